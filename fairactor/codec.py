@@ -1,0 +1,208 @@
+"""Arguments and results between Python and JSON, by the annotations of a handler.
+
+cattrs knows the types, msgspec the JSON. Nothing is pickled, and nothing is imported by a name found in a payload.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, get_type_hints
+
+import attrs
+import msgspec
+from cattrs.errors import BaseValidationError
+from cattrs.preconf.msgspec import make_converter
+from cattrs.v import transform_error
+
+from .errors import InvalidPayload, NotSerializable
+from .record import encode
+
+Hook = Callable[[Any], Any]
+
+converter: Final = make_converter(forbid_extra_keys=False)
+"""The cattrs converter of all actors; register hooks on it for types of your own."""
+
+_AS_THEY_ARE: Final = frozenset({int, str, float, bool, type(None), Any, inspect.Parameter.empty, object, dict, list})
+_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@attrs.frozen
+class _Slot:
+    """How the values of one parameter are turned; None: as they are."""
+
+    to_json: Hook | None
+    from_json: Hook | None
+
+
+class Codec:
+    """Binds, encodes and decodes the calls of one handler.
+
+    Hooks are looked up once, at the first use: then every annotation can be resolved, also those written ahead.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], *, method: bool = False) -> None:
+        self._name = name
+        self._function = function
+        signature = inspect.signature(function)
+        if method:  # without self
+            signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+        self._signature = signature
+        parameters = list(signature.parameters.values())
+        self._positional = [p.name for p in parameters if p.kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        self._required = sum(p.default is p.empty for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD)
+        self._plain = all(p.kind <= p.POSITIONAL_OR_KEYWORD for p in parameters)
+        self._rest = {p.kind: p.name for p in parameters if p.kind in _VARIADIC}
+        self._slots: dict[str, _Slot] | None = None
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The arguments, positional wherever that is possible.
+
+        Raises:
+            TypeError: they do not fit the handler's signature.
+        """
+        if self._plain and not kwargs and self._required <= len(args) <= len(self._positional):
+            return args, kwargs
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self._name}(): {error}; it takes {self._signature}") from None
+        return bound.args, bound.kwargs
+
+    def arguments_to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments as msgspec can encode them.
+
+        Raises:
+            NotSerializable: one has no JSON form; the message has the path to it.
+        """
+        if not self._hooks():
+            return list(args), dict(kwargs)
+        return (
+            [self._turn(name, value, to_json=True) for name, value in zip(self._names(args), args, strict=True)],
+            {name: self._turn(name, value, to_json=True) for name, value in kwargs.items()},
+        )
+
+    def arguments_from_json(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments as the handler's annotations want them.
+
+        Raises:
+            InvalidPayload: they do not fit the handler any more; the message says which and why.
+        """
+        try:
+            if self._hooks():
+                args = [self._turn(n, v, to_json=False) for n, v in zip(self._names(args), args, strict=True)]
+                kwargs = {n: self._turn(n, v, to_json=False) for n, v in kwargs.items()}
+            self.bind(tuple(args), kwargs)
+        except TypeError as error:
+            raise InvalidPayload(str(error)) from None
+        return args, kwargs
+
+    def result_to_json(self, value: Any) -> bytes:
+        """The JSON of a result.
+
+        Raises:
+            NotSerializable: it has none; the message has the path to the value.
+        """
+        self._hooks()
+        return dump(f"{self._name}() result", self._turn("return", value, to_json=True))
+
+    def result_from_json(self, data: bytes | msgspec.Raw) -> Any:
+        """A result as the handler's annotation wants it.
+
+        Raises:
+            InvalidPayload: it does not fit.
+        """
+        self._hooks()
+        return self._turn("return", msgspec.json.decode(data), to_json=False)
+
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by the names of their parameters."""
+        return dict(zip(self._names(args), args, strict=True)) | dict(kwargs)
+
+    def _hooks(self) -> bool:
+        """Looks the hooks up, once; whether any argument needs one."""
+        if self._slots is None:
+            try:
+                hints = get_type_hints(self._function, include_extras=True)
+            except NameError as error:
+                raise InvalidPayload(f"{self._name}(): an annotation cannot be resolved: {error}") from error
+            self._slots = {name: _slot(hint) for name, hint in hints.items()}
+            names = set(self._signature.parameters)
+            self._typed = bool(self._rest) or any(
+                slot.to_json or slot.from_json for name, slot in self._slots.items() if name in names
+            )
+            self._typed = self._typed or not names <= self._slots.keys()
+        return self._typed
+
+    def _names(self, args: Sequence[Any]) -> list[str]:
+        """The parameter of each positional argument."""
+        rest = self._rest.get(inspect.Parameter.VAR_POSITIONAL, "?")
+        return [self._positional[i] if i < len(self._positional) else rest for i in range(len(args))]
+
+    def _turn(self, name: str, value: Any, *, to_json: bool) -> Any:
+        slots = self._slots or {}
+        slot = slots.get(name) or slots.get(self._rest.get(inspect.Parameter.VAR_KEYWORD, "")) or _UNTYPED
+        hook = slot.to_json if to_json else slot.from_json
+        if hook is None:
+            return value
+        try:
+            return hook(value)
+        except BaseValidationError as error:
+            raise InvalidPayload(f"{self._name}(): {name}: {'; '.join(transform_error(error))}") from error
+        except Exception as error:
+            kind = NotSerializable if to_json else InvalidPayload
+            raise kind(f"{self._name}(): {name}={value!r:.80}: {error}") from error
+
+
+def _slot(hint: Any) -> _Slot:
+    if _untyped(hint):
+        return _UNTYPED
+    from_json = converter.get_structure_hook(hint)
+    if hint in (int, str, float, bool):
+        # JSON has these types itself, so nearly always there is nothing to do.
+        return _Slot(None, lambda value: value if type(value) is hint else from_json(value, hint))
+    return _Slot(converter.get_unstructure_hook(hint), lambda value: from_json(value, hint))
+
+
+def _untyped(hint: Any) -> bool:
+    try:
+        return hint in _AS_THEY_ARE
+    except TypeError:  # not hashable
+        return False
+
+
+_UNTYPED: Final = _Slot(converter.unstructure, None)
+
+
+def dump(what: str, value: Any) -> bytes:
+    """The JSON of a value.
+
+    Raises:
+        NotSerializable: it has none; the message names ``what`` and the path to the value.
+    """
+    try:
+        return encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as error:
+        path, culprit = _culprit(value)
+        raise NotSerializable(
+            f"{what}{path} is a {type(culprit).__name__}, {culprit!r:.80}, which has no JSON form ({error}); annotate "
+            "the handler with a type that cattrs knows, or register a hook on fairactor.codec.converter"
+        ) from None
+
+
+def _culprit(value: Any, depth: int = 0) -> tuple[str, Any]:
+    """The path to the innermost part that cannot be encoded, and that part."""
+    children: list[tuple[str, Any]] = []
+    if isinstance(value, Mapping):
+        children = [(f"[{key!r}]", child) for key, child in value.items()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        children = [(f"[{index}]", child) for index, child in enumerate(value)]
+    for step, child in children:
+        try:
+            encode(child)
+        except Exception:  # noqa: BLE001 - whatever it is, it is the one looked for
+            if depth > 100:
+                break
+            path, culprit = _culprit(child, depth + 1)
+            return step + path, culprit
+    return "", value

@@ -1,0 +1,183 @@
+"""The dispatcher: turn by turn it reports what has ended in this process and claims what is next, from one shard."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Final
+
+import anyio
+import attrs
+
+from . import record
+from .errors import LeaseLost, ServerError
+from .inbox import Inbox
+from .settings import Settings
+from .shard import Settlement, Shard, Turn, turn_mark
+from .signals import Signal
+from .worker import Pool, new_claims
+
+logger: Final = logging.getLogger(__name__)
+
+BATCH: Final = 500
+"""The most outcomes, and the most claims, in one turn."""
+
+
+@attrs.frozen
+class _Request:
+    """A turn as it is sent; the same again until it is answered."""
+
+    number: int
+    want: int
+    settle: list[Settlement]
+
+
+class Dispatcher:
+    """Holds the lease of this runtime on one shard, and keeps the workers supplied from it."""
+
+    def __init__(self, shard: Shard, pool: Pool, inbox: Inbox, settings: Settings, info: dict[str, Any]) -> None:
+        self._shard = shard
+        self._pool = pool
+        self._inbox = inbox
+        self._settings = settings
+        self._info = info
+        self._joined = 0
+        self.runtime = ""  # the name under which it holds its lease; a lost lease costs the name
+        self._number = 0
+        self._request: _Request | None = None
+        self._outbox: list[Settlement] = []
+        self._signal = Signal()
+        self._claiming = True
+        self._flushed = anyio.Event()
+        self._pace = _Pace(pool.size)
+
+    # What others call
+
+    def settled(self, settlement: Settlement) -> None:
+        """Takes the outcome of a claim; it goes with the next turn."""
+        self._outbox.append(settlement)
+        self._signal.set()
+
+    def vacated(self) -> None:
+        """Learns that a worker has become free."""
+        self._signal.set()
+
+    def wake(self) -> None:
+        """Learns that there is work."""
+        self._signal.set()
+
+    async def join(self) -> None:
+        """Takes a lease under a new name."""
+        self._joined += 1
+        self._number = 0
+        self.runtime = f"{self._inbox.runtime}/{self._joined}"
+        await self._inbox.listen(self._shard, self.runtime, self.wake, self._cancel)
+        await self._shard.join(self.runtime, lease=self._settings.lease, info=self._info)
+
+    def stop_claiming(self) -> None:
+        """Claims no more; what has ended is still reported."""
+        self._claiming = False
+        self._signal.set()
+
+    async def leave(self) -> None:
+        """Reports what has ended, then gives up the lease and what is still claimed."""
+        self.stop_claiming()
+        self._flushed = anyio.Event()
+        self._signal.set()
+        await self._flushed.wait()
+        await self._shard.leave(self.runtime)
+
+    async def run(self) -> None:
+        """Takes turns, until canceled. A server that is away is waited for."""
+        pause = 0.02
+        while True:
+            try:
+                await self._take_turn()
+            except ServerError as error:
+                logger.warning("%s; trying again", error)
+                await anyio.sleep(pause)
+                pause = min(2 * pause, 1.0)
+            except LeaseLost as error:
+                logger.error("%s", error)  # noqa: TRY400 - the message says it all
+                await self._start_over()
+            else:
+                pause = 0.02
+
+    # One turn
+
+    async def _take_turn(self) -> None:
+        request = self._request = self._request or self._next_request()
+        started = time.monotonic()
+        turn = await self._shard.turn(
+            self.runtime, request.number, lease=self._settings.lease, want=request.want, settle=request.settle
+        )
+        if turn is None:
+            raise LeaseLost(
+                f"{self.runtime} was silent for longer than its lease of {self._settings.lease:g} s, so its tasks were "
+                "given to others. Was the event loop blocked, or the process stopped?"
+            )
+        self._request = None
+        self._pace.note(time.monotonic() - started, len(request.settle))
+        for refused in turn.refused:
+            logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
+        if turn.claims:
+            self._pool.submit(new_claims(turn.claims, turn_mark(request.number), self, turn.now))
+        if turn.tend:
+            await self._tend()
+        await self._rest(request, turn)
+
+    def _next_request(self) -> _Request:
+        self._number += 1
+        settle, self._outbox = self._outbox[:BATCH], self._outbox[BATCH:]
+        want = min(BATCH, max(0, self._pool.vacancies + self._pace.ahead)) if self._claiming else 0
+        return _Request(self._number, want, settle)
+
+    async def _rest(self, request: _Request, turn: Turn) -> None:
+        """Waits until there is a reason for the next turn."""
+        if self._outbox or turn.tend:
+            return
+        if not self._claiming:
+            self._flushed.set()
+        heartbeat = self._settings.lease / 3
+        await self._signal.wait(min(heartbeat, turn.wait + 0.001))
+
+    async def _tend(self) -> None:
+        body = record.encode(
+            record.Outcome(error=record.Error("WorkerDied", f"{self._settings.max_deliveries} runtimes died while they ran it"))
+        )
+        while await self._shard.tend(
+            deliveries=self._settings.max_deliveries, failed_ttl=self._settings.failed_ttl, body=body
+        ):
+            pass
+
+    async def _start_over(self) -> None:
+        """After the lease is lost: nothing of what was claimed is ours."""
+        self._pool.abandon(self)
+        self._request = None
+        self._outbox.clear()
+        await self.join()
+
+    def _cancel(self, task_id: str) -> None:
+        self._pool.cancel(task_id, "by handle.cancel()")
+
+
+class _Pace:
+    """How much to claim ahead: what the workers will start within one round trip, and nothing where tasks are slow."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rate = 0.0  # outcomes per second
+        self._round_trip = 0.0  # seconds
+        self._last = time.monotonic()
+
+    def note(self, round_trip: float, settled: int) -> None:
+        """Learns from a turn."""
+        now = time.monotonic()
+        elapsed, self._last = max(now - self._last, 1e-6), now
+        self._rate += 0.2 * (settled / elapsed - self._rate)
+        self._round_trip += 0.2 * (round_trip - self._round_trip)
+
+    @property
+    def ahead(self) -> int:
+        """How many tasks to hold ready beyond those that run."""
+        return min(self._most, int(self._rate * self._round_trip))

@@ -1,0 +1,160 @@
+"""One attempt at one task: decode it, run its handler, and say how it ended."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from typing import Any, Final
+
+import anyio
+import attrs
+import msgspec
+
+from . import record, tracing
+from .context import ReportProgress, Task, set_current
+from .errors import FairactorError, InvalidPayload, PayloadTooLarge, Retry, UnknownActor
+from .registry import Handler
+from .settings import Settings
+from .shard import Settlement
+from .states import Priority
+from .worker import Claim, Pool
+
+logger: Final = logging.getLogger(__name__)
+
+BACKOFF: Final = 1.0
+"""Seconds before the second attempt, at most; doubled for each one after it."""
+BACKOFF_CAP: Final = 300.0
+"""Seconds that no back-off exceeds."""
+ELSEWHERE_DELAY: Final = 1.0
+"""Seconds after which a task whose actor another runtime has is offered again."""
+
+_TRACEBACK_LIMIT: Final = 20_000  # characters, from the end
+
+IsKnownElsewhere = Callable[[str], Awaitable[bool]]
+
+
+@attrs.define(eq=False)
+class Executor:
+    """Runs claims with the handlers of this process."""
+
+    handlers: dict[str, Handler]
+    settings: Settings
+    is_known_elsewhere: IsKnownElsewhere
+    report: ReportProgress
+    pool: Pool | None = None
+
+    async def run(self, claim: Claim) -> Settlement:
+        """Runs one attempt. Whatever the handler raises becomes the outcome; a cancellation passes through."""
+        try:
+            claim.header, body = record.unpack(claim.record)
+            claim.call = call = record.decode_call(body)
+            handler = self.handlers.get(call.actor)
+            if handler is None:
+                return await self._unknown(claim, call)
+            args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
+        except (ValueError, msgspec.MsgspecError, FairactorError) as error:
+            return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}") if claim.call is None else error)
+        options = call.options
+        if options and "expires" in options and claim.age() > options["expires"]:
+            return self.canceled(claim, f"it expired {options['expires']:g} s after it was sent, before it could start")
+        return await self._attempt(claim, call, handler, args, kwargs)
+
+    async def _attempt(
+        self, claim: Claim, call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]
+    ) -> Settlement:
+        header = claim.header
+        assert header is not None  # noqa: S101 - set by `run`
+        task = Task(claim.id, header.tenant, call.actor, call.attempt, _PRIORITIES[header.priority], self.report, self.pool)
+        set_current(task)
+        timeout = call.options.get("timeout") if call.options else None
+        span = (
+            tracing.processing(call.actor, header.tenant, claim.id, call.trace) if tracing.enabled() else nullcontext()
+        )
+        try:
+            with span:
+                if timeout is None:
+                    result = await handler.invoke(args, kwargs)
+                else:
+                    result = await _within(timeout, handler, args, kwargs)
+            encoded = handler.actor.codec.result_to_json(result)
+            if len(encoded) > self.settings.max_payload:
+                raise PayloadTooLarge(  # noqa: TRY301 - a failure of the attempt like any other
+                    f"{call.actor}() result: {len(encoded)} bytes, the limit is {self.settings.max_payload} "
+                    "(max_payload=); store it elsewhere and return where"
+                )
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+            return self._tried(claim, call, error)
+        return self._settle(claim, b"F", self._ttl(call), record.Outcome(result=msgspec.Raw(encoded)))
+
+    def canceled(self, claim: Claim, reason: str) -> Settlement:
+        """The outcome of a task that was canceled."""
+        error = record.Error("TaskCanceled", reason)
+        return self._settle(claim, b"C", self._ttl(claim.call), record.Outcome(error=error))
+
+    def _tried(self, claim: Claim, call: record.Call, error: BaseException) -> Settlement:
+        """The outcome of a failed attempt: another one, if any is left."""
+        if call.attempt > call.options.get("max_retries", 0):
+            return self._failed(claim, error)
+        delay = error.delay if isinstance(error, Retry) else None
+        if delay is None:
+            delay = random.uniform(0, min(BACKOFF_CAP, BACKOFF * 2 ** (call.attempt - 1)))  # noqa: S311 - jitter
+        logger.info("task %s (%s): attempt %d failed: %r; again in %.3g s", claim.id, call.actor, call.attempt, error, delay)
+        return _again(claim, msgspec.structs.replace(call, attempt=call.attempt + 1), delay)
+
+    async def _unknown(self, claim: Claim, call: record.Call) -> Settlement:
+        """An actor that is not registered here: another runtime may have it, as during a deployment."""
+        if await self.is_known_elsewhere(call.actor):
+            return _again(claim, call, ELSEWHERE_DELAY)
+        return self._failed(claim, UnknownActor(f"no running process has registered an actor {call.actor!r}"))
+
+    def _failed(self, claim: Claim, error: BaseException) -> Settlement:
+        text = "".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:]
+        logger.warning("task %s (%s) failed: %r", claim.id, claim.call.actor if claim.call else "?", error)
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        outcome = record.Outcome(error=record.Error(name, _text(error), text))
+        return self._settle(claim, b"X", self.settings.failed_ttl, outcome)
+
+    def _ttl(self, call: record.Call | None) -> float:
+        ttl: float = call.options.get("result_ttl", self.settings.result_ttl) if call else self.settings.result_ttl
+        return ttl
+
+    def _settle(self, claim: Claim, state: bytes, ttl: float, outcome: record.Outcome) -> Settlement:
+        header, call = claim.header or record.Header(state, 0, 3, claim.server_time * 1e6, ""), claim.call
+        body = record.encode(
+            record.Outcome(
+                call.actor if call else "",
+                outcome.result,
+                outcome.error,
+                call.attempt if call else 1,
+                claim.server_time + claim.begun - claim.claimed,
+                claim.server_time + time.monotonic() - claim.claimed,
+            )
+        )
+        ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
+        return Settlement(claim.id, claim.turn, f"{state.decode()}{ms}", record.pack(header, body, state))
+
+
+async def _within(timeout: float, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: ASYNC109
+    with anyio.move_on_after(timeout):
+        return await handler.invoke(args, kwargs)
+    raise TimeoutError(f"the attempt took longer than its timeout of {timeout:g} s")
+
+
+def _again(claim: Claim, call: record.Call, delay: float) -> Settlement:
+    assert claim.header is not None  # noqa: S101 - a task that was decoded
+    return Settlement(claim.id, claim.turn, f"R{round(delay * 1000)}", record.pack(claim.header, record.encode(call)))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - an exception's own __str__ may be broken
+        return f"(its message cannot be read: {broken!r})"
+
+
+_PRIORITIES: Final = {priority.value: priority for priority in Priority}

@@ -1,0 +1,186 @@
+"""Handles: what `send` returns, to follow a task by."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import attrs
+import msgspec
+
+from . import record
+from .context import running_task
+from .errors import TaskCanceled, TaskFailed, TaskNotFound
+from .states import Priority, TaskState
+
+if TYPE_CHECKING:
+    from .codec import Codec
+    from .runtime import Runtime
+    from .shard import Shard
+
+R = TypeVar("R")
+
+
+@attrs.frozen
+class TaskInfo:
+    """What is known of a task."""
+
+    id: str
+    tenant: str
+    actor: str
+    state: TaskState
+    priority: Priority
+    attempt: int
+    enqueued_at: datetime
+    """When it was sent, or is or was due."""
+    due_at: datetime | None = None
+    """When a scheduled one will be queued."""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    runtime: str | None = None
+    """Who runs it, while it is started."""
+    progress: tuple[float, str] | None = None
+    """What its handler said last, while it is started: a fraction and a note."""
+    error: record.Error | None = None
+
+
+class Handle(Generic[R]):
+    """A sent task. Handles are cheap: they hold no connection and no memory on the server."""
+
+    def __init__(
+        self, runtime: Runtime, task_id: str, tenant: str | None, codec: Codec | None = None, shard: Shard | None = None
+    ) -> None:
+        self.id = task_id
+        self.tenant = tenant
+        """The tenant; None for a handle made from an id alone, until the task has been looked up."""
+        self._runtime = runtime
+        self._codec = codec
+        self._shard = shard
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.id!r} of {self.tenant!r}>"
+
+    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - the promised signature
+        """Waits for the outcome and returns the handler's result. Inside a handler it lends the worker slot out.
+
+        Args:
+            timeout: in seconds; None: as long as it takes.
+
+        Raises:
+            TaskFailed: the task failed for good.
+            TaskCanceled: it was canceled, or expired before it could start.
+            TimeoutError: no outcome in time; the task goes on.
+            TaskNotFound: there is no such task (any more).
+            Deadlock: this handler holds the only slot of the tenant that the task waits for.
+        """
+        shard = await self._find()
+        task = running_task()
+        future = self._runtime.inbox.expect(self.id, shard, inside=task.tenant if task else "")
+        header, outcome = await self._runtime.wait_for(future, timeout, f"task {self.id!r}")
+        self.tenant = header.tenant
+        return self.unfold(header, outcome)
+
+    def unfold(self, header: record.Header, outcome: record.Outcome) -> R:
+        """The result in an outcome, or its exception."""
+        state = record.SETTLED[header.state]
+        error = outcome.error
+        about = f"task {self.id!r} of tenant {header.tenant!r} ({outcome.actor})"
+        if state is TaskState.FAILED:
+            reason = f"{error.type}: {error.message}" if error else "no reason was given"
+            raise TaskFailed(
+                f"{about} failed after {outcome.attempt} attempt(s): {reason}",
+                error=error.type if error else "",
+                traceback=error.traceback if error else "",
+            )
+        if state is TaskState.CANCELED:
+            raise TaskCanceled(f"{about} was canceled: {error.message if error else 'no reason was given'}")
+        codec = self._codec or self._runtime.codec(outcome.actor)
+        result: R = codec.result_from_json(outcome.result) if codec else msgspec.json.decode(outcome.result)
+        return result
+
+    async def state(self) -> TaskState:
+        """The state that the task is in now.
+
+        Raises:
+            TaskNotFound: there is no such task (any more).
+        """
+        return (await self.info()).state
+
+    async def info(self) -> TaskInfo:
+        """What is known of the task now.
+
+        Raises:
+            TaskNotFound: there is no such task (any more).
+        """
+        shard = await self._find()
+        found = await shard.inspect(self.id)
+        if not found:
+            raise _not_found(self.id)
+        info = _info(self.id, *found)
+        self.tenant = info.tenant
+        return info
+
+    async def cancel(self) -> TaskState:
+        """Cancels the task; returns the state in which it was found.
+
+        One that waits is canceled when this returns. One that has started is told: its handler gets a cancellation
+        at its next await, and can clean up. A settled one stays as it is.
+
+        Raises:
+            TaskNotFound: there is no such task (any more).
+        """
+        shard = await self._find()
+        state = await self._runtime.cancel(shard, self.id)
+        if state == "missing":
+            raise _not_found(self.id)
+        return await self.state() if state == "settled" else TaskState(state)
+
+    async def _find(self) -> Shard:
+        """The shard of the task: by its tenant, or else by asking them all."""
+        self._runtime.check()
+        if self._shard is None:
+            self._shard = await self._runtime.find(self.id, self.tenant)
+        if self._shard is None:
+            raise _not_found(self.id)
+        return self._shard
+
+
+def _not_found(task_id: str) -> TaskNotFound:
+    return TaskNotFound(f"there is no task {task_id!r}: it was never sent, or its record has expired")
+
+
+def _info(  # noqa: PLR0913 - the fields of inspect.lua's reply
+    task_id: str, state: bytes, packed: bytes, due: bytes, runtime: bytes, _ttl: int, progress: bytes
+) -> TaskInfo:
+    header, body = record.unpack(packed)
+    common: dict[str, Any] = {
+        "id": task_id,
+        "tenant": header.tenant,
+        "priority": Priority(header.priority),
+        "enqueued_at": _moment(header.stamp / 1e6),
+    }
+    if header.state in record.SETTLED:
+        outcome = record.decode_outcome(body)
+        return TaskInfo(
+            **common,
+            actor=outcome.actor,
+            state=record.SETTLED[header.state],
+            attempt=outcome.attempt,
+            started_at=_moment(outcome.started_at) if outcome.started_at else None,
+            ended_at=_moment(outcome.ended_at) if outcome.ended_at else None,
+            error=outcome.error,
+        )
+    call = record.decode_call(body)
+    return TaskInfo(
+        **common,
+        actor=call.actor,
+        state=TaskState(state.decode()),
+        attempt=call.attempt,
+        due_at=_moment(float(due) / 1000) if due else None,
+        runtime=runtime.decode() or None,
+        progress=tuple(msgspec.json.decode(progress)) if progress else None,
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)

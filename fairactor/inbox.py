@@ -1,0 +1,193 @@
+"""What the server tells a runtime: wake-ups for its dispatchers, cancellations, and outcomes that it waits for.
+
+It comes by publish/subscribe, so nothing polls. What was published while the connection was down is lost, so each
+time the subscription begins anew, everything that is waited for is asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+import attrs
+
+from . import record
+from .connection import AWAY, Server
+from .errors import Deadlock, TaskNotFound
+from .shard import Shard
+from .signals import Signal
+
+logger: Final = logging.getLogger(__name__)
+
+Outcome = tuple[record.Header, record.Outcome]
+
+
+@attrs.define(eq=False)
+class _Awaited:
+    """A task whose outcome somebody here waits for."""
+
+    shard: Shard
+    waiters: set[asyncio.Future[Outcome]]
+    inside: str  # the tenant of the running task that waits, or ''
+
+
+class Inbox:
+    """The listener of one runtime, over all its shards."""
+
+    def __init__(self, server: Server, runtime: str, *, beat: float) -> None:
+        self.runtime = runtime
+        self.drained = Signal()
+        self.subscribed = anyio.Event()
+        self._server = server
+        self._beat = beat
+        self._channels: dict[bytes, Callable[[bytes], None]] = {}
+        self._on_subscribe: list[Callable[[], None]] = []
+        self._awaited: dict[str, _Awaited] = {}
+        self._asked: deque[str] = deque()
+        self._ask = Signal()
+        self._pubsub: Any = None
+
+    async def listen(self, shard: Shard, runtime: str, wake: Callable[[], None], cancel: Callable[[str], None]) -> None:
+        """Hears what a shard has to say to ``runtime``, calling back; from now on, or from the start of `run`."""
+
+        def deliver(message: bytes) -> None:
+            kind, rest = message[:1], message[1:]
+            if kind == b"w":
+                wake()
+            elif kind == b"c":
+                cancel(rest.decode())
+            elif kind == b"o":
+                length = int.from_bytes(rest[:2], "big")
+                self._settle(rest[2 : 2 + length].decode(), rest[2 + length :])
+
+        channels = {
+            shard.keys.inbox(runtime).encode(): deliver,
+            shard.keys.events.encode(): lambda _: self.drained.set(),
+        }
+        self._channels.update(channels)
+        self._on_subscribe.append(wake)
+        if self._pubsub is not None:
+            await self._pubsub.subscribe(*channels)
+
+    async def run(self) -> None:
+        """Listens, until canceled."""
+        self._pubsub = self._server.listener.pubsub()
+        try:
+            await self._pubsub.subscribe(*self._channels)
+            while True:
+                try:
+                    message = await self._pubsub.get_message(timeout=self._beat)
+                    if message is None:  # a silent line may be a dead one
+                        await self._pubsub.ping()
+                except AWAY as error:
+                    logger.warning("%s is away: %s", self._server.where, error)
+                    await anyio.sleep(0.1)
+                    continue
+                if message is not None:
+                    self._hear(message)
+        finally:
+            pubsub, self._pubsub = self._pubsub, None
+            with anyio.CancelScope(shield=True):
+                await pubsub.aclose()
+
+    async def ask(self) -> None:
+        """Asks the server for the outcomes that are waited for, many at a time, until canceled."""
+        while True:
+            await self._ask.wait()
+            while self._asked:
+                task_ids = {self._asked.popleft() for _ in range(min(len(self._asked), 500))}
+                await self._watch([task_id for task_id in task_ids if task_id in self._awaited])
+
+    def expect(self, task_id: str, shard: Shard, *, inside: str = "", ask: bool = True) -> asyncio.Future[Outcome]:
+        """A future of a task's outcome; canceling it ends the interest.
+
+        Args:
+            task_id: the task.
+            shard: where it is.
+            inside: the tenant of the running task that waits, if it is one.
+            ask: False where the send itself says that the outcome is wanted.
+
+        Raises (from the future):
+            TaskNotFound: there is no such task.
+            Deadlock: ``inside`` runs one task at a time, and this is another one of it.
+        """
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        awaited = self._awaited.setdefault(task_id, _Awaited(shard, set(), inside))
+        awaited.waiters.add(future)
+        future.add_done_callback(lambda done: self._forget(task_id, done))
+        if ask:
+            self._asked.append(task_id)
+            self._ask.set()
+        return future
+
+    def _forget(self, task_id: str, future: asyncio.Future[Outcome]) -> None:
+        awaited = self._awaited.get(task_id)
+        if awaited is not None:
+            awaited.waiters.discard(future)
+            if not awaited.waiters:
+                del self._awaited[task_id]
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if message["type"] == "message":
+            deliver = self._channels.get(message["channel"])
+            if deliver is not None:
+                deliver(message["data"])
+        elif message["type"] == "subscribe":
+            self.subscribed.set()
+            self._asked.extend(self._awaited)
+            self._ask.set()
+            self.drained.set()
+            for wake in self._on_subscribe:
+                wake()
+
+    async def _watch(self, task_ids: list[str]) -> None:
+        by_shard: dict[Shard, list[tuple[str, str]]] = {}
+        for task_id in task_ids:
+            awaited = self._awaited[task_id]
+            by_shard.setdefault(awaited.shard, []).append((task_id, awaited.inside))
+        for shard, tasks in by_shard.items():
+            replies = await _until_answered(lambda shard=shard, tasks=tasks: shard.watch(self.runtime, tasks))
+            for (task_id, _), reply in zip(tasks, replies, strict=True):
+                if reply[0] == b"o":
+                    self._settle(task_id, reply[1])
+                elif reply[0] == b"n":
+                    self._fail(task_id, TaskNotFound(f"there is no task {task_id!r}: never sent, or its record expired"))
+                elif reply[0] == b"d":
+                    self._fail(task_id, _deadlock(task_id, reply[1].decode()))
+
+    def _settle(self, task_id: str, packed: bytes) -> None:
+        awaited = self._awaited.get(task_id)
+        if awaited is not None:
+            header, body = record.unpack(packed)
+            outcome = header, record.decode_outcome(body)
+            for future in tuple(awaited.waiters):
+                if not future.done():
+                    future.set_result(outcome)
+
+    def _fail(self, task_id: str, error: Exception) -> None:
+        awaited = self._awaited.get(task_id)
+        for future in tuple(awaited.waiters) if awaited else ():
+            if not future.done():
+                future.set_exception(error)
+
+
+def _deadlock(task_id: str, tenant: str) -> Deadlock:
+    return Deadlock(
+        f"task {task_id!r} of tenant {tenant!r} cannot start before the handler that waits for it has ended, because "
+        "the tenant runs one task at a time. Send without waiting, call the handler in place, or raise its concurrency"
+    )
+
+
+async def _until_answered(call: Callable[[], Awaitable[list[list[bytes]]]]) -> list[list[bytes]]:
+    pause = 0.05
+    while True:
+        try:
+            return await call()
+        except ConnectionError as error:
+            logger.warning("%s", error)
+        await anyio.sleep(pause)
+        pause = min(2 * pause, 1.0)

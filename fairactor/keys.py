@@ -1,0 +1,88 @@
+"""Every key name of the data model is built here, for Python and for Lua alike.
+
+All keys of a shard start with its hash tag, so that one script may touch them all on a cluster. The names of
+tenants, tasks and runtimes stand last in a key, whole and unescaped: no name is ever split out of a key.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from zlib import crc32
+
+from .errors import ConfigurationError
+
+# Keys that exist once in a shard. The loader hands them to every script as locals of these names.
+FIXED: Final = {
+    "META": "",  # hash: version, shards, stamp, virtual (time), total (counts of the whole shard)
+    "RING": ":ring",  # zset: tenant -> tag, of the tenants that could be served now
+    "TAGS": ":tags",  # zset: tenant -> tag, of tenants off the ring whose tag is ahead of virtual time
+    "COUNTS": ":counts",  # hash: tenant -> packed counts (lib/tenants.lua)
+    "POLICY": ":policy",  # hash: tenant -> packed policy, where one was configured
+    "DRAINED": ":drained",  # zset: tenant with no live task -> when its counts are forgotten
+    "SCHEDULED": ":scheduled",  # zset: task -> when it is due
+    "WATCHERS": ":watchers",  # hash: task -> packed list of the runtimes that wait for its outcome
+    "LEASES": ":leases",  # zset: runtime -> when its lease ends
+    "SESSIONS": ":sessions",  # hash: runtime -> its last turn, packed, for replay
+    "FLEET": ":fleet",  # hash: runtime -> what it says of itself, JSON
+    "PROGRESS": ":progress",  # hash: started task -> what its handler said last, JSON
+    "IDLE": ":idle",  # set: runtimes that would take more work
+}
+
+# Keys that exist once for each task, tenant or runtime; the name follows the prefix.
+PREFIXES: Final = {
+    "TASK": ":task:",  # string: header and body (record.py)
+    "QUEUE": ":queue:",  # zset: task -> place, the mailbox of a tenant
+    "CLAIMS": ":claims:",  # hash: task -> number of the turn that claimed it
+    "INBOX": ":inbox:",  # channel: wake-ups and outcomes for a runtime
+    "EVENTS": ":events",  # channel: what concerns every runtime of the shard
+}
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class Keys:
+    """The key names of one shard of a namespace.
+
+    Raises:
+        ConfigurationError: the namespace is not 1 to 64 of ``A-Z a-z 0-9 _ . -``.
+    """
+
+    def __init__(self, namespace: str, shard: int = 0) -> None:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise ConfigurationError(
+                f"namespace {namespace!r} cannot be used: give 1 to 64 letters, digits or the characters '_.-'"
+            )
+        self.meta = f"{{{namespace}/{shard}}}"
+        self.events = self.meta + PREFIXES["EVENTS"]
+
+    def fixed(self, name: str) -> str:
+        """The key that exists once in the shard, by its name in `FIXED`."""
+        return self.meta + FIXED[name]
+
+    def task(self, task_id: str) -> str:
+        """The record of a task."""
+        return self.meta + PREFIXES["TASK"] + task_id
+
+    def queue(self, tenant: str) -> str:
+        """The mailbox of a tenant."""
+        return self.meta + PREFIXES["QUEUE"] + tenant
+
+    def claims(self, runtime: str) -> str:
+        """The tasks claimed by a runtime."""
+        return self.meta + PREFIXES["CLAIMS"] + runtime
+
+    def inbox(self, runtime: str) -> str:
+        """The channel on which a runtime hears of work and of outcomes."""
+        return self.meta + PREFIXES["INBOX"] + runtime
+
+
+def shard_of(tenant: str, shards: int) -> int:
+    """The shard that keeps a tenant: the same in every process and version."""
+    return crc32(tenant.encode()) % shards if shards > 1 else 0
+
+
+def lua_prelude() -> str:
+    """The Lua locals for all of the above; ``KEYS[1]`` of every script is the shard's META key."""
+    lines = [f"local {name} = KEYS[1] .. '{suffix}'" for name, suffix in (FIXED | PREFIXES).items()]
+    return "\n".join(lines)

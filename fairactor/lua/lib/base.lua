@@ -1,0 +1,77 @@
+-- What every script shares: time, the shard's own state, variadic calls, and the layout of a record.
+
+local call = redis.call
+
+-- States of a record, its first byte. While a task lives, its state is where its id stands.
+local LIVE, DONE, DEAD, CANCELED_STATE = 'L', 'F', 'X', 'C'
+
+-- state, deliveries, priority, stamp in µs, length of the tenant's name, the name; then the body.
+local HEADER = '>c1BBdHc0'
+
+local CRITICAL = 6
+local CRITICAL_JUMP = 4e15 -- µs: puts every critical task before all others, and keeps them exact doubles
+
+local function microseconds()
+  local time = call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+-- Redis reads numbers as text, and Lua would write large ones in scientific notation.
+local function integer(n) return string.format('%.0f', n) end
+local function exact(n) return string.format('%.17g', n) end
+
+local SLICE = 4000 -- arguments in one call: Lua's stack holds 8,000; even, so that pairs stay together
+
+local function write_all(command, key, args)
+  for i = 1, #args, SLICE do
+    call(command, key, unpack(args, i, math.min(i + SLICE - 1, #args)))
+  end
+end
+
+local function read_all(command, key, args)
+  if #args <= SLICE then
+    return call(command, key, unpack(args))
+  end
+  local all = {}
+  for i = 1, #args, SLICE do
+    for _, value in ipairs(call(command, key, unpack(args, i, math.min(i + SLICE - 1, #args)))) do
+      all[#all + 1] = value
+    end
+  end
+  return all
+end
+
+local function read_records(ids)
+  local records = {}
+  for i = 1, #ids, SLICE do
+    local keys = {}
+    for j = i, math.min(i + SLICE - 1, #ids) do keys[#keys + 1] = TASK .. ids[j] end
+    for _, record in ipairs(call('MGET', unpack(keys))) do records[#records + 1] = record end
+  end
+  return records
+end
+
+-- The shard's own state: a hybrid clock whose stamps only grow, even when the server's clock steps back
+-- (Kulkarni et al. 2014), virtual time, the aging step, and the counts of the whole shard.
+local shard = {}
+do
+  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total')
+  shard.now = microseconds()
+  shard.stamp = math.max(tonumber(meta[1]) or 0, shard.now)
+  shard.virtual = tonumber(meta[2]) or 0
+  shard.step = tonumber(meta[3]) or 60000000
+  shard.total = meta[4]
+end
+
+local function next_stamp()
+  shard.stamp = shard.stamp + 1
+  return shard.stamp
+end
+
+-- Where a task stands in its mailbox: lower goes first.
+local function place(stamp, priority)
+  if priority == CRITICAL then
+    return integer(stamp - CRITICAL_JUMP)
+  end
+  return integer(stamp - priority * shard.step)
+end

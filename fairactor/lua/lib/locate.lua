@@ -1,0 +1,12 @@
+-- Where a live task stands, which is its state: nothing else records it.
+
+local function locate(id, record)
+  if record:sub(1, 1) ~= LIVE then return 'settled' end
+  local tenant = select(5, struct.unpack(HEADER, record))
+  if call('ZSCORE', QUEUE .. tenant, id) then return 'queued' end
+  if call('ZSCORE', SCHEDULED, id) then return 'scheduled' end
+  for _, runtime in ipairs(call('ZRANGE', LEASES, 0, -1)) do
+    if call('HEXISTS', CLAIMS .. runtime, id) == 1 then return 'started', runtime end
+  end
+  return 'deferred'
+end

@@ -1,0 +1,12 @@
+-- Opens a shard of a namespace, creating it where it is new.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 version of the data model, 2 shards, 3 aging step of a priority in µs
+-- Reply {version, shards, step} as they are: those given, or what it was created with
+--
+-- Safe to repeat: only what is missing is written.
+
+redis.call('HSETNX', META, 'version', ARGV[1])
+redis.call('HSETNX', META, 'shards', ARGV[2])
+redis.call('HSETNX', META, 'step', ARGV[3])
+return redis.call('HMGET', META, 'version', 'shards', 'step')

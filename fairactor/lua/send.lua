@@ -1,0 +1,83 @@
+-- Accepts tasks: writes their records and puts each into its tenant's mailbox, or among the scheduled.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 the runtime that wants to hear of outcomes
+--       then for each task: id, tenant, priority (1-6), due ('' now, '+N' in N ms, 'N' at unix ms N),
+--       watch ('w' or ''), body
+-- Reply 0, or where some ids were taken already, for each task: 0 accepted, 1 a repeat, 2 of another tenant
+--
+-- A repeat changes nothing, so a batch may be sent again. All tasks of a batch are accepted in one step.
+
+-- @include lib/base.lua
+-- @include lib/tenants.lua
+
+local FIELDS = 6
+local watcher = ARGV[1]
+
+local keys, names = {}, {}
+for i = 2, #ARGV, FIELDS do
+  keys[#keys + 1] = TASK .. ARGV[i]
+  names[#names + 1] = ARGV[i + 1]
+end
+
+-- The verdict on each id; nil where all are new, as nearly always.
+local function find_repeats()
+  local seen, fresh = {}, true
+  for i, key in ipairs(keys) do
+    if seen[key] then fresh = false end
+    seen[key] = seen[key] or names[i]
+  end
+  if fresh then
+    local found = 0
+    for i = 1, #keys, SLICE do
+      found = found + call('EXISTS', unpack(keys, i, math.min(i + SLICE - 1, #keys)))
+    end
+    if found == 0 then return nil end
+  end
+  local verdicts, first = {}, {}
+  for i, key in ipairs(keys) do
+    local record = call('GET', key)
+    local owner = record and select(5, struct.unpack(HEADER, record)) or first[key]
+    verdicts[i] = not owner and 0 or (owner == names[i] and 1 or 2)
+    first[key] = owner or names[i]
+  end
+  return verdicts
+end
+
+local verdicts = find_repeats()
+load_tenants(names)
+
+local records, queues, scheduled, watched = {}, {}, {}, {}
+for n, name in ipairs(names) do
+  if not verdicts or verdicts[n] == 0 then
+    local i = 2 + (n - 1) * FIELDS
+    local id, priority, due, body = ARGV[i], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 5]
+    local stamp, tenant = next_stamp(), tenants[name]
+    if due ~= '' then
+      -- A delayed task takes its place by when it is due, not by when it was sent.
+      local at = due:sub(1, 1) == '+' and math.floor(shard.now / 1000) + tonumber(due) or tonumber(due)
+      stamp = at * 1000
+      scheduled[#scheduled + 1], scheduled[#scheduled + 2] = integer(at), id
+      add(tenant, WAITING, 1)
+    else
+      local queue = queues[name] or {}
+      queue[#queue + 1], queue[#queue + 2] = place(stamp, priority), id
+      queues[name] = queue
+      add_queued(tenant, priority, 1)
+    end
+    if ARGV[i + 4] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ watcher }) end
+    records[#records + 1] = keys[n]
+    records[#records + 1] = struct.pack(HEADER, LIVE, 0, priority, stamp, #name, name) .. body
+  end
+end
+tag_arrivals()
+
+for i = 1, #records, SLICE do
+  call('MSET', unpack(records, i, math.min(i + SLICE - 1, #records)))
+end
+for name, queue in pairs(queues) do write_all('ZADD', QUEUE .. name, queue) end
+write_all('ZADD', SCHEDULED, scheduled)
+write_all('HSET', WATCHERS, watched)
+save_tenants()
+if #scheduled > 0 then wake_idle() end -- whoever sleeps must learn of the earlier due time
+return verdicts or 0

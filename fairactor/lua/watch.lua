@@ -1,0 +1,51 @@
+-- Asks for the outcomes of tasks: those that have one at once, the others by message when they settle.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 the runtime that asks, then for each task: id, tenant of the running task that waits for it or ''
+-- Reply for each task {'o', record} settled, {'w'} to come, {'n'} no such task,
+--       {'d', tenant} refused: the one who waits holds the only slot of the tenant that it waits for
+--
+-- Safe to repeat.
+
+-- @include lib/base.lua
+
+local runtime = ARGV[1]
+local ids = {}
+for i = 2, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
+local records = read_records(ids)
+
+local function would_deadlock(owner, waiter)
+  if owner ~= waiter then return false end
+  local policy = call('HGET', POLICY, owner)
+  return policy and cmsgpack.unpack(policy).concurrency == 1
+end
+
+local replies, register = {}, {}
+for i, id in ipairs(ids) do
+  local record = records[i]
+  if not record then
+    replies[i] = { 'n' }
+  elseif record:sub(1, 1) ~= LIVE then
+    replies[i] = { 'o', record }
+  else
+    local owner = select(5, struct.unpack(HEADER, record))
+    if would_deadlock(owner, ARGV[1 + 2 * i]) then
+      replies[i] = { 'd', owner }
+    else
+      replies[i] = { 'w' }
+      register[id] = true
+    end
+  end
+end
+
+for id in pairs(register) do
+  local packed = call('HGET', WATCHERS, id)
+  local runtimes = packed and cmsgpack.unpack(packed) or {}
+  local known = false
+  for _, other in ipairs(runtimes) do known = known or other == runtime end
+  if not known then
+    runtimes[#runtimes + 1] = runtime
+    call('HSET', WATCHERS, id, cmsgpack.pack(runtimes))
+  end
+end
+return replies

@@ -1,0 +1,127 @@
+"""A message: one call to an actor, not sent yet, and the options of how it is to be run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import attrs
+
+from .errors import ConfigurationError
+from .settings import name, seconds
+from .states import Priority
+
+if TYPE_CHECKING:
+    from .actors import Actor
+
+R = TypeVar("R")
+Duration = float | timedelta
+
+
+def _duration(value: Duration | None) -> float | None:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def _check_duration(_: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None:
+        seconds(attribute.name, value)
+
+
+def _priority(value: Priority | int | str | None) -> Priority | None:
+    if value is None:
+        return None
+    try:
+        return Priority[value.upper()] if isinstance(value, str) else Priority(value)
+    except (KeyError, ValueError):
+        names = ", ".join(f"{p.name.lower()} ({p.value})" for p in Priority)
+        raise ConfigurationError(f"priority={value!r}: give one of {names}") from None
+
+
+def _eta(value: datetime | None) -> datetime | None:
+    if value is not None and not isinstance(value, datetime):
+        raise ConfigurationError(f"eta={value!r}: give a datetime with a time zone")
+    if value is not None and value.tzinfo is None:
+        raise ConfigurationError(f"eta={value!r}: has no time zone; give one, such as tzinfo=timezone.utc")
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """How a task is to be run; what is None is left to the actor, then to the runtime.
+
+    Raises:
+        ConfigurationError: a value cannot work; the message names it.
+    """
+
+    id: str | None = None
+    """An id of your own: a second send of it is a no-op. Any text; by default 128 random bits."""
+    priority: Priority | None = attrs.field(default=None, converter=_priority)
+    delay: float | None = attrs.field(default=None, converter=_duration, validator=_check_duration)
+    """Seconds (or a timedelta) from the send, by the server's clock."""
+    eta: datetime | None = attrs.field(default=None, converter=_eta)
+    """The moment to run at, with a time zone."""
+    timeout: float | None = attrs.field(default=None, converter=_duration, validator=_check_duration)
+    """Seconds that one attempt may take."""
+    max_retries: int | None = None
+    """How many more attempts a failed one gets."""
+    result_ttl: float | None = attrs.field(default=None, converter=_duration, validator=_check_duration)
+    """Seconds for which the record is kept after the end; 0: the result goes only to who waits by then."""
+    expires: float | None = attrs.field(default=None, converter=_duration, validator=_check_duration)
+    """Seconds after which it is too late to start."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.id is not None:
+            name("task id", self.id)
+        if self.delay is not None and self.eta is not None:
+            raise ConfigurationError("give delay= or eta=, not both")
+        retries = self.max_retries
+        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
+            raise ConfigurationError(f"max_retries={retries!r}: give a whole number, 0 or more")
+
+    def over(self, defaults: Options) -> Options:
+        """These options, with what they leave open taken from ``defaults``."""
+        given = {field: value for field, value in _given(self).items()}
+        if "delay" in given or "eta" in given:
+            defaults = attrs.evolve(defaults, delay=None, eta=None)
+        return attrs.evolve(defaults, **given) if given else defaults
+
+
+def _given(options: Options) -> dict[str, Any]:
+    names = (field.name for field in attrs.fields(Options))
+    return {field: value for field in names if (value := getattr(options, field)) is not None}
+
+
+@attrs.define(eq=False)
+class Message(Generic[R]):
+    """One call to an actor. Send it with a runtime, or await it to run it here and now, without a server."""
+
+    actor: Actor[..., R]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    how: Options
+
+    def options(self, **options: Any) -> Message[R]:
+        """A copy with other options: those of `Options`.
+
+        Raises:
+            ConfigurationError: there is no such option, or its value cannot work.
+        """
+        return attrs.evolve(self, how=parse_options(options).over(self.how))
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Runs the handler in this process: no server, no queue, no retries."""
+        return self.actor.run_here(self.args, self.kwargs).__await__()
+
+
+def parse_options(options: dict[str, Any]) -> Options:
+    """Options from keywords.
+
+    Raises:
+        ConfigurationError: there is no such option, or its value cannot work.
+    """
+    known = {field.name for field in attrs.fields(Options)}
+    for given in options:
+        if given not in known:
+            raise ConfigurationError(f"there is no option {given!r}; there are {', '.join(sorted(known))}")
+    return Options(**options)

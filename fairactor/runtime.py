@@ -1,0 +1,462 @@
+"""The runtime: what a service enters, sends with, and runs its actors in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterable
+from contextlib import AsyncExitStack, nullcontext
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+import attrs
+
+from . import record, tracing
+from .codec import Codec, dump
+from .connection import Server, connect
+from .context import Task, running_task
+from .dispatcher import Dispatcher
+from .embedded import embedded_server
+from .errors import (
+    ConfigurationError,
+    Deadlock,
+    PayloadTooLarge,
+    RuntimeNotRunning,
+    ServerError,
+    ServerUnavailable,
+)
+from .execution import Executor
+from .handle import Handle
+from .inbox import Inbox, Outcome
+from .keys import Keys, shard_of
+from .mailbox import BATCH, Mailbox
+from .message import Message, Options
+from .registry import Registrable, Registry
+from .settings import Settings, name
+from .shard import Item, Shard
+from .states import Priority
+from .stats import Health, Stats, read_health, read_stats
+from .supervisor import Supervisor
+from .tenant import Tenant
+from .worker import Pool
+
+logger: Final = logging.getLogger(__name__)
+R = TypeVar("R")
+
+_GOODBYE: Final = 5.0  # seconds that leaving waits for a server that is away
+
+
+class Runtime:
+    """A process's part in a fleet: it sends tasks, and runs those that its workers claim.
+
+    Use it as ``async with Runtime(...) as runtime``. Settings are the keywords of `Settings`; times are seconds.
+
+    Args:
+        url: the server: ``redis://``, ``rediss://``, ``unix://``. None: ``FAIRACTOR_URL``, else an embedded server.
+        actors: what this process can run: functions and classes with ``@actor``, or modules of them.
+        settings: further settings, such as ``workers=``, ``namespace=``, ``path=``, ``lease=``.
+
+    Raises:
+        ConfigurationError: a setting cannot work.
+        DuplicateActor: two actors have one name.
+        (on entering)
+        ServerUnavailable: no server answered within ``connect_timeout``.
+        ServerError: the server refused the login, is too old, or may evict keys.
+        NamespaceMismatch: the namespace was created with other shards, aging or data model.
+        EmbeddedServerError: the embedded server cannot start.
+    """
+
+    def __init__(self, url: str | None = None, *, actors: Iterable[Registrable] = (), **settings: Any) -> None:
+        known = [field.name for field in attrs.fields(Settings)]
+        for given in settings:
+            if given not in known:
+                raise ConfigurationError(f"Runtime has no setting {given!r}; there are {', '.join(known)}, actors")
+        self.settings = Settings(url=url, **settings)
+        Keys(self.settings.namespace)  # refuses a name that cannot work
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        """Unlike that of any other runtime, ever."""
+        self.inbox: Inbox
+        self._registry = Registry(actors)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._used = False
+        self._shards: list[Shard] = []
+        self._mailboxes: list[Mailbox] = []
+        self._dispatchers: list[Dispatcher] = []
+        self._pool: Pool | None = None
+        self._stack = AsyncExitStack()
+        self._stopped = False
+
+    # Entering and leaving
+
+    async def __aenter__(self) -> Self:
+        if self._used:
+            raise RuntimeNotRunning("a Runtime is entered once; make a new one")
+        self._used = True
+        try:
+            await self._start()
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self._stack.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.stop(grace=self.settings.grace if error is None else 0)
+        finally:
+            self._loop = None
+            for mailbox in self._mailboxes:
+                mailbox.close(RuntimeNotRunning("the runtime was left before this could be sent"))
+            try:
+                await self._stack.__aexit__(kind, error, traceback)
+            except BaseExceptionGroup as group:
+                raise _only(group) from None
+
+    async def _start(self) -> None:
+        settings = self.settings
+        server = await self._connect()
+        self._shards = await _open_shards(server, settings)
+        self.inbox = Inbox(server, self.name, beat=settings.lease / 3)
+        for shard in self._shards:
+            await self.inbox.listen(shard, self.name, lambda: None, lambda _: None)
+            self._mailboxes.append(Mailbox(shard, self.name, patience=settings.connect_timeout))
+        if settings.workers and self._registry:
+            await self._prepare_workers()
+        group = await self._stack.enter_async_context(anyio.create_task_group())
+        self._stack.callback(group.cancel_scope.cancel)
+        supervisor = Supervisor(group)
+        supervisor.start("inbox", self.inbox.run)
+        supervisor.start("inbox asking", self.inbox.ask)
+        for number, mailbox in enumerate(self._mailboxes):
+            supervisor.start(f"mailbox {number}", mailbox.run)
+        self._loop = asyncio.get_running_loop()
+        with anyio.fail_after(settings.connect_timeout):
+            await self.inbox.subscribed.wait()
+        if self._pool is not None:
+            self._start_worker = supervisor.start
+            for number, dispatcher in enumerate(self._dispatchers):
+                await dispatcher.join()
+                supervisor.start(f"dispatcher {number}", dispatcher.run)
+
+    async def _connect(self) -> Server:
+        settings = self.settings
+        url = settings.url or (None if settings.path is not None else os.environ.get("FAIRACTOR_URL"))
+        if url is None:
+            url = await self._stack.enter_async_context(embedded_server(settings.path))
+        server = await connect(url, timeout=settings.connect_timeout)
+        self._stack.push_async_callback(server.close)
+        return server
+
+    async def _prepare_workers(self) -> None:
+        handlers = await self._registry.start()
+        self._stack.push_async_callback(self._registry.stop)
+        executor = Executor(handlers, self.settings, self._is_known_elsewhere, self._report)
+        self._pool = executor.pool = Pool(
+            self.settings.workers, executor.run, executor.canceled, lambda name, actor: self._start_worker(name, actor)
+        )
+        info = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "workers": self.settings.workers,
+            "actors": sorted(self._registry.actors),
+        }
+        self._dispatchers = [
+            Dispatcher(shard, self._pool, self.inbox, self.settings, info) for shard in self._shards
+        ]
+
+    async def stop(self, grace: float) -> None:
+        """Claims no more, lets running tasks end for ``grace`` seconds, and gives back what has not ended."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._pool is None or self._loop is None:
+            return
+        for dispatcher in self._dispatchers:
+            dispatcher.stop_claiming()
+        self._pool.drop_ready()
+        with anyio.move_on_after(grace, shield=True) if grace > 0 else nullcontext():
+            if grace > 0:
+                await self._pool.quiet()
+        with anyio.move_on_after(_GOODBYE, shield=True):
+            for dispatcher in self._dispatchers:
+                self._pool.abandon(dispatcher)
+            await self._pool.quiet()
+            for dispatcher in self._dispatchers:
+                try:
+                    await dispatcher.leave()
+                except ServerError as error:
+                    logger.warning("%s: its tasks go back when the lease ends: %s", dispatcher.runtime, error)
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT, then stops as `stop` with ``grace``; a second signal stops at once."""
+        self.check()
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for received in signals:
+                logger.info("%s: stopping, with %g s for running tasks", received.name, self.settings.grace)
+                break
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._stop_now_at, signals, group.cancel_scope)
+                await self.stop(self.settings.grace)
+                group.cancel_scope.cancel()
+
+    # Sending
+
+    async def send(self, tenant: str, message: Message[R], **options: Any) -> Handle[R]:
+        """Puts a message into a tenant's mailbox. When it returns, the server has the task.
+
+        Args:
+            tenant: any text.
+            message: a call to an actor.
+            options: as `Message.options`.
+
+        Raises:
+            ServerUnavailable: the server did not answer for ``connect_timeout`` seconds. The task may have been
+                accepted; sending the same message again with the same ``id=`` is safe.
+            ServerError: the server refused it, for example because its memory is full.
+            UnknownActor: this runtime runs actors, and the message's is none of them.
+            NotSerializable: an argument has no JSON form. PayloadTooLarge: they are too long.
+            TaskExists: the id is taken by a task of another tenant.
+            ConfigurationError: a tenant, id or option that cannot be.
+        """
+        self.check()
+        number, item = self._item(tenant, message.options(**options) if options else message)
+        await self._mailboxes[number].post((item,))
+        return Handle(self, item.id, tenant, message.actor.codec, self._shards[number])
+
+    async def send_many(self, messages: Iterable[tuple[str, Message[Any]]]) -> list[Handle[Any]]:
+        """Sends many messages; the handles are in their order.
+
+        All are checked before the first is sent. They go in batches of 500, each accepted as a whole.
+
+        Raises:
+            As `send`. After ServerUnavailable some batches may have been accepted.
+        """
+        self.check()
+        handles: list[Handle[Any]] = []
+        batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
+        for tenant, message in messages:
+            number, item = self._item(tenant, message)
+            if len(batches[number][-1]) == BATCH:
+                batches[number].append([])
+                await anyio.sleep(0)  # encoding many must not hold up the event loop
+            batches[number][-1].append(item)
+            handles.append(Handle(self, item.id, tenant, message.actor.codec, self._shards[number]))
+        accepted = [
+            mailbox.post(batch)
+            for mailbox, of_shard in zip(self._mailboxes, batches, strict=True)
+            for batch in of_shard
+            if batch
+        ]
+        await asyncio.gather(*accepted)
+        return handles
+
+    async def ask(self, tenant: str, message: Message[R], *, timeout: float | None = None, **options: Any) -> R:  # noqa: ASYNC109
+        """Sends a message and returns the handler's result. Inside a handler it lends the worker slot out.
+
+        Args:
+            tenant, message, options: as `send`.
+            timeout: in seconds for the whole; None: as long as it takes.
+
+        Raises:
+            What `send` and `Handle.result` raise. With Deadlock nothing was sent.
+        """
+        self.check()
+        task = running_task()
+        if task is not None and task.tenant == tenant:
+            await self._check_deadlock(tenant)
+        number, item = self._item(tenant, message.options(**options) if options else message, watch="w")
+        shard = self._shards[number]
+        handle = Handle(self, item.id, tenant, message.actor.codec, shard)
+        outcome = self.inbox.expect(item.id, shard, ask=item.id == message.how.id)
+        try:
+            await self._mailboxes[number].post((item,))
+        except BaseException:
+            outcome.cancel()
+            raise
+        return handle.unfold(*await self.wait_for(outcome, timeout, f"task {item.id!r}"))
+
+    def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
+        """A handle from an id. With the tenant it is found at once, without one every shard is asked."""
+        return Handle(self, name("task id", task_id), tenant)
+
+    def tenant(self, tenant: str) -> Tenant:
+        """A tenant, to send to, configure and count.
+
+        Raises:
+            ConfigurationError: a name that is empty or too long.
+        """
+        return Tenant(self, name("tenant", tenant))
+
+    # Looking
+
+    async def stats(self) -> Stats:
+        """How many tasks there are in each state, at a cost that does not depend on how many."""
+        self.check()
+        return await read_stats(self._shards)
+
+    async def health(self) -> Health:
+        """Whether the server answers and somebody runs what waits; says what is wrong, and does not raise."""
+        self.check()
+        return await read_health(self._shards)
+
+    async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the promised signature
+        """Returns when no task of the namespace is queued, started or due now.
+
+        Raises:
+            TimeoutError: that took longer than ``timeout`` seconds.
+        """
+        self.check()
+        with anyio.move_on_after(timeout):
+            while (await self.stats()).pending:
+                await self.inbox.drained.wait(self.settings.lease / 3)
+            return
+        raise TimeoutError(f"tasks are still waiting or running after {timeout:g} s")
+
+    # What handles, tenants and workers call
+
+    def check(self) -> None:
+        """Refuses use from where it cannot work.
+
+        Raises:
+            RuntimeNotRunning: not entered, left, or another thread or event loop.
+        """
+        try:
+            if self._loop is asyncio.get_running_loop():
+                return
+        except RuntimeError:
+            pass
+        if self._loop is not None:
+            raise RuntimeNotRunning(
+                "this Runtime belongs to another event loop or thread: enter one in each loop, and from a worker "
+                "thread call it with anyio.from_thread.run"
+            )
+        state = "was left" if self._used else "was not entered yet"
+        raise RuntimeNotRunning(f"this Runtime {state}: use it inside `async with Runtime(...) as runtime`")
+
+    def shard(self, tenant: str) -> Shard:
+        """The shard that keeps a tenant."""
+        return self._shards[shard_of(tenant, len(self._shards))]
+
+    def codec(self, actor: str) -> Codec | None:
+        """The codec of an actor, if it is registered here."""
+        found = self._registry.actors.get(actor)
+        return found.codec if found else None
+
+    async def find(self, task_id: str, tenant: str | None) -> Shard | None:
+        """The shard that has a task."""
+        if tenant is not None:
+            return self.shard(tenant)
+        if len(self._shards) == 1:
+            return self._shards[0]
+        for shard in self._shards:
+            if await shard.inspect(task_id):
+                return shard
+        return None
+
+    async def cancel(self, shard: Shard, task_id: str) -> str:
+        """Cancels a task; returns the state in which it was."""
+        body = record.encode(record.Outcome(error=record.Error("TaskCanceled", "by handle.cancel()")))
+        return await shard.cancel(task_id, ttl=self.settings.result_ttl, body=body)
+
+    async def wait_for(self, outcome: asyncio.Future[Outcome], timeout: float | None, what: str) -> Outcome:  # noqa: ASYNC109
+        """Waits for an outcome; a running task lends its slot out meanwhile."""
+        task = running_task()
+        slot = task.lend() if task is not None and not outcome.done() else nullcontext()
+        async with slot:
+            with anyio.move_on_after(timeout):
+                return await outcome
+        raise TimeoutError(f"{what} has no outcome after {timeout:g} s; it goes on")
+
+    def _item(self, tenant: str, message: Message[Any], *, watch: str = "") -> tuple[int, Item]:
+        """A message as it goes to the server, and to which shard."""
+        if not isinstance(message, Message):
+            raise ConfigurationError(f"{message!r} is no message: call an actor to make one, as in send(tenant, f(1))")
+        actor, how = message.actor, message.how
+        if self._registry and actor.name not in self._registry.actors:
+            self._registry.get(actor.name)
+        task_id = how.id or os.urandom(12).hex()
+        args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
+        call = record.Call(actor.name, args, kwargs, _travelling(how), tracing.outgoing(actor.name, tenant, task_id))
+        try:
+            body = record.encode(call)
+        except Exception:  # noqa: BLE001 - whatever it was, `dump` finds the culprit and says so
+            body = dump(f"{actor.name}() argument ", actor.codec.named(message.args, message.kwargs))
+        if len(body) > self.settings.max_payload:
+            raise PayloadTooLarge(
+                f"{actor.name}(): the call takes {len(body)} bytes, the limit is {self.settings.max_payload} "
+                "(max_payload=); store the data elsewhere and send where"
+            )
+        priority = how.priority or Priority.NORMAL
+        return (
+            shard_of(name("tenant", tenant), len(self._shards)),
+            Item(task_id, tenant, priority.value, _due(how), watch, body),
+        )
+
+    async def _check_deadlock(self, tenant: str) -> None:
+        policy = await self.shard(tenant).configure(tenant, {})
+        if policy.get("concurrency") == 1:
+            raise Deadlock(
+                f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time: it "
+                "could never start. Send without waiting, call the handler in place, or raise the tenant's concurrency"
+            )
+
+    async def _is_known_elsewhere(self, actor: str) -> bool:
+        stats = await read_stats(self._shards)
+        return any(actor in runtime.actors for runtime in stats.runtimes)
+
+    async def _report(self, task: Task, fraction: float, note: str) -> None:
+        number = shard_of(task.tenant, len(self._shards))
+        await self._shards[number].progress(
+            self._dispatchers[number].runtime, task.id, record.encode([fraction, note])
+        )
+
+    async def _stop_now_at(self, signals: Any, scope: anyio.CancelScope) -> None:
+        async for received in signals:
+            logger.warning("%s again: stopping at once", received.name)
+            break
+        scope.cancel()
+
+
+async def _open_shards(server: Server, settings: Settings) -> list[Shard]:
+    first = Shard(server, Keys(settings.namespace, 0))
+    shards = await first.open(shards=settings.shards, aging=settings.aging)
+    others = [Shard(server, Keys(settings.namespace, number)) for number in range(1, shards)]
+    for shard in others:
+        await shard.open(shards=shards, aging=settings.aging)
+    return [first, *others]
+
+
+def _travelling(how: Options) -> dict[str, Any]:
+    """The options that the worker needs."""
+    options: dict[str, Any] = {}
+    if how.timeout is not None:
+        options["timeout"] = how.timeout
+    if how.max_retries is not None:
+        options["max_retries"] = how.max_retries
+    if how.result_ttl is not None:
+        options["result_ttl"] = how.result_ttl
+    if how.expires is not None:
+        options["expires"] = how.expires
+    return options
+
+
+def _due(how: Options) -> str:
+    """When the task is due, as send.lua takes it."""
+    if how.delay is not None and how.delay > 0:
+        return f"+{round(how.delay * 1000)}"
+    if how.eta is not None:
+        return str(max(0, round(how.eta.timestamp() * 1000)))
+    return ""
+
+
+def _only(error: BaseException) -> BaseException:
+    """The one exception in nested groups, or the group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

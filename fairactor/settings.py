@@ -1,0 +1,102 @@
+"""What a runtime can be told, checked where it is given."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from .errors import ConfigurationError
+
+MAX_NAME = 512
+"""The longest name of a tenant and the longest id of a task, in bytes of UTF-8."""
+
+
+def _seconds(*, zero: bool = False) -> Callable[[Any, attrs.Attribute[Any], float], None]:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+        seconds(attribute.name, value, zero=zero)
+
+    return check
+
+
+def _whole(least: int) -> Callable[[Any, attrs.Attribute[Any], int | None], None]:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
+        if value is None:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigurationError(f"{attribute.name}={value!r}: give a whole number, {least} or more")
+
+    return check
+
+
+def seconds(name: str, value: float, *, zero: bool = True) -> float:
+    """The value, if it is a finite number of seconds that is not negative (nor 0, unless ``zero``).
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    bound = "0 or more" if zero else "more than 0"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{name}={value!r}: give seconds as a number, {bound}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ConfigurationError(f"{name}={value!r}: give a finite number of seconds, {bound}")
+    return float(value)
+
+
+def name(kind: str, value: str) -> str:
+    """The value, if it can name a tenant or a task: any text of 1 to `MAX_NAME` bytes.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{kind} {value!r}: give a text that is not empty")
+    try:
+        length = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{kind} {value!r}: holds half a surrogate pair, which has no UTF-8") from None
+    if length > MAX_NAME:
+        raise ConfigurationError(f"{kind} {value[:40]!r}…: {length} bytes long, the limit is {MAX_NAME}")
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """All settings of a `Runtime`, which takes them as keywords. Times are in seconds.
+
+    Raises:
+        ConfigurationError: one of them cannot work; the message names it.
+    """
+
+    url: str | None = None
+    """``redis://``, ``rediss://`` or ``unix://``; None: ``FAIRACTOR_URL``, else an embedded server."""
+    path: str | os.PathLike[str] | None = None
+    """A folder: an embedded server that keeps its data there, shared by all who name it."""
+    namespace: str = "fairactor"
+    workers: int = attrs.field(default=100, validator=_whole(0))
+    """How many tasks run at once here; 0: this runtime only sends."""
+    lease: float = attrs.field(default=15.0, validator=_seconds())
+    """How long a runtime that is silent keeps its claims."""
+    grace: float = attrs.field(default=30.0, validator=_seconds(zero=True))
+    """How long running tasks may go on when `Runtime.run` is told to stop."""
+    connect_timeout: float = attrs.field(default=5.0, validator=_seconds())
+    """How long to try to reach the server at the start."""
+    shards: int | None = attrs.field(default=None, validator=_whole(1))
+    """Into how many parts a new namespace is cut; None: what it has, or 1 (16 on a cluster)."""
+    aging: float = attrs.field(default=60.0, validator=_seconds(zero=True))
+    """How much waiting one step of priority is worth; fixed when a namespace is created."""
+    result_ttl: float = attrs.field(default=3600.0, validator=_seconds(zero=True))
+    """How long the record of a finished or canceled task is kept; 0: not at all."""
+    failed_ttl: float = attrs.field(default=7 * 86400.0, validator=_seconds(zero=True))
+    """How long the record of a failed task is kept."""
+    max_payload: int = attrs.field(default=1 << 20, validator=_whole(1))
+    """The longest encoded message or result, in bytes."""
+    max_deliveries: int = attrs.field(default=5, validator=_whole(1))
+    """After so many runtimes died under a task it is given up as failed."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.url is not None and self.path is not None:
+            raise ConfigurationError("give url= (a server of yours) or path= (an embedded one), not both")

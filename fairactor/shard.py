@@ -1,0 +1,201 @@
+"""One shard of a namespace: every transition as a typed call. Nobody else speaks to the scripts."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import attrs
+from redis import exceptions as broken
+
+from . import scripts
+from .connection import AWAY, Server, unavailable
+from .errors import NamespaceMismatch, ServerError, TaskExists
+from .keys import Keys
+
+MODEL: Final = 1
+"""The version of the data model; a namespace written by another is refused."""
+
+_COUNTS: Final = struct.Struct(">9I3dI")
+
+
+class Item(NamedTuple):
+    """A task on its way to the server."""
+
+    id: str
+    tenant: str
+    priority: int
+    due: str  # '' now, '+N' in N ms, 'N' at unix ms N
+    watch: str  # 'w': this runtime wants to hear of the outcome
+    body: bytes
+
+
+class Settlement(NamedTuple):
+    """The outcome of a claimed task on its way to the server."""
+
+    id: str | bytes
+    turn: bytes
+    verdict: str  # state and ms, as turn.lua takes them
+    record: bytes
+
+
+@attrs.frozen
+class Turn:
+    """The reply to a turn."""
+
+    now: float
+    """The server's time, unix seconds."""
+    wait: float
+    """Seconds until something is due; infinite if nothing is."""
+    tend: bool
+    refused: Sequence[bytes]
+    claims: Sequence[bytes]
+    """id, record, id, record, …"""
+
+
+@attrs.frozen
+class Counts:
+    """How many tasks there are in each state; those that ended are counted as long as their records are kept."""
+
+    queued: dict[int, int]
+    """By priority."""
+    started: int
+    scheduled: int
+    deferred: int
+    finished: int
+    failed: int
+    canceled: int
+
+    @staticmethod
+    def unpack(packed: bytes) -> Counts:
+        """The counts as scripts store them; of nothing where there are none."""
+        n = _COUNTS.unpack(packed) if packed else (0,) * 13
+        queued = {priority: n[priority - 1] for priority in range(1, 7)}
+        return Counts(queued, n[6], n[7], n[8], int(n[9]), int(n[10]), int(n[11]))
+
+
+class Shard:
+    """The transitions of one shard."""
+
+    def __init__(self, server: Server, keys: Keys) -> None:
+        self.keys = keys
+        self._server = server
+        self._client = server.client
+        self._scripts = {name: scripts.load(name, flags=server.flags) for name in scripts.NAMES}
+
+    async def open(self, *, shards: int | None, aging: float) -> int:
+        """Opens the shard, creating it where it is new; returns into how many shards the namespace is cut.
+
+        Raises:
+            NamespaceMismatch: it was created otherwise.
+        """
+        step = int(aging * 1e6)
+        wanted = shards or (16 if self._server.cluster else 1)
+        version, found, found_step = map(int, await self._run("open", MODEL, wanted, step))
+        where = f"the namespace of {self.keys.meta} at {self._server.where}"
+        if version != MODEL:
+            raise NamespaceMismatch(f"{where} has data model {version}, this fairactor has {MODEL}; use another one")
+        if shards not in (None, found):
+            raise NamespaceMismatch(f"{where} was created with shards={found}, not {shards}; leave shards= out")
+        if found_step != step:
+            raise NamespaceMismatch(f"{where} was created with aging={found_step / 1e6:g}, not {aging:g}")
+        return found
+
+    async def send(self, items: Sequence[Item], runtime: str) -> list[TaskExists | None]:
+        """Puts tasks into mailboxes, all in one step; repeats change nothing. An error where an id is taken."""
+        reply = await self._run("send", runtime, *[field for item in items for field in item])
+        if reply == 0:
+            return [None] * len(items)
+        return [
+            TaskExists(f"the id {item.id!r} is taken by a task of another tenant; ids are unique in a namespace")
+            if verdict == 2  # noqa: PLR2004 - as send.lua says
+            else None
+            for item, verdict in zip(items, reply, strict=True)
+        ]
+
+    async def join(self, runtime: str, *, lease: float, info: dict[str, Any]) -> None:
+        """Gives a runtime its lease."""
+        await self._run("join", runtime, _ms(lease), json.dumps(info))
+
+    async def leave(self, runtime: str) -> int:
+        """Ends a lease; returns how many claims went back."""
+        return int(await self._run("leave", runtime))
+
+    async def turn(
+        self, runtime: str, number: int, *, lease: float, want: int, settle: Iterable[Settlement] = ()
+    ) -> Turn | None:
+        """Settles and claims; None when the lease is lost."""
+        arguments = [field for settlement in settle for field in settlement]
+        reply = await self._run("turn", runtime, turn_mark(number), _ms(lease), want, *arguments)
+        if not reply:
+            return None
+        now, wait, tend, refused, claims = reply
+        return Turn(int(now) / 1e6, wait / 1000 if wait >= 0 else float("inf"), bool(tend), refused, claims)
+
+    async def tend(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 500) -> bool:
+        """Does what time asks for; returns whether there is more of it."""
+        _, _, more = await self._run("tend", limit, deliveries, _ms(failed_ttl), body)
+        return bool(more)
+
+    async def watch(self, runtime: str, tasks: Sequence[tuple[str, str]]) -> list[list[bytes]]:
+        """Asks for outcomes, of (task, tenant of who waits in a handler, or ''); see watch.lua."""
+        reply: list[list[bytes]] = await self._run("watch", runtime, *[part for task in tasks for part in task])
+        return reply
+
+    async def inspect(self, task_id: str) -> list[Any]:
+        """What is known of a task; see inspect.lua."""
+        reply: list[Any] = await self._run("inspect", task_id)
+        return reply
+
+    async def cancel(self, task_id: str, *, ttl: float, body: bytes) -> str:
+        """Cancels a task; returns the state in which it was, 'settled' or 'missing'."""
+        state: bytes = await self._run("cancel", task_id, _ms(ttl), body)
+        return state.decode()
+
+    async def progress(self, runtime: str, task_id: str, note: bytes) -> bool:
+        """Notes the progress of a task that the runtime has claimed."""
+        return bool(await self._run("progress", runtime, task_id, note))
+
+    async def configure(self, tenant: str, changes: dict[str, float | None]) -> dict[str, float]:
+        """Changes the policy of a tenant; returns it as it is now."""
+        flat = [part for name, value in changes.items() for part in (name, "" if value is None else repr(value))]
+        policy: dict[str, float] = json.loads(await self._run("configure", tenant, *flat))
+        return policy
+
+    async def tenant_stats(self, tenant: str) -> Counts:
+        """The counts of a tenant."""
+        return Counts.unpack((await self._run("stats", tenant))[0])
+
+    async def stats(self) -> list[Any]:
+        """The counts of the shard; see stats.lua."""
+        reply: list[Any] = await self._run("stats")
+        return reply
+
+    async def _run(self, name: str, *arguments: Any) -> Any:
+        script = self._scripts[name]
+        try:
+            try:
+                return await self._client.evalsha(script.sha, 1, self.keys.meta, *arguments)
+            except broken.NoScriptError:  # a new server, or SCRIPT FLUSH: nothing was run
+                return await self._client.eval(script.text, 1, self.keys.meta, *arguments)
+        except AWAY as error:
+            raise unavailable(self._server.where, error) from error
+        except broken.OutOfMemoryError as error:
+            raise ServerError(
+                f"{self._server.where} is full ({error}): nothing was stored. Let workers drain it, raise its "
+                "maxmemory, or shorten result_ttl="
+            ) from error
+        except broken.ResponseError as error:
+            raise ServerError(f"{self._server.where} refused {name}: {error}") from error
+
+
+def turn_mark(number: int) -> bytes:
+    """The number of a turn as scripts compare it."""
+    return number.to_bytes(4, "big")
+
+
+def _ms(seconds: float) -> int:
+    """Whole milliseconds; never 0 for a time that is not."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0

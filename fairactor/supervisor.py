@@ -1,0 +1,54 @@
+"""Supervision: the long-lived actors of a runtime, in one task group.
+
+One that fails is started again after a pause that doubles; one that keeps failing takes the runtime down with
+the exception that it failed with. As Erlang/OTP's supervisors: a bound on restarts within a period.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+logger: Final = logging.getLogger(__name__)
+
+RESTARTS: Final = 5
+PERIOD: Final = 30.0  # seconds
+FIRST_PAUSE: Final = 0.05  # seconds
+
+
+class Supervisor:
+    """Starts actors in a task group and keeps them running."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        self._group = group
+
+    def start(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
+        """Runs ``actor`` until it returns, restarting it when it raises.
+
+        Raises (in the task group):
+            Exception: what the actor raised, once it has failed more than `RESTARTS` times within `PERIOD`.
+        """
+        self._group.start_soon(self._keep, name, actor, name=f"fairactor {name}")
+
+    async def _keep(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
+        failures: deque[float] = deque(maxlen=RESTARTS + 1)
+        while True:
+            try:
+                await actor()
+            except Exception:
+                now = anyio.current_time()
+                failures.append(now)
+                if len(failures) > RESTARTS and now - failures[0] < PERIOD:
+                    logger.exception("%s keeps failing; the runtime stops", name)
+                    raise
+                recent = sum(now - failure < PERIOD for failure in failures)
+                logger.exception("%s failed; starting it again", name)
+                await anyio.sleep(FIRST_PAUSE * 2 ** (recent - 1) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            else:
+                return

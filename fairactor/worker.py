@@ -1,0 +1,242 @@
+"""The workers of a runtime: a pool of actors that run claimed tasks, one each at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+
+from . import record
+from .shard import Settlement
+
+
+class Owner(Protocol):
+    """Where a claim came from: its dispatcher."""
+
+    def settled(self, settlement: Settlement) -> None:
+        """Takes the outcome of a claim."""
+
+    def vacated(self) -> None:
+        """Learns that a worker has become free without an outcome."""
+
+
+class Claim:
+    """A task that this runtime has claimed."""
+
+    __slots__ = ("begun", "call", "cancel_reason", "claimed", "header", "id", "owner", "record", "server_time", "turn")
+
+    def __init__(self, task_id: str, packed: bytes, turn: bytes, owner: Owner, server_time: float, claimed: float) -> None:
+        self.id = task_id
+        self.record = packed
+        self.turn = turn
+        self.owner = owner
+        self.server_time = server_time  # of the claim, unix seconds
+        self.claimed = claimed  # the same moment by this process's monotonic clock
+        self.begun = claimed
+        self.header: record.Header | None = None
+        self.call: record.Call | None = None
+        self.cancel_reason: str | None = None
+
+    def age(self) -> float:
+        """Seconds since the task was sent, or was due, by the server's clock."""
+        sent = self.header.stamp / 1e6 if self.header else self.server_time
+        return self.server_time + time.monotonic() - self.claimed - sent
+
+
+class _Worker:
+    """Runs one task after the other. Canceling its scope cancels the task at hand; it then goes on with the next."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.claim: Claim | None = None
+        self.scope = anyio.CancelScope()
+
+    async def run(self) -> None:
+        while True:
+            with anyio.CancelScope() as self.scope:
+                await self._serve()
+                return
+            claim, self.claim = self.claim, None
+            if claim is not None:
+                self._pool.canceled(claim)
+
+    async def _serve(self) -> None:
+        pool = self._pool
+        while (claim := await pool.take(self)) is not None:
+            self.claim = claim
+            claim.begun = time.monotonic()
+            settlement = await pool.execute(claim)
+            self.claim = None
+            pool.finished(claim, settlement)
+
+
+class Pool:
+    """At most ``size`` tasks running at once, not counting those that wait for other tasks.
+
+    Workers are started as they are needed. One that takes a task wakes the next if more are ready, so that a batch
+    of tasks that never wait is run by one worker without a switch.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        execute: Callable[[Claim], Awaitable[Settlement]],
+        canceled: Callable[[Claim, str], Settlement],
+        start: Callable[[str, Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self.size = size
+        self.execute = execute
+        self._canceled = canceled
+        self._start = start
+        self._ready: deque[Claim] = deque()
+        self._running: dict[str, _Worker] = {}
+        self._idle: list[anyio.Event] = []
+        self._waking = False
+        self._workers = 0
+        self._busy = 0
+        self._lent = 0
+        self._returning: deque[asyncio.Future[None]] = deque()
+        self._quiet = anyio.Event()
+
+    @property
+    def vacancies(self) -> int:
+        """How many more tasks could start at once; negative when some wait here already."""
+        return self.size - self._busy - len(self._ready) - len(self._returning)
+
+    def submit(self, claims: Iterable[Claim]) -> None:
+        """Hands tasks in; they start as workers are free."""
+        self._ready.extend(claims)
+        self._wake()
+
+    def cancel(self, task_id: str, reason: str) -> None:
+        """Cancels a task that is running or ready here; nothing where it is neither."""
+        worker = self._running.get(task_id)
+        if worker is not None and worker.claim is not None:
+            worker.claim.cancel_reason = reason
+            worker.scope.cancel()
+            return
+        for claim in self._ready:
+            if claim.id == task_id:
+                self._ready.remove(claim)
+                claim.owner.settled(self._canceled(claim, reason))
+                return
+
+    def abandon(self, owner: Owner) -> None:
+        """Drops the tasks of an owner, and cancels those that run: they are others' now, or will be."""
+        self._ready = deque(claim for claim in self._ready if claim.owner is not owner)
+        for worker in list(self._running.values()):
+            if worker.claim is not None and worker.claim.owner is owner:
+                worker.scope.cancel()
+
+    def drop_ready(self) -> None:
+        """Drops the tasks that have not started."""
+        self._ready.clear()
+
+    async def quiet(self) -> None:
+        """Returns when no task is running or ready."""
+        while self._running or self._ready:
+            self._quiet = anyio.Event()
+            await self._quiet.wait()
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[None]:
+        """Lends out the slot of the running task; taking it back comes before tasks that have not started."""
+        self._busy -= 1
+        self._lent += 1
+        self._wake()
+        for owner in {worker.claim.owner for worker in self._running.values() if worker.claim}:
+            owner.vacated()
+        try:
+            yield
+            if self._busy < self.size:
+                self._busy += 1
+            else:
+                await self._take_back()
+        except BaseException:
+            self._busy += 1  # even without a free slot: the task is about to end
+            raise
+        finally:
+            self._lent -= 1
+
+    async def _take_back(self) -> None:
+        """Waits for a slot; `_free` hands it over, counted as busy already."""
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._returning.append(slot)
+        try:
+            await slot
+        except BaseException:
+            if slot in self._returning:
+                self._returning.remove(slot)
+            elif not slot.cancelled():
+                self._busy -= 1  # it was handed over just before the cancellation
+            raise
+
+    async def take(self, worker: _Worker) -> Claim | None:
+        """The next task; None when there are more workers than needed."""
+        while not self._ready or self._busy >= self.size:
+            if self._workers > self.size + self._lent:
+                self._workers -= 1
+                return None
+            wake = anyio.Event()
+            self._idle.append(wake)
+            await wake.wait()
+            self._waking = False
+        claim = self._ready.popleft()
+        self._busy += 1
+        self._running[claim.id] = worker
+        if self._ready:
+            self._wake()
+        return claim
+
+    def finished(self, claim: Claim, settlement: Settlement) -> None:
+        """Frees the slot of a task that has ended, and hands its outcome in."""
+        self._free(claim)
+        claim.owner.settled(settlement)
+
+    def canceled(self, claim: Claim) -> None:
+        """Frees the slot of a task that was canceled; without a reason nobody wants its outcome."""
+        self._free(claim)
+        if claim.cancel_reason is not None:
+            claim.owner.settled(self._canceled(claim, claim.cancel_reason))
+        else:
+            claim.owner.vacated()
+
+    def _free(self, claim: Claim) -> None:
+        del self._running[claim.id]
+        self._busy -= 1
+        while self._returning:
+            returned = self._returning.popleft()
+            if not returned.done():
+                self._busy += 1
+                returned.set_result(None)
+                break
+        if not self._running and not self._ready:
+            self._quiet.set()
+
+    def _wake(self) -> None:
+        """Wakes or starts one worker, if one is needed and none is on its way."""
+        if self._waking or not self._ready or self._busy >= self.size:
+            return
+        if self._idle:
+            self._waking = True
+            self._idle.pop().set()
+        elif self._workers < self.size + self._lent:
+            self._waking = True
+            self._workers += 1
+            self._start("worker", self._run_worker)
+
+    async def _run_worker(self) -> None:
+        self._waking = False
+        await _Worker(self).run()
+
+
+def new_claims(ids_and_records: Any, turn: bytes, owner: Owner, server_time: float) -> list[Claim]:
+    """The claims in the reply to a turn."""
+    now = time.monotonic()
+    flat = iter(ids_and_records)
+    return [Claim(task_id.decode(), packed, turn, owner, server_time, now) for task_id, packed in zip(flat, flat, strict=True)]
