@@ -29,10 +29,12 @@ _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYW
 
 @attrs.frozen
 class _Slot:
-    """How the values of one parameter are turned; None: as they are."""
+    """How the values of one parameter are turned; a hook that is None leaves them as they are."""
 
     to_json: Hook | None
     from_json: Hook | None
+    plain: type | None = None
+    """A type of JSON itself: values of exactly this type need no hook."""
 
 
 class Codec:
@@ -54,6 +56,7 @@ class Codec:
         self._plain = all(p.kind <= p.POSITIONAL_OR_KEYWORD for p in parameters)
         self._rest = {p.kind: p.name for p in parameters if p.kind in _VARIADIC}
         self._slots: dict[str, _Slot] | None = None
+        self._in_order: list[_Slot] = []
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """The arguments, positional wherever that is possible.
@@ -75,27 +78,39 @@ class Codec:
         Raises:
             NotSerializable: one has no JSON form; the message has the path to it.
         """
-        if not self._hooks():
-            return list(args), dict(kwargs)
+        self._look_up()
+        if len(args) <= len(self._in_order) and not kwargs:
+            turned = list(args)
+            for index, value in enumerate(args):
+                if self._in_order[index].to_json is not None:
+                    turned[index] = self._turn(self._positional[index], value, to_json=True)
+            return turned, {}
         return (
             [self._turn(name, value, to_json=True) for name, value in zip(self._names(args), args, strict=True)],
             {name: self._turn(name, value, to_json=True) for name, value in kwargs.items()},
         )
 
     def arguments_from_json(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments as the handler's annotations want them.
+        """The arguments as the handler's annotations want them; ``args`` may be changed in place.
 
         Raises:
             InvalidPayload: they do not fit the handler any more; the message says which and why.
         """
+        self._look_up()
+        if self._plain and not kwargs and self._required <= len(args) <= len(self._positional):
+            for index, value in enumerate(args):
+                slot = self._in_order[index]
+                if slot.from_json is not None and type(value) is not slot.plain:
+                    args[index] = self._turn(self._positional[index], value, to_json=False)
+            return args, kwargs
         try:
-            if self._hooks():
-                args = [self._turn(n, v, to_json=False) for n, v in zip(self._names(args), args, strict=True)]
-                kwargs = {n: self._turn(n, v, to_json=False) for n, v in kwargs.items()}
             self.bind(tuple(args), kwargs)
         except TypeError as error:
             raise InvalidPayload(str(error)) from None
-        return args, kwargs
+        return (
+            [self._turn(name, value, to_json=False) for name, value in zip(self._names(args), args, strict=True)],
+            {name: self._turn(name, value, to_json=False) for name, value in kwargs.items()},
+        )
 
     def result_to_json(self, value: Any) -> bytes:
         """The JSON of a result.
@@ -103,7 +118,9 @@ class Codec:
         Raises:
             NotSerializable: it has none; the message has the path to the value.
         """
-        self._hooks()
+        if value is None:
+            return b"null"
+        self._look_up()
         return dump(f"{self._name}() result", self._turn("return", value, to_json=True))
 
     def result_from_json(self, data: bytes | msgspec.Raw) -> Any:
@@ -112,27 +129,23 @@ class Codec:
         Raises:
             InvalidPayload: it does not fit.
         """
-        self._hooks()
+        self._look_up()
         return self._turn("return", msgspec.json.decode(data), to_json=False)
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by the names of their parameters."""
         return dict(zip(self._names(args), args, strict=True)) | dict(kwargs)
 
-    def _hooks(self) -> bool:
-        """Looks the hooks up, once; whether any argument needs one."""
+    def _look_up(self) -> None:
+        """Looks the hooks up, once."""
         if self._slots is None:
             try:
                 hints = get_type_hints(self._function, include_extras=True)
             except NameError as error:
                 raise InvalidPayload(f"{self._name}(): an annotation cannot be resolved: {error}") from error
-            self._slots = {name: _slot(hint) for name, hint in hints.items()}
-            names = set(self._signature.parameters)
-            self._typed = bool(self._rest) or any(
-                slot.to_json or slot.from_json for name, slot in self._slots.items() if name in names
-            )
-            self._typed = self._typed or not names <= self._slots.keys()
-        return self._typed
+            slots = {name: _slot(hint) for name, hint in hints.items()}
+            self._in_order = [slots.get(name, _UNTYPED) for name in self._positional]
+            self._slots = slots
 
     def _names(self, args: Sequence[Any]) -> list[str]:
         """The parameter of each positional argument."""
@@ -159,8 +172,7 @@ def _slot(hint: Any) -> _Slot:
         return _UNTYPED
     from_json = converter.get_structure_hook(hint)
     if hint in (int, str, float, bool):
-        # JSON has these types itself, so nearly always there is nothing to do.
-        return _Slot(None, lambda value: value if type(value) is hint else from_json(value, hint))
+        return _Slot(None, lambda value: from_json(value, hint), plain=hint)
     return _Slot(converter.get_unstructure_hook(hint), lambda value: from_json(value, hint))
 
 

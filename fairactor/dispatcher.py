@@ -129,12 +129,20 @@ class Dispatcher:
     def _next_request(self) -> _Request:
         self._number += 1
         settle, self._outbox = self._outbox[:BATCH], self._outbox[BATCH:]
-        want = min(BATCH, max(0, self._pool.vacancies + self._pace.ahead)) if self._claiming else 0
-        return _Request(self._number, want, settle)
+        return _Request(self._number, self._wanted(), settle)
+
+    def _wanted(self) -> int:
+        """How many tasks to claim."""
+        return min(BATCH, max(0, self._pool.vacancies + self._pace.ahead)) if self._claiming else 0
 
     async def _rest(self, request: _Request, turn: Turn) -> None:
-        """Waits until there is a reason for the next turn."""
-        if self._outbox or turn.tend:
+        """Waits until there is a reason for the next turn.
+
+        While more work waits than was claimed, the next turn goes out at once, so that the server chooses while the
+        workers here run.
+        """
+        more = len(turn.claims) == 2 * request.want
+        if self._outbox or turn.tend or (more and self._wanted() > 0):
             return
         if not self._claiming:
             self._flushed.set()

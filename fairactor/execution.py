@@ -7,7 +7,6 @@ import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from typing import Any, Final
 
 import anyio
@@ -45,6 +44,7 @@ class Executor:
     settings: Settings
     is_known_elsewhere: IsKnownElsewhere
     report: ReportProgress
+    tracing: bool
     pool: Pool | None = None
 
     async def run(self, claim: Claim) -> Settlement:
@@ -70,16 +70,12 @@ class Executor:
         assert header is not None  # noqa: S101 - set by `run`
         task = Task(claim.id, header.tenant, call.actor, call.attempt, _PRIORITIES[header.priority], self.report, self.pool)
         set_current(task)
-        timeout = call.options.get("timeout") if call.options else None
-        span = (
-            tracing.processing(call.actor, header.tenant, claim.id, call.trace) if tracing.enabled() else nullcontext()
-        )
         try:
-            with span:
-                if timeout is None:
-                    result = await handler.invoke(args, kwargs)
-                else:
-                    result = await _within(timeout, handler, args, kwargs)
+            if self.tracing:
+                with tracing.processing(call.actor, header.tenant, claim.id, call.trace):
+                    result = await _invoke(call, handler, args, kwargs)
+            else:
+                result = await _invoke(call, handler, args, kwargs)
             encoded = handler.actor.codec.result_to_json(result)
             if len(encoded) > self.settings.max_payload:
                 raise PayloadTooLarge(  # noqa: TRY301 - a failure of the attempt like any other
@@ -88,12 +84,12 @@ class Executor:
                 )
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
             return self._tried(claim, call, error)
-        return self._settle(claim, b"F", self._ttl(call), record.Outcome(result=msgspec.Raw(encoded)))
+        return self._settle(claim, "F", self._ttl(call), encoded)
 
     def canceled(self, claim: Claim, reason: str) -> Settlement:
         """The outcome of a task that was canceled."""
         error = record.Error("TaskCanceled", reason)
-        return self._settle(claim, b"C", self._ttl(claim.call), record.Outcome(error=error))
+        return self._settle(claim, "C", self._ttl(claim.call), error=error)
 
     def _tried(self, claim: Claim, call: record.Call, error: BaseException) -> Settlement:
         """The outcome of a failed attempt: another one, if any is left."""
@@ -116,30 +112,34 @@ class Executor:
         logger.warning("task %s (%s) failed: %r", claim.id, claim.call.actor if claim.call else "?", error)
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        outcome = record.Outcome(error=record.Error(name, _text(error), text))
-        return self._settle(claim, b"X", self.settings.failed_ttl, outcome)
+        return self._settle(claim, "X", self.settings.failed_ttl, error=record.Error(name, _text(error), text))
 
     def _ttl(self, call: record.Call | None) -> float:
         ttl: float = call.options.get("result_ttl", self.settings.result_ttl) if call else self.settings.result_ttl
         return ttl
 
-    def _settle(self, claim: Claim, state: bytes, ttl: float, outcome: record.Outcome) -> Settlement:
-        header, call = claim.header or record.Header(state, 0, 3, claim.server_time * 1e6, ""), claim.call
-        body = record.encode(
-            record.Outcome(
-                call.actor if call else "",
-                outcome.result,
-                outcome.error,
-                call.attempt if call else 1,
-                claim.server_time + claim.begun - claim.claimed,
-                claim.server_time + time.monotonic() - claim.claimed,
-            )
+    def _settle(
+        self, claim: Claim, state: str, ttl: float, result: bytes = b"null", error: record.Error | None = None
+    ) -> Settlement:
+        header, call = claim.header, claim.call
+        elapsed = time.monotonic() - claim.claimed
+        outcome = record.Outcome(
+            call.actor if call else "",
+            msgspec.Raw(result),
+            error,
+            call.attempt if call else 1,
+            claim.server_time + claim.begun - claim.claimed,
+            claim.server_time + elapsed,
         )
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
-        return Settlement(claim.id, claim.turn, f"{state.decode()}{ms}", record.pack(header, body, state))
+        packed = state.encode() + (header.rest if header else claim.record[1:14]) + record.encode(outcome)
+        return Settlement(claim.id, claim.turn, f"{state}{ms}", packed)
 
 
-async def _within(timeout: float, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: ASYNC109
+async def _invoke(call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    timeout = call.options.get("timeout")
+    if timeout is None:
+        return await handler.invoke(args, kwargs)
     with anyio.move_on_after(timeout):
         return await handler.invoke(args, kwargs)
     raise TimeoutError(f"the attempt took longer than its timeout of {timeout:g} s")

@@ -56,6 +56,8 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     priority: int
     stamp: float
     tenant: str
+    rest: bytes
+    """The header as it is stored, but for the state."""
 
 
 def unpack(record: bytes) -> tuple[Header, bytes]:
@@ -70,14 +72,12 @@ def unpack(record: bytes) -> tuple[Header, bytes]:
         tenant = record[_HEADER.size : end].decode()
     except (struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"not a task's record: {record[:40]!r}") from error
-    return Header(state, deliveries, priority, stamp, tenant), record[end:]
+    return Header(state, deliveries, priority, stamp, tenant, record[1:end]), record[end:]
 
 
 def pack(header: Header, body: bytes, state: bytes = LIVE) -> bytes:
     """A record with that header, in another state, and that body."""
-    tenant = header.tenant.encode()
-    fixed = _HEADER.pack(state, header.deliveries, header.priority, header.stamp, len(tenant))
-    return fixed + tenant + body
+    return state + header.rest + body
 
 
 encode: Final = msgspec.json.Encoder().encode

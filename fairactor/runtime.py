@@ -83,6 +83,7 @@ class Runtime:
         self._registry = Registry(actors)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = False
+        self._tracing = False
         self._shards: list[Shard] = []
         self._mailboxes: list[Mailbox] = []
         self._dispatchers: list[Dispatcher] = []
@@ -120,6 +121,7 @@ class Runtime:
 
     async def _start(self) -> None:
         settings = self.settings
+        self._tracing = tracing.has_sdk()
         server = await self._connect()
         self._shards = await _open_shards(server, settings)
         self.inbox = Inbox(server, self.name, beat=settings.lease / 3)
@@ -156,7 +158,7 @@ class Runtime:
     async def _prepare_workers(self) -> None:
         handlers = await self._registry.start()
         self._stack.push_async_callback(self._registry.stop)
-        executor = Executor(handlers, self.settings, self._is_known_elsewhere, self._report)
+        executor = Executor(handlers, self.settings, self._is_known_elsewhere, self._report, self._tracing)
         self._pool = executor.pool = Pool(
             self.settings.workers, executor.run, executor.canceled, lambda name, actor: self._start_worker(name, actor)
         )
@@ -382,7 +384,7 @@ class Runtime:
             self._registry.get(actor.name)
         task_id = how.id or os.urandom(12).hex()
         args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
-        call = record.Call(actor.name, args, kwargs, _travelling(how), tracing.outgoing(actor.name, tenant, task_id))
+        call = record.Call(actor.name, args, kwargs, _travelling(how), tracing.outgoing(actor.name, tenant, task_id, sdk=self._tracing))
         try:
             body = record.encode(call)
         except Exception:  # noqa: BLE001 - whatever it was, `dump` finds the culprit and says so

@@ -19,6 +19,7 @@ MODEL: Final = 1
 """The version of the data model; a namespace written by another is refused."""
 
 _COUNTS: Final = struct.Struct(">9I3dI")
+_LENGTH: Final = struct.Struct(">H")
 
 
 class Item(NamedTuple):
@@ -35,7 +36,7 @@ class Item(NamedTuple):
 class Settlement(NamedTuple):
     """The outcome of a claimed task on its way to the server."""
 
-    id: str | bytes
+    id: str
     turn: bytes
     verdict: str  # state and ms, as turn.lua takes them
     record: bytes
@@ -105,7 +106,7 @@ class Shard:
 
     async def send(self, items: Sequence[Item], runtime: str) -> list[TaskExists | None]:
         """Puts tasks into mailboxes, all in one step; repeats change nothing. An error where an id is taken."""
-        reply = await self._run("send", runtime, *[field for item in items for field in item])
+        reply = await self._run("send", runtime, *[_pack_item(item) for item in items])
         if reply == 0:
             return [None] * len(items)
         return [
@@ -127,7 +128,7 @@ class Shard:
         self, runtime: str, number: int, *, lease: float, want: int, settle: Iterable[Settlement] = ()
     ) -> Turn | None:
         """Settles and claims; None when the lease is lost."""
-        arguments = [field for settlement in settle for field in settlement]
+        arguments = [_pack_settlement(settlement) for settlement in settle]
         reply = await self._run("turn", runtime, turn_mark(number), _ms(lease), want, *arguments)
         if not reply:
             return None
@@ -189,6 +190,21 @@ class Shard:
             ) from error
         except broken.ResponseError as error:
             raise ServerError(f"{self._server.where} refused {name}: {error}") from error
+
+
+def _pack_item(item: Item) -> bytes:
+    task_id, tenant, due = item.id.encode(), item.tenant.encode(), item.due.encode()
+    return b"%c%c%c%b%b%b%b%b%b" % (
+        item.priority, item.watch.encode() or b" ", len(due), due,
+        _LENGTH.pack(len(task_id)), task_id, _LENGTH.pack(len(tenant)), tenant, item.body,
+    )  # fmt: skip
+
+
+def _pack_settlement(settlement: Settlement) -> bytes:
+    task_id, verdict = settlement.id.encode(), settlement.verdict.encode()
+    return b"%b%c%b%b%b%b" % (
+        settlement.turn, len(verdict), verdict, _LENGTH.pack(len(task_id)), task_id, settlement.record
+    )  # fmt: skip
 
 
 def turn_mark(number: int) -> bytes:

@@ -15,29 +15,19 @@ from opentelemetry import context, propagate, trace
 _tracer: Final = trace.get_tracer("fairactor")
 
 
-def _enabled() -> bool:
+def has_sdk() -> bool:
+    """Whether a tracer provider is installed; a runtime asks once, when it is entered."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
-def _attributes(operation: str, tenant: str, task_id: str) -> dict[str, Any]:
-    return {
-        "messaging.system": "fairactor",
-        "messaging.operation.name": operation,
-        "messaging.operation.type": operation,
-        "messaging.destination.name": tenant,
-        "messaging.message.id": task_id,
-    }
-
-
-def outgoing(actor: str, tenant: str, task_id: str) -> dict[str, str]:
+def outgoing(actor: str, tenant: str, task_id: str, *, sdk: bool) -> dict[str, str]:
     """The context that a task carries: that of its ``send`` span, or of the caller where there is no SDK."""
     carrier: dict[str, str] = {}
-    if not _enabled():
-        if context.get_current():
+    if sdk:
+        attributes = _attributes("send", tenant, task_id)
+        with _tracer.start_as_current_span(f"send {actor}", kind=trace.SpanKind.PRODUCER, attributes=attributes):
             propagate.inject(carrier)
-        return carrier
-    attributes = _attributes("send", tenant, task_id)
-    with _tracer.start_as_current_span(f"send {actor}", kind=trace.SpanKind.PRODUCER, attributes=attributes):
+    elif context.get_current():
         propagate.inject(carrier)
     return carrier
 
@@ -54,4 +44,11 @@ def processing(actor: str, tenant: str, task_id: str, carrier: dict[str, str]) -
         yield
 
 
-enabled = _enabled
+def _attributes(operation: str, tenant: str, task_id: str) -> dict[str, Any]:
+    return {
+        "messaging.system": "fairactor",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": tenant,
+        "messaging.message.id": task_id,
+    }

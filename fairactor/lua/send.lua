@@ -2,8 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the runtime that wants to hear of outcomes
---       then for each task: id, tenant, priority (1-6), due ('' now, '+N' in N ms, 'N' at unix ms N),
---       watch ('w' or ''), body
+--       then an argument for each task, packed: priority (1-6), 'w' to hear of the outcome or ' ',
+--       due ('' now, '+N' in N ms, 'N' at unix ms N), id, tenant, body
 -- Reply 0, or where some ids were taken already, for each task: 0 accepted, 1 a repeat, 2 of another tenant
 --
 -- A repeat changes nothing, so a batch may be sent again. All tasks of a batch are accepted in one step.
@@ -11,13 +11,15 @@
 -- @include lib/base.lua
 -- @include lib/tenants.lua
 
-local FIELDS = 6
+local ITEM = '>Bc1Bc0Hc0Hc0'
 local watcher = ARGV[1]
 
-local keys, names = {}, {}
-for i = 2, #ARGV, FIELDS do
-  keys[#keys + 1] = TASK .. ARGV[i]
-  names[#names + 1] = ARGV[i + 1]
+-- Of each task, in lists beside each other.
+local ids, keys, names, priorities, watches, dues, bodies = {}, {}, {}, {}, {}, {}, {}
+for i = 2, #ARGV do
+  local n = i - 1
+  priorities[n], watches[n], dues[n], ids[n], names[n], bodies[n] = struct.unpack(ITEM, ARGV[i])
+  keys[n] = TASK .. ids[n]
 end
 
 -- The verdict on each id; nil where all are new, as nearly always.
@@ -50,8 +52,7 @@ load_tenants(names)
 local records, queues, scheduled, watched = {}, {}, {}, {}
 for n, name in ipairs(names) do
   if not verdicts or verdicts[n] == 0 then
-    local i = 2 + (n - 1) * FIELDS
-    local id, priority, due, body = ARGV[i], tonumber(ARGV[i + 2]), ARGV[i + 3], ARGV[i + 5]
+    local id, priority, due = ids[n], priorities[n], dues[n]
     local stamp, tenant = next_stamp(), tenants[name]
     if due ~= '' then
       -- A delayed task takes its place by when it is due, not by when it was sent.
@@ -65,9 +66,9 @@ for n, name in ipairs(names) do
       queues[name] = queue
       add_queued(tenant, priority, 1)
     end
-    if ARGV[i + 4] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ watcher }) end
+    if watches[n] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ watcher }) end
     records[#records + 1] = keys[n]
-    records[#records + 1] = struct.pack(HEADER, LIVE, 0, priority, stamp, #name, name) .. body
+    records[#records + 1] = struct.pack(HEADER, LIVE, 0, priority, stamp, #name, name) .. ARGV[n + 1]:sub(bodies[n])
   end
 end
 tag_arrivals()

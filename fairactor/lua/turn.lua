@@ -2,9 +2,9 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime, 2 number of the turn, 4 bytes, 3 lease in ms, 4 how many tasks it would take
---       then for each outcome: id, number of the turn that claimed it,
---       state and ms: 'F' finished, 'X' failed, 'C' canceled, and how long to keep the record,
---       or 'R' and when to try again; record
+--       then an argument for each outcome, packed: number of the turn that claimed it, 4 bytes; verdict; id; record.
+--       The verdict is a state and ms: 'F' finished, 'X' failed, 'C' canceled, and how long to keep the record,
+--       or 'R' and when to try again
 -- Reply {now in µs, ms until something is due or -1, 1 if `tend` has work,
 --        {ids whose outcome was refused}, {id, record, ...} claimed}
 --       or {} when the runtime has no lease: its claims belong to others now
@@ -17,7 +17,7 @@
 -- @include lib/outcome.lua
 -- @include lib/claim.lua
 
-local FIELDS = 4
+local OUTCOME = '>c4Bc0Hc0'
 local runtime, turn, lease, want = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local claims_key = CLAIMS .. runtime
 
@@ -53,33 +53,42 @@ if session and session:sub(1, 4) == turn then return replay(session:sub(5)) end
 
 -- 1. What has ended: decide which outcomes count.
 
-local ids = {}
-for i = 5, #ARGV, FIELDS do ids[#ids + 1] = ARGV[i] end
-local held_as = #ids > 0 and read_all('HMGET', claims_key, ids) or {}
-local watching = #ids > 0 and call('EXISTS', WATCHERS) == 1 and read_all('HMGET', WATCHERS, ids) or {}
+-- Of each outcome, in lists beside each other: id, claiming turn, verdict, and where in its argument the record is.
+local ids, turns, verdicts, bodies = {}, {}, {}, {}
+for i = 5, #ARGV do
+  local n = i - 4
+  turns[n], verdicts[n], ids[n], bodies[n] = struct.unpack(OUTCOME, ARGV[i])
+end
+local function record_of(n) return ARGV[n + 4]:sub(bodies[n]) end
 
-local counted, owners, refused = {}, {}, {} -- where in ARGV the outcomes are that count, and whose they are
+local held = #ids > 0 and read_all('HMGET', claims_key, ids) or {}
+local watching = #ids > 0 and call('EXISTS', WATCHERS) == 1 and read_all('HMGET', WATCHERS, ids) or {}
+local counted, owners, refused = {}, {}, {} -- which outcomes count, and whose they are
 for n, id in ipairs(ids) do
-  local i, held = 5 + (n - 1) * FIELDS, held_as[n]
-  if held and held:sub(1, 4) == ARGV[i + 1] then
-    counted[#counted + 1], owners[#owners + 1] = i, held:sub(5)
+  if held[n] and held[n]:sub(1, 4) == turns[n] then
+    counted[#counted + 1], owners[#owners + 1] = n, held[n]:sub(5)
   else
     refused[#refused + 1] = id
   end
 end
 load_tenants(owners)
 
-local settled, again, dropped = {}, {}, {}
-for n, i in ipairs(counted) do
-  local t, id, state, ms = tenants[owners[n]], ARGV[i], ARGV[i + 2]:sub(1, 1), tonumber(ARGV[i + 2]:sub(2))
-  settled[n] = id
+local settled, again, keep, dropped, told = {}, {}, {}, {}, {}
+for c, n in ipairs(counted) do
+  local t, id, state, ms = tenants[owners[c]], ids[n], verdicts[n]:sub(1, 1), tonumber(verdicts[n]:sub(2))
+  settled[c] = id
   add(t, STARTED, -1)
   if state == 'R' then
     add(t, WAITING, 1)
-    again[#again + 1], again[#again + 2] = integer(math.floor(shard.now / 1000) + ms), id
+    again[#again + 1] = { id = id, at = integer(math.floor(shard.now / 1000) + ms), record = record_of(n) }
   else
     add_ended(t, state, ms)
-    if ms == 0 then dropped[#dropped + 1] = TASK .. id end
+    if ms > 0 then
+      keep[#keep + 1] = { id = id, ms = ms, record = record_of(n) }
+    else
+      dropped[#dropped + 1] = TASK .. id
+    end
+    if watching[n] then told[#told + 1] = { id = id, record = record_of(n), watching = watching[n] } end
   end
 end
 
@@ -95,15 +104,11 @@ tag_departures()
 
 -- 3. Write it all.
 
-for _, i in ipairs(counted) do
-  local state, ms = ARGV[i + 2]:sub(1, 1), tonumber(ARGV[i + 2]:sub(2))
-  if state == 'R' then
-    call('SET', TASK .. ARGV[i], ARGV[i + 3])
-  elseif ms > 0 then
-    keep_record(ARGV[i], ARGV[i + 3], ms)
-  end
+for _, task in ipairs(again) do
+  call('SET', TASK .. task.id, task.record)
+  call('ZADD', SCHEDULED, task.at, task.id)
 end
-write_all('ZADD', SCHEDULED, again)
+for _, task in ipairs(keep) do keep_record(task.id, task.record, task.ms) end
 write_all('HDEL', claims_key, settled)
 if #settled > 0 and call('EXISTS', PROGRESS) == 1 then write_all('HDEL', PROGRESS, settled) end
 write_all('HSET', claims_key, claimed)
@@ -115,12 +120,7 @@ call('HSET', SESSIONS, runtime, turn .. cmsgpack.pack(refused))
 call('ZADD', LEASES, integer(math.floor(shard.now / 1000) + lease), runtime)
 call(#claims / 2 < want and 'SADD' or 'SREM', IDLE, runtime)
 save_tenants()
-for n, waiting in pairs(watching) do
-  local i = 5 + (n - 1) * FIELDS
-  if waiting and ARGV[i + 2]:sub(1, 1) ~= 'R' and held_as[n] and held_as[n]:sub(1, 4) == ARGV[i + 1] then
-    tell_watchers(ids[n], ARGV[i + 3], waiting)
-  end
-end
+for _, task in ipairs(told) do tell_watchers(task.id, task.record, task.watching) end
 
 local wait, tend = outlook()
 return { integer(shard.now), wait, tend, refused, claims }

@@ -1,0 +1,28 @@
+"""Two tenants, one of them with a large backlog; the small one does not wait for it."""
+
+import asyncio
+import time
+
+from fairactor import Runtime, actor
+
+
+@actor
+async def render(page: int) -> str:
+    """Stands for some I/O."""
+    await asyncio.sleep(0.01)
+    return f"page {page}"
+
+
+async def main() -> None:
+    """Sends much for one tenant, then a little for another."""
+    async with Runtime(actors=[render], workers=4) as runtime:
+        await runtime.send_many([("big corp", render(page)) for page in range(400)])
+        began = time.monotonic()
+        print(await runtime.ask("corner shop", render(1)))
+        print(f"the corner shop waited {time.monotonic() - began:.2f} s")
+        stats = await runtime.tenant("big corp").stats()
+        print(f"big corp still has {sum(stats.queued.values())} tasks queued")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

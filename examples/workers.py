@@ -1,0 +1,45 @@
+"""A sender and two worker processes that share an embedded server under a path; one worker is killed in mid-run.
+
+In production the processes would name a server: Runtime("redis://…").
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from fairactor import Runtime, actor
+
+
+@actor(max_retries=1)
+async def resize(image: int) -> int:
+    """Stands for some work; returns who did it."""
+    await asyncio.sleep(0.02)
+    return os.getpid() + 0 * image
+
+
+async def work(path: str) -> None:
+    """What a worker process does: serve until it is told to stop."""
+    async with Runtime(path=path, actors=[resize], workers=5, lease=1.0) as runtime:
+        await runtime.run()
+
+
+async def main() -> None:
+    """Sends 200 tasks of 20 tenants, and kills one of two workers halfway."""
+    with tempfile.TemporaryDirectory(prefix="fairactor-example-") as folder:
+        path = str(Path(folder) / "data")
+        async with Runtime(path=path, workers=0) as runtime:
+            handles = await runtime.send_many([(f"user {n % 20}", resize(n)) for n in range(200)])
+            workers = [await asyncio.create_subprocess_exec(sys.executable, __file__, path) for _ in range(2)]
+            for handle in handles[:100]:
+                await handle.result(timeout=30)
+            workers[0].kill()  # no warning, no clean-up
+            done_by = [await handle.result(timeout=30) for handle in handles]
+            workers[1].terminate()
+            await asyncio.gather(*(worker.wait() for worker in workers))
+    print(f"{len(done_by)} of {len(handles)} tasks done, by {len(set(done_by))} processes, though one was killed")
+
+
+if __name__ == "__main__":
+    asyncio.run(work(sys.argv[1]) if len(sys.argv) > 1 else main())

@@ -1,0 +1,102 @@
+"""Fixtures: a real server, runtimes on it, and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+import redis
+
+from fairactor import Runtime
+
+from . import servers
+from .fleet import Fleet, fleet
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--server", choices=servers.SERVERS, default="valkey", help="the server to test on")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_server_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FAIRACTOR_URL", raising=False)
+
+
+@pytest.fixture(scope="session")
+def server_binary(request: pytest.FixtureRequest) -> str:
+    return servers.binary(request.config.getoption("--server"))
+
+
+@pytest.fixture(scope="session")
+def session_server(server_binary: str) -> Iterator[str]:
+    with servers.running(server_binary) as url:
+        yield url
+
+
+@pytest.fixture
+def url(session_server: str) -> Iterator[str]:
+    """The URL of an empty server. Afterwards no runtime has left its lease, claims or connections there."""
+    with servers.client(session_server) as client:
+        client.flushall()
+        yield session_server
+        left = [key for key in client.scan_iter() if _is_of_a_runtime(key)]
+        assert not left, f"a runtime that has left leaves {left}"
+        deadline = time.monotonic() + 5  # the server learns of a killed process when it next looks at its connection
+        while (others := _others(client)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not others, f"connections are still open: {others}"
+
+
+def _others(client: redis.Redis) -> list[Any]:
+    return [other for other in client.client_list() if int(other["id"]) != client.client_id()]
+
+
+def _is_of_a_runtime(key: bytes) -> bool:
+    return any(f":{kind}" in key.decode(errors="replace") for kind in ("leases", "sessions", "fleet", "idle", "claims:"))
+
+
+@pytest.fixture
+def db(url: str) -> Iterator[redis.Redis]:
+    """A plain client of the server at ``url``."""
+    with servers.client(url) as client:
+        yield client
+
+
+@pytest.fixture
+def make_runtime(url: str) -> Callable[..., Runtime]:
+    """Makes runtimes on the server at ``url``, with short times."""
+
+    def make(*actors: Any, **settings: Any) -> Runtime:
+        return Runtime(url, actors=actors, **{"lease": 3.0, "grace": 2.0, "workers": 10} | settings)
+
+    return make
+
+
+@pytest.fixture
+def processes(url: str, nothing_left_behind: None) -> Iterator[Fleet]:
+    """Processes of `tests.service` on the server at ``url``, to start, kill and stop."""
+    with fleet(url) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No test leaves a process or a thread of its own."""
+    processes = set(psutil.Process(os.getpid()).children(recursive=True))
+    threads = set(threading.enumerate())
+    yield
+    left = set(psutil.Process(os.getpid()).children(recursive=True)) - processes
+    left = {process for process in left if process.is_running() and "valkey-server" not in process.name()}
+    assert not left, f"processes are still running: {left}"
+    running = {thread for thread in set(threading.enumerate()) - threads if not thread.daemon}
+    assert not running, f"threads are still running: {running}"
