@@ -138,7 +138,7 @@ class Keeper:
         if self.server:
             return
         try:
-            os.set_inheritable(lock, True)  # noqa: FBT003 - it has no name
+            os.set_inheritable(lock, True)
             die_with(keeper)
             os.execv(self.program, [self.program, *self.options()])  # noqa: S606 - the program was asked for
         except BaseException as error:  # noqa: BLE001 - nothing may return into the keeper's code
@@ -160,7 +160,7 @@ class Keeper:
         if self.server:
             self.stop_server()
         if not self.kept:
-            import shutil  # noqa: PLC0415 - slow, and not needed before
+            import shutil
 
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -222,7 +222,7 @@ def die_with(parent: int) -> None:
     Elsewhere a server whose keeper gets a SIGKILL lives on until the folder's next keeper ends it.
     """
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - only here, in the server to be: the keeper stays small
+        import ctypes
 
         ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGKILL))  # 1: PR_SET_PDEATHSIG
         if os.getppid() != parent:  # it died before we could ask

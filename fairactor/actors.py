@@ -149,7 +149,7 @@ def _process_main(module: str, qualname: str, arguments: tuple[list[Any], dict[s
 
 
 @overload
-def actor(handler: type[T], /) -> ClassActor[T]: ...
+def actor(handler: type[T], /) -> ClassActor[T]: ...  # type: ignore[overload-overlap]  # a class is callable, too
 @overload
 def actor(handler: Callable[P, Awaitable[R]], /) -> Actor[P, R]: ...
 @overload
@@ -192,7 +192,7 @@ class _Decorator:
     """The type of ``actor(...)`` called with options."""
 
     @overload
-    def __call__(self, handler: type[T], /) -> ClassActor[T]: ...
+    def __call__(self, handler: type[T], /) -> ClassActor[T]: ...  # type: ignore[overload-overlap]  # as above
     @overload
     def __call__(self, handler: Callable[P, Awaitable[R]], /) -> Actor[P, R]: ...
     @overload

@@ -24,6 +24,7 @@ converter: Final = make_converter(forbid_extra_keys=False)
 """The cattrs converter of all actors; register hooks on it for types of your own."""
 
 _AS_THEY_ARE: Final = frozenset({int, str, float, bool, type(None), Any, inspect.Parameter.empty, object, dict, list})
+_DEEPEST: Final = 100  # how far into a value the path to what cannot be encoded is looked for
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -213,7 +214,7 @@ def _culprit(value: Any, depth: int = 0) -> tuple[str, Any]:
         try:
             encode(child)
         except Exception:  # noqa: BLE001 - whatever it is, it is the one looked for
-            if depth > 100:
+            if depth > _DEEPEST:
                 break
             path, culprit = _culprit(child, depth + 1)
             return step + path, culprit

@@ -61,21 +61,19 @@ async def connect(url: str, *, timeout: float) -> Server:  # noqa: ASYNC109 - a 
     client = Redis.from_url(url, retry=_retry())
     try:
         info: dict[str, Any] = await _patiently(client.info, where, timeout)
-        version = _version(info)
-        if version < _LEAST:
-            raise ServerError(f"{where} is version {info.get('redis_version')}: fairactor needs Redis 6.2, or Valkey")
-        _check_eviction(info, where)
+        _check_fitness(info, where)
     except BaseException:
         await client.aclose()
         raise
+    flags = _version(info) >= _FLAGS_SINCE
     if info.get("redis_mode") == "cluster" or info.get("server_mode") == "cluster":
-        return Server(RedisCluster.from_url(url), client, version >= _FLAGS_SINCE, cluster=True, where=where)
-    return Server(client, client, version >= _FLAGS_SINCE, cluster=False, where=where)
+        return Server(RedisCluster.from_url(url), client, flags, cluster=True, where=where)
+    return Server(client, client, flags, cluster=False, where=where)
 
 
 def unavailable(where: str, error: BaseException, advice: str = "") -> ServerUnavailable:
     """The exception for a server that does not answer."""
-    return ServerUnavailable(f"no answer from {where}: {error or type(error).__name__}{advice}")
+    return ServerUnavailable(f"no answer from {where}: {str(error) or type(error).__name__}{advice}")
 
 
 async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: float) -> T:  # noqa: ASYNC109
@@ -118,7 +116,9 @@ def _version(info: dict[str, Any]) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _check_eviction(info: dict[str, Any], where: str) -> None:
+def _check_fitness(info: dict[str, Any], where: str) -> None:
+    if _version(info) < _LEAST:
+        raise ServerError(f"{where} is version {info.get('redis_version')}: fairactor needs Redis 6.2, or Valkey")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return

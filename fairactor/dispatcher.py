@@ -48,6 +48,7 @@ class Dispatcher:
         self._outbox: list[Settlement] = []
         self._signal = Signal()
         self._claiming = True
+        self._left = False
         self._flushed = anyio.Event()
         self._pace = _Pace(pool.size)
 
@@ -85,12 +86,13 @@ class Dispatcher:
         self._flushed = anyio.Event()
         self._signal.set()
         await self._flushed.wait()
+        self._left = True
         await self._shard.leave(self.runtime)
 
     async def run(self) -> None:
-        """Takes turns, until canceled. A server that is away is waited for."""
+        """Takes turns until it has left. A server that is away is waited for."""
         pause = 0.02
-        while True:
+        while not self._left:
             try:
                 await self._take_turn()
             except ServerError as error:
@@ -151,7 +153,9 @@ class Dispatcher:
 
     async def _tend(self) -> None:
         body = record.encode(
-            record.Outcome(error=record.Error("WorkerDied", f"{self._settings.max_deliveries} runtimes died while they ran it"))
+            record.Outcome(
+                error=record.Error("WorkerDied", f"{self._settings.max_deliveries} runtimes died while they ran it")
+            )
         )
         while await self._shard.tend(
             deliveries=self._settings.max_deliveries, failed_ttl=self._settings.failed_ttl, body=body

@@ -91,7 +91,7 @@ class LeaseLost(FairactorError):
     """The server gave this runtime's claims to others, because its lease ran out."""
 
 
-class Retry(Exception):  # noqa: N818 - a request raised by a handler, not an error
+class Retry(Exception):
     """Raised by a handler to ask for another attempt, ``delay`` seconds from now.
 
     Without a delay the actor's back-off decides. It counts as an attempt: when ``max_retries`` are used up the

@@ -15,7 +15,7 @@ import msgspec
 
 from . import record, tracing
 from .context import ReportProgress, Task, set_current
-from .errors import FairactorError, InvalidPayload, PayloadTooLarge, Retry, UnknownActor
+from .errors import InvalidPayload, PayloadTooLarge, Retry, UnknownActor
 from .registry import Handler
 from .settings import Settings
 from .shard import Settlement
@@ -50,14 +50,24 @@ class Executor:
     async def run(self, claim: Claim) -> Settlement:
         """Runs one attempt. Whatever the handler raises becomes the outcome; a cancellation passes through."""
         try:
+            return await self._run(claim)
+        except Exception as error:
+            logger.exception("task %s: fairactor itself failed", claim.id)
+            return self._failed(claim, error)
+
+    async def _run(self, claim: Claim) -> Settlement:
+        try:
             claim.header, body = record.unpack(claim.record)
             claim.call = call = record.decode_call(body)
-            handler = self.handlers.get(call.actor)
-            if handler is None:
-                return await self._unknown(claim, call)
+        except (ValueError, msgspec.MsgspecError) as error:
+            return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
+        handler = self.handlers.get(call.actor)
+        if handler is None:
+            return await self._unknown(claim, call)
+        try:
             args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
-        except (ValueError, msgspec.MsgspecError, FairactorError) as error:
-            return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}") if claim.call is None else error)
+        except InvalidPayload as error:
+            return self._failed(claim, error)
         options = call.options
         if options and "expires" in options and claim.age() > options["expires"]:
             return self.canceled(claim, f"it expired {options['expires']:g} s after it was sent, before it could start")
@@ -68,7 +78,9 @@ class Executor:
     ) -> Settlement:
         header = claim.header
         assert header is not None  # noqa: S101 - set by `run`
-        task = Task(claim.id, header.tenant, call.actor, call.attempt, _PRIORITIES[header.priority], self.report, self.pool)
+        task = Task(
+            claim.id, header.tenant, call.actor, call.attempt, _PRIORITIES[header.priority], self.report, self.pool
+        )
         set_current(task)
         try:
             if self.tracing:
@@ -98,7 +110,9 @@ class Executor:
         delay = error.delay if isinstance(error, Retry) else None
         if delay is None:
             delay = random.uniform(0, min(BACKOFF_CAP, BACKOFF * 2 ** (call.attempt - 1)))  # noqa: S311 - jitter
-        logger.info("task %s (%s): attempt %d failed: %r; again in %.3g s", claim.id, call.actor, call.attempt, error, delay)
+        logger.info(
+            "task %s (%s): attempt %d failed: %r; again in %.3g s", claim.id, call.actor, call.attempt, error, delay
+        )
         return _again(claim, msgspec.structs.replace(call, attempt=call.attempt + 1), delay)
 
     async def _unknown(self, claim: Claim, call: record.Call) -> Settlement:
@@ -108,7 +122,7 @@ class Executor:
         return self._failed(claim, UnknownActor(f"no running process has registered an actor {call.actor!r}"))
 
     def _failed(self, claim: Claim, error: BaseException) -> Settlement:
-        text = "".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:]
+        text = _plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
         logger.warning("task %s (%s) failed: %r", claim.id, claim.call.actor if claim.call else "?", error)
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -132,7 +146,7 @@ class Executor:
             claim.server_time + elapsed,
         )
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
-        packed = state.encode() + (header.rest if header else claim.record[1:14]) + record.encode(outcome)
+        packed = state.encode() + (header.rest if header else record.NO_HEADER) + record.encode(outcome)
         return Settlement(claim.id, claim.turn, f"{state}{ms}", packed)
 
 
@@ -152,9 +166,14 @@ def _again(claim: Claim, call: record.Call, delay: float) -> Settlement:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return _plain(str(error))
     except Exception as broken:  # noqa: BLE001 - an exception's own __str__ may be broken
         return f"(its message cannot be read: {broken!r})"
+
+
+def _plain(text: str) -> str:
+    """The text as UTF-8 can hold it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 _PRIORITIES: Final = {priority.value: priority for priority in Priority}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
@@ -149,7 +149,7 @@ def _not_found(task_id: str) -> TaskNotFound:
     return TaskNotFound(f"there is no task {task_id!r}: it was never sent, or its record has expired")
 
 
-def _info(  # noqa: PLR0913 - the fields of inspect.lua's reply
+def _info(
     task_id: str, state: bytes, packed: bytes, due: bytes, runtime: bytes, _ttl: int, progress: bytes
 ) -> TaskInfo:
     header, body = record.unpack(packed)
@@ -183,4 +183,4 @@ def _info(  # noqa: PLR0913 - the fields of inspect.lua's reply
 
 
 def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)
+    return datetime.fromtimestamp(seconds, UTC)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -150,12 +151,14 @@ class Inbox:
             awaited = self._awaited[task_id]
             by_shard.setdefault(awaited.shard, []).append((task_id, awaited.inside))
         for shard, tasks in by_shard.items():
-            replies = await _until_answered(lambda shard=shard, tasks=tasks: shard.watch(self.runtime, tasks))
+            replies = await _until_answered(partial(shard.watch, self.runtime, tasks))
             for (task_id, _), reply in zip(tasks, replies, strict=True):
                 if reply[0] == b"o":
                     self._settle(task_id, reply[1])
                 elif reply[0] == b"n":
-                    self._fail(task_id, TaskNotFound(f"there is no task {task_id!r}: never sent, or its record expired"))
+                    self._fail(
+                        task_id, TaskNotFound(f"there is no task {task_id!r}: never sent, or its record expired")
+                    )
                 elif reply[0] == b"d":
                     self._fail(task_id, _deadlock(task_id, reply[1].decode()))
 

@@ -81,7 +81,7 @@ class Options:
 
     def over(self, defaults: Options) -> Options:
         """These options, with what they leave open taken from ``defaults``."""
-        given = {field: value for field, value in _given(self).items()}
+        given = _given(self)
         if "delay" in given or "eta" in given:
             defaults = attrs.evolve(defaults, delay=None, eta=None)
         return attrs.evolve(defaults, **given) if given else defaults

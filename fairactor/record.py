@@ -14,6 +14,9 @@ from .states import TaskState
 
 _HEADER: Final = struct.Struct(">cBBdH")  # state, deliveries, priority, stamp in µs, length of the tenant's name
 
+NO_HEADER: Final = _HEADER.pack(b" ", 0, 3, 0.0, 0)[1:]
+"""A stand-in for the header of a record that has none, without the state."""
+
 LIVE: Final = b"L"
 SETTLED: Final = {b"F": TaskState.FINISHED, b"X": TaskState.FAILED, b"C": TaskState.CANCELED}
 

@@ -13,41 +13,31 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from . import record, tracing
-from .codec import Codec, dump
+from .codec import Codec
 from .connection import Server, connect
-from .context import Task, running_task
-from .dispatcher import Dispatcher
+from .context import running_task
+from .crew import Crew
 from .embedded import embedded_server
-from .errors import (
-    ConfigurationError,
-    Deadlock,
-    PayloadTooLarge,
-    RuntimeNotRunning,
-    ServerError,
-    ServerUnavailable,
-)
-from .execution import Executor
+from .envelope import seal
+from .errors import ConfigurationError, Deadlock, RuntimeNotRunning
 from .handle import Handle
 from .inbox import Inbox, Outcome
 from .keys import Keys, shard_of
 from .mailbox import BATCH, Mailbox
-from .message import Message, Options
+from .message import Message
 from .registry import Registrable, Registry
 from .settings import Settings, name
 from .shard import Item, Shard
-from .states import Priority
 from .stats import Health, Stats, read_health, read_stats
 from .supervisor import Supervisor
 from .tenant import Tenant
-from .worker import Pool
 
 logger: Final = logging.getLogger(__name__)
 R = TypeVar("R")
-
-_GOODBYE: Final = 5.0  # seconds that leaving waits for a server that is away
 
 
 class Runtime:
@@ -86,10 +76,8 @@ class Runtime:
         self._tracing = False
         self._shards: list[Shard] = []
         self._mailboxes: list[Mailbox] = []
-        self._dispatchers: list[Dispatcher] = []
-        self._pool: Pool | None = None
+        self._crew: Crew | None = None
         self._stack = AsyncExitStack()
-        self._stopped = False
 
     # Entering and leaving
 
@@ -129,7 +117,8 @@ class Runtime:
             await self.inbox.listen(shard, self.name, lambda: None, lambda _: None)
             self._mailboxes.append(Mailbox(shard, self.name, patience=settings.connect_timeout))
         if settings.workers and self._registry:
-            await self._prepare_workers()
+            self._crew = Crew(self._shards, self.inbox, self._registry, settings)
+            self._stack.push_async_callback(self._registry.stop)
         group = await self._stack.enter_async_context(anyio.create_task_group())
         self._stack.callback(group.cancel_scope.cancel)
         supervisor = Supervisor(group)
@@ -137,14 +126,11 @@ class Runtime:
         supervisor.start("inbox asking", self.inbox.ask)
         for number, mailbox in enumerate(self._mailboxes):
             supervisor.start(f"mailbox {number}", mailbox.run)
-        self._loop = asyncio.get_running_loop()
         with anyio.fail_after(settings.connect_timeout):
             await self.inbox.subscribed.wait()
-        if self._pool is not None:
-            self._start_worker = supervisor.start
-            for number, dispatcher in enumerate(self._dispatchers):
-                await dispatcher.join()
-                supervisor.start(f"dispatcher {number}", dispatcher.run)
+        self._loop = asyncio.get_running_loop()
+        if self._crew is not None:
+            await self._crew.start(supervisor.start, sdk=self._tracing)
 
     async def _connect(self) -> Server:
         settings = self.settings
@@ -155,45 +141,10 @@ class Runtime:
         self._stack.push_async_callback(server.close)
         return server
 
-    async def _prepare_workers(self) -> None:
-        handlers = await self._registry.start()
-        self._stack.push_async_callback(self._registry.stop)
-        executor = Executor(handlers, self.settings, self._is_known_elsewhere, self._report, self._tracing)
-        self._pool = executor.pool = Pool(
-            self.settings.workers, executor.run, executor.canceled, lambda name, actor: self._start_worker(name, actor)
-        )
-        info = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "workers": self.settings.workers,
-            "actors": sorted(self._registry.actors),
-        }
-        self._dispatchers = [
-            Dispatcher(shard, self._pool, self.inbox, self.settings, info) for shard in self._shards
-        ]
-
     async def stop(self, grace: float) -> None:
         """Claims no more, lets running tasks end for ``grace`` seconds, and gives back what has not ended."""
-        if self._stopped:
-            return
-        self._stopped = True
-        if self._pool is None or self._loop is None:
-            return
-        for dispatcher in self._dispatchers:
-            dispatcher.stop_claiming()
-        self._pool.drop_ready()
-        with anyio.move_on_after(grace, shield=True) if grace > 0 else nullcontext():
-            if grace > 0:
-                await self._pool.quiet()
-        with anyio.move_on_after(_GOODBYE, shield=True):
-            for dispatcher in self._dispatchers:
-                self._pool.abandon(dispatcher)
-            await self._pool.quiet()
-            for dispatcher in self._dispatchers:
-                try:
-                    await dispatcher.leave()
-                except ServerError as error:
-                    logger.warning("%s: its tasks go back when the lease ends: %s", dispatcher.runtime, error)
+        if self._crew is not None:
+            await self._crew.stop(grace)
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then stops as `stop` with ``grace``; a second signal stops at once."""
@@ -246,7 +197,7 @@ class Runtime:
             number, item = self._item(tenant, message)
             if len(batches[number][-1]) == BATCH:
                 batches[number].append([])
-                await anyio.sleep(0)  # encoding many must not hold up the event loop
+                await anyio.lowlevel.checkpoint()  # encoding many must not hold up the event loop
             batches[number][-1].append(item)
             handles.append(Handle(self, item.id, tenant, message.actor.codec, self._shards[number]))
         accepted = [
@@ -262,8 +213,10 @@ class Runtime:
         """Sends a message and returns the handler's result. Inside a handler it lends the worker slot out.
 
         Args:
-            tenant, message, options: as `send`.
-            timeout: in seconds for the whole; None: as long as it takes.
+            tenant: as for `send`.
+            message: as for `send`.
+            timeout: in seconds for the wait; None: as long as it takes.
+            options: as for `send`.
 
         Raises:
             What `send` and `Handle.result` raise. With Deadlock nothing was sent.
@@ -272,9 +225,9 @@ class Runtime:
         task = running_task()
         if task is not None and task.tenant == tenant:
             await self._check_deadlock(tenant)
-        number, item = self._item(tenant, message.options(**options) if options else message, watch="w")
+        number, item = self._item(tenant, message.options(**options) if options else message, watch=True)
         shard = self._shards[number]
-        handle = Handle(self, item.id, tenant, message.actor.codec, shard)
+        handle: Handle[R] = Handle(self, item.id, tenant, message.actor.codec, shard)
         outcome = self.inbox.expect(item.id, shard, ask=item.id == message.how.id)
         try:
             await self._mailboxes[number].post((item,))
@@ -375,30 +328,12 @@ class Runtime:
                 return await outcome
         raise TimeoutError(f"{what} has no outcome after {timeout:g} s; it goes on")
 
-    def _item(self, tenant: str, message: Message[Any], *, watch: str = "") -> tuple[int, Item]:
+    def _item(self, tenant: str, message: Message[Any], *, watch: bool = False) -> tuple[int, Item]:
         """A message as it goes to the server, and to which shard."""
-        if not isinstance(message, Message):
-            raise ConfigurationError(f"{message!r} is no message: call an actor to make one, as in send(tenant, f(1))")
-        actor, how = message.actor, message.how
-        if self._registry and actor.name not in self._registry.actors:
-            self._registry.get(actor.name)
-        task_id = how.id or os.urandom(12).hex()
-        args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
-        call = record.Call(actor.name, args, kwargs, _travelling(how), tracing.outgoing(actor.name, tenant, task_id, sdk=self._tracing))
-        try:
-            body = record.encode(call)
-        except Exception:  # noqa: BLE001 - whatever it was, `dump` finds the culprit and says so
-            body = dump(f"{actor.name}() argument ", actor.codec.named(message.args, message.kwargs))
-        if len(body) > self.settings.max_payload:
-            raise PayloadTooLarge(
-                f"{actor.name}(): the call takes {len(body)} bytes, the limit is {self.settings.max_payload} "
-                "(max_payload=); store the data elsewhere and send where"
-            )
-        priority = how.priority or Priority.NORMAL
-        return (
-            shard_of(name("tenant", tenant), len(self._shards)),
-            Item(task_id, tenant, priority.value, _due(how), watch, body),
-        )
+        item = seal(tenant, message, watch=watch, max_payload=self.settings.max_payload, sdk=self._tracing)
+        if self._registry:
+            self._registry.get(message.actor.name)  # raises where it is not registered
+        return shard_of(tenant, len(self._shards)), item
 
     async def _check_deadlock(self, tenant: str) -> None:
         policy = await self.shard(tenant).configure(tenant, {})
@@ -407,16 +342,6 @@ class Runtime:
                 f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time: it "
                 "could never start. Send without waiting, call the handler in place, or raise the tenant's concurrency"
             )
-
-    async def _is_known_elsewhere(self, actor: str) -> bool:
-        stats = await read_stats(self._shards)
-        return any(actor in runtime.actors for runtime in stats.runtimes)
-
-    async def _report(self, task: Task, fraction: float, note: str) -> None:
-        number = shard_of(task.tenant, len(self._shards))
-        await self._shards[number].progress(
-            self._dispatchers[number].runtime, task.id, record.encode([fraction, note])
-        )
 
     async def _stop_now_at(self, signals: Any, scope: anyio.CancelScope) -> None:
         async for received in signals:
@@ -432,29 +357,6 @@ async def _open_shards(server: Server, settings: Settings) -> list[Shard]:
     for shard in others:
         await shard.open(shards=shards, aging=settings.aging)
     return [first, *others]
-
-
-def _travelling(how: Options) -> dict[str, Any]:
-    """The options that the worker needs."""
-    options: dict[str, Any] = {}
-    if how.timeout is not None:
-        options["timeout"] = how.timeout
-    if how.max_retries is not None:
-        options["max_retries"] = how.max_retries
-    if how.result_ttl is not None:
-        options["result_ttl"] = how.result_ttl
-    if how.expires is not None:
-        options["expires"] = how.expires
-    return options
-
-
-def _due(how: Options) -> str:
-    """When the task is due, as send.lua takes it."""
-    if how.delay is not None and how.delay > 0:
-        return f"+{round(how.delay * 1000)}"
-    if how.eta is not None:
-        return str(max(0, round(how.eta.timestamp() * 1000)))
-    return ""
 
 
 def _only(error: BaseException) -> BaseException:

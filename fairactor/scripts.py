@@ -58,6 +58,8 @@ def _read(path: str) -> str:
 
 
 NAMES: Final = tuple(
-    sorted(file.name.removesuffix(".lua") for file in (files(__package__) / "lua").iterdir() if file.name.endswith(".lua"))
+    sorted(
+        file.name.removesuffix(".lua") for file in (files(__package__) / "lua").iterdir() if file.name.endswith(".lua")
+    )
 )
 """The transitions, a file each."""

@@ -16,11 +16,11 @@ While a task lives, its state is where its id stands in Redis; a settled one say
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 
-class TaskState(str, Enum):
+class TaskState(StrEnum):
     """Where a task is in its life; exactly one of seven."""
 
     QUEUED = "queued"

@@ -30,7 +30,9 @@ class Claim:
 
     __slots__ = ("begun", "call", "cancel_reason", "claimed", "header", "id", "owner", "record", "server_time", "turn")
 
-    def __init__(self, task_id: str, packed: bytes, turn: bytes, owner: Owner, server_time: float, claimed: float) -> None:
+    def __init__(
+        self, task_id: str, packed: bytes, turn: bytes, owner: Owner, server_time: float, claimed: float
+    ) -> None:
         self.id = task_id
         self.record = packed
         self.turn = turn
@@ -239,4 +241,7 @@ def new_claims(ids_and_records: Any, turn: bytes, owner: Owner, server_time: flo
     """The claims in the reply to a turn."""
     now = time.monotonic()
     flat = iter(ids_and_records)
-    return [Claim(task_id.decode(), packed, turn, owner, server_time, now) for task_id, packed in zip(flat, flat, strict=True)]
+    return [
+        Claim(task_id.decode(), packed, turn, owner, server_time, now)
+        for task_id, packed in zip(flat, flat, strict=True)
+    ]

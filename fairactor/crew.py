@@ -1,0 +1,93 @@
+"""The crew of a runtime: its pool of workers, and a dispatcher for each shard that keeps them supplied."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import anyio
+
+from . import record
+from .context import Task
+from .dispatcher import Dispatcher
+from .errors import ServerError
+from .execution import Executor
+from .inbox import Inbox
+from .keys import shard_of
+from .registry import Registry
+from .settings import Settings
+from .shard import Shard
+from .stats import read_stats
+from .worker import Pool
+
+logger: Final = logging.getLogger(__name__)
+
+GOODBYE: Final = 5.0
+"""Seconds that leaving waits for a server that is away; its lease ends by itself."""
+
+
+class Crew:
+    """What runs tasks in this process."""
+
+    def __init__(self, shards: Sequence[Shard], inbox: Inbox, registry: Registry, settings: Settings) -> None:
+        self._shards = shards
+        self._inbox = inbox
+        self._registry = registry
+        self._settings = settings
+        self._dispatchers: list[Dispatcher] = []
+        self._pool: Pool | None = None
+
+    async def start(self, start: Callable[[str, Callable[[], Awaitable[None]]], None], *, sdk: bool) -> None:
+        """Starts the actors' instances, takes the leases, and begins to claim."""
+        handlers = await self._registry.start()
+        executor = Executor(handlers, self._settings, self._is_known_elsewhere, self._report, sdk)
+        pool = self._pool = executor.pool = Pool(self._settings.workers, executor.run, executor.canceled, start)
+        info = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "workers": self._settings.workers,
+            "actors": sorted(self._registry.actors),
+        }
+        for number, shard in enumerate(self._shards):
+            dispatcher = Dispatcher(shard, pool, self._inbox, self._settings, info)
+            self._dispatchers.append(dispatcher)
+            await dispatcher.join()
+            start(f"dispatcher {number}", dispatcher.run)
+
+    async def stop(self, grace: float) -> None:
+        """Claims no more, lets running tasks end for ``grace`` seconds, and gives back what has not ended."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        for dispatcher in self._dispatchers:
+            dispatcher.stop_claiming()
+        pool.drop_ready()
+        try:
+            if grace > 0:
+                with anyio.move_on_after(grace):
+                    await pool.quiet()
+        finally:
+            await self._leave(pool)
+
+    async def _leave(self, pool: Pool) -> None:
+        """Cancels what still runs, reports what has ended, and gives up the leases."""
+        with anyio.move_on_after(GOODBYE, shield=True):
+            for dispatcher in self._dispatchers:
+                pool.abandon(dispatcher)
+            await pool.quiet()
+            for dispatcher in self._dispatchers:
+                try:
+                    await dispatcher.leave()
+                except ServerError as error:
+                    logger.warning("%s: its tasks go back when the lease ends: %s", dispatcher.runtime, error)
+
+    async def _is_known_elsewhere(self, actor: str) -> bool:
+        stats = await read_stats(self._shards)
+        return any(actor in runtime.actors for runtime in stats.runtimes)
+
+    async def _report(self, task: Task, fraction: float, note: str) -> None:
+        number = shard_of(task.tenant, len(self._shards))
+        await self._shards[number].progress(self._dispatchers[number].runtime, task.id, record.encode([fraction, note]))

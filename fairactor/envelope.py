@@ -1,0 +1,73 @@
+"""From a message to what travels to the server."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from . import record, tracing
+from .codec import dump
+from .errors import ConfigurationError, PayloadTooLarge
+from .message import Message, Options
+from .settings import name
+from .shard import Item
+from .states import Priority
+
+_ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same
+
+
+def seal(tenant: str, message: Message[Any], *, watch: bool, max_payload: int, sdk: bool) -> Item:
+    """A message as it goes into a tenant's mailbox.
+
+    Args:
+        tenant: whose mailbox.
+        message: the call.
+        watch: the sender waits for the outcome.
+        max_payload: the longest body, in bytes.
+        sdk: whether to make a span.
+
+    Raises:
+        ConfigurationError: this is no message, or the tenant's name cannot be.
+        NotSerializable: an argument has no JSON form. PayloadTooLarge: the body is too long.
+    """
+    if not isinstance(message, Message):
+        raise ConfigurationError(f"{message!r} is no message: call an actor to make one, as in send(tenant, f(1))")
+    actor, how = message.actor, message.how
+    task_id = how.id or os.urandom(_ID_BYTES).hex()
+    args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
+    trace = tracing.outgoing(actor.name, tenant, task_id, sdk=sdk)
+    call = record.Call(actor.name, args, kwargs, _travelling(how), trace)
+    try:
+        body = record.encode(call)
+    except Exception:  # noqa: BLE001 - whatever it was, `dump` finds the culprit and says so
+        body = dump(f"{actor.name}() argument ", actor.codec.named(args, kwargs))
+    if len(body) > max_payload:
+        raise PayloadTooLarge(
+            f"{actor.name}(): the call takes {len(body)} bytes, the limit is {max_payload} (max_payload=); store the "
+            "data elsewhere and send where"
+        )
+    priority = how.priority or Priority.NORMAL
+    return Item(task_id, name("tenant", tenant), priority.value, _due(how), "w" if watch else "", body)
+
+
+def _travelling(how: Options) -> dict[str, Any]:
+    """The options that the worker needs."""
+    options: dict[str, Any] = {}
+    if how.timeout is not None:
+        options["timeout"] = how.timeout
+    if how.max_retries is not None:
+        options["max_retries"] = how.max_retries
+    if how.result_ttl is not None:
+        options["result_ttl"] = how.result_ttl
+    if how.expires is not None:
+        options["expires"] = how.expires
+    return options
+
+
+def _due(how: Options) -> str:
+    """When the task is due, as send.lua takes it."""
+    if how.delay:
+        return f"+{max(1, round(how.delay * 1000))}"
+    if how.eta is not None:
+        return str(max(0, round(how.eta.timestamp() * 1000)))
+    return ""
