@@ -9,14 +9,13 @@ import attrs
 import msgspec
 
 from . import record
-from .context import running_task
 from .errors import TaskCanceled, TaskFailed, TaskNotFound
 from .states import Priority, TaskState
 
 if TYPE_CHECKING:
     from .codec import Codec
-    from .runtime import Runtime
     from .shard import Shard
+    from .tracking import Tracker
 
 R = TypeVar("R")
 
@@ -48,12 +47,12 @@ class Handle(Generic[R]):
     """A sent task. Handles are cheap: they hold no connection and no memory on the server."""
 
     def __init__(
-        self, runtime: Runtime, task_id: str, tenant: str | None, codec: Codec | None = None, shard: Shard | None = None
+        self, tracker: Tracker, task_id: str, tenant: str | None, codec: Codec | None = None, shard: Shard | None = None
     ) -> None:
         self.id = task_id
         self.tenant = tenant
         """The tenant; None for a handle made from an id alone, until the task has been looked up."""
-        self._runtime = runtime
+        self._tracker = tracker
         self._codec = codec
         self._shard = shard
 
@@ -74,9 +73,7 @@ class Handle(Generic[R]):
             Deadlock: this handler holds the only slot of the tenant that the task waits for.
         """
         shard = await self._find()
-        task = running_task()
-        future = self._runtime.inbox.expect(self.id, shard, inside=task.tenant if task else "")
-        header, outcome = await self._runtime.wait_for(future, timeout, f"task {self.id!r}")
+        header, outcome = await self._tracker.outcome(self.id, shard, timeout)
         self.tenant = header.tenant
         return self.unfold(header, outcome)
 
@@ -94,7 +91,7 @@ class Handle(Generic[R]):
             )
         if state is TaskState.CANCELED:
             raise TaskCanceled(f"{about} was canceled: {error.message if error else 'no reason was given'}")
-        codec = self._codec or self._runtime.codec(outcome.actor)
+        codec = self._codec or self._tracker.codec(outcome.actor)
         result: R = codec.result_from_json(outcome.result) if codec else msgspec.json.decode(outcome.result)
         return result
 
@@ -130,16 +127,15 @@ class Handle(Generic[R]):
             TaskNotFound: there is no such task (any more).
         """
         shard = await self._find()
-        state = await self._runtime.cancel(shard, self.id)
+        state = await self._tracker.cancel(self.id, shard)
         if state == "missing":
             raise _not_found(self.id)
         return await self.state() if state == "settled" else TaskState(state)
 
     async def _find(self) -> Shard:
-        """The shard of the task: by its tenant, or else by asking them all."""
-        self._runtime.check()
+        self._tracker.check()
         if self._shard is None:
-            self._shard = await self._runtime.find(self.id, self.tenant)
+            self._shard = await self._tracker.find(self.id, self.tenant)
         if self._shard is None:
             raise _not_found(self.id)
         return self._shard

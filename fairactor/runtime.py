@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterable
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-from . import record, tracing
+from . import tracing
 from .codec import Codec
 from .connection import Server, connect
 from .context import running_task
@@ -25,7 +25,7 @@ from .embedded import embedded_server
 from .envelope import seal
 from .errors import ConfigurationError, Deadlock, RuntimeNotRunning
 from .handle import Handle
-from .inbox import Inbox, Outcome
+from .inbox import Inbox
 from .keys import Keys, shard_of
 from .mailbox import BATCH, Mailbox
 from .message import Message
@@ -35,6 +35,7 @@ from .shard import Item, Shard
 from .stats import Health, Stats, read_health, read_stats
 from .supervisor import Supervisor
 from .tenant import Tenant
+from .tracking import Tracker
 
 logger: Final = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -70,6 +71,7 @@ class Runtime:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         """Unlike that of any other runtime, ever."""
         self.inbox: Inbox
+        self._tracker: Tracker
         self._registry = Registry(actors)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = False
@@ -113,6 +115,7 @@ class Runtime:
         server = await self._connect()
         self._shards = await _open_shards(server, settings)
         self.inbox = Inbox(server, self.name, beat=settings.lease / 3)
+        self._tracker = Tracker(self._shards, self.inbox, self._codec, self.check, settings.result_ttl)
         for shard in self._shards:
             await self.inbox.listen(shard, self.name, lambda: None, lambda _: None)
             self._mailboxes.append(Mailbox(shard, self.name, patience=settings.connect_timeout))
@@ -180,7 +183,7 @@ class Runtime:
         self.check()
         number, item = self._item(tenant, message.options(**options) if options else message)
         await self._mailboxes[number].post((item,))
-        return Handle(self, item.id, tenant, message.actor.codec, self._shards[number])
+        return Handle(self._tracker, item.id, tenant, message.actor.codec, self._shards[number])
 
     async def send_many(self, messages: Iterable[tuple[str, Message[Any]]]) -> list[Handle[Any]]:
         """Sends many messages; the handles are in their order.
@@ -199,7 +202,7 @@ class Runtime:
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # encoding many must not hold up the event loop
             batches[number][-1].append(item)
-            handles.append(Handle(self, item.id, tenant, message.actor.codec, self._shards[number]))
+            handles.append(Handle(self._tracker, item.id, tenant, message.actor.codec, self._shards[number]))
         accepted = [
             mailbox.post(batch)
             for mailbox, of_shard in zip(self._mailboxes, batches, strict=True)
@@ -227,18 +230,19 @@ class Runtime:
             await self._check_deadlock(tenant)
         number, item = self._item(tenant, message.options(**options) if options else message, watch=True)
         shard = self._shards[number]
-        handle: Handle[R] = Handle(self, item.id, tenant, message.actor.codec, shard)
+        handle: Handle[R] = Handle(self._tracker, item.id, tenant, message.actor.codec, shard)
         outcome = self.inbox.expect(item.id, shard, ask=item.id == message.how.id)
         try:
             await self._mailboxes[number].post((item,))
         except BaseException:
             outcome.cancel()
             raise
-        return handle.unfold(*await self.wait_for(outcome, timeout, f"task {item.id!r}"))
+        return handle.unfold(*await self._tracker.wait(outcome, item.id, timeout))
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
         """A handle from an id. With the tenant it is found at once, without one every shard is asked."""
-        return Handle(self, name("task id", task_id), tenant)
+        self.check()
+        return Handle(self._tracker, name("task id", task_id), tenant)
 
     def tenant(self, tenant: str) -> Tenant:
         """A tenant, to send to, configure and count.
@@ -296,37 +300,11 @@ class Runtime:
 
     def shard(self, tenant: str) -> Shard:
         """The shard that keeps a tenant."""
-        return self._shards[shard_of(tenant, len(self._shards))]
+        return self._tracker.shard(tenant)
 
-    def codec(self, actor: str) -> Codec | None:
-        """The codec of an actor, if it is registered here."""
+    def _codec(self, actor: str) -> Codec | None:
         found = self._registry.actors.get(actor)
         return found.codec if found else None
-
-    async def find(self, task_id: str, tenant: str | None) -> Shard | None:
-        """The shard that has a task."""
-        if tenant is not None:
-            return self.shard(tenant)
-        if len(self._shards) == 1:
-            return self._shards[0]
-        for shard in self._shards:
-            if await shard.inspect(task_id):
-                return shard
-        return None
-
-    async def cancel(self, shard: Shard, task_id: str) -> str:
-        """Cancels a task; returns the state in which it was."""
-        body = record.encode(record.Outcome(error=record.Error("TaskCanceled", "by handle.cancel()")))
-        return await shard.cancel(task_id, ttl=self.settings.result_ttl, body=body)
-
-    async def wait_for(self, outcome: asyncio.Future[Outcome], timeout: float | None, what: str) -> Outcome:  # noqa: ASYNC109
-        """Waits for an outcome; a running task lends its slot out meanwhile."""
-        task = running_task()
-        slot = task.lend() if task is not None and not outcome.done() else nullcontext()
-        async with slot:
-            with anyio.move_on_after(timeout):
-                return await outcome
-        raise TimeoutError(f"{what} has no outcome after {timeout:g} s; it goes on")
 
     def _item(self, tenant: str, message: Message[Any], *, watch: bool = False) -> tuple[int, Item]:
         """A message as it goes to the server, and to which shard."""

@@ -57,7 +57,7 @@ _TURN: Final = 4  # bytes
 _NOTHING: Final = Counts.unpack(b"")
 
 
-class InvariantViolation(AssertionError):  # noqa: N818 - named for what it finds
+class InvariantViolation(AssertionError):
     """What a namespace holds does not fit together; ``violations`` says all that does not."""
 
     def __init__(self, violations: Iterable[str]) -> None:
