@@ -21,7 +21,7 @@ async def main() -> None:
         print(await runtime.ask("corner shop", render(1)))
         print(f"the corner shop waited {time.monotonic() - began:.2f} s")
         stats = await runtime.tenant("big corp").stats()
-        print(f"big corp still has {sum(stats.queued.values())} tasks queued")
+        print(f"big corp still has {stats.queued} tasks queued")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from . import scripts
 from .connection import AWAY, Server, unavailable
 from .errors import NamespaceMismatch, ServerError, TaskExists
 from .keys import Keys
+from .states import Priority
 
 MODEL: Final = 1
 """The version of the data model; a namespace written by another is refused."""
 
-_COUNTS: Final = struct.Struct(">9I3dI")
+_COUNTS: Final = struct.Struct(">8I3dI")
 _LENGTH: Final = struct.Struct(">H")
 
 
@@ -60,21 +61,25 @@ class Turn:
 class Counts:
     """How many tasks there are in each state; those that ended are counted as long as their records are kept."""
 
-    queued: dict[int, int]
-    """By priority."""
+    queued: int
     started: int
     scheduled: int
     deferred: int
     finished: int
     failed: int
     canceled: int
+    by_priority: dict[Priority, int]
+    """Those queued or started."""
 
     @staticmethod
-    def unpack(packed: bytes) -> Counts:
-        """The counts as scripts store them; of nothing where there are none."""
-        n = _COUNTS.unpack(packed) if packed else (0,) * 13
-        queued = {priority: n[priority - 1] for priority in range(1, 7)}
-        return Counts(queued, n[6], n[7], n[8], int(n[9]), int(n[10]), int(n[11]))
+    def unpack(packed: bytes, *, queued: int | None = None, started: int = 0) -> Counts:
+        """The counts as scripts store them, with the number queued or the number started, which they do not."""
+        n = _COUNTS.unpack(packed) if packed else (0,) * 12
+        by_priority = {priority: n[priority - 1] for priority in Priority}
+        live = sum(by_priority.values())
+        if queued is None:
+            queued = live - started
+        return Counts(queued, live - queued, n[6], n[7], int(n[8]), int(n[9]), int(n[10]), by_priority)
 
 
 class Shard:
@@ -167,7 +172,8 @@ class Shard:
 
     async def tenant_stats(self, tenant: str) -> Counts:
         """The counts of a tenant."""
-        return Counts.unpack((await self._run("stats", tenant))[0])
+        counts, _policy, queued = await self._run("stats", tenant)
+        return Counts.unpack(counts, queued=queued)
 
     async def stats(self) -> list[Any]:
         """The counts of the shard; see stats.lua."""

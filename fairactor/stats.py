@@ -11,6 +11,7 @@ import attrs
 
 from .errors import ServerError
 from .shard import Counts, Shard
+from .states import Priority
 
 
 @attrs.frozen
@@ -30,8 +31,7 @@ class RuntimeInfo:
 class Stats:
     """How many tasks a namespace has in each state, and who is there."""
 
-    queued: dict[int, int]
-    """By priority."""
+    queued: int
     started: int
     scheduled: int
     deferred: int
@@ -39,6 +39,8 @@ class Stats:
     """Of all time, as `failed` and `canceled`."""
     failed: int
     canceled: int
+    by_priority: dict[Priority, int]
+    """Tasks queued or started."""
     due: int
     """Scheduled tasks whose time has come."""
     waiting_tenants: int
@@ -50,7 +52,7 @@ class Stats:
     @property
     def pending(self) -> int:
         """Tasks that are queued, started, or due now."""
-        return sum(self.queued.values()) + self.started + self.due
+        return self.queued + self.started + self.due
 
 
 @attrs.frozen
@@ -67,19 +69,20 @@ class Health:
 async def read_stats(shards: Sequence[Shard]) -> Stats:
     """The counts of all shards."""
     replies = [await shard.stats() for shard in shards]
-    counts = [Counts.unpack(reply[0]) for reply in replies]
-    runtimes = {info.name.rpartition("/")[0]: info for reply in replies for info in _runtimes(reply[4:])}
+    counts = [Counts.unpack(reply[0], started=reply[1]) for reply in replies]
+    runtimes = {info.name.rpartition("/")[0]: info for reply in replies for info in _runtimes(reply[5:])}
     return Stats(
-        queued={priority: sum(c.queued[priority] for c in counts) for priority in range(1, 7)},
+        queued=sum(c.queued for c in counts),
         started=sum(c.started for c in counts),
         scheduled=sum(c.scheduled for c in counts),
         deferred=sum(c.deferred for c in counts),
         finished=sum(c.finished for c in counts),
         failed=sum(c.failed for c in counts),
         canceled=sum(c.canceled for c in counts),
-        due=sum(reply[3] for reply in replies),
-        waiting_tenants=sum(reply[1] for reply in replies),
-        known_tenants=sum(reply[2] for reply in replies),
+        by_priority={priority: sum(c.by_priority[priority] for c in counts) for priority in Priority},
+        due=sum(reply[4] for reply in replies),
+        waiting_tenants=sum(reply[2] for reply in replies),
+        known_tenants=sum(reply[3] for reply in replies),
         runtimes=tuple(runtimes.values()),
     )
 

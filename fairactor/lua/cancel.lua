@@ -7,7 +7,8 @@
 -- Safe to repeat: once canceled it is settled.
 
 -- @include lib/base.lua
--- @include lib/tenants.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
 -- @include lib/outcome.lua
 -- @include lib/locate.lua
 
@@ -23,19 +24,21 @@ end
 
 local _, _, priority, _, name = struct.unpack(HEADER, record)
 local watching = call('HGET', WATCHERS, id)
-load_tenants({ name })
+load_counts({ name })
+meet({ name })
 if state == 'queued' then
-  add_queued(tenants[name], priority, -1)
+  add(name, priority, -1)
+  if call('ZCARD', QUEUE .. name) == 1 then depart(tenants[name]) end
 else
-  add(tenants[name], state == 'scheduled' and WAITING or DEFERRED, -1)
+  add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end
-add_ended(tenants[name], CANCELED_STATE, ttl_ms)
-tag_departures()
+add_ended(name, CANCELED_STATE, ttl_ms)
 
 local ended = ended_record(record, CANCELED_STATE, ARGV[3])
 keep_record(id, ended, ttl_ms)
 call('ZREM', QUEUE .. name, id)
 call('ZREM', SCHEDULED, id)
-save_tenants()
+save_counts()
+save_ring()
 if watching then tell_watchers(id, ended, watching) end
 return state

@@ -7,22 +7,31 @@
 -- Safe to repeat.
 
 -- @include lib/base.lua
--- @include lib/tenants.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
 
 local name = ARGV[1]
 local packed = call('HGET', POLICY, name)
 local policy = packed and cmsgpack.unpack(packed) or {}
-load_tenants({ name })
 for i = 2, #ARGV, 2 do policy[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local new = next(policy) and cmsgpack.pack(policy)
-set_policy(tenants[name], new)
-tag_arrivals()
-tag_departures()
+
+load_counts({ name })
+meet({ name })
+local t, queued = tenants[name], call('ZCARD', QUEUE .. name)
+set_policy(t, new)
+t[STARTED] = live(counts[name]) - queued
+if queued > 0 and has_room(t) then
+  arrive({ name })
+else
+  depart(t)
+end
 
 if new then
   call('HSET', POLICY, name, new)
 else
   call('HDEL', POLICY, name)
 end
-save_tenants()
+save_counts()
+save_ring()
 return next(policy) and cjson.encode(policy) or '{}'

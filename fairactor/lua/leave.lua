@@ -7,15 +7,18 @@
 -- Safe to repeat: a runtime that has left has no claims.
 
 -- @include lib/base.lua
--- @include lib/tenants.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
 -- @include lib/outcome.lua
 -- @include lib/release.lua
 
 local ids = call('HKEYS', CLAIMS .. ARGV[1])
-local write_release = release(ids, 0, '')
-tag_arrivals()
+local back, write_release = release(ids, 0, '')
+arrive(back)
+arrive(with_room())
 
 write_release()
 forget(ARGV[1])
-save_tenants()
+save_counts()
+save_ring()
 return #ids

@@ -9,7 +9,8 @@
 -- A repeat changes nothing, so a batch may be sent again. All tasks of a batch are accepted in one step.
 
 -- @include lib/base.lua
--- @include lib/tenants.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
 
 local ITEM = '>Bc1Bc0Hc0Hc0'
 local watcher = ARGV[1]
@@ -47,31 +48,36 @@ local function find_repeats()
 end
 
 local verdicts = find_repeats()
-load_tenants(names)
+load_counts(names)
+meet(names)
 
-local records, queues, scheduled, watched = {}, {}, {}, {}
+local records, queues, arriving, scheduled, watched = {}, {}, {}, {}, {}
 for n, name in ipairs(names) do
   if not verdicts or verdicts[n] == 0 then
     local id, priority, due = ids[n], priorities[n], dues[n]
-    local stamp, tenant = next_stamp(), tenants[name]
+    local stamp = next_stamp()
     if due ~= '' then
       -- A delayed task takes its place by when it is due, not by when it was sent.
       local at = due:sub(1, 1) == '+' and math.floor(shard.now / 1000) + tonumber(due) or tonumber(due)
       stamp = at * 1000
       scheduled[#scheduled + 1], scheduled[#scheduled + 2] = integer(at), id
-      add(tenant, WAITING, 1)
+      add(name, WAITING, 1)
     else
-      local queue = queues[name] or {}
+      local queue = queues[name]
+      if not queue then
+        queue = {}
+        queues[name] = queue
+        arriving[#arriving + 1] = name
+      end
       queue[#queue + 1], queue[#queue + 2] = place(stamp, priority), id
-      queues[name] = queue
-      add_queued(tenant, priority, 1)
+      add(name, priority, 1)
     end
     if watches[n] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ watcher }) end
     records[#records + 1] = keys[n]
     records[#records + 1] = struct.pack(HEADER, LIVE, 0, priority, stamp, #name, name) .. ARGV[n + 1]:sub(bodies[n])
   end
 end
-tag_arrivals()
+arrive(arriving)
 
 for i = 1, #records, SLICE do
   call('MSET', unpack(records, i, math.min(i + SLICE - 1, #records)))
@@ -79,6 +85,7 @@ end
 for name, queue in pairs(queues) do write_all('ZADD', QUEUE .. name, queue) end
 write_all('ZADD', SCHEDULED, scheduled)
 write_all('HSET', WATCHERS, watched)
-save_tenants()
+save_counts()
+save_ring()
 if #scheduled > 0 then wake_idle() end -- whoever sleeps must learn of the earlier due time
 return verdicts or 0

@@ -13,7 +13,8 @@
 -- number changes nothing, and gives the same reply.
 
 -- @include lib/base.lua
--- @include lib/tenants.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
 -- @include lib/outcome.lua
 -- @include lib/claim.lua
 
@@ -61,28 +62,30 @@ for i = 5, #ARGV do
 end
 local function record_of(n) return ARGV[n + 4]:sub(bodies[n]) end
 
-local held = #ids > 0 and read_all('HMGET', claims_key, ids) or {}
+local marks = read_all('HMGET', claims_key, ids)
 local watching = #ids > 0 and call('EXISTS', WATCHERS) == 1 and read_all('HMGET', WATCHERS, ids) or {}
 local counted, owners, refused = {}, {}, {} -- which outcomes count, and whose they are
 for n, id in ipairs(ids) do
-  if held[n] and held[n]:sub(1, 4) == turns[n] then
-    counted[#counted + 1], owners[#owners + 1] = n, held[n]:sub(5)
+  if marks[n] and marks[n]:sub(1, 4) == turns[n] then
+    counted[#counted + 1], owners[#owners + 1] = n, marks[n]:sub(6)
   else
     refused[#refused + 1] = id
   end
 end
-load_tenants(owners)
+load_counts(owners)
+if has_policies then meet(owners) end
 
 local settled, again, keep, dropped, told = {}, {}, {}, {}, {}
 for c, n in ipairs(counted) do
-  local t, id, state, ms = tenants[owners[c]], ids[n], verdicts[n]:sub(1, 1), tonumber(verdicts[n]:sub(2))
+  local name, id, state, ms = owners[c], ids[n], verdicts[n]:sub(1, 1), tonumber(verdicts[n]:sub(2))
   settled[c] = id
-  add(t, STARTED, -1)
+  add(name, marks[n]:byte(5), -1)
+  add_started(name, -1)
   if state == 'R' then
-    add(t, WAITING, 1)
+    add(name, WAITING, 1)
     again[#again + 1] = { id = id, at = integer(math.floor(shard.now / 1000) + ms), record = record_of(n) }
   else
-    add_ended(t, state, ms)
+    add_ended(name, state, ms)
     if ms > 0 then
       keep[#keep + 1] = { id = id, ms = ms, record = record_of(n) }
     else
@@ -94,13 +97,14 @@ end
 
 -- 2. What is next: decide what to claim.
 
-local claims, heads = collect(choose(want))
-local claimed = {}
-for name, mine in pairs(heads) do
-  local mark = turn .. name
-  for _, id in ipairs(mine) do claimed[#claimed + 1], claimed[#claimed + 2] = id, mark end
+local chosen, whose = choose(want, arrive(with_room()))
+local claims, held = {}, {}
+for i, record in ipairs(read_records(chosen)) do
+  local id, name = chosen[i], whose[i][NAME]
+  record = record or stand_for_lost(name)
+  claims[#claims + 1], claims[#claims + 2] = id, record
+  held[#held + 1], held[#held + 2] = id, turn .. record:sub(3, 3) .. name
 end
-tag_departures()
 
 -- 3. Write it all.
 
@@ -111,15 +115,16 @@ end
 for _, task in ipairs(keep) do keep_record(task.id, task.record, task.ms) end
 write_all('HDEL', claims_key, settled)
 if #settled > 0 and call('EXISTS', PROGRESS) == 1 then write_all('HDEL', PROGRESS, settled) end
-write_all('HSET', claims_key, claimed)
-for name, mine in pairs(heads) do
-  if #mine > 0 then call('ZREMRANGEBYRANK', QUEUE .. name, 0, #mine - 1) end
+write_all('HSET', claims_key, held)
+for name, t in pairs(tenants) do
+  if t[TAKEN] > 0 then call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1) end
 end
 for i = 1, #dropped, SLICE do call('DEL', unpack(dropped, i, math.min(i + SLICE - 1, #dropped))) end
 call('HSET', SESSIONS, runtime, turn .. cmsgpack.pack(refused))
 call('ZADD', LEASES, integer(math.floor(shard.now / 1000) + lease), runtime)
-call(#claims / 2 < want and 'SADD' or 'SREM', IDLE, runtime)
-save_tenants()
+call(#chosen < want and 'SADD' or 'SREM', IDLE, runtime)
+save_counts()
+save_ring()
 for _, task in ipairs(told) do tell_watchers(task.id, task.record, task.watching) end
 
 local wait, tend = outlook()

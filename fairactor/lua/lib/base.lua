@@ -18,7 +18,10 @@ end
 
 -- Redis reads numbers as text, and Lua would write large ones in scientific notation.
 local function integer(n) return string.format('%.0f', n) end
-local function exact(n) return string.format('%.17g', n) end
+local function exact(n)
+  if n % 1 == 0 and n < 1e15 then return string.format('%d', n) end
+  return string.format('%.17g', n)
+end
 
 local SLICE = 4000 -- arguments in one call: Lua's stack holds 8,000; even, so that pairs stay together
 
@@ -29,6 +32,7 @@ local function write_all(command, key, args)
 end
 
 local function read_all(command, key, args)
+  if #args == 0 then return {} end
   if #args <= SLICE then
     return call(command, key, unpack(args))
   end

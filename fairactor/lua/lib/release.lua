@@ -2,39 +2,44 @@
 
 -- Puts `ids` back into their mailboxes, each at its old place. With `deliveries` > 0 the claim counts as a
 -- delivery, and a task that has had that many is settled as failed instead: it may be what kills its runtimes.
--- `body` is the outcome of such a task. Returns a function that writes.
+-- `body` is the outcome of such a task. Returns the tenants with a task back in their mailbox, and a function
+-- that writes.
 local function release(ids, deliveries, body)
-  local records, queues, delivered, dead = read_records(ids), {}, {}, {}
-  local names = {}
-  for i, id in ipairs(ids) do
-    if records[i] then names[#names + 1] = select(5, struct.unpack(HEADER, records[i])) end
-  end
-  load_tenants(names)
-  for i, id in ipairs(ids) do
-    local record = records[i]
+  local queues, delivered, dead, back, found = {}, {}, {}, {}, {}
+  for i, record in ipairs(read_records(ids)) do
     if record then
       local _, count, priority, stamp, name = struct.unpack(HEADER, record)
-      local tenant = tenants[name]
-      add(tenant, STARTED, -1)
-      if deliveries > 0 and count + 1 >= deliveries then
-        dead[#dead + 1] = { id = id, record = ended_record(record, DEAD, body), watching = call('HGET', WATCHERS, id) }
-        add_ended(tenant, DEAD, shard.failed_ttl)
-      else
-        local queue = queues[name] or {}
-        queue[#queue + 1], queue[#queue + 2] = place(stamp, priority), id
-        queues[name] = queue
-        add_queued(tenant, priority, 1)
-        if deliveries > 0 then delivered[#delivered + 1], delivered[#delivered + 2] = id, count + 1 end
-      end
+      found[#found + 1] = { id = ids[i], record = record, count = count, priority = priority, stamp = stamp, name = name }
+      meet({ name })
     end
   end
-  return function()
+  for _, task in ipairs(found) do
+    local name = task.name
+    add_started(name, -1)
+    if deliveries > 0 and task.count + 1 >= deliveries then
+      load_counts({ name })
+      add(name, task.priority, -1)
+      add_ended(name, DEAD, shard.failed_ttl)
+      task.record = ended_record(task.record, DEAD, body)
+      task.watching = call('HGET', WATCHERS, task.id)
+      dead[#dead + 1] = task
+    else
+      if not queues[name] then
+        queues[name] = {}
+        back[#back + 1] = name
+      end
+      local queue = queues[name]
+      queue[#queue + 1], queue[#queue + 2] = place(task.stamp, task.priority), task.id
+      if deliveries > 0 then delivered[#delivered + 1], delivered[#delivered + 2] = task.id, task.count + 1 end
+    end
+  end
+  return back, function()
     for i = 1, #delivered, 2 do call('SETRANGE', TASK .. delivered[i], 1, string.char(delivered[i + 1])) end
-    if #ids > 0 then write_all('HDEL', PROGRESS, ids) end
+    write_all('HDEL', PROGRESS, ids)
     for name, queue in pairs(queues) do write_all('ZADD', QUEUE .. name, queue) end
-    for _, entry in ipairs(dead) do
-      keep_record(entry.id, entry.record, shard.failed_ttl)
-      if entry.watching then tell_watchers(entry.id, entry.record, entry.watching) end
+    for _, task in ipairs(dead) do
+      keep_record(task.id, task.record, shard.failed_ttl)
+      if task.watching then tell_watchers(task.id, task.record, task.watching) end
     end
   end
 end

@@ -1,0 +1,126 @@
+-- The ring: which tenants could be served now, and in what order.
+--
+-- Selection is start-time fair queuing (Goyal, Vin, Chen 1996): the ring holds the start tag of each tenant's
+-- next task, serving adds cost / weight to it, and virtual time is the tag last served. A tenant is on the ring
+-- exactly when its mailbox is not empty and fewer of its tasks run than its concurrency allows.
+
+-- A tenant in memory is an array, not a table of named fields: half the allocations, and this is where scripts
+-- spend their time.
+local NAME, WEIGHT, CONCURRENCY = 1, 2, 3
+local STARTED = 4 -- how many of its tasks run: known only where there is a limit
+local TAG, STORED = 5, 6 -- its tag as it will be, and as it is on the ring; false: none
+local HEAD, TAKEN, LIMIT = 7, 8, 9 -- the first ids of its mailbox, how many are claimed, how many were asked for
+local LEAVES = 10
+
+local tenants = {}
+local has_policies = call('EXISTS', POLICY) == 1
+
+local function set_policy(t, packed)
+  local policy = packed and cmsgpack.unpack(packed) or {}
+  t[WEIGHT] = policy.weight or 1
+  t[CONCURRENCY] = policy.concurrency or false
+end
+
+-- Makes the tenants of those names that are not here yet. Before any count is changed: where there is a limit,
+-- the tasks that run are those that live but are not in the mailbox.
+local function meet(names)
+  local policies = has_policies and read_all('HMGET', POLICY, names) or {}
+  for i, name in ipairs(names) do
+    if not tenants[name] then
+      local t = { name, 1, false, 0, false, false, false, 0, 0, false }
+      if policies[i] then
+        set_policy(t, policies[i])
+        if t[CONCURRENCY] then
+          load_counts({ name })
+          t[STARTED] = live(counts[name]) - call('ZCARD', QUEUE .. name)
+        end
+      end
+      tenants[name] = t
+    end
+  end
+end
+
+local function has_room(t) return not t[CONCURRENCY] or t[STARTED] < t[CONCURRENCY] end
+
+-- A task of a tenant has started (1) or ceased to run (-1).
+local function add_started(name, n)
+  local t = tenants[name]
+  if t then t[STARTED] = t[STARTED] + n end
+end
+
+-- Gives a tag to each of `names`, tenants with something in their mailbox, that is not on the ring and has room:
+-- its own last one or virtual time, whichever is later, so that nothing is gained by draining and coming back.
+-- Reads only. Returns the tenants that will be on the ring for the first time.
+local function arrive(names)
+  local arrivals, away = {}, {}
+  for i, stored in ipairs(read_all('ZMSCORE', RING, names)) do
+    local t = tenants[names[i]]
+    if stored then
+      t[STORED] = tonumber(stored)
+      t[TAG] = t[TAG] or t[STORED]
+    elseif not t[TAG] and has_room(t) then
+      arrivals[#arrivals + 1], away[#away + 1] = t, t[NAME]
+      t[TAG] = shard.virtual
+    end
+  end
+  for i, remembered in ipairs(read_all('ZMSCORE', TAGS, away)) do
+    if remembered then arrivals[i][TAG] = math.max(tonumber(remembered), shard.virtual) end
+  end
+  return arrivals
+end
+
+-- The tenants with a limit that have room and a task: where tasks have ceased to run, they may have to arrive.
+local function with_room()
+  local names = {}
+  for name, t in pairs(has_policies and tenants or {}) do
+    if t[CONCURRENCY] and has_room(t) and call('ZCARD', QUEUE .. name) > 0 then names[#names + 1] = name end
+  end
+  return names
+end
+
+-- Takes a tenant off the ring, if it is there.
+local function depart(t)
+  if not t[STORED] then
+    local stored = call('ZSCORE', RING, t[NAME])
+    t[STORED] = stored and tonumber(stored)
+  end
+  t[TAG] = t[TAG] or t[STORED]
+  t[LEAVES] = true
+end
+
+-- Wakes one runtime that would take more work; it wakes the next if it leaves any. A runtime that was killed
+-- hears nothing (PUBLISH counts who did), so the next one is tried.
+local function wake_idle()
+  for _ = 1, 8 do
+    local runtime = call('SPOP', IDLE)
+    if not runtime or call('PUBLISH', INBOX .. runtime, 'w') > 0 then return end
+  end
+end
+
+-- Writes what has changed, ends a busy period, and wakes who should know.
+local function save_ring()
+  local stay, leave, remember = {}, {}, {}
+  for name, t in pairs(tenants) do
+    local tag = t[TAG]
+    if t[LEAVES] then
+      if t[STORED] then leave[#leave + 1] = name end
+      -- A tag ahead of virtual time is remembered; also of one that came and went within this script.
+      if tag and tag > shard.virtual then remember[#remember + 1], remember[#remember + 2] = exact(tag), name end
+    elseif tag ~= t[STORED] then
+      stay[#stay + 1], stay[#stay + 2] = exact(tag), name
+    end
+  end
+  write_all('ZADD', RING, stay)
+  write_all('ZREM', RING, leave)
+  write_all('ZADD', TAGS, remember)
+  local waiting = call('ZCARD', RING)
+  if waiting == 0 then
+    shard.virtual = 0 -- nobody waits, so nobody can be ahead: start afresh, and keep nothing
+    call('DEL', TAGS)
+  else
+    call('ZREMRANGEBYSCORE', TAGS, '-inf', exact(shard.virtual))
+  end
+  call('HSET', META, 'virtual', exact(shard.virtual))
+  if waiting > 0 then wake_idle() end
+  if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
+end
