@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -11,7 +12,7 @@ import anyio.to_process
 import anyio.to_thread
 
 from .codec import Codec
-from .context import Task, set_current
+from .context import Task, a_task
 from .errors import ConfigurationError
 from .message import Message, Options, parse_options
 
@@ -63,17 +64,17 @@ class Actor(Generic[P, R]):
         return partial(_in_thread, function)
 
     async def run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
-        """Runs the handler as its own task, in this process; a class gets a fresh instance for it."""
-        set_current(Task(id="local", tenant="local", actor=self.name))
-        if self.owner is None:
-            result: R = await self.bind()(args, kwargs)
+        """Runs the handler here; a class gets a fresh instance. Inside another handler it is a part of its task."""
+        with a_task(Task(id="local", tenant="local", actor=self.name)):
+            if self.owner is None:
+                result: R = await self.bind()(args, kwargs)
+                return result
+            instance = await self.owner.start()
+            try:
+                result = await self.bind(instance)(args, kwargs)
+            finally:
+                await self.owner.stop(instance)
             return result
-        instance = await self.owner.start()
-        try:
-            result = await self.bind(instance)(args, kwargs)
-        finally:
-            await self.owner.stop(instance)
-        return result
 
 
 class ClassActor(Generic[T]):
@@ -127,7 +128,8 @@ async def _call_hook(instance: object, hook: str) -> None:
 
 
 async def _in_thread(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)
+    free = anyio.CapacityLimiter(math.inf)  # the pool is the limit; anyio's own would be 40
+    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=free)
 
 
 async def _in_process(actor: Actor[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +32,10 @@ class Task:
     _report: ReportProgress | None = None
     _pool: Pool | None = None
     _waits: int = 0
+    """Parts of the handler that wait for other tasks."""
+    _lent: bool = False
+    _returning: bool = False
+    _ended: bool = False
 
     async def progress(self, fraction: float, note: str = "") -> None:
         """Tells how far the task has come: it shows in ``await handle.info()``.
@@ -47,19 +51,53 @@ class Task:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[None]:
         """Lends the task's worker slot out, while any part of the handler waits for another task."""
+        if self._pool is None or self._ended:
+            yield
+            return
         self._waits += 1
+        if not self._lent:
+            self._lent = True
+            self._pool.lend()
         try:
-            if self._pool is None or self._waits > 1:
-                yield
-            else:
-                async with self._pool.lend():
-                    yield
+            yield
         finally:
             self._waits -= 1
+            if not self._waits and not self._returning and not self._ended:
+                await self._take_back(self._pool)
+
+    async def _take_back(self, pool: Pool) -> None:
+        self._returning = True
+        try:
+            await pool.take_back()
+        finally:
+            self._returning = False
+            if self._ended or self._waits:  # meanwhile the handler has ended, or another part of it began to wait
+                pool.lend()
+            else:
+                self._lent = False
+
+    def end(self) -> None:
+        """Ends the task: what its handler left behind lends nothing any more."""
+        self._ended = True
+        if self._lent:
+            self._pool.seize()  # type: ignore[union-attr]  # it was lent to this pool
 
 
 _current: Final[ContextVar[Task]] = ContextVar("fairactor_task")
 set_current: Final = _current.set
+
+
+@contextmanager
+def a_task(task: Task) -> Iterator[None]:
+    """Makes the code inside a part of ``task``, unless it is a part of one already."""
+    if running_task() is not None:
+        yield
+        return
+    token = _current.set(task)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def current_task() -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -96,6 +97,12 @@ class Executor:
                 )
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
             return self._tried(claim, call, error)
+        except asyncio.CancelledError as error:
+            if (worker := asyncio.current_task()) and worker.cancelling():
+                raise
+            return self._tried(claim, call, error)  # of something that the handler awaited, not of the handler
+        finally:
+            task.end()
         return self._settle(claim, "F", self._ttl(call), encoded)
 
     def canceled(self, claim: Claim, reason: str) -> Settlement:
@@ -105,6 +112,8 @@ class Executor:
 
     def _tried(self, claim: Claim, call: record.Call, error: BaseException) -> Settlement:
         """The outcome of a failed attempt: another one, if any is left."""
+        if claim.cancel_reason is not None:
+            return self.canceled(claim, claim.cancel_reason)
         if call.attempt > call.options.get("max_retries", 0):
             return self._failed(claim, error)
         delay = error.delay if isinstance(error, Retry) else None

@@ -32,8 +32,8 @@ class _Awaited:
     """A task whose outcome somebody here waits for."""
 
     shard: Shard
-    waiters: set[asyncio.Future[Outcome]]
-    inside: str  # the tenant of the running task that waits, or ''
+    waiters: dict[asyncio.Future[Outcome], str]
+    """With the tenant of the running task that waits, or ''."""
 
 
 class Inbox:
@@ -48,7 +48,7 @@ class Inbox:
         self._channels: dict[bytes, Callable[[bytes], None]] = {}
         self._on_subscribe: list[Callable[[], None]] = []
         self._awaited: dict[str, _Awaited] = {}
-        self._asked: deque[str] = deque()
+        self._asked: deque[tuple[str, str]] = deque()
         self._ask = Signal()
         self._pubsub: Any = None
 
@@ -100,8 +100,8 @@ class Inbox:
         while True:
             await self._ask.wait()
             while self._asked:
-                task_ids = {self._asked.popleft() for _ in range(min(len(self._asked), 500))}
-                await self._watch([task_id for task_id in task_ids if task_id in self._awaited])
+                asked = {self._asked.popleft() for _ in range(min(len(self._asked), 500))}
+                await self._watch([(task_id, inside) for task_id, inside in asked if task_id in self._awaited])
 
     def expect(self, task_id: str, shard: Shard, *, inside: str = "", ask: bool = True) -> asyncio.Future[Outcome]:
         """A future of a task's outcome; canceling it ends the interest.
@@ -117,18 +117,18 @@ class Inbox:
             Deadlock: ``inside`` runs one task at a time, and this is another one of it.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        awaited = self._awaited.setdefault(task_id, _Awaited(shard, set(), inside))
-        awaited.waiters.add(future)
+        awaited = self._awaited.setdefault(task_id, _Awaited(shard, {}))
+        awaited.waiters[future] = inside
         future.add_done_callback(lambda done: self._forget(task_id, done))
         if ask:
-            self._asked.append(task_id)
+            self._asked.append((task_id, inside))
             self._ask.set()
         return future
 
     def _forget(self, task_id: str, future: asyncio.Future[Outcome]) -> None:
         awaited = self._awaited.get(task_id)
         if awaited is not None:
-            awaited.waiters.discard(future)
+            awaited.waiters.pop(future, None)
             if not awaited.waiters:
                 del self._awaited[task_id]
 
@@ -139,20 +139,20 @@ class Inbox:
                 deliver(message["data"])
         elif message["type"] == "subscribe":
             self.subscribed.set()
-            self._asked.extend(self._awaited)
+            for task_id, awaited in self._awaited.items():
+                self._asked.extend((task_id, inside) for inside in set(awaited.waiters.values()))
             self._ask.set()
             self.drained.set()
             for wake in self._on_subscribe:
                 wake()
 
-    async def _watch(self, task_ids: list[str]) -> None:
+    async def _watch(self, asked: list[tuple[str, str]]) -> None:
         by_shard: dict[Shard, list[tuple[str, str]]] = {}
-        for task_id in task_ids:
-            awaited = self._awaited[task_id]
-            by_shard.setdefault(awaited.shard, []).append((task_id, awaited.inside))
+        for task_id, inside in asked:
+            by_shard.setdefault(self._awaited[task_id].shard, []).append((task_id, inside))
         for shard, tasks in by_shard.items():
             replies = await _until_answered(partial(shard.watch, self.runtime, tasks))
-            for (task_id, _), reply in zip(tasks, replies, strict=True):
+            for (task_id, inside), reply in zip(tasks, replies, strict=True):
                 if reply[0] == b"o":
                     self._settle(task_id, reply[1])
                 elif reply[0] == b"n":
@@ -160,7 +160,7 @@ class Inbox:
                         task_id, TaskNotFound(f"there is no task {task_id!r}: never sent, or its record expired")
                     )
                 elif reply[0] == b"d":
-                    self._fail(task_id, _deadlock(task_id, reply[1].decode()))
+                    self._fail(task_id, _deadlock(task_id, reply[1].decode()), inside)
 
     def _settle(self, task_id: str, packed: bytes) -> None:
         awaited = self._awaited.get(task_id)
@@ -171,10 +171,11 @@ class Inbox:
                 if not future.done():
                     future.set_result(outcome)
 
-    def _fail(self, task_id: str, error: Exception) -> None:
+    def _fail(self, task_id: str, error: Exception, inside: str | None = None) -> None:
+        """Tells all who wait for a task; or only those inside tasks of one tenant."""
         awaited = self._awaited.get(task_id)
-        for future in tuple(awaited.waiters) if awaited else ():
-            if not future.done():
+        for future, waiter in tuple(awaited.waiters.items()) if awaited else ():
+            if not future.done() and inside in (None, waiter):
                 future.set_exception(error)
 
 

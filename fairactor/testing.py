@@ -53,7 +53,7 @@ _TYPES: Final = {
     "PROGRESS": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
 }  # fmt: skip
 _CRITICAL_JUMP: Final = 4e15  # as lua/lib/base.lua
-_TURN: Final = 4  # bytes
+_MARK: Final = 5  # bytes: number of the turn, priority
 _NOTHING: Final = Counts.unpack(b"")
 
 
@@ -105,7 +105,7 @@ class Look:
     queues: dict[str, dict[str, float]]
     """tenant -> task -> place."""
     claims: dict[str, dict[str, bytes]]
-    """runtime -> task -> number of the turn, 4 bytes, and name of the tenant."""
+    """runtime -> task -> number of the turn, 4 bytes, priority, and name of the tenant."""
     strange: list[str]
     """What is no part of the data model."""
     others: list[str]
@@ -142,7 +142,8 @@ async def look_at(shard: Shard) -> Look:
     look = Look(meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, [], [], {})
     for key, kind, ttl, content in reply[2:]:
         _take(look, _text(key), _text(kind), ttl, content)
-    look.counts.update((tenant, Counts.unpack(packed)) for tenant, packed in look.fixed["COUNTS"].items())
+    for tenant, packed in look.fixed["COUNTS"].items():
+        look.counts[tenant] = Counts.unpack(packed, queued=len(look.queues.get(tenant, ())))
     return look
 
 
@@ -230,7 +231,7 @@ def _standing(look: Look) -> Iterator[tuple[str, str, str, str | None]]:
         yield task, "scheduled", "the scheduled", None
     for runtime, claims in look.claims.items():
         for task, mark in claims.items():
-            yield task, "started", f"the claims of {runtime!r}", _text(mark[_TURN:])
+            yield task, "started", f"the claims of {runtime!r}", _text(mark[_MARK:])
 
 
 def _places(look: Look) -> Iterator[str]:
@@ -270,8 +271,8 @@ def _scores(look: Look) -> Iterator[str]:
 
 def _live(counts: Counts) -> dict[str, int]:
     return {
-        **{f"queued at {priority}": number for priority, number in counts.queued.items() if number},
-        **{state: number for state in ("started", "scheduled", "deferred") if (number := getattr(counts, state))},
+        **{f"live at {priority}": number for priority, number in counts.by_priority.items() if number},
+        **{state: number for state in ("scheduled", "deferred") if (number := getattr(counts, state))},
     }
 
 
@@ -283,7 +284,7 @@ def _counts(look: Look) -> Iterator[str]:
     for task, header in look.records.items():
         if header.state == LIVE:
             state = standing.get(task, "deferred")
-            state = f"queued at {header.priority}" if state == "queued" else state
+            state = f"live at {header.priority}" if state in {"queued", "started"} else state
             found.setdefault(header.tenant, Counter())[state] += 1
         else:
             kept[header.tenant, SETTLED[header.state].value] += 1
@@ -316,7 +317,7 @@ def _ring(look: Look) -> Iterator[str]:
     ring, tags = look.fixed["RING"], look.fixed["TAGS"]
     for tenant in ring.keys() | look.counts.keys():
         counts, cap = look.counts_of(tenant), look.policy(tenant).get("concurrency", math.inf)
-        eligible = sum(counts.queued.values()) > 0 and counts.started < cap
+        eligible = counts.queued > 0 and counts.started < cap
         if eligible is not (tenant in ring):
             can, where = ("could", "not on") if eligible else ("cannot", "on")
             yield f"{tenant!r} {can} be served, and is {where} the ring"

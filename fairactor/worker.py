@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 import anyio
@@ -61,13 +60,14 @@ class _Worker:
     async def run(self) -> None:
         while True:
             with anyio.CancelScope() as self.scope:
-                await self._serve()
-                return
+                if not await self._serve():
+                    return
             claim, self.claim = self.claim, None
             if claim is not None:
                 self._pool.canceled(claim)
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> bool:
+        """Runs tasks until there are too many workers (False), or until the scope has been canceled."""
         pool = self._pool
         while (claim := await pool.take(self)) is not None:
             self.claim = claim
@@ -75,6 +75,9 @@ class _Worker:
             settlement = await pool.execute(claim)
             self.claim = None
             pool.finished(claim, settlement)
+            if self.scope.cancel_called:  # too late for that task, and it must not hit the next one
+                return True
+        return False
 
 
 class Pool:
@@ -145,28 +148,20 @@ class Pool:
             self._quiet = anyio.Event()
             await self._quiet.wait()
 
-    @asynccontextmanager
-    async def lend(self) -> AsyncIterator[None]:
-        """Lends out the slot of the running task; taking it back comes before tasks that have not started."""
+    def lend(self) -> None:
+        """Lends out the slot of a running task."""
         self._busy -= 1
         self._lent += 1
+        self._hand_over()
         self._wake()
         for owner in {worker.claim.owner for worker in self._running.values() if worker.claim}:
             owner.vacated()
-        try:
-            yield
-            if self._busy < self.size:
-                self._busy += 1
-            else:
-                await self._take_back()
-        except BaseException:
-            self._busy += 1  # even without a free slot: the task is about to end
-            raise
-        finally:
-            self._lent -= 1
 
-    async def _take_back(self) -> None:
-        """Waits for a slot; `_free` hands it over, counted as busy already."""
+    async def take_back(self) -> None:
+        """Waits for a slot for a task that lent its own; it comes before tasks that have not started."""
+        if self._busy < self.size:
+            self.seize()
+            return
         slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._returning.append(slot)
         try:
@@ -174,9 +169,14 @@ class Pool:
         except BaseException:
             if slot in self._returning:
                 self._returning.remove(slot)
-            elif not slot.cancelled():
-                self._busy -= 1  # it was handed over just before the cancellation
+            if slot.cancelled():
+                self.seize()
             raise
+
+    def seize(self) -> None:
+        """Takes a slot for a task that lent its own, free or not: the task is about to end."""
+        self._busy += 1
+        self._lent -= 1
 
     async def take(self, worker: _Worker) -> Claim | None:
         """The next task; None when there are more workers than needed."""
@@ -186,8 +186,13 @@ class Pool:
                 return None
             wake = anyio.Event()
             self._idle.append(wake)
-            await wake.wait()
-            self._waking = False
+            try:
+                await wake.wait()
+            finally:
+                if wake.is_set():
+                    self._waking = False
+                else:
+                    self._idle.remove(wake)
         claim = self._ready.popleft()
         self._busy += 1
         self._running[claim.id] = worker
@@ -211,14 +216,17 @@ class Pool:
     def _free(self, claim: Claim) -> None:
         del self._running[claim.id]
         self._busy -= 1
-        while self._returning:
-            returned = self._returning.popleft()
-            if not returned.done():
-                self._busy += 1
-                returned.set_result(None)
-                break
+        self._hand_over()
         if not self._running and not self._ready:
             self._quiet.set()
+
+    def _hand_over(self) -> None:
+        """Gives what is free to tasks that want their slots back."""
+        while self._returning and self._busy < self.size:
+            slot = self._returning.popleft()
+            if not slot.done():
+                self.seize()
+                slot.set_result(None)
 
     def _wake(self) -> None:
         """Wakes or starts one worker, if one is needed and none is on its way."""

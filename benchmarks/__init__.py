@@ -1,0 +1,1 @@
+"""Programs that measure fairactor: ``python -m benchmarks`` lists them. See docs/performance.md."""

@@ -1,0 +1,109 @@
+"""Runs benchmarks: ``python -m benchmarks NAME``; without a name it lists them.
+
+A table goes to stderr. To stdout go JSON lines, one for each figure, or with ``--markdown`` a table in Markdown.
+
+To add one: write a module whose ``run(bench, *, option=default, …)`` returns figures and whose docstring says what
+they are, and enter it into `BENCHMARKS`. Its keywords become options of the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from . import drain, latency, order, scale, send
+from .bench import new_bench
+from .figures import Figure, markdown, table
+
+BENCHMARKS: Final[dict[str, ModuleType]] = {
+    "drain": drain,
+    "send": send,
+    "latency": latency,
+    "scale": scale,
+    "order": order,
+}
+
+
+def main() -> None:
+    """Does what the command line says."""
+    given = _parser().parse_args()
+    if given.benchmark is None:
+        for name in [*BENCHMARKS, "all"]:
+            print(f"{name:10}{_summary(name)}")
+        return
+    results: list[tuple[str, list[Figure]]] = []
+    lines: list[str] = []
+    for name in BENCHMARKS if given.benchmark == "all" else [given.benchmark]:
+        with asyncio.Runner(loop_factory=None if given.no_uvloop else _uvloop()) as runner:
+            found, machine = runner.run(_run(name, given))
+        results.append((name, found))
+        lines += [figure.as_json(name, machine) for figure in found]
+        heading = f"{name}: {_summary(name)}\nMedian of {given.rounds} rounds; {machine}."
+        print(f"\n{heading}\n\n{table(found)}", file=sys.stderr, flush=True)
+    if given.json:
+        given.json.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if given.markdown:
+        print(markdown(results))
+    elif not given.json:
+        print("\n".join(lines))
+
+
+async def _run(name: str, given: argparse.Namespace) -> tuple[list[Figure], str]:
+    options = {option: getattr(given, option) for option in _options(name) if hasattr(given, option)}
+    async with new_bench(given.url, given.rounds) as bench:
+        return await BENCHMARKS[name].run(bench, **options), bench.machine
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--rounds", type=int, default=5, help="how often each thing is measured (default: 5)")
+    common.add_argument("--url", help="an empty server to use; it is emptied again (default: a fresh embedded one)")
+    common.add_argument("--no-uvloop", action="store_true", help="use asyncio's own event loop even if uvloop is there")
+    common.add_argument("--json", type=Path, metavar="FILE", help="write the JSON lines there, not to stdout")
+    common.add_argument("--markdown", action="store_true", help="print a table in Markdown to stdout")
+    parser = argparse.ArgumentParser("python -m benchmarks", description="Measures fairactor.")
+    chosen = parser.add_subparsers(dest="benchmark", metavar="NAME")
+    for name, module in BENCHMARKS.items():
+        one = chosen.add_parser(
+            name,
+            parents=[common],
+            help=_summary(name),
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for option, default in _options(name).items():
+            one.add_argument(
+                f"--{option.replace('_', '-')}", type=type(default), default=default, help=f"(default: {default})"
+            )
+    chosen.add_parser("all", parents=[common], help=_summary("all"))
+    return parser
+
+
+def _summary(name: str) -> str:
+    if name == "all":
+        return "All of them, with their default sizes."
+    return str(BENCHMARKS[name].__doc__).partition("\n\n")[0].replace("\n", " ")
+
+
+def _options(name: str) -> dict[str, Any]:
+    """The keywords of a benchmark, and their defaults."""
+    parameters = inspect.signature(BENCHMARKS[name].run).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def _uvloop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    main()

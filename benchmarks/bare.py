@@ -1,0 +1,124 @@
+"""The bare queue: the least program that is a queue at all, which others are measured against.
+
+A task is the same JSON body as fairactor's, under a key of its own, and its id waits in one list. A pop moves up
+to 200 ids from the list to a set of the busy ones and returns the bodies; an acknowledgement takes a batch out of
+the set and deletes the bodies. Each of the three is one script call. There are no tenants, states, results,
+leases or retries. A batch is decoded and awaited task by task, one after the other, and acknowledged before the
+next pop: so it runs one task at a time, and one that waits holds up all. `BareQueue.drain_by_workers` is the same
+with the least that runs tasks at the same time: workers on an `asyncio.Queue`.
+
+Server, client library, JSON library and event loop are those that fairactor uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from fairactor.record import Call, decode_call, encode
+
+Handlers = Mapping[str, Callable[..., Awaitable[Any]]]
+
+POP: Final = 200
+"""Tasks popped at a time."""
+SEND: Final = 500
+"""Tasks sent at a time, as many as fairactor sends."""
+
+_SEND: Final = """
+local ids, pairs = {}, {}
+for i = 1, #ARGV, 2 do
+  ids[#ids + 1] = ARGV[i]
+  pairs[#pairs + 1], pairs[#pairs + 2] = 'task:' .. ARGV[i], ARGV[i + 1]
+end
+redis.call('MSET', unpack(pairs))
+redis.call('RPUSH', 'waiting', unpack(ids))
+"""
+
+_POP: Final = """
+local ids = redis.call('LPOP', 'waiting', ARGV[1])
+if not ids then return {{}, {}} end
+redis.call('SADD', 'busy', unpack(ids))
+local keys = {}
+for i, id in ipairs(ids) do keys[i] = 'task:' .. id end
+return {ids, redis.call('MGET', unpack(keys))}
+"""
+
+_ACKNOWLEDGE: Final = """
+local keys = {}
+for i, id in ipairs(ARGV) do keys[i] = 'task:' .. id end
+redis.call('SREM', 'busy', unpack(ARGV))
+redis.call('DEL', unpack(keys))
+"""
+
+
+class BareQueue:
+    """The three transitions, and the loop that drains."""
+
+    def __init__(self, client: Any, send: str, pop: str, acknowledge: str) -> None:
+        self._client = client
+        self._send = send
+        self._pop = pop
+        self._acknowledge = acknowledge
+
+    async def send(self, tasks: Sequence[bytes]) -> None:
+        """Sends one batch, given as id, body, id, body and so on."""
+        await self._client.evalsha(self._send, 0, *tasks)
+
+    async def drain(self, handlers: Handlers) -> None:
+        """Runs all that waits, one by one."""
+        evalsha = self._client.evalsha
+        while True:
+            ids, bodies = await evalsha(self._pop, 0, POP)
+            if not ids:
+                return
+            for body in bodies:
+                call = decode_call(body)
+                await handlers[call.actor](*call.args)
+            await evalsha(self._acknowledge, 0, *ids)
+
+    async def drain_by_workers(self, handlers: Handlers, workers: int) -> None:
+        """Runs all that waits, up to ``workers`` at a time."""
+        ready: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def work() -> None:
+            while True:
+                call = decode_call(await ready.get())
+                await handlers[call.actor](*call.args)
+                ready.task_done()
+
+        evalsha = self._client.evalsha
+        crew = [asyncio.create_task(work()) for _ in range(workers)]
+        while True:
+            ids, bodies = await evalsha(self._pop, 0, POP)
+            if not ids:
+                break
+            for body in bodies:
+                ready.put_nowait(body)
+            await ready.join()
+            await evalsha(self._acknowledge, 0, *ids)
+        for worker in crew:
+            worker.cancel()
+        await asyncio.gather(*crew, return_exceptions=True)
+
+
+@asynccontextmanager
+async def bare_queue(url: str) -> AsyncIterator[BareQueue]:
+    """A bare queue on a connection of its own."""
+    async with Redis.from_url(url) as client:
+        yield BareQueue(client, *[await client.script_load(script) for script in (_SEND, _POP, _ACKNOWLEDGE)])
+
+
+def body(actor: str, *args: Any) -> bytes:
+    """A call as fairactor stores it."""
+    return encode(Call(actor, list(args), {}))
+
+
+def batches(tasks: int) -> list[list[bytes]]:
+    """Calls of `nothing` as batches for `BareQueue.send`, their ids as long as fairactor's."""
+    flat = [part for n in range(tasks) for part in (os.urandom(12).hex().encode(), body("nothing", n))]
+    return [flat[start : start + 2 * SEND] for start in range(0, len(flat), 2 * SEND)]

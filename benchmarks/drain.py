@@ -1,0 +1,108 @@
+"""No-op tasks over 1,000 tenants, drained by one process, against the bare loop.
+
+All tasks are sent first, over the tenants in turn. Then one runtime with 100 workers is entered, which keeps no
+results, and in the same way the bare loop of `benchmarks.bare` drains as many tasks of the same bytes. The goal is
+about that loop, which runs one task at a time; for information there is also one that has workers, as we have.
+
+- throughput: tasks / (from the first start of a handler until the server has every outcome).
+- overhead: what a handler sees of the library, the mean time between the starts of two handlers that do nothing.
+- process time: processor time of this process a task.
+- script time: time that the server spends inside scripts a task, ``INFO commandstats``.
+- server time: processor time of the server a task, so with reading and writing its sockets.
+- script calls (they are the round trips), and commands, those inside scripts too, a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter, process_time
+
+import attrs
+
+from fairactor import Handle, Runtime
+from fairactor.keys import Keys
+
+from . import bare
+from .bench import Bench, Usage
+from .figures import Figure, Goal, at_least
+from .handlers import nothing, starts
+
+
+@attrs.frozen
+class _Drained:
+    seconds: float
+    overhead: float
+    process: float
+    usage: Usage
+
+
+async def run(bench: Bench, *, tasks: int = 20_000, tenants: int = 1_000, workers: int = 100) -> list[Figure]:
+    ours: list[_Drained] = []
+    baseline: list[_Drained] = []
+    by_workers: list[_Drained] = []
+    for _ in bench.each_round():
+        await bench.clean()
+        ours.append(await _drain_runtime(bench, tasks, tenants, workers))
+        await bench.clean()
+        baseline.append(await _drain_bare(bench, tasks, workers=0))
+        await bench.clean()
+        by_workers.append(await _drain_bare(bench, tasks, workers))
+
+    def figure(name: str, unit: str, value: Callable[[_Drained], float], goal: Goal | None = None) -> Figure:
+        return Figure(name, unit, [*map(value, ours)], [*map(value, baseline)], "bare loop", goal)
+
+    throughput = figure("throughput", "tasks/s", lambda drained: tasks / drained.seconds, at_least(0.5))
+    concurrent = [tasks / drained.seconds for drained in by_workers]
+    return [
+        throughput,
+        Figure("throughput", "tasks/s", throughput.ours, concurrent, f"bare loop, {workers} workers"),
+        figure("overhead", "µs/task", lambda drained: drained.overhead),
+        figure("process time", "µs/task", lambda drained: drained.process / tasks),
+        figure("script time", "µs/task", lambda drained: drained.usage.scripts / tasks),
+        figure("server time", "µs/task", lambda drained: drained.usage.cpu / tasks),
+        figure("script calls", "calls/task", lambda drained: drained.usage.calls / tasks),
+        figure("commands", "commands/task", lambda drained: drained.usage.commands / tasks),
+    ]
+
+
+async def _drain_runtime(bench: Bench, tasks: int, tenants: int, workers: int) -> _Drained:
+    async with Runtime(bench.url, workers=0) as runtime:
+        handles = await runtime.send_many((f"tenant:{n % tenants}", nothing(n)) for n in range(tasks))
+    await _check_bytes(bench, handles[0])
+    del handles
+    async with bench.watched() as usage:
+        starts.clear()
+        cpu = process_time()
+        async with Runtime(bench.url, actors=[nothing], workers=workers, result_ttl=0) as runtime:
+            await runtime.drain(timeout=300)
+            ended = perf_counter()
+            cpu = process_time() - cpu
+    return _drained(tasks, ended, cpu, usage)
+
+
+async def _drain_bare(bench: Bench, tasks: int, workers: int) -> _Drained:
+    async with bare.bare_queue(bench.url) as queue:
+        for batch in bare.batches(tasks):
+            await queue.send(batch)
+        async with bench.watched() as usage:
+            starts.clear()
+            cpu = process_time()
+            handlers = {nothing.name: nothing.function}
+            await (queue.drain_by_workers(handlers, workers) if workers else queue.drain(handlers))
+            ended = perf_counter()
+            cpu = process_time() - cpu
+    return _drained(tasks, ended, cpu, usage)
+
+
+def _drained(tasks: int, ended: float, cpu: float, usage: Usage) -> _Drained:
+    if len(starts) != tasks:
+        raise RuntimeError(f"{tasks} tasks were sent and {len(starts)} were run")
+    overhead = (starts[-1] - starts[0]) / (tasks - 1) * 1e6
+    return _Drained(ended - starts[0], overhead, cpu * 1e6, usage)
+
+
+async def _check_bytes(bench: Bench, handle: Handle[None]) -> None:
+    """Makes sure that the bare loop is given the same bytes."""
+    stored: bytes = await bench.admin.get(Keys("fairactor").task(handle.id))
+    if not stored.endswith(bare.body(nothing.name, 0)):
+        raise RuntimeError(f"the bare loop would run other bytes than {stored!r}")

@@ -1,0 +1,113 @@
+"""What a claim costs with 10, 1,000 and 100,000 tenants, and what tasks leave in the server's memory.
+
+Claims: 100,000 tasks wait, spread evenly over the tenants and sent in random order. Then 20,000 of them are claimed
+by turns of 100, without workers; each turn also settles what the one before it claimed.
+
+- script time: time that the server spends in those turns, for each task claimed and settled.
+- wall time: from the first turn to the last, likewise.
+
+Memory: ``used_memory`` of the server with 100,000 tasks waiting, less that of the empty server, for each task, less
+the bytes of its body. The goal is about 1,000 tenants with 100 tasks each; with one task for each tenant, all that
+is kept for a tenant counts as the task's.
+
+Keys: a runtime runs 10,000 tasks over 1,000 tenants and keeps each result for one second. How many keys
+(``DBSIZE``) there are more than before they were sent, when ``drain`` returns, and when the results have expired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from statistics import mean
+from time import perf_counter
+from typing import Final
+
+from fairactor import Runtime
+
+from . import bare
+from .bench import Bench
+from .claiming import claimer
+from .figures import Figure, at_most
+from .handlers import nothing
+
+_TENANTS: Final = (10, 1_000, 100_000)
+_TURN: Final = 100
+_RESULT_TTL: Final = 1.0
+_PATIENCE: Final = 20.0  # seconds until the server has removed what has expired
+
+
+async def run(bench: Bench, *, tasks: int = 100_000, claims: int = 20_000, finished: int = 10_000) -> list[Figure]:
+    sizes = [min(tenants, tasks) for tenants in _TENANTS]
+    script: list[list[float]] = [[] for _ in sizes]
+    wall: list[list[float]] = [[] for _ in sizes]
+    memory: list[list[float]] = [[] for _ in sizes]
+    kept: list[tuple[int, int]] = []
+    for _ in bench.each_round():
+        for i, tenants in enumerate(sizes):
+            memory[i].append(await _fill(bench, tasks, tenants))
+            in_script, in_all = await _claim(bench, claims)
+            script[i].append(in_script / claims)
+            wall[i].append(in_all / claims)
+        kept.append(await _keys(bench, finished))
+    least, most = f"{sizes[0]:,} tenants", f"{sizes[-1]:,} tenants"
+    figures = [
+        Figure(f"script time of a claim, {tenants:,} tenants", "µs/task", times)
+        for tenants, times in zip(sizes[:-1], script[:-1], strict=True)
+    ]
+    figures += [
+        Figure(f"script time of a claim, {most}", "µs/task", script[-1], script[0], least, at_most(1.3)),
+        Figure(f"wall time of a claim, {most}", "µs/task", wall[-1], wall[0], least),
+    ]
+    figures += [
+        Figure(f"memory but the body, {tenants:,} tenants", "bytes/task", size, goal=goal)
+        for tenants, size, goal in zip(sizes, memory, (None, at_most(400), None), strict=True)
+    ]
+    return [
+        *figures,
+        Figure("keys more after drain", "keys", [after for after, _ in kept]),
+        Figure("keys more after expiry", "keys", [left for _, left in kept], goal=at_most(0)),
+    ]
+
+
+async def _fill(bench: Bench, tasks: int, tenants: int) -> float:
+    """Sends the tasks; returns the bytes of memory that each takes beside its body."""
+    names = [f"tenant:{n % tenants}" for n in range(tasks)]
+    random.Random(tasks + tenants).shuffle(names)
+    await bench.clean()
+    async with Runtime(bench.url, workers=0) as runtime:
+        empty = await _memory(bench)
+        await runtime.send_many((name, nothing(n)) for n, name in enumerate(names))
+        full = await _memory(bench)
+    return (full - empty) / tasks - mean(len(bare.body(nothing.name, n)) for n in range(tasks))
+
+
+async def _memory(bench: Bench) -> int:
+    return int((await bench.admin.info("memory"))["used_memory"])
+
+
+async def _claim(bench: Bench, claims: int) -> tuple[float, float]:
+    """Claims and settles; returns µs in scripts and µs in all."""
+    async with claimer(bench.url) as claiming, bench.watched() as usage:
+        began = perf_counter()
+        for _ in range(claims // _TURN):
+            if len(await claiming.claim(_TURN)) != _TURN:
+                raise RuntimeError("a turn got less than it wanted")
+        wall = perf_counter() - began
+    return usage.scripts, wall * 1e6
+
+
+async def _keys(bench: Bench, tasks: int) -> tuple[int, int]:
+    """How many keys there are more than before, after `drain`, and after the results have expired."""
+    await bench.clean()
+    async with Runtime(bench.url, actors=[nothing], result_ttl=_RESULT_TTL) as runtime:
+        await runtime.ask("warm-up", nothing(0).options(result_ttl=0), timeout=10)
+        await runtime.drain(timeout=10)
+        before = await bench.admin.dbsize()
+        await runtime.send_many((f"tenant:{n % 1000}", nothing(n)) for n in range(tasks))
+        await runtime.drain(timeout=60)
+        after = left = await bench.admin.dbsize()
+        deadline = perf_counter() + _RESULT_TTL + _PATIENCE
+        while left != before and perf_counter() < deadline:
+            await asyncio.sleep(0.1)
+            left = await bench.admin.dbsize()
+    return after - before, left - before

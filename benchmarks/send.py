@@ -1,0 +1,83 @@
+"""Sends of no-op calls over 1,000 tenants, against one bare script call for each 500.
+
+- send_many: one ``send_many`` of all tasks. The messages were made before, the encoding is part of it.
+- send: 32 coroutines that each send one task after the other and await it, so that up to 32 share a round trip.
+- bare script: one script call after the other, each of 500 tasks, that does nothing but MSET and RPUSH. The ids
+  and the bodies, of the same bytes as ours, were made before.
+
+No runtime with workers is there. Each round starts with an empty server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+from fairactor import Message, Runtime
+
+from . import bare
+from .bench import Bench, Usage
+from .figures import Figure, at_least
+from .handlers import nothing
+
+
+async def run(
+    bench: Bench, *, tasks: int = 20_000, singly: int = 10_000, coroutines: int = 32, tenants: int = 1_000
+) -> list[Figure]:
+    many: list[float] = []
+    single: list[float] = []
+    baseline: list[float] = []
+    server: list[list[float]] = [[], [], []]
+    for _ in bench.each_round():
+        messages = [(f"tenant:{n % tenants}", nothing(n)) for n in range(tasks)]
+        for n, (rates, count, sending) in enumerate(
+            (
+                (many, tasks, _send_many(bench, messages)),
+                (single, singly, _send_singly(bench, messages[:singly], coroutines)),
+                (baseline, tasks, _send_bare(bench, tasks)),
+            )
+        ):
+            await bench.clean()
+            seconds, usage = await sending
+            rates.append(count / seconds)
+            server[n].append(usage.scripts / count)
+    against = f"bare script of {bare.SEND}"
+    return [
+        Figure("send_many", "tasks/s", many, baseline, against, at_least(0.5)),
+        Figure(f"send by {coroutines} coroutines", "tasks/s", single, baseline, against, at_least(0.3)),
+        Figure("script time of send_many", "µs/task", server[0], server[2], against),
+        Figure(f"script time of send by {coroutines} coroutines", "µs/task", server[1], server[2], against),
+    ]
+
+
+async def _send_many(bench: Bench, messages: list[tuple[str, Message[Any]]]) -> tuple[float, Usage]:
+    async with Runtime(bench.url, workers=0) as runtime, bench.watched() as usage:
+        began = perf_counter()
+        await runtime.send_many(messages)
+        seconds = perf_counter() - began
+    return seconds, usage
+
+
+async def _send_singly(bench: Bench, messages: list[tuple[str, Message[Any]]], coroutines: int) -> tuple[float, Usage]:
+    async def send_all(share: Iterator[tuple[str, Message[Any]]]) -> None:
+        for tenant, message in share:
+            await runtime.send(tenant, message)
+
+    async with Runtime(bench.url, workers=0) as runtime, bench.watched() as usage:
+        shared = iter(messages)
+        began = perf_counter()
+        await asyncio.gather(*[send_all(shared) for _ in range(coroutines)])
+        seconds = perf_counter() - began
+    return seconds, usage
+
+
+async def _send_bare(bench: Bench, tasks: int) -> tuple[float, Usage]:
+    batches = bare.batches(tasks)
+    async with bare.bare_queue(bench.url) as queue, bench.watched() as usage:
+        began = perf_counter()
+        for batch in batches:
+            await queue.send(batch)
+        seconds = perf_counter() - began
+    return seconds, usage

@@ -1,0 +1,131 @@
+"""What ``fairactor demo`` does: find the tenants, play, report, and leave cleanly whenever a signal says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from fairactor import FairactorError
+
+from .report import Report, report
+from .sources import NoSources, find_sources
+from .stage import Stage, play, start_processes
+
+if TYPE_CHECKING:
+    from .screen import Screen
+
+
+@attrs.frozen
+class Options:
+    """What was asked for on the command line."""
+
+    path: Path | None = None
+    limit: int = 0
+    workers: int | None = None
+    url: str | None = None
+    every_tenant: bool = False
+    json: bool = False
+    svg: Path | None = None
+
+
+def run(options: Options) -> int:
+    """Runs the demo; returns the exit code: 0, 1 (it cannot run), 2 (nothing to run), 130 or 143 (a signal)."""
+    try:
+        screen = None if options.json and not options.svg else _screen(options)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "rich":
+            raise
+        return _fail(1, 'the display needs rich: pip install "fairactor[cli]" (--json alone works without it)')
+    try:
+        return anyio.run(_perform, options, screen)
+    except (Exception, BaseExceptionGroup) as raised:
+        cause = _first(raised)
+        if isinstance(cause, NoSources):
+            return _fail(2, str(cause))
+        if isinstance(cause, FairactorError | OSError):
+            return _fail(1, str(cause))
+        raise
+
+
+def _screen(options: Options) -> Screen:
+    from .screen import Screen
+
+    return Screen(quiet=options.json, every_tenant=options.every_tenant)
+
+
+async def _perform(options: Options, screen: Screen | None) -> int:
+    """Everything that a signal may interrupt; the exit code."""
+    stage = Stage(options.workers or os.cpu_count() or 1)
+    received: list[signal.Signals] = []
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_listen, signals, received, group.cancel_scope)
+            _show(options, screen, await _tell(options, stage, screen))
+            group.cancel_scope.cancel()
+    if received:
+        done = f"after {sum(stage.settled):,} of {len(stage.places):,} files" if stage.queued_at else "before it began"
+        return _fail(128 + received[0], f"stopped by {received[0].name} {done}")
+    return 0
+
+
+async def _listen(
+    signals: AsyncIterator[signal.Signals], received: list[signal.Signals], scope: anyio.CancelScope
+) -> None:
+    """Stops the demo at the first signal; a second one stops the process at once."""
+    async for number in signals:
+        received.append(number)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        scope.cancel()
+        return
+
+
+async def _tell(options: Options, stage: Stage, screen: Screen | None) -> Report:
+    """Runs the demo, and draws it meanwhile."""
+    async with anyio.create_task_group() as display:
+        if screen is not None:
+            display.start_soon(screen.follow, stage)
+        async with anyio.create_task_group() as beginning:  # both take a moment
+            beginning.start_soon(start_processes, stage.processes)
+            beginning.start_soon(_cast, stage, options)
+        await play(stage, options.url or os.environ.get("FAIRACTOR_URL"))
+        display.cancel_scope.cancel()
+    return report(stage)
+
+
+async def _cast(stage: Stage, options: Options) -> None:
+    def find() -> None:
+        stage.cast(find_sources(options.path, limit=options.limit))
+
+    await anyio.to_thread.run_sync(find, abandon_on_cancel=True)
+
+
+def _show(options: Options, screen: Screen | None, told: Report) -> None:
+    if options.json:
+        sys.stdout.write(json.dumps(told.to_json(), indent=2) + "\n")
+        sys.stdout.flush()
+    if screen is not None:
+        screen.finish(told)
+        if options.svg is not None:
+            screen.save(options.svg)
+
+
+def _fail(code: int, message: str) -> int:
+    sys.stderr.write(f"fairactor demo: {message}\n")
+    return code
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first exception in nested groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,83 @@
+"""The demo on a screen: bars while it runs, then a table. The only part that needs rich."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+import anyio
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from .bars import bars
+from .report import Report
+from .stage import Stage
+from .table import table, verdict
+
+_FRAME: Final = 0.1  # seconds
+_PICTURE: Final = 112  # columns, where there is no terminal to say it
+_WEB_FONT: Final = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+
+
+class Screen:
+    """Where the demo is shown: a terminal, or a file that gets what can be read later.
+
+    Args:
+        quiet: show nothing; it is only recorded.
+        every_tenant: give each tenant a row, however many there are.
+    """
+
+    def __init__(self, *, quiet: bool = False, every_tenant: bool = False) -> None:
+        self._console = Console(file=io.StringIO() if quiet else sys.stdout, highlight=False, emoji=False)
+        self._every_tenant = every_tenant
+        self._report: Report | None = None
+
+    async def follow(self, stage: Stage) -> None:
+        """Shows how far it is, until canceled. Where nobody watches, it says only when the run begins."""
+        console = self._console
+        if not console.is_terminal:
+            await stage.queued.wait()
+            self._print(_beginning(stage))
+            return
+        with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
+            while True:
+                live.update(bars(stage, rows=max(6, min(24, console.height - 4))), refresh=True)
+                await anyio.sleep(_FRAME)
+
+    def finish(self, report: Report) -> None:
+        """Shows the report."""
+        self._report = report
+        self._print(self._drawn(report, self._console.width))
+
+    def save(self, file: Path) -> None:
+        """Saves what was shown last as an SVG. It names no font of the web, so that it loads nothing.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._report is None:
+            return
+        width = self._console.width if self._console.is_terminal else _PICTURE
+        recorder = Console(
+            file=io.StringIO(), record=True, width=width, force_terminal=True, color_system="truecolor", highlight=False
+        )
+        recorder.print(self._drawn(self._report, width))
+        picture = recorder.export_svg(title="fairactor demo", unique_id="fairactor-demo")
+        file.write_text(_WEB_FONT.sub("", picture), encoding="utf-8")
+
+    def _drawn(self, report: Report, width: int) -> RenderableType:
+        rows = len(report.tenants) if self._every_tenant else max(8, min(20, self._console.height - 12))
+        return Group(table(report, rows, width), *verdict(report))
+
+    def _print(self, what: RenderableType) -> None:
+        self._console.print(what)
+        self._console.file.flush()
+
+
+def _beginning(stage: Stage) -> Text:
+    tenants, tasks = len(stage.sources), len(stage.places)
+    return Text(f"{tasks:,} files of {tenants} tenants are queued; {stage.processes} worker processes start on them")

@@ -1,0 +1,138 @@
+"""The run itself: everything is queued, then the workers start. It uses fairactor as any service would."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import anyio.to_process
+import attrs
+
+from fairactor import Handle, Runtime, TaskFailed
+from fairactor.embedded import embedded_server
+
+from .sources import Source
+from .survey import Survey, prepare, survey
+
+_KEPT: Final = 60.0  # seconds that a server of the user's keeps the results
+_AT_ONCE: Final = 20  # results that are asked for before something else gets its turn
+_FAREWELL: Final = 1.0  # seconds that an interrupted demo takes to clear its queue there
+
+
+@attrs.define
+class Stage:
+    """What has happened so far; the run writes it, the screen reads it."""
+
+    processes: int
+    sources: Sequence[Source] = ()
+    surveys: list[Survey | None] = attrs.field(factory=list)
+    """What was found out, in the order of sending; None where it has not been yet, or never will."""
+    places: list[int] = attrs.field(factory=list)
+    """For each task the place of its tenant in `sources`."""
+    queued_at: float | None = None
+    """When the server had accepted all tasks (`time.monotonic`)."""
+    settled: list[int] = attrs.field(factory=list)
+    """For each tenant, how many of its tasks have ended."""
+    first_waits: list[float | None] = attrs.field(factory=list)
+    """For each tenant, how long its first task waited; None: it still does."""
+    failed: int = 0
+    queued: anyio.Event = attrs.field(factory=anyio.Event)
+
+    def cast(self, sources: Sequence[Source]) -> None:
+        """Takes the tenants in."""
+        self.sources = sources
+        self.places = [place for place, source in enumerate(sources) for _ in source.files]
+        self.surveys = [None] * len(self.places)
+        self.settled = [0] * len(sources)
+        self.first_waits = [None] * len(sources)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since all tasks were queued."""
+        return 0.0 if self.queued_at is None else time.monotonic() - self.queued_at
+
+    def note(self, number: int, found: Survey) -> None:
+        """Takes the result of a task in."""
+        place = self.places[number]
+        self.surveys[number] = found
+        self.settled[place] += 1
+        wait = found.began - (self.queued_at or 0.0)
+        first = self.first_waits[place]
+        self.first_waits[place] = wait if first is None else min(first, wait)
+
+    def note_failure(self, number: int) -> None:
+        """Takes in that a task has failed for good."""
+        self.settled[self.places[number]] += 1
+        self.failed += 1
+
+
+async def play(stage: Stage, url: str | None) -> None:
+    """Sends all tasks of all tenants, then starts the workers; returns when every task has ended.
+
+    Args:
+        stage: where it is told.
+        url: a server; None: an embedded one.
+    """
+    settings: dict[str, Any] = {
+        "namespace": f"fairactor-demo-{os.urandom(4).hex()}",
+        "result_ttl": _KEPT,
+        "failed_ttl": _KEPT,
+    }
+    async with _server(url) as address, Runtime(address, workers=0, **settings) as sender:
+        handles: list[Handle[Any]] = []
+        try:
+            messages = [(source.tenant, survey(file)) for source in stage.sources for file in source.files]
+            handles = await sender.send_many(messages)
+            stage.queued_at = time.monotonic()
+            stage.queued.set()
+            # Twice as many as there are processes: each finds its next task at hand.
+            async with Runtime(address, actors=[survey], workers=2 * stage.processes, **settings):
+                await _collect(stage, handles)
+        except BaseException:
+            if url is not None:
+                await _withdraw([handles[n] for n, found in enumerate(stage.surveys) if handles and found is None])
+            raise
+
+
+async def start_processes(count: int) -> None:
+    """Starts the worker processes, so that the first tasks don't wait for Python to load."""
+    anyio.to_process.current_default_process_limiter().total_tokens = count
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(anyio.to_process.run_sync, prepare)
+
+
+@asynccontextmanager
+async def _server(url: str | None) -> AsyncIterator[str]:
+    if url is not None:
+        yield url
+        return
+    async with embedded_server() as embedded:
+        yield embedded
+
+
+async def _collect(stage: Stage, handles: Sequence[Handle[Any]]) -> None:
+    async def wait(number: int, handle: Handle[Any]) -> None:
+        try:
+            stage.note(number, await handle.result())
+        except TaskFailed:
+            stage.note_failure(number)
+
+    async with anyio.create_task_group() as group:
+        for number, handle in enumerate(handles):
+            group.start_soon(wait, number, handle)
+            if number % _AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()  # let the first tasks start meanwhile
+
+
+async def _withdraw(handles: Sequence[Handle[Any]]) -> None:
+    """Cancels what has not been done, so that nothing of an interrupted demo stays on the user's server."""
+    with anyio.move_on_after(_FAREWELL, shield=True):
+        async with anyio.create_task_group() as group:
+            for handle in handles:
+                group.start_soon(handle.cancel)

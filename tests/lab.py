@@ -1,0 +1,206 @@
+"""The lab: a shard on a real server, for tests that are not asynchronous, and ways to make time pass for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
+import redis
+
+from fairactor.connection import Server
+from fairactor.keys import Keys
+from fairactor.shard import Counts, Item, Settlement, Shard, Turn, turn_mark
+from fairactor.testing import InvariantViolation, Look, audit, look_at
+
+from . import servers
+from .model import ENDED, LIVE, Model, Task, pack
+
+T = TypeVar("T")
+
+
+class _Client:
+    """A plain client with the face of an asynchronous one, as far as a shard looks at it: it never waits."""
+
+    def __init__(self, db: redis.Redis) -> None:
+        self._db = db
+
+    async def evalsha(self, *arguments: Any) -> Any:
+        return self._db.evalsha(*arguments)
+
+    async def eval(self, *arguments: Any) -> Any:
+        return self._db.eval(*arguments)
+
+
+class Lab:
+    """A shard on a real server, for tests that are not asynchronous, and what time does to it."""
+
+    def __init__(self, url: str, *, namespace: str = "lab") -> None:
+        self.db = servers.client(url)
+        self.flags = int(self.db.info()["redis_version"].split(".")[0]) >= 7
+        self.keys = Keys(namespace)
+        client: Any = _Client(self.db)
+        self.shard = Shard(Server(client, client, self.flags, cluster=False, where=url), self.keys)
+
+    def run(self, transition: Coroutine[Any, Any, T]) -> T:
+        """What a call to the shard returns. It needs no event loop, since its client never waits."""
+        try:
+            transition.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        raise AssertionError("the client waited")
+
+    def close(self) -> None:
+        self.db.flushall()
+        self.db.close()
+
+    # Transitions, in the words of tests
+
+    def open(self, aging: float = 60.0) -> Lab:
+        self.db.flushall()
+        self.run(self.shard.open(shards=None, aging=aging))
+        return self
+
+    def send(self, *items: Item) -> list[bool]:
+        """Whether each was refused as another tenant's."""
+        return [error is not None for error in self.run(self.shard.send(items, "sender"))]
+
+    def join(self, *runtimes: str, lease: float = 3600.0) -> None:
+        for runtime in runtimes:
+            self.run(self.shard.join(runtime, lease=lease, info={"workers": 1}))
+
+    def turn(self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = ()) -> Turn | None:
+        return self.run(self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle)))
+
+    def claim(self, runtime: str, number: int, want: int, settle: Iterable[Settlement] = ()) -> list[str]:
+        """The ids that a turn claims."""
+        turn = self.turn(runtime, number, want, settle)
+        assert turn is not None
+        return [task_id.decode() for task_id in turn.claims[::2]]
+
+    def tend(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 500) -> bool:
+        return self.run(self.shard.tend(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
+
+    # Looking
+
+    def look(self) -> Look:
+        return self.run(look_at(self.shard))
+
+    def check(self, **allowed: Any) -> Look:
+        """Raises InvariantViolation: the shard does not fit together."""
+        look = self.look()
+        if found := audit(look, **allowed):
+            raise InvariantViolation(found)
+        return look
+
+    # What time does
+
+    def make_due(self, task_id: str, at: int = 1) -> None:
+        """The time of a scheduled task has come."""
+        self.db.zadd(self.keys.fixed("SCHEDULED"), {task_id: at}, xx=True)
+
+    def lapse(self, runtime: str) -> None:
+        """A lease runs out."""
+        self.db.zadd(self.keys.fixed("LEASES"), {runtime: 1}, xx=True)
+
+    def outlive(self, tenant: str) -> None:
+        """The totals of a tenant have been kept for as long as they were to be."""
+        packed = self.db.hget(self.keys.fixed("COUNTS"), tenant)
+        assert isinstance(packed, bytes)
+        self.db.hset(self.keys.fixed("COUNTS"), tenant, packed[:-4] + (1).to_bytes(4, "big"))
+        self.db.zadd(self.keys.fixed("DRAINED"), {tenant: 1}, xx=True)
+
+    def expire(self, task_id: str) -> None:
+        """A settled record has been kept for as long as it was to be."""
+        self.db.delete(self.keys.task(task_id))
+
+
+@contextmanager
+def lab(url: str, *, aging: float = 60.0) -> Iterator[Lab]:
+    """A lab on a server, open; emptied afterwards."""
+    made = Lab(url)
+    try:
+        yield made.open(aging)
+    finally:
+        made.close()
+
+
+def item(task_id: str, tenant: str = "t", priority: int = 3, **rest: Any) -> Item:
+    """A task to send; ``rest``: due, watch, body."""
+    return Item(task_id, tenant, priority, **{"due": "", "watch": "", "body": b"{}"} | rest)
+
+
+def outcome(task_id: str, turn: int, verdict: str = "F3600000", tenant: str = "t") -> Settlement:
+    """A report on a claim."""
+    letter = "L" if verdict[0] == "R" else verdict[0]
+    return Settlement(task_id, turn_mark(turn), verdict, pack(letter.encode(), Task(task_id, tenant, 3, b"{}", "")))
+
+
+def learn(model: Model, before: Look, look: Look, delay: float) -> None:
+    """Takes over what the server's clock has said between two looks, if it can have said so. ``delay`` in ms."""
+    clock = float(before.fixed["META"].get("stamp", 0))
+    for task in model.tasks.values():
+        if task.state == "scheduled" and math.isnan(task.due):
+            task.due = look.fixed["SCHEDULED"][task.id]
+            said = task.due / 1000 - (delay / 1000 if task.due / 1000 > look.now else 0)
+            assert before.now - 0.001 <= said <= look.now
+        if math.isnan(task.stamp):
+            task.stamp = look.records[task.id].stamp
+            if task.state == "scheduled":
+                assert task.stamp == task.due * 1000
+            else:
+                assert task.stamp > clock
+                clock = task.stamp
+    assert float(look.fixed["META"].get("stamp", 0)) >= clock
+
+
+def compare(model: Model, look: Look) -> None:
+    """Asserts that a shard holds what the model holds."""
+    assert look.fixed["RING"] == model.ring()
+    assert look.virtual == model.virtual
+    off_ring = {name: tag for name, tag in look.fixed["TAGS"].items() if name not in look.fixed["RING"]}
+    ahead = {name: tag for name, tag in model.tags.items() if not model.eligible(name) and tag > model.virtual}
+    assert off_ring == ahead
+    assert look.fixed["LEASES"].keys() == model.leases.keys()
+    turns = {who: turn_mark(n) + msgspec.msgpack.encode(refused) for who, (n, refused) in model.turns.items()}
+    assert look.fixed["SESSIONS"] == turns
+    policies = {name: tenant.policy for name, tenant in model.tenants.items() if tenant.policy}
+    assert {name: look.policy(name) for name in look.fixed["POLICY"]} == policies
+    _compare_tasks(model, look)
+    _compare_counts(model, look)
+
+
+def _compare_tasks(model: Model, look: Look) -> None:
+    queues = {name: [task.id for task in model.queue(name)] for name in model.tenants}
+    assert {name: list(queue) for name, queue in look.queues.items()} == {n: q for n, q in queues.items() if q}
+    live = [task for task in model.tasks.values() if task.state in LIVE]
+    assert look.fixed["SCHEDULED"] == {task.id: task.due for task in live if task.state == "scheduled"}
+    claims: dict[str, dict[str, bytes]] = {}
+    for task in live:
+        if task.state == "started":
+            claims.setdefault(task.runtime, {})[task.id] = (
+                turn_mark(task.turn) + bytes([task.priority]) + task.tenant.encode()
+            )
+    assert look.claims == claims
+    watchers = {task.id: msgspec.msgpack.encode(task.watchers) for task in live if task.watchers}
+    assert look.fixed["WATCHERS"] == watchers
+    assert look.fixed["PROGRESS"] == {task.id: task.progress for task in live if task.progress}
+    headers = {task_id: (h.state, h.deliveries, h.priority, h.stamp, h.tenant) for task_id, h in look.records.items()}
+    assert headers == {t.id: (t.letter, t.deliveries, t.priority, t.stamp, t.tenant) for t in model.tasks.values()}
+
+
+def _compare_counts(model: Model, look: Look) -> None:
+    counts = {name: counted for name in model.tenants if (counted := model.counts(name))}
+    assert {name: flat(counted) for name, counted in look.counts.items()} == counts
+    total = flat(Counts.unpack(look.fixed["META"].get("total", b"")))
+    assert {state: number for state, number in total.items() if state in ENDED.values()} == +model.total
+
+
+def flat(counts: Counts) -> dict[str, int]:
+    """As the model counts."""
+    named = {f"live at {priority}": number for priority, number in counts.by_priority.items()}
+    rest = {state: getattr(counts, state) for state in ("scheduled", *ENDED.values())}
+    return {state: number for state, number in (named | rest).items() if number}

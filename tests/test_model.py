@@ -1,0 +1,345 @@
+"""The scripts against the model: every transition in any order, with hostile names, and the audit after each step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from fairactor.shard import Item, Settlement, Turn, turn_mark
+from fairactor.testing import InvariantViolation, audit
+
+from .lab import Lab, compare, flat, learn
+from .model import LIVE, Model, Task, Verdict, pack
+
+HOUR = 3_600_000  # ms
+TENANTS = ("t", "a:b:{c}", "'\"*[a-z]?\\ \n", "żółć ☃\0", ":queue:")
+IDS = tuple(f"{odd}{n}" for n in range(6) for odd in ("", "{x}:", "*'\"\n", "ñ\0", "a\u2028😀"))
+RUNTIMES = ("r", "host:1:ff/1 ", "{0}*☃\0'")
+BODIES = (b"{}", b"", b"\0\xff\r\n", b'["f",[],{}]')
+POLICIES: tuple[dict[str, float | None], ...] = (
+    {"concurrency": 1}, {"concurrency": 2, "weight": 0.3}, {"concurrency": 4, "weight": 0.001}, {"concurrency": None},
+    {"weight": None}, {"weight": 7.5}, {"weight": 1e6, "concurrency": 1}, {},
+)  # fmt: skip
+
+RARE = 900  # of 1000
+pick = st.integers(0, 999)
+tenants, ids = st.sampled_from(TENANTS), st.sampled_from(IDS)
+dues = st.sampled_from(["", "", "", "", f"+{HOUR}", "60000", "60001", "4102444800000"])
+items = st.tuples(ids, tenants, st.integers(1, 6), dues, st.sampled_from(["w", "", ""]), st.sampled_from(BODIES))
+outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R"]), st.booleans())
+
+
+def operations(share: int, name: str, *arguments: st.SearchStrategy[Any]) -> list[st.SearchStrategy[Any]]:
+    return [st.tuples(st.just(name), st.tuples(*arguments)) for _ in range(share)]
+
+
+OPERATIONS = [
+    *operations(3, "send", st.lists(items, min_size=1, max_size=4)),
+    *operations(3, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
+    *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4)),
+    *operations(4, "claim", pick, st.integers(1, 6)),
+    *operations(4, "finish", pick, st.sampled_from(["F", "X", "R"]), st.booleans()),
+    *operations(1, "turn_again", pick),
+    *operations(1, "tend", st.sampled_from([1, 500, 500]), st.integers(1, 4), st.booleans()),
+    *operations(1, "join", st.sampled_from(RUNTIMES)),
+    *operations(2, "leave", pick),
+    *operations(1, "die", pick, st.integers(1, 4), st.booleans()),
+    *operations(1, "lapse", pick),
+    *operations(2, "cancel", pick, st.booleans()),
+    *operations(1, "purge", pick, st.booleans()),
+    *operations(1, "drain", pick, st.booleans()),
+    *operations(3, "configure", pick, st.sampled_from(POLICIES)),
+    *operations(1, "watch", st.sampled_from(["sender", "other\0"]), st.lists(st.tuples(pick, tenants), max_size=4)),
+    *operations(1, "progress", pick, pick),
+    *operations(1, "ask", pick, tenants),
+    *operations(2, "make_due", pick, st.sampled_from([1, 2, 3])),
+    *operations(2, "expire", pick),
+    *operations(1, "outlive", tenants),
+]
+
+
+class Machine(RuleBasedStateMachine):
+    """Drives a shard and the model side by side."""
+
+    lab: Lab
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: dict[str, int] = {}  # runtime -> its last turn, of all that ever joined
+        self.claimed: list[tuple[str, int]] = []  # each claim ever made: the task, and the turn
+        self.sent = 0
+        self.lowered: set[str] = set()  # tenants that may run more than their concurrency
+
+    @initialize(step=st.sampled_from([60_000_000, 100, 0]))
+    def open(self, step: int) -> None:
+        self.model = Model(step)
+        self.look = self.lab.open(step / 1e6).look()
+
+    @rule(operation=st.one_of(*OPERATIONS))
+    def do(self, operation: tuple[str, tuple[Any, ...]]) -> None:
+        """One rule, and not one for each: hypothesis would leave most of them out of most runs."""
+        name, arguments = operation
+        getattr(self, name)(*arguments)
+
+    def compare(self) -> None:
+        """After each step."""
+        type(self).steps += 1
+        before, self.look = self.look, self.lab.look()
+        learn(self.model, before, self.look, HOUR)
+        if found := audit(self.look, lowered=self.lowered):
+            raise InvariantViolation(found)
+        compare(self.model, self.look)
+
+    def runtime(self, number: int) -> str:
+        """One with a lease, if possible one that has claims; now and then one that has left, or has lost its lease."""
+        if not self.model.leases:
+            self.join(RUNTIMES[number % len(RUNTIMES)])
+        if number >= RARE:
+            return list(self.numbers)[number % len(self.numbers)]
+        able = [runtime for runtime in self.model.leases if self.model.claims(runtime)] or list(self.model.leases)
+        return able[number % len(able)]
+
+    def task(self, number: int) -> str:
+        """A task that lives; now and then another."""
+        live = [task.id for task in self.model.tasks.values() if task.state in LIVE]
+        return live[number % len(live)] if live and number < RARE else IDS[number % len(IDS)]
+
+    # Operations; those that find nothing to do, do nothing
+
+    def send(self, batch: list[tuple[str, str, int, str, str, bytes]]) -> None:
+        tasks = []
+        for task_id, tenant, priority, due, _, body in batch:
+            state, at = ("scheduled", float(due) if due[0] != "+" else math.nan) if due else ("queued", 0.0)
+            tasks.append(Task(task_id, tenant, priority, body, state, at * 1000 if due else math.nan, at))
+        verdicts = self.model.send(tasks, "sender", [watch == "w" for *_, watch, _ in batch])
+        assert self.lab.send(*[Item(*fields) for fields in batch]) == [verdict == 2 for verdict in verdicts]
+        self.compare()
+
+    def join(self, name: str) -> None:
+        runtime = f"{name}/{len(self.numbers)}"
+        self.numbers[runtime] = 0
+        self.lab.join(runtime)
+        self.model.join(runtime)
+        self.compare()
+
+    def fill(self, tenant: str, number: int, priority: int) -> None:
+        """Many tasks of one tenant, all new."""
+        self.sent += number
+        self.send([(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6, "", "", b"{}") for i in range(number)])
+
+    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool]]) -> None:
+        runtime = self.runtime(who)
+        self.turn_of(runtime, want, self.verdicts(runtime, ended))
+
+    def turn_of(self, runtime: str, want: int, verdicts: list[Verdict]) -> None:
+        number = self.numbers[runtime] = self.numbers[runtime] + 1
+        turn = self.lab.turn(runtime, number, want, [self.settlement(verdict) for verdict in verdicts])
+        if runtime not in self.model.leases:
+            assert turn is None
+            self.compare()
+            return
+        assert turn is not None
+        claims = pairs(turn)
+        refused = self.model.turn(runtime, number, verdicts, want, list(claims))
+        assert [task_id.decode() for task_id in turn.refused] == refused
+        self.claimed += [(task_id, number) for task_id in claims]
+        self.compare()
+        assert claims == {task_id: self.model.tasks[task_id].record for task_id in claims}
+        self.compare_outlook(turn)
+
+    def claim(self, who: int, want: int) -> None:
+        self.turn(who, want, [])
+
+    def finish(self, who: int, state: str, keep: bool) -> None:
+        """A runtime reports on all that it claimed, and claims as many again."""
+        runtime = self.runtime(who)
+        self.finish_all(runtime, len(self.model.claims(runtime)), state, keep)
+
+    def drain(self, who: int, keep: bool) -> None:
+        """A runtime claims all that waits, and finishes it."""
+        runtime = self.runtime(who % RARE)
+        self.finish_all(runtime, 50, "F", keep)
+        self.finish_all(runtime, 1, "F", keep)
+
+    def finish_all(self, runtime: str, want: int, state: str, keep: bool) -> None:
+        held = self.model.claims(runtime)
+        self.turn_of(runtime, want, [Verdict(task.id, task.turn, state, keep, BODIES[want % 4]) for task in held])
+
+    def turn_again(self, who: int) -> None:
+        """The last turn of a runtime, as if its reply had been lost; what it says of outcomes does not matter now."""
+        if not self.model.turns:
+            return
+        runtime = list(self.model.turns)[who % len(self.model.turns)]
+        number, refused = self.model.turns[runtime]
+        turn = self.lab.turn(runtime, number, 7, [])
+        assert turn is not None
+        assert pairs(turn) == {task.id: task.record for task in self.model.claims(runtime) if task.turn == number}
+        assert [task_id.decode() for task_id in turn.refused] == refused
+        self.compare()
+        self.compare_outlook(turn)
+
+    def tend(self, limit: int, deliveries: int, keep: bool) -> None:
+        more = self.lab.tend(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
+        assert more is self.model.tend(limit, deliveries, keep=keep, body=b"{}", now=self.look.now * 1000)
+        self.compare()
+
+    def die(self, who: int, deliveries: int, keep: bool) -> None:
+        """A runtime falls silent, and somebody tends."""
+        self.lapse(who)
+        self.tend(500, deliveries, keep)
+
+    def leave(self, who: int) -> None:
+        runtime = self.runtime(who)
+        assert self.lab.run(self.lab.shard.leave(runtime)) == self.model.leave(runtime)
+        self.compare()
+
+    def cancel(self, which: int, keep: bool) -> None:
+        self.cancel_task(self.task(which), keep)
+
+    def cancel_task(self, task_id: str, keep: bool) -> None:
+        found = self.lab.run(self.lab.shard.cancel(task_id, ttl=HOUR / 1000 if keep else 0, body=b"canceled"))
+        assert found == self.model.cancel(task_id, b"canceled", keep=keep)
+        self.compare()
+
+    def purge(self, which: int, keep: bool) -> None:
+        """All that waits of one tenant is canceled."""
+        if waiting := list(self.model.ring()):
+            for task in self.model.queue(waiting[which % len(waiting)]):
+                self.cancel_task(task.id, keep)
+
+    def configure(self, which: int, changes: dict[str, float | None]) -> None:
+        names = [name for name in self.model.tenants if self.model.of(name, "queued") and not self.model.eligible(name)]
+        tenant = names[which % len(names)] if names and which % 2 else TENANTS[which % len(TENANTS)]
+        assert self.lab.run(self.lab.shard.configure(tenant, changes)) == self.model.configure(tenant, changes)
+        cap = self.model.tenant(tenant).cap
+        over = cap is not None and len(self.model.of(tenant, "started")) > cap
+        (self.lowered.add if over else self.lowered.discard)(tenant)
+        self.compare()
+
+    def watch(self, who: str, tasks: list[tuple[int, str]]) -> None:
+        asked = [(self.task(which), inside) for which, inside in tasks]
+        assert self.lab.run(self.lab.shard.watch(who, asked)) == self.model.watch(who, asked)
+        self.compare()
+
+    def progress(self, who: int, which: int) -> None:
+        runtime = self.runtime(who)
+        held = [task.id for task in self.model.claims(runtime)]
+        task_id = held[which % len(held)] if held and which < RARE else self.task(which)
+        noted = self.lab.run(self.lab.shard.progress(runtime, task_id, b"[0.5]"))
+        assert noted is self.model.note(runtime, task_id, b"[0.5]")
+        self.compare()
+
+    def ask(self, which: int, tenant: str) -> None:
+        """What reads only."""
+        task_id = self.task(which)
+        task = self.model.tasks.get(task_id)
+        found = self.lab.run(self.lab.shard.inspect(task_id))
+        if task is None:
+            assert found == []
+        else:
+            state = task.state if task.state in LIVE else "settled"
+            due = float(found[2]) if found[2] else 0.0
+            assert found[:2] == [state.encode(), task.record]
+            assert due == (task.due if state == "scheduled" else 0.0)
+            assert found[3].decode() == (task.runtime if state == "started" else "")
+            assert (found[4] == -1) is (state != "settled")
+            assert found[5] == (task.progress or b"")
+        counts = self.lab.run(self.lab.shard.tenant_stats(tenant))
+        assert flat(counts) == self.model.counts(tenant)
+        assert counts.queued == len(self.model.of(tenant, "queued"))
+        assert counts.started == len(self.model.of(tenant, "started"))
+        total, started, waiting, known, due, *fleet = self.lab.run(self.lab.shard.stats())
+        assert started == sum(task.state == "started" for task in self.model.tasks.values())
+        assert (waiting, known) == (len(self.model.ring()), len(self.look.counts))
+        assert due == sum(at <= self.look.now * 1000 for at in self.look.fixed["SCHEDULED"].values())
+        assert {name.decode() for name in fleet[::3]} == self.model.leases.keys()
+        assert total == self.look.fixed["META"].get("total", b"")
+
+    # What time does
+
+    def make_due(self, which: int, at: int) -> None:
+        if waiting := [task for task in self.model.tasks.values() if task.state == "scheduled"]:
+            task = waiting[which % len(waiting)]
+            task.due = at
+            self.lab.make_due(task.id, at)
+            self.compare()
+
+    def lapse(self, who: int) -> None:
+        runtime = self.runtime(who % RARE)
+        self.lab.lapse(runtime)
+        self.model.lapse(runtime)
+        self.compare()
+
+    def expire(self, which: int) -> None:
+        if settled := [task_id for task_id, task in self.model.tasks.items() if task.state not in LIVE]:
+            self.lab.expire(settled[which % len(settled)])
+            self.model.expire(settled[which % len(settled)])
+            self.compare()
+
+    def outlive(self, tenant: str) -> None:
+        kept = [task for task in self.model.tasks.values() if task.tenant == tenant and task.state not in LIVE]
+        if self.model.counts(tenant) and not kept:
+            self.lab.outlive(tenant)
+            self.model.outlive(tenant)
+            self.compare()
+
+    # Settling
+
+    def verdicts(self, runtime: str, ended: list[tuple[int, str, bool]]) -> list[Verdict]:
+        """Mostly on what the runtime has claimed; some on what it has lost, or never had."""
+        held = [(task.id, task.turn) for task in self.model.claims(runtime)]
+        found: dict[str, Verdict] = {}
+        for number, state, keep in ended:
+            among = held if held and number < RARE else self.claimed or [("never sent", 1)]
+            task_id, turn = among[number % len(among)]
+            turn -= number % 10 == 9  # an earlier one
+            found[task_id] = Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)])
+        return list(found.values())
+
+    def settlement(self, verdict: Verdict) -> Settlement:
+        task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")
+        packed = pack(b"L" if verdict.state == "R" else verdict.state.encode(), task, verdict.body)
+        ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
+        return Settlement(verdict.id, turn_mark(verdict.turn), f"{verdict.state}{ms}", packed)
+
+    def compare_outlook(self, turn: Turn) -> None:
+        """When a turn is wanted next, and whether there is something to tend."""
+        look, now = self.look, math.floor(round(turn.now * 1e6) / 1000)
+        events = [*look.fixed["SCHEDULED"].values(), *look.fixed["LEASES"].values()]
+        assert round(turn.wait * 1000) == max(0, min(events) - now)
+        old = any(until * 1000 <= now for until in look.fixed["DRAINED"].values())
+        assert turn.tend is (min(events) <= now or old)
+
+
+def pairs(turn: Turn) -> dict[str, bytes]:
+    ids = [task_id.decode() for task_id in turn.claims[::2]]
+    assert len(set(ids)) == len(ids)
+    return dict(zip(ids, turn.claims[1::2], strict=True))
+
+
+def drive(url: str, examples: int, steps: int) -> int:
+    """Runs the machine; returns how many steps it took."""
+    Machine.lab, Machine.steps = Lab(url), 0
+    how = settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    try:
+        run_state_machine_as_test(Machine, settings=how)
+    finally:
+        Machine.lab.close()
+    return Machine.steps
+
+
+def test_the_scripts_do_what_the_model_does(url: str) -> None:
+    assert drive(url, examples=200, steps=100) > 10_000
+
+
+@pytest.mark.slow
+def test_the_scripts_do_what_the_model_does_for_long(url: str) -> None:
+    assert drive(url, examples=2000, steps=200) > 200_000
