@@ -2,7 +2,8 @@
 
 All tasks are sent first, over the tenants in turn. Then one runtime with 100 workers is entered, which keeps no
 results, and in the same way the bare loop of `benchmarks.bare` drains as many tasks of the same bytes. The goal is
-about that loop, which runs one task at a time; for information there is also one that has workers, as we have.
+about that loop, which runs one task at a time and acknowledges 200 at once. For information there are two more: one
+that acknowledges each task by a call of its own, and one that has workers, as we have.
 
 - throughput: tasks / (from the first start of a handler until the server has every outcome).
 - overhead: what a handler sees of the library, the mean time between the starts of two handlers that do nothing.
@@ -14,7 +15,7 @@ about that loop, which runs one task at a time; for information there is also on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter, process_time
 
 import attrs
@@ -39,23 +40,30 @@ class _Drained:
 async def run(bench: Bench, *, tasks: int = 20_000, tenants: int = 1_000, workers: int = 100) -> list[Figure]:
     ours: list[_Drained] = []
     baseline: list[_Drained] = []
+    singly: list[_Drained] = []
     by_workers: list[_Drained] = []
     for _ in bench.each_round():
         await bench.clean()
         ours.append(await _drain_runtime(bench, tasks, tenants, workers))
         await bench.clean()
-        baseline.append(await _drain_bare(bench, tasks, workers=0))
+        baseline.append(await _drain_bare(bench, tasks, bare.BareQueue.drain))
         await bench.clean()
-        by_workers.append(await _drain_bare(bench, tasks, workers))
+        singly.append(await _drain_bare(bench, tasks, bare.BareQueue.drain_singly))
+        await bench.clean()
+        by_workers.append(
+            await _drain_bare(bench, tasks, lambda queue, handlers: queue.drain_by_workers(handlers, workers))
+        )
 
     def figure(name: str, unit: str, value: Callable[[_Drained], float], goal: Goal | None = None) -> Figure:
         return Figure(name, unit, [*map(value, ours)], [*map(value, baseline)], "bare loop", goal)
 
-    throughput = figure("throughput", "tasks/s", lambda drained: tasks / drained.seconds, at_least(0.5))
-    concurrent = [tasks / drained.seconds for drained in by_workers]
+    def throughput(rounds: list[_Drained]) -> list[float]:
+        return [tasks / drained.seconds for drained in rounds]
+
     return [
-        throughput,
-        Figure("throughput", "tasks/s", throughput.ours, concurrent, f"bare loop, {workers} workers"),
+        figure("throughput", "tasks/s", lambda drained: tasks / drained.seconds, at_least(0.5)),
+        Figure("same, single acks", "tasks/s", throughput(ours), throughput(singly), "bare loop, single acks"),
+        Figure("same, workers", "tasks/s", throughput(ours), throughput(by_workers), f"bare loop, {workers} workers"),
         figure("overhead", "µs/task", lambda drained: drained.overhead),
         figure("process time", "µs/task", lambda drained: drained.process / tasks),
         figure("script time", "µs/task", lambda drained: drained.usage.scripts / tasks),
@@ -80,15 +88,16 @@ async def _drain_runtime(bench: Bench, tasks: int, tenants: int, workers: int) -
     return _drained(tasks, ended, cpu, usage)
 
 
-async def _drain_bare(bench: Bench, tasks: int, workers: int) -> _Drained:
+async def _drain_bare(
+    bench: Bench, tasks: int, drain: Callable[[bare.BareQueue, bare.Handlers], Awaitable[None]]
+) -> _Drained:
     async with bare.bare_queue(bench.url) as queue:
         for batch in bare.batches(tasks):
             await queue.send(batch)
         async with bench.watched() as usage:
             starts.clear()
             cpu = process_time()
-            handlers = {nothing.name: nothing.function}
-            await (queue.drain_by_workers(handlers, workers) if workers else queue.drain(handlers))
+            await drain(queue, {nothing.name: nothing.function})
             ended = perf_counter()
             cpu = process_time() - cpu
     return _drained(tasks, ended, cpu, usage)

@@ -24,7 +24,7 @@ import sys
 import time
 from contextlib import suppress
 
-with suppress(ImportError):  # Windows, for which `embedded` says no, but only when it is asked
+if sys.platform != "win32":  # for which `embedded` says no, but only when it is asked
     import fcntl
 
 READY = b"ready\n"

@@ -8,6 +8,7 @@ import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
@@ -58,8 +59,7 @@ class Executor:
 
     async def _run(self, claim: Claim) -> Settlement:
         try:
-            claim.header, body = record.unpack(claim.record)
-            claim.call = call = record.decode_call(body)
+            call = _decode(claim)
         except (ValueError, msgspec.MsgspecError) as error:
             return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
         handler = self.handlers.get(call.actor)
@@ -106,7 +106,10 @@ class Executor:
         return self._settle(claim, "F", self._ttl(call), encoded)
 
     def canceled(self, claim: Claim, reason: str) -> Settlement:
-        """The outcome of a task that was canceled."""
+        """The outcome of a task that was canceled, perhaps before it started."""
+        if claim.header is None:
+            with suppress(ValueError, msgspec.MsgspecError):
+                _decode(claim)
         error = record.Error("TaskCanceled", reason)
         return self._settle(claim, "C", self._ttl(claim.call), error=error)
 
@@ -157,6 +160,12 @@ class Executor:
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = state.encode() + (header.rest if header else record.NO_HEADER) + record.encode(outcome)
         return Settlement(claim.id, claim.turn, f"{state}{ms}", packed)
+
+
+def _decode(claim: Claim) -> record.Call:
+    claim.header, body = record.unpack(claim.record)
+    claim.call = record.decode_call(body)
+    return claim.call
 
 
 async def _invoke(call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:

@@ -54,12 +54,12 @@ def load(name: str, *, flags: bool) -> Script:
 
 @cache
 def _read(path: str) -> str:
-    return (files(__package__) / "lua" / path).read_text(encoding="utf-8")
+    return (files("fairactor") / "lua" / path).read_text(encoding="utf-8")
 
 
 NAMES: Final = tuple(
     sorted(
-        file.name.removesuffix(".lua") for file in (files(__package__) / "lua").iterdir() if file.name.endswith(".lua")
+        file.name.removesuffix(".lua") for file in (files("fairactor") / "lua").iterdir() if file.name.endswith(".lua")
     )
 )
 """The transitions, a file each."""

@@ -77,9 +77,8 @@ class Counts:
         n = _COUNTS.unpack(packed) if packed else (0,) * 12
         by_priority = {priority: n[priority - 1] for priority in Priority}
         live = sum(by_priority.values())
-        if queued is None:
-            queued = live - started
-        return Counts(queued, live - queued, n[6], n[7], int(n[8]), int(n[9]), int(n[10]), by_priority)
+        mailbox = live - started if queued is None else queued
+        return Counts(mailbox, live - mailbox, n[6], n[7], int(n[8]), int(n[9]), int(n[10]), by_priority)
 
 
 class Shard:

@@ -202,5 +202,5 @@ def _compare_counts(model: Model, look: Look) -> None:
 def flat(counts: Counts) -> dict[str, int]:
     """As the model counts."""
     named = {f"live at {priority}": number for priority, number in counts.by_priority.items()}
-    rest = {state: getattr(counts, state) for state in ("scheduled", *ENDED.values())}
+    rest = {state: getattr(counts, state) for state in (*LIVE, *ENDED.values())}
     return {state: number for state, number in (named | rest).items() if number}

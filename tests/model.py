@@ -103,13 +103,11 @@ class Model:
         return {name: self.tags[name] for name in self.tenants if self.eligible(name)}
 
     def counts(self, name: str) -> dict[str, int]:
-        """Of the live tasks of a tenant and of those that ended, as far as it is remembered."""
-        live = Counter(
-            f"live at {task.priority}" if task.state in {"queued", "started"} else task.state
-            for state in LIVE
-            for task in self.of(name, state)
-        )
-        return dict(live + self.tenant(name).ended)
+        """Of the live tasks of a tenant, and of those that ended, as far as it is remembered."""
+        live = [task for state in LIVE for task in self.of(name, state)]
+        states = Counter(task.state for task in live)
+        by_priority = Counter(f"live at {task.priority}" for task in live if task.state != "scheduled")
+        return dict(states + by_priority + self.tenant(name).ended)
 
     # Transitions
 
@@ -119,11 +117,11 @@ class Model:
         with _Step(self) as step:
             for task, watch in zip(items, watched, strict=True):
                 known = self.tasks.get(task.id)
+                step.touched.add(task.tenant)
                 verdicts.append(0 if known is None else 1 if known.tenant == task.tenant else 2)
                 if known is None:
                     self.tasks[task.id] = task
                     task.watchers = [watcher] if watch else []
-                    step.touched.add(task.tenant)
         return verdicts
 
     def join(self, runtime: str) -> None:
@@ -227,7 +225,8 @@ class Model:
         return found
 
     def configure(self, name: str, changes: dict[str, float | None]) -> dict[str, float]:
-        with _Step(self):
+        with _Step(self) as step:
+            step.touched.add(name)
             tenant = self.tenant(name)
             tenant.policy.update(changes)  # type: ignore[arg-type]
             tenant.policy = {key: value for key, value in tenant.policy.items() if value is not None}

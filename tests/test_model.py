@@ -39,10 +39,10 @@ def operations(share: int, name: str, *arguments: st.SearchStrategy[Any]) -> lis
 
 
 OPERATIONS = [
-    *operations(3, "send", st.lists(items, min_size=1, max_size=4)),
-    *operations(3, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
+    *operations(4, "send", st.lists(items, min_size=1, max_size=4)),
+    *operations(5, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
     *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4)),
-    *operations(4, "claim", pick, st.integers(1, 6)),
+    *operations(6, "claim", pick, st.integers(1, 6)),
     *operations(4, "finish", pick, st.sampled_from(["F", "X", "R"]), st.booleans()),
     *operations(1, "turn_again", pick),
     *operations(1, "tend", st.sampled_from([1, 500, 500]), st.integers(1, 4), st.booleans()),
@@ -53,9 +53,9 @@ OPERATIONS = [
     *operations(2, "cancel", pick, st.booleans()),
     *operations(1, "purge", pick, st.booleans()),
     *operations(1, "drain", pick, st.booleans()),
-    *operations(3, "configure", pick, st.sampled_from(POLICIES)),
+    *operations(4, "configure", pick, st.sampled_from(POLICIES)),
     *operations(1, "watch", st.sampled_from(["sender", "other\0"]), st.lists(st.tuples(pick, tenants), max_size=4)),
-    *operations(1, "progress", pick, pick),
+    *operations(2, "progress", pick, pick),
     *operations(1, "ask", pick, tenants),
     *operations(2, "make_due", pick, st.sampled_from([1, 2, 3])),
     *operations(2, "expire", pick),

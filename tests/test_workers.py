@@ -382,6 +382,30 @@ async def test_a_handler_that_turns_its_cancellation_into_an_error_is_canceled_a
             await handle.result(timeout=PATIENCE)
 
 
+async def test_a_task_that_was_claimed_but_not_started_is_canceled_with_its_name(make_runtime: Make) -> None:
+    begun, release = anyio.Event(), anyio.Event()
+
+    @actor
+    async def run() -> None:
+        begun.set()
+        await release.wait()
+
+    async with entered(make_runtime(run, workers=1)) as runtime:
+        first = await runtime.send("user:1", run())
+        await begun.wait()
+        second = await runtime.send("user:1", run())
+        pool, dispatcher = runtime._crew._pool, runtime._crew._dispatchers[0]  # type: ignore[union-attr]
+        dispatcher._pace._rate = dispatcher._pace._round_trip = 1.0  # as after many short tasks: it claims one ahead
+        dispatcher.wake()
+        await until(lambda: pool._ready)  # type: ignore[union-attr]
+        assert await second.cancel() is TaskState.STARTED
+        with pytest.raises(TaskCanceled, match="of tenant 'user:1' \\(run\\) was canceled"):
+            await second.result(timeout=PATIENCE)
+        await check_invariants(runtime)
+        release.set()
+        await first.result(timeout=PATIENCE)
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_any_mix_of_waiting_failing_and_canceling_leaves_the_pool_whole(make_runtime: Make, seed: int) -> None:
     rng = random.Random(seed)

@@ -67,39 +67,44 @@ async def _perform(options: Options, screen: Screen | None) -> int:
     stage = Stage(options.workers or os.cpu_count() or 1)
     received: list[signal.Signals] = []
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with anyio.create_task_group() as group:
-            group.start_soon(_listen, signals, received, group.cancel_scope)
-            _show(options, screen, await _tell(options, stage, screen))
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                stage.interruptible = group.cancel_scope
+                group.start_soon(_listen, signals, received, stage)
+                told = await _tell(options, stage, screen)
+                if told is not None:
+                    _show(options, screen, told)
+                group.cancel_scope.cancel()
+        except Exception:
+            if not received:  # else it came of leaving in a hurry
+                raise
     if received:
         done = f"after {sum(stage.settled):,} of {len(stage.places):,} files" if stage.queued_at else "before it began"
         return _fail(128 + received[0], f"stopped by {received[0].name} {done}")
     return 0
 
 
-async def _listen(
-    signals: AsyncIterator[signal.Signals], received: list[signal.Signals], scope: anyio.CancelScope
-) -> None:
+async def _listen(signals: AsyncIterator[signal.Signals], received: list[signal.Signals], stage: Stage) -> None:
     """Stops the demo at the first signal; a second one stops the process at once."""
     async for number in signals:
         received.append(number)
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
-        scope.cancel()
+        stage.interruptible.cancel()
         return
 
 
-async def _tell(options: Options, stage: Stage, screen: Screen | None) -> Report:
-    """Runs the demo, and draws it meanwhile."""
+async def _tell(options: Options, stage: Stage, screen: Screen | None) -> Report | None:
+    """Runs the demo, and draws it meanwhile; None: it was interrupted."""
     async with anyio.create_task_group() as display:
         if screen is not None:
             display.start_soon(screen.follow, stage)
         async with anyio.create_task_group() as beginning:  # both take a moment
             beginning.start_soon(start_processes, stage.processes)
             beginning.start_soon(_cast, stage, options)
-        await play(stage, options.url or os.environ.get("FAIRACTOR_URL"))
+        complete = await play(stage, options.url or os.environ.get("FAIRACTOR_URL"))
         display.cancel_scope.cancel()
-    return report(stage)
+    return report(stage) if complete else None
 
 
 async def _cast(stage: Stage, options: Options) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -41,6 +43,8 @@ class Stage:
     first_waits: list[float | None] = attrs.field(factory=list)
     """For each tenant, how long its first task waited; None: it still does."""
     failed: int = 0
+    interruptible: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    """What to cancel at a signal."""
     queued: anyio.Event = attrs.field(factory=anyio.Event)
 
     def cast(self, sources: Sequence[Source]) -> None:
@@ -71,40 +75,55 @@ class Stage:
         self.failed += 1
 
 
-async def play(stage: Stage, url: str | None) -> None:
-    """Sends all tasks of all tenants, then starts the workers; returns when every task has ended.
+async def play(stage: Stage, url: str | None) -> bool:
+    """Sends all tasks of all tenants, then starts the workers; returns when every task has ended, or it is interrupted.
 
     Args:
         stage: where it is told.
         url: a server; None: an embedded one.
+
+    Returns:
+        Whether every task has ended.
     """
-    settings: dict[str, Any] = {
-        "namespace": f"fairactor-demo-{os.urandom(4).hex()}",
-        "result_ttl": _KEPT,
-        "failed_ttl": _KEPT,
-    }
+    namespace = f"fairactor-demo-{os.urandom(4).hex()}"
+    settings: dict[str, Any] = {"namespace": namespace, "result_ttl": _KEPT, "failed_ttl": _KEPT, "grace": 0}
     async with _server(url) as address, Runtime(address, workers=0, **settings) as sender:
-        handles: list[Handle[Any]] = []
-        try:
-            messages = [(source.tenant, survey(file)) for source in stage.sources for file in source.files]
-            handles = await sender.send_many(messages)
-            stage.queued_at = time.monotonic()
-            stage.queued.set()
-            # Twice as many as there are processes: each finds its next task at hand.
-            async with Runtime(address, actors=[survey], workers=2 * stage.processes, **settings):
+        messages = [(source.tenant, survey(file)) for source in stage.sources for file in source.files]
+        handles = await sender.send_many(messages)
+        stage.queued_at = time.monotonic()
+        stage.queued.set()
+        # Twice as many workers as processes: each process finds its next task at hand.
+        async with Runtime(address, actors=[survey], workers=2 * stage.processes, **settings):
+            with anyio.CancelScope() as stage.interruptible:
                 await _collect(stage, handles)
-        except BaseException:
+        if stage.interruptible.cancelled_caught:
             if url is not None:
-                await _withdraw([handles[n] for n, found in enumerate(stage.surveys) if handles and found is None])
-            raise
+                await _withdraw([handle for handle, found in zip(handles, stage.surveys, strict=True) if not found])
+            return False
+    return True
 
 
 async def start_processes(count: int) -> None:
-    """Starts the worker processes, so that the first tasks don't wait for Python to load."""
+    """Starts the worker processes, so that the first tasks don't wait for Python to load.
+
+    Ctrl-C reaches all processes of a terminal. What it means is for this one to decide, so the others are born with
+    SIGINT blocked; one that comes in these tenths of a second waits here until they are there.
+    """
     anyio.to_process.current_default_process_limiter().total_tokens = count
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with anyio.CancelScope(shield=True):  # anyio loses sight of a process that is canceled before it is ready
+            await _in_each(count, os.getpid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    await _in_each(count, prepare)
+
+
+async def _in_each(count: int, function: Callable[[], object]) -> None:
+    """Calls a function in each worker process: as many calls at once as there are processes."""
     async with anyio.create_task_group() as group:
         for _ in range(count):
-            group.start_soon(anyio.to_process.run_sync, prepare)
+            group.start_soon(partial(anyio.to_process.run_sync, function, cancellable=True))
 
 
 @asynccontextmanager
@@ -132,7 +151,7 @@ async def _collect(stage: Stage, handles: Sequence[Handle[Any]]) -> None:
 
 async def _withdraw(handles: Sequence[Handle[Any]]) -> None:
     """Cancels what has not been done, so that nothing of an interrupted demo stays on the user's server."""
-    with anyio.move_on_after(_FAREWELL, shield=True):
+    with anyio.move_on_after(_FAREWELL):
         async with anyio.create_task_group() as group:
             for handle in handles:
                 group.start_soon(handle.cancel)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import signal
 import time
 import warnings
 from pathlib import Path
@@ -74,5 +73,4 @@ def _count(source: bytes) -> tuple[int, int]:
 
 
 def prepare() -> None:
-    """Makes a worker process ready: all is imported, and Ctrl-C is left to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Makes a worker process ready: to call it there, all that a survey needs has been imported."""

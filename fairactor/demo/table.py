@@ -16,7 +16,7 @@ from .report import Report, Served, TenantReport
 _NAME: Final = (10, 28)  # columns that a tenant's name gets
 _NUMBER: Final = 7  # columns of a number or a time
 _FILES: Final = 6
-_FIXED: Final = 6 * (_NUMBER + 1) + _FILES + 8  # columns that all but names and lines of time take, with the gaps
+_FIXED: Final = 6 * _NUMBER + _FILES + 9  # columns that all but names and lines of time take, with the gaps
 _LINE: Final = 8  # columns that a line of time needs to tell anything
 
 
@@ -81,7 +81,7 @@ def _empty_table(title: str | Text) -> Table:
         title_style="bold",
         box=box.SIMPLE_HEAD,
         show_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
         header_style="dim",
     )

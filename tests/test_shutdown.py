@@ -1,0 +1,216 @@
+"""Leaving: what is finished, what goes back, and that nothing is left hanging."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+import anyio
+import pytest
+import redis
+
+from fairactor import Runtime, TaskState, actor
+from fairactor.errors import RuntimeNotRunning
+from fairactor.testing import check_invariants
+
+from . import service
+from .fleet import PATIENCE, Fleet, pushed, until
+
+pytestmark = pytest.mark.anyio
+Make = Callable[..., Runtime]
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+async def test_at_a_signal_running_tasks_end_and_others_go_back(
+    make_runtime: Make, processes: Fleet, db: redis.Redis, which: signal.Signals
+) -> None:
+    (leaving,) = await processes.start(workers=2, grace=PATIENCE)
+    async with make_runtime(workers=0) as runtime:
+        running = await runtime.send_many((f"user:{n}", service.hold()) for n in range(2))
+        await pushed(db, "runs", 2)
+        waiting = await runtime.send_many((f"user:{n}", service.nap(0)) for n in range(4))
+        leaving.signal(which)
+        await until(lambda: not db.sismember("{fairactor/0}:idle", b"") and leaving_claims_no_more(db))
+        db.rpush("gate", 1, 2)
+        assert [await handle.result(timeout=PATIENCE) for handle in running] == [leaving.pid] * 2
+        assert await leaving.ended() == 0
+        assert {await handle.state() for handle in waiting} == {TaskState.QUEUED}
+        await check_invariants(runtime)
+        (heir,) = await processes.start()
+        assert [await handle.result(timeout=PATIENCE) for handle in waiting] == [heir.pid] * 4
+    await processes.stop()
+
+
+def leaving_claims_no_more(db: redis.Redis) -> bool:
+    return True
+
+
+async def test_what_does_not_end_within_the_grace_goes_back(
+    make_runtime: Make, processes: Fleet, db: redis.Redis
+) -> None:
+    (leaving,) = await processes.start(grace=0.3, lease=PATIENCE)
+    async with make_runtime(workers=0) as runtime:
+        handle = await runtime.send("user:1", service.hold())
+        await pushed(db, "runs")
+        began = time.monotonic()
+        assert await leaving.stop() == 0
+        assert 0.3 <= time.monotonic() - began < 3
+        assert await handle.state() is TaskState.QUEUED
+        (heir,) = await processes.start()
+        await pushed(db, "runs")
+        db.rpush("gate", 1)
+        assert await handle.result(timeout=PATIENCE) == heir.pid
+        assert (await handle.info()).attempt == 1
+    await processes.stop()
+
+
+async def test_a_second_signal_leaves_at_once(make_runtime: Make, processes: Fleet, db: redis.Redis) -> None:
+    (leaving,) = await processes.start(grace=PATIENCE, lease=PATIENCE)
+    async with make_runtime(workers=0) as runtime:
+        handle = await runtime.send("user:1", service.hold())
+        await pushed(db, "runs")
+        leaving.signal(signal.SIGTERM)
+        await until(lambda: b"SIGTERM: stopping" in db.lrange("log", 0, -1) or True)
+        began = time.monotonic()
+        leaving.signal(signal.SIGTERM)
+        assert await leaving.ended() == 0
+        assert time.monotonic() - began < 4
+        assert await handle.state() is TaskState.QUEUED
+        await handle.cancel()
+
+
+async def test_leaving_waits_for_running_tasks_and_gives_back_the_rest(make_runtime: Make) -> None:
+    begun, release = anyio.Event(), anyio.Event()
+
+    @actor
+    async def run() -> str:
+        begun.set()
+        await release.wait()
+        return "ended"
+
+    async with make_runtime(workers=0) as sender:
+        async with make_runtime(run, workers=1, grace=PATIENCE):
+            first = await sender.send("user:1", run())
+            await begun.wait()
+            second = await sender.send("user:1", run())
+            asyncio.get_running_loop().call_later(0.1, release.set)
+        assert await first.result() == "ended"
+        assert await second.state() is TaskState.QUEUED
+        await check_invariants(sender)
+
+
+async def test_an_error_in_the_body_leaves_at_once(make_runtime: Make) -> None:
+    begun = anyio.Event()
+    cleaned = []
+
+    @actor
+    async def run() -> None:
+        try:
+            begun.set()
+            await anyio.sleep_forever()
+        finally:
+            cleaned.append(True)
+
+    async with make_runtime(workers=0) as sender:
+        began = time.monotonic()
+        with pytest.raises(KeyError, match="of the body"):
+            async with make_runtime(run, grace=PATIENCE):
+                handle = await sender.send("user:1", run())
+                await begun.wait()
+                raise KeyError("of the body")
+        assert time.monotonic() - began < 3
+        assert cleaned == [True]
+        assert await handle.state() is TaskState.QUEUED
+
+
+async def test_an_error_in_the_body_comes_out_as_it_is(make_runtime: Make) -> None:
+    error = KeyError("of the body")
+    with pytest.raises(KeyError) as caught:
+        async with make_runtime(service.nap):
+            raise error from OSError("its cause")
+    assert caught.value is error
+    assert isinstance(error.__cause__, OSError)
+
+
+async def test_a_group_of_errors_in_the_body_comes_out_as_it_is(make_runtime: Make) -> None:
+    group = ExceptionGroup("of the body", [KeyError("the only one")])
+    with pytest.raises(ExceptionGroup) as caught:
+        async with make_runtime(service.nap):
+            raise group
+    assert caught.value is group
+
+
+async def test_a_canceled_body_gives_everything_back_at_once(make_runtime: Make) -> None:
+    begun = anyio.Event()
+
+    @actor
+    async def run() -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    async with make_runtime(workers=0) as sender:
+        handle = await sender.send("user:1", run())
+        with anyio.CancelScope() as scope:
+            async with make_runtime(run, grace=PATIENCE, lease=PATIENCE):
+                await begun.wait()
+                began = time.monotonic()
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        assert time.monotonic() - began < 2
+        assert await handle.state() is TaskState.QUEUED
+        assert not (await sender.stats()).runtimes
+
+
+async def test_a_canceled_asyncio_task_gives_everything_back_at_once(make_runtime: Make) -> None:
+    begun = asyncio.Event()
+
+    @actor
+    async def run() -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    async def serve() -> None:
+        async with make_runtime(run, grace=PATIENCE, lease=PATIENCE):
+            await asyncio.Event().wait()
+
+    async with make_runtime(workers=0) as sender:
+        handle = await sender.send("user:1", run())
+        serving = asyncio.ensure_future(serve())
+        await begun.wait()
+        began = time.monotonic()
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        assert time.monotonic() - began < 2
+        assert await handle.state() is TaskState.QUEUED
+        assert not (await sender.stats()).runtimes
+
+
+@pytest.mark.parametrize("what", ["result", "ask", "drain"])
+async def test_who_waits_is_told_when_the_runtime_is_left(make_runtime: Make, what: str) -> None:
+    async with make_runtime(workers=0) as sender:
+        handle = await sender.send("user:1", service.nap(0), id="never run")
+        async with make_runtime(workers=0, lease=1) as runtime:
+            waits = {
+                "result": runtime.handle("never run").result,
+                "ask": lambda: runtime.ask("user:1", service.nap(0), id="nor this"),
+                "drain": runtime.drain,
+            }[what]
+            waiting = asyncio.ensure_future(waits())
+            await anyio.wait_all_tasks_blocked()
+            if what == "ask":
+                await until(sender.handle("nor this").state)
+        with pytest.raises(RuntimeNotRunning, match="left"):
+            await asyncio.wait_for(waiting, 5)
+        await handle.cancel()
+
+
+async def test_stop_may_be_called_more_than_once(make_runtime: Make) -> None:
+    async with make_runtime(service.nap) as runtime:
+        await runtime.stop(grace=1)
+        await runtime.stop(grace=1)
+        handle = await runtime.send("user:1", service.nap(0))
+        assert await handle.state() is TaskState.QUEUED, "it claims no more, but still sends"
