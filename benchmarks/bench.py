@@ -85,7 +85,9 @@ async def new_bench(url: str | None, rounds: int) -> AsyncIterator[Bench]:
         return
     async with Redis.from_url(url) as admin:
         if keys := await admin.dbsize():
-            raise SystemExit(f"{url} holds {keys} keys: benchmarks empty their server, so give them an empty one")
+            raise SystemExit(
+                f"the server at --url holds {keys} keys: benchmarks empty theirs, so give them an empty one"
+            )
         info: dict[str, Any] = await admin.info("server")
         try:
             yield Bench(url, rounds, admin, _machine(info))

@@ -40,6 +40,6 @@ async def claimer(url: str) -> AsyncIterator[Claimer]:
         shard = Shard(server, Keys("fairactor"))
         await shard.join("claimer", lease=_LEASE, info={})
         yield Claimer(shard)
-        await shard.leave("claimer")
+        await shard.leave("claimer")  # what was claimed last goes back
     finally:
         await server.close()

@@ -37,7 +37,7 @@ _PATIENCE: Final = 10.0  # seconds after the last send until the last arrival
 Send = Callable[[int], Awaitable[Any]]
 
 
-async def run(bench: Bench, *, samples: int = 200, interval: float = 0.02) -> list[Figure]:
+async def run(bench: Bench, *, samples: int = 120, interval: float = 0.02) -> list[Figure]:
     p50: dict[str, list[float]] = {}
     p99: dict[str, list[float]] = {}
     for _ in bench.each_round():

@@ -74,7 +74,7 @@ class Crew:
 
     async def _leave(self, pool: Pool) -> None:
         """Cancels what still runs, reports what has ended, and gives up the leases."""
-        with anyio.move_on_after(GOODBYE, shield=True):
+        with anyio.move_on_after(GOODBYE, shield=True) as patience:
             for dispatcher in self._dispatchers:
                 pool.abandon(dispatcher)
             await pool.quiet()
@@ -83,6 +83,8 @@ class Crew:
                     await dispatcher.leave()
                 except ServerError as error:
                     logger.warning("%s: its tasks go back when the lease ends: %s", dispatcher.runtime, error)
+        if patience.cancelled_caught:
+            logger.warning("the server or a handler did not let go for %g s: tasks go back when the lease ends", GOODBYE)
 
     async def _is_known_elsewhere(self, actor: str) -> bool:
         stats = await read_stats(self._shards)

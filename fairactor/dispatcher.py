@@ -10,7 +10,7 @@ import anyio
 import attrs
 
 from . import record
-from .errors import LeaseLost, ServerError
+from .errors import LeaseLost, ServerError, ServerUnavailable
 from .inbox import Inbox
 from .settings import Settings
 from .shard import Settlement, Shard, Turn, turn_mark
@@ -48,8 +48,9 @@ class Dispatcher:
         self._outbox: list[Settlement] = []
         self._signal = Signal()
         self._claiming = True
-        self._left = False
-        self._flushed = anyio.Event()
+        self._leaving = False
+        self._stopped = anyio.Event()
+        self._stopped.set()
         self._pace = _Pace(pool.size)
 
     # What others call
@@ -82,32 +83,53 @@ class Dispatcher:
 
     async def leave(self) -> None:
         """Reports what has ended, then gives up the lease and what is still claimed."""
+        self._leaving = True
         self.stop_claiming()
-        self._flushed = anyio.Event()
-        self._signal.set()
-        await self._flushed.wait()
-        self._left = True
+        await self._stopped.wait()  # `run` may have been canceled long ago
+        while self._request or self._outbox:
+            try:
+                await self._exchange()
+            except ServerUnavailable:
+                await anyio.sleep(0.1)
+            except LeaseLost as error:
+                logger.error("%s", error)  # noqa: TRY400 - the message says it all
+                return
         await self._shard.leave(self.runtime)
 
     async def run(self) -> None:
-        """Takes turns until it has left. A server that is away is waited for."""
+        """Takes turns until it leaves. A server that is away is waited for."""
+        self._stopped = anyio.Event()
         pause = 0.02
-        while not self._left:
-            try:
-                await self._take_turn()
-            except ServerError as error:
-                logger.warning("%s; trying again", error)
-                await anyio.sleep(pause)
-                pause = min(2 * pause, 1.0)
-            except LeaseLost as error:
-                logger.error("%s", error)  # noqa: TRY400 - the message says it all
-                await self._start_over()
-            else:
-                pause = 0.02
+        try:
+            while not self._leaving:
+                try:
+                    await self._take_turn()
+                except ServerError as error:
+                    logger.warning("%s; trying again", error)
+                    await anyio.sleep(pause)
+                    pause = min(2 * pause, 1.0)
+                except LeaseLost as error:
+                    logger.error("%s", error)  # noqa: TRY400 - the message says it all
+                    await self._start_over()
+                else:
+                    pause = 0.02
+        finally:
+            self._stopped.set()
 
     # One turn
 
     async def _take_turn(self) -> None:
+        request, turn = await self._exchange()
+        more = len(turn.claims) == 2 * request.want  # very likely, more work waits than was claimed
+        if turn.claims and not self._leaving:
+            claims = new_claims(turn.claims, turn_mark(request.number), self, turn.now)
+            self._pool.submit(claims, at_once=not more)  # where there is more, the next turn is sent first
+        if turn.tend:
+            await self._tend()
+        await self._rest(turn, more=more)
+
+    async def _exchange(self) -> tuple[_Request, Turn]:
+        """Sends a turn, or the one before that was not answered, and takes the reply in."""
         request = self._request = self._request or self._next_request()
         started = time.monotonic()
         turn = await self._shard.turn(
@@ -122,11 +144,7 @@ class Dispatcher:
         self._pace.note(time.monotonic() - started, len(request.settle))
         for refused in turn.refused:
             logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
-        if turn.claims:
-            self._pool.submit(new_claims(turn.claims, turn_mark(request.number), self, turn.now))
-        if turn.tend:
-            await self._tend()
-        await self._rest(request, turn)
+        return request, turn
 
     def _next_request(self) -> _Request:
         self._number += 1
@@ -137,17 +155,14 @@ class Dispatcher:
         """How many tasks to claim."""
         return min(BATCH, max(0, self._pool.vacancies + self._pace.ahead)) if self._claiming else 0
 
-    async def _rest(self, request: _Request, turn: Turn) -> None:
+    async def _rest(self, turn: Turn, *, more: bool) -> None:
         """Waits until there is a reason for the next turn.
 
         While more work waits than was claimed, the next turn goes out at once, so that the server chooses while the
         workers here run.
         """
-        more = len(turn.claims) == 2 * request.want
-        if self._outbox or turn.tend or (more and self._wanted() > 0):
+        if self._outbox or turn.tend or self._leaving or (more and self._wanted() > 0):
             return
-        if not self._claiming:
-            self._flushed.set()
         heartbeat = self._settings.lease / 3
         await self._signal.wait(min(heartbeat, turn.wait + 0.001))
 

@@ -51,6 +51,7 @@ class Inbox:
         self._asked: deque[tuple[str, str]] = deque()
         self._ask = Signal()
         self._pubsub: Any = None
+        self._closed: Exception | None = None
 
     async def listen(self, shard: Shard, runtime: str, wake: Callable[[], None], cancel: Callable[[str], None]) -> None:
         """Hears what a shard has to say to ``runtime``, calling back; from now on, or from the start of `run`."""
@@ -117,6 +118,9 @@ class Inbox:
             Deadlock: ``inside`` runs one task at a time, and this is another one of it.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        if self._closed is not None:
+            future.set_exception(self._closed)
+            return future
         awaited = self._awaited.setdefault(task_id, _Awaited(shard, {}))
         awaited.waiters[future] = inside
         future.add_done_callback(lambda done: self._forget(task_id, done))
@@ -124,6 +128,13 @@ class Inbox:
             self._asked.append((task_id, inside))
             self._ask.set()
         return future
+
+    def close(self, error: Exception) -> None:
+        """Fails all that is waited for, now and from now on."""
+        self._closed = error
+        for task_id in tuple(self._awaited):
+            self._fail(task_id, error)
+        self.drained.set()
 
     def _forget(self, task_id: str, future: asyncio.Future[Outcome]) -> None:
         awaited = self._awaited.get(task_id)

@@ -26,6 +26,7 @@ class Mailbox:
         self._patience = patience
         self._outbox: deque[tuple[Sequence[Item], asyncio.Future[None]]] = deque()
         self._posted = Signal()
+        self._closed: Exception | None = None
 
     def post(self, items: Sequence[Item]) -> asyncio.Future[None]:
         """Hands tasks in, `BATCH` at most; the future is done when the server has accepted them all.
@@ -36,6 +37,9 @@ class Mailbox:
             TaskExists: an id is taken by a task of another tenant; the others were accepted.
         """
         accepted = asyncio.get_running_loop().create_future()
+        if self._closed is not None:
+            accepted.set_exception(self._closed)
+            return accepted
         self._outbox.append((items, accepted))
         self._posted.set()
         return accepted
@@ -48,7 +52,8 @@ class Mailbox:
                 await self._deliver(self._next_batch())
 
     def close(self, error: Exception) -> None:
-        """Fails what was not delivered."""
+        """Fails what was not delivered, and what is posted from now on."""
+        self._closed = error
         while self._outbox:
             _resolve(self._outbox.popleft()[1], error)
 
@@ -70,7 +75,7 @@ class Mailbox:
             return
         except BaseException:
             for _, accepted in batch:
-                accepted.cancel()
+                _resolve(accepted, self._closed or ServerUnavailable("the mailbox was stopped before the server answered"))
             raise
         start = 0
         for posted, accepted in batch:

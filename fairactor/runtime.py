@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -90,8 +90,8 @@ class Runtime:
         try:
             await self._start()
         except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await self._stack.__aexit__(type(error), error, error.__traceback__)
+            await self.stop(grace=0)
+            await self._unwind(error)
             raise
         return self
 
@@ -104,10 +104,20 @@ class Runtime:
             self._loop = None
             for mailbox in self._mailboxes:
                 mailbox.close(RuntimeNotRunning("the runtime was left before this could be sent"))
-            try:
-                await self._stack.__aexit__(kind, error, traceback)
-            except BaseExceptionGroup as group:
-                raise _only(group) from None
+            self.inbox.close(RuntimeNotRunning("the runtime was left; the task goes on"))
+            await self._unwind(error)
+
+    async def _unwind(self, error: BaseException | None) -> None:
+        """Ends the supervised actors and closes the connections; raises what took the runtime down, if anything did."""
+        try:
+            await self._stack.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        except BaseExceptionGroup as group:
+            failures = [each for each in group.exceptions if each is not error]
+            if failures and error is not None and not isinstance(error, asyncio.CancelledError):
+                raise
+            if failures:
+                failure = _only(group)
+                raise failure from failure.__cause__
 
     async def _start(self) -> None:
         settings = self.settings
@@ -121,7 +131,7 @@ class Runtime:
             self._mailboxes.append(Mailbox(shard, self.name, patience=settings.connect_timeout))
         if settings.workers and self._registry:
             self._crew = Crew(self._shards, self.inbox, self._registry, settings)
-            self._stack.push_async_callback(self._registry.stop)
+            self._stack.push_async_callback(_shielded, self._registry.stop)
         group = await self._stack.enter_async_context(anyio.create_task_group())
         self._stack.callback(group.cancel_scope.cancel)
         supervisor = Supervisor(group)
@@ -141,7 +151,7 @@ class Runtime:
         if url is None:
             url = await self._stack.enter_async_context(embedded_server(settings.path))
         server = await connect(url, timeout=settings.connect_timeout)
-        self._stack.push_async_callback(server.close)
+        self._stack.push_async_callback(_shielded, server.close)
         return server
 
     async def stop(self, grace: float) -> None:
@@ -335,6 +345,11 @@ async def _open_shards(server: Server, settings: Settings) -> list[Shard]:
     for shard in others:
         await shard.open(shards=shards, aging=settings.aging)
     return [first, *others]
+
+
+async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
+    with anyio.CancelScope(shield=True):
+        await close()
 
 
 def _only(error: BaseException) -> BaseException:

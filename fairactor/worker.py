@@ -59,12 +59,14 @@ class _Worker:
 
     async def run(self) -> None:
         while True:
-            with anyio.CancelScope() as self.scope:
-                if not await self._serve():
-                    return
-            claim, self.claim = self.claim, None
-            if claim is not None:
-                self._pool.canceled(claim)
+            try:
+                with anyio.CancelScope() as self.scope:
+                    if not await self._serve():
+                        return
+            finally:
+                claim, self.claim = self.claim, None
+                if claim is not None:
+                    self._pool.canceled(claim)
 
     async def _serve(self) -> bool:
         """Runs tasks until there are too many workers (False), or until the scope has been canceled."""
@@ -113,10 +115,16 @@ class Pool:
         """How many more tasks could start at once; negative when some wait here already."""
         return self.size - self._busy - len(self._ready) - len(self._returning)
 
-    def submit(self, claims: Iterable[Claim]) -> None:
-        """Hands tasks in; they start as workers are free."""
+    def submit(self, claims: Iterable[Claim], *, at_once: bool = True) -> None:
+        """Hands tasks in; they start as workers are free.
+
+        Not ``at_once`` is in the event loop's next round, when what was written in this one is on its way.
+        """
         self._ready.extend(claims)
-        self._wake()
+        if at_once:
+            self._wake()
+        else:
+            asyncio.get_running_loop().call_soon(self._wake)
 
     def cancel(self, task_id: str, reason: str) -> None:
         """Cancels a task that is running or ready here; nothing where it is neither."""

@@ -6,33 +6,39 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 import anyio
+import psutil
 import pytest
 import redis
 
 from fairactor import Runtime, TaskState, actor
-from fairactor.errors import RuntimeNotRunning
+from fairactor.errors import RuntimeNotRunning, ServerUnavailable, TaskNotFound
 from fairactor.testing import check_invariants
 
-from . import service
+from . import servers, service
 from .fleet import PATIENCE, Fleet, pushed, until
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
+IDLE = "{fairactor/0}:idle"
+"""The runtimes that would take more work: one that stops is none of them any more."""
+
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
-async def test_at_a_signal_running_tasks_end_and_others_go_back(
+async def test_at_a_signal_running_tasks_end_and_nothing_more_is_claimed(
     make_runtime: Make, processes: Fleet, db: redis.Redis, which: signal.Signals
 ) -> None:
-    (leaving,) = await processes.start(workers=2, grace=PATIENCE)
+    (leaving,) = await processes.start(workers=3, grace=PATIENCE)
     async with make_runtime(workers=0) as runtime:
         running = await runtime.send_many((f"user:{n}", service.hold()) for n in range(2))
         await pushed(db, "runs", 2)
-        waiting = await runtime.send_many((f"user:{n}", service.nap(0)) for n in range(4))
+        await until(lambda: db.exists(IDLE))
         leaving.signal(which)
-        await until(lambda: not db.sismember("{fairactor/0}:idle", b"") and leaving_claims_no_more(db))
+        await until(lambda: not db.exists(IDLE))
+        waiting = await runtime.send_many((f"user:{n}", service.nap(0)) for n in range(4))
         db.rpush("gate", 1, 2)
         assert [await handle.result(timeout=PATIENCE) for handle in running] == [leaving.pid] * 2
         assert await leaving.ended() == 0
@@ -41,10 +47,6 @@ async def test_at_a_signal_running_tasks_end_and_others_go_back(
         (heir,) = await processes.start()
         assert [await handle.result(timeout=PATIENCE) for handle in waiting] == [heir.pid] * 4
     await processes.stop()
-
-
-def leaving_claims_no_more(db: redis.Redis) -> bool:
-    return True
 
 
 async def test_what_does_not_end_within_the_grace_goes_back(
@@ -71,8 +73,9 @@ async def test_a_second_signal_leaves_at_once(make_runtime: Make, processes: Fle
     async with make_runtime(workers=0) as runtime:
         handle = await runtime.send("user:1", service.hold())
         await pushed(db, "runs")
+        await until(lambda: db.exists(IDLE))
         leaving.signal(signal.SIGTERM)
-        await until(lambda: b"SIGTERM: stopping" in db.lrange("log", 0, -1) or True)
+        await until(lambda: not db.exists(IDLE))
         began = time.monotonic()
         leaving.signal(signal.SIGTERM)
         assert await leaving.ended() == 0
@@ -99,6 +102,28 @@ async def test_leaving_waits_for_running_tasks_and_gives_back_the_rest(make_runt
         assert await first.result() == "ended"
         assert await second.state() is TaskState.QUEUED
         await check_invariants(sender)
+
+
+async def test_what_was_claimed_ahead_goes_back(make_runtime: Make) -> None:
+    begun, release = anyio.Event(), anyio.Event()
+
+    @actor
+    async def run() -> None:
+        begun.set()
+        await release.wait()
+
+    async with make_runtime(workers=0) as sender:
+        async with make_runtime(run, workers=1, grace=PATIENCE) as runtime:
+            first = await sender.send("user:1", run())
+            await begun.wait()
+            second = await sender.send("user:1", run())
+            pool, dispatcher = runtime._crew._pool, runtime._crew._dispatchers[0]  # type: ignore[union-attr]
+            dispatcher._pace._rate = dispatcher._pace._round_trip = 1.0  # as after many short tasks
+            dispatcher.wake()
+            await until(lambda: pool._ready)  # type: ignore[union-attr]
+            asyncio.get_running_loop().call_later(0.05, release.set)
+        assert await first.state() is TaskState.FINISHED
+        assert await second.state() is TaskState.QUEUED
 
 
 async def test_an_error_in_the_body_leaves_at_once(make_runtime: Make) -> None:
@@ -202,10 +227,66 @@ async def test_who_waits_is_told_when_the_runtime_is_left(make_runtime: Make, wh
             waiting = asyncio.ensure_future(waits())
             await anyio.wait_all_tasks_blocked()
             if what == "ask":
-                await until(sender.handle("nor this").state)
+                await until(partial(has_arrived, sender, "nor this"))
+            connections = runtime._shards[0]._client.connection_pool
+            await until(lambda: len(connections._in_use_connections) == 1)  # but for the listener nothing is under way
         with pytest.raises(RuntimeNotRunning, match="left"):
             await asyncio.wait_for(waiting, 5)
         await handle.cancel()
+
+
+async def test_an_error_of_an_actor_that_starts_comes_out_as_it_is(make_runtime: Make) -> None:
+    stopped = []
+
+    @actor
+    class First:
+        def stopped(self) -> None:
+            stopped.append("first")
+
+        def run(self) -> None: ...
+
+    @actor
+    class Second:
+        async def started(self) -> None:
+            raise OSError("no such device") from KeyError("its cause")
+
+        def run(self) -> None: ...
+
+    with pytest.raises(OSError, match="no such device") as caught:
+        async with make_runtime(First, Second):
+            raise AssertionError
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert stopped == ["first"]
+
+
+async def test_a_server_that_is_away_does_not_keep_one_from_leaving(server_binary: str) -> None:
+    begun = anyio.Event()
+
+    @actor
+    async def run() -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    before = psutil.Process().children()
+    with servers.running(server_binary) as url:
+        (server,) = set(psutil.Process().children()) - set(before)
+        async with Runtime(url, actors=[run], grace=0.1, connect_timeout=1) as runtime:
+            await runtime.send("user:1", run())
+            await begun.wait()
+            server.suspend()
+            sending = asyncio.ensure_future(runtime.send("user:1", run()))
+            await until(lambda: not runtime._mailboxes[0]._outbox)
+            began = time.monotonic()
+        assert time.monotonic() - began < 8
+        with pytest.raises((RuntimeNotRunning, ServerUnavailable)):
+            await asyncio.wait_for(sending, 5)
+
+
+async def has_arrived(runtime: Runtime, task_id: str) -> bool:
+    try:
+        return bool(await runtime.handle(task_id).state())
+    except TaskNotFound:
+        return False
 
 
 async def test_stop_may_be_called_more_than_once(make_runtime: Make) -> None:

@@ -11,47 +11,47 @@ from rich.table import Table
 from rich.text import Text
 
 from .layout import choose_rows, seconds
-from .stage import Stage
+from .workload import Progress
 
 _NAME: Final = 24  # columns that a tenant's name gets, at most
 
 
-def bars(stage: Stage, rows: int) -> RenderableType:
+def bars(progress: Progress, rows: int) -> RenderableType:
     """The frame for what has happened by now."""
-    if not stage.sources:
+    if not progress.sources:
         return Text("looking for tenants, starting worker processes …", style="dim")
-    if stage.queued_at is None:
-        return Text(f"queuing {len(stage.places):,} files of {len(stage.sources)} tenants …", style="dim")
+    if progress.queued_at is None:
+        return Text(f"queuing {len(progress.places):,} files of {len(progress.sources)} tenants …", style="dim")
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(max_width=_NAME, no_wrap=True, overflow="ellipsis")
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
-    chosen = choose_rows(len(stage.sources), rows)
+    chosen = choose_rows(len(progress.sources), rows)
     for place in chosen:
-        grid.add_row(*_row(stage, stage.sources[place].tenant, [place]))
-    others = sorted(set(range(len(stage.sources))) - set(chosen))
+        grid.add_row(*_row(progress, progress.sources[place].tenant, [place]))
+    others = sorted(set(range(len(progress.sources))) - set(chosen))
     if others:
-        grid.add_row(*_row(stage, f"… and {len(others)} more", others))
-    return Group(_title(stage), grid, _footer(stage))
+        grid.add_row(*_row(progress, f"… and {len(others)} more", others))
+    return Group(_title(progress), grid, _footer(progress))
 
 
-def _row(stage: Stage, name: str, places: Iterable[int]) -> list[RenderableType]:
+def _row(progress: Progress, name: str, places: Iterable[int]) -> list[RenderableType]:
     places = list(places)
-    done = sum(stage.settled[place] for place in places)
-    total = sum(len(stage.sources[place].files) for place in places)
-    waits = [stage.first_waits[place] for place in places]
+    done = sum(progress.settled[place] for place in places)
+    total = sum(len(progress.sources[place].files) for place in places)
+    waits = [progress.first_waits[place] for place in places]
     known = [wait for wait in waits if wait is not None]
     wait = Text(seconds(max(known)), style="cyan") if len(known) == len(waits) else Text("waits", style="dim")
     bar = ProgressBar(total=total, completed=done, complete_style="magenta", finished_style="green")
     return [Text(name, style="dim" if len(places) > 1 else ""), bar, Text(f"{done:,}/{total:,}"), wait]
 
 
-def _title(stage: Stage) -> Table:
+def _title(progress: Progress) -> Table:
     line = Table.grid(expand=True)
     line.add_column(no_wrap=True, overflow="ellipsis")
     line.add_column(justify="right", no_wrap=True)
-    tenants, processes = len(stage.sources), stage.processes
+    tenants, processes = len(progress.sources), progress.processes
     line.add_row(
         Text.assemble(("fairactor", "bold"), f"  {tenants} tenants share {processes} worker processes"),
         Text("done   first wait", style="dim"),
@@ -59,8 +59,8 @@ def _title(stage: Stage) -> Table:
     return line
 
 
-def _footer(stage: Stage) -> Table:
-    done, total, elapsed = sum(stage.settled), len(stage.places), stage.elapsed
+def _footer(progress: Progress) -> Table:
+    done, total, elapsed = sum(progress.settled), len(progress.places), progress.elapsed
     speed = done / elapsed if elapsed else 0.0
     line = Table.grid(expand=True)
     line.add_column(no_wrap=True, overflow="ellipsis")

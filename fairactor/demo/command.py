@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +18,9 @@ import attrs
 
 from fairactor import FairactorError
 
-from .report import Report, report
+from .report import Report, make_report
 from .sources import NoSources, find_sources
-from .stage import Stage, play, start_processes
+from .workload import Progress, run_workload, start_processes
 
 if TYPE_CHECKING:
     from .screen import Screen
@@ -45,10 +47,13 @@ def run(options: Options) -> int:
         if error.name is None or error.name.partition(".")[0] != "rich":
             raise
         return _fail(1, 'the display needs rich: pip install "fairactor[cli]" (--json alone works without it)')
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it may warn of a worker process that ended before it looked
     try:
         return anyio.run(_perform, options, screen)
     except (Exception, BaseExceptionGroup) as raised:
         cause = _first(raised)
+        if isinstance(cause, BrokenPipeError):  # nobody reads on
+            raise cause from None
         if isinstance(cause, NoSources):
             return _fail(2, str(cause))
         if isinstance(cause, FairactorError | OSError):
@@ -64,62 +69,61 @@ def _screen(options: Options) -> Screen:
 
 async def _perform(options: Options, screen: Screen | None) -> int:
     """Everything that a signal may interrupt; the exit code."""
-    stage = Stage(options.workers or os.cpu_count() or 1)
+    progress = Progress(options.workers or os.cpu_count() or 1)
     received: list[signal.Signals] = []
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         try:
             async with anyio.create_task_group() as group:
-                stage.interruptible = group.cancel_scope
-                group.start_soon(_listen, signals, received, stage)
-                told = await _tell(options, stage, screen)
-                if told is not None:
-                    _show(options, screen, told)
+                progress.interruptible = group.cancel_scope
+                group.start_soon(_listen, signals, received, progress)
+                report = await _run_and_draw(options, progress, screen)
+                if report is not None:
+                    _show(options, screen, report)
                 group.cancel_scope.cancel()
         except Exception:
             if not received:  # else it came of leaving in a hurry
                 raise
     if received:
-        done = f"after {sum(stage.settled):,} of {len(stage.places):,} files" if stage.queued_at else "before it began"
-        return _fail(128 + received[0], f"stopped by {received[0].name} {done}")
+        done = f"after {sum(progress.settled):,} of {len(progress.places):,} files"
+        when = done if progress.queued_at else "before it began"
+        return _fail(128 + received[0], f"stopped by {received[0].name} {when}")
     return 0
 
 
-async def _listen(signals: AsyncIterator[signal.Signals], received: list[signal.Signals], stage: Stage) -> None:
+async def _listen(signals: AsyncIterator[signal.Signals], received: list[signal.Signals], progress: Progress) -> None:
     """Stops the demo at the first signal; a second one stops the process at once."""
     async for number in signals:
         received.append(number)
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
-        stage.interruptible.cancel()
+        progress.interruptible.cancel()
         return
 
 
-async def _tell(options: Options, stage: Stage, screen: Screen | None) -> Report | None:
+async def _run_and_draw(options: Options, progress: Progress, screen: Screen | None) -> Report | None:
     """Runs the demo, and draws it meanwhile; None: it was interrupted."""
     async with anyio.create_task_group() as display:
         if screen is not None:
-            display.start_soon(screen.follow, stage)
+            display.start_soon(screen.follow, progress)
         async with anyio.create_task_group() as beginning:  # both take a moment
-            beginning.start_soon(start_processes, stage.processes)
-            beginning.start_soon(_cast, stage, options)
-        complete = await play(stage, options.url or os.environ.get("FAIRACTOR_URL"))
+            beginning.start_soon(start_processes, progress.processes)
+            beginning.start_soon(_find, progress, options)
+        complete = await run_workload(progress, options.url or os.environ.get("FAIRACTOR_URL"))
         display.cancel_scope.cancel()
-    return report(stage) if complete else None
+    return make_report(progress) if complete else None
 
 
-async def _cast(stage: Stage, options: Options) -> None:
-    def find() -> None:
-        stage.cast(find_sources(options.path, limit=options.limit))
-
-    await anyio.to_thread.run_sync(find, abandon_on_cancel=True)
+async def _find(progress: Progress, options: Options) -> None:
+    find = partial(find_sources, options.path, limit=options.limit)
+    progress.begin(await anyio.to_thread.run_sync(find, abandon_on_cancel=True))
 
 
-def _show(options: Options, screen: Screen | None, told: Report) -> None:
+def _show(options: Options, screen: Screen | None, report: Report) -> None:
     if options.json:
-        sys.stdout.write(json.dumps(told.to_json(), indent=2) + "\n")
+        sys.stdout.write(json.dumps(report.to_json(), indent=2) + "\n")
         sys.stdout.flush()
     if screen is not None:
-        screen.finish(told)
+        screen.finish(report)
         if options.svg is not None:
             screen.save(options.svg)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+_SHORT: Final = 4  # characters
 _HALVES: Final = {(True, True): "━", (True, False): "╸", (False, True): "╺", (False, False): " "}
 
 
@@ -23,19 +24,17 @@ def choose_rows(tenants: int, rows: int) -> list[int]:
 
 
 def seconds(value: float) -> str:
-    """A time, with as many places as fit into four characters, and its unit."""
-    return f"{_shortened(value, places=2, room=4)} s"
+    """A time and its unit."""
+    return f"{short(value)} s"
 
 
-def speed(value: float) -> str:
-    """A number a second, with a place where it is small."""
-    return _shortened(value, places=1, room=3)
-
-
-def _shortened(value: float, *, places: int, room: int) -> str:
-    while places and len(f"{value:,.{places}f}") > room:
-        places -= 1
-    return f"{max(0.0, value):,.{places}f}"
+def short(value: float) -> str:
+    """A number with two decimals, or as many as fit into four characters."""
+    for places in (2, 1):
+        text = f"{value:.{places}f}"
+        if len(text) <= _SHORT:
+            return text
+    return f"{value:,.0f}"
 
 
 def span(began: float, ended: float, whole: float, width: int) -> str:

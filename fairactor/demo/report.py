@@ -13,8 +13,8 @@ from fairactor import FairactorError
 
 from .fairness import Service, compared, jain_index, replay_fifo, service_while_all_had_work
 from .sources import Source
-from .stage import Stage
 from .survey import Survey
+from .workload import Progress
 
 
 class AllFailed(FairactorError):
@@ -88,26 +88,27 @@ class Report:
         return document
 
 
-def report(stage: Stage) -> Report:
+def make_report(progress: Progress) -> Report:
     """The report of a run that has ended.
 
     Raises:
         AllFailed: there is nothing to report.
     """
-    done = [(stage.sources[place], found) for place, found in zip(stage.places, stage.surveys, strict=True) if found]
+    sources = [progress.sources[place] for place in progress.places]
+    done = [(source, found) for source, found in zip(sources, progress.surveys, strict=True) if found]
     if not done:
-        raise AllFailed(f"all {stage.failed} tasks failed; the log above says why")
-    queued = stage.queued_at or 0.0
+        raise AllFailed(f"all {progress.failed} tasks failed; the log above says why")
+    queued = progress.queued_at or 0.0
     fair = [Service(source.tenant, found.began - queued, found.ended - queued) for source, found in done]
-    fifo = replay_fifo(fair, stage.processes)
-    least = compared(len(source.files) for source in stage.sources)
+    fifo = replay_fifo(fair, progress.processes)
+    least = compared(len(source.files) for source in progress.sources)
     shares = service_while_all_had_work(fair, least)
     return Report(
-        tenants=_tenants(stage.sources, done, fair, fifo),
-        processes=stage.processes,
+        tenants=_tenants(progress.sources, done, fair, fifo),
+        processes=progress.processes,
         tasks=len(done),
-        left_out=sum(source.left_out for source in stage.sources),
-        failed=stage.failed,
+        left_out=sum(source.left_out for source in progress.sources),
+        failed=progress.failed,
         contents=_contents([found for _, found in done]),
         fair=_served(fair),
         fifo=_served(fifo),

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from .bars import bars
 from .report import Report
-from .stage import Stage
 from .table import table, verdict
+from .workload import Progress
 
 _FRAME: Final = 0.1  # seconds
 _PICTURE: Final = 112  # columns, where there is no terminal to say it
@@ -36,16 +36,16 @@ class Screen:
         self._every_tenant = every_tenant
         self._report: Report | None = None
 
-    async def follow(self, stage: Stage) -> None:
+    async def follow(self, progress: Progress) -> None:
         """Shows how far it is, until canceled. Where nobody watches, it says only when the run begins."""
         console = self._console
         if not console.is_terminal:
-            await stage.queued.wait()
-            self._print(_beginning(stage))
+            await progress.queued.wait()
+            self._print(_beginning(progress))
             return
         with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
             while True:
-                live.update(bars(stage, rows=max(6, min(24, console.height - 4))), refresh=True)
+                live.update(bars(progress, rows=max(6, min(24, console.height - 4))), refresh=True)
                 await anyio.sleep(_FRAME)
 
     def finish(self, report: Report) -> None:
@@ -78,6 +78,6 @@ class Screen:
         self._console.file.flush()
 
 
-def _beginning(stage: Stage) -> Text:
-    tenants, tasks = len(stage.sources), len(stage.places)
-    return Text(f"{tasks:,} files of {tenants} tenants are queued; {stage.processes} worker processes start on them")
+def _beginning(progress: Progress) -> Text:
+    tenants, tasks = len(progress.sources), len(progress.places)
+    return Text(f"{tasks:,} files of {tenants} tenants are queued; {progress.processes} worker processes start on them")

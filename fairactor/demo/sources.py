@@ -51,7 +51,7 @@ def _source(tenant: str, files: Iterable[str], limit: int) -> Source:
     everything = list(files)
     named = sorted(file for file in everything if _is_text(file))
     kept = named[: limit or None]
-    name = os.fsencode(tenant).decode(errors="replace")
+    name = tenant.encode(errors="backslashreplace").decode()
     return Source(name, tuple(kept), len(everything) - len(kept))
 
 

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .layout import choose_rows, seconds, span, speed
+from .layout import choose_rows, seconds, short, span
 from .report import Report, Served, TenantReport
 
 _NAME: Final = (10, 28)  # columns that a tenant's name gets
@@ -70,7 +70,7 @@ def _side(title: str, style: str, whole: float, line: int) -> Table:
 
 
 def _cells(served: Served, whole: float, line: int) -> list[str]:
-    cells = [seconds(served.first), seconds(served.median), speed(served.throughput)]
+    cells = [seconds(served.first), seconds(served.median), short(served.throughput)]
     return [*cells, span(served.first, served.ended, whole, line)] if line else cells
 
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 import anyio
-import anyio.lowlevel
 import anyio.to_process
 import attrs
 
@@ -22,12 +22,12 @@ from .sources import Source
 from .survey import Survey, prepare, survey
 
 _KEPT: Final = 60.0  # seconds that a server of the user's keeps the results
-_AT_ONCE: Final = 20  # results that are asked for before something else gets its turn
-_FAREWELL: Final = 1.0  # seconds that an interrupted demo takes to clear its queue there
+_CONNECTIONS: Final = 20  # how many of them it cancels at once
+_FAREWELL: Final = 5.0  # seconds that an interrupted demo takes to clear its queue there
 
 
 @attrs.define
-class Stage:
+class Progress:
     """What has happened so far; the run writes it, the screen reads it."""
 
     processes: int
@@ -47,7 +47,7 @@ class Stage:
     """What to cancel at a signal."""
     queued: anyio.Event = attrs.field(factory=anyio.Event)
 
-    def cast(self, sources: Sequence[Source]) -> None:
+    def begin(self, sources: Sequence[Source]) -> None:
         """Takes the tenants in."""
         self.sources = sources
         self.places = [place for place, source in enumerate(sources) for _ in source.files]
@@ -75,11 +75,11 @@ class Stage:
         self.failed += 1
 
 
-async def play(stage: Stage, url: str | None) -> bool:
+async def run_workload(progress: Progress, url: str | None) -> bool:
     """Sends all tasks of all tenants, then starts the workers; returns when every task has ended, or it is interrupted.
 
     Args:
-        stage: where it is told.
+        progress: where it is told.
         url: a server; None: an embedded one.
 
     Returns:
@@ -88,17 +88,17 @@ async def play(stage: Stage, url: str | None) -> bool:
     namespace = f"fairactor-demo-{os.urandom(4).hex()}"
     settings: dict[str, Any] = {"namespace": namespace, "result_ttl": _KEPT, "failed_ttl": _KEPT, "grace": 0}
     async with _server(url) as address, Runtime(address, workers=0, **settings) as sender:
-        messages = [(source.tenant, survey(file)) for source in stage.sources for file in source.files]
+        messages = [(source.tenant, survey(file)) for source in progress.sources for file in source.files]
         handles = await sender.send_many(messages)
-        stage.queued_at = time.monotonic()
-        stage.queued.set()
+        progress.queued_at = time.monotonic()
+        progress.queued.set()
         # Twice as many workers as processes: each process finds its next task at hand.
-        async with Runtime(address, actors=[survey], workers=2 * stage.processes, **settings):
-            with anyio.CancelScope() as stage.interruptible:
-                await _collect(stage, handles)
-        if stage.interruptible.cancelled_caught:
+        async with Runtime(address, actors=[survey], workers=2 * progress.processes, **settings):
+            with anyio.CancelScope() as progress.interruptible:
+                await _collect(progress, handles)
+        if progress.interruptible.cancelled_caught:
             if url is not None:
-                await _withdraw([handle for handle, found in zip(handles, stage.surveys, strict=True) if not found])
+                await _withdraw([handle for handle, found in zip(handles, progress.surveys, strict=True) if not found])
             return False
     return True
 
@@ -107,10 +107,10 @@ async def start_processes(count: int) -> None:
     """Starts the worker processes, so that the first tasks don't wait for Python to load.
 
     Ctrl-C reaches all processes of a terminal. What it means is for this one to decide, so the others are born with
-    SIGINT blocked; one that comes in these tenths of a second waits here until they are there.
+    the signals blocked; one that comes in these tenths of a second waits here until they are there.
     """
     anyio.to_process.current_default_process_limiter().total_tokens = count
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         with anyio.CancelScope(shield=True):  # anyio loses sight of a process that is canceled before it is ready
             await _in_each(count, os.getpid)
@@ -135,23 +135,31 @@ async def _server(url: str | None) -> AsyncIterator[str]:
         yield embedded
 
 
-async def _collect(stage: Stage, handles: Sequence[Handle[Any]]) -> None:
-    async def wait(number: int, handle: Handle[Any]) -> None:
-        try:
-            stage.note(number, await handle.result())
-        except TaskFailed:
-            stage.note_failure(number)
-
+async def _collect(progress: Progress, handles: Sequence[Handle[Any]]) -> None:
+    """Takes the results in as they come: for each tenant one after the other, which is how they are served."""
+    tasks = iter(enumerate(handles))
     async with anyio.create_task_group() as group:
-        for number, handle in enumerate(handles):
-            group.start_soon(wait, number, handle)
-            if number % _AT_ONCE == 0:
-                await anyio.lowlevel.checkpoint()  # let the first tasks start meanwhile
+        for source in progress.sources:
+            group.start_soon(_collect_of_tenant, progress, list(islice(tasks, len(source.files))))
+
+
+async def _collect_of_tenant(progress: Progress, tasks: Sequence[tuple[int, Handle[Any]]]) -> None:
+    for number, handle in tasks:
+        try:
+            progress.note(number, await handle.result())
+        except TaskFailed:
+            progress.note_failure(number)
 
 
 async def _withdraw(handles: Sequence[Handle[Any]]) -> None:
     """Cancels what has not been done, so that nothing of an interrupted demo stays on the user's server."""
+    left = iter(handles)
+
+    async def cancel() -> None:
+        for handle in left:
+            await handle.cancel()
+
     with anyio.move_on_after(_FAREWELL):
         async with anyio.create_task_group() as group:
-            for handle in handles:
-                group.start_soon(handle.cancel)
+            for _ in range(_CONNECTIONS):
+                group.start_soon(cancel)
