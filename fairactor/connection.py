@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
 import attrs
@@ -58,7 +59,11 @@ async def connect(url: str, *, timeout: float) -> Server:  # noqa: ASYNC109 - a 
     """
     url = _checked(url)
     where = _without_password(url)
-    client = Redis.from_url(url, retry=_retry())
+    try:
+        client = Redis.from_url(url, retry=_retry())
+        client.connection_pool.make_connection()  # only here a query is looked at
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"url={where!r} cannot be used: {error}") from None
     try:
         info: dict[str, Any] = await _patiently(client.info, where, timeout)
         _check_fitness(info, where)
@@ -83,11 +88,13 @@ async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: f
         while True:
             try:
                 return await command()
-            except broken.AuthenticationError as refused:
-                raise ServerError(f"{where} refused the login: {refused}; check the URL's user and password") from None
             except (broken.NoPermissionError, broken.ResponseError) as refused:
                 raise ServerError(f"{where} refused: {refused}; check the URL and the user's permissions") from None
             except AWAY as failure:
+                if any(isinstance(each, broken.AuthenticationError) for each in (failure, failure.__cause__)):
+                    raise ServerError(
+                        f"{where} refused the login: {failure}; check the URL's user and password"
+                    ) from None
                 error = failure
             await anyio.sleep(pause)
             pause = min(2 * pause, 0.5)
@@ -103,11 +110,16 @@ def _checked(url: str) -> str:
     if not separator or scheme not in _SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
         raise ConfigurationError(f"url={_without_password(url)!r}: give one that starts with {known}")
+    path = urlsplit(url).path
+    if _SCHEMES[scheme] == "unix" and not path:
+        raise ConfigurationError(f"url={_without_password(url)!r}: give the path of a socket, as in unix:///run/server.sock")
+    if _SCHEMES[scheme] != "unix" and path.strip("/") and not path.strip("/").isdigit():
+        raise ConfigurationError(f"url={_without_password(url)!r}: what follows the host is the number of a database")
     return f"{_SCHEMES[scheme]}://{rest}"
 
 
 def _without_password(url: str) -> str:
-    scheme, _, rest = url.rpartition("://")
+    scheme, _, rest = url.partition("?")[0].rpartition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
 
 

@@ -32,8 +32,10 @@ class _Awaited:
     """A task whose outcome somebody here waits for."""
 
     shard: Shard
-    waiters: dict[asyncio.Future[Outcome], str]
-    """With the tenant of the running task that waits, or ''."""
+    waiters: dict[asyncio.Future[Outcome], str | None]
+    """With the tenant of the running task that waits, or ''; None while the send is under way."""
+    deaf: bool = False
+    """Whether the outcome may have been told while nobody listened, and the send was under way."""
 
 
 class Inbox:
@@ -111,7 +113,7 @@ class Inbox:
             task_id: the task.
             shard: where it is.
             inside: the tenant of the running task that waits, if it is one.
-            ask: False where the send itself says that the outcome is wanted.
+            ask: False where the send itself says that the outcome is wanted; `sent` follows.
 
         Raises (from the future):
             TaskNotFound: there is no such task.
@@ -122,12 +124,27 @@ class Inbox:
             future.set_exception(self._closed)
             return future
         awaited = self._awaited.setdefault(task_id, _Awaited(shard, {}))
-        awaited.waiters[future] = inside
+        awaited.waiters[future] = inside if ask else None
         future.add_done_callback(lambda done: self._forget(task_id, done))
         if ask:
             self._asked.append((task_id, inside))
             self._ask.set()
         return future
+
+    def sent(self, task_id: str, future: asyncio.Future[Outcome], *, ask: bool) -> None:
+        """Learns that the server has the task.
+
+        Args:
+            task_id: the task.
+            future: as `expect` made it.
+            ask: whether the server may not know that the outcome is wanted: the task may be an older one.
+        """
+        awaited = self._awaited.get(task_id)
+        if awaited is not None and future in awaited.waiters:
+            awaited.waiters[future] = ""
+            if ask or awaited.deaf:
+                self._asked.append((task_id, ""))
+                self._ask.set()
 
     def close(self, error: Exception) -> None:
         """Fails all that is waited for, now and from now on."""
@@ -151,7 +168,8 @@ class Inbox:
         elif message["type"] == "subscribe":
             self.subscribed.set()
             for task_id, awaited in self._awaited.items():
-                self._asked.extend((task_id, inside) for inside in set(awaited.waiters.values()))
+                awaited.deaf = awaited.deaf or None in awaited.waiters.values()
+                self._asked.extend((task_id, inside) for inside in set(awaited.waiters.values()) if inside is not None)
             self._ask.set()
             self.drained.set()
             for wake in self._on_subscribe:

@@ -147,7 +147,7 @@ class Runtime:
 
     async def _connect(self) -> Server:
         settings = self.settings
-        url = settings.url or (None if settings.path is not None else os.environ.get("FAIRACTOR_URL"))
+        url = os.environ.get("FAIRACTOR_URL") if settings.url is None and settings.path is None else settings.url
         if url is None:
             url = await self._stack.enter_async_context(embedded_server(settings.path))
         server = await connect(url, timeout=settings.connect_timeout)
@@ -241,12 +241,13 @@ class Runtime:
         number, item = self._item(tenant, message.options(**options) if options else message, watch=True)
         shard = self._shards[number]
         handle: Handle[R] = Handle(self._tracker, item.id, tenant, message.actor.codec, shard)
-        outcome = self.inbox.expect(item.id, shard, ask=item.id == message.how.id)
+        outcome = self.inbox.expect(item.id, shard, ask=False)
         try:
             await self._mailboxes[number].post((item,))
         except BaseException:
             outcome.cancel()
             raise
+        self.inbox.sent(item.id, outcome, ask=item.id == message.how.id)
         return handle.unfold(*await self._tracker.wait(outcome, item.id, timeout))
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:

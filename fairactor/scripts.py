@@ -15,8 +15,9 @@ from . import keys
 _INCLUDE: Final = re.compile(r"^-- @include (\S+)$", re.MULTILINE)
 
 # Scripts that free memory or free someone who waits, and so must run when the server's memory is full.
-# Each frees at least as much as it writes, but for a result that is kept.
-_RUN_WITHOUT_MEMORY: Final = frozenset({"turn", "tend", "leave", "cancel", "join"})
+# Each frees at least as much as it writes, but for a result that is kept. Those that only look, and what a worker
+# needs to begin with, must run, too.
+_RUN_WITHOUT_MEMORY: Final = frozenset({"turn", "tend", "leave", "cancel", "join", "open", "watch", "stats", "inspect"})
 
 
 @attrs.frozen
@@ -45,10 +46,12 @@ def source(path: str) -> str:
 @cache
 def load(name: str, *, flags: bool) -> Script:
     """The script of that name; ``flags``: whether the server knows script flags (Redis 7, Valkey)."""
-    shebang = ""
+    shebang, opening = "", ""
     if flags:
         shebang = "#!lua flags=allow-oom\n" if name in _RUN_WITHOUT_MEMORY else "#!lua\n"
-    text = f"{shebang}{keys.lua_prelude()}\n{source(f'{name}.lua')}"
+    elif name in _RUN_WITHOUT_MEMORY:
+        opening = "redis.call('HDEL', META, '')\n"  # Redis 6.2 refuses none after a write that takes no memory
+    text = f"{shebang}{keys.lua_prelude()}\n{opening}{source(f'{name}.lua')}"
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -71,7 +71,7 @@ class Settings:
         ConfigurationError: one of them cannot work; the message names it.
     """
 
-    url: str | None = None
+    url: str | None = attrs.field(default=None, repr=False)  # it may hold a password
     """``redis://``, ``rediss://`` or ``unix://``; None: ``FAIRACTOR_URL``, else an embedded server."""
     path: str | os.PathLike[str] | None = None
     """A folder: an embedded server that keeps its data there, shared by all who name it."""
@@ -98,5 +98,11 @@ class Settings:
     """After so many runtimes died under a task it is given up as failed."""
 
     def __attrs_post_init__(self) -> None:
+        if self.url is not None and not isinstance(self.url, str):
+            raise ConfigurationError(f"url={self.url!r}: give a text, such as 'redis://localhost'")
+        if not isinstance(self.namespace, str):
+            raise ConfigurationError(f"namespace={self.namespace!r}: give a text")
+        if self.path is not None and not isinstance(self.path, str | os.PathLike):
+            raise ConfigurationError(f"path={self.path!r}: give the path of a folder")
         if self.url is not None and self.path is not None:
             raise ConfigurationError("give url= (a server of yours) or path= (an embedded one), not both")

@@ -188,12 +188,12 @@ class Shard:
                 return await self._client.eval(script.text, 1, self.keys.meta, *arguments)
         except AWAY as error:
             raise unavailable(self._server.where, error) from error
-        except broken.OutOfMemoryError as error:
-            raise ServerError(
-                f"{self._server.where} is full ({error}): nothing was stored. Let workers drain it, raise its "
-                "maxmemory, or shorten result_ttl="
-            ) from error
         except broken.ResponseError as error:
+            if "OOM command" in str(error) or isinstance(error, broken.OutOfMemoryError):
+                raise ServerError(
+                    f"{self._server.where} is full ({error}): nothing was stored. Let workers drain it, raise its "
+                    "maxmemory, or shorten result_ttl="
+                ) from error
             raise ServerError(f"{self._server.where} refused {name}: {error}") from error
 
 

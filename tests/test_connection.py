@@ -48,7 +48,7 @@ async def test_an_unknown_scheme_is_refused_with_those_that_there_are(url: str) 
 async def test_a_url_that_cannot_work_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="url=") as caught:
         await enter(url, connect_timeout=1)
-    assert url in str(caught.value)
+    assert url.partition("?")[0] in str(caught.value)
 
 
 @pytest.mark.parametrize("url", [5, b"redis://localhost"])

@@ -26,7 +26,7 @@ import fairactor
 from fairactor.demo.bars import bars
 from fairactor.demo.fairness import Service, compared, jain_index, replay_fifo, service_while_all_had_work
 from fairactor.demo.layout import choose_rows, seconds, short, span
-from fairactor.demo.report import AllFailed, Report, make_report
+from fairactor.demo.report import AllFailed, make_report
 from fairactor.demo.screen import Screen
 from fairactor.demo.sources import NoSources, Source, find_sources
 from fairactor.demo.survey import Survey, survey
@@ -164,7 +164,7 @@ def test_names_without_a_utf_8_form_are_told_apart_or_left_out(tmp_path: Path) -
     for name in (b"caf\xe9", b"caf\xe8"):
         folder = os.fsencode(tmp_path) + b"/" + name
         try:
-            os.mkdir(folder)
+            Path(os.fsdecode(folder)).mkdir()
         except OSError:
             pytest.skip("this file system has no such names")
         Path(os.fsdecode(folder), "m.py").touch()
@@ -260,7 +260,7 @@ def test_a_report_tells_waits_and_fairness_of_the_run_and_of_a_fifo() -> None:
     assert (small.fair.throughput, small.fifo.throughput) == (0.5, pytest.approx(2 / 22))
     assert (report.compared, report.least) == (2, 2)
     assert report.jain == pytest.approx(1)
-    assert report.fifo_jain == pytest.approx(22**2 / (2 * (20**2 + 2**2)))
+    assert report.fifo_jain == pytest.approx(1 / 2)
     assert (report.contents.lines, report.left_out, report.tasks) == (220, 10, 22)
 
 
@@ -303,7 +303,7 @@ def test_the_table_fits(width: int, sizes: dict[str, int]) -> None:
     assert max(map(len, lines)) <= width
     assert len(lines) <= 12 + 6
     if width >= 80:
-        assert not [line for line in lines if "…" in line.replace("… and", "").replace("-…", "").replace("e…", "")]
+        assert not any("…" in line[29:] for line in lines), "names may be cut, numbers not"
         assert any("median" in line for line in lines)
         assert any(f"{report.tasks:,}" in line for line in lines)
     assert ("━" in "".join(lines)) == (width > 80)
@@ -351,7 +351,7 @@ def test_the_picture_loads_nothing_from_anywhere(tmp_path: Path, capsys: pytest.
     assert "url(http" not in picture
     assert "href" not in picture
     assert "Jain" in picture
-    assert picture.count("-of-a-rather") == 60
+    assert picture.count("-of-a-rather") == len(MANY) + 1  # the verdict names the smallest
     assert not capsys.readouterr().out
 
 
@@ -396,7 +396,8 @@ def test_json_needs_no_rich_and_is_all_there_is(tree: Path, tmp_path: Path, temp
     document = json.loads(done.stdout)
     assert {tenant["tenant"]: tenant["tasks"] for tenant in document["tenants"]} == TREE | {"small": 2}
     overall = document["overall"]
-    assert overall["contents"] == {"lines": 33, "functions": 16, "classes": 16, "bytes": 547, "errors": 1}
+    size = sum(file.stat().st_size for file in tree.glob("[!.]*/**/*.py"))
+    assert overall["contents"] == {"lines": 33, "functions": 16, "classes": 16, "bytes": size, "errors": 1}
     assert (overall["tasks"], overall["failed"], overall["left_out"]) == (17, 0, 0)
     assert overall["jain"] > overall["fifo_jain"]
     small = document["tenants"][-1]

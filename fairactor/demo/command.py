@@ -74,7 +74,7 @@ async def _perform(options: Options, screen: Screen | None) -> int:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         try:
             async with anyio.create_task_group() as group:
-                progress.interruptible = group.cancel_scope
+                progress.interrupt = group.cancel_scope.cancel
                 group.start_soon(_listen, signals, received, progress)
                 report = await _run_and_draw(options, progress, screen)
                 if report is not None:
@@ -96,7 +96,7 @@ async def _listen(signals: AsyncIterator[signal.Signals], received: list[signal.
         received.append(number)
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
-        progress.interruptible.cancel()
+        progress.interrupt()
         return
 
 

@@ -43,8 +43,8 @@ class Progress:
     first_waits: list[float | None] = attrs.field(factory=list)
     """For each tenant, how long its first task waited; None: it still does."""
     failed: int = 0
-    interruptible: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
-    """What to cancel at a signal."""
+    interrupt: Callable[[], object] = lambda: None
+    """What to call at a signal."""
     queued: anyio.Event = attrs.field(factory=anyio.Event)
 
     def begin(self, sources: Sequence[Source]) -> None:
@@ -89,18 +89,20 @@ async def run_workload(progress: Progress, url: str | None) -> bool:
     settings: dict[str, Any] = {"namespace": namespace, "result_ttl": _KEPT, "failed_ttl": _KEPT, "grace": 0}
     async with _server(url) as address, Runtime(address, workers=0, **settings) as sender:
         messages = [(source.tenant, survey(file)) for source in progress.sources for file in source.files]
-        handles = await sender.send_many(messages)
+        with anyio.CancelScope(shield=True):  # all or nothing: what was sent is known, and can be withdrawn
+            handles = await sender.send_many(messages)
         progress.queued_at = time.monotonic()
         progress.queued.set()
-        # Twice as many workers as processes: each process finds its next task at hand.
-        async with Runtime(address, actors=[survey], workers=2 * progress.processes, **settings):
-            with anyio.CancelScope() as progress.interruptible:
-                await _collect(progress, handles)
-        if progress.interruptible.cancelled_caught:
+        try:
+            # Twice as many workers as processes: each process finds its next task at hand.
+            async with Runtime(address, actors=[survey], workers=2 * progress.processes, **settings):
+                with anyio.CancelScope() as scope:
+                    progress.interrupt = scope.cancel
+                    await _collect(progress, handles)
+        finally:
             if url is not None:
                 await _withdraw([handle for handle, found in zip(handles, progress.surveys, strict=True) if not found])
-            return False
-    return True
+    return not scope.cancelled_caught
 
 
 async def start_processes(count: int) -> None:
@@ -159,7 +161,7 @@ async def _withdraw(handles: Sequence[Handle[Any]]) -> None:
         for handle in left:
             await handle.cancel()
 
-    with anyio.move_on_after(_FAREWELL):
+    with anyio.move_on_after(_FAREWELL, shield=True):
         async with anyio.create_task_group() as group:
             for _ in range(_CONNECTIONS):
                 group.start_soon(cancel)

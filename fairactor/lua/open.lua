@@ -6,6 +6,8 @@
 --
 -- Safe to repeat: only what is missing is written.
 
+local found = redis.call('HMGET', META, 'version', 'shards', 'step')
+if found[1] and found[2] and found[3] then return found end
 redis.call('HSETNX', META, 'version', ARGV[1])
 redis.call('HSETNX', META, 'shards', ARGV[2])
 redis.call('HSETNX', META, 'step', ARGV[3])
