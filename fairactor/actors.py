@@ -173,6 +173,8 @@ def actor(handler: Any = None, /, *, name: str | None = None, process: bool = Fa
     Raises:
         ConfigurationError: an option is unknown or cannot work.
     """
+    if "id" in options:
+        raise ConfigurationError("id= is of one message: give it with message.options(id=…)")
     how = parse_options(options)
 
     def decorate(handler: Any) -> Any:

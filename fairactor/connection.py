@@ -61,7 +61,7 @@ async def connect(url: str, *, timeout: float) -> Server:  # noqa: ASYNC109 - a 
     where = _without_password(url)
     try:
         client = Redis.from_url(url, retry=_retry())
-        client.connection_pool.make_connection()  # only here a query is looked at
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # a query is looked at only here
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"url={where!r} cannot be used: {error}") from None
     try:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from .errors import RuntimeNotRunning
-from .settings import seconds
+from .errors import ConfigurationError, RuntimeNotRunning
 from .states import Priority
 
 if TYPE_CHECKING:
@@ -44,7 +43,8 @@ class Task:
             fraction: from 0 to 1.
             note: a few words.
         """
-        seconds("fraction", fraction)
+        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+            raise ConfigurationError(f"progress({fraction!r}): give a fraction from 0 to 1")
         if self._report is not None:
             await self._report(self, float(fraction), note)
 

@@ -84,7 +84,7 @@ class Crew:
                 except ServerError as error:
                     logger.warning("%s: its tasks go back when the lease ends: %s", dispatcher.runtime, error)
         if patience.cancelled_caught:
-            logger.warning("the server or a handler did not let go for %g s: tasks go back when the lease ends", GOODBYE)
+            logger.warning("a handler or the server did not let go for %g s: tasks go back as the lease ends", GOODBYE)
 
     async def _is_known_elsewhere(self, actor: str) -> bool:
         stats = await read_stats(self._shards)

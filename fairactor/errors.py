@@ -6,6 +6,8 @@ built-in error also derive from it, so that ``except TimeoutError`` and the like
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 
 class FairactorError(Exception):
     """The base of all that fairactor raises."""
@@ -98,6 +100,11 @@ class Retry(Exception):
     task fails.
     """
 
-    def __init__(self, message: str = "the handler asked for a retry", *, delay: float | None = None) -> None:
+    def __init__(
+        self, message: str = "the handler asked for a retry", *, delay: float | timedelta | None = None
+    ) -> None:
+        from .settings import duration, seconds
+
         super().__init__(message)
-        self.delay = delay
+        after = duration(delay)
+        self.delay = None if after is None else seconds("Retry(delay=)", after)

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
 from .errors import ConfigurationError
-from .settings import name, seconds
+from .settings import duration, name, seconds
 from .states import Priority
 
 if TYPE_CHECKING:
     from .actors import Actor
 
 R = TypeVar("R")
-Duration = float | timedelta
-
-
-def _duration(value: Duration | None) -> float | None:
-    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _check_duration(_: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is not None:
-        seconds(attribute.name, value)
+        seconds(attribute.name, value, zero=attribute.name != "timeout")
 
 
 def _priority(value: Priority | int | str | None) -> Priority | None:
@@ -57,17 +52,17 @@ class Options:
     id: str | None = None
     """An id of your own: a second send of it is a no-op. Any text; by default 128 random bits."""
     priority: Priority | None = attrs.field(default=None, converter=_priority)
-    delay: float | None = attrs.field(default=None, converter=_duration, validator=_check_duration)
+    delay: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
     """Seconds (or a timedelta) from the send, by the server's clock."""
     eta: datetime | None = attrs.field(default=None, converter=_eta)
     """The moment to run at, with a time zone."""
-    timeout: float | None = attrs.field(default=None, converter=_duration, validator=_check_duration)
+    timeout: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
     """Seconds that one attempt may take."""
     max_retries: int | None = None
     """How many more attempts a failed one gets."""
-    result_ttl: float | None = attrs.field(default=None, converter=_duration, validator=_check_duration)
+    result_ttl: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
     """Seconds for which the record is kept after the end; 0: the result goes only to who waits by then."""
-    expires: float | None = attrs.field(default=None, converter=_duration, validator=_check_duration)
+    expires: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
     """Seconds after which it is too late to start."""
 
     def __attrs_post_init__(self) -> None:

@@ -38,6 +38,8 @@ class Registry:
         self.actors: dict[str, Actor[..., Any]] = {}
         self._classes: list[ClassActor[Any]] = []
         self._instances: dict[ClassActor[Any], Any] = {}
+        if isinstance(given, Actor | ClassActor | ModuleType) or not isinstance(given, Iterable):
+            raise ConfigurationError(f"actors={given!r}: give a list, as in actors=[…]")
         for entry in given:
             self._add(entry)
 

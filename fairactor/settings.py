@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -15,25 +16,34 @@ MAX_NAME = 512
 """The longest name of a tenant and the longest id of a task, in bytes of UTF-8."""
 
 
-def _seconds(*, zero: bool = False) -> Callable[[Any, attrs.Attribute[Any], float], None]:
+YEAR = 365 * 86400.0
+CENTURY = 100 * YEAR
+"""The longest time: what is longer is a mistake, and would be too much for the server's clock."""
+
+
+def _seconds(*, zero: bool = False, most: float = CENTURY) -> Callable[[Any, attrs.Attribute[Any], float], None]:
     def check(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-        seconds(attribute.name, value, zero=zero)
+        seconds(attribute.name, value, zero=zero, most=most)
 
     return check
 
 
-def _whole(least: int) -> Callable[[Any, attrs.Attribute[Any], int | None], None]:
-    def check(_: Any, attribute: attrs.Attribute[Any], value: int | None) -> None:
-        if value is None:
-            return
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigurationError(f"{attribute.name}={value!r}: give a whole number, {least} or more")
+def _whole(least: int, most: float = math.inf) -> Callable[[Any, attrs.Attribute[Any], int], None]:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            bound = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+            raise ConfigurationError(f"{attribute.name}={value!r}: give a whole number, {bound}")
 
     return check
 
 
-def seconds(name: str, value: float, *, zero: bool = True) -> float:
-    """The value, if it is a finite number of seconds that is not negative (nor 0, unless ``zero``).
+def duration(value: float | timedelta | None) -> float | None:
+    """Seconds, also from a timedelta."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def seconds(name: str, value: float, *, zero: bool = True, most: float = CENTURY) -> float:
+    """The value, if it is a number of seconds that is not negative (nor 0, unless ``zero``), and not absurd.
 
     Raises:
         ConfigurationError: it is not.
@@ -43,6 +53,8 @@ def seconds(name: str, value: float, *, zero: bool = True) -> float:
         raise ConfigurationError(f"{name}={value!r}: give seconds as a number, {bound}")
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise ConfigurationError(f"{name}={value!r}: give a finite number of seconds, {bound}")
+    if value > most:
+        raise ConfigurationError(f"{name}={value!r}: give a number of seconds, at most {most:.0f}")
     return float(value)
 
 
@@ -84,9 +96,9 @@ class Settings:
     """How long running tasks may go on when `Runtime.run` is told to stop."""
     connect_timeout: float = attrs.field(default=5.0, validator=_seconds())
     """How long to try to reach the server at the start."""
-    shards: int | None = attrs.field(default=None, validator=_whole(1))
+    shards: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole(1)))
     """Into how many parts a new namespace is cut; None: what it has, or 1 (16 on a cluster)."""
-    aging: float = attrs.field(default=60.0, validator=_seconds(zero=True))
+    aging: float = attrs.field(default=60.0, validator=_seconds(zero=True, most=YEAR))
     """How much waiting one step of priority is worth; fixed when a namespace is created."""
     result_ttl: float = attrs.field(default=3600.0, validator=_seconds(zero=True))
     """How long the record of a finished or canceled task is kept; 0: not at all."""
@@ -94,7 +106,7 @@ class Settings:
     """How long the record of a failed task is kept."""
     max_payload: int = attrs.field(default=1 << 20, validator=_whole(1))
     """The longest encoded message or result, in bytes."""
-    max_deliveries: int = attrs.field(default=5, validator=_whole(1))
+    max_deliveries: int = attrs.field(default=5, validator=_whole(1, 255))
     """After so many runtimes died under a task it is given up as failed."""
 
     def __attrs_post_init__(self) -> None:

@@ -79,7 +79,9 @@ class Model:
     # Looking
 
     def tenant(self, name: str) -> Tenant:
-        return self.tenants.setdefault(name, Tenant())
+        if name not in self.tenants:
+            self.tenants[name] = Tenant()
+        return self.tenants[name]
 
     def of(self, tenant: str, state: str) -> list[Task]:
         return [task for task in self.tasks.values() if task.tenant == tenant and task.state == state]

@@ -323,7 +323,7 @@ def test_the_bars_before_there_is_anything_to_show() -> None:
     progress = Progress(processes=2)
     assert "looking for tenants" in drawn(bars(progress, rows=10), 80)[0]
     progress.begin([Source("a", ("x.py",))])
-    assert "queuing 1 files" in drawn(bars(progress, rows=10), 80)[0]
+    assert "1 files of 1 tenants found" in drawn(bars(progress, rows=10), 80)[0]
     progress.queued_at = 0.0
     assert "waits" in drawn(bars(progress, rows=10), 80)[1]
 
@@ -367,7 +367,7 @@ def temporary() -> Iterator[Path]:
 
 
 def command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "fairactor", "demo", *options]
+    return [sys.executable, "-m", "fairactor", "demo", "--workers", "1", *options]  # each process takes a second
 
 
 def environment(temporary: Path, **more: str) -> dict[str, str]:
@@ -391,7 +391,7 @@ def test_json_needs_no_rich_and_is_all_there_is(tree: Path, tmp_path: Path, temp
     (tree / "small" / "broken.py").write_text("def")
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "rich.py").write_text("raise ModuleNotFoundError('No module named rich', name='rich')")
-    done = demo(temporary, "--path", str(tree), "--json", "--workers", "1", PYTHONPATH=str(tmp_path / "path"))
+    done = demo(temporary, "--path", str(tree), "--json", PYTHONPATH=str(tmp_path / "path"))
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
     assert {tenant["tenant"]: tenant["tasks"] for tenant in document["tenants"]} == TREE | {"small": 2}
@@ -417,13 +417,12 @@ def test_the_table_and_its_picture(tree: Path, tmp_path: Path, temporary: Path) 
     assert str(tree) not in picture
 
 
-@pytest.mark.parametrize("name", ["absent", "empty"])
-def test_a_folder_without_tenants_is_refused(name: str, tree: Path, temporary: Path) -> None:
-    done = demo(temporary, "--path", str(tree / name))
+def test_a_folder_without_tenants_is_refused(tree: Path, temporary: Path) -> None:
+    done = demo(temporary, "--path", str(tree / "absent"))
     assert done.returncode == 2
     assert not done.stdout
     assert done.stderr.startswith("fairactor demo: ")
-    assert name in done.stderr
+    assert "absent" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -451,7 +450,7 @@ def interrupted(run: subprocess.Popen[str], number: signal.Signals) -> str:
     assert run.stderr is not None
     assert "500 files of 1 tenants are queued" in run.stdout.readline()
     children = psutil.Process(run.pid).children(recursive=True)
-    assert len(children) >= 2
+    assert children
     os.killpg(run.pid, number)
     assert run.wait(timeout=10) == 128 + number
     _, alive = psutil.wait_procs(children, timeout=5)
@@ -461,7 +460,7 @@ def interrupted(run: subprocess.Popen[str], number: signal.Signals) -> str:
 
 
 def test_ctrl_c_leaves_no_process_and_no_folder(long_run: Path, temporary: Path) -> None:
-    options = command("--path", str(long_run))
+    options = command("--path", str(long_run), "--workers", "2")
     with subprocess.Popen(
         options,
         cwd=ROOT,
@@ -492,3 +491,19 @@ def test_sigterm_leaves_nothing_queued_on_the_users_server(
     assert said.startswith("fairactor demo: stopped by SIGTERM after ")
     assert not list(db.scan_iter("*:queue:*"))
     assert all(db.ttl(key) > 0 for key in db.scan_iter("*:task:*"))
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(tree: Path, temporary: Path) -> None:
+    with subprocess.Popen(
+        command("--path", str(tree)),
+        cwd=ROOT,
+        env=environment(temporary),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()
+        assert run.wait(timeout=30) == 1
+        assert not run.stderr.read()

@@ -143,14 +143,15 @@ def test_weights_of_1_2_4_8_are_exact_in_every_stretch_of_fifteen(shard: Lab) ->
             assert abs(seen[name] - seen.total() * weight / 15) < 2.5
 
 
-@pytest.mark.parametrize("backlog", [1, 2])
-def test_one_that_drains_and_returns_gains_nothing(shard: Lab, backlog: int) -> None:
+def test_one_that_drains_and_returns_gains_nothing(shard: Lab) -> None:
     service = Service(shard)
     service.send(a=100, b=100)
     served: list[str] = []
-    for n in range(150):
-        if n % backlog == 0 and served.count("back") == sum(name == "back" for name in served):
+    sent = 0
+    for _ in range(150):
+        if served.count("back") == sent:
             service.send(back=1)
+            sent += 1
         served += service.claim(1)
     counts = Counter(served)
     assert abs(counts["back"] - 50) <= 1
@@ -180,7 +181,7 @@ def test_one_that_is_capped_and_freed_gains_nothing(shard: Lab) -> None:
     reason="new ones enter at virtual time, which stands still then; of equal tags the lesser name goes first"
 )
 def test_a_tenant_is_not_held_up_by_new_ones_that_keep_coming(shard: Lab) -> None:
-    """Never more than three wait, so each is to be served within a few claims."""
+    """One new tenant for each claim: one more waits each time that `busy` is served, as round robin has it."""
     service = Service(shard)
     service.send(z=1, busy=20)
     served: list[str] = []
@@ -188,7 +189,7 @@ def test_a_tenant_is_not_held_up_by_new_ones_that_keep_coming(shard: Lab) -> Non
         service.send(**{f"a{n}": 1})
         served += service.claim(1)
     assert "z" in served[:6]
-    assert served.count("busy") >= 10
+    assert served.count("busy") >= 5
 
 
 @pytest.mark.xfail(reason="virtual time stands still while new ones keep coming, and each leaves its tag")

@@ -19,9 +19,10 @@ _NAME: Final = 24  # columns that a tenant's name gets, at most
 def bars(progress: Progress, rows: int) -> RenderableType:
     """The frame for what has happened by now."""
     if not progress.sources:
-        return Text("looking for tenants, starting worker processes …", style="dim")
+        return Text("looking for tenants …", style="dim")
     if progress.queued_at is None:
-        return Text(f"queuing {len(progress.places):,} files of {len(progress.sources)} tenants …", style="dim")
+        files, tenants = len(progress.places), len(progress.sources)
+        return Text(f"{files:,} files of {tenants} tenants found, starting worker processes …", style="dim")
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(max_width=_NAME, no_wrap=True, overflow="ellipsis")
     grid.add_column(ratio=1)

@@ -23,6 +23,13 @@ _PICTURE: Final = 112  # columns, where there is no terminal to say it
 _WEB_FONT: Final = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
+class _Console(Console):
+    """A console that leaves it to the command line what a broken pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Screen:
     """Where the demo is shown: a terminal, or a file that gets what can be read later.
 
@@ -32,7 +39,7 @@ class Screen:
     """
 
     def __init__(self, *, quiet: bool = False, every_tenant: bool = False) -> None:
-        self._console = Console(file=io.StringIO() if quiet else sys.stdout, highlight=False, emoji=False)
+        self._console = _Console(file=io.StringIO() if quiet else sys.stdout, highlight=False, emoji=False)
         self._every_tenant = every_tenant
         self._report: Report | None = None
 

@@ -22,14 +22,15 @@ local OUTCOME = '>c4Bc0Hc0'
 local runtime, turn, lease, want = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local claims_key = CLAIMS .. runtime
 
-if not call('ZSCORE', LEASES, runtime) then return {} end
+local lease_end = call('ZSCORE', LEASES, runtime)
+if not lease_end then return {} end
 
 -- Until when a sleeping dispatcher may sleep, and whether `tend` has something to do.
 local function outlook()
   local now = math.floor(shard.now / 1000)
   local due = call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]
   local expiry = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
-  local drained = call('ZRANGE', DRAINED, 0, 0, 'WITHSCORES')[2]
+  local drained = want > 0 and call('ZRANGE', DRAINED, 0, 0, 'WITHSCORES')[2]
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
   local tend = next_at <= now or (drained and tonumber(drained) * 1000 <= now)
   return next_at == math.huge and -1 or math.max(0, next_at - now), tend and 1 or 0
@@ -121,10 +122,11 @@ for name, t in pairs(tenants) do
 end
 for i = 1, #dropped, SLICE do call('DEL', unpack(dropped, i, math.min(i + SLICE - 1, #dropped))) end
 call('HSET', SESSIONS, runtime, turn .. cmsgpack.pack(refused))
-call('ZADD', LEASES, integer(math.floor(shard.now / 1000) + lease), runtime)
+local lease_left = tonumber(lease_end) - shard.now / 1000
+if lease_left < 0.9 * lease then call('ZADD', LEASES, integer(math.floor(shard.now / 1000) + lease), runtime) end
 call(#chosen < want and 'SADD' or 'SREM', IDLE, runtime)
 save_counts()
-save_ring()
+save_ring(#chosen == want)
 for _, task in ipairs(told) do tell_watchers(task.id, task.record, task.watching) end
 
 local wait, tend = outlook()

@@ -64,5 +64,4 @@ local function save_counts()
   write_all('HSET', COUNTS, keep)
   write_all('HDEL', COUNTS, drop)
   write_all('ZADD', DRAINED, drained)
-  call('HSET', META, 'stamp', integer(shard.stamp), 'total', pack_counts(total))
 end

@@ -97,30 +97,33 @@ local function wake_idle()
   end
 end
 
--- Writes what has changed, ends a busy period, and wakes who should know.
-local function save_ring()
-  local stay, leave, remember = {}, {}, {}
+-- Writes what has changed, ends a busy period, and wakes who should know: somebody for tenants that have come onto
+-- the ring, or where there was `more` to claim than was wanted.
+local function save_ring(more)
+  local stay, leave, remember, came, went = {}, {}, {}, false, false
   for name, t in pairs(tenants) do
     local tag = t[TAG]
     if t[LEAVES] then
+      went = true
       if t[STORED] then leave[#leave + 1] = name end
       -- A tag ahead of virtual time is remembered; also of one that came and went within this script.
       if tag and tag > shard.virtual then remember[#remember + 1], remember[#remember + 2] = exact(tag), name end
     elseif tag ~= t[STORED] then
+      came = came or not t[STORED]
       stay[#stay + 1], stay[#stay + 2] = exact(tag), name
     end
   end
   write_all('ZADD', RING, stay)
   write_all('ZREM', RING, leave)
   write_all('ZADD', TAGS, remember)
-  local waiting = call('ZCARD', RING)
-  if waiting == 0 then
+  local empty = (went or more) and call('ZCARD', RING) == 0
+  if empty and went then
     shard.virtual = 0 -- nobody waits, so nobody can be ahead: start afresh, and keep nothing
     call('DEL', TAGS)
-  else
+  elseif shard.virtual ~= shard.stored_virtual then
     call('ZREMRANGEBYSCORE', TAGS, '-inf', exact(shard.virtual))
   end
-  call('HSET', META, 'virtual', exact(shard.virtual))
-  if waiting > 0 then wake_idle() end
+  call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(shard.virtual), 'total', pack_counts(total))
+  if not empty and (came or more) then wake_idle() end
   if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
 end
