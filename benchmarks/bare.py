@@ -40,6 +40,13 @@ redis.call('MSET', unpack(pairs))
 redis.call('RPUSH', 'waiting', unpack(ids))
 """
 
+_SEND_TO_MAILBOXES: Final = """
+for i = 1, #ARGV, 3 do
+  redis.call('SET', 'task:' .. ARGV[i], ARGV[i + 1])
+  redis.call('RPUSH', 'mailbox:' .. ARGV[i + 2], ARGV[i])
+end
+"""
+
 _POP: Final = """
 local ids = redis.call('LPOP', 'waiting', ARGV[1])
 if not ids then return {{}, {}} end
@@ -60,15 +67,20 @@ redis.call('DEL', unpack(keys))
 class BareQueue:
     """The three transitions, and the loop that drains."""
 
-    def __init__(self, client: Any, send: str, pop: str, acknowledge: str) -> None:
+    def __init__(self, client: Any, send: str, send_to_mailboxes: str, pop: str, acknowledge: str) -> None:
         self._client = client
         self._send = send
+        self._send_to_mailboxes = send_to_mailboxes
         self._pop = pop
         self._acknowledge = acknowledge
 
     async def send(self, tasks: Sequence[bytes]) -> None:
         """Sends one batch, given as id, body, id, body and so on."""
         await self._client.evalsha(self._send, 0, *tasks)
+
+    async def send_to_mailboxes(self, tasks: Sequence[bytes]) -> None:
+        """Sends one batch, given as id, body, tenant, id and so on, into a list for each tenant."""
+        await self._client.evalsha(self._send_to_mailboxes, 0, *tasks)
 
     async def drain(self, handlers: Handlers) -> None:
         """Runs all that waits, one by one."""
@@ -124,12 +136,24 @@ class BareQueue:
 async def bare_queue(url: str) -> AsyncIterator[BareQueue]:
     """A bare queue on a connection of its own."""
     async with Redis.from_url(url) as client:
-        yield BareQueue(client, *[await client.script_load(script) for script in (_SEND, _POP, _ACKNOWLEDGE)])
+        scripts = (_SEND, _SEND_TO_MAILBOXES, _POP, _ACKNOWLEDGE)
+        yield BareQueue(client, *[await client.script_load(script) for script in scripts])
 
 
 def body(actor: str, *args: Any) -> bytes:
     """A call as fairactor stores it."""
     return encode(Call(actor, list(args), {}))
+
+
+def batches_for(tasks: int, tenants: int) -> Iterator[list[bytes]]:
+    """The same for `BareQueue.send_to_mailboxes`, over the tenants in turn."""
+    number = 0
+    for batch in batches(tasks):
+        out: list[bytes] = []
+        for task, payload in zip(batch[::2], batch[1::2], strict=True):
+            out += (task, payload, b"tenant:%d" % (number % tenants))
+            number += 1
+        yield out
 
 
 def batches(tasks: int) -> Iterator[list[bytes]]:

@@ -5,7 +5,11 @@ cattrs knows the types, msgspec the JSON. Nothing is pickled, and nothing is imp
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import inspect
+import math
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, get_type_hints
 
@@ -15,7 +19,7 @@ from cattrs.errors import BaseValidationError
 from cattrs.preconf.msgspec import make_converter
 from cattrs.v import transform_error
 
-from .errors import InvalidPayload, NotSerializable
+from .errors import ConfigurationError, InvalidPayload, NotSerializable
 from .record import encode
 
 Hook = Callable[[Any], Any]
@@ -23,7 +27,19 @@ Hook = Callable[[Any], Any]
 converter: Final = make_converter(forbid_extra_keys=False)
 """The cattrs converter of all actors; register hooks on it for types of your own."""
 
-_AS_THEY_ARE: Final = frozenset({int, str, float, bool, type(None), Any, inspect.Parameter.empty, object, dict, list})
+_AS_THEY_ARE: Final = frozenset({type(None), Any, inspect.Parameter.empty, object, dict, list})
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("JSON has no such number")
+    return value
+
+
+converter.register_unstructure_hook(float, _finite)
+for _type in (uuid.UUID, decimal.Decimal, datetime.timedelta, datetime.time):  # msgspec knows them, cattrs does not
+    converter.register_structure_hook(_type, lambda value, to: msgspec.convert(value, to, strict=False))
+
 _DEEPEST: Final = 100  # how far into a value the path to what cannot be encoded is looked for
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -79,7 +95,7 @@ class Codec:
         Raises:
             NotSerializable: one has no JSON form; the message has the path to it.
         """
-        self._look_up()
+        self.look_up()
         if len(args) <= len(self._in_order) and not kwargs:
             turned = list(args)
             for index, value in enumerate(args):
@@ -97,7 +113,7 @@ class Codec:
         Raises:
             InvalidPayload: they do not fit the handler any more; the message says which and why.
         """
-        self._look_up()
+        self.look_up()
         if self._plain and not kwargs and self._required <= len(args) <= len(self._positional):
             for index, value in enumerate(args):
                 slot = self._in_order[index]
@@ -121,7 +137,7 @@ class Codec:
         """
         if value is None:
             return b"null"
-        self._look_up()
+        self.look_up()
         return dump(f"{self._name}() result", self._turn("return", value, to_json=True))
 
     def result_from_json(self, data: bytes | msgspec.Raw) -> Any:
@@ -130,23 +146,39 @@ class Codec:
         Raises:
             InvalidPayload: it does not fit.
         """
-        self._look_up()
+        self.look_up()
         return self._turn("return", msgspec.json.decode(data), to_json=False)
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by the names of their parameters."""
         return dict(zip(self._names(args), args, strict=True)) | dict(kwargs)
 
-    def _look_up(self) -> None:
-        """Looks the hooks up, once."""
+    def look_up(self) -> None:
+        """Looks the hooks up, once.
+
+        Raises:
+            ConfigurationError: an annotation cannot be resolved, or is of a type that nothing can make out of JSON.
+        """
         if self._slots is None:
             try:
                 hints = get_type_hints(self._function, include_extras=True)
-            except NameError as error:
-                raise InvalidPayload(f"{self._name}(): an annotation cannot be resolved: {error}") from error
-            slots = {name: _slot(hint) for name, hint in hints.items()}
+            except Exception as error:
+                raise ConfigurationError(
+                    f"{self._name}(): an annotation cannot be resolved: {error}; define or import what it names at the "
+                    "top level of its module, not under TYPE_CHECKING"
+                ) from error
+            slots = {name: self._slot(name, hint) for name, hint in hints.items()}
             self._in_order = [slots.get(name, _UNTYPED) for name in self._positional]
             self._slots = slots
+
+    def _slot(self, name: str, hint: Any) -> _Slot:
+        try:
+            return _slot(hint)
+        except Exception as error:
+            raise ConfigurationError(
+                f"{self._name}(): nothing knows how to make {name}: {hint!r} out of JSON ({error}); annotate it "
+                "otherwise, or register hooks on fairactor.codec.converter"
+            ) from error
 
     def _names(self, args: Sequence[Any]) -> list[str]:
         """The parameter of each positional argument."""
@@ -157,15 +189,17 @@ class Codec:
         slots = self._slots or {}
         slot = slots.get(name) or slots.get(self._rest.get(inspect.Parameter.VAR_KEYWORD, "")) or _UNTYPED
         hook = slot.to_json if to_json else slot.from_json
-        if hook is None:
+        if hook is None or (type(value) is slot.plain and not to_json):
             return value
         try:
             return hook(value)
         except BaseValidationError as error:
             raise InvalidPayload(f"{self._name}(): {name}: {'; '.join(transform_error(error))}") from error
         except Exception as error:
-            kind = NotSerializable if to_json else InvalidPayload
-            raise kind(f"{self._name}(): {name}={value!r:.80}: {error}") from error
+            if to_json:
+                what = f"{self._name}() result" if name == "return" else f"{self._name}() argument [{name!r}]"
+                raise _without_form(what, value, error) from None
+            raise InvalidPayload(f"{self._name}(): {name}={value!r:.80}: {error}") from error
 
 
 def _slot(hint: Any) -> _Slot:
@@ -173,7 +207,8 @@ def _slot(hint: Any) -> _Slot:
         return _UNTYPED
     from_json = converter.get_structure_hook(hint)
     if hint in (int, str, float, bool):
-        return _Slot(None, lambda value: from_json(value, hint), plain=hint)
+        to_json = converter.unstructure if hint is float else None  # of these, only a float may have no JSON form
+        return _Slot(to_json, lambda value: from_json(value, hint), plain=hint)
     return _Slot(converter.get_unstructure_hook(hint), lambda value: from_json(value, hint))
 
 
@@ -196,11 +231,15 @@ def dump(what: str, value: Any) -> bytes:
     try:
         return encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as error:
-        path, culprit = _culprit(value)
-        raise NotSerializable(
-            f"{what}{path} is a {type(culprit).__name__}, {culprit!r:.80}, which has no JSON form ({error}); annotate "
-            "the handler with a type that cattrs knows, or register a hook on fairactor.codec.converter"
-        ) from None
+        raise _without_form(what, value, error) from None
+
+
+def _without_form(what: str, value: Any, error: Exception) -> NotSerializable:
+    path, culprit = _culprit(value)
+    return NotSerializable(
+        f"{what}{path} is a {type(culprit).__name__}, {culprit!r:.80}, which has no JSON form ({error}); annotate the "
+        "handler with a type that cattrs knows, or register a hook on fairactor.codec.converter"
+    )
 
 
 def _culprit(value: Any, depth: int = 0) -> tuple[str, Any]:
@@ -212,7 +251,7 @@ def _culprit(value: Any, depth: int = 0) -> tuple[str, Any]:
         children = [(f"[{index}]", child) for index, child in enumerate(value)]
     for step, child in children:
         try:
-            encode(child)
+            encode(converter.unstructure(child))
         except Exception:  # noqa: BLE001 - whatever it is, it is the one looked for
             if depth > _DEEPEST:
                 break

@@ -33,6 +33,7 @@ BACKOFF_CAP: Final = 300.0
 ELSEWHERE_DELAY: Final = 1.0
 """Seconds after which a task whose actor another runtime has is offered again."""
 
+_MESSAGE_LIMIT: Final = 10_000  # characters
 _TRACEBACK_LIMIT: Final = 20_000  # characters, from the end
 
 IsKnownElsewhere = Callable[[str], Awaitable[bool]]
@@ -184,7 +185,7 @@ def _again(claim: Claim, call: record.Call, delay: float) -> Settlement:
 
 def _text(error: BaseException) -> str:
     try:
-        return _plain(str(error))
+        return _plain(str(error)[:_MESSAGE_LIMIT])
     except Exception as broken:  # noqa: BLE001 - an exception's own __str__ may be broken
         return f"(its message cannot be read: {broken!r})"
 

@@ -74,9 +74,9 @@ class Mailbox:
                 _resolve(accepted, error)
             return
         except BaseException:
-            error = self._closed or ServerUnavailable("the mailbox was stopped before the server answered")
+            stopped = self._closed or ServerUnavailable("the mailbox was stopped before the server answered")
             for _, accepted in batch:
-                _resolve(accepted, error)
+                _resolve(accepted, stopped)
             raise
         start = 0
         for posted, accepted in batch:

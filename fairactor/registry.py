@@ -61,6 +61,8 @@ class Registry:
 
     async def start(self) -> dict[str, Handler]:
         """Makes the instances of classes and starts them; returns the handlers by name."""
+        for actor in self.actors.values():
+            actor.codec.look_up()
         handlers = {}
         for cls in self._classes:
             self._instances[cls] = await cls.start()

@@ -35,7 +35,7 @@ from .shard import Item, Shard
 from .stats import Health, Stats, read_health, read_stats
 from .supervisor import Supervisor
 from .tenant import Tenant
-from .tracking import Tracker
+from .tracking import Tracker, check_timeout
 
 logger: Final = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -235,6 +235,7 @@ class Runtime:
             What `send` and `Handle.result` raise. With Deadlock nothing was sent.
         """
         self.check()
+        check_timeout(timeout)
         task = running_task()
         if task is not None and task.tenant == tenant:
             await self._check_deadlock(tenant)
@@ -253,7 +254,7 @@ class Runtime:
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
         """A handle from an id. With the tenant it is found at once, without one every shard is asked."""
         self.check()
-        return Handle(self._tracker, name("task id", task_id), tenant)
+        return Handle(self._tracker, name("task id", task_id), None if tenant is None else name("tenant", tenant))
 
     def tenant(self, tenant: str) -> Tenant:
         """A tenant, to send to, configure and count.
@@ -282,6 +283,7 @@ class Runtime:
             TimeoutError: that took longer than ``timeout`` seconds.
         """
         self.check()
+        check_timeout(timeout)
         with anyio.move_on_after(timeout):
             while (await self.stats()).pending:
                 await self.inbox.drained.wait(self.settings.lease / 3)

@@ -14,7 +14,18 @@ from .codec import Codec
 from .context import running_task
 from .inbox import Inbox, Outcome
 from .keys import shard_of
+from .settings import seconds
 from .shard import Shard
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Refuses what is no time to wait.
+
+    Raises:
+        ConfigurationError: it is not None, nor seconds from 0.
+    """
+    if timeout is not None:
+        seconds("timeout", timeout)
 
 
 @attrs.frozen(eq=False)
@@ -47,6 +58,7 @@ class Tracker:
 
     async def outcome(self, task_id: str, shard: Shard, timeout: float | None) -> Outcome:  # noqa: ASYNC109
         """Asks for the outcome of a task, and waits for it; raises as `Handle.result`."""
+        check_timeout(timeout)
         task = running_task()
         future = self.inbox.expect(task_id, shard, inside=task.tenant if task else "")
         return await self.wait(future, task_id, timeout)

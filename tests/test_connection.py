@@ -88,7 +88,9 @@ def free_port() -> int:
         return int(door.getsockname()[1])
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:{port}", "unix:///no/such/socket", "redis://u:secret@127.0.0.1:{port}"])
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:{port}", "unix:///no/such/socket", "redis://u:secret@127.0.0.1:{port}"]
+)
 async def test_a_server_that_is_away_is_tried_for_as_long_as_was_said(url: str) -> None:
     url = url.format(port=free_port())
     began = time.monotonic()

@@ -151,7 +151,7 @@ class Machine(RuleBasedStateMachine):
         self.claimed += [(task_id, number) for task_id in claims]
         self.compare()
         assert claims == {task_id: self.model.tasks[task_id].record for task_id in claims}
-        self.compare_outlook(turn)
+        self.compare_outlook(turn, want)
 
     def claim(self, who: int, want: int) -> None:
         self.turn(who, want, [])
@@ -182,7 +182,7 @@ class Machine(RuleBasedStateMachine):
         assert pairs(turn) == {task.id: task.record for task in self.model.claims(runtime) if task.turn == number}
         assert [task_id.decode() for task_id in turn.refused] == refused
         self.compare()
-        self.compare_outlook(turn)
+        self.compare_outlook(turn, 7)
 
     def tend(self, limit: int, deliveries: int, keep: bool) -> None:
         more = self.lab.tend(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
@@ -308,12 +308,12 @@ class Machine(RuleBasedStateMachine):
         ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
         return Settlement(verdict.id, turn_mark(verdict.turn), f"{verdict.state}{ms}", packed)
 
-    def compare_outlook(self, turn: Turn) -> None:
-        """When a turn is wanted next, and whether there is something to tend."""
+    def compare_outlook(self, turn: Turn, want: int) -> None:
+        """When a turn is wanted next, and whether there is something to tend; old totals only if it has time."""
         look, now = self.look, math.floor(round(turn.now * 1e6) / 1000)
         events = [*look.fixed["SCHEDULED"].values(), *look.fixed["LEASES"].values()]
         assert round(turn.wait * 1000) == max(0, min(events) - now)
-        old = any(until * 1000 <= now for until in look.fixed["DRAINED"].values())
+        old = want > 0 and any(until * 1000 <= now for until in look.fixed["DRAINED"].values())
         assert turn.tend is (min(events) <= now or old)
 
 
