@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import pickle
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -13,8 +15,9 @@ import anyio.to_thread
 
 from .codec import Codec
 from .context import Task, a_task
-from .errors import ConfigurationError
+from .errors import ConfigurationError, FairactorError
 from .message import Message, Options, parse_options
+from .settings import name as name_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,14 +37,16 @@ class Actor(Generic[P, R]):
     def __init__(
         self, function: Callable[..., Any], name: str, options: Options, *, process: bool = False, method: bool = False
     ) -> None:
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise ConfigurationError(f"{name}: a generator has no single result; return a list instead")
         self.function = function
         self.name = name
         self.options = options
         self.process = process
         self.codec = Codec(name, function, method=method)
         self.__doc__ = function.__doc__
-        self.__name__ = function.__name__
-        self.__qualname__ = function.__qualname__
+        self.__name__ = getattr(function, "__name__", name)
+        self.__qualname__ = getattr(function, "__qualname__", name)
         self.__module__ = function.__module__
         self.__wrapped__ = function
         self.owner: ClassActor[Any] | None = None
@@ -92,7 +97,8 @@ class ClassActor(Generic[T]):
         self.__doc__ = cls.__doc__
         self.actors: dict[str, Actor[..., Any]] = {}
         for method, function in inspect.getmembers(cls, inspect.isfunction):
-            if not method.startswith("_") and method not in _HOOKS:
+            static = isinstance(inspect.getattr_static(cls, method), staticmethod)
+            if not static and not method.startswith("_") and method not in _HOOKS:
                 made: Actor[..., Any] = Actor(function, f"{name}.{method}", options, method=True)
                 made.owner = self
                 self.actors[method] = made
@@ -135,9 +141,13 @@ async def _in_thread(function: Callable[..., Any], args: Sequence[Any], kwargs: 
 async def _in_process(actor: Actor[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Runs a handler in a worker process, which finds it by import; only JSON goes to and fro."""
     arguments = actor.codec.arguments_to_json(args, kwargs)
-    reply = await anyio.to_process.run_sync(
-        _process_main, actor.__module__, actor.__qualname__, arguments, cancellable=True
-    )
+    try:
+        reply = await anyio.to_process.run_sync(
+            _process_main, actor.__module__, actor.__qualname__, arguments, cancellable=True
+        )
+    except anyio.BrokenWorkerProcess:
+        message = f"{actor.name}(): its process ended before it returned: it crashed, left, or was killed"
+        raise anyio.BrokenWorkerProcess(message) from None
     return actor.codec.result_from_json(reply)
 
 
@@ -145,9 +155,26 @@ def _process_main(module: str, qualname: str, arguments: tuple[list[Any], dict[s
     found: Any = __import__(module, fromlist=["_"])
     for part in qualname.split("."):
         found = getattr(found, part)
-    args, kwargs = found.codec.arguments_from_json(*arguments)
-    result: bytes = found.codec.result_to_json(found.function(*args, **kwargs))
-    return result
+    if not isinstance(found, Actor):
+        raise ConfigurationError(
+            f"{module}.{qualname} is no actor in a process of its own: decorate it where it is defined"
+        )
+    try:
+        args, kwargs = found.codec.arguments_from_json(*arguments)
+        return found.codec.result_to_json(found.function(*args, **kwargs))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is carried over
+        raise _portable(error) from None
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as it can be carried to another process, with its traceback as a note."""
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    try:
+        carried: Exception = pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled here
+    except Exception:  # noqa: BLE001 - many exceptions cannot be made anew from their arguments
+        carried = FairactorError(f"{type(error).__module__}.{type(error).__qualname__}: {error}")
+    carried.add_note(f"In the process of the handler:\n{trace}")
+    return carried
 
 
 @overload
@@ -178,16 +205,20 @@ def actor(handler: Any = None, /, *, name: str | None = None, process: bool = Fa
     how = parse_options(options)
 
     def decorate(handler: Any) -> Any:
-        chosen = name or handler.__name__
-        if inspect.isclass(handler):
-            return ClassActor(handler, chosen, how, process=process)
         if not callable(handler):
             raise ConfigurationError(f"@actor cannot make an actor of {handler!r}: give a function or a class")
+        own_name: Any = getattr(handler, "__name__", None)
+        chosen = name_of("actor name", own_name if name is None else name)
+        if inspect.isclass(handler):
+            return ClassActor(handler, chosen, how, process=process)
+        made: Actor[..., Any] = Actor(handler, chosen, how, process=process)
         if process and inspect.iscoroutinefunction(handler):
             raise ConfigurationError(f"{chosen}: process=True is for plain functions; write it as def, not async def")
-        if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
-            raise ConfigurationError(f"{chosen}: a generator has no single result; return a list instead")
-        return Actor(handler, chosen, how, process=process)
+        if process and "<locals>" in getattr(handler, "__qualname__", "<locals>"):
+            raise ConfigurationError(
+                f"{chosen}: process=True is for functions at the top level of a module: another process imports it"
+            )
+        return made
 
     return decorate if handler is None else decorate(handler)
 

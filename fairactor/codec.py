@@ -5,12 +5,13 @@ cattrs knows the types, msgspec the JSON. Nothing is pickled, and nothing is imp
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import inspect
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any, Final, get_type_hints
 
 import attrs
@@ -37,11 +38,10 @@ def _finite(value: float) -> float:
 
 
 converter.register_unstructure_hook(float, _finite)
-for _type in (uuid.UUID, decimal.Decimal, datetime.timedelta, datetime.time):  # msgspec knows them, cattrs does not
+for _type in (uuid.UUID, decimal.Decimal, dt.timedelta, dt.time):  # msgspec knows them, cattrs does not
     converter.register_structure_hook(_type, lambda value, to: msgspec.convert(value, to, strict=False))
 
 _DEEPEST: Final = 100  # how far into a value the path to what cannot be encoded is looked for
-_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @attrs.frozen
@@ -71,7 +71,9 @@ class Codec:
         self._positional = [p.name for p in parameters if p.kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
         self._required = sum(p.default is p.empty for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD)
         self._plain = all(p.kind <= p.POSITIONAL_OR_KEYWORD for p in parameters)
-        self._rest = {p.kind: p.name for p in parameters if p.kind in _VARIADIC}
+        self._by_name = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
+        self._others = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), "")
         self._slots: dict[str, _Slot] | None = None
         self._in_order: list[_Slot] = []
 
@@ -102,10 +104,7 @@ class Codec:
                 if self._in_order[index].to_json is not None:
                     turned[index] = self._turn(self._positional[index], value, to_json=True)
             return turned, {}
-        return (
-            [self._turn(name, value, to_json=True) for name, value in zip(self._names(args), args, strict=True)],
-            {name: self._turn(name, value, to_json=True) for name, value in kwargs.items()},
-        )
+        return self._turn_all(args, kwargs, to_json=True)
 
     def arguments_from_json(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments as the handler's annotations want them; ``args`` may be changed in place.
@@ -124,10 +123,7 @@ class Codec:
             self.bind(tuple(args), kwargs)
         except TypeError as error:
             raise InvalidPayload(str(error)) from None
-        return (
-            [self._turn(name, value, to_json=False) for name, value in zip(self._names(args), args, strict=True)],
-            {name: self._turn(name, value, to_json=False) for name, value in kwargs.items()},
-        )
+        return self._turn_all(args, kwargs, to_json=False)
 
     def result_to_json(self, value: Any) -> bytes:
         """The JSON of a result.
@@ -151,7 +147,12 @@ class Codec:
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by the names of their parameters."""
-        return dict(zip(self._names(args), args, strict=True)) | dict(kwargs)
+        named = dict(zip(self._positional, args, strict=False))
+        if len(args) > len(self._positional):
+            named[self._rest] = args[len(self._positional) :]
+        if others := {name: value for name, value in kwargs.items() if name not in self._by_name}:
+            named[self._others] = others
+        return named | {name: value for name, value in kwargs.items() if name in self._by_name}
 
     def look_up(self) -> None:
         """Looks the hooks up, once.
@@ -180,14 +181,23 @@ class Codec:
                 "otherwise, or register hooks on fairactor.codec.converter"
             ) from error
 
-    def _names(self, args: Sequence[Any]) -> list[str]:
-        """The parameter of each positional argument."""
-        rest = self._rest.get(inspect.Parameter.VAR_POSITIONAL, "?")
-        return [self._positional[i] if i < len(self._positional) else rest for i in range(len(args))]
+    def _turn_all(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, to_json: bool
+    ) -> tuple[list[Any], dict[str, Any]]:
+        parameters = chain(self._positional, repeat(self._rest))
+        by_name = self._by_name
+        return (
+            [self._turn(name, value, to_json=to_json) for name, value in zip(parameters, args, strict=False)],
+            {
+                name: self._turn(name if name in by_name else self._others, value, to_json=to_json, name=name)
+                for name, value in kwargs.items()
+            },
+        )
 
-    def _turn(self, name: str, value: Any, *, to_json: bool) -> Any:
-        slots = self._slots or {}
-        slot = slots.get(name) or slots.get(self._rest.get(inspect.Parameter.VAR_KEYWORD, "")) or _UNTYPED
+    def _turn(self, parameter: str, value: Any, *, to_json: bool, name: str = "") -> Any:
+        """Turns a value by the hooks of a parameter; ``name`` is that of the argument, where it is another."""
+        slot = (self._slots or {}).get(parameter, _UNTYPED)
+        name = name or parameter
         hook = slot.to_json if to_json else slot.from_json
         if hook is None or (type(value) is slot.plain and not to_json):
             return value

@@ -112,7 +112,9 @@ def _checked(url: str) -> str:
         raise ConfigurationError(f"url={_without_password(url)!r}: give one that starts with {known}")
     path = urlsplit(url).path
     if _SCHEMES[scheme] == "unix" and not path:
-        raise ConfigurationError(f"url={_without_password(url)!r}: give the path of a socket, as in unix:///run/server.sock")
+        raise ConfigurationError(
+            f"url={_without_password(url)!r}: give the path of a socket, as in unix:///run/server.sock"
+        )
     if _SCHEMES[scheme] != "unix" and path.strip("/") and not path.strip("/").isdigit():
         raise ConfigurationError(f"url={_without_password(url)!r}: what follows the host is the number of a database")
     return f"{_SCHEMES[scheme]}://{rest}"

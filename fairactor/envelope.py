@@ -7,7 +7,7 @@ from typing import Any
 
 from . import record, tracing
 from .codec import dump
-from .errors import ConfigurationError, PayloadTooLarge
+from .errors import ConfigurationError, NotSerializable, PayloadTooLarge
 from .message import Message, Options
 from .settings import name
 from .shard import Item
@@ -39,8 +39,9 @@ def seal(tenant: str, message: Message[Any], *, watch: bool, max_payload: int, s
     call = record.Call(actor.name, args, kwargs, _travelling(how), trace)
     try:
         body = record.encode(call)
-    except Exception:  # noqa: BLE001 - whatever it was, `dump` finds the culprit and says so
-        body = dump(f"{actor.name}() argument ", actor.codec.named(args, kwargs))
+    except Exception as error:
+        dump(f"{actor.name}() argument ", actor.codec.named(args, kwargs))  # raises, and names the culprit
+        raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
     if len(body) > max_payload:
         raise PayloadTooLarge(
             f"{actor.name}(): the call takes {len(body)} bytes, the limit is {max_payload} (max_payload=); store the "

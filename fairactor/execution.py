@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, Final
 
 import anyio
@@ -84,6 +85,7 @@ class Executor:
             claim.id, header.tenant, call.actor, call.attempt, _PRIORITIES[header.priority], self.report, self.pool
         )
         set_current(task)
+        context = copy_context()
         try:
             if self.tracing:
                 with tracing.processing(call.actor, header.tenant, claim.id, call.trace):
@@ -104,6 +106,7 @@ class Executor:
             return self._tried(claim, call, error)  # of something that the handler awaited, not of the handler
         finally:
             task.end()
+            claim.stained = copy_context() != context
         return self._settle(claim, "F", self._ttl(call), encoded)
 
     def canceled(self, claim: Claim, reason: str) -> Settlement:

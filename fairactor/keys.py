@@ -16,7 +16,6 @@ from .errors import ConfigurationError
 FIXED: Final = {
     "META": "",  # hash: version, shards, stamp, virtual (time), total (counts of the whole shard)
     "RING": ":ring",  # zset: tenant -> tag, of the tenants that could be served now
-    "TAGS": ":tags",  # zset: tenant -> tag, of tenants off the ring whose tag is ahead of virtual time
     "COUNTS": ":counts",  # hash: tenant -> packed counts (lib/tenants.lua)
     "POLICY": ":policy",  # hash: tenant -> packed policy, where one was configured
     "DRAINED": ":drained",  # zset: tenant with no live task -> when its counts are forgotten

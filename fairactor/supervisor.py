@@ -10,6 +10,8 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Final
 
 import anyio
@@ -27,6 +29,7 @@ class Supervisor:
 
     def __init__(self, group: TaskGroup) -> None:
         self._group = group
+        self._context = copy_context()  # not that of the task that asks for a worker
 
     def start(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         """Runs ``actor`` until it returns, restarting it when it raises.
@@ -34,7 +37,7 @@ class Supervisor:
         Raises (in the task group):
             Exception: what the actor raised, once it has failed more than `RESTARTS` times within `PERIOD`.
         """
-        self._group.start_soon(self._keep, name, actor, name=f"fairactor {name}")
+        self._context.run(partial(self._group.start_soon, self._keep, name, actor, name=f"fairactor {name}"))
 
     async def _keep(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         failures: deque[float] = deque(maxlen=RESTARTS + 1)

@@ -48,7 +48,7 @@ return reply
 """
 
 _TYPES: Final = {
-    "META": "hash", "RING": "zset", "TAGS": "zset", "COUNTS": "hash", "POLICY": "hash", "DRAINED": "zset",
+    "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "DRAINED": "zset",
     "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset", "SESSIONS": "hash", "FLEET": "hash",
     "PROGRESS": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
 }  # fmt: skip
@@ -313,21 +313,16 @@ def _total(look: Look) -> Iterator[str]:
 
 
 def _ring(look: Look) -> Iterator[str]:
-    """A tenant is on the ring exactly when it is eligible; tags are kept only ahead of virtual time."""
-    ring, tags = look.fixed["RING"], look.fixed["TAGS"]
+    """A tenant is on the ring exactly when it is eligible; virtual time ends when nobody waits."""
+    ring = look.fixed["RING"]
     for tenant in ring.keys() | look.counts.keys():
         counts, cap = look.counts_of(tenant), look.policy(tenant).get("concurrency", math.inf)
         eligible = counts.queued > 0 and counts.started < cap
         if eligible is not (tenant in ring):
             can, where = ("could", "not on") if eligible else ("cannot", "on")
             yield f"{tenant!r} {can} be served, and is {where} the ring"
-    for tenant, tag in tags.items():
-        if tag <= look.virtual:
-            yield f"the tag of {tenant!r}, {tag:g}, is kept though virtual time is {look.virtual:g}"
-        if tag > ring.get(tenant, math.inf):
-            yield f"the tag kept of {tenant!r}, {tag:g}, is ahead of its own on the ring, {ring[tenant]:g}"
-    if not ring and (tags or look.virtual):
-        yield f"nobody waits, yet virtual time is {look.virtual:g} and {len(tags)} tags are kept"
+    if not ring and look.virtual:
+        yield f"nobody waits, yet virtual time is {look.virtual:g}"
 
 
 def _caps(look: Look, lowered: Collection[str]) -> Iterator[str]:

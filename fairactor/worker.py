@@ -27,7 +27,10 @@ class Owner(Protocol):
 class Claim:
     """A task that this runtime has claimed."""
 
-    __slots__ = ("begun", "call", "cancel_reason", "claimed", "header", "id", "owner", "record", "server_time", "turn")
+    __slots__ = (
+        "begun", "call", "cancel_reason", "claimed", "header", "id",
+        "owner", "record", "server_time", "stained", "turn",
+    )  # fmt: skip
 
     def __init__(
         self, task_id: str, packed: bytes, turn: bytes, owner: Owner, server_time: float, claimed: float
@@ -42,6 +45,7 @@ class Claim:
         self.header: record.Header | None = None
         self.call: record.Call | None = None
         self.cancel_reason: str | None = None
+        self.stained = False  # whether its handler has set context variables
 
     def age(self) -> float:
         """Seconds since the task was sent, or was due, by the server's clock."""
@@ -67,6 +71,9 @@ class _Worker:
                 claim, self.claim = self.claim, None
                 if claim is not None:
                     self._pool.canceled(claim)
+            if claim is not None and claim.stained:
+                self._pool.retired()
+                return
 
     async def _serve(self) -> bool:
         """Runs tasks until there are too many workers (False), or until the scope has been canceled."""
@@ -77,6 +84,9 @@ class _Worker:
             settlement = await pool.execute(claim)
             self.claim = None
             pool.finished(claim, settlement)
+            if claim.stained:
+                pool.retired()
+                return False
             if self.scope.cancel_called:  # too late for that task, and it must not hit the next one
                 return True
         return False
@@ -185,6 +195,11 @@ class Pool:
         """Takes a slot for a task that lent its own, free or not: the task is about to end."""
         self._busy += 1
         self._lent -= 1
+
+    def retired(self) -> None:
+        """Learns that a worker has ended, because its context holds what a task left in it; another starts clean."""
+        self._workers -= 1
+        self._wake()
 
     async def take(self, worker: _Worker) -> Claim | None:
         """The next task; None when there are more workers than needed."""

@@ -99,6 +99,10 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     left = set(psutil.Process(os.getpid()).children(recursive=True)) - processes
     left = {process for process in left if process.is_running() and "valkey-server" not in process.name()}
+    left = set(psutil.wait_procs(left, timeout=5)[1])  # one that was killed may need a moment
     assert not left, f"processes are still running: {left}"
-    running = {thread for thread in set(threading.enumerate()) - threads if not thread.daemon}
+    others = {thread for thread in set(threading.enumerate()) - threads if not thread.daemon}
+    for thread in others:
+        thread.join(timeout=5)  # one that was told to stop may need a moment
+    running = {thread for thread in others if thread.is_alive()}
     assert not running, f"threads are still running: {running}"

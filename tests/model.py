@@ -74,7 +74,7 @@ class Model:
     turns: dict[str, tuple[int, list[str]]] = attrs.Factory(dict)  # runtime -> its last turn, and what that refused
     total: Counter[str] = attrs.Factory(Counter)  # of tasks that ended
     virtual: float = 0.0
-    tags: dict[str, float] = attrs.Factory(dict)  # the last tag of each tenant, since somebody waits
+    tags: dict[str, float] = attrs.Factory(dict)  # where each tenant on the ring stands there
 
     # Looking
 
@@ -233,6 +233,9 @@ class Model:
             tenant.policy.update(changes)  # type: ignore[arg-type]
             tenant.policy = {key: value for key, value in tenant.policy.items() if value is not None}
             tenant.weight, tenant.cap = tenant.policy.get("weight", 1.0), tenant.policy.get("concurrency")
+            step.arrive()
+            if self.eligible(name):
+                self.tags[name] = min(self.tags[name], self.virtual + 1 / tenant.weight)
             return tenant.policy
 
     def watch(self, runtime: str, tasks: Iterable[tuple[str, str]]) -> list[list[bytes]]:
@@ -288,7 +291,7 @@ class _Step:
             model.tenant(name)
         now = {name for name in model.tenants if model.eligible(name)}
         for name in now - self._before:
-            model.tags[name] = max(model.tags.get(name, 0.0), model.virtual)
+            model.tags[name] = model.virtual + 1 / model.tenant(name).weight
         self._before = now
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:

@@ -91,7 +91,7 @@ def both(*damages: Damage) -> Damage:
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "a key of no kind": (lambda db, keys: db.set(keys.meta + ":odd", 1), "':odd'|:odd': no such key"),
-    "a key of another type": (lambda db, keys: db.set(keys.fixed("TAGS"), 1), "is a string, not a zset"),
+    "a key of another type": (lambda db, keys: db.set(keys.fixed("IDLE"), 1), "is a string, not a set"),
     "a queue that expires": (queue("expire", "t", 100), "queue:t' expires"),
     "no record": (record("set", "odd", b"?"), "task 'odd': not a task's record"),
     "half a name": (record("set", "odd", b"L\0\3" + bytes(9) + b"\1\xff"), "task 'odd': not"),
@@ -115,8 +115,6 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "not on the ring": (zrem("RING", "t"), "'t' could be served, and is not on the ring"),
     "on the ring at its cap": (zadd("RING", "capped", 9), "'capped' cannot be served, and is on the ring"),
     "on the ring for nothing": (zadd("RING", "nobody", 9), "'nobody' cannot be served, and is on the ring"),
-    "a tag that is behind": (zadd("TAGS", "nobody", 0), "the tag of 'nobody', 0, is kept though virtual time is 2"),
-    "a tag ahead of itself": (zadd("TAGS", "t", 99), "the tag kept of 't', 99, is ahead of its own on the ring, 3"),
     "above the cap": (hset("POLICY", "t", b"\x81\xabconcurrency\1"), "3 tasks of 't' run, and its concurrency is 1"),
     "claims without a lease": (zrem("LEASES", "r"), "'r' has no lease, and is in claims"),
     "a session without a lease": (hset("SESSIONS", "q", b"\0\0\0\1\x90"), "'q' has no lease, and is in sessions"),
@@ -140,10 +138,10 @@ def test_the_audit_names_what_is_wrong(used: Lab, damage: Damage, message: str) 
     assert any(re.search(message, found) for found in caught.value.violations), caught.value
 
 
-def test_tags_and_virtual_time_end_when_nobody_waits(used: Lab) -> None:
+def test_virtual_time_ends_when_nobody_waits(used: Lab) -> None:
     claimed = used.claim("s", 3, 50)
     used.db.hset(used.keys.meta, "virtual", "5")
-    with pytest.raises(InvariantViolation, match="nobody waits, yet virtual time is 5 and 0 tags are kept"):
+    with pytest.raises(InvariantViolation, match="nobody waits, yet virtual time is 5"):
         used.check()
     assert claimed
 

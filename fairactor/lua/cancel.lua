@@ -28,7 +28,7 @@ load_counts({ name })
 meet({ name })
 if state == 'queued' then
   add(name, priority, -1)
-  if call('ZCARD', QUEUE .. name) == 1 then depart(tenants[name]) end
+  tenants[name][LEAVES] = call('ZCARD', QUEUE .. name) == 1
 else
   add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end

@@ -23,8 +23,9 @@ set_policy(t, new)
 t[STARTED] = live(counts[name]) - queued
 if queued > 0 and has_room(t) then
   arrive({ name })
+  t[TAG] = math.min(t[TAG], shard.virtual + 1 / t[WEIGHT]) -- a greater weight counts at once
 else
-  depart(t)
+  t[LEAVES] = true
 end
 
 if new then

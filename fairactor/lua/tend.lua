@@ -17,7 +17,7 @@ local limit, deliveries, body = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 shard.failed_ttl = tonumber(ARGV[3])
 local now = integer(math.floor(shard.now / 1000))
 
-local old = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(shard.now / 1e6), 'LIMIT', 0, limit)
+local old = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(math.floor(shard.now / 1e6)), 'LIMIT', 0, limit)
 load_counts(old) -- to be written again, or dropped
 
 local due = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, limit)

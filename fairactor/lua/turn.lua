@@ -51,7 +51,11 @@ local function replay(packed)
 end
 
 local session = call('HGET', SESSIONS, runtime)
-if session and session:sub(1, 4) == turn then return replay(session:sub(5)) end
+if session then
+  local last, number = struct.unpack('>I4', session), struct.unpack('>I4', turn)
+  if number == last then return replay(session:sub(5)) end
+  if number < last then return { integer(shard.now), 0, 0, {}, {} } end -- a copy that was long under way: too late
+end
 
 -- 1. What has ended: decide which outcomes count.
 
@@ -65,9 +69,10 @@ local function record_of(n) return ARGV[n + 4]:sub(bodies[n]) end
 
 local marks = read_all('HMGET', claims_key, ids)
 local watching = #ids > 0 and call('EXISTS', WATCHERS) == 1 and read_all('HMGET', WATCHERS, ids) or {}
-local counted, owners, refused = {}, {}, {} -- which outcomes count, and whose they are
+local counted, owners, refused, seen = {}, {}, {}, {} -- which outcomes count, and whose they are
 for n, id in ipairs(ids) do
-  if marks[n] and marks[n]:sub(1, 4) == turns[n] then
+  if marks[n] and marks[n]:sub(1, 4) == turns[n] and not seen[id] then
+    seen[id] = true
     counted[#counted + 1], owners[#owners + 1] = n, marks[n]:sub(6)
   else
     refused[#refused + 1] = id

@@ -63,7 +63,6 @@ do
   shard.now = microseconds()
   shard.stamp = math.max(tonumber(meta[1]) or 0, shard.now)
   shard.virtual = tonumber(meta[2]) or 0
-  shard.stored_virtual = shard.virtual
   shard.step = tonumber(meta[3]) or 60000000
   shard.total = meta[4]
 end

@@ -5,6 +5,7 @@
 
 -- What a counts array holds; 1 to 6: live tasks by priority.
 local WAITING, DEFERRED, FINISHED, FAILED, CANCELED = 7, 8, 9, 10, 11
+local LATEST = 2 ^ 32 - 1
 local KEEP = 12 -- until when (unix seconds) the totals outlive the last task
 
 -- Counts of live tasks are small, those of ended ones may grow for years.
@@ -45,7 +46,7 @@ local function add_ended(name, state, ttl_ms)
   add(name, ENDED[state], 1)
   if ttl_ms > 0 then
     local c = counts[name]
-    c[KEEP] = math.max(c[KEEP], math.ceil(shard.now / 1e6 + ttl_ms / 1000))
+    c[KEEP] = math.max(c[KEEP], math.min(math.ceil(shard.now / 1e6 + ttl_ms / 1000), LATEST))
   end
 end
 

@@ -1,8 +1,11 @@
 -- The ring: which tenants could be served now, and in what order.
 --
--- Selection is start-time fair queuing (Goyal, Vin, Chen 1996): the ring holds the start tag of each tenant's
--- next task, serving adds cost / weight to it, and virtual time is the tag last served. A tenant is on the ring
--- exactly when its mailbox is not empty and fewer of its tasks run than its concurrency allows.
+-- Selection is self-clocked fair queuing (Golestani 1994): the ring holds the finish tag of each tenant's next task,
+-- the least is served, and virtual time is the tag last served. Serving a tenant adds cost / weight to its tag; one
+-- that arrives gets virtual time plus cost / weight. So it waits its turn like all others, and gains nothing by
+-- draining and coming back; and since nobody's last tag is ever ahead of virtual time, none needs to be remembered.
+-- A tenant is on the ring exactly when its mailbox is not empty and fewer of its tasks run than its concurrency
+-- allows.
 
 -- A tenant in memory is an array, not a table of named fields: half the allocations, and this is where scripts
 -- spend their time.
@@ -48,23 +51,19 @@ local function add_started(name, n)
   if t then t[STARTED] = t[STARTED] + n end
 end
 
--- Gives a tag to each of `names`, tenants with something in their mailbox, that is not on the ring and has room:
--- its own last one or virtual time, whichever is later, so that nothing is gained by draining and coming back.
--- Reads only. Returns the tenants that will be on the ring for the first time.
+-- Gives a tag to each of `names`, tenants with something in their mailbox, that is not on the ring and has room.
+-- Reads only. Returns those that will be on the ring anew.
 local function arrive(names)
-  local arrivals, away = {}, {}
+  local arrivals = {}
   for i, stored in ipairs(read_all('ZMSCORE', RING, names)) do
     local t = tenants[names[i]]
     if stored then
       t[STORED] = tonumber(stored)
       t[TAG] = t[TAG] or t[STORED]
     elseif not t[TAG] and has_room(t) then
-      arrivals[#arrivals + 1], away[#away + 1] = t, t[NAME]
-      t[TAG] = shard.virtual
+      t[TAG] = shard.virtual + 1 / t[WEIGHT]
+      arrivals[#arrivals + 1] = t
     end
-  end
-  for i, remembered in ipairs(read_all('ZMSCORE', TAGS, away)) do
-    if remembered then arrivals[i][TAG] = math.max(tonumber(remembered), shard.virtual) end
   end
   return arrivals
 end
@@ -76,16 +75,6 @@ local function with_room()
     if t[CONCURRENCY] and has_room(t) and call('ZCARD', QUEUE .. name) > 0 then names[#names + 1] = name end
   end
   return names
-end
-
--- Takes a tenant off the ring, if it is there.
-local function depart(t)
-  if not t[STORED] then
-    local stored = call('ZSCORE', RING, t[NAME])
-    t[STORED] = stored and tonumber(stored)
-  end
-  t[TAG] = t[TAG] or t[STORED]
-  t[LEAVES] = true
 end
 
 -- Wakes one runtime that would take more work; it wakes the next if it leaves any. A runtime that was killed
@@ -100,14 +89,11 @@ end
 -- Writes what has changed, ends a busy period, and wakes who should know: somebody for tenants that have come onto
 -- the ring, or where there was `more` to claim than was wanted.
 local function save_ring(more)
-  local stay, leave, remember, came, went = {}, {}, {}, false, false
+  local stay, leave, came = {}, {}, false
   for name, t in pairs(tenants) do
     local tag = t[TAG]
     if t[LEAVES] then
-      went = true
-      if t[STORED] then leave[#leave + 1] = name end
-      -- A tag ahead of virtual time is remembered; also of one that came and went within this script.
-      if tag and tag > shard.virtual then remember[#remember + 1], remember[#remember + 2] = exact(tag), name end
+      leave[#leave + 1] = name
     elseif tag ~= t[STORED] then
       came = came or not t[STORED]
       stay[#stay + 1], stay[#stay + 2] = exact(tag), name
@@ -115,14 +101,8 @@ local function save_ring(more)
   end
   write_all('ZADD', RING, stay)
   write_all('ZREM', RING, leave)
-  write_all('ZADD', TAGS, remember)
-  local empty = (went or more) and call('ZCARD', RING) == 0
-  if empty and went then
-    shard.virtual = 0 -- nobody waits, so nobody can be ahead: start afresh, and keep nothing
-    call('DEL', TAGS)
-  elseif shard.virtual ~= shard.stored_virtual then
-    call('ZREMRANGEBYSCORE', TAGS, '-inf', exact(shard.virtual))
-  end
+  local empty = (more or #leave > 0) and call('ZCARD', RING) == 0
+  if empty then shard.virtual = 0 end -- nobody waits: start afresh
   call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(shard.virtual), 'total', pack_counts(total))
   if not empty and (came or more) then wake_idle() end
   if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
