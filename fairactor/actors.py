@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import pickle
+import signal
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -152,6 +153,8 @@ async def _in_process(actor: Actor[..., Any], args: Sequence[Any], kwargs: Mappi
 
 
 def _process_main(module: str, qualname: str, arguments: tuple[list[Any], dict[str, Any]]) -> bytes:
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; when to stop is the runtime's to say
+        signal.signal(number, signal.SIG_IGN)
     found: Any = __import__(module, fromlist=["_"])
     for part in qualname.split("."):
         found = getattr(found, part)
@@ -194,7 +197,8 @@ def actor(handler: Any = None, /, *, name: str | None = None, process: bool = Fa
         handler: what to decorate.
         name: how messages name it; by default the name of the function or class, without its module, so that
             code can move while its tasks wait.
-        process: run the handler in a worker process: for functions that keep a CPU busy. It must be importable.
+        process: run the handler in a worker process: for functions that keep a CPU busy. It must be importable,
+            and the program's own start guarded by ``if __name__ == "__main__"``, as for `multiprocessing`.
         options: defaults for its messages, those of `Options`.
 
     Raises:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import anyio
 import attrs
 from redis import exceptions as broken
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
@@ -25,6 +25,9 @@ _SCHEMES: Final = {
 }  # fmt: skip
 _LEAST: Final = (6, 2)
 _FLAGS_SINCE: Final = (7, 0)
+
+CONNECTIONS: Final = 8
+"""The most connections of a runtime. One listens; sends, turns and look-ups share the others, and wait for a free one."""
 
 AWAY: Final = (broken.ConnectionError, broken.TimeoutError, broken.ClusterDownError, OSError)
 """What redis-py raises when a command may or may not have reached the server."""
@@ -60,10 +63,11 @@ async def connect(url: str, *, timeout: float) -> Server:  # noqa: ASYNC109 - a 
     url = _checked(url)
     where = _without_password(url)
     try:
-        client = Redis.from_url(url, retry=_retry())
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # a query is looked at only here
+        pool = BlockingConnectionPool.from_url(url, retry=_retry(), max_connections=CONNECTIONS, timeout=None)
+        pool.make_connection()  # type: ignore[no-untyped-call]  # a query is looked at only here
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"url={where!r} cannot be used: {error}") from None
+    client = Redis.from_pool(pool)
     try:
         info: dict[str, Any] = await _patiently(client.info, where, timeout)
         _check_fitness(info, where)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -43,7 +44,7 @@ class Inbox:
 
     def __init__(self, server: Server, runtime: str, *, beat: float) -> None:
         self.runtime = runtime
-        self.drained = Signal()
+        self._drains: set[Signal] = set()
         self.subscribed = anyio.Event()
         self._server = server
         self._beat = beat
@@ -70,7 +71,7 @@ class Inbox:
 
         channels = {
             shard.keys.inbox(runtime).encode(): deliver,
-            shard.keys.events.encode(): lambda _: self.drained.set(),
+            shard.keys.events.encode(): lambda _: self._drained(),
         }
         self._channels.update(channels)
         self._on_subscribe.append(wake)
@@ -131,6 +132,20 @@ class Inbox:
             self._ask.set()
         return future
 
+    @contextmanager
+    def drains(self) -> Iterator[Signal]:
+        """A signal that is raised whenever a shard may have drained."""
+        signal = Signal()
+        self._drains.add(signal)
+        try:
+            yield signal
+        finally:
+            self._drains.discard(signal)
+
+    def _drained(self) -> None:
+        for signal in self._drains:
+            signal.set()
+
     def sent(self, task_id: str, future: asyncio.Future[Outcome], *, ask: bool) -> None:
         """Learns that the server has the task.
 
@@ -151,7 +166,7 @@ class Inbox:
         self._closed = error
         for task_id in tuple(self._awaited):
             self._fail(task_id, error)
-        self.drained.set()
+        self._drained()
 
     def _forget(self, task_id: str, future: asyncio.Future[Outcome]) -> None:
         awaited = self._awaited.get(task_id)
@@ -171,7 +186,7 @@ class Inbox:
                 awaited.deaf = awaited.deaf or None in awaited.waiters.values()
                 self._asked.extend((task_id, inside) for inside in set(awaited.waiters.values()) if inside is not None)
             self._ask.set()
-            self.drained.set()
+            self._drained()
             for wake in self._on_subscribe:
                 wake()
 

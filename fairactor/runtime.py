@@ -239,7 +239,9 @@ class Runtime:
         task = running_task()
         if task is not None and task.tenant == tenant:
             await self._check_deadlock(tenant)
-        number, item = self._item(tenant, message.options(**options) if options else message, watch=True)
+        if options:
+            message = message.options(**options)
+        number, item = self._item(tenant, message, watch=True)
         shard = self._shards[number]
         handle: Handle[R] = Handle(self._tracker, item.id, tenant, message.actor.codec, shard)
         outcome = self.inbox.expect(item.id, shard, ask=False)
@@ -284,9 +286,9 @@ class Runtime:
         """
         self.check()
         check_timeout(timeout)
-        with anyio.move_on_after(timeout):
+        with anyio.move_on_after(timeout), self.inbox.drains() as drained:
             while (await self.stats()).pending:
-                await self.inbox.drained.wait(self.settings.lease / 3)
+                await drained.wait(self.settings.lease / 3)
             return
         raise TimeoutError(f"tasks are still waiting or running after {timeout:g} s")
 

@@ -11,7 +11,6 @@ from functools import partial, wraps
 from types import ModuleType
 from typing import Any
 
-import anyio
 import pytest
 
 from fairactor import FairactorError, Handle, Runtime, TaskCanceled, TaskFailed, TaskState, actor, current_task
@@ -48,7 +47,7 @@ def test_generators_are_refused(process: bool) -> None:
 
 @pytest.mark.parametrize("wrong", [5, "name", object(), [len]])
 def test_what_is_no_function_and_no_class_is_refused(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="@actor cannot make an actor of .*: give a function or a class"):
+    with pytest.raises(ConfigurationError, match=r"@actor cannot make an actor of .*: give a function or a class"):
         actor(wrong)
 
 
@@ -63,7 +62,7 @@ def test_a_process_cannot_run_what_it_cannot_import_or_await() -> None:
 
     async def asynchronous() -> None: ...
 
-    with pytest.raises(ConfigurationError, match="local: process=True .*at the top level of a module"):
+    with pytest.raises(ConfigurationError, match=r"local: process=True .*at the top level of a module"):
         actor(process=True)(local)
     with pytest.raises(ConfigurationError, match="process=True is for plain functions; write it as def"):
         actor(process=True)(asynchronous)

@@ -183,6 +183,10 @@ class Machine(RuleBasedStateMachine):
         assert [task_id.decode() for task_id in turn.refused] == refused
         self.compare()
         self.compare_outlook(turn, 7)
+        late = self.lab.turn(runtime, number - 1, 7, [])  # a copy of the one before it, that was long under way
+        assert late is not None
+        assert (late.refused, late.claims) == ([], [])
+        self.compare()
 
     def tend(self, limit: int, deliveries: int, keep: bool) -> None:
         more = self.lab.tend(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
@@ -294,13 +298,13 @@ class Machine(RuleBasedStateMachine):
     def verdicts(self, runtime: str, ended: list[tuple[int, str, bool]]) -> list[Verdict]:
         """Mostly on what the runtime has claimed; some on what it has lost, or never had."""
         held = [(task.id, task.turn) for task in self.model.claims(runtime)]
-        found: dict[str, Verdict] = {}
+        found = []
         for number, state, keep in ended:
             among = held if held and number < RARE else self.claimed or [("never sent", 1)]
             task_id, turn = among[number % len(among)]
             turn -= number % 10 == 9  # an earlier one
-            found[task_id] = Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)])
-        return list(found.values())
+            found.append(Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)]))
+        return found
 
     def settlement(self, verdict: Verdict) -> Settlement:
         task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")

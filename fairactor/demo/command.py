@@ -102,6 +102,7 @@ async def _listen(signals: AsyncIterator[signal.Signals], received: list[signal.
 
 async def _run_and_draw(options: Options, progress: Progress, screen: Screen | None) -> Report | None:
     """Runs the demo, and draws it meanwhile; None: it was interrupted."""
+    complete = False
     async with anyio.create_task_group() as display:
         if screen is not None:
             display.start_soon(screen.follow, progress)

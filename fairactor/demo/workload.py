@@ -89,6 +89,7 @@ async def run_workload(progress: Progress, url: str | None) -> bool:
     settings: dict[str, Any] = {"namespace": namespace, "result_ttl": _KEPT, "failed_ttl": _KEPT, "grace": 0}
     async with _server(url) as address, Runtime(address, workers=0, **settings) as sender:
         messages = [(source.tenant, survey(file)) for source in progress.sources for file in source.files]
+        handles: list[Handle[Any]] = []
         with anyio.CancelScope(shield=True):  # all or nothing: what was sent is known, and can be withdrawn
             handles = await sender.send_many(messages)
         progress.queued_at = time.monotonic()
