@@ -27,7 +27,7 @@ _LEAST: Final = (6, 2)
 _FLAGS_SINCE: Final = (7, 0)
 
 CONNECTIONS: Final = 8
-"""The most connections of a runtime. One listens; sends, turns and look-ups share the others, and wait for a free one."""
+"""The most connections of a runtime. One listens; all else shares the others, and waits for a free one."""
 
 AWAY: Final = (broken.ConnectionError, broken.TimeoutError, broken.ClusterDownError, OSError)
 """What redis-py raises when a command may or may not have reached the server."""

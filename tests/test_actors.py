@@ -221,70 +221,77 @@ async def test_a_name_of_its_own(make_runtime: Make) -> None:
 # Classes
 
 
-def counter(*, hooks: str) -> tuple[Any, list[str]]:
+class Count:
+    """What a counter can do."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def add(self, n: int = 1) -> int:
+        self.count += n
+        return self.count
+
+    def plain(self, *, by: int) -> tuple[int, bool]:
+        return self.count * by, threading.current_thread() is threading.main_thread()
+
+    @staticmethod
+    def helper(n: int) -> int:
+        return n
+
+    @classmethod
+    def make(cls) -> Count:
+        return cls()
+
+    @property
+    def double(self) -> int:
+        return 2 * self.count
+
+    def _private(self) -> None: ...
+
+
+def counter(*, hooks: str = "plain") -> tuple[Any, list[str]]:
+    """An actor class with hooks, and what they have said."""
     said: list[str] = []
 
-    class Counter:
-        def __init__(self) -> None:
-            self.count = 0
+    class Plain(Count):
+        def started(self) -> None:
+            said.append(f"started {self.count}")
 
-        async def add(self, n: int = 1) -> int:
-            self.count += n
-            return self.count
+        def stopped(self) -> None:
+            said.append(f"stopped {self.count}")
 
-        def plain(self, *, by: int) -> tuple[int, bool]:
-            return self.count * by, threading.current_thread() is threading.main_thread()
+    class Asynchronous(Count):
+        async def started(self) -> None:
+            said.append(f"started {self.count}")
 
-        @staticmethod
-        def helper(n: int) -> int:
-            return n
+        async def stopped(self) -> None:
+            said.append(f"stopped {self.count}")
 
-        @classmethod
-        def make(cls) -> Counter:
-            return cls()
-
-        @property
-        def double(self) -> int:
-            return 2 * self.count
-
-        def _private(self) -> None: ...
-
-    if hooks == "async":
-
-        async def hook(which: str, self: Counter) -> None:
-            said.append(f"{which} {self.count}")
-    else:
-
-        def hook(which: str, self: Counter) -> None:  # type: ignore[misc]
-            said.append(f"{which} {self.count}")
-
-    Counter.started = lambda self: hook("started", self)  # type: ignore[attr-defined]
-    Counter.stopped = lambda self: hook("stopped", self)  # type: ignore[attr-defined]
-    return actor(Counter), said
+    return actor(name="Counter")(Plain if hooks == "plain" else Asynchronous), said
 
 
 @pytest.mark.parametrize("hooks", ["async", "plain"])
 async def test_a_class_keeps_its_state_between_messages(make_runtime: Make, hooks: str) -> None:
-    Counter, said = counter(hooks=hooks)  # noqa: N806
-    async with make_runtime(Counter) as runtime:
+    cls, said = counter(hooks=hooks)
+    async with make_runtime(cls) as runtime:
         assert said == ["started 0"]
-        assert await runtime.ask("user:1", Counter.add(2), timeout=PATIENCE) == 2
-        assert await runtime.ask("user:2", Counter.add(), timeout=PATIENCE) == 3
-        assert await runtime.ask("user:1", Counter.plain(by=10), timeout=PATIENCE) == (30, False)
+        assert await runtime.ask("user:1", cls.add(2), timeout=PATIENCE) == 2
+        assert await runtime.ask("user:2", cls.add(), timeout=PATIENCE) == 3
+        assert await runtime.ask("user:1", cls.plain(by=10), timeout=PATIENCE) == (30, False)
         (info,) = (await runtime.stats()).runtimes
         assert tuple(info.actors) == ("Counter.add", "Counter.plain"), "a static or class method is no message"
     assert said == ["started 0", "stopped 3"]
 
 
 async def test_a_message_of_a_class_awaited_in_place_gets_a_fresh_instance() -> None:
-    Counter, said = counter(hooks="async")  # noqa: N806
-    assert await Counter.add(5) == 5
-    assert await Counter.add(1) == 1
+    cls, said = counter()
+    assert await cls.add(5) == 5
+    assert await cls.add(1) == 1
     assert said == ["started 0", "stopped 5", "started 0", "stopped 1"]
     with pytest.raises(AttributeError, match="Counter has no message 'ad'"):
-        Counter.ad(1)
-    with pytest.raises(TypeError, match="Counter.add"):
-        Counter.add(1, 2)
+        cls.ad(1)
+    with pytest.raises(TypeError, match=r"Counter\.add"):
+        cls.add(1, 2)
 
 
 async def test_a_class_that_does_not_stop_does_not_keep_others_from_it(
@@ -308,9 +315,9 @@ async def test_a_class_that_does_not_stop_does_not_keep_others_from_it(
 
 
 async def test_a_runtime_without_workers_makes_no_instances(make_runtime: Make) -> None:
-    Counter, said = counter(hooks="async")  # noqa: N806
-    async with make_runtime(Counter, workers=0) as runtime:
-        await runtime.send("user:1", Counter.add(1))
+    cls, said = counter()
+    async with make_runtime(cls, workers=0) as runtime:
+        await runtime.send("user:1", cls.add(1))
     assert said == []
 
 

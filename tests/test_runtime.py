@@ -367,7 +367,7 @@ async def test_health_says_whether_somebody_serves(make_runtime: Make, db: redis
 async def test_a_runtime_without_workers_only_sends(make_runtime: Make) -> None:
     async with make_runtime(double, workers=0) as runtime:
         handle = await runtime.send("user:1", double(1))
-        with pytest.raises(TimeoutError, match="has no outcome after 0.1 s; it goes on"):
+        with pytest.raises(TimeoutError, match=r"has no outcome after 0\.1 s; it goes on"):
             await handle.result(timeout=0.1)
         assert await handle.state() is TaskState.QUEUED
         assert (await runtime.stats()).runtimes == ()
