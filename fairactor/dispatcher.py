@@ -23,6 +23,9 @@ BATCH: Final = 500
 """The most outcomes, and the most claims, in one turn."""
 
 
+_CANCEL_REASON: Final = "by handle.cancel()"
+
+
 @attrs.frozen
 class _Request:
     """A turn as it is sent; the same again until it is answered."""
@@ -47,6 +50,7 @@ class Dispatcher:
         self._request: _Request | None = None
         self._outbox: list[Settlement] = []
         self._signal = Signal()
+        self._canceled_early: set[str] = set()  # whose claims may be on their way here
         self._claiming = True
         self._leaving = False
         self._stopped = anyio.Event()
@@ -124,6 +128,8 @@ class Dispatcher:
         if turn.claims and not self._leaving:
             claims = new_claims(turn.claims, turn_mark(request.number), self, turn.now)
             self._pool.submit(claims, at_once=not more)  # where there is more, the next turn is sent first
+        while self._canceled_early:
+            self._pool.cancel(self._canceled_early.pop(), _CANCEL_REASON)
         if turn.tend:
             await self._tend()
         await self._rest(turn, more=more)
@@ -185,7 +191,8 @@ class Dispatcher:
         await self.join()
 
     def _cancel(self, task_id: str) -> None:
-        self._pool.cancel(task_id, "by handle.cancel()")
+        if not self._pool.cancel(task_id, _CANCEL_REASON) and self._request is not None:
+            self._canceled_early.add(task_id)
 
 
 class _Pace:

@@ -136,18 +136,19 @@ class Pool:
         else:
             asyncio.get_running_loop().call_soon(self._wake)
 
-    def cancel(self, task_id: str, reason: str) -> None:
-        """Cancels a task that is running or ready here; nothing where it is neither."""
+    def cancel(self, task_id: str, reason: str) -> bool:
+        """Cancels a task that is running or ready here; returns whether it is either."""
         worker = self._running.get(task_id)
         if worker is not None and worker.claim is not None:
             worker.claim.cancel_reason = reason
             worker.scope.cancel()
-            return
+            return True
         for claim in self._ready:
             if claim.id == task_id:
                 self._ready.remove(claim)
                 claim.owner.settled(self._canceled(claim, reason))
-                return
+                return True
+        return False
 
     def abandon(self, owner: Owner) -> None:
         """Drops the tasks of an owner, and cancels those that run: they are others' now, or will be."""

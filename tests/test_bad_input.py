@@ -15,16 +15,14 @@ import attrs
 import pytest
 import redis
 
-from fairactor import Message, Retry, Runtime, TaskFailed, TaskState, actor, current_task
+from fairactor import Message, Retry, Runtime, TaskFailed, actor, current_task
 from fairactor.errors import (
     ConfigurationError,
     DuplicateActor,
-    FairactorError,
     InvalidPayload,
     NotSerializable,
     PayloadTooLarge,
     RuntimeNotRunning,
-    TaskExists,
     TaskNotFound,
     UnknownActor,
 )
@@ -291,73 +289,6 @@ async def test_what_is_no_message_is_refused(make_runtime: Make) -> None:
                 await runtime.send("user:1", wrong)  # type: ignore[arg-type]
 
 
-# Names
-
-
-NAMES = [
-    ("", "give a text that is not empty"),
-    (None, "give a text"),
-    (5, "give a text"),
-    (b"bytes", "give a text"),
-    ("x" * 513, "513 bytes long, the limit is 512"),
-    ("é" * 257, "514 bytes long, the limit is 512"),
-    ("\ud800", "half a surrogate pair, which has no UTF-8"),
-]
-
-
-@pytest.mark.parametrize(("bad", "words"), NAMES)
-async def test_a_name_that_cannot_be_is_refused(make_runtime: Make, bad: Any, words: str) -> None:
-    async with make_runtime(double) as runtime:
-        for use in (
-            lambda: runtime.send(bad, double(1)),
-            lambda: runtime.ask(bad, double(1)),
-            lambda: runtime.send_many([(bad, double(1))]),
-        ):
-            with pytest.raises(ConfigurationError, match=f"tenant .*{words}"):
-                await use()
-        with pytest.raises(ConfigurationError, match=f"tenant .*{words}"):
-            runtime.tenant(bad)
-        with pytest.raises(ConfigurationError, match=f"task id .*{words}"):
-            runtime.handle(bad)
-        if bad is not None:
-            with pytest.raises(ConfigurationError, match=f"tenant .*{words}"):
-                runtime.handle("an id", bad)
-            with pytest.raises(ConfigurationError, match=f"task id .*{words}"):
-                await runtime.send("user:1", double(1), id=bad)
-
-
-@pytest.mark.parametrize(
-    "odd",
-    ["x" * 512, "a:b{c}d*e[f]g?h", " ", "\n", "\0", "'\"\\", "☃", "日本", "\U0001f600" * 128, "a/b", "%s%n", "\x7f"],
-)
-async def test_any_other_text_will_do_as_a_name(make_runtime: Make, odd: str) -> None:
-    @actor
-    async def who() -> tuple[str, str]:
-        return current_task().tenant, current_task().id
-
-    async with make_runtime(who) as runtime:
-        await runtime.tenant(odd).configure(concurrency=1)
-        handle = await runtime.send(odd, who(), id=odd)
-        assert await handle.result(timeout=PATIENCE) == (odd, odd)
-        info = await runtime.handle(odd).info()
-        assert (info.id, info.tenant) == (odd, odd)
-        assert (await runtime.tenant(odd).stats()).finished == 1
-        later = await runtime.send(odd, who(), id=odd[:-1] + "2", delay=3600)
-        assert await later.cancel() is TaskState.SCHEDULED
-        await check_invariants(runtime)
-
-
-async def test_an_id_that_another_tenant_has_is_refused(make_runtime: Make) -> None:
-    async with make_runtime(workers=0) as runtime:
-        await runtime.send("user:1", double(1), id="mine")
-        with pytest.raises(TaskExists, match="the id 'mine' is taken by a task of another tenant"):
-            await runtime.send("user:2", double(1), id="mine")
-        messages = [("user:2", double(n).options(id=task_id)) for n, task_id in enumerate(["a", "mine", "b"])]
-        with pytest.raises(TaskExists, match="'mine'"):
-            await runtime.send_many(messages)
-        assert (await runtime.stats()).queued == 3
-
-
 async def test_what_does_not_exist_is_told(make_runtime: Make) -> None:
     async with make_runtime(double) as runtime:
         handle = runtime.handle("no such task")
@@ -467,13 +398,3 @@ async def test_a_time_to_wait_that_cannot_be_is_refused(make_runtime: Make, seco
             with pytest.raises(ConfigurationError, match="timeout="):
                 await use(timeout=seconds)
         assert (await runtime.stats()).queued == 1
-
-
-async def test_sends_with_one_bad_among_many_lose_only_the_bad_one(make_runtime: Make) -> None:
-    async with make_runtime(double) as runtime:
-        await runtime.send("user:0", double(0), id="taken")
-        sends = [runtime.send(f"user:{n}", double(n), **({"id": "taken"} if n == 5 else {})) for n in range(1, 10)]
-        found = await asyncio.gather(*sends, return_exceptions=True)
-        assert [type(each).__name__ for each in found if isinstance(each, FairactorError)] == ["TaskExists"]
-        await runtime.drain(timeout=PATIENCE)
-        assert (await runtime.stats()).finished == 9

@@ -157,7 +157,7 @@ async def test_without_a_time_to_live_the_result_goes_to_who_waits_by_then(make_
         assert await runtime.ask("user:1", echo(5), result_ttl=0, timeout=PATIENCE) == 5
         handle = await runtime.send("user:1", gate.wait(), result_ttl=0)
         waiting = [asyncio.ensure_future(h.result(timeout=PATIENCE)) for h in (handle, other.handle(handle.id))]
-        await until(lambda: len(db.hget("{fairactor/0}:watchers", handle.id) or b"") > 60)  # both are noted
+        await until(lambda: noted(db, handle.id, runtime, other))
         gate.release.set()
         assert await asyncio.gather(*waiting) == ["done", "done"]
         with pytest.raises(TaskNotFound):
@@ -165,6 +165,12 @@ async def test_without_a_time_to_live_the_result_goes_to_who_waits_by_then(make_
         await runtime.drain(timeout=PATIENCE)
         assert not list(db.scan_iter("*:task:*"))
         assert not db.exists("{fairactor/0}:watchers")
+
+
+def noted(db: redis.Redis, task_id: str, *runtimes: Runtime) -> bool:
+    """Whether the server knows that these wait for the outcome of the task."""
+    watchers = db.hget("{fairactor/0}:watchers", task_id) or b""
+    return all(runtime.name.encode() in watchers for runtime in runtimes)
 
 
 async def test_a_failure_is_told_with_all_that_is_known(make_runtime: Make) -> None:

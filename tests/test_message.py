@@ -1,14 +1,21 @@
-"""Messages and their options: checked at the call, before anything is sent."""
+"""Messages, their options, and names: checked at the call, before anything is sent."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from fairactor import Message, Priority, actor
-from fairactor.errors import ConfigurationError
+from fairactor import FairactorError, Message, Priority, Runtime, TaskState, actor, current_task
+from fairactor.errors import ConfigurationError, TaskExists
+from fairactor.testing import check_invariants
+
+from .fleet import PATIENCE
+
+Make = Callable[..., Runtime]
 
 NAN, INF = float("nan"), float("inf")
 ETA = datetime(2099, 1, 1, tzinfo=UTC)
@@ -110,3 +117,84 @@ def test_a_call_that_does_not_fit_is_refused_where_it_stands(args: Any, kwargs: 
 def test_a_message_shows_what_it_is() -> None:
     assert isinstance(add(1), Message)
     assert "add" in repr(add(1))
+
+
+# Names
+
+
+NAMES = [
+    ("", "give a text that is not empty"),
+    (None, "give a text"),
+    (5, "give a text"),
+    (b"bytes", "give a text"),
+    ("x" * 513, "513 bytes long, the limit is 512"),
+    ("é" * 257, "514 bytes long, the limit is 512"),
+    ("\ud800", "half a surrogate pair, which has no UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("bad", "words"), NAMES)
+@pytest.mark.anyio
+async def test_a_name_that_cannot_be_is_refused(make_runtime: Make, bad: Any, words: str) -> None:
+    async with make_runtime(add) as runtime:
+        for use in (
+            lambda: runtime.send(bad, add(1)),
+            lambda: runtime.ask(bad, add(1)),
+            lambda: runtime.send_many([(bad, add(1))]),
+        ):
+            with pytest.raises(ConfigurationError, match=f"tenant .*{words}"):
+                await use()
+        with pytest.raises(ConfigurationError, match=f"tenant .*{words}"):
+            runtime.tenant(bad)
+        with pytest.raises(ConfigurationError, match=f"task id .*{words}"):
+            runtime.handle(bad)
+        if bad is not None:
+            with pytest.raises(ConfigurationError, match=f"tenant .*{words}"):
+                runtime.handle("an id", bad)
+            with pytest.raises(ConfigurationError, match=f"task id .*{words}"):
+                await runtime.send("user:1", add(1), id=bad)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["x" * 512, "a:b{c}d*e[f]g?h", " ", "\n", "\0", "'\"\\", "☃", "日本", "\U0001f600" * 128, "a/b", "%s%n", "\x7f"],
+)
+@pytest.mark.anyio
+async def test_any_other_text_will_do_as_a_name(make_runtime: Make, odd: str) -> None:
+    @actor
+    async def who() -> tuple[str, str]:
+        return current_task().tenant, current_task().id
+
+    async with make_runtime(who) as runtime:
+        await runtime.tenant(odd).configure(concurrency=1)
+        handle = await runtime.send(odd, who(), id=odd)
+        assert await handle.result(timeout=PATIENCE) == (odd, odd)
+        info = await runtime.handle(odd).info()
+        assert (info.id, info.tenant) == (odd, odd)
+        assert (await runtime.tenant(odd).stats()).finished == 1
+        later = await runtime.send(odd, who(), id=odd[:-1] + "2", delay=3600)
+        assert await later.cancel() is TaskState.SCHEDULED
+        await check_invariants(runtime)
+
+
+@pytest.mark.anyio
+async def test_an_id_that_another_tenant_has_is_refused(make_runtime: Make) -> None:
+    async with make_runtime(workers=0) as runtime:
+        await runtime.send("user:1", add(1), id="mine")
+        with pytest.raises(TaskExists, match="the id 'mine' is taken by a task of another tenant"):
+            await runtime.send("user:2", add(1), id="mine")
+        messages = [("user:2", add(n).options(id=task_id)) for n, task_id in enumerate(["a", "mine", "b"])]
+        with pytest.raises(TaskExists, match="'mine'"):
+            await runtime.send_many(messages)
+        assert (await runtime.stats()).queued == 3
+
+
+@pytest.mark.anyio
+async def test_sends_with_one_bad_among_many_lose_only_the_bad_one(make_runtime: Make) -> None:
+    async with make_runtime(add) as runtime:
+        await runtime.send("user:0", add(0), id="taken")
+        sends = [runtime.send(f"user:{n}", add(n), **({"id": "taken"} if n == 5 else {})) for n in range(1, 10)]
+        found = await asyncio.gather(*sends, return_exceptions=True)
+        assert [type(each).__name__ for each in found if isinstance(each, FairactorError)] == ["TaskExists"]
+        await runtime.drain(timeout=PATIENCE)
+        assert (await runtime.stats()).finished == 9

@@ -383,24 +383,6 @@ async def test_namespaces_are_apart(make_runtime: Make) -> None:
     assert notes == ["in one"]
 
 
-async def test_two_runtimes_share_the_work(make_runtime: Make) -> None:
-    both = {0: anyio.Event(), 1: anyio.Event()}
-
-    def part(number: int) -> Any:
-        @actor
-        async def work() -> int:
-            both[number].set()
-            await both[1 - number].wait()  # each has begun one
-            return number
-
-        return work
-
-    work = part(0)
-    async with make_runtime(work, workers=1), make_runtime(part(1), workers=1), make_runtime(workers=0) as sender:
-        handles = await sender.send_many((f"user:{n}", work()) for n in range(10))
-        assert set(await asyncio.gather(*(handle.result(timeout=PATIENCE) for handle in handles))) == {0, 1}
-
-
 async def test_a_tenant_is_a_shorter_way_to_say_it(make_runtime: Make) -> None:
     async with make_runtime(double) as runtime:
         tenant = runtime.tenant("user:1")

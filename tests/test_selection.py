@@ -140,7 +140,7 @@ def test_weights_of_1_2_4_8_are_exact_in_every_stretch_of_fifteen(shard: Lab) ->
         assert Counter(served[start : start + 15]) == weights
     for seen in windows(served):
         for name, weight in weights.items():
-            assert abs(seen[name] - seen.total() * weight / 15) < 2.5
+            assert abs(seen[name] - seen.total() * weight / 15) < 2
 
 
 def test_one_that_drains_and_returns_gains_nothing(shard: Lab) -> None:

@@ -341,68 +341,6 @@ async def test_a_handler_that_raises_a_cancellation_of_its_own_fails(make_runtim
             await runtime.ask("user:1", parent(), timeout=5)
 
 
-async def test_a_cancellation_that_comes_too_late_does_not_hit_the_next_task(make_runtime: Make) -> None:
-    @actor
-    async def run(n: int) -> int:
-        pool = runtime._crew._pool  # type: ignore[union-attr]
-        pool.cancel(current_task().id, "just before its end")  # type: ignore[union-attr]
-        return n
-
-    @actor
-    async def wait() -> str:
-        await anyio.sleep(0.01)
-        return "ran"
-
-    async with entered(make_runtime(run, wait, workers=1)) as runtime:
-        messages = [("user:1", run(n) if n % 2 else wait()) for n in range(20)]
-        handles = await runtime.send_many(messages)
-        found = await asyncio.gather(*(handle.result(timeout=PATIENCE) for handle in handles))
-    assert found == [n if n % 2 else "ran" for n in range(20)]
-
-
-async def test_a_handler_that_turns_its_cancellation_into_an_error_is_canceled_all_the_same(make_runtime: Make) -> None:
-    begun = anyio.Event()
-
-    @actor(max_retries=5)
-    async def stubborn() -> None:
-        try:
-            begun.set()
-            await anyio.sleep_forever()
-        except BaseException as error:
-            raise ConnectionError("as many libraries do") from error
-
-    async with entered(make_runtime(stubborn)) as runtime:
-        handle = await runtime.send("user:1", stubborn())
-        await begun.wait()
-        await handle.cancel()
-        with pytest.raises(TaskCanceled):
-            await handle.result(timeout=PATIENCE)
-
-
-async def test_a_task_that_was_claimed_but_not_started_is_canceled_with_its_name(make_runtime: Make) -> None:
-    begun, release = anyio.Event(), anyio.Event()
-
-    @actor
-    async def run() -> None:
-        begun.set()
-        await release.wait()
-
-    async with entered(make_runtime(run, workers=1)) as runtime:
-        first = await runtime.send("user:1", run())
-        await begun.wait()
-        second = await runtime.send("user:1", run())
-        pool, dispatcher = runtime._crew._pool, runtime._crew._dispatchers[0]  # type: ignore[union-attr]
-        dispatcher._pace._rate = dispatcher._pace._round_trip = 1.0  # as after many short tasks: it claims one ahead
-        dispatcher.wake()
-        await until(lambda: pool._ready)  # type: ignore[union-attr]
-        assert await second.cancel() is TaskState.STARTED
-        with pytest.raises(TaskCanceled, match="of tenant 'user:1' \\(run\\) was canceled"):
-            await second.result(timeout=PATIENCE)
-        await check_invariants(runtime)
-        release.set()
-        await first.result(timeout=PATIENCE)
-
-
 @pytest.mark.parametrize("seed", range(5))
 async def test_any_mix_of_waiting_failing_and_canceling_leaves_the_pool_whole(make_runtime: Make, seed: int) -> None:
     rng = random.Random(seed)
