@@ -72,7 +72,6 @@ def test_a_lost_record_is_no_matter_once_it_has_ended_whatever_else_there_is(sha
     assert look.counts["t"].finished == 3
 
 
-@pytest.mark.xfail(reason="it stays counted as started: its tenant has a slot less for ever")
 @pytest.mark.parametrize("end", ["leave", "die"])
 def test_a_claimed_task_whose_record_is_lost_gives_its_slot_back(shard: Lab, end: str) -> None:
     shard.run(shard.shard.configure("t", {"concurrency": 1}))

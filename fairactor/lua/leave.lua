@@ -12,8 +12,8 @@
 -- @include lib/outcome.lua
 -- @include lib/release.lua
 
-local ids = call('HKEYS', CLAIMS .. ARGV[1])
-local back, write_release = release(ids, 0, '')
+local claims = call('HGETALL', CLAIMS .. ARGV[1])
+local back, write_release = release(claims, 0, '')
 arrive(back)
 arrive(with_room())
 
@@ -21,4 +21,4 @@ write_release()
 forget(ARGV[1])
 save_counts()
 save_ring()
-return #ids
+return #claims / 2

@@ -47,7 +47,7 @@ end
 -- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
 local back, write_release = {}, nil
-if dead then back, write_release = release(call('HKEYS', CLAIMS .. dead), deliveries, body) end
+if dead then back, write_release = release(call('HGETALL', CLAIMS .. dead), deliveries, body) end
 arrive(arriving)
 arrive(back)
 arrive(with_room())

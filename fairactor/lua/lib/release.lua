@@ -1,17 +1,28 @@
 -- Taking claims back from a runtime that has died or is leaving.
 
--- Puts `ids` back into their mailboxes, each at its old place. With `deliveries` > 0 the claim counts as a
--- delivery, and a task that has had that many is settled as failed instead: it may be what kills its runtimes.
--- `body` is the outcome of such a task. Returns the tenants with a task back in their mailbox, and a function
--- that writes.
-local function release(ids, deliveries, body)
-  local queues, delivered, dead, back, found = {}, {}, {}, {}, {}
+-- Puts what `claims` holds (a hash: id, mark, ...) back into the mailboxes, each task at its old place. With
+-- `deliveries` > 0 the claim counts as a delivery, and a task that has had that many is settled as failed instead: it
+-- may be what kills its runtimes; `body` is its outcome. Returns the tenants with a task back in their mailbox, and a
+-- function that writes.
+local function release(claims, deliveries, body)
+  local ids, marks = {}, {}
+  for i = 1, #claims, 2 do ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1] end
+  local queues, delivered, dead, back, found, lost = {}, {}, {}, {}, {}, {}
   for i, record in ipairs(read_records(ids)) do
+    local name = marks[i]:sub(6)
+    meet({ name })
     if record then
-      local _, count, priority, stamp, name = struct.unpack(HEADER, record)
+      local _, count, priority, stamp = struct.unpack(HEADER, record)
       found[#found + 1] = { id = ids[i], record = record, count = count, priority = priority, stamp = stamp, name = name }
-      meet({ name })
+    else -- somebody deleted it by hand: what is left to do is to count it no more
+      lost[#lost + 1] = marks[i]
     end
+  end
+  for _, mark in ipairs(lost) do
+    local name = mark:sub(6)
+    load_counts({ name })
+    add_started(name, -1)
+    add(name, mark:byte(5), -1)
   end
   for _, task in ipairs(found) do
     local name = task.name
