@@ -2,9 +2,10 @@
 
 from .actors import actor
 from .context import current_task
-from .errors import FairactorError, Retry, TaskCanceled, TaskFailed
+from .errors import FairactorError, TaskCanceled, TaskFailed
 from .handle import Handle
 from .message import Message
+from .retry import Retry
 from .runtime import Runtime
 from .states import Priority, TaskState
 

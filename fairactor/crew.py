@@ -87,7 +87,10 @@ class Crew:
             logger.warning("a handler or the server did not let go for %g s: tasks go back as the lease ends", GOODBYE)
 
     async def _is_known_elsewhere(self, actor: str) -> bool:
-        stats = await read_stats(self._shards)
+        try:
+            stats = await read_stats(self._shards)
+        except ServerError:  # it may be: to find out the next time is better than to fail the task
+            return True
         return any(actor in runtime.actors for runtime in stats.runtimes)
 
     async def _report(self, task: Task, fraction: float, note: str) -> None:

@@ -6,8 +6,6 @@ built-in error also derive from it, so that ``except TimeoutError`` and the like
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 
 class FairactorError(Exception):
     """The base of all that fairactor raises."""
@@ -91,20 +89,3 @@ class TaskCanceled(FairactorError):
 
 class LeaseLost(FairactorError):
     """The server gave this runtime's claims to others, because its lease ran out."""
-
-
-class Retry(Exception):
-    """Raised by a handler to ask for another attempt, ``delay`` seconds from now.
-
-    Without a delay the actor's back-off decides. It counts as an attempt: when ``max_retries`` are used up the
-    task fails.
-    """
-
-    def __init__(
-        self, message: str = "the handler asked for a retry", *, delay: float | timedelta | None = None
-    ) -> None:
-        from .settings import duration, seconds
-
-        super().__init__(message)
-        after = duration(delay)
-        self.delay = None if after is None else seconds("Retry(delay=)", after)

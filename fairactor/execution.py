@@ -18,8 +18,9 @@ import msgspec
 
 from . import record, tracing
 from .context import ReportProgress, Task, set_current
-from .errors import InvalidPayload, PayloadTooLarge, Retry, UnknownActor
+from .errors import InvalidPayload, PayloadTooLarge, UnknownActor
 from .registry import Handler
+from .retry import Retry
 from .settings import Settings
 from .shard import Settlement
 from .states import Priority

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from fairactor import Runtime, TaskCanceled, TaskState, actor, current_task
+from fairactor.errors import ServerUnavailable
 from fairactor.testing import check_invariants
 
 from . import service
@@ -297,4 +298,26 @@ async def test_a_cancellation_that_overtakes_the_claim_is_not_lost(make_runtime:
         await until(lambda: dispatcher._canceled_early)
         go_on.set()
         with pytest.raises(TaskCanceled):
+            await handle.result(timeout=PATIENCE)
+
+
+async def test_a_task_is_not_failed_because_the_server_was_away_when_its_actor_was_looked_for(
+    make_runtime: Make,
+) -> None:
+    log, asked = Log(), []
+
+    async with make_runtime(service.nap) as runtime, make_runtime(workers=0) as sender:
+        (shard,) = runtime._shards
+        stats = shard.stats
+
+        async def away_once() -> Any:
+            asked.append(True)
+            if len(asked) == 1:
+                raise ServerUnavailable("no answer")
+            return await stats()
+
+        shard.stats = away_once  # type: ignore[method-assign]
+        handle = await sender.send("user:1", log.run(1))
+        await until(lambda: asked)
+        async with make_runtime(log.run):
             await handle.result(timeout=PATIENCE)

@@ -9,14 +9,16 @@
 -- @include lib/base.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
+-- @include lib/queues.lua
 -- @include lib/outcome.lua
 -- @include lib/release.lua
 
 local claims = call('HGETALL', CLAIMS .. ARGV[1])
-local back, write_release = release(claims, 0, '')
-arrive(back)
+local write_release = release(claims, 0, '')
+arrive(arriving)
 arrive(with_room())
 
+write_queues()
 write_release()
 forget(ARGV[1])
 save_counts()

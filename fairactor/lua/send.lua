@@ -11,6 +11,7 @@
 -- @include lib/base.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
+-- @include lib/queues.lua
 
 local ITEM = '>Bc1Bc0Hc0Hc0'
 local watcher = ARGV[1]
@@ -51,7 +52,7 @@ local verdicts = find_repeats()
 load_counts(names)
 meet(names)
 
-local records, queues, arriving, scheduled, watched = {}, {}, {}, {}, {}
+local records, scheduled, watched = {}, {}, {}
 for n, name in ipairs(names) do
   if not verdicts or verdicts[n] == 0 then
     local id, priority, due = ids[n], priorities[n], dues[n]
@@ -63,13 +64,7 @@ for n, name in ipairs(names) do
       scheduled[#scheduled + 1], scheduled[#scheduled + 2] = integer(at), id
       add(name, WAITING, 1)
     else
-      local queue = queues[name]
-      if not queue then
-        queue = {}
-        queues[name] = queue
-        arriving[#arriving + 1] = name
-      end
-      queue[#queue + 1], queue[#queue + 2] = place(stamp, priority), id
+      enqueue(name, id, stamp, priority)
       add(name, priority, 1)
     end
     if watches[n] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ watcher }) end
@@ -82,7 +77,7 @@ arrive(arriving)
 for i = 1, #records, SLICE do
   call('MSET', unpack(records, i, math.min(i + SLICE - 1, #records)))
 end
-for name, queue in pairs(queues) do write_all('ZADD', QUEUE .. name, queue) end
+write_queues()
 write_all('ZADD', SCHEDULED, scheduled)
 write_all('HSET', WATCHERS, watched)
 save_counts()

@@ -10,6 +10,7 @@
 -- @include lib/base.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
+-- @include lib/queues.lua
 -- @include lib/outcome.lua
 -- @include lib/release.lua
 
@@ -21,38 +22,28 @@ local old = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(math.floor(shard.now 
 load_counts(old) -- to be written again, or dropped
 
 local due = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, limit)
-local queues, arriving = {}, {}
+local promoted = {}
 for i, record in ipairs(read_records(due)) do
   if record then
     local _, _, priority, stamp, name = struct.unpack(HEADER, record)
     load_counts({ name })
     meet({ name })
-    local queue = queues[name]
-    if not queue then
-      queue = {}
-      queues[name] = queue
-      arriving[#arriving + 1] = name
-    end
-    queue[#queue + 1], queue[#queue + 2] = place(stamp, priority), due[i]
+    enqueue(name, due[i], stamp, priority)
+    promoted[#promoted + 1] = { name = name, priority = priority }
   end
 end
-for i, record in ipairs(read_records(due)) do
-  if record then
-    local _, _, priority, _, name = struct.unpack(HEADER, record)
-    add(name, WAITING, -1)
-    add(name, priority, 1)
-  end
+for _, task in ipairs(promoted) do -- only now: `meet` has to see the counts as they were
+  add(task.name, WAITING, -1)
+  add(task.name, task.priority, 1)
 end
 
 -- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
-local back, write_release = {}, nil
-if dead then back, write_release = release(call('HGETALL', CLAIMS .. dead), deliveries, body) end
+local write_release = dead and release(call('HGETALL', CLAIMS .. dead), deliveries, body)
 arrive(arriving)
-arrive(back)
 arrive(with_room())
 
-for name, queue in pairs(queues) do write_all('ZADD', QUEUE .. name, queue) end
+write_queues()
 write_all('ZREM', SCHEDULED, due)
 if dead then
   write_release()

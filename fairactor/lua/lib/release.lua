@@ -2,12 +2,11 @@
 
 -- Puts what `claims` holds (a hash: id, mark, ...) back into the mailboxes, each task at its old place. With
 -- `deliveries` > 0 the claim counts as a delivery, and a task that has had that many is settled as failed instead: it
--- may be what kills its runtimes; `body` is its outcome. Returns the tenants with a task back in their mailbox, and a
--- function that writes.
+-- may be what kills its runtimes; `body` is its outcome. Returns a function that writes what is not in the queues.
 local function release(claims, deliveries, body)
   local ids, marks = {}, {}
   for i = 1, #claims, 2 do ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1] end
-  local queues, delivered, dead, back, found, lost = {}, {}, {}, {}, {}, {}
+  local delivered, dead, found, lost = {}, {}, {}, {}
   for i, record in ipairs(read_records(ids)) do
     local name = marks[i]:sub(6)
     meet({ name })
@@ -35,19 +34,13 @@ local function release(claims, deliveries, body)
       task.watching = call('HGET', WATCHERS, task.id)
       dead[#dead + 1] = task
     else
-      if not queues[name] then
-        queues[name] = {}
-        back[#back + 1] = name
-      end
-      local queue = queues[name]
-      queue[#queue + 1], queue[#queue + 2] = place(task.stamp, task.priority), task.id
+      enqueue(name, task.id, task.stamp, task.priority)
       if deliveries > 0 then delivered[#delivered + 1], delivered[#delivered + 2] = task.id, task.count + 1 end
     end
   end
-  return back, function()
+  return function()
     for i = 1, #delivered, 2 do call('SETRANGE', TASK .. delivered[i], 1, string.char(delivered[i + 1])) end
     write_all('HDEL', PROGRESS, ids)
-    for name, queue in pairs(queues) do write_all('ZADD', QUEUE .. name, queue) end
     for _, task in ipairs(dead) do
       keep_record(task.id, task.record, shard.failed_ttl)
       if task.watching then tell_watchers(task.id, task.record, task.watching) end
