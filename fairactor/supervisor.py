@@ -11,7 +11,6 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from functools import partial
 from typing import Final
 
 import anyio
@@ -37,7 +36,11 @@ class Supervisor:
         Raises (in the task group):
             Exception: what the actor raised, once it has failed more than `RESTARTS` times within `PERIOD`.
         """
-        self._context.run(partial(self._group.start_soon, self._keep, name, actor, name=f"fairactor {name}"))
+
+        def begin() -> None:
+            self._group.start_soon(self._keep, name, actor, name=f"fairactor {name}")
+
+        self._context.run(begin)
 
     async def _keep(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         failures: deque[float] = deque(maxlen=RESTARTS + 1)

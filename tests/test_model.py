@@ -346,4 +346,4 @@ def test_the_scripts_do_what_the_model_does(url: str) -> None:
 
 @pytest.mark.slow
 def test_the_scripts_do_what_the_model_does_for_long(url: str) -> None:
-    assert drive(url, examples=2000, steps=200) > 200_000
+    assert sum(drive(url, examples=200, steps=200) for _ in range(10)) > 200_000  # in parts, for the sake of memory
