@@ -74,6 +74,9 @@ class Dispatcher:
 
     async def join(self) -> None:
         """Takes a lease under a new name."""
+        if self.runtime:
+            old, self.runtime = self.runtime, ""
+            await self._inbox.ignore(self._shard, old)
         self._joined += 1
         self._number = 0
         self.runtime = f"{self._inbox.runtime}/{self._joined}"

@@ -74,9 +74,17 @@ class Inbox:
             shard.keys.events.encode(): lambda _: self._drained(),
         }
         self._channels.update(channels)
-        self._on_subscribe.append(wake)
+        if wake not in self._on_subscribe:
+            self._on_subscribe.append(wake)
         if self._pubsub is not None:
             await self._pubsub.subscribe(*channels)
+
+    async def ignore(self, shard: Shard, runtime: str) -> None:
+        """Hears no more of what a shard has to say to ``runtime``."""
+        channel = shard.keys.inbox(runtime).encode()
+        del self._channels[channel]
+        if self._pubsub is not None:
+            await self._pubsub.unsubscribe(channel)
 
     async def run(self) -> None:
         """Listens, until canceled."""

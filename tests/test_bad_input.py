@@ -160,12 +160,14 @@ async def test_an_error_however_odd_becomes_the_outcome(make_runtime: Make) -> N
         def __str__(self) -> str:
             raise RuntimeError("even this")
 
-    errors = {
+    errors: dict[str, BaseException] = {
         "surrogate": ValueError("file \udcff"),
         "long": ValueError("x" * 10_000_000),
         "unreadable": Unreadable(),
         "exit": SystemExit(3),
         "stop": StopAsyncIteration(),
+        "base": type("Stop", (BaseException,), {})("not an Exception"),
+        "base group": BaseExceptionGroup("several", [SystemExit(1), ValueError("two")]),
         "group": ExceptionGroup("several", [ValueError("one"), KeyError("two")]),
     }
 

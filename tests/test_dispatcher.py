@@ -321,3 +321,37 @@ async def test_a_task_is_not_failed_because_the_server_was_away_when_its_actor_w
         await until(lambda: asked)
         async with make_runtime(log.run):
             await handle.result(timeout=PATIENCE)
+
+
+@pytest.mark.xfail(reason="the dead runtime is told, and nobody else: the task is run again, to its end", strict=True)
+async def test_a_cancellation_outlives_the_runtime_that_it_was_told_to(make_runtime: Make) -> None:
+    log = Log()
+    async with make_runtime(workers=0) as sender:
+        (shard,) = sender._shards
+        await shard.join("dead", lease=0.3, info={})
+        handle = await sender.send("user:1", log.run(1))
+        turn = await shard.turn("dead", 1, lease=0.3, want=1)
+        assert turn is not None
+        assert turn.claims
+        assert await handle.cancel() is TaskState.STARTED
+        async with make_runtime(log.run):
+            with pytest.raises(TaskCanceled):
+                await handle.result(timeout=PATIENCE)
+
+
+async def test_a_lost_lease_leaves_nothing_behind(make_runtime: Make, db: redis.Redis) -> None:
+    log = Log()
+    async with make_runtime(log.run) as runtime:
+        channels = len(db.pubsub_channels())
+        for _ in range(3):
+            (info,) = (await runtime.stats()).runtimes
+            await until(lambda name=info.name: db.sismember("{fairactor/0}:idle", name))  # it sleeps
+            db.zadd("{fairactor/0}:leases", {info.name: 5})  # it ran out long ago
+            async with make_runtime(service.nap):  # which tends
+                await until(lambda name=info.name: db.zscore("{fairactor/0}:leases", name) is None)
+                runtime._crew._dispatchers[0].wake()  # type: ignore[union-attr]
+                await until(lambda: db.hlen("{fairactor/0}:fleet") == 2)
+        await until(lambda: len(db.pubsub_channels()) == channels)
+        assert len(runtime.inbox._on_subscribe) == 2
+        await runtime.ask("user:1", log.run(1), timeout=PATIENCE)
+        await check_invariants(runtime)
