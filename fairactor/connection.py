@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ import attrs
 from redis import exceptions as broken
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import NoBackoff
 
 from .errors import ConfigurationError, ServerError, ServerUnavailable
 
@@ -30,7 +31,28 @@ CONNECTIONS: Final = 8
 """The most connections of a runtime. One listens; all else shares the others, and waits for a free one."""
 
 AWAY: Final = (broken.ConnectionError, broken.TimeoutError, broken.ClusterDownError, OSError)
-"""What redis-py raises when a command may or may not have reached the server."""
+"""What redis-py raises when no answer came."""
+
+_NEVER_SENT: Final = ("connecting to", "No connection available")  # in redis-py's words: no connection was made
+
+# What a server answers that cannot serve now, and has done nothing: it loads its data, is busy with a script, is a
+# replica (perhaps since a moment ago), has too few replicas, or cannot write to its disk. Redis 6.2 puts the code of
+# an error inside a script in the middle of the text.
+_NOT_NOW: Final = re.compile(r"\b(LOADING|BUSY|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|TRYAGAIN|CLUSTERDOWN)\b ")
+_NOT_NOW_TYPES: Final = (
+    broken.BusyLoadingError, broken.ReadOnlyError, broken.MasterDownError, broken.TryAgainError,
+    broken.ClusterDownError,
+)  # fmt: skip
+
+
+def was_never_sent(error: BaseException) -> bool:
+    """Whether a command that got no answer cannot have reached the server either."""
+    return isinstance(error, broken.BusyLoadingError) or any(words in str(error) for words in _NEVER_SENT)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether a refusal is one that passes by itself: nothing was done, and the same command may be accepted soon."""
+    return isinstance(error, _NOT_NOW_TYPES) or _NOT_NOW.search(str(error)) is not None
 
 
 @attrs.frozen
@@ -44,6 +66,13 @@ class Server:
     """Whether it knows script flags."""
     cluster: bool
     where: str
+    answer: float = 5.0
+    """Seconds after which a command without an answer is given up."""
+
+    async def turn_away(self) -> None:
+        """Closes idle connections: the server they lead to is a replica now, and its name may lead elsewhere."""
+        if not self.cluster:  # there the client follows the slots
+            await self.client.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -52,8 +81,11 @@ class Server:
             await self.listener.aclose()
 
 
-async def connect(url: str, *, timeout: float) -> Server:  # noqa: ASYNC109 - a bound on retries, told in the error
+async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa: ASYNC109 - told in the error
     """Connects, trying for ``timeout`` seconds.
+
+    A command that gets no answer for ``answer`` seconds is given up, and its connection closed. None is sent again by
+    itself: whoever sends it has to know whether it may have been carried out.
 
     Raises:
         ConfigurationError: the URL is none, or of an unknown scheme.
@@ -63,7 +95,14 @@ async def connect(url: str, *, timeout: float) -> Server:  # noqa: ASYNC109 - a 
     url = _checked(url)
     where = _without_password(url)
     try:
-        pool = BlockingConnectionPool.from_url(url, retry=_retry(), max_connections=CONNECTIONS, timeout=None)
+        pool = BlockingConnectionPool.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=CONNECTIONS,
+            timeout=None,
+            socket_timeout=answer,
+            socket_connect_timeout=answer,
+        )
         pool.make_connection()  # type: ignore[no-untyped-call]  # a query is looked at only here
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"url={where!r} cannot be used: {error}") from None
@@ -76,13 +115,9 @@ async def connect(url: str, *, timeout: float) -> Server:  # noqa: ASYNC109 - a 
         raise
     flags = _version(info) >= _FLAGS_SINCE
     if info.get("redis_mode") == "cluster" or info.get("server_mode") == "cluster":
-        return Server(RedisCluster.from_url(url), client, flags, cluster=True, where=where)
-    return Server(client, client, flags, cluster=False, where=where)
-
-
-def unavailable(where: str, error: BaseException, advice: str = "") -> ServerUnavailable:
-    """The exception for a server that does not answer."""
-    return ServerUnavailable(f"no answer from {where}: {str(error) or type(error).__name__}{advice}")
+        cluster = RedisCluster.from_url(url, socket_timeout=answer, socket_connect_timeout=answer)
+        return Server(cluster, client, flags, cluster=True, where=where, answer=answer)
+    return Server(client, client, flags, cluster=False, where=where, answer=answer)
 
 
 async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: float) -> T:  # noqa: ASYNC109
@@ -92,8 +127,11 @@ async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: f
         while True:
             try:
                 return await command()
-            except (broken.NoPermissionError, broken.ResponseError) as refused:
-                raise ServerError(f"{where} refused: {refused}; check the URL and the user's permissions") from None
+            except broken.ResponseError as refused:
+                if not passes(refused):
+                    advice = "check the URL and the user's permissions"
+                    raise ServerError(f"{where} refused: {refused}; {advice}") from None
+                error = refused
             except AWAY as failure:
                 if any(isinstance(each, broken.AuthenticationError) for each in (failure, failure.__cause__)):
                     raise ServerError(
@@ -102,11 +140,10 @@ async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: f
                 error = failure
             await anyio.sleep(pause)
             pause = min(2 * pause, 0.5)
-    raise unavailable(where, error, f"; tried for {timeout:g} s (connect_timeout=). Is it running, and is url= right?")
-
-
-def _retry() -> Retry:
-    return Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.3), retries=3)
+    raise ServerUnavailable(
+        f"no answer from {where}: {str(error) or type(error).__name__}; tried for {timeout:g} s (connect_timeout=). Is "
+        "it running, and is url= right?"
+    )
 
 
 def _checked(url: str) -> str:

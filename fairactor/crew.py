@@ -64,7 +64,8 @@ class Crew:
         pool, self._pool = self._pool, None
         for dispatcher in self._dispatchers:
             dispatcher.stop_claiming()
-        pool.drop_ready()
+        for claim in pool.drop_ready():
+            claim.owner.settled(claim, claim.given_back())
         try:
             if grace > 0:
                 with anyio.move_on_after(grace):
@@ -88,7 +89,7 @@ class Crew:
 
     async def _is_known_elsewhere(self, actor: str) -> bool:
         try:
-            stats = await read_stats(self._shards)
+            stats = await read_stats(self._shards, patience=0)
         except ServerError:  # it may be: to find out the next time is better than to fail the task
             return True
         return any(actor in runtime.actors for runtime in stats.runtimes)

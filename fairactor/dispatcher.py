@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
@@ -15,14 +16,17 @@ from .inbox import Inbox
 from .settings import Settings
 from .shard import Settlement, Shard, Turn, turn_mark
 from .signals import Signal
-from .worker import Pool, new_claims
+from .worker import Claim, Pool, new_claims
 
 logger: Final = logging.getLogger(__name__)
 
 BATCH: Final = 500
 """The most outcomes, and the most claims, in one turn."""
 
-
+_FIRST_PAUSE: Final = 0.02  # seconds before a turn that failed is taken again; doubled each time
+_LONGEST_PAUSE: Final = 0.5
+_LET_GO: Final = 1.0
+"""Seconds that handlers get to end, whose claims were lost, before these are given back where the server has them."""
 _CANCEL_REASON: Final = "by handle.cancel()"
 
 
@@ -45,12 +49,11 @@ class Dispatcher:
         self._settings = settings
         self._info = info
         self._joined = 0
-        self.runtime = ""  # the name under which it holds its lease; a lost lease costs the name
+        self.runtime = ""  # the name under which it holds its lease; a lost lease costs the name, '' is none
         self._number = 0
         self._request: _Request | None = None
         self._outbox: list[Settlement] = []
         self._signal = Signal()
-        self._canceled_early: set[str] = set()  # whose claims may be on their way here
         self._claiming = True
         self._leaving = False
         self._stopped = anyio.Event()
@@ -59,9 +62,10 @@ class Dispatcher:
 
     # What others call
 
-    def settled(self, settlement: Settlement) -> None:
+    def settled(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim; it goes with the next turn."""
-        self._outbox.append(settlement)
+        if claim.runtime == self.runtime:  # else a lease was lost since: numbers of turns are its own
+            self._outbox.append(settlement)
         self._signal.set()
 
     def vacated(self) -> None:
@@ -74,14 +78,12 @@ class Dispatcher:
 
     async def join(self) -> None:
         """Takes a lease under a new name."""
-        if self.runtime:
-            old, self.runtime = self.runtime, ""
-            await self._inbox.ignore(self._shard, old)
         self._joined += 1
+        name = f"{self._inbox.runtime}/{self._joined}"
+        await self._inbox.listen(self._shard, name, self.wake, self._cancel)
+        await self._shard.join(name, lease=self._settings.lease, info=self._info)
         self._number = 0
-        self.runtime = f"{self._inbox.runtime}/{self._joined}"
-        await self._inbox.listen(self._shard, self.runtime, self.wake, self._cancel)
-        await self._shard.join(self.runtime, lease=self._settings.lease, info=self._info)
+        self.runtime = name
 
     def stop_claiming(self) -> None:
         """Claims no more; what has ended is still reported."""
@@ -93,7 +95,7 @@ class Dispatcher:
         self._leaving = True
         self.stop_claiming()
         await self._stopped.wait()  # `run` may have been canceled long ago
-        while self._request or self._outbox:
+        while self.runtime and (self._request or self._outbox):
             try:
                 await self._exchange()
             except ServerUnavailable:
@@ -101,25 +103,28 @@ class Dispatcher:
             except LeaseLost as error:
                 logger.error("%s", error)  # noqa: TRY400 - the message says it all
                 return
-        await self._shard.leave(self.runtime)
+        if self.runtime:
+            await self._shard.leave(self.runtime)
 
     async def run(self) -> None:
         """Takes turns until it leaves. A server that is away is waited for."""
         self._stopped = anyio.Event()
-        pause = 0.02
+        pause = _FIRST_PAUSE
         try:
             while not self._leaving:
                 try:
+                    if not self.runtime:
+                        await self.join()
                     await self._take_turn()
                 except ServerError as error:
                     logger.warning("%s; trying again", error)
                     await anyio.sleep(pause)
-                    pause = min(2 * pause, 1.0)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
                 except LeaseLost as error:
                     logger.error("%s", error)  # noqa: TRY400 - the message says it all
-                    await self._start_over()
+                    await self._let_go()
                 else:
-                    pause = 0.02
+                    pause = _FIRST_PAUSE
         finally:
             self._stopped.set()
 
@@ -130,9 +135,12 @@ class Dispatcher:
         more = len(turn.claims) == 2 * request.want  # very likely, more work waits than was claimed
         if turn.claims and not self._leaving:
             claims = new_claims(turn.claims, turn_mark(request.number), self, turn.now)
-            self._pool.submit(claims, at_once=not more)  # where there is more, the next turn is sent first
-        while self._canceled_early:
-            self._pool.cancel(self._canceled_early.pop(), _CANCEL_REASON)
+            if self._claiming:
+                self._pool.submit(claims, at_once=not more)  # where there is more, the next turn is sent first
+            else:
+                self._outbox += [claim.given_back() for claim in claims]
+        for task_id in turn.cancels:
+            self._pool.cancel(task_id.decode(), _CANCEL_REASON)
         if turn.tend:
             await self._tend()
         await self._rest(turn, more=more)
@@ -144,11 +152,6 @@ class Dispatcher:
         turn = await self._shard.turn(
             self.runtime, request.number, lease=self._settings.lease, want=request.want, settle=request.settle
         )
-        if turn is None:
-            raise LeaseLost(
-                f"{self.runtime} was silent for longer than its lease of {self._settings.lease:g} s, so its tasks were "
-                "given to others. Was the event loop blocked, or the process stopped?"
-            )
         self._request = None
         self._pace.note(time.monotonic() - started, len(request.settle))
         for refused in turn.refused:
@@ -186,16 +189,21 @@ class Dispatcher:
         ):
             pass
 
-    async def _start_over(self) -> None:
-        """After the lease is lost: nothing of what was claimed is ours."""
-        self._pool.abandon(self)
+    async def _let_go(self) -> None:
+        """After the lease is lost: nothing of what was claimed is ours. The next turn is taken under a new name."""
+        lost, self.runtime = self.runtime, ""
         self._request = None
         self._outbox.clear()
-        await self.join()
+        self._pool.abandon(self)
+        with anyio.move_on_after(_LET_GO):
+            await self._pool.quiet(self)
+        with suppress(ServerError):  # where the server is behind, it holds claims in that name; else they lapse
+            await self._inbox.ignore(self._shard, lost)
+            await self._shard.leave(lost)
 
     def _cancel(self, task_id: str) -> None:
-        if not self._pool.cancel(task_id, _CANCEL_REASON) and self._request is not None:
-            self._canceled_early.add(task_id)
+        if not self._pool.cancel(task_id, _CANCEL_REASON):
+            self.wake()  # its claim may be on its way here, and the turn after it says so again
 
 
 class _Pace:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 from . import record, tracing
 from .codec import dump
 from .errors import ConfigurationError, NotSerializable, PayloadTooLarge
 from .message import Message, Options
+from .retry import name_of
 from .settings import name
-from .shard import Item
+from .shard import Item, pack_key
 from .states import Priority
 
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same
@@ -48,20 +49,23 @@ def seal(tenant: str, message: Message[Any], *, watch: bool, max_payload: int, s
             "data elsewhere and send where"
         )
     priority = how.priority or Priority.NORMAL
-    return Item(task_id, name("tenant", tenant), priority.value, _due(how), "w" if watch else "", body)
+    key = b"" if how.key is None else pack_key(how.key, how.key_window or 0.0)
+    return Item(task_id, name("tenant", tenant), priority.value, _due(how), "w" if watch else "", body, key)
+
+
+_TRAVELLING: Final = (
+    "timeout", "max_retries", "backoff", "backoff_cap", "retry_on", "no_retry_on", "result_ttl", "expires", "key",
+    "key_window",
+)  # fmt: skip
+"""The options that the worker needs, or who sends the task again."""
 
 
 def _travelling(how: Options) -> dict[str, Any]:
-    """The options that the worker needs."""
     options: dict[str, Any] = {}
-    if how.timeout is not None:
-        options["timeout"] = how.timeout
-    if how.max_retries is not None:
-        options["max_retries"] = how.max_retries
-    if how.result_ttl is not None:
-        options["result_ttl"] = how.result_ttl
-    if how.expires is not None:
-        options["expires"] = how.expires
+    for option in _TRAVELLING:
+        value = getattr(how, option)
+        if value is not None:
+            options[option] = [name_of(kind) for kind in value] if isinstance(value, tuple) else value
     return options
 
 

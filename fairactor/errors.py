@@ -6,6 +6,9 @@ built-in error also derive from it, so that ``except TimeoutError`` and the like
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 
 class FairactorError(Exception):
     """The base of all that fairactor raises."""
@@ -20,15 +23,29 @@ class EmbeddedServerError(FairactorError):
 
 
 class ServerError(FairactorError):
-    """The server cannot serve as it is: too old, refusing the login, or about to evict keys."""
+    """The server cannot serve as it is, or refuses: it is too old, full, read-only, or about to evict keys.
+
+    ``maybe_accepted`` tells whether what was sent may have been accepted all the same, and ``ids`` are the ids under
+    which it was sent. To send it again with the same ``id=`` is always safe: the server takes an id once.
+    """
+
+    def __init__(self, message: str, *, maybe_accepted: bool = False, ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.maybe_accepted = maybe_accepted
+        self.ids = tuple(ids)
+
+    def about(self, ids: Sequence[str], *, maybe_accepted: bool | None = None) -> Self:
+        """The same error, of what was sent under these ids."""
+        maybe = self.maybe_accepted if maybe_accepted is None else maybe_accepted
+        return type(self)(str(self), maybe_accepted=maybe, ids=ids)
 
 
 class ServerUnavailable(ServerError, ConnectionError):
-    """The server did not answer, for as long as was tried.
+    """The server did not answer, or could not serve, for as long as was tried."""
 
-    A send that raises this may or may not have been accepted; sending the same message again is safe,
-    because its id travels with it and the server takes an id once.
-    """
+
+class NotReplicated(ServerError):
+    """The server has accepted what was sent, but too few replicas have confirmed it in time."""
 
 
 class NamespaceMismatch(FairactorError):
@@ -65,6 +82,10 @@ class TaskExists(FairactorError, ValueError):
 
 class TaskNotFound(FairactorError, LookupError):
     """No such task: never sent, or settled so long ago that its record has expired."""
+
+
+class NotADeadLetter(FairactorError, ValueError):
+    """A task is to be sent again that has not failed, or whose key stands for another task by now."""
 
 
 class Deadlock(FairactorError, RuntimeError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -20,7 +19,7 @@ from . import record, tracing
 from .context import ReportProgress, Task, set_current
 from .errors import InvalidPayload, PayloadTooLarge, UnknownActor
 from .registry import Handler
-from .retry import Retry
+from .retry import delay_before_next, may_retry, name_of
 from .settings import Settings
 from .shard import Settlement
 from .states import Priority
@@ -28,14 +27,11 @@ from .worker import Claim, Pool
 
 logger: Final = logging.getLogger(__name__)
 
-BACKOFF: Final = 1.0
-"""Seconds before the second attempt, at most; doubled for each one after it."""
-BACKOFF_CAP: Final = 300.0
-"""Seconds that no back-off exceeds."""
 ELSEWHERE_DELAY: Final = 1.0
 """Seconds after which a task whose actor another runtime has is offered again."""
 
 _MESSAGE_LIMIT: Final = 10_000  # characters
+_HISTORY_LIMIT: Final = 500  # characters of a message, in the history
 _TRACEBACK_LIMIT: Final = 20_000  # characters, from the end
 
 IsKnownElsewhere = Callable[[str], Awaitable[bool]]
@@ -83,7 +79,7 @@ class Executor:
         header = claim.header
         assert header is not None  # noqa: S101 - set by `run`
         task = Task(
-            claim.id, header.tenant, call.actor, call.attempt, _PRIORITIES[header.priority], self.report, self.pool
+            claim.id, header.tenant, call.actor, header.attempt, _PRIORITIES[header.priority], self.report, self.pool
         )
         set_current(task)
         context = copy_context()
@@ -99,12 +95,14 @@ class Executor:
                     f"{call.actor}() result: {len(encoded)} bytes, the limit is {self.settings.max_payload} "
                     "(max_payload=); store it elsewhere and return where"
                 )
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a handler raises is its outcome
-            return self._tried(claim, call, error)
+        except (KeyboardInterrupt, GeneratorExit):  # meant for this process, not for the task
+            raise
         except asyncio.CancelledError as error:
             if (worker := asyncio.current_task()) and worker.cancelling():
                 raise
             return self._tried(claim, call, error)  # of something that the handler awaited, not of the handler
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+            return self._tried(claim, call, error)
         finally:
             task.end()
             claim.stained = copy_context() != context
@@ -115,61 +113,67 @@ class Executor:
         if claim.header is None:
             with suppress(ValueError, msgspec.MsgspecError):
                 _decode(claim)
-        error = record.Error("TaskCanceled", reason)
-        return self._settle(claim, "C", self._ttl(claim.call), error=error)
+        return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))
 
     def _tried(self, claim: Claim, call: record.Call, error: BaseException) -> Settlement:
         """The outcome of a failed attempt: another one, if any is left."""
         if claim.cancel_reason is not None:
             return self.canceled(claim, claim.cancel_reason)
-        if call.attempt > call.options.get("max_retries", 0):
-            return self._failed(claim, error)
-        delay = error.delay if isinstance(error, Retry) else None
-        if delay is None:
-            delay = random.uniform(0, min(BACKOFF_CAP, BACKOFF * 2 ** (call.attempt - 1)))  # noqa: S311 - jitter
+        header = claim.header
+        assert header is not None  # noqa: S101 - of a task that has run
+        attempt = _attempt(claim, header, error)
+        if not may_retry(error, header.attempt, call.options):
+            return self._failed(claim, error, attempt)
+        delay = delay_before_next(error, header.attempt, call.options)
+        if claim.age() + delay > call.options.get("expires", float("inf")):
+            return self._failed(claim, error, attempt)  # it would be too late
         logger.info(
-            "task %s (%s): attempt %d failed: %r; again in %.3g s", claim.id, call.actor, call.attempt, error, delay
+            "task %s (%s): attempt %d failed: %r; again in %.3g s", claim.id, call.actor, header.attempt, error, delay
         )
-        return _again(claim, msgspec.structs.replace(call, attempt=call.attempt + 1), delay)
+        return _again(claim, record.live(header, claim.body, attempt), delay)
 
     async def _unknown(self, claim: Claim, call: record.Call) -> Settlement:
         """An actor that is not registered here: another runtime may have it, as during a deployment."""
         if await self.is_known_elsewhere(call.actor):
-            return _again(claim, call, ELSEWHERE_DELAY)
+            return _again(claim, claim.record, ELSEWHERE_DELAY)
         return self._failed(claim, UnknownActor(f"no running process has registered an actor {call.actor!r}"))
 
-    def _failed(self, claim: Claim, error: BaseException) -> Settlement:
+    def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
         text = _plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
         logger.warning("task %s (%s) failed: %r", claim.id, claim.call.actor if claim.call else "?", error)
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        return self._settle(claim, "X", self.settings.failed_ttl, error=record.Error(name, _text(error), text))
+        failure = record.Error(name_of(type(error)), _text(error), text)
+        return self._settle(claim, "X", self.settings.failed_ttl, error=failure, attempt=attempt)
 
-    def _ttl(self, call: record.Call | None) -> float:
-        ttl: float = call.options.get("result_ttl", self.settings.result_ttl) if call else self.settings.result_ttl
+    def _ttl(self, call: record.Call) -> float:
+        ttl: float = call.options.get("result_ttl", self.settings.result_ttl)
         return ttl
 
     def _settle(
-        self, claim: Claim, state: str, ttl: float, result: bytes = b"null", error: record.Error | None = None
+        self,
+        claim: Claim,
+        state: str,
+        ttl: float,
+        result: bytes = b"null",
+        error: record.Error | None = None,
+        attempt: record.Attempt | None = None,
     ) -> Settlement:
         header, call = claim.header, claim.call
-        elapsed = time.monotonic() - claim.claimed
         outcome = record.Outcome(
             call.actor if call else "",
             msgspec.Raw(result),
             error,
-            call.attempt if call else 1,
-            claim.server_time + claim.begun - claim.claimed,
-            claim.server_time + elapsed,
+            claim.server_clock(claim.begun),
+            claim.server_clock(),
         )
+        body = record.history_alone(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
-        packed = state.encode() + (header.rest if header else record.NO_HEADER) + record.encode(outcome)
+        packed = record.settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
         return Settlement(claim.id, claim.turn, f"{state}{ms}", packed)
 
 
 def _decode(claim: Claim) -> record.Call:
-    claim.header, body = record.unpack(claim.record)
-    claim.call = record.decode_call(body)
+    claim.header, claim.body = record.unpack(claim.record)
+    claim.call = record.call_in(claim.body)
     return claim.call
 
 
@@ -182,9 +186,15 @@ async def _invoke(call: record.Call, handler: Handler, args: list[Any], kwargs: 
     raise TimeoutError(f"the attempt took longer than its timeout of {timeout:g} s")
 
 
-def _again(claim: Claim, call: record.Call, delay: float) -> Settlement:
-    assert claim.header is not None  # noqa: S101 - a task that was decoded
-    return Settlement(claim.id, claim.turn, f"R{round(delay * 1000)}", record.pack(claim.header, record.encode(call)))
+def _again(claim: Claim, packed: bytes, delay: float) -> Settlement:
+    return Settlement(claim.id, claim.turn, f"R{round(delay * 1000)}", packed)
+
+
+def _attempt(claim: Claim, header: record.Header, error: BaseException) -> record.Attempt:
+    took = time.monotonic() - claim.begun
+    message = _text(error)[:_HISTORY_LIMIT]
+    began = claim.server_clock(claim.begun)
+    return record.Attempt(header.attempt, began, took, claim.runtime, name_of(type(error)), message)
 
 
 def _text(error: BaseException) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-import attrs
 import msgspec
 
 from . import record
+from .dead_letters import redrive_one
 from .errors import TaskCanceled, TaskFailed, TaskNotFound
-from .states import Priority, TaskState
+from .info import TaskInfo, read_info
+from .states import TaskState
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -20,38 +20,24 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-@attrs.frozen
-class TaskInfo:
-    """What is known of a task."""
-
-    id: str
-    tenant: str
-    actor: str
-    state: TaskState
-    priority: Priority
-    attempt: int
-    enqueued_at: datetime
-    """When it was sent, or is or was due."""
-    due_at: datetime | None = None
-    """When a scheduled one will be queued."""
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    runtime: str | None = None
-    """Who runs it, while it is started."""
-    progress: tuple[float, str] | None = None
-    """What its handler said last, while it is started: a fraction and a note."""
-    error: record.Error | None = None
-
-
 class Handle(Generic[R]):
     """A sent task. Handles are cheap: they hold no connection and no memory on the server."""
 
     def __init__(
-        self, tracker: Tracker, task_id: str, tenant: str | None, codec: Codec | None = None, shard: Shard | None = None
+        self,
+        tracker: Tracker,
+        task_id: str,
+        tenant: str | None,
+        codec: Codec | None = None,
+        shard: Shard | None = None,
+        *,
+        duplicate: bool = False,
     ) -> None:
         self.id = task_id
         self.tenant = tenant
         """The tenant; None for a handle made from an id alone, until the task has been looked up."""
+        self.duplicate = duplicate
+        """Whether this is an earlier task, with the key of the message that was sent; that was not accepted."""
         self._tracker = tracker
         self._codec = codec
         self._shard = shard
@@ -85,7 +71,7 @@ class Handle(Generic[R]):
         if state is TaskState.FAILED:
             reason = f"{error.type}: {error.message}" if error else "no reason was given"
             raise TaskFailed(
-                f"{about} failed after {outcome.attempt} attempt(s): {reason}",
+                f"{about} failed after {header.attempt} attempt(s): {reason}",
                 error=error.type if error else "",
                 traceback=error.traceback if error else "",
             )
@@ -113,15 +99,17 @@ class Handle(Generic[R]):
         found = await shard.inspect(self.id)
         if not found:
             raise _not_found(self.id)
-        info = _info(self.id, *found)
+        info = read_info(self.id, *found)
         self.tenant = info.tenant
         return info
 
     async def cancel(self) -> TaskState:
         """Cancels the task; returns the state in which it was found.
 
-        One that waits is canceled when this returns. One that has started is told: its handler gets a cancellation
-        at its next await, and can clean up. A settled one stays as it is.
+        One that waits (queued, scheduled or deferred) is canceled when this returns. One that has started is told: its
+        handler gets a cancellation at its next await, normally within milliseconds, within a third of a lease at
+        most, and can clean up; it is not run again, also if its runtime dies. If it ends all the same before it
+        hears, that counts. A settled one stays as it is.
 
         Raises:
             TaskNotFound: there is no such task (any more).
@@ -131,6 +119,19 @@ class Handle(Generic[R]):
         if state == "missing":
             raise _not_found(self.id)
         return await self.state() if state == "settled" else TaskState(state)
+
+    async def redrive(self) -> None:
+        """Sends the task again, if it is a dead letter: as a new one under its id, with its retries as at first.
+
+        Raises:
+            NotADeadLetter: it has not failed, or its key stands for another task by now.
+            TaskNotFound: there is no such task (any more).
+        """
+        shard = await self._find()
+        found = await shard.inspect(self.id)
+        if not found:
+            raise _not_found(self.id)
+        await redrive_one(shard, self.id, found[1])
 
     async def _find(self) -> Shard:
         self._tracker.check()
@@ -143,40 +144,3 @@ class Handle(Generic[R]):
 
 def _not_found(task_id: str) -> TaskNotFound:
     return TaskNotFound(f"there is no task {task_id!r}: it was never sent, or its record has expired")
-
-
-def _info(
-    task_id: str, state: bytes, packed: bytes, due: bytes, runtime: bytes, _ttl: int, progress: bytes
-) -> TaskInfo:
-    header, body = record.unpack(packed)
-    common: dict[str, Any] = {
-        "id": task_id,
-        "tenant": header.tenant,
-        "priority": Priority(header.priority),
-        "enqueued_at": _moment(header.stamp / 1e6),
-    }
-    if header.state in record.SETTLED:
-        outcome = record.decode_outcome(body)
-        return TaskInfo(
-            **common,
-            actor=outcome.actor,
-            state=record.SETTLED[header.state],
-            attempt=outcome.attempt,
-            started_at=_moment(outcome.started_at) if outcome.started_at else None,
-            ended_at=_moment(outcome.ended_at) if outcome.ended_at else None,
-            error=outcome.error,
-        )
-    call = record.decode_call(body)
-    return TaskInfo(
-        **common,
-        actor=call.actor,
-        state=TaskState(state.decode()),
-        attempt=call.attempt,
-        due_at=_moment(float(due) / 1000) if due else None,
-        runtime=runtime.decode() or None,
-        progress=tuple(msgspec.json.decode(progress)) if progress else None,
-    )
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -19,7 +19,7 @@ import attrs
 
 from . import record
 from .connection import AWAY, Server
-from .errors import Deadlock, TaskNotFound
+from .errors import Deadlock, ServerError, ServerUnavailable, TaskNotFound
 from .shard import Shard
 from .signals import Signal
 
@@ -69,43 +69,57 @@ class Inbox:
                 length = int.from_bytes(rest[:2], "big")
                 self._settle(rest[2 : 2 + length].decode(), rest[2 + length :])
 
-        channels = {
+        channels: dict[bytes, Callable[[bytes], None]] = {
             shard.keys.inbox(runtime).encode(): deliver,
             shard.keys.events.encode(): lambda _: self._drained(),
         }
         self._channels.update(channels)
         if wake not in self._on_subscribe:
             self._on_subscribe.append(wake)
-        if self._pubsub is not None:
-            await self._pubsub.subscribe(*channels)
+        await self._tell("subscribe", *channels)
 
     async def ignore(self, shard: Shard, runtime: str) -> None:
         """Hears no more of what a shard has to say to ``runtime``."""
         channel = shard.keys.inbox(runtime).encode()
         del self._channels[channel]
+        await self._tell("unsubscribe", channel)
+
+    async def _tell(self, command: str, *channels: bytes) -> None:
         if self._pubsub is not None:
-            await self._pubsub.unsubscribe(channel)
+            try:
+                await getattr(self._pubsub, command)(*channels)
+            except AWAY as error:
+                raise ServerUnavailable(f"no answer from {self._server.where}: {error}") from error
 
     async def run(self) -> None:
         """Listens, until canceled."""
         self._pubsub = self._server.listener.pubsub()
         try:
             await self._pubsub.subscribe(*self._channels)
+            pinged = False
             while True:
                 try:
                     message = await self._pubsub.get_message(timeout=self._beat)
-                    if message is None:  # a silent line may be a dead one
-                        await self._pubsub.ping()
+                    if message is None:
+                        await self._probe(pinged)
                 except AWAY as error:
                     logger.warning("%s is away: %s", self._server.where, error)
                     await anyio.sleep(0.1)
                     continue
+                pinged = message is None
                 if message is not None:
                     self._hear(message)
         finally:
             pubsub, self._pubsub = self._pubsub, None
             with anyio.CancelScope(shield=True):
                 await pubsub.aclose()
+
+    async def _probe(self, pinged: bool) -> None:  # noqa: FBT001 - private
+        """Finds out whether a silent line is a dead one: the server answers a ping."""
+        if pinged:
+            await self._pubsub.connection.disconnect()  # to be connected again, and so subscribed, by the next read
+        else:
+            await self._pubsub.ping()
 
     async def ask(self) -> None:
         """Asks the server for the outcomes that are waited for, many at a time, until canceled."""
@@ -218,7 +232,7 @@ class Inbox:
         awaited = self._awaited.get(task_id)
         if awaited is not None:
             header, body = record.unpack(packed)
-            outcome = header, record.decode_outcome(body)
+            outcome = header, record.outcome_in(body)
             for future in tuple(awaited.waiters):
                 if not future.done():
                     future.set_result(outcome)
@@ -243,7 +257,7 @@ async def _until_answered(call: Callable[[], Awaitable[list[list[bytes]]]]) -> l
     while True:
         try:
             return await call()
-        except ConnectionError as error:
+        except ServerError as error:
             logger.warning("%s", error)
         await anyio.sleep(pause)
         pause = min(2 * pause, 1.0)

@@ -26,6 +26,8 @@ FIXED: Final = {
     "FLEET": ":fleet",  # hash: runtime -> what it says of itself, JSON
     "PROGRESS": ":progress",  # hash: started task -> what its handler said last, JSON
     "IDLE": ":idle",  # set: runtimes that would take more work
+    "KEYED": ":keyed",  # hash: live task -> its deduplication key, with the window after it
+    "DEAD": ":dead",  # zset: dead letter -> when its record expires
 }
 
 # Keys that exist once for each task, tenant or runtime; the name follows the prefix.
@@ -33,6 +35,9 @@ PREFIXES: Final = {
     "TASK": ":task:",  # string: header and body (record.py)
     "QUEUE": ":queue:",  # zset: task -> place, the mailbox of a tenant
     "CLAIMS": ":claims:",  # hash: task -> number of the turn that claimed it
+    "CANCELS": ":cancels:",  # hash: task claimed by a runtime -> the outcome that it has if it is to be canceled
+    "KEY": ":key:",  # string: length of a tenant's name, the name, a deduplication key -> task
+    "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
     "INBOX": ":inbox:",  # channel: wake-ups and outcomes for a runtime
     "EVENTS": ":events",  # channel: what concerns every runtime of the shard
 }

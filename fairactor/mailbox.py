@@ -5,42 +5,51 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-import anyio
-
-from .errors import ServerUnavailable
-from .shard import Item, Shard
+from .errors import NotReplicated, ServerUnavailable
+from .shard import Item, Receipt, Shard
 from .signals import Signal
 
 BATCH: Final = 500
 """The most tasks in one script call: some milliseconds of the server's time."""
 
 
+class _Posted(NamedTuple):
+    """Tasks that somebody waits to have accepted."""
+
+    items: Sequence[Item]
+    replicas: int
+    accepted: asyncio.Future[Sequence[str]]
+
+
 class Mailbox:
     """The way into one shard. Whatever is posted while a call is under way goes with the next one."""
 
-    def __init__(self, shard: Shard, runtime: str, *, patience: float) -> None:
+    def __init__(self, shard: Shard, runtime: str) -> None:
         self._shard = shard
         self._runtime = runtime
-        self._patience = patience
-        self._outbox: deque[tuple[Sequence[Item], asyncio.Future[None]]] = deque()
+        self._number = 0
+        self._outbox: deque[_Posted] = deque()
         self._posted = Signal()
         self._closed: Exception | None = None
 
-    def post(self, items: Sequence[Item]) -> asyncio.Future[None]:
-        """Hands tasks in, `BATCH` at most; the future is done when the server has accepted them all.
+    def post(self, items: Sequence[Item], *, replicas: int = 0) -> asyncio.Future[Sequence[str]]:
+        """Hands tasks in, `BATCH` at most; the future has their ids when the server has accepted them all.
+
+        The id is another where a task's key stands for an earlier one. With ``replicas`` it is done only when so many
+        have confirmed them.
 
         Raises (from the future):
-            ServerUnavailable: the server did not answer. They may have been accepted: sending them again is safe.
-            ServerError: the server refused; nothing was accepted.
+            ServerUnavailable, ServerError: says whether they may have been accepted: sending them again is safe.
+            NotReplicated: they were accepted, but too few replicas confirmed it.
             TaskExists: an id is taken by a task of another tenant; the others were accepted.
         """
-        accepted = asyncio.get_running_loop().create_future()
+        accepted: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
         if self._closed is not None:
             accepted.set_exception(self._closed)
             return accepted
-        self._outbox.append((items, accepted))
+        self._outbox.append(_Posted(items, replicas, accepted))
         self._posted.set()
         return accepted
 
@@ -55,51 +64,50 @@ class Mailbox:
         """Fails what was not delivered, and what is posted from now on."""
         self._closed = error
         while self._outbox:
-            _resolve(self._outbox.popleft()[1], error)
+            _fail(self._outbox.popleft(), error)
 
-    def _next_batch(self) -> list[tuple[Sequence[Item], asyncio.Future[None]]]:
+    def _next_batch(self) -> list[_Posted]:
         batch, size = [], 0
-        while self._outbox and size + len(self._outbox[0][0]) <= BATCH:
+        while self._outbox and size + len(self._outbox[0].items) <= BATCH:
             posted = self._outbox.popleft()
-            size += len(posted[0])
+            size += len(posted.items)
             batch.append(posted)
         return batch
 
-    async def _deliver(self, batch: list[tuple[Sequence[Item], asyncio.Future[None]]]) -> None:
-        items = [item for posted, _ in batch for item in posted]
+    async def _deliver(self, batch: list[_Posted]) -> None:
+        items = [item for posted in batch for item in posted.items]
+        replicas = max(posted.replicas for posted in batch)
+        self._number += 1
         try:
-            verdicts = await self._send(items)
+            receipt = await self._shard.send(items, self._runtime, self._number, replicas=replicas)
         except Exception as error:  # noqa: BLE001 - it is theirs who sent
-            for _, accepted in batch:
-                _resolve(accepted, error)
+            for posted in batch:
+                _fail(posted, error)
             return
         except BaseException:
-            stopped = self._closed or ServerUnavailable("the mailbox was stopped before the server answered")
-            for _, accepted in batch:
-                _resolve(accepted, stopped)
+            stopped = self._closed or ServerUnavailable(
+                "the mailbox was stopped before the server answered", maybe_accepted=True
+            )
+            for posted in batch:
+                _fail(posted, stopped)
             raise
         start = 0
-        for posted, accepted in batch:
-            mine = verdicts[start : start + len(posted)]
-            start += len(posted)
-            _resolve(accepted, next((error for error in mine if error), None))
-
-    async def _send(self, items: Sequence[Item]) -> Sequence[Exception | None]:
-        """Sends, trying for as long as was said: an id is taken once, however often it comes."""
-        deadline = anyio.current_time() + self._patience
-        while True:
-            try:
-                return await self._shard.send(items, self._runtime)
-            except ServerUnavailable:
-                if anyio.current_time() >= deadline:
-                    raise
-                await anyio.sleep(0.1)
+        for posted in batch:
+            _resolve(posted, receipt, start, start + len(posted.items))
+            start += len(posted.items)
 
 
-def _resolve(accepted: asyncio.Future[None], error: Exception | None) -> None:
-    if accepted.done():  # who sent has given up waiting
-        return
-    if error is None:
-        accepted.set_result(None)
-    else:
-        accepted.set_exception(error)
+def _resolve(posted: _Posted, receipt: Receipt, start: int, end: int) -> None:
+    taken = next((error for number, error in receipt.taken.items() if start <= number < end), None)
+    if taken is not None:
+        _fail(posted, taken)
+    elif receipt.replicas < posted.replicas:
+        message = f"{receipt.replicas} of {posted.replicas} replicas have confirmed what was sent; the server has it"
+        _fail(posted, NotReplicated(message, maybe_accepted=True))
+    elif not posted.accepted.done():  # else who sent has given up waiting
+        posted.accepted.set_result(receipt.ids[start:end])
+
+
+def _fail(posted: _Posted, error: Exception) -> None:
+    if not posted.accepted.done():
+        posted.accepted.set_exception(error)

@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
+from attrs.validators import optional
 
 from .errors import ConfigurationError
-from .settings import duration, name, seconds
+from .record import MOST_ATTEMPTS
+from .settings import DURABILITIES, Durability, duration, name, one_of, seconds
 from .states import Priority
 
 if TYPE_CHECKING:
@@ -31,6 +33,16 @@ def _priority(value: Priority | int | str | None) -> Priority | None:
     except (KeyError, ValueError):
         names = ", ".join(f"{p.name.lower()} ({p.value})" for p in Priority)
         raise ConfigurationError(f"priority={value!r}: give one of {names}") from None
+
+
+def _exceptions(value: Any) -> tuple[type[BaseException], ...] | None:
+    if value is None:
+        return None
+    types = tuple(value) if isinstance(value, tuple | list | set | frozenset) else (value,)
+    for given in types:
+        if not (isinstance(given, type) and issubclass(given, BaseException)):
+            raise ConfigurationError(f"retry_on= and no_retry_on= got {given!r}: give types of exceptions")
+    return types
 
 
 def _eta(value: datetime | None) -> datetime | None:
@@ -59,20 +71,39 @@ class Options:
     timeout: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
     """Seconds that one attempt may take."""
     max_retries: int | None = None
-    """How many more attempts a failed one gets."""
+    """How many more attempts a failed one gets; 0 by default."""
+    backoff: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
+    """Seconds before the second attempt, at most, 1 by default; doubled for each one after it. How long it really is,
+    is drawn between 0 and that, so that what failed together does not come back together."""
+    backoff_cap: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
+    """Seconds that no back-off exceeds; 300 by default."""
+    retry_on: tuple[type[BaseException], ...] | None = attrs.field(default=None, converter=_exceptions)
+    """Only errors of these types get another attempt; a group, if all that is in it does."""
+    no_retry_on: tuple[type[BaseException], ...] | None = attrs.field(default=None, converter=_exceptions)
+    """Errors of these types get none."""
     result_ttl: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
-    """Seconds for which the record is kept after the end; 0: the result goes only to who waits by then."""
+    """Seconds for which the record of a finished one is kept; 0: the result goes only to who waits by then."""
     expires: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
-    """Seconds after which it is too late to start."""
+    """Seconds after which it is too late to start, another attempt too."""
+    key: str | None = None
+    """A deduplication key: until the task has ended, another message with this key to its tenant is not sent; its
+    sender gets a handle of this task."""
+    key_window: float | None = attrs.field(default=None, converter=duration, validator=_check_duration)
+    """Seconds for which the key goes on to stand for the task after it has finished."""
+    durability: Durability | None = attrs.field(default=None, validator=optional(one_of(DURABILITIES)))
+    """When the send has succeeded; see `Settings.durability`."""
 
     def __attrs_post_init__(self) -> None:
         if self.id is not None:
             name("task id", self.id)
         if self.delay is not None and self.eta is not None:
             raise ConfigurationError("give delay= or eta=, not both")
-        retries = self.max_retries
-        if retries is not None and (isinstance(retries, bool) or not isinstance(retries, int) or retries < 0):
-            raise ConfigurationError(f"max_retries={retries!r}: give a whole number, 0 or more")
+        if self.key is not None:
+            name("key", self.key)
+        retries, most = self.max_retries, MOST_ATTEMPTS - 1
+        whole = isinstance(retries, int) and not isinstance(retries, bool)
+        if retries is not None and not (whole and 0 <= retries <= most):
+            raise ConfigurationError(f"max_retries={retries!r}: give a whole number, from 0 to {most}")
 
     def over(self, defaults: Options) -> Options:
         """These options, with what they leave open taken from ``defaults``."""

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -21,9 +21,10 @@ from .codec import Codec
 from .connection import Server, connect
 from .context import running_task
 from .crew import Crew
+from .dead_letters import DeadLetters
 from .embedded import embedded_server
 from .envelope import seal
-from .errors import ConfigurationError, Deadlock, RuntimeNotRunning
+from .errors import ConfigurationError, Deadlock, RuntimeNotRunning, ServerError
 from .handle import Handle
 from .inbox import Inbox
 from .keys import Keys, shard_of
@@ -125,10 +126,10 @@ class Runtime:
         server = await self._connect()
         self._shards = await _open_shards(server, settings)
         self.inbox = Inbox(server, self.name, beat=settings.lease / 3)
-        self._tracker = Tracker(self._shards, self.inbox, self._codec, self.check, settings.result_ttl)
+        self._tracker = Tracker(self._shards, self.inbox, self._codec, self.check, settings.canceled_ttl)
         for shard in self._shards:
             await self.inbox.listen(shard, self.name, lambda: None, lambda _: None)
-            self._mailboxes.append(Mailbox(shard, self.name, patience=settings.connect_timeout))
+            self._mailboxes.append(Mailbox(shard, self.name))
         if settings.workers and self._registry:
             self._crew = Crew(self._shards, self.inbox, self._registry, settings)
             self._stack.push_async_callback(_shielded, self._registry.stop)
@@ -150,7 +151,8 @@ class Runtime:
         url = os.environ.get("FAIRACTOR_URL") if settings.url is None and settings.path is None else settings.url
         if url is None:
             url = await self._stack.enter_async_context(embedded_server(settings.path))
-        server = await connect(url, timeout=settings.connect_timeout)
+        answer = min(settings.connect_timeout, settings.lease / 3)  # a turn that was lost must not cost the lease
+        server = await connect(url, timeout=settings.connect_timeout, answer=answer)
         self._stack.push_async_callback(_shielded, server.close)
         return server
 
@@ -182,18 +184,22 @@ class Runtime:
             options: as `Message.options`.
 
         Raises:
-            ServerUnavailable: the server did not answer for ``connect_timeout`` seconds. The task may have been
-                accepted; sending the same message again with the same ``id=`` is safe.
-            ServerError: the server refused it, for example because its memory is full.
+            ServerUnavailable: the server did not answer, or could not serve, for ``connect_timeout`` seconds.
+            ServerError: the server refused it, for example because its memory is full. All of these say in
+                ``maybe_accepted`` whether the task may have been accepted, and in ``ids`` under which id: to send the
+                message again with the same ``id=`` is safe.
+            NotReplicated: the server has it, but too few replicas have confirmed it (``durability="replicated"``).
             UnknownActor: this runtime runs actors, and the message's is none of them.
             NotSerializable: an argument has no JSON form. PayloadTooLarge: they are too long.
             TaskExists: the id is taken by a task of another tenant.
             ConfigurationError: a tenant, id or option that cannot be.
         """
         self.check()
-        number, item = self._item(tenant, message.options(**options) if options else message)
-        await self._mailboxes[number].post((item,))
-        return Handle(self._tracker, item.id, tenant, message.actor.codec, self._shards[number])
+        if options:
+            message = message.options(**options)
+        number, item = self._item(tenant, message)
+        (task_id,) = await self._post(number, [item], self._replicas(message))
+        return self._handle(tenant, message, number, item, task_id)
 
     async def send_many(self, messages: Iterable[tuple[str, Message[Any]]]) -> list[Handle[Any]]:
         """Sends many messages; the handles are in their order.
@@ -204,23 +210,29 @@ class Runtime:
             As `send`. After ServerUnavailable some batches may have been accepted.
         """
         self.check()
-        handles: list[Handle[Any]] = []
+        sent: list[tuple[str, Message[Any], int, Item]] = []
         batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
+        replicas = 0
         for tenant, message in messages:
             number, item = self._item(tenant, message)
             if len(batches[number][-1]) == BATCH:
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # encoding many must not hold up the event loop
             batches[number][-1].append(item)
-            handles.append(Handle(self._tracker, item.id, tenant, message.actor.codec, self._shards[number]))
-        accepted = [
-            mailbox.post(batch)
-            for mailbox, of_shard in zip(self._mailboxes, batches, strict=True)
-            for batch in of_shard
-            if batch
-        ]
-        await asyncio.gather(*accepted)
-        return handles
+            sent.append((tenant, message, number, item))
+            replicas = max(replicas, self._replicas(message))
+        posts = [(number, batch) for number, of_shard in enumerate(batches) for batch in of_shard if batch]
+        outcomes = await asyncio.gather(*(self._post(*post, replicas) for post in posts), return_exceptions=True)
+        ids: dict[str, str] = {}
+        for (_, batch), outcome in zip(posts, outcomes, strict=True):
+            if isinstance(outcome, ServerError):  # of one batch; others may have been accepted
+                raise outcome.about(
+                    [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or outcome.maybe_accepted
+                )
+            if isinstance(outcome, BaseException):
+                raise outcome
+            ids.update(zip((item.id for item in batch), outcome, strict=True))
+        return [self._handle(*each, ids[each[-1].id]) for each in sent]
 
     async def ask(self, tenant: str, message: Message[R], *, timeout: float | None = None, **options: Any) -> R:  # noqa: ASYNC109
         """Sends a message and returns the handler's result. Inside a handler it lends the worker slot out.
@@ -242,14 +254,16 @@ class Runtime:
         if options:
             message = message.options(**options)
         number, item = self._item(tenant, message, watch=True)
-        shard = self._shards[number]
-        handle: Handle[R] = Handle(self._tracker, item.id, tenant, message.actor.codec, shard)
-        outcome = self.inbox.expect(item.id, shard, ask=False)
+        outcome = self.inbox.expect(item.id, self._shards[number], ask=False)
         try:
-            await self._mailboxes[number].post((item,))
+            (task_id,) = await self._post(number, [item], self._replicas(message))
         except BaseException:
             outcome.cancel()
             raise
+        handle: Handle[R] = self._handle(tenant, message, number, item, task_id)
+        if handle.duplicate:
+            outcome.cancel()
+            return await handle.result(timeout)
         self.inbox.sent(item.id, outcome, ask=item.id == message.how.id)
         return handle.unfold(*await self._tracker.wait(outcome, item.id, timeout))
 
@@ -266,6 +280,11 @@ class Runtime:
         """
         return Tenant(self, name("tenant", tenant))
 
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The tasks that have failed for good and are kept, to look at, send again or delete."""
+        return DeadLetters(self._shards, self.check)
+
     # Looking
 
     async def stats(self) -> Stats:
@@ -277,6 +296,16 @@ class Runtime:
         """Whether the server answers and somebody runs what waits; says what is wrong, and does not raise."""
         self.check()
         return await read_health(self._shards)
+
+    async def mend(self) -> None:
+        """Puts a namespace in order whose keys somebody has damaged by hand.
+
+        What a script that broke off has left is mended by itself. This reads everything that the namespace holds, and
+        holds the server up meanwhile.
+        """
+        self.check()
+        for shard in self._shards:
+            await shard.mend()
 
     async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the promised signature
         """Returns when no task of the namespace is queued, started or due now.
@@ -328,6 +357,23 @@ class Runtime:
             self._registry.get(message.actor.name)  # raises where it is not registered
         return shard_of(tenant, len(self._shards)), item
 
+    async def _post(self, number: int, items: Sequence[Item], replicas: int) -> Sequence[str]:
+        try:
+            return await self._mailboxes[number].post(items, replicas=replicas)
+        except ServerError as error:
+            raise error.about([item.id for item in items]) from error
+
+    def _handle(self, tenant: str, message: Message[Any], number: int, item: Item, task_id: str) -> Handle[Any]:
+        """A handle of what was sent, or of the task that stands for it: that may be another actor's."""
+        own = task_id == item.id
+        codec = message.actor.codec if own else None
+        return Handle(self._tracker, task_id, tenant, codec, self._shards[number], duplicate=not own)
+
+    def _replicas(self, message: Message[Any]) -> int:
+        """How many replicas have to confirm that a message was sent."""
+        durability = message.how.durability or self.settings.durability
+        return self.settings.replicas if durability == "replicated" else 0
+
     async def _check_deadlock(self, tenant: str) -> None:
         policy = await self.shard(tenant).configure(tenant, {})
         if policy.get("concurrency") == 1:
@@ -344,9 +390,10 @@ class Runtime:
 
 
 async def _open_shards(server: Server, settings: Settings) -> list[Shard]:
-    first = Shard(server, Keys(settings.namespace, 0))
+    patience = settings.connect_timeout
+    first = Shard(server, Keys(settings.namespace, 0), patience=patience)
     shards = await first.open(shards=settings.shards, aging=settings.aging)
-    others = [Shard(server, Keys(settings.namespace, number)) for number in range(1, shards)]
+    others = [Shard(server, Keys(settings.namespace, number), patience=patience) for number in range(1, shards)]
     for shard in others:
         await shard.open(shards=shards, aging=settings.aging)
     return [first, *others]

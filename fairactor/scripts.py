@@ -17,7 +17,9 @@ _INCLUDE: Final = re.compile(r"^-- @include (\S+)$", re.MULTILINE)
 # Scripts that free memory or free someone who waits, and so must run when the server's memory is full.
 # Each frees at least as much as it writes, but for a result that is kept. Those that only look, and what a worker
 # needs to begin with, must run, too.
-_RUN_WITHOUT_MEMORY: Final = frozenset({"turn", "tend", "leave", "cancel", "join", "open", "watch", "stats", "inspect"})
+_RUN_WITHOUT_MEMORY: Final = frozenset(
+    {"turn", "tend", "leave", "cancel", "join", "open", "watch", "stats", "inspect", "mend", "letters", "discard"}
+)
 
 
 @attrs.frozen

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 import attrs
 
@@ -15,6 +15,9 @@ from .errors import ConfigurationError
 MAX_NAME = 512
 """The longest name of a tenant and the longest id of a task, in bytes of UTF-8."""
 
+
+Durability = Literal["server", "replicated"]
+DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
 
 YEAR = 365 * 86400.0
 CENTURY = 100 * YEAR
@@ -33,6 +36,16 @@ def _whole(least: int, most: float = math.inf) -> Callable[[Any, attrs.Attribute
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             bound = f"{least} or more" if most == math.inf else f"from {least} to {most}"
             raise ConfigurationError(f"{attribute.name}={value!r}: give a whole number, {bound}")
+
+    return check
+
+
+def one_of(allowed: Sequence[str]) -> Callable[[Any, attrs.Attribute[Any], str | None], None]:
+    """A validator: the value is one of these."""
+
+    def check(_: Any, attribute: attrs.Attribute[Any], value: str | None) -> None:
+        if value not in allowed:
+            raise ConfigurationError(f"{attribute.name}={value!r}: give one of {', '.join(map(repr, allowed))}")
 
     return check
 
@@ -95,19 +108,26 @@ class Settings:
     grace: float = attrs.field(default=30.0, validator=_seconds(zero=True))
     """How long running tasks may go on when `Runtime.run` is told to stop."""
     connect_timeout: float = attrs.field(default=5.0, validator=_seconds())
-    """How long to try to reach the server at the start."""
+    """How long to try to reach the server, at the start and with each call."""
     shards: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole(1)))
     """Into how many parts a new namespace is cut; None: what it has, or 1 (16 on a cluster)."""
     aging: float = attrs.field(default=60.0, validator=_seconds(zero=True, most=YEAR))
     """How much waiting one step of priority is worth; fixed when a namespace is created."""
     result_ttl: float = attrs.field(default=3600.0, validator=_seconds(zero=True))
-    """How long the record of a finished or canceled task is kept; 0: not at all."""
+    """How long the record of a finished task is kept; 0: not at all."""
     failed_ttl: float = attrs.field(default=7 * 86400.0, validator=_seconds(zero=True))
-    """How long the record of a failed task is kept."""
+    """How long a failed task is kept as a dead letter; 0: not at all."""
+    canceled_ttl: float = attrs.field(default=3600.0, validator=_seconds(zero=True))
+    """How long the record of a canceled task is kept; 0: not at all."""
     max_payload: int = attrs.field(default=1 << 20, validator=_whole(1))
     """The longest encoded message or result, in bytes."""
     max_deliveries: int = attrs.field(default=5, validator=_whole(1, 255))
     """After so many runtimes died under a task it is given up as failed."""
+    durability: Durability = attrs.field(default="server", validator=one_of(DURABILITIES))
+    """When a send has succeeded: ``server``, the server has the task, as safely as it is set up to keep what it has;
+    ``replicated``, also so many replicas of it have."""
+    replicas: int = attrs.field(default=1, validator=_whole(1))
+    """How many replicas have to confirm a send of durability ``replicated``."""
 
     def __attrs_post_init__(self) -> None:
         if self.url is not None and not isinstance(self.url, str):

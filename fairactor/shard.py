@@ -8,19 +8,20 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import attrs
-from redis import exceptions as broken
 
-from . import scripts
-from .connection import AWAY, Server, unavailable
-from .errors import NamespaceMismatch, ServerError, TaskExists
+from .calls import Calls
+from .connection import Server
+from .errors import LeaseLost, NamespaceMismatch, TaskExists
 from .keys import Keys
 from .states import Priority
 
-MODEL: Final = 1
+MODEL: Final = 2
 """The version of the data model; a namespace written by another is refused."""
 
 _COUNTS: Final = struct.Struct(">8I3dI")
 _LENGTH: Final = struct.Struct(">H")
+_WINDOW: Final = struct.Struct(">d")
+_TAKEN: Final = 2  # send.lua: the id is another tenant's
 
 
 class Item(NamedTuple):
@@ -32,6 +33,7 @@ class Item(NamedTuple):
     due: str  # '' now, '+N' in N ms, 'N' at unix ms N
     watch: str  # 'w': this runtime wants to hear of the outcome
     body: bytes
+    key: bytes = b""  # as `pack_key` makes it
 
 
 class Settlement(NamedTuple):
@@ -55,6 +57,29 @@ class Turn:
     refused: Sequence[bytes]
     claims: Sequence[bytes]
     """id, record, id, record, …"""
+    cancels: Sequence[bytes]
+    """What the runtime has claimed and is to be canceled."""
+
+
+@attrs.frozen
+class Receipt:
+    """What became of a batch that was sent."""
+
+    ids: Sequence[str]
+    """Of each task, its own id, or that of the earlier task that its key stands for."""
+    taken: dict[int, TaskExists]
+    """Of those that were not accepted, by their places in the batch: their ids are other tenants'."""
+    replicas: int
+    """How many replicas have confirmed it, as far as that was asked for."""
+
+
+@attrs.frozen
+class Letter:
+    """A dead letter, as it is stored."""
+
+    place: int
+    id: str
+    record: bytes
 
 
 @attrs.frozen
@@ -84,11 +109,11 @@ class Counts:
 class Shard:
     """The transitions of one shard."""
 
-    def __init__(self, server: Server, keys: Keys) -> None:
+    def __init__(self, server: Server, keys: Keys, *, patience: float) -> None:
         self.keys = keys
         self._server = server
-        self._client = server.client
-        self._scripts = {name: scripts.load(name, flags=server.flags) for name in scripts.NAMES}
+        self._calls = Calls(server, keys.meta, patience=patience)
+        self._run = self._calls.run
 
     async def open(self, *, shards: int | None, aging: float) -> int:
         """Opens the shard, creating it where it is new; returns into how many shards the namespace is cut.
@@ -99,6 +124,7 @@ class Shard:
         step = int(aging * 1e6)
         wanted = shards or (16 if self._server.cluster else 1)
         version, found, found_step = map(int, await self._run("open", MODEL, wanted, step))
+        self._calls.to_open = (version, found, found_step)
         where = f"the namespace of {self.keys.meta} at {self._server.where}"
         if version != MODEL:
             raise NamespaceMismatch(f"{where} has data model {version}, this fairactor has {MODEL}; use another one")
@@ -108,36 +134,48 @@ class Shard:
             raise NamespaceMismatch(f"{where} was created with aging={found_step / 1e6:g}, not {aging:g}")
         return found
 
-    async def send(self, items: Sequence[Item], runtime: str) -> list[TaskExists | None]:
-        """Puts tasks into mailboxes, all in one step; repeats change nothing. An error where an id is taken."""
-        reply = await self._run("send", runtime, *[_pack_item(item) for item in items])
+    async def send(self, items: Sequence[Item], runtime: str, number: int, *, replicas: int = 0) -> Receipt:
+        """Puts tasks into mailboxes, all in one step; repeats change nothing.
+
+        Args:
+            items: the tasks.
+            runtime: who sends.
+            number: of the batch; sent again under the same one it is recognised.
+            replicas: wait until so many have confirmed it, for a while.
+        """
+        packed = [_pack_item(item) for item in items]
+        reply, confirmed = await self._calls.run_replicated(replicas, "send", runtime, turn_mark(number), *packed)
         if reply == 0:
-            return [None] * len(items)
-        return [
-            TaskExists(f"the id {item.id!r} is taken by a task of another tenant; ids are unique in a namespace")
-            if verdict == 2  # noqa: PLR2004 - as send.lua says
-            else None
+            return Receipt([item.id for item in items], {}, confirmed)
+        ids = [
+            verdict.decode() if isinstance(verdict, bytes) else item.id
             for item, verdict in zip(items, reply, strict=True)
         ]
+        taken = {number: _taken(items[number]) for number, verdict in enumerate(reply) if verdict == _TAKEN}
+        return Receipt(ids, taken, confirmed)
 
     async def join(self, runtime: str, *, lease: float, info: dict[str, Any]) -> None:
         """Gives a runtime its lease."""
         await self._run("join", runtime, _ms(lease), json.dumps(info))
 
     async def leave(self, runtime: str) -> int:
-        """Ends a lease; returns how many claims went back."""
+        """Ends a lease; returns how many claims there were."""
         return int(await self._run("leave", runtime))
 
     async def turn(
         self, runtime: str, number: int, *, lease: float, want: int, settle: Iterable[Settlement] = ()
-    ) -> Turn | None:
-        """Settles and claims; None when the lease is lost."""
+    ) -> Turn:
+        """Settles and claims. It is sent once: who takes turns decides what to do about an error.
+
+        Raises:
+            LeaseLost: nothing was done, and nothing of what the runtime has claimed is its own any more.
+        """
         arguments = [_pack_settlement(settlement) for settlement in settle]
-        reply = await self._run("turn", runtime, turn_mark(number), _ms(lease), want, *arguments)
-        if not reply:
-            return None
-        now, wait, tend, refused, claims = reply
-        return Turn(int(now) / 1e6, wait / 1000 if wait >= 0 else float("inf"), bool(tend), refused, claims)
+        reply = await self._run("turn", runtime, turn_mark(number), _ms(lease), want, *arguments, patience=0)
+        if isinstance(reply, bytes):
+            raise LeaseLost(f"{runtime} {_LOST[reply]}")
+        now, wait, tend, refused, claims, cancels = reply
+        return Turn(int(now) / 1e6, wait / 1000 if wait >= 0 else float("inf"), bool(tend), refused, claims, cancels)
 
     async def tend(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 500) -> bool:
         """Does what time asks for; returns whether there is more of it."""
@@ -159,6 +197,28 @@ class Shard:
         state: bytes = await self._run("cancel", task_id, _ms(ttl), body)
         return state.decode()
 
+    async def letters(self, place: int, limit: int) -> list[Letter]:
+        """Dead letters from a place on, in their order; the record of one that is none any more is empty."""
+        flat = iter(await self._run("letters", place, limit))
+        return [Letter(int(at), task_id.decode(), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)]
+
+    async def redrive(self, tasks: Sequence[tuple[str, bytes]]) -> list[bool | str]:
+        """Sends dead letters again, of (task, key as `pack_key` makes it).
+
+        Returns for each: whether it was one, or the id of the task that its key stands for.
+        """
+        packed = [_sized(task_id.encode()) + _sized(key) for task_id, key in tasks]
+        reply: list[int | bytes] = await self._run("redrive", *packed)
+        return [verdict.decode() if isinstance(verdict, bytes) else bool(verdict) for verdict in reply]
+
+    async def discard(self, tasks: Sequence[str]) -> int:
+        """Deletes dead letters; returns how many were some."""
+        return int(await self._run("discard", *tasks))
+
+    async def mend(self) -> None:
+        """Puts the shard in order, whatever has happened to it; see mend.lua."""
+        await self._run("mend", "all")
+
     async def progress(self, runtime: str, task_id: str, note: bytes) -> bool:
         """Notes the progress of a task that the runtime has claimed."""
         return bool(await self._run("progress", runtime, task_id, note))
@@ -174,34 +234,38 @@ class Shard:
         counts, _policy, queued = await self._run("stats", tenant)
         return Counts.unpack(counts, queued=queued)
 
-    async def stats(self) -> list[Any]:
+    async def stats(self, *, patience: float | None = None) -> list[Any]:
         """The counts of the shard; see stats.lua."""
-        reply: list[Any] = await self._run("stats")
+        reply: list[Any] = await self._run("stats", patience=patience)
         return reply
 
-    async def _run(self, name: str, *arguments: Any) -> Any:
-        script = self._scripts[name]
-        try:
-            try:
-                return await self._client.evalsha(script.sha, 1, self.keys.meta, *arguments)
-            except broken.NoScriptError:  # a new server, or SCRIPT FLUSH: nothing was run
-                return await self._client.eval(script.text, 1, self.keys.meta, *arguments)
-        except AWAY as error:
-            raise unavailable(self._server.where, error) from error
-        except broken.ResponseError as error:
-            if "OOM command" in str(error) or isinstance(error, broken.OutOfMemoryError):
-                raise ServerError(
-                    f"{self._server.where} is full ({error}): nothing was stored. Let workers drain it, raise its "
-                    "maxmemory, or shorten result_ttl="
-                ) from error
-            raise ServerError(f"{self._server.where} refused {name}: {error}") from error
+
+_LOST: Final = {
+    b"lapsed": "was silent for longer than its lease, so its tasks were given to others. Was the event loop blocked, "
+    "the process stopped, or the network cut?",
+    b"behind": "was told something that the server does not know any more: it has lost its latest data, as after a "
+    "restart or a failover, so nobody can tell which claims stand",
+}
+
+
+def _taken(item: Item) -> TaskExists:
+    return TaskExists(f"the id {item.id!r} is taken by a task of another tenant; ids are unique in a namespace")
+
+
+def pack_key(key: str, window: float) -> bytes:
+    """A deduplication key as scripts take it, with the seconds for which it outlives its task."""
+    return _WINDOW.pack(_ms(window)) + key.encode()
+
+
+def _sized(part: bytes) -> bytes:
+    return _LENGTH.pack(len(part)) + part
 
 
 def _pack_item(item: Item) -> bytes:
     task_id, tenant, due = item.id.encode(), item.tenant.encode(), item.due.encode()
-    return b"%c%c%c%b%b%b%b%b%b" % (
-        item.priority, item.watch.encode() or b" ", len(due), due,
-        _LENGTH.pack(len(task_id)), task_id, _LENGTH.pack(len(tenant)), tenant, item.body,
+    return b"%c%c%c%b%b%b%b%b%b%b%b" % (
+        item.priority, item.watch.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
+        _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key, item.body,
     )  # fmt: skip
 
 

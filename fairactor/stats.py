@@ -41,6 +41,8 @@ class Stats:
     canceled: int
     by_priority: dict[Priority, int]
     """Tasks queued or started."""
+    dead_letters: int
+    """Failed tasks that are kept."""
     due: int
     """Scheduled tasks whose time has come."""
     waiting_tenants: int
@@ -66,11 +68,11 @@ class Health:
     stats: Stats | None
 
 
-async def read_stats(shards: Sequence[Shard]) -> Stats:
-    """The counts of all shards."""
-    replies = [await shard.stats() for shard in shards]
+async def read_stats(shards: Sequence[Shard], *, patience: float | None = None) -> Stats:
+    """The counts of all shards; ``patience`` as `Calls.run` has it."""
+    replies = [await shard.stats(patience=patience) for shard in shards]
     counts = [Counts.unpack(reply[0], started=reply[1]) for reply in replies]
-    runtimes = {info.name.rpartition("/")[0]: info for reply in replies for info in _runtimes(reply[5:])}
+    runtimes = {info.name.rpartition("/")[0]: info for reply in replies for info in _runtimes(reply[6:])}
     return Stats(
         queued=sum(c.queued for c in counts),
         started=sum(c.started for c in counts),
@@ -80,6 +82,7 @@ async def read_stats(shards: Sequence[Shard]) -> Stats:
         failed=sum(c.failed for c in counts),
         canceled=sum(c.canceled for c in counts),
         by_priority={priority: sum(c.by_priority[priority] for c in counts) for priority in Priority},
+        dead_letters=sum(reply[5] for reply in replies),
         due=sum(reply[4] for reply in replies),
         waiting_tenants=sum(reply[2] for reply in replies),
         known_tenants=sum(reply[3] for reply in replies),
@@ -91,7 +94,7 @@ async def read_health(shards: Sequence[Shard]) -> Health:
     """Whether tasks are being served."""
     began = time.monotonic()
     try:
-        stats = await read_stats(shards)
+        stats = await read_stats(shards, patience=0)
     except ServerError as error:
         return Health(ok=False, problems=(str(error),), latency=time.monotonic() - began, stats=None)
     latency = (time.monotonic() - began) / len(shards)

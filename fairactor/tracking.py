@@ -38,7 +38,7 @@ class Tracker:
     """The codec of an actor, if it is registered here."""
     check: Callable[[], None]
     """Raises RuntimeNotRunning where the runtime cannot be used."""
-    result_ttl: float
+    canceled_ttl: float
     """Seconds for which the record of a canceled task is kept."""
 
     def shard(self, tenant: str) -> Shard:
@@ -78,4 +78,4 @@ class Tracker:
     async def cancel(self, task_id: str, shard: Shard) -> str:
         """Cancels a task; returns the state in which it was found, as cancel.lua says."""
         body = record.encode(record.Outcome(error=record.Error("TaskCanceled", "by handle.cancel()")))
-        return await shard.cancel(task_id, ttl=self.result_ttl, body=body)
+        return await shard.cancel(task_id, ttl=self.canceled_ttl, body=body)

@@ -17,7 +17,11 @@ from .shard import Settlement
 class Owner(Protocol):
     """Where a claim came from: its dispatcher."""
 
-    def settled(self, settlement: Settlement) -> None:
+    @property
+    def runtime(self) -> str:
+        """The name under which it claims now."""
+
+    def settled(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim."""
 
     def vacated(self) -> None:
@@ -28,8 +32,8 @@ class Claim:
     """A task that this runtime has claimed."""
 
     __slots__ = (
-        "begun", "call", "cancel_reason", "claimed", "header", "id",
-        "owner", "record", "server_time", "stained", "turn",
+        "begun", "body", "call", "cancel_reason", "claimed", "header", "id",
+        "owner", "record", "runtime", "server_time", "stained", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -39,18 +43,27 @@ class Claim:
         self.record = packed
         self.turn = turn
         self.owner = owner
+        self.runtime = owner.runtime  # as it was called when it claimed this: fencing needs both, that and the turn
         self.server_time = server_time  # of the claim, unix seconds
         self.claimed = claimed  # the same moment by this process's monotonic clock
         self.begun = claimed
         self.header: record.Header | None = None
+        self.body = b""
         self.call: record.Call | None = None
         self.cancel_reason: str | None = None
         self.stained = False  # whether its handler has set context variables
 
+    def server_clock(self, at: float | None = None) -> float:
+        """What the server's clock says at a moment of the monotonic one, now by default; unix seconds."""
+        return self.server_time + (time.monotonic() if at is None else at) - self.claimed
+
     def age(self) -> float:
         """Seconds since the task was sent, or was due, by the server's clock."""
-        sent = self.header.stamp / 1e6 if self.header else self.server_time
-        return self.server_time + time.monotonic() - self.claimed - sent
+        return self.server_clock() - self.header.stamp / 1e6 if self.header else 0.0
+
+    def given_back(self) -> Settlement:
+        """What to report of a claim that was never started: the task goes back to its place."""
+        return Settlement(self.id, self.turn, "B", self.record)
 
 
 class _Worker:
@@ -118,7 +131,7 @@ class Pool:
         self._busy = 0
         self._lent = 0
         self._returning: deque[asyncio.Future[None]] = deque()
-        self._quiet = anyio.Event()
+        self._ended: anyio.Event | None = None  # set when the next task ends: somebody waits for that
 
     @property
     def vacancies(self) -> int:
@@ -140,13 +153,14 @@ class Pool:
         """Cancels a task that is running or ready here; returns whether it is either."""
         worker = self._running.get(task_id)
         if worker is not None and worker.claim is not None:
-            worker.claim.cancel_reason = reason
-            worker.scope.cancel()
+            if worker.claim.cancel_reason is None:  # else it has been told
+                worker.claim.cancel_reason = reason
+                worker.scope.cancel()
             return True
         for claim in self._ready:
             if claim.id == task_id:
                 self._ready.remove(claim)
-                claim.owner.settled(self._canceled(claim, reason))
+                claim.owner.settled(claim, self._canceled(claim, reason))
                 return True
         return False
 
@@ -157,15 +171,18 @@ class Pool:
             if worker.claim is not None and worker.claim.owner is owner:
                 worker.scope.cancel()
 
-    def drop_ready(self) -> None:
-        """Drops the tasks that have not started."""
+    def drop_ready(self) -> list[Claim]:
+        """Drops the tasks that have not started, and returns them."""
+        dropped = list(self._ready)
         self._ready.clear()
+        return dropped
 
-    async def quiet(self) -> None:
-        """Returns when no task is running or ready."""
-        while self._running or self._ready:
-            self._quiet = anyio.Event()
-            await self._quiet.wait()
+    async def quiet(self, owner: Owner | None = None) -> None:
+        """Returns when no task is running, or none of an owner."""
+        while any(owner in (None, worker.claim and worker.claim.owner) for worker in self._running.values()):
+            if self._ended is None:
+                self._ended = anyio.Event()
+            await self._ended.wait()
 
     def lend(self) -> None:
         """Lends out the slot of a running task."""
@@ -227,13 +244,13 @@ class Pool:
     def finished(self, claim: Claim, settlement: Settlement) -> None:
         """Frees the slot of a task that has ended, and hands its outcome in."""
         self._free(claim)
-        claim.owner.settled(settlement)
+        claim.owner.settled(claim, settlement)
 
     def canceled(self, claim: Claim) -> None:
         """Frees the slot of a task that was canceled; without a reason nobody wants its outcome."""
         self._free(claim)
         if claim.cancel_reason is not None:
-            claim.owner.settled(self._canceled(claim, claim.cancel_reason))
+            claim.owner.settled(claim, self._canceled(claim, claim.cancel_reason))
         else:
             claim.owner.vacated()
 
@@ -241,8 +258,9 @@ class Pool:
         del self._running[claim.id]
         self._busy -= 1
         self._hand_over()
-        if not self._running and not self._ready:
-            self._quiet.set()
+        if self._ended is not None:
+            self._ended.set()
+            self._ended = None
 
     def _hand_over(self) -> None:
         """Gives what is free to tasks that want their slots back."""

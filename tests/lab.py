@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -10,13 +12,16 @@ from typing import Any, TypeVar
 import msgspec
 import redis
 
+from fairactor.audit import audit
 from fairactor.connection import Server
+from fairactor.errors import LeaseLost
 from fairactor.keys import Keys
+from fairactor.look import Look, look_at
 from fairactor.shard import Counts, Item, Settlement, Shard, Turn, turn_mark
-from fairactor.testing import InvariantViolation, Look, audit, look_at
+from fairactor.testing import InvariantViolation
 
 from . import servers
-from .model import ENDED, LIVE, Model, Task, pack
+from .model import DIED, ENDED, LIVE, Model, Task, pack
 
 T = TypeVar("T")
 
@@ -41,8 +46,9 @@ class Lab:
         self.db = servers.client(url)
         self.flags = int(self.db.info()["redis_version"].split(".")[0]) >= 7
         self.keys = Keys(namespace)
+        self.batch = 0
         client: Any = _Client(self.db)
-        self.shard = Shard(Server(client, client, self.flags, cluster=False, where=url), self.keys)
+        self.shard = Shard(Server(client, client, self.flags, cluster=False, where=url), self.keys, patience=0)
 
     def run(self, transition: Coroutine[Any, Any, T]) -> T:
         """What a call to the shard returns. It needs no event loop, since its client never waits."""
@@ -64,16 +70,26 @@ class Lab:
         self.run(self.shard.open(shards=None, aging=aging))
         return self
 
-    def send(self, *items: Item) -> list[bool]:
-        """Whether each was refused as another tenant's."""
-        return [error is not None for error in self.run(self.shard.send(items, "sender"))]
+    def send(self, *items: Item) -> list[str | None]:
+        """Of each its id, or that of the task that its key stands for; None where it was refused as another tenant's."""
+        self.batch += 1
+        return self.send_again(*items)
+
+    def send_again(self, *items: Item) -> list[str | None]:
+        """The last batch, as if its reply had been lost."""
+        receipt = self.run(self.shard.send(items, "sender", self.batch))
+        return [None if number in receipt.taken else task for number, task in enumerate(receipt.ids)]
 
     def join(self, *runtimes: str, lease: float = 3600.0) -> None:
         for runtime in runtimes:
             self.run(self.shard.join(runtime, lease=lease, info={"workers": 1}))
 
     def turn(self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = ()) -> Turn | None:
-        return self.run(self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle)))
+        """None where the lease is lost."""
+        try:
+            return self.run(self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle)))
+        except LeaseLost:
+            return None
 
     def claim(self, runtime: str, number: int, want: int, settle: Iterable[Settlement] = ()) -> list[str]:
         """The ids that a turn claims."""
@@ -116,6 +132,11 @@ class Lab:
     def expire(self, task_id: str) -> None:
         """A settled record has been kept for as long as it was to be."""
         self.db.delete(self.keys.task(task_id))
+        self.db.zadd(self.keys.fixed("DEAD"), {task_id: 1}, xx=True)
+
+    def forget_key(self, tenant: str, key: str) -> None:
+        """The window of a key is over."""
+        assert self.db.delete(f"{self.keys.meta}:key:{len(tenant.encode())}:{tenant}{key}")
 
 
 @contextmanager
@@ -129,19 +150,24 @@ def lab(url: str, *, aging: float = 60.0) -> Iterator[Lab]:
 
 
 def item(task_id: str, tenant: str = "t", priority: int = 3, **rest: Any) -> Item:
-    """A task to send; ``rest``: due, watch, body."""
+    """A task to send; ``rest``: due, watch, body, key."""
     return Item(task_id, tenant, priority, **{"due": "", "watch": "", "body": b"{}"} | rest)
 
 
 def outcome(task_id: str, turn: int, verdict: str = "F3600000", tenant: str = "t") -> Settlement:
     """A report on a claim."""
-    letter = "L" if verdict[0] == "R" else verdict[0]
+    letter = "L" if verdict[0] in "RB" else verdict[0]
     return Settlement(task_id, turn_mark(turn), verdict, pack(letter.encode(), Task(task_id, tenant, 3, b"{}", "")))
 
 
-def learn(model: Model, before: Look, look: Look, delay: float) -> None:
+def learn(lab: Lab, model: Model, before: Look, look: Look, delay: float) -> None:
     """Takes over what the server's clock has said between two looks, if it can have said so. ``delay`` in ms."""
     clock = float(before.fixed["META"].get("stamp", 0))
+    for task in model.tasks.values():
+        if DIED in task.body:
+            stored = lab.db.get(lab.keys.task(task.id))
+            assert isinstance(stored, bytes)
+            task.body = _with_deaths(task, stored.removeprefix(pack(task.letter, task, b"")))
     for task in model.tasks.values():
         if task.state == "scheduled" and math.isnan(task.due):
             task.due = look.fixed["SCHEDULED"][task.id]
@@ -155,6 +181,22 @@ def learn(model: Model, before: Look, look: Look, delay: float) -> None:
                 assert task.stamp > clock
                 clock = task.stamp
     assert float(look.fixed["META"].get("stamp", 0)) >= clock
+
+
+def _with_deaths(task: Task, stored: bytes) -> bytes:
+    """The body as it is stored, if it is that of the task, but for when its runtimes were found dead."""
+    parts = task.body.split(DIED)
+    pattern = b"".join(map(re.escape, parts[:1]))
+    for runtime, rest in zip(parts[1::2], parts[2::2], strict=True):
+        line = r'\n\[%d,[\d.]+,0,%s,"WorkerDied","[^"]+"\]' % (task.attempt, re.escape(_lua_json(runtime.decode())))
+        pattern += line.encode() + re.escape(rest)
+    assert re.fullmatch(pattern, stored, re.DOTALL), f"{pattern!r} and {stored!r}"
+    return stored
+
+
+def _lua_json(text: str) -> str:
+    """As cjson writes it."""
+    return json.dumps(text, ensure_ascii=False).replace("/", "\\/").replace("\x7f", "\\u007f")
 
 
 def compare(model: Model, look: Look) -> None:
@@ -185,8 +227,22 @@ def _compare_tasks(model: Model, look: Look) -> None:
     watchers = {task.id: msgspec.msgpack.encode(task.watchers) for task in live if task.watchers}
     assert look.fixed["WATCHERS"] == watchers
     assert look.fixed["PROGRESS"] == {task.id: task.progress for task in live if task.progress}
-    headers = {task_id: (h.state, h.deliveries, h.priority, h.stamp, h.tenant) for task_id, h in look.records.items()}
-    assert headers == {t.id: (t.letter, t.deliveries, t.priority, t.stamp, t.tenant) for t in model.tasks.values()}
+    assert {task: runtime for runtime, cancels in look.cancels.items() for task in cancels} == {
+        task.id: task.runtime for task in live if task.canceling
+    }
+    letters = {task for task, until in look.fixed["DEAD"].items() if until / 1e6 > look.now}
+    assert letters == {task.id for task in model.tasks.values() if task.state == "failed"}
+    assert look.fixed["DEAD"].keys() - letters == model.stale
+    assert {key: (task, ttl != -1) for key, (task, ttl) in look.keys.items()} == {
+        f"{len(tenant.encode())}:{tenant}{key}": held for (tenant, key), held in model.keys.items()
+    }
+    headers = {
+        task_id: (h.state, h.deliveries, h.priority, h.attempt, h.stamp, h.tenant)
+        for task_id, h in look.records.items()
+    }
+    assert headers == {
+        t.id: (t.letter, t.deliveries, t.priority, t.attempt, t.stamp, t.tenant) for t in model.tasks.values()
+    }
 
 
 def _compare_counts(model: Model, look: Look) -> None:

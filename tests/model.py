@@ -14,6 +14,8 @@ from typing import NamedTuple, Self
 import attrs
 
 CRITICAL = 6
+DIED = b"\0died\0"
+"""Around the name of a runtime: where the server has noted when that was found dead."""
 LIVE = ("queued", "scheduled", "started")
 ENDED = {"F": "finished", "X": "failed", "C": "canceled"}
 _LETTERS = {name: letter.encode() for letter, name in ENDED.items()}
@@ -33,6 +35,10 @@ class Task:
     turn: int = 0
     watchers: list[str] = attrs.Factory(list)
     progress: bytes | None = None
+    attempt: int = 1
+    key: str = ""
+    window: bool = False  # whether its key outlives it
+    canceling: tuple[bool, bytes] | None = None  # to be canceled: whether to keep its record, and its outcome
 
     @property
     def letter(self) -> bytes:
@@ -60,7 +66,7 @@ class Verdict(NamedTuple):
 
     id: str
     turn: int  # that claimed it
-    state: str  # 'F', 'X', 'C', or 'R': again
+    state: str  # 'F', 'X', 'C', 'R': again, or 'B': back
     keep: bool
     body: bytes
 
@@ -75,6 +81,8 @@ class Model:
     total: Counter[str] = attrs.Factory(Counter)  # of tasks that ended
     virtual: float = 0.0
     tags: dict[str, float] = attrs.Factory(dict)  # where each tenant on the ring stands there
+    keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> task, whether it has ended
+    stale: set[str] = attrs.Factory(set)  # dead letters whose records have expired, and that are still listed
 
     # Looking
 
@@ -113,18 +121,28 @@ class Model:
 
     # Transitions
 
-    def send(self, items: Iterable[Task], watcher: str, watched: Iterable[bool]) -> list[int]:
-        """0 accepted, 1 a repeat, 2 taken by another tenant."""
-        verdicts = []
+    def send(self, items: Iterable[Task], watcher: str, watched: Iterable[bool]) -> list[str | None]:
+        """Of each its id, or that of the task that its key stands for; None where it is taken by another tenant."""
+        answers: list[str | None] = []
         with _Step(self) as step:
             for task, watch in zip(items, watched, strict=True):
-                known = self.tasks.get(task.id)
                 step.touched.add(task.tenant)
-                verdicts.append(0 if known is None else 1 if known.tenant == task.tenant else 2)
-                if known is None:
+                known = self.tasks.get(task.id)
+                holder = self.keys.get((task.tenant, task.key)) if task.key else None
+                if known is not None:
+                    answers.append(task.id if known.tenant == task.tenant else None)
+                elif holder is not None:
+                    answers.append(holder[0])
+                else:
+                    answers.append(task.id)
                     self.tasks[task.id] = task
                     task.watchers = [watcher] if watch else []
-        return verdicts
+                    self._hold_key(task)
+        return answers
+
+    def _hold_key(self, task: Task) -> None:
+        if task.key:
+            self.keys[task.tenant, task.key] = task.id, False
 
     def join(self, runtime: str) -> None:
         self.leases[runtime] = False
@@ -152,20 +170,40 @@ class Model:
 
     def _end(self, task: Task, verdict: Verdict, step: _Step) -> None:
         task.progress = None
-        if verdict.state == "R":
-            task.state, task.body, task.due = "scheduled", verdict.body, math.nan
-            step.touched.add(task.tenant)
+        step.touched.add(task.tenant)
+        if verdict.state in "RB":
+            if verdict.state == "R":
+                task.body, task.attempt = verdict.body, task.attempt + 1
+            if task.canceling:
+                self._cancel(task, step)
+            elif verdict.state == "R":
+                task.state, task.due = "scheduled", math.nan
+            else:
+                task.state = "queued"
         else:
             self._settle(task, verdict.state, verdict.body, step, keep=verdict.keep)
 
+    def _cancel(self, task: Task, step: _Step) -> None:
+        assert task.canceling
+        keep, outcome = task.canceling
+        self._settle(task, "C", outcome + b"\n" + task.body, step, keep=keep)
+
     def _settle(self, task: Task, letter: str, body: bytes, step: _Step, *, keep: bool) -> None:
-        task.state, task.body, task.watchers, task.progress = ENDED[letter], body, [], None
+        keep = keep or bool(task.watchers) or (letter == "F" and task.window)
+        task.state, task.body, task.watchers, task.progress, task.canceling = ENDED[letter], body, [], None, None
         self.total[task.state] += 1
         tenant = self.tenant(task.tenant)
         tenant.ended[task.state] += 1
         tenant.kept |= keep
         if not keep:
             del self.tasks[task.id]
+        if task.key:
+            self.keys.pop((task.tenant, task.key))
+            if letter == "F" and task.window:
+                self.keys[task.tenant, task.key] = task.id, True
+            task.key = ""
+        if letter == "X" and keep:
+            step.letters.append(task.id)
         step.touched.add(task.tenant)
 
     def _serve(self, task: Task, runtime: str, number: int) -> None:
@@ -190,16 +228,18 @@ class Model:
             dead = min((runtime for runtime, lapsed in self.leases.items() if lapsed), key=str.encode, default=None)
             if dead is not None:
                 for task in self.claims(dead):
-                    if task.deliveries + 1 >= deliveries:
-                        self._settle(task, "X", body, step, keep=keep)
-                    else:
-                        task.deliveries += 1
+                    task.deliveries = min(task.deliveries + 1, 255)
+                    task.body += DIED + dead.encode() + DIED
+                    if task.canceling is None and task.deliveries >= deliveries:
+                        self._settle(task, "X", body + b"\n" + task.body, step, keep=keep)
                 self._leave(dead, step)
+            step.swept = limit
+            gone = len(self.stale)
             old = sorted((name for name, t in self.tenants.items() if t.drained and not t.kept), key=str.encode)[:limit]
             for name in old:
                 self.tenant(name).drained = False
             step.touched.update(old)
-        return len(due) == limit or len(old) == limit or dead is not None
+        return limit in (len(due), len(old), min(gone, limit)) or dead is not None
 
     def leave(self, runtime: str) -> int:
         with _Step(self) as step:
@@ -210,6 +250,8 @@ class Model:
         for task in claims:
             task.state, task.progress = "queued", None
             step.touched.add(task.tenant)
+            if task.canceling:
+                self._cancel(task, step)
         self.leases.pop(runtime, None)
         self.turns.pop(runtime, None)
         return len(claims)
@@ -221,10 +263,40 @@ class Model:
         if task.state not in LIVE:
             return "settled"
         found = task.state
+        task.canceling = keep, body
         if found != "started":
             with _Step(self) as step:
-                self._settle(task, "C", body, step, keep=keep)
+                self._cancel(task, step)
         return found
+
+    def redrive(self, asked: Sequence[tuple[str, str, bool]]) -> list[bool | str]:
+        """Of (task, key, window): whether each was a dead letter, or the id of the task that its key stands for."""
+        answers: list[bool | str] = []
+        with _Step(self) as step:
+            for task_id, key, window in asked:
+                task = self.tasks.get(task_id)
+                if task is None or task.state != "failed":
+                    answers.append(False)
+                elif key and (task.tenant, key) in self.keys:
+                    answers.append(self.keys[task.tenant, key][0])
+                else:
+                    answers.append(True)
+                    self.tenant(task.tenant).ended["failed"] -= 1
+                    self.total["failed"] -= 1
+                    task.state, task.stamp, task.deliveries, task.attempt = "queued", math.nan, 0, 1
+                    task.body = task.body.partition(b"\n")[2]
+                    task.key, task.window = key, window
+                    self._hold_key(task)
+                    self.tasks[task_id] = self.tasks.pop(task_id)  # stamps grow in the order of the tasks
+                    step.touched.add(task.tenant)
+        return answers
+
+    def discard(self, asked: Iterable[str]) -> int:
+        """Deletes dead letters; returns how many there were."""
+        gone = {task_id for task_id in asked if task_id in self.tasks and self.tasks[task_id].state == "failed"}
+        for task_id in gone:
+            del self.tasks[task_id]
+        return len(gone)
 
     def configure(self, name: str, changes: dict[str, float | None]) -> dict[str, float]:
         with _Step(self) as step:
@@ -263,7 +335,12 @@ class Model:
 
     def expire(self, task_id: str) -> None:
         """The record of a task that ended goes."""
-        del self.tasks[task_id]
+        if self.tasks.pop(task_id).state == "failed":
+            self.stale.add(task_id)
+
+    def forget_key(self, tenant: str, key: str) -> None:
+        """The window of a key is over."""
+        assert self.keys.pop((tenant, key))[1]
 
     def lapse(self, runtime: str) -> None:
         """A lease runs out."""
@@ -281,6 +358,8 @@ class _Step:
         self._model = model
         self._before = {name for name in model.tenants if model.eligible(name)}
         self.touched: set[str] = set()
+        self.letters: list[str] = []  # new dead letters
+        self.swept = 0  # how many old ones may be swept out
 
     def __enter__(self) -> Self:
         return self
@@ -299,6 +378,8 @@ class _Step:
             return
         model = self._model
         self.arrive()
+        swept = max(2 * len(self.letters), self.swept)
+        model.stale.difference_update(sorted(model.stale, key=str.encode)[:swept], self.letters)
         if not model.ring():
             model.virtual = 0.0
             model.tags.clear()
@@ -313,5 +394,5 @@ class _Step:
 def pack(state: bytes, task: Task, body: bytes | None = None) -> bytes:
     """A record: the header that scripts read, then the body."""
     tenant = task.tenant.encode()
-    header = struct.pack(">cBBdH", state, task.deliveries, task.priority, task.stamp, len(tenant))
+    header = struct.pack(">cBBHdH", state, task.deliveries, task.priority, task.attempt, task.stamp, len(tenant))
     return header + tenant + (task.body if body is None else body)

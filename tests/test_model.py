@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from fairactor.shard import Item, Settlement, Turn, turn_mark
-from fairactor.testing import InvariantViolation, audit
+from fairactor.audit import audit
+from fairactor.shard import Item, Settlement, Turn, pack_key, turn_mark
+from fairactor.testing import InvariantViolation
 
 from .lab import Lab, compare, flat, learn
 from .model import LIVE, Model, Task, Verdict, pack
@@ -21,6 +23,7 @@ TENANTS = ("t", "a:b:{c}", "'\"*[a-z]?\\ \n", "żółć ☃\0", ":queue:")
 IDS = tuple(f"{odd}{n}" for n in range(6) for odd in ("", "{x}:", "*'\"\n", "ñ\0", "a\u2028😀"))
 RUNTIMES = ("r", "host:1:ff/1 ", "{0}*☃\0'")
 BODIES = (b"{}", b"", b"\0\xff\r\n", b'["f",[],{}]')
+KEYS = ("k", ":1:t", "\0☃'\n")
 POLICIES: tuple[dict[str, float | None], ...] = (
     {"concurrency": 1}, {"concurrency": 2, "weight": 0.3}, {"concurrency": 4, "weight": 0.001}, {"concurrency": None},
     {"weight": None}, {"weight": 7.5}, {"weight": 1e6, "concurrency": 1}, {},
@@ -30,8 +33,11 @@ RARE = 900  # of 1000
 pick = st.integers(0, 999)
 tenants, ids = st.sampled_from(TENANTS), st.sampled_from(IDS)
 dues = st.sampled_from(["", "", "", "", f"+{HOUR}", "60000", "60001", "4102444800000"])
-items = st.tuples(ids, tenants, st.integers(1, 6), dues, st.sampled_from(["w", "", ""]), st.sampled_from(BODIES))
-outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R"]), st.booleans())
+keys = st.sampled_from(["", "", "", *KEYS])
+items = st.tuples(
+    ids, tenants, st.integers(1, 6), dues, st.sampled_from(["w", "", ""]), st.sampled_from(BODIES), keys, st.booleans()
+)
+outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R", "B"]), st.booleans())
 
 
 def operations(share: int, name: str, *arguments: st.SearchStrategy[Any]) -> list[st.SearchStrategy[Any]]:
@@ -43,8 +49,9 @@ OPERATIONS = [
     *operations(5, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
     *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4)),
     *operations(6, "claim", pick, st.integers(1, 6)),
-    *operations(4, "finish", pick, st.sampled_from(["F", "X", "R"]), st.booleans()),
+    *operations(4, "finish", pick, st.sampled_from(["F", "X", "R", "B"]), st.booleans()),
     *operations(1, "turn_again", pick),
+    *operations(1, "turn_ahead", pick, pick),
     *operations(1, "tend", st.sampled_from([1, 500, 500]), st.integers(1, 4), st.booleans()),
     *operations(1, "join", st.sampled_from(RUNTIMES)),
     *operations(2, "leave", pick),
@@ -59,6 +66,11 @@ OPERATIONS = [
     *operations(1, "ask", pick, tenants),
     *operations(2, "make_due", pick, st.sampled_from([1, 2, 3])),
     *operations(2, "expire", pick),
+    *operations(2, "redrive", st.lists(st.tuples(pick, keys, st.booleans()), min_size=1, max_size=3)),
+    *operations(1, "discard", st.lists(pick, min_size=1, max_size=3)),
+    *operations(1, "read_letters"),
+    *operations(1, "forget_key", pick),
+    *operations(1, "mend"),
     *operations(1, "outlive", tenants),
 ]
 
@@ -91,7 +103,7 @@ class Machine(RuleBasedStateMachine):
         """After each step."""
         type(self).steps += 1
         before, self.look = self.look, self.lab.look()
-        learn(self.model, before, self.look, HOUR)
+        learn(self.lab, self.model, before, self.look, HOUR)
         if found := audit(self.look, lowered=self.lowered):
             raise InvariantViolation(found)
         compare(self.model, self.look)
@@ -112,13 +124,17 @@ class Machine(RuleBasedStateMachine):
 
     # Operations; those that find nothing to do, do nothing
 
-    def send(self, batch: list[tuple[str, str, int, str, str, bytes]]) -> None:
-        tasks = []
-        for task_id, tenant, priority, due, _, body in batch:
+    def send(self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]]) -> None:
+        tasks, packed = [], []
+        for task_id, tenant, priority, due, watch, body, key, window in batch:
             state, at = ("scheduled", float(due) if due[0] != "+" else math.nan) if due else ("queued", 0.0)
-            tasks.append(Task(task_id, tenant, priority, body, state, at * 1000 if due else math.nan, at))
-        verdicts = self.model.send(tasks, "sender", [watch == "w" for *_, watch, _ in batch])
-        assert self.lab.send(*[Item(*fields) for fields in batch]) == [verdict == 2 for verdict in verdicts]
+            stamp = at * 1000 if due else math.nan
+            tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
+            packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
+        answers = self.model.send(tasks, "sender", [item.watch == "w" for item in packed])
+        assert self.lab.send(*packed) == answers
+        self.compare()
+        assert self.lab.send_again(*packed) == answers
         self.compare()
 
     def join(self, name: str) -> None:
@@ -131,7 +147,8 @@ class Machine(RuleBasedStateMachine):
     def fill(self, tenant: str, number: int, priority: int) -> None:
         """Many tasks of one tenant, all new."""
         self.sent += number
-        self.send([(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6, "", "", b"{}") for i in range(number)])
+        new = [(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6) for i in range(number)]
+        self.send([(*task, "", "", b"{}", "", False) for task in new])
 
     def turn(self, who: int, want: int, ended: list[tuple[int, str, bool]]) -> None:
         runtime = self.runtime(who)
@@ -146,6 +163,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert turn is not None
         claims = pairs(turn)
+        want = 0 if any(verdict.state == "B" for verdict in verdicts) and self.gives_back(runtime, verdicts) else want
         refused = self.model.turn(runtime, number, verdicts, want, list(claims))
         assert [task_id.decode() for task_id in turn.refused] == refused
         self.claimed += [(task_id, number) for task_id in claims]
@@ -186,6 +204,12 @@ class Machine(RuleBasedStateMachine):
         late = self.lab.turn(runtime, number - 1, 7, [])  # a copy of the one before it, that was long under way
         assert late is not None
         assert (late.refused, late.claims) == ([], [])
+        self.compare()
+
+    def turn_ahead(self, who: int, much: int) -> None:
+        """A turn whose predecessor the server does not know: it has lost some of what it knew."""
+        runtime = self.runtime(who)
+        assert self.lab.turn(runtime, self.numbers[runtime] + 2 + much, 3) is None
         self.compare()
 
     def tend(self, limit: int, deliveries: int, keep: bool) -> None:
@@ -258,14 +282,60 @@ class Machine(RuleBasedStateMachine):
         assert flat(counts) == self.model.counts(tenant)
         assert counts.queued == len(self.model.of(tenant, "queued"))
         assert counts.started == len(self.model.of(tenant, "started"))
-        total, started, waiting, known, due, *fleet = self.lab.run(self.lab.shard.stats())
+        total, started, waiting, known, due, letters, *fleet = self.lab.run(self.lab.shard.stats())
         assert started == sum(task.state == "started" for task in self.model.tasks.values())
         assert (waiting, known) == (len(self.model.ring()), len(self.look.counts))
         assert due == sum(at <= self.look.now * 1000 for at in self.look.fixed["SCHEDULED"].values())
+        assert letters == len(self.letters())
         assert {name.decode() for name in fleet[::3]} == self.model.leases.keys()
         assert total == self.look.fixed["META"].get("total", b"")
 
+    # Dead letters
+
+    def letters(self) -> list[str]:
+        return [task.id for task in self.model.tasks.values() if task.state == "failed"]
+
+    def redrive(self, asked: list[tuple[int, str, bool]]) -> None:
+        dead = self.letters()
+        tasks = [
+            (dead[which % len(dead)] if dead and which < RARE else self.task(which), key, window and bool(key))
+            for which, key, window in asked
+        ]
+        packed = [(task, packed_key(key, window)) for task, key, window in tasks]
+        assert self.lab.run(self.lab.shard.redrive(packed)) == self.model.redrive(tasks)
+        self.compare()
+
+    def discard(self, asked: list[int]) -> None:
+        dead = self.letters()
+        tasks = [dead[which % len(dead)] if dead and which < RARE else self.task(which) for which in asked]
+        assert self.lab.run(self.lab.shard.discard(tasks)) == self.model.discard(tasks)
+        self.compare()
+
+    def read_letters(self) -> None:
+        """All of them, two at a time."""
+        met: dict[str, bytes] = {}
+        place = 0
+        while True:
+            page = self.lab.run(self.lab.shard.letters(place, 3))
+            met |= {letter.id: letter.record for letter in page if letter.record}
+            if len(page) < 3 or page[-1].place == place:
+                break
+            place = page[-1].place
+        if all(place > 1 for place in self.look.fixed["DEAD"].values()):  # else more than a page has one place
+            assert met == {task: self.model.tasks[task].record for task in self.letters()}
+
+    def mend(self) -> None:
+        """Where everything is right, nothing is mended."""
+        self.lab.run(self.lab.shard.mend())
+        self.compare()
+
     # What time does
+
+    def forget_key(self, which: int) -> None:
+        if left := [key for key, (_, ended) in self.model.keys.items() if ended]:
+            self.lab.forget_key(*left[which % len(left)])
+            self.model.forget_key(*left[which % len(left)])
+            self.compare()
 
     def make_due(self, which: int, at: int) -> None:
         if waiting := [task for task in self.model.tasks.values() if task.state == "scheduled"]:
@@ -308,9 +378,23 @@ class Machine(RuleBasedStateMachine):
 
     def settlement(self, verdict: Verdict) -> Settlement:
         task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")
-        packed = pack(b"L" if verdict.state == "R" else verdict.state.encode(), task, verdict.body)
         ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
+        if verdict.state == "B":
+            return Settlement(verdict.id, turn_mark(verdict.turn), "B", pack(b"L", task))
+        if verdict.state == "R":
+            again = attrs.evolve(task, attempt=task.attempt + 1)
+            return Settlement(verdict.id, turn_mark(verdict.turn), f"R{ms}", pack(b"L", again, verdict.body))
+        packed = pack(verdict.state.encode(), task, verdict.body)
         return Settlement(verdict.id, turn_mark(verdict.turn), f"{verdict.state}{ms}", packed)
+
+    def gives_back(self, runtime: str, verdicts: list[Verdict]) -> bool:
+        """Whether a verdict puts something back: then nothing is claimed."""
+        held = {(task.id, task.turn) for task in self.model.claims(runtime) if not task.canceling}
+        first: dict[str, Verdict] = {}
+        for verdict in verdicts:
+            if (verdict.id, verdict.turn) in {(task.id, task.turn) for task in self.model.claims(runtime)}:
+                first.setdefault(verdict.id, verdict)
+        return any(verdict.state == "B" and (verdict.id, verdict.turn) in held for verdict in first.values())
 
     def compare_outlook(self, turn: Turn, want: int) -> None:
         """When a turn is wanted next, and whether there is something to tend; old totals only if it has time."""
@@ -319,6 +403,10 @@ class Machine(RuleBasedStateMachine):
         assert round(turn.wait * 1000) == max(0, min(events) - now)
         old = want > 0 and any(until * 1000 <= now for until in look.fixed["DRAINED"].values())
         assert turn.tend is (min(events) <= now or old)
+
+
+def packed_key(key: str, window: bool) -> bytes:  # noqa: FBT001 - as it is drawn
+    return pack_key(key, HOUR / 1000 * window) if key else b""
 
 
 def pairs(turn: Turn) -> dict[str, bytes]:

@@ -1,29 +1,31 @@
 -- Cancels a task: one that waits ends here and now; the runtime of one that has started is told.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 id, 2 how long to keep its record in ms, 3 the body of its outcome
+-- ARGV  1 id, 2 how long to keep its record in ms, 3 its outcome
 -- Reply the state in which it was found: 'queued', 'scheduled', 'deferred', 'started', 'settled', or 'missing'
 --
 -- Safe to repeat: once canceled it is settled.
+-- Of a started task it is noted, so that whatever becomes of its runtime and of the message, it is not run again.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
--- @include lib/outcome.lua
+-- @include lib/ending.lua
 -- @include lib/locate.lua
 
-local id, ttl_ms = ARGV[1], tonumber(ARGV[2])
+local id, ttl_ms, outcome = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local record = call('GET', TASK .. id)
 if not record then return 'missing' end
 local state, runtime = locate(id, record)
 if state == 'settled' then return state end
 if state == 'started' then
+  call('HSET', CANCELS .. runtime, id, struct.pack('>d', ttl_ms) .. outcome)
   call('PUBLISH', INBOX .. runtime, 'c' .. id)
   return state
 end
 
-local _, _, priority, _, name = struct.unpack(HEADER, record)
-local watching = call('HGET', WATCHERS, id)
+local _, _, priority, _, _, name = struct.unpack(HEADER, record)
+learn({ id })
 load_counts({ name })
 meet({ name })
 if state == 'queued' then
@@ -32,13 +34,12 @@ if state == 'queued' then
 else
   add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end
-add_ended(name, CANCELED_STATE, ttl_ms)
+end_task(id, name, CANCELED_STATE, time_to_keep(id, CANCELED_STATE, ttl_ms), ended_record(record, CANCELED_STATE, outcome))
 
-local ended = ended_record(record, CANCELED_STATE, ARGV[3])
-keep_record(id, ended, ttl_ms)
+begin_writing()
+write_ends()
 call('ZREM', QUEUE .. name, id)
 call('ZREM', SCHEDULED, id)
 save_counts()
-save_ring()
-if watching then tell_watchers(id, ended, watching) end
+save_shard()
 return state

@@ -6,7 +6,7 @@
 --
 -- Safe to repeat.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 
@@ -28,11 +28,12 @@ else
   t[LEAVES] = true
 end
 
+begin_writing()
 if new then
   call('HSET', POLICY, name, new)
 else
   call('HDEL', POLICY, name)
 end
 save_counts()
-save_ring()
+save_shard()
 return next(policy) and cjson.encode(policy) or '{}'

@@ -7,7 +7,7 @@
 --
 -- Reads only.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 -- @include lib/locate.lua
 
 local id = ARGV[1]

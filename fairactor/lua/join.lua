@@ -6,8 +6,8 @@
 --
 -- Safe to repeat. The name of a runtime is never used twice: one that lost its lease joins under a new one.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 
+call('ZADD', LEASES, integer(shard.ms + tonumber(ARGV[2])), ARGV[1]) -- first: whatever is kept of a runtime has a lease
 call('HSET', FLEET, ARGV[1], ARGV[3])
-call('ZADD', LEASES, integer(math.floor(shard.now / 1000) + tonumber(ARGV[2])), ARGV[1])
 return 1

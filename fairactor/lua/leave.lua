@@ -2,25 +2,25 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime
--- Reply how many claims went back
+-- Reply how many claims there were
 --
 -- Safe to repeat: a runtime that has left has no claims.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
--- @include lib/outcome.lua
+-- @include lib/ending.lua
 -- @include lib/release.lua
 
-local claims = call('HGETALL', CLAIMS .. ARGV[1])
-local write_release = release(claims, 0, '')
+local number, write_release = release(ARGV[1], 0, '')
 arrive(arriving)
 arrive(with_room())
 
+begin_writing()
 write_queues()
 write_release()
 forget(ARGV[1])
 save_counts()
-save_ring()
-return #claims / 2
+save_shard()
+return number

@@ -4,11 +4,9 @@
 -- ARGV  1 version of the data model, 2 shards, 3 aging step of a priority in µs
 -- Reply {version, shards, step} as they are: those given, or what it was created with
 --
--- Safe to repeat: only what is missing is written.
+-- Safe to repeat: what is there stays.
 
 local found = redis.call('HMGET', META, 'version', 'shards', 'step')
 if found[1] and found[2] and found[3] then return found end
-redis.call('HSETNX', META, 'version', ARGV[1])
-redis.call('HSETNX', META, 'shards', ARGV[2])
-redis.call('HSETNX', META, 'step', ARGV[3])
+redis.call('HSET', META, 'version', ARGV[1], 'shards', ARGV[2], 'step', ARGV[3])
 return redis.call('HMGET', META, 'version', 'shards', 'step')

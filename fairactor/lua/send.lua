@@ -1,65 +1,94 @@
 -- Accepts tasks: writes their records and puts each into its tenant's mailbox, or among the scheduled.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 the runtime that wants to hear of outcomes
+-- ARGV  1 the runtime that sends, 2 number of the batch, 4 bytes
 --       then an argument for each task, packed: priority (1-6), 'w' to hear of the outcome or ' ',
---       due ('' now, '+N' in N ms, 'N' at unix ms N), id, tenant, body
--- Reply 0, or where some ids were taken already, for each task: 0 accepted, 1 a repeat, 2 of another tenant
+--       due ('' now, '+N' in N ms, 'N' at unix ms N), id, tenant,
+--       key ('' none, else its window in ms as a double, then the text), body
+-- Reply 0, or where some were not accepted as they are, for each task: 0 accepted, 1 a repeat, its id is there,
+--       2 its id is another tenant's, or the id of the task that its key stands for
 --
--- A repeat changes nothing, so a batch may be sent again. All tasks of a batch are accepted in one step.
+-- A batch sent again under the same number changes nothing, and gives the same reply; an id that is there is not
+-- taken again, whoever sends it. All tasks of a batch are accepted in one step.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 
-local ITEM = '>Bc1Bc0Hc0Hc0'
-local watcher = ARGV[1]
+local ITEM = '>Bc1Bc0Hc0Hc0Hc0'
+local REPLAY = 3600000 -- ms for which a reply is kept: longer than anybody tries
+local sender, number = ARGV[1], ARGV[2]
 
--- Of each task, in lists beside each other.
-local ids, keys, names, priorities, watches, dues, bodies = {}, {}, {}, {}, {}, {}, {}
-for i = 2, #ARGV do
-  local n = i - 1
-  priorities[n], watches[n], dues[n], ids[n], names[n], bodies[n] = struct.unpack(ITEM, ARGV[i])
-  keys[n] = TASK .. ids[n]
+local sent = call('GET', SENT .. sender)
+if sent then
+  if sent:sub(1, 4) == number then return cmsgpack.unpack(sent:sub(5)) end
+  if struct.unpack('>I4', number) < struct.unpack('>I4', sent) then return 0 end -- a copy that was long under way
 end
 
--- The verdict on each id; nil where all are new, as nearly always.
-local function find_repeats()
-  local seen, fresh = {}, true
-  for i, key in ipairs(keys) do
-    if seen[key] then fresh = false end
-    seen[key] = seen[key] or names[i]
+-- Of each task, in lists beside each other.
+local ids, records, names, priorities, watches, dues, keys, bodies = {}, {}, {}, {}, {}, {}, {}, {}
+for i = 3, #ARGV do
+  local n = i - 2
+  priorities[n], watches[n], dues[n], ids[n], names[n], keys[n], bodies[n] = struct.unpack(ITEM, ARGV[i])
+  records[n] = TASK .. ids[n]
+end
+
+-- Whether all ids are new, and there are no keys to look at: as nearly always.
+local function all_fresh()
+  local seen, found = {}, 0
+  for n, key in ipairs(records) do
+    if seen[key] or keys[n] ~= '' then return false end
+    seen[key] = true
   end
-  if fresh then
-    local found = 0
-    for i = 1, #keys, SLICE do
-      found = found + call('EXISTS', unpack(keys, i, math.min(i + SLICE - 1, #keys)))
-    end
-    if found == 0 then return nil end
+  for i = 1, #records, SLICE do
+    found = found + call('EXISTS', unpack(records, i, math.min(i + SLICE - 1, #records)))
   end
+  return found == 0
+end
+
+local holds, keyed = {}, {} -- key -> the task of this batch that it stands for; task, its field of KEYED, ...
+
+-- The task that the key of a new one stands for already; else it stands for the new one. The names of tenants are
+-- never split off a key, for their lengths stand before them.
+local function take_key(n)
+  if keys[n] == '' then return nil end
+  local key = #names[n] .. ':' .. names[n] .. keys[n]:sub(9)
+  local holder = holds[key] or call('GET', KEY .. key)
+  if holder then return holder end
+  holds[key] = ids[n]
+  keyed[#keyed + 1], keyed[#keyed + 2] = ids[n], keys[n]:sub(1, 8) .. key
+end
+
+-- The verdict on each task; nil where all are accepted as they are.
+local function judge()
+  if all_fresh() then return nil end
   local verdicts, first = {}, {}
-  for i, key in ipairs(keys) do
-    local record = call('GET', key)
-    local owner = record and select(5, struct.unpack(HEADER, record)) or first[key]
-    verdicts[i] = not owner and 0 or (owner == names[i] and 1 or 2)
-    first[key] = owner or names[i]
+  for n, key in ipairs(records) do
+    local record = not first[key] and call('GET', key)
+    local owner = record and tenant_of(record) or first[key]
+    if owner then
+      verdicts[n] = owner == names[n] and 1 or 2
+    else
+      verdicts[n] = take_key(n) or 0
+      if verdicts[n] == 0 then first[key] = names[n] end
+    end
   end
   return verdicts
 end
 
-local verdicts = find_repeats()
+local verdicts = judge()
 load_counts(names)
 meet(names)
 
-local records, scheduled, watched = {}, {}, {}
+local fresh, scheduled, watched = {}, {}, {}
 for n, name in ipairs(names) do
   if not verdicts or verdicts[n] == 0 then
     local id, priority, due = ids[n], priorities[n], dues[n]
     local stamp = next_stamp()
     if due ~= '' then
       -- A delayed task takes its place by when it is due, not by when it was sent.
-      local at = due:sub(1, 1) == '+' and math.floor(shard.now / 1000) + tonumber(due) or tonumber(due)
+      local at = due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due)
       stamp = at * 1000
       scheduled[#scheduled + 1], scheduled[#scheduled + 2] = integer(at), id
       add(name, WAITING, 1)
@@ -67,20 +96,24 @@ for n, name in ipairs(names) do
       enqueue(name, id, stamp, priority)
       add(name, priority, 1)
     end
-    if watches[n] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ watcher }) end
-    records[#records + 1] = keys[n]
-    records[#records + 1] = struct.pack(HEADER, LIVE, 0, priority, stamp, #name, name) .. ARGV[n + 1]:sub(bodies[n])
+    if watches[n] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ sender }) end
+    fresh[#fresh + 1] = records[n]
+    fresh[#fresh + 1] = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. ARGV[n + 2]:sub(bodies[n])
   end
 end
 arrive(arriving)
 
-for i = 1, #records, SLICE do
-  call('MSET', unpack(records, i, math.min(i + SLICE - 1, #records)))
+begin_writing()
+for key, id in pairs(holds) do call('SET', KEY .. key, id) end
+write_all('HSET', KEYED, keyed)
+write_all('HSET', WATCHERS, watched)
+for i = 1, #fresh, SLICE do
+  call('MSET', unpack(fresh, i, math.min(i + SLICE - 1, #fresh)))
 end
 write_queues()
 write_all('ZADD', SCHEDULED, scheduled)
-write_all('HSET', WATCHERS, watched)
+call('SET', SENT .. sender, number .. cmsgpack.pack(verdicts or 0), 'PX', REPLAY)
 save_counts()
-save_ring()
+save_shard()
 if #scheduled > 0 then wake_idle() end -- whoever sleeps must learn of the earlier due time
 return verdicts or 0

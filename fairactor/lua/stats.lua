@@ -4,18 +4,18 @@
 -- ARGV  1 tenant, or nothing for the whole shard
 -- Reply of a tenant {counts, packed, or '', policy, packed, or '', how many are queued};
 --       of the shard {counts, how many have started, tenants that could be served now, tenants with counts,
---       tasks due now, [runtime, what it says of itself, ms of lease left] ...}
+--       tasks due now, dead letters, [runtime, what it says of itself, ms of lease left] ...}
 --
 -- Reads only.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 
 local tenant = ARGV[1]
 if tenant then
   return { call('HGET', COUNTS, tenant) or '', call('HGET', POLICY, tenant) or '', call('ZCARD', QUEUE .. tenant) }
 end
 
-local now = math.floor(shard.now / 1000)
+local now = shard.ms
 local started, fleet = 0, {}
 local leases = call('ZRANGE', LEASES, 0, -1, 'WITHSCORES')
 for i = 1, #leases, 2 do
@@ -26,5 +26,5 @@ for i = 1, #leases, 2 do
 end
 return {
   shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
-  call('ZCOUNT', SCHEDULED, '-inf', integer(now)), unpack(fleet),
+  call('ZCOUNT', SCHEDULED, '-inf', integer(now)), call('ZCOUNT', DEAD, integer(shard.now), '+inf'), unpack(fleet),
 }

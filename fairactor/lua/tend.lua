@@ -1,31 +1,32 @@
--- Does what time asks for: queues what is due, takes claims back from dead runtimes, forgets old counts.
+-- Does what time asks for: queues what is due, takes claims back from dead runtimes, forgets what is old.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the most of each to do in this call, 2 deliveries after which a task is given up,
---       3 how long its record is kept, ms, 4 the body of its outcome
+--       3 how long its record is kept, ms, 4 its outcome
 -- Reply {tasks queued, runtimes found dead, 1 if there is more to do}
 --
 -- Safe to repeat: it acts on what is due at the moment, whoever calls it.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
--- @include lib/outcome.lua
+-- @include lib/ending.lua
 -- @include lib/release.lua
 
-local limit, deliveries, body = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
+local limit, deliveries, outcome = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 shard.failed_ttl = tonumber(ARGV[3])
-local now = integer(math.floor(shard.now / 1000))
+local now = integer(shard.ms)
 
 local old = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(math.floor(shard.now / 1e6)), 'LIMIT', 0, limit)
 load_counts(old) -- to be written again, or dropped
+local gone = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, limit)
 
 local due = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, limit)
 local promoted = {}
 for i, record in ipairs(read_records(due)) do
   if record then
-    local _, _, priority, stamp, name = struct.unpack(HEADER, record)
+    local _, _, priority, _, stamp, name = struct.unpack(HEADER, record)
     load_counts({ name })
     meet({ name })
     enqueue(name, due[i], stamp, priority)
@@ -39,18 +40,21 @@ end
 
 -- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
-local write_release = dead and release(call('HGETALL', CLAIMS .. dead), deliveries, body)
+local _, write_release
+if dead then _, write_release = release(dead, deliveries, outcome) end
 arrive(arriving)
 arrive(with_room())
 
+begin_writing()
 write_queues()
 write_all('ZREM', SCHEDULED, due)
+write_all('ZREM', DRAINED, old)
+write_all('ZREM', DEAD, gone)
 if dead then
   write_release()
   forget(dead)
 end
-write_all('ZREM', DRAINED, old)
 save_counts()
-save_ring()
-local more = #due == limit or #old == limit or dead
+save_shard()
+local more = #due == limit or #old == limit or #gone == limit or dead
 return { #due, dead and 1 or 0, more and 1 or 0 }

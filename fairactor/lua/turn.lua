@@ -3,37 +3,38 @@
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime, 2 number of the turn, 4 bytes, 3 lease in ms, 4 how many tasks it would take
 --       then an argument for each outcome, packed: number of the turn that claimed it, 4 bytes; verdict; id; record.
---       The verdict is a state and ms: 'F' finished, 'X' failed, 'C' canceled, and how long to keep the record,
---       or 'R' and when to try again
+--       The verdict is a state and ms: 'F' finished, 'X' failed, 'C' canceled, and how long to keep the record;
+--       'R' and when to try again; or 'B': it never started, and goes back to its place. Who gives back claims nothing
 -- Reply {now in µs, ms until something is due or -1, 1 if `tend` has work,
---        {ids whose outcome was refused}, {id, record, ...} claimed}
---       or {} when the runtime has no lease: its claims belong to others now
+--        {ids whose outcome was refused}, {id, record, ...} claimed, {ids it holds that are to be canceled}}
+--       or 'lapsed' when the runtime has no lease: its claims belong to others now,
+--       or 'behind' when the server does not know the turn before this one: it has lost what it had said
 --
 -- An outcome counts only from the claim that it names: a late one is refused. A turn sent again under the same
 -- number changes nothing, and gives the same reply.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
--- @include lib/outcome.lua
+-- @include lib/queues.lua
+-- @include lib/ending.lua
 -- @include lib/claim.lua
 
 local OUTCOME = '>c4Bc0Hc0'
 local runtime, turn, lease, want = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local claims_key = CLAIMS .. runtime
 
-local lease_end = call('ZSCORE', LEASES, runtime)
-if not lease_end then return {} end
+local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
+if not lease_end then return 'lapsed' end
 
 -- Until when a sleeping dispatcher may sleep, and whether `tend` has something to do.
 local function outlook()
-  local now = math.floor(shard.now / 1000)
   local due = call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]
   local expiry = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
   local drained = want > 0 and call('ZRANGE', DRAINED, 0, 0, 'WITHSCORES')[2]
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
-  local tend = next_at <= now or (drained and tonumber(drained) * 1000 <= now)
-  return next_at == math.huge and -1 or math.max(0, next_at - now), tend and 1 or 0
+  local tend = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
+  return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), tend and 1 or 0
 end
 
 -- The reply to a turn that was carried out before: what it refused, and what it claimed if it is still claimed.
@@ -47,15 +48,14 @@ local function replay(packed)
     if record then claims[#claims + 1], claims[#claims + 2] = ids[i], record end
   end
   local wait, tend = outlook()
-  return { integer(shard.now), wait, tend, cmsgpack.unpack(packed), claims }
+  return { integer(shard.now), wait, tend, cmsgpack.unpack(packed), claims, call('HKEYS', CANCELS .. runtime) }
 end
 
 local session = call('HGET', SESSIONS, runtime)
-if session then
-  local last, number = struct.unpack('>I4', session), struct.unpack('>I4', turn)
-  if number == last then return replay(session:sub(5)) end
-  if number < last then return { integer(shard.now), 0, 0, {}, {} } end -- a copy that was long under way: too late
-end
+local last, this = session and struct.unpack('>I4', session) or 0, struct.unpack('>I4', turn)
+if this == last then return replay(session:sub(5)) end
+if this < last then return { integer(shard.now), 0, 0, {}, {}, {} } end -- a copy that was long under way: too late
+if this > last + 1 then return 'behind' end
 
 -- 1. What has ended: decide which outcomes count.
 
@@ -68,7 +68,9 @@ end
 local function record_of(n) return ARGV[n + 4]:sub(bodies[n]) end
 
 local marks = read_all('HMGET', claims_key, ids)
-local watching = #ids > 0 and call('EXISTS', WATCHERS) == 1 and read_all('HMGET', WATCHERS, ids) or {}
+local cancels = {}
+local canceling = call('HGETALL', CANCELS .. runtime)
+for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
 local counted, owners, refused, seen = {}, {}, {}, {} -- which outcomes count, and whose they are
 for n, id in ipairs(ids) do
   if marks[n] and marks[n]:sub(1, 4) == turns[n] and not seen[id] then
@@ -80,29 +82,36 @@ for n, id in ipairs(ids) do
 end
 load_counts(owners)
 if has_policies then meet(owners) end
+learn(ids)
 
-local settled, again, keep, dropped, told = {}, {}, {}, {}, {}
+local settled, again = {}, {}
 for c, n in ipairs(counted) do
   local name, id, state, ms = owners[c], ids[n], verdicts[n]:sub(1, 1), tonumber(verdicts[n]:sub(2))
+  local priority = marks[n]:byte(5)
   settled[c] = id
-  add(name, marks[n]:byte(5), -1)
   add_started(name, -1)
-  if state == 'R' then
+  if cancels[id] and (state == 'R' or state == 'B') then -- to be canceled, and its runtime had not heard
+    add(name, priority, -1)
+    cancel_task(id, name, record_of(n), cancels[id])
+  elseif state == 'R' then
+    add(name, priority, -1)
     add(name, WAITING, 1)
-    again[#again + 1] = { id = id, at = integer(math.floor(shard.now / 1000) + ms), record = record_of(n) }
+    again[#again + 1] = { id = id, at = integer(shard.ms + ms), record = record_of(n) }
+  elseif state == 'B' then
+    local _, _, _, _, stamp = struct.unpack(HEADER, record_of(n))
+    meet({ name })
+    enqueue(name, id, stamp, priority)
+    want = 0
   else
-    add_ended(name, state, ms)
-    if ms > 0 then
-      keep[#keep + 1] = { id = id, ms = ms, record = record_of(n) }
-    else
-      dropped[#dropped + 1] = TASK .. id
-    end
-    if watching[n] then told[#told + 1] = { id = id, record = record_of(n), watching = watching[n] } end
+    add(name, priority, -1)
+    ms = time_to_keep(id, state, ms)
+    end_task(id, name, state, ms, ms > 0 and record_of(n))
   end
 end
 
 -- 2. What is next: decide what to claim.
 
+arrive(arriving)
 local chosen, whose = choose(want, arrive(with_room()))
 local claims, held = {}, {}
 for i, record in ipairs(read_records(chosen)) do
@@ -112,27 +121,37 @@ for i, record in ipairs(read_records(chosen)) do
   held[#held + 1], held[#held + 2] = id, turn .. record:sub(3, 3) .. name
 end
 
+-- Where nothing was written since this lease ran out, it was the server that was away, and nobody's fault.
+local outage = lease_end < shard.ms and shard.before < lease_end * 1000
+
 -- 3. Write it all.
 
+begin_writing()
 for _, task in ipairs(again) do
   call('SET', TASK .. task.id, task.record)
   call('ZADD', SCHEDULED, task.at, task.id)
 end
-for _, task in ipairs(keep) do keep_record(task.id, task.record, task.ms) end
+write_queues()
+write_ends()
+call('HSET', SESSIONS, runtime, turn .. cmsgpack.pack(refused))
 write_all('HDEL', claims_key, settled)
 if #settled > 0 and call('EXISTS', PROGRESS) == 1 then write_all('HDEL', PROGRESS, settled) end
+if #canceling > 0 then write_all('HDEL', CANCELS .. runtime, settled) end
 write_all('HSET', claims_key, held)
 for name, t in pairs(tenants) do
   if t[TAKEN] > 0 then call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1) end
 end
-for i = 1, #dropped, SLICE do call('DEL', unpack(dropped, i, math.min(i + SLICE - 1, #dropped))) end
-call('HSET', SESSIONS, runtime, turn .. cmsgpack.pack(refused))
-local lease_left = tonumber(lease_end) - shard.now / 1000
-if lease_left < 0.9 * lease then call('ZADD', LEASES, integer(math.floor(shard.now / 1000) + lease), runtime) end
+for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '-inf', integer(shard.ms)) or {}) do
+  call('ZADD', LEASES, integer(shard.ms + lease), other)
+end
+if lease_end - shard.ms < 0.9 * lease then call('ZADD', LEASES, integer(shard.ms + lease), runtime) end
 call(#chosen < want and 'SADD' or 'SREM', IDLE, runtime)
 save_counts()
-save_ring(#chosen == want)
-for _, task in ipairs(told) do tell_watchers(task.id, task.record, task.watching) end
+save_shard(#chosen == want)
 
+local to_cancel = {}
+for id in pairs(cancels) do
+  if not seen[id] then to_cancel[#to_cancel + 1] = id end
+end
 local wait, tend = outlook()
-return { integer(shard.now), wait, tend, refused, claims }
+return { integer(shard.now), wait, tend, refused, claims, to_cancel }

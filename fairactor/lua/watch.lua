@@ -7,7 +7,7 @@
 --
 -- Safe to repeat.
 
--- @include lib/base.lua
+-- @include lib/intact.lua
 
 local runtime = ARGV[1]
 local ids = {}
@@ -28,7 +28,7 @@ for i, id in ipairs(ids) do
   elseif record:sub(1, 1) ~= LIVE then
     replies[i] = { 'o', record }
   else
-    local owner = select(5, struct.unpack(HEADER, record))
+    local owner = tenant_of(record)
     if would_deadlock(owner, ARGV[1 + 2 * i]) then
       replies[i] = { 'd', owner }
     else

@@ -3,10 +3,10 @@
 local call = redis.call
 
 -- States of a record, its first byte. While a task lives, its state is where its id stands.
-local LIVE, DONE, DEAD, CANCELED_STATE = 'L', 'F', 'X', 'C'
+local LIVE, DONE, DEAD_STATE, CANCELED_STATE = 'L', 'F', 'X', 'C'
 
--- state, deliveries, priority, stamp in µs, length of the tenant's name, the name; then the body.
-local HEADER = '>c1BBdHc0'
+-- state, deliveries, priority, attempt, stamp in µs, length of the tenant's name, the name; then the body.
+local HEADER = '>c1BBHdHc0'
 
 local CRITICAL = 6
 local CRITICAL_JUMP = 4e15 -- µs: puts every critical task before all others, and keeps them exact doubles
@@ -55,16 +55,21 @@ local function read_records(ids)
   return records
 end
 
+local function tenant_of(record) return (select(6, struct.unpack(HEADER, record))) end
+
 -- The shard's own state: a hybrid clock whose stamps only grow, even when the server's clock steps back
 -- (Kulkarni et al. 2014), virtual time, the aging step, and the counts of the whole shard.
 local shard = {}
 do
-  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total')
+  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn')
   shard.now = microseconds()
-  shard.stamp = math.max(tonumber(meta[1]) or 0, shard.now)
+  shard.ms = math.floor(shard.now / 1000)
+  shard.before = tonumber(meta[1]) or 0 -- when something was written last
+  shard.stamp = math.max(shard.before, shard.now)
   shard.virtual = tonumber(meta[2]) or 0
-  shard.step = tonumber(meta[3]) or 60000000
+  shard.step = tonumber(meta[3])
   shard.total = meta[4]
+  shard.torn = meta[5] == '1'
 end
 
 local function next_stamp()
@@ -79,3 +84,7 @@ local function place(stamp, priority)
   end
   return integer(stamp - priority * shard.step)
 end
+
+-- The first write of a script that writes more than one thing; `save_shard` is its last. Redis does not roll back:
+-- where an error comes between the two, the mark stays, and the next script is refused until `mend` has run.
+local function begin_writing() call('HSET', META, 'torn', '1') end

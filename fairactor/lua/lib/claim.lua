@@ -69,5 +69,5 @@ local function stand_for_lost(name)
   load_counts({ name })
   local priority = 1
   while priority < CRITICAL and counts[name][priority] == 0 do priority = priority + 1 end
-  return struct.pack(HEADER, LIVE, 0, priority, shard.stamp, #name, name)
+  return struct.pack(HEADER, LIVE, 0, priority, 1, shard.stamp, #name, name)
 end

@@ -11,7 +11,7 @@ local KEEP = 12 -- until when (unix seconds) the totals outlive the last task
 -- Counts of live tasks are small, those of ended ones may grow for years.
 local COUNTS_FORMAT = '>I4I4I4I4I4I4I4I4dddI4'
 local NO_COUNTS = string.rep('\0', 60)
-local ENDED = { [DONE] = FINISHED, [DEAD] = FAILED, [CANCELED_STATE] = CANCELED }
+local ENDED = { [DONE] = FINISHED, [DEAD_STATE] = FAILED, [CANCELED_STATE] = CANCELED }
 
 local counts = {}
 local total = { struct.unpack(COUNTS_FORMAT, shard.total or NO_COUNTS) }

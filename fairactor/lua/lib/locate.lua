@@ -2,8 +2,7 @@
 
 local function locate(id, record)
   if record:sub(1, 1) ~= LIVE then return 'settled' end
-  local tenant = select(5, struct.unpack(HEADER, record))
-  if call('ZSCORE', QUEUE .. tenant, id) then return 'queued' end
+  if call('ZSCORE', QUEUE .. tenant_of(record), id) then return 'queued' end
   if call('ZSCORE', SCHEDULED, id) then return 'scheduled' end
   for _, runtime in ipairs(call('ZRANGE', LEASES, 0, -1)) do
     if call('HEXISTS', CLAIMS .. runtime, id) == 1 then return 'started', runtime end

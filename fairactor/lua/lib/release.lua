@@ -1,18 +1,20 @@
 -- Taking claims back from a runtime that has died or is leaving.
 
--- Puts what `claims` holds (a hash: id, mark, ...) back into the mailboxes, each task at its old place. With
--- `deliveries` > 0 the claim counts as a delivery, and a task that has had that many is settled as failed instead: it
--- may be what kills its runtimes; `body` is its outcome. Returns a function that writes what is not in the queues.
-local function release(claims, deliveries, body)
+-- Puts the claims of a runtime back into the mailboxes, each task at its old place; one that was to be canceled is.
+-- With `deliveries` > 0 the claim counts as a delivery, and a task that has had that many is settled as failed
+-- instead: it may be what kills its runtimes; `outcome` is that. Returns how many claims there were, and a function
+-- that writes what is not in the queues.
+local function release(runtime, deliveries, outcome)
+  local claims, cancels = call('HGETALL', CLAIMS .. runtime), {}
   local ids, marks = {}, {}
   for i = 1, #claims, 2 do ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1] end
-  local delivered, dead, found, lost = {}, {}, {}, {}
+  for i, packed in ipairs(read_all('HMGET', CANCELS .. runtime, ids)) do cancels[ids[i]] = packed end
+  learn(ids)
+  local delivered, found, lost = {}, {}, {}
   for i, record in ipairs(read_records(ids)) do
-    local name = marks[i]:sub(6)
-    meet({ name })
+    meet({ marks[i]:sub(6) })
     if record then
-      local _, count, priority, stamp = struct.unpack(HEADER, record)
-      found[#found + 1] = { id = ids[i], record = record, count = count, priority = priority, stamp = stamp, name = name }
+      found[#found + 1] = { id = ids[i], name = marks[i]:sub(6), record = record }
     else -- somebody deleted it by hand: what is left to do is to count it no more
       lost[#lost + 1] = marks[i]
     end
@@ -24,33 +26,43 @@ local function release(claims, deliveries, body)
     add(name, mark:byte(5), -1)
   end
   for _, task in ipairs(found) do
-    local name = task.name
+    local id, name, record = task.id, task.name, task.record
+    local _, count, priority, attempt, stamp = struct.unpack(HEADER, record)
     add_started(name, -1)
-    if deliveries > 0 and task.count + 1 >= deliveries then
+    if deliveries > 0 then
+      -- A line of the history, as record.py has it: Lua adds it behind the body.
+      local died = string.format('\n[%d,%.3f,0,%s,"WorkerDied","the lease of its runtime ran out"]', attempt,
+        shard.now / 1e6, cjson.encode(runtime))
+      count = math.min(count + 1, 255)
+      record = record:sub(1, 1) .. string.char(count) .. record:sub(3) .. died
+      delivered[#delivered + 1] = { id, string.char(count), died }
+    end
+    if cancels[id] then
       load_counts({ name })
-      add(name, task.priority, -1)
-      add_ended(name, DEAD, shard.failed_ttl)
-      task.record = ended_record(task.record, DEAD, body)
-      task.watching = call('HGET', WATCHERS, task.id)
-      dead[#dead + 1] = task
+      add(name, priority, -1)
+      cancel_task(id, name, record, cancels[id])
+    elseif deliveries > 0 and count >= deliveries then
+      load_counts({ name })
+      add(name, priority, -1)
+      local ms = time_to_keep(id, DEAD_STATE, shard.failed_ttl)
+      end_task(id, name, DEAD_STATE, ms, ended_record(record, DEAD_STATE, outcome))
     else
-      enqueue(name, task.id, task.stamp, task.priority)
-      if deliveries > 0 then delivered[#delivered + 1], delivered[#delivered + 2] = task.id, task.count + 1 end
+      enqueue(name, id, stamp, priority)
     end
   end
-  return function()
-    for i = 1, #delivered, 2 do call('SETRANGE', TASK .. delivered[i], 1, string.char(delivered[i + 1])) end
-    write_all('HDEL', PROGRESS, ids)
-    for _, task in ipairs(dead) do
-      keep_record(task.id, task.record, shard.failed_ttl)
-      if task.watching then tell_watchers(task.id, task.record, task.watching) end
+  return #ids, function()
+    for _, task in ipairs(delivered) do
+      call('SETRANGE', TASK .. task[1], 1, task[2])
+      call('APPEND', TASK .. task[1], task[3])
     end
+    write_all('HDEL', PROGRESS, ids)
+    write_ends()
   end
 end
 
 -- Forgets a runtime.
 local function forget(runtime)
-  call('DEL', CLAIMS .. runtime)
+  call('DEL', CLAIMS .. runtime, CANCELS .. runtime)
   call('ZREM', LEASES, runtime)
   call('HDEL', SESSIONS, runtime)
   call('HDEL', FLEET, runtime)

@@ -86,9 +86,9 @@ local function wake_idle()
   end
 end
 
--- Writes what has changed, ends a busy period, and wakes who should know: somebody for tenants that have come onto
--- the ring, or where there was `more` to claim than was wanted.
-local function save_ring(more)
+-- Writes what has changed, ends a busy period, and so ends what `begin_writing` began. Then it wakes who should know:
+-- somebody for tenants that have come onto the ring, or where there was `more` to claim than was wanted.
+local function save_shard(more)
   local stay, leave, came = {}, {}, false
   for name, t in pairs(tenants) do
     local tag = t[TAG]
@@ -103,7 +103,8 @@ local function save_ring(more)
   write_all('ZREM', RING, leave)
   local empty = (more or #leave > 0) and call('ZCARD', RING) == 0
   if empty then shard.virtual = 0 end -- nobody waits: start afresh
-  call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(shard.virtual), 'total', pack_counts(total))
+  call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(shard.virtual), 'total', pack_counts(total),
+    'torn', '')
   if not empty and (came or more) then wake_idle() end
   if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
 end

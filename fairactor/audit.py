@@ -1,0 +1,242 @@
+"""The audit: whether all that a shard holds fits together."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Final
+
+import msgspec
+
+from . import keys
+from .look import Look, text
+from .record import LIVE, SETTLED
+from .shard import Counts
+from .states import Priority, TaskState
+
+_CRITICAL_JUMP: Final = 4e15  # as lua/lib/base.lua
+_MARK: Final = 5  # bytes: number of the turn, priority
+_WINDOW: Final = 8  # bytes, before a key
+
+
+def audit(look: Look, *, overdue: float = math.inf, lowered: Collection[str] = ()) -> list[str]:
+    """What does not fit together in a shard. The arguments are those of `check_invariants`."""
+    return [
+        *look.strange,
+        *_places(look),
+        *_scores(look),
+        *_counts(look),
+        *_ring(look),
+        *_caps(look, lowered),
+        *_fleet(look),
+        *_drained(look),
+        *_notes(look),
+        *_letters(look),
+        *_keys(look),
+        *_overdue(look, overdue),
+    ]
+
+
+def _standing(look: Look) -> Iterator[tuple[str, str, str, str | None]]:
+    """Where ids stand: (task, state, where in words, whose it should be there, if that is said)."""
+    for tenant, queue in look.queues.items():
+        for task in queue:
+            yield task, "queued", f"the queue of {tenant!r}", tenant
+    for task in look.fixed["SCHEDULED"]:
+        yield task, "scheduled", "the scheduled", None
+    for runtime, claims in look.claims.items():
+        for task, mark in claims.items():
+            yield task, "started", f"the claims of {runtime!r}", text(mark[_MARK:])
+
+
+def _places(look: Look) -> Iterator[str]:
+    """Each live record stands in one place, and in each place stands a live record of the right tenant."""
+    places: dict[str, list[str]] = {}
+    for task, _, where, tenant in _standing(look):
+        places.setdefault(task, []).append(where)
+        header = look.records.get(task)
+        if header is None:
+            yield f"task {task!r} in {where} has no record"
+        elif header.state != LIVE:
+            yield f"task {task!r} in {where} has ended: {header.state!r}"
+        elif tenant not in (None, header.tenant):
+            yield f"task {task!r} in {where} of {tenant!r} belongs to {header.tenant!r}"
+    yield from (f"task {task!r} is in {' and '.join(found)}" for task, found in places.items() if len(found) > 1)
+    nowhere: dict[str, list[str]] = {}
+    for task, header in look.records.items():
+        if header.state == LIVE and task not in places:
+            nowhere.setdefault(header.tenant, []).append(task)
+    for tenant, tasks in nowhere.items():
+        deferred = look.counts_of(tenant).deferred
+        if len(tasks) > deferred:
+            yield f"tasks {tasks} of {tenant!r} live and are nowhere, and {deferred} are counted as deferred"
+
+
+def _scores(look: Look) -> Iterator[str]:
+    """Each task stands in its queue where its stamp and priority put it."""
+    for tenant, queue in look.queues.items():
+        for task, score in queue.items():
+            header = look.records.get(task)
+            if header is None:
+                continue
+            jump = _CRITICAL_JUMP if header.priority == Priority.CRITICAL else header.priority * look.step
+            if score != header.stamp - jump:
+                yield f"task {task!r} of {tenant!r} stands at {score:.0f} instead of {header.stamp - jump:.0f}"
+
+
+def _live(counts: Counts) -> dict[str, int]:
+    return {
+        **{f"live at {priority}": number for priority, number in counts.by_priority.items() if number},
+        **{state: number for state in ("scheduled", "deferred") if (number := getattr(counts, state))},
+    }
+
+
+def _counts(look: Look) -> Iterator[str]:
+    """What is counted of each tenant is what is there; the shard's total is the sum."""
+    found: dict[str, Counter[str]] = {}
+    standing = {task: state for task, state, _, _ in _standing(look)}
+    kept: Counter[tuple[str, str]] = Counter()
+    for task, header in look.records.items():
+        if header.state == LIVE:
+            state = standing.get(task, "deferred")
+            state = f"live at {header.priority}" if state in {"queued", "started"} else state
+            found.setdefault(header.tenant, Counter())[state] += 1
+        else:
+            kept[header.tenant, SETTLED[header.state].value] += 1
+    for tenant in found.keys() | look.counts.keys():
+        counted, there = _live(look.counts_of(tenant)), dict(found.get(tenant, {}))
+        if counted != there:
+            yield f"of {tenant!r} are counted {counted}, and there are {there}"
+    for (tenant, state), number in kept.items():
+        counted_ended = getattr(look.counts_of(tenant), state)
+        if counted_ended < number:
+            yield f"of {tenant!r} {counted_ended} are counted as {state}, and {number} records are kept"
+    yield from _total(look)
+
+
+def _total(look: Look) -> Iterator[str]:
+    total = Counts.unpack(look.fixed["META"].get("total", b""))
+    live: Counter[str] = Counter()
+    for counts in look.counts.values():
+        live.update(_live(counts))
+    if _live(total) != live:
+        yield f"in total are counted {_live(total)}, and of the tenants together {dict(live)}"
+    for state in ("finished", "failed", "canceled"):
+        ended = sum(getattr(counts, state) for counts in look.counts.values())
+        if getattr(total, state) < ended:
+            yield f"in total {getattr(total, state)} are counted as {state}, and of the tenants together {ended}"
+
+
+def _ring(look: Look) -> Iterator[str]:
+    """A tenant is on the ring exactly when it is eligible; virtual time ends when nobody waits."""
+    ring = look.fixed["RING"]
+    for tenant in ring.keys() | look.counts.keys():
+        counts, cap = look.counts_of(tenant), look.policy(tenant).get("concurrency", math.inf)
+        eligible = counts.queued > 0 and counts.started < cap
+        if eligible is not (tenant in ring):
+            can, where = ("could", "not on") if eligible else ("cannot", "on")
+            yield f"{tenant!r} {can} be served, and is {where} the ring"
+    if look.fixed["META"].get("torn") == b"1":
+        yield "a script broke off before its last write"
+    if not ring and look.virtual:
+        yield f"nobody waits, yet virtual time is {look.virtual:g}"
+
+
+def _caps(look: Look, lowered: Collection[str]) -> Iterator[str]:
+    for tenant in look.fixed["POLICY"]:
+        cap, started = look.policy(tenant).get("concurrency", math.inf), look.counts_of(tenant).started
+        if started > cap and tenant not in lowered:
+            yield f"{started} tasks of {tenant!r} run, and its concurrency is {cap:g}"
+
+
+def _fleet(look: Look) -> Iterator[str]:
+    """Whatever is kept of a runtime, it has a lease."""
+    leases = look.fixed["LEASES"]
+    kept = {"claims": look.claims, "cancels": look.cancels} | {
+        name.lower(): look.fixed[name] for name in ("SESSIONS", "FLEET", "IDLE")
+    }
+    for what, runtimes in kept.items():
+        for runtime in runtimes:
+            if runtime not in leases:
+                yield f"{runtime!r} has no lease, and is in {what}"
+    for runtime in leases:
+        if runtime not in look.fixed["FLEET"]:
+            yield f"{runtime!r} has a lease, and is not in fleet"
+
+
+def _drained(look: Look) -> Iterator[str]:
+    """A tenant without live tasks leaves its totals alone, and those are listed to be forgotten."""
+    drained = look.fixed["DRAINED"]
+    for tenant, packed in look.fixed["COUNTS"].items():
+        until = int.from_bytes(packed[-4:], "big")
+        if not _live(look.counts_of(tenant)) and drained.get(tenant) != until:
+            found = drained.get(tenant, math.nan)
+            yield f"{tenant!r} has no live task; its totals are kept until {until}, and it is drained until {found:.0f}"
+    for tenant, until in drained.items():
+        if tenant not in look.counts and until > look.now:
+            yield f"{tenant!r} is drained, to be forgotten at {until:.0f}, and has no totals"
+
+
+def _notes(look: Look) -> Iterator[str]:
+    """Only live tasks are watched; only started ones have progress."""
+    for task, packed in look.fixed["WATCHERS"].items():
+        header = look.records.get(task)
+        if header is None or header.state != LIVE:
+            yield f"task {task!r} is watched, and {'has ended' if header else 'has no record'}"
+        if not msgspec.msgpack.decode(packed):
+            yield f"task {task!r} is watched by nobody"
+    claimed = {task for claims in look.claims.values() for task in claims}
+    for runtime, cancels in look.cancels.items():
+        for task in cancels.keys() - look.claims.get(runtime, {}).keys():
+            yield f"task {task!r} is to be canceled by {runtime!r}, which has not claimed it"
+    yield from (
+        f"task {task!r} has progress, and is not claimed" for task in look.fixed["PROGRESS"] if task not in claimed
+    )
+
+
+def _letters(look: Look) -> Iterator[str]:
+    """Failed tasks that are kept are dead letters, and nothing else is one."""
+    listed = {task for task, until in look.fixed["DEAD"].items() if until / 1e6 > look.now}
+    failed = {task for task, header in look.records.items() if SETTLED.get(header.state) is TaskState.FAILED}
+    yield from (
+        f"task {task!r} is kept as failed, and is no dead letter" for task in failed - look.fixed["DEAD"].keys()
+    )
+    yield from (f"task {task!r} is a dead letter, and is not kept as failed" for task in listed - failed)
+
+
+def _keys(look: Look) -> Iterator[str]:
+    """A task that has a key lives, and the key stands for it; one that has none any more only for a while."""
+    keyed = {task: text(packed[_WINDOW:]) for task, packed in look.fixed["KEYED"].items()}
+    for task, key in keyed.items():
+        header = look.records.get(task)
+        if header is None or header.state != LIVE:
+            yield f"task {task!r} has the key {key!r}, and {'has ended' if header else 'has no record'}"
+        if look.keys.get(key) != (task, -1):
+            yield f"task {task!r} has the key {key!r}, and that stands for {look.keys.get(key)}"
+    for key, (task, ttl) in look.keys.items():
+        if ttl == -1 and keyed.get(task) != key:
+            yield f"the key {key!r} stands for task {task!r} for ever, and that has the key {keyed.get(task)!r}"
+
+
+def _overdue(look: Look, patience: float) -> Iterator[str]:
+    """What `tend` should have seen to."""
+    for name, unit, what in (
+        ("LEASES", 1000, "the lease of {!r} ran out {:.3f} s ago"),
+        ("SCHEDULED", 1000, "task {!r} was due {:.3f} s ago"),
+        ("DRAINED", 1, "the totals of {!r} should have been forgotten {:.3f} s ago"),
+    ):
+        for member, score in look.fixed[name].items():
+            late = look.now - score / unit
+            if late > patience:
+                yield what.format(member, late)
+
+
+def misplaced(look: Look, number: int, shards: int) -> Iterator[str]:
+    """Each tenant is in the shard of its name, and no key is outside of all shards."""
+    for tenant in look.counts:
+        if keys.shard_of(tenant, shards) != number:
+            yield f"{tenant!r} belongs to shard {keys.shard_of(tenant, shards)}"
+    prefix = look.meta[: look.meta.rindex("/") + 1]
+    metas = tuple(f"{prefix}{other}}}" for other in range(shards))
+    yield from (f"{key!r} is in none of the {shards} shards" for key in look.others if not key.startswith(metas))

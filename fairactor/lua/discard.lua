@@ -1,0 +1,20 @@
+-- Deletes dead letters for good.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 and on: ids
+-- Reply how many of them were dead letters
+--
+-- Safe to repeat. That they failed stays counted.
+
+-- @include lib/intact.lua
+
+local keys, gone = {}, {}
+for i, record in ipairs(read_records(ARGV)) do
+  if record and record:sub(1, 1) == DEAD_STATE then
+    keys[#keys + 1], gone[#gone + 1] = TASK .. ARGV[i], ARGV[i]
+  end
+end
+local deleted = 0
+for i = 1, #keys, SLICE do deleted = deleted + call('DEL', unpack(keys, i, math.min(i + SLICE - 1, #keys))) end
+write_all('ZREM', DEAD, gone)
+return deleted

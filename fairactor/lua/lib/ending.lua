@@ -1,0 +1,94 @@
+-- The end of a task, whoever brings it about: its record, its counts, its key, and those who wait for it.
+
+local watched, keyed = {}, {} -- task -> who waits for it, its key: of those that `learn` was asked about
+
+-- Reads what goes with the end of those tasks.
+local function learn(ids)
+  if #ids == 0 or call('EXISTS', WATCHERS, KEYED) == 0 then return end
+  local watchers, keys = read_all('HMGET', WATCHERS, ids), read_all('HMGET', KEYED, ids)
+  for i, id in ipairs(ids) do watched[id], keyed[id] = watchers[i], keys[i] end
+end
+
+-- The same record in another state: the header stays, the outcome comes before what the body was.
+local function ended_record(record, state, outcome)
+  local _, deliveries, priority, attempt, stamp, tenant, body = struct.unpack(HEADER, record)
+  local header = struct.pack(HEADER, state, deliveries, priority, attempt, stamp, #tenant, tenant)
+  return header .. outcome .. '\n' .. record:sub(body)
+end
+
+-- How long the window of a task's key is, in ms, and the name of the key.
+local function unpack_key(packed) return (struct.unpack('>d', packed)), packed:sub(9) end
+
+local FETCH = 60000 -- ms: who waits for an outcome, and was cut off when it was told, asks for it within them
+
+-- For how long to keep the record of a task that ends: as was asked, while its key stands for it, and until those who
+-- wait for it have it.
+local function time_to_keep(id, state, ms)
+  if state == DONE and keyed[id] then ms = math.max(ms, (unpack_key(keyed[id]))) end
+  if watched[id] then ms = math.max(ms, FETCH) end
+  return ms
+end
+
+-- What is to be written, in lists beside each other.
+local kept, records, ttls, dropped, told, freed, letters = {}, {}, {}, {}, {}, {}, {}
+
+-- Ends a task. The record is needed where it is kept, ms > 0.
+local function end_task(id, name, state, ms, record)
+  add_ended(name, state, ms)
+  if ms > 0 then
+    local n = #kept + 1
+    kept[n], records[n], ttls[n] = id, record, integer(ms)
+    if state == DEAD_STATE then
+      -- A microsecond apart, so that a list of them can be read in pages.
+      letters[#letters + 1], letters[#letters + 2] = integer(shard.now + ms * 1000 + #letters / 2), id
+    end
+  else
+    dropped[#dropped + 1] = TASK .. id
+  end
+  if watched[id] then told[#told + 1] = { id, record } end
+  if keyed[id] then freed[#freed + 1] = { id, state } end
+end
+
+-- Ends a task that was to be canceled while it ran; `packed` is its field of CANCELS: for how long to keep the record,
+-- and the outcome.
+local function cancel_task(id, name, record, packed)
+  local ms = time_to_keep(id, CANCELED_STATE, (struct.unpack('>d', packed)))
+  end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, packed:sub(9)))
+end
+
+-- A key goes with its task, or stands for the rest of its window: of a task that has finished only.
+local function free_key(id, state)
+  local window, key = unpack_key(keyed[id])
+  if state == DONE and window > 0 then
+    call('PEXPIRE', KEY .. key, integer(window))
+  else
+    call('DEL', KEY .. key)
+  end
+  call('HDEL', KEYED, id)
+end
+
+-- Tells those who wait for the outcome of a task. `watching` is the task's field of WATCHERS.
+local function tell_watchers(id, record, watching)
+  local message = 'o' .. struct.pack('>Hc0', #id, id) .. record
+  for _, runtime in ipairs(cmsgpack.unpack(watching)) do
+    call('PUBLISH', INBOX .. runtime, message)
+  end
+  call('HDEL', WATCHERS, id)
+end
+
+-- The list of dead letters cleans itself: for each that comes, two whose records have expired may go.
+local function write_letters()
+  if #letters == 0 then return end
+  local old = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, #letters)
+  write_all('ZREM', DEAD, old)
+  write_all('ZADD', DEAD, letters)
+end
+
+-- Writes it all.
+local function write_ends()
+  for i, id in ipairs(kept) do call('SET', TASK .. id, records[i], 'PX', ttls[i]) end
+  for i = 1, #dropped, SLICE do call('DEL', unpack(dropped, i, math.min(i + SLICE - 1, #dropped))) end
+  write_letters()
+  for _, task in ipairs(freed) do free_key(task[1], task[2]) end
+  for _, task in ipairs(told) do tell_watchers(task[1], task[2], watched[task[1]]) end
+end

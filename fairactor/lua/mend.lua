@@ -1,0 +1,191 @@
+-- Puts a shard in order that a script has left in the middle of its writes: as if that script had run, or had not.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 'torn': only where a script did break off, or 'all'
+-- Reply 1 if there was something to do
+--
+-- Safe to repeat. Where a task stands in two places, the mailbox counts before the scheduled, and these before the
+-- claims: nobody was told of such a claim. Every other key follows from the records and from where the tasks stand. It
+-- walks over all keys of the shard, which no other script does.
+
+-- @include lib/base.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
+-- @include lib/queues.lua
+-- @include lib/ending.lua
+
+if ARGV[1] == 'torn' and not shard.torn then return 0 end
+
+local found = { [TASK] = {}, [QUEUE] = {}, [CLAIMS] = {}, [CANCELS] = {}, [KEY] = {} } -- prefix -> what follows it
+for _, key in ipairs(call('KEYS', META .. ':*')) do
+  for prefix, names in pairs(found) do
+    if key:sub(1, #prefix) == prefix then names[#names + 1] = key:sub(#prefix + 1) end
+  end
+end
+
+local tasks = {} -- id -> state, priority, stamp, tenant
+for _, id in ipairs(found[TASK]) do
+  local state, _, priority, _, stamp, name = struct.unpack(HEADER, call('GETRANGE', TASK .. id, 0, 600))
+  tasks[id] = { state = state, priority = priority, stamp = stamp, name = name }
+end
+
+-- Takes a place for a task, if it lives and stands nowhere else; returns whether it may stay there.
+local function settle_in(id, where, tenant)
+  local task = tasks[id]
+  local stays = task and task.state == LIVE and not task.where and (not tenant or task.name == tenant)
+  if stays then task.where = where end
+  return stays
+end
+
+local function keep_places()
+  for _, name in ipairs(found[QUEUE]) do
+    for _, id in ipairs(call('ZRANGE', QUEUE .. name, 0, -1)) do
+      if not settle_in(id, 'queued', name) then call('ZREM', QUEUE .. name, id) end
+    end
+  end
+  for _, id in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
+    if not settle_in(id, 'scheduled') then call('ZREM', SCHEDULED, id) end
+  end
+  for _, runtime in ipairs(found[CLAIMS]) do
+    local leased = call('ZSCORE', LEASES, runtime)
+    local claims = call('HGETALL', CLAIMS .. runtime)
+    for i = 1, #claims, 2 do
+      local id = claims[i]
+      if not (leased and settle_in(id, runtime, claims[i + 1]:sub(6))) then call('HDEL', CLAIMS .. runtime, id) end
+    end
+  end
+  for id, task in pairs(tasks) do
+    if task.state == LIVE and not task.where then
+      if task.stamp > shard.now then
+        task.where = 'scheduled'
+        call('ZADD', SCHEDULED, integer(math.floor(task.stamp / 1000)), id)
+      else
+        task.where = 'queued'
+        enqueue(task.name, id, task.stamp, task.priority)
+      end
+    end
+  end
+  write_queues()
+end
+
+-- Who is claimed by whom; false where that runtime is unknown.
+local function claimed_by(id) return tasks[id] and tasks[id].state == LIVE and tasks[id].where end
+
+local function keep_notes()
+  for _, key in ipairs({ SESSIONS, FLEET }) do
+    for _, runtime in ipairs(call('HKEYS', key)) do
+      if not call('ZSCORE', LEASES, runtime) then call('HDEL', key, runtime) end
+    end
+  end
+  for _, runtime in ipairs(call('SMEMBERS', IDLE)) do
+    if not call('ZSCORE', LEASES, runtime) then call('SREM', IDLE, runtime) end
+  end
+  for _, runtime in ipairs(call('ZRANGE', LEASES, 0, -1)) do call('HSETNX', FLEET, runtime, '{}') end
+  for _, runtime in ipairs(found[CANCELS]) do
+    for _, id in ipairs(call('HKEYS', CANCELS .. runtime)) do
+      if claimed_by(id) ~= runtime then call('HDEL', CANCELS .. runtime, id) end
+    end
+  end
+  for _, id in ipairs(call('HKEYS', PROGRESS)) do
+    local where = claimed_by(id)
+    if not where or where == 'queued' or where == 'scheduled' then call('HDEL', PROGRESS, id) end
+  end
+end
+
+local function keep_keys()
+  for _, id in ipairs(call('HKEYS', KEYED)) do
+    if not claimed_by(id) then call('HDEL', KEYED, id) end
+  end
+  for _, key in ipairs(found[KEY]) do
+    local id = call('GET', KEY .. key)
+    if call('PTTL', KEY .. key) == -1 and call('HEXISTS', KEYED, id) == 0 then call('DEL', KEY .. key) end
+  end
+end
+
+-- Whoever waits for a task that has ended is told, perhaps again.
+local function tell()
+  local watchers = call('HGETALL', WATCHERS)
+  for i = 1, #watchers, 2 do
+    local id, task = watchers[i], tasks[watchers[i]]
+    if not task then
+      call('HDEL', WATCHERS, id)
+    elseif task.state ~= LIVE then
+      tell_watchers(id, call('GET', TASK .. id), watchers[i + 1])
+    end
+  end
+end
+
+local function keep_letters()
+  for _, id in ipairs(call('ZRANGEBYSCORE', DEAD, integer(shard.now), '+inf')) do
+    if not tasks[id] or tasks[id].state ~= DEAD_STATE then call('ZREM', DEAD, id) end
+  end
+  for id, task in pairs(tasks) do
+    if task.state == DEAD_STATE and not call('ZSCORE', DEAD, id) then
+      call('ZADD', DEAD, integer(shard.now + 1000 * call('PTTL', TASK .. id)), id)
+    end
+  end
+end
+
+-- Counts anew what there is; of what has ended only the records are left, so that never becomes less.
+local function recount()
+  local kept = {}
+  load_counts(call('HKEYS', COUNTS))
+  load_counts(call('ZRANGE', RING, 0, -1))
+  load_counts(found[QUEUE])
+  for _, task in pairs(tasks) do load_counts({ task.name }) end
+  for _, c in pairs(counts) do
+    for i = 1, DEFERRED do c[i] = 0 end
+  end
+  for id, task in pairs(tasks) do
+    local c = counts[task.name]
+    local index = task.where == 'scheduled' and WAITING or task.priority
+    if task.state ~= LIVE then
+      index = ENDED[task.state]
+      kept[task.name] = kept[task.name] or {}
+      kept[task.name][index] = (kept[task.name][index] or 0) + 1
+      c[KEEP] = math.max(c[KEEP], math.min(math.ceil((shard.ms + call('PTTL', TASK .. id)) / 1000), LATEST))
+    else
+      c[index] = c[index] + 1
+    end
+  end
+  for name, c in pairs(counts) do
+    for index, n in pairs(kept[name] or {}) do c[index] = math.max(c[index], n) end
+  end
+  for i = 1, CANCELED do
+    local sum = 0
+    for _, c in pairs(counts) do sum = sum + c[i] end
+    total[i] = i <= DEFERRED and sum or math.max(total[i], sum)
+  end
+end
+
+local function line_up_anew()
+  local names = {}
+  for name in pairs(counts) do names[#names + 1] = name end
+  meet(names)
+  for _, name in ipairs(names) do
+    local t, queued = tenants[name], call('ZCARD', QUEUE .. name)
+    local stored = tonumber(call('ZSCORE', RING, name))
+    t[STARTED] = live(counts[name]) - queued
+    t[STORED] = stored or false
+    if queued > 0 and has_room(t) then
+      t[TAG] = stored or shard.virtual + 1 / t[WEIGHT]
+    else
+      t[LEAVES] = true
+    end
+  end
+end
+
+begin_writing()
+keep_places()
+keep_notes()
+keep_keys()
+tell()
+keep_letters()
+recount()
+line_up_anew()
+for _, name in ipairs(call('ZRANGE', DRAINED, 0, -1)) do
+  if not counts[name] then call('ZREM', DRAINED, name) end
+end
+save_counts()
+save_shard(true)
+return 1

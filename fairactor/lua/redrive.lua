@@ -1,0 +1,61 @@
+-- Sends dead letters again: as new ones, at the end of their mailboxes, with all their attempts before them.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 and on, for each task, packed: id, its key as send.lua takes it
+-- Reply for each task: 1 it is queued, 0 it is no dead letter (any more), or the id of the task that its key stands for
+--
+-- Safe to repeat: once queued it is no dead letter. Its history stays.
+
+-- @include lib/intact.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
+-- @include lib/queues.lua
+
+local ids, keys = {}, {}
+for i, packed in ipairs(ARGV) do ids[i], keys[i] = struct.unpack('>Hc0Hc0', packed) end
+
+local replies, back, holds, keyed, seen = {}, {}, {}, {}, {}
+for i, record in ipairs(read_records(ids)) do
+  local id = ids[i]
+  replies[i] = 0
+  if record and record:sub(1, 1) == DEAD_STATE and not seen[id] then
+    local _, _, priority, _, _, name, body = struct.unpack(HEADER, record)
+    local key = #name .. ':' .. name .. keys[i]:sub(9)
+    local holder = keys[i] ~= '' and (holds[key] or call('GET', KEY .. key))
+    if holder then
+      replies[i] = holder
+    else
+      if keys[i] ~= '' then
+        holds[key] = id
+        keyed[#keyed + 1], keyed[#keyed + 2] = id, keys[i]:sub(1, 8) .. key
+      end
+      local call_and_history = record:sub((record:find('\n', body, true) or #record) + 1)
+      back[#back + 1] = { id = id, name = name, priority = priority, rest = call_and_history }
+      replies[i], seen[id] = 1, true
+    end
+  end
+end
+for _, task in ipairs(back) do
+  load_counts({ task.name })
+  meet({ task.name })
+end
+local records = {}
+for _, task in ipairs(back) do
+  local stamp, name = next_stamp(), task.name
+  enqueue(name, task.id, stamp, task.priority)
+  add(name, FAILED, -1)
+  add(name, task.priority, 1)
+  records[#records + 1] = TASK .. task.id
+  records[#records + 1] = struct.pack(HEADER, LIVE, 0, task.priority, 1, stamp, #name, name) .. task.rest
+end
+arrive(arriving)
+
+begin_writing()
+for key, id in pairs(holds) do call('SET', KEY .. key, id) end
+write_all('HSET', KEYED, keyed)
+for i = 1, #records, SLICE do call('MSET', unpack(records, i, math.min(i + SLICE - 1, #records))) end
+write_queues()
+for _, task in ipairs(back) do call('ZREM', DEAD, task.id) end
+save_counts()
+save_shard()
+return replies
