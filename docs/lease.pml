@@ -3,7 +3,7 @@
  *
  *     spin -DLAPSES=1 -DSTRAYS=1 -a docs/lease.pml
  *     cc -O2 -w -DSAFETY -DCOLLAPSE -o pan pan.c && ./pan
- *     spin -DLAPSES=1 -DSTRAYS=1 -t -T docs/lease.pml     after an error: tells, step by step, how to get there
+ *     spin -DLAPSES=1 -DSTRAYS=1 -T -k lease.pml.trail docs/lease.pml     after an error: tells the way there
  *
  * "errors: 0" says that no order breaks a property. Add -DKEEP_NAME, or another of the switches below, to both spin
  * lines, and there is an error. tests/test_lease.py does all this (pytest -m slow).
