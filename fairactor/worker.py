@@ -124,7 +124,7 @@ class Pool:
         self._canceled = canceled
         self._start = start
         self._ready: deque[Claim] = deque()
-        self._running: dict[str, _Worker] = {}
+        self._running: dict[Claim, _Worker] = {}  # not by id: a lost claim may run on beside the next of its task
         self._idle: list[anyio.Event] = []
         self._waking = False
         self._workers = 0
@@ -151,11 +151,14 @@ class Pool:
 
     def cancel(self, task_id: str, reason: str) -> bool:
         """Cancels a task that is running or ready here; returns whether it is either."""
-        worker = self._running.get(task_id)
-        if worker is not None and worker.claim is not None:
-            if worker.claim.cancel_reason is None:  # else it has been told
-                worker.claim.cancel_reason = reason
-                worker.scope.cancel()
+        found = False
+        for claim, worker in self._running.items():
+            if claim.id == task_id:
+                found = True
+                if claim.cancel_reason is None:  # else it has been told
+                    claim.cancel_reason = reason
+                    worker.scope.cancel()
+        if found:
             return True
         for claim in self._ready:
             if claim.id == task_id:
@@ -167,8 +170,8 @@ class Pool:
     def abandon(self, owner: Owner) -> None:
         """Drops the tasks of an owner, and cancels those that run: they are others' now, or will be."""
         self._ready = deque(claim for claim in self._ready if claim.owner is not owner)
-        for worker in list(self._running.values()):
-            if worker.claim is not None and worker.claim.owner is owner:
+        for claim, worker in self._running.items():
+            if claim.owner is owner:
                 worker.scope.cancel()
 
     def drop_ready(self) -> list[Claim]:
@@ -179,7 +182,7 @@ class Pool:
 
     async def quiet(self, owner: Owner | None = None) -> None:
         """Returns when no task is running, or none of an owner."""
-        while any(owner in (None, worker.claim and worker.claim.owner) for worker in self._running.values()):
+        while any(owner in (None, claim.owner) for claim in self._running):
             if self._ended is None:
                 self._ended = anyio.Event()
             await self._ended.wait()
@@ -190,7 +193,7 @@ class Pool:
         self._lent += 1
         self._hand_over()
         self._wake()
-        for owner in {worker.claim.owner for worker in self._running.values() if worker.claim}:
+        for owner in {claim.owner for claim in self._running}:
             owner.vacated()
 
     async def take_back(self) -> None:
@@ -236,7 +239,7 @@ class Pool:
                     self._idle.remove(wake)
         claim = self._ready.popleft()
         self._busy += 1
-        self._running[claim.id] = worker
+        self._running[claim] = worker
         if self._ready:
             self._wake()
         return claim
@@ -255,7 +258,7 @@ class Pool:
             claim.owner.vacated()
 
     def _free(self, claim: Claim) -> None:
-        del self._running[claim.id]
+        del self._running[claim]
         self._busy -= 1
         self._hand_over()
         if self._ended is not None:

@@ -71,7 +71,7 @@ class Lab:
         return self
 
     def send(self, *items: Item) -> list[str | None]:
-        """Of each its id, or that of the task that its key stands for; None where it was refused as another tenant's."""
+        """Of each its id, or that of the task that its key stands for; None where its id is another tenant's."""
         self.batch += 1
         return self.send_again(*items)
 
@@ -188,7 +188,8 @@ def _with_deaths(task: Task, stored: bytes) -> bytes:
     parts = task.body.split(DIED)
     pattern = b"".join(map(re.escape, parts[:1]))
     for runtime, rest in zip(parts[1::2], parts[2::2], strict=True):
-        line = r'\n\[%d,[\d.]+,0,%s,"WorkerDied","[^"]+"\]' % (task.attempt, re.escape(_lua_json(runtime.decode())))
+        who = re.escape(_lua_json(runtime.decode()))
+        line = rf'\n\[{task.attempt},[\d.]+,0,{who},"WorkerDied","[^"]+"\]'
         pattern += line.encode() + re.escape(rest)
     assert re.fullmatch(pattern, stored, re.DOTALL), f"{pattern!r} and {stored!r}"
     return stored

@@ -15,7 +15,9 @@ import redis
 from fairactor import Runtime, actor
 from fairactor.errors import RuntimeNotRunning
 from fairactor.keys import Keys
-from fairactor.testing import InvariantViolation, check_invariants, look_at
+from fairactor.look import look_at
+from fairactor.shard import pack_key
+from fairactor.testing import InvariantViolation, check_invariants
 
 from .lab import Lab, item, lab, outcome
 
@@ -42,6 +44,8 @@ def used(url: str) -> Iterator[Lab]:
         made.claim("s", 2, 2)
         made.send(item("z", "other"), item("zz", "other"))
         assert made.run(made.shard.progress("s", "t6", b"[0.5]"))
+        made.send(item("k", "once", key=pack_key("once", 0)))
+        assert made.run(made.shard.cancel("t6", ttl=1.0, body=b"{}")) == "started"
         look = made.check()
         assert all(look.fixed[name] for name in look.fixed if name != "IDLE"), look.fixed
         yield made
@@ -63,6 +67,10 @@ def count(tenant: str, at: int, number: int) -> Damage:
 
 def record(command: str, task: str, *arguments: Any) -> Damage:
     return lambda db, keys: getattr(db, command)(keys.task(task), *arguments)
+
+
+def of_key(command: str, *arguments: Any) -> Damage:
+    return lambda db, keys: getattr(db, command)(keys.meta + ":key:4:onceonce", *arguments)
 
 
 def queue(command: str, tenant: str, *arguments: Any) -> Damage:
@@ -94,7 +102,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a key of another type": (lambda db, keys: db.set(keys.fixed("IDLE"), 1), "is a string, not a set"),
     "a queue that expires": (queue("expire", "t", 100), "queue:t' expires"),
     "no record": (record("set", "odd", b"?"), "task 'odd': not a task's record"),
-    "half a name": (record("set", "odd", b"L\0\3" + bytes(9) + b"\1\xff"), "task 'odd': not"),
+    "half a name": (record("set", "odd", b"L\0\3" + bytes(11) + b"\1\xff"), "task 'odd': not"),
     "no such priority": (record("setrange", "t2", 2, b"\7"), "task 't2': 7 is not a valid Priority"),
     "no such state": (record("setrange", "t2", 0, b"Z"), "task 't2': no such state as b'Z'"),
     "a live task that expires": (record("expire", "t2", 100), "'t2' in state b'L' has a time to"),
@@ -126,6 +134,18 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "an ended one is watched": (hset("WATCHERS", "d0", b"\x91\xa1q"), "task 'd0' is watched, and has ended"),
     "a lost one is watched": (hset("WATCHERS", "q", b"\x91\xa1q"), "task 'q' is watched, and has no record"),
     "watched by nobody": (hset("WATCHERS", "t2", b"\x90"), "task 't2' is watched by nobody"),
+    "a failed one is no letter": (zrem("DEAD", "d1"), "task 'd1' is kept as failed, and is no dead letter"),
+    "a letter that has not failed": (zadd("DEAD", "d0", 1e16), "task 'd0' is a dead letter, and is not kept as failed"),
+    "an ended one has a key": (hset("KEYED", "d0", bytes(8) + b"1:tx"), "task 'd0' has the key '1:tx', and has ended"),
+    "a key that is lost": (of_key("delete"), "'k' has the key '4:onceonce', and that stands for None"),
+    "a key of another": (of_key("set", "t2"), "the key '4:onceonce' stands for task 't2' for ever"),
+    "a key that will be lost": (of_key("expire", 9), r"'k' has the key '4:onceonce', and that stands for .'k', 8\d+"),
+    "a batch that stays": (lambda db, keys: db.persist(keys.meta + ":sent:sender"), "sent:sender' never expires"),
+    "a cancellation of another's": (
+        lambda db, keys: db.hset(keys.meta + ":cancels:r", "t6", bytes(8)),
+        "task 't6' is to be canceled by 'r', which has not claimed it",
+    ),
+    "half a script": (lambda db, keys: db.hset(keys.meta, "torn", 1), "a script broke off before its last write"),
     "progress of none": (hset("PROGRESS", "t2", b"[1]"), "task 't2' has progress, and is not claimed"),
 }  # fmt: skip
 

@@ -125,11 +125,11 @@ def test_a_capped_tenant_whose_queue_lost_tasks_is_still_served(shard: Lab) -> N
 def test_a_task_may_be_delivered_as_often_as_settings_allow(shard: Lab) -> None:
     shard.send(item("a"))
     shard.db.setrange(shard.keys.task("a"), 1, b"\xfd")  # 253 runtimes have died
-    for turn, runtime in enumerate("rs", 1):
-        assert shard.claim(runtime, turn, 1) == ["a"]
+    for deaths, runtime in enumerate("rs", 254):
+        assert shard.claim(runtime, 1, 1) == ["a"]
         shard.lapse(runtime)
         shard.tend(deliveries=255)
-        assert shard.check().records["a"].deliveries == 254
+        assert shard.check().records["a"].deliveries == deaths
     assert shard.check().records["a"].state == b"X"
 
 
@@ -187,7 +187,8 @@ def test_a_drained_tenant_leaves_nothing_behind(shard: Lab) -> None:
     assert shard.tend() is False
     shard.run(shard.shard.leave("r"))
     shard.run(shard.shard.leave("s"))
-    assert list(shard.db.scan_iter()) == [shard.keys.meta.encode()]
+    left = set(shard.db.scan_iter()) - {shard.keys.meta.encode()}
+    assert left == {f"{shard.keys.meta}:sent:sender".encode()}, "but that expires by itself"
 
 
 # Who is told

@@ -129,6 +129,7 @@ async def test_who_gives_up_waiting_does_not_take_the_result_from_others(make_ru
 async def test_a_result_can_be_asked_for_again_until_it_expires(make_runtime: Make, db: redis.Redis) -> None:
     async with make_runtime(echo, result_ttl=0.3) as runtime:
         handle = await runtime.send("user:1", echo([1, None]))
+        await runtime.drain(timeout=PATIENCE)
         assert await handle.result(timeout=PATIENCE) == [1, None]
         assert await handle.result(timeout=PATIENCE) == [1, None]
         key = f"{{fairactor/0}}:task:{handle.id}"
@@ -140,7 +141,7 @@ async def test_a_result_can_be_asked_for_again_until_it_expires(make_runtime: Ma
 
 
 async def test_results_are_kept_as_long_as_was_said(make_runtime: Make, db: redis.Redis) -> None:
-    async with make_runtime(echo, fail, result_ttl=100, failed_ttl=2000) as runtime:
+    async with make_runtime(echo, fail, result_ttl=100, failed_ttl=2000, canceled_ttl=700) as runtime:
         kept = await runtime.send("user:1", echo(1))
         longer = await runtime.send("user:1", echo(1), result_ttl=timedelta(seconds=500))
         failed = await runtime.send("user:1", fail())
@@ -148,7 +149,7 @@ async def test_results_are_kept_as_long_as_was_said(make_runtime: Make, db: redi
         await canceled.cancel()
         await runtime.drain(timeout=PATIENCE)
         left = [db.pttl(f"{{fairactor/0}}:task:{h.id}") / 1000 for h in (kept, longer, failed, canceled)]
-        assert [round(seconds, -1) for seconds in left] == [100, 500, 2000, 100]
+        assert [round(seconds, -1) for seconds in left] == [100, 500, 2000, 700]
 
 
 async def test_without_a_time_to_live_the_result_goes_to_who_waits_by_then(make_runtime: Make, db: redis.Redis) -> None:
@@ -160,10 +161,11 @@ async def test_without_a_time_to_live_the_result_goes_to_who_waits_by_then(make_
         await until(lambda: noted(db, handle.id, runtime, other))
         gate.release.set()
         assert await asyncio.gather(*waiting) == ["done", "done"]
-        with pytest.raises(TaskNotFound):
-            await handle.result(timeout=PATIENCE)
+        assert 0 < db.pttl(f"{{fairactor/0}}:task:{handle.id}") <= 60_000, "who was cut off gets time to ask again"
+        unwatched = await runtime.send("user:1", echo(6), result_ttl=0)
         await runtime.drain(timeout=PATIENCE)
-        assert not list(db.scan_iter("*:task:*"))
+        with pytest.raises(TaskNotFound):
+            await unwatched.result(timeout=PATIENCE)
         assert not db.exists("{fairactor/0}:watchers")
 
 

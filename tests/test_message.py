@@ -49,7 +49,7 @@ async def add(a: int, b: int = 2, *, c: int = 3) -> int:
         ({"expires": -1}, "expires=-1: give a finite"),
         ({"result_ttl": -1}, "result_ttl=-1: give a finite"),
         ({"result_ttl": 1e17}, "result_ttl=1e\\+17: .*at most"),
-        ({"max_retries": -1}, "max_retries=-1: give a whole number, 0 or more"),
+        ({"max_retries": -1}, "max_retries=-1: give a whole number, from 0 to 65534"),
         ({"max_retries": 1.5}, "max_retries=1.5: give a whole number"),
         ({"max_retries": True}, "max_retries=True: give a whole number"),
         ({"priority": 0}, "priority=0: give one of very_low \\(1\\).*critical \\(6\\)"),

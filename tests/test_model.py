@@ -405,7 +405,7 @@ class Machine(RuleBasedStateMachine):
         assert turn.tend is (min(events) <= now or old)
 
 
-def packed_key(key: str, window: bool) -> bytes:  # noqa: FBT001 - as it is drawn
+def packed_key(key: str, window: bool) -> bytes:
     return pack_key(key, HOUR / 1000 * window) if key else b""
 
 

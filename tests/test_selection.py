@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import count
 
@@ -30,7 +30,8 @@ class Service:
     def __init__(self, shard: Lab) -> None:
         self.shard = shard.open()
         self.shard.join("r")
-        self._turns, self._ids = count(1), count()
+        self._turns: dict[str, Iterator[int]] = defaultdict(lambda: count(1))
+        self._ids = count()
         self._held: list[tuple[str, int, str]] = []
 
     def configure(self, tenant: str, **policy: float | None) -> None:
@@ -43,7 +44,7 @@ class Service:
 
     def claim(self, want: int, *, runtime: str = "r", finish: bool = True) -> list[str]:
         """Whose tasks a turn claims, in order; what was claimed before is finished, unless it is to go on."""
-        number = next(self._turns)
+        number = next(self._turns[runtime])
         ended = [outcome(task, turn, "F0", tenant) for task, turn, tenant in self._held] if finish else []
         turn = self.shard.turn(runtime, number, want, ended)
         assert turn is not None

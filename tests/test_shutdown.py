@@ -231,7 +231,7 @@ async def test_who_waits_is_told_when_the_runtime_is_left(make_runtime: Make, wh
             await anyio.wait_all_tasks_blocked()
             if what == "ask":
                 await until(partial(has_arrived, sender, "nor this"))
-            connections = runtime._shards[0]._client.connection_pool
+            connections = runtime._shards[0]._server.client.connection_pool
             await until(lambda: len(connections._in_use_connections) == 1)  # but for the listener nothing is under way
         with pytest.raises(RuntimeNotRunning, match="left"):
             await asyncio.wait_for(waiting, 5)

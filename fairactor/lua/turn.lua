@@ -11,7 +11,7 @@
 --       or 'behind' when the server does not know the turn before this one: it has lost what it had said
 --
 -- An outcome counts only from the claim that it names: a late one is refused. A turn sent again under the same
--- number changes nothing, and gives the same reply.
+-- number changes nothing but the lease, and gives the same reply.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -47,6 +47,7 @@ local function replay(packed)
   for i, record in ipairs(#ids > 0 and read_records(ids) or {}) do
     if record then claims[#claims + 1], claims[#claims + 2] = ids[i], record end
   end
+  call('ZADD', LEASES, integer(shard.ms + lease), runtime) -- who asks again is alive
   local wait, tend = outlook()
   return { integer(shard.now), wait, tend, cmsgpack.unpack(packed), claims, call('HKEYS', CANCELS .. runtime) }
 end
