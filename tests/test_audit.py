@@ -139,7 +139,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "an ended one has a key": (hset("KEYED", "d0", bytes(8) + b"1:tx"), "task 'd0' has the key '1:tx', and has ended"),
     "a key that is lost": (of_key("delete"), "'k' has the key '4:onceonce', and that stands for None"),
     "a key of another": (of_key("set", "t2"), "the key '4:onceonce' stands for task 't2' for ever"),
-    "a key that will be lost": (of_key("expire", 9), r"'k' has the key '4:onceonce', and that stands for .'k', 8\d+"),
+    "a key that will be lost": (of_key("expire", 9), r"'k' has the key '4:onceonce', and that stands for .'k', \d{4}"),
     "a batch that stays": (lambda db, keys: db.persist(keys.meta + ":sent:sender"), "sent:sender' never expires"),
     "a cancellation of another's": (
         lambda db, keys: db.hset(keys.meta + ":cancels:r", "t6", bytes(8)),
