@@ -7,7 +7,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -199,10 +199,16 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy(target: str, rng: random.Random | None = None) -> AsyncIterator[Proxy]:
-    """A proxy before the server at a Unix socket, given as path or URL; it draws its chances from ``rng``."""
-    with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
-        made = Proxy(target.removeprefix("unix://"), f"{folder}/proxy.sock", rng or random.Random(0))
+async def proxy(target: str, rng: random.Random | None = None, *, path: str | None = None) -> AsyncIterator[Proxy]:
+    """A proxy before a server.
+
+    Args:
+        target: the Unix socket of the server, as path or URL.
+        rng: where it draws its chances from.
+        path: where it listens; None: in a folder of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="fairactor-test-") if path is None else nullcontext() as folder:
+        made = Proxy(target.removeprefix("unix://"), path or f"{folder}/proxy.sock", rng or random.Random(0))
         await made.accept()
         try:
             yield made

@@ -19,7 +19,7 @@ from typing import Any, Final
 from tests import servers
 
 from .plan import Plan
-from .stage import fork, play
+from .stage import SIGNALS, fork, play
 
 _SUMS: Final = ("tasks", "workers", "audits", "rerun", "resent", "refused", "lost", "doubled")
 
@@ -55,6 +55,7 @@ def main() -> int:
 
 def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str, Any]]:
     """Runs each in a process of its own; yields what came of it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they are waited for
     left = iter(seeds)
     running: dict[int, int] = {}
     with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
@@ -64,15 +65,15 @@ def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str,
                     running[fork(partial(play, seed, binary, Path(folder) / str(seed)))] = seed
                 if not running:
                     return
-                pid, _ = os.wait()
-                seed = running.pop(pid)
-                report = Path(folder) / str(seed)
-                broken = {"seed": seed, "violations": ["its stage has broken off; see above"]}
-                yield json.loads(report.read_text()) if report.exists() else broken
-                report.unlink(missing_ok=True)
+                if (number := signal.sigwait(SIGNALS)) != signal.SIGCHLD:
+                    sys.exit(128 + number)
+                for pid in [pid for pid in running if os.waitpid(pid, os.WNOHANG)[0]]:
+                    seed = running.pop(pid)
+                    report = Path(folder) / str(seed)
+                    broken = {"seed": seed, "violations": ["its stage has broken off; see above"]}
+                    yield json.loads(report.read_text()) if report.exists() else broken
+                    report.unlink(missing_ok=True)
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)  # what follows is short, and has to be done
             for pid in running:
                 os.kill(pid, signal.SIGTERM)  # it clears its stage
             for pid in running:
@@ -100,12 +101,5 @@ def _say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - a program
 
 
-def _stop(number: int, _: object) -> None:
-    """Ends it by a signal: what runs is ended on the way out."""
-    sys.exit(128 + number)
-
-
 if __name__ == "__main__":
-    for stopping in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stopping, _stop)
     sys.exit(main())

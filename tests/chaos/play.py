@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import socket
@@ -13,6 +14,7 @@ from itertools import groupby
 from typing import Any, Final
 
 import anyio
+import attrs
 import redis
 from anyio.abc import TaskGroup
 
@@ -34,7 +36,17 @@ _AUDIT_EACH: Final = 0.1  # seconds
 _SHOWN: Final = 20  # violations
 
 
-async def perform(plan: Plan, server: str, stage: socket.socket, notes: int, began: float) -> None:
+@attrs.frozen
+class Sockets:
+    """Where the player finds the others."""
+
+    server: str
+    proxy: str
+    stage: socket.socket
+    notes: int
+
+
+async def perform(plan: Plan, sockets: Sockets, began: float) -> None:
     """Plays a seed, and tells the stage the verdict."""
     journal: list[str] = []
 
@@ -42,9 +54,9 @@ async def perform(plan: Plan, server: str, stage: socket.socket, notes: int, beg
         journal.append(f"{time.time() - began:6.3f} {text}")
 
     link = Link(note)
-    listening = await link.open(stage, notes)
-    async with proxy(server, random.Random(f"{plan.seed} proxy")) as before:
-        player = Player(plan, link, before, f"unix://{server}", note)
+    listening = await link.open(sockets.stage, sockets.notes)
+    async with proxy(sockets.server, random.Random(f"{plan.seed} proxy"), path=sockets.proxy) as before:
+        player = Player(plan, link, before, f"unix://{sockets.server}", note)
         try:
             await player.run()
         except Exception:  # noqa: BLE001 - whatever it is, it is to be told
@@ -207,10 +219,10 @@ class Player:
                 if not job.awaited:
                     group.start_soon(self._await, job)
         async with self._patience("outcomes that are waited for from the start"):
-            await until(lambda: all(job.id in self.facts.outcomes for job in asked), PATIENCE)
+            await until(lambda: all(job.id in self.facts.outcomes for job in asked), math.inf)
         self.facts.violations += judge(self.facts, self._lab.look(), await self._runtime.stats())
         async with self._patience("leases of those that were killed end"):
-            await until(self._leased, PATIENCE)
+            await until(self._leased, math.inf)
 
     async def _empty(self) -> bool:
         """Whether nothing waits; for what is scheduled it waits a little itself."""
@@ -220,7 +232,8 @@ class Player:
         return not (stats.pending or stats.scheduled or stats.deferred)
 
     def _living(self) -> list[Worker]:
-        return [worker for worker in self._link.workers.values() if worker.expected is None]
+        workers = self._link.workers.values()
+        return [worker for worker in workers if worker.expected is None and not worker.ended.is_set()]
 
     def _leased(self) -> bool:
         """Whether leases have those that live, and one each."""

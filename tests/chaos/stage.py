@@ -29,8 +29,10 @@ from tests import servers
 from . import actors
 from .actors import Script
 from .plan import Plan
-from .play import perform
+from .play import Sockets, perform
 
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+"""Those that a process of chaos hears."""
 LIMIT: Final = 60.0
 """Seconds after which a seed hangs."""
 _LINES: Final = 400
@@ -40,15 +42,19 @@ _TRACEBACK: Final = "Traceback (most recent call last):"
 
 def fork(main: Callable[[], None]) -> int:
     """Runs ``main`` in a process of its own; returns its id."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # none is lost, or comes to a handler of its parent's
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return pid
     status = 1
     try:
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         main()
         status = 0
-    except (SystemExit, KeyboardInterrupt):
-        pass
     except BaseException:  # noqa: BLE001 - nothing may get out of here: it would go on as its parent
         traceback.print_exc()
     finally:
@@ -68,21 +74,22 @@ class Stage:
         self._logs: list[Path] = []
         self._here, self._there = socket.socketpair()
         self._notes_out, self._notes_in = os.pipe()
-        self._died, self._told = socket.socketpair()
+        self._signals_out, self._signals_in = socket.socketpair()
+        self._stopped = False
         self._verdict: dict[str, Any] | None = None
 
     def run(self) -> dict[str, Any]:
         """Plays the seed to its end; returns what is to be said of it."""
-        self._told.setblocking(False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+        self._signals_in.setblocking(False)
+        for number in SIGNALS:
+            signal.signal(number, self._hear)
+        signal.set_wakeup_fd(self._signals_in.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         try:
             player = self._fork("player", partial(self._perform, self._plan))
             self._serve(player)
         finally:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)  # what follows is short, and has to be done
             self._clear()
         verdict = self._verdict or {"violations": [f"it has not ended within {LIMIT:g} s, or has broken off"]}
         logs = {path.name: path.read_text(errors="replace").splitlines() for path in self._logs}
@@ -94,13 +101,16 @@ class Stage:
             "logs": {name: log[-_LINES:] for name, log in logs.items()},
         }
 
+    def _hear(self, number: int, _: object) -> None:
+        self._stopped = self._stopped or number != signal.SIGCHLD
+
     def _serve(self, player: int) -> None:
         """Does what the player says until it has said its verdict, or has ended."""
         self._here.setblocking(False)
         said = b""
-        while self._verdict is None and player in self._players:
+        while self._verdict is None and player in self._players and not self._stopped:
             left = self._began + LIMIT - time.time()
-            ready, _, _ = select.select([self._here, self._died], [], [], max(0, left))
+            ready, _, _ = select.select([self._here, self._signals_out], [], [], max(0, left))
             if not ready:
                 return
             if self._here in ready:
@@ -108,8 +118,8 @@ class Stage:
                 *lines, said = said.split(b"\n")
                 for line in lines:
                     self._obey(json.loads(line))
-            if self._died in ready:
-                self._died.recv(1 << 12)
+            if self._signals_out in ready:
+                self._signals_out.recv(1 << 12)
                 self._reap()
 
     def _obey(self, order: dict[str, Any]) -> None:
@@ -144,6 +154,10 @@ class Stage:
         for pid in self._players:
             os.waitpid(pid, 0)
         self._players.clear()
+        for end in (self._here, self._there, self._signals_out, self._signals_in):
+            end.close()
+        os.close(self._notes_in)
+        os.close(self._notes_out)
 
     # In the processes that it forks
 
@@ -155,9 +169,6 @@ class Stage:
         return pid
 
     def _begin(self, log: Path, main: Callable[[], None]) -> None:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C all hear; who ends them is the stage
         file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
@@ -166,12 +177,13 @@ class Stage:
         handler.setFormatter(_Formatter(self._began))
         logging.basicConfig(level=logging.INFO, handlers=[handler])
         logging.getLogger("fairactor.execution").setLevel(logging.WARNING)  # each retry would be a line
-        for end in (self._here, self._died, self._told):
+        for end in (self._here, self._signals_out, self._signals_in):
             end.close()
         main()
 
     def _perform(self, plan: Plan) -> None:
-        anyio.run(perform, plan, self._server.socket, self._there, self._notes_out, self._began)
+        sockets = Sockets(self._server.socket, str(self._folder / "proxy.sock"), self._there, self._notes_out)
+        anyio.run(perform, plan, sockets, self._began)
 
     def _work(self, script: Script) -> None:
         self._there.close()
@@ -191,9 +203,8 @@ class _Formatter(logging.Formatter):
 
 def play(seed: int, binary: str, report: Path) -> None:
     """Plays a seed, and writes what is to be said of it into a file. For a process of its own."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(1))
     began = time.monotonic()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the stage hears them, so that the server is ended, too
     with (
         tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder,
         servers.instance(binary, *servers.LASTING) as server,
