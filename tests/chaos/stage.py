@@ -163,6 +163,7 @@ class Stage:
 
     def _fork(self, name: str, main: Callable[[], None]) -> int:
         log = self._folder / name
+        log.touch()
         self._logs.append(log)
         pid = fork(partial(self._begin, log, main))
         self._players[pid] = log
