@@ -6,7 +6,7 @@ import asyncio
 import random
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -37,6 +37,7 @@ class _Line:
         self._proxy = proxy
         self._reader = reader
         self._writers = [writer]
+        self._request = b""  # the last piece of one
         self.hangs = False
 
     async def run(self) -> None:
@@ -70,7 +71,8 @@ class _Line:
             await self._proxy.flowing.wait()
             if self.hangs:
                 continue
-            if self._proxy.strikes(Fault.CUT_REQUEST):
+            self._request = data
+            if self._proxy.strikes(Fault.CUT_REQUEST, data):
                 await _part(server, data, self._proxy.rng)
                 return
             server.write(data)
@@ -83,12 +85,12 @@ class _Line:
                 await asyncio.sleep(self._proxy.delay)
             if self.hangs:
                 continue
-            if self._proxy.strikes(Fault.LOSE_AND_CUT):
+            if self._proxy.strikes(Fault.LOSE_AND_CUT, self._request):
                 return
-            if self._proxy.strikes(Fault.LOSE_AND_HANG):
+            if self._proxy.strikes(Fault.LOSE_AND_HANG, self._request):
                 self.hangs = True
                 continue
-            if self._proxy.strikes(Fault.CUT_REPLY):
+            if self._proxy.strikes(Fault.CUT_REPLY, self._request):
                 await _part(client, data, self._proxy.rng)
                 return
             client.write(data)
@@ -116,6 +118,8 @@ class Proxy:
         self.flowing.set()
         self.struck: Counter[Fault] = Counter()
         """How often each fault has come about."""
+        self.on_strike: Callable[[Fault, bytes], None] = lambda *_: None
+        """Called with each that comes about, and the request that it befalls, or whose reply."""
         self._path = path
         self._server: asyncio.Server | None = None
         self._lines: dict[asyncio.Task[None], _Line] = {}
@@ -164,17 +168,16 @@ class Proxy:
         self.cut()
 
     async def calm(self) -> None:
-        """Ends all faults; what hangs is cut, since it has no other end."""
+        """Ends all faults. What hangs stays so: it has to be cut, or given up by its client."""
         self.delay = 0.0
         self._next.clear()
         self._chances.clear()
         self.thaw()
-        self.cut(hanging=True)
         await self.accept()
 
     # What lines ask
 
-    def strikes(self, fault: Fault) -> bool:
+    def strikes(self, fault: Fault, request: bytes) -> bool:
         """Whether a fault befalls what is at hand."""
         probability = self._chances.get(fault, 0.0)
         if self._next[fault] > 0:
@@ -182,6 +185,7 @@ class Proxy:
         elif not probability or self.rng.random() >= probability:
             return False
         self.struck[fault] += 1
+        self.on_strike(fault, request)
         return True
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

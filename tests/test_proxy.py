@@ -167,6 +167,7 @@ async def test_calm_ends_all_faults(through: redis.asyncio.Redis, before: Proxy)
         before.strike(fault, 1000)
         before.chance(fault, 1)
     await before.calm()
+    before.cut(hanging=True)
     for _ in range(10):
         assert await through.ping()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -11,10 +12,14 @@ from typing import Final
 import anyio
 import redis
 
+from fairactor import scripts
 from tests.proxy import Fault, Proxy
 
 from .link import Link, Worker
 from .plan import Blow, Kind
+
+_SCRIPTS: Final = [scripts.load(name, flags=flags) for name in scripts.NAMES for flags in (False, True)]
+_SHOWN: Final = 300  # characters of a request
 
 
 class Faults:
@@ -28,6 +33,7 @@ class Faults:
         self._db = db
         self._url = url
         self._note = note
+        before.on_strike = self.struck
         self._crashing = anyio.Lock()
         self._ways: Final[dict[Kind, Callable[[Blow], Awaitable[None]]]] = {
             Kind.KILL: self._kill, Kind.STOP: self._stop, Kind.LEAVE: self._leave, Kind.CRASH: self._crash,
@@ -127,7 +133,10 @@ class Faults:
         self._proxy.chance(blow.fault, 0.0)
         self._note(f"no more chance: {blow.fault}")
 
-
-def struck(before: Proxy) -> Counter[str]:
-    """What the proxy has done to requests and replies."""
-    return Counter({str(fault): before.struck[fault] for fault in Fault if before.struck[fault]})
+    def struck(self, fault: Fault, request: bytes) -> None:
+        """Takes down what the proxy has done."""
+        self.counts[fault] += 1
+        words = re.sub(rb"[^ -~]+", b" ", request).decode()
+        for script in _SCRIPTS:
+            words = words.replace(script.sha, script.name)
+        self._note(f"{fault}: {words[:_SHOWN]}")

@@ -122,7 +122,7 @@ class Plan:
         """The plan of a seed."""
         rng = random.Random(seed)
         jobs = _jobs(rng)
-        blows = sorted((_blow(rng) for _ in range(rng.randint(3, 12))), key=lambda blow: blow.at)
+        blows = sorted((_blow(rng) for _ in range(rng.randint(4, 16))), key=lambda blow: blow.at)
         common = {"lease": LEASE, "result_ttl": KEPT, "max_deliveries": 255, "aging": rng.choice([60.0, 0.0])}
         return Plan(
             seed=seed,

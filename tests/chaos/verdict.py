@@ -112,10 +112,11 @@ def _sums(facts: Facts, look: Look, stats: Stats) -> Iterator[str]:
     finished, canceled = kept[TaskState.FINISHED] + len(forgotten), kept[TaskState.CANCELED]
     if not finished <= stats.finished <= finished + spare:
         facts.doubled += max(0, stats.finished - finished - spare)
-        again = {task: facts.runs[task] for task in forgotten if facts.runs.get(task, 0) > 1}
+        attempts = {job.id: job.attempts for job in facts.plan.jobs}
+        again = {task: runs for task in forgotten if (runs := facts.runs.get(task, 0)) > attempts[task]}
         yield (
             f"{stats.finished} tasks are counted as finished, and there are {finished}, {len(forgotten)} of them "
-            f"without a record, of which {spare} may count twice; begun more than once: {again}"
+            f"without a record, of which {spare} may count twice; begun too often: {again}"
         )
     if stats.canceled != canceled:
         facts.doubled += max(0, stats.canceled - canceled)
