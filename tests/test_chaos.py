@@ -39,7 +39,7 @@ def test_a_thousand_seeds(server: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopped_in_the_middle_it_leaves_nothing(server: str, number: signal.Signals) -> None:
     with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
         _stop_in_the_middle(server, number, Path(folder))

@@ -77,7 +77,8 @@ class Link:
 
     async def _ask(self, what: str, **more: Any) -> dict[str, Any]:
         async with self._turn:
-            answer = self._answer = asyncio.get_running_loop().create_future()
+            answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            self._answer = answer
             self._writer.write(json.dumps({"do": what} | more).encode() + b"\n")
             return await answer
 

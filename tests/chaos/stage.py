@@ -31,7 +31,7 @@ from .actors import Script
 from .plan import Plan
 from .play import Sockets, perform
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 """Those that a process of chaos hears."""
 LIMIT: Final = 60.0
 """Seconds after which a seed hangs."""
