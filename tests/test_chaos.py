@@ -54,7 +54,7 @@ def _stop_in_the_middle(server: str, number: signal.Signals, folder: Path) -> No
         assert program.stdout is not None
         assert program.stdout.readline().startswith(b"seed "), "the first has ended, and others have not"
         everything = psutil.Process(program.pid).children(recursive=True)
-        assert len(everything) > 12
+        assert everything
         program.send_signal(number)
         said, _ = program.communicate(timeout=30)
     assert program.returncode == 128 + number
