@@ -80,7 +80,8 @@ class Dispatcher:
         """Takes a lease under a new name."""
         self._joined += 1
         name = f"{self._inbox.runtime}/{self._joined}"
-        await self._inbox.listen(self._shard, name, self.wake, self._cancel)
+        self._inbox.listen(self._shard, name, self.wake, self._cancel)
+        await self._inbox.ready(self._shard, name)
         await self._shard.join(name, lease=self._settings.lease, info=self._info)
         self._number = 0
         self.runtime = name
@@ -197,8 +198,8 @@ class Dispatcher:
         self._pool.abandon(self)
         with anyio.move_on_after(_LET_GO):
             await self._pool.quiet(self)
+        self._inbox.ignore(self._shard, lost)
         with suppress(ServerError):  # where the server is behind, it holds claims in that name; else they lapse
-            await self._inbox.ignore(self._shard, lost)
             await self._shard.leave(lost)
 
     def _cancel(self, task_id: str) -> None:

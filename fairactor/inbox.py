@@ -42,22 +42,23 @@ class _Awaited:
 class Inbox:
     """The listener of one runtime, over all its shards."""
 
-    def __init__(self, server: Server, runtime: str, *, beat: float) -> None:
+    def __init__(self, server: Server, runtime: str, *, beat: float, patience: float) -> None:
         self.runtime = runtime
         self._drains: set[Signal] = set()
-        self.subscribed = anyio.Event()
         self._server = server
         self._beat = beat
+        self._patience = patience
         self._channels: dict[bytes, Callable[[bytes], None]] = {}
+        self._subscribed: dict[bytes, anyio.Event] = {}
         self._on_subscribe: list[Callable[[], None]] = []
         self._awaited: dict[str, _Awaited] = {}
         self._asked: deque[tuple[str, str]] = deque()
         self._ask = Signal()
-        self._pubsub: Any = None
+        self._reading = anyio.CancelScope()  # while `run` waits for a message
         self._closed: Exception | None = None
 
-    async def listen(self, shard: Shard, runtime: str, wake: Callable[[], None], cancel: Callable[[str], None]) -> None:
-        """Hears what a shard has to say to ``runtime``, calling back; from now on, or from the start of `run`."""
+    def listen(self, shard: Shard, runtime: str, wake: Callable[[], None], cancel: Callable[[str], None]) -> None:
+        """Hears what a shard has to say to ``runtime``, calling back; `ready` says from when on."""
 
         def deliver(message: bytes) -> None:
             kind, rest = message[:1], message[1:]
@@ -69,57 +70,63 @@ class Inbox:
                 length = int.from_bytes(rest[:2], "big")
                 self._settle(rest[2 : 2 + length].decode(), rest[2 + length :])
 
-        channels: dict[bytes, Callable[[bytes], None]] = {
-            shard.keys.inbox(runtime).encode(): deliver,
-            shard.keys.events.encode(): lambda _: self._drained(),
-        }
-        self._channels.update(channels)
+        self._channels[shard.keys.inbox(runtime).encode()] = deliver
+        self._channels[shard.keys.events.encode()] = lambda _: self._drained()
         if wake not in self._on_subscribe:
             self._on_subscribe.append(wake)
-        await self._tell("subscribe", *channels)
+        self._reading.cancel()
 
-    async def ignore(self, shard: Shard, runtime: str) -> None:
+    def ignore(self, shard: Shard, runtime: str) -> None:
         """Hears no more of what a shard has to say to ``runtime``."""
-        channel = shard.keys.inbox(runtime).encode()
-        del self._channels[channel]
-        await self._tell("unsubscribe", channel)
+        self._channels.pop(shard.keys.inbox(runtime).encode(), None)
+        self._reading.cancel()
 
-    async def _tell(self, command: str, *channels: bytes) -> None:
-        if self._pubsub is not None:
-            try:
-                await getattr(self._pubsub, command)(*channels)
-            except AWAY as error:
-                raise ServerUnavailable(f"no answer from {self._server.where}: {error}") from error
+    async def ready(self, shard: Shard, runtime: str) -> None:
+        """Returns when what a shard has to say to ``runtime`` is heard.
+
+        Raises:
+            ServerUnavailable: the server did not say so in time.
+        """
+        channel = shard.keys.inbox(runtime).encode()
+        with anyio.move_on_after(self._patience):
+            await self._subscribed.setdefault(channel, anyio.Event()).wait()
+            return
+        where, patience = self._server.where, self._patience
+        raise ServerUnavailable(f"no answer from {where}: a subscription took longer than {patience:g} s")
 
     async def run(self) -> None:
-        """Listens, until canceled."""
-        self._pubsub = self._server.listener.pubsub()
+        """Listens, until canceled. Nobody else uses the connection."""
+        pubsub = self._server.listener.pubsub()
+        subscribed: set[bytes] = set()
+        silent = False
         try:
-            await self._pubsub.subscribe(*self._channels)
-            pinged = False
             while True:
                 try:
-                    message = await self._pubsub.get_message(timeout=self._beat)
-                    if message is None:
-                        await self._probe(pinged)
+                    await self._subscribe(pubsub, subscribed)
+                    with anyio.CancelScope() as self._reading:
+                        message = await pubsub.get_message(timeout=self._beat)
+                        if message is None:
+                            await _probe(pubsub, silent=silent)
+                        silent = message is None
+                        if message is not None:
+                            self._hear(message)
                 except AWAY as error:
                     logger.warning("%s is away: %s", self._server.where, error)
                     await anyio.sleep(0.1)
-                    continue
-                pinged = message is None
-                if message is not None:
-                    self._hear(message)
         finally:
-            pubsub, self._pubsub = self._pubsub, None
             with anyio.CancelScope(shield=True):
-                await pubsub.aclose()
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py has no type for it
 
-    async def _probe(self, pinged: bool) -> None:  # noqa: FBT001 - private
-        """Finds out whether a silent line is a dead one: the server answers a ping."""
-        if pinged:
-            await self._pubsub.connection.disconnect()  # to be connected again, and so subscribed, by the next read
-        else:
-            await self._pubsub.ping()
+    async def _subscribe(self, pubsub: Any, subscribed: set[bytes]) -> None:
+        """Subscribes to the channels that are listened to now, and leaves the others."""
+        if new := self._channels.keys() - subscribed:
+            await pubsub.subscribe(*new)
+            subscribed |= new
+        if old := subscribed - self._channels.keys():
+            await pubsub.unsubscribe(*old)
+            subscribed -= old
+            for channel in old:
+                self._subscribed.pop(channel, None)
 
     async def ask(self) -> None:
         """Asks the server for the outcomes that are waited for, many at a time, until canceled."""
@@ -203,7 +210,7 @@ class Inbox:
             if deliver is not None:
                 deliver(message["data"])
         elif message["type"] == "subscribe":
-            self.subscribed.set()
+            self._subscribed.setdefault(message["channel"], anyio.Event()).set()
             for task_id, awaited in self._awaited.items():
                 awaited.deaf = awaited.deaf or None in awaited.waiters.values()
                 self._asked.extend((task_id, inside) for inside in set(awaited.waiters.values()) if inside is not None)
@@ -243,6 +250,14 @@ class Inbox:
         for future, waiter in tuple(awaited.waiters.items()) if awaited else ():
             if not future.done() and inside in (None, waiter):
                 future.set_exception(error)
+
+
+async def _probe(pubsub: Any, *, silent: bool) -> None:
+    """Finds out whether a silent line is a dead one: the server answers a ping within a beat."""
+    if silent:
+        await pubsub.connection.disconnect()  # the next read connects again, and so subscribes
+    else:
+        await pubsub.ping()
 
 
 def _deadlock(task_id: str, tenant: str) -> Deadlock:

@@ -125,10 +125,10 @@ class Runtime:
         self._tracing = tracing.has_sdk()
         server = await self._connect()
         self._shards = await _open_shards(server, settings)
-        self.inbox = Inbox(server, self.name, beat=settings.lease / 3)
+        self.inbox = Inbox(server, self.name, beat=settings.lease / 3, patience=settings.connect_timeout)
         self._tracker = Tracker(self._shards, self.inbox, self._codec, self.check, settings.canceled_ttl)
         for shard in self._shards:
-            await self.inbox.listen(shard, self.name, lambda: None, lambda _: None)
+            self.inbox.listen(shard, self.name, lambda: None, lambda _: None)
             self._mailboxes.append(Mailbox(shard, self.name))
         if settings.workers and self._registry:
             self._crew = Crew(self._shards, self.inbox, self._registry, settings)
@@ -140,8 +140,8 @@ class Runtime:
         supervisor.start("inbox asking", self.inbox.ask)
         for number, mailbox in enumerate(self._mailboxes):
             supervisor.start(f"mailbox {number}", mailbox.run)
-        with anyio.fail_after(settings.connect_timeout):
-            await self.inbox.subscribed.wait()
+        for shard in self._shards:
+            await self.inbox.ready(shard, self.name)
         self._loop = asyncio.get_running_loop()
         if self._crew is not None:
             await self._crew.start(supervisor.start, sdk=self._tracing)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 import redis
 
@@ -34,22 +35,59 @@ def binary(server: str) -> str:
     return found
 
 
+class Instance:
+    """A server on a folder of its own. It can be killed and started again, on the same folder and socket."""
+
+    def __init__(self, path: str, folder: str, *options: str) -> None:
+        self.socket = f"{folder}/server.sock"
+        self.url = f"unix://{self.socket}"
+        self._command = [path, "--port", "0", "--unixsocket", self.socket, "--dir", folder, "--save", "", *options]
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Starts it, and waits until it is ready.
+
+        Raises:
+            RuntimeError: it ended instead.
+        """
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        said = []
+        for line in self._process.stdout:  # it says so when it is ready
+            if "eady to accept connections" in line:
+                return
+            said.append(line)
+        raise RuntimeError(f"the server did not start: {''.join(said)}")
+
+    def kill(self) -> None:
+        """Ends it by force, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+LASTING: Final = ("--appendonly", "yes", "--appendfsync", "always")
+"""Options of a server that forgets nothing it has acknowledged, whatever ends it."""
+
+
+@contextmanager
+def instance(path: str, *options: str) -> Iterator[Instance]:
+    """A fresh server on a Unix socket, started; options as on its command line."""
+    with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
+        made = Instance(path, folder, *options)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.kill()
+
+
 @contextmanager
 def running(path: str, *options: str) -> Iterator[str]:
     """The URL of a fresh server on a Unix socket; options as on its command line."""
-    with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
-        socket = f"{folder}/server.sock"
-        command = [path, "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", "", *options]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:  # it says so when it is ready
-                if "eady to accept connections" in line:
-                    break
-            yield f"unix://{socket}"
-        finally:
-            process.kill()
-            process.communicate()
+    with instance(path, *options) as made:
+        yield made.url
 
 
 def client(url: str) -> redis.Redis:

@@ -1,0 +1,105 @@
+"""Runs seeds, some at a time, and says what came of them: ``python -m tests.chaos [--seeds N] [--first SEED]``."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from tests import servers
+
+from .plan import Plan
+from .stage import SIGNALS, fork, play
+
+_SUMS: Final = ("tasks", "workers", "audits", "rerun", "resent", "refused", "lost", "doubled")
+
+
+def main() -> int:
+    """Runs what the command line says; returns 1 if anything was not as it must be."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=50, help="how many (default: 50)")
+    parser.add_argument("--first", type=int, default=0, help="the first of them (default: 0)")
+    parser.add_argument("--parallel", type=int, default=4, help="how many at a time (default: 4)")
+    parser.add_argument("--server", choices=servers.SERVERS, default="valkey", help="the server to run on")
+    parser.add_argument("--verbose", action="store_true", help="a line for each seed")
+    options = parser.parse_args()
+    binary = servers.binary(options.server)
+    gc.freeze()  # what is imported stays shared with what is forked
+    began = time.monotonic()
+    sums: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    failed = []
+    for found in _run(range(options.first, options.first + options.seeds), options.parallel, binary):
+        sums.update({name: found.get(name, 0) for name in _SUMS})
+        faults.update(found.get("faults", {}))
+        if found["violations"]:
+            failed.append(found["seed"])
+            _say(_report(found))
+        elif options.verbose:
+            _say(f"seed {found['seed']}: {found['seconds']:.1f} s, {_line({n: found[n] for n in _SUMS})}")
+    _say(f"{options.seeds} seeds in {time.monotonic() - began:.1f} s: {_line(sums)}")
+    _say(f"faults: {_line(faults)}")
+    _say(f"failed: {', '.join(map(str, sorted(failed)))}" if failed else "all as it must be")
+    return 1 if failed else 0
+
+
+def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str, Any]]:
+    """Runs each in a process of its own; yields what came of it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they are waited for
+    left = iter(seeds)
+    running: dict[int, int] = {}
+    with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
+        try:
+            while True:
+                while len(running) < parallel and (seed := next(left, None)) is not None:
+                    running[fork(partial(play, seed, binary, Path(folder) / str(seed)))] = seed
+                if not running:
+                    return
+                if (number := signal.sigwait(SIGNALS)) != signal.SIGCHLD:
+                    sys.exit(128 + number)
+                for pid in [pid for pid in running if os.waitpid(pid, os.WNOHANG)[0]]:
+                    seed = running.pop(pid)
+                    report = Path(folder) / str(seed)
+                    broken = {"seed": seed, "violations": ["its stage has broken off; see above"]}
+                    yield json.loads(report.read_text()) if report.exists() else broken
+                    report.unlink(missing_ok=True)
+        finally:
+            for pid in running:
+                os.kill(pid, signal.SIGTERM)  # it clears its stage
+            for pid in running:
+                os.waitpid(pid, 0)
+
+
+def _report(found: dict[str, Any]) -> str:
+    """All that may help to understand what went wrong."""
+    seed = found["seed"]
+    lines = [f"seed {seed} FAILED; the same again: python -m tests.chaos --first {seed} --seeds 1", "", "Violations:"]
+    lines += [f"  {text}" for text in found["violations"]]
+    lines += ["", "Planned, in seconds from its beginning:"]
+    lines += [f"  {blow.at:6.3f} {blow}" for blow in Plan.of(seed).blows]
+    lines += ["", "What happened:", *(f"  {text}" for text in found.get("journal", []))]
+    for name, log in found.get("logs", {}).items():
+        lines += ["", f"Log of {name}:", *(f"  {text}" for text in log)]
+    return "\n".join([*lines, ""])
+
+
+def _line(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - a program
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The actors of chaos, and a worker process that runs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any, Final
+
+import anyio
+import attrs
+
+from fairactor import Retry, Runtime, actor, current_task
+from fairactor.errors import ServerUnavailable
+
+RETRIES: Final = 10_000
+"""So many that no task ever fails for good."""
+
+runtime: Runtime
+"""That of this worker."""
+notes = -1
+"""A pipe to who plays: one line a note, written in one piece."""
+
+
+def note(word: str, rest: str = "") -> None:
+    """Tells the one who plays, by a line of the pipe that it reads."""
+    os.write(notes, f"{word} {os.getpid()} {rest}\n".encode())
+
+
+def _begun() -> None:
+    note("run", current_task().id)
+
+
+@actor(max_retries=RETRIES)
+async def echo(n: int, seconds: float) -> int:
+    """Takes its time."""
+    _begun()
+    await anyio.sleep(seconds)
+    return n
+
+
+@actor(max_retries=RETRIES)
+def plain(n: int, seconds: float) -> int:
+    """Takes its time in a thread."""
+    _begun()
+    time.sleep(seconds)
+    return n
+
+
+@actor(max_retries=RETRIES)
+async def flaky(n: int, times: int) -> int:
+    """Asks for another attempt, the first so many times that it is run."""
+    _begun()
+    if current_task().attempt <= times:
+        raise Retry(delay=0.01 * current_task().attempt)
+    return n
+
+
+@actor(max_retries=RETRIES)
+async def parent(n: int, kids: int) -> int:
+    """Sends some tasks, waits for all of them, and for one more."""
+    _begun()
+    me = current_task().id
+    try:
+        handles = [await runtime.send(f"kids:{k}", echo(n + k, 0.002), id=f"{me}.{k}") for k in range(1, kids)]
+        asked = await runtime.ask("kids:0", echo(n, 0.002), id=f"{me}.0")
+        return asked + sum([await handle.result() for handle in handles])
+    except ServerUnavailable:
+        raise Retry(delay=0.05) from None
+
+
+@attrs.frozen
+class Script:
+    """What a worker process is to do."""
+
+    url: str
+    notes: int
+    settings: dict[str, Any]
+
+
+async def work(script: Script) -> None:
+    """Serves until SIGTERM. A server that is away when it begins is tried again, as by whoever starts services."""
+    global runtime, notes  # noqa: PLW0603 - a process is one worker
+    notes = script.notes
+    while True:
+        try:
+            async with (
+                Runtime(script.url, actors=[sys.modules[__name__]], **script.settings) as runtime,
+                anyio.create_task_group() as group,
+            ):
+                group.start_soon(_say_ready)  # it comes to run when `run` waits, and so has its signal handlers
+                await runtime.run()
+                return
+        except ServerUnavailable as error:
+            print(f"cannot start yet: {error}", file=sys.stderr, flush=True)  # noqa: T201 - its log
+
+
+async def _say_ready() -> None:
+    note("ready")

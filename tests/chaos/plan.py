@@ -1,0 +1,193 @@
+"""What happens to a seed: which tasks are sent, which faults come, and when. Nothing but the seed decides it."""
+
+from __future__ import annotations
+
+import random
+from enum import StrEnum
+from typing import Any, Final
+
+import attrs
+
+from fairactor import Message, Priority
+from tests.proxy import Fault
+
+from . import actors
+
+LEASE: Final = 0.5
+SPAN: Final = 1.5
+"""Seconds in which tasks are sent and faults come."""
+KEPT: Final = 60.0
+"""Seconds for which outcomes are kept: for as long as a seed takes, and then some."""
+CAPS: Final = {"one": 1, "two": 2, "three": 3}
+"""Tenants that run so many tasks at once."""
+FREE: Final = ("free:1", "free:2", "free:3", "ZAŻÓŁĆ {0}*")
+"""Tenants without a limit."""
+
+
+class Kind(StrEnum):
+    """What may go wrong."""
+
+    KILL = "kill a worker"
+    STOP = "stop a worker for longer than its lease"
+    LEAVE = "tell a worker to leave"
+    CRASH = "kill the server"
+    FORGET = "flush the scripts"
+    CLOSE = "close connections from the server's side"
+    CUT = "cut all connections"
+    AWAY = "be away"
+    FREEZE = "freeze all connections"
+    LATE = "delay replies"
+    STRIKE = "strike the next"
+    CHANCE = "strike by chance"
+
+
+@attrs.frozen
+class Blow:
+    """One fault."""
+
+    at: float
+    """Seconds from the start, as `seconds` and `later`."""
+    kind: Kind
+    seconds: float = 0.0
+    """How long it lasts."""
+    later: float = 0.0
+    """How long after it whatever was ended is started again."""
+    pick: int = 0
+    """Which worker."""
+    fault: Fault = Fault.CUT_REPLY
+    size: float = 0.0
+    """Of `LATE` seconds, of `STRIKE` how many, of `CHANCE` a probability."""
+    clients: str = "normal"
+
+    def __str__(self) -> str:
+        """As a line of the schedule."""
+        match self.kind:
+            case Kind.KILL | Kind.LEAVE:
+                more = f"({self.pick}), the next one starts {self.later:.3f} s later"
+            case Kind.STOP:
+                more = f"({self.pick}), {self.seconds:.3f} s"
+            case Kind.CRASH:
+                more = f"and start it again {self.later:.3f} s later"
+            case Kind.CLOSE:
+                more = f"({self.clients})"
+            case Kind.STRIKE:
+                more = f"{self.size:.0f}: {self.fault}"
+            case Kind.CHANCE:
+                more = f"of {self.size:.3f} for {self.seconds:.3f} s: {self.fault}"
+            case Kind.LATE:
+                more = f"by {self.size:.3f} s for {self.seconds:.3f} s"
+            case Kind.AWAY | Kind.FREEZE:
+                more = f"for {self.seconds:.3f} s"
+            case _:
+                more = ""
+        return f"{self.kind} {more}".rstrip()
+
+
+@attrs.frozen
+class Job:
+    """One task that is sent."""
+
+    id: str
+    at: float
+    tenant: str
+    message: Message[int]
+    result: int
+    how: str
+    """'send', 'ask', or 'many': those of the same moment go together."""
+    awaited: bool
+    """Whether somebody waits for it from the start."""
+    kids: int = 0
+    attempts: int = 1
+    """How often its handler is run where nothing goes wrong."""
+    cancel_after: float | None = None
+    forgotten: bool = False
+    """Whether its outcome is not kept."""
+
+
+@attrs.frozen
+class Plan:
+    """All that a seed decides."""
+
+    seed: int
+    workers: int
+    jobs: list[Job]
+    blows: list[Blow]
+    sender: dict[str, Any]
+    worker: dict[str, Any]
+
+    @staticmethod
+    def of(seed: int) -> Plan:
+        """The plan of a seed."""
+        rng = random.Random(seed)
+        jobs = _jobs(rng)
+        blows = sorted((_blow(rng) for _ in range(rng.randint(4, 16))), key=lambda blow: blow.at)
+        common = {"lease": LEASE, "result_ttl": KEPT, "max_deliveries": 255, "aging": rng.choice([60.0, 0.0])}
+        return Plan(
+            seed=seed,
+            workers=rng.randint(2, 3),
+            jobs=jobs,
+            blows=blows,
+            sender=common | {"aging": common["aging"], "connect_timeout": rng.choice([0.3, 0.6, 2.0]), "workers": 0},
+            worker=common
+            | {"connect_timeout": 1.0, "grace": rng.choice([0.0, 0.3, 1.0]), "workers": rng.randint(2, 8)},
+        )
+
+
+def _jobs(rng: random.Random) -> list[Job]:
+    jobs: list[Job] = []
+    for _ in range(rng.randint(15, 40)):
+        at = rng.uniform(0, SPAN)
+        how = rng.choice(["send", "send", "many", "ask"])
+        jobs += [_job(rng, f"{len(jobs) + k}", at, how) for k in range(rng.randint(1, 15))]
+    return sorted(jobs, key=lambda job: job.at)
+
+
+def _job(rng: random.Random, task_id: str, at: float, how: str) -> Job:
+    n = rng.randrange(1000)
+    result, kids, attempts = n, 0, 1
+    kind = rng.choices(["echo", "long", "plain", "flaky", "parent"], [60, 1, 8, 20, 6])[0]
+    message: Message[int]
+    if kind == "parent":
+        kids = rng.randint(1, 4)
+        message, result = actors.parent(n, kids), n * kids + sum(range(kids))
+    elif kind == "flaky":
+        attempts = rng.randint(2, 3)
+        message = actors.flaky(n, attempts - 1)
+    elif kind == "plain":
+        message = actors.plain(n, rng.uniform(0, 0.01))
+    else:
+        message = actors.echo(n, rng.uniform(0.3, 2 * LEASE) if kind == "long" else rng.uniform(0, 0.01))
+    options: dict[str, Any] = {"id": task_id, "priority": rng.choices(list(Priority), [1, 2, 4, 2, 1, 1])[0]}
+    if rng.random() < 0.15:
+        options["delay"] = rng.uniform(0, 0.4)
+    forgotten = how != "ask" and rng.random() < 0.08
+    if forgotten:
+        options["result_ttl"] = 0
+    return Job(
+        id=task_id,
+        at=at,
+        tenant=rng.choice([*CAPS, *FREE] if kind != "long" else FREE),
+        message=message.options(**options),
+        result=result,
+        how=how,
+        awaited=not forgotten and (how == "ask" or rng.random() < 0.2),
+        kids=kids,
+        attempts=attempts,
+        cancel_after=rng.uniform(0, 0.3) if how == "send" and not forgotten and rng.random() < 0.08 else None,
+        forgotten=forgotten,
+    )
+
+
+def _blow(rng: random.Random) -> Blow:
+    kind = rng.choices(list(Kind), [3, 2, 2, 2, 1, 2, 2, 2, 2, 1, 4, 2])[0]
+    sizes = {Kind.LATE: rng.uniform(0.005, 0.1), Kind.STRIKE: rng.randint(1, 3), Kind.CHANCE: rng.uniform(0.01, 0.2)}
+    return Blow(
+        at=rng.uniform(0, SPAN),
+        kind=kind,
+        seconds=rng.uniform(1.2, 2.2) * LEASE if kind is Kind.STOP else rng.uniform(0.05, 0.7),
+        later=rng.uniform(0, 0.3),
+        pick=rng.randrange(60),
+        fault=rng.choice(list(Fault)),
+        size=sizes.get(kind, 0.0),
+        clients=rng.choice(["normal", "pubsub"]),
+    )

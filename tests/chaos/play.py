@@ -1,0 +1,263 @@
+"""The player of a seed: it sends the tasks, lets the faults come, and then asks what has become of everything."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import socket
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import groupby
+from typing import Any, Final
+
+import anyio
+import attrs
+import redis
+from anyio.abc import TaskGroup
+
+from fairactor import Handle, Runtime, TaskCanceled
+from fairactor.errors import FairactorError, ServerError, ServerUnavailable
+from fairactor.testing import audit
+from tests.fleet import until
+from tests.lab import Lab
+from tests.proxy import Proxy, proxy
+
+from .faults import Faults
+from .link import Link, Worker
+from .plan import CAPS, Job, Plan
+from .verdict import Facts, ended_wrongly, judge, over_cap, what_is_left
+
+PATIENCE: Final = 12.0
+"""Seconds; far more than anything takes once the faults are over."""
+_AUDIT_EACH: Final = 0.1  # seconds
+_SHOWN: Final = 20  # violations
+
+
+@attrs.frozen
+class Sockets:
+    """Where the player finds the others."""
+
+    server: str
+    proxy: str
+    stage: socket.socket
+    notes: int
+
+
+async def perform(plan: Plan, sockets: Sockets, began: float) -> None:
+    """Plays a seed, and tells the stage the verdict."""
+    journal: list[str] = []
+
+    def note(text: str) -> None:
+        journal.append(f"{time.time() - began:6.3f} {text}")
+
+    link = Link(note)
+    listening = await link.open(sockets.stage, sockets.notes)
+    async with proxy(sockets.server, random.Random(f"{plan.seed} proxy"), path=sockets.proxy) as before:
+        player = Player(plan, link, before, f"unix://{sockets.server}", note)
+        try:
+            await player.run()
+        except Exception:  # noqa: BLE001 - whatever it is, it is to be told
+            player.facts.violations.append(traceback.format_exc())
+        await link.end(player.verdict() | {"journal": journal})
+    for task in listening:
+        task.cancel()
+
+
+class Player:
+    """Plays one seed."""
+
+    def __init__(self, plan: Plan, link: Link, before: Proxy, direct: str, note: Callable[[str], None]) -> None:
+        self.facts = Facts(plan, link.runs)
+        self._plan = plan
+        self._link = link
+        self._proxy = before
+        self._url = before.url
+        self._note = note
+        self._lab = Lab(direct, namespace="fairactor")
+        self._faults = Faults(link, before, self._lab.db, self._url, note)
+        self._handles: dict[str, Handle[int]] = {}
+        self._runtime: Runtime
+
+    def verdict(self) -> dict[str, Any]:
+        """What is to be said of the seed."""
+        facts = self.facts
+        return {
+            "violations": [*facts.violations[:_SHOWN], *(["…"] if facts.violations[_SHOWN:] else [])],
+            "lost": facts.lost,
+            "doubled": facts.doubled,
+            "tasks": facts.tasks,
+            "audits": facts.audits,
+            "rerun": sum(max(0, self._link.runs[job.id] - job.attempts) for job in self._plan.jobs),
+            "resent": facts.resent.total(),
+            "faults": self._faults.counts,
+            "workers": len(self._link.workers),
+        }
+
+    async def run(self) -> None:
+        """Plays it."""
+        async with self._patience("the workers start"):
+            for _ in range(self._plan.workers):
+                worker = await self._link.start_worker(self._url)
+                await worker.ready.wait()
+        async with Runtime(self._url, **self._plan.sender) as self._runtime:
+            for tenant, cap in CAPS.items():
+                await self._runtime.tenant(tenant).configure(concurrency=cap)
+            async with anyio.create_task_group() as watching:
+                watching.start_soon(self._audit)
+                await self._storm(watching)
+                await self._settle()
+                watching.cancel_scope.cancel()
+            await self._dismiss()
+        self.facts.violations += what_is_left(self._lab)
+
+    @asynccontextmanager
+    async def _patience(self, what: str) -> AsyncIterator[None]:
+        """Bounds a phase; what takes longer is a violation."""
+        with anyio.move_on_after(PATIENCE) as scope:
+            yield
+        if scope.cancelled_caught:
+            self._note(f"hangs: {what}")
+            self.facts.violations.append(f"after {PATIENCE:g} s without faults it still hangs: {what}")
+
+    async def _audit(self) -> None:
+        """Looks again and again whether all fits together, over a connection that has no faults."""
+        while True:
+            try:
+                look = self._lab.look()
+            except redis.RedisError:  # the server is down
+                pass
+            else:
+                self.facts.audits += 1
+                if found := [*audit(look), *over_cap(look)]:
+                    self._note("the audit finds something")
+                    self.facts.violations += [f"audit: {text}" for text in found]
+                    return
+            await anyio.sleep(_AUDIT_EACH)
+
+    # Sending
+
+    async def _storm(self, watching: TaskGroup) -> None:
+        """Sends the tasks while the faults come; returns when they are over and all is sent."""
+        start = anyio.current_time()
+        self._note("it begins")
+        async with anyio.create_task_group() as sending:
+            for at, jobs in groupby(self._plan.jobs, lambda job: job.at):
+                sending.start_soon(self._send, start + at, list(jobs), sending, watching)
+            async with anyio.create_task_group() as faults:
+                for blow in self._plan.blows:
+                    faults.start_soon(self._faults.befall, blow, start)
+            await self._proxy.calm()
+            self._note("calm")
+            sending.cancel_scope.deadline = anyio.current_time() + PATIENCE
+        if sending.cancel_scope.cancelled_caught:
+            unsent = [job.id for job in self._plan.jobs if job.id not in self._handles]
+            self.facts.violations.append(f"after {PATIENCE:g} s without faults these are not accepted: {unsent}")
+
+    async def _send(self, at: float, jobs: list[Job], sending: TaskGroup, watching: TaskGroup) -> None:
+        await anyio.sleep_until(at)
+        if jobs[0].how == "many":
+            await self._again(jobs, self._send_many)
+        for job in jobs:
+            sending.start_soon(self._send_one, job, watching)
+
+    async def _send_one(self, job: Job, watching: TaskGroup) -> None:
+        if job.how == "ask":
+            await self._again([job], self._ask)
+            return
+        if job.how == "send":
+            await self._again([job], self._send_many)
+        if job.awaited:
+            watching.start_soon(self._await, job)
+        if job.cancel_after is not None:
+            await anyio.sleep(job.cancel_after)
+            await self._again([job], self._cancel)
+
+    async def _again(self, jobs: list[Job], call: Callable[[list[Job]], Awaitable[None]]) -> None:
+        """Calls until the server answers."""
+        while True:
+            try:
+                return await call(jobs)
+            except ServerUnavailable as error:
+                self._note(f"{call.__name__} of {', '.join(job.id for job in jobs)}: {error}")
+            except ServerError as error:
+                self.facts.violations.append(f"{call.__name__} of {', '.join(job.id for job in jobs)}: {error!r}")
+            self.facts.resent.update(job.id for job in jobs)
+
+    async def _send_many(self, jobs: list[Job]) -> None:
+        if len(jobs) == 1:
+            handles = [await self._runtime.send(jobs[0].tenant, jobs[0].message)]
+        else:
+            handles = await self._runtime.send_many([(job.tenant, job.message) for job in jobs])
+        self._handles.update((handle.id, handle) for handle in handles)
+
+    async def _ask(self, jobs: list[Job]) -> None:
+        (job,) = jobs
+        self.facts.outcomes[job.id] = await _outcome(self._runtime.ask(job.tenant, job.message))
+        self._handles[job.id] = self._runtime.handle(job.id, job.tenant)
+
+    async def _cancel(self, jobs: list[Job]) -> None:
+        (job,) = jobs
+        self.facts.canceled_as[job.id] = await self._handles[job.id].cancel()
+
+    async def _await(self, job: Job) -> None:
+        self.facts.outcomes[job.id] = await _outcome(self._handles[job.id].result())
+
+    # When the faults are over
+
+    async def _settle(self) -> None:
+        """Waits until everything has ended, and looks what has become of it."""
+        async with self._patience("draining"):
+            while not await self._empty():
+                await self._runtime.drain()
+        self._note("drained")
+        asked = [job for job in self._plan.jobs if not job.forgotten and job.id in self._handles]
+        async with self._patience("outcomes that are asked for afterwards"), anyio.create_task_group() as group:
+            for job in asked:
+                if not job.awaited:
+                    group.start_soon(self._await, job)
+        async with self._patience("outcomes that are waited for from the start"):
+            await until(lambda: all(job.id in self.facts.outcomes for job in asked), math.inf)
+        self.facts.violations += judge(self.facts, self._lab.look(), await self._runtime.stats())
+        async with self._patience("leases of those that were killed end"):
+            await until(self._leased, math.inf)
+
+    async def _empty(self) -> bool:
+        """Whether nothing waits; for what is scheduled it waits a little itself."""
+        stats = await self._runtime.stats()
+        if stats.scheduled and not stats.pending:
+            await anyio.sleep(0.01)
+        return not (stats.pending or stats.scheduled or stats.deferred)
+
+    def _living(self) -> list[Worker]:
+        workers = self._link.workers.values()
+        return [worker for worker in workers if worker.expected is None and not worker.ended.is_set()]
+
+    def _leased(self) -> bool:
+        """Whether leases have those that live, and one each."""
+        holders = sorted(int(name.split(":")[1]) for name in self._lab.look().fixed["LEASES"])
+        return holders == sorted(worker.pid for worker in self._living())
+
+    async def _dismiss(self) -> None:
+        """Lets all workers leave."""
+        for worker in self._living():
+            await worker.ready.wait()
+            worker.expected = 0
+            worker.signal(signal.SIGTERM)
+        async with self._patience("workers leave"):
+            for worker in self._link.workers.values():
+                await worker.ended.wait()
+        self.facts.violations += ended_wrongly(self._link.workers.values())
+
+
+async def _outcome(result: Awaitable[int]) -> int | str:
+    try:
+        return await result
+    except TaskCanceled:
+        return "canceled"
+    except ServerUnavailable:
+        raise
+    except FairactorError as error:
+        return repr(error)

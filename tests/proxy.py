@@ -1,0 +1,221 @@
+"""A proxy before a server: it cuts, freezes and delays connections, and loses replies, when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+_CHUNK: Final = 1 << 16  # bytes
+
+
+class Fault(StrEnum):
+    """What can befall one request or one reply."""
+
+    CUT_REQUEST = "cut a request"
+    """It gets through up to a random byte; then the connection ends. The server never runs it."""
+    CUT_REPLY = "cut a reply"
+    """The server has run the command; the reply gets through up to a random byte, then the connection ends."""
+    LOSE_AND_CUT = "lose a reply and cut"
+    """The server has run the command; nothing of the reply gets through, and the connection ends."""
+    LOSE_AND_HANG = "lose a reply and hang"
+    """Likewise, but the connection stays open and silent, and takes whatever is sent to nowhere."""
+
+
+class _Line:
+    """A client's connection through the proxy."""
+
+    def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._proxy = proxy
+        self._reader = reader
+        self._writers = [writer]
+        self._request = b""  # the last piece of one
+        self.hangs = False
+
+    async def run(self) -> None:
+        """Carries bytes both ways until either side ends, or it is cut."""
+        client = self._writers[0]
+        try:
+            reader, server = await asyncio.open_unix_connection(self._proxy.target)
+            self._writers.append(server)
+            pumps = [
+                asyncio.ensure_future(self._requests(self._reader, server)),
+                asyncio.ensure_future(self._replies(reader, client)),
+            ]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+        except OSError:  # nobody listens there; or an end in mid-word, which is what this is for
+            pass
+        finally:
+            self.cut()
+
+    def cut(self) -> None:
+        """Ends the connection, on both sides, at once."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _requests(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK):
+            await self._proxy.flowing.wait()
+            if self.hangs:
+                continue
+            self._request = data
+            if self._proxy.strikes(Fault.CUT_REQUEST, data):
+                await _part(server, data, self._proxy.rng)
+                return
+            server.write(data)
+            await server.drain()
+
+    async def _replies(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK):
+            await self._proxy.flowing.wait()
+            if self._proxy.delay:
+                await asyncio.sleep(self._proxy.delay)
+            if self.hangs:
+                continue
+            if self._proxy.strikes(Fault.LOSE_AND_CUT, self._request):
+                return
+            if self._proxy.strikes(Fault.LOSE_AND_HANG, self._request):
+                self.hangs = True
+                continue
+            if self._proxy.strikes(Fault.CUT_REPLY, self._request):
+                await _part(client, data, self._proxy.rng)
+                return
+            client.write(data)
+            await client.drain()
+
+
+async def _part(writer: asyncio.StreamWriter, data: bytes, rng: random.Random) -> None:
+    """Writes less than all of it, and waits until the kernel has that: what is cut then is not taken back."""
+    writer.write(data[: rng.randrange(len(data))])
+    writer.transport.set_write_buffer_limits(0)
+    await writer.drain()
+
+
+class Proxy:
+    """Stands before a server, as `proxy` makes it. A reply is what comes in one piece, so a message, too."""
+
+    def __init__(self, target: str, path: str, rng: random.Random) -> None:
+        self.target = target
+        """The path of the server's socket."""
+        self.url = f"unix://{path}"
+        self.rng = rng
+        self.delay = 0.0
+        """Seconds by which each reply is late."""
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self.struck: Counter[Fault] = Counter()
+        """How often each fault has come about."""
+        self.on_strike: Callable[[Fault, bytes], None] = lambda *_: None
+        """Called with each that comes about, and the request that it befalls, or whose reply."""
+        self._path = path
+        self._server: asyncio.Server | None = None
+        self._lines: dict[asyncio.Task[None], _Line] = {}
+        self._next: Counter[Fault] = Counter()
+        self._chances: dict[Fault, float] = {}
+
+    # What can be told
+
+    async def accept(self) -> None:
+        """Takes new connections; so it begins."""
+        if self._server is None:
+            self._server = await asyncio.start_unix_server(self._connected, self._path)
+
+    def refuse(self) -> None:
+        """Refuses new connections, until `accept`. Those that are open stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            Path(self._path).unlink(missing_ok=True)
+
+    def cut(self, *, hanging: bool = False) -> None:
+        """Cuts all connections; or only those that hang since they lost a reply."""
+        for line in self._lines.values():
+            if line.hangs or not hanging:
+                line.cut()
+
+    def freeze(self) -> None:
+        """Lets nothing through either way, until `thaw`. New connections are accepted, and as silent."""
+        self.flowing.clear()
+
+    def thaw(self) -> None:
+        """Lets everything through again; what was sent meanwhile arrives now."""
+        self.flowing.set()
+
+    def strike(self, fault: Fault, times: int = 1) -> None:
+        """A fault befalls the next requests or replies, whosever they are."""
+        self._next[fault] += times
+
+    def chance(self, fault: Fault, probability: float) -> None:
+        """A fault befalls any request or reply with a probability, until it is set to 0."""
+        self._chances[fault] = probability
+
+    def retarget(self, target: str) -> None:
+        """Leads to another server from now on, and cuts what is open."""
+        self.target = target
+        self.cut()
+
+    async def calm(self) -> None:
+        """Ends all faults. What hangs stays so: it has to be cut, or given up by its client."""
+        self.delay = 0.0
+        self._next.clear()
+        self._chances.clear()
+        self.thaw()
+        await self.accept()
+
+    # What lines ask
+
+    def strikes(self, fault: Fault, request: bytes) -> bool:
+        """Whether a fault befalls what is at hand."""
+        probability = self._chances.get(fault, 0.0)
+        if self._next[fault] > 0:
+            self._next[fault] -= 1
+        elif not probability or self.rng.random() >= probability:
+            return False
+        self.struck[fault] += 1
+        self.on_strike(fault, request)
+        return True
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = _Line(self, reader, writer)
+        task = asyncio.ensure_future(line.run())
+        self._lines[task] = line
+        task.add_done_callback(self._lines.pop)
+
+    async def close(self) -> None:
+        """Refuses and cuts everything."""
+        self.refuse()
+        for task in tuple(self._lines):
+            task.cancel()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+
+
+@asynccontextmanager
+async def proxy(target: str, rng: random.Random | None = None, *, path: str | None = None) -> AsyncIterator[Proxy]:
+    """A proxy before a server.
+
+    Args:
+        target: the Unix socket of the server, as path or URL.
+        rng: where it draws its chances from.
+        path: where it listens; None: in a folder of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="fairactor-test-") if path is None else nullcontext() as folder:
+        made = Proxy(target.removeprefix("unix://"), path or f"{folder}/proxy.sock", rng or random.Random(0))
+        await made.accept()
+        try:
+            yield made
+        finally:
+            with anyio.CancelScope(shield=True):
+                await made.close()
