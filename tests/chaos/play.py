@@ -19,8 +19,8 @@ import redis
 from anyio.abc import TaskGroup
 
 from fairactor import Handle, Runtime, TaskCanceled
+from fairactor.audit import audit
 from fairactor.errors import FairactorError, ServerError, ServerUnavailable
-from fairactor.testing import audit
 from tests.fleet import until
 from tests.lab import Lab
 from tests.proxy import Proxy, proxy

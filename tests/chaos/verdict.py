@@ -8,10 +8,10 @@ from typing import Final
 
 import attrs
 
+from fairactor.look import Look
 from fairactor.record import SETTLED
 from fairactor.states import TaskState
 from fairactor.stats import Stats
-from fairactor.testing import Look
 from tests.lab import Lab
 
 from .link import Worker
@@ -149,6 +149,11 @@ def what_is_left(lab: Lab) -> Iterator[str]:
         lab.outlive(tenant)
     while lab.tend():
         pass
+    yield from _after_all(lab)
+
+
+def _after_all(lab: Lab) -> Iterator[str]:
+    """What is left when nothing is to be kept any more."""
     stay = (lab.keys.fixed("POLICY"), f"{lab.keys.meta}:sent:")  # the last batches, which expire
     for key in {key.decode() for key in lab.db.scan_iter()} - {lab.keys.meta}:
         if not key.startswith(stay):
