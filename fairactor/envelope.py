@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import Any
 
 from . import record, tracing
 from .codec import dump
 from .errors import ConfigurationError, NotSerializable, PayloadTooLarge
 from .message import Message, Options
-from .retry import name_of
 from .settings import name
 from .shard import Item, pack_key
 from .states import Priority
@@ -37,7 +36,7 @@ def seal(tenant: str, message: Message[Any], *, watch: bool, max_payload: int, s
     task_id = how.id or os.urandom(_ID_BYTES).hex()
     args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
     trace = tracing.outgoing(actor.name, tenant, task_id, sdk=sdk)
-    call = record.Call(actor.name, args, kwargs, _travelling(how), trace)
+    call = record.Call(actor.name, args, kwargs, how.travelling, trace)
     try:
         body = record.encode(call)
     except Exception as error:
@@ -51,22 +50,6 @@ def seal(tenant: str, message: Message[Any], *, watch: bool, max_payload: int, s
     priority = how.priority or Priority.NORMAL
     key = b"" if how.key is None else pack_key(how.key, how.key_window or 0.0)
     return Item(task_id, name("tenant", tenant), priority.value, _due(how), "w" if watch else "", body, key)
-
-
-_TRAVELLING: Final = (
-    "timeout", "max_retries", "backoff", "backoff_cap", "retry_on", "no_retry_on", "result_ttl", "expires", "key",
-    "key_window",
-)  # fmt: skip
-"""The options that the worker needs, or who sends the task again."""
-
-
-def _travelling(how: Options) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for option in _TRAVELLING:
-        value = getattr(how, option)
-        if value is not None:
-            options[option] = [name_of(kind) for kind in value] if isinstance(value, tuple) else value
-    return options
 
 
 def _due(how: Options) -> str:

@@ -98,9 +98,9 @@ class Mailbox:
 
 
 def _resolve(posted: _Posted, receipt: Receipt, start: int, end: int) -> None:
-    taken = next((error for number, error in receipt.taken.items() if start <= number < end), None)
-    if taken is not None:
-        _fail(posted, taken)
+    taken = [error for number, error in receipt.taken.items() if start <= number < end] if receipt.taken else None
+    if taken:
+        _fail(posted, taken[0])
     elif receipt.replicas < posted.replicas:
         message = f"{receipt.replicas} of {posted.replicas} replicas have confirmed what was sent; the server has it"
         _fail(posted, NotReplicated(message, maybe_accepted=True))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import attrs
 from attrs.validators import optional
 
 from .errors import ConfigurationError
 from .record import MOST_ATTEMPTS
+from .retry import name_of
 from .settings import DURABILITIES, Durability, duration, name, one_of, seconds
 from .states import Priority
 
@@ -53,6 +54,12 @@ def _eta(value: datetime | None) -> datetime | None:
     return value
 
 
+_TRAVELLING: Final = (
+    "timeout", "max_retries", "backoff", "backoff_cap", "retry_on", "no_retry_on", "result_ttl", "expires", "key",
+    "key_window",
+)  # fmt: skip
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """How a task is to be run; what is None is left to the actor, then to the runtime.
@@ -92,6 +99,8 @@ class Options:
     """Seconds for which the key goes on to stand for the task after it has finished."""
     durability: Durability | None = attrs.field(default=None, validator=optional(one_of(DURABILITIES)))
     """When the send has succeeded; see `Settings.durability`."""
+    travelling: dict[str, Any] = attrs.field(init=False, eq=False, repr=False)
+    """What the worker needs to know of these, and who sends the task again, as JSON has it."""
 
     def __attrs_post_init__(self) -> None:
         if self.id is not None:
@@ -104,6 +113,9 @@ class Options:
         whole = isinstance(retries, int) and not isinstance(retries, bool)
         if retries is not None and not (whole and 0 <= retries <= most):
             raise ConfigurationError(f"max_retries={retries!r}: give a whole number, from 0 to {most}")
+        given = ((option, getattr(self, option)) for option in _TRAVELLING)
+        travelling = {option: _plain(value) for option, value in given if value is not None}
+        object.__setattr__(self, "travelling", travelling)  # once, and not for each message
 
     def over(self, defaults: Options) -> Options:
         """These options, with what they leave open taken from ``defaults``."""
@@ -113,9 +125,15 @@ class Options:
         return attrs.evolve(defaults, **given) if given else defaults
 
 
+def _plain(value: Any) -> Any:
+    return [name_of(kind) for kind in value] if isinstance(value, tuple) else value
+
+
+_GIVEN: Final = tuple(field.name for field in attrs.fields(Options) if field.init)
+
+
 def _given(options: Options) -> dict[str, Any]:
-    names = (field.name for field in attrs.fields(Options))
-    return {field: value for field in names if (value := getattr(options, field)) is not None}
+    return {name: value for name in _GIVEN if (value := getattr(options, name)) is not None}
 
 
 @attrs.define(eq=False)
@@ -146,8 +164,7 @@ def parse_options(options: dict[str, Any]) -> Options:
     Raises:
         ConfigurationError: there is no such option, or its value cannot work.
     """
-    known = {field.name for field in attrs.fields(Options)}
     for given in options:
-        if given not in known:
-            raise ConfigurationError(f"there is no option {given!r}; there are {', '.join(sorted(known))}")
+        if given not in _GIVEN:
+            raise ConfigurationError(f"there is no option {given!r}; there are {', '.join(sorted(_GIVEN))}")
     return Options(**options)
