@@ -50,6 +50,7 @@ from .bench import Bench
 from .figures import Figure, Goal, at_least, at_most
 
 _PATIENCE: Final = 30.0  # seconds after which nothing is waited for any more
+_WAITING: Final = 2.0  # seconds that a send waits at most for the start; it would give up after five
 _DEFAULT_LEASE: Final = 15.0
 _KEPT: Final = ("--appendonly", "yes")
 _FORGOTTEN: Final = ("--appendonly", "no")
@@ -174,12 +175,15 @@ async def _resume(
             await _result(sender)  # all is well
             await asyncio.sleep(chance.uniform(0, 0.5))
             gone = chance.uniform(0, away)
+            waiting = min(gone / 2, _WAITING)
             await server.kill()
-            await asyncio.sleep(gone / 2)
-            ended = asyncio.create_task(_result(sender)) if waits else None
-            await asyncio.sleep(gone / 2)
-            answered = await server.start()
-            seconds.append((await (ended or _result(sender)) - answered) / 1e9)
+            async with asyncio.TaskGroup() as group:
+                await asyncio.sleep(gone - waiting)
+                ended = group.create_task(_result(sender)) if waits else None
+                await asyncio.sleep(waiting)
+                answered = await server.start()
+                ended = ended or group.create_task(_result(sender))
+            seconds.append((ended.result() - answered) / 1e9)
     return seconds
 
 
