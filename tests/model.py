@@ -168,6 +168,11 @@ class Model:
         self.turns[runtime] = (number, refused)
         return refused
 
+    def turn_again(self, runtime: str) -> tuple[int, list[str]]:
+        """The number of a runtime's last turn, and what it refused. Who asks again is alive."""
+        self.leases[runtime] = False
+        return self.turns[runtime]
+
     def _end(self, task: Task, verdict: Verdict, step: _Step) -> None:
         task.progress = None
         step.touched.add(task.tenant)

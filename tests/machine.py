@@ -1,0 +1,379 @@
+"""The scripts against the model: every transition in any order, with hostile names, and the audit after each step.
+
+``python -m tests.machine URL STEPS`` takes at least so many steps on the server at URL, which must be empty.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import attrs
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from fairactor.audit import audit
+from fairactor.shard import Item, Settlement, Turn, pack_key, turn_mark
+from fairactor.testing import InvariantViolation
+
+from .lab import Lab, compare, flat, learn
+from .model import LIVE, Model, Task, Verdict, pack
+from .operations import BODIES, HOUR, IDS, OPERATIONS, RARE, RUNTIMES, TENANTS
+
+
+class Machine(RuleBasedStateMachine):
+    """Drives a shard and the model side by side."""
+
+    lab: Lab
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: dict[str, int] = {}  # runtime -> its last turn, of all that ever joined
+        self.claimed: list[tuple[str, int]] = []  # each claim ever made: the task, and the turn
+        self.sent = 0
+        self.lowered: set[str] = set()  # tenants that may run more than their concurrency
+
+    @initialize(step=st.sampled_from([60_000_000, 100, 0]))
+    def open(self, step: int) -> None:
+        self.model = Model(step)
+        self.look = self.lab.open(step / 1e6).look()
+
+    @rule(operation=st.one_of(*OPERATIONS))
+    def do(self, operation: tuple[str, tuple[Any, ...]]) -> None:
+        """One rule, and not one for each: hypothesis would leave most of them out of most runs."""
+        name, arguments = operation
+        getattr(self, name)(*arguments)
+
+    def compare(self) -> None:
+        """After each step."""
+        type(self).steps += 1
+        before, self.look = self.look, self.lab.look()
+        learn(self.lab, self.model, before, self.look, HOUR)
+        if found := audit(self.look, lowered=self.lowered):
+            raise InvariantViolation(found)
+        compare(self.model, self.look)
+
+    def runtime(self, number: int) -> str:
+        """One with a lease, if possible one that has claims; now and then one that has left, or has lost its lease."""
+        if not self.model.leases:
+            self.join(RUNTIMES[number % len(RUNTIMES)])
+        if number >= RARE:
+            return list(self.numbers)[number % len(self.numbers)]
+        able = [runtime for runtime in self.model.leases if self.model.claims(runtime)] or list(self.model.leases)
+        return able[number % len(able)]
+
+    def task(self, number: int) -> str:
+        """A task that lives; now and then another."""
+        live = [task.id for task in self.model.tasks.values() if task.state in LIVE]
+        return live[number % len(live)] if live and number < RARE else IDS[number % len(IDS)]
+
+    # Operations; those that find nothing to do, do nothing
+
+    def send(self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]]) -> None:
+        tasks, packed = [], []
+        for task_id, tenant, priority, due, watch, body, key, window in batch:
+            state, at = ("scheduled", float(due) if due[0] != "+" else math.nan) if due else ("queued", 0.0)
+            stamp = at * 1000 if due else math.nan
+            tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
+            packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
+        answers = self.model.send(tasks, "sender", [item.watch == "w" for item in packed])
+        assert self.lab.send(*packed) == answers
+        self.compare()
+        assert self.lab.send_again(*packed) == answers
+        self.compare()
+
+    def join(self, name: str) -> None:
+        runtime = f"{name}/{len(self.numbers)}"
+        self.numbers[runtime] = 0
+        self.lab.join(runtime)
+        self.model.join(runtime)
+        self.compare()
+
+    def fill(self, tenant: str, number: int, priority: int) -> None:
+        """Many tasks of one tenant, all new."""
+        self.sent += number
+        new = [(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6) for i in range(number)]
+        self.send([(*task, "", "", b"{}", "", False) for task in new])
+
+    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool]]) -> None:
+        runtime = self.runtime(who)
+        self.turn_of(runtime, want, self.verdicts(runtime, ended))
+
+    def turn_of(self, runtime: str, want: int, verdicts: list[Verdict]) -> None:
+        number = self.numbers[runtime] = self.numbers[runtime] + 1
+        turn = self.lab.turn(runtime, number, want, [self.settlement(verdict) for verdict in verdicts])
+        if runtime not in self.model.leases:
+            assert turn is None
+            self.compare()
+            return
+        assert turn is not None
+        claims = pairs(turn)
+        want = 0 if any(verdict.state == "B" for verdict in verdicts) and self.gives_back(runtime, verdicts) else want
+        refused = self.model.turn(runtime, number, verdicts, want, list(claims))
+        assert [task_id.decode() for task_id in turn.refused] == refused
+        self.claimed += [(task_id, number) for task_id in claims]
+        self.compare()
+        assert claims == {task_id: self.model.tasks[task_id].record for task_id in claims}
+        self.compare_outlook(turn, want)
+
+    def claim(self, who: int, want: int) -> None:
+        self.turn(who, want, [])
+
+    def finish(self, who: int, state: str, keep: bool) -> None:
+        """A runtime reports on all that it claimed, and claims as many again."""
+        runtime = self.runtime(who)
+        self.finish_all(runtime, len(self.model.claims(runtime)), state, keep)
+
+    def drain(self, who: int, keep: bool) -> None:
+        """A runtime claims all that waits, and finishes it."""
+        runtime = self.runtime(who % RARE)
+        self.finish_all(runtime, 50, "F", keep)
+        self.finish_all(runtime, 1, "F", keep)
+
+    def finish_all(self, runtime: str, want: int, state: str, keep: bool) -> None:
+        held = self.model.claims(runtime)
+        self.turn_of(runtime, want, [Verdict(task.id, task.turn, state, keep, BODIES[want % 4]) for task in held])
+
+    def turn_again(self, who: int) -> None:
+        """The last turn of a runtime, as if its reply had been lost; what it says of outcomes does not matter now."""
+        if not self.model.turns:
+            return
+        runtime = list(self.model.turns)[who % len(self.model.turns)]
+        number, refused = self.model.turn_again(runtime)
+        turn = self.lab.turn(runtime, number, 7, [])
+        assert turn is not None
+        assert pairs(turn) == {task.id: task.record for task in self.model.claims(runtime) if task.turn == number}
+        assert [task_id.decode() for task_id in turn.refused] == refused
+        self.compare()
+        self.compare_outlook(turn, 7)
+        late = self.lab.turn(runtime, number - 1, 7, [])  # a copy of the one before it, that was long under way
+        assert late is not None
+        assert (late.refused, late.claims) == ([], [])
+        self.compare()
+
+    def turn_ahead(self, who: int, much: int) -> None:
+        """A turn whose predecessor the server does not know: it has lost some of what it knew."""
+        runtime = self.runtime(who)
+        assert self.lab.turn(runtime, self.numbers[runtime] + 2 + much, 3) is None
+        self.compare()
+
+    def tend(self, limit: int, deliveries: int, keep: bool) -> None:
+        more = self.lab.tend(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
+        assert more is self.model.tend(limit, deliveries, keep=keep, body=b"{}", now=self.look.now * 1000)
+        self.compare()
+
+    def die(self, who: int, deliveries: int, keep: bool) -> None:
+        """A runtime falls silent, and somebody tends."""
+        self.lapse(who)
+        self.tend(500, deliveries, keep)
+
+    def leave(self, who: int) -> None:
+        runtime = self.runtime(who)
+        assert self.lab.run(self.lab.shard.leave(runtime)) == self.model.leave(runtime)
+        self.compare()
+
+    def cancel(self, which: int, keep: bool) -> None:
+        self.cancel_task(self.task(which), keep)
+
+    def cancel_task(self, task_id: str, keep: bool) -> None:
+        found = self.lab.run(self.lab.shard.cancel(task_id, ttl=HOUR / 1000 if keep else 0, body=b"canceled"))
+        assert found == self.model.cancel(task_id, b"canceled", keep=keep)
+        self.compare()
+
+    def purge(self, which: int, keep: bool) -> None:
+        """All that waits of one tenant is canceled."""
+        if waiting := list(self.model.ring()):
+            for task in self.model.queue(waiting[which % len(waiting)]):
+                self.cancel_task(task.id, keep)
+
+    def configure(self, which: int, changes: dict[str, float | None]) -> None:
+        names = [name for name in self.model.tenants if self.model.of(name, "queued") and not self.model.eligible(name)]
+        tenant = names[which % len(names)] if names and which % 2 else TENANTS[which % len(TENANTS)]
+        assert self.lab.run(self.lab.shard.configure(tenant, changes)) == self.model.configure(tenant, changes)
+        cap = self.model.tenant(tenant).cap
+        over = cap is not None and len(self.model.of(tenant, "started")) > cap
+        (self.lowered.add if over else self.lowered.discard)(tenant)
+        self.compare()
+
+    def watch(self, who: str, tasks: list[tuple[int, str]]) -> None:
+        asked = [(self.task(which), inside) for which, inside in tasks]
+        assert self.lab.run(self.lab.shard.watch(who, asked)) == self.model.watch(who, asked)
+        self.compare()
+
+    def progress(self, who: int, which: int) -> None:
+        runtime = self.runtime(who)
+        held = [task.id for task in self.model.claims(runtime)]
+        task_id = held[which % len(held)] if held and which < RARE else self.task(which)
+        noted = self.lab.run(self.lab.shard.progress(runtime, task_id, b"[0.5]"))
+        assert noted is self.model.note(runtime, task_id, b"[0.5]")
+        self.compare()
+
+    def ask(self, which: int, tenant: str) -> None:
+        """What reads only."""
+        task_id = self.task(which)
+        task = self.model.tasks.get(task_id)
+        found = self.lab.run(self.lab.shard.inspect(task_id))
+        if task is None:
+            assert found == []
+        else:
+            state = task.state if task.state in LIVE else "settled"
+            due = float(found[2]) if found[2] else 0.0
+            assert found[:2] == [state.encode(), task.record]
+            assert due == (task.due if state == "scheduled" else 0.0)
+            assert found[3].decode() == (task.runtime if state == "started" else "")
+            assert (found[4] == -1) is (state != "settled")
+            assert found[5] == (task.progress or b"")
+        counts = self.lab.run(self.lab.shard.tenant_stats(tenant))
+        assert flat(counts) == self.model.counts(tenant)
+        assert counts.queued == len(self.model.of(tenant, "queued"))
+        assert counts.started == len(self.model.of(tenant, "started"))
+        total, started, waiting, known, due, letters, *fleet = self.lab.run(self.lab.shard.stats())
+        assert started == sum(task.state == "started" for task in self.model.tasks.values())
+        assert (waiting, known) == (len(self.model.ring()), len(self.look.counts))
+        assert due == sum(at <= self.look.now * 1000 for at in self.look.fixed["SCHEDULED"].values())
+        assert letters == len(self.letters())
+        assert {name.decode() for name in fleet[::3]} == self.model.leases.keys()
+        assert total == self.look.fixed["META"].get("total", b"")
+
+    # Dead letters
+
+    def letters(self) -> list[str]:
+        return [task.id for task in self.model.tasks.values() if task.state == "failed"]
+
+    def redrive(self, asked: list[tuple[int, str, bool]]) -> None:
+        dead = self.letters()
+        tasks = [
+            (dead[which % len(dead)] if dead and which < RARE else self.task(which), key, window and bool(key))
+            for which, key, window in asked
+        ]
+        packed = [(task, packed_key(key, window)) for task, key, window in tasks]
+        assert self.lab.run(self.lab.shard.redrive(packed)) == self.model.redrive(tasks)
+        self.compare()
+
+    def discard(self, asked: list[int]) -> None:
+        dead = self.letters()
+        tasks = [dead[which % len(dead)] if dead and which < RARE else self.task(which) for which in asked]
+        assert self.lab.run(self.lab.shard.discard(tasks)) == self.model.discard(tasks)
+        self.compare()
+
+    def read_letters(self) -> None:
+        """All of them, two at a time."""
+        met: dict[str, bytes] = {}
+        place = 0
+        while True:
+            page = self.lab.run(self.lab.shard.letters(place, 3))
+            met |= {letter.id: letter.record for letter in page if letter.record}
+            if len(page) < 3 or page[-1].place == place:
+                break
+            place = page[-1].place
+        if all(place > 1 for place in self.look.fixed["DEAD"].values()):  # else more than a page has one place
+            assert met == {task: self.model.tasks[task].record for task in self.letters()}
+
+    def mend(self) -> None:
+        """Where everything is right, nothing is mended."""
+        self.lab.run(self.lab.shard.mend())
+        self.compare()
+
+    # What time does
+
+    def forget_key(self, which: int) -> None:
+        if left := [key for key, (_, ended) in self.model.keys.items() if ended]:
+            self.lab.forget_key(*left[which % len(left)])
+            self.model.forget_key(*left[which % len(left)])
+            self.compare()
+
+    def make_due(self, which: int, at: int) -> None:
+        if waiting := [task for task in self.model.tasks.values() if task.state == "scheduled"]:
+            task = waiting[which % len(waiting)]
+            task.due = at
+            self.lab.make_due(task.id, at)
+            self.compare()
+
+    def lapse(self, who: int) -> None:
+        runtime = self.runtime(who % RARE)
+        self.lab.lapse(runtime)
+        self.model.lapse(runtime)
+        self.compare()
+
+    def expire(self, which: int) -> None:
+        if settled := [task_id for task_id, task in self.model.tasks.items() if task.state not in LIVE]:
+            self.lab.expire(settled[which % len(settled)])
+            self.model.expire(settled[which % len(settled)])
+            self.compare()
+
+    def outlive(self, tenant: str) -> None:
+        kept = [task for task in self.model.tasks.values() if task.tenant == tenant and task.state not in LIVE]
+        if self.model.counts(tenant) and not kept:
+            self.lab.outlive(tenant)
+            self.model.outlive(tenant)
+            self.compare()
+
+    # Settling
+
+    def verdicts(self, runtime: str, ended: list[tuple[int, str, bool]]) -> list[Verdict]:
+        """Mostly on what the runtime has claimed; some on what it has lost, or never had."""
+        held = [(task.id, task.turn) for task in self.model.claims(runtime)]
+        found = []
+        for number, state, keep in ended:
+            among = held if held and number < RARE else self.claimed or [("never sent", 1)]
+            task_id, turn = among[number % len(among)]
+            turn -= number % 10 == 9  # an earlier one
+            found.append(Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)]))
+        return found
+
+    def settlement(self, verdict: Verdict) -> Settlement:
+        task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")
+        ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
+        if verdict.state == "B":
+            return Settlement(verdict.id, turn_mark(verdict.turn), "B", pack(b"L", task))
+        if verdict.state == "R":
+            again = attrs.evolve(task, attempt=task.attempt + 1)
+            return Settlement(verdict.id, turn_mark(verdict.turn), f"R{ms}", pack(b"L", again, verdict.body))
+        packed = pack(verdict.state.encode(), task, verdict.body)
+        return Settlement(verdict.id, turn_mark(verdict.turn), f"{verdict.state}{ms}", packed)
+
+    def gives_back(self, runtime: str, verdicts: list[Verdict]) -> bool:
+        """Whether a verdict puts something back: then nothing is claimed."""
+        held = {(task.id, task.turn) for task in self.model.claims(runtime) if not task.canceling}
+        first: dict[str, Verdict] = {}
+        for verdict in verdicts:
+            if (verdict.id, verdict.turn) in {(task.id, task.turn) for task in self.model.claims(runtime)}:
+                first.setdefault(verdict.id, verdict)
+        return any(verdict.state == "B" and (verdict.id, verdict.turn) in held for verdict in first.values())
+
+    def compare_outlook(self, turn: Turn, want: int) -> None:
+        """When a turn is wanted next, and whether there is something to tend; old totals only if it has time."""
+        look, now = self.look, math.floor(round(turn.now * 1e6) / 1000)
+        events = [*look.fixed["SCHEDULED"].values(), *look.fixed["LEASES"].values()]
+        assert round(turn.wait * 1000) == max(0, min(events) - now)
+        old = want > 0 and any(until * 1000 <= now for until in look.fixed["DRAINED"].values())
+        assert turn.tend is (min(events) <= now or old)
+
+
+def packed_key(key: str, window: bool) -> bytes:
+    return pack_key(key, HOUR / 1000 * window) if key else b""
+
+
+def pairs(turn: Turn) -> dict[str, bytes]:
+    ids = [task_id.decode() for task_id in turn.claims[::2]]
+    assert len(set(ids)) == len(ids)
+    return dict(zip(ids, turn.claims[1::2], strict=True))
+
+
+def drive(url: str, steps: int) -> int:
+    """Runs the machine, in parts for the sake of memory, until it has taken so many steps; returns how many it took."""
+    Machine.lab, Machine.steps = Lab(url), 0
+    how = settings(max_examples=200, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck))
+    try:
+        while Machine.steps < steps:
+            run_state_machine_as_test(Machine, settings=how)
+    finally:
+        Machine.lab.close()
+    return Machine.steps
+
+
+if __name__ == "__main__":
+    print(drive(sys.argv[1], int(sys.argv[2])))  # noqa: T201 - asked for on the command line
