@@ -81,8 +81,12 @@ class Dispatcher:
         self._joined += 1
         name = f"{self._inbox.runtime}/{self._joined}"
         self._inbox.listen(self._shard, name, self.wake, self._cancel)
-        await self._inbox.ready(self._shard, name)
-        await self._shard.join(name, lease=self._settings.lease, info=self._info)
+        try:
+            await self._inbox.ready(self._shard, name)
+            await self._shard.join(name, lease=self._settings.lease, info=self._info)
+        except BaseException:
+            self._inbox.ignore(self._shard, name)
+            raise
         self._number = 0
         self.runtime = name
 
@@ -103,7 +107,7 @@ class Dispatcher:
                 await anyio.sleep(0.1)
             except LeaseLost as error:
                 logger.error("%s", error)  # noqa: TRY400 - the message says it all
-                return
+                break
         if self.runtime:
             await self._shard.leave(self.runtime)
 

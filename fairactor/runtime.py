@@ -32,7 +32,7 @@ from .mailbox import BATCH, Mailbox
 from .message import Message
 from .registry import Registrable, Registry
 from .settings import Settings, name
-from .shard import Item, Shard
+from .shard import Item, Shard, open_shards
 from .stats import Health, Stats, read_health, read_stats
 from .supervisor import Supervisor
 from .tenant import Tenant
@@ -124,7 +124,7 @@ class Runtime:
         settings = self.settings
         self._tracing = tracing.has_sdk()
         server = await self._connect()
-        self._shards = await _open_shards(server, settings)
+        self._shards = await open_shards(server, settings)
         self.inbox = Inbox(server, self.name, beat=settings.lease / 3, patience=settings.connect_timeout)
         self._tracker = Tracker(self._shards, self.inbox, self._codec, self.check, settings.canceled_ttl)
         for shard in self._shards:
@@ -387,16 +387,6 @@ class Runtime:
             logger.warning("%s again: stopping at once", received.name)
             break
         scope.cancel()
-
-
-async def _open_shards(server: Server, settings: Settings) -> list[Shard]:
-    patience = settings.connect_timeout
-    first = Shard(server, Keys(settings.namespace, 0), patience=patience)
-    shards = await first.open(shards=settings.shards, aging=settings.aging)
-    others = [Shard(server, Keys(settings.namespace, number), patience=patience) for number in range(1, shards)]
-    for shard in others:
-        await shard.open(shards=shards, aging=settings.aging)
-    return [first, *others]
 
 
 async def _shielded(close: Callable[[], Awaitable[None]]) -> None:

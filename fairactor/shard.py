@@ -13,6 +13,7 @@ from .calls import Calls
 from .connection import Server
 from .errors import LeaseLost, NamespaceMismatch, TaskExists
 from .keys import Keys
+from .settings import Settings
 from .states import Priority
 
 MODEL: Final = 2
@@ -238,6 +239,21 @@ class Shard:
         """The counts of the shard; see stats.lua."""
         reply: list[Any] = await self._run("stats", patience=patience)
         return reply
+
+
+async def open_shards(server: Server, settings: Settings) -> list[Shard]:
+    """All shards of a namespace, opened.
+
+    Raises:
+        NamespaceMismatch: it was created otherwise.
+    """
+    patience = settings.connect_timeout
+    first = Shard(server, Keys(settings.namespace, 0), patience=patience)
+    shards = await first.open(shards=settings.shards, aging=settings.aging)
+    others = [Shard(server, Keys(settings.namespace, number), patience=patience) for number in range(1, shards)]
+    for shard in others:
+        await shard.open(shards=shards, aging=settings.aging)
+    return [first, *others]
 
 
 _LOST: Final = {

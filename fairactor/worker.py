@@ -17,9 +17,8 @@ from .shard import Settlement
 class Owner(Protocol):
     """Where a claim came from: its dispatcher."""
 
-    @property
-    def runtime(self) -> str:
-        """The name under which it claims now."""
+    runtime: str
+    """The name under which it claims now."""
 
     def settled(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim."""
