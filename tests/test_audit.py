@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from fairactor import Runtime, actor
+from fairactor.audit import audit
 from fairactor.errors import RuntimeNotRunning
 from fairactor.keys import Keys
 from fairactor.look import look_at
@@ -156,6 +157,32 @@ def test_the_audit_names_what_is_wrong(used: Lab, damage: Damage, message: str) 
     with pytest.raises(InvariantViolation) as caught:
         used.check()
     assert any(re.search(message, found) for found in caught.value.violations), caught.value
+
+
+LEFT_TO_HANDS = {
+    "a key of no kind", "a key of another type", "a queue that expires", "no record", "half a name", "no such priority",
+    "no such state", "a settled one that stays", "above the cap", "watched by nobody", "a batch that stays",
+}  # fmt: skip
+"""What `mend` does not know what to make of, or what mends itself with time."""
+
+
+@pytest.mark.parametrize("damage", [pytest.param(DAMAGES[n][0], id=n) for n in DAMAGES if n not in LEFT_TO_HANDS])
+def test_what_is_wrong_is_mended(used: Lab, damage: Damage) -> None:
+    damage(used.db, used.keys)
+    used.run(used.shard.mend())
+    used.check()
+    live = {task for task, header in used.look().records.items() if header.state == b"L"}
+    claimed = {task for claims in used.look().claims.values() for task in claims}
+    queued = {task for queue in used.look().queues.values() for task in queue}
+    assert live == claimed | queued | {"later"}, "each stands somewhere"
+
+
+@pytest.mark.parametrize("damage", [DAMAGES["no record"][0], DAMAGES["no such state"][0]])
+def test_what_cannot_be_read_does_not_keep_the_rest_from_being_mended(used: Lab, damage: Damage) -> None:
+    damage(used.db, used.keys)
+    used.db.delete(used.keys.fixed("RING"))
+    used.run(used.shard.mend())
+    assert "on the ring" not in str(audit(used.look()))
 
 
 def test_virtual_time_ends_when_nobody_waits(used: Lab) -> None:

@@ -23,10 +23,13 @@ for _, key in ipairs(call('KEYS', META .. ':*')) do
   end
 end
 
-local tasks = {} -- id -> state, priority, stamp, tenant
+local tasks = {} -- id -> state, priority, stamp, tenant: of each record that can be read
 for _, id in ipairs(found[TASK]) do
-  local state, _, priority, _, stamp, name = struct.unpack(HEADER, call('GETRANGE', TASK .. id, 0, 600))
-  tasks[id] = { state = state, priority = priority, stamp = stamp, name = name }
+  local readable, state, _, priority, _, stamp, name = pcall(struct.unpack, HEADER, call('GETRANGE', TASK .. id, 0, 600))
+  if readable and (state == LIVE or ENDED[state]) and priority >= 1 and priority <= CRITICAL then
+    tasks[id] = { state = state, priority = priority, stamp = stamp, name = name }
+    if state == LIVE then call('PERSIST', TASK .. id) end
+  end
 end
 
 -- Takes a place for a task, if it lives and stands nowhere else; returns whether it may stay there.
@@ -40,7 +43,11 @@ end
 local function keep_places()
   for _, name in ipairs(found[QUEUE]) do
     for _, id in ipairs(call('ZRANGE', QUEUE .. name, 0, -1)) do
-      if not settle_in(id, 'queued', name) then call('ZREM', QUEUE .. name, id) end
+      if settle_in(id, 'queued', name) then
+        call('ZADD', QUEUE .. name, place(tasks[id].stamp, tasks[id].priority), id)
+      else
+        call('ZREM', QUEUE .. name, id)
+      end
     end
   end
   for _, id in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
@@ -93,8 +100,14 @@ local function keep_notes()
 end
 
 local function keep_keys()
-  for _, id in ipairs(call('HKEYS', KEYED)) do
-    if not claimed_by(id) then call('HDEL', KEYED, id) end
+  local keyed_tasks = call('HGETALL', KEYED)
+  for i = 1, #keyed_tasks, 2 do
+    local id, key = keyed_tasks[i], select(2, unpack_key(keyed_tasks[i + 1]))
+    if claimed_by(id) then
+      call('SET', KEY .. key, id)
+    else
+      call('HDEL', KEYED, id)
+    end
   end
   for _, key in ipairs(found[KEY]) do
     local id = call('GET', KEY .. key)
