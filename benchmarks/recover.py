@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import multiprocessing
 import os
 import random
@@ -36,7 +37,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from statistics import quantiles
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -99,11 +99,12 @@ async def run(
 
 
 def _cuts(name: str, unit: str, values: list[float], p99: Goal | None = None) -> list[Figure]:
-    cuts = quantiles(values, n=100, method="inclusive")
+    ordered = sorted(values)
+    middle, high = [ordered[math.ceil(part * len(ordered)) - 1] for part in (0.5, 0.99)]
     return [
-        Figure(f"{name}, p50", unit, [cuts[49]]),
-        Figure(f"{name}, p99", unit, [cuts[98]], goal=p99),
-        Figure(f"{name}, max", unit, [max(values)]),
+        Figure(f"{name}, p50", unit, [middle]),
+        Figure(f"{name}, p99", unit, [high], goal=p99),
+        Figure(f"{name}, max", unit, [ordered[-1]]),
     ]
 
 
