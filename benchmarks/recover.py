@@ -127,7 +127,7 @@ async def _reclaim(url: str, tasks: int, lease: float, number: int, kills: int) 
     namespace, begun = f"reclaim-{number}", f"begun {number}"
     seconds: list[float] = []
     async with (
-        Redis.from_url(url) as line,
+        Redis.from_url(url, socket_timeout=None) as line,
         Runtime(url, namespace=namespace, workers=0) as sender,
         _fleet(url, namespace, lease, processes=3) as fleet,
     ):
