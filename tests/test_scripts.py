@@ -97,7 +97,8 @@ def everything(shard: Lab) -> dict[bytes, Any]:
         b"zset": lambda key: shard.db.zrange(key, 0, -1, withscores=True),
     }
     found = {key: readers[shard.db.type(key)](key) for key in shard.db.scan_iter()}
-    found[shard.keys.meta.encode()].pop(b"stamp", None)
+    for time in (b"stamp", b"turned"):
+        found[shard.keys.meta.encode()].pop(time, None)
     leases = shard.keys.fixed("LEASES").encode()
     found[leases] = sorted(name for name, _ in found.get(leases, []))
     return found

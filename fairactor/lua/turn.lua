@@ -37,6 +37,17 @@ local function outlook()
   return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), tend and 1 or 0
 end
 
+-- Renews the lease. Where no turn was taken since it ran out, it was the server that was away, and nobody's fault: then
+-- all who hold a lease get a new one.
+local function renew()
+  local outage = lease_end < shard.ms and shard.turned and shard.turned < lease_end
+  for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '-inf', integer(shard.ms)) or {}) do
+    call('ZADD', LEASES, integer(shard.ms + lease), other)
+  end
+  if lease_end - shard.ms < 0.9 * lease then call('ZADD', LEASES, integer(shard.ms + lease), runtime) end
+  call('HSET', META, 'turned', integer(shard.ms))
+end
+
 -- The reply to a turn that was carried out before: what it refused, and what it claimed if it is still claimed.
 local function replay(packed)
   local ids, claims = {}, {}
@@ -47,7 +58,7 @@ local function replay(packed)
   for i, record in ipairs(#ids > 0 and read_records(ids) or {}) do
     if record then claims[#claims + 1], claims[#claims + 2] = ids[i], record end
   end
-  call('ZADD', LEASES, integer(shard.ms + lease), runtime) -- who asks again is alive
+  renew() -- who asks again is alive
   local wait, tend = outlook()
   return { integer(shard.now), wait, tend, cmsgpack.unpack(packed), claims, call('HKEYS', CANCELS .. runtime) }
 end
@@ -122,9 +133,6 @@ for i, record in ipairs(read_records(chosen)) do
   held[#held + 1], held[#held + 2] = id, turn .. record:sub(3, 3) .. name
 end
 
--- Where nothing was written since this lease ran out, it was the server that was away, and nobody's fault.
-local outage = lease_end < shard.ms and shard.before < lease_end * 1000
-
 -- 3. Write it all.
 
 begin_writing()
@@ -142,10 +150,7 @@ write_all('HSET', claims_key, held)
 for name, t in pairs(tenants) do
   if t[TAKEN] > 0 then call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1) end
 end
-for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '-inf', integer(shard.ms)) or {}) do
-  call('ZADD', LEASES, integer(shard.ms + lease), other)
-end
-if lease_end - shard.ms < 0.9 * lease then call('ZADD', LEASES, integer(shard.ms + lease), runtime) end
+renew()
 call(#chosen < want and 'SADD' or 'SREM', IDLE, runtime)
 save_counts()
 save_shard(#chosen == want)

@@ -14,7 +14,7 @@ from fairactor import Retry, Runtime, actor, current_task
 from fairactor.errors import ServerUnavailable
 
 RETRIES: Final = 10_000
-"""So many that no task ever fails for good."""
+"""So many that no task ever fails for good, but for those that are doomed."""
 
 runtime: Runtime
 """That of this worker."""
@@ -53,6 +53,16 @@ async def flaky(n: int, times: int) -> int:
     _begun()
     if current_task().attempt <= times:
         raise Retry(delay=0.01 * current_task().attempt)
+    return n
+
+
+@actor
+async def doomed(n: int) -> int:
+    """Fails for good, until it is sent again: then it has a history."""
+    _begun()
+    me = current_task()
+    if not (await runtime.handle(me.id, me.tenant).info()).history:
+        raise ValueError("not yet")
     return n
 
 

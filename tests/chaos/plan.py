@@ -102,6 +102,8 @@ class Job:
     cancel_after: float | None = None
     forgotten: bool = False
     """Whether its outcome is not kept."""
+    twin: bool = False
+    """Whether it has a key, and another message with that key is sent after it."""
 
 
 @attrs.frozen
@@ -112,6 +114,8 @@ class Plan:
     workers: int
     jobs: list[Job]
     blows: list[Blow]
+    redrives: list[float]
+    """When dead letters are sent again."""
     sender: dict[str, Any]
     worker: dict[str, Any]
 
@@ -127,6 +131,7 @@ class Plan:
             workers=rng.randint(2, 3),
             jobs=jobs,
             blows=blows,
+            redrives=[rng.uniform(0, SPAN) for _ in range(3)],
             sender=common | {"aging": common["aging"], "connect_timeout": rng.choice([0.3, 0.6, 2.0]), "workers": 0},
             worker=common
             | {"connect_timeout": 1.0, "grace": rng.choice([0.0, 0.3, 1.0]), "workers": rng.randint(2, 8)},
@@ -145,7 +150,8 @@ def _jobs(rng: random.Random) -> list[Job]:
 def _job(rng: random.Random, task_id: str, at: float, how: str) -> Job:
     n = rng.randrange(1000)
     result, kids, attempts = n, 0, 1
-    kind = rng.choices(["echo", "long", "plain", "flaky", "parent"], [60, 1, 8, 20, 6])[0]
+    kinds = {"echo": 60, "long": 1, "plain": 8, "flaky": 20, "parent": 6, "doomed": 0 if how == "ask" else 6}
+    kind = rng.choices(list(kinds), list(kinds.values()))[0]
     message: Message[int]
     if kind == "parent":
         kids = rng.randint(1, 4)
@@ -153,6 +159,8 @@ def _job(rng: random.Random, task_id: str, at: float, how: str) -> Job:
     elif kind == "flaky":
         attempts = rng.randint(2, 3)
         message = actors.flaky(n, attempts - 1)
+    elif kind == "doomed":
+        message = actors.doomed(n)
     elif kind == "plain":
         message = actors.plain(n, rng.uniform(0, 0.01))
     else:
@@ -160,9 +168,12 @@ def _job(rng: random.Random, task_id: str, at: float, how: str) -> Job:
     options: dict[str, Any] = {"id": task_id, "priority": rng.choices(list(Priority), [1, 2, 4, 2, 1, 1])[0]}
     if rng.random() < 0.15:
         options["delay"] = rng.uniform(0, 0.4)
-    forgotten = how != "ask" and rng.random() < 0.08
+    forgotten = how != "ask" and kind != "doomed" and rng.random() < 0.08
     if forgotten:
         options["result_ttl"] = 0
+    twin = how == "send" and kind != "doomed" and not forgotten and rng.random() < 0.1
+    if twin:
+        options |= {"key": f"key of {task_id}", "key_window": KEPT}
     return Job(
         id=task_id,
         at=at,
@@ -170,11 +181,12 @@ def _job(rng: random.Random, task_id: str, at: float, how: str) -> Job:
         message=message.options(**options),
         result=result,
         how=how,
-        awaited=not forgotten and (how == "ask" or rng.random() < 0.2),
+        awaited=kind != "doomed" and not forgotten and (how == "ask" or rng.random() < 0.2),
         kids=kids,
         attempts=attempts,
-        cancel_after=rng.uniform(0, 0.3) if how == "send" and not forgotten and rng.random() < 0.08 else None,
+        cancel_after=rng.uniform(0, 0.3) if how == "send" and not (forgotten or twin) and rng.random() < 0.08 else None,
         forgotten=forgotten,
+        twin=twin,
     )
 
 

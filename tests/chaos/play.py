@@ -149,6 +149,8 @@ class Player:
             async with anyio.create_task_group() as faults:
                 for blow in self._plan.blows:
                     faults.start_soon(self._faults.befall, blow, start)
+                for at in self._plan.redrives:
+                    sending.start_soon(self._redrive_at, start + at)
             await self._proxy.calm()
             self._note("calm")
             sending.cancel_scope.deadline = anyio.current_time() + PATIENCE
@@ -169,6 +171,8 @@ class Player:
             return
         if job.how == "send":
             await self._again([job], self._send_many)
+        if job.twin:
+            await self._again([job], self._send_twin)
         if job.awaited:
             watching.start_soon(self._await, job)
         if job.cancel_after is not None:
@@ -193,6 +197,20 @@ class Player:
             handles = await self._runtime.send_many([(job.tenant, job.message) for job in jobs])
         self._handles.update((handle.id, handle) for handle in handles)
 
+    async def _send_twin(self, jobs: list[Job]) -> None:
+        (job,) = jobs
+        message = job.message.options(id=f"{job.id}'", result_ttl=0)
+        handle = await self._runtime.send(job.tenant, message)
+        if (handle.id, handle.duplicate) != (job.id, True):
+            self.facts.violations.append(f"{job.id}: its key did not keep another from being sent, {handle}")
+
+    async def _redrive(self, _: list[Job]) -> None:
+        await self._runtime.dead_letters.redrive()
+
+    async def _redrive_at(self, at: float) -> None:
+        await anyio.sleep_until(at)
+        await self._again([], self._redrive)
+
     async def _ask(self, jobs: list[Job]) -> None:
         (job,) = jobs
         self.facts.outcomes[job.id] = await _outcome(self._runtime.ask(job.tenant, job.message))
@@ -210,7 +228,7 @@ class Player:
     async def _settle(self) -> None:
         """Waits until everything has ended, and looks what has become of it."""
         async with self._patience("draining"):
-            while not await self._empty():
+            while not await self._empty() or await self._runtime.dead_letters.redrive():
                 await self._runtime.drain()
         self._note("drained")
         asked = [job for job in self._plan.jobs if not job.forgotten and job.id in self._handles]

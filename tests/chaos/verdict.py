@@ -17,7 +17,7 @@ from tests.lab import Lab
 from .link import Worker
 from .plan import CAPS, Job, Plan
 
-_META: Final = {"version", "shards", "step", "stamp", "virtual", "total", "torn"}
+_META: Final = {"version", "shards", "step", "stamp", "virtual", "total", "torn", "turned"}
 """What stays of a shard."""
 _ENDED: Final = {TaskState.QUEUED, TaskState.SCHEDULED, TaskState.CANCELED}
 """States in which a task is found that is canceled from then on."""
@@ -154,9 +154,9 @@ def what_is_left(lab: Lab) -> Iterator[str]:
 
 def _after_all(lab: Lab) -> Iterator[str]:
     """What is left when nothing is to be kept any more."""
-    stay = (lab.keys.fixed("POLICY"), f"{lab.keys.meta}:sent:")  # the last batches, which expire
-    for key in {key.decode() for key in lab.db.scan_iter()} - {lab.keys.meta}:
-        if not key.startswith(stay):
+    for key in {key.decode() for key in lab.db.scan_iter()} - {lab.keys.meta, lab.keys.fixed("POLICY")}:
+        expires = key.startswith((f"{lab.keys.meta}:sent:", f"{lab.keys.meta}:key:")) and lab.db.pttl(key) > 0
+        if not expires:  # as the last batches and the windows of keys
             yield f"{key!r} is left behind"
     end = lab.look()
     if end.fixed["POLICY"].keys() != CAPS.keys():

@@ -61,15 +61,15 @@ local function tenant_of(record) return (select(6, struct.unpack(HEADER, record)
 -- (Kulkarni et al. 2014), virtual time, the aging step, and the counts of the whole shard.
 local shard = {}
 do
-  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn')
+  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned')
   shard.now = microseconds()
   shard.ms = math.floor(shard.now / 1000)
-  shard.before = tonumber(meta[1]) or 0 -- when something was written last
-  shard.stamp = math.max(shard.before, shard.now)
+  shard.stamp = math.max(tonumber(meta[1]) or 0, shard.now)
   shard.virtual = tonumber(meta[2]) or 0
   shard.step = tonumber(meta[3])
   shard.total = meta[4]
   shard.torn = meta[5] == '1'
+  shard.turned = tonumber(meta[6]) -- ms: when a runtime took a turn last
 end
 
 local function next_stamp()
