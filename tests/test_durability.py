@@ -1,0 +1,241 @@
+"""Sends of durability "replicated": they have succeeded when replicas have the task, too."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import anyio
+import pytest
+import redis
+
+from fairactor import Message, Runtime, actor
+from fairactor.errors import ConfigurationError, NotReplicated
+from fairactor.testing import check_invariants
+
+from . import servers
+from .fleet import PATIENCE, until
+from .servers import Instance
+
+pytestmark = pytest.mark.anyio
+
+
+@actor
+async def double(n: int) -> int:
+    return 2 * n
+
+
+@actor(durability="replicated")
+async def dear(n: int) -> int:
+    return n
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def replicates(db: redis.Redis) -> bool:
+    """Whether what is written reaches a replica."""
+    db.incr("written")
+    return bool(db.wait(1, 100))
+
+
+@contextmanager
+def pair(binary: str) -> Iterator[tuple[Instance, Instance]]:
+    """A server, and a replica that follows it."""
+    port = free_port()
+    with (
+        servers.instance(binary, "--port", port, "--repl-diskless-sync-delay", "0") as server,
+        servers.instance(binary, "--port", free_port(), "--replicaof", "127.0.0.1", port) as replica,
+        servers.client(server.url) as db,
+    ):
+        deadline = time.monotonic() + PATIENCE
+        while not replicates(db):
+            assert time.monotonic() < deadline
+        yield server, replica
+
+
+@pytest.fixture
+def both(server_binary: str) -> Iterator[tuple[Instance, Instance]]:
+    with pair(server_binary) as made:
+        yield made
+
+
+def sender(server: Instance, **settings: Any) -> Runtime:
+    return Runtime(server.url, **{"workers": 0, "connect_timeout": 1.0} | settings)
+
+
+def stored(replica: Instance) -> set[str]:
+    """The tasks that a replica has."""
+    with servers.client(replica.url) as db:
+        return {key.decode().partition(":task:")[2] for key in db.scan_iter("*:task:*")}
+
+
+@contextmanager
+def frozen(replica: Instance) -> Iterator[None]:
+    assert replica._process is not None
+    replica._process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        replica._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def gone(replica: Instance) -> Iterator[None]:
+    replica.kill()
+    try:
+        yield
+    finally:
+        replica.start()
+
+
+@contextmanager
+def detached(replica: Instance) -> Iterator[None]:
+    """It follows nobody."""
+    with servers.client(replica.url) as db:
+        port = db.info("replication")["master_port"]
+        db.execute_command("REPLICAOF", "NO", "ONE")
+        try:
+            yield
+        finally:
+            db.replicaof("127.0.0.1", port)
+
+
+LACKING: Final[dict[str, Callable[[Instance], Any]]] = {"frozen": frozen, "gone": gone, "detached": detached}
+
+
+async def has_caught_up(server: Instance) -> None:
+    with servers.client(server.url) as db:
+        await until(lambda: replicates(db))
+
+
+@pytest.mark.parametrize("where", ["runtime", "option", "actor", "send"])
+async def test_when_it_returns_a_replica_has_the_task(both: tuple[Instance, Instance], where: str) -> None:
+    server, replica = both
+    settings = {"durability": "replicated", "replicas": 1} if where == "runtime" else {}
+    message = {"option": double(1).options(durability="replicated"), "actor": dear(1)}.get(where, double(1))
+    async with sender(server, **settings) as runtime:
+        for number in range(20):
+            options = {"durability": "replicated"} if where == "send" else {}
+            handle = await runtime.send(f"user:{number}", message, **options)
+            assert handle.id in stored(replica)
+        await check_invariants(runtime)
+
+
+async def test_many_are_sent_and_asked_for_as_well(both: tuple[Instance, Instance]) -> None:
+    server, replica = both
+    async with sender(server, durability="replicated") as runtime, Runtime(server.url, actors=[double]):
+        handles = await runtime.send_many([(f"user:{n % 9}", double(n)) for n in range(1200)])
+        assert {handle.id for handle in handles} <= stored(replica)
+        assert await runtime.ask("user:1", double(4), timeout=PATIENCE) == 8
+        await runtime.drain(timeout=PATIENCE)
+        assert (await runtime.stats()).finished == 1201
+
+
+@pytest.mark.parametrize("how", LACKING)
+async def test_where_no_replica_confirms_it_says_so_and_it_may_be_sent_again(
+    both: tuple[Instance, Instance], how: str
+) -> None:
+    server, replica = both
+    async with sender(server, durability="replicated") as runtime:
+        with LACKING[how](replica):
+            began = time.monotonic()
+            with pytest.raises(NotReplicated, match="0 of 1 replicas have confirmed") as one:
+                await runtime.send("user:1", double(1), id="a")
+            with pytest.raises(NotReplicated) as many:
+                await runtime.send_many([("user:1", double(n).options(id=f"m{n}")) for n in range(3)])
+            assert time.monotonic() - began < 5
+        assert (one.value.maybe_accepted, one.value.ids) == (True, ("a",))
+        assert (many.value.maybe_accepted, many.value.ids) == (True, ("m0", "m1", "m2"))
+        assert (await runtime.stats()).pending == 4
+        await has_caught_up(server)
+        again = await runtime.send("user:1", double(1), id="a")
+        await runtime.send_many([("user:1", double(n).options(id=f"m{n}")) for n in range(3)])
+        assert (again.id, again.duplicate) == ("a", False)
+        assert {"a", "m0", "m1", "m2"} <= stored(replica)
+        assert (await runtime.stats()).pending == 4
+        await check_invariants(runtime)
+
+
+async def test_a_repeat_waits_for_the_replicas_though_there_is_nothing_new_to_write(
+    both: tuple[Instance, Instance],
+) -> None:
+    server, replica = both
+    async with sender(server) as runtime:
+        with frozen(replica):
+            await runtime.send("user:1", double(1), id="a")  # of durability "server"
+            with pytest.raises(NotReplicated):
+                await runtime.send("user:1", double(1), id="a", durability="replicated")
+        await has_caught_up(server)
+        await runtime.send("user:1", double(1), id="a", durability="replicated")
+        assert stored(replica) == {"a"}
+
+
+async def test_in_one_batch_each_is_judged_by_its_own_durability(both: tuple[Instance, Instance]) -> None:
+    server, replica = both
+    async with sender(server) as runtime:
+        results: dict[str, Any] = {}
+
+        async def send(task_id: str, message: Message[int]) -> None:
+            try:
+                results[task_id] = (await runtime.send("user:1", message, id=task_id)).id
+            except NotReplicated as error:
+                results[task_id] = error
+
+        with frozen(replica):
+            async with anyio.create_task_group() as group:
+                for n in range(10):
+                    group.start_soon(send, f"d{n}", dear(n))
+                    group.start_soon(send, f"s{n}", double(n))
+        assert all(results[f"s{n}"] == f"s{n}" for n in range(10))
+        assert all(
+            isinstance(results[f"d{n}"], NotReplicated) and results[f"d{n}"].ids == (f"d{n}",) for n in range(10)
+        )
+        assert (await runtime.stats()).pending == 20
+
+
+async def test_what_needs_no_replica_does_not_wait_for_one_that_is_frozen(both: tuple[Instance, Instance]) -> None:
+    server, replica = both
+    async with sender(server, connect_timeout=20) as runtime:
+        with frozen(replica), anyio.fail_after(5):
+            await runtime.send("user:1", double(1))
+
+
+async def test_more_replicas_than_there_are_are_not_waited_for_for_ever(both: tuple[Instance, Instance]) -> None:
+    server, _ = both
+    async with sender(server, durability="replicated", replicas=2) as runtime:
+        with anyio.fail_after(5), pytest.raises(NotReplicated, match="1 of 2 replicas have confirmed"):
+            await runtime.send("user:1", double(1))
+
+
+async def test_an_id_of_another_tenant_and_a_key_are_as_ever(both: tuple[Instance, Instance]) -> None:
+    server, _ = both
+    async with sender(server, durability="replicated") as runtime:
+        first = await runtime.send("user:1", double(1), key="k")
+        second = await runtime.send("user:1", double(2), key="k")
+        assert (second.id, second.duplicate) == (first.id, True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"durability": "disk"}, {"durability": None}, {"durability": True}, {"replicas": 0}, {"replicas": 1.5},
+     {"replicas": True}, {"replicas": "1"}, {"replicas": None}],
+)  # fmt: skip
+def test_a_setting_that_cannot_work_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        Runtime("redis://localhost", **settings)
+
+
+@pytest.mark.parametrize("durability", ["disk", "", True, 1, ["server"]])
+def test_an_option_that_cannot_work_is_refused(durability: Any) -> None:
+    with pytest.raises(ConfigurationError, match="durability="):
+        double(1).options(durability=durability)
+    with pytest.raises(ConfigurationError, match="durability="):
+        actor(durability=durability)(lambda: None)
