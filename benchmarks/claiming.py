@@ -35,9 +35,9 @@ class Claimer:
 @asynccontextmanager
 async def claimer(url: str) -> AsyncIterator[Claimer]:
     """A claimer with a lease on the default namespace, which a runtime has opened."""
-    server = await connect(url, timeout=5)
+    server = await connect(url, timeout=5, answer=5)
     try:
-        shard = Shard(server, Keys("fairactor"))
+        shard = Shard(server, Keys("fairactor"), patience=5)
         await shard.join("claimer", lease=_LEASE, info={})
         yield Claimer(shard)
         await shard.leave("claimer")  # what was claimed last goes back

@@ -16,8 +16,9 @@ import anyio.to_thread
 
 from .codec import Codec
 from .context import Task, a_task
-from .errors import ConfigurationError, FairactorError
+from .errors import ConfigurationError, RemoteError
 from .message import Message, Options, parse_options
+from .retry import names_of
 from .settings import name as name_of
 
 P = ParamSpec("P")
@@ -175,7 +176,7 @@ def _portable(error: Exception) -> Exception:
     try:
         carried: Exception = pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled here
     except Exception:  # noqa: BLE001 - many exceptions cannot be made anew from their arguments
-        carried = FairactorError(f"{type(error).__module__}.{type(error).__qualname__}: {error}")
+        carried = RemoteError(str(error), names_of(error))
     carried.add_note(f"In the process of the handler:\n{trace}")
     return carried
 

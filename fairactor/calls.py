@@ -83,7 +83,7 @@ class Calls:
 
     async def _patiently(self, call: Callable[[], Awaitable[Any]], name: str, patience: float | None) -> Any:
         deadline = time.monotonic() + (self._patience if patience is None else patience)
-        pause, unsure = _FIRST_PAUSE, False
+        pause, unsure, helped = _FIRST_PAUSE, False, False
         failure: Exception
         while True:
             try:
@@ -92,8 +92,12 @@ class Calls:
                 unsure = unsure or self._server.cluster or not was_never_sent(error)
                 failure, problem = error, f"no answer from {self._server.where}: {str(error) or type(error).__name__}"
             except broken.ResponseError as error:
-                if not passes(error) and not await self._help(error):
-                    raise self._refused(name, error, unsure=unsure) from error
+                if not passes(error):
+                    if not await self._help(error):
+                        raise self._refused(name, error, unsure=unsure) from error
+                    if not helped:
+                        helped = True
+                        continue
                 failure, problem = error, f"{self._server.where} cannot serve now: {error}"
                 if isinstance(error, broken.ReadOnlyError):
                     await self._server.turn_away()
@@ -116,11 +120,12 @@ class Calls:
         return code in {"NOTOPEN", "TORN"}
 
     def _refused(self, name: str, error: broken.ResponseError, *, unsure: bool) -> ServerError:
+        where = self._server.where
         if "OOM command" in str(error) or isinstance(error, broken.OutOfMemoryError):
             stored = "of this attempt nothing was stored" if unsure else "nothing was stored"
-            return ServerError(
-                f"{self._server.where} is full ({error}): {stored}. Let workers drain it, raise its maxmemory, or "
-                "shorten result_ttl=",
-                maybe_accepted=unsure,
-            )
-        return ServerError(f"{self._server.where} refused {name}: {error}", maybe_accepted=unsure)
+            advice = "Let workers drain it, raise its maxmemory, or shorten result_ttl="
+            return ServerError(f"{where} is full ({error}): {stored}. {advice}", maybe_accepted=unsure)
+        if isinstance(error, broken.NoPermissionError):
+            return ServerError(f"{where} refused {name}: {error}; check the user's permissions", maybe_accepted=unsure)
+        # A script that broke off in the middle is mended by the next one, which may complete it.
+        return ServerError(f"{where} refused {name}: {error}", maybe_accepted=True)

@@ -11,6 +11,7 @@ from . import record
 from .errors import ConfigurationError, NotADeadLetter
 from .info import TaskInfo, read_info
 from .shard import Letter, Shard, pack_key
+from .states import TaskState
 
 PAGE: Final = 200
 """How many are read, sent again or thrown away by one script."""
@@ -82,12 +83,13 @@ async def redrive_one(shard: Shard, task_id: str, packed: bytes) -> None:
     Raises:
         NotADeadLetter: it has not failed, or its key stands for another task.
     """
-    (verdict,) = await shard.redrive([(task_id, key_in(packed))])
+    failed = record.SETTLED.get(packed[:1]) is TaskState.FAILED
+    (verdict,) = await shard.redrive([(task_id, key_in(packed))]) if failed else (False,)
     if isinstance(verdict, str):
         raise NotADeadLetter(f"task {task_id!r} stays: its key stands for task {verdict!r} by now; wait for its end")
     if not verdict:
         raise NotADeadLetter(
-            f"task {task_id!r} has not failed, or is on its way again; only dead letters are sent again"
+            f"task {task_id!r} has not failed, or is on its way again: only dead letters are sent again"
         )
 
 
@@ -95,7 +97,10 @@ def key_in(packed: bytes) -> bytes:
     """The deduplication key in the record of a dead letter, as scripts take it."""
     _, call, _ = record.unfold(record.unpack(packed)[1], live=False)
     options = call.options if call else {}
-    return pack_key(options["key"], options.get("key_window", 0.0)) if "key" in options else b""
+    key, window = options.get("key"), options.get("key_window", 0.0)
+    if not isinstance(key, str) or not isinstance(window, int | float):  # it cannot be one that was ever held
+        return b""
+    return pack_key(key, window)
 
 
 @attrs.frozen
@@ -116,14 +121,17 @@ class _Filter:
 
 
 async def _walk(shard: Shard) -> AsyncIterator[Letter]:
-    """All dead letters of a shard, page by page; those that share the place at which a page ends are not met twice."""
-    place, met = 0, set[str]()
+    """All that are dead letters of a shard now, page by page; not those that come meanwhile."""
+    place, skip, met = 0, 0, set[str]()  # where the last page ended, and which of those there were met
+    last, page = await shard.letters(place, PAGE)
     while True:
-        page = await shard.letters(place, PAGE)
         for letter in page:
             if letter.record and letter.id not in met:
                 yield letter
         if len(page) < PAGE:
             return
-        place = page[-1].place
-        met = {letter.id for letter in page if letter.place == place}
+        end = page[-1].place
+        skip = skip + PAGE if end == place else 0  # more than a page in one place
+        met = {letter.id for letter in page if letter.place == end}
+        place = end
+        _, page = await shard.letters(place, PAGE, skip=skip, last=last)

@@ -54,6 +54,7 @@ class Dispatcher:
         self._request: _Request | None = None
         self._outbox: list[Settlement] = []
         self._signal = Signal()
+        self._back = Signal()  # the server is back
         self._claiming = True
         self._leaving = False
         self._stopped = anyio.Event()
@@ -80,7 +81,7 @@ class Dispatcher:
         """Takes a lease under a new name."""
         self._joined += 1
         name = f"{self._inbox.runtime}/{self._joined}"
-        self._inbox.listen(self._shard, name, self.wake, self._cancel)
+        self._inbox.listen(self._shard, name, self.wake, self._cancel, self._server_is_back)
         try:
             await self._inbox.ready(self._shard, name)
             await self._shard.join(name, lease=self._settings.lease, info=self._info)
@@ -122,8 +123,8 @@ class Dispatcher:
                         await self.join()
                     await self._take_turn()
                 except ServerError as error:
-                    logger.warning("%s; trying again", error)
-                    await anyio.sleep(pause)
+                    logger.log(logging.WARNING if pause == _FIRST_PAUSE else logging.DEBUG, "%s; trying again", error)
+                    await self._back.wait(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
                 except LeaseLost as error:
                     logger.error("%s", error)  # noqa: TRY400 - the message says it all
@@ -180,6 +181,8 @@ class Dispatcher:
         """
         if self._outbox or turn.tend or self._leaving or (more and self._wanted() > 0):
             return
+        if more and self._claiming:
+            self._pool.tell_of_room(self)
         heartbeat = self._settings.lease / 3
         await self._signal.wait(min(heartbeat, turn.wait + 0.001))
 
@@ -205,6 +208,10 @@ class Dispatcher:
         self._inbox.ignore(self._shard, lost)
         with suppress(ServerError):  # where the server is behind, it holds claims in that name; else they lapse
             await self._shard.leave(lost)
+
+    def _server_is_back(self) -> None:
+        self._back.set()
+        self.wake()
 
     def _cancel(self, task_id: str) -> None:
         if not self._pool.cancel(task_id, _CANCEL_REASON):

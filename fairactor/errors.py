@@ -7,7 +7,7 @@ built-in error also derive from it, so that ``except TimeoutError`` and the like
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 
 class FairactorError(Exception):
@@ -106,6 +106,20 @@ class TaskFailed(FairactorError):
 
 class TaskCanceled(FairactorError):
     """The task was canceled; the message says by what."""
+
+
+class RemoteError(FairactorError):
+    """What a handler in a process of its own has raised, where that cannot be carried over.
+
+    ``types`` are the names of the exception's type and of its bases.
+    """
+
+    def __init__(self, message: str, types: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.types = tuple(types)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, Sequence[str]], dict[str, Any]]:
+        return type(self), (str(self), self.types), self.__dict__  # with its notes
 
 
 class LeaseLost(FairactorError):

@@ -19,7 +19,7 @@ from . import record, tracing
 from .context import ReportProgress, Task, set_current
 from .errors import InvalidPayload, PayloadTooLarge, UnknownActor
 from .registry import Handler
-from .retry import delay_before_next, may_retry, name_of
+from .retry import delay_before_next, may_retry, names_of
 from .settings import Settings
 from .shard import Settlement
 from .states import Priority
@@ -70,7 +70,7 @@ class Executor:
             return self._failed(claim, error)
         options = call.options
         if options and "expires" in options and claim.age() > options["expires"]:
-            return self.canceled(claim, f"it expired {options['expires']:g} s after it was sent, before it could start")
+            return self._expired(claim, options["expires"])
         return await self._attempt(claim, call, handler, args, kwargs)
 
     async def _attempt(
@@ -108,6 +108,17 @@ class Executor:
             claim.stained = copy_context() != context
         return self._settle(claim, "F", self._ttl(call), encoded)
 
+    def _expired(self, claim: Claim, expires: float) -> Settlement:
+        """The outcome of a task that is too late to start: canceled if it never has, else failed."""
+        header = claim.header
+        assert header is not None  # noqa: S101 - of a task that was decoded
+        why = f"it expired {expires:g} s after it was sent, before"
+        if header.attempt == 1:
+            return self.canceled(claim, f"{why} it could start")
+        return self._failed(
+            claim, TimeoutError(f"{why} attempt {header.attempt}; the history says how the others failed")
+        )
+
     def canceled(self, claim: Claim, reason: str) -> Settlement:
         """The outcome of a task that was canceled, perhaps before it started."""
         if claim.header is None:
@@ -141,7 +152,7 @@ class Executor:
     def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
         text = _plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
         logger.warning("task %s (%s) failed: %r", claim.id, claim.call.actor if claim.call else "?", error)
-        failure = record.Error(name_of(type(error)), _text(error), text)
+        failure = record.Error(names_of(error)[0], _text(error), text)
         return self._settle(claim, "X", self.settings.failed_ttl, error=failure, attempt=attempt)
 
     def _ttl(self, call: record.Call) -> float:
@@ -194,7 +205,7 @@ def _attempt(claim: Claim, header: record.Header, error: BaseException) -> recor
     took = time.monotonic() - claim.begun
     message = _text(error)[:_HISTORY_LIMIT]
     began = claim.server_clock(claim.begun)
-    return record.Attempt(header.attempt, began, took, claim.runtime, name_of(type(error)), message)
+    return record.Attempt(header.attempt, began, took, claim.runtime, names_of(error)[0], message)
 
 
 def _text(error: BaseException) -> str:

@@ -57,8 +57,23 @@ class Inbox:
         self._reading = anyio.CancelScope()  # while `run` waits for a message
         self._closed: Exception | None = None
 
-    def listen(self, shard: Shard, runtime: str, wake: Callable[[], None], cancel: Callable[[str], None]) -> None:
-        """Hears what a shard has to say to ``runtime``, calling back; `ready` says from when on."""
+    def listen(
+        self,
+        shard: Shard,
+        runtime: str,
+        wake: Callable[[], None] = lambda: None,
+        cancel: Callable[[str], None] = lambda _: None,
+        back: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Hears what a shard has to say to ``runtime``; `ready` says from when on.
+
+        Args:
+            shard: the shard.
+            runtime: the name under which it speaks to it.
+            wake: is called when there may be work.
+            cancel: is called with the id of a task that is to be canceled.
+            back: is called each time a subscription begins: what was said before it is lost.
+        """
 
         def deliver(message: bytes) -> None:
             kind, rest = message[:1], message[1:]
@@ -72,8 +87,8 @@ class Inbox:
 
         self._channels[shard.keys.inbox(runtime).encode()] = deliver
         self._channels[shard.keys.events.encode()] = lambda _: self._drained()
-        if wake not in self._on_subscribe:
-            self._on_subscribe.append(wake)
+        if back not in self._on_subscribe:
+            self._on_subscribe.append(back)
         self._reading.cancel()
 
     def ignore(self, shard: Shard, runtime: str) -> None:
@@ -98,7 +113,7 @@ class Inbox:
         """Listens, until canceled. Nobody else uses the connection."""
         pubsub = self._server.listener.pubsub()
         subscribed: set[bytes] = set()
-        silent = False
+        silent = away = False
         try:
             while True:
                 try:
@@ -110,8 +125,12 @@ class Inbox:
                         silent = message is None
                         if message is not None:
                             self._hear(message)
+                        if away:
+                            logger.warning("%s is back", self._server.where)
+                            away = False
                 except AWAY as error:
-                    logger.warning("%s is away: %s", self._server.where, error)
+                    logger.log(logging.DEBUG if away else logging.WARNING, "%s is away: %s", self._server.where, error)
+                    away = True
                     await anyio.sleep(0.1)
         finally:
             with anyio.CancelScope(shield=True):
@@ -216,8 +235,8 @@ class Inbox:
                 self._asked.extend((task_id, inside) for inside in set(awaited.waiters.values()) if inside is not None)
             self._ask.set()
             self._drained()
-            for wake in self._on_subscribe:
-                wake()
+            for back in self._on_subscribe:
+                back()
 
     async def _watch(self, asked: list[tuple[str, str]]) -> None:
         by_shard: dict[Shard, list[tuple[str, str]]] = {}

@@ -104,7 +104,9 @@ def unpack(record: bytes) -> tuple[Header, bytes]:
         state, deliveries, priority, attempt, stamp, length = _HEADER.unpack_from(record)
         end = _HEADER.size + length
         tenant = record[_HEADER.size : end].decode()
-    except (struct.error, UnicodeDecodeError) as error:
+        if len(record) < end:
+            raise ValueError("the tenant's name is cut off")  # noqa: TRY301 - told below, with the record
+    except (struct.error, ValueError) as error:
         raise ValueError(f"not a task's record: {record[:40]!r}") from error
     return Header(state, deliveries, priority, attempt, stamp, tenant, record[1:end]), record[end:]
 
@@ -155,11 +157,8 @@ def unfold(body: bytes, *, live: bool) -> tuple[Outcome | None, Call | None, lis
     lines = body.split(b"\n")
     outcome = None if live else decode_outcome(lines.pop(0))
     call, *history = lines or [b""]
-    return (
-        outcome,
-        _if_readable(decode_call, call),
-        [attempt for line in history if (attempt := _if_readable(_decode_attempt, line)) is not None],
-    )
+    attempts = [attempt for line in history if (attempt := _if_readable(_decode_attempt, line)) is not None]
+    return outcome, _if_readable(decode_call, call), attempts[-HISTORY:]
 
 
 def _with_attempt(body: bytes, attempt: Attempt) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
+from .errors import RemoteError
 from .settings import duration, seconds
 
 BACKOFF: Final = 1.0
@@ -37,6 +38,13 @@ def name_of(kind: type[BaseException]) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def names_of(error: BaseException) -> Sequence[str]:
+    """The name of an error's type, then those of its bases; also of one that could not be carried over as it is."""
+    if isinstance(error, RemoteError) and error.types:
+        return error.types
+    return [name_of(kind) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
+
+
 def may_retry(error: BaseException, attempt: int, options: Mapping[str, Any]) -> bool:
     """Whether an attempt that failed with this error is followed by another one.
 
@@ -65,6 +73,6 @@ def delay_before_next(error: BaseException, attempt: int, options: Mapping[str, 
 
 
 def _is_one_of(error: BaseException, names: Iterable[str]) -> bool:
-    if any(name_of(kind) in names for kind in type(error).__mro__):
+    if not set(names).isdisjoint(names_of(error)):
         return True
     return isinstance(error, BaseExceptionGroup) and all(_is_one_of(each, names) for each in error.exceptions)

@@ -128,7 +128,7 @@ class Runtime:
         self.inbox = Inbox(server, self.name, beat=settings.lease / 3, patience=settings.connect_timeout)
         self._tracker = Tracker(self._shards, self.inbox, self._codec, self.check, settings.canceled_ttl)
         for shard in self._shards:
-            self.inbox.listen(shard, self.name, lambda: None, lambda _: None)
+            self.inbox.listen(shard, self.name)
             self._mailboxes.append(Mailbox(shard, self.name))
         if settings.workers and self._registry:
             self._crew = Crew(self._shards, self.inbox, self._registry, settings)

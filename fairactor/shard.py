@@ -198,10 +198,25 @@ class Shard:
         state: bytes = await self._run("cancel", task_id, _ms(ttl), body)
         return state.decode()
 
-    async def letters(self, place: int, limit: int) -> list[Letter]:
-        """Dead letters from a place on, in their order; the record of one that is none any more is empty."""
-        flat = iter(await self._run("letters", place, limit))
-        return [Letter(int(at), task_id.decode(), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)]
+    async def letters(
+        self, place: int, limit: int, *, skip: int = 0, last: int | None = None
+    ) -> tuple[int, list[Letter]]:
+        """The place of the last dead letter, and those from a place on, in their order.
+
+        Args:
+            place: the first place.
+            limit: how many at most.
+            skip: how many of them to pass over.
+            last: the last place; None: all there is.
+
+        The record of one that is none any more is empty.
+        """
+        end, *rest = await self._run("letters", place, "+inf" if last is None else last, skip, limit)
+        flat = iter(rest)
+        found = [
+            Letter(int(at), task_id.decode(), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)
+        ]
+        return int(end), found
 
     async def redrive(self, tasks: Sequence[tuple[str, bytes]]) -> list[bool | str]:
         """Sends dead letters again, of (task, key as `pack_key` makes it).
@@ -258,7 +273,7 @@ async def open_shards(server: Server, settings: Settings) -> list[Shard]:
 
 _LOST: Final = {
     b"lapsed": "was silent for longer than its lease, so its tasks were given to others. Was the event loop blocked, "
-    "the process stopped, or the network cut?",
+    "the process stopped, or the network cut? Or else the server has lost its data",
     b"behind": "was told something that the server does not know any more: it has lost its latest data, as after a "
     "restart or a failover, so nobody can tell which claims stand",
 }

@@ -12,6 +12,7 @@ import attrs
 from . import record
 from .codec import Codec
 from .context import running_task
+from .errors import Deadlock
 from .inbox import Inbox, Outcome
 from .keys import shard_of
 from .settings import seconds
@@ -60,6 +61,8 @@ class Tracker:
         """Asks for the outcome of a task, and waits for it; raises as `Handle.result`."""
         check_timeout(timeout)
         task = running_task()
+        if task is not None and task.id == task_id:
+            raise Deadlock(f"task {task_id!r} waits for itself: its handler asks for its own outcome")
         future = self.inbox.expect(task_id, shard, inside=task.tenant if task else "")
         return await self.wait(future, task_id, timeout)
 

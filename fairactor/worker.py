@@ -130,12 +130,17 @@ class Pool:
         self._busy = 0
         self._lent = 0
         self._returning: deque[asyncio.Future[None]] = deque()
+        self._in_want: set[Owner] = set()  # owners that would have claimed more, had there been room
         self._ended: anyio.Event | None = None  # set when the next task ends: somebody waits for that
 
     @property
     def vacancies(self) -> int:
         """How many more tasks could start at once; negative when some wait here already."""
         return self.size - self._busy - len(self._ready) - len(self._returning)
+
+    def tell_of_room(self, owner: Owner) -> None:
+        """Tells an owner once when a slot is free again, whosever task it was."""
+        self._in_want.add(owner)
 
     def submit(self, claims: Iterable[Claim], *, at_once: bool = True) -> None:
         """Hands tasks in; they start as workers are free.
@@ -192,8 +197,7 @@ class Pool:
         self._lent += 1
         self._hand_over()
         self._wake()
-        for owner in {claim.owner for claim in self._running}:
-            owner.vacated()
+        self._offer_room()
 
     async def take_back(self) -> None:
         """Waits for a slot for a task that lent its own; it comes before tasks that have not started."""
@@ -260,9 +264,17 @@ class Pool:
         del self._running[claim]
         self._busy -= 1
         self._hand_over()
+        if self._in_want:
+            self._offer_room()
         if self._ended is not None:
             self._ended.set()
             self._ended = None
+
+    def _offer_room(self) -> None:
+        if self.vacancies > 0:
+            in_want, self._in_want = self._in_want, set()
+            for owner in in_want:
+                owner.vacated()
 
     def _hand_over(self) -> None:
         """Gives what is free to tasks that want their slots back."""

@@ -264,7 +264,7 @@ class Machine(RuleBasedStateMachine):
         met: dict[str, bytes] = {}
         place = 0
         while True:
-            page = self.lab.run(self.lab.shard.letters(place, 3))
+            _, page = self.lab.run(self.lab.shard.letters(place, 3))
             met |= {letter.id: letter.record for letter in page if letter.record}
             if len(page) < 3 or page[-1].place == place:
                 break

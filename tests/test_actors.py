@@ -141,7 +141,7 @@ async def test_a_process_handler_runs_in_another_process(make_runtime: Make) -> 
     ("how", "error", "words"),
     [
         ("told", "ValueError", "ValueError: told"),
-        ("custom", "FairactorError", r"tests\.service\.NotCarried: it did not fit \(5\)"),
+        ("custom", "tests.service.NotCarried", r"NotCarried: it did not fit \(5\)"),
         ("exit", "BrokenWorkerProcess", r"crunch_and_fail\(\): its process ended before it returned"),
     ],
 )

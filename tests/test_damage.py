@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import redis
 
+from fairactor.audit import audit
+from fairactor.shard import Settlement, turn_mark
+
 from .lab import Lab, item, lab, outcome
 
 
@@ -95,6 +98,35 @@ def test_a_scheduled_task_whose_record_is_lost_is_counted_no_more_when_the_shard
     shard.tend()
     mend(shard)
     shard.check()
+
+
+# A record that nobody can read
+
+UNREADABLE = (b"garbage", b"", b"L\0\0" + bytes(10) + b"\0\1t", b"L\0\3" + bytes(10) + b"\1\1t")
+
+
+@pytest.mark.parametrize("garbage", UNREADABLE)
+@pytest.mark.parametrize("step", ["claim", "leave", "die", "give back", "cancel", "come due"])
+def test_a_record_that_cannot_be_read_keeps_nobody_from_working(shard: Lab, garbage: bytes, step: str) -> None:
+    shard.send(item("odd", due="1" if step == "come due" else ""), item("even"))
+    if step in {"leave", "die", "give back"}:
+        assert set(shard.claim("r", 1, 2)) == {"odd", "even"}
+    shard.db.set(shard.keys.task("odd"), garbage)
+    if step == "leave":
+        shard.run(shard.shard.leave("r"))
+    elif step == "die":
+        shard.lapse("r")
+        shard.tend()
+    elif step == "give back":
+        back = [Settlement("odd", turn_mark(1), "B", garbage), outcome("even", 1, "R0")]
+        assert shard.claim("r", 2, 0, back) == []
+    elif step == "cancel":
+        assert shard.run(shard.shard.cancel("odd", ttl=1.0, body=b"{}")) == "missing"
+    shard.tend()
+    assert "even" in shard.claim("s", 1, 5), "others are served"
+    assert shard.run(shard.shard.inspect("odd")) == []
+    mend(shard)
+    assert [found for found in audit(shard.look()) if "'odd'" not in found] == []
 
 
 # A queue that is shorter than its counts say

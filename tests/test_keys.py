@@ -173,7 +173,6 @@ async def test_to_ask_with_a_key_of_one_that_fails_or_is_canceled(make_runtime: 
             await asked
 
 
-@pytest.mark.xfail(reason="a handler that waits for its own task waits for ever", strict=True, raises=TimeoutError)
 async def test_a_handler_that_asks_with_its_own_key_is_told_that_it_cannot_wait(make_runtime: Make) -> None:
     @actor(key="same")
     async def ask_itself() -> None:

@@ -88,9 +88,6 @@ async def test_only_dead_letters_are_sent_again(make_runtime: Make) -> None:
         await check_invariants(sender)
 
 
-@pytest.mark.xfail(
-    reason="key_in reads the record of a live task as if it had ended: msgspec.ValidationError", strict=True
-)
 @pytest.mark.parametrize("delay", [0, 3600])
 async def test_a_live_task_is_not_sent_again(make_runtime: Make, delay: float) -> None:
     async with make_runtime(workers=0) as sender:
@@ -99,7 +96,6 @@ async def test_a_live_task_is_not_sent_again(make_runtime: Make, delay: float) -
             await handle.redrive()
 
 
-@pytest.mark.xfail(reason="key_in trusts what stands in the record: AttributeError", strict=True, raises=AttributeError)
 async def test_one_with_an_unreadable_key_does_not_hold_up_the_others(make_runtime: Make, db: redis.Redis) -> None:
     odd, _ = await bury(make_runtime, ("user:1", fail(1).options(key="xyz")), ("user:1", fail(2)))
     packed = db.get(key(odd))

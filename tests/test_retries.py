@@ -249,7 +249,6 @@ async def test_filters_hold_wherever_the_handler_runs(make_runtime: Make, kind: 
                 await runtime.ask("user:1", made(how), timeout=PATIENCE, **again | options)
 
 
-@pytest.mark.xfail(reason="an error that cannot be pickled comes from a worker process as FairactorError", strict=True)
 async def test_filters_know_errors_that_are_not_carried_from_a_process_as_they_are(make_runtime: Make) -> None:
     filters: dict[str, Any] = {"max_retries": 1, "backoff": 0, "retry_on": service.NotCarried}
     async with make_runtime(service.crunch_and_fail) as runtime:
@@ -365,7 +364,6 @@ async def test_the_history_holds_the_last_twenty_attempts(make_runtime: Make) ->
     assert [(attempt.attempt, attempt.message) for attempt in history] == [(n, str(n)) for n in range(6, 26)]
 
 
-@pytest.mark.xfail(reason="release.lua appends a death to the history and drops none", strict=True)
 async def test_the_history_holds_the_last_twenty_deaths(make_runtime: Make, db: redis.Redis) -> None:
     async with make_runtime(workers=0) as sender:
         (shard,) = sender._shards

@@ -158,3 +158,14 @@ async def test_an_id_is_unique_within_a_shard_at_least(make_sharded: Make) -> No
         await runtime.send(same[0], double(1), id="mine")
         with pytest.raises(TaskExists):
             await runtime.send(same[1], double(1), id="mine")
+
+
+async def test_a_worker_that_one_shard_kept_busy_serves_the_others_at_once(make_runtime: Make) -> None:
+    @actor
+    async def run() -> None:
+        await anyio.sleep(0.02)
+
+    async with make_runtime(workers=0, shards=4) as sender:
+        await sender.send_many((f"user:{n}", run()) for n in range(12))
+        async with make_runtime(run, workers=1, lease=60) as runtime:
+            await runtime.drain(timeout=10)  # a heartbeat takes 20 s

@@ -15,7 +15,7 @@
 
 local id, ttl_ms, outcome = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local record = call('GET', TASK .. id)
-if not record then return 'missing' end
+if not readable(record) then return 'missing' end
 local state, runtime = locate(id, record)
 if state == 'settled' then return state end
 if state == 'started' then

@@ -14,7 +14,9 @@ for i, record in ipairs(read_records(ARGV)) do
     keys[#keys + 1], gone[#gone + 1] = TASK .. ARGV[i], ARGV[i]
   end
 end
+begin_writing()
 local deleted = 0
 for i = 1, #keys, SLICE do deleted = deleted + call('DEL', unpack(keys, i, math.min(i + SLICE - 1, #keys))) end
 write_all('ZREM', DEAD, gone)
+end_writing()
 return deleted

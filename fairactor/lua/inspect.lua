@@ -12,7 +12,7 @@
 
 local id = ARGV[1]
 local record = call('GET', TASK .. id)
-if not record then return {} end
+if not readable(record) then return {} end
 local state, runtime = locate(id, record)
 return { state, record, call('ZSCORE', SCHEDULED, id) or '', runtime or '', call('PTTL', TASK .. id),
   call('HGET', PROGRESS, id) or '' }

@@ -1,15 +1,16 @@
 -- Lists dead letters, the one that expires first before the others: so in the order in which they failed.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 from which place, 2 how many at most
--- Reply {place, id, record ...}; a place is when the record expires, in µs
+-- ARGV  1 from which place, 2 to which, 3 how many to pass over, 4 how many at most
+-- Reply {the last place there is, [place, id, record] ...}; a place is when the record expires, in µs
 --
 -- Reads only.
 
 -- @include lib/intact.lua
 
-local found = call('ZRANGEBYSCORE', DEAD, ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, tonumber(ARGV[2]))
-local ids, reply = {}, {}
+local from, to, offset, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local found = call('ZRANGEBYSCORE', DEAD, from, to, 'WITHSCORES', 'LIMIT', offset, count)
+local ids, reply = {}, { integer(tonumber(call('ZRANGE', DEAD, -1, -1, 'WITHSCORES')[2]) or 0) }
 for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
 for i, record in ipairs(read_records(ids)) do
   reply[#reply + 1], reply[#reply + 2] = integer(tonumber(found[2 * i])), ids[i]

@@ -16,6 +16,8 @@
 
 if ARGV[1] == 'torn' and not shard.torn then return 0 end
 
+local SOON = 1e6 -- µs: a stamp further ahead is not the clock's, but when a delayed task is due
+
 local found = { [TASK] = {}, [QUEUE] = {}, [CLAIMS] = {}, [CANCELS] = {}, [KEY] = {} } -- prefix -> what follows it
 for _, key in ipairs(call('KEYS', META .. ':*')) do
   for prefix, names in pairs(found) do
@@ -25,8 +27,10 @@ end
 
 local tasks = {} -- id -> state, priority, stamp, tenant: of each record that can be read
 for _, id in ipairs(found[TASK]) do
-  local readable, state, _, priority, _, stamp, name = pcall(struct.unpack, HEADER, call('GETRANGE', TASK .. id, 0, 600))
-  if readable and (state == LIVE or ENDED[state]) and priority >= 1 and priority <= CRITICAL then
+  local header = call('GETRANGE', TASK .. id, 0, 600)
+  local state = header:sub(1, 1)
+  if readable(header) and (state == LIVE or ENDED[state]) then
+    local _, _, priority, _, stamp, name = struct.unpack(HEADER, header)
     tasks[id] = { state = state, priority = priority, stamp = stamp, name = name }
     if state == LIVE then call('PERSIST', TASK .. id) end
   end
@@ -63,7 +67,7 @@ local function keep_places()
   end
   for id, task in pairs(tasks) do
     if task.state == LIVE and not task.where then
-      if task.stamp > shard.now then
+      if task.stamp > shard.stamp + SOON then
         task.where = 'scheduled'
         call('ZADD', SCHEDULED, integer(math.floor(task.stamp / 1000)), id)
       else
@@ -102,9 +106,13 @@ end
 local function keep_keys()
   local keyed_tasks = call('HGETALL', KEYED)
   for i = 1, #keyed_tasks, 2 do
-    local id, key = keyed_tasks[i], select(2, unpack_key(keyed_tasks[i + 1]))
-    if claimed_by(id) then
-      call('SET', KEY .. key, id)
+    local id, task = keyed_tasks[i], tasks[keyed_tasks[i]]
+    keyed[id] = keyed_tasks[i + 1]
+    local key = KEY .. select(2, unpack_key(keyed[id]))
+    if task and task.state == LIVE then
+      call('SET', key, id)
+    elseif call('GET', key) == id then
+      free_key(id, task and task.state)
     else
       call('HDEL', KEYED, id)
     end
@@ -132,9 +140,11 @@ local function keep_letters()
   for _, id in ipairs(call('ZRANGEBYSCORE', DEAD, integer(shard.now), '+inf')) do
     if not tasks[id] or tasks[id].state ~= DEAD_STATE then call('ZREM', DEAD, id) end
   end
+  local n = 0
   for id, task in pairs(tasks) do
     if task.state == DEAD_STATE and not call('ZSCORE', DEAD, id) then
-      call('ZADD', DEAD, integer(shard.now + 1000 * call('PTTL', TASK .. id)), id)
+      n = n + 1 -- a microsecond apart, as in `end_task`
+      call('ZADD', DEAD, integer(shard.now + 1000 * call('PTTL', TASK .. id) + n), id)
     end
   end
 end

@@ -11,6 +11,16 @@
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 
+local HISTORY = 20 -- lines that are kept of it, as record.py keeps them
+
+-- The call and the history in the body of a dead letter, behind its outcome.
+local function lines_behind(record, body)
+  local call_line, history = record:sub(body):match('^[^\n]*\n?([^\n]*)(.*)$')
+  local _, lines = history:gsub('\n', '')
+  for _ = 1, lines - HISTORY do history = history:sub((history:find('\n', 2, true))) end
+  return call_line .. history
+end
+
 local ids, keys = {}, {}
 for i, packed in ipairs(ARGV) do ids[i], keys[i] = struct.unpack('>Hc0Hc0', packed) end
 
@@ -29,8 +39,7 @@ for i, record in ipairs(read_records(ids)) do
         holds[key] = id
         keyed[#keyed + 1], keyed[#keyed + 2] = id, keys[i]:sub(1, 8) .. key
       end
-      local call_and_history = record:sub((record:find('\n', body, true) or #record) + 1)
-      back[#back + 1] = { id = id, name = name, priority = priority, rest = call_and_history }
+      back[#back + 1] = { id = id, name = name, priority = priority, rest = lines_behind(record, body) }
       replies[i], seen[id] = 1, true
     end
   end

@@ -66,7 +66,7 @@ local function judge()
   local verdicts, first = {}, {}
   for n, key in ipairs(records) do
     local record = not first[key] and call('GET', key)
-    local owner = record and tenant_of(record) or first[key]
+    local owner = record and (readable(record) and tenant_of(record) or '') or first[key] -- '': it cannot be read
     if owner then
       verdicts[n] = owner == names[n] and 1 or 2
     else

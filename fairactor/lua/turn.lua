@@ -102,7 +102,7 @@ for c, n in ipairs(counted) do
   local priority = marks[n]:byte(5)
   settled[c] = id
   add_started(name, -1)
-  if cancels[id] and (state == 'R' or state == 'B') then -- to be canceled, and its runtime had not heard
+  if cancels[id] and (state == 'R' or state == 'B') and readable(record_of(n)) then -- to be canceled, and its runtime had not heard
     add(name, priority, -1)
     cancel_task(id, name, record_of(n), cancels[id])
   elseif state == 'R' then
@@ -110,7 +110,8 @@ for c, n in ipairs(counted) do
     add(name, WAITING, 1)
     again[#again + 1] = { id = id, at = integer(shard.ms + ms), record = record_of(n) }
   elseif state == 'B' then
-    local _, _, _, _, stamp = struct.unpack(HEADER, record_of(n))
+    local record, stamp = record_of(n), shard.now
+    if readable(record) then stamp = select(5, struct.unpack(HEADER, record)) end
     meet({ name })
     enqueue(name, id, stamp, priority)
     want = 0

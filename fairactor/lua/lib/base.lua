@@ -45,12 +45,20 @@ local function read_all(command, key, args)
   return all
 end
 
+-- Whether the header of a record can be read, and counted by: somebody may have written there by hand.
+local function readable(record)
+  if not record or #record < 15 then return false end
+  local priority, high, low = record:byte(3), record:byte(14, 15)
+  return priority >= 1 and priority <= CRITICAL and #record >= 15 + 256 * high + low
+end
+
+-- The records of tasks; false for one that is lost or cannot be read.
 local function read_records(ids)
   local records = {}
   for i = 1, #ids, SLICE do
     local keys = {}
     for j = i, math.min(i + SLICE - 1, #ids) do keys[#keys + 1] = TASK .. ids[j] end
-    for _, record in ipairs(call('MGET', unpack(keys))) do records[#records + 1] = record end
+    for _, record in ipairs(call('MGET', unpack(keys))) do records[#records + 1] = readable(record) and record end
   end
   return records
 end
@@ -85,6 +93,8 @@ local function place(stamp, priority)
   return integer(stamp - priority * shard.step)
 end
 
--- The first write of a script that writes more than one thing; `save_shard` is its last. Redis does not roll back:
--- where an error comes between the two, the mark stays, and the next script is refused until `mend` has run.
+-- The first write and the last of a script that writes more than one thing; `save_shard` is such a last one, too. Redis
+-- does not roll back: where an error comes between the two, the mark stays, and the next script is refused until `mend`
+-- has run.
 local function begin_writing() call('HSET', META, 'torn', '1') end
+local function end_writing() call('HSET', META, 'torn', '') end
