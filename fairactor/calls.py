@@ -17,7 +17,7 @@ import anyio
 from redis import exceptions as broken
 
 from . import scripts
-from .connection import AWAY, Server, passes, was_never_sent
+from .connection import AWAY, Server, is_read_only, passes, was_never_sent
 from .errors import ServerError, ServerUnavailable
 
 logger: Final = logging.getLogger(__name__)
@@ -71,11 +71,11 @@ class Calls:
             return await client.eval(script.text, 1, self._meta, *arguments)
 
     async def _once_replicated(self, replicas: int, name: str, arguments: tuple[Any, ...]) -> tuple[Any, int]:
-        script = self._scripts[name]
-        pipeline = self._server.client.pipeline(transaction=False)  # WAIT is about its own connection
-        pipeline.eval(script.text, 1, self._meta, *arguments)
-        pipeline.execute_command("WAIT", replicas, round(self._server.answer * _WAIT * 1000))
-        reply, confirmed = await pipeline.execute(raise_on_error=False)
+        if self._server.cluster:  # the client finds the node by this one; what follows is a repeat
+            await self._once(name, arguments)
+        script = ("EVAL", self._scripts[name].text, 1, self._meta, *arguments)
+        wait = ("WAIT", replicas, round(self._server.answer * _WAIT * 1000))
+        reply, confirmed = await self._server.execute_on_one(self._meta, script, wait)  # WAIT is about its connection
         for error in (reply, confirmed):
             if isinstance(error, Exception):
                 raise error
@@ -99,7 +99,7 @@ class Calls:
                         helped = True
                         continue
                 failure, problem = error, f"{self._server.where} cannot serve now: {error}"
-                if isinstance(error, broken.ReadOnlyError):
+                if is_read_only(error):
                     await self._server.turn_away()
             if time.monotonic() + pause > deadline:
                 may = "it may have been carried out" if unsure else "it was not carried out"

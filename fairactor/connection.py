@@ -12,6 +12,7 @@ import anyio
 import attrs
 from redis import exceptions as broken
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.cluster import PipelineCommand
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -50,12 +51,17 @@ def was_never_sent(error: BaseException) -> bool:
     return isinstance(error, broken.BusyLoadingError) or any(words in str(error) for words in _NEVER_SENT)
 
 
+def is_read_only(error: BaseException) -> bool:
+    """Whether a refusal says that the server is a replica."""
+    return isinstance(error, broken.ReadOnlyError) or "READONLY " in str(error)
+
+
 def passes(error: BaseException) -> bool:
     """Whether a refusal is one that passes by itself: nothing was done, and the same command may be accepted soon."""
     return isinstance(error, _NOT_NOW_TYPES) or _NOT_NOW.search(str(error)) is not None
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Server:
     """A server that has been found fit."""
 
@@ -68,11 +74,26 @@ class Server:
     where: str
     answer: float = 5.0
     """Seconds after which a command without an answer is given up."""
+    on_turn_away: Callable[[], None] = lambda: None
+    """Is called when connections are to be made anew."""
 
     async def turn_away(self) -> None:
-        """Closes idle connections: the server they lead to is a replica now, and its name may lead elsewhere."""
+        """Closes connections: the server they lead to is a replica now, and its name may lead elsewhere."""
         if not self.cluster:  # there the client follows the slots
             await self.client.connection_pool.disconnect(inuse_connections=False)
+            self.on_turn_away()
+
+    async def execute_on_one(self, key: str, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to commands that go over one connection, to the node that keeps ``key``; errors are replies."""
+        if self.cluster:
+            sent = [PipelineCommand(number, *command) for number, command in enumerate(commands)]
+            await self.client.get_node_from_key(key).execute_pipeline(sent)
+            return [command.result for command in sent]
+        pipeline = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
 
     async def close(self) -> None:
         """Closes the connections."""

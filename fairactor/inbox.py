@@ -55,6 +55,8 @@ class Inbox:
         self._asked: deque[tuple[str, str]] = deque()
         self._ask = Signal()
         self._reading = anyio.CancelScope()  # while `run` waits for a message
+        self._turned_away = False
+        server.on_turn_away = self._turn_away
         self._closed: Exception | None = None
 
     def listen(
@@ -111,12 +113,15 @@ class Inbox:
 
     async def run(self) -> None:
         """Listens, until canceled. Nobody else uses the connection."""
-        pubsub = self._server.listener.pubsub()
+        pubsub: Any = self._server.listener.pubsub()
         subscribed: set[bytes] = set()
         silent = away = False
         try:
             while True:
                 try:
+                    if self._turned_away:
+                        self._turned_away = False
+                        await pubsub.connection.disconnect()
                     await self._subscribe(pubsub, subscribed)
                     with anyio.CancelScope() as self._reading:
                         message = await pubsub.get_message(timeout=self._beat)
@@ -134,7 +139,11 @@ class Inbox:
                     await anyio.sleep(0.1)
         finally:
             with anyio.CancelScope(shield=True):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py has no type for it
+                await pubsub.aclose()
+
+    def _turn_away(self) -> None:
+        self._turned_away = True
+        self._reading.cancel()
 
     async def _subscribe(self, pubsub: Any, subscribed: set[bytes]) -> None:
         """Subscribes to the channels that are listened to now, and leaves the others."""

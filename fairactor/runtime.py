@@ -151,7 +151,8 @@ class Runtime:
         url = os.environ.get("FAIRACTOR_URL") if settings.url is None and settings.path is None else settings.url
         if url is None:
             url = await self._stack.enter_async_context(embedded_server(settings.path))
-        answer = min(settings.connect_timeout, settings.lease / 3)  # a turn that was lost must not cost the lease
+        # A reply that was lost must cost neither all the time there is for a call, nor the lease.
+        answer = min(settings.connect_timeout / 2, settings.lease / 3)
         server = await connect(url, timeout=settings.connect_timeout, answer=answer)
         self._stack.push_async_callback(_shielded, server.close)
         return server

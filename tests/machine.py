@@ -275,6 +275,7 @@ class Machine(RuleBasedStateMachine):
     def mend(self) -> None:
         """Where everything is right, nothing is mended."""
         self.lab.run(self.lab.shard.mend())
+        self.model.mend()
         self.compare()
 
     # What time does

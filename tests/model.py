@@ -268,7 +268,7 @@ class Model:
         if task.state not in LIVE:
             return "settled"
         found = task.state
-        task.canceling = keep, body
+        task.canceling = keep or found != "started", body
         if found != "started":
             with _Step(self) as step:
                 self._cancel(task, step)
@@ -335,6 +335,11 @@ class Model:
             return False
         task.progress = text
         return True
+
+    def mend(self) -> None:
+        """Where all is right there is nothing to mend, but for totals that are past their time."""
+        with _Step(self) as step:
+            step.touched.update(self.tenants)
 
     # What time does
 

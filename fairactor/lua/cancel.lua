@@ -34,7 +34,9 @@ if state == 'queued' then
 else
   add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end
-end_task(id, name, CANCELED_STATE, time_to_keep(id, CANCELED_STATE, ttl_ms), ended_record(record, CANCELED_STATE, outcome))
+-- At least for a while, so that one whose reply was lost finds it when it comes again.
+local ms = math.max(FETCH, time_to_keep(id, CANCELED_STATE, ttl_ms))
+end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, outcome))
 
 begin_writing()
 write_ends()

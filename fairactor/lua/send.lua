@@ -22,7 +22,10 @@ local sender, number = ARGV[1], ARGV[2]
 
 local sent = call('GET', SENT .. sender)
 if sent then
-  if sent:sub(1, 4) == number then return cmsgpack.unpack(sent:sub(5)) end
+  if sent:sub(1, 4) == number then
+    call('PEXPIRE', SENT .. sender, REPLAY) -- a write, so that WAIT waits after a repeat as well
+    return cmsgpack.unpack(sent:sub(5))
+  end
   if struct.unpack('>I4', number) < struct.unpack('>I4', sent) then return 0 end -- a copy that was long under way
 end
 
