@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import anyio
 import attrs
+from redis.exceptions import ResponseError
 
 from . import record
-from .connection import AWAY, Server
+from .connection import AWAY, Server, passes
 from .errors import Deadlock, ServerError, ServerUnavailable, TaskNotFound
 from .shard import Shard
 from .signals import Signal
@@ -119,9 +120,6 @@ class Inbox:
         try:
             while True:
                 try:
-                    if self._turned_away:
-                        self._turned_away = False
-                        await pubsub.connection.disconnect()
                     await self._subscribe(pubsub, subscribed)
                     with anyio.CancelScope() as self._reading:
                         message = await pubsub.get_message(timeout=self._beat)
@@ -133,9 +131,13 @@ class Inbox:
                         if away:
                             logger.warning("%s is back", self._server.where)
                             away = False
-                except AWAY as error:
+                except (*AWAY, ResponseError) as error:
+                    if not isinstance(error, AWAY):
+                        if not passes(error):
+                            raise
+                        subscribed.clear()  # a subscription may be what was refused
                     logger.log(logging.DEBUG if away else logging.WARNING, "%s is away: %s", self._server.where, error)
-                    away = True
+                    silent, away = False, True
                     await anyio.sleep(0.1)
         finally:
             with anyio.CancelScope(shield=True):
@@ -146,15 +148,19 @@ class Inbox:
         self._reading.cancel()
 
     async def _subscribe(self, pubsub: Any, subscribed: set[bytes]) -> None:
-        """Subscribes to the channels that are listened to now, and leaves the others."""
-        if new := self._channels.keys() - subscribed:
-            await pubsub.subscribe(*new)
-            subscribed |= new
-        if old := subscribed - self._channels.keys():
-            await pubsub.unsubscribe(*old)
-            subscribed -= old
-            for channel in old:
-                self._subscribed.pop(channel, None)
+        """Subscribes to the channels that are listened to now, and leaves the others, until nothing has changed."""
+        while self._turned_away or self._channels.keys() != subscribed:
+            if self._turned_away:
+                self._turned_away = False
+                await pubsub.connection.disconnect()  # the next command connects, and so subscribes
+            if new := self._channels.keys() - subscribed:
+                await pubsub.subscribe(*new)
+                subscribed |= new
+            if old := subscribed - self._channels.keys():
+                await pubsub.unsubscribe(*old)
+                subscribed -= old
+                for channel in old:
+                    self._subscribed.pop(channel, None)
 
     async def ask(self) -> None:
         """Asks the server for the outcomes that are waited for, many at a time, until canceled."""
