@@ -239,8 +239,10 @@ async def _busy(server: Instance) -> AsyncIterator[None]:
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.to_thread.run_sync, loop)
             await until(lambda: _refuses(db))
-            yield
-            db.script_kill()
+            try:
+                yield
+            finally:
+                db.script_kill()
 
 
 def _refuses(db: redis.Redis) -> bool:
@@ -271,11 +273,11 @@ async def _loading(server: Instance) -> AsyncIterator[None]:
     """It has been started anew, and reads its file."""
     with servers.client(server.url) as db:
         db.config_set("rdbcompression", "no")  # it looks up from its work every 2 MB
-        db.eval("for i = 1, 120 do redis.call('SET', 'filler' .. i, string.rep('x', 262144)) end", 0)
+        db.eval("for i = 1, 240 do redis.call('SET', 'filler' .. i, string.rep('x', 262144)) end", 0)
         db.config_set("appendonly", "yes")
         await until(lambda: not db.info("persistence")["aof_rewrite_in_progress"])
         server.kill()
-        server._command += ["--appendonly", "yes", "--key-load-delay", "10000"]
+        server._command += ["--appendonly", "yes", "--key-load-delay", "5000"]
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.to_thread.run_sync, server.start)
             await until(lambda: _refuses(db))
@@ -334,6 +336,19 @@ async def test_a_send_waits_while_the_server_cannot_serve_and_workers_go_on_afte
         await check_invariants(runtime)
 
 
+@pytest.mark.parametrize("trouble", ["BUSY", "MISCONF"])
+async def test_a_server_that_cannot_serve_for_long_takes_no_runtime_down(
+    server: Instance, work: Work, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with sender(server.url, lease=0.3) as runtime, work.runtime(server.url, lease=0.3):
+        await runtime.ask("user:1", work.quick(1), timeout=PATIENCE)
+        async with TROUBLES[trouble](server):
+            await anyio.sleep(2)  # nothing to wait for: many heartbeats, each of which is refused
+        with anyio.fail_after(SOON):
+            assert await runtime.ask("user:1", work.quick(2)) == 2
+    assert not [line for line in caplog.messages if "starting it again" in line]
+
+
 REFUSALS: Final = TROUBLES | {"OOM": lambda server: _setting(server, maxmemory="1")}
 
 
@@ -341,7 +356,7 @@ REFUSALS: Final = TROUBLES | {"OOM": lambda server: _setting(server, maxmemory="
 async def test_what_the_server_refused_was_not_accepted_and_may_be_sent_again(
     server: Instance, work: Work, trouble: str
 ) -> None:
-    async with sender(server.url, connect_timeout=0.15) as runtime, sender(server.url) as patient:
+    async with sender(server.url, connect_timeout=0.2) as runtime, sender(server.url) as patient:
         await runtime.send("user:1", work.quick(1), id="first")
         messages: list[tuple[str, Message[int]]] = [
             (f"user:{n}", work.quick(n).options(id=f"batch {n}")) for n in range(3)
