@@ -67,7 +67,8 @@ class Handle(Generic[R]):
         """The result in an outcome, or its exception."""
         state = record.SETTLED[header.state]
         error = outcome.error
-        about = f"task {self.id!r} of tenant {header.tenant!r} ({outcome.actor})"
+        actor = f" ({outcome.actor})" if outcome.actor else ""  # scripts do not know it
+        about = f"task {self.id!r} of tenant {header.tenant!r}{actor}"
         if state is TaskState.FAILED:
             reason = f"{error.type}: {error.message}" if error else "no reason was given"
             raise TaskFailed(

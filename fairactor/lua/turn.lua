@@ -102,7 +102,8 @@ for c, n in ipairs(counted) do
   local priority = marks[n]:byte(5)
   settled[c] = id
   add_started(name, -1)
-  if cancels[id] and (state == 'R' or state == 'B') and readable(record_of(n)) then -- to be canceled, and its runtime had not heard
+  if cancels[id] and (state == 'R' or state == 'B') and readable(record_of(n)) then
+    -- It was to be canceled, and its runtime had not heard.
     add(name, priority, -1)
     cancel_task(id, name, record_of(n), cancels[id])
   elseif state == 'R' then
