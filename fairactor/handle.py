@@ -119,7 +119,7 @@ class Handle(Generic[R]):
         state = await self._tracker.cancel(self.id, shard)
         if state == "missing":
             raise _not_found(self.id)
-        return await self.state() if state == "settled" else TaskState(state)
+        return TaskState(state)
 
     async def redrive(self) -> None:
         """Sends the task again, if it is a dead letter: as a new one under its id, with its retries as at first.

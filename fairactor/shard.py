@@ -194,7 +194,7 @@ class Shard:
         return reply
 
     async def cancel(self, task_id: str, *, ttl: float, body: bytes) -> str:
-        """Cancels a task; returns the state in which it was, 'settled' or 'missing'."""
+        """Cancels a task; returns the state in which it was found, or 'missing'."""
         state: bytes = await self._run("cancel", task_id, _ms(ttl), body)
         return state.decode()
 

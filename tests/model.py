@@ -266,7 +266,7 @@ class Model:
         if task is None:
             return "missing"
         if task.state not in LIVE:
-            return "settled"
+            return task.state
         found = task.state
         task.canceling = keep or found != "started", body
         if found != "started":

@@ -138,7 +138,7 @@ TRANSITIONS: dict[str, tuple[Callable[[Lab], Any], Any]] = {  # what it is, and 
     "turn": (again_turn, ...),
     "leave": (lambda shard: shard.run(shard.shard.leave("r")), 0),
     "tend": (lambda shard: shard.tend(), ...),
-    "cancel": (lambda shard: shard.run(shard.shard.cancel("t3", ttl=60.0, body=b"{}")), "settled"),
+    "cancel": (lambda shard: shard.run(shard.shard.cancel("t3", ttl=60.0, body=b"{}")), "canceled"),
     "configure": (lambda shard: shard.run(shard.shard.configure("t", {"weight": 3.0, "concurrency": 4})), ...),
     "watch": (lambda shard: shard.run(shard.shard.watch("q", [("t1", ""), ("no", ""), ("u1", "u")])), ...),
     "progress": (lambda shard: shard.run(shard.shard.progress("r", "t6", b"[1]")), ...),

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 id, 2 how long to keep its record in ms, 3 its outcome
--- Reply the state in which it was found: 'queued', 'scheduled', 'deferred', 'started', 'settled', or 'missing'
+-- Reply the state in which it was found, or 'missing'
 --
 -- Safe to repeat: once canceled it is settled.
 -- Of a started task it is noted, so that whatever becomes of its runtime and of the message, it is not run again.
@@ -13,11 +13,12 @@
 -- @include lib/ending.lua
 -- @include lib/locate.lua
 
+local SETTLED = { [DONE] = 'finished', [DEAD_STATE] = 'failed', [CANCELED_STATE] = 'canceled' }
 local id, ttl_ms, outcome = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local record = call('GET', TASK .. id)
 if not readable(record) then return 'missing' end
 local state, runtime = locate(id, record)
-if state == 'settled' then return state end
+if state == 'settled' then return SETTLED[record:sub(1, 1)] end
 if state == 'started' then
   call('HSET', CANCELS .. runtime, id, struct.pack('>d', ttl_ms) .. outcome)
   call('PUBLISH', INBOX .. runtime, 'c' .. id)
