@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import time
@@ -92,13 +93,17 @@ def fresh(server_binary: str) -> Iterator[Both]:
 
 
 def sender(server: Instance, **settings: Any) -> Runtime:
-    return Runtime(server.url, **{"workers": 0, "connect_timeout": 0.7} | settings)
+    return Runtime(server.url, **{"workers": 0, "connect_timeout": PATIENCE} | settings)
 
 
 def stored(replica: Instance) -> set[str]:
     """The tasks that a replica has."""
     with servers.client(replica.url) as db:
         return {key.decode().partition(":task:")[2] for key in db.scan_iter("*:task:*")}
+
+
+SHORT: Final = {"connect_timeout": 2.0}
+"""Where replicas are waited for in vain: for some tenths of that. The server looks at its clock ten times a second."""
 
 
 @contextmanager
@@ -166,20 +171,26 @@ async def test_many_are_sent_and_asked_for_as_well(both: Both) -> None:
 @pytest.mark.parametrize("how", LACKING)
 async def test_where_no_replica_confirms_it_says_so_and_it_may_be_sent_again(fresh: Both, how: str) -> None:
     server, replica = fresh
-    async with sender(server, durability="replicated") as runtime:
+    batch = [("user:1", double(n).options(id=f"m{n}")) for n in range(3)]
+    async with (
+        sender(server, durability="replicated", **SHORT) as runtime,
+        sender(server, durability="replicated") as patient,
+    ):
         with LACKING[how](replica):
             began = time.monotonic()
-            with pytest.raises(NotReplicated, match="0 of 1 replicas have confirmed") as one:
-                await runtime.send("user:1", double(1), id="a")
-            with pytest.raises(NotReplicated) as many:
-                await runtime.send_many([("user:1", double(n).options(id=f"m{n}")) for n in range(3)])
+            one, many = await asyncio.gather(
+                runtime.send("user:1", double(1), id="a"), runtime.send_many(batch), return_exceptions=True
+            )
             assert time.monotonic() - began < 5
-        assert (one.value.maybe_accepted, one.value.ids) == (True, ("a",))
-        assert (many.value.maybe_accepted, many.value.ids) == (True, ("m0", "m1", "m2"))
+        assert isinstance(one, NotReplicated)
+        assert isinstance(many, NotReplicated)
+        assert "0 of 1 replicas have confirmed" in str(one)
+        assert (one.maybe_accepted, one.ids) == (True, ("a",))
+        assert (many.maybe_accepted, many.ids) == (True, ("m0", "m1", "m2"))
         assert (await runtime.stats()).pending == 4
         await has_caught_up(server)
-        again = await runtime.send("user:1", double(1), id="a")
-        await runtime.send_many([("user:1", double(n).options(id=f"m{n}")) for n in range(3)])
+        again = await patient.send("user:1", double(1), id="a")
+        await patient.send_many(batch)
         assert (again.id, again.duplicate) == ("a", False)
         assert {"a", "m0", "m1", "m2"} <= stored(replica)
         assert (await runtime.stats()).pending == 4
@@ -190,19 +201,19 @@ async def test_a_repeat_waits_for_the_replicas_though_there_is_nothing_new_to_wr
     both: Both,
 ) -> None:
     server, replica = both
-    async with sender(server) as runtime:
+    async with sender(server, **SHORT) as runtime, sender(server) as patient:
         with frozen(replica):
             await runtime.send("user:1", double(1), id="a")  # of durability "server"
             with pytest.raises(NotReplicated):
                 await runtime.send("user:1", double(1), id="a", durability="replicated")
         await has_caught_up(server)
-        await runtime.send("user:1", double(1), id="a", durability="replicated")
+        await patient.send("user:1", double(1), id="a", durability="replicated")
         assert stored(replica) == {"a"}
 
 
 async def test_in_one_batch_each_is_judged_by_its_own_durability(both: Both) -> None:
     server, replica = both
-    async with sender(server) as runtime:
+    async with sender(server, **SHORT) as runtime:
         results: dict[str, Any] = {}
 
         async def send(task_id: str, message: Message[int]) -> None:
@@ -225,14 +236,14 @@ async def test_in_one_batch_each_is_judged_by_its_own_durability(both: Both) -> 
 
 async def test_what_needs_no_replica_does_not_wait_for_one_that_is_frozen(both: Both) -> None:
     server, replica = both
-    async with sender(server, connect_timeout=20) as runtime:
+    async with sender(server) as runtime:
         with frozen(replica), anyio.fail_after(5):
             await runtime.send("user:1", double(1))
 
 
 async def test_more_replicas_than_there_are_are_not_waited_for_for_ever(both: Both) -> None:
     server, _ = both
-    async with sender(server, durability="replicated", replicas=2) as runtime:
+    async with sender(server, durability="replicated", replicas=2, **SHORT) as runtime:
         with anyio.fail_after(5), pytest.raises(NotReplicated, match="1 of 2 replicas have confirmed"):
             await runtime.send("user:1", double(1))
 
@@ -299,15 +310,14 @@ def _replicate(node: redis.Redis, of: str) -> bool:
 
 async def test_on_a_cluster_the_replicas_of_the_node_that_has_the_task_confirm_it(cluster: list[redis.Redis]) -> None:
     url = f"redis://127.0.0.1:{cluster[0].connection_pool.connection_kwargs['port']}"
-    async with Runtime(url, workers=0, connect_timeout=0.7, durability="replicated", shards=4) as runtime:
-        confirmed: dict[int, set[bool]] = {0: set(), 1: set()}
+    confirmed: dict[int, bool] = {}
+    async with Runtime(url, workers=0, durability="replicated", shards=4, **SHORT) as runtime:
         for number in range(8):
             shard = f"{{fairactor/{shard_of(f'user:{number}', 4)}}}"
             node = int(cluster[0].cluster("keyslot", shard)) * 2 // SLOTS
-            try:
-                await runtime.send(f"user:{number}", double(1))
-            except NotReplicated:
-                confirmed[node].add(False)
-            else:
-                confirmed[node].add(True)
-        assert confirmed == {0: {True}, 1: {False}}
+            if node not in confirmed:
+                try:
+                    confirmed[node] = bool(await runtime.send(f"user:{number}", double(1)))
+                except NotReplicated:
+                    confirmed[node] = False
+    assert confirmed == {0: True, 1: False}
