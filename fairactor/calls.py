@@ -24,8 +24,8 @@ logger: Final = logging.getLogger(__name__)
 
 _FIRST_PAUSE: Final = 0.02  # seconds between two attempts; doubled each time
 _LONGEST_PAUSE: Final = 0.5
-_WAIT: Final = 0.8
-"""The part of the time in which the server has to answer that replicas have to confirm."""
+_MARGIN: Final = 0.25
+"""Seconds of the time in which the server has to answer that are not spent in waiting for replicas, half at most."""
 
 OnError = Callable[[], Awaitable[None]]
 
@@ -74,7 +74,8 @@ class Calls:
         if self._server.cluster:  # the client finds the node by this one; what follows is a repeat
             await self._once(name, arguments)
         script = ("EVAL", self._scripts[name].text, 1, self._meta, *arguments)
-        wait = ("WAIT", replicas, round(self._server.answer * _WAIT * 1000))
+        answer = self._server.answer
+        wait = ("WAIT", replicas, round(1000 * max(answer - _MARGIN, answer / 2)))
         reply, confirmed = await self._server.execute_on_one(self._meta, script, wait)  # WAIT is about its connection
         for error in (reply, confirmed):
             if isinstance(error, Exception):

@@ -28,14 +28,14 @@ local function release(runtime, deliveries, outcome)
   for _, task in ipairs(found) do
     local id, name, record = task.id, task.name, task.record
     local _, count, priority, attempt, stamp = struct.unpack(HEADER, record)
+    local died
     add_started(name, -1)
     if deliveries > 0 then
       -- A line of the history, as record.py has it: Lua adds it behind the body.
-      local died = string.format('\n[%d,%.3f,0,%s,"WorkerDied","the lease of its runtime ran out"]', attempt,
+      died = string.format('\n[%d,%.3f,0,%s,"WorkerDied","the lease of its runtime ran out"]', attempt,
         shard.now / 1e6, cjson.encode(runtime))
       count = math.min(count + 1, 255)
       record = record:sub(1, 1) .. string.char(count) .. record:sub(3) .. died
-      delivered[#delivered + 1] = { id, string.char(count), died }
     end
     if cancels[id] then
       load_counts({ name })
@@ -48,6 +48,7 @@ local function release(runtime, deliveries, outcome)
       end_task(id, name, DEAD_STATE, ms, ended_record(record, DEAD_STATE, outcome))
     else
       enqueue(name, id, stamp, priority)
+      if died then delivered[#delivered + 1] = { id, string.char(count), died } end
     end
   end
   return #ids, function()
