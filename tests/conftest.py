@@ -63,7 +63,8 @@ def _others(client: redis.Redis) -> list[Any]:
 
 def _is_of_a_runtime(key: bytes) -> bool:
     return any(
-        f":{kind}" in key.decode(errors="replace") for kind in ("leases", "sessions", "fleet", "idle", "claims:", "cancels:")
+        f":{kind}" in key.decode(errors="replace")
+        for kind in ("leases", "sessions", "fleet", "idle", "claims:", "cancels:")
     )
 
 
