@@ -56,23 +56,27 @@ class DeadLetters:
         key stands for another task by now stays a dead letter.
         """
         done = 0
-        async for shard, letters in self._pages(_Filter(tenant, actor, error)):
-            verdicts = await shard.redrive([(letter.id, key_in(letter.record)) for letter in letters])
+        async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
+            verdicts = await shard.redrive(tasks)
             done += sum(verdict is True for verdict in verdicts)
         return done
 
     async def purge(self, *, tenant: str | None = None, actor: str | None = None, error: str | None = None) -> int:
         """Deletes those that a filter takes for good; returns how many. All of them without a filter."""
         done = 0
-        async for shard, letters in self._pages(_Filter(tenant, actor, error)):
-            done += await shard.discard([letter.id for letter in letters])
+        async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
+            done += await shard.discard([task_id for task_id, _ in tasks])
         return done
 
-    async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[Letter]]]:
-        """What a filter takes of what there is at first: a task that fails anew meanwhile is not met again."""
+    async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[tuple[str, bytes]]]]:
+        """What a filter takes of what there is at first, by id and key: what fails anew meanwhile is not met again."""
         self._check()
         for shard in self._shards:
-            taken = [letter async for letter in _walk(shard) if wanted.takes(read_info(letter.id, b"", letter.record))]
+            taken = [
+                (letter.id, key_in(letter.record))
+                async for letter in _walk(shard)
+                if wanted.takes(read_info(letter.id, b"", letter.record))
+            ]
             for start in range(0, len(taken), PAGE):
                 yield shard, taken[start : start + PAGE]
 

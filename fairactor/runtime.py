@@ -200,7 +200,7 @@ class Runtime:
             message = message.options(**options)
         number, item = self._item(tenant, message)
         (task_id,) = await self._post(number, [item], self._replicas(message))
-        return self._handle(tenant, message, number, item, task_id)
+        return self._handle(message, number, item, task_id)
 
     async def send_many(self, messages: Iterable[tuple[str, Message[Any]]]) -> list[Handle[Any]]:
         """Sends many messages; the handles are in their order.
@@ -211,7 +211,7 @@ class Runtime:
             As `send`. After ServerUnavailable some batches may have been accepted.
         """
         self.check()
-        sent: list[tuple[str, Message[Any], int, Item]] = []
+        sent: list[tuple[Message[Any], int, Item]] = []
         batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
         replicas = 0
         for tenant, message in messages:
@@ -220,7 +220,7 @@ class Runtime:
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # encoding many must not hold up the event loop
             batches[number][-1].append(item)
-            sent.append((tenant, message, number, item))
+            sent.append((message, number, item))
             replicas = max(replicas, self._replicas(message))
         posts = [(number, batch) for number, of_shard in enumerate(batches) for batch in of_shard if batch]
         outcomes = await asyncio.gather(*(self._post(*post, replicas) for post in posts), return_exceptions=True)
@@ -261,7 +261,7 @@ class Runtime:
         except BaseException:
             outcome.cancel()
             raise
-        handle: Handle[R] = self._handle(tenant, message, number, item, task_id)
+        handle: Handle[R] = self._handle(message, number, item, task_id)
         if handle.duplicate:
             outcome.cancel()
             return await handle.result(timeout)
@@ -364,11 +364,11 @@ class Runtime:
         except ServerError as error:
             raise error.about([item.id for item in items]) from error
 
-    def _handle(self, tenant: str, message: Message[Any], number: int, item: Item, task_id: str) -> Handle[Any]:
+    def _handle(self, message: Message[Any], number: int, item: Item, task_id: str) -> Handle[Any]:
         """A handle of what was sent, or of the task that stands for it: that may be another actor's."""
         own = task_id == item.id
         codec = message.actor.codec if own else None
-        return Handle(self._tracker, task_id, tenant, codec, self._shards[number], duplicate=not own)
+        return Handle(self._tracker, task_id, item.tenant, codec, self._shards[number], duplicate=not own)
 
     def _replicas(self, message: Message[Any]) -> int:
         """How many replicas have to confirm that a message was sent."""

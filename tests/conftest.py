@@ -44,6 +44,13 @@ def session_server(server_binary: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def server(server_binary: str) -> Iterator[servers.Instance]:
+    """A server of its own, to kill and start again. It forgets all when it is killed."""
+    with servers.instance(server_binary) as made:
+        yield made
+
+
+@pytest.fixture
 def url(session_server: str) -> Iterator[str]:
     """The URL of an empty server. Afterwards no runtime has left its lease, claims or connections there."""
     with servers.client(session_server) as client:

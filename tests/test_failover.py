@@ -32,12 +32,6 @@ def work() -> Work:
 
 
 @pytest.fixture
-def server(server_binary: str) -> Iterator[Instance]:
-    with servers.instance(server_binary) as made:
-        yield made
-
-
-@pytest.fixture
 def both(server_binary: str) -> Iterator[tuple[Instance, Instance]]:
     with pair(server_binary) as made:
         yield made

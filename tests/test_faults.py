@@ -63,13 +63,6 @@ def work() -> Work:
 
 
 @pytest.fixture
-def server(server_binary: str) -> Iterator[Instance]:
-    """It forgets all when it is killed."""
-    with servers.instance(server_binary) as made:
-        yield made
-
-
-@pytest.fixture
 def lasting(server_binary: str) -> Iterator[Instance]:
     with servers.instance(server_binary, *LASTING) as made:
         yield made

@@ -15,8 +15,7 @@ for i, record in ipairs(read_records(ARGV)) do
   end
 end
 begin_writing()
-local deleted = 0
-for i = 1, #keys, SLICE do deleted = deleted + call('DEL', unpack(keys, i, math.min(i + SLICE - 1, #keys))) end
+local deleted = call_all('DEL', keys)
 write_all('ZREM', DEAD, gone)
 end_writing()
 return deleted

@@ -140,13 +140,10 @@ local function keep_letters()
   for _, id in ipairs(call('ZRANGEBYSCORE', DEAD, integer(shard.now), '+inf')) do
     if not tasks[id] or tasks[id].state ~= DEAD_STATE then call('ZREM', DEAD, id) end
   end
-  local n = 0
   for id, task in pairs(tasks) do
-    if task.state == DEAD_STATE and not call('ZSCORE', DEAD, id) then
-      n = n + 1 -- a microsecond apart, as in `end_task`
-      call('ZADD', DEAD, integer(shard.now + 1000 * call('PTTL', TASK .. id) + n), id)
-    end
+    if task.state == DEAD_STATE and not call('ZSCORE', DEAD, id) then list_letter(id, call('PTTL', TASK .. id)) end
   end
+  write_letters()
 end
 
 -- Counts anew what there is; of what has ended only the records are left, so that never becomes less.
@@ -166,7 +163,7 @@ local function recount()
       index = ENDED[task.state]
       kept[task.name] = kept[task.name] or {}
       kept[task.name][index] = (kept[task.name][index] or 0) + 1
-      c[KEEP] = math.max(c[KEEP], math.min(math.ceil((shard.ms + call('PTTL', TASK .. id)) / 1000), LATEST))
+      keep_totals(c, call('PTTL', TASK .. id))
     else
       c[index] = c[index] + 1
     end

@@ -10,6 +10,7 @@
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
+-- @include lib/key.lua
 
 local HISTORY = 20 -- lines that are kept of it, as record.py keeps them
 
@@ -24,33 +25,28 @@ end
 local ids, keys = {}, {}
 for i, packed in ipairs(ARGV) do ids[i], keys[i] = struct.unpack('>Hc0Hc0', packed) end
 
-local replies, back, holds, keyed, seen = {}, {}, {}, {}, {}
+local replies, back, names, seen = {}, {}, {}, {}
 for i, record in ipairs(read_records(ids)) do
   local id = ids[i]
   replies[i] = 0
   if record and record:sub(1, 1) == DEAD_STATE and not seen[id] then
     local _, _, priority, _, _, name, body = struct.unpack(HEADER, record)
-    local key = #name .. ':' .. name .. keys[i]:sub(9)
-    local holder = keys[i] ~= '' and (holds[key] or call('GET', KEY .. key))
+    local holder = take_key(id, name, keys[i])
     if holder then
       replies[i] = holder
     else
-      if keys[i] ~= '' then
-        holds[key] = id
-        keyed[#keyed + 1], keyed[#keyed + 2] = id, keys[i]:sub(1, 8) .. key
-      end
+      names[#names + 1] = name
       back[#back + 1] = { id = id, name = name, priority = priority, rest = lines_behind(record, body) }
       replies[i], seen[id] = 1, true
     end
   end
 end
-for _, task in ipairs(back) do
-  load_counts({ task.name })
-  meet({ task.name })
-end
-local records = {}
+load_counts(names)
+meet(names)
+local records, queued = {}, {}
 for _, task in ipairs(back) do
   local stamp, name = next_stamp(), task.name
+  queued[#queued + 1] = task.id
   enqueue(name, task.id, stamp, task.priority)
   add(name, FAILED, -1)
   add(name, task.priority, 1)
@@ -60,11 +56,10 @@ end
 arrive(arriving)
 
 begin_writing()
-for key, id in pairs(holds) do call('SET', KEY .. key, id) end
-write_all('HSET', KEYED, keyed)
-for i = 1, #records, SLICE do call('MSET', unpack(records, i, math.min(i + SLICE - 1, #records))) end
+write_keys()
+call_all('MSET', records)
 write_queues()
-for _, task in ipairs(back) do call('ZREM', DEAD, task.id) end
+write_all('ZREM', DEAD, queued)
 save_counts()
 save_shard()
 return replies

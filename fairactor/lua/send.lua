@@ -15,6 +15,7 @@
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
+-- @include lib/key.lua
 
 local ITEM = '>Bc1Bc0Hc0Hc0Hc0'
 local REPLAY = 3600000 -- ms for which a reply is kept: longer than anybody tries
@@ -39,28 +40,12 @@ end
 
 -- Whether all ids are new, and there are no keys to look at: as nearly always.
 local function all_fresh()
-  local seen, found = {}, 0
+  local seen = {}
   for n, key in ipairs(records) do
     if seen[key] or keys[n] ~= '' then return false end
     seen[key] = true
   end
-  for i = 1, #records, SLICE do
-    found = found + call('EXISTS', unpack(records, i, math.min(i + SLICE - 1, #records)))
-  end
-  return found == 0
-end
-
-local holds, keyed = {}, {} -- key -> the task of this batch that it stands for; task, its field of KEYED, ...
-
--- The task that the key of a new one stands for already; else it stands for the new one. The names of tenants are
--- never split off a key, for their lengths stand before them.
-local function take_key(n)
-  if keys[n] == '' then return nil end
-  local key = #names[n] .. ':' .. names[n] .. keys[n]:sub(9)
-  local holder = holds[key] or call('GET', KEY .. key)
-  if holder then return holder end
-  holds[key] = ids[n]
-  keyed[#keyed + 1], keyed[#keyed + 2] = ids[n], keys[n]:sub(1, 8) .. key
+  return call_all('EXISTS', records) == 0
 end
 
 -- The verdict on each task; nil where all are accepted as they are.
@@ -73,7 +58,7 @@ local function judge()
     if owner then
       verdicts[n] = owner == names[n] and 1 or 2
     else
-      verdicts[n] = take_key(n) or 0
+      verdicts[n] = take_key(ids[n], names[n], keys[n]) or 0
       if verdicts[n] == 0 then first[key] = names[n] end
     end
   end
@@ -107,12 +92,9 @@ end
 arrive(arriving)
 
 begin_writing()
-for key, id in pairs(holds) do call('SET', KEY .. key, id) end
-write_all('HSET', KEYED, keyed)
+write_keys()
 write_all('HSET', WATCHERS, watched)
-for i = 1, #fresh, SLICE do
-  call('MSET', unpack(fresh, i, math.min(i + SLICE - 1, #fresh)))
-end
+call_all('MSET', fresh)
 write_queues()
 write_all('ZADD', SCHEDULED, scheduled)
 call('SET', SENT .. sender, number .. cmsgpack.pack(verdicts or 0), 'PX', REPLAY)

@@ -31,6 +31,16 @@ local function write_all(command, key, args)
   end
 end
 
+-- A command whose arguments are all alike; the sum of its replies, where they are numbers.
+local function call_all(command, args)
+  local sum = 0
+  for i = 1, #args, SLICE do
+    local reply = call(command, unpack(args, i, math.min(i + SLICE - 1, #args)))
+    if type(reply) == 'number' then sum = sum + reply end
+  end
+  return sum
+end
+
 local function read_all(command, key, args)
   if #args == 0 then return {} end
   if #args <= SLICE then

@@ -41,13 +41,15 @@ local function add(name, index, n)
   total[index] = total[index] + n
 end
 
+-- Keeps totals as long as a record that is kept.
+local function keep_totals(c, ttl_ms)
+  c[KEEP] = math.max(c[KEEP], math.min(math.ceil(shard.now / 1e6 + ttl_ms / 1000), LATEST))
+end
+
 -- Counts a task that has ended, and keeps the tenant's totals as long as its record is kept.
 local function add_ended(name, state, ttl_ms)
   add(name, ENDED[state], 1)
-  if ttl_ms > 0 then
-    local c = counts[name]
-    c[KEEP] = math.max(c[KEEP], math.min(math.ceil(shard.now / 1e6 + ttl_ms / 1000), LATEST))
-  end
+  if ttl_ms > 0 then keep_totals(counts[name], ttl_ms) end
 end
 
 -- Writes the counts that were loaded; those of a tenant with no task and no totals to keep go.

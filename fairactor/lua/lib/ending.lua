@@ -32,16 +32,18 @@ end
 -- What is to be written, in lists beside each other.
 local kept, records, ttls, dropped, told, freed, letters = {}, {}, {}, {}, {}, {}, {}
 
+-- Lists a dead letter. A microsecond apart, so that a list of them can be read in pages.
+local function list_letter(id, ms)
+  letters[#letters + 1], letters[#letters + 2] = integer(shard.now + ms * 1000 + #letters / 2), id
+end
+
 -- Ends a task. The record is needed where it is kept, ms > 0.
 local function end_task(id, name, state, ms, record)
   add_ended(name, state, ms)
   if ms > 0 then
     local n = #kept + 1
     kept[n], records[n], ttls[n] = id, record, integer(ms)
-    if state == DEAD_STATE then
-      -- A microsecond apart, so that a list of them can be read in pages.
-      letters[#letters + 1], letters[#letters + 2] = integer(shard.now + ms * 1000 + #letters / 2), id
-    end
+    if state == DEAD_STATE then list_letter(id, ms) end
   else
     dropped[#dropped + 1] = TASK .. id
   end
@@ -87,7 +89,7 @@ end
 -- Writes it all.
 local function write_ends()
   for i, id in ipairs(kept) do call('SET', TASK .. id, records[i], 'PX', ttls[i]) end
-  for i = 1, #dropped, SLICE do call('DEL', unpack(dropped, i, math.min(i + SLICE - 1, #dropped))) end
+  call_all('DEL', dropped)
   write_letters()
   for _, task in ipairs(freed) do free_key(task[1], task[2]) end
   for _, task in ipairs(told) do tell_watchers(task[1], task[2], watched[task[1]]) end
