@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 from fairactor.connection import connect
 from fairactor.keys import Keys
-from fairactor.shard import Settlement, Shard, turn_mark
+from fairactor.shard import Shard
+from fairactor.wire import Settlement, turn_mark
 
 _LEASE = 60.0
 
@@ -28,7 +29,7 @@ class Claimer:
             raise RuntimeError("the claimer has lost its lease")
         mark = turn_mark(self._number)
         ids, records = [task.decode() for task in turn.claims[::2]], turn.claims[1::2]
-        self._held = [Settlement(task, mark, "F0", record) for task, record in zip(ids, records, strict=True)]
+        self._held = [Settlement(task, mark, "F", 0, record) for task, record in zip(ids, records, strict=True)]
         return ids
 
 
