@@ -166,7 +166,7 @@ class Dispatcher:
             self._pool.cancel(task_id.decode(), _CANCEL_REASON)
         if turn.tend:
             await self._tend()
-        await self._rest(turn)
+        await self._rest(request, turn)
 
     async def _exchange(self) -> tuple[_Request, Turn]:
         """Sends a turn, or the one before that was not answered, and takes the reply in."""
@@ -199,7 +199,7 @@ class Dispatcher:
         want = max(0, vacancies)
         return want, max(0, min(BATCH, vacancies + self._pace.ahead) - want)
 
-    async def _rest(self, turn: Turn) -> None:
+    async def _rest(self, request: _Request, turn: Turn) -> None:
         """Waits until there is a reason for the next turn.
 
         While more work waits than was claimed, the next turn goes out at once, so that the server chooses while the
@@ -207,7 +207,7 @@ class Dispatcher:
         """
         if self._outbox or turn.tend or self._leaving or (turn.more and any(self._wanted())):
             return
-        if turn.more and self._claiming:
+        if self._claiming and len(turn.claims) >= 2 * request.want:  # else the server wakes it when there is work
             self._pool.tell_of_room(self)
         heartbeat = self._settings.lease / 3
         await self._signal.wait(min(heartbeat, turn.wait + 0.001))

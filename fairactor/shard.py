@@ -208,7 +208,7 @@ class Shard:
         """Notes the progress of a task that the runtime has claimed."""
         return bool(await self._run("progress", runtime, task_id, note))
 
-    async def configure(self, whose: bytes, changes: Mapping[str, Any]) -> PackedPolicy:
+    async def configure(self, whose: str | bytes, changes: Mapping[str, Any]) -> PackedPolicy:
         """Changes the policy of a tenant, a group or the defaults, as configure.lua has it; None: the default's.
 
         Returns it as it is now.
