@@ -12,7 +12,7 @@ from zlib import crc32
 
 from .errors import ConfigurationError
 
-# Keys that exist once in a shard. The loader hands them to every script as locals of these names.
+# Keys that exist once in a shard. The loader puts them into the scripts by these names.
 FIXED: Final = {
     "META": "",  # hash: version, shards, stamp, virtual (time), total (counts of the whole shard)
     "RING": ":ring",  # zset: tenant -> tag, of the tenants that could be served now
@@ -96,11 +96,6 @@ def shard_of(tenant: str, shards: int) -> int:
     return crc32(tenant.encode()) % shards if shards > 1 else 0
 
 
-def lua_prelude(script: str) -> str:
-    """The Lua locals for those of the above that a script uses, for Lua has room for 200 locals in all.
-
-    ``KEYS[1]`` of every script is the shard's META key.
-    """
-    used = {"META", *re.findall(r"[A-Z_]+", script)}
-    lines = [f"local {name} = KEYS[1] .. '{suffix}'" for name, suffix in (FIXED | PREFIXES).items() if name in used]
-    return "\n".join(lines)
+def lua_names() -> dict[str, str]:
+    """All of the above in Lua, where ``meta`` is the shard's META key, which is the ``KEYS[1]`` of every script."""
+    return {name: f"meta .. '{suffix}'" if suffix else "meta" for name, suffix in (FIXED | PREFIXES).items()}

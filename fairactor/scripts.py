@@ -1,4 +1,10 @@
-"""Loads the Lua scripts: puts in what they include, gives them the key names, and flags for the server at hand."""
+"""Loads the Lua scripts: puts in what they include, the key names and the constants, and flags for the server at hand.
+
+A script runs from its first line with every call, and there making its functions costs most. Lua finds a local of the
+main part that a function uses by walking along all that are used so, so few are left: names in capitals are replaced by
+what they stand for, the keys of `keys.py` and locals that are set to literals, and what follows a line ``-- @scope`` is
+a function of its own, which has what comes before it at hand. That also leaves room: a function has 200 locals at most.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +19,12 @@ import attrs
 from . import keys
 
 _INCLUDE: Final = re.compile(r"^-- @include (\S+)$", re.MULTILINE)
+_SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
+_LITERAL: Final = r"(?:\d[\d.e]*|'[^'\n]*')"
+_CONSTANTS: Final = re.compile(
+    rf"^ *local ([A-Z][A-Z_]*(?:, [A-Z][A-Z_]*)*) = ({_LITERAL}(?:, {_LITERAL})*)(?: *--.*)?$", re.MULTILINE
+)
+_TOKEN: Final = re.compile(r"--[^\n]*|'(?:\\.|[^'\\])*'|[A-Za-z_]\w*")
 
 # Scripts that free memory or free someone who waits, and so must run when the server's memory is full.
 # Each frees at least as much as it writes, but for a result that is kept. Those that only look, and what a worker
@@ -54,9 +66,24 @@ def load(name: str, *, flags: bool) -> Script:
         shebang = "#!lua flags=allow-oom\n" if name in _RUN_WITHOUT_MEMORY else "#!lua\n"
     elif name in _RUN_WITHOUT_MEMORY:
         opening = "redis.call('HDEL', META, '')\n"  # Redis 6.2 refuses none after a write that takes no memory
-    body = source(f"{name}.lua")
-    text = f"{shebang}{keys.lua_prelude(body)}\n{opening}{body}"
+    text = f"{shebang}local meta = KEYS[1]\n{_resolve(opening + source(f'{name}.lua'))}"
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _resolve(text: str) -> str:
+    """The text with names in capitals replaced by what they stand for, and with its scopes made functions.
+
+    Raises:
+        ValueError: a constant has two values.
+    """
+    known = dict(keys.lua_names())
+    for names, values in _CONSTANTS.findall(text):
+        for name, value in zip(names.split(", "), values.split(", "), strict=True):
+            if known.setdefault(name, value) != value:
+                raise ValueError(f"{name} is {known[name]} and {value}")
+    resolved = _TOKEN.sub(lambda token: known.get(token[0], token[0]), _CONSTANTS.sub("", text))
+    resolved, scopes = _SCOPE.subn("return (function()", resolved)
+    return resolved + "end)()\n" * scopes
 
 
 @cache

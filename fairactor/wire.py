@@ -12,14 +12,14 @@ import msgspec
 from .errors import FairactorError
 from .states import Priority
 
-_COUNTS: Final = struct.Struct(">8I3dI")
+_COUNTS: Final = struct.Struct(">5x8I3dI")
 _LENGTH: Final = struct.Struct(">H")
 _WINDOW: Final = struct.Struct(">d")
 _OUTCOME: Final = struct.Struct(">4scddH")
 GROUP_MARK: Final = b"\xff".decode(errors="surrogateescape")
 """Before the name of a group where a tenant's could stand: no text begins with that byte."""
 
-_MARK: Final = struct.Struct(">4sdBd")
+_MARK: Final = struct.Struct(">4sdBd44x")
 _NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua takes for a list
 
 PackedPolicy = dict[str, Any]

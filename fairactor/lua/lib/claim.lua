@@ -127,18 +127,18 @@ do
   -- Chooses tasks, up to `n` in all: first of the tenants that are assigned to the runtime, then of those that it may
   -- steal from, or of all alike.
   local function fill(claims, runtime, n)
+    local ids, owners, charged = claims.ids, claims.owners, claims.charged
     local function serve(ring)
-      while #claims.ids < n do
+      while #ids < n do
         local id, owner, cost = take(ring, n)
         if not id then return end
-        table.insert(claims.ids, id)
-        table.insert(claims.owners, owner)
-        table.insert(claims.charged, cost)
+        local i = #ids + 1
+        ids[i], owners[i], charged[i] = id, owner, cost
       end
     end
     local function serve_all() -- who should have left the ring, since the defaults have changed, is passed over
       local length, more = n, true
-      while #claims.ids < n and more do
+      while #ids < n and more do
         more = line_up(root, length)
         serve(root)
         length = 2 * length
@@ -149,7 +149,7 @@ do
     local own = line_up_these(call('SMEMBERS', ASSIGNED .. runtime), n, tonumber(home))
     serve(own)
     claims.home_time = own.virtual
-    local assigned, others = #claims.ids, #claims.ids < n and call('SMEMBERS', STEAL .. runtime) or {}
+    local assigned, others = #ids, #ids < n and call('SMEMBERS', STEAL .. runtime) or {}
     if others[1] == '' then
       for _, group in pairs(groups) do group[INNER].line = nil end
       root.guest = true
@@ -160,7 +160,7 @@ do
       serve(guest)
       root.virtual = guest.virtual
     end
-    claims.stolen = #claims.ids - assigned
+    claims.stolen = #ids - assigned
   end
 
   -- Lets tenants whose rate gives way by now come back. One that has no limit any more, since the defaults have changed,
@@ -192,8 +192,7 @@ do
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or stand_for_lost(claims.owners[i][NAME])
       claims.records[i] = record
-      table.insert(claims.reply, claims.ids[i])
-      table.insert(claims.reply, record)
+      claims.reply[2 * i - 1], claims.reply[2 * i] = claims.ids[i], record
     end
     return claims
   end
@@ -201,8 +200,8 @@ do
   function write_claims(runtime, turn, claims)
     local marks = {}
     for i, id in ipairs(claims.ids) do
-      marks[#marks + 1] = id
-      marks[#marks + 1] = pack_mark(turn, claims.records[i]:byte(3), claims.charged[i], claims.owners[i][NAME])
+      local mark = pack_mark(turn, claims.records[i]:byte(3), claims.charged[i], claims.owners[i][NAME])
+      marks[2 * i - 1], marks[2 * i] = id, mark
     end
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)

@@ -7,7 +7,7 @@ local costs_of, actor_in, cost_of, cost_to_arrive, owe, learn_cost, save_costs
 do
   local FIRST = 0.1 -- s: an actor that nobody has run yet
   local NEW = 0.2 -- the weight of what is learned in a moving average
-  local KEEP = 3600000 -- ms for which costs outlive the last task
+  local KEEP_COSTS = 3600000 -- ms for which costs outlive the last task
 
   local ledger = {} -- tenant, group, or '' for all together -> its costs
 
@@ -79,7 +79,7 @@ do
           fields[#fields + 1], fields[#fields + 2] = actor, struct.pack('>d', costs.actors[actor])
         end
         write_all('HSET', COSTS .. name, fields)
-        call('PEXPIRE', COSTS .. name, KEEP)
+        call('PEXPIRE', COSTS .. name, KEEP_COSTS)
       end
     end
   end

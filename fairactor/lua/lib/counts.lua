@@ -5,12 +5,13 @@
 
 -- What a counts array holds; 1 to 6: live tasks by priority.
 local WAITING, DEFERRED, FINISHED, FAILED, CANCELED = 7, 8, 9, 10, 11
-local LATEST = 2 ^ 32 - 1
+local LATEST = 4294967295
 local KEEP = 12 -- until when (unix seconds) the totals outlive the last task
 
--- Counts of live tasks are small, those of ended ones may grow for years.
-local COUNTS_FORMAT = '>I4I4I4I4I4I4I4I4dddI4'
-local NO_COUNTS = string.rep('\0', 60)
+-- Counts of live tasks are small, those of ended ones may grow for years. The first 5 bytes make it longer than 64, so
+-- that the server does not search through a list (see base.lua).
+local COUNTS_FORMAT = '>xxxxxI4I4I4I4I4I4I4I4dddI4'
+local NO_COUNTS = string.rep('\0', 65)
 local ENDED = { [DONE] = FINISHED, [DEAD_STATE] = FAILED, [CANCELED_STATE] = CANCELED }
 
 local counts = {}
@@ -68,3 +69,5 @@ local function save_counts()
   write_all('HDEL', COUNTS, drop)
   write_all('ZADD', DRAINED, drained)
 end
+
+-- @scope

@@ -2,7 +2,7 @@
 
 -- What a tenant owes for a claim that its runtime has held until now, and that it was charged with an estimate for.
 local function owed_for(mark)
-  local _, since, _, charged = struct.unpack('>c4dBd', mark)
+  local _, since, _, charged = struct.unpack(MARK, mark)
   return shard.by_time and (shard.ms - since) / 1000 - charged
 end
 

@@ -250,3 +250,5 @@ do
     return more and not empty
   end
 end
+
+-- @scope

@@ -19,7 +19,7 @@ do
 
   -- What the tenant of a claim that has ended owes: what it was charged too little.
   local function owed_for(n, name)
-    local _, _, _, charged = struct.unpack('>c4dBd', marks[n])
+    local _, _, _, charged = struct.unpack(MARK, marks[n])
     if states[n] == 'B' then return -charged end
     local record = record_of(n)
     learn_cost(name, readable(record) and actor_in(record, (select(7, struct.unpack(HEADER, record)))), seconds[n])
@@ -65,7 +65,7 @@ do
         seen[id] = true
         counted[#counted + 1], owners[#owners + 1] = n, tenant_in(marks[n])
       else
-        table.insert(outcomes.refused, id)
+        outcomes.refused[#outcomes.refused + 1] = id
       end
     end
     for id in pairs(cancels) do
