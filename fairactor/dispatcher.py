@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -181,13 +182,14 @@ class Dispatcher:
             settle=request.settle,
         )
         self._request = None
-        self._pace.note(time.monotonic() - started, len(request.settle))
+        self._pace.note(time.monotonic() - started, request.settle)
         for refused in turn.refused:
             logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
         return request, turn
 
     def _next_request(self) -> _Request:
         self._number += 1
+        self._signal.lower()  # what it was raised for goes with this turn
         settle, self._outbox = self._outbox[:BATCH], self._outbox[BATCH:]
         return _Request(self._number, *self._wanted(), settle)
 
@@ -247,20 +249,28 @@ class Dispatcher:
 class _Pace:
     """How much to claim ahead: what the workers will start within one round trip, and nothing where tasks are slow."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
         self._rate = 0.0  # outcomes per second
         self._round_trip = 0.0  # seconds
+        self._run = 0.0  # seconds that a task runs
         self._last = time.monotonic()
 
-    def note(self, round_trip: float, settled: int) -> None:
+    def note(self, round_trip: float, settled: Sequence[Settlement]) -> None:
         """Learns from a turn."""
         now = time.monotonic()
         elapsed, self._last = max(now - self._last, 1e-6), now
-        self._rate += 0.2 * (settled / elapsed - self._rate)
+        self._rate += 0.2 * (len(settled) / elapsed - self._rate)
         self._round_trip += 0.2 * (round_trip - self._round_trip)
+        if settled:
+            self._run += 0.2 * (sum(settlement.seconds for settlement in settled) / len(settled) - self._run)
 
     @property
     def ahead(self) -> int:
-        """How many tasks to hold ready beyond those that run."""
-        return min(self._most, int(self._rate * self._round_trip))
+        """How many tasks to hold ready beyond those that run.
+
+        Few workers may be free in less than a round trip, but what the process has done in that time it will at most
+        do twice.
+        """
+        free = self._workers * self._round_trip / max(self._run, 1e-6)
+        return min(BATCH, round(free), 1 + int(2 * self._rate * self._round_trip))

@@ -22,6 +22,10 @@ class Signal:
         if self._waiter is not None:
             _wake(self._waiter)
 
+    def lower(self) -> None:
+        """Takes the flag down: what it was raised for is being done."""
+        self._raised = False
+
     async def wait(self, timeout: float = math.inf) -> None:  # noqa: ASYNC109 - it returns, it does not raise
         """Returns when the flag is up, or after ``timeout`` seconds; the flag is down then."""
         if not self._raised and timeout > 0:
