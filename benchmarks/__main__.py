@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from . import drain, fairness, latency, order, recover, scale, send
+from . import drain, fairness, latency, neighbour, order, recover, scale, send
 from .bench import new_bench
 from .figures import Figure, markdown, table
 
@@ -29,6 +29,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "order": order,
     "recover": recover,
     "fairness": fairness,
+    "neighbour": neighbour,
 }
 
 

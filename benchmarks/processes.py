@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -33,6 +34,7 @@ class Line:
             EOFError: the other process is gone.
         """
         await anyio.wait_readable(self._connection)
+        os.set_blocking(self._connection.fileno(), True)  # uvloop has changed that
         return self._connection.recv()
 
 
@@ -79,7 +81,7 @@ def _main(
     async def run() -> None:
         line = Line(connection)
         line.send()
-        with suppress(EOFError):
+        with suppress(EOFError, BrokenPipeError):
             await work(line, *arguments)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
