@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from . import drain, fairness, latency, neighbour, order, recover, scale, send
+from . import caps, drain, fairness, latency, neighbour, order, recover, scale, send, shares
 from .bench import new_bench
 from .figures import Figure, markdown, table
 
@@ -30,6 +30,8 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "recover": recover,
     "fairness": fairness,
     "neighbour": neighbour,
+    "shares": shares,
+    "caps": caps,
 }
 
 

@@ -83,9 +83,7 @@ async def run(
         Figure("tasks of a worker, most off the mean", "%", [slow.off_mean], goal=at_most(5)),
         Figure("throughput, no work", "tasks/s", [each.throughput for each in fast], goal=at_least(15_400)),
         Figure("tasks of a worker, stdev, no work", "tasks", [pstdev(each.counts) for each in fast]),
-        Figure(
-            "tasks of a worker, most off the mean, no work", "%", [each.off_mean for each in fast], goal=at_most(5)
-        ),
+        Figure("tasks of a worker, most off the mean, no work", "%", [each.off_mean for each in fast], goal=at_most(5)),
     ]
 
 

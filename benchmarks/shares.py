@@ -36,7 +36,8 @@ from .processes import Line, all_heard, processes
 _WEIGHTS: Final = {"a": 1, "b": 2, "c": 4, "d": 8}
 _EQUAL: Final = dict.fromkeys(_WEIGHTS, 1)
 _SPARE: Final = 3_000  # tasks of each tenant more than it ought to get
-_RESULTS: Final = {"result_ttl": 0}
+_WORKERS: Final = 96  # of all runtimes
+_TENANTS: Final = 20
 _LEARNT: Final = 1.0  # seconds
 _HAS_TIME: Final = "fair_by" in attrs.fields_dict(Settings)
 
@@ -101,23 +102,79 @@ async def _by_turns(want: int, bench: Bench, claims: int) -> list[str]:
 
 
 async def _by_runtimes(number: int, bench: Bench, claims: int) -> list[str]:
-    async with processes(number, _serve, bench.url, 100 // number, claims // number) as lines:
+    async with (
+        Runtime(bench.url, workers=0) as runtime,
+        processes(number, _serve, bench.url, _WORKERS // number) as lines,
+    ):
+        left = (await runtime.stats()).queued - claims
+        for line in lines:
+            line.send()
+        while (await runtime.stats()).queued > left:  # noqa: ASYNC110 - no event tells it
+            await asyncio.sleep(0.01)
         for line in lines:
             line.send()
         turns = sorted(turn for noted in await all_heard(lines) for turn in noted)
     return [_tenant(task) for _, tasks in turns for task in tasks]
 
 
-async def _serve(line: Line, url: str, workers: int, claims: int) -> None:
-    """A runtime that hands over what it has claimed when that is as much as it was asked for."""
+async def _serve(line: Line, url: str, workers: int) -> None:
+    """A process with a runtime: claims from the first word until the second, then hands over what it has claimed."""
     await line.receive()
     with noting_claims() as noted:
-        async with Runtime(url, actors=[nothing], workers=workers, **_RESULTS) as runtime:
-            while sum(len(tasks) for _, tasks in noted) < claims:  # noqa: ASYNC110 - no event tells it
-                await asyncio.sleep(0.005)
-            line.send(list(noted))
-            await runtime.stop(grace=0)
+        async with Runtime(url, actors=[nothing], workers=workers, result_ttl=0):
+            await line.receive()
+        line.send(noted)
 
 
 def _tenant(task: str) -> str:
     return task.partition("/")[0]
+
+
+_CLAIMS: Final[dict[str, Claim]] = {
+    **{f"turns of {want}": partial(_by_turns, want) for want in (1, 10, 100)},
+    **{f"{number} runtime{'s'[: number - 1]}": partial(_by_runtimes, number) for number in (1, 2, 8)},
+}
+
+
+# By tenants that drain
+
+
+async def _drain_often(bench: Bench, claims: int, turn: int) -> float:
+    """The share of the claims that tenants get which send a task when their last was claimed, half of all."""
+    await bench.clean()
+    half = range(_TENANTS // 2)
+    got: Counter[str] = Counter()
+    async with Runtime(bench.url, workers=0) as runtime, claimer(bench.url) as claiming:
+        backlogs = [f"stays:{n}" for n in half for _ in range(claims // len(half))]
+        await runtime.send_many((tenant, nothing(0).options(id=f"{tenant}/{n}")) for n, tenant in enumerate(backlogs))
+        again = [f"drains:{n}" for n in half]
+        while got.total() < claims:
+            sent = enumerate(again, got.total())
+            await runtime.send_many((tenant, nothing(0).options(id=f"{tenant}/{n}")) for n, tenant in sent)
+            whose = [_tenant(task) for task in await claiming.claim(turn)]
+            again = [tenant for tenant in whose if tenant.startswith("drains")]
+            got.update(whose)
+    return sum(tasks for tenant, tasks in got.items() if tenant.startswith("drains")) / got.total()
+
+
+# By time
+
+
+async def _off_in_time(bench: Bench, seconds: float) -> float:
+    """How much longer the tasks of one tenant run in all than those of the other, in per cent."""
+    await bench.clean()
+    services.clear()
+    workers, long, short = 10, 0.02, 0.001
+    enough = (_LEARNT + seconds) * workers  # seconds of work for all workers
+    async with Runtime(bench.url, workers=0, fair_by="time") as sender:
+        for tenant, each in ("long", long), ("short", short):
+            await sender.send_many((tenant, work(tenant, each)) for _ in range(int(enough / each)))
+    async with Runtime(bench.url, actors=[work], workers=workers, result_ttl=0) as runtime:
+        await asyncio.sleep(_LEARNT + seconds)
+        await runtime.stop(grace=0)
+    begin = services[0].began + _LEARNT
+    ran: dict[str, float] = {"long": 0.0, "short": 0.0}
+    for service in services:
+        if service.began >= begin:
+            ran[service.tenant] += service.ended - service.began
+    return 100 * (max(ran.values()) / min(ran.values()) - 1)
