@@ -76,6 +76,7 @@ def fairness(pickups: Sequence[float], ideal: float) -> Picture:
         axes.plot(places, sorted(pickups), color=_OURS, label="fairactor")
         axes.set(xlabel="tenants, in the order of their first task", ylabel="first task started, s")
         axes.set(xlim=(0, len(pickups)), ylim=(0, None))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend(loc="upper left")
 
     return Picture("fairness", f"When each of {len(pickups):,} tenants got its first task started", draw)

@@ -25,7 +25,7 @@ def write(
         conditions: a sentence on where and how this was measured.
     """
     shown = "".join(f"![{picture.caption}]({picture.name}.svg)\n\n" for picture in pictures)
-    block = f"{BEGIN}\n{conditions}\n\n{shown}{markdown(results)}\n{END}"
+    block = f"{BEGIN}\n\n{conditions}\n\n{shown}{markdown(results)}\n\n{END}"
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
