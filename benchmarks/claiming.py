@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from fairactor.connection import connect
 from fairactor.keys import Keys
-from fairactor.shard import Settlement, Shard, Turn, turn_mark
+from fairactor.shard import Shard
+from fairactor.wire import Settlement, Turn, turn_mark
 
 _LEASE: Final = 60.0
 
@@ -41,7 +42,7 @@ class Claimer:
         mark, self.now = turn_mark(self._number), turn.now
         ids, records = _claimed(turn), turn.claims[1::2]
         del self.held[: len(settled)]
-        self.held += [Settlement(task, mark, "F0", record) for task, record in zip(ids, records, strict=True)]
+        self.held += [Settlement(task, mark, "F", 0, record) for task, record in zip(ids, records, strict=True)]
         return ids
 
 

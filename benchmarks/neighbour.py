@@ -1,8 +1,7 @@
 """A tenant with 10,000 tasks of 5 ms, and what another one notices of it that adds 50 tasks.
 
-One process runs ten tasks at a time; another one sends. Tenant A's tasks are queued before the first process starts to
-run them; a second after the first of them has started B's are sent, all at once. It is done without B and without A
-too.
+One process runs ten tasks at a time; another one sends. Both have done so before. Tenant A's tasks are queued, and a
+second later B's are sent, all at once. It is done without B and without A too.
 
 - wait: from the call of `send_many` for B's tasks until a task of B starts; p50, p95 and max are of one round. The
   first start is the least wait. With A half of the workers are B's, so its waits ought to be twice as long.
@@ -31,6 +30,7 @@ from .processes import Line, processes
 
 _QUIET: Final = 0.3  # seconds in which what was just started comes to rest
 _LATER: Final = 1.0  # seconds from A's first start until B sends
+_WARM_UP: Final = 100  # tasks run before
 
 
 @attrs.frozen
@@ -106,40 +106,33 @@ async def _measure(bench: Bench, backlog: int, added: int, seconds: float, worke
         processes(1, _send, bench.url, added, seconds) as (sender,),
         processes(1, _serve, bench.url, workers) as (server,),
     ):
-        await runtime.send_many(("A", work("A", seconds)) for _ in range(backlog))
+        await sender.receive()
+        await runtime.drain(timeout=10)
         await asyncio.sleep(_QUIET)
-        server.send()
-        if backlog:
-            await server.receive()
-            await asyncio.sleep(_LATER)
-        else:
-            await asyncio.sleep(_QUIET)
+        later = monotonic() + _LATER
+        await runtime.send_many(("A", work("A", seconds)) for _ in range(backlog))
+        await asyncio.sleep(later - monotonic() if backlog else _QUIET)
         sender.send()
         sent = await sender.receive()
-        if not backlog:
-            await server.receive()
         await runtime.drain(timeout=60 + 2 * backlog * seconds / workers)
         server.send()
         return _Round(sent, await server.receive())
 
 
 async def _send(line: Line, url: str, tasks: int, seconds: float) -> None:
-    """The process that sends B's tasks when it is told to; tells when that began."""
+    """The process that sends: some tasks at once, to warm up, and B's when it is told to; tells when that began."""
     async with Runtime(url, workers=0) as runtime:
         messages = [("B", work("B", seconds)) for _ in range(tasks)]
+        await runtime.send_many(("warm-up", work("warm-up", seconds)) for _ in range(_WARM_UP))
+        line.send()
         await line.receive()
         began = monotonic()
         await runtime.send_many(messages)
         line.send(began)
-        await line.receive()
 
 
 async def _serve(line: Line, url: str, workers: int) -> None:
-    """The process that runs tasks: tells when the first has ended, and hands all over when it is told to."""
-    await line.receive()
+    """The process that runs tasks, until it is told to hand over what it ran."""
     async with Runtime(url, actors=[work], workers=workers, result_ttl=0):
-        while not services:  # noqa: ASYNC110 - the handler is to do nothing but note the time
-            await asyncio.sleep(0.001)
-        line.send()
         await line.receive()
         line.send(services)

@@ -14,7 +14,7 @@ import attrs
 
 _OURS: Final = "#0072b2"
 _GREY: Final = "#8a8a8a"
-_STYLE: Final = {
+_STYLE: Final[dict[Any, Any]] = {
     "axes.edgecolor": _GREY,
     "axes.spines.right": False,
     "axes.spines.top": False,

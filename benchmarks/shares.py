@@ -22,10 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-import attrs
-
 from fairactor import Runtime
-from fairactor.settings import Settings
 
 from .bench import Bench
 from .claiming import claimer, noting_claims
@@ -39,7 +36,6 @@ _SPARE: Final = 3_000  # tasks of each tenant more than it ought to get
 _WORKERS: Final = 96  # of all runtimes
 _TENANTS: Final = 20
 _LEARNT: Final = 1.0  # seconds
-_HAS_TIME: Final = "fair_by" in attrs.fields_dict(Settings)
 
 Claim = Callable[[Bench, int], Awaitable[list[str]]]
 """Claims so many tasks or more; returns whose they were."""
@@ -57,16 +53,13 @@ async def run(bench: Bench, *, claims: int = 8_000, window: int = 1_000, by_time
                 off.setdefault(f"{names}, {how}", []).append(_most_off(order, weights, window))
         for turn in (1, 10):
             drained.setdefault(f"turns of {turn}", []).append(await _drain_often(bench, claims, turn))
-        if _HAS_TIME:
-            times.append(await _off_in_time(bench, by_time))
+        times.append(await _off_in_time(bench, by_time))
     figures = [Figure(f"most off the share, {name}", "%", values, goal=at_most(2)) for name, values in off.items()]
     figures += [
         Figure(f"share of those that drain, {name}", "of 1", values, [0.5] * len(values), "fair share", at_most(1.02))
         for name, values in drained.items()
     ]
-    if times:
-        figures.append(Figure("seconds of 1 ms tasks off those of 20 ms, by time", "%", times, goal=at_most(5)))
-    return figures
+    return [*figures, Figure("seconds of 1 ms tasks off those of 20 ms, by time", "%", times, goal=at_most(5))]
 
 
 # By weight

@@ -12,11 +12,10 @@ import msgspec
 from . import keys
 from .look import Look, text
 from .record import LIVE, SETTLED
-from .shard import Counts
 from .states import Priority, TaskState
+from .wire import GROUP_MARK, Counts, mark_of
 
 _CRITICAL_JUMP: Final = 4e15  # as lua/lib/base.lua
-_MARK: Final = 5  # bytes: number of the turn, priority
 _WINDOW: Final = 8  # bytes, before a key
 
 
@@ -47,7 +46,7 @@ def _standing(look: Look) -> Iterator[tuple[str, str, str, str | None]]:
         yield task, "scheduled", "the scheduled", None
     for runtime, claims in look.claims.items():
         for task, mark in claims.items():
-            yield task, "started", f"the claims of {runtime!r}", text(mark[_MARK:])
+            yield task, "started", f"the claims of {runtime!r}", text(mark_of(mark).tenant)
 
 
 def _places(look: Look) -> Iterator[str]:
@@ -129,33 +128,55 @@ def _total(look: Look) -> Iterator[str]:
 
 
 def _ring(look: Look) -> Iterator[str]:
-    """A tenant is on the ring exactly when it is eligible; virtual time ends when nobody waits."""
-    ring = look.fixed["RING"]
-    for tenant in ring.keys() | look.counts.keys():
-        counts, cap = look.counts_of(tenant), look.policy(tenant).get("concurrency", math.inf)
-        eligible = counts.queued > 0 and counts.started < cap
-        if eligible is not (tenant in ring):
-            can, where = ("could", "not on") if eligible else ("cannot", "on")
+    """A tenant with work is on a ring, but for one that is full, paused or held back by its rate."""
+    ring, throttled = look.ring, look.fixed["THROTTLED"]
+    for tenant in ring.keys() | throttled.keys() | look.counts.keys():
+        counts, policy = look.counts_of(tenant), look.effective(tenant)
+        could = counts.queued > 0 and counts.started < policy.get("concurrency", math.inf) and not policy.get("paused")
+        if could is not (tenant in ring or tenant in throttled):
+            can, where = ("could", "not on") if could else ("cannot", "on")
             yield f"{tenant!r} {can} be served, and is {where} the ring"
+        if tenant in throttled and (tenant in ring or "rate" not in policy):
+            yield f"{tenant!r} is held back by its rate, and {'on the ring' if tenant in ring else 'has none'}"
     if look.fixed["META"].get("torn") == b"1":
         yield "a script broke off before its last write"
-    if not ring and look.virtual:
+    if not look.fixed["RING"] and look.virtual:
         yield f"nobody waits, yet virtual time is {look.virtual:g}"
+    yield from _groups(look)
+
+
+def _groups(look: Look) -> Iterator[str]:
+    """A tenant stands on the ring of its group, and a group that has work on that of the shard."""
+    marked = {member.removeprefix(GROUP_MARK) for member in look.fixed["RING"] if member.startswith(GROUP_MARK)}
+    if not look.groups.keys() == marked == look.fixed["GROUPS"].keys():
+        timed = set(look.fixed["GROUPS"])
+        yield f"of groups, {set(look.groups)} have work, {marked} are on the ring, and {timed} have a virtual time"
+    for group, ring in [(None, look.fixed["RING"]), *look.groups.items()]:
+        for tenant in ring:
+            if not tenant.startswith(GROUP_MARK) and look.policy(tenant).get("group") != group:
+                yield f"{tenant!r} is of group {look.policy(tenant).get('group')!r}, and on the ring of {group!r}"
 
 
 def _caps(look: Look, lowered: Collection[str]) -> Iterator[str]:
-    for tenant in look.fixed["POLICY"]:
-        cap, started = look.policy(tenant).get("concurrency", math.inf), look.counts_of(tenant).started
-        if started > cap and tenant not in lowered:
-            yield f"{started} tasks of {tenant!r} run, and its concurrency is {cap:g}"
+    """No tenant runs more than it may, and none has started more than its rate and burst allow."""
+    for tenant, counts in look.counts.items():
+        cap = look.effective(tenant).get("concurrency", math.inf)
+        if counts.started > cap and tenant not in lowered:
+            yield f"{counts.started} tasks of {tenant!r} run, and its concurrency is {cap:g}"
+    for tenant, due in look.fixed["RATES"].items():
+        _, interval, burst = look.effective(tenant).get("rate") or ("", math.inf, 1)
+        if due - look.now * 1e6 > interval * burst and tenant not in lowered:
+            yield f"{tenant!r} is {due / 1e6 - look.now:.3f} s ahead of its rate"
 
 
 def _fleet(look: Look) -> Iterator[str]:
     """Whatever is kept of a runtime, it has a lease."""
     leases = look.fixed["LEASES"]
-    kept = {"claims": look.claims, "cancels": look.cancels} | {
-        name.lower(): look.fixed[name] for name in ("SESSIONS", "FLEET", "IDLE")
-    }
+    kept: dict[str, Collection[str]] = {
+        "claims": look.claims, "cancels": look.cancels, "assigned": look.assigned, "steal": look.steal,
+    }  # fmt: skip
+    for name in ("SESSIONS", "FLEET", "IDLE", "HOMES", "IDLE_HOMES"):
+        kept[name.lower()] = look.fixed[name]
     for what, runtimes in kept.items():
         for runtime in runtimes:
             if runtime not in leases:

@@ -21,6 +21,7 @@ from .registry import Registry
 from .settings import Settings
 from .shard import Shard
 from .stats import read_stats
+from .wire import Assignment
 from .worker import Pool
 
 logger: Final = logging.getLogger(__name__)
@@ -52,10 +53,26 @@ class Crew:
             "actors": sorted(self._registry.actors),
         }
         for number, shard in enumerate(self._shards):
-            dispatcher = Dispatcher(shard, pool, self._inbox, self._settings, info)
+            serves = self._assignment(number, self._settings)
+            dispatcher = Dispatcher(shard, pool, self._inbox, self._settings, info, serves)
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
+
+    async def assign(self, settings: Settings) -> None:
+        """Changes which tenants are served here, to those that these settings name."""
+        for number, dispatcher in enumerate(self._dispatchers):
+            await dispatcher.assign(self._assignment(number, settings))
+
+    def _assignment(self, number: int, settings: Settings) -> Assignment | None:
+        """Which tenants of a shard are served here; None: all alike."""
+        if not settings.assigned and not settings.steal:
+            return None
+        assigned, steal = (
+            [tenant for tenant in names if shard_of(tenant, len(self._shards)) == number]
+            for names in (settings.assigned, () if isinstance(settings.steal, bool) else settings.steal)
+        )
+        return Assignment(assigned, [""] if settings.steal is True else steal)
 
     async def stop(self, grace: float) -> None:
         """Claims no more, lets running tasks end for ``grace`` seconds, and gives back what has not ended."""

@@ -10,8 +10,9 @@ import attrs
 from . import record
 from .errors import ConfigurationError, NotADeadLetter
 from .info import TaskInfo, read_info
-from .shard import Letter, Shard, pack_key
+from .shard import Shard
 from .states import TaskState
+from .wire import Letter, pack_key
 
 PAGE: Final = 200
 """How many are read, sent again or thrown away by one script."""

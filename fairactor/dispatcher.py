@@ -14,8 +14,9 @@ from . import record
 from .errors import LeaseLost, ServerError, ServerUnavailable
 from .inbox import Inbox
 from .settings import Settings
-from .shard import Settlement, Shard, Turn, turn_mark
+from .shard import Shard
 from .signals import Signal
+from .wire import Assignment, Settlement, Turn, turn_mark
 from .worker import Claim, Pool, new_claims
 
 logger: Final = logging.getLogger(__name__)
@@ -36,18 +37,28 @@ class _Request:
 
     number: int
     want: int
+    ahead: int
     settle: list[Settlement]
 
 
 class Dispatcher:
     """Holds the lease of this runtime on one shard, and keeps the workers supplied from it."""
 
-    def __init__(self, shard: Shard, pool: Pool, inbox: Inbox, settings: Settings, info: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        pool: Pool,
+        inbox: Inbox,
+        settings: Settings,
+        info: dict[str, Any],
+        serves: Assignment | None = None,
+    ) -> None:
         self._shard = shard
         self._pool = pool
         self._inbox = inbox
         self._settings = settings
         self._info = info
+        self._serves = serves
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease; a lost lease costs the name, '' is none
         self._number = 0
@@ -84,12 +95,19 @@ class Dispatcher:
         self._inbox.listen(self._shard, name, self.wake, self._cancel, self._server_is_back)
         try:
             await self._inbox.ready(self._shard, name)
-            await self._shard.join(name, lease=self._settings.lease, info=self._info)
+            await self._shard.join(name, lease=self._settings.lease, info=self._info, serves=self._serves)
         except BaseException:
             self._inbox.ignore(self._shard, name)
             raise
         self._number = 0
         self.runtime = name
+
+    async def assign(self, serves: Assignment | None) -> None:
+        """Changes which tenants are served; None: all alike."""
+        self._serves = serves
+        if self.runtime:
+            await self._shard.assign(self.runtime, serves)
+        self._signal.set()
 
     def stop_claiming(self) -> None:
         """Claims no more; what has ended is still reported."""
@@ -138,25 +156,29 @@ class Dispatcher:
 
     async def _take_turn(self) -> None:
         request, turn = await self._exchange()
-        more = len(turn.claims) == 2 * request.want  # very likely, more work waits than was claimed
         if turn.claims and not self._leaving:
             claims = new_claims(turn.claims, turn_mark(request.number), self, turn.now)
             if self._claiming:
-                self._pool.submit(claims, at_once=not more)  # where there is more, the next turn is sent first
+                self._pool.submit(claims, at_once=not turn.more)  # where there is more, the next turn is sent first
             else:
                 self._outbox += [claim.given_back() for claim in claims]
         for task_id in turn.cancels:
             self._pool.cancel(task_id.decode(), _CANCEL_REASON)
         if turn.tend:
             await self._tend()
-        await self._rest(turn, more=more)
+        await self._rest(request, turn)
 
     async def _exchange(self) -> tuple[_Request, Turn]:
         """Sends a turn, or the one before that was not answered, and takes the reply in."""
         request = self._request = self._request or self._next_request()
         started = time.monotonic()
         turn = await self._shard.turn(
-            self.runtime, request.number, lease=self._settings.lease, want=request.want, settle=request.settle
+            self.runtime,
+            request.number,
+            lease=self._settings.lease,
+            want=request.want,
+            ahead=request.ahead,
+            settle=request.settle,
         )
         self._request = None
         self._pace.note(time.monotonic() - started, len(request.settle))
@@ -167,21 +189,25 @@ class Dispatcher:
     def _next_request(self) -> _Request:
         self._number += 1
         settle, self._outbox = self._outbox[:BATCH], self._outbox[BATCH:]
-        return _Request(self._number, self._wanted(), settle)
+        return _Request(self._number, *self._wanted(), settle)
 
-    def _wanted(self) -> int:
-        """How many tasks to claim."""
-        return min(BATCH, max(0, self._pool.vacancies + self._pace.ahead)) if self._claiming else 0
+    def _wanted(self) -> tuple[int, int]:
+        """How many tasks could start here at once, and how many more soon."""
+        if not self._claiming:
+            return 0, 0
+        vacancies = min(BATCH, self._pool.vacancies)
+        want = max(0, vacancies)
+        return want, max(0, min(BATCH, vacancies + self._pace.ahead) - want)
 
-    async def _rest(self, turn: Turn, *, more: bool) -> None:
+    async def _rest(self, request: _Request, turn: Turn) -> None:
         """Waits until there is a reason for the next turn.
 
         While more work waits than was claimed, the next turn goes out at once, so that the server chooses while the
         workers here run.
         """
-        if self._outbox or turn.tend or self._leaving or (more and self._wanted() > 0):
+        if self._outbox or turn.tend or self._leaving or (turn.more and any(self._wanted())):
             return
-        if more and self._claiming:
+        if self._claiming and len(turn.claims) >= 2 * request.want:  # else the server wakes it when there is work
             self._pool.tell_of_room(self)
         heartbeat = self._settings.lease / 3
         await self._signal.wait(min(heartbeat, turn.wait + 0.001))

@@ -10,8 +10,8 @@ from .codec import dump
 from .errors import ConfigurationError, NotSerializable, PayloadTooLarge
 from .message import Message, Options
 from .settings import name
-from .shard import Item, pack_key
 from .states import Priority
+from .wire import Item, pack_key
 
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same
 

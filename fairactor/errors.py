@@ -80,6 +80,20 @@ class TaskExists(FairactorError, ValueError):
     """The id is taken by a task of another tenant."""
 
 
+class MailboxFull(FairactorError):
+    """The mailbox of a tenant holds as many waiting tasks as its ``backlog`` allows; nothing of the send was accepted.
+
+    ``tenant`` is whose it is.
+    """
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(
+            f"the mailbox of {tenant!r} is full: its backlog limit is reached. Send again when some of it is done, or "
+            "raise the limit with runtime.tenant(…).configure(backlog=…)"
+        )
+        self.tenant = tenant
+
+
 class TaskNotFound(FairactorError, LookupError):
     """No such task: never sent, or settled so long ago that its record has expired."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,8 +20,8 @@ from .errors import InvalidPayload, PayloadTooLarge, UnknownActor
 from .registry import Handler
 from .retry import delay_before_next, may_retry, names_of
 from .settings import Settings
-from .shard import Settlement
 from .states import Priority
+from .wire import Settlement
 from .worker import Claim, Pool
 
 logger: Final = logging.getLogger(__name__)
@@ -179,7 +178,7 @@ class Executor:
         body = record.history_alone(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = record.settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
-        return Settlement(claim.id, claim.turn, f"{state}{ms}", packed)
+        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds)
 
 
 def _decode(claim: Claim) -> record.Call:
@@ -198,14 +197,13 @@ async def _invoke(call: record.Call, handler: Handler, args: list[Any], kwargs: 
 
 
 def _again(claim: Claim, packed: bytes, delay: float) -> Settlement:
-    return Settlement(claim.id, claim.turn, f"R{round(delay * 1000)}", packed)
+    return Settlement(claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds)
 
 
 def _attempt(claim: Claim, header: record.Header, error: BaseException) -> record.Attempt:
-    took = time.monotonic() - claim.begun
     message = _text(error)[:_HISTORY_LIMIT]
     began = claim.server_clock(claim.begun)
-    return record.Attempt(header.attempt, began, took, claim.runtime, names_of(error)[0], message)
+    return record.Attempt(header.attempt, began, claim.seconds, claim.runtime, names_of(error)[0], message)
 
 
 def _text(error: BaseException) -> str:

@@ -17,7 +17,11 @@ FIXED: Final = {
     "META": "",  # hash: version, shards, stamp, virtual (time), total (counts of the whole shard)
     "RING": ":ring",  # zset: tenant -> tag, of the tenants that could be served now
     "COUNTS": ":counts",  # hash: tenant -> packed counts (lib/tenants.lua)
-    "POLICY": ":policy",  # hash: tenant -> packed policy, where one was configured
+    "POLICY": ":policy",  # hash: tenant, '' (the defaults) or group -> packed policy, where one was configured
+    "RATES": ":rates",  # zset: tenant -> when its next task would be due at an even rate (GCRA), in µs
+    "THROTTLED": ":throttled",  # zset: tenant with work that its rate holds back -> until when
+    "GROUPS": ":groups",  # hash: group with work -> virtual time of its ring
+    "HOMES": ":homes",  # hash: runtime that serves certain tenants only -> virtual time of those assigned to it
     "DRAINED": ":drained",  # zset: tenant with no live task -> when its counts are forgotten
     "SCHEDULED": ":scheduled",  # zset: task -> when it is due
     "WATCHERS": ":watchers",  # hash: task -> packed list of the runtimes that wait for its outcome
@@ -25,7 +29,8 @@ FIXED: Final = {
     "SESSIONS": ":sessions",  # hash: runtime -> its last turn, packed, for replay
     "FLEET": ":fleet",  # hash: runtime -> what it says of itself, JSON
     "PROGRESS": ":progress",  # hash: started task -> what its handler said last, JSON
-    "IDLE": ":idle",  # set: runtimes that would take more work
+    "IDLE": ":idle",  # set: runtimes that would take more work, of any tenant
+    "IDLE_HOMES": ":idle-homes",  # set: those that would take more, of their own tenants
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, with the window after it
     "DEAD": ":dead",  # zset: dead letter -> when its record expires
 }
@@ -34,9 +39,14 @@ FIXED: Final = {
 PREFIXES: Final = {
     "TASK": ":task:",  # string: header and body (record.py)
     "QUEUE": ":queue:",  # zset: task -> place, the mailbox of a tenant
-    "CLAIMS": ":claims:",  # hash: task -> number of the turn that claimed it
+    "GROUP": ":group:",  # zset: tenant -> tag, the ring of a group
+    "COSTS": ":costs:",  # hash: actor -> seconds that its tasks run on average, of a tenant, a group or all; expires
+    "CLAIMS": ":claims:",  # hash: task -> its mark: by which turn it was claimed, when, at what cost, and whose it is
     "CANCELS": ":cancels:",  # hash: task claimed by a runtime -> the outcome that it has if it is to be canceled
     "KEY": ":key:",  # string: length of a tenant's name, the name, a deduplication key -> task
+    "ASSIGNED": ":assigned:",  # set: the tenants that a runtime serves first
+    "STEAL": ":steal:",  # set: those that it serves when the first have nothing
+    "RESERVED": ":reserved:",  # hash: send -> room that it has taken in the mailbox of a tenant; expires
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
     "INBOX": ":inbox:",  # channel: wake-ups and outcomes for a runtime
     "EVENTS": ":events",  # channel: what concerns every runtime of the shard
@@ -86,7 +96,11 @@ def shard_of(tenant: str, shards: int) -> int:
     return crc32(tenant.encode()) % shards if shards > 1 else 0
 
 
-def lua_prelude() -> str:
-    """The Lua locals for all of the above; ``KEYS[1]`` of every script is the shard's META key."""
-    lines = [f"local {name} = KEYS[1] .. '{suffix}'" for name, suffix in (FIXED | PREFIXES).items()]
+def lua_prelude(script: str) -> str:
+    """The Lua locals for those of the above that a script uses, for Lua has room for 200 locals in all.
+
+    ``KEYS[1]`` of every script is the shard's META key.
+    """
+    used = {"META", *re.findall(r"[A-Z_]+", script)}
+    lines = [f"local {name} = KEYS[1] .. '{suffix}'" for name, suffix in (FIXED | PREFIXES).items() if name in used]
     return "\n".join(lines)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
-import msgspec
 
 from . import keys, record
 from .record import LIVE, SETTLED, Header
-from .shard import Counts, Shard
+from .shard import Shard
 from .states import Priority
+from .wire import GROUP_MARK, Counts, PackedPolicy, unpack_policy
 
 # KEYS  1 META of the shard
 # ARGV  1 what all keys of the namespace begin with
@@ -44,7 +44,10 @@ _TYPES: Final = {
     "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset", "SESSIONS": "hash", "FLEET": "hash",
     "PROGRESS": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
+    "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
+    "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
 }  # fmt: skip
+_EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
 _NOTHING: Final = Counts.unpack(b"")
 
@@ -62,7 +65,7 @@ class Look:
     queues: dict[str, dict[str, float]]
     """tenant -> task -> place."""
     claims: dict[str, dict[str, bytes]]
-    """runtime -> task -> number of the turn, 4 bytes, priority, and name of the tenant."""
+    """runtime -> task -> the mark of the claim, as `mark_of` reads it."""
     cancels: dict[str, dict[str, bytes]]
     """runtime -> task -> for how long to keep its record, and its outcome."""
     keys: dict[str, tuple[str, int]]
@@ -73,6 +76,12 @@ class Look:
     """Keys of the namespace outside the shard."""
     counts: dict[str, Counts]
     """What is counted of each tenant."""
+    groups: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """group -> tenant -> tag, its ring."""
+    assigned: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """runtime -> the tenants that it serves first."""
+    steal: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """runtime -> those that it serves then."""
 
     @property
     def step(self) -> int:
@@ -88,11 +97,19 @@ class Look:
         """What is counted of a tenant; of nothing where it is unknown."""
         return self.counts.get(tenant, _NOTHING)
 
-    def policy(self, tenant: str) -> dict[str, Any]:
-        """The policy of a tenant, where one was configured."""
-        packed = self.fixed["POLICY"].get(tenant)
-        policy: dict[str, Any] = msgspec.msgpack.decode(packed) if packed else {}
-        return policy
+    def policy(self, tenant: str) -> PackedPolicy:
+        """The settings that a tenant has of its own."""
+        return unpack_policy(self.fixed["POLICY"].get(tenant, b""))
+
+    def effective(self, tenant: str) -> PackedPolicy:
+        """The settings that hold for a tenant."""
+        return self.policy("") | self.policy(tenant)
+
+    @property
+    def ring(self) -> dict[str, float]:
+        """Tenant -> tag, on the ring of the shard, or on that of its group."""
+        root = {member: tag for member, tag in self.fixed["RING"].items() if not member.startswith(GROUP_MARK)}
+        return {tenant: tag for ring in (root, *self.groups.values()) for tenant, tag in ring.items()}
 
 
 async def look_at(shard: Shard) -> Look:
@@ -133,12 +150,13 @@ def _take(look: Look, key: str, kind: str, ttl: int, content: Any) -> None:
         look.fixed[name] = _items(kind, content)
     elif name == "KEY":
         look.keys[rest] = text(content), ttl
-    elif name != "SENT":
+    elif name not in _EXPIRES:
         of_each: dict[str, dict[str, Any]] = {
-            "QUEUE": look.queues, "CLAIMS": look.claims, "CANCELS": look.cancels,
+            "QUEUE": look.queues, "CLAIMS": look.claims, "CANCELS": look.cancels, "GROUP": look.groups,
+            "ASSIGNED": look.assigned, "STEAL": look.steal,
         }  # fmt: skip
         of_each[name][rest] = _items(kind, content)
-    if (ttl != -1) is not (name == "SENT") and name not in _MAY_EXPIRE:
+    if (ttl != -1) is not (name in _EXPIRES) and name not in _MAY_EXPIRE:
         look.strange.append(f"{key!r} {'expires' if ttl != -1 else 'never expires'}")
 
 

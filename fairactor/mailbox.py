@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from .errors import NotReplicated, ServerUnavailable
-from .shard import Item, Receipt, Shard
+from .shard import Shard
 from .signals import Signal
+from .wire import Item, Receipt
 
 BATCH: Final = 500
 """The most tasks in one script call: some milliseconds of the server's time."""
@@ -20,6 +21,7 @@ class _Posted(NamedTuple):
 
     items: Sequence[Item]
     replicas: int
+    reservation: str
     accepted: asyncio.Future[Sequence[str]]
 
 
@@ -34,22 +36,23 @@ class Mailbox:
         self._posted = Signal()
         self._closed: Exception | None = None
 
-    def post(self, items: Sequence[Item], *, replicas: int = 0) -> asyncio.Future[Sequence[str]]:
+    def post(self, items: Sequence[Item], *, replicas: int = 0, reservation: str = "") -> asyncio.Future[Sequence[str]]:
         """Hands tasks in, `BATCH` at most; the future has their ids when the server has accepted them all.
 
         The id is another where a task's key stands for an earlier one. With ``replicas`` it is done only when so many
-        have confirmed them.
+        have confirmed them. With a ``reservation``, room is kept for them under that name.
 
         Raises (from the future):
             ServerUnavailable, ServerError: says whether they may have been accepted: sending them again is safe.
             NotReplicated: they were accepted, but too few replicas confirmed it.
             TaskExists: an id is taken by a task of another tenant; the others were accepted.
+            MailboxFull: one of the mailboxes has no room; none of them was accepted.
         """
         accepted: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
         if self._closed is not None:
             accepted.set_exception(self._closed)
             return accepted
-        self._outbox.append(_Posted(items, replicas, accepted))
+        self._outbox.append(_Posted(items, replicas, reservation, accepted))
         self._posted.set()
         return accepted
 
@@ -67,11 +70,16 @@ class Mailbox:
             _fail(self._outbox.popleft(), error)
 
     def _next_batch(self) -> list[_Posted]:
-        batch, size = [], 0
+        batch: list[_Posted] = []
+        size = 0
         while self._outbox and size + len(self._outbox[0].items) <= BATCH:
+            if batch and self._outbox[0].reservation:
+                break  # it goes alone
             posted = self._outbox.popleft()
             size += len(posted.items)
             batch.append(posted)
+            if posted.reservation:
+                break
         return batch
 
     async def _deliver(self, batch: list[_Posted]) -> None:
@@ -79,7 +87,9 @@ class Mailbox:
         replicas = max(posted.replicas for posted in batch)
         self._number += 1
         try:
-            receipt = await self._shard.send(items, self._runtime, self._number, replicas=replicas)
+            receipt = await self._shard.send(
+                items, self._runtime, self._number, replicas=replicas, reservation=batch[0].reservation
+            )
         except Exception as error:  # noqa: BLE001 - it is theirs who sent
             for posted in batch:
                 _fail(posted, error)
@@ -98,9 +108,9 @@ class Mailbox:
 
 
 def _resolve(posted: _Posted, receipt: Receipt, start: int, end: int) -> None:
-    taken = [error for number, error in receipt.taken.items() if start <= number < end] if receipt.taken else None
-    if taken:
-        _fail(posted, taken[0])
+    refused = [error for number, error in receipt.refused.items() if start <= number < end] if receipt.refused else None
+    if refused:
+        _fail(posted, refused[0])
     elif receipt.replicas < posted.replicas:
         message = f"{receipt.replicas} of {posted.replicas} replicas have confirmed what was sent; the server has it"
         _fail(posted, NotReplicated(message, maybe_accepted=True))

@@ -7,32 +7,30 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import anyio
-import anyio.lowlevel
 import attrs
 
 from . import tracing
 from .codec import Codec
 from .connection import Server, connect
-from .context import running_task
 from .crew import Crew
 from .dead_letters import DeadLetters
 from .embedded import embedded_server
-from .envelope import seal
-from .errors import ConfigurationError, Deadlock, RuntimeNotRunning, ServerError
+from .errors import ConfigurationError, RuntimeNotRunning
 from .handle import Handle
 from .inbox import Inbox
-from .keys import Keys, shard_of
-from .mailbox import BATCH, Mailbox
+from .keys import Keys
 from .message import Message
+from .policies import Policies
 from .registry import Registrable, Registry
+from .sending import Sender
 from .settings import Settings, name
-from .shard import Item, Shard, open_shards
+from .shard import Shard, open_shards
 from .stats import Health, Stats, read_health, read_stats
 from .supervisor import Supervisor
 from .tenant import Tenant
@@ -73,12 +71,12 @@ class Runtime:
         """Unlike that of any other runtime, ever."""
         self.inbox: Inbox
         self._tracker: Tracker
+        self._sender: Sender
         self._registry = Registry(actors)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = False
         self._tracing = False
         self._shards: list[Shard] = []
-        self._mailboxes: list[Mailbox] = []
         self._crew: Crew | None = None
         self._stack = AsyncExitStack()
 
@@ -103,8 +101,7 @@ class Runtime:
             await self.stop(grace=self.settings.grace if error is None else 0)
         finally:
             self._loop = None
-            for mailbox in self._mailboxes:
-                mailbox.close(RuntimeNotRunning("the runtime was left before this could be sent"))
+            self._sender.close(RuntimeNotRunning("the runtime was left before this could be sent"))
             self.inbox.close(RuntimeNotRunning("the runtime was left; the task goes on"))
             await self._unwind(error)
 
@@ -129,7 +126,9 @@ class Runtime:
         self._tracker = Tracker(self._shards, self.inbox, self._codec, self.check, settings.canceled_ttl)
         for shard in self._shards:
             self.inbox.listen(shard, self.name)
-            self._mailboxes.append(Mailbox(shard, self.name))
+        self._sender = Sender(
+            self.name, self._shards, self.inbox, self._tracker, self._registry, settings, sdk=self._tracing
+        )
         if settings.workers and self._registry:
             self._crew = Crew(self._shards, self.inbox, self._registry, settings)
             self._stack.push_async_callback(_shielded, self._registry.stop)
@@ -138,7 +137,7 @@ class Runtime:
         supervisor = Supervisor(group)
         supervisor.start("inbox", self.inbox.run)
         supervisor.start("inbox asking", self.inbox.ask)
-        for number, mailbox in enumerate(self._mailboxes):
+        for number, mailbox in enumerate(self._sender.mailboxes):
             supervisor.start(f"mailbox {number}", mailbox.run)
         for shard in self._shards:
             await self.inbox.ready(shard, self.name)
@@ -193,47 +192,23 @@ class Runtime:
             UnknownActor: this runtime runs actors, and the message's is none of them.
             NotSerializable: an argument has no JSON form. PayloadTooLarge: they are too long.
             TaskExists: the id is taken by a task of another tenant.
+            MailboxFull: the tenant's ``backlog`` is reached.
             ConfigurationError: a tenant, id or option that cannot be.
         """
         self.check()
-        if options:
-            message = message.options(**options)
-        number, item = self._item(tenant, message)
-        (task_id,) = await self._post(number, [item], self._replicas(message))
-        return self._handle(message, number, item, task_id)
+        return await self._sender.send(tenant, message.options(**options) if options else message)
 
     async def send_many(self, messages: Iterable[tuple[str, Message[Any]]]) -> list[Handle[Any]]:
         """Sends many messages; the handles are in their order.
 
-        All are checked before the first is sent. They go in batches of 500, each accepted as a whole.
+        All are checked before the first is sent. They go in batches of 500, each accepted as a whole. Where a tenant
+        has a ``backlog``, all are accepted or none: room for them is reserved first.
 
         Raises:
             As `send`. After ServerUnavailable some batches may have been accepted.
         """
         self.check()
-        sent: list[tuple[Message[Any], int, Item]] = []
-        batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
-        replicas = 0
-        for tenant, message in messages:
-            number, item = self._item(tenant, message)
-            if len(batches[number][-1]) == BATCH:
-                batches[number].append([])
-                await anyio.lowlevel.checkpoint()  # encoding many must not hold up the event loop
-            batches[number][-1].append(item)
-            sent.append((message, number, item))
-            replicas = max(replicas, self._replicas(message))
-        posts = [(number, batch) for number, of_shard in enumerate(batches) for batch in of_shard if batch]
-        outcomes = await asyncio.gather(*(self._post(*post, replicas) for post in posts), return_exceptions=True)
-        ids: dict[str, str] = {}
-        for (_, batch), outcome in zip(posts, outcomes, strict=True):
-            if isinstance(outcome, ServerError):  # of one batch; others may have been accepted
-                raise outcome.about(
-                    [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or outcome.maybe_accepted
-                )
-            if isinstance(outcome, BaseException):
-                raise outcome
-            ids.update(zip((item.id for item in batch), outcome, strict=True))
-        return [self._handle(*each, ids[each[-1].id]) for each in sent]
+        return await self._sender.send_many(messages)
 
     async def ask(self, tenant: str, message: Message[R], *, timeout: float | None = None, **options: Any) -> R:  # noqa: ASYNC109
         """Sends a message and returns the handler's result. Inside a handler it lends the worker slot out.
@@ -249,24 +224,7 @@ class Runtime:
         """
         self.check()
         check_timeout(timeout)
-        task = running_task()
-        if task is not None and task.tenant == tenant:
-            await self._check_deadlock(tenant)
-        if options:
-            message = message.options(**options)
-        number, item = self._item(tenant, message, watch=True)
-        outcome = self.inbox.expect(item.id, self._shards[number], ask=False)
-        try:
-            (task_id,) = await self._post(number, [item], self._replicas(message))
-        except BaseException:
-            outcome.cancel()
-            raise
-        handle: Handle[R] = self._handle(message, number, item, task_id)
-        if handle.duplicate:
-            outcome.cancel()
-            return await handle.result(timeout)
-        self.inbox.sent(item.id, outcome, ask=item.id == message.how.id)
-        return handle.unfold(*await self._tracker.wait(outcome, item.id, timeout))
+        return await self._sender.ask(tenant, message.options(**options) if options else message, timeout)
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
         """A handle from an id. With the tenant it is found at once, without one every shard is asked."""
@@ -285,6 +243,29 @@ class Runtime:
     def dead_letters(self) -> DeadLetters:
         """The tasks that have failed for good and are kept, to look at, send again or delete."""
         return DeadLetters(self._shards, self.check)
+
+    @property
+    def policies(self) -> Policies:
+        """How tenants are served: the defaults, and who has settings of its own."""
+        return Policies(self._shards, self.check)
+
+    async def assign(self, assigned: Iterable[str] = (), steal: Iterable[str] | bool = ()) -> None:  # noqa: FBT001
+        """Changes which tenants this runtime serves, at once. Without any it serves all alike.
+
+        Args:
+            assigned: those that it serves first.
+            steal: those that it serves when the first have nothing to do; True: all others.
+
+        Raises:
+            ConfigurationError: a name that cannot be, or a text where names are expected.
+            RuntimeNotRunning: it runs no tasks.
+        """
+        self.check()
+        if self._crew is None:
+            raise RuntimeNotRunning(
+                "this Runtime runs no tasks, so none can be assigned to it: give it actors and workers"
+            )
+        await self._crew.assign(attrs.evolve(self.settings, assigned=assigned, steal=steal))
 
     # Looking
 
@@ -350,38 +331,6 @@ class Runtime:
     def _codec(self, actor: str) -> Codec | None:
         found = self._registry.actors.get(actor)
         return found.codec if found else None
-
-    def _item(self, tenant: str, message: Message[Any], *, watch: bool = False) -> tuple[int, Item]:
-        """A message as it goes to the server, and to which shard."""
-        item = seal(tenant, message, watch=watch, max_payload=self.settings.max_payload, sdk=self._tracing)
-        if self._registry:
-            self._registry.get(message.actor.name)  # raises where it is not registered
-        return shard_of(tenant, len(self._shards)), item
-
-    async def _post(self, number: int, items: Sequence[Item], replicas: int) -> Sequence[str]:
-        try:
-            return await self._mailboxes[number].post(items, replicas=replicas)
-        except ServerError as error:
-            raise error.about([item.id for item in items]) from error
-
-    def _handle(self, message: Message[Any], number: int, item: Item, task_id: str) -> Handle[Any]:
-        """A handle of what was sent, or of the task that stands for it: that may be another actor's."""
-        own = task_id == item.id
-        codec = message.actor.codec if own else None
-        return Handle(self._tracker, task_id, item.tenant, codec, self._shards[number], duplicate=not own)
-
-    def _replicas(self, message: Message[Any]) -> int:
-        """How many replicas have to confirm that a message was sent."""
-        durability = message.how.durability or self.settings.durability
-        return self.settings.replicas if durability == "replicated" else 0
-
-    async def _check_deadlock(self, tenant: str) -> None:
-        policy = await self.shard(tenant).configure(tenant, {})
-        if policy.get("concurrency") == 1:
-            raise Deadlock(
-                f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time: it "
-                "could never start. Send without waiting, call the handler in place, or raise the tenant's concurrency"
-            )
 
     async def _stop_now_at(self, signals: Any, scope: anyio.CancelScope) -> None:
         async for received in signals:

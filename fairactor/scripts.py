@@ -17,9 +17,10 @@ _INCLUDE: Final = re.compile(r"^-- @include (\S+)$", re.MULTILINE)
 # Scripts that free memory or free someone who waits, and so must run when the server's memory is full.
 # Each frees at least as much as it writes, but for a result that is kept. Those that only look, and what a worker
 # needs to begin with, must run, too.
-_RUN_WITHOUT_MEMORY: Final = frozenset(
-    {"turn", "tend", "leave", "cancel", "join", "open", "watch", "stats", "inspect", "mend", "letters", "discard"}
-)
+_RUN_WITHOUT_MEMORY: Final = {
+    *("turn", "tend", "leave", "cancel", "purge", "join", "open", "watch", "stats", "inspect", "mend", "letters"),
+    *("discard", "configure", "review", "policies"),
+}
 
 
 @attrs.frozen
@@ -53,7 +54,8 @@ def load(name: str, *, flags: bool) -> Script:
         shebang = "#!lua flags=allow-oom\n" if name in _RUN_WITHOUT_MEMORY else "#!lua\n"
     elif name in _RUN_WITHOUT_MEMORY:
         opening = "redis.call('HDEL', META, '')\n"  # Redis 6.2 refuses none after a write that takes no memory
-    text = f"{shebang}{keys.lua_prelude()}\n{opening}{source(f'{name}.lua')}"
+    body = source(f"{name}.lua")
+    text = f"{shebang}{keys.lua_prelude(body)}\n{opening}{body}"
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
@@ -16,6 +16,8 @@ MAX_NAME = 512
 """The longest name of a tenant and the longest id of a task, in bytes of UTF-8."""
 
 
+FairBy = Literal["tasks", "time"]
+FAIR_BY: Final[tuple[FairBy, ...]] = get_args(FairBy)
 Durability = Literal["server", "replicated"]
 DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
 
@@ -88,6 +90,13 @@ def name(kind: str, value: str) -> str:
     return value
 
 
+def _names(given: Any) -> Any:
+    """Names of tenants, or whether all are meant."""
+    if isinstance(given, str | bytes) or not isinstance(given, bool | Iterable):
+        raise ConfigurationError(f"{given!r} is no list of tenants: give their names, as in assigned=['acme']")
+    return given if isinstance(given, bool) else tuple(dict.fromkeys(name("tenant", tenant) for tenant in given))
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """All settings of a `Runtime`, which takes them as keywords. Times are in seconds.
@@ -113,6 +122,13 @@ class Settings:
     """Into how many parts a new namespace is cut; None: what it has, or 1 (16 on a cluster)."""
     aging: float = attrs.field(default=60.0, validator=_seconds(zero=True, most=YEAR))
     """How much waiting one step of priority is worth; fixed when a namespace is created."""
+    fair_by: FairBy | None = attrs.field(default=None, validator=attrs.validators.optional(one_of(FAIR_BY)))
+    """What tenants get equal shares of: ``tasks``, the number that is run, or ``time``, the seconds that these run;
+    fixed when a namespace is created. None: what it has, or ``tasks``."""
+    assigned: Sequence[str] = attrs.field(default=(), converter=_names)
+    """Tenants that this runtime serves first; without these and `steal` it serves all alike."""
+    steal: Sequence[str] | bool = attrs.field(default=(), converter=_names)
+    """Tenants that it serves when the assigned ones have nothing to do; True: all others."""
     result_ttl: float = attrs.field(default=3600.0, validator=_seconds(zero=True))
     """How long the record of a finished task is kept; 0: not at all."""
     failed_ttl: float = attrs.field(default=7 * 86400.0, validator=_seconds(zero=True))
@@ -138,3 +154,5 @@ class Settings:
             raise ConfigurationError(f"path={self.path!r}: give the path of a folder")
         if self.url is not None and self.path is not None:
             raise ConfigurationError("give url= (a server of yours) or path= (an embedded one), not both")
+        if self.assigned is True or self.assigned is False:  # type: ignore[comparison-overlap]  # what is typed may lie
+            raise ConfigurationError("assigned= takes the names of tenants; without it a runtime serves all alike")

@@ -3,108 +3,38 @@
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
-import attrs
+import msgspec
 
 from .calls import Calls
 from .connection import Server
-from .errors import LeaseLost, NamespaceMismatch, TaskExists
+from .errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, TaskExists
 from .keys import Keys
-from .settings import Settings
-from .states import Priority
+from .settings import FairBy, Settings
+from .wire import (
+    Assignment,
+    Counts,
+    Item,
+    Letter,
+    PackedPolicy,
+    Receipt,
+    Settlement,
+    Turn,
+    pack_assignment,
+    pack_item,
+    pack_settlement,
+    sized,
+    turn_mark,
+    unpack_policy,
+    whole_ms,
+)
 
-MODEL: Final = 2
+MODEL: Final = 3
 """The version of the data model; a namespace written by another is refused."""
 
-_COUNTS: Final = struct.Struct(">8I3dI")
-_LENGTH: Final = struct.Struct(">H")
-_WINDOW: Final = struct.Struct(">d")
-_TAKEN: Final = 2  # send.lua: the id is another tenant's
-
-
-class Item(NamedTuple):
-    """A task on its way to the server."""
-
-    id: str
-    tenant: str
-    priority: int
-    due: str  # '' now, '+N' in N ms, 'N' at unix ms N
-    watch: str  # 'w': this runtime wants to hear of the outcome
-    body: bytes
-    key: bytes = b""  # as `pack_key` makes it
-
-
-class Settlement(NamedTuple):
-    """The outcome of a claimed task on its way to the server."""
-
-    id: str
-    turn: bytes
-    verdict: str  # state and ms, as turn.lua takes them
-    record: bytes
-
-
-@attrs.frozen
-class Turn:
-    """The reply to a turn."""
-
-    now: float
-    """The server's time, unix seconds."""
-    wait: float
-    """Seconds until something is due; infinite if nothing is."""
-    tend: bool
-    refused: Sequence[bytes]
-    claims: Sequence[bytes]
-    """id, record, id, record, …"""
-    cancels: Sequence[bytes]
-    """What the runtime has claimed and is to be canceled."""
-
-
-@attrs.frozen
-class Receipt:
-    """What became of a batch that was sent."""
-
-    ids: Sequence[str]
-    """Of each task, its own id, or that of the earlier task that its key stands for."""
-    taken: dict[int, TaskExists]
-    """Of those that were not accepted, by their places in the batch: their ids are other tenants'."""
-    replicas: int
-    """How many replicas have confirmed it, as far as that was asked for."""
-
-
-@attrs.frozen
-class Letter:
-    """A dead letter, as it is stored."""
-
-    place: int
-    id: str
-    record: bytes
-
-
-@attrs.frozen
-class Counts:
-    """How many tasks there are in each state; those that ended are counted as long as their records are kept."""
-
-    queued: int
-    started: int
-    scheduled: int
-    deferred: int
-    finished: int
-    failed: int
-    canceled: int
-    by_priority: dict[Priority, int]
-    """Those queued or started."""
-
-    @staticmethod
-    def unpack(packed: bytes, *, queued: int | None = None, started: int = 0) -> Counts:
-        """The counts as scripts store them, with the number queued or the number started, which they do not."""
-        n = _COUNTS.unpack(packed) if packed else (0,) * 12
-        by_priority = {priority: n[priority - 1] for priority in Priority}
-        live = sum(by_priority.values())
-        mailbox = live - started if queued is None else queued
-        return Counts(mailbox, live - mailbox, n[6], n[7], int(n[8]), int(n[9]), int(n[10]), by_priority)
+_TAKEN, _FULL = 2, 3  # send.lua: the id is another tenant's; the mailbox is full
 
 
 class Shard:
@@ -116,7 +46,7 @@ class Shard:
         self._calls = Calls(server, keys.meta, patience=patience)
         self._run = self._calls.run
 
-    async def open(self, *, shards: int | None, aging: float) -> int:
+    async def open(self, *, shards: int | None, aging: float, fair_by: FairBy | None = None) -> int:
         """Opens the shard, creating it where it is new; returns into how many shards the namespace is cut.
 
         Raises:
@@ -124,8 +54,9 @@ class Shard:
         """
         step = int(aging * 1e6)
         wanted = shards or (16 if self._server.cluster else 1)
-        version, found, found_step = map(int, await self._run("open", MODEL, wanted, step))
-        self._calls.to_open = (version, found, found_step)
+        reply = await self._run("open", MODEL, wanted, step, fair_by or "tasks")
+        version, found, found_step = map(int, reply[:3])
+        self._calls.to_open = tuple(reply)
         where = f"the namespace of {self.keys.meta} at {self._server.where}"
         if version != MODEL:
             raise NamespaceMismatch(f"{where} has data model {version}, this fairactor has {MODEL}; use another one")
@@ -133,9 +64,13 @@ class Shard:
             raise NamespaceMismatch(f"{where} was created with shards={found}, not {shards}; leave shards= out")
         if found_step != step:
             raise NamespaceMismatch(f"{where} was created with aging={found_step / 1e6:g}, not {aging:g}")
+        if fair_by not in (None, reply[3].decode()):
+            raise NamespaceMismatch(f"{where} was created with fair_by={reply[3].decode()!r}; leave fair_by= out")
         return found
 
-    async def send(self, items: Sequence[Item], runtime: str, number: int, *, replicas: int = 0) -> Receipt:
+    async def send(
+        self, items: Sequence[Item], runtime: str, number: int, *, replicas: int = 0, reservation: str = ""
+    ) -> Receipt:
         """Puts tasks into mailboxes, all in one step; repeats change nothing.
 
         Args:
@@ -143,44 +78,78 @@ class Shard:
             runtime: who sends.
             number: of the batch; sent again under the same one it is recognised.
             replicas: wait until so many have confirmed it, for a while.
+            reservation: what `reserve` has kept room under.
         """
-        packed = [_pack_item(item) for item in items]
-        reply, confirmed = await self._calls.run_replicated(replicas, "send", runtime, turn_mark(number), *packed)
+        packed = [pack_item(item) for item in items]
+        reply, confirmed = await self._calls.run_replicated(
+            replicas, "send", runtime, turn_mark(number), reservation, *packed
+        )
         if reply == 0:
             return Receipt([item.id for item in items], {}, confirmed)
         ids = [
             verdict.decode() if isinstance(verdict, bytes) else item.id
             for item, verdict in zip(items, reply, strict=True)
         ]
-        taken = {number: _taken(items[number]) for number, verdict in enumerate(reply) if verdict == _TAKEN}
-        return Receipt(ids, taken, confirmed)
+        refused = {
+            number: _refusal(verdict, items[number])
+            for number, verdict in enumerate(reply)
+            if verdict in (_TAKEN, _FULL)
+        }
+        return Receipt(ids, refused, confirmed)
 
-    async def join(self, runtime: str, *, lease: float, info: dict[str, Any]) -> None:
-        """Gives a runtime its lease."""
-        await self._run("join", runtime, _ms(lease), json.dumps(info))
+    async def reserve(self, name: str, rooms: dict[str, int]) -> str | None:
+        """Keeps room in mailboxes for a minute; returns a tenant whose mailbox is too full, and then keeps none."""
+        full: bytes | None = await self._run("reserve", name, *[part for room in rooms.items() for part in room])
+        return None if full is None else full.decode()
+
+    async def join(self, runtime: str, *, lease: float, info: dict[str, Any], serves: Assignment | None = None) -> None:
+        """Gives a runtime its lease, on all tenants or on certain ones."""
+        await self._run("join", runtime, whole_ms(lease), json.dumps(info), pack_assignment(serves))
+
+    async def assign(self, runtime: str, serves: Assignment | None) -> bool:
+        """Changes which tenants a runtime serves; returns whether it has a lease."""
+        return bool(await self._run("assign", runtime, pack_assignment(serves)))
 
     async def leave(self, runtime: str) -> int:
         """Ends a lease; returns how many claims there were."""
         return int(await self._run("leave", runtime))
 
     async def turn(
-        self, runtime: str, number: int, *, lease: float, want: int, settle: Iterable[Settlement] = ()
+        self,
+        runtime: str,
+        number: int,
+        *,
+        lease: float,
+        want: int,
+        ahead: int = 0,
+        settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims. It is sent once: who takes turns decides what to do about an error.
+
+        Args:
+            runtime: whose turn it is.
+            number: of the turn; sent again under the same one it is recognised.
+            lease: for how long to renew its lease.
+            want: how many tasks could start here at once.
+            ahead: how many more would soon; they are claimed only where nobody else could start them at once.
+            settle: what has ended.
 
         Raises:
             LeaseLost: nothing was done, and nothing of what the runtime has claimed is its own any more.
         """
-        arguments = [_pack_settlement(settlement) for settlement in settle]
-        reply = await self._run("turn", runtime, turn_mark(number), _ms(lease), want, *arguments, patience=0)
+        arguments = [pack_settlement(settlement) for settlement in settle]
+        reply = await self._run(
+            "turn", runtime, turn_mark(number), whole_ms(lease), want, ahead, *arguments, patience=0
+        )
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
-        now, wait, tend, refused, claims, cancels = reply
-        return Turn(int(now) / 1e6, wait / 1000 if wait >= 0 else float("inf"), bool(tend), refused, claims, cancels)
+        now, wait, tend, refused, claims, cancels, more = reply
+        rest = wait / 1000 if wait >= 0 else float("inf")
+        return Turn(int(now) / 1e6, rest, bool(tend), refused, claims, cancels, bool(more))
 
     async def tend(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 500) -> bool:
         """Does what time asks for; returns whether there is more of it."""
-        _, _, more = await self._run("tend", limit, deliveries, _ms(failed_ttl), body)
+        _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body)
         return bool(more)
 
     async def watch(self, runtime: str, tasks: Sequence[tuple[str, str]]) -> list[list[bytes]]:
@@ -195,7 +164,7 @@ class Shard:
 
     async def cancel(self, task_id: str, *, ttl: float, body: bytes) -> str:
         """Cancels a task; returns the state in which it was found, or 'missing'."""
-        state: bytes = await self._run("cancel", task_id, _ms(ttl), body)
+        state: bytes = await self._run("cancel", task_id, whole_ms(ttl), body)
         return state.decode()
 
     async def letters(
@@ -223,7 +192,7 @@ class Shard:
 
         Returns for each: whether it was one, or the id of the task that its key stands for.
         """
-        packed = [_sized(task_id.encode()) + _sized(key) for task_id, key in tasks]
+        packed = [sized(task_id.encode()) + sized(key) for task_id, key in tasks]
         reply: list[int | bytes] = await self._run("redrive", *packed)
         return [verdict.decode() if isinstance(verdict, bytes) else bool(verdict) for verdict in reply]
 
@@ -239,15 +208,47 @@ class Shard:
         """Notes the progress of a task that the runtime has claimed."""
         return bool(await self._run("progress", runtime, task_id, note))
 
-    async def configure(self, tenant: str, changes: dict[str, float | None]) -> dict[str, float]:
-        """Changes the policy of a tenant; returns it as it is now."""
-        flat = [part for name, value in changes.items() for part in (name, "" if value is None else repr(value))]
-        policy: dict[str, float] = json.loads(await self._run("configure", tenant, *flat))
-        return policy
+    async def configure(self, whose: str | bytes, changes: Mapping[str, Any]) -> PackedPolicy:
+        """Changes the policy of a tenant, a group or the defaults, as configure.lua has it; None: the default's.
+
+        Returns it as it is now.
+        """
+        given = msgspec.msgpack.encode({name: value for name, value in changes.items() if value is not None})
+        back = [name for name, value in changes.items() if value is None]
+        return unpack_policy(await self._run("configure", whose, given, *back))
+
+    async def review(self) -> None:
+        """Looks anew at which tenants can be served, after the defaults have changed."""
+        cursor = b"0"
+        while (cursor := await self._run("review", cursor)) != b"0":
+            pass
+
+    async def policies(self) -> dict[bytes, PackedPolicy]:
+        """All policies that were set, as `configure` names them."""
+        found, cursor = {}, b"0"
+        while True:
+            cursor, flat = await self._run("policies", cursor)
+            names = iter(flat)
+            found.update({name: unpack_policy(packed) for name, packed in zip(names, names, strict=True)})
+            if cursor == b"0":
+                return found
+
+    async def policy(self, tenant: str) -> tuple[PackedPolicy, PackedPolicy]:
+        """The policy of a tenant, and the defaults."""
+        _, own, defaults, _ = await self._run("stats", tenant)
+        return unpack_policy(own), unpack_policy(defaults)
+
+    async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
+        """Cancels what waits for a tenant; returns how many tasks."""
+        number, cursor = 0, b"0"
+        while cursor:
+            canceled, cursor = await self._run("purge", tenant, whole_ms(ttl), body, cursor)
+            number += canceled
+        return number
 
     async def tenant_stats(self, tenant: str) -> Counts:
         """The counts of a tenant."""
-        counts, _policy, queued = await self._run("stats", tenant)
+        counts, _, _, queued = await self._run("stats", tenant)
         return Counts.unpack(counts, queued=queued)
 
     async def stats(self, *, patience: float | None = None) -> list[Any]:
@@ -264,10 +265,10 @@ async def open_shards(server: Server, settings: Settings) -> list[Shard]:
     """
     patience = settings.connect_timeout
     first = Shard(server, Keys(settings.namespace, 0), patience=patience)
-    shards = await first.open(shards=settings.shards, aging=settings.aging)
+    shards = await first.open(shards=settings.shards, aging=settings.aging, fair_by=settings.fair_by)
     others = [Shard(server, Keys(settings.namespace, number), patience=patience) for number in range(1, shards)]
     for shard in others:
-        await shard.open(shards=shards, aging=settings.aging)
+        await shard.open(shards=shards, aging=settings.aging, fair_by=settings.fair_by)
     return [first, *others]
 
 
@@ -279,39 +280,7 @@ _LOST: Final = {
 }
 
 
-def _taken(item: Item) -> TaskExists:
+def _refusal(verdict: int, item: Item) -> FairactorError:
+    if verdict == _FULL:
+        return MailboxFull(item.tenant)
     return TaskExists(f"the id {item.id!r} is taken by a task of another tenant; ids are unique in a namespace")
-
-
-def pack_key(key: str, window: float) -> bytes:
-    """A deduplication key as scripts take it, with the seconds for which it outlives its task."""
-    return _WINDOW.pack(_ms(window)) + key.encode()
-
-
-def _sized(part: bytes) -> bytes:
-    return _LENGTH.pack(len(part)) + part
-
-
-def _pack_item(item: Item) -> bytes:
-    task_id, tenant, due = item.id.encode(), item.tenant.encode(), item.due.encode()
-    return b"%c%c%c%b%b%b%b%b%b%b%b" % (
-        item.priority, item.watch.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
-        _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key, item.body,
-    )  # fmt: skip
-
-
-def _pack_settlement(settlement: Settlement) -> bytes:
-    task_id, verdict = settlement.id.encode(), settlement.verdict.encode()
-    return b"%b%c%b%b%b%b" % (
-        settlement.turn, len(verdict), verdict, _LENGTH.pack(len(task_id)), task_id, settlement.record
-    )  # fmt: skip
-
-
-def turn_mark(number: int) -> bytes:
-    """The number of a turn as scripts compare it."""
-    return number.to_bytes(4, "big")
-
-
-def _ms(seconds: float) -> int:
-    """Whole milliseconds; never 0 for a time that is not."""
-    return max(1, round(seconds * 1000)) if seconds > 0 else 0

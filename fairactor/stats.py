@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from .errors import ServerError
-from .shard import Counts, Shard
+from .shard import Shard
 from .states import Priority
+from .wire import Counts
+
+_NAMED: Final = 10  # tenants in a message
 
 
 @attrs.frozen
@@ -46,9 +49,15 @@ class Stats:
     due: int
     """Scheduled tasks whose time has come."""
     waiting_tenants: int
-    """Tenants with a task that could start now."""
+    """Tenants, and groups of them, with a task that could start now."""
+    throttled_tenants: int
+    """Tenants with a task that only their rate holds back."""
     known_tenants: int
     """Tenants with a live task, or one that ended not long ago."""
+    stolen: int
+    """Of all time: tasks that a runtime took from a tenant in its ``steal``."""
+    unassigned_tenants: Sequence[str]
+    """Some of those with a task that could start, where every runtime has tenants of its own and these are nobody's."""
     runtimes: Sequence[RuntimeInfo]
 
     @property
@@ -72,7 +81,7 @@ async def read_stats(shards: Sequence[Shard], *, patience: float | None = None) 
     """The counts of all shards; ``patience`` as `Calls.run` has it."""
     replies = [await shard.stats(patience=patience) for shard in shards]
     counts = [Counts.unpack(reply[0], started=reply[1]) for reply in replies]
-    runtimes = {info.name.rpartition("/")[0]: info for reply in replies for info in _runtimes(reply[6:])}
+    runtimes = {info.name.rpartition("/")[0]: info for reply in replies for info in _runtimes(reply[9:])}
     return Stats(
         queued=sum(c.queued for c in counts),
         started=sum(c.started for c in counts),
@@ -85,7 +94,10 @@ async def read_stats(shards: Sequence[Shard], *, patience: float | None = None) 
         dead_letters=sum(reply[5] for reply in replies),
         due=sum(reply[4] for reply in replies),
         waiting_tenants=sum(reply[2] for reply in replies),
+        throttled_tenants=sum(reply[7] for reply in replies),
         known_tenants=sum(reply[3] for reply in replies),
+        stolen=sum(reply[6] for reply in replies),
+        unassigned_tenants=tuple(name.decode() for reply in replies for name in reply[8]),
         runtimes=tuple(runtimes.values()),
     )
 
@@ -105,6 +117,11 @@ async def read_health(shards: Sequence[Shard]) -> Health:
     ]
     if stats.pending and not any(runtime.workers and runtime.lease_left >= 0 for runtime in stats.runtimes):
         problems.append(f"{stats.pending} tasks wait, and no runtime with workers is there to run them")
+    if stats.unassigned_tenants:
+        names = ", ".join(map(repr, stats.unassigned_tenants[:_NAMED]))
+        problems.append(
+            f"tenants with tasks are assigned to no runtime: {names}; name them in some runtime's assigned="
+        )
     return Health(ok=not problems, problems=tuple(problems), latency=latency, stats=stats)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import anyio
 
 from . import record
-from .shard import Settlement
+from .wire import Settlement
 
 
 class Owner(Protocol):
@@ -56,13 +56,18 @@ class Claim:
         """What the server's clock says at a moment of the monotonic one, now by default; unix seconds."""
         return self.server_time + (time.monotonic() if at is None else at) - self.claimed
 
+    @property
+    def seconds(self) -> float:
+        """For how long its task has run."""
+        return time.monotonic() - self.begun if self.begun != self.claimed else 0.0
+
     def age(self) -> float:
         """Seconds since the task was sent, or was due, by the server's clock."""
         return self.server_clock() - self.header.stamp / 1e6 if self.header else 0.0
 
     def given_back(self) -> Settlement:
         """What to report of a claim that was never started: the task goes back to its place."""
-        return Settlement(self.id, self.turn, "B", self.record)
+        return Settlement(self.id, self.turn, "B", 0, self.record)
 
 
 class _Worker:

@@ -17,8 +17,9 @@ from fairactor.connection import Server
 from fairactor.errors import LeaseLost
 from fairactor.keys import Keys
 from fairactor.look import Look, look_at
-from fairactor.shard import Counts, Item, Settlement, Shard, Turn, turn_mark
+from fairactor.shard import Shard
 from fairactor.testing import InvariantViolation
+from fairactor.wire import Counts, Item, Settlement, Turn, mark_of, turn_mark
 
 from . import servers
 from .model import DIED, ENDED, LIVE, Model, Task, pack
@@ -78,7 +79,7 @@ class Lab:
     def send_again(self, *items: Item) -> list[str | None]:
         """The last batch, as if its reply had been lost."""
         receipt = self.run(self.shard.send(items, "sender", self.batch))
-        return [None if number in receipt.taken else task for number, task in enumerate(receipt.ids)]
+        return [None if number in receipt.refused else task for number, task in enumerate(receipt.ids)]
 
     def join(self, *runtimes: str, lease: float = 3600.0) -> None:
         for runtime in runtimes:
@@ -150,14 +151,19 @@ def lab(url: str, *, aging: float = 60.0) -> Iterator[Lab]:
 
 
 def item(task_id: str, tenant: str = "t", priority: int = 3, **rest: Any) -> Item:
-    """A task to send; ``rest``: due, watch, body, key."""
-    return Item(task_id, tenant, priority, **{"due": "", "watch": "", "body": b"{}"} | rest)
+    """A task to send; ``rest``: due, flag, body, key."""
+    return Item(task_id, tenant, priority, **{"due": "", "flag": "", "body": b"{}"} | rest)
 
 
-def outcome(task_id: str, turn: int, verdict: str = "F3600000", tenant: str = "t") -> Settlement:
+def outcome(task_id: str, turn: int, verdict: str = "F3600000", tenant: str = "t", seconds: float = 0.0) -> Settlement:
     """A report on a claim."""
     letter = "L" if verdict[0] in "RB" else verdict[0]
-    return Settlement(task_id, turn_mark(turn), verdict, pack(letter.encode(), Task(task_id, tenant, 3, b"{}", "")))
+    return settlement(task_id, turn, verdict, pack(letter.encode(), Task(task_id, tenant, 3, b"{}", "")), seconds)
+
+
+def settlement(task_id: str, turn: int, verdict: str, record: bytes, seconds: float = 0.0) -> Settlement:
+    """A report on a claim; ``verdict`` is a state and ms."""
+    return Settlement(task_id, turn_mark(turn), verdict[0], int(verdict[1:] or 0), record, seconds)
 
 
 def learn(lab: Lab, model: Model, before: Look, look: Look, delay: float) -> None:
@@ -218,13 +224,14 @@ def _compare_tasks(model: Model, look: Look) -> None:
     assert {name: list(queue) for name, queue in look.queues.items()} == {n: q for n, q in queues.items() if q}
     live = [task for task in model.tasks.values() if task.state in LIVE]
     assert look.fixed["SCHEDULED"] == {task.id: task.due for task in live if task.state == "scheduled"}
-    claims: dict[str, dict[str, bytes]] = {}
+    claims: dict[str, dict[str, tuple[bytes, int, bytes]]] = {}
     for task in live:
         if task.state == "started":
-            claims.setdefault(task.runtime, {})[task.id] = (
-                turn_mark(task.turn) + bytes([task.priority]) + task.tenant.encode()
-            )
-    assert look.claims == claims
+            claims.setdefault(task.runtime, {})[task.id] = (turn_mark(task.turn), task.priority, task.tenant.encode())
+    marks = {who: {task: mark_of(mark) for task, mark in held.items()} for who, held in look.claims.items()}
+    assert {
+        who: {task: (m.turn, m.priority, m.tenant) for task, m in held.items()} for who, held in marks.items()
+    } == claims
     watchers = {task.id: msgspec.msgpack.encode(task.watchers) for task in live if task.watchers}
     assert look.fixed["WATCHERS"] == watchers
     assert look.fixed["PROGRESS"] == {task.id: task.progress for task in live if task.progress}

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from fairactor.audit import audit
-from fairactor.shard import Item, Settlement, Turn, pack_key, turn_mark
 from fairactor.testing import InvariantViolation
+from fairactor.wire import Item, Settlement, Turn, pack_key
 
-from .lab import Lab, compare, flat, learn
+from .lab import Lab, compare, flat, learn, settlement
 from .model import LIVE, Model, Task, Verdict, pack
 from .operations import BODIES, HOUR, IDS, OPERATIONS, RARE, RUNTIMES, TENANTS
 
@@ -79,7 +79,7 @@ class Machine(RuleBasedStateMachine):
             stamp = at * 1000 if due else math.nan
             tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
             packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
-        answers = self.model.send(tasks, "sender", [item.watch == "w" for item in packed])
+        answers = self.model.send(tasks, "sender", [item.flag == "w" for item in packed])
         assert self.lab.send(*packed) == answers
         self.compare()
         assert self.lab.send_again(*packed) == answers
@@ -329,12 +329,12 @@ class Machine(RuleBasedStateMachine):
         task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")
         ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
         if verdict.state == "B":
-            return Settlement(verdict.id, turn_mark(verdict.turn), "B", pack(b"L", task))
+            return settlement(verdict.id, verdict.turn, "B", pack(b"L", task))
         if verdict.state == "R":
             again = attrs.evolve(task, attempt=task.attempt + 1)
-            return Settlement(verdict.id, turn_mark(verdict.turn), f"R{ms}", pack(b"L", again, verdict.body))
+            return settlement(verdict.id, verdict.turn, f"R{ms}", pack(b"L", again, verdict.body))
         packed = pack(verdict.state.encode(), task, verdict.body)
-        return Settlement(verdict.id, turn_mark(verdict.turn), f"{verdict.state}{ms}", packed)
+        return settlement(verdict.id, verdict.turn, f"{verdict.state}{ms}", packed)
 
     def gives_back(self, runtime: str, verdicts: list[Verdict]) -> bool:
         """Whether a verdict puts something back: then nothing is claimed."""

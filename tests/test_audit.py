@@ -17,8 +17,8 @@ from fairactor.audit import audit
 from fairactor.errors import RuntimeNotRunning
 from fairactor.keys import Keys
 from fairactor.look import look_at
-from fairactor.shard import pack_key
 from fairactor.testing import InvariantViolation, check_invariants
+from fairactor.wire import pack_key
 
 from .lab import Lab, item, lab, outcome
 
@@ -36,7 +36,7 @@ def used(url: str) -> Iterator[Lab]:
         made.join("r", "s")
         made.send(item("c0", "capped"), item("c1", "capped"), item("d0", "drained"), item("d1", "drained"))
         assert set(made.claim("r", 1, 3)) == {"c0", "d0", "d1"}
-        made.send(*[item(f"t{n}", "t", n, watch="w") for n in range(1, 7)], item("later", "t", due="+3600000"))
+        made.send(*[item(f"t{n}", "t", n, flag="w") for n in range(1, 7)], item("later", "t", due="+3600000"))
         made.claim("s", 1, 3)
         assert (
             made.claim("r", 2, 0, [outcome("d0", 1, tenant="drained"), outcome("d1", 1, "X3600000", "drained")]) == []

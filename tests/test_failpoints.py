@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from fairactor import record, scripts
 from fairactor.errors import ServerError
 from fairactor.look import Look
-from fairactor.shard import Counts, Item, Settlement, pack_key, turn_mark
+from fairactor.wire import Counts, Item, Settlement, pack_key
 
 from . import servers
-from .lab import Lab, flat, item, outcome
+from .lab import Lab, flat, item, outcome, settlement
 
 KEY: Final = pack_key("k", 60.0)
 
@@ -70,7 +70,7 @@ class Crowd(Lab):
         self._claim_all("first", item("doomed", "g"))
         self.lapse("first")
         self.tend()
-        self.send(item("back", "g"), item("kept", "g", 5, watch="w"), item("off", "g", 6, key=KEY, watch="w"))
+        self.send(item("back", "g"), item("kept", "g", 5, flag="w"), item("off", "g", 6, key=KEY, flag="w"))
         assert set(self.claim("gone", 1, 4)) == {"doomed", "back", "kept", "off"}
         run(shard.configure("u", {"concurrency": 2, "weight": 2.0}))
         how = {"fw": {"watch": "w"}, "fk": {"key": KEY}, "xk": {"key": pack_key("xk", 60.0), "watch": "w"}}
@@ -78,9 +78,9 @@ class Crowd(Lab):
         for runtime, task in (("r", "rc"), ("r", "bc"), ("r", "stays"), ("gone", "off")):
             assert run(shard.progress(runtime, task, b"[0.5]"))
             assert run(shard.cancel(task, ttl=60.0, body=b"{}")) == "started"
-        self.send(*[item(f"{tenant}{n}", tenant, n, watch="w") for tenant in "tuv" for n in range(1, 7)])
+        self.send(*[item(f"{tenant}{n}", tenant, n, flag="w") for tenant in "tuv" for n in range(1, 7)])
         self.claim("s", 1, 3)
-        self.send(item("keyed", "v", key=KEY, watch="w"), item("later", "t", due="+3600000"))
+        self.send(item("keyed", "v", key=KEY, flag="w"), item("later", "t", due="+3600000"))
         self.send(item("due", "t", 6, due="1"), item("due2", "solo", due="1"))
         for task in ("dead3", "old"):
             self.expire(task)
@@ -187,7 +187,7 @@ def report(crowd: Crowd, task: str) -> Settlement:
         packed = record.live(header, body, record.Attempt(header.attempt, 1e9, 0.5, "r", "ValueError", "no"))
     elif verdict[0] != "B":
         packed = record.settled(verdict[0], header.rest, record.Outcome("a"), body)
-    return Settlement(task, turn_mark(1), verdict, packed)
+    return settlement(task, 1, verdict, packed)
 
 
 def settle(crowd: Crowd) -> None:
@@ -206,7 +206,7 @@ def claim_the_rest(crowd: Crowd) -> None:
 
 def send(crowd: Crowd) -> None:
     sent = crowd.send_again(
-        item("n1", "t", 6, watch="w"), item("n2", "new", key=KEY, watch="w"), item("n3", "v", key=KEY),
+        item("n1", "t", 6, flag="w"), item("n2", "new", key=KEY, flag="w"), item("n3", "v", key=KEY),
         item("n4", "t", due="+3600000"), item("n5", "d", key=pack_key("n5", 0)), item("t1", "t"), item("t2", "other"),
     )  # fmt: skip
     assert sent == ["n1", "n2", "keyed", "n4", "n5", "t1", None]

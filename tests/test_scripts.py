@@ -11,7 +11,7 @@ import pytest
 
 from fairactor import scripts
 from fairactor.errors import ServerError
-from fairactor.shard import pack_key, turn_mark
+from fairactor.wire import pack_key, turn_mark
 
 from . import servers
 from .lab import Lab, item, lab, outcome
@@ -111,7 +111,7 @@ def populate(shard: Lab) -> None:
     shard.claim("x", 2, 0, [outcome(task, 1, "X3600000", "d") for task in ("dead1", "dead2")])
     shard.run(shard.shard.leave("x"))
     shard.run(shard.shard.configure("u", {"concurrency": 1, "weight": 2.0}))
-    shard.send(*[item(f"{tenant}{n}", tenant, n, watch="w") for tenant in "tuv" for n in range(1, 7)])
+    shard.send(*[item(f"{tenant}{n}", tenant, n, flag="w") for tenant in "tuv" for n in range(1, 7)])
     shard.send(item("later", "t", due="+3600000"), item("due", "t", due="1"))
     shard.claim("r", 1, 4)
     shard.claim("s", 1, 2)
@@ -119,7 +119,7 @@ def populate(shard: Lab) -> None:
 
 def again_send(shard: Lab) -> Any:
     shard.batch = 99
-    return shard.send_again(item("a", "t", watch="w"), item("b", "w", key=KEY), item("c", due="+5000"))
+    return shard.send_again(item("a", "t", flag="w"), item("b", "w", key=KEY), item("c", due="+5000"))
 
 
 def again_turn(shard: Lab) -> Any:
@@ -241,7 +241,7 @@ def test_an_outcome_given_twice_in_one_turn_counts_once(shard: Lab) -> None:
 
 def test_thousands_of_tasks_in_one_batch(shard: Lab) -> None:
     shard.join("r", "s")
-    batch = [item(f"i{n}", "t" if n % 2 else f"t{n}", 1 + n % 6, watch="w") for n in range(MANY)]
+    batch = [item(f"i{n}", "t" if n % 2 else f"t{n}", 1 + n % 6, flag="w") for n in range(MANY)]
     assert None not in shard.send(*batch)
     assert None not in shard.send_again(*batch)
     assert None not in shard.send(*batch)

@@ -283,7 +283,7 @@ async def test_a_server_that_is_away_does_not_keep_one_from_leaving(
             await begun.wait()
             server.suspend()
             sending = asyncio.ensure_future(runtime.send("user:1", run()))
-            await until(lambda: not runtime._mailboxes[0]._outbox)
+            await until(lambda: not runtime._sender.mailboxes[0]._outbox)
             began = time.monotonic()
         assert time.monotonic() - began < 3
         with pytest.raises((RuntimeNotRunning, ServerUnavailable)):

@@ -31,13 +31,14 @@ load_counts({ name })
 meet({ name })
 if state == 'queued' then
   add(name, priority, -1)
-  tenants[name][LEAVES] = call('ZCARD', QUEUE .. name) == 1
+  withdraw(name, 1)
 else
   add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end
 -- At least for a while, so that one whose reply was lost finds it when it comes again.
 local ms = math.max(FETCH, time_to_keep(id, CANCELED_STATE, ttl_ms))
 end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, outcome))
+seat({})
 
 begin_writing()
 write_ends()

@@ -1,39 +1,52 @@
--- Changes the policy of a tenant, for every runtime at once.
+-- Changes the policy of a tenant, of a group, or the defaults, for every runtime at once.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant, then pairs: name of a setting ('weight', 'concurrency'), its number, or '' for the default
--- Reply the policy as it is now, JSON
+-- ARGV  1 tenant; '' for the defaults; a group with the byte 255 before its name, 2 what is set, packed,
+--       3 and on: names of the settings that are taken back, so that the default holds
+-- Reply the policy as it is now, packed
 --
--- Safe to repeat.
+-- Safe to repeat. Where the defaults have changed, `review` has to follow.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 
 local name = ARGV[1]
-local packed = call('HGET', POLICY, name)
-local policy = packed and cmsgpack.unpack(packed) or {}
-for i = 2, #ARGV, 2 do policy[ARGV[i]] = tonumber(ARGV[i + 1]) end
-local new = next(policy) and cmsgpack.pack(policy)
+local policy = call('HGET', POLICY, name)
+policy = policy and cmsgpack.unpack(policy) or {}
+for setting, value in pairs(cmsgpack.unpack(ARGV[2])) do policy[setting] = value end
+for i = 3, #ARGV do policy[ARGV[i]] = nil end
 
-load_counts({ name })
-meet({ name })
-local t, queued = tenants[name], call('ZCARD', QUEUE .. name)
-set_policy(t, new)
-t[STARTED] = live(counts[name]) - queued
-if queued > 0 and has_room(t) then
-  arrive({ name })
-  t[TAG] = math.min(t[TAG], shard.virtual + 1 / t[WEIGHT]) -- a greater weight counts at once
-else
-  t[LEAVES] = true
+-- The tenant leaves, and comes again as what it is now.
+local function exchange()
+  meet({ name })
+  look_up({ name })
+  local before = tenants[name]
+  has_policies = true
+  local t = new_tenant(name, policy)
+  if t[ON] ~= before[ON] and before[STORED] then before[ON].leave[1] = name end
+  if t[LIMITS] then
+    measure({ name })
+    seat({})
+  elseif call('EXISTS', QUEUE .. name) == 1 then
+    seat({ name })
+  end
+  if t[TAG] and not t[LEAVES] then -- a greater weight counts at once
+    t[TAG] = math.min(t[TAG], time_for(t, name) + cost_to_arrive(name) / t[WEIGHT])
+  end
+  return t
 end
 
+local is_tenant = name ~= '' and name:byte() ~= GROUP_BYTE
+local t = is_tenant and exchange()
+
 begin_writing()
-if new then
-  call('HSET', POLICY, name, new)
+if next(policy) then
+  call('HSET', POLICY, name, cmsgpack.pack(policy))
 else
   call('HDEL', POLICY, name)
 end
+if t and not t[LIMITS] then call('ZREM', THROTTLED, name) end
 save_counts()
 save_shard()
-return next(policy) and cjson.encode(policy) or '{}'
+return cmsgpack.pack(policy)

@@ -14,8 +14,7 @@
 -- @include lib/release.lua
 
 local number, write_release = release(ARGV[1], 0, '')
-arrive(arriving)
-arrive(with_room())
+seat(arriving)
 
 begin_writing()
 write_queues()

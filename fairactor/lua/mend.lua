@@ -18,7 +18,8 @@ if ARGV[1] == 'torn' and not shard.torn then return 0 end
 
 local SOON = 1e6 -- µs: a stamp further ahead is not the clock's, but when a delayed task is due
 
-local found = { [TASK] = {}, [QUEUE] = {}, [CLAIMS] = {}, [CANCELS] = {}, [KEY] = {} } -- prefix -> what follows it
+local found = {} -- prefix -> what follows it
+for _, prefix in ipairs({ TASK, QUEUE, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do found[prefix] = {} end
 for _, key in ipairs(call('KEYS', META .. ':*')) do
   for prefix, names in pairs(found) do
     if key:sub(1, #prefix) == prefix then names[#names + 1] = key:sub(#prefix + 1) end
@@ -62,7 +63,7 @@ local function keep_places()
     local claims = call('HGETALL', CLAIMS .. runtime)
     for i = 1, #claims, 2 do
       local id = claims[i]
-      if not (leased and settle_in(id, runtime, claims[i + 1]:sub(6))) then call('HDEL', CLAIMS .. runtime, id) end
+      if not (leased and settle_in(id, runtime, tenant_in(claims[i + 1]))) then call('HDEL', CLAIMS .. runtime, id) end
     end
   end
   for id, task in pairs(tasks) do
@@ -83,13 +84,20 @@ end
 local function claimed_by(id) return tasks[id] and tasks[id].state == LIVE and tasks[id].where end
 
 local function keep_notes()
-  for _, key in ipairs({ SESSIONS, FLEET }) do
+  for _, key in ipairs({ SESSIONS, FLEET, HOMES }) do
     for _, runtime in ipairs(call('HKEYS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('HDEL', key, runtime) end
     end
   end
-  for _, runtime in ipairs(call('SMEMBERS', IDLE)) do
-    if not call('ZSCORE', LEASES, runtime) then call('SREM', IDLE, runtime) end
+  for _, key in ipairs({ IDLE, IDLE_HOMES }) do
+    for _, runtime in ipairs(call('SMEMBERS', key)) do
+      if not call('ZSCORE', LEASES, runtime) then call('SREM', key, runtime) end
+    end
+  end
+  for _, prefix in ipairs({ ASSIGNED, STEAL }) do
+    for _, runtime in ipairs(found[prefix]) do
+      if call('HEXISTS', HOMES, runtime) == 0 then call('DEL', prefix .. runtime) end
+    end
   end
   for _, runtime in ipairs(call('ZRANGE', LEASES, 0, -1)) do call('HSETNX', FLEET, runtime, '{}') end
   for _, runtime in ipairs(found[CANCELS]) do
@@ -150,7 +158,6 @@ end
 local function recount()
   local kept = {}
   load_counts(call('HKEYS', COUNTS))
-  load_counts(call('ZRANGE', RING, 0, -1))
   load_counts(found[QUEUE])
   for _, task in pairs(tasks) do load_counts({ task.name }) end
   for _, c in pairs(counts) do
@@ -178,20 +185,37 @@ local function recount()
   end
 end
 
+-- Takes off a ring whoever does not belong there at all; whether it belongs there now is seen later.
+local function clear_ring(ring)
+  for _, member in ipairs(call('ZRANGE', ring.key, 0, -1)) do
+    local t = tenants[member] or (member:byte() == GROUP_BYTE and groups[member:sub(2)])
+    if not t or t[ON] ~= ring then call('ZREM', ring.key, member) end
+  end
+end
+
 local function line_up_anew()
-  local names = {}
+  local names, waiting = {}, {}
   for name in pairs(counts) do names[#names + 1] = name end
   meet(names)
+  for _, name in ipairs(found[GROUP]) do group_of(name) end
+  clear_ring(root)
+  for _, group in pairs(groups) do clear_ring(group[INNER]) end
+  call('DEL', THROTTLED)
+  look_up(names)
   for _, name in ipairs(names) do
-    local t, queued = tenants[name], call('ZCARD', QUEUE .. name)
-    local stored = tonumber(call('ZSCORE', RING, name))
-    t[STARTED] = live(counts[name]) - queued
-    t[STORED] = stored or false
-    if queued > 0 and has_room(t) then
-      t[TAG] = stored or shard.virtual + 1 / t[WEIGHT]
-    else
-      t[LEAVES] = true
+    local t = tenants[name]
+    if t[LIMITS] == false and call('EXISTS', QUEUE .. name) == 1 then
+      waiting[#waiting + 1] = name
+    elseif t[LIMITS] == false then
+      t[LEAVES] = t[STORED] and true
     end
+  end
+  seat(waiting)
+  for _, group in pairs(groups) do
+    if not group[TAG] and call('ZCARD', group[INNER].key) > 0 then enter(group, '') end
+  end
+  for _, name in ipairs(call('HKEYS', GROUPS)) do
+    if not groups[name] then call('HDEL', GROUPS, name) end
   end
 end
 

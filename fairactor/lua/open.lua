@@ -1,12 +1,12 @@
 -- Opens a shard of a namespace, creating it where it is new.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 version of the data model, 2 shards, 3 aging step of a priority in µs
--- Reply {version, shards, step} as they are: those given, or what it was created with
+-- ARGV  1 version of the data model, 2 shards, 3 aging step of a priority in µs, 4 what is shared: 'tasks' or 'time'
+-- Reply {version, shards, step, what is shared} as they are: those given, or what it was created with
 --
 -- Safe to repeat: what is there stays.
 
-local found = redis.call('HMGET', META, 'version', 'shards', 'step')
+local found = redis.call('HMGET', META, 'version', 'shards', 'step', 'fair_by')
 if found[1] and found[2] and found[3] then return found end
-redis.call('HSET', META, 'version', ARGV[1], 'shards', ARGV[2], 'step', ARGV[3])
-return redis.call('HMGET', META, 'version', 'shards', 'step')
+redis.call('HSET', META, 'version', ARGV[1], 'shards', ARGV[2], 'step', ARGV[3], 'fair_by', ARGV[4])
+return redis.call('HMGET', META, 'version', 'shards', 'step', 'fair_by')

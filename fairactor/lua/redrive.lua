@@ -53,7 +53,7 @@ for _, task in ipairs(back) do
   records[#records + 1] = TASK .. task.id
   records[#records + 1] = struct.pack(HEADER, LIVE, 0, task.priority, 1, stamp, #name, name) .. task.rest
 end
-arrive(arriving)
+seat(arriving)
 
 begin_writing()
 write_keys()

@@ -2,9 +2,10 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant, or nothing for the whole shard
--- Reply of a tenant {counts, packed, or '', policy, packed, or '', how many are queued};
+-- Reply of a tenant {counts, packed, or '', its policy, packed, or '', the defaults, likewise, how many are queued};
 --       of the shard {counts, how many have started, tenants that could be served now, tenants with counts,
---       tasks due now, dead letters, [runtime, what it says of itself, ms of lease left] ...}
+--       tasks due now, dead letters, tasks stolen, tenants held back by their rate, {tenants with work that is nobody's},
+--       [runtime, what it says of itself, ms of lease left] ...}
 --
 -- Reads only.
 
@@ -12,7 +13,8 @@
 
 local tenant = ARGV[1]
 if tenant then
-  return { call('HGET', COUNTS, tenant) or '', call('HGET', POLICY, tenant) or '', call('ZCARD', QUEUE .. tenant) }
+  local policies = call('HMGET', POLICY, tenant, '')
+  return { call('HGET', COUNTS, tenant) or '', policies[1] or '', policies[2] or '', call('ZCARD', QUEUE .. tenant) }
 end
 
 local now = shard.ms
@@ -24,7 +26,22 @@ for i = 1, #leases, 2 do
   fleet[#fleet + 1] = call('HGET', FLEET, leases[i]) or ''
   fleet[#fleet + 1] = tonumber(leases[i + 1]) - now
 end
+-- Of the tenants that are next, those that are assigned to no runtime, where each serves certain ones only.
+local function homeless()
+  local found = {}
+  for i = 1, #leases, 2 do
+    if call('HEXISTS', HOMES, leases[i]) == 0 then return found end
+  end
+  for _, name in ipairs(#leases > 0 and call('ZRANGE', RING, 0, 99) or {}) do
+    local at_home = name:byte() == 255
+    for i = 1, #leases, 2 do at_home = at_home or call('SISMEMBER', ASSIGNED .. leases[i], name) == 1 end
+    if not at_home then found[#found + 1] = name end
+  end
+  return found
+end
+
 return {
   shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
-  call('ZCOUNT', SCHEDULED, '-inf', integer(now)), call('ZCOUNT', DEAD, integer(shard.now), '+inf'), unpack(fleet),
+  call('ZCOUNT', SCHEDULED, '-inf', integer(now)), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
+  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), homeless(), unpack(fleet),
 }

@@ -20,6 +20,7 @@ local now = integer(shard.ms)
 
 local old = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(math.floor(shard.now / 1e6)), 'LIMIT', 0, limit)
 load_counts(old) -- to be written again, or dropped
+local rates = call('ZRANGEBYSCORE', RATES, '-inf', integer(shard.now - OLD_RATE), 'LIMIT', 0, limit)
 local gone = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, limit)
 
 local due = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, limit)
@@ -42,19 +43,19 @@ end
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
 local _, write_release
 if dead then _, write_release = release(dead, deliveries, outcome) end
-arrive(arriving)
-arrive(with_room())
+seat(arriving)
 
 begin_writing()
 write_queues()
 write_all('ZREM', SCHEDULED, due)
 write_all('ZREM', DRAINED, old)
 write_all('ZREM', DEAD, gone)
+write_all('ZREM', RATES, rates)
 if dead then
   write_release()
   forget(dead)
 end
 save_counts()
 save_shard()
-local more = #due == limit or #old == limit or #gone == limit or dead
+local more = #due == limit or #old == limit or #gone == limit or #rates == limit or dead
 return { #due, dead and 1 or 0, more and 1 or 0 }

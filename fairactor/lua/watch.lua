@@ -8,6 +8,7 @@
 -- Safe to repeat.
 
 -- @include lib/intact.lua
+-- @include lib/policy.lua
 
 local runtime = ARGV[1]
 local ids = {}
@@ -16,8 +17,7 @@ local records = read_records(ids)
 
 local function would_deadlock(owner, waiter)
   if owner ~= waiter then return false end
-  local policy = call('HGET', POLICY, owner)
-  return policy and cmsgpack.unpack(policy).concurrency == 1
+  return (policy_of(owner).concurrency or defaults.concurrency) == 1
 end
 
 local replies, register = {}, {}

@@ -79,7 +79,7 @@ local function tenant_of(record) return (select(6, struct.unpack(HEADER, record)
 -- (Kulkarni et al. 2014), virtual time, the aging step, and the counts of the whole shard.
 local shard = {}
 do
-  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned')
+  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period')
   shard.now = microseconds()
   shard.ms = math.floor(shard.now / 1000)
   shard.stamp = math.max(tonumber(meta[1]) or 0, shard.now)
@@ -88,12 +88,22 @@ do
   shard.total = meta[4]
   shard.torn = meta[5] == '1'
   shard.turned = tonumber(meta[6]) -- ms: when a runtime took a turn last
+  shard.by_time = meta[7] == 'time'
+  shard.period = tonumber(meta[8]) or 0 -- counts the times when virtual time began anew
 end
 
 local function next_stamp()
   shard.stamp = shard.stamp + 1
   return shard.stamp
 end
+
+-- The mark of a claim: number of its turn, when it was made in ms, priority, what it was charged with, the tenant.
+local function pack_mark(turn, priority, cost, name)
+  return struct.pack('>c4dBd', turn, shard.ms, priority, cost) .. name
+end
+local function turn_in(mark) return mark:sub(1, 4) end
+local function priority_in(mark) return mark:byte(13) end
+local function tenant_in(mark) return mark:sub(22) end
 
 -- Where a task stands in its mailbox: lower goes first.
 local function place(stamp, priority)

@@ -1,73 +1,215 @@
--- The fair choice of the next tasks. Reads and decides; `turn.lua` writes.
+-- The fair choice of the next tasks.
+--
+-- A line is the part of a ring that is to be served from, in the order of its tags.
 
--- The first `n` tenants of the ring, by tag.
-local function line_up(n)
-  local line, names = {}, {}
-  local ring = n > 0 and call('ZRANGE', RING, 0, n - 1, 'WITHSCORES') or {}
-  for i = 1, #ring, 2 do names[#names + 1] = ring[i] end
-  meet(names)
-  for i = 1, #ring, 2 do
-    local t = tenants[ring[i]]
-    local tag = tonumber(ring[i + 1])
-    t[TAG], t[STORED] = tag, tag
-    line[#line + 1] = t
-  end
-  return line
-end
+local admit_throttled, choose, write_claims
+do
+  local SOME = 500 -- tenants whose rate gives way in one turn
+  local unlimited = {} -- those of them that have no limit any more
 
--- Puts a tenant into the line by its tag: nearly always at the end, so it looks from there.
-local function stand_in(line, t)
-  local i, tag = #line, t[TAG]
-  while i > 0 and line[i] and line[i][TAG] > tag do
-    line[i + 1] = line[i]
-    i = i - 1
-  end
-  line[i + 1] = t
-end
+  local function by_tag(a, b) return a[TAG] < b[TAG] end
 
--- The next id in a tenant's mailbox, or nil. Reads `n` ahead, and again if that was not enough.
-local function peek(t, n)
-  local head, at = t[HEAD], t[TAKEN] + 1
-  if not head or (at > #head and #head == t[LIMIT]) then
-    t[LIMIT] = head and 2 * t[LIMIT] or n
-    head = call('ZRANGE', QUEUE .. t[NAME], 0, t[LIMIT] - 1)
-    t[HEAD] = head
-  end
-  return head[at]
-end
-
--- Chooses up to `n` tasks. Returns their ids in the order of service, and the tenant of each. To take n times from
--- a line of the n least tags is exact: who stands behind could not come first.
-local function choose(n, arrivals)
-  local line = line_up(n)
-  for _, t in ipairs(arrivals) do stand_in(line, t) end
-  local ids, owners, head = {}, {}, 1
-  local ahead = math.ceil(n / math.max(#line, 1)) + 1 -- one more than its share, to see whether it stays
-  while #ids < n and line[head] do
-    local t = line[head]
-    line[head] = false
-    head = head + 1
-    local id = peek(t, ahead)
-    if id then
-      ids[#ids + 1], owners[#owners + 1] = id, t
-      shard.virtual = math.max(shard.virtual, t[TAG])
-      t[TAG] = t[TAG] + 1 / t[WEIGHT]
-      t[TAKEN] = t[TAKEN] + 1
-      t[STARTED] = t[STARTED] + 1
+  -- Puts something into a line by its tag: nearly always at the end, so it looks from there.
+  local function stand_in(line, t)
+    local i, tag = #line, t[TAG]
+    while i > 0 and line[i] and line[i][TAG] > tag do
+      line[i + 1] = line[i]
+      i = i - 1
     end
-    if has_room(t) and peek(t, ahead) then
-      stand_in(line, t)
-    else
-      t[LEAVES] = true
+    line[i + 1] = t
+  end
+
+  -- The line of the first `n` on a ring. To take n times from it is exact: who stands behind could not come first.
+  -- Returns whether there may be more.
+  local function line_up(ring, n)
+    local line, names = {}, {}
+    local found = n > 0 and call('ZRANGE', ring.key, 0, n + #ring.fresh - 1, 'WITHSCORES') or {}
+    for i = 1, #found, 2 do
+      if found[i]:byte() ~= GROUP_BYTE then names[#names + 1] = found[i] end
+    end
+    meet(names)
+    for i = 1, #found, 2 do
+      local t = tenants[found[i]] or group_of(found[i]:sub(2))
+      t[STORED] = tonumber(found[i + 1])
+      t[TAG] = t[TAG] or t[STORED]
+      if t[TAG] == t[STORED] and not t[LEAVES] then line[#line + 1] = t end
+    end
+    for _, t in ipairs(ring.fresh) do
+      if not t[LEAVES] then stand_in(line, t) end
+    end
+    ring.line, ring.head = line, 1
+    ring.ahead = math.ceil(n / math.max(#line, 1)) + 1 -- one more than its share, to see whether it stays
+    return #found == 2 * (n + #ring.fresh)
+  end
+
+  -- The line of certain tenants, on a ring that is made for this turn.
+  local function line_up_these(names, n, virtual)
+    local own = { line = {}, head = 1, virtual = virtual, ahead = math.ceil(n / math.max(#names, 1)) + 1 }
+    meet(names)
+    look_up(names)
+    for _, group in pairs(groups) do group[INNER].line = nil end
+    for _, name in ipairs(names) do
+      local t = tenants[name]
+      local group = t[ON].flow
+      if t[TAG] and not t[LEAVES] and not group then
+        own.line[#own.line + 1] = t
+      elseif t[TAG] and not t[LEAVES] then
+        local inner = group[INNER]
+        if not inner.line then
+          inner.line, inner.head, inner.ahead = {}, 1, own.ahead
+          own.line[#own.line + 1] = group
+        end
+        inner.line[#inner.line + 1] = t
+      end
+    end
+    for _, group in pairs(groups) do
+      if group[INNER].line then table.sort(group[INNER].line, by_tag) end
+    end
+    table.sort(own.line, by_tag)
+    return own
+  end
+
+  -- The next id in a tenant's mailbox, or nil. Reads `n` ahead, and again if that was not enough.
+  local function peek(t, n)
+    local head, at = t[HEAD], t[TAKEN] + 1
+    if not head or (at > #head and #head == t[AHEAD]) then
+      t[AHEAD] = head and 2 * t[AHEAD] or n
+      head = call('ZRANGE', QUEUE .. t[NAME], 0, t[AHEAD] - 1)
+      t[HEAD] = head
+    end
+    return head[at]
+  end
+
+  -- Whether a tenant, after it was served, can be served again.
+  local function stays(t, ahead)
+    local limits = t[LIMITS]
+    if not limits then return peek(t, ahead) end
+    local place = standing(limits)
+    limits.throttled = place ~= true and place
+    return place == true
+  end
+
+  -- Takes the task that is next from the line of a ring: its id, its tenant and what that is charged; nil where there
+  -- is none.
+  local function take(ring, n)
+    local line = ring.line
+    while line[ring.head] do
+      local t = line[ring.head]
+      line[ring.head] = false
+      ring.head = ring.head + 1
+      local inner, id, owner, cost = t[INNER], nil, t, nil
+      if inner then
+        if not inner.line then line_up(inner, n) end
+        id, owner, cost = take(inner, n)
+      elseif not t[LIMITS] or standing(t[LIMITS]) == true then
+        id = peek(t, ring.ahead)
+        cost = id and cost_of(t[NAME], id)
+      end
+      if id then
+        if not (ring.guest and home_time(owner[NAME])) then ring.virtual = math.max(ring.virtual, t[TAG]) end
+        t[TAG] = t[TAG] + cost / t[WEIGHT]
+        if not inner then
+          t[TAKEN] = t[TAKEN] + 1
+          if t[LIMITS] then count_start(t[LIMITS]) end
+        end
+      end
+      if inner then
+        if inner.line[inner.head] then stand_in(line, t) end -- else whether the group leaves is seen at the end
+      elseif stays(t, ring.ahead) then
+        stand_in(line, t)
+      else
+        t[LEAVES] = true
+      end
+      if id then return id, owner, cost end
     end
   end
-  return ids, owners
-end
 
--- A record that somebody deleted by hand: its task goes out all the same, and fails there by name.
-local function stand_for_lost(name)
-  load_counts({ name })
-  local priority = 1
-  while priority < CRITICAL and counts[name][priority] == 0 do priority = priority + 1 end
-  return struct.pack(HEADER, LIVE, 0, priority, 1, shard.stamp, #name, name)
+  -- Chooses tasks, up to `n` in all: first of the tenants that are assigned to the runtime, then of those that it may
+  -- steal from, or of all alike.
+  local function fill(claims, runtime, n)
+    local function serve(ring)
+      while #claims.ids < n do
+        local id, owner, cost = take(ring, n)
+        if not id then return end
+        table.insert(claims.ids, id)
+        table.insert(claims.owners, owner)
+        table.insert(claims.charged, cost)
+      end
+    end
+    local function serve_all() -- who should have left the ring, since the defaults have changed, is passed over
+      local length, more = n, true
+      while #claims.ids < n and more do
+        more = line_up(root, length)
+        serve(root)
+        length = 2 * length
+      end
+    end
+    local home = has_homes and call('HGET', HOMES, runtime)
+    if not home then return serve_all() end
+    local own = line_up_these(call('SMEMBERS', ASSIGNED .. runtime), n, tonumber(home))
+    serve(own)
+    claims.home_time = own.virtual
+    local assigned, others = #claims.ids, #claims.ids < n and call('SMEMBERS', STEAL .. runtime) or {}
+    if others[1] == '' then
+      for _, group in pairs(groups) do group[INNER].line = nil end
+      root.guest = true
+      serve_all()
+    elseif #others > 0 then
+      local guest = line_up_these(others, n, root.virtual)
+      guest.guest = true
+      serve(guest)
+      root.virtual = guest.virtual
+    end
+    claims.stolen = #claims.ids - assigned
+  end
+
+  -- Lets tenants whose rate gives way by now come back. One that has no limit any more, since the defaults have changed,
+  -- is tidied away.
+  function admit_throttled()
+    local freed = has_policies and call('ZRANGEBYSCORE', THROTTLED, '-inf', integer(shard.ms), 'LIMIT', 0, SOME) or {}
+    meet(freed)
+    for _, name in ipairs(freed) do
+      if not tenants[name][LIMITS] then
+        unlimited[#unlimited + 1] = name
+        if call('EXISTS', QUEUE .. name) == 1 then arriving[#arriving + 1] = name end
+      end
+    end
+  end
+
+  -- A record that somebody deleted by hand: its task goes out all the same, and fails there by name.
+  local function stand_for_lost(name)
+    load_counts({ name })
+    local priority = 1
+    while priority < CRITICAL and counts[name][priority] == 0 do priority = priority + 1 end
+    return struct.pack(HEADER, LIVE, 0, priority, 1, shard.stamp, #name, name)
+  end
+
+  -- Chooses up to `n` tasks for a runtime. Returns them in the order of service, in lists beside each other: ids, their
+  -- tenants, what these are charged; `reply` is each id and its record.
+  function choose(runtime, n)
+    local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
+    if n > 0 then fill(claims, runtime, n) end
+    for i, record in ipairs(read_records(claims.ids)) do
+      record = record or stand_for_lost(claims.owners[i][NAME])
+      claims.records[i] = record
+      table.insert(claims.reply, claims.ids[i])
+      table.insert(claims.reply, record)
+    end
+    return claims
+  end
+
+  function write_claims(runtime, turn, claims)
+    local marks = {}
+    for i, id in ipairs(claims.ids) do
+      marks[#marks + 1] = id
+      marks[#marks + 1] = pack_mark(turn, claims.records[i]:byte(3), claims.charged[i], claims.owners[i][NAME])
+    end
+    write_all('HSET', CLAIMS .. runtime, marks)
+    write_all('ZREM', THROTTLED, unlimited)
+    for name, t in pairs(tenants) do
+      if t[TAKEN] > 0 then call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1) end
+    end
+    if claims.home_time then call('HSET', HOMES, runtime, exact(claims.home_time)) end
+    if claims.stolen > 0 then call('HINCRBY', META, 'stolen', claims.stolen) end
+  end
 end

@@ -13,6 +13,14 @@ local function take_key(id, name, packed)
   given[#given + 1], given[#given + 2] = id, packed:sub(1, 8) .. key
 end
 
+-- Takes back what was given since there were `n` fields of it.
+local function drop_keys(n)
+  for i = #given, n + 1, -2 do
+    holds[given[i]:sub(9)] = nil
+    given[i], given[i - 1] = nil, nil
+  end
+end
+
 local function write_keys()
   for key, id in pairs(holds) do call('SET', KEY .. key, id) end
   write_all('HSET', KEYED, given)

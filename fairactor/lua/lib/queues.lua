@@ -11,6 +11,8 @@ local function enqueue(name, id, stamp, priority)
     arriving[#arriving + 1] = name
   end
   queue[#queue + 1], queue[#queue + 2] = place(stamp, priority), id
+  local t = has_policies and tenants[name]
+  if t and t[LIMITS] then t[LIMITS].queued = t[LIMITS].queued + 1 end
 end
 
 local function write_queues()

@@ -1,5 +1,11 @@
 -- Taking claims back from a runtime that has died or is leaving.
 
+-- What a tenant owes for a claim that its runtime has held until now, and that it was charged with an estimate for.
+local function owed_for(mark)
+  local _, since, _, charged = struct.unpack('>c4dBd', mark)
+  return shard.by_time and (shard.ms - since) / 1000 - charged
+end
+
 -- Puts the claims of a runtime back into the mailboxes, each task at its old place; one that was to be canceled is.
 -- With `deliveries` > 0 the claim counts as a delivery, and a task that has had that many is settled as failed
 -- instead: it may be what kills its runtimes; `outcome` is that. Returns how many claims there were, and a function
@@ -12,24 +18,24 @@ local function release(runtime, deliveries, outcome)
   learn(ids)
   local delivered, found, lost = {}, {}, {}
   for i, record in ipairs(read_records(ids)) do
-    meet({ marks[i]:sub(6) })
+    meet({ tenant_in(marks[i]) })
     if record then
-      found[#found + 1] = { id = ids[i], name = marks[i]:sub(6), record = record }
+      found[#found + 1] = { id = ids[i], name = tenant_in(marks[i]), record = record, owed = owed_for(marks[i]) }
     else -- somebody deleted it by hand: what is left to do is to count it no more
       lost[#lost + 1] = marks[i]
     end
   end
   for _, mark in ipairs(lost) do
-    local name = mark:sub(6)
+    local name = tenant_in(mark)
     load_counts({ name })
-    add_started(name, -1)
-    add(name, mark:byte(5), -1)
+    count_end(name)
+    add(name, priority_in(mark), -1)
   end
   for _, task in ipairs(found) do
     local id, name, record = task.id, task.name, task.record
     local _, count, priority, attempt, stamp = struct.unpack(HEADER, record)
     local died
-    add_started(name, -1)
+    count_end(name, task.owed)
     if deliveries > 0 then
       -- A line of the history, as record.py has it: Lua adds it behind the body.
       died = string.format('\n[%d,%.3f,0,%s,"WorkerDied","the lease of its runtime ran out"]', attempt,
@@ -63,9 +69,11 @@ end
 
 -- Forgets a runtime.
 local function forget(runtime)
-  call('DEL', CLAIMS .. runtime, CANCELS .. runtime)
+  call('DEL', CLAIMS .. runtime, CANCELS .. runtime, ASSIGNED .. runtime, STEAL .. runtime)
   call('ZREM', LEASES, runtime)
   call('HDEL', SESSIONS, runtime)
   call('HDEL', FLEET, runtime)
+  call('HDEL', HOMES, runtime)
   call('SREM', IDLE, runtime)
+  call('SREM', IDLE_HOMES, runtime)
 end

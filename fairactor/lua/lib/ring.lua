@@ -4,107 +4,249 @@
 -- the least is served, and virtual time is the tag last served. Serving a tenant adds cost / weight to its tag; one
 -- that arrives gets virtual time plus cost / weight. So it waits its turn like all others, and gains nothing by
 -- draining and coming back; and since nobody's last tag is ever ahead of virtual time, none needs to be remembered.
--- A tenant is on the ring exactly when its mailbox is not empty and fewer of its tasks run than its concurrency
--- allows.
+-- A tenant is on the ring exactly when its mailbox is not empty and none of its limits keeps it off.
+--
+-- Tenants of a group have a ring of their own, and the group stands for them on the ring of the shard.
 
--- A tenant in memory is an array, not a table of named fields: half the allocations, and this is where scripts
--- spend their time.
-local NAME, WEIGHT, CONCURRENCY = 1, 2, 3
-local STARTED = 4 -- how many of its tasks run: known only where there is a limit
-local TAG, STORED = 5, 6 -- its tag as it will be, and as it is on the ring; false: none
-local HEAD, TAKEN, LIMIT = 7, 8, 9 -- the first ids of its mailbox, how many are claimed, how many were asked for
-local LEAVES = 10
+-- @include lib/policy.lua
+-- @include lib/homes.lua
+-- @include lib/cost.lua
 
-local tenants = {}
-local has_policies = call('EXISTS', POLICY) == 1
+-- What stands on a ring, a tenant or a group, is an array, not a table of named fields: half the allocations, and
+-- this is where scripts spend their time.
+local NAME, WEIGHT = 1, 2
+local TAG, STORED = 3, 4 -- its tag as it will be, and as it is on the ring; false: none
+local HEAD, TAKEN, AHEAD = 5, 6, 7 -- the first ids of its mailbox, how many are claimed, how many were asked for
+local LEAVES = 8
+local LIMITS = 9 -- what can keep a tenant off the ring; false: nothing
+local ON, INNER = 10, 11 -- the ring it stands on, and the ring of a group
 
-local function set_policy(t, packed)
-  local policy = packed and cmsgpack.unpack(packed) or {}
-  t[WEIGHT] = policy.weight or 1
-  t[CONCURRENCY] = policy.concurrency or false
+local GROUP_BYTE = 255 -- before the name of a group: no tenant's name begins with it, for it is no UTF-8
+
+local function new_ring(key, virtual)
+  return { key = key, virtual = virtual, fresh = {}, stay = {}, leave = {} } -- fresh: what comes or has moved
 end
 
--- Makes the tenants of those names that are not here yet. Before any count is changed: where there is a limit,
--- the tasks that run are those that live but are not in the mailbox.
+local root = new_ring(RING, shard.virtual)
+local tenants, groups = {}, {}
+local owing = {} -- what stands on a ring, or may, and was charged wrongly
+
+local function group_of(name)
+  local group = groups[name]
+  if not group then
+    local member = string.char(GROUP_BYTE) .. name
+    local tag = tonumber(call('ZSCORE', RING, member)) or false
+    group = { member, policy_of(member).weight or 1, tag, tag, false, 0, 0, false, false, root, false }
+    group[INNER] = new_ring(GROUP .. name, tonumber(call('HGET', GROUPS, name)) or 0)
+    group[INNER].flow = group
+    groups[name] = group
+  end
+  return group
+end
+
+-- Counts what limits are about. Before any count is changed: the tasks that run are those that live but are not in
+-- the mailbox.
+local function measure(names)
+  load_counts(names)
+  local dues = read_all('ZMSCORE', RATES, names)
+  for i, name in ipairs(names) do
+    local limits = tenants[name][LIMITS]
+    limits.queued = call('ZCARD', QUEUE .. name)
+    limits.started = live(counts[name]) - limits.queued
+    -- It may be that of another rate, which was changed since.
+    limits.due = math.min(tonumber(dues[i]) or 0, shard.now + limits.tolerance + limits.interval)
+  end
+end
+
+local function new_tenant(name, policy)
+  local t = { name, 1, false, false, false, 0, 0, false, false, root, false }
+  if policy then
+    t[WEIGHT], t[LIMITS] = policy.weight or defaults.weight or 1, limits_in(policy)
+    if policy.group then t[ON] = group_of(policy.group)[INNER] end
+  end
+  tenants[name] = t
+  return t
+end
+
+-- Makes the tenants of those names that are not here yet. Before any count is changed.
 local function meet(names)
-  local policies = has_policies and read_all('HMGET', POLICY, names) or {}
+  local policies, limited = has_policies and read_all('HMGET', POLICY, names), {}
   for i, name in ipairs(names) do
     if not tenants[name] then
-      local t = { name, 1, false, 0, false, false, false, 0, 0, false }
-      if policies[i] then
-        set_policy(t, policies[i])
-        if t[CONCURRENCY] then
-          load_counts({ name })
-          t[STARTED] = live(counts[name]) - call('ZCARD', QUEUE .. name)
-        end
-      end
-      tenants[name] = t
+      local t = new_tenant(name, policies and (policies[i] and cmsgpack.unpack(policies[i]) or NONE))
+      if t[LIMITS] then limited[#limited + 1] = name end
     end
   end
+  if #limited > 0 then measure(limited) end
 end
 
-local function has_room(t) return not t[CONCURRENCY] or t[STARTED] < t[CONCURRENCY] end
-
--- A task of a tenant has started (1) or ceased to run (-1).
-local function add_started(name, n)
+-- A task of a tenant has ceased to run. If it was charged with another cost than it had, that is owed.
+local function count_end(name, too_little)
   local t = tenants[name]
-  if t then t[STARTED] = t[STARTED] + n end
+  if t and t[LIMITS] then t[LIMITS].started = t[LIMITS].started - 1 end
+  if too_little and too_little ~= 0 then
+    owing[t] = true
+    owe(t[NAME], too_little)
+    local group = t[ON].flow
+    if group then
+      owing[group] = true
+      owe(group[NAME], too_little)
+    end
+  end
 end
 
--- Gives a tag to each of `names`, tenants with something in their mailbox, that is not on the ring and has room.
--- Reads only. Returns those that will be on the ring anew.
-local function arrive(names)
-  local arrivals = {}
-  for i, stored in ipairs(read_all('ZMSCORE', RING, names)) do
-    local t = tenants[names[i]]
-    if stored then
-      t[STORED] = tonumber(stored)
+-- `n` tasks leave a tenant's mailbox unclaimed.
+local function withdraw(name, n)
+  local t = tenants[name]
+  if t[LIMITS] then
+    t[LIMITS].queued = t[LIMITS].queued - n
+  else
+    t[LEAVES] = call('ZCARD', QUEUE .. name) <= n
+  end
+end
+
+-- Virtual time, as it holds for something on its ring.
+local function time_for(t, tenant) return t[ON] == root and home_time(tenant) or t[ON].virtual end
+
+-- Gives a tag to what comes onto its ring; a group comes with the first of its tenants.
+local function enter(t, tenant)
+  local ring = t[ON]
+  t[TAG] = time_for(t, tenant) + cost_to_arrive(t[NAME]) / t[WEIGHT]
+  ring.fresh[#ring.fresh + 1] = t
+  if ring.flow and not ring.flow[TAG] then enter(ring.flow, tenant) end
+end
+
+-- Reads where tenants stand.
+local function look_up(names)
+  local by_ring = has_policies and {} or { [root] = names }
+  for _, name in ipairs(has_policies and names or {}) do
+    local ring = tenants[name][ON]
+    by_ring[ring] = by_ring[ring] or {}
+    table.insert(by_ring[ring], name)
+  end
+  for ring, members in pairs(by_ring) do
+    for i, stored in ipairs(read_all('ZMSCORE', ring.key, members)) do
+      local t = tenants[members[i]]
+      t[STORED] = stored and tonumber(stored)
       t[TAG] = t[TAG] or t[STORED]
-    elseif not t[TAG] and has_room(t) then
-      t[TAG] = shard.virtual + 1 / t[WEIGHT]
-      arrivals[#arrivals + 1] = t
     end
   end
-  return arrivals
 end
 
--- The tenants with a limit that have room and a task: where tasks have ceased to run, they may have to arrive.
-local function with_room()
-  local names = {}
-  for name, t in pairs(has_policies and tenants or {}) do
-    if t[CONCURRENCY] and has_room(t) and call('ZCARD', QUEUE .. name) > 0 then names[#names + 1] = name end
-  end
-  return names
-end
-
--- Wakes one runtime that would take more work; it wakes the next if it leaves any. A runtime that was killed
--- hears nothing (PUBLISH counts who did), so the next one is tried.
-local function wake_idle()
-  for _ = 1, 8 do
-    local runtime = call('SPOP', IDLE)
-    if not runtime or call('PUBLISH', INBOX .. runtime, 'w') > 0 then return end
+local function pay_debts()
+  for t in pairs(owing) do
+    local costs = costs_of(t[NAME])
+    if t[STORED] and costs.debt ~= 0 then
+      t[TAG] = t[TAG] + costs.debt / t[WEIGHT]
+      costs.debt = 0
+      if t[TAG] ~= t[STORED] then table.insert(t[ON].fresh, t) end
+    end
   end
 end
 
--- Writes what has changed, ends a busy period, and so ends what `begin_writing` began. Then it wakes who should know:
--- somebody for tenants that have come onto the ring, or where there was `more` to claim than was wanted.
-local function save_shard(more)
-  local stay, leave, came = {}, {}, false
-  for name, t in pairs(tenants) do
-    local tag = t[TAG]
+-- Decides who belongs on the ring and has to come or to leave: `arriving`, tenants to whose mailboxes something was
+-- added, and all that have limits. Reads only.
+local function seat(arriving)
+  local names, limited = arriving, {}
+  for name, t in pairs(has_policies and tenants or NONE) do
+    if t[LIMITS] then limited[#limited + 1] = t end
+  end
+  if #limited > 0 or next(owing) then
+    names = {}
+    for i, name in ipairs(arriving) do names[i] = name end
+    for _, t in ipairs(limited) do names[#names + 1] = t[NAME] end
+    for t in pairs(owing) do
+      if not t[INNER] then names[#names + 1] = t[NAME] end
+    end
+  end
+  look_up(names)
+  pay_debts()
+  for _, name in ipairs(arriving) do
+    local t = tenants[name]
+    if not t[TAG] and not t[LIMITS] then enter(t, name) end
+  end
+  for _, t in ipairs(limited) do
+    local limits = t[LIMITS]
+    local place = standing(limits)
+    limits.throttled = place ~= true and place
+    t[LEAVES] = place ~= true and t[STORED] and true
+    if place == true and not t[TAG] then enter(t, t[NAME]) end
+  end
+end
+
+local save_shard
+do
+  -- Notes what has changed of something that stands on a ring, or did.
+  local function note_place(t)
+    local ring = t[ON]
     if t[LEAVES] then
-      leave[#leave + 1] = name
-    elseif tag ~= t[STORED] then
-      came = came or not t[STORED]
-      stay[#stay + 1], stay[#stay + 2] = exact(tag), name
+      ring.leave[#ring.leave + 1] = t[NAME]
+    elseif t[TAG] ~= t[STORED] then
+      ring.stay[#ring.stay + 1], ring.stay[#ring.stay + 2] = exact(t[TAG]), t[NAME]
+      return not t[STORED]
     end
   end
-  write_all('ZADD', RING, stay)
-  write_all('ZREM', RING, leave)
-  local empty = (more or #leave > 0) and call('ZCARD', RING) == 0
-  if empty then shard.virtual = 0 end -- nobody waits: start afresh
-  call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(shard.virtual), 'total', pack_counts(total),
-    'torn', '')
-  if not empty and (came or more) then wake_idle() end
-  if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
+
+  local function write_ring(ring)
+    write_all('ZADD', ring.key, ring.stay)
+    write_all('ZREM', ring.key, ring.leave)
+  end
+
+  -- Writes the rings of groups; a group whose ring is empty leaves, and forgets its virtual time.
+  local function write_groups()
+    for name, group in pairs(groups) do
+      local inner = group[INNER]
+      write_ring(inner)
+      if call('ZCARD', inner.key) == 0 then
+        call('HDEL', GROUPS, name)
+        group[LEAVES] = true
+      else
+        call('HSET', GROUPS, name, exact(inner.virtual))
+      end
+      note_place(group)
+    end
+  end
+
+  -- Writes what limits have come to; returns whether somebody has to look out for a new time.
+  local function write_limits()
+    local dues, held, free, anew = {}, {}, {}, false
+    for name, t in pairs(has_policies and tenants or NONE) do
+      local limits = t[LIMITS]
+      if limits and limits.due > shard.now then dues[#dues + 1], dues[#dues + 2] = integer(limits.due), name end
+      if limits and limits.throttled then
+        held[#held + 1], held[#held + 2] = integer(limits.throttled), name
+      elseif limits then
+        free[#free + 1] = name
+      end
+    end
+    write_all('ZADD', RATES, dues)
+    for i = 1, #held, 2 do anew = call('ZADD', THROTTLED, held[i], held[i + 1]) == 1 or anew end
+    write_all('ZREM', THROTTLED, free)
+    return anew
+  end
+
+  -- Writes what has changed, ends a busy period, and so ends what `begin_writing` began. Then it wakes who should know:
+  -- somebody for tenants that have come onto the ring, or where there was `more` to claim than was wanted. Returns
+  -- whether there is more.
+  function save_shard(more)
+    local came = {}
+    for name, t in pairs(tenants) do
+      if note_place(t) then came[#came + 1] = name end
+    end
+    write_groups()
+    write_ring(root)
+    local throttled = write_limits()
+    save_costs()
+    local empty = (more or #root.leave > 0) and call('ZCARD', RING) == 0
+    if empty then -- nobody waits: start afresh
+      root.virtual, shard.period = 0, shard.period + 1
+      for _, home in ipairs(has_homes and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, home, 0) end
+    end
+    call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(root.virtual), 'period', shard.period, 'total',
+      pack_counts(total), 'torn', '')
+    if not empty and (#came > 0 or more) or (throttled and not shard.watching) then wake_idle() end
+    if #came > 0 then wake_homes(came) end
+    if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
+    return more and not empty
+  end
 end

@@ -1,0 +1,48 @@
+-- How tenants are served: by settings of their own, or else by the defaults.
+--
+-- A policy is packed under the name of its tenant, the defaults under no name; a setting that is not there is the
+-- default's. `rate` is {as it was given, µs between two tasks at an even rate, burst}.
+
+local OLD_RATE = 60e6 -- µs after which what is known of a rate is tidied away; it means nothing since it was due
+
+local has_policies = call('EXISTS', POLICY) == 1
+local NONE = {}
+
+local function policy_of(name)
+  local packed = has_policies and call('HGET', POLICY, name)
+  return packed and cmsgpack.unpack(packed) or NONE
+end
+
+local defaults = policy_of('')
+
+-- What keeps a tenant of that policy from being served; false where nothing does. Counts come later, with `measure`.
+local function limits_in(policy)
+  local concurrency = policy.concurrency or defaults.concurrency
+  local rate, backlog = policy.rate or defaults.rate, policy.backlog or defaults.backlog
+  if not (concurrency or rate or backlog or policy.paused) then return false end
+  return {
+    concurrency = concurrency or math.huge,
+    interval = rate and rate[2] or 0,
+    tolerance = rate and rate[2] * (rate[3] - 1) or 0,
+    backlog = backlog or math.huge,
+    paused = policy.paused,
+    started = 0, -- how many of its tasks run
+    queued = 0, -- how many wait in its mailbox
+    due = 0, -- µs: when its next task is due at an even rate; GCRA calls it the theoretical arrival time
+    throttled = false, -- ms: until when its rate holds back what could run otherwise
+  }
+end
+
+-- Whether a tenant with limits belongs on the ring: true, or when it will, in ms, or false.
+-- The rate is the generic cell rate algorithm (ITU-T I.371): a task may start when it is early by the burst at most.
+local function standing(limits)
+  if limits.queued <= 0 or limits.paused or limits.started >= limits.concurrency then return false end
+  local free_at = limits.due - limits.tolerance
+  return free_at <= shard.now or math.ceil(free_at / 1000)
+end
+
+-- One of its tasks starts.
+local function count_start(limits)
+  limits.started, limits.queued = limits.started + 1, limits.queued - 1
+  if limits.interval > 0 then limits.due = math.max(shard.now, limits.due) + limits.interval end
+end

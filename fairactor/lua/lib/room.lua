@@ -1,0 +1,55 @@
+-- How much a mailbox still takes, where it has a limit. What waits counts, in the mailbox or until its time comes, and
+-- what others have reserved; what runs does not.
+
+local RESERVATION = 60000 -- ms for which room is kept for who has reserved it, from the last batch on
+
+local rooms = {} -- tenant -> how many more tasks it takes
+
+local function has_backlogs()
+  for _, t in pairs(has_policies and tenants or NONE) do
+    if t[LIMITS] and t[LIMITS].backlog < math.huge then return true end
+  end
+  return false
+end
+
+-- What is reserved in the mailbox of a tenant, but under this name.
+local function reserved_by_others(name, own)
+  local sum, reservations = 0, call('HGETALL', RESERVED .. name)
+  for i = 1, #reservations, 2 do
+    local many, till = struct.unpack('>dd', reservations[i + 1])
+    if reservations[i] ~= own and till > shard.ms then sum = sum + many end
+  end
+  return sum
+end
+
+local function room_in(name, own)
+  local limits, c = tenants[name][LIMITS], counts[name]
+  if not limits or limits.backlog == math.huge then return math.huge end
+  if not rooms[name] then
+    rooms[name] = limits.backlog - limits.queued - c[WAITING] - c[DEFERRED] - reserved_by_others(name, own)
+  end
+  return rooms[name]
+end
+
+local function take_room(name, many)
+  if rooms[name] then rooms[name] = rooms[name] - many end
+end
+
+local function write_reservation(name, own, many)
+  if many > 0 then
+    call('HSET', RESERVED .. name, own, struct.pack('>dd', many, shard.ms + RESERVATION))
+    call('PEXPIRE', RESERVED .. name, RESERVATION)
+  else
+    call('HDEL', RESERVED .. name, own)
+  end
+end
+
+-- Tasks for these mailboxes have come in under a reservation.
+local function use_reservation(own, names)
+  local used = {}
+  for _, name in ipairs(names) do used[name] = (used[name] or 0) + 1 end
+  for name, many in pairs(used) do
+    local packed = call('HGET', RESERVED .. name, own)
+    if packed then write_reservation(name, own, struct.unpack('>d', packed) - many) end
+  end
+end

@@ -1,0 +1,94 @@
+-- The outcomes that a turn reports: which of them count, and what becomes of their tasks.
+
+local settle, write_outcomes
+do
+  local OUTCOME = '>c4c1ddHc0'
+
+  -- Of each outcome, in lists beside each other; `bodies` is where in its argument the record is.
+  local ids, turns, states, times, seconds, bodies, marks = {}, {}, {}, {}, {}, {}, nil
+  local first
+
+  local function record_of(n) return ARGV[n + first - 1]:sub(bodies[n]) end
+
+  local function unpack_arguments()
+    for i = first, #ARGV do
+      local n = i - first + 1
+      turns[n], states[n], times[n], seconds[n], ids[n], bodies[n] = struct.unpack(OUTCOME, ARGV[i])
+    end
+  end
+
+  -- What the tenant of a claim that has ended owes: what it was charged too little.
+  local function owed_for(n, name)
+    local _, _, _, charged = struct.unpack('>c4dBd', marks[n])
+    if states[n] == 'B' then return -charged end
+    local record = record_of(n)
+    learn_cost(name, readable(record) and actor_in(record, (select(7, struct.unpack(HEADER, record)))), seconds[n])
+    return seconds[n] - charged
+  end
+
+  -- Settles one whose outcome counts; `cancel` is its field of CANCELS.
+  local function settle_one(n, name, cancel, outcomes)
+    local id, state, ms, priority = ids[n], states[n], times[n], priority_in(marks[n])
+    count_end(name, shard.by_time and owed_for(n, name))
+    if cancel and (state == 'R' or state == 'B') and readable(record_of(n)) then
+      -- It was to be canceled, and its runtime had not heard.
+      add(name, priority, -1)
+      cancel_task(id, name, record_of(n), cancel)
+    elseif state == 'R' then
+      add(name, priority, -1)
+      add(name, WAITING, 1)
+      table.insert(outcomes.again, { id = id, at = integer(shard.ms + ms), record = record_of(n) })
+    elseif state == 'B' then
+      local record, stamp = record_of(n), shard.now
+      if readable(record) then stamp = select(5, struct.unpack(HEADER, record)) end
+      meet({ name })
+      enqueue(name, id, stamp, priority)
+      outcomes.given_back = true
+    else
+      add(name, priority, -1)
+      ms = time_to_keep(id, state, ms)
+      end_task(id, name, state, ms, ms > 0 and record_of(n))
+    end
+  end
+
+  -- Decides what becomes of the outcomes, which are the arguments from the `from`th on.
+  function settle(runtime, from)
+    first = from
+    unpack_arguments()
+    marks = read_all('HMGET', CLAIMS .. runtime, ids)
+    local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
+    for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
+    local outcomes = { settled = {}, again = {}, refused = {}, to_cancel = {}, canceling = #canceling > 0 }
+    local counted, owners, seen = {}, {}, {}
+    for n, id in ipairs(ids) do
+      if marks[n] and turn_in(marks[n]) == turns[n] and not seen[id] then
+        seen[id] = true
+        counted[#counted + 1], owners[#owners + 1] = n, tenant_in(marks[n])
+      else
+        table.insert(outcomes.refused, id)
+      end
+    end
+    for id in pairs(cancels) do
+      if not seen[id] then table.insert(outcomes.to_cancel, id) end
+    end
+    load_counts(owners)
+    if has_policies or shard.by_time then meet(owners) end
+    learn(ids)
+    for c, n in ipairs(counted) do
+      outcomes.settled[c] = ids[n]
+      settle_one(n, owners[c], cancels[ids[n]], outcomes)
+    end
+    return outcomes
+  end
+
+  -- Writes that; what has ended is written before.
+  function write_outcomes(runtime, outcomes)
+    for _, task in ipairs(outcomes.again) do
+      call('SET', TASK .. task.id, task.record)
+      call('ZADD', SCHEDULED, task.at, task.id)
+    end
+    write_all('HDEL', CLAIMS .. runtime, outcomes.settled)
+    if #outcomes.settled > 0 and call('EXISTS', PROGRESS) == 1 then write_all('HDEL', PROGRESS, outcomes.settled) end
+    if outcomes.canceling then write_all('HDEL', CANCELS .. runtime, outcomes.settled) end
+  end
+end

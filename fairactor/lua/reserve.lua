@@ -1,0 +1,31 @@
+-- Keeps room in mailboxes for tasks that are about to be sent in several batches, so that all fit or none is sent.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 name of the reservation, then for each tenant: its name, how many tasks; 0 gives back what is left
+-- Reply nothing, or the first tenant whose mailbox is too full: then nothing is reserved
+--
+-- Safe to repeat: a reservation stands once, whatever it was before.
+
+-- @include lib/intact.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
+-- @include lib/room.lua
+
+local own, names, many = ARGV[1], {}, {}
+for i = 2, #ARGV, 2 do
+  names[#names + 1] = ARGV[i]
+  many[ARGV[i]] = tonumber(ARGV[i + 1])
+end
+load_counts(names)
+meet(names)
+local held = {}
+for _, name in ipairs(names) do
+  local room = room_in(name, own)
+  if many[name] > 0 and many[name] > room then return name end
+  if room < math.huge then held[#held + 1] = name end
+end
+
+begin_writing()
+for _, name in ipairs(held) do write_reservation(name, own, many[name]) end
+end_writing()
+return false

@@ -1,0 +1,165 @@
+"""Sending: messages become items, go through the mailboxes of their shards, and come back as handles."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import anyio.lowlevel
+
+from .context import running_task
+from .envelope import seal
+from .errors import Deadlock, MailboxFull, ServerError
+from .handle import Handle
+from .inbox import Inbox
+from .keys import shard_of
+from .mailbox import BATCH, Mailbox
+from .message import Message
+from .policy import Policy
+from .registry import Registry
+from .settings import Settings
+from .shard import Shard
+from .tracking import Tracker
+from .wire import Item
+
+R = TypeVar("R")
+
+
+class Sender:
+    """The sending half of a runtime."""
+
+    def __init__(
+        self,
+        name: str,
+        shards: Sequence[Shard],
+        inbox: Inbox,
+        tracker: Tracker,
+        registry: Registry,
+        settings: Settings,
+        *,
+        sdk: bool,
+    ) -> None:
+        self.mailboxes = [Mailbox(shard, name) for shard in shards]
+        self._shards = shards
+        self._inbox = inbox
+        self._tracker = tracker
+        self._registry = registry
+        self._settings = settings
+        self._sdk = sdk
+
+    async def send(self, tenant: str, message: Message[R]) -> Handle[R]:
+        """See `Runtime.send`."""
+        number, item = self._item(tenant, message)
+        (task_id,) = await self._post(number, [item], self._replicas(message))
+        return self._handle(message, number, item, task_id)
+
+    async def send_many(self, messages: Iterable[tuple[str, Message[Any]]]) -> list[Handle[Any]]:
+        """See `Runtime.send_many`."""
+        sent: list[tuple[Message[Any], int, Item]] = []
+        batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
+        replicas = 0
+        for tenant, message in messages:
+            number, item = self._item(tenant, message)
+            if len(batches[number][-1]) == BATCH:
+                batches[number].append([])
+                await anyio.lowlevel.checkpoint()  # encoding many must not hold up the event loop
+            elif batches[number][-1]:
+                item = item._replace(flag="+")
+            batches[number][-1].append(item)
+            sent.append((message, number, item))
+            replicas = max(replicas, self._replicas(message))
+        posts = [(number, batch) for number, of_shard in enumerate(batches) for batch in of_shard if batch]
+        reservation = await self._reserve(posts) if len(posts) > 1 else ""
+        outcomes = await asyncio.gather(
+            *(self._post(*post, replicas, reservation) for post in posts), return_exceptions=True
+        )
+        ids: dict[str, str] = {}
+        for (_, batch), outcome in zip(posts, outcomes, strict=True):
+            if isinstance(outcome, ServerError):  # of one batch; others may have been accepted
+                raise outcome.about(
+                    [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or outcome.maybe_accepted
+                )
+            if isinstance(outcome, BaseException):
+                raise outcome
+            ids.update(zip((item.id for item in batch), outcome, strict=True))
+        return [self._handle(*each, ids[each[-1].id]) for each in sent]
+
+    async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
+        """See `Runtime.ask`."""
+        task = running_task()
+        if task is not None and task.tenant == tenant:
+            await self._check_deadlock(tenant)
+        number, item = self._item(tenant, message, watch=True)
+        outcome = self._inbox.expect(item.id, self._shards[number], ask=False)
+        try:
+            (task_id,) = await self._post(number, [item], self._replicas(message))
+        except BaseException:
+            outcome.cancel()
+            raise
+        handle: Handle[R] = self._handle(message, number, item, task_id)
+        if handle.duplicate:
+            outcome.cancel()
+            return await handle.result(wait)
+        self._inbox.sent(item.id, outcome, ask=item.id == message.how.id)
+        return handle.unfold(*await self._tracker.wait(outcome, item.id, wait))
+
+    def close(self, error: Exception) -> None:
+        """Fails what was not delivered, and what is posted from now on."""
+        for mailbox in self.mailboxes:
+            mailbox.close(error)
+
+    async def _reserve(self, posts: Sequence[tuple[int, Sequence[Item]]]) -> str:
+        """Keeps room for all that is sent in several batches; returns the name of the reservation.
+
+        Raises:
+            MailboxFull: of one of the tenants; nothing is kept then.
+        """
+        name = os.urandom(8).hex()
+        rooms = [
+            Counter(item.tenant for number, batch in posts if number == n for item in batch) for n in self._numbers
+        ]
+        for number in self._numbers:
+            full = await self._shards[number].reserve(name, rooms[number])
+            if full is not None:
+                for earlier in range(number):
+                    await self._shards[earlier].reserve(name, dict.fromkeys(rooms[earlier], 0))
+                raise MailboxFull(full)
+        return name
+
+    @property
+    def _numbers(self) -> range:
+        return range(len(self._shards))
+
+    def _item(self, tenant: str, message: Message[Any], *, watch: bool = False) -> tuple[int, Item]:
+        """A message as it goes to the server, and to which shard."""
+        item = seal(tenant, message, watch=watch, max_payload=self._settings.max_payload, sdk=self._sdk)
+        if self._registry:
+            self._registry.get(message.actor.name)  # raises where it is not registered
+        return shard_of(tenant, len(self._shards)), item
+
+    async def _post(self, number: int, items: Sequence[Item], replicas: int, reservation: str = "") -> Sequence[str]:
+        try:
+            return await self.mailboxes[number].post(items, replicas=replicas, reservation=reservation)
+        except ServerError as error:
+            raise error.about([item.id for item in items]) from error
+
+    def _handle(self, message: Message[Any], number: int, item: Item, task_id: str) -> Handle[Any]:
+        """A handle of what was sent, or of the task that stands for it: that may be another actor's."""
+        own = task_id == item.id
+        codec = message.actor.codec if own else None
+        return Handle(self._tracker, task_id, item.tenant, codec, self._shards[number], duplicate=not own)
+
+    def _replicas(self, message: Message[Any]) -> int:
+        """How many replicas have to confirm that a message was sent."""
+        durability = message.how.durability or self._settings.durability
+        return self._settings.replicas if durability == "replicated" else 0
+
+    async def _check_deadlock(self, tenant: str) -> None:
+        if Policy.read(*await self._tracker.shard(tenant).policy(tenant)).concurrency == 1:
+            raise Deadlock(
+                f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time: it "
+                "could never start. Send without waiting, call the handler in place, or raise the tenant's concurrency"
+            )
