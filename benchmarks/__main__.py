@@ -1,9 +1,11 @@
 """Runs benchmarks: ``python -m benchmarks NAME``; without a name it lists them.
 
 A table goes to stderr. To stdout go JSON lines, one for each figure, or with ``--markdown`` a table in Markdown.
+``--plots`` draws pictures; ``all`` draws them too, and puts figures and pictures into the page on performance.
 
 To add one: write a module whose ``run(bench, *, option=default, …)`` returns figures and whose docstring says what
-they are, and enter it into `BENCHMARKS`. Its keywords become options of the command line.
+they are, and enter it into `BENCHMARKS`. Its keywords become options of the command line, and what it adds to
+``bench.pictures`` is drawn.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from . import drain, latency, order, recover, scale, send
-from .bench import new_bench
+from . import caps, drain, fairness, latency, neighbour, order, recover, report, scale, send, shares
+from .bench import Bench, new_bench
 from .figures import Figure, markdown, table
+from .plots import Picture, check_can_draw
 
 BENCHMARKS: Final[dict[str, ModuleType]] = {
     "drain": drain,
@@ -28,7 +31,12 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "scale": scale,
     "order": order,
     "recover": recover,
+    "fairness": fairness,
+    "neighbour": neighbour,
+    "shares": shares,
+    "caps": caps,
 }
+_REPORT: Final = Path("docs/performance.md")
 
 
 def main() -> None:
@@ -38,15 +46,25 @@ def main() -> None:
         for name in [*BENCHMARKS, "all"]:
             print(f"{name:10}{_summary(name)}")
         return
+    page: Path | None = getattr(given, "report", None)
+    folder = page.parent if page else given.plots
+    if folder:
+        check_can_draw()
     results: list[tuple[str, list[Figure]]] = []
+    pictures: list[Picture] = []
     lines: list[str] = []
     for name in BENCHMARKS if given.benchmark == "all" else [given.benchmark]:
         with asyncio.Runner(loop_factory=None if given.no_uvloop else _uvloop()) as runner:
-            found, machine = runner.run(_run(name, given))
+            found, bench = runner.run(_run(name, given))
         results.append((name, found))
-        lines += [figure.as_json(name, machine) for figure in found]
-        heading = f"{name}: {_summary(name)}\nMedian of {given.rounds} rounds; {machine}."
-        print(f"\n{heading}\n\n{table(found)}", file=sys.stderr, flush=True)
+        pictures += bench.pictures
+        lines += [figure.as_json(name, bench.machine) for figure in found]
+        conditions = f"Median of {given.rounds} rounds; {bench.machine}."
+        print(f"\n{name}: {_summary(name)}\n{conditions}\n\n{table(found)}", file=sys.stderr, flush=True)
+    for picture in pictures if folder else ():
+        print(f"\n{picture.caption}: {picture.save(folder)}", file=sys.stderr)
+    if page:
+        report.write(page, results, pictures, conditions)
     if given.json:
         given.json.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     if given.markdown:
@@ -55,10 +73,10 @@ def main() -> None:
         print("\n".join(lines))
 
 
-async def _run(name: str, given: argparse.Namespace) -> tuple[list[Figure], str]:
+async def _run(name: str, given: argparse.Namespace) -> tuple[list[Figure], Bench]:
     options = {option: getattr(given, option) for option in _options(name) if hasattr(given, option)}
     async with new_bench(given.url, given.rounds) as bench:
-        return await BENCHMARKS[name].run(bench, **options), bench.machine
+        return await BENCHMARKS[name].run(bench, **options), bench
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,17 +96,21 @@ def _parser() -> argparse.ArgumentParser:
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        one.add_argument("--plots", type=Path, metavar="FOLDER", help="draw pictures into it, where there are any")
         for option, default in _options(name).items():
             one.add_argument(
                 f"--{option.replace('_', '-')}", type=type(default), default=default, help=f"(default: {default})"
             )
-    chosen.add_parser("all", parents=[common], help=_summary("all"))
+    everything = chosen.add_parser("all", parents=[common], help=_summary("all"), description=_summary("all"))
+    everything.add_argument(
+        "--report", type=Path, metavar="FILE", default=_REPORT, help="the page to put them into (default: %(default)s)"
+    )
     return parser
 
 
 def _summary(name: str) -> str:
     if name == "all":
-        return "All of them, with their default sizes."
+        return "All of them, with their default sizes; figures and pictures go into docs/performance.md."
     return str(BENCHMARKS[name].__doc__).partition("\n\n")[0].replace("\n", " ")
 
 

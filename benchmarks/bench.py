@@ -15,6 +15,8 @@ from redis.asyncio import Redis
 
 from fairactor.embedded import embedded_server
 
+from .plots import Picture
+
 _SCRIPT_CALLS: Final = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_fcall")
 _OF_THE_BENCHMARK: Final = ("cmdstat_info", "cmdstat_config|resetstat", "cmdstat_dbsize", "cmdstat_flushdb")
 
@@ -41,6 +43,8 @@ class Bench:
     rounds: int
     admin: Any  # a plain Redis client, beside those that are measured
     machine: str
+    pictures: list[Picture] = attrs.field(factory=list)
+    """What a benchmark leaves here is drawn when it has ended, if that is asked for."""
 
     def each_round(self) -> Iterator[int]:
         """The rounds; who watches a terminal sees them go by."""

@@ -1,46 +1,81 @@
-"""Claims without a runtime: the turns of a dispatcher, one after the other, and no workers."""
+"""Claims without handlers: the turns of a dispatcher, one after the other, and no workers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
 
 from fairactor.connection import connect
 from fairactor.keys import Keys
 from fairactor.shard import Shard
-from fairactor.wire import Settlement, turn_mark
+from fairactor.wire import Settlement, Turn, turn_mark
 
-_LEASE = 60.0
+_LEASE: Final = 60.0
 
 
 class Claimer:
-    """Claims, and with each claim settles what the one before took; no result is kept."""
+    """Claims, and with each claim settles what it took before; no result is kept."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, name: str) -> None:
         self._shard = shard
+        self._name = name
         self._number = 0
-        self._held: list[Settlement] = []
+        self.held: list[Settlement] = []
+        """What is claimed and not settled, oldest first."""
+        self.now = 0.0
+        """The server's time in the last turn."""
 
-    async def claim(self, want: int) -> list[str]:
-        """Takes a turn; returns the ids of the tasks claimed, in their order."""
+    async def claim(self, want: int, settle: int | None = None) -> list[str]:
+        """Takes a turn; returns the ids of the tasks claimed, in their order.
+
+        Args:
+            want: how many to claim at most.
+            settle: how many of those held to settle; None: all.
+
+        Raises:
+            RuntimeError: the lease is lost.
+        """
         self._number += 1
-        turn = await self._shard.turn("claimer", self._number, lease=_LEASE, want=want, settle=self._held)
-        if turn is None:
-            raise RuntimeError("the claimer has lost its lease")
-        mark = turn_mark(self._number)
-        ids, records = [task.decode() for task in turn.claims[::2]], turn.claims[1::2]
-        self._held = [Settlement(task, mark, "F", 0, record) for task, record in zip(ids, records, strict=True)]
+        settled = self.held[:settle]
+        turn = await self._shard.turn(self._name, self._number, lease=_LEASE, want=want, settle=settled)
+        mark, self.now = turn_mark(self._number), turn.now
+        ids, records = _claimed(turn), turn.claims[1::2]
+        del self.held[: len(settled)]
+        self.held += [Settlement(task, mark, "F", 0, record) for task, record in zip(ids, records, strict=True)]
         return ids
 
 
 @asynccontextmanager
-async def claimer(url: str) -> AsyncIterator[Claimer]:
+async def claimer(url: str, name: str = "claimer") -> AsyncIterator[Claimer]:
     """A claimer with a lease on the default namespace, which a runtime has opened."""
     server = await connect(url, timeout=5, answer=5)
     try:
         shard = Shard(server, Keys("fairactor"), patience=5)
-        await shard.join("claimer", lease=_LEASE, info={})
-        yield Claimer(shard)
-        await shard.leave("claimer")  # what was claimed last goes back
+        await shard.join(name, lease=_LEASE, info={})
+        yield Claimer(shard, name)
+        await shard.leave(name)  # what was claimed last goes back
     finally:
         await server.close()
+
+
+@contextmanager
+def noting_claims() -> Iterator[list[tuple[float, list[str]]]]:
+    """Yields a list of what is claimed by all runtimes in this process: of each turn, the server's time and the ids."""
+    noted: list[tuple[float, list[str]]] = []
+    original = Shard.turn
+
+    async def turn(self: Shard, *args: Any, **kwargs: Any) -> Turn:
+        reply = await original(self, *args, **kwargs)
+        noted.append((reply.now, _claimed(reply)))
+        return reply
+
+    Shard.turn = turn  # type: ignore[method-assign]
+    try:
+        yield noted
+    finally:
+        Shard.turn = original  # type: ignore[method-assign]
+
+
+def _claimed(turn: Turn) -> list[str]:
+    return [task.decode() for task in turn.claims[::2]]

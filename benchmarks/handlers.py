@@ -1,11 +1,21 @@
-"""The handlers that the benchmarks run. They do nothing but note that they were called."""
+"""The handlers that the benchmarks run. They do nothing but note that they were called, and some sleep."""
 
 from __future__ import annotations
 
-from time import perf_counter, perf_counter_ns
-from typing import Final
+import asyncio
+from time import monotonic, perf_counter, perf_counter_ns
+from typing import Final, NamedTuple
 
 from fairactor import actor
+
+
+class Service(NamedTuple):
+    """A call of `work`; times are `time.monotonic`, on Linux and macOS the same clock in all processes."""
+
+    tenant: str
+    began: float
+    ended: float
+
 
 starts: Final[list[float]] = []
 """When `nothing` was started, `time.perf_counter`."""
@@ -13,6 +23,8 @@ delays: Final[list[float]] = []
 """How long the calls of `arrive` were under way, µs."""
 served: Final[list[str]] = []
 """The tenants that `serve` was called for."""
+services: Final[list[Service]] = []
+"""The calls of `work` that have ended."""
 
 
 @actor
@@ -35,3 +47,11 @@ async def arrive(sent: int) -> None:
 async def serve(tenant: str) -> None:
     """Notes whose turn it was."""
     served.append(tenant)
+
+
+@actor
+async def work(tenant: str, seconds: float) -> None:
+    """Sleeps, and notes for whom and when."""
+    began = monotonic()
+    await asyncio.sleep(seconds)
+    services.append(Service(tenant, began, monotonic()))

@@ -26,7 +26,6 @@ import asyncio
 import itertools
 import logging
 import math
-import multiprocessing
 import os
 import random
 import signal
@@ -48,6 +47,7 @@ from fairactor import Runtime, actor, current_task
 
 from .bench import Bench
 from .figures import Figure, Goal, at_least, at_most
+from .processes import CONTEXT
 
 _PATIENCE: Final = 30.0  # seconds after which nothing is waited for any more
 _WAITING: Final = 2.0  # seconds that a send waits at most for the start; it would give up after five
@@ -255,8 +255,8 @@ class _Fleet:
 
     async def add(self) -> None:
         """Starts one; returns when it runs what comes."""
-        here, there = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=_work, args=(there, *self.arguments))
+        here, there = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_work, args=(there, *self.arguments))
         await asyncio.to_thread(process.start)  # the first one takes long
         there.close()
         self.processes[process.pid or 0] = process, here
@@ -314,7 +314,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-_CONTEXT: Final = multiprocessing.get_context("forkserver")  # starts a process in some hundredths of a second
-_CONTEXT.set_forkserver_preload(["benchmarks.__main__"])
