@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from . import drain, latency, order, recover, scale, send
+from . import drain, latency, order, peers, recover, scale, send
 from .bench import new_bench
 from .figures import Figure, markdown, table
 
@@ -28,6 +28,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "scale": scale,
     "order": order,
     "recover": recover,
+    "peers": peers,
 }
 
 

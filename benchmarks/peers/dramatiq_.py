@@ -1,0 +1,30 @@
+"""dramatiq, with no middleware: that is fastest."""
+
+from __future__ import annotations
+
+import logging
+
+import _peer
+import dramatiq
+from _peer import Call
+from dramatiq.brokers.redis import RedisBroker
+
+logging.disable(logging.WARNING)
+
+broker = RedisBroker(url=_peer.URL, middleware=[])
+dramatiq.set_broker(broker)
+call = dramatiq.actor(actor_name="call", queue_name="peers")(_peer.blocking_call)
+
+
+def send(each: Call) -> None:
+    call.send(each.number, each.seconds)
+
+
+def work(workers: int) -> None:
+    worker = dramatiq.Worker(broker, worker_threads=workers)
+    worker.start()
+    _peer.forever()
+
+
+if __name__ == "__main__":
+    _peer.run_blocking(send, None, work)
