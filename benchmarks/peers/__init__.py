@@ -2,10 +2,10 @@
 
 The peers are taskiq, dramatiq, SAQ, arq, streaQ, Celery, Huey, RQ and BullMQ (its package for Python), in the versions
 that are newest today: uv makes an environment for each. All talk to one server over TCP, with uvloop and hiredis where
-they can. In each round each workload is done by all, one after the other. Where a peer can be run in several ways (list
-or stream, threads or greenlets, bound to one CPU or not), all are tried in the first round, and the best one counts from
-then on. The handlers note their starts in a file, ours too, from which all is computed, and whether each task was run,
-and once only.
+they can. In each round each workload is done by all, one after the other. Where a peer can be run in several ways
+(list or stream, threads or greenlets, bound to one CPU or not), all are tried in the first round, and the best one
+counts from then on. The handlers note their starts in a file, ours too, from which all is computed, and whether each
+task was run, and once only.
 
 - enqueue: by 32 coroutines (or threads, or by one where that is faster) that send one task after the other; and in
   batches, where the library can do that.
@@ -27,17 +27,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
-from ..bench import Bench
-from ..figures import Figure
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure
+
 from .place import Environment, PeerFailed, environment, server, stay
 from .rivals import OURS, PEERS, Peer, Way
 from .workloads import WORKLOADS, Found, Metric, Sizes
-
-_EACH: Final = "of each round"
 
 
 async def run(

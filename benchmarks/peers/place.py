@@ -19,10 +19,11 @@ from typing import Any, Final
 
 import attrs
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 import fairactor
+from benchmarks.bench import Bench
 
-from ..bench import Bench
 from .rivals import Peer, Way
 
 _HERE: Final = Path(__file__).parent
@@ -112,7 +113,7 @@ class Place:
         await sender.answer(_STARTING)
         return sender
 
-    async def noted(self, tasks: int, timeout: float, *, ends: bool = False, rest: float = 0.3) -> Noted:
+    async def noted(self, tasks: int, patience: float, *, ends: bool = False, rest: float = 0.3) -> Noted:
         """Waits until so many tasks have started, or ended, and a bit more; returns what was noted.
 
         Raises:
@@ -121,7 +122,7 @@ class Place:
         size = -1
         noted = Noted({}, {}, Counter())
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 while True:
                     if size != (size := self.notes.stat().st_size):
                         noted = self.read()
@@ -130,7 +131,7 @@ class Place:
                         return self.read()
                     await asyncio.sleep(0.1)
         seen = len(noted.ends if ends else noted.starts)
-        raise PeerFailed(f"{seen} of {tasks} tasks were run within {timeout:g} s{self.said()}")
+        raise PeerFailed(f"{seen} of {tasks} tasks were run within {patience:g} s{self.said()}")
 
     def read(self) -> Noted:
         """What the handlers have noted until now."""
@@ -186,11 +187,11 @@ class Sender:
         self.process.stdin.write(json.dumps(order).encode() + b"\n")
         return await self.answer(_OBEYING)
 
-    async def answer(self, timeout: float) -> dict[str, Any]:
+    async def answer(self, patience: float) -> dict[str, Any]:
         """Its next answer."""
         assert self.process.stdout
         try:
-            line = await asyncio.wait_for(self.process.stdout.readline(), timeout)
+            line = await asyncio.wait_for(self.process.stdout.readline(), patience)
         except TimeoutError:
             line = b""
         if not line:
@@ -209,8 +210,8 @@ async def stay(peer: Peer, environment: Environment, url: str, admin: Any) -> As
     await admin.flushall()
     with tempfile.TemporaryDirectory(prefix="fairactor-") as folder:
         notes, log = Path(folder, "notes"), Path(folder, "log")
-        notes.touch()
-        log.touch()
+        for file in (notes, log):
+            file.touch()
         async with AsyncExitStack() as stack:
             yield Place(peer, environment, url, admin, notes, log, stack)
     await admin.flushall()
@@ -304,7 +305,7 @@ async def server(bench: Bench) -> AsyncIterator[tuple[str, Any]]:
 async def _answers(admin: Any) -> None:
     async with asyncio.timeout(_STARTING):
         while True:
-            with suppress(OSError, ConnectionError, Exception):
+            with suppress(OSError, RedisError):
                 await admin.ping()
                 return
             await asyncio.sleep(0.05)

@@ -75,7 +75,7 @@ PEERS: Final = (
         "dramatiq",
         ("dramatiq[redis]", "hiredis"),
         enqueue=_THREADS,
-        drain=_ways(8, pinned=_EITHER),
+        drain=_ways(8, variants=("", "256", "4096"), pinned=_EITHER),
         latency=_ways(8, pinned=_EITHER),
         neighbour=_ways(10, pinned=_EITHER),
         sleepers=_ways(1000),

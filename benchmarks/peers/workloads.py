@@ -9,7 +9,8 @@ from typing import Final
 
 import attrs
 
-from ..figures import Goal, at_least, at_most
+from benchmarks.figures import Goal, at_least, at_most
+
 from .place import Noted, PeerFailed, Place
 from .rivals import Peer, Way
 
@@ -99,7 +100,7 @@ async def latency(place: Place, way: Way, sizes: Sizes) -> Found:
     answer = await sender.send("paced", sizes.samples, interval=0.02, times=True)
     noted = await place.noted(sizes.samples + 1, _PATIENCE)
     cuts = quantiles(_waits(noted, answer["sent"], 0), n=100, method="inclusive")
-    return {"latency p50": cuts[49] * 1e3, "latency p99": cuts[98] * 1e3, "doubled": noted.doubled}
+    return {"latency p50": cuts[49] * 1000, "latency p99": cuts[98] * 1000, "doubled": noted.doubled}
 
 
 async def neighbour(place: Place, way: Way, sizes: Sizes) -> Found:
@@ -148,7 +149,7 @@ async def _warm(place: Place, way: Way) -> None:
 
 
 def _waits(noted: Noted, sent: list[int], first: int) -> list[float]:
-    """ms from the calls that sent tasks to their starts."""
+    """Milliseconds from the calls that sent tasks to their starts."""
     return [(noted.starts[first + number] - at) / 1e6 for number, at in enumerate(sent)]
 
 
