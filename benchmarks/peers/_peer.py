@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 URL = os.environ["PEER_URL"]
 VARIANT = os.environ.get("PEER_VARIANT", "")
+CONNECTIONS = 5000
+"""What a pool may hold: that it is never what limits."""
 
 _notes = os.open(os.environ["PEER_STARTS"], os.O_WRONLY | os.O_APPEND)
 
@@ -96,7 +98,7 @@ def run_blocking(
     answers = _answers()
     for line in sys.stdin:
         order = json.loads(line)
-        answers(_obey_blocking(order, send, send_many))
+        answers(_do_blocking(order, send, send_many))
 
 
 def chunks(calls: list[Call], size: int) -> Iterator[list[Call]]:
@@ -149,45 +151,41 @@ async def _obey_async(sending: Sending) -> None:
 
 
 async def _do(order: Order, send: Send, send_many: SendMany | None) -> Answer:
-    calls, sent = _calls(order), []
-    start = time.perf_counter()
-    if order["how"] == "paced":
-        for each in calls:
-            sent.append(time.monotonic_ns())
+    calls = _calls(order)
+    sent = [time.monotonic_ns()] * len(calls)
+    shared, interval = iter(enumerate(calls)), order["interval"]
+
+    async def share() -> None:
+        for place, each in shared:
+            sent[place] = time.monotonic_ns()
             await send(each)
-            await asyncio.sleep(order["interval"])
-    elif send_many and order["how"] != "singly":
-        sent = [time.monotonic_ns()] * len(calls)
+            if interval:
+                await asyncio.sleep(interval)
+
+    start = time.perf_counter()
+    if send_many and order["how"] == "many":
         await send_many(calls)
     else:
-        shared = iter(calls)
-
-        async def share() -> None:
-            for each in shared:
-                sent.append(time.monotonic_ns())
-                await send(each)
-
         await asyncio.gather(*[share() for _ in range(order["callers"])])
     return {"seconds": time.perf_counter() - start, "sent": sent if order["times"] else []}
 
 
-def _obey_blocking(order: Order, send: Callable[[Call], Any], send_many: Callable[[list[Call]], Any] | None) -> Answer:
-    calls: list[Call] = _calls(order)
-    sent: list[int] = []
-    shared, interval = iter(calls), order["interval"]
+def _do_blocking(order: Order, send: Callable[[Call], Any], send_many: Callable[[list[Call]], Any] | None) -> Answer:
+    calls = _calls(order)
+    sent = [time.monotonic_ns()] * len(calls)
+    shared, interval = iter(enumerate(calls)), order["interval"]
 
     def share() -> None:
-        for each in shared:
-            sent.append(time.monotonic_ns())
+        for place, each in shared:
+            sent[place] = time.monotonic_ns()
             send(each)
             if interval:
                 time.sleep(interval)
 
     start = time.perf_counter()
-    if send_many and order["how"] in {"many", "fill"}:
-        sent = [time.monotonic_ns()] * len(calls)
+    if send_many and order["how"] == "many":
         send_many(calls)
-    elif order["callers"] == 1 or interval:
+    elif order["callers"] == 1:
         share()
     else:
         threads = [threading.Thread(target=share) for _ in range(order["callers"])]
@@ -199,7 +197,7 @@ def _obey_blocking(order: Order, send: Callable[[Call], Any], send_many: Callabl
 
 
 def _calls(order: Order) -> list[Call]:
-    """The calls of an order; sent in this order, so those that `sent` is about."""
+    """The calls of an order; the answer's times are in the same order."""
     first, tenants = order["first"], order["tenants"]
     return [
         Call(f"{order['tenant']}:{number % tenants}", number, order["seconds"])

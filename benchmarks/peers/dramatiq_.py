@@ -11,12 +11,14 @@ os.environ["dramatiq_queue_prefetch"] = _peer.VARIANT or "0"  # noqa: SIM112 - i
 os.environ["dramatiq_worker_timeout"] = "5"  # noqa: SIM112 - ms between two looks at an empty queue, at most
 
 import dramatiq
+import redis
 from _peer import Call
 from dramatiq.brokers.redis import RedisBroker
 
 logging.disable(logging.WARNING)
 
-broker = RedisBroker(url=_peer.URL, middleware=[])
+client = redis.Redis.from_url(_peer.URL, max_connections=_peer.CONNECTIONS)
+broker = RedisBroker(client=client, middleware=[])
 dramatiq.set_broker(broker)
 call = dramatiq.actor(actor_name="call", queue_name="peers")(_peer.blocking_call)
 

@@ -14,10 +14,12 @@ if _peer.VARIANT == "greenlet":
 from _peer import Call
 from huey import RedisHuey
 from huey.consumer import Consumer
+from redis import ConnectionPool
 
 logging.disable(logging.WARNING)
 
-huey = RedisHuey("peers", results=False, url=_peer.URL)
+pool = ConnectionPool.from_url(_peer.URL, max_connections=_peer.CONNECTIONS)
+huey = RedisHuey("peers", results=False, connection_pool=pool)
 call = huey.task(name="call")(_peer.blocking_call)
 
 

@@ -119,19 +119,26 @@ class Place:
         Raises:
             PeerFailed: they did not in time.
         """
-        size = -1
-        noted = Noted({}, {}, Counter())
-        with suppress(TimeoutError):
+        sign, marks = ("-" if ends else "+"), 0
+        with suppress(TimeoutError), self.notes.open("rb") as file:
             async with asyncio.timeout(patience):
                 while True:
-                    if size != (size := self.notes.stat().st_size):
-                        noted = self.read()
-                    if len(noted.ends if ends else noted.starts) >= tasks:
+                    marks += file.read().count(f"{sign} ".encode())  # all is read when that may be enough
+                    if marks >= tasks and self._seen(ends) >= tasks:
                         await asyncio.sleep(rest)
                         return self.read()
                     await asyncio.sleep(0.1)
-        seen = len(noted.ends if ends else noted.starts)
-        raise PeerFailed(f"{seen} of {tasks} tasks were run within {patience:g} s{self.said()}")
+        raise PeerFailed(f"{self._seen(ends)} of {tasks} tasks were run within {patience:g} s{self.said()}")
+
+    def _seen(self, ends: bool) -> int:  # noqa: FBT001 - as above
+        noted = self.read()
+        return len(noted.ends if ends else noted.starts)
+
+    async def clear(self) -> None:
+        """Ends all its processes, and forgets all."""
+        await self.stack.aclose()
+        await self.admin.flushall()
+        self.notes.write_bytes(b"")
 
     def read(self) -> Noted:
         """What the handlers have noted until now."""
@@ -171,7 +178,7 @@ class Sender:
         interval: float = 0,
         times: bool = False,
     ) -> dict[str, Any]:
-        """Has tasks sent: singly, many at once, as is fastest (fill), or one each interval (paced)."""
+        """Has tasks sent: singly, or many at once where the library can."""
         order = {
             "how": how,
             "count": count,
@@ -181,7 +188,7 @@ class Sender:
             "tenants": tenants,
             "interval": interval,
             "times": times,
-            "callers": self.way.callers,
+            "callers": 1 if interval else self.way.callers,
         }
         assert self.process.stdin
         self.process.stdin.write(json.dumps(order).encode() + b"\n")

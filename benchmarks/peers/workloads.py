@@ -14,10 +14,10 @@ from benchmarks.figures import Goal, at_least, at_most
 from .place import Noted, PeerFailed, Place
 from .rivals import Peer, Way
 
-_WARM: Final = 1_000_000_000  # the number of a task that only shows that all is up
+_WARM: Final = 1_000_000_000  # the first number of the tasks that only warm up what is to be measured
+_WARMING: Final = 100  # how many these are
 _PATIENCE: Final = 120.0  # seconds for what is to come
 _READY: Final = 30.0  # seconds until a worker process runs its first task
-_REST: Final = 0.3  # seconds in which what was just started comes to rest
 
 
 @attrs.frozen
@@ -64,7 +64,7 @@ async def batches(place: Place, way: Way, sizes: Sizes) -> Found:
 
 async def _enqueue(place: Place, way: Way, sizes: Sizes, how: str, count: int) -> float:
     sender = await place.sender(way)
-    await sender.send("singly", 100, first=_WARM, tenants=sizes.tenants)  # its connections are there then
+    await sender.send("singly", _WARMING, first=_WARM, tenants=sizes.tenants)  # its connections are there then
     answer = await sender.send(how, count, tenants=sizes.tenants)
     return count / float(answer["seconds"])
 
@@ -82,7 +82,7 @@ async def drain_two(place: Place, way: Way, sizes: Sizes) -> Found:
 async def _drain(place: Place, way: Way, sizes: Sizes, processes: int) -> Found:
     count = min(sizes.tasks, place.peer.drains)
     sender = await place.sender(way)
-    await sender.send("fill", count, tenants=sizes.tenants)
+    await sender.send("many", count, tenants=sizes.tenants)
     await sender.leave()
     await place.work(way, processes)
     noted = await place.noted(count, _PATIENCE)
@@ -96,38 +96,45 @@ async def _drain(place: Place, way: Way, sizes: Sizes, processes: int) -> Found:
 async def latency(place: Place, way: Way, sizes: Sizes) -> Found:
     """From the call that sends a task to its start, with idle workers."""
     sender = await place.sender(way)
-    await _warm(place, way)
-    answer = await sender.send("paced", sizes.samples, interval=0.02, times=True)
-    noted = await place.noted(sizes.samples + 1, _PATIENCE)
+    await sender.send("singly", _WARMING, first=_WARM)
+    await place.work(way)
+    await place.noted(_WARMING, _READY, rest=1)
+    answer = await sender.send("singly", sizes.samples, interval=0.02, times=True)
+    noted = await place.noted(_WARMING + sizes.samples, _PATIENCE)
     cuts = quantiles(_waits(noted, answer["sent"], 0), n=100, method="inclusive")
     return {"latency p50": cuts[49] * 1000, "latency p99": cuts[98] * 1000, "doubled": noted.doubled}
 
 
 async def neighbour(place: Place, way: Way, sizes: Sizes) -> Found:
     """How long a tenant waits beside one with a backlog, and without that."""
-    count, few = min(place.peer.backlog, sizes.tasks), 50
+    alone = await _beside(place, way, 0)
+    await place.clear()
+    count = min(place.peer.backlog, sizes.tasks)
+    waits = await _beside(place, way, count)
+    doubled = sum(runs > 1 for runs in place.read().runs.values())
+    return {**_cuts("beside", waits), **_cuts("alone", alone), "doubled": doubled}
+
+
+async def _beside(place: Place, way: Way, backlog: int) -> list[float]:
+    """How long each of 50 tasks waits that come a second after the first start of one of the backlog."""
+    few = 50
     sender = await place.sender(way)
-    await _warm(place, way)
-    answer = await sender.send("at once", few, seconds=0.005, tenant="B", times=True)
-    noted = await place.noted(few + 1, _PATIENCE)
-    alone, doubled = _waits(noted, answer["sent"], 0), noted.doubled
-    await sender.send("fill", count, first=few, seconds=0.005, tenant="A")
-    await asyncio.sleep(1)  # it works already: the backlog is that of A when B comes
-    first = few + count
-    answer = await sender.send("at once", few, first=first, seconds=0.005, tenant="B", times=True)
-    done = len(place.read().starts)
-    if done >= count + few:
-        raise PeerFailed(f"the backlog of {count} was gone before the neighbour came")
-    noted = await place.noted(first + few + 1, _PATIENCE)
-    waits = _waits(noted, answer["sent"], first)
-    return {**_cuts("beside", waits), **_cuts("alone", alone), "doubled": max(doubled, noted.doubled)}
+    await sender.send("singly", _WARMING, first=_WARM, tenant="A")  # its connections are there then
+    await sender.send("many", backlog, seconds=0.005, tenant="A")
+    await place.work(way)
+    await place.noted(_WARMING + min(backlog, 1), _READY, rest=1)
+    answer = await sender.send("many", few, first=backlog, seconds=0.005, tenant="B", times=True)
+    if backlog and len(place.read().ends) >= backlog:
+        raise PeerFailed(f"the backlog of {backlog} was gone before the neighbour came")
+    noted = await place.noted(_WARMING + backlog + few, _PATIENCE)
+    return _waits(noted, answer["sent"], backlog)
 
 
 async def sleepers(place: Place, way: Way, _sizes: Sizes) -> Found:
     """Time that 2,000 sleeps of a second take 1,000 workers, and the connections they need for that."""
     count, connections = 2_000, 0
     sender = await place.sender(way)
-    await sender.send("fill", count, seconds=1, tenants=100)
+    await sender.send("many", count, seconds=1, tenants=100)
     await sender.leave()
     await place.work(way)
     waiting = asyncio.create_task(place.noted(count, _PATIENCE, ends=True))
@@ -137,15 +144,6 @@ async def sleepers(place: Place, way: Way, _sizes: Sizes) -> Found:
     noted = waiting.result()
     seconds = (max(noted.ends.values()) - min(noted.starts.values())) / 1e9
     return {"sleepers": seconds, "connections": connections, "doubled": noted.doubled}
-
-
-async def _warm(place: Place, way: Way) -> None:
-    """Starts a worker process, and waits until it has run a task and has come to rest."""
-    sender = await place.sender(way)
-    await sender.send("singly", 1, first=_WARM)
-    await place.work(way)
-    await place.noted(1, _READY, rest=_REST)
-    await sender.leave()
 
 
 def _waits(noted: Noted, sent: list[int], first: int) -> list[float]:
