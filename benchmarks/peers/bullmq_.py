@@ -1,4 +1,4 @@
-"""BullMQ, its package for Python."""
+"""BullMQ, its package for Python. Variants: the one connection that is its default, or a pool."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from typing import Any
 import _peer
 from _peer import Call, Send, SendMany
 from bullmq import Queue, Worker
+from redis.asyncio import Redis
 
 SIZE = 1000
 OPTIONS = {"removeOnComplete": True}
+
+
+def connection() -> Any:
+    if _peer.VARIANT == "pool":
+        return Redis.from_url(_peer.URL, decode_responses=True, max_connections=_peer.CONNECTIONS)
+    return _peer.URL
 
 
 async def process(job: Any, _token: str) -> None:
@@ -22,7 +29,7 @@ async def process(job: Any, _token: str) -> None:
 
 @asynccontextmanager
 async def sending() -> AsyncIterator[tuple[Send, SendMany | None]]:
-    queue = Queue("peers", {"connection": _peer.URL})
+    queue = Queue("peers", {"connection": connection()})
 
     async def send(each: Call) -> None:
         await queue.add("call", {"number": each.number, "seconds": each.seconds}, OPTIONS)
@@ -41,7 +48,7 @@ async def sending() -> AsyncIterator[tuple[Send, SendMany | None]]:
 
 
 async def work(workers: int) -> None:
-    worker = Worker("peers", process, {"connection": _peer.URL, "concurrency": workers, "removeOnComplete": True})
+    worker = Worker("peers", process, {"connection": connection(), "concurrency": workers, "removeOnComplete": True})
     await asyncio.Event().wait()
     await worker.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import _peer
 
@@ -19,16 +20,20 @@ logging.disable(logging.WARNING)
 app = Celery("peers", broker=_peer.URL)
 app.conf.update(
     task_ignore_result=True,
+    broker_pool_limit=100,
     worker_prefetch_multiplier=16,
     worker_enable_remote_control=False,
     broker_connection_retry_on_startup=True,
     worker_redirect_stdouts=False,
 )
+local = threading.local()
 call = app.task(name="call", ignore_result=True)(_peer.blocking_call)
 
 
 def send(each: Call) -> None:
-    call.apply_async((each.number, each.seconds), retry=False)
+    if not hasattr(local, "producer"):
+        local.producer = app.producer_pool.acquire()
+    call.apply_async((each.number, each.seconds), producer=local.producer, retry=False)
 
 
 def work(workers: int) -> None:

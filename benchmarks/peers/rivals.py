@@ -83,7 +83,7 @@ PEERS: Final = (
     Peer(
         "SAQ",
         ("saq[hiredis]", "typing-extensions", "uvloop"),
-        enqueue=_ASYNC,
+        enqueue=(Way(variant="4"), Way(variant="8"), Way(variant="20"), Way(variant="32")),
         drain=_ways(20, 100),
         latency=_ways(10),
         neighbour=_ways(10),
@@ -107,7 +107,7 @@ PEERS: Final = (
         latency=_ways(10),
         neighbour=_ways(10),
         sleepers=_ways(1000),
-        batches=_ASYNC,
+        batches=(Way(variant="200"),Way(variant="1000"),Way(variant="50")),
         drains=10_000,
     ),
     Peer(
@@ -151,12 +151,12 @@ PEERS: Final = (
     Peer(
         "BullMQ",
         ("bullmq", "uvloop", "hiredis"),
-        enqueue=_ASYNC,
-        drain=_ways(100),
-        latency=_ways(10),
-        neighbour=_ways(10),
-        sleepers=_ways(1000),
-        batches=_ASYNC,
+        enqueue=(Way(variant="single"), Way(variant="pool")),
+        drain=_ways(100, variants=("single", "pool")),
+        latency=_ways(10, variants=("single", "pool")),
+        neighbour=_ways(10, variants=("single",)),
+        sleepers=_ways(1000, variants=("single", "pool")),
+        batches=(Way(variant="single"), Way(variant="pool")),
         drains=10_000,
     ),
 )

@@ -12,7 +12,7 @@ from streaq import Worker
 
 logging.disable(logging.WARNING)
 
-SIZE = 1000
+SIZE = int(_peer.VARIANT or 1000)
 
 
 def _worker(workers: int) -> Worker:
