@@ -1,4 +1,4 @@
-"""arq."""
+"""arq. Variants: seconds between two looks at the queue."""
 
 from __future__ import annotations
 

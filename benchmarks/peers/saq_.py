@@ -23,7 +23,7 @@ async def call(_context: Any, *, number: int, seconds: float) -> None:
 
 @asynccontextmanager
 async def sending() -> AsyncIterator[tuple[Send, SendMany | None]]:
-    queue = RedisQueue(Redis.from_url(_peer.URL, max_connections=_peer.CONNECTIONS), max_concurrent_ops=int(_peer.VARIANT or 32))
+    queue = RedisQueue(Redis.from_url(_peer.URL, max_connections=_peer.CONNECTIONS), max_concurrent_ops=32)
 
     async def send(each: Call) -> None:
         await queue.enqueue("call", number=each.number, seconds=each.seconds, ttl=-1, timeout=0)

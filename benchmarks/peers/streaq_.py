@@ -1,4 +1,4 @@
-"""streaQ."""
+"""streaQ. Variants: how many tasks make a batch."""
 
 from __future__ import annotations
 
