@@ -14,8 +14,9 @@ task was run, and once only.
 - latency: from the call that enqueues to the first line of the handler in another process, idle until then.
 - neighbour: tenant A has 10,000 tasks of 5 ms for 10 workers in one process; a second later B comes with 50, and waits,
   from the call that enqueues to the start of the handler. The peers have both in one queue. And the same without A.
+  RQ runs one task at a time in a process, so it is given ten processes.
 - sleepers: 2,000 sleeps of a second by 1,000 workers in one process, from the first start to the last end, and the
-  connections to the server meanwhile.
+  connections to the server meanwhile. All but RQ.
 
 The first figure of each kind is ours against the best peer of each round, and has the goal; the others are ours against
 one peer each. Where a peer failed it says why. `--only taskiq,huey` chooses peers, `--workloads drain1,latency` what is
@@ -24,6 +25,8 @@ measured.
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -42,6 +45,9 @@ from .workloads import WORKLOADS, Found, Metric, Sizes
 async def run(
     bench: Bench, *, tasks: int = 20_000, tenants: int = 1_000, samples: int = 150, only: str = "", workloads: str = ""
 ) -> list[Figure]:
+    own = asyncio.current_task()
+    assert own is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)  # as Ctrl-C: it ends the processes
     chosen = [OURS, *_chosen(only, {peer.name.lower(): peer for peer in PEERS})]
     lab = _Lab(bench, Sizes(tasks, tenants, samples), _chosen(workloads, {name: name for name in WORKLOADS}))
     async with AsyncExitStack() as stack:
@@ -96,7 +102,7 @@ class _Lab:
 
     async def measure(self, peer: Peer, workload: str, number: int) -> None:
         """One round of one peer; at first in all its ways, of which the best one is kept."""
-        record = self.records.setdefault((peer.name, workload), _Record())
+        record = self._record(peer, workload)
         task = WORKLOADS[workload]
         key, metric = next(iter(task.metrics.items()))
         tried: list[tuple[float, Way, Found]] = []
@@ -104,17 +110,19 @@ class _Lab:
             try:
                 async with stay(peer, self.environments[peer.name], self.url, self.admin) as place:
                     found = await task.run(place, way, self.sizes)
-            except PeerFailed as failure:
+            except (PeerFailed, OSError, LookupError, ValueError) as failure:
                 record.failures.append(f"{way}: {failure}")
                 _say(f"{workload}, {peer.name}, {way}: {failure}")
                 continue
             record.doubled = max(record.doubled, int(found.get("doubled", 0)))
             tried.append((found[key], way, found))
-            _say(
-                f"{workload}, {peer.name}, {way}: " + ", ".join(f"{name} {value:,.4g}" for name, value in found.items())
-            )
+            told = ", ".join(f"{name} {value:,.4g}" for name, value in found.items())
+            _say(f"{workload}, {peer.name}, {way}: {told}")
         if tried:
             _, record.way, record.rounds[number] = (max if metric.more else min)(tried, key=lambda each: each[0])
+
+    def _record(self, peer: Peer, workload: str) -> _Record:
+        return self.records.setdefault((peer.name, workload), _Record())
 
     def figures(self, chosen: Sequence[Peer]) -> list[Figure]:
         """All figures: of each kind that of the best peer, then that of each."""
@@ -127,8 +135,7 @@ class _Lab:
 
     def _of(self, workload: str, key: str, metric: Metric, peers: Sequence[Peer]) -> list[Figure]:
         def values(peer: Peer) -> dict[int, float]:
-            record = self.records.get((peer.name, workload), _Record())
-            return {number: found[key] for number, found in record.rounds.items() if key in found}
+            return {number: found[key] for number, found in self._record(peer, workload).rounds.items()}
 
         ours = values(OURS)
         theirs = {peer.name: values(peer) for peer in peers}
@@ -145,7 +152,7 @@ class _Lab:
             said = self._said(peer, workload)
             if both:
                 figures.append(Figure(f"{metric.name}: {peer.name}", metric.unit, *found, said))
-            elif ours and (self.failed.get(peer.name) or self.records.get((peer.name, workload), _Record()).failures):
+            elif ours and (peer.name in self.failed or self._record(peer, workload).failures):
                 figures.append(Figure(f"{metric.name}: {said}", metric.unit, [*ours.values()]))
         return figures
 
@@ -153,7 +160,7 @@ class _Lab:
         """What is to be known of a peer's values."""
         if peer.name in self.failed:
             return f"{peer.name} {self.failed[peer.name]}"
-        record = self.records.get((peer.name, workload), _Record())
+        record = self._record(peer, workload)
         said = [f"{peer.name} {self.environments[peer.name].version}"]
         said += [str(record.way)] if record.way else []
         said += [f"{record.doubled} tasks ran twice"] if record.doubled else []

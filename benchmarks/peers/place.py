@@ -11,8 +11,8 @@ import socket
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -137,7 +137,7 @@ class Place:
     async def clear(self) -> None:
         """Ends all its processes, and forgets all."""
         await self.stack.aclose()
-        await self.admin.flushall()
+        await self.admin.flushdb()
         self.notes.write_bytes(b"")
 
     def read(self) -> Noted:
@@ -214,14 +214,14 @@ class Sender:
 @asynccontextmanager
 async def stay(peer: Peer, environment: Environment, url: str, admin: Any) -> AsyncIterator[Place]:
     """A place for one measurement."""
-    await admin.flushall()
+    await admin.flushdb()
     with tempfile.TemporaryDirectory(prefix="fairactor-") as folder:
         notes, log = Path(folder, "notes"), Path(folder, "log")
         for file in (notes, log):
             file.touch()
         async with AsyncExitStack() as stack:
             yield Place(peer, environment, url, admin, notes, log, stack)
-    await admin.flushall()
+    await admin.flushdb()
 
 
 async def kill(process: asyncio.subprocess.Process) -> None:
@@ -295,7 +295,8 @@ async def server(bench: Bench) -> AsyncIterator[tuple[str, Any]]:
         yield bench.url, bench.admin
         return
     program = (await bench.admin.info("server"))["executable"]
-    with tempfile.TemporaryDirectory(prefix="fairactor-") as folder, _free_port() as port:
+    with tempfile.TemporaryDirectory(prefix="fairactor-") as folder:
+        port = _free_port()
         command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
         try:
@@ -318,9 +319,7 @@ async def _answers(admin: Any) -> None:
             await asyncio.sleep(0.05)
 
 
-@contextmanager
-def _free_port() -> Iterator[int]:
+def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    yield port
+        return int(found.getsockname()[1])
