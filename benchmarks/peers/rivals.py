@@ -42,7 +42,7 @@ class Peer:
     drains: int = 1_000_000
     """Tasks to drain at most: the slow ones get fewer."""
     backlog: int = 10_000
-    """Tasks that the neighbour has at most."""
+    """Tasks that the neighbour has: enough to outlast those who come to it."""
 
     @property
     def file(self) -> str:

@@ -105,12 +105,11 @@ async def latency(place: Place, way: Way, sizes: Sizes) -> Found:
     return {"latency p50": cuts[49] * 1000, "latency p99": cuts[98] * 1000, "doubled": noted.doubled}
 
 
-async def neighbour(place: Place, way: Way, sizes: Sizes) -> Found:
+async def neighbour(place: Place, way: Way, _sizes: Sizes) -> Found:
     """How long a tenant waits beside one with a backlog, and without that."""
     alone = await _beside(place, way, 0)
     await place.clear()
-    count = min(place.peer.backlog, sizes.tasks)
-    waits = await _beside(place, way, count)
+    waits = await _beside(place, way, place.peer.backlog)
     doubled = sum(runs > 1 for runs in place.read().runs.values())
     return {**_cuts("beside", waits), **_cuts("alone", alone), "doubled": doubled}
 
