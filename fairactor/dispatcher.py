@@ -17,7 +17,7 @@ from .inbox import Inbox
 from .settings import Settings
 from .shard import Shard
 from .signals import Signal
-from .wire import Assignment, Settlement, Turn, turn_mark
+from .wire import Assignment, Handed, Settlement, Turn, handed_mark, turn_mark
 from .worker import Claim, Pool, new_claims
 
 logger: Final = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class _Request:
     number: int
     want: int
     ahead: int
+    heard: bool
     settle: list[Settlement]
 
 
@@ -63,6 +64,7 @@ class Dispatcher:
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease; a lost lease costs the name, '' is none
         self._number = 0
+        self._heard = False  # of a task that was handed over since the last turn
         self._request: _Request | None = None
         self._outbox: list[Settlement] = []
         self._signal = Signal()
@@ -93,7 +95,7 @@ class Dispatcher:
         """Takes a lease under a new name."""
         self._joined += 1
         name = f"{self._inbox.runtime}/{self._joined}"
-        self._inbox.listen(self._shard, name, self.wake, self._cancel, self._server_is_back)
+        self._inbox.listen(self._shard, name, self.wake, self._cancel, self._server_is_back, self._take)
         try:
             await self._inbox.ready(self._shard, name)
             await self._shard.join(name, lease=self._settings.lease, info=self._info, serves=self._serves)
@@ -101,6 +103,7 @@ class Dispatcher:
             self._inbox.ignore(self._shard, name)
             raise
         self._number = 0
+        self._heard = False
         self.runtime = name
 
     async def assign(self, serves: Assignment | None) -> None:
@@ -157,17 +160,28 @@ class Dispatcher:
 
     async def _take_turn(self) -> None:
         request, turn = await self._exchange()
-        if turn.claims and not self._leaving:
-            claims = new_claims(turn.claims, turn_mark(request.number), self, turn.now)
-            if self._claiming:
-                self._pool.submit(claims, at_once=not turn.more)  # where there is more, the next turn is sent first
-            else:
-                self._outbox += [claim.given_back() for claim in claims]
+        if turn.claims:
+            mark = turn_mark(request.number)
+            self._begin(new_claims(turn.claims, mark, self, turn.now), at_once=not turn.more)
         for task_id in turn.cancels:
             self._pool.cancel(task_id.decode(), _CANCEL_REASON)
         if turn.tend:
             await self._tend()
         await self._rest(request, turn)
+
+    def _begin(self, claims: list[Claim], *, at_once: bool) -> None:
+        """Starts what was claimed; where there is more to claim, only after the next turn was sent."""
+        if self._claiming:
+            self._pool.submit(claims, at_once=at_once)
+        elif not self._leaving:
+            self._outbox += [claim.given_back() for claim in claims]
+
+    def _take(self, handed: Handed) -> None:
+        """Starts a task that was handed over; one that comes late is brought by the turn that was taken since."""
+        if self.runtime and handed.mark == handed_mark(self._number):
+            self._heard = True
+            self._begin(new_claims([handed.id, handed.record], handed.mark, self, handed.now), at_once=True)
+            self._signal.set()  # it would take more
 
     async def _exchange(self) -> tuple[_Request, Turn]:
         """Sends a turn, or the one before that was not answered, and takes the reply in."""
@@ -179,6 +193,7 @@ class Dispatcher:
             lease=self._settings.lease,
             want=request.want,
             ahead=request.ahead,
+            heard=request.heard,
             settle=request.settle,
         )
         self._request = None
@@ -191,7 +206,8 @@ class Dispatcher:
         self._number += 1
         self._signal.lower()  # what it was raised for goes with this turn
         settle, self._outbox = self._outbox[:BATCH], self._outbox[BATCH:]
-        return _Request(self._number, *self._wanted(), settle)
+        heard, self._heard = self._heard, False
+        return _Request(self._number, *self._wanted(), heard, settle)
 
     def _wanted(self) -> tuple[int, int]:
         """How many tasks could start here at once, and how many more soon."""

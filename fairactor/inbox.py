@@ -23,6 +23,7 @@ from .connection import AWAY, Server, passes
 from .errors import Deadlock, ServerError, ServerUnavailable, TaskNotFound
 from .shard import Shard
 from .signals import Signal
+from .wire import Handed, unpack_handed
 
 logger: Final = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Inbox:
         wake: Callable[[], None] = lambda: None,
         cancel: Callable[[str], None] = lambda _: None,
         back: Callable[[], None] = lambda: None,
+        take: Callable[[Handed], None] = lambda _: None,
     ) -> None:
         """Hears what a shard has to say to ``runtime``; `ready` says from when on.
 
@@ -76,11 +78,14 @@ class Inbox:
             wake: is called when there may be work.
             cancel: is called with the id of a task that is to be canceled.
             back: is called each time a subscription begins: what was said before it is lost.
+            take: is called with a task that was claimed for the runtime.
         """
 
         def deliver(message: bytes) -> None:
             kind, rest = message[:1], message[1:]
-            if kind == b"w":
+            if kind == b"k":
+                take(unpack_handed(rest))
+            elif kind == b"w":
                 wake()
             elif kind == b"c":
                 cancel(rest.decode())

@@ -122,6 +122,7 @@ class Shard:
         lease: float,
         want: int,
         ahead: int = 0,
+        heard: bool = False,
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims. It is sent once: who takes turns decides what to do about an error.
@@ -132,6 +133,7 @@ class Shard:
             lease: for how long to renew its lease.
             want: how many tasks could start here at once.
             ahead: how many more would soon; they are claimed only where nobody else could start them at once.
+            heard: whether it has heard of a task that was handed to it since its last turn.
             settle: what has ended.
 
         Raises:
@@ -139,7 +141,7 @@ class Shard:
         """
         arguments = [pack_settlement(settlement) for settlement in settle]
         reply = await self._run(
-            "turn", runtime, turn_mark(number), whole_ms(lease), want, ahead, *arguments, patience=0
+            "turn", runtime, turn_mark(number), whole_ms(lease), want, ahead, int(heard), *arguments, patience=0
         )
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")

@@ -76,6 +76,32 @@ class Settlement(NamedTuple):
     seconds: float = 0.0  # that it ran
 
 
+class Handed(NamedTuple):
+    """A task that the server has handed to a runtime which slept, between two turns."""
+
+    mark: bytes
+    """As its claim has it."""
+    now: float
+    """The server's time, unix seconds."""
+    id: bytes
+    record: bytes
+
+
+_HANDED: Final = struct.Struct(">4sdH")
+
+
+def unpack_handed(message: bytes) -> Handed:
+    """The message that brings a task, as hand.lua packs it."""
+    mark, now, length = _HANDED.unpack_from(message)
+    end = _HANDED.size + length
+    return Handed(mark, now / 1e6, message[_HANDED.size : end], message[end:])
+
+
+def handed_mark(turn: int) -> bytes:
+    """What marks a claim that was handed over after a turn."""
+    return turn_mark(turn | 1 << 31)
+
+
 @attrs.frozen
 class Turn:
     """The reply to a turn."""

@@ -30,10 +30,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from statistics import median
 from typing import Any
 
 import attrs
 
+from benchmarks import plots
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
 
@@ -63,6 +65,8 @@ async def run(
                 for peer in chosen:
                     if peer.name in lab.environments and WORKLOADS[workload].ways(peer):
                         await lab.measure(peer, workload, number)
+    if rates := lab.rates(chosen):
+        bench.pictures.append(plots.peers(rates))
     return lab.figures(chosen)
 
 
@@ -123,6 +127,13 @@ class _Lab:
 
     def _record(self, peer: Peer, workload: str) -> _Record:
         return self.records.setdefault((peer.name, workload), _Record())
+
+    def rates(self, chosen: Sequence[Peer]) -> dict[str, float]:
+        """How fast each drained, in one process, the fastest first."""
+        rounds = {peer.name: self._record(peer, "drain1").rounds.values() for peer in chosen}
+        key = next(iter(WORKLOADS["drain1"].metrics))
+        rates = {name: median(found[key] for found in each) for name, each in rounds.items() if each}
+        return dict(sorted(rates.items(), key=lambda rate: -rate[1]))
 
     def figures(self, chosen: Sequence[Peer]) -> list[Figure]:
         """All figures: of each kind that of the best peer, then that of each."""

@@ -18,6 +18,7 @@
 -- @include lib/queues.lua
 -- @include lib/key.lua
 -- @include lib/room.lua
+-- @include lib/hand.lua
 
 local ITEM = '>Bc1Bc0Hc0Hc0Hc0'
 local REPLAY = 3600000 -- ms for which a reply is kept: longer than anybody tries
@@ -102,7 +103,7 @@ else
   verdicts = nil
 end
 
-local fresh, scheduled, watched = {}, {}, {}
+local fresh, scheduled, watched, receiver = {}, {}, {}, nil
 for n, name in ipairs(names) do
   if not verdicts or verdicts[n] == ACCEPTED then
     local id, priority, due = ids[n], priorities[n], dues[n]
@@ -114,7 +115,12 @@ for n, name in ipairs(names) do
       scheduled[#scheduled + 1], scheduled[#scheduled + 2] = integer(at), id
       add(name, WAITING, 1)
     else
-      enqueue(name, id, stamp, priority)
+      receiver = #names == 1 and receiver_for(name)
+      if receiver and tenants[name][LIMITS] then
+        count_start(tenants[name][LIMITS])
+      elseif not receiver then
+        enqueue(name, id, stamp, priority)
+      end
       add(name, priority, 1)
     end
     if flags[n] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ sender }) end
@@ -128,11 +134,13 @@ begin_writing()
 write_keys()
 if reservation ~= '' then use_reservation(reservation, names) end
 write_all('HSET', WATCHERS, watched)
+local handed = receiver and write_handed(receiver, ids[1], names[1], priorities[1])
 call_all('MSET', fresh)
 write_queues()
 write_all('ZADD', SCHEDULED, scheduled)
 call('SET', SENT .. sender, number .. cmsgpack.pack(verdicts or 0), 'PX', REPLAY)
 save_counts()
 save_shard()
+if receiver then tell_handed(receiver, handed, ids[1], fresh[2]) end
 if #scheduled > 0 then wake_idle() end -- whoever sleeps must learn of the earlier due time
 return verdicts or 0

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime, 2 number of the turn, 4 bytes, 3 lease in ms, 4 how many tasks it could start at once,
---       5 how many more it would soon: it gets them where nobody else could start them at once
+--       5 how many more it would soon: it gets them where nobody else could start them at once,
+--       6 1 if it has heard of the task that was handed to it since its last turn, else 0
 --       then an argument for each outcome, packed: number of the turn that claimed it, 4 bytes; state; ms; seconds that
 --       it ran; id; record. The state is 'F' finished, 'X' failed or 'C' canceled, and ms how long to keep the record;
 --       'R' to try again after ms; or 'B': it never started, and goes back to its place. Who gives back claims nothing
@@ -22,8 +23,11 @@
 -- @include lib/ending.lua
 -- @include lib/settle.lua
 -- @include lib/claim.lua
+-- @include lib/session.lua
 
-local runtime, turn, lease, want, ahead = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local want, ahead, heard = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+local FIRST_OUTCOME = 7
 local claims_key = CLAIMS .. runtime
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
@@ -69,25 +73,37 @@ local function replay(packed)
   return { integer(shard.now), wait, tend, cmsgpack.unpack(packed), claims, call('HKEYS', CANCELS .. runtime), 1 }
 end
 
-local session = call('HGET', SESSIONS, runtime)
-local last, this = session and struct.unpack('>I4', session) or 0, struct.unpack('>I4', turn)
-if this == last then return replay(session:sub(5)) end
+local last_turn, handed, refused_then = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
+local last, this = struct.unpack('>I4', last_turn), struct.unpack('>I4', turn)
+if this == last then return replay(refused_then) end
 if this < last then return { integer(shard.now), 0, 0, {}, {}, {}, 0 } end -- a copy that was long under way: too late
 if this > last + 1 then return 'behind' end
 
-local outcomes = settle(runtime, 6)
+-- The claim of a task that was handed to the runtime, and of which it has not heard: the reply brings it. Returns its
+-- mark; nil where it does not stand.
+local function missed_claim(id, claims)
+  local mark = call('HGET', claims_key, id)
+  if not mark or turn_in(mark) ~= handed_after(last_turn) then return nil end
+  table.insert(claims.reply, id)
+  table.insert(claims.reply, read_records({ id })[1] or stand_for_lost(tenant_in(mark)))
+  return mark
+end
+
+local outcomes = settle(runtime, FIRST_OUTCOME)
 if outcomes.given_back then want, ahead = 0, 0 end
 admit_throttled()
 seat(arriving)
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
 local claims = choose(runtime, want + ahead)
+local missed = handed ~= '' and not heard and missed_claim(handed, claims)
 
 begin_writing()
 write_queues()
 write_ends()
-call('HSET', SESSIONS, runtime, turn .. cmsgpack.pack(outcomes.refused))
+call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))
 write_outcomes(runtime, outcomes)
 write_claims(runtime, turn, claims)
+if missed then call('HSET', claims_key, handed, turn .. missed:sub(5)) end
 renew()
 call(#claims.ids < want and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
 save_counts()

@@ -2,7 +2,7 @@
 --
 -- A line is the part of a ring that is to be served from, in the order of its tags.
 
-local admit_throttled, choose, write_claims
+local admit_throttled, choose, write_claims, stand_for_lost
 do
   local SOME = 500 -- tenants whose rate gives way in one turn
   local unlimited = {} -- those of them that have no limit any more
@@ -110,7 +110,10 @@ do
         t[TAG] = t[TAG] + cost / t[WEIGHT]
         if not inner then
           t[TAKEN] = t[TAKEN] + 1
-          if t[LIMITS] then count_start(t[LIMITS]) end
+          if t[LIMITS] then
+          t[LIMITS].queued = t[LIMITS].queued - 1
+          count_start(t[LIMITS])
+        end
         end
       end
       if inner then
@@ -177,7 +180,7 @@ do
   end
 
   -- A record that somebody deleted by hand: its task goes out all the same, and fails there by name.
-  local function stand_for_lost(name)
+  function stand_for_lost(name)
     load_counts({ name })
     local priority = 1
     while priority < CRITICAL and counts[name][priority] == 0 do priority = priority + 1 end

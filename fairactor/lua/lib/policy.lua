@@ -43,6 +43,6 @@ end
 
 -- One of its tasks starts.
 local function count_start(limits)
-  limits.started, limits.queued = limits.started + 1, limits.queued - 1
+  limits.started = limits.started + 1
   if limits.interval > 0 then limits.due = math.max(shard.now, limits.due) + limits.interval end
 end
