@@ -14,17 +14,20 @@ import redis
 
 from fairactor.audit import audit
 from fairactor.connection import Server
-from fairactor.errors import LeaseLost
+from fairactor.errors import LeaseLost, MailboxFull
 from fairactor.keys import Keys
 from fairactor.look import Look, look_at
+from fairactor.settings import FairBy
 from fairactor.shard import Shard
 from fairactor.testing import InvariantViolation
-from fairactor.wire import Counts, Item, Settlement, Turn, mark_of, turn_mark
+from fairactor.wire import Assignment, Counts, Item, PackedPolicy, Settlement, Turn, mark_of, turn_mark
 
 from . import servers
 from .model import DIED, ENDED, LIVE, Model, Task, pack
 
 T = TypeVar("T")
+FULL = "\0full"
+"""In the place of the id of a task that was refused since its mailbox is full."""
 
 
 class _Client:
@@ -66,24 +69,30 @@ class Lab:
 
     # Transitions, in the words of tests
 
-    def open(self, aging: float = 60.0) -> Lab:
+    def open(self, aging: float = 60.0, fair_by: FairBy | None = None) -> Lab:
         self.db.flushall()
-        self.run(self.shard.open(shards=None, aging=aging))
+        self.run(self.shard.open(shards=None, aging=aging, fair_by=fair_by))
         return self
 
-    def send(self, *items: Item) -> list[str | None]:
-        """Of each its id, or that of the task that its key stands for; None where its id is another tenant's."""
+    def send(self, *items: Item, reservation: str = "") -> list[str | None]:
+        """Of each its id, or that of the task that its key stands for; None where its id is another tenant's, and FULL
+        where its mailbox is full.
+        """
         self.batch += 1
-        return self.send_again(*items)
+        return self.send_again(*items, reservation=reservation)
 
-    def send_again(self, *items: Item) -> list[str | None]:
+    def send_again(self, *items: Item, reservation: str = "") -> list[str | None]:
         """The last batch, as if its reply had been lost."""
-        receipt = self.run(self.shard.send(items, "sender", self.batch))
-        return [None if number in receipt.refused else task for number, task in enumerate(receipt.ids)]
+        receipt = self.run(self.shard.send(items, "sender", self.batch, reservation=reservation))
+        refused = {n: FULL if isinstance(error, MailboxFull) else None for n, error in receipt.refused.items()}
+        return [refused.get(number, task) for number, task in enumerate(receipt.ids)]
 
-    def join(self, *runtimes: str, lease: float = 3600.0) -> None:
+    def join(self, *runtimes: str, lease: float = 3600.0, serves: Assignment | None = None) -> None:
         for runtime in runtimes:
-            self.run(self.shard.join(runtime, lease=lease, info={"workers": 1}))
+            self.run(self.shard.join(runtime, lease=lease, info={"workers": 1}, serves=serves))
+
+    def configure(self, whose: str | bytes, **changes: Any) -> PackedPolicy:
+        return self.run(self.shard.configure(whose, changes))
 
     def turn(self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = ()) -> Turn | None:
         """None where the lease is lost."""
@@ -118,6 +127,14 @@ class Lab:
     def make_due(self, task_id: str, at: int = 1) -> None:
         """The time of a scheduled task has come."""
         self.db.zadd(self.keys.fixed("SCHEDULED"), {task_id: at}, xx=True)
+
+    def let_start(self, tenant: str, starts: float = 1.0) -> None:
+        """So much time has gone by that a rate of one an hour gives way to so many starts."""
+        rates, throttled = self.keys.fixed("RATES"), self.keys.fixed("THROTTLED")
+        if self.db.zscore(rates, tenant) is not None:
+            self.db.zincrby(rates, -starts * 3.6e9, tenant)
+        if self.db.zscore(throttled, tenant) is not None:
+            self.db.zincrby(throttled, -starts * 3.6e6, tenant)
 
     def lapse(self, runtime: str) -> None:
         """A lease runs out."""
