@@ -83,10 +83,11 @@ if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahe
 local claims = choose(runtime, want + ahead)
 
 begin_writing()
+write_retries(outcomes)
 write_queues()
 write_ends()
 call('HSET', SESSIONS, runtime, turn .. cmsgpack.pack(outcomes.refused))
-write_outcomes(runtime, outcomes)
+forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
 renew()
 call(#claims.ids < want and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
