@@ -12,7 +12,8 @@ from fairactor.errors import ServerError
 from fairactor.look import Look
 from fairactor.wire import Assignment, Counts, Item, Settlement, pack_key
 
-from .lab import FULL, Lab, flat, item, outcome, settlement
+from .lab import Lab, flat, item, outcome, settlement
+from .model_tasks import FULL
 
 HOURLY: Final = ("1/h", 3.6e9, 1)
 KEY: Final = pack_key("k", 60.0)
