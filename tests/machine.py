@@ -9,74 +9,42 @@ import math
 import sys
 from typing import Any
 
-import attrs
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from fairactor.audit import audit
 from fairactor.settings import FAIR_BY, FairBy
-from fairactor.testing import InvariantViolation
-from fairactor.wire import Assignment, Item, Settlement, Turn, pack_key
+from fairactor.wire import Assignment, Item
 
-from .lab import Lab, flat, settlement
-from .likeness import compare, learn
+from .bench import Bench, packed_key, pairs
+from .lab import Lab, flat
 from .model import Assigned, Model
 from .model_ring import GROUP, Service
-from .model_tasks import LIVE, Task, Verdict, pack
-from .operations import BODIES, HOUR, IDS, OPERATIONS, RARE, RUNTIMES, TENANTS
+from .model_tasks import LIVE, Task, Verdict
+from .operations import BODIES, HOUR, OPERATIONS, RARE, TENANTS
 
 
-class Machine(RuleBasedStateMachine):
+class Machine(Bench):
     """Drives a shard and the model side by side."""
 
-    lab: Lab
-    steps = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers: dict[str, int] = {}  # runtime -> its last turn, of all that ever joined
-        self.claimed: list[tuple[str, int]] = []  # each claim ever made: the task, and the turn
-        self.sent = 0
-        self.lowered: set[str] = set()  # tenants that may run more than their concurrency
-
     @initialize(
-        step=st.sampled_from([60_000_000, 100, 0]), fair_by=st.sampled_from(FAIR_BY), members=st.sampled_from([0, 0, 3])
+        step=st.sampled_from([60_000_000, 100, 0]),
+        fair_by=st.sampled_from(FAIR_BY),
+        groups=st.sampled_from(["", "", "ggg", "ghgh"]),
+        home=st.sampled_from([None, None, (["t"], [""]), (["t", ":queue:"], []), (["a:b:{c}"], ["t"])]),
     )
-    def open(self, step: int, fair_by: FairBy, members: int) -> None:
+    def open(self, step: int, fair_by: FairBy, groups: str, home: Assigned) -> None:
         self.model = Model(step, service=Service(fair_by == "time"))
         self.look = self.lab.open(step / 1e6, fair_by).look()
-        for tenant in range(members):
-            self.configure(2 * tenant, {"group": "g"})
+        for tenant, group in enumerate(groups):
+            self.configure(2 * tenant, {"group": group})
+        self.join("first", home)
 
     @rule(operation=st.one_of(*OPERATIONS))
     def do(self, operation: tuple[str, tuple[Any, ...]]) -> None:
         """One rule, and not one for each: hypothesis would leave most of them out of most runs."""
         name, arguments = operation
         getattr(self, name)(*arguments)
-
-    def compare(self) -> None:
-        """After each step."""
-        type(self).steps += 1
-        before, self.look = self.look, self.lab.look()
-        learn(self.lab, self.model, before, self.look, HOUR)
-        if found := audit(self.look, lowered=self.lowered):
-            raise InvariantViolation(found)
-        compare(self.lab, self.model, before, self.look)
-
-    def runtime(self, number: int) -> str:
-        """One with a lease, if possible one that has claims; now and then one that has left, or has lost its lease."""
-        if not self.model.leases:
-            self.join(RUNTIMES[number % len(RUNTIMES)], None)
-        if number >= RARE:
-            return list(self.numbers)[number % len(self.numbers)]
-        able = [runtime for runtime in self.model.leases if self.model.claims(runtime)] or list(self.model.leases)
-        return able[number % len(able)]
-
-    def task(self, number: int) -> str:
-        """A task that lives; now and then another."""
-        live = [task.id for task in self.model.tasks.values() if task.state in LIVE]
-        return live[number % len(live)] if live and number < RARE else IDS[number % len(IDS)]
 
     # Operations; those that find nothing to do, do nothing
 
@@ -95,13 +63,6 @@ class Machine(RuleBasedStateMachine):
 
     def reserve(self, own: str, rooms: dict[str, int]) -> None:
         assert self.lab.run(self.lab.shard.reserve(own, rooms)) == self.model.reserve(own, rooms)
-        self.compare()
-
-    def join(self, name: str, serves: Assigned) -> None:
-        runtime = f"{name}/{len(self.numbers)}"
-        self.numbers[runtime] = 0
-        self.lab.join(runtime, serves=serves and Assignment(*serves))
-        self.model.join(runtime, serves)
         self.compare()
 
     def assign(self, who: int, serves: Assigned) -> None:
@@ -185,10 +146,6 @@ class Machine(RuleBasedStateMachine):
         assert more is self.model.tend(limit, deliveries, keep=keep, body=b"{}", now=self.clock())
         self.compare()
 
-    def clock(self) -> int:
-        """When the last script ran, if it has written: unix ms."""
-        return int(self.lab.db.hget(self.lab.keys.meta, "stamp") or 0) // 1000  # type: ignore[arg-type]
-
     def die(self, who: int, deliveries: int, keep: bool) -> None:
         """A runtime falls silent, and somebody tends."""
         self.lapse(who)
@@ -235,17 +192,6 @@ class Machine(RuleBasedStateMachine):
     def configure_group(self, group: str, weight: float | None) -> None:
         found = self.lab.configure(b"\xff" + group.encode(), weight=weight)
         assert found == self.model.configure(GROUP + group, {"weight": weight})
-        self.compare()
-
-    def compare_configured(self) -> None:
-        """What runs, runs on; and of a tenant that has no tasks nobody looks at what was known of its rate."""
-        service = self.model.service
-        self.lowered = {
-            name
-            for name in self.model.tenants
-            if len(self.model.of(name, "started")) > service.limit(name, "concurrency")
-            or service.ahead.get(name, 0) > service.burst(name)
-        }
         self.compare()
 
     def watch(self, who: str, tasks: list[tuple[int, str]]) -> None:
@@ -382,59 +328,6 @@ class Machine(RuleBasedStateMachine):
             self.lab.outlive(tenant)
             self.model.outlive(tenant)
             self.compare()
-
-    # Settling
-
-    def verdicts(self, runtime: str, ended: list[tuple[int, str, bool, float]]) -> list[Verdict]:
-        """Mostly on what the runtime has claimed; some on what it has lost, or never had."""
-        held = [(task.id, task.turn) for task in self.model.claims(runtime)]
-        found = []
-        for number, state, keep, seconds in ended:
-            among = held if held and number < RARE else self.claimed or [("never sent", 1)]
-            task_id, turn = among[number % len(among)]
-            turn -= number % 10 == 9  # an earlier one
-            found.append(Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)], seconds))
-        return found
-
-    def settlement(self, verdict: Verdict) -> Settlement:
-        task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")
-        ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
-        if verdict.state == "B":
-            return settlement(verdict.id, verdict.turn, "B", pack(b"L", task), verdict.seconds)
-        if verdict.state == "R":
-            again = attrs.evolve(task, attempt=task.attempt + 1)
-            return settlement(verdict.id, verdict.turn, f"R{ms}", pack(b"L", again, verdict.body), verdict.seconds)
-        packed = pack(verdict.state.encode(), task, verdict.body)
-        return settlement(verdict.id, verdict.turn, f"{verdict.state}{ms}", packed, verdict.seconds)
-
-    def gives_back(self, runtime: str, verdicts: list[Verdict]) -> bool:
-        """Whether a verdict puts something back: then nothing is claimed."""
-        held = {(task.id, task.turn) for task in self.model.claims(runtime) if not task.canceling}
-        first: dict[str, Verdict] = {}
-        for verdict in verdicts:
-            if (verdict.id, verdict.turn) in {(task.id, task.turn) for task in self.model.claims(runtime)}:
-                first.setdefault(verdict.id, verdict)
-        return any(verdict.state == "B" and (verdict.id, verdict.turn) in held for verdict in first.values())
-
-    def compare_outlook(self, turn: Turn, want: int) -> None:
-        """When a turn is wanted next, and whether there is something to tend; old totals only if it has time."""
-        look, now = self.look, math.floor(round(turn.now * 1e6) / 1000)
-        events = [*look.fixed["SCHEDULED"].values(), *look.fixed["LEASES"].values()]
-        freed = look.fixed["THROTTLED"].values()
-        assert round(turn.wait * 1000) == max(0, min([*events, *freed]) - now)
-        old = want > 0 and any(until * 1000 <= now for until in look.fixed["DRAINED"].values())
-        rates = look.fixed["POLICY"] and any(ahead < 0 for ahead in self.model.service.ahead.values())
-        assert turn.tend is bool(min(events) <= now or old or rates)
-
-
-def packed_key(key: str, window: bool) -> bytes:
-    return pack_key(key, HOUR / 1000 * window) if key else b""
-
-
-def pairs(turn: Turn) -> dict[str, bytes]:
-    ids = [task_id.decode() for task_id in turn.claims[::2]]
-    assert len(set(ids)) == len(ids)
-    return dict(zip(ids, turn.claims[1::2], strict=True))
 
 
 def drive(url: str, steps: int) -> int:

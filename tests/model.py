@@ -6,65 +6,21 @@ Time is not in it. Whoever drives it says what the server's clock said, that is,
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
-from .model_ring import GROUP, Service, actor_in
-from .model_tasks import CRITICAL, DIED, ENDED, FULL, LIVE, Task, Tenant, Verdict
+from .model_ring import GROUP, actor_in
+from .model_state import State, Step
+from .model_tasks import DIED, ENDED, FULL, LIVE, Task, Verdict
 
 Assigned = tuple[list[str], list[str]] | None
+"""Which tenants a runtime serves first, and which then; None: all alike."""
 
 
 @attrs.define
-class Model:
-    step: float  # µs that a priority is worth
-    tasks: dict[str, Task] = attrs.Factory(dict)
-    tenants: dict[str, Tenant] = attrs.Factory(dict)
-    leases: dict[str, bool] = attrs.Factory(dict)  # runtime -> whether it has run out
-    turns: dict[str, tuple[int, list[str]]] = attrs.Factory(dict)  # runtime -> its last turn, and what that refused
-    total: Counter[str] = attrs.Factory(Counter)  # of tasks that ended
-    service: Service = attrs.Factory(Service)
-    reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> room that is kept
-    keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> task, whether it has ended
-    stale: set[str] = attrs.Factory(set)  # dead letters whose records have expired, and that are still listed
-
-    # Looking
-
-    def tenant(self, name: str) -> Tenant:
-        if name not in self.tenants:
-            self.tenants[name] = Tenant()
-        return self.tenants[name]
-
-    def of(self, tenant: str, state: str) -> list[Task]:
-        return [task for task in self.tasks.values() if task.tenant == tenant and task.state == state]
-
-    def claims(self, runtime: str) -> list[Task]:
-        return [task for task in self.tasks.values() if task.state == "started" and task.runtime == runtime]
-
-    def place(self, task: Task) -> float:
-        """Lower goes first."""
-        return task.stamp - (4e15 if task.priority == CRITICAL else task.priority * self.step)
-
-    def queue(self, tenant: str) -> list[Task]:
-        """The mailbox of a tenant, in order."""
-        return sorted(self.of(tenant, "queued"), key=lambda task: (self.place(task), task.id.encode()))
-
-    def room(self, name: str, reservation: str) -> float:
-        """How many tasks a mailbox still takes."""
-        waiting = len(self.of(name, "queued")) + len(self.of(name, "scheduled"))
-        others = sum(many for (tenant, own), many in self.reserved.items() if tenant == name and own != reservation)
-        return self.service.limit(name, "backlog") - waiting - others
-
-    def counts(self, name: str) -> dict[str, int]:
-        """Of the live tasks of a tenant, and of those that ended, as far as it is remembered."""
-        live = [task for state in LIVE for task in self.of(name, state)]
-        states = Counter(task.state for task in live)
-        by_priority = Counter(f"live at {task.priority}" for task in live if task.state != "scheduled")
-        return dict(states + by_priority + self.tenant(name).ended)
-
+class Model(State):
     # Transitions
 
     def send(
@@ -74,7 +30,7 @@ class Model:
         FULL where its mailbox is full. What goes together with such a one is not accepted, either.
         """
         answers: list[str | None] = []
-        with _Step(self) as step:
+        with Step(self) as step:
             step.touch(*[task.tenant for task in items])
             for number, flag in enumerate(flags):
                 if flag != "+" or number == 0:
@@ -146,7 +102,7 @@ class Model:
     ) -> list[str]:
         """Settles, and claims what the server says it did, in that order, if that is right. Returns what is refused."""
         refused = []
-        with _Step(self) as step:
+        with Step(self) as step:
             for verdict in verdicts:
                 task = self.tasks.get(verdict.id)
                 if task and task.state == "started" and (task.runtime, task.turn) == (runtime, verdict.turn):
@@ -169,16 +125,12 @@ class Model:
         self.turns[runtime] = (number, refused)
         return refused
 
-    def free(self, name: str) -> bool:
-        """Whether the rate of a tenant gives way."""
-        return self.service.ahead.get(name, 0) <= self.service.burst(name) - 1
-
     def turn_again(self, runtime: str) -> tuple[int, list[str]]:
         """The number of a runtime's last turn, and what it refused. Who asks again is alive."""
         self.leases[runtime] = False
         return self.turns[runtime]
 
-    def _end(self, task: Task, verdict: Verdict, step: _Step) -> None:
+    def _end(self, task: Task, verdict: Verdict, step: Step) -> None:
         task.progress = None
         step.touch(task.tenant)
         service = self.service
@@ -199,12 +151,12 @@ class Model:
         else:
             self._settle(task, verdict.state, verdict.body, step, keep=verdict.keep)
 
-    def _cancel(self, task: Task, step: _Step) -> None:
+    def _cancel(self, task: Task, step: Step) -> None:
         assert task.canceling
         keep, outcome = task.canceling
         self._settle(task, "C", outcome + b"\n" + task.body, step, keep=keep)
 
-    def _settle(self, task: Task, letter: str, body: bytes, step: _Step, *, keep: bool) -> None:
+    def _settle(self, task: Task, letter: str, body: bytes, step: Step, *, keep: bool) -> None:
         keep = keep or bool(task.watchers) or (letter == "F" and task.window)
         task.state, task.body, task.watchers, task.progress, task.canceling = ENDED[letter], body, [], None, None
         self.total[task.state] += 1
@@ -222,7 +174,7 @@ class Model:
             step.letters.append(task.id)
         step.touch(task.tenant)
 
-    def _serve(self, task: Task, runtime: str, number: int, step: _Step) -> None:
+    def _serve(self, task: Task, runtime: str, number: int, step: Step) -> None:
         """Claims a task, which must be the first of a tenant whose turn it is."""
         assert task is self.queue(task.tenant)[0], f"{task.id!r} is not first in {self.queue(task.tenant)}"
         task.charged = self.service.cost(task.tenant, task.body)
@@ -233,7 +185,7 @@ class Model:
 
     def tend(self, limit: int, deliveries: int, *, keep: bool, body: bytes, now: float) -> bool:
         """Whether there is more to do; ``now`` in ms."""
-        with _Step(self) as step:
+        with Step(self) as step:
             due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]
             due = sorted(due, key=lambda task: (task.due, task.id.encode()))[:limit]
             for task in due:
@@ -261,18 +213,18 @@ class Model:
         return limit in (len(due), len(old), min(gone, limit), len(rates)) or dead is not None
 
     def leave(self, runtime: str, now: float) -> int:
-        with _Step(self) as step:
+        with Step(self) as step:
             self._take_back(runtime, now, step)
             return self._leave(runtime, step)
 
-    def _take_back(self, runtime: str, now: float, step: _Step) -> None:
+    def _take_back(self, runtime: str, now: float, step: Step) -> None:
         """Who was charged for what a runtime holds owes what that has taken until now."""
         for task in self.claims(runtime):
             step.touch(task.tenant)
             if self.service.by_time:
                 self.service.owe(task.tenant, (now - task.since) / 1000 - task.charged)
 
-    def _leave(self, runtime: str, step: _Step) -> int:
+    def _leave(self, runtime: str, step: Step) -> int:
         claims = self.claims(runtime)
         for task in claims:
             task.state, task.progress = "queued", None
@@ -293,14 +245,14 @@ class Model:
         found = task.state
         task.canceling = keep or found != "started", body
         if found != "started":
-            with _Step(self) as step:
+            with Step(self) as step:
                 self._cancel(task, step)
         return found
 
     def purge(self, name: str, body: bytes, *, keep: bool) -> int:
         """Cancels all that waits."""
         waiting = self.of(name, "queued") + self.of(name, "scheduled")
-        with _Step(self) as step:
+        with Step(self) as step:
             step.touch(name)
             for task in waiting:
                 task.canceling = keep, body
@@ -310,7 +262,7 @@ class Model:
     def redrive(self, asked: Sequence[tuple[str, str, bool]]) -> list[bool | str]:
         """Of (task, key, window): whether each was a dead letter, or the id of the task that its key stands for."""
         answers: list[bool | str] = []
-        with _Step(self) as step:
+        with Step(self) as step:
             for task_id, key, window in asked:
                 task = self.tasks.get(task_id)
                 if task is None or task.state != "failed":
@@ -339,7 +291,7 @@ class Model:
     def configure(self, whose: str, changes: dict[str, Any]) -> dict[str, Any]:
         """A tenant, a group, or the defaults; these with a review."""
         service = self.service
-        with _Step(self) as step:
+        with Step(self) as step:
             policy = service.configure(whose, changes)
             if whose == "":
                 step.touch(*filter(self.counts, self.tenants), count=False)
@@ -376,77 +328,6 @@ class Model:
 
     def mend(self) -> None:
         """Where all is right there is nothing to mend, but for totals that are past their time."""
-        with _Step(self) as step:
+        with Step(self) as step:
             step.counted.update(self.tenants)
             step.touch(*filter(self.counts, self.tenants))
-
-    # What time does
-
-    def expire(self, task_id: str) -> None:
-        """The record of a task that ended goes."""
-        if self.tasks.pop(task_id).state == "failed":
-            self.stale.add(task_id)
-
-    def forget_key(self, tenant: str, key: str) -> None:
-        """The window of a key is over."""
-        assert self.keys.pop((tenant, key))[1]
-
-    def lapse(self, runtime: str) -> None:
-        """A lease runs out."""
-        self.leases[runtime] = True
-
-    def let_start(self, name: str) -> None:
-        """So much time has gone by that the rate of a tenant gives way to one more start."""
-        ahead = self.service.ahead[name]
-        self.service.ahead[name] = ahead - 1 if ahead >= 1 else -math.inf
-
-    def outlive(self, name: str) -> None:
-        """The totals of a tenant are past their time."""
-        self.tenant(name).kept = False
-
-
-class _Step:
-    """What goes with every change: whoever it touches gets its place on a ring, or loses it."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self.touched: dict[str, None] = {}  # tenants, in the order in which they were met
-        self.counted: set[str] = set()  # those whose counts are written, too
-        self.letters: list[str] = []  # new dead letters
-        self.swept = 0  # how many old ones may be swept out
-
-    def touch(self, *names: str, count: bool = True) -> None:
-        for name in names:
-            self._model.tenant(name)
-            self.touched[name] = None
-            if count:
-                self.counted.add(name)
-
-    def count_limited(self, *names: str) -> None:
-        """Whoever has limits is counted."""
-        self.counted.update(filter(self._model.service.limited, names))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def seat(self) -> None:
-        model = self._model
-        model.service.pay()
-        for name in self.touched:
-            model.service.seat(name, len(model.of(name, "queued")), len(model.of(name, "started")))
-        self.touched.clear()
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error:
-            return
-        model = self._model
-        self.seat()
-        swept = max(2 * len(self.letters), self.swept)
-        model.stale.difference_update(sorted(model.stale, key=str.encode)[:swept], self.letters)
-        model.service.settle()
-        for name in self.counted:
-            if not any(model.of(name, state) for state in LIVE):
-                if model.tenant(name).kept:
-                    model.tenant(name).drained = True
-                else:
-                    model.tenant(name).ended.clear()

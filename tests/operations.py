@@ -13,7 +13,7 @@ IDS = tuple(f"{odd}{n}" for n in range(6) for odd in ("", "{x}:", "*'\"\n", "ñ\
 RUNTIMES = ("r", "host:1:ff/1 ", "{0}*☃\0'")
 BODIES = (b"{}", b'["f",[],{}]', b"\0\xff\r\n", b'["",[],{}]', b'{"actor":"g",', b"", b'["g",[],{}]', b'["f"')
 KEYS = ("k", ":1:t", "\0☃'\n")
-GROUPS = ("g", "ñ\0")
+GROUPS = ("g", "h")
 SECONDS = (0.0, 0.001, 0.1, 2.5, 100.0)
 
 
@@ -26,7 +26,7 @@ POLICIES: tuple[dict[str, Any], ...] = (
     {"weight": None}, {"weight": 7.5}, {"weight": 1e6, "concurrency": 1}, {}, {"concurrency": math.inf},
     hourly(1), hourly(2), hourly(4), {"rate": None}, {"rate": None}, {"rate": ["", 0.0, 1]}, {"backlog": 2},
     {"backlog": 5}, {"backlog": None}, {"paused": True}, {"paused": None}, {"paused": None}, {"group": "g"},
-    {"group": "g"}, {"group": "ñ\0"}, {"group": "ñ\0", "weight": 2.0}, {"group": None},
+    {"group": "g"}, {"group": "h"}, {"group": "ñ\0☃", "weight": 2.0}, {"group": None},
     dict.fromkeys(("concurrency", "weight", "rate", "backlog", "paused", "group")),
 )  # fmt: skip
 DEFAULTS: tuple[dict[str, Any], ...] = (
@@ -52,8 +52,8 @@ items = st.tuples(
 seconds = st.sampled_from(SECONDS)
 outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R", "B"]), st.booleans(), seconds)
 some = st.lists(tenants, max_size=3, unique=True)
-steals = st.one_of(some, st.just([""]))
-serves = st.one_of(st.none(), st.none(), st.tuples(some, steals))
+steals = st.one_of(some, st.just([""]), st.just([""]))
+serves = st.one_of(st.none(), st.tuples(some, steals), st.tuples(some, steals))
 reservations = st.sampled_from(["", "", "post", "other\0"])
 
 
@@ -83,7 +83,12 @@ OPERATIONS = [
     *operations(1, "configure_defaults", st.sampled_from(DEFAULTS)),
     *operations(1, "configure_group", st.sampled_from(GROUPS), st.sampled_from([None, 0.5, 3.0])),
     *operations(5, "let_start", pick),
-    *operations(1, "reserve", st.sampled_from(["post", "other\0"]), st.dictionaries(tenants, st.integers(0, 3), min_size=1, max_size=3)),
+    *operations(
+        1,
+        "reserve",
+        st.sampled_from(["post", "other\0"]),
+        st.dictionaries(tenants, st.integers(0, 3), min_size=1, max_size=3),
+    ),
     *operations(1, "watch", st.sampled_from(["sender", "other\0"]), st.lists(st.tuples(pick, tenants), max_size=4)),
     *operations(2, "progress", pick, pick),
     *operations(1, "ask", pick, tenants),
