@@ -299,8 +299,9 @@ class Model(State):
             elif whose[0] != GROUP:
                 step.touch(whose, count=False)
                 step.count_limited(whose)
+                stood = whose in service.served
                 step.seat()
-                if whose in service.served:
+                if stood and whose in service.served:
                     tags = service.ring_of(whose).tags
                     tags[whose] = min(tags[whose], service.fresh_tag(whose))
         return policy

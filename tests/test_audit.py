@@ -255,6 +255,11 @@ def test_a_tenant_whose_cap_was_lowered_may_be_named(used: Lab) -> None:
     used.check(lowered=["t"])
 
 
+def test_nobody_is_ahead_of_a_rate_that_is_no_limit(used: Lab) -> None:
+    used.configure("held", rate=("", 0.0, 1))
+    used.check()
+
+
 def test_all_violations_are_listed(used: Lab) -> None:
     both(zrem("RING", "t"), zrem("LEASES", "r"))(used.db, used.keys)
     with pytest.raises(AssertionError) as caught:
