@@ -19,6 +19,10 @@ FIRST = 0.1  # s that a task is thought to take whose actor nobody knows
 NEW = 0.2  # how much what is learned counts in an average
 
 
+class UndecidedError(Exception):
+    """A group comes with the first of its tenants, and several come at once, of different homes: nobody says which."""
+
+
 @attrs.define
 class Ring:
     virtual: float = 0.0
@@ -53,6 +57,7 @@ class Service:
     costs: dict[str, Costs] = attrs.Factory(dict)  # of tenants, of '' (all), and of groups
     owing: list[str] = attrs.Factory(list)
     stolen: int = 0
+    came: dict[str, float] = attrs.Factory(dict)  # group that comes in this step -> virtual time as it found it
 
     # Policies
 
@@ -135,10 +140,13 @@ class Service:
             self.root.tags[name] = self.fresh_tag(name)
             return
         self.groups[mark].tags[name] = self.fresh_tag(name)
+        time = self.home_time(name)
+        time = self.root.virtual if time is None else time
         if mark not in self.root.tags:
-            time = self.home_time(name)
-            time = self.root.virtual if time is None else time
             self.root.tags[mark] = time + self.cost_to_arrive(mark) / self.weight(mark)
+            self.came[mark] = time
+        elif self.came.get(mark, time) != time:
+            raise UndecidedError
 
     def fresh_tag(self, name: str) -> float:
         """The tag of a tenant that comes."""

@@ -93,6 +93,7 @@ class Step:
 
     def __init__(self, model: State) -> None:
         self._model = model
+        model.service.came.clear()
         self.touched: dict[str, None] = {}  # tenants, in the order in which they were met
         self.counted: set[str] = set()  # those whose counts are written, too
         self.letters: list[str] = []  # new dead letters
