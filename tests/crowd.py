@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -102,6 +103,8 @@ class Crowd(Lab):
         self.let_start("freed")
         self.db.zadd(self.keys.fixed("RATES"), {"solo": 1})
         assert self.run(self.shard.reserve("post", {"small": 1, "t": 9})) is None
+        for_ever = struct.pack(">dd", 1, 1e15)  # the tests go on for longer than a reservation
+        self.db.hset(f"{self.keys.meta}:reserved:small", "post", for_ever)
 
     def dump(self) -> list[tuple[bytes, int, Any]]:
         return [(key, max(0, self.db.pttl(key)), self.db.dump(key)) for key in sorted(self.db.scan_iter())]
