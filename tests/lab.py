@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import msgspec
 import redis
 
 from fairactor.audit import audit
 from fairactor.connection import Server
-from fairactor.errors import LeaseLost
+from fairactor.errors import LeaseLost, MailboxFull
 from fairactor.keys import Keys
 from fairactor.look import Look, look_at
+from fairactor.settings import FairBy
 from fairactor.shard import Shard
 from fairactor.testing import InvariantViolation
-from fairactor.wire import Counts, Item, Settlement, Turn, mark_of, turn_mark
+from fairactor.wire import Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
 
 from . import servers
-from .model import DIED, ENDED, LIVE, Model, Task, pack
+from .model_tasks import ENDED, FULL, LIVE, Task, pack
 
 T = TypeVar("T")
 
@@ -66,24 +63,30 @@ class Lab:
 
     # Transitions, in the words of tests
 
-    def open(self, aging: float = 60.0) -> Lab:
+    def open(self, aging: float = 60.0, fair_by: FairBy | None = None) -> Lab:
         self.db.flushall()
-        self.run(self.shard.open(shards=None, aging=aging))
+        self.run(self.shard.open(shards=None, aging=aging, fair_by=fair_by))
         return self
 
-    def send(self, *items: Item) -> list[str | None]:
-        """Of each its id, or that of the task that its key stands for; None where its id is another tenant's."""
+    def send(self, *items: Item, reservation: str = "") -> list[str | None]:
+        """Of each its id, or that of the task that its key stands for; None where its id is another tenant's, and FULL
+        where its mailbox is full.
+        """
         self.batch += 1
-        return self.send_again(*items)
+        return self.send_again(*items, reservation=reservation)
 
-    def send_again(self, *items: Item) -> list[str | None]:
+    def send_again(self, *items: Item, reservation: str = "") -> list[str | None]:
         """The last batch, as if its reply had been lost."""
-        receipt = self.run(self.shard.send(items, "sender", self.batch))
-        return [None if number in receipt.refused else task for number, task in enumerate(receipt.ids)]
+        receipt = self.run(self.shard.send(items, "sender", self.batch, reservation=reservation))
+        refused = {n: FULL if isinstance(error, MailboxFull) else None for n, error in receipt.refused.items()}
+        return [refused.get(number, task) for number, task in enumerate(receipt.ids)]
 
-    def join(self, *runtimes: str, lease: float = 3600.0) -> None:
+    def join(self, *runtimes: str, lease: float = 3600.0, serves: Assignment | None = None) -> None:
         for runtime in runtimes:
-            self.run(self.shard.join(runtime, lease=lease, info={"workers": 1}))
+            self.run(self.shard.join(runtime, lease=lease, info={"workers": 1}, serves=serves))
+
+    def configure(self, whose: str | bytes, **changes: Any) -> PackedPolicy:
+        return self.run(self.shard.configure(whose, changes))
 
     def turn(self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = ()) -> Turn | None:
         """None where the lease is lost."""
@@ -118,6 +121,14 @@ class Lab:
     def make_due(self, task_id: str, at: int = 1) -> None:
         """The time of a scheduled task has come."""
         self.db.zadd(self.keys.fixed("SCHEDULED"), {task_id: at}, xx=True)
+
+    def let_start(self, tenant: str, starts: float = 1.0) -> None:
+        """So much time has gone by that a rate of one an hour gives way to so many starts."""
+        rates, throttled = self.keys.fixed("RATES"), self.keys.fixed("THROTTLED")
+        if self.db.zscore(rates, tenant) is not None:
+            self.db.zincrby(rates, -starts * 3.6e9 - 1e6, tenant)
+        if self.db.zscore(throttled, tenant) is not None:
+            self.db.zincrby(throttled, -starts * 3.6e6 - 1e3, tenant)
 
     def lapse(self, runtime: str) -> None:
         """A lease runs out."""
@@ -164,100 +175,6 @@ def outcome(task_id: str, turn: int, verdict: str = "F3600000", tenant: str = "t
 def settlement(task_id: str, turn: int, verdict: str, record: bytes, seconds: float = 0.0) -> Settlement:
     """A report on a claim; ``verdict`` is a state and ms."""
     return Settlement(task_id, turn_mark(turn), verdict[0], int(verdict[1:] or 0), record, seconds)
-
-
-def learn(lab: Lab, model: Model, before: Look, look: Look, delay: float) -> None:
-    """Takes over what the server's clock has said between two looks, if it can have said so. ``delay`` in ms."""
-    clock = float(before.fixed["META"].get("stamp", 0))
-    for task in model.tasks.values():
-        if DIED in task.body:
-            stored = lab.db.get(lab.keys.task(task.id))
-            assert isinstance(stored, bytes)
-            task.body = _with_deaths(task, stored.removeprefix(pack(task.letter, task, b"")))
-    for task in model.tasks.values():
-        if task.state == "scheduled" and math.isnan(task.due):
-            task.due = look.fixed["SCHEDULED"][task.id]
-            said = task.due / 1000 - (delay / 1000 if task.due / 1000 > look.now else 0)
-            assert before.now - 0.001 <= said <= look.now
-        if math.isnan(task.stamp):
-            task.stamp = look.records[task.id].stamp
-            if task.state == "scheduled":
-                assert task.stamp == task.due * 1000
-            else:
-                assert task.stamp > clock
-                clock = task.stamp
-    assert float(look.fixed["META"].get("stamp", 0)) >= clock
-
-
-def _with_deaths(task: Task, stored: bytes) -> bytes:
-    """The body as it is stored, if it is that of the task, but for when its runtimes were found dead."""
-    parts = task.body.split(DIED)
-    pattern = b"".join(map(re.escape, parts[:1]))
-    for runtime, rest in zip(parts[1::2], parts[2::2], strict=True):
-        who = re.escape(_lua_json(runtime.decode()))
-        line = rf'\n\[{task.attempt},[\d.]+,0,{who},"WorkerDied","[^"]+"\]'
-        pattern += line.encode() + re.escape(rest)
-    assert re.fullmatch(pattern, stored, re.DOTALL), f"{pattern!r} and {stored!r}"
-    return stored
-
-
-def _lua_json(text: str) -> str:
-    """As cjson writes it."""
-    return json.dumps(text, ensure_ascii=False).replace("/", "\\/").replace("\x7f", "\\u007f")
-
-
-def compare(model: Model, look: Look) -> None:
-    """Asserts that a shard holds what the model holds."""
-    assert look.fixed["RING"] == model.ring()
-    assert look.virtual == model.virtual
-    assert look.fixed["LEASES"].keys() == model.leases.keys()
-    turns = {who: turn_mark(n) + msgspec.msgpack.encode(refused) for who, (n, refused) in model.turns.items()}
-    assert look.fixed["SESSIONS"] == turns
-    policies = {name: tenant.policy for name, tenant in model.tenants.items() if tenant.policy}
-    assert {name: look.policy(name) for name in look.fixed["POLICY"]} == policies
-    _compare_tasks(model, look)
-    _compare_counts(model, look)
-
-
-def _compare_tasks(model: Model, look: Look) -> None:
-    queues = {name: [task.id for task in model.queue(name)] for name in model.tenants}
-    assert {name: list(queue) for name, queue in look.queues.items()} == {n: q for n, q in queues.items() if q}
-    live = [task for task in model.tasks.values() if task.state in LIVE]
-    assert look.fixed["SCHEDULED"] == {task.id: task.due for task in live if task.state == "scheduled"}
-    claims: dict[str, dict[str, tuple[bytes, int, bytes]]] = {}
-    for task in live:
-        if task.state == "started":
-            claims.setdefault(task.runtime, {})[task.id] = (turn_mark(task.turn), task.priority, task.tenant.encode())
-    marks = {who: {task: mark_of(mark) for task, mark in held.items()} for who, held in look.claims.items()}
-    assert {
-        who: {task: (m.turn, m.priority, m.tenant) for task, m in held.items()} for who, held in marks.items()
-    } == claims
-    watchers = {task.id: msgspec.msgpack.encode(task.watchers) for task in live if task.watchers}
-    assert look.fixed["WATCHERS"] == watchers
-    assert look.fixed["PROGRESS"] == {task.id: task.progress for task in live if task.progress}
-    assert {task: runtime for runtime, cancels in look.cancels.items() for task in cancels} == {
-        task.id: task.runtime for task in live if task.canceling
-    }
-    letters = {task for task, until in look.fixed["DEAD"].items() if until / 1e6 > look.now}
-    assert letters == {task.id for task in model.tasks.values() if task.state == "failed"}
-    assert look.fixed["DEAD"].keys() - letters == model.stale
-    assert {key: (task, ttl != -1) for key, (task, ttl) in look.keys.items()} == {
-        f"{len(tenant.encode())}:{tenant}{key}": held for (tenant, key), held in model.keys.items()
-    }
-    headers = {
-        task_id: (h.state, h.deliveries, h.priority, h.attempt, h.stamp, h.tenant)
-        for task_id, h in look.records.items()
-    }
-    assert headers == {
-        t.id: (t.letter, t.deliveries, t.priority, t.attempt, t.stamp, t.tenant) for t in model.tasks.values()
-    }
-
-
-def _compare_counts(model: Model, look: Look) -> None:
-    counts = {name: counted for name in model.tenants if (counted := model.counts(name))}
-    assert {name: flat(counted) for name, counted in look.counts.items()} == counts
-    total = flat(Counts.unpack(look.fixed["META"].get("total", b"")))
-    assert {state: number for state, number in total.items() if state in ENDED.values()} == +model.total
 
 
 def flat(counts: Counts) -> dict[str, int]:

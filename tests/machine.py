@@ -9,96 +9,78 @@ import math
 import sys
 from typing import Any
 
-import attrs
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, reject, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from fairactor.audit import audit
-from fairactor.testing import InvariantViolation
-from fairactor.wire import Item, Settlement, Turn, pack_key
+from fairactor.settings import FAIR_BY, FairBy
+from fairactor.wire import Assignment, Item
 
-from .lab import Lab, compare, flat, learn, settlement
-from .model import LIVE, Model, Task, Verdict, pack
-from .operations import BODIES, HOUR, IDS, OPERATIONS, RARE, RUNTIMES, TENANTS
+from .bench import Bench, packed_key, pairs
+from .lab import Lab, flat
+from .model import Assigned, Model
+from .model_ring import GROUP, Service, UndecidedError
+from .model_tasks import LIVE, Task, Verdict
+from .operations import BODIES, HOUR, OPERATIONS, RARE, TENANTS
 
 
-class Machine(RuleBasedStateMachine):
+class Machine(Bench):
     """Drives a shard and the model side by side."""
 
-    lab: Lab
-    steps = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers: dict[str, int] = {}  # runtime -> its last turn, of all that ever joined
-        self.claimed: list[tuple[str, int]] = []  # each claim ever made: the task, and the turn
-        self.sent = 0
-        self.lowered: set[str] = set()  # tenants that may run more than their concurrency
-
-    @initialize(step=st.sampled_from([60_000_000, 100, 0]))
-    def open(self, step: int) -> None:
-        self.model = Model(step)
-        self.look = self.lab.open(step / 1e6).look()
+    @initialize(
+        step=st.sampled_from([60_000_000, 100, 0]),
+        fair_by=st.sampled_from(FAIR_BY),
+        groups=st.sampled_from(["", "", "ggg", "ghgh"]),
+        home=st.sampled_from([None, None, (["t"], [""]), (["t", ":queue:"], []), (["a:b:{c}"], ["t"])]),
+    )
+    def open(self, step: int, fair_by: FairBy, groups: str, home: Assigned) -> None:
+        self.model = Model(step, service=Service(fair_by == "time"))
+        self.look = self.lab.open(step / 1e6, fair_by).look()
+        for tenant, group in enumerate(groups):
+            self.configure(2 * tenant, {"group": group})
+        self.join("first", home)
 
     @rule(operation=st.one_of(*OPERATIONS))
     def do(self, operation: tuple[str, tuple[Any, ...]]) -> None:
         """One rule, and not one for each: hypothesis would leave most of them out of most runs."""
         name, arguments = operation
-        getattr(self, name)(*arguments)
-
-    def compare(self) -> None:
-        """After each step."""
-        type(self).steps += 1
-        before, self.look = self.look, self.lab.look()
-        learn(self.lab, self.model, before, self.look, HOUR)
-        if found := audit(self.look, lowered=self.lowered):
-            raise InvariantViolation(found)
-        compare(self.model, self.look)
-
-    def runtime(self, number: int) -> str:
-        """One with a lease, if possible one that has claims; now and then one that has left, or has lost its lease."""
-        if not self.model.leases:
-            self.join(RUNTIMES[number % len(RUNTIMES)])
-        if number >= RARE:
-            return list(self.numbers)[number % len(self.numbers)]
-        able = [runtime for runtime in self.model.leases if self.model.claims(runtime)] or list(self.model.leases)
-        return able[number % len(able)]
-
-    def task(self, number: int) -> str:
-        """A task that lives; now and then another."""
-        live = [task.id for task in self.model.tasks.values() if task.state in LIVE]
-        return live[number % len(live)] if live and number < RARE else IDS[number % len(IDS)]
+        try:
+            getattr(self, name)(*arguments)
+        except UndecidedError:
+            reject()
 
     # Operations; those that find nothing to do, do nothing
 
-    def send(self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]]) -> None:
+    def send(self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]], reservation: str) -> None:
         tasks, packed = [], []
         for task_id, tenant, priority, due, watch, body, key, window in batch:
             state, at = ("scheduled", float(due) if due[0] != "+" else math.nan) if due else ("queued", 0.0)
             stamp = at * 1000 if due else math.nan
             tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
             packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
-        answers = self.model.send(tasks, "sender", [item.flag == "w" for item in packed])
-        assert self.lab.send(*packed) == answers
+        answers = self.model.send(tasks, [item.flag for item in packed], "sender", reservation)
+        assert self.lab.send(*packed, reservation=reservation) == answers
         self.compare()
-        assert self.lab.send_again(*packed) == answers
+        assert self.lab.send_again(*packed, reservation=reservation) == answers
         self.compare()
 
-    def join(self, name: str) -> None:
-        runtime = f"{name}/{len(self.numbers)}"
-        self.numbers[runtime] = 0
-        self.lab.join(runtime)
-        self.model.join(runtime)
+    def reserve(self, own: str, rooms: dict[str, int]) -> None:
+        assert self.lab.run(self.lab.shard.reserve(own, rooms)) == self.model.reserve(own, rooms)
+        self.compare()
+
+    def assign(self, who: int, serves: Assigned) -> None:
+        runtime = self.runtime(who)
+        known = self.lab.run(self.lab.shard.assign(runtime, serves and Assignment(*serves)))
+        assert known is self.model.assign(runtime, serves)
         self.compare()
 
     def fill(self, tenant: str, number: int, priority: int) -> None:
         """Many tasks of one tenant, all new."""
         self.sent += number
         new = [(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6) for i in range(number)]
-        self.send([(*task, "", "", b"{}", "", False) for task in new])
+        self.send([(*task, "", "", BODIES[number % 2], "", False) for task in new], "")
 
-    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool]]) -> None:
+    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]]) -> None:
         runtime = self.runtime(who)
         self.turn_of(runtime, want, self.verdicts(runtime, ended))
 
@@ -122,10 +104,10 @@ class Machine(RuleBasedStateMachine):
     def claim(self, who: int, want: int) -> None:
         self.turn(who, want, [])
 
-    def finish(self, who: int, state: str, keep: bool) -> None:
+    def finish(self, who: int, state: str, keep: bool, seconds: float) -> None:
         """A runtime reports on all that it claimed, and claims as many again."""
         runtime = self.runtime(who)
-        self.finish_all(runtime, len(self.model.claims(runtime)), state, keep)
+        self.finish_all(runtime, len(self.model.claims(runtime)), state, keep, seconds)
 
     def drain(self, who: int, keep: bool) -> None:
         """A runtime claims all that waits, and finishes it."""
@@ -133,9 +115,11 @@ class Machine(RuleBasedStateMachine):
         self.finish_all(runtime, 50, "F", keep)
         self.finish_all(runtime, 1, "F", keep)
 
-    def finish_all(self, runtime: str, want: int, state: str, keep: bool) -> None:
+    def finish_all(self, runtime: str, want: int, state: str, keep: bool, seconds: float = 0.5) -> None:
         held = self.model.claims(runtime)
-        self.turn_of(runtime, want, [Verdict(task.id, task.turn, state, keep, BODIES[want % 4]) for task in held])
+        self.turn_of(
+            runtime, want, [Verdict(task.id, task.turn, state, keep, BODIES[want % 4], seconds) for task in held]
+        )
 
     def turn_again(self, who: int) -> None:
         """The last turn of a runtime, as if its reply had been lost; what it says of outcomes does not matter now."""
@@ -162,7 +146,7 @@ class Machine(RuleBasedStateMachine):
 
     def tend(self, limit: int, deliveries: int, keep: bool) -> None:
         more = self.lab.tend(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
-        assert more is self.model.tend(limit, deliveries, keep=keep, body=b"{}", now=self.look.now * 1000)
+        assert more is self.model.tend(limit, deliveries, keep=keep, body=b"{}", now=self.clock())
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:
@@ -172,7 +156,8 @@ class Machine(RuleBasedStateMachine):
 
     def leave(self, who: int) -> None:
         runtime = self.runtime(who)
-        assert self.lab.run(self.lab.shard.leave(runtime)) == self.model.leave(runtime)
+        number = self.lab.run(self.lab.shard.leave(runtime))
+        assert number == self.model.leave(runtime, self.clock())
         self.compare()
 
     def cancel(self, which: int, keep: bool) -> None:
@@ -183,19 +168,33 @@ class Machine(RuleBasedStateMachine):
         assert found == self.model.cancel(task_id, b"canceled", keep=keep)
         self.compare()
 
-    def purge(self, which: int, keep: bool) -> None:
-        """All that waits of one tenant is canceled."""
-        if waiting := list(self.model.ring()):
+    def cancel_all(self, which: int, keep: bool) -> None:
+        """All that waits of one tenant is canceled, one by one."""
+        if waiting := list(self.model.service.served):
             for task in self.model.queue(waiting[which % len(waiting)]):
                 self.cancel_task(task.id, keep)
 
-    def configure(self, which: int, changes: dict[str, float | None]) -> None:
-        names = [name for name in self.model.tenants if self.model.of(name, "queued") and not self.model.eligible(name)]
+    def purge(self, tenant: str, keep: bool) -> None:
+        number = self.lab.run(self.lab.shard.purge(tenant, ttl=HOUR / 1000 if keep else 0, body=b"canceled"))
+        assert number == self.model.purge(tenant, b"canceled", keep=keep)
+        self.compare()
+
+    def configure(self, which: int, changes: dict[str, Any]) -> None:
+        served = self.model.service.served
+        names = [name for name in self.model.tenants if self.model.of(name, "queued") and name not in served]
         tenant = names[which % len(names)] if names and which % 2 else TENANTS[which % len(TENANTS)]
-        assert self.lab.run(self.lab.shard.configure(tenant, changes)) == self.model.configure(tenant, changes)
-        cap = self.model.tenant(tenant).cap
-        over = cap is not None and len(self.model.of(tenant, "started")) > cap
-        (self.lowered.add if over else self.lowered.discard)(tenant)
+        assert self.lab.configure(tenant, **changes) == self.model.configure(tenant, changes)
+        self.compare_configured()
+
+    def configure_defaults(self, changes: dict[str, Any]) -> None:
+        found = self.lab.configure("", **changes)
+        self.lab.run(self.lab.shard.review())
+        assert found == self.model.configure("", changes)
+        self.compare_configured()
+
+    def configure_group(self, group: str, weight: float | None) -> None:
+        found = self.lab.configure(b"\xff" + group.encode(), weight=weight)
+        assert found == self.model.configure(GROUP + group, {"weight": weight})
         self.compare()
 
     def watch(self, who: str, tasks: list[tuple[int, str]]) -> None:
@@ -230,9 +229,17 @@ class Machine(RuleBasedStateMachine):
         assert flat(counts) == self.model.counts(tenant)
         assert counts.queued == len(self.model.of(tenant, "queued"))
         assert counts.started == len(self.model.of(tenant, "started"))
-        total, started, waiting, known, due, letters, *fleet = self.lab.run(self.lab.shard.stats())
+        stats = self.lab.run(self.lab.shard.stats())
+        total, started, waiting, known, due, letters, stolen, throttled, homeless, *fleet = stats
+        service = self.model.service
+        assert (stolen, throttled) == (service.stolen, len(service.throttled))
+        at_home = {GROUP, *[name for home in service.homes.values() for name in home.assigned]}
+        nobodys = {name for name in service.root.tags if not {name, name[:1]} & at_home}
+        assert {name.decode() for name in homeless} == (
+            nobodys if self.model.leases.keys() == service.homes.keys() and self.model.leases else set()
+        )
         assert started == sum(task.state == "started" for task in self.model.tasks.values())
-        assert (waiting, known) == (len(self.model.ring()), len(self.look.counts))
+        assert (waiting, known) == (len(service.root.tags), len(self.look.counts))
         assert due == sum(at <= self.look.now * 1000 for at in self.look.fixed["SCHEDULED"].values())
         assert letters == len(self.letters())
         assert {name.decode() for name in fleet[::3]} == self.model.leases.keys()
@@ -293,6 +300,19 @@ class Machine(RuleBasedStateMachine):
             self.lab.make_due(task.id, at)
             self.compare()
 
+    def let_start(self, which: int) -> None:
+        ahead = list(self.model.service.ahead)
+        if held := (self.model.service.throttled & set(ahead) if which % 3 else None):
+            ahead = sorted(held)
+        if ahead:
+            tenant = ahead[which % len(ahead)]
+            if self.model.service.ahead[tenant] >= 1:
+                self.lab.let_start(tenant)
+            else:
+                self.lab.db.zadd(self.lab.keys.fixed("RATES"), {tenant: 1})
+            self.model.let_start(tenant)
+            self.compare()
+
     def lapse(self, who: int) -> None:
         runtime = self.runtime(who % RARE)
         self.lab.lapse(runtime)
@@ -311,57 +331,6 @@ class Machine(RuleBasedStateMachine):
             self.lab.outlive(tenant)
             self.model.outlive(tenant)
             self.compare()
-
-    # Settling
-
-    def verdicts(self, runtime: str, ended: list[tuple[int, str, bool]]) -> list[Verdict]:
-        """Mostly on what the runtime has claimed; some on what it has lost, or never had."""
-        held = [(task.id, task.turn) for task in self.model.claims(runtime)]
-        found = []
-        for number, state, keep in ended:
-            among = held if held and number < RARE else self.claimed or [("never sent", 1)]
-            task_id, turn = among[number % len(among)]
-            turn -= number % 10 == 9  # an earlier one
-            found.append(Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)]))
-        return found
-
-    def settlement(self, verdict: Verdict) -> Settlement:
-        task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")
-        ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
-        if verdict.state == "B":
-            return settlement(verdict.id, verdict.turn, "B", pack(b"L", task))
-        if verdict.state == "R":
-            again = attrs.evolve(task, attempt=task.attempt + 1)
-            return settlement(verdict.id, verdict.turn, f"R{ms}", pack(b"L", again, verdict.body))
-        packed = pack(verdict.state.encode(), task, verdict.body)
-        return settlement(verdict.id, verdict.turn, f"{verdict.state}{ms}", packed)
-
-    def gives_back(self, runtime: str, verdicts: list[Verdict]) -> bool:
-        """Whether a verdict puts something back: then nothing is claimed."""
-        held = {(task.id, task.turn) for task in self.model.claims(runtime) if not task.canceling}
-        first: dict[str, Verdict] = {}
-        for verdict in verdicts:
-            if (verdict.id, verdict.turn) in {(task.id, task.turn) for task in self.model.claims(runtime)}:
-                first.setdefault(verdict.id, verdict)
-        return any(verdict.state == "B" and (verdict.id, verdict.turn) in held for verdict in first.values())
-
-    def compare_outlook(self, turn: Turn, want: int) -> None:
-        """When a turn is wanted next, and whether there is something to tend; old totals only if it has time."""
-        look, now = self.look, math.floor(round(turn.now * 1e6) / 1000)
-        events = [*look.fixed["SCHEDULED"].values(), *look.fixed["LEASES"].values()]
-        assert round(turn.wait * 1000) == max(0, min(events) - now)
-        old = want > 0 and any(until * 1000 <= now for until in look.fixed["DRAINED"].values())
-        assert turn.tend is (min(events) <= now or old)
-
-
-def packed_key(key: str, window: bool) -> bytes:
-    return pack_key(key, HOUR / 1000 * window) if key else b""
-
-
-def pairs(turn: Turn) -> dict[str, bytes]:
-    ids = [task_id.decode() for task_id in turn.claims[::2]]
-    assert len(set(ids)) == len(ids)
-    return dict(zip(ids, turn.claims[1::2], strict=True))
 
 
 def drive(url: str, steps: int) -> int:

@@ -18,7 +18,7 @@ from fairactor.errors import RuntimeNotRunning
 from fairactor.keys import Keys
 from fairactor.look import look_at
 from fairactor.testing import InvariantViolation, check_invariants
-from fairactor.wire import pack_key
+from fairactor.wire import Assignment, pack_key
 
 from .lab import Lab, item, lab, outcome
 
@@ -47,8 +47,14 @@ def used(url: str) -> Iterator[Lab]:
         assert made.run(made.shard.progress("s", "t6", b"[0.5]"))
         made.send(item("k", "once", key=pack_key("once", 0)))
         assert made.run(made.shard.cancel("t6", ttl=1.0, body=b"{}")) == "started"
+        made.configure("held", rate=("1/h", 3.6e9, 1))
+        made.configure("member", group="g")
+        made.send(item("h0", "held"), item("h1", "held"), item("m0", "member"))
+        made.join("home", serves=Assignment(["held"], ["nobody"]))
+        assert made.claim("home", 1, 2) == ["h0"]
         look = made.check()
         assert all(look.fixed[name] for name in look.fixed if name != "IDLE"), look.fixed
+        assert look.groups
         yield made
 
 
@@ -86,12 +92,18 @@ def zrem(name: str, member: str) -> Damage:
     return lambda db, keys: db.zrem(keys.fixed(name), member)
 
 
+def on_group(command: str, member: Any) -> Damage:
+    return lambda db, keys: getattr(db, command)(keys.meta + ":group:g", member)
+
+
 def hset(name: str, field: str, value: bytes) -> Damage:
     return lambda db, keys: db.hset(keys.fixed(name), field, value)
 
 
 def claim(task: str, runtime: str, tenant: str) -> Damage:
-    return lambda db, keys: db.hset(keys.claims(runtime), task, b"\0\0\0\1\3" + tenant.encode())
+    return lambda db, keys: db.hset(
+        keys.claims(runtime), task, b"\0\0\0\1" + bytes(8) + b"\3" + bytes(8) + tenant.encode()
+    )
 
 
 def both(*damages: Damage) -> Damage:
@@ -124,6 +136,31 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "not on the ring": (zrem("RING", "t"), "'t' could be served, and is not on the ring"),
     "on the ring at its cap": (zadd("RING", "capped", 9), "'capped' cannot be served, and is on the ring"),
     "on the ring for nothing": (zadd("RING", "nobody", 9), "'nobody' cannot be served, and is on the ring"),
+    "held back, and not listed": (zrem("THROTTLED", "held"), "'held' could be served, and is not on the ring"),
+    "held back on the ring": (zadd("RING", "held", 9), "'held' is held back by its rate, and on the ring"),
+    "held back without a rate": (
+        both(zrem("RING", "t"), zadd("THROTTLED", "t", 1e13)), "'t' is held back by its rate, and has none",
+    ),
+    "held back without work": (zadd("THROTTLED", "nobody", 1e13), "'nobody' cannot be served, and is on the ring"),
+    "ahead of its rate": (zadd("RATES", "held", 1e17), r"'held' is \d{8,}\.\d+ s ahead of its rate"),
+    "on the ring beside its group": (zadd("RING", "member", 9), "'member' is of group 'g', and on the ring of None"),
+    "on the ring of a group": (on_group("zadd", {"t": 9}), "'t' is of group None, and on the ring of 'g'"),
+    "a group that is not on the ring": (zrem("RING", b"\xffg"), r"of groups, {'g'} have work, set\(\) are on the ring"),
+    "a group without work": (on_group("zrem", "member"), r"of groups, set\(\) have work, {'g'} are on the ring, and"),
+    "a group without time": (
+        lambda db, keys: db.hdel(keys.fixed("GROUPS"), "g"), r"{'g'} are on the ring, and set\(\) have a virtual time",
+    ),
+    "time of no group": (hset("GROUPS", "odd", b"1"), r"{'g'} are on the ring, and {.*'odd'.*} have a virtual time"),
+    "a home without a lease": (hset("HOMES", "q", b"0"), "'q' has no lease, and is in homes"),
+    "an idle home without a lease": (
+        lambda db, keys: db.sadd(keys.fixed("IDLE_HOMES"), "q"), "'q' has no lease, and is in idle_homes",
+    ),
+    "tenants of nobody": (lambda db, keys: db.sadd(keys.meta + ":assigned:q", "t"), "'q' has no .* in assigned"),
+    "tenants to steal of nobody": (lambda db, keys: db.sadd(keys.meta + ":steal:q", ""), "'q' has no .* in steal"),
+    "a reservation that stays": (
+        lambda db, keys: db.hset(keys.meta + ":reserved:t", "q", bytes(16)), "reserved:t' never expires",
+    ),
+    "costs that stay": (lambda db, keys: db.hset(keys.meta + ":costs:t", "", bytes(24)), "costs:t' never expires"),
     "above the cap": (hset("POLICY", "t", b"\x81\xabconcurrency\1"), "3 tasks of 't' run, and its concurrency is 1"),
     "claims without a lease": (zrem("LEASES", "r"), "'r' has no lease, and is in claims"),
     "a session without a lease": (hset("SESSIONS", "q", b"\0\0\0\1\x90"), "'q' has no lease, and is in sessions"),
@@ -162,6 +199,7 @@ def test_the_audit_names_what_is_wrong(used: Lab, damage: Damage, message: str) 
 LEFT_TO_HANDS = {
     "a key of no kind", "a key of another type", "a queue that expires", "no record", "half a name", "no such priority",
     "no such state", "a settled one that stays", "above the cap", "watched by nobody", "a batch that stays",
+    "a reservation that stays", "costs that stay",
 }  # fmt: skip
 """What `mend` does not know what to make of, or what mends itself with time."""
 
@@ -215,6 +253,11 @@ def test_a_tenant_whose_cap_was_lowered_may_be_named(used: Lab) -> None:
     with pytest.raises(InvariantViolation, match="3 tasks of 't' run, and its concurrency is 1"):
         used.check()
     used.check(lowered=["t"])
+
+
+def test_nobody_is_ahead_of_a_rate_that_is_no_limit(used: Lab) -> None:
+    used.configure("held", rate=("", 0.0, 1))
+    used.check()
 
 
 def test_all_violations_are_listed(used: Lab) -> None:

@@ -31,7 +31,7 @@ local function exchange()
   elseif call('EXISTS', QUEUE .. name) == 1 then
     seat({ name })
   end
-  if t[TAG] and not t[LEAVES] then -- a greater weight counts at once
+  if t[STORED] and not t[LEAVES] then -- a greater weight counts at once
     t[TAG] = math.min(t[TAG], time_for(t, name) + cost_to_arrive(name) / t[WEIGHT])
   end
   return t

@@ -83,7 +83,8 @@ if this > last + 1 then return 'behind' end
 -- mark; nil where it does not stand.
 local function missed_claim(id, claims)
   local mark = call('HGET', claims_key, id)
-  if not mark or turn_in(mark) ~= handed_after(last_turn) then return nil end
+  local by = mark and turn_in(mark)
+  if by ~= handed_after(last_turn) and by ~= turn then return nil end -- its own: this turn has broken off before
   table.insert(claims.reply, id)
   table.insert(claims.reply, read_records({ id })[1] or stand_for_lost(tenant_in(mark)))
   return mark
@@ -98,12 +99,13 @@ local claims = choose(runtime, want + ahead)
 local missed = handed ~= '' and not heard and missed_claim(handed, claims)
 
 begin_writing()
+write_retries(outcomes)
 write_queues()
 write_ends()
-call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))
-write_outcomes(runtime, outcomes)
-write_claims(runtime, turn, claims)
 if missed then call('HSET', claims_key, handed, turn .. missed:sub(5)) end
+call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))
+forget_claims(runtime, outcomes)
+write_claims(runtime, turn, claims)
 renew()
 call(#claims.ids < want and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
 save_counts()

@@ -69,6 +69,16 @@ do
     return own
   end
 
+  -- Groups some of whose tenants were served may have others; on the ring they do not stand yet where they are now.
+  local function line_up_groups_again()
+    local fresh = {}
+    for _, t in ipairs(root.fresh) do fresh[t] = true end
+    for _, group in pairs(groups) do
+      group[INNER].line = nil
+      if group[TAG] ~= group[STORED] and not fresh[group] then table.insert(root.fresh, group) end
+    end
+  end
+
   -- The next id in a tenant's mailbox, or nil. Reads `n` ahead, and again if that was not enough.
   local function peek(t, n)
     local head, at = t[HEAD], t[TAKEN] + 1
@@ -154,7 +164,7 @@ do
     claims.home_time = own.virtual
     local assigned, others = #ids, #ids < n and call('SMEMBERS', STEAL .. runtime) or {}
     if others[1] == '' then
-      for _, group in pairs(groups) do group[INNER].line = nil end
+      line_up_groups_again()
       root.guest = true
       serve_all()
     elseif #others > 0 then

@@ -30,6 +30,7 @@ local function limits_in(policy)
     queued = 0, -- how many wait in its mailbox
     due = 0, -- µs: when its next task is due at an even rate; GCRA calls it the theoretical arrival time
     throttled = false, -- ms: until when its rate holds back what could run otherwise
+    seated = false, -- whether that was looked at, and not only what is on the ring
   }
 end
 

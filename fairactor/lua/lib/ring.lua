@@ -168,7 +168,7 @@ local function seat(arriving)
   for _, t in ipairs(limited) do
     local limits = t[LIMITS]
     local place = standing(limits)
-    limits.throttled = place ~= true and place
+    limits.throttled, limits.seated = place ~= true and place, true
     t[LEAVES] = place ~= true and t[STORED] and true
     if place == true and not t[TAG] then enter(t, t[NAME]) end
   end
@@ -215,7 +215,7 @@ do
       if limits and limits.due > shard.now then dues[#dues + 1], dues[#dues + 2] = integer(limits.due), name end
       if limits and limits.throttled then
         held[#held + 1], held[#held + 2] = integer(limits.throttled), name
-      elseif limits then
+      elseif limits and limits.seated then
         free[#free + 1] = name
       end
     end

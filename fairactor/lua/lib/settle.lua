@@ -1,6 +1,6 @@
 -- The outcomes that a turn reports: which of them count, and what becomes of their tasks.
 
-local settle, write_outcomes
+local settle, write_retries, forget_claims
 do
   local OUTCOME = '>c4c1ddHc0'
 
@@ -81,12 +81,16 @@ do
     return outcomes
   end
 
-  -- Writes that; what has ended is written before.
-  function write_outcomes(runtime, outcomes)
+  -- Writes what is to be tried again. Before the number of the turn: who repeats that does not report it anew.
+  function write_retries(outcomes)
     for _, task in ipairs(outcomes.again) do
       call('SET', TASK .. task.id, task.record)
       call('ZADD', SCHEDULED, task.at, task.id)
     end
+  end
+
+  -- Forgets the claims that were settled. After the number of the turn: until then an outcome has to find its claim.
+  function forget_claims(runtime, outcomes)
     write_all('HDEL', CLAIMS .. runtime, outcomes.settled)
     if #outcomes.settled > 0 and call('EXISTS', PROGRESS) == 1 then write_all('HDEL', PROGRESS, outcomes.settled) end
     if outcomes.canceling then write_all('HDEL', CANCELS .. runtime, outcomes.settled) end

@@ -1,0 +1,131 @@
+"""The bench of the machine: a shard and the model side by side, what to choose from, and how they are compared."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+from hypothesis.stateful import RuleBasedStateMachine
+
+from fairactor.audit import audit
+from fairactor.look import Look
+from fairactor.testing import InvariantViolation
+from fairactor.wire import Assignment, Settlement, Turn, pack_key
+
+from .lab import Lab, settlement
+from .likeness import compare, learn
+from .model import Assigned, Model
+from .model_tasks import LIVE, Task, Verdict, pack
+from .operations import BODIES, HOUR, IDS, RARE, RUNTIMES
+
+
+class Bench(RuleBasedStateMachine):
+    lab: Lab
+    model: Model
+    look: Look
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: dict[str, int] = {}  # runtime -> its last turn, of all that ever joined
+        self.claimed: list[tuple[str, int]] = []  # each claim ever made: the task, and the turn
+        self.sent = 0
+        self.lowered: set[str] = set()  # tenants that may run more than their concurrency
+
+    def compare(self) -> None:
+        """After each step."""
+        type(self).steps += 1
+        before, self.look = self.look, self.lab.look()
+        learn(self.lab, self.model, before, self.look, HOUR)
+        if found := audit(self.look, lowered=self.lowered):
+            raise InvariantViolation(found)
+        compare(self.lab, self.model, before, self.look)
+
+    def runtime(self, number: int) -> str:
+        """One with a lease, if possible one that has claims; now and then one that has left, or has lost its lease."""
+        if not self.model.leases:
+            self.join(RUNTIMES[number % len(RUNTIMES)], None)
+        if number >= RARE:
+            return list(self.numbers)[number % len(self.numbers)]
+        able = [runtime for runtime in self.model.leases if self.model.claims(runtime)] or list(self.model.leases)
+        return able[number % len(able)]
+
+    def join(self, name: str, serves: Assigned) -> None:
+        runtime = f"{name}/{len(self.numbers)}"
+        self.numbers[runtime] = 0
+        self.lab.join(runtime, serves=serves and Assignment(*serves))
+        self.model.join(runtime, serves)
+        self.compare()
+
+    def task(self, number: int) -> str:
+        """A task that lives; now and then another."""
+        live = [task.id for task in self.model.tasks.values() if task.state in LIVE]
+        return live[number % len(live)] if live and number < RARE else IDS[number % len(IDS)]
+
+    def clock(self) -> int:
+        """When the last script ran, if it has written: unix ms."""
+        return int(self.lab.db.hget(self.lab.keys.meta, "stamp") or 0) // 1000  # type: ignore[arg-type]
+
+    def compare_configured(self) -> None:
+        """What runs, runs on; and of a tenant that has no tasks nobody looks at what was known of its rate."""
+        service = self.model.service
+        self.lowered = {
+            name
+            for name in self.model.tenants
+            if len(self.model.of(name, "started")) > service.limit(name, "concurrency")
+            or service.ahead.get(name, 0) > service.burst(name)
+        }
+        self.compare()
+
+    # Settling
+
+    def verdicts(self, runtime: str, ended: list[tuple[int, str, bool, float]]) -> list[Verdict]:
+        """Mostly on what the runtime has claimed; some on what it has lost, or never had."""
+        held = [(task.id, task.turn) for task in self.model.claims(runtime)]
+        found = []
+        for number, state, keep, seconds in ended:
+            among = held if held and number < RARE else self.claimed or [("never sent", 1)]
+            task_id, turn = among[number % len(among)]
+            turn -= number % 10 == 9  # an earlier one
+            found.append(Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)], seconds))
+        return found
+
+    def settlement(self, verdict: Verdict) -> Settlement:
+        task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")
+        ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
+        if verdict.state == "B":
+            return settlement(verdict.id, verdict.turn, "B", pack(b"L", task), verdict.seconds)
+        if verdict.state == "R":
+            again = attrs.evolve(task, attempt=task.attempt + 1)
+            return settlement(verdict.id, verdict.turn, f"R{ms}", pack(b"L", again, verdict.body), verdict.seconds)
+        packed = pack(verdict.state.encode(), task, verdict.body)
+        return settlement(verdict.id, verdict.turn, f"{verdict.state}{ms}", packed, verdict.seconds)
+
+    def gives_back(self, runtime: str, verdicts: list[Verdict]) -> bool:
+        """Whether a verdict puts something back: then nothing is claimed."""
+        held = {(task.id, task.turn) for task in self.model.claims(runtime) if not task.canceling}
+        first: dict[str, Verdict] = {}
+        for verdict in verdicts:
+            if (verdict.id, verdict.turn) in {(task.id, task.turn) for task in self.model.claims(runtime)}:
+                first.setdefault(verdict.id, verdict)
+        return any(verdict.state == "B" and (verdict.id, verdict.turn) in held for verdict in first.values())
+
+    def compare_outlook(self, turn: Turn, want: int) -> None:
+        """When a turn is wanted next, and whether there is something to tend; old totals only if it has time."""
+        look, now = self.look, math.floor(round(turn.now * 1e6) / 1000)
+        events = [*look.fixed["SCHEDULED"].values(), *look.fixed["LEASES"].values()]
+        freed = look.fixed["THROTTLED"].values()
+        assert round(turn.wait * 1000) == max(0, min([*events, *freed]) - now)
+        old = want > 0 and any(until * 1000 <= now for until in look.fixed["DRAINED"].values())
+        rates = look.fixed["POLICY"] and any(ahead < 0 for ahead in self.model.service.ahead.values())
+        assert turn.tend is bool(min(events) <= now or old or rates)
+
+
+def packed_key(key: str, window: bool) -> bytes:
+    return pack_key(key, HOUR / 1000 * window) if key else b""
+
+
+def pairs(turn: Turn) -> dict[str, bytes]:
+    ids = [task_id.decode() for task_id in turn.claims[::2]]
+    assert len(set(ids)) == len(ids)
+    return dict(zip(ids, turn.claims[1::2], strict=True))

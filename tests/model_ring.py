@@ -1,0 +1,275 @@
+"""The part of the model that says who is served next: policies, limits, tags, costs and homes.
+
+Time is not in it: a rate is one start an hour, and how far a tenant is ahead of it is counted in starts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from typing import Any
+
+import attrs
+
+GROUP = b"\xff".decode(errors="surrogateescape")
+"""Before the name of a group where a tenant's could stand."""
+
+FIRST = 0.1  # s that a task is thought to take whose actor nobody knows
+NEW = 0.2  # how much what is learned counts in an average
+
+
+class UndecidedError(Exception):
+    """A group comes with the first of its tenants, and several come at once, of different homes: nobody says which."""
+
+
+@attrs.define
+class Ring:
+    virtual: float = 0.0
+    tags: dict[str, float] = attrs.Factory(dict)
+
+
+@attrs.define
+class Home:
+    """A runtime that serves certain tenants only."""
+
+    virtual: float
+    assigned: frozenset[str]
+    steal: frozenset[str]
+
+
+@attrs.define
+class Costs:
+    average: float | None = None
+    actors: dict[str, float] = attrs.Factory(dict)
+    debt: float = 0.0
+
+
+@attrs.define
+class Service:
+    by_time: bool = False
+    policies: dict[str, dict[str, Any]] = attrs.Factory(dict)  # of tenants, of '' (the defaults), and of groups
+    ahead: dict[str, float] = attrs.Factory(dict)  # tenant -> starts that its rate is ahead; -inf: that is long ago
+    throttled: set[str] = attrs.Factory(set)
+    root: Ring = attrs.Factory(Ring)
+    groups: dict[str, Ring] = attrs.Factory(dict)
+    homes: dict[str, Home] = attrs.Factory(dict)
+    costs: dict[str, Costs] = attrs.Factory(dict)  # of tenants, of '' (all), and of groups
+    owing: list[str] = attrs.Factory(list)
+    stolen: int = 0
+    came: dict[str, float] = attrs.Factory(dict)  # group that comes in this step -> virtual time as it found it
+
+    # Policies
+
+    def own(self, name: str, setting: str) -> Any:
+        return self.policies.get(name, {}).get(setting)
+
+    def setting(self, name: str, setting: str) -> Any:
+        """As it holds for a tenant."""
+        own = self.own(name, setting)
+        return self.own("", setting) if own is None else own
+
+    def weight(self, member: str) -> float:
+        found = self.own(member, "weight") if member[:1] == GROUP else self.setting(member, "weight")
+        return 1.0 if found is None else found
+
+    def limited(self, name: str) -> bool:
+        kinds = ("concurrency", "rate", "backlog")
+        return bool(self.own(name, "paused")) or any(self.setting(name, kind) is not None for kind in kinds)
+
+    def limit(self, name: str, setting: str) -> float:
+        found = self.setting(name, setting)
+        return math.inf if found is None else found
+
+    def burst(self, name: str) -> int:
+        """How many tasks may start at once; 0 where no rate limits them."""
+        _, interval, burst = self.setting(name, "rate") or ("", 0, 0)
+        return burst if interval else 0
+
+    def configure(self, whose: str, changes: dict[str, Any]) -> dict[str, Any]:
+        policy = {**self.policies.get(whose, {}), **changes}
+        policy = {setting: value for setting, value in policy.items() if value is not None}
+        before = self.mark(whose)
+        self.policies[whose] = policy
+        if self.mark(whose) != before:
+            ring = self.root if before is None else self.groups.get(before, Ring())
+            ring.tags.pop(whose, None)
+        if not policy:
+            del self.policies[whose]
+        return policy
+
+    # Who may be served
+
+    def mark(self, name: str) -> str | None:
+        """What stands on the ring of the shard for a tenant's group."""
+        group = self.own(name, "group")
+        return None if group is None else GROUP + group
+
+    def ring_of(self, member: str) -> Ring:
+        mark = self.mark(member)
+        return self.root if mark is None else self.groups.setdefault(mark, Ring())
+
+    @property
+    def served(self) -> dict[str, float]:
+        """The tenants on all rings, with their tags."""
+        return {
+            name: tag
+            for ring in (self.root, *self.groups.values())
+            for name, tag in ring.tags.items()
+            if name[:1] != GROUP
+        }
+
+    def seat(self, name: str, queued: int, started: int) -> None:
+        """Puts a tenant where it belongs now."""
+        could = queued > 0 and not self.own(name, "paused") and started < self.limit(name, "concurrency")
+        early = False
+        if burst := self.burst(name):
+            if name in self.ahead:
+                self.ahead[name] = min(self.ahead[name], burst)
+            early = self.ahead.get(name, -math.inf) > burst - 1
+        (self.throttled.add if could and early else self.throttled.discard)(name)
+        ring = self.ring_of(name)
+        if not could or early:
+            ring.tags.pop(name, None)
+        elif name not in ring.tags:
+            self._enter(name)
+
+    def _enter(self, name: str) -> None:
+        mark = self.mark(name)
+        if mark is None:
+            self.root.tags[name] = self.fresh_tag(name)
+            return
+        self.groups[mark].tags[name] = self.fresh_tag(name)
+        time = self.home_time(name)
+        time = self.root.virtual if time is None else time
+        if mark not in self.root.tags:
+            self.root.tags[mark] = time + self.cost_to_arrive(mark) / self.weight(mark)
+            self.came[mark] = time
+        elif self.came.get(mark, time) != time:
+            raise UndecidedError
+
+    def fresh_tag(self, name: str) -> float:
+        """The tag of a tenant that comes."""
+        ring, home = self.ring_of(name), self.home_time(name)
+        time = home if home is not None and ring is self.root else ring.virtual
+        return time + self.cost_to_arrive(name) / self.weight(name)
+
+    def settle(self) -> None:
+        """After each change: a group without work leaves, and where nobody waits, time begins anew."""
+        for mark, ring in list(self.groups.items()):
+            if not ring.tags:
+                del self.groups[mark]
+                self.root.tags.pop(mark, None)
+        if not self.root.tags:
+            self.root.virtual = 0.0
+            for home in self.homes.values():
+                home.virtual = 0.0
+
+    # Service
+
+    def open_to(self, runtime: str) -> tuple[Collection[str], Home | None, bool]:
+        """Which tenants a runtime may be given now, whether they are those of its home, and whether it steals."""
+        served, home = self.served, self.homes.get(runtime)
+        if home is None:
+            return served, None, False
+        if own := served.keys() & home.assigned:
+            return own, home, False
+        return (served if "" in home.steal else served.keys() & home.steal), None, True
+
+    def serve(self, name: str, runtime: str, cost: float) -> None:
+        """A task of a tenant starts. It must be the turn of that tenant."""
+        among, home, steals = self.open_to(runtime)
+        assert name in among, f"{name!r} cannot be served: {among}"
+        mark = self.mark(name)
+        member = mark or name
+        tag = self.root.tags[member]
+        least = min(self.root.tags[self.mark(other) or other] for other in among)
+        assert tag == least, f"{member!r} is served at {tag}, and {least} would come first: {self.root.tags}"
+        if mark:
+            inner = self.groups[mark]
+            least = min(inner.tags[other] for other in among if other in inner.tags)
+            assert inner.tags[name] == least, f"{name!r} is served out of turn in its group: {inner.tags}"
+            inner.virtual = max(inner.virtual, least)
+            inner.tags[name] += cost / self.weight(name)
+        if home:
+            home.virtual = max(home.virtual, tag)
+        elif not steals or self.home_time(name) is None:
+            self.root.virtual = max(self.root.virtual, tag)
+        self.root.tags[member] = tag + cost / self.weight(member)
+        self.stolen += steals
+        if self.burst(name):
+            self.ahead[name] = max(self.ahead.get(name, 0), 0) + 1
+
+    # Homes
+
+    def home_time(self, name: str) -> float | None:
+        return max((home.virtual for home in self.homes.values() if name in home.assigned), default=None)
+
+    def assign(self, runtime: str, serves: tuple[list[str], list[str]] | None) -> None:
+        if serves is None:
+            self.homes.pop(runtime, None)
+            return
+        virtual = self.homes[runtime].virtual if runtime in self.homes else self.root.virtual
+        self.homes[runtime] = Home(virtual, *map(frozenset, serves))
+
+    # Costs
+
+    def cost(self, name: str, body: bytes) -> float:
+        """What to charge for a task."""
+        if not self.by_time:
+            return 1
+        actor = actor_in(body)
+        for whose in (name, ""):
+            if actor in self.costs_of(whose).actors:
+                return self.costs_of(whose).actors[actor]
+        return FIRST
+
+    def costs_of(self, name: str) -> Costs:
+        return self.costs.setdefault(name, Costs())
+
+    def cost_to_arrive(self, member: str) -> float:
+        """What to charge one that comes, and pays by that what it owes."""
+        if not self.by_time:
+            return 1
+        costs = self.costs_of(member)
+        average = costs.average if costs.average is not None else self.costs_of("").average
+        debt, costs.debt = costs.debt, 0.0
+        return max(0, (FIRST if average is None else average) + debt)
+
+    def learn(self, name: str, actor: str, seconds: float) -> None:
+        """Learns how long a task ran."""
+        for whose in (name, ""):
+            costs = self.costs_of(whose)
+            costs.average = _moved(costs.average, seconds)
+            if actor:
+                costs.actors[actor] = _moved(costs.actors.get(actor), seconds)
+
+    def owe(self, name: str, seconds: float) -> None:
+        """A tenant was charged so much too little."""
+        if seconds:
+            for whose in filter(None, (name, self.mark(name))):
+                self.costs_of(whose).debt += seconds
+                self.owing.append(whose)
+
+    def pay(self) -> None:
+        """Who has a place pays what it owes."""
+        for whose in self.owing:
+            ring, costs = self.ring_of(whose), self.costs_of(whose)
+            if whose in ring.tags:
+                ring.tags[whose] += costs.debt / self.weight(whose)
+                costs.debt = 0.0
+        self.owing.clear()
+
+    def forgive(self) -> None:
+        for costs in self.costs.values():
+            costs.debt = 0.0
+
+
+def _moved(average: float | None, seconds: float) -> float:
+    return seconds if average is None else average + NEW * (seconds - average)
+
+
+def actor_in(body: bytes) -> str:
+    """The actor that a body names; '' where none is found."""
+    match = re.match(rb'\["(.*?)"', body, re.DOTALL) or re.match(rb'\{"actor":"(.*?)"', body, re.DOTALL)
+    return match[1].decode() if match else ""

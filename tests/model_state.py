@@ -1,0 +1,136 @@
+"""What the model holds, what can be seen of it, and what goes with every change."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Self
+
+import attrs
+
+from .model_ring import Service
+from .model_tasks import CRITICAL, LIVE, Task, Tenant
+
+
+@attrs.define
+class State:
+    step: float  # µs that a priority is worth
+    tasks: dict[str, Task] = attrs.Factory(dict)
+    tenants: dict[str, Tenant] = attrs.Factory(dict)
+    leases: dict[str, bool] = attrs.Factory(dict)  # runtime -> whether it has run out
+    turns: dict[str, tuple[int, list[str]]] = attrs.Factory(dict)  # runtime -> its last turn, and what that refused
+    total: Counter[str] = attrs.Factory(Counter)  # of tasks that ended
+    service: Service = attrs.Factory(Service)
+    reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> room that is kept
+    keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> task, whether it has ended
+    stale: set[str] = attrs.Factory(set)  # dead letters whose records have expired, and that are still listed
+
+    # Looking
+
+    def tenant(self, name: str) -> Tenant:
+        if name not in self.tenants:
+            self.tenants[name] = Tenant()
+        return self.tenants[name]
+
+    def of(self, tenant: str, state: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.tenant == tenant and task.state == state]
+
+    def claims(self, runtime: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.state == "started" and task.runtime == runtime]
+
+    def place(self, task: Task) -> float:
+        """Lower goes first."""
+        return task.stamp - (4e15 if task.priority == CRITICAL else task.priority * self.step)
+
+    def queue(self, tenant: str) -> list[Task]:
+        """The mailbox of a tenant, in order."""
+        return sorted(self.of(tenant, "queued"), key=lambda task: (self.place(task), task.id.encode()))
+
+    def room(self, name: str, reservation: str) -> float:
+        """How many tasks a mailbox still takes."""
+        waiting = len(self.of(name, "queued")) + len(self.of(name, "scheduled"))
+        others = sum(many for (tenant, own), many in self.reserved.items() if tenant == name and own != reservation)
+        return self.service.limit(name, "backlog") - waiting - others
+
+    def free(self, name: str) -> bool:
+        """Whether the rate of a tenant gives way."""
+        return self.service.ahead.get(name, 0) <= self.service.burst(name) - 1
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Of the live tasks of a tenant, and of those that ended, as far as it is remembered."""
+        live = [task for state in LIVE for task in self.of(name, state)]
+        states = Counter(task.state for task in live)
+        by_priority = Counter(f"live at {task.priority}" for task in live if task.state != "scheduled")
+        return dict(states + by_priority + self.tenant(name).ended)
+
+    # What time does
+
+    def expire(self, task_id: str) -> None:
+        """The record of a task that ended goes."""
+        if self.tasks.pop(task_id).state == "failed":
+            self.stale.add(task_id)
+
+    def forget_key(self, tenant: str, key: str) -> None:
+        """The window of a key is over."""
+        assert self.keys.pop((tenant, key))[1]
+
+    def lapse(self, runtime: str) -> None:
+        """A lease runs out."""
+        self.leases[runtime] = True
+
+    def let_start(self, name: str) -> None:
+        """So much time has gone by that the rate of a tenant gives way to one more start."""
+        ahead = self.service.ahead[name]
+        self.service.ahead[name] = ahead - 1 if ahead >= 1 else -math.inf
+
+    def outlive(self, name: str) -> None:
+        """The totals of a tenant are past their time."""
+        self.tenant(name).kept = False
+
+
+class Step:
+    """What goes with every change: whoever it touches gets its place on a ring, or loses it."""
+
+    def __init__(self, model: State) -> None:
+        self._model = model
+        model.service.came.clear()
+        self.touched: dict[str, None] = {}  # tenants, in the order in which they were met
+        self.counted: set[str] = set()  # those whose counts are written, too
+        self.letters: list[str] = []  # new dead letters
+        self.swept = 0  # how many old ones may be swept out
+
+    def touch(self, *names: str, count: bool = True) -> None:
+        for name in names:
+            self._model.tenant(name)
+            self.touched[name] = None
+            if count:
+                self.counted.add(name)
+
+    def count_limited(self, *names: str) -> None:
+        """Whoever has limits is counted."""
+        self.counted.update(filter(self._model.service.limited, names))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def seat(self) -> None:
+        model = self._model
+        model.service.pay()
+        for name in self.touched:
+            model.service.seat(name, len(model.of(name, "queued")), len(model.of(name, "started")))
+        self.touched.clear()
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error:
+            return
+        model = self._model
+        self.seat()
+        swept = max(2 * len(self.letters), self.swept)
+        model.stale.difference_update(sorted(model.stale, key=str.encode)[:swept], self.letters)
+        model.service.settle()
+        for name in self.counted:
+            if not any(model.of(name, state) for state in LIVE):
+                if model.tenant(name).kept:
+                    model.tenant(name).drained = True
+                else:
+                    model.tenant(name).ended.clear()
