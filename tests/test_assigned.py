@@ -146,6 +146,36 @@ def test_limits_hold_for_the_assigned(shard: Desk) -> None:
     assert Counter(shard.turn(20, "h")) == {"a": 2, "d": 1}
 
 
+# Waking
+
+
+@pytest.mark.xfail(strict=True, reason="whoever was woken last is relied upon")
+@pytest.mark.parametrize("change", ["leaves", "is given other tenants"])
+def test_who_was_woken_and_does_not_serve_wakes_another(shard: Desk, change: str) -> None:
+    shard.join("s")
+    with shard.lab.db.pubsub() as inboxes:
+        inboxes.subscribe(*(shard.lab.keys.inbox(runtime) for runtime in "rs"))
+        assert sorted(_told(inboxes)) == ["r", "s"], "that they listen"
+        for runtime in "rs":
+            assert shard.claim(1, runtime) == []
+        shard.send(t=1)
+        (woken,) = _told(inboxes)
+        if change == "leaves":
+            shard.lab.run(shard.lab.shard.leave(woken))
+        else:
+            shard.assign(woken, ["another"])
+            assert shard.claim(1, woken) == []
+        assert _told(inboxes) == ["s" if woken == "r" else "r"]
+
+
+def _told(inboxes: Any) -> list[str]:
+    """Who hears of work now."""
+    found = []
+    while (message := inboxes.get_message(timeout=0.3)) is not None:
+        found.append(message["channel"].decode().rpartition(":")[2])
+    return found
+
+
 # Health
 
 
