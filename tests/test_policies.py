@@ -286,7 +286,7 @@ async def test_a_purge_cancels_what_waits_and_leaves_what_runs(
     make_runtime: Make, db: redis.Redis, limits: dict[str, Any]
 ) -> None:
     gate = Gate()
-    async with make_runtime(gate.hold, workers=1) as runtime:
+    async with make_runtime(gate.hold, workers=1, lease=60) as runtime:
         tenant = runtime.tenant("t")
         await tenant.configure(**limits)
         running = await tenant.send(gate.hold())
