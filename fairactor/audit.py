@@ -165,7 +165,7 @@ def _caps(look: Look, lowered: Collection[str]) -> Iterator[str]:
             yield f"{counts.started} tasks of {tenant!r} run, and its concurrency is {cap:g}"
     for tenant, due in look.fixed["RATES"].items():
         _, interval, burst = look.effective(tenant).get("rate") or ("", math.inf, 1)
-        if interval and due - look.now * 1e6 > interval * burst and tenant not in lowered:
+        if tenant in look.counts and interval and due - look.now * 1e6 > interval * burst and tenant not in lowered:
             yield f"{tenant!r} is {due / 1e6 - look.now:.3f} s ahead of its rate"
 
 

@@ -98,7 +98,10 @@ class Dispatcher:
         self._inbox.listen(self._shard, name, self.wake, self._cancel, self._server_is_back, self._take)
         try:
             await self._inbox.ready(self._shard, name)
-            await self._shard.join(name, lease=self._settings.lease, info=self._info, serves=self._serves)
+            serves = self._serves
+            await self._shard.join(name, lease=self._settings.lease, info=self._info, serves=serves)
+            if serves is not self._serves:  # it was changed meanwhile
+                await self._shard.assign(name, self._serves)
         except BaseException:
             self._inbox.ignore(self._shard, name)
             raise

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, TypeVar
 
+import anyio
 import anyio.lowlevel
 
 from .context import running_task
@@ -26,6 +27,10 @@ from .tracking import Tracker
 from .wire import Item
 
 R = TypeVar("R")
+_Sent = tuple[Message[Any], int, Item]  # and the number of its shard
+
+_GIVE_BACK: Final = 1.0
+"""Seconds in which room is given back that was not used; it comes back by itself after a minute."""
 
 
 class Sender:
@@ -58,7 +63,7 @@ class Sender:
 
     async def send_many(self, messages: Iterable[tuple[str, Message[Any]]]) -> list[Handle[Any]]:
         """See `Runtime.send_many`."""
-        sent: list[tuple[Message[Any], int, Item]] = []
+        sent: list[_Sent] = []
         batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
         replicas = 0
         for tenant, message in messages:
@@ -72,19 +77,19 @@ class Sender:
             sent.append((message, number, item))
             replicas = max(replicas, self._replicas(message))
         posts = [(number, batch) for number, of_shard in enumerate(batches) for batch in of_shard if batch]
-        reservation = await self._reserve(posts) if len(posts) > 1 else ""
-        outcomes = await asyncio.gather(
-            *(self._post(*post, replicas, reservation) for post in posts), return_exceptions=True
-        )
-        ids: dict[str, str] = {}
-        for (_, batch), outcome in zip(posts, outcomes, strict=True):
-            if isinstance(outcome, ServerError):  # of one batch; others may have been accepted
-                raise outcome.about(
-                    [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or outcome.maybe_accepted
-                )
-            if isinstance(outcome, BaseException):
-                raise outcome
-            ids.update(zip((item.id for item in batch), outcome, strict=True))
+        async with self._reservation(posts, sent) as reservation:
+            outcomes = await asyncio.gather(
+                *(self._post(*post, replicas, reservation) for post in posts), return_exceptions=True
+            )
+            ids: dict[str, str] = {}
+            for (_, batch), outcome in zip(posts, outcomes, strict=True):
+                if isinstance(outcome, ServerError):  # of one batch; others may have been accepted
+                    raise outcome.about(
+                        [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or outcome.maybe_accepted
+                    )
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                ids.update(zip((item.id for item in batch), outcome, strict=True))
         return [self._handle(*each, ids[each[-1].id]) for each in sent]
 
     async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
@@ -111,27 +116,35 @@ class Sender:
         for mailbox in self.mailboxes:
             mailbox.close(error)
 
-    async def _reserve(self, posts: Sequence[tuple[int, Sequence[Item]]]) -> str:
-        """Keeps room for all that is sent in several batches; returns the name of the reservation.
+    @asynccontextmanager
+    async def _reservation(
+        self, posts: Sequence[tuple[int, Sequence[Item]]], sent: Sequence[_Sent]
+    ) -> AsyncIterator[str]:
+        """Keeps room for all that is sent in several batches; the name of the reservation, '' where one is enough.
 
         Raises:
             MailboxFull: of one of the tenants; nothing is kept then.
         """
+        if len(posts) < 2:  # noqa: PLR2004 - one batch is accepted in one step
+            yield ""
+            return
         name = os.urandom(8).hex()
-        rooms = [
-            Counter(item.tenant for number, batch in posts if number == n for item in batch) for n in self._numbers
-        ]
-        for number in self._numbers:
-            full = await self._shards[number].reserve(name, rooms[number])
-            if full is not None:
-                for earlier in range(number):
-                    await self._shards[earlier].reserve(name, dict.fromkeys(rooms[earlier], 0))
-                raise MailboxFull(full)
-        return name
-
-    @property
-    def _numbers(self) -> range:
-        return range(len(self._shards))
+        rooms: dict[int, dict[str, tuple[int, list[str]]]] = {}
+        for message, number, item in sent:
+            of_shard = rooms.setdefault(number, {})
+            many, ids = of_shard.get(item.tenant, (0, []))
+            of_shard[item.tenant] = many + 1, [*ids, item.id] if message.how.id else ids
+        try:
+            for number, of_shard in rooms.items():
+                full = await self._shards[number].reserve(name, of_shard)
+                if full is not None:
+                    raise MailboxFull(full)  # noqa: TRY301 - what earlier shards keep is given back
+            yield name
+        except BaseException:
+            with anyio.move_on_after(_GIVE_BACK, shield=True), suppress(ServerError):
+                for number, of_shard in rooms.items():
+                    await self._shards[number].reserve(name, dict.fromkeys(of_shard, (0, ())))
+            raise
 
     def _item(self, tenant: str, message: Message[Any], *, watch: bool = False) -> tuple[int, Item]:
         """A message as it goes to the server, and to which shard."""

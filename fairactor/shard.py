@@ -97,9 +97,15 @@ class Shard:
         }
         return Receipt(ids, refused, confirmed)
 
-    async def reserve(self, name: str, rooms: dict[str, int]) -> str | None:
-        """Keeps room in mailboxes for a minute; returns a tenant whose mailbox is too full, and then keeps none."""
-        full: bytes | None = await self._run("reserve", name, *[part for room in rooms.items() for part in room])
+    async def reserve(self, name: str, rooms: Mapping[str, tuple[int, Sequence[str]]]) -> str | None:
+        """Keeps room in mailboxes for a minute; returns a tenant whose mailbox is too full, and then keeps none.
+
+        Args:
+            name: of the reservation.
+            rooms: of each tenant, for how many tasks, and their ids as far as these were chosen by who sends.
+        """
+        flat = [part for tenant, (many, ids) in rooms.items() for part in (tenant, many, msgspec.msgpack.encode(ids))]
+        full: bytes | None = await self._run("reserve", name, *flat)
         return None if full is None else full.decode()
 
     async def join(self, runtime: str, *, lease: float, info: dict[str, Any], serves: Assignment | None = None) -> None:

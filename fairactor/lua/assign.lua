@@ -7,10 +7,15 @@
 -- Safe to repeat.
 
 -- @include lib/intact.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
 -- @include lib/assign.lua
 
 if not call('ZSCORE', LEASES, ARGV[1]) then return 0 end
+local write_assignment = assign(ARGV[1], ARGV[2])
 begin_writing()
-write_assignment(ARGV[1], ARGV[2])
-end_writing()
+write_assignment()
+save_counts()
+save_shard()
+wake_all()
 return 1

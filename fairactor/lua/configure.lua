@@ -32,13 +32,20 @@ local function exchange()
     seat({ name })
   end
   if t[STORED] and not t[LEAVES] then -- a greater weight counts at once
-    t[TAG] = math.min(t[TAG], time_for(t, name) + cost_to_arrive(name) / t[WEIGHT])
+    t[TAG] = math.min(t[TAG], time_for(t, name) + usual_cost(name) / t[WEIGHT])
   end
   return t
 end
 
+-- A greater weight of a group counts at once.
+local function weigh(group)
+  group[WEIGHT] = policy.weight or 1
+  if group[TAG] then group[TAG] = math.min(group[TAG], root.virtual + usual_cost(group[NAME]) / group[WEIGHT]) end
+end
+
 local is_tenant = name ~= '' and name:byte() ~= GROUP_BYTE
 local t = is_tenant and exchange()
+if name:byte() == GROUP_BYTE then weigh(group_of(name:sub(2))) end
 
 begin_writing()
 if next(policy) then
@@ -46,7 +53,11 @@ if next(policy) then
 else
   call('HDEL', POLICY, name)
 end
-if t and not t[LIMITS] then call('ZREM', THROTTLED, name) end
+if t and not t[LIMITS] then
+  call('ZREM', THROTTLED, name)
+  call('ZREM', RATES, name)
+end
+if call('EXISTS', POLICY) == 0 then call('DEL', RATES) end
 save_counts()
 save_shard()
 return cmsgpack.pack(policy)

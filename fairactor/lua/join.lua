@@ -7,11 +7,15 @@
 -- Safe to repeat. The name of a runtime is never used twice: one that lost its lease joins under a new one.
 
 -- @include lib/intact.lua
+-- @include lib/counts.lua
+-- @include lib/ring.lua
 -- @include lib/assign.lua
 
+local write_assignment = assign(ARGV[1], ARGV[4])
 begin_writing()
 call('ZADD', LEASES, integer(shard.ms + tonumber(ARGV[2])), ARGV[1]) -- first: whatever is kept of a runtime has a lease
 call('HSET', FLEET, ARGV[1], ARGV[3])
-write_assignment(ARGV[1], ARGV[4])
-end_writing()
+write_assignment()
+save_counts()
+save_shard()
 return 1

@@ -13,8 +13,9 @@
 -- @include lib/ending.lua
 -- @include lib/release.lua
 
-local number, write_release = release(ARGV[1], 0, '')
+local number, lodgers, write_release = release(ARGV[1], 0, '')
 seat(arriving)
+move(lodgers)
 
 begin_writing()
 write_queues()
@@ -22,4 +23,5 @@ write_release()
 forget(ARGV[1])
 save_counts()
 save_shard()
+wake_all()
 return number

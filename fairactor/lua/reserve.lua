@@ -1,7 +1,8 @@
 -- Keeps room in mailboxes for tasks that are about to be sent in several batches, so that all fit or none is sent.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 name of the reservation, then for each tenant: its name, how many tasks; 0 gives back what is left
+-- ARGV  1 name of the reservation, then for each tenant: its name, how many tasks, their ids as far as they were chosen
+--       by who sends, packed: those that are there take no room; 0 tasks give back what is left
 -- Reply nothing, or the first tenant whose mailbox is too full: then nothing is reserved
 --
 -- Safe to repeat: a reservation stands once, whatever it was before.
@@ -12,9 +13,11 @@
 -- @include lib/room.lua
 
 local own, names, many = ARGV[1], {}, {}
-for i = 2, #ARGV, 2 do
-  names[#names + 1] = ARGV[i]
-  many[ARGV[i]] = tonumber(ARGV[i + 1])
+for i = 2, #ARGV, 3 do
+  local name, records = ARGV[i], {}
+  for n, id in ipairs(cmsgpack.unpack(ARGV[i + 2])) do records[n] = TASK .. id end
+  names[#names + 1] = name
+  many[name] = tonumber(ARGV[i + 1]) - call_all('EXISTS', records)
 end
 load_counts(names)
 meet(names)

@@ -142,5 +142,8 @@ call('SET', SENT .. sender, number .. cmsgpack.pack(verdicts or 0), 'PX', REPLAY
 save_counts()
 save_shard()
 if receiver then tell_handed(receiver, handed, ids[1], fresh[2]) end
-if #scheduled > 0 then wake_idle() end -- whoever sleeps must learn of the earlier due time
+if #scheduled > 0 then -- whoever sleeps must learn of the earlier due time
+  wake_idle()
+  wake_homes(names)
+end
 return verdicts or 0

@@ -30,10 +30,15 @@ end
 local function homeless()
   local found = {}
   for i = 1, #leases, 2 do
-    if call('HEXISTS', HOMES, leases[i]) == 0 then return found end
+    if call('HEXISTS', HOMES, leases[i]) == 0 or call('SISMEMBER', STEAL .. leases[i], '') == 1 then return found end
   end
-  for _, name in ipairs(#leases > 0 and call('ZRANGE', RING, 0, 99) or {}) do
-    local at_home = name:byte() == 255
+  local names = {}
+  for _, member in ipairs(#leases > 0 and call('ZRANGE', RING, 0, 99) or {}) do
+    local grouped = member:byte() == 255 and call('ZRANGE', GROUP .. member:sub(2), 0, 99)
+    for _, name in ipairs(grouped or { member }) do names[#names + 1] = name end
+  end
+  for _, name in ipairs(names) do
+    local at_home = false
     for i = 1, #leases, 2 do at_home = at_home or call('SISMEMBER', ASSIGNED .. leases[i], name) == 1 end
     if not at_home then found[#found + 1] = name end
   end

@@ -41,9 +41,10 @@ end
 
 -- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
-local _, write_release
-if dead then _, write_release = release(dead, deliveries, outcome) end
+local _, lodgers, write_release
+if dead then _, lodgers, write_release = release(dead, deliveries, outcome) end
 seat(arriving)
+move(lodgers or NONE)
 
 begin_writing()
 write_queues()
@@ -57,5 +58,6 @@ if dead then
 end
 save_counts()
 save_shard()
+if dead then wake_all() end
 local more = #due == limit or #old == limit or #gone == limit or #rates == limit or dead
 return { #due, dead and 1 or 0, more and 1 or 0 }

@@ -1,17 +1,44 @@
 -- Which tenants a runtime serves.
 
--- `packed`: {names of tenants to serve first, names of those to serve when the first have nothing}, where {''} are all
--- others; or '' to serve all alike.
-local function write_assignment(runtime, packed)
-  call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
-  call('SREM', IDLE, runtime)
-  call('SREM', IDLE_HOMES, runtime)
-  if packed == '' then
-    call('HDEL', HOMES, runtime)
-  else
-    local names = cmsgpack.unpack(packed)
-    call('HSETNX', HOMES, runtime, exact(shard.virtual))
-    write_all('SADD', ASSIGNED .. runtime, names[1])
-    write_all('SADD', STEAL .. runtime, names[2])
+-- The virtual time of a home that begins: as far as that of the others its tenants have, or as these are served.
+local function first_time(names)
+  local latest, least
+  meet(names)
+  look_up(names)
+  for _, name in ipairs(names) do
+    local tag, time = (tenants[name][ON].flow or tenants[name])[TAG], home_time(name)
+    if tag then least = math.min(least or tag, tag) end
+    if time then latest = math.max(latest or time, time) end
+  end
+  return math.max(shard.virtual, least or latest or 0)
+end
+
+-- Changes the tenants of a runtime. `packed`: {names of tenants to serve first, names of those to serve when the first
+-- have nothing}, where {''} are all others; '' to serve all alike. Reads, and returns what writes.
+local function assign(runtime, packed)
+  local before, given = call('SMEMBERS', ASSIGNED .. runtime), packed ~= '' and cmsgpack.unpack(packed) or { {}, {} }
+  local time = tonumber(call('HGET', HOMES, runtime)) or first_time(given[1])
+  local concerned = {}
+  moving, its_tenants = runtime, {}
+  for _, name in ipairs(given[1]) do its_tenants[name] = true end
+  for i = #homes - 1, 1, -2 do
+    if homes[i] == runtime then homes[i + 1] = time end
+  end
+  if packed ~= '' and call('HEXISTS', HOMES, runtime) == 0 then homes[#homes + 1], homes[#homes + 2] = runtime, time end
+  for _, names in ipairs({ before, given[1] }) do
+    for _, name in ipairs(names) do concerned[#concerned + 1] = name end
+  end
+  move(concerned)
+  return function()
+    call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
+    call('SREM', IDLE, runtime)
+    call('SREM', IDLE_HOMES, runtime)
+    if packed == '' then
+      call('HDEL', HOMES, runtime)
+    else
+      call('HSET', HOMES, runtime, exact(time))
+      write_all('SADD', ASSIGNED .. runtime, given[1])
+      write_all('SADD', STEAL .. runtime, given[2])
+    end
   end
 end

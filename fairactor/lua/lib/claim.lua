@@ -137,6 +137,11 @@ do
     end
   end
 
+  -- Holds back tenants of a home that have been served elsewhere, more slowly.
+  local function raise(own)
+    for _, t in ipairs(own.line) do t[TAG] = math.max(t[TAG], own.virtual) end
+  end
+
   -- Chooses tasks, up to `n` in all: first of the tenants that are assigned to the runtime, then of those that it may
   -- steal from, or of all alike.
   local function fill(claims, runtime, n)
@@ -157,9 +162,10 @@ do
         length = 2 * length
       end
     end
-    local home = has_homes and call('HGET', HOMES, runtime)
+    local home = #homes > 0 and call('HGET', HOMES, runtime)
     if not home then return serve_all() end
-    local own = line_up_these(call('SMEMBERS', ASSIGNED .. runtime), n, tonumber(home))
+    local own = line_up_these(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(tonumber(home), root.virtual))
+    raise(own)
     serve(own)
     claims.home_time = own.virtual
     local assigned, others = #ids, #ids < n and call('SMEMBERS', STEAL .. runtime) or {}

@@ -3,7 +3,7 @@
 -- Nobody knows these at the claim. So it is charged with an estimate, a moving average by tenant and actor, and what
 -- that was wrong by is a debt, which is paid as soon as the tenant has a place on the ring.
 
-local costs_of, actor_in, cost_of, cost_to_arrive, owe, learn_cost, save_costs
+local costs_of, actor_in, usual_cost, cost_of, cost_to_arrive, owe, learn_cost, save_costs
 do
   local FIRST = 0.1 -- s: an actor that nobody has run yet
   local NEW = 0.2 -- the weight of what is learned in a moving average
@@ -45,13 +45,18 @@ do
     return costs_of(name).actors[actor] or costs_of('').actors[actor] or FIRST
   end
 
+  -- What a task of a tenant is charged on average.
+  function usual_cost(name)
+    return shard.by_time and (costs_of(name).average or costs_of('').average or FIRST) or 1
+  end
+
   -- What to charge one that arrives, and pays by that what it still owes.
   function cost_to_arrive(name)
     if not shard.by_time then return 1 end
     local costs = costs_of(name)
     local debt = costs.debt
     if debt ~= 0 then costs.debt, costs.changed = 0, true end
-    return math.max(0, (costs.average or costs_of('').average or FIRST) + debt)
+    return math.max(0, usual_cost(name) + debt)
   end
 
   function owe(name, seconds)

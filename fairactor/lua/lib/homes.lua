@@ -1,18 +1,20 @@
 -- Runtimes that serve certain tenants only. Such a runtime is the home of those that are assigned to it.
 --
 -- Each home has a virtual time of its own: its tenants may be served faster or slower than all others, and one that
--- arrives among them must neither wait for what those have had more, nor gain by what they have had less.
+-- arrives among them must neither wait for what those have had more, nor gain by what they have had less. It is never
+-- behind that of the shard, for runtimes without a home serve all.
 
-local has_homes = call('EXISTS', HOMES) == 1
+local homes = call('HGETALL', HOMES) -- runtime, its virtual time, ...
+local moving, its_tenants -- a runtime whose tenants change with this script, and those that it will have
 
 -- The virtual time of a tenant's home, the latest where it has several; nil without one.
 local function home_time(name)
   local latest
-  local homes = has_homes and call('HGETALL', HOMES) or {}
   for i = 1, #homes, 2 do
-    if call('SISMEMBER', ASSIGNED .. homes[i], name) == 1 then
-      latest = math.max(latest or 0, tonumber(homes[i + 1]))
-    end
+    local runtime = homes[i]
+    local is_home
+    if runtime == moving then is_home = its_tenants[name] else is_home = call('SISMEMBER', ASSIGNED .. runtime, name) == 1 end
+    if is_home then latest = math.max(latest or shard.virtual, tonumber(homes[i + 1])) end
   end
   return latest
 end
@@ -28,7 +30,7 @@ end
 
 -- Wakes all that serve certain tenants only, and some of these.
 local function wake_homes(names)
-  for _, runtime in ipairs(has_homes and call('SMEMBERS', IDLE_HOMES) or {}) do
+  for _, runtime in ipairs(#homes > 0 and call('SMEMBERS', IDLE_HOMES) or {}) do
     for _, name in ipairs(names) do
       if call('SISMEMBER', ASSIGNED .. runtime, name) == 1 or call('SISMEMBER', STEAL .. runtime, name) == 1 then
         call('SREM', IDLE_HOMES, runtime)
@@ -39,7 +41,17 @@ local function wake_homes(names)
   end
 end
 
+-- Wakes all that serve certain tenants only, and one of the others: a runtime is no more, or serves others now, that may
+-- have been the only one which knew of work, or until when to sleep.
+local function wake_all()
+  wake_idle()
+  for _, runtime in ipairs(#homes > 0 and call('SMEMBERS', IDLE_HOMES) or {}) do
+    call('SREM', IDLE_HOMES, runtime)
+    call('PUBLISH', INBOX .. runtime, 'w')
+  end
+end
+
 -- Whether a runtime serves tenants of all kinds, first or last.
 local function serves_all(runtime)
-  return not has_homes or call('HEXISTS', HOMES, runtime) == 0 or call('SISMEMBER', STEAL .. runtime, '') == 1
+  return #homes == 0 or call('HEXISTS', HOMES, runtime) == 0 or call('SISMEMBER', STEAL .. runtime, '') == 1
 end

@@ -8,13 +8,15 @@ end
 
 -- Puts the claims of a runtime back into the mailboxes, each task at its old place; one that was to be canceled is.
 -- With `deliveries` > 0 the claim counts as a delivery, and a task that has had that many is settled as failed
--- instead: it may be what kills its runtimes; `outcome` is that. Returns how many claims there were, and a function
--- that writes what is not in the queues.
+-- instead: it may be what kills its runtimes; `outcome` is that. Returns how many claims there were, the tenants that were
+-- assigned to it, for `move`, and a function that writes what is not in the queues.
 local function release(runtime, deliveries, outcome)
   local claims, cancels = call('HGETALL', CLAIMS .. runtime), {}
   local ids, marks = {}, {}
   for i = 1, #claims, 2 do ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1] end
   for i, packed in ipairs(read_all('HMGET', CANCELS .. runtime, ids)) do cancels[ids[i]] = packed end
+  local lodgers = call('SMEMBERS', ASSIGNED .. runtime)
+  meet(lodgers)
   learn(ids)
   local delivered, found, lost = {}, {}, {}
   for i, record in ipairs(read_records(ids)) do
@@ -57,7 +59,8 @@ local function release(runtime, deliveries, outcome)
       if died then delivered[#delivered + 1] = { id, string.char(count), died } end
     end
   end
-  return #ids, function()
+  moving, its_tenants = runtime, {}
+  return #ids, lodgers, function()
     for _, task in ipairs(delivered) do
       call('SETRANGE', TASK .. task[1], 1, task[2])
       call('APPEND', TASK .. task[1], task[3])

@@ -144,6 +144,20 @@ local function pay_debts()
   end
 end
 
+-- Holds the tags of tenants whose homes change within what the virtual time of their new ones allows: ahead of it they
+-- would starve, and behind it take everything.
+local function move(names)
+  meet(names)
+  look_up(names)
+  for _, name in ipairs(names) do
+    local top = tenants[name][ON].flow or tenants[name]
+    local time = home_time(name) or root.virtual
+    if top[STORED] and not top[LEAVES] then
+      top[TAG] = math.min(math.max(top[TAG], time), time + usual_cost(top[NAME]) / top[WEIGHT])
+    end
+  end
+end
+
 -- Decides who belongs on the ring and has to come or to leave: `arriving`, tenants to whose mailboxes something was
 -- added, and all that have limits. Reads only.
 local function seat(arriving)
@@ -207,9 +221,9 @@ do
     end
   end
 
-  -- Writes what limits have come to; returns whether somebody has to look out for a new time.
+  -- Writes what limits have come to; returns the tenants for which somebody has to look out for a new time.
   local function write_limits()
-    local dues, held, free, anew = {}, {}, {}, false
+    local dues, held, free, anew = {}, {}, {}, {}
     for name, t in pairs(has_policies and tenants or NONE) do
       local limits = t[LIMITS]
       if limits and limits.due > shard.now then dues[#dues + 1], dues[#dues + 2] = integer(limits.due), name end
@@ -220,7 +234,9 @@ do
       end
     end
     write_all('ZADD', RATES, dues)
-    for i = 1, #held, 2 do anew = call('ZADD', THROTTLED, held[i], held[i + 1]) == 1 or anew end
+    for i = 1, #held, 2 do
+      if call('ZADD', THROTTLED, 'CH', held[i], held[i + 1]) == 1 then anew[#anew + 1] = held[i + 1] end
+    end
     write_all('ZREM', THROTTLED, free)
     return anew
   end
@@ -240,12 +256,14 @@ do
     local empty = (more or #root.leave > 0) and call('ZCARD', RING) == 0
     if empty then -- nobody waits: start afresh
       root.virtual, shard.period = 0, shard.period + 1
-      for _, home in ipairs(has_homes and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, home, 0) end
+      for _, home in ipairs(#homes > 0 and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, home, 0) end
     end
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(root.virtual), 'period', shard.period, 'total',
       pack_counts(total), 'torn', '')
-    if not empty and (#came > 0 or more) or (throttled and not shard.watching) then wake_idle() end
+    if shard.watching then throttled = NONE end
+    if not empty and (#came > 0 or more) or #throttled > 0 then wake_idle() end
     if #came > 0 then wake_homes(came) end
+    if #throttled > 0 then wake_homes(throttled) end
     if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
     return more and not empty
   end
