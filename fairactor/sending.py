@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
@@ -129,21 +130,22 @@ class Sender:
             yield ""
             return
         name = os.urandom(8).hex()
-        rooms: dict[int, dict[str, tuple[int, list[str]]]] = {}
+        rooms: dict[int, Counter[str]] = {}
+        chosen: dict[str, list[str]] = {}
         for message, number, item in sent:
-            of_shard = rooms.setdefault(number, {})
-            many, ids = of_shard.get(item.tenant, (0, []))
-            of_shard[item.tenant] = many + 1, [*ids, item.id] if message.how.id else ids
+            rooms.setdefault(number, Counter())[item.tenant] += 1
+            if message.how.id:
+                chosen.setdefault(item.tenant, []).append(item.id)
         try:
             for number, of_shard in rooms.items():
-                full = await self._shards[number].reserve(name, of_shard)
+                full = await self._shards[number].reserve(name, of_shard, chosen)
                 if full is not None:
                     raise MailboxFull(full)  # noqa: TRY301 - what earlier shards keep is given back
             yield name
         except BaseException:
             with anyio.move_on_after(_GIVE_BACK, shield=True), suppress(ServerError):
                 for number, of_shard in rooms.items():
-                    await self._shards[number].reserve(name, dict.fromkeys(of_shard, (0, ())))
+                    await self._shards[number].reserve(name, dict.fromkeys(of_shard, 0))
             raise
 
     def _item(self, tenant: str, message: Message[Any], *, watch: bool = False) -> tuple[int, Item]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -97,14 +98,19 @@ class Shard:
         }
         return Receipt(ids, refused, confirmed)
 
-    async def reserve(self, name: str, rooms: Mapping[str, tuple[int, Sequence[str]]]) -> str | None:
+    async def reserve(
+        self, name: str, rooms: Mapping[str, int], ids: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> str | None:
         """Keeps room in mailboxes for a minute; returns a tenant whose mailbox is too full, and then keeps none.
 
         Args:
             name: of the reservation.
-            rooms: of each tenant, for how many tasks, and their ids as far as these were chosen by who sends.
+            rooms: for how many tasks of each tenant.
+            ids: those of them that were chosen by who sends, and so may be there already.
         """
-        flat = [part for tenant, (many, ids) in rooms.items() for part in (tenant, many, msgspec.msgpack.encode(ids))]
+        flat: list[Any] = []
+        for tenant, many in rooms.items():
+            flat += (tenant, many, msgspec.msgpack.encode(ids.get(tenant, ())))
         full: bytes | None = await self._run("reserve", name, *flat)
         return None if full is None else full.decode()
 

@@ -15,11 +15,11 @@ from .states import Priority
 _COUNTS: Final = struct.Struct(">5x8I3dI")
 _LENGTH: Final = struct.Struct(">H")
 _WINDOW: Final = struct.Struct(">d")
-_OUTCOME: Final = struct.Struct(">4scddH")
+_OUTCOME: Final = struct.Struct(">8scddH")
 GROUP_MARK: Final = b"\xff".decode(errors="surrogateescape")
 """Before the name of a group where a tenant's could stand: no text begins with that byte."""
 
-_MARK: Final = struct.Struct(">4sdBd44x")
+_MARK: Final = struct.Struct(">8sdBd40x")
 _NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua takes for a list
 
 PackedPolicy = dict[str, Any]
@@ -87,7 +87,7 @@ class Handed(NamedTuple):
     record: bytes
 
 
-_HANDED: Final = struct.Struct(">4sdH")
+_HANDED: Final = struct.Struct(">8sdH")
 
 
 def unpack_handed(message: bytes) -> Handed:
@@ -99,7 +99,7 @@ def unpack_handed(message: bytes) -> Handed:
 
 def handed_mark(turn: int) -> bytes:
     """What marks a claim that was handed over after a turn."""
-    return turn_mark(turn | 1 << 31)
+    return turn_mark(turn | 1 << 63)
 
 
 @attrs.frozen
@@ -203,7 +203,7 @@ def pack_settlement(settlement: Settlement) -> bytes:
 
 def turn_mark(number: int) -> bytes:
     """The number of a turn as scripts compare it."""
-    return number.to_bytes(4, "big")
+    return number.to_bytes(8, "big")
 
 
 def whole_ms(seconds: float) -> int:

@@ -65,7 +65,7 @@ def _lua_json(text: str) -> str:
 def compare(lab: Lab, model: Model, before: Look, look: Look) -> None:
     """Asserts that a shard holds what the model holds."""
     assert look.fixed["LEASES"].keys() == model.leases.keys()
-    turns = {who: turn_mark(n) + msgspec.msgpack.encode(refused) for who, (n, refused) in model.turns.items()}
+    turns = {who: turn_mark(n) + b"\0\0" + msgspec.msgpack.encode(refused) for who, (n, refused) in model.turns.items()}
     assert look.fixed["SESSIONS"] == turns
     assert {name: look.policy(name) for name in look.fixed["POLICY"]} == model.service.policies
     _compare_tasks(model, look)

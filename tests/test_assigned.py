@@ -117,7 +117,6 @@ def test_the_assigned_of_a_group_share_its_turns(shard: Desk) -> None:
     shard.lab.check()
 
 
-@pytest.mark.xfail(strict=True, reason="a group that was served by its assigned member is passed over afterwards")
 def test_members_of_one_group_are_served_first_and_stolen_from_in_one_turn(shard: Desk) -> None:
     shard.join("h", ["a"], [""])
     for name in "ab":
@@ -149,7 +148,6 @@ def test_limits_hold_for_the_assigned(shard: Desk) -> None:
 # Waking
 
 
-@pytest.mark.xfail(strict=True, reason="whoever was woken last is relied upon")
 @pytest.mark.parametrize("change", ["leaves", "is given other tenants"])
 def test_who_was_woken_and_does_not_serve_wakes_another(shard: Desk, change: str) -> None:
     shard.join("s")
@@ -198,7 +196,6 @@ def test_tenants_of_nobody_are_named(shard: Desk) -> None:
     assert nobodys() == []
 
 
-@pytest.mark.xfail(strict=True, reason="of a group nobody looks at its members")
 def test_tenants_of_nobody_are_named_also_in_a_group(shard: Desk) -> None:
     shard.lab.run(shard.lab.shard.leave("r"))
     shard.configure("c", group="acme")

@@ -65,9 +65,9 @@ def count(tenant: str, at: int, number: int) -> Damage:
         key, field = (keys.fixed("COUNTS"), tenant) if tenant else (keys.meta, "total")
         packed = db.hget(key, field)
         assert isinstance(packed, bytes)
-        counts = list(struct.unpack(">8I3dI", packed))
+        counts = list(struct.unpack(">5x8I3dI", packed))
         counts[at] = number
-        db.hset(key, field, struct.pack(">8I3dI", *counts))
+        db.hset(key, field, struct.pack(">5x8I3dI", *counts))
 
     return damage
 
@@ -101,9 +101,7 @@ def hset(name: str, field: str, value: bytes) -> Damage:
 
 
 def claim(task: str, runtime: str, tenant: str) -> Damage:
-    return lambda db, keys: db.hset(
-        keys.claims(runtime), task, b"\0\0\0\1" + bytes(8) + b"\3" + bytes(8) + tenant.encode()
-    )
+    return lambda db, keys: db.hset(keys.claims(runtime), task, bytes(16) + b"\3" + bytes(48) + tenant.encode())
 
 
 def both(*damages: Damage) -> Damage:
@@ -163,7 +161,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "costs that stay": (lambda db, keys: db.hset(keys.meta + ":costs:t", "", bytes(24)), "costs:t' never expires"),
     "above the cap": (hset("POLICY", "t", b"\x81\xabconcurrency\1"), "3 tasks of 't' run, and its concurrency is 1"),
     "claims without a lease": (zrem("LEASES", "r"), "'r' has no lease, and is in claims"),
-    "a session without a lease": (hset("SESSIONS", "q", b"\0\0\0\1\x90"), "'q' has no lease, and is in sessions"),
+    "a session without a lease": (hset("SESSIONS", "q", b"\0\0\0\0\0\0\0\1\0\0\x90"), "'q' has no lease, and is in sessions"),
     "idle without a lease": (lambda db, keys: db.sadd(keys.fixed("IDLE"), "q"), "'q' has no lease, and is in idle"),
     "a lease of nobody": (zadd("LEASES", "q", 1e13), "'q' has a lease, and is not in fleet"),
     "drained, and not listed": (zrem("DRAINED", "drained"), "'drained' has no live task; its totals are kept until"),

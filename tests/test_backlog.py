@@ -143,7 +143,6 @@ async def test_what_is_there_already_needs_no_room(make_runtime: Make) -> None:
         await check_invariants(runtime)
 
 
-@pytest.mark.xfail(strict=True, reason="room is reserved for repeats, too, which need none")
 async def test_what_is_there_already_needs_no_room_in_several_batches(make_runtime: Make) -> None:
     async with make_runtime(workers=0) as runtime:
         await runtime.tenant("t").configure(backlog=600)
@@ -251,7 +250,6 @@ async def test_a_task_that_is_to_be_tried_again_is_not_refused(make_runtime: Mak
 # Reservations
 
 
-@pytest.mark.xfail(strict=True, reason="room that was reserved is kept for a minute, whatever becomes of the send")
 async def test_a_send_that_is_given_up_keeps_no_room(make_runtime: Make) -> None:
     async with make_runtime(workers=0) as runtime:
         await runtime.tenant("t").configure(backlog=600)

@@ -154,7 +154,6 @@ def test_who_moves_between_groups_is_in_one_of_them(shard: Desk) -> None:
     assert all(abs(number - 10) <= 2 for number in shard.serve(30).values())
 
 
-@pytest.mark.xfail(strict=True, reason="a group keeps the tag that its old weight has given it")
 def test_a_greater_weight_of_a_group_counts_at_once(shard: Desk) -> None:
     form(shard, "acme", ["a"])
     shard.configure_group("acme", 0.001)

@@ -55,7 +55,6 @@ def test_one_that_arrives_among_the_assigned_neither_waits_nor_gains(shard: Desk
     shard.lab.check()
 
 
-@pytest.mark.xfail(strict=True, reason="what it waits at is the time of its home, which has stood still")
 def test_one_that_was_idle_gains_nothing_with_runtimes_on_all_tenants(shard: Desk) -> None:
     shard.join("h", ["idle"])
     shard.send(x=300, y=300)
@@ -64,7 +63,6 @@ def test_one_that_was_idle_gains_nothing_with_runtimes_on_all_tenants(shard: Des
     assert abs(shard.serve(60)["idle"] - 20) <= 2
 
 
-@pytest.mark.xfail(strict=True, reason="it keeps a tag that belongs to another time")
 def test_one_that_is_assigned_while_it_waits_does_not_starve(shard: Desk) -> None:
     shard.join("h", ["a"])
     shard.send(a=400, x=200, late=200)
@@ -74,7 +72,6 @@ def test_one_that_is_assigned_while_it_waits_does_not_starve(shard: Desk) -> Non
     assert abs(shard.serve(60, 1, "h")["late"] - 30) <= 2
 
 
-@pytest.mark.xfail(strict=True, reason="it keeps a tag that belongs to another time")
 def test_one_that_is_assigned_while_it_waits_gains_nothing(shard: Desk) -> None:
     shard.join("h", ["a"])
     shard.send(a=400, late=200)
@@ -83,9 +80,6 @@ def test_one_that_is_assigned_while_it_waits_gains_nothing(shard: Desk) -> None:
     assert abs(shard.serve(60, 1, "h")["late"] - 30) <= 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the time of a home goes with its runtime, and a new one begins behind its tenants"
-)
 @pytest.mark.parametrize("arrives", ["while it is away", "when it is back"])
 def test_one_that_arrives_as_a_runtime_is_replaced_gains_nothing(shard: Desk, arrives: str) -> None:
     shard.join("h", ["a", "b", "new"])

@@ -9,7 +9,6 @@ import math
 from random import Random
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
@@ -163,7 +162,6 @@ SHARES = {
 }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="a turn forgets that one assigned to it is held back, if it met it late")
 @settings(
     max_examples=12,
     deadline=None,

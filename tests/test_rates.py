@@ -193,7 +193,6 @@ def test_what_is_known_of_a_rate_is_tidied_away_after_a_minute(shard: Desk) -> N
     assert not shard.last.tend
 
 
-@pytest.mark.xfail(strict=True, reason="without any policy nobody looks at RATES")
 def test_what_is_known_of_a_rate_is_tidied_away_also_when_the_last_policy_is_gone(shard: Desk) -> None:
     shard.configure("t", rate="1/h")
     shard.send(t=1)
@@ -208,7 +207,6 @@ def test_what_is_known_of_a_rate_is_tidied_away_also_when_the_last_policy_is_gon
     assert shard.lab.check().fixed["RATES"] == {}
 
 
-@pytest.mark.xfail(strict=True, reason="RATES keeps what the old rate said, and the audit compares it with the new")
 @pytest.mark.parametrize("rate", [math.inf, "1000/s"])
 def test_the_audit_understands_a_rate_that_was_raised(url: str, rate: str) -> None:
     with desk(url) as shard:
@@ -254,7 +252,6 @@ async def test_a_runtime_that_sleeps_starts_what_was_held_back_when_its_time_has
         await check_invariants(one)
 
 
-@pytest.mark.xfail(strict=True, reason="a turn forgets that one assigned to it is held back, if it met it late")
 def test_who_is_held_back_is_not_forgotten_by_turns_of_the_runtime_that_serves_it(url: str) -> None:
     with desk(url) as shard:
         shard.join("h", ["t"])
@@ -265,7 +262,6 @@ def test_who_is_held_back_is_not_forgotten_by_turns_of_the_runtime_that_serves_i
         assert shard.lab.check().fixed["THROTTLED"].keys() == {"t"}
 
 
-@pytest.mark.xfail(strict=True, reason="as above")
 @pytest.mark.anyio
 async def test_runtimes_that_serve_nobody_else_start_what_was_held_back(make_runtime: Make) -> None:
     async with make_runtime(stamp, lease=ASLEEP, assigned=["t"]) as runtime:
@@ -275,7 +271,6 @@ async def test_runtimes_that_serve_nobody_else_start_what_was_held_back(make_run
         await check_invariants(runtime)
 
 
-@pytest.mark.xfail(strict=True, reason="who is held back from the start wakes IDLE, and not IDLE_HOMES")
 @pytest.mark.anyio
 async def test_runtimes_that_serve_nobody_else_learn_of_one_that_is_held_back(
     make_runtime: Make, db: redis.Redis
@@ -287,7 +282,6 @@ async def test_runtimes_that_serve_nobody_else_learn_of_one_that_is_held_back(
         await runtime.ask("t", stamp(), timeout=2)
 
 
-@pytest.mark.xfail(strict=True, reason="who is scheduled wakes IDLE, and not IDLE_HOMES")
 @pytest.mark.anyio
 async def test_runtimes_that_serve_nobody_else_learn_of_one_that_is_scheduled(
     make_runtime: Make, db: redis.Redis
@@ -297,7 +291,6 @@ async def test_runtimes_that_serve_nobody_else_learn_of_one_that_is_scheduled(
         await runtime.ask("t", stamp(), delay=0.1, timeout=2)
 
 
-@pytest.mark.xfail(strict=True, reason="a time that comes sooner than it was known wakes nobody: ZADD without CH")
 @pytest.mark.anyio
 async def test_a_faster_rate_wakes_who_sleeps(make_runtime: Make, db: redis.Redis) -> None:
     async with make_runtime(stamp, lease=ASLEEP) as runtime:
@@ -321,7 +314,6 @@ async def test_a_rate_that_is_removed_wakes_who_sleeps(make_runtime: Make, db: r
         await check_invariants(runtime)
 
 
-@pytest.mark.xfail(strict=True, reason="only the runtime that was told knows the time, and it has left")
 @pytest.mark.anyio
 async def test_one_that_is_held_back_outlives_the_runtime_that_knew_of_it(make_runtime: Make, db: redis.Redis) -> None:
     async with make_runtime(workers=0) as sender, make_runtime(stamp, lease=ASLEEP):

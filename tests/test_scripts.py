@@ -318,7 +318,7 @@ def test_numbers_beyond_32_bits(shard: Lab) -> None:
     look = shard.check()
     assert [look.records[task].stamp - 2**52 for task in ("a", "b")] == [1, 2]
     assert look.fixed["SCHEDULED"]["c"] == 253402300799999
-    shard.db.hset(shard.keys.fixed("SESSIONS"), "r", turn_mark(2**32 - 4) + b"\x90")
+    shard.db.hset(shard.keys.fixed("SESSIONS"), "r", turn_mark(2**32 - 4) + b"\0\0\x90")
     assert shard.claim("r", 2**32 - 3, 1) == ["a"]
     assert shard.check().virtual == 123456789012.625
     assert shard.check().fixed["RING"] == {"t": 123456789013.625}

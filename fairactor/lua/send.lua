@@ -1,7 +1,7 @@
 -- Accepts tasks: writes their records and puts each into its tenant's mailbox, or among the scheduled.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 the runtime that sends, 2 number of the batch, 4 bytes, 3 its reservation (reserve.lua), or ''
+-- ARGV  1 the runtime that sends, 2 number of the batch, 8 bytes, 3 its reservation (reserve.lua), or ''
 --       then an argument for each task, packed: priority (1-6), 'w' to hear of the outcome, '+' to be accepted only
 --       together with the task before it, or ' ', due ('' now, '+N' in N ms, 'N' at unix ms N), id, tenant,
 --       key ('' none, else its window in ms as a double, then the text), body
@@ -28,11 +28,11 @@ local sender, number, reservation = ARGV[1], ARGV[2], ARGV[3]
 
 local sent = call('GET', SENT .. sender)
 if sent then
-  if sent:sub(1, 4) == number then
+  if sent:sub(1, 8) == number then
     call('PEXPIRE', SENT .. sender, REPLAY) -- a write, so that WAIT waits after a repeat as well
-    return cmsgpack.unpack(sent:sub(5))
+    return cmsgpack.unpack(sent:sub(9))
   end
-  if struct.unpack('>I4', number) < struct.unpack('>I4', sent) then return 0 end -- a copy that was long under way
+  if struct.unpack('>I8', number) < struct.unpack('>I8', sent) then return 0 end -- a copy that was long under way
 end
 
 -- Of each task, in lists beside each other.

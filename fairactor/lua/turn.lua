@@ -1,10 +1,10 @@
 -- One turn of a dispatcher: settles what has ended and claims what is next, in one step.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 runtime, 2 number of the turn, 4 bytes, 3 lease in ms, 4 how many tasks it could start at once,
+-- ARGV  1 runtime, 2 number of the turn, 8 bytes, 3 lease in ms, 4 how many tasks it could start at once,
 --       5 how many more it would soon: it gets them where nobody else could start them at once,
 --       6 1 if it has heard of the task that was handed to it since its last turn, else 0
---       then an argument for each outcome, packed: number of the turn that claimed it, 4 bytes; state; ms; seconds that
+--       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
 --       it ran; id; record. The state is 'F' finished, 'X' failed or 'C' canceled, and ms how long to keep the record;
 --       'R' to try again after ms; or 'B': it never started, and goes back to its place. Who gives back claims nothing
 -- Reply {now in µs, ms until something is due or -1, 1 if `tend` has work,
@@ -63,7 +63,7 @@ local function replay(packed)
   local ids, claims = {}, {}
   local held = call('HGETALL', claims_key)
   for i = 1, #held, 2 do
-    if held[i + 1]:sub(1, 4) == turn then ids[#ids + 1] = held[i] end
+    if turn_in(held[i + 1]) == turn then ids[#ids + 1] = held[i] end
   end
   for i, record in ipairs(#ids > 0 and read_records(ids) or {}) do
     if record then claims[#claims + 1], claims[#claims + 2] = ids[i], record end
@@ -74,7 +74,7 @@ local function replay(packed)
 end
 
 local last_turn, handed, refused_then = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
-local last, this = struct.unpack('>I4', last_turn), struct.unpack('>I4', turn)
+local last, this = struct.unpack('>I8', last_turn), struct.unpack('>I8', turn)
 if this == last then return replay(refused_then) end
 if this < last then return { integer(shard.now), 0, 0, {}, {}, {}, 0 } end -- a copy that was long under way: too late
 if this > last + 1 then return 'behind' end
@@ -102,7 +102,7 @@ begin_writing()
 write_retries(outcomes)
 write_queues()
 write_ends()
-if missed then call('HSET', claims_key, handed, turn .. missed:sub(5)) end
+if missed then call('HSET', claims_key, handed, turn .. missed:sub(9)) end
 call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))
 forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)

@@ -97,13 +97,13 @@ local function next_stamp()
   return shard.stamp
 end
 
--- The mark of a claim: number of its turn, when it was made in ms, priority, what it was charged with, 44 bytes of
+-- The mark of a claim: number of its turn, when it was made in ms, priority, what it was charged with, 40 bytes of
 -- nothing, the tenant. A hash that has held more than 64 bytes in one value is a table to the server, and no list that
 -- it searches through.
-local MARK = '>c4dBdxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
+local MARK = '>c8dBdxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
 local function pack_mark(turn, priority, cost, name) return struct.pack(MARK, turn, shard.ms, priority, cost) .. name end
-local function turn_in(mark) return mark:sub(1, 4) end
-local function priority_in(mark) return mark:byte(13) end
+local function turn_in(mark) return mark:sub(1, 8) end
+local function priority_in(mark) return mark:byte(17) end
 local function tenant_in(mark) return mark:sub(66) end
 
 -- Where a task stands in its mailbox: lower goes first.

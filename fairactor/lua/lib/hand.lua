@@ -30,5 +30,5 @@ local function write_handed(runtime, id, name, priority)
 end
 
 local function tell_handed(runtime, mark, id, record)
-  call('PUBLISH', INBOX .. runtime, 'k' .. struct.pack('>c4dHc0', mark, shard.now, #id, id) .. record)
+  call('PUBLISH', INBOX .. runtime, 'k' .. struct.pack('>c8dHc0', mark, shard.now, #id, id) .. record)
 end

@@ -1,9 +1,9 @@
 -- What is known of the last turn of a runtime, so that it can be repeated; and of a task that was handed to it since.
 
-local SESSION = '>c4Hc0'
-local NO_SESSION = '\0\0\0\0\0\0'
+local SESSION = '>c8Hc0'
+local NO_SESSION = '\0\0\0\0\0\0\0\0\0\0'
 
--- Number of the turn, 4 bytes, the task handed over since, or '', and what the turn refused, packed.
+-- Number of the turn, 8 bytes, the task handed over since, or '', and what the turn refused, packed.
 local function unpack_session(packed)
   local turn, handed, rest = struct.unpack(SESSION, packed)
   return turn, handed, packed:sub(rest)

@@ -2,7 +2,7 @@
 
 local settle, write_retries, forget_claims
 do
-  local OUTCOME = '>c4c1ddHc0'
+  local OUTCOME = '>c8c1ddHc0'
 
   -- Of each outcome, in lists beside each other; `bodies` is where in its argument the record is.
   local ids, turns, states, times, seconds, bodies, marks = {}, {}, {}, {}, {}, {}, nil
