@@ -156,7 +156,7 @@ def test_who_was_woken_and_does_not_serve_wakes_another(shard: Desk, change: str
         assert sorted(_told(inboxes)) == ["r", "s"], "that they listen"
         for runtime in "rs":
             assert shard.claim(1, runtime) == []
-        shard.send(t=1)
+        shard.send(t=2)  # one alone would be handed over
         (woken,) = _told(inboxes)
         if change == "leaves":
             shard.lab.run(shard.lab.shard.leave(woken))

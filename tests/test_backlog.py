@@ -6,6 +6,7 @@ import asyncio
 import struct
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 import pytest
@@ -19,6 +20,7 @@ from fairactor.testing import check_invariants
 from .desk import desk
 from .fleet import PATIENCE, until
 from .lab import item
+from .model_tasks import FULL
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
@@ -257,10 +259,11 @@ async def test_a_send_that_is_given_up_keeps_no_room(make_runtime: Make) -> None
         (shard,) = runtime._shards
         reserve = shard.reserve
 
-        async def reserve_and_hang(name: str, rooms: dict[str, int]) -> None:
-            assert await reserve(name, rooms) is None
-            scope.cancel()
-            await anyio.sleep_forever()
+        async def reserve_and_hang(name: str, rooms: dict[str, int], *ids: Any) -> None:
+            assert await reserve(name, rooms, *ids) is None
+            if any(rooms.values()):
+                scope.cancel()
+                await anyio.sleep_forever()
 
         shard.reserve = reserve_and_hang  # type: ignore[method-assign, assignment]
         with anyio.CancelScope() as scope:
@@ -281,7 +284,7 @@ def test_a_reservation_keeps_room_until_it_is_used_given_back_or_expired(url: st
         assert reserve("one", 4) is None
         assert reserve("one", 4) is None, "it stands once"
         assert reserve("two", 2) == "t"
-        assert lab.send(item("1"), item("2")) == ["1", None]
+        assert lab.send(item("1"), item("2")) == ["1", FULL]
         receipt = lab.run(lab.shard.send([item("3"), item("4"), item("3")], "sender", 7, reservation="one"))
         assert not receipt.refused
         assert reserve("two", 2) == "t", "1, 3 and 4 wait, and one is to come, or was never needed"
@@ -294,5 +297,5 @@ def test_a_reservation_keeps_room_until_it_is_used_given_back_or_expired(url: st
         lab.db.delete("{lab/0}:reserved:t")  # as when it has expired
         lab.batch = 7
         assert lab.send(item("5"), item("6", flag="+")) == ["5", "6"]
-        assert lab.send(item("7")) == [None]
+        assert lab.send(item("7")) == [FULL]
         lab.check()

@@ -14,6 +14,7 @@ import redis
 from fairactor import Runtime, actor, current_task
 from fairactor.errors import ConfigurationError, NamespaceMismatch
 from fairactor.testing import check_invariants
+from fairactor.wire import mark_of
 
 from .desk import Desk, Held, desk
 from .fleet import PATIENCE
@@ -145,8 +146,8 @@ def test_what_a_runtime_died_of_is_charged(shard: Desk, deliveries: int) -> None
         pass
     claims = shard.lab.keys.claims("s")
     ((task, mark),) = shard.lab.db.hgetall(claims).items()
-    turn, ms, priority, charged = struct.unpack_from(">4sdBd", mark)
-    shard.lab.db.hset(claims, task, struct.pack(">4sdBd", turn, ms - 40_000, priority, charged) + mark[21:])
+    turn, ms, priority, charged = mark_of(mark)[:4]
+    shard.lab.db.hset(claims, task, struct.pack(">8sdBd40x", turn, ms - 40_000, priority, charged) + mark[65:])
     shard.lab.lapse("s")
     while shard.lab.tend(deliveries=deliveries):
         pass

@@ -18,17 +18,22 @@ end
 local function assign(runtime, packed)
   local before, given = call('SMEMBERS', ASSIGNED .. runtime), packed ~= '' and cmsgpack.unpack(packed) or { {}, {} }
   local time = tonumber(call('HGET', HOMES, runtime)) or first_time(given[1])
-  local concerned = {}
+  local come, gone, had = {}, {}, {}
   moving, its_tenants = runtime, {}
-  for _, name in ipairs(given[1]) do its_tenants[name] = true end
+  for _, name in ipairs(before) do had[name] = true end
+  for _, name in ipairs(given[1]) do
+    its_tenants[name] = true
+    if not had[name] then come[#come + 1] = name end
+  end
+  for _, name in ipairs(before) do
+    if not its_tenants[name] then gone[#gone + 1] = name end
+  end
   for i = #homes - 1, 1, -2 do
     if homes[i] == runtime then homes[i + 1] = time end
   end
   if packed ~= '' and call('HEXISTS', HOMES, runtime) == 0 then homes[#homes + 1], homes[#homes + 2] = runtime, time end
-  for _, names in ipairs({ before, given[1] }) do
-    for _, name in ipairs(names) do concerned[#concerned + 1] = name end
-  end
-  move(concerned)
+  move(come, time)
+  move(gone)
   return function()
     call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
     call('SREM', IDLE, runtime)

@@ -144,14 +144,14 @@ local function pay_debts()
   end
 end
 
--- Holds the tags of tenants whose homes change within what the virtual time of their new ones allows: ahead of it they
--- would starve, and behind it take everything.
-local function move(names)
+-- Holds the tags of tenants whose homes change within what `home`, the virtual time of their new one, allows, or that of
+-- those that they have left: ahead of it they would starve, and behind it take everything.
+local function move(names, home)
   meet(names)
   look_up(names)
   for _, name in ipairs(names) do
     local top = tenants[name][ON].flow or tenants[name]
-    local time = home_time(name) or root.virtual
+    local time = home or home_time(name) or root.virtual
     if top[STORED] and not top[LEAVES] then
       top[TAG] = math.min(math.max(top[TAG], time), time + usual_cost(top[NAME]) / top[WEIGHT])
     end
