@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -272,7 +273,7 @@ class _Pace:
         self._workers = workers
         self._rate = 0.0  # outcomes per second
         self._round_trip = 0.0  # seconds
-        self._run = 0.0  # seconds that a task runs
+        self._run = math.inf  # seconds that a task runs
         self._last = time.monotonic()
 
     def note(self, round_trip: float, settled: Sequence[Settlement]) -> None:
@@ -282,7 +283,8 @@ class _Pace:
         self._rate += 0.2 * (len(settled) / elapsed - self._rate)
         self._round_trip += 0.2 * (round_trip - self._round_trip)
         if settled:
-            self._run += 0.2 * (sum(settlement.seconds for settlement in settled) / len(settled) - self._run)
+            mean = sum(settlement.seconds for settlement in settled) / len(settled)
+            self._run = mean if self._run == math.inf else self._run + 0.2 * (mean - self._run)
 
     @property
     def ahead(self) -> int:

@@ -262,7 +262,8 @@ async def test_a_task_that_was_claimed_but_not_started_is_canceled_with_its_name
         await begun.wait()
         second = await runtime.send("user:1", run())
         pool, dispatcher = runtime._crew._pool, runtime._crew._dispatchers[0]  # type: ignore[union-attr]
-        dispatcher._pace._rate = dispatcher._pace._round_trip = 1.0  # as after many short tasks: it claims one ahead
+        pace = dispatcher._pace
+        pace._rate = pace._round_trip = pace._run = 1.0  # as after many short tasks: it claims one ahead
         dispatcher.wake()
         await until(lambda: pool._ready)  # type: ignore[union-attr]
         assert await second.cancel() is TaskState.STARTED
@@ -292,12 +293,13 @@ async def test_a_cancellation_that_overtakes_the_claim_is_not_lost(make_runtime:
             return reply
 
         dispatcher._shard.turn = slow  # type: ignore[method-assign]
-        handle = await sender.send("user:1", run())
+        handles = await sender.send_many([("user:1", run())] * 2)  # one alone would be handed over
         await claimed.wait()
-        assert await handle.cancel() is TaskState.STARTED
+        assert [await handle.cancel() for handle in handles] == [TaskState.STARTED] * 2
         go_on.set()
-        with pytest.raises(TaskCanceled):
-            await handle.result(timeout=PATIENCE)
+        for handle in handles:
+            with pytest.raises(TaskCanceled):
+                await handle.result(timeout=PATIENCE)
 
 
 async def test_a_task_is_not_failed_because_the_server_was_away_when_its_actor_was_looked_for(

@@ -120,7 +120,9 @@ async def test_what_was_claimed_ahead_goes_back(make_runtime: Make) -> None:
             await begun.wait()
             second = await sender.send("user:1", run())
             pool, dispatcher = runtime._crew._pool, runtime._crew._dispatchers[0]  # type: ignore[union-attr]
-            dispatcher._pace._rate = dispatcher._pace._round_trip = 1.0  # as after many short tasks
+            dispatcher._pace._rate = dispatcher._pace._round_trip = dispatcher._pace._run = (
+                1.0  # as after many short tasks
+            )
             dispatcher.wake()
             await until(lambda: pool._ready)  # type: ignore[union-attr]
             asyncio.get_running_loop().call_later(0.05, release.set)
@@ -332,7 +334,7 @@ async def test_what_was_claimed_ahead_goes_back_at_once_and_in_front(make_runtim
         await begun.wait()
         second = await sender.send("user:1", run("second"))
         pool, dispatcher = leaving._crew._pool, leaving._crew._dispatchers[0]  # type: ignore[union-attr]
-        dispatcher._pace._rate = dispatcher._pace._round_trip = 1.0  # as after many short tasks
+        dispatcher._pace._rate = dispatcher._pace._round_trip = dispatcher._pace._run = 1.0  # as after many short tasks
         dispatcher.wake()
         await until(lambda: pool._ready)  # type: ignore[union-attr]
         young = await sender.send_many(("user:1", run(f"young {n}")) for n in range(3))
