@@ -380,7 +380,7 @@ async def test_what_is_claimed_by_a_turn_that_was_under_way_goes_back_at_once(
             return reply
 
         dispatcher._shard.turn = slow  # type: ignore[method-assign]
-        second = await sender.send("user:1", run("second"))
+        second, _ = await sender.send_many([("user:1", run("second"))] * 2)  # one alone would be handed over
         await claimed.wait()
         stopping = asyncio.ensure_future(leaving.stop(grace=PATIENCE))
         await until(lambda: not dispatcher._claiming)
