@@ -12,12 +12,13 @@ from fairactor.look import Look
 from fairactor.record import SETTLED
 from fairactor.states import TaskState
 from fairactor.stats import Stats
+from fairactor.wire import mark_of
 from tests.lab import Lab
 
 from .link import Worker
 from .plan import CAPS, Job, Plan
 
-_META: Final = {"version", "shards", "step", "stamp", "virtual", "total", "torn", "turned"}
+_META: Final = {"fair_by", "period", "version", "shards", "step", "stamp", "virtual", "total", "torn", "turned"}
 """What stays of a shard."""
 _ENDED: Final = {TaskState.QUEUED, TaskState.SCHEDULED, TaskState.CANCELED}
 """States in which a task is found that is canceled from then on."""
@@ -45,7 +46,7 @@ class Facts:
 
 def over_cap(look: Look) -> Iterator[str]:
     """Tenants of which more is claimed than may run."""
-    claimed = Counter(mark[5:].decode() for claims in look.claims.values() for mark in claims.values())
+    claimed = Counter(mark_of(mark).tenant.decode() for claims in look.claims.values() for mark in claims.values())
     for tenant, cap in CAPS.items():
         if claimed[tenant] > cap:
             yield f"{claimed[tenant]} tasks of {tenant!r} are claimed, and {cap} may run at once"
