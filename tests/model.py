@@ -356,14 +356,19 @@ class Model(State):
             if whose == "":
                 step.touch(*filter(self.counts, self.tenants), count=False)
                 step.count_limited(*step.touched)
-            elif whose[0] != GROUP:
+            elif whose[0] == GROUP:
+                service.hasten(whose, service.root.virtual)
+            else:
                 step.touch(whose, count=False)
                 step.count_limited(whose)
                 stood = whose in service.served
                 step.seat()
-                if stood and whose in service.served:
-                    tags = service.ring_of(whose).tags
-                    tags[whose] = min(tags[whose], service.fresh_tag(whose))
+                if stood:
+                    service.hasten(whose, service.time_for(whose))
+                if not service.limited(whose):
+                    service.ahead.pop(whose, None)
+            if not service.policies:
+                service.ahead.clear()
         return policy
 
     def watch(self, runtime: str, tasks: Iterable[tuple[str, str]]) -> list[list[bytes]]:

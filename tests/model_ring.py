@@ -156,9 +156,18 @@ class Service:
 
     def fresh_tag(self, name: str) -> float:
         """The tag of a tenant that comes."""
+        return self.time_for(name) + self.cost_to_arrive(name) / self.weight(name)
+
+    def time_for(self, name: str) -> float:
+        """Virtual time, as it holds for a tenant on its ring."""
         ring, home = self.ring_of(name), self.home_time(name)
-        time = home if home is not None and ring is self.root else ring.virtual
-        return time + self.cost_to_arrive(name) / self.weight(name)
+        return home if home is not None and ring is self.root else ring.virtual
+
+    def hasten(self, member: str, time: float) -> None:
+        """A greater weight counts at once."""
+        tags = self.ring_of(member).tags
+        if member in tags:
+            tags[member] = min(tags[member], time + self.usual_cost(member) / self.weight(member))
 
     def settle(self) -> None:
         """After each change: a group without work leaves, and where nobody waits, time begins anew."""
@@ -234,7 +243,7 @@ class Service:
         return max(self.root.virtual, min(tags) if tags else max(times, default=0.0))
 
     def move(self, names: Collection[str], time: float | None = None) -> None:
-        """Holds the tags of tenants within what a new home allows, or where they have lost one, those they have left."""
+        """Holds the tags of tenants within what a new home allows, or what they have left where they have lost one."""
         held: dict[str, float] = {}
         for name in names:
             member, left = self.member(name), self.home_time(name)
@@ -244,6 +253,15 @@ class Service:
                     raise UndecidedError
                 latest = start + self.usual_cost(member) / self.weight(member)
                 self.root.tags[member] = min(max(self.root.tags[member], start), latest)
+
+    def homeless(self, runtimes: Collection[str]) -> set[str]:
+        """The tenants that could be served and are assigned to none of these runtimes, where each serves certain ones
+        only.
+        """
+        homes = [self.homes.get(runtime) for runtime in runtimes]
+        if not homes or any(home is None or "" in home.steal for home in homes):
+            return set()
+        return set(self.served).difference(*[home.assigned for home in homes if home])
 
     def come_home(self, runtime: str) -> None:
         """A home begins to choose: none of its tenants is behind it."""
