@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 
 import attrs
 from hypothesis.stateful import RuleBasedStateMachine
@@ -10,7 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine
 from fairactor.audit import audit
 from fairactor.look import Look
 from fairactor.testing import InvariantViolation
-from fairactor.wire import Assignment, Settlement, Turn, pack_key
+from fairactor.wire import (
+    Assignment,
+    Handed,
+    Item,
+    Settlement,
+    Turn,
+    handed_mark,
+    pack_key,
+    unpack_handed,
+)
 
 from .lab import Lab, settlement
 from .likeness import compare, learn
@@ -30,12 +40,15 @@ class Bench(RuleBasedStateMachine):
         self.numbers: dict[str, int] = {}  # runtime -> its last turn, of all that ever joined
         self.claimed: list[tuple[str, int]] = []  # each claim ever made: the task, and the turn
         self.sent = 0
+        self.ears: set[str] = set()  # runtimes that listen
+        self.heard: set[str] = set()  # those that have heard of a task since their last turn
         self.lowered: set[str] = set()  # tenants that may run more than their concurrency
 
     def compare(self) -> None:
         """After each step."""
         type(self).steps += 1
         before, self.look = self.look, self.lab.look()
+        assert not self.handed_over(), "told of a task that nobody has sent"
         learn(self.lab, self.model, before, self.look, HOUR)
         if found := audit(self.look, lowered=self.lowered):
             raise InvariantViolation(found)
@@ -53,9 +66,60 @@ class Bench(RuleBasedStateMachine):
     def join(self, name: str, serves: Assigned) -> None:
         runtime = f"{name}/{len(self.numbers)}"
         self.numbers[runtime] = 0
+        if self.ears:
+            self.listen([*self.ears, runtime])
         self.lab.join(runtime, serves=serves and Assignment(*serves))
         self.model.join(runtime, serves)
         self.compare()
+
+    # Handing over
+
+    def listen(self, runtimes: Collection[str]) -> None:
+        """From now on these runtimes listen, and no others."""
+        self.ears = set(runtimes)
+        self.lab.listen(*runtimes)
+
+    def choice(self) -> set[str]:
+        """To whom a task may be handed; '' to none: the server asks one of the idle by chance."""
+        idle = self.look.fixed["IDLE"]
+        able = {runtime for runtime in idle if runtime in self.ears and not self.model.leases[runtime]}
+        return able | ({""} if able != idle.keys() or not idle else set())
+
+    def receiver(self, items: Sequence[Item]) -> str:
+        """To whom the task of a batch has just been handed, as the server has it."""
+        new = [item.id for item in items if item.id not in self.model.tasks]
+        holders = [
+            runtime
+            for task_id in new
+            for runtime in self.look.fixed["IDLE"]
+            if self.lab.db.hexists(f"{self.lab.keys.meta}:claims:{runtime}", task_id)
+        ]
+        assert len(holders) <= 1
+        return "".join(holders)
+
+    def handed_over(self) -> list[tuple[str, Handed]]:
+        """What listening runtimes were told of tasks."""
+        return [(runtime, unpack_handed(said[1:])) for runtime, said in self.lab.hear() if said[:1] == b"k"]
+
+    def tell(self, receiver: str, sent: list[Item], *, hears: bool) -> None:
+        """A runtime hears of the task that was handed to it, or not."""
+        told = self.handed_over()
+        self.compare()
+        assert [runtime for runtime, _ in told] == [receiver] * bool(receiver)
+        for runtime, handed in told:
+            number, _ = self.model.turns[runtime]
+            task = self.model.tasks[sent[0].id]
+            assert (handed.mark, handed.id, handed.record) == (handed_mark(number), task.id.encode(), task.record)
+            assert math.isclose(handed.now, task.since / 1000, abs_tol=0.001)
+            assert runtime not in self.look.fixed["IDLE"]
+            if hears:
+                self.heard.add(runtime)
+                self.claimed.append((task.id, task.turn))
+
+    def held(self, runtime: str) -> list[Task]:
+        """What a runtime knows that it has claimed."""
+        missed = self.model.missed(runtime, heard=runtime in self.heard)
+        return [task for task in self.model.claims(runtime) if task is not missed]
 
     def task(self, number: int) -> str:
         """A task that lives; now and then another."""
@@ -81,12 +145,15 @@ class Bench(RuleBasedStateMachine):
 
     def verdicts(self, runtime: str, ended: list[tuple[int, str, bool, float]]) -> list[Verdict]:
         """Mostly on what the runtime has claimed; some on what it has lost, or never had."""
-        held = [(task.id, task.turn) for task in self.model.claims(runtime)]
+        held = [(task.id, task.turn) for task in self.held(runtime)]
+        missed = self.model.missed(runtime, heard=runtime in self.heard)
         found = []
         for number, state, keep, seconds in ended:
             among = held if held and number < RARE else self.claimed or [("never sent", 1)]
             task_id, turn = among[number % len(among)]
             turn -= number % 10 == 9  # an earlier one
+            if missed and task_id == missed.id:
+                continue
             found.append(Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)], seconds))
         return found
 

@@ -45,6 +45,8 @@ class Lab:
         self.flags = int(self.db.info()["redis_version"].split(".")[0]) >= 7
         self.keys = Keys(namespace)
         self.batch = 0
+        self._ears = self.db.pubsub()
+        self._subscribed: set[str] = set()
         client: Any = _Client(self.db)
         self.shard = Shard(Server(client, client, self.flags, cluster=False, where=url), self.keys, patience=0)
 
@@ -59,6 +61,7 @@ class Lab:
 
     def close(self) -> None:
         self.db.flushall()
+        self._ears.close()
         self.db.close()
 
     # Transitions, in the words of tests
@@ -88,10 +91,13 @@ class Lab:
     def configure(self, whose: str | bytes, **changes: Any) -> PackedPolicy:
         return self.run(self.shard.configure(whose, changes))
 
-    def turn(self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = ()) -> Turn | None:
+    def turn(
+        self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = (), *, heard: bool = False
+    ) -> Turn | None:
         """None where the lease is lost."""
         try:
-            return self.run(self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle)))
+            turn = self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), heard=heard)
+            return self.run(turn)
         except LeaseLost:
             return None
 
@@ -103,6 +109,28 @@ class Lab:
 
     def tend(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 500) -> bool:
         return self.run(self.shard.tend(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
+
+    # Listening, in the place of runtimes
+
+    def listen(self, *runtimes: str) -> None:
+        """From now on what is said to them is heard, and nothing of what is said to others."""
+        self._ears.subscribe("a channel of its own", *map(self.keys.inbox, runtimes))
+        if no_more := self._subscribed - set(runtimes):
+            self._ears.unsubscribe(*map(self.keys.inbox, no_more))
+        self._subscribed = set(runtimes)
+        self.hear()
+
+    def hear(self) -> list[tuple[str, bytes]]:
+        """What was said since the last time, of (runtime, message)."""
+        said: list[tuple[str, bytes]] = []
+        if self._ears.subscribed:
+            self._ears.ping("now")
+            while (message := self._ears.get_message(timeout=5)) and message["type"] != "pong":
+                if message["type"] == "message":
+                    runtime = message["channel"].decode().removeprefix(self.keys.inbox(""))
+                    said.append((runtime, message["data"]))
+            assert message is not None, "no answer to a ping"
+        return said
 
     # Looking
 

@@ -10,7 +10,7 @@ import struct
 import msgspec
 
 from fairactor.look import Look
-from fairactor.wire import Counts, mark_of, turn_mark
+from fairactor.wire import Counts, mark_of, sized, turn_mark
 
 from .lab import Lab, flat
 from .model import Model
@@ -65,7 +65,10 @@ def _lua_json(text: str) -> str:
 def compare(lab: Lab, model: Model, before: Look, look: Look) -> None:
     """Asserts that a shard holds what the model holds."""
     assert look.fixed["LEASES"].keys() == model.leases.keys()
-    turns = {who: turn_mark(n) + b"\0\0" + msgspec.msgpack.encode(refused) for who, (n, refused) in model.turns.items()}
+    turns = {
+        who: turn_mark(number) + sized(model.handed.get(who, "").encode()) + msgspec.msgpack.encode(refused)
+        for who, (number, refused) in model.turns.items()
+    }
     assert look.fixed["SESSIONS"] == turns
     assert {name: look.policy(name) for name in look.fixed["POLICY"]} == model.service.policies
     _compare_tasks(model, look)
@@ -112,7 +115,8 @@ def _compare_rings(model: Model, look: Look) -> None:
 def _compare_limits(lab: Lab, model: Model, look: Look) -> None:
     service = model.service
     ahead = {name: math.ceil((due / 1e6 - look.now) / 3600) for name, due in look.fixed["RATES"].items()}
-    assert {name: starts if starts >= 0 else -math.inf for name, starts in ahead.items()} == service.ahead
+    found = {name: starts if starts >= 0 else -math.inf for name, starts in ahead.items()}
+    assert found == service.ahead, f"{found} and {service.ahead}"
     assert look.fixed["THROTTLED"].keys() == service.throttled
     for name, until in look.fixed["THROTTLED"].items():
         assert (until / 1000 <= look.now) is model.free(name), name

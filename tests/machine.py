@@ -32,10 +32,12 @@ class Machine(Bench):
         fair_by=st.sampled_from(FAIR_BY),
         groups=st.sampled_from(["", "", "ggg", "ghgh"]),
         home=st.sampled_from([None, None, (["t"], [""]), (["t", ":queue:"], []), (["a:b:{c}"], ["t"])]),
+        listening=st.booleans(),
     )
-    def open(self, step: int, fair_by: FairBy, groups: str, home: Assigned) -> None:
+    def open(self, step: int, fair_by: FairBy, groups: str, home: Assigned, listening: bool) -> None:
         self.model = Model(step, service=Service(fair_by == "time"))
         self.look = self.lab.open(step / 1e6, fair_by).look()
+        self.listen(["first/0"] if listening else [])
         for tenant, group in enumerate(groups):
             self.configure(2 * tenant, {"group": group})
         self.join("first", home)
@@ -51,16 +53,21 @@ class Machine(Bench):
 
     # Operations; those that find nothing to do, do nothing
 
-    def send(self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]], reservation: str) -> None:
+    def send(
+        self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]], reservation: str, hears: bool = True
+    ) -> None:
         tasks, packed = [], []
         for task_id, tenant, priority, due, watch, body, key, window in batch:
             state, at = ("scheduled", float(due) if due[0] != "+" else math.nan) if due else ("queued", 0.0)
             stamp = at * 1000 if due else math.nan
             tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
             packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
-        answers = self.model.send(tasks, [item.flag for item in packed], "sender", reservation)
-        assert self.lab.send(*packed, reservation=reservation) == answers
-        self.compare()
+        found = self.lab.send(*packed, reservation=reservation)
+        flags, receiver = [item.flag for item in packed], self.receiver(packed)
+        to = {"receiver": receiver, "choice": self.choice()}
+        answers = self.model.send(tasks, flags, "sender", reservation, **to)
+        assert found == answers
+        self.tell(receiver, packed, hears=hears)
         assert self.lab.send_again(*packed, reservation=reservation) == answers
         self.compare()
 
@@ -69,7 +76,9 @@ class Machine(Bench):
         self.compare()
 
     def assign(self, who: int, serves: Assigned) -> None:
-        runtime = self.runtime(who)
+        self.assign_to(self.runtime(who), serves)
+
+    def assign_to(self, runtime: str, serves: Assigned) -> None:
         known = self.lab.run(self.lab.shard.assign(runtime, serves and Assignment(*serves)))
         assert known is self.model.assign(runtime, serves)
         self.compare()
@@ -80,13 +89,34 @@ class Machine(Bench):
         new = [(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6) for i in range(number)]
         self.send([(*task, "", "", BODIES[number % 2], "", False) for task in new], "")
 
+    def hand(self, tenant: str, priority: int, hears: bool, lead: str) -> None:
+        """A single task, most often while some runtime sleeps and listens, and nothing waits."""
+        able = [runtime for runtime, lapsed in self.model.leases.items() if not lapsed]
+        runtime = able[self.sent % len(able)] if able else ""
+        if runtime and lead != "as it is":
+            self.listen([*self.ears, runtime])
+            for home in list(self.model.service.homes) if lead == "no homes" else ():
+                self.assign_to(home, None)
+            self.finish_all(runtime, 50, "F", keep=False)
+            self.finish_all(runtime, 3, "F", keep=False)
+        self.sent += 1
+        self.send([(f"{self.sent}\0", tenant, priority, "", "", BODIES[0], "", False)], "", hears)
+
+    def hear(self, who: int) -> None:
+        """One runtime listens, or all do, or none."""
+        runtimes = list(self.model.leases)
+        chosen = [[], runtimes, runtimes, runtimes[who % len(runtimes) :][:1] if runtimes else []]
+        self.listen(chosen[who % 4])
+
     def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]]) -> None:
         runtime = self.runtime(who)
         self.turn_of(runtime, want, self.verdicts(runtime, ended))
 
     def turn_of(self, runtime: str, want: int, verdicts: list[Verdict]) -> None:
         number = self.numbers[runtime] = self.numbers[runtime] + 1
-        turn = self.lab.turn(runtime, number, want, [self.settlement(verdict) for verdict in verdicts])
+        heard = runtime in self.heard
+        self.heard.discard(runtime)
+        turn = self.lab.turn(runtime, number, want, [self.settlement(verdict) for verdict in verdicts], heard=heard)
         if runtime not in self.model.leases:
             assert turn is None
             self.compare()
@@ -94,12 +124,17 @@ class Machine(Bench):
         assert turn is not None
         claims = pairs(turn)
         want = 0 if any(verdict.state == "B" for verdict in verdicts) and self.gives_back(runtime, verdicts) else want
-        refused = self.model.turn(runtime, number, verdicts, want, list(claims))
+        missed = self.model.missed(runtime, heard=heard)
+        want = max(0, want - bool(missed))  # that takes a worker
+        taken = len(claims) - bool(missed)
+        refused = self.model.turn(runtime, number, verdicts, want, list(claims), heard=heard)
         assert [task_id.decode() for task_id in turn.refused] == refused
         self.claimed += [(task_id, number) for task_id in claims]
         self.compare()
         assert claims == {task_id: self.model.tasks[task_id].record for task_id in claims}
         self.compare_outlook(turn, want)
+        resting = self.look.fixed["IDLE"].keys() | self.look.fixed["IDLE_HOMES"].keys()
+        assert runtime not in resting or taken < want, "who has enough is not idle"
 
     def claim(self, who: int, want: int) -> None:
         self.turn(who, want, [])
@@ -107,7 +142,7 @@ class Machine(Bench):
     def finish(self, who: int, state: str, keep: bool, seconds: float) -> None:
         """A runtime reports on all that it claimed, and claims as many again."""
         runtime = self.runtime(who)
-        self.finish_all(runtime, len(self.model.claims(runtime)), state, keep, seconds)
+        self.finish_all(runtime, len(self.held(runtime)), state, keep, seconds)
 
     def drain(self, who: int, keep: bool) -> None:
         """A runtime claims all that waits, and finishes it."""
@@ -116,7 +151,7 @@ class Machine(Bench):
         self.finish_all(runtime, 1, "F", keep)
 
     def finish_all(self, runtime: str, want: int, state: str, keep: bool, seconds: float = 0.5) -> None:
-        held = self.model.claims(runtime)
+        held = self.held(runtime)
         self.turn_of(
             runtime, want, [Verdict(task.id, task.turn, state, keep, BODIES[want % 4], seconds) for task in held]
         )
@@ -233,11 +268,7 @@ class Machine(Bench):
         total, started, waiting, known, due, letters, stolen, throttled, homeless, *fleet = stats
         service = self.model.service
         assert (stolen, throttled) == (service.stolen, len(service.throttled))
-        at_home = {GROUP, *[name for home in service.homes.values() for name in home.assigned]}
-        nobodys = {name for name in service.root.tags if not {name, name[:1]} & at_home}
-        assert {name.decode() for name in homeless} == (
-            nobodys if self.model.leases.keys() == service.homes.keys() and self.model.leases else set()
-        )
+        assert {name.decode() for name in homeless} == service.homeless(self.model.leases)
         assert started == sum(task.state == "started" for task in self.model.tasks.values())
         assert (waiting, known) == (len(service.root.tags), len(self.look.counts))
         assert due == sum(at <= self.look.now * 1000 for at in self.look.fixed["SCHEDULED"].values())

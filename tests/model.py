@@ -6,14 +6,14 @@ Time is not in it. Whoever drives it says what the server's clock said, that is,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import attrs
 
 from .model_ring import GROUP, actor_in
 from .model_state import State, Step
-from .model_tasks import DIED, ENDED, FULL, LIVE, Task, Verdict
+from .model_tasks import DIED, ENDED, FULL, HANDED, LIVE, Task, Verdict
 
 Assigned = tuple[list[str], list[str]] | None
 """Which tenants a runtime serves first, and which then; None: all alike."""
@@ -24,10 +24,20 @@ class Model(State):
     # Transitions
 
     def send(
-        self, items: Sequence[Task], flags: Sequence[str], watcher: str, reservation: str = ""
+        self,
+        items: Sequence[Task],
+        flags: Sequence[str],
+        watcher: str,
+        reservation: str = "",
+        *,
+        receiver: str = "",
+        choice: Collection[str] = ("",),
     ) -> list[str | None]:
         """Of each its id, or that of the task that its key stands for; None where it is taken by another tenant, and
         FULL where its mailbox is full. What goes together with such a one is not accepted, either.
+
+        The server says to which runtime it has handed the task, '' to none; that is right if it is in ``choice``, and
+        '' where nothing may be handed.
         """
         answers: list[str | None] = []
         with Step(self) as step:
@@ -39,7 +49,27 @@ class Model(State):
             for name in {task.tenant for task in items}:
                 if (name, reservation) in self.reserved:
                     self._reserve(name, reservation, -sum(task.tenant == name for task in items))
+            assert receiver in (choice if len(items) == 1 and self._at_once(items[0]) else ("",)), f"to {receiver!r}"
+            if receiver:
+                self._hand(items[0], receiver)
         return answers
+
+    def _at_once(self, task: Task) -> bool:
+        """Whether a task that was just accepted may be handed over: nothing waits but it, and it need not."""
+        service, name = self.service, task.tenant
+        return (
+            self.tasks.get(task.id) is task
+            and self.queue(name) == [task]
+            and not (service.by_time or service.homes or service.root.tags or service.own(name, "paused"))
+            and len(self.of(name, "started")) < service.limit(name, "concurrency")
+            and (not service.burst(name) or self.free(name))
+        )
+
+    def _hand(self, task: Task, runtime: str) -> None:
+        self.service.count_start(task.tenant)
+        task.state, task.runtime, task.turn, task.charged = "started", runtime, self.turns[runtime][0] | HANDED, 1
+        task.since = math.nan
+        self.handed[runtime] = task.id
 
     def _post(self, items: Sequence[Task], watcher: str, reservation: str) -> list[str | None]:
         """Tasks that are accepted together or not at all; only a single one is watched."""
@@ -90,19 +120,35 @@ class Model(State):
 
     def join(self, runtime: str, serves: Assigned) -> None:
         self.leases[runtime] = False
-        self.service.assign(runtime, serves)
+        self.assign(runtime, serves)
 
     def assign(self, runtime: str, serves: Assigned) -> bool:
         if runtime in self.leases:
-            self.service.assign(runtime, serves)
+            with Step(self) as step:
+                step.count_limited(*self.service.assign(runtime, serves))
         return runtime in self.leases
 
     def turn(
-        self, runtime: str, number: int, verdicts: Sequence[Verdict], want: int, claimed: Sequence[str]
+        self,
+        runtime: str,
+        number: int,
+        verdicts: Sequence[Verdict],
+        want: int,
+        claimed: Sequence[str],
+        *,
+        heard: bool = False,
     ) -> list[str]:
-        """Settles, and claims what the server says it did, in that order, if that is right. Returns what is refused."""
+        """Settles, and claims what the server says it did, in that order, if that is right. Returns what is refused.
+
+        What was handed over since the last turn comes last, where it has not been ``heard`` of.
+        """
         refused = []
         with Step(self) as step:
+            missed = self.missed(runtime, heard=heard)
+            if missed:
+                missed.turn = number
+                assert claimed[-1:] == [missed.id]
+                claimed = claimed[:-1]
             for verdict in verdicts:
                 task = self.tasks.get(verdict.id)
                 if task and task.state == "started" and (task.runtime, task.turn) == (runtime, verdict.turn):
@@ -113,6 +159,8 @@ class Model(State):
             step.seat()
             home = self.service.homes.get(runtime)
             stolen = self.service.stolen
+            if home and want:
+                self.service.come_home(runtime)
             for task_id in claimed:
                 self._serve(self.tasks[task_id], runtime, number, step)
             if home and want:
@@ -123,7 +171,14 @@ class Model(State):
             assert len(claimed) == want or not left, f"{want} wanted, {len(claimed)} given, {left} wait"
         self.leases[runtime] = False
         self.turns[runtime] = (number, refused)
+        self.handed.pop(runtime, None)
         return refused
+
+    def missed(self, runtime: str, *, heard: bool) -> Task | None:
+        """The task that was handed to a runtime since its last turn, if it stands and was not heard of."""
+        task = None if heard else self.tasks.get(self.handed.get(runtime, ""))
+        stands = task and (task.state, task.runtime, task.turn) == ("started", runtime, self.turns[runtime][0] | HANDED)
+        return task if stands else None
 
     def turn_again(self, runtime: str) -> tuple[int, list[str]]:
         """The number of a runtime's last turn, and what it refused. Who asks again is alive."""
@@ -230,10 +285,15 @@ class Model(State):
             task.state, task.progress = "queued", None
             if task.canceling:
                 self._cancel(task, step)
+        service = self.service
+        home = service.homes.pop(runtime, None)
+        lodgers = sorted(home.assigned) if home else []
+        step.touch(*filter(service.limited, lodgers))
+        stood = [name for name in lodgers if service.member(name) in service.root.tags]
         step.seat()
-        self.service.homes.pop(runtime, None)
-        self.leases.pop(runtime, None)
-        self.turns.pop(runtime, None)
+        service.move(stood)
+        for of_each in (self.leases, self.turns, self.handed):
+            of_each.pop(runtime, None)
         return len(claims)
 
     def cancel(self, task_id: str, body: bytes, *, keep: bool) -> str:
@@ -296,14 +356,19 @@ class Model(State):
             if whose == "":
                 step.touch(*filter(self.counts, self.tenants), count=False)
                 step.count_limited(*step.touched)
-            elif whose[0] != GROUP:
+            elif whose[0] == GROUP:
+                service.hasten(whose, service.root.virtual)
+            else:
                 step.touch(whose, count=False)
                 step.count_limited(whose)
                 stood = whose in service.served
                 step.seat()
-                if stood and whose in service.served:
-                    tags = service.ring_of(whose).tags
-                    tags[whose] = min(tags[whose], service.fresh_tag(whose))
+                if stood:
+                    service.hasten(whose, service.time_for(whose))
+                if not service.limited(whose):
+                    service.ahead.pop(whose, None)
+            if not service.policies:
+                service.ahead.clear()
         return policy
 
     def watch(self, runtime: str, tasks: Iterable[tuple[str, str]]) -> list[list[bytes]]:

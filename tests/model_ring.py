@@ -20,7 +20,9 @@ NEW = 0.2  # how much what is learned counts in an average
 
 
 class UndecidedError(Exception):
-    """A group comes with the first of its tenants, and several come at once, of different homes: nobody says which."""
+    """A group comes, or moves, with the first of its tenants, and several do at once, of different homes: nobody says
+    which.
+    """
 
 
 @attrs.define
@@ -105,6 +107,10 @@ class Service:
         group = self.own(name, "group")
         return None if group is None else GROUP + group
 
+    def member(self, name: str) -> str:
+        """What stands on the ring of the shard for a tenant."""
+        return self.mark(name) or name
+
     def ring_of(self, member: str) -> Ring:
         mark = self.mark(member)
         return self.root if mark is None else self.groups.setdefault(mark, Ring())
@@ -150,9 +156,18 @@ class Service:
 
     def fresh_tag(self, name: str) -> float:
         """The tag of a tenant that comes."""
+        return self.time_for(name) + self.cost_to_arrive(name) / self.weight(name)
+
+    def time_for(self, name: str) -> float:
+        """Virtual time, as it holds for a tenant on its ring."""
         ring, home = self.ring_of(name), self.home_time(name)
-        time = home if home is not None and ring is self.root else ring.virtual
-        return time + self.cost_to_arrive(name) / self.weight(name)
+        return home if home is not None and ring is self.root else ring.virtual
+
+    def hasten(self, member: str, time: float) -> None:
+        """A greater weight counts at once."""
+        tags = self.ring_of(member).tags
+        if member in tags:
+            tags[member] = min(tags[member], time + self.usual_cost(member) / self.weight(member))
 
     def settle(self) -> None:
         """After each change: a group without work leaves, and where nobody waits, time begins anew."""
@@ -180,10 +195,9 @@ class Service:
         """A task of a tenant starts. It must be the turn of that tenant."""
         among, home, steals = self.open_to(runtime)
         assert name in among, f"{name!r} cannot be served: {among}"
-        mark = self.mark(name)
-        member = mark or name
+        mark, member = self.mark(name), self.member(name)
         tag = self.root.tags[member]
-        least = min(self.root.tags[self.mark(other) or other] for other in among)
+        least = min(self.root.tags[self.member(other)] for other in among)
         assert tag == least, f"{member!r} is served at {tag}, and {least} would come first: {self.root.tags}"
         if mark:
             inner = self.groups[mark]
@@ -197,20 +211,64 @@ class Service:
             self.root.virtual = max(self.root.virtual, tag)
         self.root.tags[member] = tag + cost / self.weight(member)
         self.stolen += steals
+        self.count_start(name)
+
+    def count_start(self, name: str) -> None:
         if self.burst(name):
             self.ahead[name] = max(self.ahead.get(name, 0), 0) + 1
 
     # Homes
 
     def home_time(self, name: str) -> float | None:
-        return max((home.virtual for home in self.homes.values() if name in home.assigned), default=None)
+        """The latest time of a tenant's homes, and at least that of the shard; None without one."""
+        times = [home.virtual for home in self.homes.values() if name in home.assigned]
+        return max(self.root.virtual, *times) if times else None
 
-    def assign(self, runtime: str, serves: tuple[list[str], list[str]] | None) -> None:
-        if serves is None:
-            self.homes.pop(runtime, None)
-            return
-        virtual = self.homes[runtime].virtual if runtime in self.homes else self.root.virtual
-        self.homes[runtime] = Home(virtual, *map(frozenset, serves))
+    def assign(self, runtime: str, serves: tuple[list[str], list[str]] | None) -> frozenset[str]:
+        """Returns the tenants that have come to a runtime, or are gone."""
+        home = self.homes.pop(runtime, None)
+        had = home.assigned if home else frozenset()
+        has = frozenset(serves[0] if serves else ())
+        time = max(home.virtual, self.root.virtual) if home else self._first_time(has)
+        if serves is not None:
+            self.homes[runtime] = Home(time, has, frozenset(serves[1]))
+        self.move(has - had, time)
+        self.move(had - has)
+        return had ^ has
+
+    def _first_time(self, names: Collection[str]) -> float:
+        """The time of a home that begins."""
+        tags = [self.root.tags[member] for member in map(self.member, names) if member in self.root.tags]
+        times = [time for time in map(self.home_time, names) if time is not None]
+        return max(self.root.virtual, min(tags) if tags else max(times, default=0.0))
+
+    def move(self, names: Collection[str], time: float | None = None) -> None:
+        """Holds the tags of tenants within what a new home allows, or what they have left where they have lost one."""
+        held: dict[str, float] = {}
+        for name in names:
+            member, left = self.member(name), self.home_time(name)
+            start = time if time is not None else self.root.virtual if left is None else left
+            if member in self.root.tags:
+                if held.setdefault(member, start) != start:
+                    raise UndecidedError
+                latest = start + self.usual_cost(member) / self.weight(member)
+                self.root.tags[member] = min(max(self.root.tags[member], start), latest)
+
+    def homeless(self, runtimes: Collection[str]) -> set[str]:
+        """The tenants that could be served and are assigned to none of these runtimes, where each serves certain ones
+        only.
+        """
+        homes = [self.homes.get(runtime) for runtime in runtimes]
+        if not homes or any(home is None or "" in home.steal for home in homes):
+            return set()
+        return set(self.served).difference(*[home.assigned for home in homes if home])
+
+    def come_home(self, runtime: str) -> None:
+        """A home begins to choose: none of its tenants is behind it."""
+        home = self.homes[runtime]
+        home.virtual = max(home.virtual, self.root.virtual)
+        for member in map(self.member, self.served.keys() & home.assigned):
+            self.root.tags[member] = max(self.root.tags[member], home.virtual)
 
     # Costs
 
@@ -232,9 +290,14 @@ class Service:
         if not self.by_time:
             return 1
         costs = self.costs_of(member)
-        average = costs.average if costs.average is not None else self.costs_of("").average
         debt, costs.debt = costs.debt, 0.0
-        return max(0, (FIRST if average is None else average) + debt)
+        return max(0, self.usual_cost(member) + debt)
+
+    def usual_cost(self, member: str) -> float:
+        if not self.by_time:
+            return 1
+        averages = (self.costs_of(whose).average for whose in (member, ""))
+        return next((average for average in averages if average is not None), FIRST)
 
     def learn(self, name: str, actor: str, seconds: float) -> None:
         """Learns how long a task ran."""

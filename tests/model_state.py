@@ -19,6 +19,7 @@ class State:
     tenants: dict[str, Tenant] = attrs.Factory(dict)
     leases: dict[str, bool] = attrs.Factory(dict)  # runtime -> whether it has run out
     turns: dict[str, tuple[int, list[str]]] = attrs.Factory(dict)  # runtime -> its last turn, and what that refused
+    handed: dict[str, str] = attrs.Factory(dict)  # runtime -> the task that was handed to it since its last turn
     total: Counter[str] = attrs.Factory(Counter)  # of tasks that ended
     service: Service = attrs.Factory(Service)
     reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> room that is kept

@@ -14,6 +14,8 @@ FULL = "\0full"
 """In the place of the id of a task that was refused since its mailbox is full."""
 DIED = b"\0died\0"
 """Around the name of a runtime: where the server has noted when that was found dead."""
+HANDED = 1 << 63
+"""In the number of the turn of a claim that was handed over after that turn."""
 LIVE = ("queued", "scheduled", "started")
 ENDED = {"F": "finished", "X": "failed", "C": "canceled"}
 _LETTERS = {name: letter.encode() for letter, name in ENDED.items()}

@@ -62,7 +62,9 @@ def operations(share: int, name: str, *arguments: st.SearchStrategy[Any]) -> lis
 
 
 OPERATIONS = [
-    *operations(4, "send", st.lists(items, min_size=1, max_size=4), reservations),
+    *operations(4, "send", st.lists(items, min_size=1, max_size=4), reservations, st.booleans()),
+    *operations(3, "hand", tenants, st.integers(1, 6), st.booleans(), st.sampled_from(["as it is", "", "no homes"])),
+    *operations(1, "hear", pick),
     *operations(5, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
     *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4)),
     *operations(6, "claim", pick, st.integers(1, 6)),

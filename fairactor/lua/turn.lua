@@ -79,15 +79,11 @@ if this == last then return replay(refused_then) end
 if this < last then return { integer(shard.now), 0, 0, {}, {}, {}, 0 } end -- a copy that was long under way: too late
 if this > last + 1 then return 'behind' end
 
--- The claim of a task that was handed to the runtime, and of which it has not heard: the reply brings it. Returns its
--- mark; nil where it does not stand.
-local function missed_claim(id, claims)
-  local mark = call('HGET', claims_key, id)
+-- The mark of the claim of a task that was handed to the runtime, and of which it has not heard; nil where there is none.
+local function missed_claim()
+  local mark = handed ~= '' and not heard and call('HGET', claims_key, handed)
   local by = mark and turn_in(mark)
-  if by ~= handed_after(last_turn) and by ~= turn then return nil end -- its own: this turn has broken off before
-  table.insert(claims.reply, id)
-  table.insert(claims.reply, read_records({ id })[1] or stand_for_lost(tenant_in(mark)))
-  return mark
+  if by == handed_after(last_turn) or by == turn then return mark end -- its own: this turn has broken off before
 end
 
 local outcomes = settle(runtime, FIRST_OUTCOME)
@@ -95,8 +91,13 @@ if outcomes.given_back then want, ahead = 0, 0 end
 admit_throttled()
 seat(arriving)
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
+local missed = missed_claim()
+if missed then want = math.max(0, want - 1) end -- it takes a worker
 local claims = choose(runtime, want + ahead)
-local missed = handed ~= '' and not heard and missed_claim(handed, claims)
+if missed then -- the reply brings it
+  table.insert(claims.reply, handed)
+  table.insert(claims.reply, read_records({ handed })[1] or stand_for_lost(tenant_in(missed)))
+end
 
 begin_writing()
 write_retries(outcomes)

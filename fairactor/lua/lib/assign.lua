@@ -10,14 +10,14 @@ local function first_time(names)
     if tag then least = math.min(least or tag, tag) end
     if time then latest = math.max(latest or time, time) end
   end
-  return math.max(shard.virtual, least or latest or 0)
+  return least or latest or 0
 end
 
 -- Changes the tenants of a runtime. `packed`: {names of tenants to serve first, names of those to serve when the first
 -- have nothing}, where {''} are all others; '' to serve all alike. Reads, and returns what writes.
 local function assign(runtime, packed)
   local before, given = call('SMEMBERS', ASSIGNED .. runtime), packed ~= '' and cmsgpack.unpack(packed) or { {}, {} }
-  local time = tonumber(call('HGET', HOMES, runtime)) or first_time(given[1])
+  local time = math.max(shard.virtual, tonumber(call('HGET', HOMES, runtime)) or first_time(given[1]))
   local come, gone, had = {}, {}, {}
   moving, its_tenants = runtime, {}
   for _, name in ipairs(before) do had[name] = true end

@@ -22,7 +22,7 @@ local function receiver_for(name)
 end
 
 local function write_handed(runtime, id, name, priority)
-  local turn, _, refused = unpack_session(call('HGET', SESSIONS, runtime))
+  local turn, _, refused = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
   call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: it looks for the claim if it has not heard
   call('HSET', CLAIMS .. runtime, id, pack_mark(handed_after(turn), priority, 1, name))
   call('SREM', IDLE, runtime)
