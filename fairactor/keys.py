@@ -16,7 +16,7 @@ from .errors import ConfigurationError
 FIXED: Final = {
     "META": "",  # hash: version, shards, stamp, virtual (time), total (counts of the whole shard)
     "RING": ":ring",  # zset: tenant -> tag, of the tenants that could be served now
-    "COUNTS": ":counts",  # hash: tenant -> packed counts (lib/tenants.lua)
+    "COUNTS": ":counts",  # hash: tenant -> packed counts (lib/counts.lua)
     "POLICY": ":policy",  # hash: tenant, '' (the defaults) or group -> packed policy, where one was configured
     "RATES": ":rates",  # zset: tenant -> when its next task would be due at an even rate (GCRA), in µs
     "THROTTLED": ":throttled",  # zset: tenant with work that its rate holds back -> until when
