@@ -18,7 +18,7 @@ from fairactor.errors import RuntimeNotRunning
 from fairactor.keys import Keys
 from fairactor.look import look_at
 from fairactor.testing import InvariantViolation, check_invariants
-from fairactor.wire import Assignment, pack_key
+from fairactor.wire import Assignment, pack_key, turn_mark
 
 from .lab import Lab, item, lab, outcome
 
@@ -161,7 +161,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "costs that stay": (lambda db, keys: db.hset(keys.meta + ":costs:t", "", bytes(24)), "costs:t' never expires"),
     "above the cap": (hset("POLICY", "t", b"\x81\xabconcurrency\1"), "3 tasks of 't' run, and its concurrency is 1"),
     "claims without a lease": (zrem("LEASES", "r"), "'r' has no lease, and is in claims"),
-    "a session without a lease": (hset("SESSIONS", "q", b"\0\0\0\0\0\0\0\1\0\0\x90"), "'q' has no lease, and is in sessions"),
+    "a session without a lease": (
+        hset("SESSIONS", "q", turn_mark(1) + b"\0\0\x90"), "'q' has no lease, and is in sessions",
+    ),
     "idle without a lease": (lambda db, keys: db.sadd(keys.fixed("IDLE"), "q"), "'q' has no lease, and is in idle"),
     "a lease of nobody": (zadd("LEASES", "q", 1e13), "'q' has a lease, and is not in fleet"),
     "drained, and not listed": (zrem("DRAINED", "drained"), "'drained' has no live task; its totals are kept until"),
