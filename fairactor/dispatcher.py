@@ -184,7 +184,11 @@ class Dispatcher:
         """Starts a task that was handed over; one that comes late is brought by the turn that was taken since."""
         if self.runtime and handed.mark == handed_mark(self._number):
             self._heard = True
-            self._begin(new_claims([handed.id, handed.record], handed.mark, self, handed.now), at_once=True)
+            claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
+            if self._pool.vacancies > 0:
+                self._begin(claims, at_once=True)
+            elif not self._leaving:  # tasks of other shards have the workers
+                self._outbox += [claim.given_back() for claim in claims]
             self._signal.set()  # it would take more
 
     async def _exchange(self) -> tuple[_Request, Turn]:
