@@ -11,11 +11,13 @@ from fairactor.errors import MailboxFull
 
 @actor
 async def export(page: int) -> str:
+    """Takes a hundredth of a second."""
     await asyncio.sleep(0.01)
     return f"{current_task().tenant}: page {page}"
 
 
 async def main() -> None:
+    """Sends more than is allowed, and shows what comes of it."""
     async with Runtime(actors=[export], workers=10) as runtime:
         await runtime.tenant("big").configure(concurrency=8, backlog=500)
         await runtime.tenant("trial").configure(rate="20/s", burst=1)
