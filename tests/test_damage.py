@@ -309,7 +309,7 @@ def test_idle_runtimes_that_hear_nothing_are_passed_over(shard: Lab) -> None:
     with redis.Redis(connection_pool=shard.db.connection_pool).pubsub() as pubsub:
         pubsub.subscribe(shard.keys.inbox("r"))
         assert pubsub.get_message(timeout=5) is not None
-        shard.send(item("a"))
+        shard.send(item("a"), item("b"))  # one alone could be handed over
         message = pubsub.get_message(timeout=5)
         assert message is not None
         assert message["data"] == b"w"
