@@ -173,9 +173,12 @@ class Dispatcher:
             await self._tend()
         await self._rest(request, turn)
 
-    def _begin(self, claims: list[Claim], *, at_once: bool) -> None:
-        """Starts what was claimed; where there is more to claim, only after the next turn was sent."""
-        if self._claiming:
+    def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True) -> None:
+        """Starts what was claimed, or gives it back where no worker is free for it.
+
+        Where there is more to claim, it starts only after the next turn was sent.
+        """
+        if self._claiming and free:
             self._pool.submit(claims, at_once=at_once)
         elif not self._leaving:
             self._outbox += [claim.given_back() for claim in claims]
@@ -185,10 +188,9 @@ class Dispatcher:
         if self.runtime and handed.mark == handed_mark(self._number):
             self._heard = True
             claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
-            if self._pool.vacancies > 0:
-                self._begin(claims, at_once=True)
-            elif not self._leaving:  # tasks of other shards have the workers
-                self._outbox += [claim.given_back() for claim in claims]
+            self._begin(
+                claims, at_once=True, free=self._pool.vacancies > 0
+            )  # tasks of other shards may have the workers
             self._signal.set()  # it would take more
 
     async def _exchange(self) -> tuple[_Request, Turn]:

@@ -20,7 +20,7 @@ if not readable(record) then return 'missing' end
 local state, runtime = locate(id, record)
 if state == 'settled' then return SETTLED[record:sub(1, 1)] end
 if state == 'started' then
-  call('HSET', CANCELS .. runtime, id, struct.pack('>d', ttl_ms) .. outcome)
+  call('HSET', CANCELS .. runtime, id, pack_cancel(ttl_ms, outcome))
   call('PUBLISH', INBOX .. runtime, 'c' .. id)
   return state
 end
@@ -36,8 +36,7 @@ else
   add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end
 -- At least for a while, so that one whose reply was lost finds it when it comes again.
-local ms = math.max(FETCH, time_to_keep(id, CANCELED_STATE, ttl_ms))
-end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, outcome))
+cancel_task(id, name, record, pack_cancel(math.max(FETCH, ttl_ms), outcome))
 seat({})
 
 begin_writing()

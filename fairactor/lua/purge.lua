@@ -12,7 +12,7 @@
 -- @include lib/ending.lua
 
 local SOME = 500
-local name, ttl_ms, outcome, cursor = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local name, canceled, cursor = ARGV[1], pack_cancel(tonumber(ARGV[2]), ARGV[3]), ARGV[4]
 load_counts({ name })
 meet({ name })
 
@@ -34,8 +34,7 @@ learn(ids)
 for i, record in ipairs(read_records(ids)) do
   if record then
     add(name, i <= queued and record:byte(3) or WAITING, -1)
-    local ms = time_to_keep(ids[i], CANCELED_STATE, ttl_ms)
-    end_task(ids[i], name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, outcome))
+    cancel_task(ids[i], name, record, canceled)
   end
 end
 withdraw(name, queued)

@@ -11,19 +11,14 @@
 -- @include lib/ring.lua
 
 local found = call('HSCAN', COUNTS, ARGV[1], 'COUNT', 500)
-local names, free, waiting = {}, {}, {}
+local names = {}
 for i = 1, #found[2], 2 do names[#names + 1] = found[2][i] end
 meet(names)
-for _, name in ipairs(names) do
-  if not tenants[name][LIMITS] then
-    free[#free + 1] = name
-    if call('EXISTS', QUEUE .. name) == 1 then waiting[#waiting + 1] = name end
-  end
-end
+local unlimited, waiting = without_limits(names)
 seat(waiting)
 
 begin_writing()
-write_all('ZREM', THROTTLED, free)
+write_all('ZREM', THROTTLED, unlimited)
 save_counts()
 save_shard()
 return found[1]

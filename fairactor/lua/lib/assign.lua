@@ -6,7 +6,7 @@ local function first_time(names)
   meet(names)
   look_up(names)
   for _, name in ipairs(names) do
-    local tag, time = (tenants[name][ON].flow or tenants[name])[TAG], home_time(name)
+    local tag, time = top_of(name)[TAG], home_time(name)
     if tag then least = math.min(least or tag, tag) end
     if time then latest = math.max(latest or time, time) end
   end
@@ -17,7 +17,7 @@ end
 -- have nothing}, where {''} are all others; '' to serve all alike. Reads, and returns what writes.
 local function assign(runtime, packed)
   local before, given = call('SMEMBERS', ASSIGNED .. runtime), packed ~= '' and cmsgpack.unpack(packed) or { {}, {} }
-  local time = math.max(shard.virtual, tonumber(call('HGET', HOMES, runtime)) or first_time(given[1]))
+  local time = math.max(shard.virtual, homes[runtime] or first_time(given[1]))
   local come, gone, had = {}, {}, {}
   moving, its_tenants = runtime, {}
   for _, name in ipairs(before) do had[name] = true end
@@ -28,10 +28,7 @@ local function assign(runtime, packed)
   for _, name in ipairs(before) do
     if not its_tenants[name] then gone[#gone + 1] = name end
   end
-  for i = #homes - 1, 1, -2 do
-    if homes[i] == runtime then homes[i + 1] = time end
-  end
-  if packed ~= '' and call('HEXISTS', HOMES, runtime) == 0 then homes[#homes + 1], homes[#homes + 2] = runtime, time end
+  if packed ~= '' or homes[runtime] then homes[runtime] = time end
   move(come, time)
   move(gone)
   return function()

@@ -5,7 +5,7 @@
 local admit_throttled, choose, write_claims, stand_for_lost
 do
   local SOME = 500 -- tenants whose rate gives way in one turn
-  local unlimited = {} -- those of them that have no limit any more
+  local unlimited -- those of them that have no limit any more
 
   local function by_tag(a, b) return a[TAG] < b[TAG] end
 
@@ -121,9 +121,9 @@ do
         if not inner then
           t[TAKEN] = t[TAKEN] + 1
           if t[LIMITS] then
-          t[LIMITS].queued = t[LIMITS].queued - 1
-          count_start(t[LIMITS])
-        end
+            t[LIMITS].queued = t[LIMITS].queued - 1
+            count_start(t[LIMITS])
+          end
         end
       end
       if inner then
@@ -162,9 +162,9 @@ do
         length = 2 * length
       end
     end
-    local home = #homes > 0 and call('HGET', HOMES, runtime)
+    local home = homes[runtime]
     if not home then return serve_all() end
-    local own = line_up_these(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(tonumber(home), root.virtual))
+    local own = line_up_these(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(home, root.virtual))
     raise(own)
     serve(own)
     claims.home_time = own.virtual
@@ -186,13 +186,10 @@ do
   -- is tidied away.
   function admit_throttled()
     local freed = has_policies and call('ZRANGEBYSCORE', THROTTLED, '-inf', integer(shard.ms), 'LIMIT', 0, SOME) or {}
+    local waiting
     meet(freed)
-    for _, name in ipairs(freed) do
-      if not tenants[name][LIMITS] then
-        unlimited[#unlimited + 1] = name
-        if call('EXISTS', QUEUE .. name) == 1 then arriving[#arriving + 1] = name end
-      end
-    end
+    unlimited, waiting = without_limits(freed)
+    for _, name in ipairs(waiting) do arriving[#arriving + 1] = name end
   end
 
   -- A record that somebody deleted by hand: its task goes out all the same, and fails there by name.

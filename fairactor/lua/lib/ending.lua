@@ -51,8 +51,10 @@ local function end_task(id, name, state, ms, record)
   if keyed[id] then freed[#freed + 1] = { id, state } end
 end
 
--- Ends a task that was to be canceled while it ran; `packed` is its field of CANCELS: for how long to keep the record,
--- and the outcome.
+-- A cancellation, as CANCELS keeps it while the task runs: for how many ms to keep the record, and the outcome.
+local function pack_cancel(ms, outcome) return struct.pack('>d', ms) .. outcome end
+
+-- Ends a task by a cancellation.
 local function cancel_task(id, name, record, packed)
   local ms = time_to_keep(id, CANCELED_STATE, (struct.unpack('>d', packed)))
   end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, packed:sub(9)))

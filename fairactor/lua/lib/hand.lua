@@ -6,7 +6,7 @@
 
 -- A runtime that would start a task of that tenant at once; nil where there is none, or the task has to wait its turn.
 local function receiver_for(name)
-  if shard.by_time or #homes > 0 or call('EXISTS', RING) == 1 then return nil end
+  if shard.by_time or next(homes) or call('EXISTS', RING) == 1 then return nil end
   local limits = tenants[name][LIMITS]
   if limits then
     if limits.queued > 0 then return nil end

@@ -4,17 +4,20 @@
 -- arrives among them must neither wait for what those have had more, nor gain by what they have had less. It is never
 -- behind that of the shard, for runtimes without a home serve all.
 
-local homes = call('HGETALL', HOMES) -- runtime, its virtual time, ...
+local homes = {} -- runtime -> its virtual time
+do
+  local flat = call('HGETALL', HOMES)
+  for i = 1, #flat, 2 do homes[flat[i]] = tonumber(flat[i + 1]) end
+end
 local moving, its_tenants -- a runtime whose tenants change with this script, and those that it will have
 
 -- The virtual time of a tenant's home, the latest where it has several; nil without one.
 local function home_time(name)
   local latest
-  for i = 1, #homes, 2 do
-    local runtime = homes[i]
+  for runtime, time in pairs(homes) do
     local is_home
     if runtime == moving then is_home = its_tenants[name] else is_home = call('SISMEMBER', ASSIGNED .. runtime, name) == 1 end
-    if is_home then latest = math.max(latest or shard.virtual, tonumber(homes[i + 1])) end
+    if is_home then latest = math.max(latest or shard.virtual, time) end
   end
   return latest
 end
@@ -30,7 +33,7 @@ end
 
 -- Wakes all that serve certain tenants only, and some of these.
 local function wake_homes(names)
-  for _, runtime in ipairs(#homes > 0 and call('SMEMBERS', IDLE_HOMES) or {}) do
+  for _, runtime in ipairs(next(homes) and call('SMEMBERS', IDLE_HOMES) or {}) do
     for _, name in ipairs(names) do
       if call('SISMEMBER', ASSIGNED .. runtime, name) == 1 or call('SISMEMBER', STEAL .. runtime, name) == 1 then
         call('SREM', IDLE_HOMES, runtime)
@@ -45,7 +48,7 @@ end
 -- have been the only one which knew of work, or until when to sleep.
 local function wake_all()
   wake_idle()
-  for _, runtime in ipairs(#homes > 0 and call('SMEMBERS', IDLE_HOMES) or {}) do
+  for _, runtime in ipairs(next(homes) and call('SMEMBERS', IDLE_HOMES) or {}) do
     call('SREM', IDLE_HOMES, runtime)
     call('PUBLISH', INBOX .. runtime, 'w')
   end
@@ -53,5 +56,5 @@ end
 
 -- Whether a runtime serves tenants of all kinds, first or last.
 local function serves_all(runtime)
-  return #homes == 0 or call('HEXISTS', HOMES, runtime) == 0 or call('SISMEMBER', STEAL .. runtime, '') == 1
+  return not homes[runtime] or call('SISMEMBER', STEAL .. runtime, '') == 1
 end

@@ -95,6 +95,18 @@ local function count_end(name, too_little)
   end
 end
 
+-- Those of some tenants that have no limits, and those of them that have something in their mailboxes.
+local function without_limits(names)
+  local unlimited, waiting = {}, {}
+  for _, name in ipairs(names) do
+    if not tenants[name][LIMITS] then
+      unlimited[#unlimited + 1] = name
+      if call('EXISTS', QUEUE .. name) == 1 then waiting[#waiting + 1] = name end
+    end
+  end
+  return unlimited, waiting
+end
+
 -- `n` tasks leave a tenant's mailbox unclaimed.
 local function withdraw(name, n)
   local t = tenants[name]
@@ -144,13 +156,16 @@ local function pay_debts()
   end
 end
 
+-- What stands on the ring of the shard for a tenant: its group, or itself.
+local function top_of(name) return tenants[name][ON].flow or tenants[name] end
+
 -- Holds the tags of tenants whose homes change within what `home`, the virtual time of their new one, allows, or that of
 -- those that they have left: ahead of it they would starve, and behind it take everything.
 local function move(names, home)
   meet(names)
   look_up(names)
   for _, name in ipairs(names) do
-    local top = tenants[name][ON].flow or tenants[name]
+    local top = top_of(name)
     local time = home or home_time(name) or root.virtual
     if top[STORED] and not top[LEAVES] then
       top[TAG] = math.min(math.max(top[TAG], time), time + usual_cost(top[NAME]) / top[WEIGHT])
@@ -256,7 +271,7 @@ do
     local empty = (more or #root.leave > 0) and call('ZCARD', RING) == 0
     if empty then -- nobody waits: start afresh
       root.virtual, shard.period = 0, shard.period + 1
-      for _, home in ipairs(#homes > 0 and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, home, 0) end
+      for _, home in ipairs(next(homes) and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, home, 0) end
     end
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(root.virtual), 'period', shard.period, 'total',
       pack_counts(total), 'torn', '')
