@@ -49,7 +49,8 @@ class Model(State):
             for name in {task.tenant for task in items}:
                 if (name, reservation) in self.reserved:
                     self._reserve(name, reservation, -sum(task.tenant == name for task in items))
-            assert receiver in (choice if len(items) == 1 and self._at_once(items[0]) else ("",)), f"to {receiver!r}"
+            may_hand = len(items) == 1 and not reservation and self._at_once(items[0])
+            assert receiver in (choice if may_hand else ("",)), f"to {receiver!r}"
             if receiver:
                 self._hand(items[0], receiver)
         return answers

@@ -26,7 +26,7 @@ local function exchange()
   local t = new_tenant(name, policy)
   if t[ON] ~= before[ON] and before[STORED] then before[ON].leave[1] = name end
   if t[LIMITS] then
-    measure({ name })
+    measure({ name }, { t[LIMITS] })
     seat({})
   elseif call('EXISTS', QUEUE .. name) == 1 then
     seat({ name })

@@ -23,7 +23,7 @@ load_counts(names)
 meet(names)
 local held = {}
 for _, name in ipairs(names) do
-  local room = room_in(name, own)
+  local room = room_in(name, tenants[name][LIMITS], own)
   if many[name] > 0 and many[name] > room then return name end
   if room < math.huge then held[#held + 1] = name end
 end

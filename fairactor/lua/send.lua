@@ -13,12 +13,6 @@
 -- taken again, whoever sends it. All tasks of a batch are accepted in one step.
 
 -- @include lib/intact.lua
--- @include lib/counts.lua
--- @include lib/ring.lua
--- @include lib/queues.lua
--- @include lib/key.lua
--- @include lib/room.lua
--- @include lib/hand.lua
 
 local ITEM = '>Bc1Bc0Hc0Hc0Hc0'
 local REPLAY = 3600000 -- ms for which a reply is kept: longer than anybody tries
@@ -34,6 +28,17 @@ if sent then
   end
   if struct.unpack('>I8', number) < struct.unpack('>I8', sent) then return 0 end -- a copy that was long under way
 end
+local function remember(reply) call('SET', SENT .. sender, number .. cmsgpack.pack(reply), 'PX', REPLAY) end
+
+-- @include lib/hand.lua
+
+if #ARGV == FIRST_TASK and reservation == '' then
+  local priority, flag, due, id, name, key, body = struct.unpack(ITEM, ARGV[FIRST_TASK])
+  if due == '' and hand_over(priority, flag, id, name, key, ARGV[FIRST_TASK]:sub(body)) then return 0 end
+end
+
+-- @include lib/ring.lua
+-- @include lib/queues.lua
 
 -- Of each task, in lists beside each other.
 local ids, records, names, priorities, flags, dues, keys, bodies = {}, {}, {}, {}, {}, {}, {}, {}
@@ -44,6 +49,13 @@ for i = FIRST_TASK, #ARGV do
 end
 load_counts(names)
 meet(names)
+
+local function has_backlogs()
+  for _, t in pairs(has_policies and tenants or NONE) do
+    if t[LIMITS] and t[LIMITS].backlog < math.huge then return true end
+  end
+  return false
+end
 
 -- Whether all ids are new, and there are no keys to look at: as nearly always.
 local function all_fresh()
@@ -75,7 +87,7 @@ local function judge_together(from, to)
     if verdicts[n] == ACCEPTED then
       first[records[n]] = name
       wanted[name] = (wanted[name] or 0) + 1
-      if wanted[name] > room_in(name, reservation) then full[name] = true end
+      if wanted[name] > room_in(name, tenants[name][LIMITS], reservation) then full[name] = true end
     end
   end
   if next(full) then
@@ -103,7 +115,7 @@ else
   verdicts = nil
 end
 
-local fresh, scheduled, watched, receiver = {}, {}, {}, nil
+local fresh, scheduled, watched = {}, {}, {}
 for n, name in ipairs(names) do
   if not verdicts or verdicts[n] == ACCEPTED then
     local id, priority, due = ids[n], priorities[n], dues[n]
@@ -115,12 +127,7 @@ for n, name in ipairs(names) do
       scheduled[#scheduled + 1], scheduled[#scheduled + 2] = integer(at), id
       add(name, WAITING, 1)
     else
-      receiver = #names == 1 and receiver_for(name)
-      if receiver and tenants[name][LIMITS] then
-        count_start(tenants[name][LIMITS])
-      elseif not receiver then
-        enqueue(name, id, stamp, priority)
-      end
+      enqueue(name, id, stamp, priority)
       add(name, priority, 1)
     end
     if flags[n] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ sender }) end
@@ -134,14 +141,12 @@ begin_writing()
 write_keys()
 if reservation ~= '' then use_reservation(reservation, names) end
 write_all('HSET', WATCHERS, watched)
-local handed = receiver and write_handed(receiver, ids[1], names[1], priorities[1])
 call_all('MSET', fresh)
 write_queues()
 write_all('ZADD', SCHEDULED, scheduled)
-call('SET', SENT .. sender, number .. cmsgpack.pack(verdicts or 0), 'PX', REPLAY)
+remember(verdicts or 0)
 save_counts()
 save_shard()
-if receiver then tell_handed(receiver, handed, ids[1], fresh[2]) end
 if #scheduled > 0 then -- whoever sleeps must learn of the earlier due time
   wake_idle()
   wake_homes(names)

@@ -1,34 +1,60 @@
--- Handing a task to a runtime that sleeps. It is claimed in the script that accepts it, and the message that would wake
--- the runtime brings it: half the way of one that is fetched. Only where nothing else waits, so that it is its turn; and
--- one between two turns of the runtime, which says with the next whether it has heard: else it gets the task with that.
+-- The short way of a send: one task that finds a runtime asleep, and nothing else that waits, is claimed for that runtime
+-- by the script that accepts it, and the message that would wake the runtime brings it. That is half the way of one that
+-- is fetched. One between two turns of the runtime, which says with the next whether it has heard: else it gets the task
+-- with that.
+--
+-- It stands before the general way, and needs little of what that needs: to make its functions would take longest here.
 
+-- @include lib/counts.lua
+-- @include lib/policy.lua
+-- @include lib/room.lua
+-- @include lib/key.lua
 -- @include lib/session.lua
 
--- A runtime that would start a task of that tenant at once; nil where there is none, or the task has to wait its turn.
-local function receiver_for(name)
-  if shard.by_time or next(homes) or call('EXISTS', RING) == 1 then return nil end
-  local limits = tenants[name][LIMITS]
-  if limits then
-    if limits.queued > 0 then return nil end
-    limits.queued = 1
-    local place = standing(limits)
-    limits.queued = 0
-    if place ~= true then return nil end
-  end
+-- A runtime that sleeps, holds its lease and would hear; nil where there is none.
+local function receiver()
   local runtime = call('SRANDMEMBER', IDLE)
   local lease = runtime and tonumber(call('ZSCORE', LEASES, runtime) or 0)
-  if not runtime or lease <= shard.ms or call('PUBSUB', 'NUMSUB', INBOX .. runtime)[2] == 0 then return nil end
-  return runtime
+  if runtime and lease > shard.ms and call('PUBSUB', 'NUMSUB', INBOX .. runtime)[2] > 0 then return runtime end
 end
 
-local function write_handed(runtime, id, name, priority)
+-- Whether what limits a tenant, if anything does, lets one more of its tasks be accepted and start.
+local function lets_start(name, limits)
+  if not limits then return true end
+  measure({ name }, { limits })
+  if limits.queued > 0 or room_in(name, limits, '') < 1 then return false end
+  limits.queued = 1
+  return standing(limits) == true
+end
+
+-- Accepts a task and hands it over; returns whether it did.
+local function hand_over(priority, flag, id, name, key, body)
+  local runtime = not shard.by_time and receiver()
+  -- Who serves certain tenants only is not looked for here, nor what was sent before.
+  if not runtime or call('EXISTS', RING, HOMES, TASK .. id) > 0 then return false end
+  load_counts({ name })
+  local limits = limits_in(policy_of(name))
+  if not lets_start(name, limits) or take_key(id, name, key) then return false end
+
   local turn, _, refused = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
+  local mark = handed_after(turn)
+  local record = struct.pack(HEADER, LIVE, 0, priority, 1, next_stamp(), #name, name) .. body
+  add(name, priority, 1)
+  if limits then count_start(limits) end
+
+  begin_writing()
+  write_keys()
+  if flag == 'w' then call('HSET', WATCHERS, id, cmsgpack.pack({ sender })) end
   call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: it looks for the claim if it has not heard
-  call('HSET', CLAIMS .. runtime, id, pack_mark(handed_after(turn), priority, 1, name))
+  call('HSET', CLAIMS .. runtime, id, pack_mark(mark, priority, 1, name))
   call('SREM', IDLE, runtime)
-  return handed_after(turn)
+  call('SET', TASK .. id, record)
+  if limits and limits.due > shard.now then call('ZADD', RATES, integer(limits.due), name) end
+  remember(0)
+  save_counts()
+  call('HSET', META, 'stamp', integer(shard.stamp), 'total', pack_counts(total), 'torn', '')
+  call('PUBLISH', INBOX .. runtime, 'k' .. struct.pack('>c8dHc0', mark, shard.now, #id, id) .. record)
+  return true
 end
 
-local function tell_handed(runtime, mark, id, record)
-  call('PUBLISH', INBOX .. runtime, 'k' .. struct.pack('>c8dHc0', mark, shard.now, #id, id) .. record)
-end
+-- @scope

@@ -3,6 +3,8 @@
 -- A policy is packed under the name of its tenant, the defaults under no name; a setting that is not there is the
 -- default's. `rate` is {as it was given, µs between two tasks at an even rate, burst}.
 
+-- @include lib/counts.lua
+
 local OLD_RATE = 60e6 -- µs after which what is known of a rate is tidied away; it means nothing since it was due
 
 local has_policies = call('EXISTS', POLICY) == 1
@@ -32,6 +34,20 @@ local function limits_in(policy)
     throttled = false, -- ms: until when its rate holds back what could run otherwise
     seated = false, -- whether that was looked at, and not only what is on the ring
   }
+end
+
+-- Counts what limits are about, of tenants with `limits`. Before any count is changed: the tasks that run are those that
+-- live but are not in the mailbox.
+local function measure(names, limits)
+  load_counts(names)
+  local dues = read_all('ZMSCORE', RATES, names)
+  for i, name in ipairs(names) do
+    local its = limits[i]
+    its.queued = call('ZCARD', QUEUE .. name)
+    its.started = live(counts[name]) - its.queued
+    -- It may be that of another rate, which was changed since.
+    its.due = math.min(tonumber(dues[i]) or 0, shard.now + its.tolerance + its.interval)
+  end
 end
 
 -- Whether a tenant with limits belongs on the ring: true, or when it will, in ms, or false.

@@ -44,20 +44,6 @@ local function group_of(name)
   return group
 end
 
--- Counts what limits are about. Before any count is changed: the tasks that run are those that live but are not in
--- the mailbox.
-local function measure(names)
-  load_counts(names)
-  local dues = read_all('ZMSCORE', RATES, names)
-  for i, name in ipairs(names) do
-    local limits = tenants[name][LIMITS]
-    limits.queued = call('ZCARD', QUEUE .. name)
-    limits.started = live(counts[name]) - limits.queued
-    -- It may be that of another rate, which was changed since.
-    limits.due = math.min(tonumber(dues[i]) or 0, shard.now + limits.tolerance + limits.interval)
-  end
-end
-
 local function new_tenant(name, policy)
   local t = { name, 1, false, false, false, 0, 0, false, false, root, false }
   if policy then
@@ -70,14 +56,14 @@ end
 
 -- Makes the tenants of those names that are not here yet. Before any count is changed.
 local function meet(names)
-  local policies, limited = has_policies and read_all('HMGET', POLICY, names), {}
+  local policies, limited, limits = has_policies and read_all('HMGET', POLICY, names), {}, {}
   for i, name in ipairs(names) do
     if not tenants[name] then
       local t = new_tenant(name, policies and (policies[i] and cmsgpack.unpack(policies[i]) or NONE))
-      if t[LIMITS] then limited[#limited + 1] = name end
+      if t[LIMITS] then limited[#limited + 1], limits[#limits + 1] = name, t[LIMITS] end
     end
   end
-  if #limited > 0 then measure(limited) end
+  if #limited > 0 then measure(limited, limits) end
 end
 
 -- A task of a tenant has ceased to run. If it was charged with another cost than it had, that is owed.

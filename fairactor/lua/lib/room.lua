@@ -5,13 +5,6 @@ local RESERVATION = 60000 -- ms for which room is kept for who has reserved it, 
 
 local rooms = {} -- tenant -> how many more tasks it takes
 
-local function has_backlogs()
-  for _, t in pairs(has_policies and tenants or NONE) do
-    if t[LIMITS] and t[LIMITS].backlog < math.huge then return true end
-  end
-  return false
-end
-
 -- What is reserved in the mailbox of a tenant, but under this name.
 local function reserved_by_others(name, own)
   local sum, reservations = 0, call('HGETALL', RESERVED .. name)
@@ -22,10 +15,10 @@ local function reserved_by_others(name, own)
   return sum
 end
 
-local function room_in(name, own)
-  local limits, c = tenants[name][LIMITS], counts[name]
+local function room_in(name, limits, own)
   if not limits or limits.backlog == math.huge then return math.huge end
   if not rooms[name] then
+    local c = counts[name]
     rooms[name] = limits.backlog - limits.queued - c[WAITING] - c[DEFERRED] - reserved_by_others(name, own)
   end
   return rooms[name]
