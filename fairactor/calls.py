@@ -64,11 +64,11 @@ class Calls:
         return reply
 
     async def _once(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        script, client = self._scripts[name], self._server.client
+        script = self._scripts[name]
         try:
-            return await client.evalsha(script.sha, 1, self._meta, *arguments)
+            return await self._server.execute("EVALSHA", script.sha, 1, self._meta, *arguments)
         except broken.NoScriptError:  # a new server, or SCRIPT FLUSH: nothing was run
-            return await client.eval(script.text, 1, self._meta, *arguments)
+            return await self._server.execute("EVAL", script.text, 1, self._meta, *arguments)
 
     async def _once_replicated(self, replicas: int, name: str, arguments: tuple[Any, ...]) -> tuple[Any, int]:
         if self._server.cluster:  # the client finds the node by this one; what follows is a repeat

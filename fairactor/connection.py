@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from .errors import ConfigurationError, ServerError, ServerUnavailable
+from .lines import Lines
 
 logger: Final = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -29,7 +30,7 @@ _LEAST: Final = (6, 2)
 _FLAGS_SINCE: Final = (7, 0)
 
 CONNECTIONS: Final = 8
-"""The most connections of a runtime. One listens; all else shares the others, and waits for a free one."""
+"""The most connections of a runtime. One listens, one is for what is rare, and calls wait for one of the others."""
 
 AWAY: Final = (broken.ConnectionError, broken.TimeoutError, broken.ClusterDownError, OSError)
 """What redis-py raises when no answer came."""
@@ -74,6 +75,8 @@ class Server:
     where: str
     answer: float = 5.0
     """Seconds after which a command without an answer is given up."""
+    lines: Lines | None = None
+    """What calls go over; on a cluster the client finds the node."""
     on_turn_away: Callable[[], None] = lambda: None
     """Is called when connections are to be made anew."""
 
@@ -81,7 +84,13 @@ class Server:
         """Closes connections: the server they lead to is a replica now, and its name may lead elsewhere."""
         if not self.cluster:  # there the client follows the slots
             await self.client.connection_pool.disconnect(inuse_connections=False)
+            if self.lines is not None:
+                await self.lines.hang_up()
             self.on_turn_away()
+
+    async def execute(self, *command: Any) -> Any:
+        """The reply to a command that has one key."""
+        return await (self.lines or self.client).execute_command(*command)
 
     async def execute_on_one(self, key: str, *commands: tuple[Any, ...]) -> list[Any]:
         """The replies to commands that go over one connection, to the node that keeps ``key``; errors are replies."""
@@ -138,7 +147,8 @@ async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa
     if info.get("redis_mode") == "cluster" or info.get("server_mode") == "cluster":
         cluster = RedisCluster.from_url(url, socket_timeout=answer, socket_connect_timeout=answer)
         return Server(cluster, client, flags, cluster=True, where=where, answer=answer)
-    return Server(client, client, flags, cluster=False, where=where, answer=answer)
+    lines = Lines(pool, CONNECTIONS - 2)
+    return Server(client, client, flags, cluster=False, where=where, answer=answer, lines=lines)
 
 
 async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: float) -> T:  # noqa: ASYNC109

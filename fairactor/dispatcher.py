@@ -188,9 +188,8 @@ class Dispatcher:
         if self.runtime and handed.mark == handed_mark(self._number):
             self._heard = True
             claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
-            self._begin(
-                claims, at_once=True, free=self._pool.vacancies > 0
-            )  # tasks of other shards may have the workers
+            free = self._pool.vacancies > 0  # tasks of other shards may have the workers
+            self._begin(claims, at_once=True, free=free)
             self._signal.set()  # it would take more
 
     async def _exchange(self) -> tuple[_Request, Turn]:

@@ -133,6 +133,7 @@ class Inbox:
                         silent = message is None
                         if message is not None:
                             self._hear(message)
+                            await asyncio.sleep(0)  # whom it woke comes before the next one
                         if away:
                             logger.warning("%s is back", self._server.where)
                             away = False

@@ -116,7 +116,7 @@ async def look_at(shard: Shard) -> Look:
     """Reads all that a shard holds, in one step."""
     meta = shard.keys.meta
     prefix = meta[: meta.rindex("/") + 1]
-    reply = await shard._server.client.eval(_LOOK, 1, meta, prefix)  # noqa: SLF001 - the audit looks inside
+    reply = await shard._server.execute("EVAL", _LOOK, 1, meta, prefix)  # noqa: SLF001 - the audit looks inside
     look = Look(
         meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, [], [], {}
     )

@@ -30,11 +30,8 @@ class _Client:
     def __init__(self, db: redis.Redis) -> None:
         self._db = db
 
-    async def evalsha(self, *arguments: Any) -> Any:
-        return self._db.evalsha(*arguments)
-
-    async def eval(self, *arguments: Any) -> Any:
-        return self._db.eval(*arguments)
+    async def execute_command(self, *command: Any) -> Any:
+        return self._db.execute_command(*command)
 
 
 class Lab:

@@ -235,8 +235,9 @@ async def test_who_waits_is_told_when_the_runtime_is_left(make_runtime: Make, wh
             await anyio.wait_all_tasks_blocked()
             if what == "ask":
                 await until(partial(has_arrived, sender, "nor this"))
-            connections = runtime._shards[0]._server.client.connection_pool
-            await until(lambda: len(connections._in_use_connections) == 1)  # but for the listener nothing is under way
+            lines = runtime._shards[0]._server.lines
+            assert lines is not None
+            await until(lambda: lines.busy == 0)
         with pytest.raises(RuntimeNotRunning, match="left"):
             await asyncio.wait_for(waiting, 5)
         await handle.cancel()
@@ -367,19 +368,19 @@ async def test_what_is_claimed_by_a_turn_that_was_under_way_goes_back_at_once(
         await release.wait()
 
     async with make_runtime(workers=0) as sender, make_runtime(run, workers=2, lease=60) as leaving:
-        first = await sender.send("user:1", run("first"))
-        await begun.wait()
         (dispatcher,) = leaving._crew._dispatchers  # type: ignore[union-attr]
         turn = dispatcher._shard.turn
 
         async def slow(*args: Any, **kwargs: Any) -> Any:
             reply = await turn(*args, **kwargs)
-            if reply.claims:
+            if begun.is_set() and reply.claims:
                 claimed.set()
                 await go_on.wait()
             return reply
 
         dispatcher._shard.turn = slow  # type: ignore[method-assign]
+        first = await sender.send("user:1", run("first"))
+        await begun.wait()
         second, _ = await sender.send_many([("user:1", run("second"))] * 2)  # one alone would be handed over
         await claimed.wait()
         stopping = asyncio.ensure_future(leaving.stop(grace=PATIENCE))
