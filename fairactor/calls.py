@@ -37,7 +37,6 @@ class Calls:
         self._server = server
         self._meta = meta
         self._patience = patience
-        self._scripts = {name: scripts.load(name, flags=server.flags) for name in scripts.NAMES}
         self.to_open: tuple[int, ...] | None = None
         """What to open the shard with, where a server has lost it."""
 
@@ -63,8 +62,11 @@ class Calls:
         reply: tuple[Any, int] = await self._patiently(call, name, None)
         return reply
 
+    def _script(self, name: str) -> scripts.Script:
+        return scripts.load(name, flags=self._server.flags)
+
     async def _once(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        script = self._scripts[name]
+        script = self._script(name)
         try:
             return await self._server.execute("EVALSHA", script.sha, 1, self._meta, *arguments)
         except broken.NoScriptError:  # a new server, or SCRIPT FLUSH: nothing was run
@@ -73,7 +75,7 @@ class Calls:
     async def _once_replicated(self, replicas: int, name: str, arguments: tuple[Any, ...]) -> tuple[Any, int]:
         if self._server.cluster:  # the client finds the node by this one; what follows is a repeat
             await self._once(name, arguments)
-        script = ("EVAL", self._scripts[name].text, 1, self._meta, *arguments)
+        script = ("EVAL", self._script(name).text, 1, self._meta, *arguments)
         answer = self._server.answer
         wait = ("WAIT", replicas, round(1000 * max(answer - _MARGIN, answer / 2)))
         reply, confirmed = await self._server.execute_on_one(self._meta, script, wait)  # WAIT is about its connection

@@ -285,7 +285,8 @@ class _Pace:
         """Learns from a turn."""
         now = time.monotonic()
         elapsed, self._last = max(now - self._last, 1e-6), now
-        self._rate += 0.2 * (len(settled) / elapsed - self._rate)
+        rate = len(settled) / elapsed
+        self._rate = max(rate, self._rate + 0.2 * (rate - self._rate))  # at once up, so that who comes late catches up
         self._round_trip += 0.2 * (round_trip - self._round_trip)
         if settled:
             mean = sum(settlement.seconds for settlement in settled) / len(settled)

@@ -24,7 +24,7 @@ _LITERAL: Final = r"(?:\d[\d.e]*|'[^'\n]*')"
 _CONSTANTS: Final = re.compile(
     rf"^ *local ([A-Z][A-Z_]*(?:, [A-Z][A-Z_]*)*) = ({_LITERAL}(?:, {_LITERAL})*)(?: *--.*)?$", re.MULTILINE
 )
-_TOKEN: Final = re.compile(r"--[^\n]*|'(?:\\.|[^'\\])*'|[A-Za-z_]\w*")
+_TOKEN: Final = re.compile(r"--[^\n]*|'(?:\\.|[^'\\])*'|\b[A-Z][A-Z_]*\b")
 
 # Scripts that free memory or free someone who waits, and so must run when the server's memory is full.
 # Each frees at least as much as it writes, but for a result that is kept. Those that only look, and what a worker

@@ -121,16 +121,18 @@ class Crowd(Lab):
     @contextmanager
     def breaking(self, name: str, at: int) -> Iterator[None]:
         """A script breaks off at one of its calls to the server, counted from 1."""
-        known = self.shard._calls._scripts
-        whole = known[name]
+        calls = self.shard._calls
+        whole = calls._script(name)
         shebang = re.match(r"(?:#!.*\n)?", whole.text)
         assert shebang is not None
         text = shebang[0] + BREAKING.format(at=at) + whole.text[shebang.end() :]
-        known[name] = scripts.Script(name, text, "0" * 40)  # a digest that the server does not know
+        broken = scripts.Script(name, text, "0" * 40)  # a digest that the server does not know
+        script = calls._script
+        calls._script = lambda called: broken if called == name else script(called)  # type: ignore[method-assign]
         try:
             yield
         finally:
-            known[name] = whole
+            del calls._script
 
     def refusal(self, transition: Transition) -> ServerError | None:
         try:
