@@ -44,6 +44,8 @@ def _standing(look: Look) -> Iterator[tuple[str, str, str, str | None]]:
             yield task, "queued", f"the queue of {tenant!r}", tenant
     for task in look.fixed["SCHEDULED"]:
         yield task, "scheduled", "the scheduled", None
+    for task, plugin in look.fixed["HELD"].items():
+        yield task, "deferred", f"what {text(plugin)!r} holds back", None
     for runtime, claims in look.claims.items():
         for task, mark in claims.items():
             yield task, "started", f"the claims of {runtime!r}", text(mark_of(mark).tenant)
@@ -62,14 +64,9 @@ def _places(look: Look) -> Iterator[str]:
         elif tenant not in (None, header.tenant):
             yield f"task {task!r} in {where} of {tenant!r} belongs to {header.tenant!r}"
     yield from (f"task {task!r} is in {' and '.join(found)}" for task, found in places.items() if len(found) > 1)
-    nowhere: dict[str, list[str]] = {}
     for task, header in look.records.items():
         if header.state == LIVE and task not in places:
-            nowhere.setdefault(header.tenant, []).append(task)
-    for tenant, tasks in nowhere.items():
-        deferred = look.counts_of(tenant).deferred
-        if len(tasks) > deferred:
-            yield f"tasks {tasks} of {tenant!r} live and are nowhere, and {deferred} are counted as deferred"
+            yield f"task {task!r} of {header.tenant!r} lives and is nowhere"
 
 
 def _scores(look: Look) -> Iterator[str]:
@@ -98,7 +95,7 @@ def _counts(look: Look) -> Iterator[str]:
     kept: Counter[tuple[str, str]] = Counter()
     for task, header in look.records.items():
         if header.state == LIVE:
-            state = standing.get(task, "deferred")
+            state = standing.get(task, "nowhere")
             state = f"live at {header.priority}" if state in {"queued", "started"} else state
             found.setdefault(header.tenant, Counter())[state] += 1
         else:

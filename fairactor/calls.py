@@ -18,7 +18,8 @@ from redis import exceptions as broken
 
 from . import scripts
 from .connection import AWAY, Server, is_read_only, passes, was_never_sent
-from .errors import ServerError, ServerUnavailable
+from .errors import FairactorError, MissingPlugin, ServerError, ServerUnavailable
+from .extensions import NONE, Extensions
 
 logger: Final = logging.getLogger(__name__)
 
@@ -33,10 +34,11 @@ OnError = Callable[[], Awaitable[None]]
 class Calls:
     """The scripts of one shard, as calls."""
 
-    def __init__(self, server: Server, meta: str, *, patience: float) -> None:
+    def __init__(self, server: Server, meta: str, *, patience: float, plugins: Extensions = NONE) -> None:
         self._server = server
         self._meta = meta
         self._patience = patience
+        self._plugins = plugins
         self.to_open: tuple[int, ...] | None = None
         """What to open the shard with, where a server has lost it."""
 
@@ -51,6 +53,7 @@ class Calls:
         Raises:
             ServerUnavailable: the server did not answer, or could not serve, for as long as was tried.
             ServerError: it refused.
+            MissingPlugin: the namespace depends on a plugin that is not here.
         """
         return await self._patiently(partial(self._once, name, arguments), name, patience)
 
@@ -63,7 +66,7 @@ class Calls:
         return reply
 
     def _script(self, name: str) -> scripts.Script:
-        return scripts.load(name, flags=self._server.flags)
+        return scripts.load(name, flags=self._server.flags, plugins=self._plugins)
 
     async def _once(self, name: str, arguments: tuple[Any, ...]) -> Any:
         script = self._script(name)
@@ -122,8 +125,11 @@ class Calls:
                 await self._once("mend", ("torn",))
         return code in {"NOTOPEN", "TORN"}
 
-    def _refused(self, name: str, error: broken.ResponseError, *, unsure: bool) -> ServerError:
+    def _refused(self, name: str, error: broken.ResponseError, *, unsure: bool) -> FairactorError:
         where = self._server.where
+        code, _, rest = str(error).partition(" ")
+        if code == "PLUGIN":
+            return MissingPlugin(rest.partition(" ")[0], f"the namespace of {self._meta} at {where}")
         if "OOM command" in str(error) or isinstance(error, broken.OutOfMemoryError):
             stored = "of this attempt nothing was stored" if unsure else "nothing was stored"
             advice = "Let workers drain it, raise its maxmemory, or shorten result_ttl="

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -28,13 +28,26 @@ class Task:
     attempt: int = 1
     """1 for the first attempt."""
     priority: Priority = Priority.NORMAL
-    _report: ReportProgress | None = None
-    _pool: Pool | None = None
+    options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """Those of the task that travel with it, also plugins': JSON."""
+    left: dict[str, Any] | None = None
+    """What was left for plugins, by their names."""
+    _report: ReportProgress | None = attrs.field(default=None, alias="report")
+    _pool: Pool | None = attrs.field(default=None, alias="pool")
     _waits: int = 0
     """Parts of the handler that wait for other tasks."""
     _lent: bool = False
     _returning: bool = False
     _ended: bool = False
+
+    def leave(self, plugin: str, data: Any) -> None:
+        """Leaves something for the Lua of a plugin: its hook ``ended`` finds it as ``data`` when the task has finished.
+
+        Args:
+            plugin: its name.
+            data: anything that MessagePack can hold; it stands in place of what was left before.
+        """
+        self.left = {**(self.left or {}), plugin: data}
 
     async def progress(self, fraction: float, note: str = "") -> None:
         """Tells how far the task has come: it shows in ``await handle.info()``.

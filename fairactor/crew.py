@@ -17,6 +17,7 @@ from .errors import ServerError
 from .execution import Executor
 from .inbox import Inbox
 from .keys import shard_of
+from .plugins import Plugins
 from .registry import Registry
 from .settings import Settings
 from .shard import Shard
@@ -33,18 +34,21 @@ GOODBYE: Final = 5.0
 class Crew:
     """What runs tasks in this process."""
 
-    def __init__(self, shards: Sequence[Shard], inbox: Inbox, registry: Registry, settings: Settings) -> None:
+    def __init__(
+        self, shards: Sequence[Shard], inbox: Inbox, registry: Registry, settings: Settings, plugins: Plugins
+    ) -> None:
         self._shards = shards
         self._inbox = inbox
         self._registry = registry
         self._settings = settings
+        self._plugins = plugins
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
 
     async def start(self, start: Callable[[str, Callable[[], Awaitable[None]]], None], *, sdk: bool) -> None:
         """Starts the actors' instances, takes the leases, and begins to claim."""
         handlers = await self._registry.start()
-        executor = Executor(handlers, self._settings, self._is_known_elsewhere, self._report, sdk)
+        executor = Executor(handlers, self._settings, self._is_known_elsewhere, self._report, sdk, self._plugins)
         pool = self._pool = executor.pool = Pool(self._settings.workers, executor.run, executor.canceled, start)
         info = {
             "host": socket.gethostname(),

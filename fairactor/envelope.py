@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import msgspec
+
 from . import record, tracing
 from .codec import dump
 from .errors import ConfigurationError, NotSerializable, PayloadTooLarge
@@ -49,7 +51,8 @@ def seal(tenant: str, message: Message[Any], *, watch: bool, max_payload: int, s
         )
     priority = how.priority or Priority.NORMAL
     key = b"" if how.key is None else pack_key(how.key, how.key_window or 0.0)
-    return Item(task_id, name("tenant", tenant), priority.value, _due(how), "w" if watch else "", body, key)
+    extra = msgspec.msgpack.encode(how.for_scripts) if how.for_scripts else b""
+    return Item(task_id, name("tenant", tenant), priority.value, _due(how), "w" if watch else "", body, key, extra)
 
 
 def _due(how: Options) -> str:

@@ -52,6 +52,20 @@ class NamespaceMismatch(FairactorError):
     """The namespace was created with other fixed settings than this runtime asks for."""
 
 
+class MissingPlugin(NamespaceMismatch):
+    """The namespace depends on a plugin that this runtime has not. ``plugin`` is its name."""
+
+    def __init__(self, plugin: str, where: str) -> None:
+        super().__init__(
+            f"{where} depends on the plugin {plugin!r}, which this Runtime has not: install it, and leave plugins= out "
+            "or name it there"
+        )
+        self.plugin = plugin
+
+    def __reduce__(self) -> tuple[type[Exception], tuple[str]]:
+        return NamespaceMismatch, (str(self),)
+
+
 class RuntimeNotRunning(FairactorError, RuntimeError):
     """A runtime is used before it was entered, after it was left, or from another thread or event loop."""
 

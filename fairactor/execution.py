@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -17,6 +18,7 @@ import msgspec
 from . import record, tracing
 from .context import ReportProgress, Task, set_current
 from .errors import InvalidPayload, PayloadTooLarge, UnknownActor
+from .plugins import Observers, Plugins
 from .registry import Handler
 from .retry import delay_before_next, may_retry, names_of
 from .settings import Settings
@@ -45,7 +47,12 @@ class Executor:
     is_known_elsewhere: IsKnownElsewhere
     report: ReportProgress
     tracing: bool
+    plugins: Plugins
     pool: Pool | None = None
+    _tell: Observers = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._tell = self.plugins.observers
 
     async def run(self, claim: Claim) -> Settlement:
         """Runs one attempt. Whatever the handler raises becomes the outcome; a cancellation passes through."""
@@ -77,23 +84,23 @@ class Executor:
     ) -> Settlement:
         header = claim.header
         assert header is not None  # noqa: S101 - set by `run`
-        task = Task(
-            claim.id, header.tenant, call.actor, header.attempt, _PRIORITIES[header.priority], self.report, self.pool
-        )
+        task = self._task(claim)
         set_current(task)
         context = copy_context()
+        self._tell.started(task)
         try:
             if self.tracing:
                 with tracing.processing(call.actor, header.tenant, claim.id, call.trace):
-                    result = await _invoke(call, handler, args, kwargs)
+                    result = await self._invoke(task, handler, args, kwargs)
             else:
-                result = await _invoke(call, handler, args, kwargs)
+                result = await self._invoke(task, handler, args, kwargs)
             encoded = handler.actor.codec.result_to_json(result)
             if len(encoded) > self.settings.max_payload:
                 raise PayloadTooLarge(  # noqa: TRY301 - a failure of the attempt like any other
                     f"{call.actor}() result: {len(encoded)} bytes, the limit is {self.settings.max_payload} "
                     "(max_payload=); store it elsewhere and return where"
                 )
+            extra = msgspec.msgpack.encode(task.left) if task.left else b""
         except (KeyboardInterrupt, GeneratorExit):  # meant for this process, not for the task
             raise
         except asyncio.CancelledError as error:
@@ -105,7 +112,37 @@ class Executor:
         finally:
             task.end()
             claim.stained = copy_context() != context
-        return self._settle(claim, "F", self._ttl(call), encoded)
+        self._tell.finished(task, result)
+        return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
+
+    async def _invoke(self, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        timeout = task.options.get("timeout")
+        if timeout is None:
+            return await self._run_handler(task, handler, args, kwargs)
+        with anyio.move_on_after(timeout):
+            return await self._run_handler(task, handler, args, kwargs)
+        raise TimeoutError(f"the attempt took longer than its timeout of {timeout:g} s")
+
+    def _run_handler(self, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        if not self.plugins.wraps_execute:
+            return handler.invoke(args, kwargs)
+        return self.plugins.around(task, partial(handler.invoke, args, kwargs))()
+
+    def _task(self, claim: Claim) -> Task:
+        """The task of a claim, as far as it could be decoded."""
+        if claim.task is None:
+            header, call = claim.header, claim.call
+            claim.task = Task(
+                id=claim.id,
+                tenant=header.tenant if header else "",
+                actor=call.actor if call else "",
+                attempt=header.attempt if header else 1,
+                priority=_PRIORITIES[header.priority] if header else Priority.NORMAL,
+                options=call.options if call else {},
+                report=self.report,
+                pool=self.pool,
+            )
+        return claim.task
 
     def _expired(self, claim: Claim, expires: float) -> Settlement:
         """The outcome of a task that is too late to start: canceled if it never has, else failed."""
@@ -123,6 +160,7 @@ class Executor:
         if claim.header is None:
             with suppress(ValueError, msgspec.MsgspecError):
                 _decode(claim)
+        self._tell.canceled(self._task(claim), reason)
         return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))
 
     def _tried(self, claim: Claim, call: record.Call, error: BaseException) -> Settlement:
@@ -132,6 +170,7 @@ class Executor:
         header = claim.header
         assert header is not None  # noqa: S101 - of a task that has run
         attempt = _attempt(claim, header, error)
+        self._tell.failed(self._task(claim), error)
         if not may_retry(error, header.attempt, call.options):
             return self._failed(claim, error, attempt)
         delay = delay_before_next(error, header.attempt, call.options)
@@ -140,6 +179,7 @@ class Executor:
         logger.info(
             "task %s (%s): attempt %d failed: %r; again in %.3g s", claim.id, call.actor, header.attempt, error, delay
         )
+        self._tell.retried(self._task(claim), error, delay)
         return _again(claim, record.live(header, claim.body, attempt), delay)
 
     async def _unknown(self, claim: Claim, call: record.Call) -> Settlement:
@@ -151,6 +191,7 @@ class Executor:
     def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
         text = _plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
         logger.warning("task %s (%s) failed: %r", claim.id, claim.call.actor if claim.call else "?", error)
+        self._tell.dead(self._task(claim), error)
         failure = record.Error(names_of(error)[0], _text(error), text)
         return self._settle(claim, "X", self.settings.failed_ttl, error=failure, attempt=attempt)
 
@@ -166,6 +207,7 @@ class Executor:
         result: bytes = b"null",
         error: record.Error | None = None,
         attempt: record.Attempt | None = None,
+        extra: bytes = b"",
     ) -> Settlement:
         header, call = claim.header, claim.call
         outcome = record.Outcome(
@@ -178,22 +220,13 @@ class Executor:
         body = record.history_alone(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = record.settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
-        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds)
+        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
 
 
 def _decode(claim: Claim) -> record.Call:
     claim.header, claim.body = record.unpack(claim.record)
     claim.call = record.call_in(claim.body)
     return claim.call
-
-
-async def _invoke(call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    timeout = call.options.get("timeout")
-    if timeout is None:
-        return await handler.invoke(args, kwargs)
-    with anyio.move_on_after(timeout):
-        return await handler.invoke(args, kwargs)
-    raise TimeoutError(f"the attempt took longer than its timeout of {timeout:g} s")
 
 
 def _again(claim: Claim, packed: bytes, delay: float) -> Settlement:

@@ -32,6 +32,7 @@ FIXED: Final = {
     "IDLE": ":idle",  # set: runtimes that would take more work, of any tenant
     "IDLE_HOMES": ":idle-homes",  # set: those that would take more, of their own tenants
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, with the window after it
+    "HELD": ":held",  # hash: deferred task -> the plugin that holds it back
     "DEAD": ":dead",  # zset: dead letter -> when its record expires
 }
 
@@ -48,6 +49,7 @@ PREFIXES: Final = {
     "STEAL": ":steal:",  # set: those that it serves when the first have nothing
     "RESERVED": ":reserved:",  # hash: send -> room that it has taken in the mailbox of a tenant; expires
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
+    "PLUGIN": ":plugin:",  # all keys of a plugin: its name follows, then a colon and what it likes
     "INBOX": ":inbox:",  # channel: wake-ups and outcomes for a runtime
     "EVENTS": ":events",  # channel: what concerns every runtime of the shard
 }
@@ -94,6 +96,19 @@ class Keys:
 def shard_of(tenant: str, shards: int) -> int:
     """The shard that keeps a tenant: the same in every process and version."""
     return crc32(tenant.encode()) % shards if shards > 1 else 0
+
+
+def plugin_prefix(plugin: str) -> str:
+    """In Lua, what all keys of a plugin begin with.
+
+    Raises:
+        ConfigurationError: the name is not 1 to 64 of ``A-Z a-z 0-9 _ . -``.
+    """
+    if not _NAMESPACE.fullmatch(plugin):
+        raise ConfigurationError(
+            f"plugin {plugin!r}: one with Lua has a name of 1 to 64 letters, digits or the characters '_.-'"
+        )
+    return f"(meta .. '{PREFIXES['PLUGIN']}{plugin}:')"
 
 
 def lua_names() -> dict[str, str]:

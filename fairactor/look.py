@@ -42,7 +42,7 @@ return reply
 _TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "DRAINED": "zset",
     "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset", "SESSIONS": "hash", "FLEET": "hash",
-    "PROGRESS": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
+    "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
     "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
     "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
@@ -137,7 +137,10 @@ def _take(look: Look, key: str, kind: str, ttl: int, content: Any) -> None:
     if not key.startswith(look.meta):
         look.others.append(key)
         return
-    found = _name_of(key.removeprefix(look.meta))
+    suffix = key.removeprefix(look.meta)
+    if suffix.startswith(keys.PREFIXES["PLUGIN"]):
+        return  # nobody knows but the plugin
+    found = _name_of(suffix)
     if found is None:
         look.strange.append(f"{key!r}: no such key in the data model")
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import attrs
 from attrs.validators import optional
 
+from . import extras
 from .errors import ConfigurationError
 from .record import MOST_ATTEMPTS
 from .retry import name_of
@@ -99,6 +100,10 @@ class Options:
     """Seconds for which the key goes on to stand for the task after it has finished."""
     durability: Durability | None = attrs.field(default=None, validator=optional(one_of(DURABILITIES)))
     """When the send has succeeded; see `Settings.durability`."""
+    of_plugins: Mapping[str, Any] = attrs.field(factory=dict)
+    """Those that plugins add, as they travel."""
+    for_scripts: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    """Those of plugins that only their scripts look at, by plugin."""
     travelling: dict[str, Any] = attrs.field(init=False, eq=False, repr=False)
     """What the worker needs to know of these, and who sends the task again, as JSON has it."""
 
@@ -115,6 +120,7 @@ class Options:
             raise ConfigurationError(f"max_retries={retries!r}: give a whole number, from 0 to {most}")
         given = ((option, getattr(self, option)) for option in _TRAVELLING)
         travelling = {option: _plain(value) for option, value in given if value is not None}
+        travelling.update(self.of_plugins)
         object.__setattr__(self, "travelling", travelling)  # once, and not for each message
 
     def over(self, defaults: Options) -> Options:
@@ -122,6 +128,14 @@ class Options:
         given = _given(self)
         if "delay" in given or "eta" in given:
             defaults = attrs.evolve(defaults, delay=None, eta=None)
+        if self.of_plugins:
+            given["of_plugins"] = {**defaults.of_plugins, **self.of_plugins}
+        if self.for_scripts:
+            plugins = defaults.for_scripts.keys() | self.for_scripts.keys()
+            given["for_scripts"] = {
+                plugin: {**defaults.for_scripts.get(plugin, {}), **self.for_scripts.get(plugin, {})}
+                for plugin in plugins
+            }
         return attrs.evolve(defaults, **given) if given else defaults
 
 
@@ -129,7 +143,12 @@ def _plain(value: Any) -> Any:
     return [name_of(kind) for kind in value] if isinstance(value, tuple) else value
 
 
-_GIVEN: Final = tuple(field.name for field in attrs.fields(Options) if field.init)
+_GIVEN: Final = tuple(
+    field.name for field in attrs.fields(Options) if field.init and field.name not in {"of_plugins", "for_scripts"}
+)
+
+
+_OWN: Final = frozenset(_GIVEN)
 
 
 def _given(options: Options) -> dict[str, Any]:
@@ -146,7 +165,7 @@ class Message(Generic[R]):
     how: Options
 
     def options(self, **options: Any) -> Message[R]:
-        """A copy with other options: those of `Options`.
+        """A copy with other options: those of `Options`, and those of plugins.
 
         Raises:
             ConfigurationError: there is no such option, or its value cannot work.
@@ -164,7 +183,9 @@ def parse_options(options: dict[str, Any]) -> Options:
     Raises:
         ConfigurationError: there is no such option, or its value cannot work.
     """
-    for given in options:
-        if given not in _GIVEN:
-            raise ConfigurationError(f"there is no option {given!r}; there are {', '.join(sorted(_GIVEN))}")
-    return Options(**options)
+    others = {given: options[given] for given in options.keys() - _OWN}
+    if not others:
+        return Options(**options)
+    own = {given: value for given, value in options.items() if given not in others}
+    of_plugins, for_scripts = extras.convert(others, _OWN)
+    return Options(**own, of_plugins=of_plugins, for_scripts=for_scripts)

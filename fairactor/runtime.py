@@ -20,12 +20,14 @@ from .codec import Codec
 from .connection import Server, connect
 from .crew import Crew
 from .dead_letters import DeadLetters
+from .discovery import installed
 from .embedded import embedded_server
 from .errors import ConfigurationError, RuntimeNotRunning
 from .handle import Handle
 from .inbox import Inbox
 from .keys import Keys
 from .message import Message
+from .plugins import Plugin, Plugins
 from .policies import Policies
 from .registry import Registrable, Registry
 from .sending import Sender
@@ -48,6 +50,7 @@ class Runtime:
     Args:
         url: the server: ``redis://``, ``rediss://``, ``unix://``. None: ``FAIRACTOR_URL``, else an embedded server.
         actors: what this process can run: functions and classes with ``@actor``, or modules of them.
+        plugins: which plugins to use, see `fairactor.plugins`. None: those that are installed.
         settings: further settings, such as ``workers=``, ``namespace=``, ``path=``, ``lease=``.
 
     Raises:
@@ -60,11 +63,20 @@ class Runtime:
         EmbeddedServerError: the embedded server cannot start.
     """
 
-    def __init__(self, url: str | None = None, *, actors: Iterable[Registrable] = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        actors: Iterable[Registrable] = (),
+        plugins: Iterable[Plugin] | None = None,
+        **settings: Any,
+    ) -> None:
         known = [field.name for field in attrs.fields(Settings)]
         for given in settings:
             if given not in known:
-                raise ConfigurationError(f"Runtime has no setting {given!r}; there are {', '.join(known)}, actors")
+                raise ConfigurationError(
+                    f"Runtime has no setting {given!r}; there are {', '.join(known)}, actors, plugins"
+                )
         self.settings = Settings(url=url, **settings)
         Keys(self.settings.namespace)  # refuses a name that cannot work
         self.name = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
@@ -72,13 +84,18 @@ class Runtime:
         self.inbox: Inbox
         self._tracker: Tracker
         self._sender: Sender
+        self._supervisor: Supervisor
         self._registry = Registry(actors)
+        self._plugins = Plugins(installed() if plugins is None else plugins)
+        for each in self._registry.actors.values():
+            self._plugins.check(each.options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._used = False
         self._tracing = False
         self._shards: list[Shard] = []
         self._crew: Crew | None = None
         self._stack = AsyncExitStack()
+        self._lifespans = AsyncExitStack()  # of plugins; they end while the runtime can still send
 
     # Entering and leaving
 
@@ -90,6 +107,7 @@ class Runtime:
             await self._start()
         except BaseException as error:
             await self.stop(grace=0)
+            self._loop = None
             await self._unwind(error)
             raise
         return self
@@ -99,6 +117,7 @@ class Runtime:
     ) -> None:
         try:
             await self.stop(grace=self.settings.grace if error is None else 0)
+            await self._lifespans.__aexit__(kind, error, traceback)
         finally:
             self._loop = None
             self._sender.close(RuntimeNotRunning("the runtime was left before this could be sent"))
@@ -121,20 +140,26 @@ class Runtime:
         settings = self.settings
         self._tracing = tracing.has_sdk()
         server = await self._connect()
-        self._shards = await open_shards(server, settings)
+        self._shards = await open_shards(server, settings, self._plugins.extensions)
         self.inbox = Inbox(server, self.name, beat=settings.lease / 3, patience=settings.connect_timeout)
         self._tracker = Tracker(self._shards, self.inbox, self._codec, self.check, settings.canceled_ttl)
         for shard in self._shards:
             self.inbox.listen(shard, self.name)
         self._sender = Sender(
-            self.name, self._shards, self.inbox, self._tracker, self._registry, settings, sdk=self._tracing
+            self.name,
+            self._shards,
+            self.inbox,
+            self._tracker,
+            self._registry,
+            settings,
+            self._plugins,
+            sdk=self._tracing,
         )
         if settings.workers and self._registry:
-            self._crew = Crew(self._shards, self.inbox, self._registry, settings)
-            self._stack.push_async_callback(_shielded, self._registry.stop)
+            self._crew = Crew(self._shards, self.inbox, self._registry, settings, self._plugins)
         group = await self._stack.enter_async_context(anyio.create_task_group())
         self._stack.callback(group.cancel_scope.cancel)
-        supervisor = Supervisor(group)
+        supervisor = self._supervisor = Supervisor(group)
         supervisor.start("inbox", self.inbox.run)
         supervisor.start("inbox asking", self.inbox.ask)
         for number, mailbox in enumerate(self._sender.mailboxes):
@@ -142,7 +167,11 @@ class Runtime:
         for shard in self._shards:
             await self.inbox.ready(shard, self.name)
         self._loop = asyncio.get_running_loop()
+        await self._stack.enter_async_context(self._lifespans)
+        for lifespan in self._plugins.lifespans(self):
+            await self._lifespans.enter_async_context(lifespan)
         if self._crew is not None:
+            self._stack.push_async_callback(_shielded, self._registry.stop)
             await self._crew.start(supervisor.start, sdk=self._tracing)
 
     async def _connect(self) -> Server:
@@ -266,6 +295,39 @@ class Runtime:
                 "this Runtime runs no tasks, so none can be assigned to it: give it actors and workers"
             )
         await self._crew.assign(attrs.evolve(self.settings, assigned=assigned, steal=steal))
+
+    @property
+    def shards(self) -> int:
+        """Into how many parts the namespace is cut; a tenant is in one of them."""
+        return len(self._shards)
+
+    async def call(self, script: str, where: str | int, *arguments: str | int | bytes) -> Any:
+        """Runs a script of a plugin.
+
+        Args:
+            script: ``plugin/name``.
+            where: on the shard of this tenant, or on the shard of this number.
+            arguments: its ``ARGV``.
+
+        Raises:
+            ServerUnavailable, ServerError: as `send`.
+            ConfigurationError: there is no such script.
+        """
+        self.check()
+        shard = self._shards[where] if isinstance(where, int) else self.shard(where)
+        return await shard.call(script, *arguments)
+
+    def supervise(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
+        """Runs an actor of a plugin until it returns or the runtime is left, and starts it again when it raises.
+
+        One that fails 6 times within 30 seconds takes the runtime down with what it raised.
+
+        Args:
+            name: for log messages.
+            actor: a function without arguments.
+        """
+        self.check()
+        self._supervisor.start(name, actor)
 
     # Looking
 

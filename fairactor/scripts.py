@@ -16,9 +16,11 @@ from typing import Final
 
 import attrs
 
-from . import keys
+from . import extensions, keys
+from .extensions import Extensions
 
 _INCLUDE: Final = re.compile(r"^-- @include (\S+)$", re.MULTILINE)
+_HOOK: Final = re.compile(r"^ *-- @hook (\w+)$", re.MULTILINE)
 _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
 _LITERAL: Final = r"(?:\d[\d.e]*|'[^'\n]*')"
 _CONSTANTS: Final = re.compile(
@@ -46,6 +48,10 @@ class Script:
 
 def source(path: str) -> str:
     """The text of a Lua file of this package, with its includes in place, each once."""
+    return _include(_read(path))
+
+
+def _include(text: str) -> str:
     seen: set[str] = set()
 
     def expand(match: re.Match[str]) -> str:
@@ -55,28 +61,36 @@ def source(path: str) -> str:
         seen.add(included)
         return _INCLUDE.sub(expand, _read(included))
 
-    return _INCLUDE.sub(expand, _read(path))
+    return _INCLUDE.sub(expand, text)
 
 
 @cache
-def load(name: str, *, flags: bool) -> Script:
-    """The script of that name; ``flags``: whether the server knows script flags (Redis 7, Valkey)."""
+def load(name: str, *, flags: bool, plugins: Extensions = extensions.NONE) -> Script:
+    """A script.
+
+    Args:
+        name: which; those of plugins are named ``plugin/script``.
+        flags: whether the server knows script flags (Redis 7, Valkey).
+        plugins: what plugins add.
+    """
     shebang, opening = "", ""
     if flags:
         shebang = "#!lua flags=allow-oom\n" if name in _RUN_WITHOUT_MEMORY else "#!lua\n"
     elif name in _RUN_WITHOUT_MEMORY:
         opening = "redis.call('HDEL', META, '')\n"  # Redis 6.2 refuses none after a write that takes no memory
-    text = f"{shebang}local meta = KEYS[1]\n{_resolve(opening + source(f'{name}.lua'))}"
+    text = _include(plugins.script(name)) if "/" in name else source(f"{name}.lua")
+    text = _HOOK.sub(lambda hook: plugins.at(hook[1]), opening + text)
+    text = f"{shebang}local meta = KEYS[1]\n{_resolve(text, PLUGINS=repr(plugins.plugins))}"
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-def _resolve(text: str) -> str:
+def _resolve(text: str, **constants: str) -> str:
     """The text with names in capitals replaced by what they stand for, and with its scopes made functions.
 
     Raises:
         ValueError: a constant has two values.
     """
-    known = dict(keys.lua_names())
+    known = keys.lua_names() | constants
     for names, values in _CONSTANTS.findall(text):
         for name, value in zip(names.split(", "), values.split(", "), strict=True):
             if known.setdefault(name, value) != value:

@@ -16,10 +16,11 @@ from .context import running_task
 from .envelope import seal
 from .errors import Deadlock, MailboxFull, ServerError
 from .handle import Handle
-from .inbox import Inbox
+from .inbox import Inbox, Outcome
 from .keys import shard_of
 from .mailbox import BATCH, Mailbox
 from .message import Message
+from .plugins import Addressed, Plugins
 from .policy import Policy
 from .registry import Registry
 from .settings import Settings
@@ -45,6 +46,7 @@ class Sender:
         tracker: Tracker,
         registry: Registry,
         settings: Settings,
+        plugins: Plugins,
         *,
         sdk: bool,
     ) -> None:
@@ -54,16 +56,55 @@ class Sender:
         self._tracker = tracker
         self._registry = registry
         self._settings = settings
+        self._plugins = plugins
         self._sdk = sdk
 
     async def send(self, tenant: str, message: Message[R]) -> Handle[R]:
         """See `Runtime.send`."""
+        if self._plugins.wraps_send:
+            (handle,) = await self._plugins.send([(tenant, message)], self._proceed)
+            return handle
+        return await self._send_one(tenant, message)
+
+    async def send_many(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
+        """See `Runtime.send_many`."""
+        if self._plugins.wraps_send:
+            return await self._plugins.send(list(messages), self._proceed)
+        return await self._send_all(messages)
+
+    async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
+        """See `Runtime.ask`."""
+        task = running_task()
+        if task is not None and task.tenant == tenant:
+            await self._check_deadlock(tenant)
+        asked: dict[Handle[Any], asyncio.Future[Outcome]] = {}
+
+        async def proceed(messages: Sequence[Addressed]) -> list[Handle[Any]]:
+            return (
+                [await self._send_asking(*messages[0], asked)] if len(messages) == 1 else await self._proceed(messages)
+            )
+
+        try:
+            handle: Handle[R]
+            (handle,) = await self._plugins.send([(tenant, message)], proceed)
+        except BaseException:
+            for outcome in asked.values():
+                outcome.cancel()
+            raise
+        if handle not in asked:
+            return await handle.result(wait)
+        return handle.unfold(*await self._tracker.wait(asked[handle], handle.id, wait))
+
+    async def _proceed(self, messages: Sequence[Addressed]) -> list[Handle[Any]]:
+        """Sends what is left after all that is around sending."""
+        return [await self._send_one(*messages[0])] if len(messages) == 1 else await self._send_all(messages)
+
+    async def _send_one(self, tenant: str, message: Message[R]) -> Handle[R]:
         number, item = self._item(tenant, message)
         (task_id,) = await self._post(number, [item], self._replicas(message))
         return self._handle(message, number, item, task_id)
 
-    async def send_many(self, messages: Iterable[tuple[str, Message[Any]]]) -> list[Handle[Any]]:
-        """See `Runtime.send_many`."""
+    async def _send_all(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
         sent: list[_Sent] = []
         batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
         replicas = 0
@@ -93,11 +134,10 @@ class Sender:
                 ids.update(zip((item.id for item in batch), outcome, strict=True))
         return [self._handle(*each, ids[each[-1].id]) for each in sent]
 
-    async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
-        """See `Runtime.ask`."""
-        task = running_task()
-        if task is not None and task.tenant == tenant:
-            await self._check_deadlock(tenant)
+    async def _send_asking(
+        self, tenant: str, message: Message[R], asked: dict[Handle[Any], asyncio.Future[Outcome]]
+    ) -> Handle[R]:
+        """Sends one and asks for its outcome, both at once."""
         number, item = self._item(tenant, message, watch=True)
         outcome = self._inbox.expect(item.id, self._shards[number], ask=False)
         try:
@@ -105,12 +145,13 @@ class Sender:
         except BaseException:
             outcome.cancel()
             raise
-        handle: Handle[R] = self._handle(message, number, item, task_id)
-        if handle.duplicate:
+        if task_id != item.id:  # it is that of an earlier task
             outcome.cancel()
-            return await handle.result(wait)
+            return self._handle(message, number, item, task_id)
         self._inbox.sent(item.id, outcome, ask=item.id == message.how.id)
-        return handle.unfold(*await self._tracker.wait(outcome, item.id, wait))
+        handle: Handle[R] = self._handle(message, number, item, task_id)
+        asked[handle] = outcome
+        return handle
 
     def close(self, error: Exception) -> None:
         """Fails what was not delivered, and what is posted from now on."""
@@ -153,6 +194,8 @@ class Sender:
         item = seal(tenant, message, watch=watch, max_payload=self._settings.max_payload, sdk=self._sdk)
         if self._registry:
             self._registry.get(message.actor.name)  # raises where it is not registered
+        if message.how.of_plugins or message.how.for_scripts:
+            self._plugins.check(message.how)
         return shard_of(tenant, len(self._shards)), item
 
     async def _post(self, number: int, items: Sequence[Item], replicas: int, reservation: str = "") -> Sequence[str]:
@@ -165,7 +208,12 @@ class Sender:
         """A handle of what was sent, or of the task that stands for it: that may be another actor's."""
         own = task_id == item.id
         codec = message.actor.codec if own else None
-        return Handle(self._tracker, task_id, item.tenant, codec, self._shards[number], duplicate=not own)
+        handle: Handle[Any] = Handle(
+            self._tracker, task_id, item.tenant, codec, self._shards[number], duplicate=not own
+        )
+        if self._plugins.observers.sent is not None:
+            self._plugins.observers.sent(handle, message)
+        return handle
 
     def _replicas(self, message: Message[Any]) -> int:
         """How many replicas have to confirm that a message was sent."""

@@ -12,6 +12,7 @@ import msgspec
 from .calls import Calls
 from .connection import Server
 from .errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, TaskExists
+from .extensions import NONE, Extensions
 from .keys import Keys
 from .settings import FairBy, Settings
 from .wire import (
@@ -41,11 +42,13 @@ _TAKEN, _FULL = 2, 3  # send.lua: the id is another tenant's; the mailbox is ful
 class Shard:
     """The transitions of one shard."""
 
-    def __init__(self, server: Server, keys: Keys, *, patience: float) -> None:
+    def __init__(self, server: Server, keys: Keys, *, patience: float, plugins: Extensions = NONE) -> None:
         self.keys = keys
         self._server = server
-        self._calls = Calls(server, keys.meta, patience=patience)
+        self._calls = Calls(server, keys.meta, patience=patience, plugins=plugins)
         self._run = self._calls.run
+        self.call = self._calls.run
+        """Runs a script of a plugin."""
 
     async def open(self, *, shards: int | None, aging: float, fair_by: FairBy | None = None) -> int:
         """Opens the shard, creating it where it is new; returns into how many shards the namespace is cut.
@@ -254,7 +257,7 @@ class Shard:
 
     async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
         """Cancels what waits for a tenant; returns how many tasks."""
-        number, cursor = 0, b"0"
+        number, cursor = 0, b"s0"
         while cursor:
             canceled, cursor = await self._run("purge", tenant, whole_ms(ttl), body, cursor)
             number += canceled
@@ -271,16 +274,19 @@ class Shard:
         return reply
 
 
-async def open_shards(server: Server, settings: Settings) -> list[Shard]:
+async def open_shards(server: Server, settings: Settings, plugins: Extensions = NONE) -> list[Shard]:
     """All shards of a namespace, opened.
 
     Raises:
-        NamespaceMismatch: it was created otherwise.
+        NamespaceMismatch: it was created otherwise, or depends on another plugin.
     """
     patience = settings.connect_timeout
-    first = Shard(server, Keys(settings.namespace, 0), patience=patience)
+    first = Shard(server, Keys(settings.namespace, 0), patience=patience, plugins=plugins)
     shards = await first.open(shards=settings.shards, aging=settings.aging, fair_by=settings.fair_by)
-    others = [Shard(server, Keys(settings.namespace, number), patience=patience) for number in range(1, shards)]
+    others = [
+        Shard(server, Keys(settings.namespace, number), patience=patience, plugins=plugins)
+        for number in range(1, shards)
+    ]
     for shard in others:
         await shard.open(shards=shards, aging=settings.aging, fair_by=settings.fair_by)
     return [first, *others]

@@ -16,6 +16,8 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
+from .errors import NamespaceMismatch
+
 logger: Final = logging.getLogger(__name__)
 
 RESTARTS: Final = 5
@@ -47,6 +49,8 @@ class Supervisor:
         while True:
             try:
                 await actor()
+            except NamespaceMismatch:
+                raise  # it would not pass
             except Exception:
                 now = anyio.current_time()
                 failures.append(now)

@@ -69,7 +69,7 @@ class Tenant:
         await self._change({"paused": None})
 
     async def purge(self, *, canceled_ttl: float | None = None) -> int:
-        """Cancels all of its tasks that wait or are scheduled; those that run go on. Returns how many.
+        """Cancels all of its tasks that wait, for whatever; those that run go on. Returns how many.
 
         Args:
             canceled_ttl: for how many seconds to keep their records; 0 frees their memory at once. None: as the

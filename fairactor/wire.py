@@ -16,6 +16,7 @@ _COUNTS: Final = struct.Struct(">5x8I3dI")
 _LENGTH: Final = struct.Struct(">H")
 _WINDOW: Final = struct.Struct(">d")
 _OUTCOME: Final = struct.Struct(">8scddH")
+_LONG: Final = struct.Struct(">I")
 GROUP_MARK: Final = b"\xff".decode(errors="surrogateescape")
 """Before the name of a group where a tenant's could stand: no text begins with that byte."""
 
@@ -63,6 +64,7 @@ class Item(NamedTuple):
     flag: str  # 'w': this runtime wants to hear of the outcome; '+': only together with the item before it
     body: bytes
     key: bytes = b""  # as `pack_key` makes it
+    extra: bytes = b""  # what it has for plugins' scripts, by their names, packed
 
 
 class Settlement(NamedTuple):
@@ -74,6 +76,7 @@ class Settlement(NamedTuple):
     ms: int  # for how long to keep the record, or when to try again
     record: bytes
     seconds: float = 0.0  # that it ran
+    extra: bytes = b""  # what it has for plugins' scripts, by their names, packed
 
 
 class Handed(NamedTuple):
@@ -188,17 +191,18 @@ def sized(part: bytes) -> bytes:
 def pack_item(item: Item) -> bytes:
     """A task as send.lua takes it."""
     task_id, tenant, due = item.id.encode(), item.tenant.encode(), item.due.encode()
-    return b"%c%c%c%b%b%b%b%b%b%b%b" % (
+    return b"%c%c%c%b%b%b%b%b%b%b%b%b%b" % (
         item.priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
-        _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key, item.body,
+        _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key,
+        _LONG.pack(len(item.extra)), item.extra, item.body,
     )  # fmt: skip
 
 
 def pack_settlement(settlement: Settlement) -> bytes:
     """An outcome as turn.lua takes it."""
-    task_id, turn, state, ms, packed, seconds = settlement
+    task_id, turn, state, ms, packed, seconds, extra = settlement
     name = task_id.encode()
-    return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + packed
+    return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + _LONG.pack(len(extra)) + extra + packed
 
 
 def turn_mark(number: int) -> bytes:

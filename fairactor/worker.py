@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import anyio
 
 from . import record
+from .context import Task
 from .wire import Settlement
 
 
@@ -32,7 +33,7 @@ class Claim:
 
     __slots__ = (
         "begun", "body", "call", "cancel_reason", "claimed", "header", "id",
-        "owner", "record", "runtime", "server_time", "stained", "turn",
+        "owner", "record", "runtime", "server_time", "stained", "task", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +50,7 @@ class Claim:
         self.header: record.Header | None = None
         self.body = b""
         self.call: record.Call | None = None
+        self.task: Task | None = None
         self.cancel_reason: str | None = None
         self.stained = False  # whether its handler has set context variables
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import msgspec
+
 from fairactor import record, scripts
 from fairactor.errors import ServerError
 from fairactor.look import Look
 from fairactor.wire import Assignment, Counts, Item, Settlement, pack_key
 
-from .lab import Lab, flat, item, outcome, settlement
+from .lab import HELD_BACK, Lab, flat, item, outcome, settlement
 from .model_tasks import FULL
 
 HOURLY: Final = ("1/h", 3.6e9, 1)
@@ -78,6 +80,7 @@ class Crowd(Lab):
         self.claim("s", 1, 3)
         self.send(item("keyed", "v", key=KEY, flag="w"), item("later", "t", due="+3600000"))
         self.send(item("due", "t", 6, due="1"), item("due2", "solo", due="1"))
+        self.send(item("waits", "t", extra=HELD_BACK), item("waits too", "v", extra=HELD_BACK))
         self._limit()
         for task in ("dead3", "old"):
             self.expire(task)
@@ -200,6 +203,7 @@ def _places(look: Look) -> dict[str, str]:
     """Where each task stands."""
     return {
         **dict.fromkeys(look.fixed["SCHEDULED"], "scheduled"),
+        **dict.fromkeys(look.fixed["HELD"], "deferred"),
         **{task: "queued" for queue in look.queues.values() for task in queue},
         **{task: runtime for runtime, claims in look.claims.items() for task in claims},
     }
@@ -238,6 +242,22 @@ def send(crowd: Crowd) -> None:
         item("n4", "t", due="+3600000"), item("n5", "d", key=pack_key("n5", 0)), item("t1", "t"), item("t2", "other"),
     )  # fmt: skip
     assert sent == ["n1", "n2", "keyed", "n4", "n5", "t1", None]
+
+
+def send_to_hold_back(crowd: Crowd) -> None:
+    crowd.send_again(item("n1", extra=HELD_BACK, flag="w"), item("n2", "new", extra=HELD_BACK, key=KEY), item("n3"))
+
+
+def admit(crowd: Crowd) -> None:
+    crowd.run(crowd.shard.call("holder/admit", "waits", "t1", "waits too", "nobody"))
+
+
+def settle_and_admit(crowd: Crowd) -> None:
+    """A turn whose outcomes let go what was held back."""
+    let_go = {"f": msgspec.msgpack.encode({"holder": "waits"}), "c": msgspec.msgpack.encode({"holder": "waits too"})}
+    assert crowd.turn(
+        "r", 2, 8, [report(crowd, task)._replace(extra=let_go.get(task, b"")) for task in ("f", "c", "x")]
+    )
 
 
 def send_too_many(crowd: Crowd) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+import msgspec
 import redis
 
 from fairactor.audit import audit
 from fairactor.connection import Server
 from fairactor.errors import LeaseLost, MailboxFull
+from fairactor.extensions import Extensions
 from fairactor.keys import Keys
 from fairactor.look import Look, look_at
 from fairactor.settings import FairBy
@@ -22,6 +24,29 @@ from . import servers
 from .model_tasks import ENDED, FULL, LIVE, Task, pack
 
 T = TypeVar("T")
+
+ADMIT: Final = """-- @include lib/intact.lua
+-- @include lib/counts.lua
+-- @include lib/admit.lua
+local admitted_now = 0
+for _, id in ipairs(ARGV) do admitted_now = admitted_now + (admit(id) and 1 or 0) end
+seat(arriving)
+begin_writing()
+write_later()
+write_queues()
+save_counts()
+save_shard()
+return admitted_now
+"""
+
+
+HOLDER: Final = Extensions(
+    hooks=(("sent", "holder", "hold()"), ("ended", "holder", "if data then admit(data) end")),
+    scripts=(("holder/admit", "holder", ADMIT),),
+)
+"""A plugin that holds back what is `HELD_BACK`, until its script is called with it, or one that ends has named it."""
+
+HELD_BACK: Final = msgspec.msgpack.encode({"holder": True})
 
 
 class _Client:
@@ -45,7 +70,9 @@ class Lab:
         self._ears = self.db.pubsub()
         self._subscribed: set[str] = set()
         client: Any = _Client(self.db)
-        self.shard = Shard(Server(client, client, self.flags, cluster=False, where=url), self.keys, patience=0)
+        self.shard = Shard(
+            Server(client, client, self.flags, cluster=False, where=url), self.keys, patience=0, plugins=HOLDER
+        )
 
     def run(self, transition: Coroutine[Any, Any, T]) -> T:
         """What a call to the shard returns. It needs no event loop, since its client never waits."""

@@ -37,12 +37,14 @@ else
 end
 -- At least for a while, so that one whose reply was lost finds it when it comes again.
 cancel_task(id, name, record, pack_cancel(math.max(FETCH, ttl_ms), outcome))
-seat({})
+seat(arriving)
 
 begin_writing()
 write_ends()
+write_queues()
 call('ZREM', QUEUE .. name, id)
 call('ZREM', SCHEDULED, id)
+if state == 'deferred' then call('HDEL', HELD, id) end
 save_counts()
 save_shard()
 return state

@@ -4,8 +4,8 @@
 -- ARGV  1 'torn': only where a script did break off, or 'all'
 -- Reply 1 if there was something to do
 --
--- Safe to repeat. Where a task stands in two places, the mailbox counts before the scheduled, and these before the
--- claims: nobody was told of such a claim. Every other key follows from the records and from where the tasks stand. It
+-- Safe to repeat. Where a task stands in two places, the mailbox counts before the scheduled, these before those that
+-- a plugin holds back, and these before the claims: nobody was told of such a claim. Every other key follows from the records and from where the tasks stand. It
 -- walks over all keys of the shard, which no other script does.
 
 -- @include lib/base.lua
@@ -58,6 +58,9 @@ local function keep_places()
   for _, id in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
     if not settle_in(id, 'scheduled') then call('ZREM', SCHEDULED, id) end
   end
+  for _, id in ipairs(call('HKEYS', HELD)) do
+    if not settle_in(id, 'deferred') then call('HDEL', HELD, id) end
+  end
   for _, runtime in ipairs(found[CLAIMS]) do
     local leased = call('ZSCORE', LEASES, runtime)
     local claims = call('HGETALL', CLAIMS .. runtime)
@@ -107,7 +110,7 @@ local function keep_notes()
   end
   for _, id in ipairs(call('HKEYS', PROGRESS)) do
     local where = claimed_by(id)
-    if not where or where == 'queued' or where == 'scheduled' then call('HDEL', PROGRESS, id) end
+    if not where or where == 'queued' or where == 'scheduled' or where == 'deferred' then call('HDEL', PROGRESS, id) end
   end
 end
 
@@ -165,7 +168,7 @@ local function recount()
   end
   for id, task in pairs(tasks) do
     local c = counts[task.name]
-    local index = task.where == 'scheduled' and WAITING or task.priority
+    local index = task.where == 'scheduled' and WAITING or task.where == 'deferred' and DEFERRED or task.priority
     if task.state ~= LIVE then
       index = ENDED[task.state]
       kept[task.name] = kept[task.name] or {}

@@ -1,7 +1,7 @@
--- Cancels what waits for a tenant, some at a time: first what is in its mailbox, then what is scheduled.
+-- Cancels what waits for a tenant, some at a time: in its mailbox, until it is due, or held back by a plugin.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant, 2 how long to keep the records in ms, 3 their outcome, 4 cursor, 0 at first
+-- ARGV  1 tenant, 2 how long to keep the records in ms, 3 their outcome, 4 cursor, 's0' at first
 -- Reply {how many it has canceled, the next cursor, or '' at the end}
 --
 -- Safe to repeat: what is canceled waits no more. What has started goes on.
@@ -17,33 +17,44 @@ load_counts({ name })
 meet({ name })
 
 local ids = call('ZRANGE', QUEUE .. name, 0, SOME - 1)
-local queued = #ids
-if queued < SOME and counts[name][WAITING] > 0 then
-  local found = call('ZSCAN', SCHEDULED, cursor, 'COUNT', SOME)
-  cursor = found[1] == '0' and '' or found[1]
-  local due = {}
-  for i = 1, #found[2], 2 do due[#due + 1] = found[2][i] end
-  for i, record in ipairs(read_records(due)) do
-    if record and tenant_of(record) == name then ids[#ids + 1] = due[i] end
+local queued, index = #ids, WAITING
+
+-- Adds those of the tenant that the next step of a walk finds; returns the next cursor of that walk.
+local function walk(command, key)
+  if counts[name][index] == 0 then return '0' end
+  local found, others = call(command, key, cursor:sub(2), 'COUNT', SOME), {}
+  for i = 1, #found[2], 2 do others[#others + 1] = found[2][i] end
+  for i, record in ipairs(read_records(others)) do
+    if record and tenant_of(record) == name then ids[#ids + 1] = others[i] end
   end
+  return found[1]
+end
+
+if queued < SOME and cursor:sub(1, 1) == 's' then
+  cursor = 's' .. walk('ZSCAN', SCHEDULED)
+  if cursor == 's0' then cursor = counts[name][DEFERRED] > 0 and 'h0' or '' end
 elseif queued < SOME then
-  cursor = ''
+  index = DEFERRED
+  cursor = 'h' .. walk('HSCAN', HELD)
+  if cursor == 'h0' then cursor = '' end
 end
 
 learn(ids)
 for i, record in ipairs(read_records(ids)) do
   if record then
-    add(name, i <= queued and record:byte(3) or WAITING, -1)
+    add(name, i <= queued and record:byte(3) or index, -1)
     cancel_task(ids[i], name, record, canceled)
   end
 end
 withdraw(name, queued)
-seat({})
+seat(arriving)
 
 begin_writing()
 write_ends()
+write_queues()
 write_all('ZREM', QUEUE .. name, ids)
 write_all('ZREM', SCHEDULED, ids)
+write_all('HDEL', HELD, ids)
 save_counts()
 save_shard()
 return { #ids, cursor }

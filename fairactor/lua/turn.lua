@@ -5,8 +5,9 @@
 --       5 how many more it would soon: it gets them where nobody else could start them at once,
 --       6 1 if it has heard of the task that was handed to it since its last turn, else 0
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
---       it ran; id; record. The state is 'F' finished, 'X' failed or 'C' canceled, and ms how long to keep the record;
---       'R' to try again after ms; or 'B': it never started, and goes back to its place. Who gives back claims nothing
+--       it ran; id; what it has for plugins, by their names, packed, or ''; record. The state is 'F' finished, 'X' failed
+--       or 'C' canceled, and ms how long to keep the record; 'R' to try again after ms; or 'B': it never started, and
+--       goes back to its place. Who gives back claims nothing
 -- Reply {now in µs, ms until something is due or -1, 1 if `tend` has work,
 --        {ids whose outcome was refused}, {id, record, ...} claimed, {ids it holds that are to be canceled},
 --        1 if there is more to claim}
@@ -87,7 +88,7 @@ local function missed_claim()
 end
 
 local outcomes = settle(runtime, FIRST_OUTCOME)
-if outcomes.given_back then want, ahead = 0, 0 end
+if next(queues) then want, ahead = 0, 0 end -- what came into mailboxes just now cannot be seen there yet
 admit_throttled()
 seat(arriving)
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end

@@ -79,7 +79,8 @@ local function tenant_of(record) return (select(6, struct.unpack(HEADER, record)
 -- (Kulkarni et al. 2014), virtual time, the aging step, and the counts of the whole shard.
 local shard = {}
 do
-  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period')
+  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
+    'plugins')
   shard.now = microseconds()
   shard.ms = math.floor(shard.now / 1000)
   shard.stamp = math.max(tonumber(meta[1]) or 0, shard.now)
@@ -90,6 +91,7 @@ do
   shard.turned = tonumber(meta[6]) -- ms: when a runtime took a turn last
   shard.by_time = meta[7] == 'time'
   shard.period = tonumber(meta[8]) or 0 -- counts the times when virtual time began anew
+  shard.plugins = meta[9] -- ',a,b,': those without which nobody may work on the shard
 end
 
 local function next_stamp()

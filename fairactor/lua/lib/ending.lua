@@ -1,5 +1,7 @@
 -- The end of a task, whoever brings it about: its record, its counts, its key, and those who wait for it.
 
+-- @include lib/admit.lua
+
 local watched, keyed = {}, {} -- task -> who waits for it, its key: of those that `learn` was asked about
 
 -- Reads what goes with the end of those tasks.
@@ -37,9 +39,10 @@ local function list_letter(id, ms)
   letters[#letters + 1], letters[#letters + 2] = integer(shard.now + ms * 1000 + #letters / 2), id
 end
 
--- Ends a task. The record is needed where it is kept, ms > 0.
-local function end_task(id, name, state, ms, record)
+-- Ends a task. The record is needed where it is kept, ms > 0. `extra` is what its worker has said to plugins.
+local function end_task(id, name, state, ms, record, extra)
   add_ended(name, state, ms)
+  -- @hook ended
   if ms > 0 then
     local n = #kept + 1
     kept[n], records[n], ttls[n] = id, record, integer(ms)
@@ -88,8 +91,10 @@ local function write_letters()
   write_all('ZADD', DEAD, letters)
 end
 
--- Writes it all.
+-- Writes it all. What plugins make of an end comes first: where a script breaks off, the task has not ended yet, and does
+-- so again.
 local function write_ends()
+  write_later()
   for i, id in ipairs(kept) do call('SET', TASK .. id, records[i], 'PX', ttls[i]) end
   call_all('DEL', dropped)
   write_letters()

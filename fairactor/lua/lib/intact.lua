@@ -1,6 +1,11 @@
--- Refuses to work on a shard that is not there, or that a script broken off in the middle has left.
+-- Refuses to work on a shard that is not there, that a script broken off in the middle has left, or that depends on a
+-- plugin which this runtime has not.
 
 -- @include lib/base.lua
+-- @include lib/needs.lua
 
 if not shard.step then return redis.error_reply('NOTOPEN the namespace is not there (any more): open it') end
 if shard.torn then return redis.error_reply('TORN a script broke off before its last write: mend the shard') end
+if shard.plugins and shard.plugins ~= PLUGINS and missing_in(shard.plugins) then
+  return redis.error_reply('PLUGIN ' .. missing_in(shard.plugins))
+end

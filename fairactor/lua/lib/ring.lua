@@ -178,6 +178,7 @@ local function seat(arriving)
   pay_debts()
   for _, name in ipairs(arriving) do
     local t = tenants[name]
+    t[LEAVES] = false -- what it had may be gone, and this has come
     if not t[TAG] and not t[LIMITS] then enter(t, name) end
   end
   for _, t in ipairs(limited) do

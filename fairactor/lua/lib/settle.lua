@@ -2,10 +2,10 @@
 
 local settle, write_retries, forget_claims
 do
-  local OUTCOME = '>c8c1ddHc0'
+  local OUTCOME = '>c8c1ddHc0I4c0'
 
   -- Of each outcome, in lists beside each other; `bodies` is where in its argument the record is.
-  local ids, turns, states, times, seconds, bodies, marks = {}, {}, {}, {}, {}, {}, nil
+  local ids, turns, states, times, seconds, extras, bodies, marks = {}, {}, {}, {}, {}, {}, {}, nil
   local first
 
   local function record_of(n) return ARGV[n + first - 1]:sub(bodies[n]) end
@@ -13,7 +13,7 @@ do
   local function unpack_arguments()
     for i = first, #ARGV do
       local n = i - first + 1
-      turns[n], states[n], times[n], seconds[n], ids[n], bodies[n] = struct.unpack(OUTCOME, ARGV[i])
+      turns[n], states[n], times[n], seconds[n], ids[n], extras[n], bodies[n] = struct.unpack(OUTCOME, ARGV[i])
     end
   end
 
@@ -43,11 +43,10 @@ do
       if readable(record) then stamp = select(5, struct.unpack(HEADER, record)) end
       meet({ name })
       enqueue(name, id, stamp, priority)
-      outcomes.given_back = true
     else
       add(name, priority, -1)
       ms = time_to_keep(id, state, ms)
-      end_task(id, name, state, ms, ms > 0 and record_of(n))
+      end_task(id, name, state, ms, ms > 0 and record_of(n), extras[n] ~= '' and cmsgpack.unpack(extras[n]))
     end
   end
 

@@ -1,0 +1,66 @@
+"""What plugins add to the scripts: Lua at the places that these have for it, and scripts of their own."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import attrs
+
+from .errors import ConfigurationError
+from .keys import plugin_prefix
+
+HOOKS: Final = {
+    "sent": "if data then\nlocal function hold() holder = '{plugin}' end\n{text}\nend",
+    "ended": "{text}",
+}
+"""The places, and how a text stands there; docs/write-a-plugin.md says what it has at hand."""
+
+_CONSTANTS: Final = re.compile(r"^ *local ([A-Z][A-Z_]*) = (\d[\d.e]*|'[^'\n]*')(?: *--.*)?$", re.MULTILINE)
+_WORD: Final = re.compile(r"--[^\n]*|'(?:\\.|[^'\\])*'|\b[A-Z][A-Z_]*\b")
+
+
+@attrs.frozen
+class Extensions:
+    """The Lua of some plugins."""
+
+    hooks: tuple[tuple[str, str, str], ...] = ()
+    """Place, plugin, text; in the order of the plugins."""
+    scripts: tuple[tuple[str, str, str], ...] = ()
+    """Name, plugin, text; the name is ``plugin/script``."""
+
+    @property
+    def plugins(self) -> str:
+        """The names of these plugins, as scripts compare them."""
+        names = {plugin for _, plugin, _ in (*self.hooks, *self.scripts)}
+        return f",{','.join(sorted(names))},"
+
+    def at(self, place: str) -> str:
+        """What stands at a place."""
+        return "\n".join(
+            f"do local data = extra and extra['{plugin}']\nif data then depend_on('{plugin}') end\n"
+            f"{HOOKS[place].format(plugin=plugin, text=_own(text, plugin))}\nend"
+            for where, plugin, text in self.hooks
+            if where == place
+        )
+
+    def script(self, name: str) -> str:
+        """The text of a script.
+
+        Raises:
+            ConfigurationError: there is none of that name.
+        """
+        for known, plugin, text in self.scripts:
+            if known == name:
+                return _own(text, plugin)
+        names = ", ".join(known for known, _, _ in self.scripts) or "none"
+        raise ConfigurationError(f"there is no script {name!r}; of the plugins here there are: {names}")
+
+
+NONE: Final = Extensions()
+
+
+def _own(text: str, plugin: str) -> str:
+    """A plugin's text with its constants, and the prefix of its keys, in place: they are nobody else's."""
+    known = {"OWN": plugin_prefix(plugin), **dict(_CONSTANTS.findall(text))}
+    return _WORD.sub(lambda word: known.get(word[0], word[0]), _CONSTANTS.sub("", text))

@@ -1,0 +1,76 @@
+"""Options that plugins add to those of a message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import attrs
+
+from .errors import ConfigurationError
+
+
+@attrs.frozen(eq=False)
+class Option:
+    """An option of a plugin. From when it is made, ``@actor`` and `Message.options` know it.
+
+    Raises:
+        ConfigurationError: another plugin has an option of that name.
+    """
+
+    name: str
+    plugin: str
+    """The name of the plugin."""
+    convert: Callable[[Any], Any] = attrs.field(default=lambda value: value)
+    """Makes what travels, in JSON, of what was given; raises ConfigurationError where that cannot work. None, which is
+    the option left out, does not come to it."""
+    script: bool = False
+    """Whether it is for the Lua of the plugin that the send runs, its hook ``sent``, and travels no further."""
+
+    def __attrs_post_init__(self) -> None:
+        known = _known.setdefault(self.name, self)
+        if known.plugin != self.plugin:
+            raise ConfigurationError(f"option {self.name!r}: plugins {known.plugin!r} and {self.plugin!r} both add it")
+        _known[self.name] = self
+
+
+_known: Final[dict[str, Option]] = {}
+
+
+def convert(given: dict[str, Any], core: Iterable[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Plugins' options as they travel, and those for scripts, by plugin.
+
+    Args:
+        given: the options.
+        core: the names of those that are no plugin's, for the message.
+
+    Raises:
+        ConfigurationError: there is no such option, or its value cannot work.
+    """
+    travelling: dict[str, Any] = {}
+    for_scripts: dict[str, dict[str, Any]] = {}
+    for name, value in given.items():
+        option = _option(name, core)
+        if value is not None:
+            place = for_scripts.setdefault(option.plugin, {}) if option.script else travelling
+            place[name] = option.convert(value)
+    return travelling, for_scripts
+
+
+def plugin_of(option: str) -> str:
+    """The name of the plugin that has an option."""
+    return _known[option].plugin
+
+
+def _option(name: str, core: Iterable[str]) -> Option:
+    if name not in _known:
+        from .discovery import factories  # plugins import this module
+
+        factories()  # so that the options of all that are installed are known
+    if name not in _known:
+        names = sorted({*core, *_known})
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? There" if near else "there"
+        raise ConfigurationError(f"there is no option {name!r}; {hint} are {', '.join(names)}")
+    return _known[name]

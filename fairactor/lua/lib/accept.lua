@@ -1,0 +1,149 @@
+-- Accepting tasks: which of those that are sent are taken into mailboxes, or among the scheduled, and what that writes.
+
+-- @include lib/ring.lua
+-- @include lib/queues.lua
+-- @include lib/key.lua
+-- @include lib/room.lua
+-- @include lib/plugins.lua
+
+local ITEM = '>Bc1Bc0Hc0Hc0Hc0I4c0' -- a task as send.lua says how it is packed
+
+local accept, write_accepted
+do
+  local ACCEPTED, REPEAT, TAKEN_BY_ANOTHER, FULL, WITH_FULL = 0, 1, 2, 3, 4
+
+  -- Of each task, in lists beside each other.
+  local ids, records, names, priorities, flags, dues, keys, extras, bodies = {}, {}, {}, {}, {}, {}, {}, {}, {}
+  local packed, reservation
+
+  local verdicts = {}
+  local first = {} -- record -> the tenant of the first task of this batch that takes the id
+
+  local function unpack_items(items)
+    packed = items
+    for n, item in ipairs(items) do
+      priorities[n], flags[n], dues[n], ids[n], names[n], keys[n], extras[n], bodies[n] = struct.unpack(ITEM, item)
+      records[n] = TASK .. ids[n]
+    end
+    load_counts(names)
+    meet(names)
+  end
+
+  local function has_backlogs()
+    for _, t in pairs(has_policies and tenants or NONE) do
+      if t[LIMITS] and t[LIMITS].backlog < math.huge then return true end
+    end
+    return false
+  end
+
+  -- Whether all ids are new, and there are no keys to look at: as nearly always.
+  local function all_fresh()
+    local seen = {}
+    for n, key in ipairs(records) do
+      if seen[key] or keys[n] ~= '' then return false end
+      seen[key] = true
+    end
+    return call_all('EXISTS', records) == 0
+  end
+
+  local function judge(n)
+    local key = records[n]
+    local record = not first[key] and call('GET', key)
+    local owner = record and (readable(record) and tenant_of(record) or '') or first[key] -- '': it cannot be read
+    if owner then return owner == names[n] and REPEAT or TAKEN_BY_ANOTHER end
+    return take_key(ids[n], names[n], keys[n]) or ACCEPTED
+  end
+
+  -- Judges tasks that are accepted together or not at all, where one of their mailboxes is full.
+  local function judge_together(from, to)
+    local keys_before, wanted, full = #given, {}, {}
+    for n = from, to do
+      local name = names[n]
+      verdicts[n] = judge(n)
+      if verdicts[n] == ACCEPTED then
+        first[records[n]] = name
+        wanted[name] = (wanted[name] or 0) + 1
+        if wanted[name] > room_in(name, tenants[name][LIMITS], reservation) then full[name] = true end
+      end
+    end
+    if next(full) then
+      drop_keys(keys_before)
+      for n = from, to do
+        if verdicts[n] == ACCEPTED then
+          first[records[n]] = nil
+          verdicts[n] = full[names[n]] and FULL or WITH_FULL
+        end
+      end
+    else
+      for name, many in pairs(wanted) do take_room(name, many) end
+    end
+  end
+
+  local function judge_all()
+    local from = 1
+    for n = 1, #names do
+      if flags[n + 1] ~= '+' then
+        judge_together(from, n)
+        from = n + 1
+      end
+    end
+  end
+
+  -- Gives what a task has for plugins to them; returns the one that holds it back for now, if any does.
+  local function tell_plugins(id, name, extra)
+    local holder
+    -- @hook sent
+    return holder
+  end
+
+  local fresh, scheduled, watched, held = {}, {}, {}, {} -- what is to be written
+
+  local function take_in(n, watcher)
+    local id, name, priority, due, stamp = ids[n], names[n], priorities[n], dues[n], next_stamp()
+    local holder = extras[n] ~= '' and tell_plugins(id, name, cmsgpack.unpack(extras[n]))
+    local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due))
+    if at then stamp = at * 1000 end -- a delayed task takes its place by when it is due, not by when it was sent
+    if holder then
+      held[#held + 1], held[#held + 2] = id, holder
+      add(name, DEFERRED, 1)
+    elseif at then
+      scheduled[#scheduled + 1], scheduled[#scheduled + 2] = integer(at), id
+      add(name, WAITING, 1)
+    else
+      enqueue(name, id, stamp, priority)
+      add(name, priority, 1)
+    end
+    if flags[n] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ watcher }) end
+    fresh[#fresh + 1] = records[n]
+    fresh[#fresh + 1] = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed[n]:sub(bodies[n])
+  end
+
+  -- Accepts tasks, each packed as send.lua has it. Returns the verdicts, or nil where all were accepted as they are. Reads.
+  function accept(items, watcher, under)
+    reservation = under
+    unpack_items(items)
+    local plain = not has_backlogs() and all_fresh()
+    if not plain then judge_all() end
+    for n = 1, #names do
+      if plain or verdicts[n] == ACCEPTED then take_in(n, watcher) end
+    end
+    return not plain and verdicts or nil
+  end
+
+  -- Writes them. After `save_shard` comes what this returns: whoever sleeps must learn of an earlier due time.
+  function write_accepted()
+    write_keys()
+    if reservation ~= '' then use_reservation(reservation, names) end
+    write_all('HSET', WATCHERS, watched)
+    write_later() -- before there is a record: without one, what broke off is accepted anew
+    write_all('HSET', HELD, held)
+    call_all('MSET', fresh)
+    write_queues()
+    write_all('ZADD', SCHEDULED, scheduled)
+    return function()
+      if #scheduled == 0 then return end
+      wake_idle()
+      wake_homes(names)
+    end
+  end
+end
