@@ -13,6 +13,7 @@ from .errors import ConfigurationError, RuntimeNotRunning
 from .states import Priority
 
 if TYPE_CHECKING:
+    from .runtime import Runtime
     from .worker import Pool
 
 ReportProgress = Callable[["Task", float, str], Awaitable[None]]
@@ -30,7 +31,9 @@ class Task:
     priority: Priority = Priority.NORMAL
     options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     """Those of the task that travel with it, also plugins': JSON."""
-    left: dict[str, Any] | None = None
+    runtime: Runtime | None = attrs.field(default=None, repr=False)
+    """The runtime that runs it; None where a message was awaited in place."""
+    left: dict[str, Any] | None = attrs.field(default=None, repr=False)
     """What was left for plugins, by their names."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
     _pool: Pool | None = attrs.field(default=None, alias="pool")
@@ -45,7 +48,7 @@ class Task:
 
         Args:
             plugin: its name.
-            data: anything that MessagePack can hold; it stands in place of what was left before.
+            data: what JSON has a form for; it stands in place of what was left before.
         """
         self.left = {**(self.left or {}), plugin: data}
 

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -25,6 +25,9 @@ from .stats import read_stats
 from .wire import Assignment
 from .worker import Pool
 
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
 logger: Final = logging.getLogger(__name__)
 
 GOODBYE: Final = 5.0
@@ -35,20 +38,29 @@ class Crew:
     """What runs tasks in this process."""
 
     def __init__(
-        self, shards: Sequence[Shard], inbox: Inbox, registry: Registry, settings: Settings, plugins: Plugins
+        self,
+        shards: Sequence[Shard],
+        inbox: Inbox,
+        registry: Registry,
+        settings: Settings,
+        plugins: Plugins,
+        runtime: Runtime,
     ) -> None:
         self._shards = shards
         self._inbox = inbox
         self._registry = registry
         self._settings = settings
         self._plugins = plugins
+        self._runtime = runtime
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
 
     async def start(self, start: Callable[[str, Callable[[], Awaitable[None]]], None], *, sdk: bool) -> None:
         """Starts the actors' instances, takes the leases, and begins to claim."""
         handlers = await self._registry.start()
-        executor = Executor(handlers, self._settings, self._is_known_elsewhere, self._report, sdk, self._plugins)
+        executor = Executor(
+            handlers, self._settings, self._is_known_elsewhere, self._report, sdk, self._plugins, self._runtime
+        )
         pool = self._pool = executor.pool = Pool(self._settings.workers, executor.run, executor.canceled, start)
         info = {
             "host": socket.gethostname(),

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import msgspec
-
 from . import record, tracing
 from .codec import dump
 from .errors import ConfigurationError, NotSerializable, PayloadTooLarge
 from .message import Message, Options
 from .settings import name
 from .states import Priority
-from .wire import Item, pack_key
+from .wire import Item, pack_extra, pack_key
 
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same
 
@@ -51,8 +49,8 @@ def seal(tenant: str, message: Message[Any], *, watch: bool, max_payload: int, s
         )
     priority = how.priority or Priority.NORMAL
     key = b"" if how.key is None else pack_key(how.key, how.key_window or 0.0)
-    extra = msgspec.msgpack.encode(how.for_scripts) if how.for_scripts else b""
-    return Item(task_id, name("tenant", tenant), priority.value, _due(how), "w" if watch else "", body, key, extra)
+    flag, extra = "w" if watch else "", pack_extra(how.for_scripts)
+    return Item(task_id, name("tenant", tenant), priority.value, _due(how), flag, body, key, extra)
 
 
 def _due(how: Options) -> str:

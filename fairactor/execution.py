@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import attrs
@@ -23,8 +23,11 @@ from .registry import Handler
 from .retry import delay_before_next, may_retry, names_of
 from .settings import Settings
 from .states import Priority
-from .wire import Settlement
+from .wire import Settlement, pack_extra
 from .worker import Claim, Pool
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
 
 logger: Final = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class Executor:
     report: ReportProgress
     tracing: bool
     plugins: Plugins
+    runtime: Runtime
     pool: Pool | None = None
     _tell: Observers = attrs.field(init=False)
 
@@ -100,7 +104,7 @@ class Executor:
                     f"{call.actor}() result: {len(encoded)} bytes, the limit is {self.settings.max_payload} "
                     "(max_payload=); store it elsewhere and return where"
                 )
-            extra = msgspec.msgpack.encode(task.left) if task.left else b""
+            extra = pack_extra(task.left)
         except (KeyboardInterrupt, GeneratorExit):  # meant for this process, not for the task
             raise
         except asyncio.CancelledError as error:
@@ -124,7 +128,7 @@ class Executor:
         raise TimeoutError(f"the attempt took longer than its timeout of {timeout:g} s")
 
     def _run_handler(self, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
-        if not self.plugins.wraps_execute:
+        if not self.plugins.wraps_execute(task.options):
             return handler.invoke(args, kwargs)
         return self.plugins.around(task, partial(handler.invoke, args, kwargs))()
 
@@ -139,6 +143,7 @@ class Executor:
                 attempt=header.attempt if header else 1,
                 priority=_PRIORITIES[header.priority] if header else Priority.NORMAL,
                 options=call.options if call else {},
+                runtime=self.runtime,
                 report=self.report,
                 pool=self.pool,
             )

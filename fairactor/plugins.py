@@ -79,7 +79,8 @@ class ExecuteWrapper(Protocol):
     async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
         """Is called in place of the handler, which ``proceed`` runs, within the timeout of the attempt.
 
-        What it returns is the result. What it raises is how the attempt has failed; `Retry` asks for another one.
+        What it returns is the result. What it raises is how the attempt has failed; `Retry` asks for another one. Where
+        the plugin has ``only_with``, names of options, it is called only for tasks that have one of them.
         """
         ...
 
@@ -214,7 +215,12 @@ class Plugins:
             ),
         )
         self._send = [plugin.wrap_send for plugin in reversed(self._all) if hasattr(plugin, "wrap_send")]
-        self._execute = [plugin.wrap_execute for plugin in reversed(self._all) if hasattr(plugin, "wrap_execute")]
+        self._execute = [
+            (plugin.wrap_execute, frozenset(getattr(plugin, "only_with", ())))
+            for plugin in reversed(self._all)
+            if hasattr(plugin, "wrap_execute")
+        ]
+        self._always = any(not only for _, only in self._execute)
 
     def check(self, options: Options) -> None:
         """Refuses options of plugins that are not here.
@@ -246,14 +252,14 @@ class Plugins:
 
     def around(self, task: Task, proceed: ProceedExecute) -> ProceedExecute:
         """An attempt, with all that is around it."""
-        for wrap in self._execute:
-            proceed = _wrapped(wrap, task, proceed)
+        for wrap, only in self._execute:
+            if not only or not only.isdisjoint(task.options):
+                proceed = _wrapped(wrap, task, proceed)
         return proceed
 
-    @property
-    def wraps_execute(self) -> bool:
-        """Whether anything is around an attempt."""
-        return bool(self._execute)
+    def wraps_execute(self, options: Mapping[str, Any]) -> bool:
+        """Whether anything may be around an attempt at a task with these options."""
+        return self._always or (bool(options) and bool(self._execute))
 
 
 @attrs.frozen

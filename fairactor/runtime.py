@@ -156,7 +156,7 @@ class Runtime:
             sdk=self._tracing,
         )
         if settings.workers and self._registry:
-            self._crew = Crew(self._shards, self.inbox, self._registry, settings, self._plugins)
+            self._crew = Crew(self._shards, self.inbox, self._registry, settings, self._plugins, self)
         group = await self._stack.enter_async_context(anyio.create_task_group())
         self._stack.callback(group.cancel_scope.cancel)
         supervisor = self._supervisor = Supervisor(group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -181,6 +181,17 @@ def pack_assignment(serves: Assignment | None) -> bytes:
 def pack_key(key: str, window: float) -> bytes:
     """A deduplication key as scripts take it, with the seconds for which it outlives its task."""
     return _WINDOW.pack(whole_ms(window)) + key.encode()
+
+
+def pack_extra(by_plugin: Mapping[str, Any] | None) -> bytes:
+    """What scripts of plugins get, by their names.
+
+    The server's MessagePack is an old one: it has neither bytes nor times, so these go as text, as in JSON.
+
+    Raises:
+        TypeError: something has no form.
+    """
+    return msgspec.msgpack.encode(msgspec.to_builtins(by_plugin, str_keys=True)) if by_plugin else b""
 
 
 def sized(part: bytes) -> bytes:

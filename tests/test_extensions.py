@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -129,6 +130,22 @@ async def test_what_a_failed_attempt_has_left_is_gone(make_runtime: Make) -> Non
         with pytest.raises(TaskFailed):
             await runtime.ask("t", run(fail=True), timeout=PATIENCE)
         assert await tally(runtime) == {"F ": 1, "X ": 1}
+
+
+async def test_what_is_left_comes_as_text_where_lua_has_no_form_for_it_and_else_the_attempt_fails(
+    make_runtime: Make,
+) -> None:
+    @actor
+    async def leave(kind: str) -> None:
+        kinds = {"bytes": b"\xff", "time": dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "none": None, "what": object()}
+        current_task().leave("tally", {"n": {"deep": [kinds[kind]]}["deep"][0], 1: 2})
+
+    async with make_runtime(leave, plugins=[Tally()]) as runtime:
+        for kind in ("bytes", "time", "none"):
+            await runtime.ask("t", leave(kind), timeout=PATIENCE)
+        with pytest.raises(TaskFailed, match="TypeError: Encoding objects of type object"):
+            await runtime.ask("t", leave("what"), timeout=PATIENCE)
+        assert await tally(runtime) == {"F /w==": 1, "F 2026-01-01T00:00:00Z": 1, "F ": 1, "X ": 1}
 
 
 async def test_it_sees_every_way_in_which_a_task_ends(make_runtime: Make) -> None:

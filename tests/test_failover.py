@@ -12,7 +12,9 @@ import anyio.lowlevel
 import pytest
 
 from fairactor import TaskState, scripts
+from fairactor.discovery import installed
 from fairactor.errors import ServerError, TaskNotFound
+from fairactor.plugins import Plugins
 from fairactor.testing import check_invariants
 
 from . import servers
@@ -102,7 +104,8 @@ async def test_a_server_that_became_a_replica_behind_open_connections_is_turned_
 
 def strike(before: Proxy, script: str, fault: Fault, times: int = 1) -> None:
     """A fault befalls the next calls of a script that the server knows, and nothing else."""
-    digests = [scripts.load(script, flags=flags).sha.encode() for flags in (True, False)]
+    plugins = Plugins(installed()).extensions
+    digests = [scripts.load(script, flags=flags, plugins=plugins).sha.encode() for flags in (True, False)]
     whole = Proxy.strikes
 
     def strikes(which: Fault, request: bytes) -> bool:

@@ -13,12 +13,17 @@ import anyio
 import redis
 
 from fairactor import scripts
+from fairactor.discovery import installed
+from fairactor.plugins import Plugins
 from tests.proxy import Fault, Proxy
 
 from .link import Link, Worker
 from .plan import Blow, Kind
 
-_SCRIPTS: Final = [scripts.load(name, flags=flags) for name in scripts.NAMES for flags in (False, True)]
+_PLUGINS: Final = Plugins(installed()).extensions
+_SCRIPTS: Final = [
+    scripts.load(name, flags=flags, plugins=_PLUGINS) for name in scripts.NAMES for flags in (False, True)
+]
 _SHOWN: Final = 300  # characters of a request
 
 

@@ -1,0 +1,20 @@
+-- Lists the values of a run.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 tenant, 2 run
+-- Reply {task, key, until when it is kept in unix ms or 0, when it came in unix µs, ...}
+--
+-- Reads only.
+
+-- @include lib/intact.lua
+
+local found, reply = call('HGETALL', OWN .. #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2]), {}
+for i = 1, #found, 2 do
+  local length, till, came = struct.unpack('>H', found[i]), struct.unpack('>dd', found[i + 1])
+  if length > 0 and (till == 0 or till > shard.ms) then
+    local n = #reply
+    reply[n + 1], reply[n + 2] = found[i]:sub(3, 2 + length), found[i]:sub(3 + length)
+    reply[n + 3], reply[n + 4] = integer(till), integer(came)
+  end
+end
+return reply
