@@ -40,8 +40,11 @@ class Lines:
             if connection is None:
                 connection = await self._pool.get_connection()
             elif connection.is_connected and connection._reader.at_eof():  # noqa: SLF001 - or it is found out too late
-                await connection.disconnect(nowait=True)  # the server has hung up: what follows connects anew
-            await connection.send_packed_command(pack_command(command), check_health=False)
+                await connection.disconnect(nowait=True)  # the server has hung up
+            if not connection.is_connected:
+                await connection.connect()
+            # `send_packed_command` would start a task to watch over the time that this takes; the reply is watched, too.
+            connection._writer.write(pack_command(command))  # noqa: SLF001
             return await connection.read_response()  # where there is none, the connection is closed
         finally:
             self._free.put_nowait(connection)
