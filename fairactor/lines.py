@@ -43,7 +43,7 @@ class Lines:
                 await connection.disconnect(nowait=True)  # the server has hung up
             if not connection.is_connected:
                 await connection.connect()
-            # `send_packed_command` would start a task to watch over the time that this takes; the reply is watched, too.
+            # `send_packed_command` would start a task to watch over the time that this takes; the reply is watched.
             connection._writer.write(pack_command(command))  # noqa: SLF001
             return await connection.read_response()  # where there is none, the connection is closed
         finally:
