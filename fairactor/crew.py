@@ -17,7 +17,7 @@ from .errors import ServerError
 from .execution import Executor
 from .inbox import Inbox
 from .keys import shard_of
-from .plugins import Plugins
+from .middleware import Plugins
 from .registry import Registry
 from .settings import Settings
 from .shard import Shard

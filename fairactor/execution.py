@@ -18,7 +18,7 @@ import msgspec
 from . import record, tracing
 from .context import ReportProgress, Task, set_current
 from .errors import InvalidPayload, PayloadTooLarge, UnknownActor
-from .plugins import Observers, Plugins
+from .middleware import Observers, Plugins
 from .registry import Handler
 from .retry import delay_before_next, may_retry, names_of
 from .settings import Settings

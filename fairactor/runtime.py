@@ -27,7 +27,8 @@ from .handle import Handle
 from .inbox import Inbox
 from .keys import Keys
 from .message import Message
-from .plugins import Plugin, Plugins
+from .middleware import Plugins
+from .plugins import Plugin
 from .policies import Policies
 from .registry import Registrable, Registry
 from .sending import Sender

@@ -20,7 +20,8 @@ from .inbox import Inbox, Outcome
 from .keys import shard_of
 from .mailbox import BATCH, Mailbox
 from .message import Message
-from .plugins import Addressed, Plugins
+from .middleware import Plugins
+from .plugins import Addressed
 from .policy import Policy
 from .registry import Registry
 from .settings import Settings

@@ -33,7 +33,7 @@ from .wire import (
     whole_ms,
 )
 
-MODEL: Final = 3
+MODEL: Final = 4
 """The version of the data model; a namespace written by another is refused."""
 
 _TAKEN, _FULL = 2, 3  # send.lua: the id is another tenant's; the mailbox is full

@@ -14,7 +14,7 @@ import pytest
 from fairactor import TaskState, scripts
 from fairactor.discovery import installed
 from fairactor.errors import ServerError, TaskNotFound
-from fairactor.plugins import Plugins
+from fairactor.middleware import Plugins
 from fairactor.testing import check_invariants
 
 from . import servers

@@ -14,7 +14,7 @@ import redis
 
 from fairactor import scripts
 from fairactor.discovery import installed
-from fairactor.plugins import Plugins
+from fairactor.middleware import Plugins
 from tests.proxy import Fault, Proxy
 
 from .link import Link, Worker
