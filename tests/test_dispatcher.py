@@ -274,7 +274,7 @@ async def test_a_task_that_was_claimed_but_not_started_is_canceled_with_its_name
         await first.result(timeout=PATIENCE)
 
 
-async def test_a_cancellation_that_overtakes_the_claim_is_not_lost(make_runtime: Make) -> None:
+async def test_a_cancellation_that_overtakes_the_claim_is_not_lost(make_runtime: Make, db: redis.Redis) -> None:
     claimed, go_on = anyio.Event(), anyio.Event()
 
     @actor
@@ -284,6 +284,7 @@ async def test_a_cancellation_that_overtakes_the_claim_is_not_lost(make_runtime:
     async with make_runtime(run) as runtime, make_runtime(workers=0) as sender:
         (dispatcher,) = runtime._crew._dispatchers  # type: ignore[union-attr]
         turn = dispatcher._shard.turn
+        await until(lambda: db.scard("{fairactor/0}:idle"))  # its first turn is over
 
         async def slow(*args: Any, **kwargs: Any) -> Any:
             reply = await turn(*args, **kwargs)
