@@ -21,7 +21,7 @@ async def resize(image: int) -> int:
 
 async def work(path: str) -> None:
     """What a worker process does: serve until it is told to stop."""
-    async with Runtime(path=path, actors=[resize], workers=5, lease=1.0) as runtime:
+    async with Runtime(path=path, actors=[resize], workers=5, lease=2.0) as runtime:
         await runtime.run()
 
 
