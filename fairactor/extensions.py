@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import attrs
 
+from .constants import put_in
 from .errors import ConfigurationError
 from .keys import plugin_prefix
 
@@ -16,11 +16,8 @@ HOOKS: Final = {
 }
 """The places, and how a text stands there; docs/write-a-plugin.md says what it has at hand."""
 
-_CONSTANTS: Final = re.compile(r"^ *local ([A-Z][A-Z_]*) = (\d[\d.e]*|'[^'\n]*')(?: *--.*)?$", re.MULTILINE)
-_WORD: Final = re.compile(r"--[^\n]*|'(?:\\.|[^'\\])*'|\b[A-Z][A-Z_]*\b")
 
-
-@attrs.frozen
+@attrs.frozen(cache_hash=True)  # each call of a script looks it up by these
 class Extensions:
     """The Lua of some plugins."""
 
@@ -62,5 +59,4 @@ NONE: Final = Extensions()
 
 def _own(text: str, plugin: str) -> str:
     """A plugin's text with its constants, and the prefix of its keys, in place: they are nobody else's."""
-    known = {"OWN": plugin_prefix(plugin), **dict(_CONSTANTS.findall(text))}
-    return _WORD.sub(lambda word: known.get(word[0], word[0]), _CONSTANTS.sub("", text))
+    return put_in(text, {"OWN": plugin_prefix(plugin)})

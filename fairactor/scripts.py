@@ -17,16 +17,12 @@ from typing import Final
 import attrs
 
 from . import extensions, keys
+from .constants import put_in
 from .extensions import Extensions
 
 _INCLUDE: Final = re.compile(r"^-- @include (\S+)$", re.MULTILINE)
 _HOOK: Final = re.compile(r"^ *-- @hook (\w+)$", re.MULTILINE)
 _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
-_LITERAL: Final = r"(?:\d[\d.e]*|'[^'\n]*')"
-_CONSTANTS: Final = re.compile(
-    rf"^ *local ([A-Z][A-Z_]*(?:, [A-Z][A-Z_]*)*) = ({_LITERAL}(?:, {_LITERAL})*)(?: *--.*)?$", re.MULTILINE
-)
-_TOKEN: Final = re.compile(r"--[^\n]*|'(?:\\.|[^'\\])*'|\b[A-Z][A-Z_]*\b")
 
 # Scripts that free memory or free someone who waits, and so must run when the server's memory is full.
 # Each frees at least as much as it writes, but for a result that is kept. Those that only look, and what a worker
@@ -90,12 +86,7 @@ def _resolve(text: str, **constants: str) -> str:
     Raises:
         ValueError: a constant has two values.
     """
-    known = keys.lua_names() | constants
-    for names, values in _CONSTANTS.findall(text):
-        for name, value in zip(names.split(", "), values.split(", "), strict=True):
-            if known.setdefault(name, value) != value:
-                raise ValueError(f"{name} is {known[name]} and {value}")
-    resolved = _TOKEN.sub(lambda token: known.get(token[0], token[0]), _CONSTANTS.sub("", text))
+    resolved = put_in(text, keys.lua_names() | constants)
     resolved, scopes = _SCOPE.subn("return (function()", resolved)
     return resolved + "end)()\n" * scopes
 

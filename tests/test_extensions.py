@@ -18,6 +18,7 @@ from fairactor.plugins import Option
 from fairactor.testing import check_invariants
 
 from .fleet import PATIENCE, until
+from .lab import ADMIT
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
@@ -45,19 +46,7 @@ later[#later + 1] = function() call('HINCRBY', OWN .. name, state .. ' ' .. (dat
 -- @include lib/intact.lua
 return call('HGETALL', OWN .. ARGV[1])
 """,
-        "admit": """
--- @include lib/intact.lua
--- @include lib/admit.lua
-local found = 0
-for _, id in ipairs(ARGV) do found = found + (admit(id) and 1 or 0) end
-seat(arriving)
-begin_writing()
-write_later()
-write_queues()
-save_counts()
-save_shard()
-return found
-""",
+        "admit": ADMIT,
         "broken": "return redis.error_reply('BROKEN by ' .. ARGV[1])",
     }
 

@@ -4,9 +4,9 @@
 -- ARGV  1 'torn': only where a script did break off, or 'all'
 -- Reply 1 if there was something to do
 --
--- Safe to repeat. Where a task stands in two places, the mailbox counts before the scheduled, these before those that
--- a plugin holds back, and these before the claims: nobody was told of such a claim. Every other key follows from the records and from where the tasks stand. It
--- walks over all keys of the shard, which no other script does.
+-- Safe to repeat. Where a task stands in two places, the mailbox counts before the scheduled, these before those that a
+-- plugin holds back, and these before the claims: nobody was told of such a claim. Every other key follows from the
+-- records and from where the tasks stand. It walks over all keys of the shard, which no other script does.
 
 -- @include lib/base.lua
 -- @include lib/counts.lua
