@@ -9,7 +9,8 @@
 -- @include lib/needs.lua
 
 local plugins = redis.call('HGET', META, 'plugins')
-if plugins and missing_in(plugins) then return redis.error_reply('PLUGIN ' .. missing_in(plugins)) end
+local refusal = plugins and refuse_without(plugins)
+if refusal then return refusal end
 local found = redis.call('HMGET', META, 'version', 'shards', 'step', 'fair_by')
 if found[1] and found[2] and found[3] then return found end
 redis.call('HSET', META, 'version', ARGV[1], 'shards', ARGV[2], 'step', ARGV[3], 'fair_by', ARGV[4])

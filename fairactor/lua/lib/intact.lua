@@ -6,6 +6,5 @@
 
 if not shard.step then return redis.error_reply('NOTOPEN the namespace is not there (any more): open it') end
 if shard.torn then return redis.error_reply('TORN a script broke off before its last write: mend the shard') end
-if shard.plugins and shard.plugins ~= PLUGINS and missing_in(shard.plugins) then
-  return redis.error_reply('PLUGIN ' .. missing_in(shard.plugins))
-end
+local refusal = shard.plugins and shard.plugins ~= PLUGINS and refuse_without(shard.plugins)
+if refusal then return refusal end

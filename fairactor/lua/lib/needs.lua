@@ -1,6 +1,6 @@
--- Of the plugins that a shard depends on, ',a,b,', one that this runtime has not; nil where it has them all.
-local function missing_in(needed)
+-- Refuses a shard that depends on plugins, ',a,b,', of which this runtime has not all; nil where it has.
+local function refuse_without(needed)
   for plugin in needed:gmatch('[^,]+') do
-    if not (PLUGINS):find(',' .. plugin .. ',', 1, true) then return plugin end
+    if not (PLUGINS):find(',' .. plugin .. ',', 1, true) then return redis.error_reply('PLUGIN ' .. plugin) end
   end
 end
