@@ -58,5 +58,5 @@ NONE: Final = Extensions()
 
 
 def _own(text: str, plugin: str) -> str:
-    """A plugin's text with its constants, and the prefix of its keys, in place: they are nobody else's."""
-    return put_in(text, {"OWN": plugin_prefix(plugin)})
+    """A plugin's text with its constants, its name and the prefix of its keys in place: they are nobody else's."""
+    return put_in(text, {"OWN": plugin_prefix(plugin), "SELF": f"'{plugin}'"})

@@ -46,7 +46,7 @@ class Inbox:
 
     def __init__(self, server: Server, runtime: str, *, beat: float, patience: float) -> None:
         self.runtime = runtime
-        self._drains: set[Signal] = set()
+        self._heard_by: dict[bytes, set[Signal]] = {}
         self._server = server
         self._beat = beat
         self._patience = patience
@@ -94,7 +94,7 @@ class Inbox:
                 self._settle(rest[2 : 2 + length].decode(), rest[2 + length :])
 
         self._channels[shard.keys.inbox(runtime).encode()] = deliver
-        self._channels[shard.keys.events.encode()] = lambda _: self._drained()
+        self._channels[shard.keys.events.encode()] = self._event
         if back not in self._on_subscribe:
             self._on_subscribe.append(back)
         self._reading.cancel()
@@ -202,18 +202,27 @@ class Inbox:
         return future
 
     @contextmanager
-    def drains(self) -> Iterator[Signal]:
-        """A signal that is raised whenever a shard may have drained."""
+    def hears(self, event: bytes) -> Iterator[Signal]:
+        """A signal that is raised whenever a shard has said that to all, or may have.
+
+        Args:
+            event: what is published: ``d`` when a shard has drained, ``p`` and the name of a plugin for that.
+        """
         signal = Signal()
-        self._drains.add(signal)
+        hearers = self._heard_by.setdefault(event, set())
+        hearers.add(signal)
         try:
             yield signal
         finally:
-            self._drains.discard(signal)
+            hearers.discard(signal)
 
-    def _drained(self) -> None:
-        for signal in self._drains:
+    def _event(self, event: bytes) -> None:
+        for signal in self._heard_by.get(event, ()):
             signal.set()
+
+    def _missed_events(self) -> None:
+        for event in self._heard_by:
+            self._event(event)
 
     def sent(self, task_id: str, future: asyncio.Future[Outcome], *, ask: bool) -> None:
         """Learns that the server has the task.
@@ -235,7 +244,7 @@ class Inbox:
         self._closed = error
         for task_id in tuple(self._awaited):
             self._fail(task_id, error)
-        self._drained()
+        self._missed_events()
 
     def _forget(self, task_id: str, future: asyncio.Future[Outcome]) -> None:
         awaited = self._awaited.get(task_id)
@@ -255,7 +264,7 @@ class Inbox:
                 awaited.deaf = awaited.deaf or None in awaited.waiters.values()
                 self._asked.extend((task_id, inside) for inside in set(awaited.waiters.values()) if inside is not None)
             self._ask.set()
-            self._drained()
+            self._missed_events()
             for back in self._on_subscribe:
                 back()
 

@@ -24,6 +24,7 @@ from .discovery import installed
 from .embedded import embedded_server
 from .errors import ConfigurationError, RuntimeNotRunning
 from .handle import Handle
+from .hosting import Hosting
 from .inbox import Inbox
 from .keys import Keys
 from .message import Message
@@ -43,7 +44,7 @@ logger: Final = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
-class Runtime:
+class Runtime(Hosting):
     """A process's part in a fleet: it sends tasks, and runs those that its workers claim.
 
     Use it as ``async with Runtime(...) as runtime``. Settings are the keywords of `Settings`; times are seconds.
@@ -82,10 +83,7 @@ class Runtime:
         Keys(self.settings.namespace)  # refuses a name that cannot work
         self.name = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         """Unlike that of any other runtime, ever."""
-        self.inbox: Inbox
         self._tracker: Tracker
-        self._sender: Sender
-        self._supervisor: Supervisor
         self._registry = Registry(actors)
         self._plugins = Plugins(installed() if plugins is None else plugins)
         for each in self._registry.actors.values():
@@ -297,39 +295,6 @@ class Runtime:
             )
         await self._crew.assign(attrs.evolve(self.settings, assigned=assigned, steal=steal))
 
-    @property
-    def shards(self) -> int:
-        """Into how many parts the namespace is cut; a tenant is in one of them."""
-        return len(self._shards)
-
-    async def call(self, script: str, where: str | int, *arguments: str | int | bytes) -> Any:
-        """Runs a script of a plugin.
-
-        Args:
-            script: ``plugin/name``.
-            where: on the shard of this tenant, or on the shard of this number.
-            arguments: its ``ARGV``.
-
-        Raises:
-            ServerUnavailable, ServerError: as `send`.
-            ConfigurationError: there is no such script.
-        """
-        self.check()
-        shard = self._shards[where] if isinstance(where, int) else self.shard(where)
-        return await shard.call(script, *arguments)
-
-    def supervise(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
-        """Runs an actor of a plugin until it returns or the runtime is left, and starts it again when it raises.
-
-        One that fails 6 times within 30 seconds takes the runtime down with what it raised.
-
-        Args:
-            name: for log messages.
-            actor: a function without arguments.
-        """
-        self.check()
-        self._supervisor.start(name, actor)
-
     # Looking
 
     async def stats(self) -> Stats:
@@ -360,7 +325,7 @@ class Runtime:
         """
         self.check()
         check_timeout(timeout)
-        with anyio.move_on_after(timeout), self.inbox.drains() as drained:
+        with anyio.move_on_after(timeout), self.inbox.hears(b"d") as drained:
             while (await self.stats()).pending:
                 await drained.wait(self.settings.lease / 3)
             return

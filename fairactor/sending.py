@@ -101,7 +101,7 @@ class Sender:
         return [await self._send_one(*messages[0])] if len(messages) == 1 else await self._send_all(messages)
 
     async def _send_one(self, tenant: str, message: Message[R]) -> Handle[R]:
-        number, item = self._item(tenant, message)
+        number, item = self.item(tenant, message)
         (task_id,) = await self._post(number, [item], self._replicas(message))
         return self._handle(message, number, item, task_id)
 
@@ -110,7 +110,7 @@ class Sender:
         batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
         replicas = 0
         for tenant, message in messages:
-            number, item = self._item(tenant, message)
+            number, item = self.item(tenant, message)
             if len(batches[number][-1]) == BATCH:
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # encoding many must not hold up the event loop
@@ -139,7 +139,7 @@ class Sender:
         self, tenant: str, message: Message[R], asked: dict[Handle[Any], asyncio.Future[Outcome]]
     ) -> Handle[R]:
         """Sends one and asks for its outcome, both at once."""
-        number, item = self._item(tenant, message, watch=True)
+        number, item = self.item(tenant, message, watch=True)
         outcome = self._inbox.expect(item.id, self._shards[number], ask=False)
         try:
             (task_id,) = await self._post(number, [item], self._replicas(message))
@@ -190,7 +190,7 @@ class Sender:
                     await self._shards[number].reserve(name, dict.fromkeys(of_shard, 0))
             raise
 
-    def _item(self, tenant: str, message: Message[Any], *, watch: bool = False) -> tuple[int, Item]:
+    def item(self, tenant: str, message: Message[Any], *, watch: bool = False) -> tuple[int, Item]:
         """A message as it goes to the server, and to which shard."""
         item = seal(tenant, message, watch=watch, max_payload=self._settings.max_payload, sdk=self._sdk)
         if self._registry:

@@ -8,6 +8,12 @@
 
 local ITEM = '>Bc1Bc0Hc0Hc0Hc0I4c0' -- a task as send.lua says how it is packed
 
+-- The same task under another id.
+local function renamed(item, id)
+  local priority, flag, due, _, name, key, extra, body = struct.unpack(ITEM, item)
+  return struct.pack(ITEM, priority, flag, #due, due, #id, id, #name, name, #key, key, #extra, extra) .. item:sub(body)
+end
+
 local accept, write_accepted
 do
   local ACCEPTED, REPEAT, TAKEN_BY_ANOTHER, FULL, WITH_FULL = 0, 1, 2, 3, 4
