@@ -8,6 +8,7 @@ from typing import Any
 
 from .actors import Actor
 from .inbox import Inbox
+from .keys import shard_of
 from .message import Message
 from .middleware import Plugins
 from .registry import Registry
@@ -45,6 +46,10 @@ class Hosting:
     def shards(self) -> int:
         """Into how many parts the namespace is cut; a tenant is in one of them."""
         return len(self._shards)
+
+    def shard_of(self, tenant: str) -> int:
+        """The number of the part that keeps a tenant, from 0."""
+        return shard_of(tenant, self.shards)
 
     def actor(self, name: str) -> Actor[..., Any]:
         """The actor of that name.

@@ -32,7 +32,7 @@ local admitted_now = 0
 for _, id in ipairs(ARGV) do admitted_now = admitted_now + (admit(id) and 1 or 0) end
 seat(arriving)
 begin_writing()
-write_later()
+write_these(later)
 write_queues()
 save_counts()
 save_shard()

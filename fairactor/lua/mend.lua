@@ -230,7 +230,7 @@ tell()
 keep_letters()
 recount()
 line_up_anew()
-for _, name in ipairs(call('ZRANGE', DRAINED, 0, -1)) do
+for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others are for `tend`
   if not counts[name] then call('ZREM', DRAINED, name) end
 end
 save_counts()
