@@ -24,7 +24,7 @@ class Hosting:
 
     inbox: Inbox
     _sender: Sender
-    _supervisor: Supervisor
+    _plugin_actors: Supervisor
     _registry: Registry
     _plugins: Plugins
     _shards: list[Shard]
@@ -97,7 +97,7 @@ class Hosting:
         return self.inbox.hears(b"p" + plugin.encode())
 
     def supervise(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
-        """Runs an actor of a plugin until it returns or the runtime is left, and starts it again when it raises.
+        """Runs an actor of a plugin until it returns or the plugins' lifespans end, and starts it again when it raises.
 
         One that fails 6 times within 30 seconds takes the runtime down with what it raised.
 
@@ -106,4 +106,4 @@ class Hosting:
             actor: a function without arguments.
         """
         self.check()
-        self._supervisor.start(name, actor)
+        self._plugin_actors.start(name, actor)

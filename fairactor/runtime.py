@@ -158,7 +158,7 @@ class Runtime(Hosting):
             self._crew = Crew(self._shards, self.inbox, self._registry, settings, self._plugins, self)
         group = await self._stack.enter_async_context(anyio.create_task_group())
         self._stack.callback(group.cancel_scope.cancel)
-        supervisor = self._supervisor = Supervisor(group)
+        supervisor, self._plugin_actors = Supervisor(group), Supervisor(group)
         supervisor.start("inbox", self.inbox.run)
         supervisor.start("inbox asking", self.inbox.ask)
         for number, mailbox in enumerate(self._sender.mailboxes):
@@ -167,6 +167,7 @@ class Runtime(Hosting):
             await self.inbox.ready(shard, self.name)
         self._loop = asyncio.get_running_loop()
         await self._stack.enter_async_context(self._lifespans)
+        self._lifespans.callback(self._plugin_actors.stop)
         for lifespan in self._plugins.lifespans(self):
             await self._lifespans.enter_async_context(lifespan)
         if self._crew is not None:

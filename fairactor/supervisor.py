@@ -31,6 +31,7 @@ class Supervisor:
     def __init__(self, group: TaskGroup) -> None:
         self._group = group
         self._context = copy_context()  # not that of the task that asks for a worker
+        self._scopes: set[anyio.CancelScope] = set()
 
     def start(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         """Runs ``actor`` until it returns, restarting it when it raises.
@@ -44,7 +45,20 @@ class Supervisor:
 
         self._context.run(begin)
 
+    def stop(self) -> None:
+        """Cancels the actors that were started here."""
+        for scope in self._scopes:
+            scope.cancel()
+
     async def _keep(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                await self._restart(name, actor)
+            finally:
+                self._scopes.discard(scope)
+
+    async def _restart(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         failures: deque[float] = deque(maxlen=RESTARTS + 1)
         while True:
             try:

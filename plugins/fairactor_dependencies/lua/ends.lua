@@ -1,12 +1,12 @@
 -- What becomes of tasks that wait for others. Known are, in lists: `mine.sent`, tasks that are accepted here, and what
 -- they wait for; `mine.ended`, tasks that have ended; `mine.gates`, gates that have; `mine.told`, messages of other shards;
--- `mine.rest`, what ends before have left to do. A task that waits stands in 'waits'; 'of:' and a task, or 'gated:' and a
+-- `mine.rest`, what ends before have left to do; `mine.grown`, a task, and others for which it is to wait as well. A task that waits stands in 'waits'; 'of:' and a task, or 'gated:' and a
 -- run, list who waits for it; 'got:' and a task has the results that it is to get.
 --
 -- An end is F finished, X failed, or C canceled; of what is canceled since another has failed, it is X as well. One that is
 -- told twice changes nothing the second time: of each parent a task remembers what it has heard. Whom it concerns is
 -- written before it and crossed out after it, so what breaks off is done again by the end itself.
-if mine.sent or mine.ended or mine.gates or mine.told or mine.rest then
+if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown then
   local SOME = 500 -- tasks that are told of ends in one script; who has more leaves the rest to `take`
   local HERE, TOLD = 65535, 65534
   local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many are F, X and C, token; then a letter for each parent
@@ -104,9 +104,9 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest then
     local stored = not child.new and call('HGETALL', OWN .. 'got:' .. child.id) or {}
     for i = 1, #stored, 2 do got[tonumber(stored[i])] = stored[i + 1] end
     return (record:gsub('"' .. child.token .. ':(%w+)"', function(which)
-      if which ~= 'all' then return got[tonumber(which)] or 'null' end
+      if which ~= 'all' and which ~= 'rest' then return got[tonumber(which)] or 'null' end
       local all = {}
-      for i = 1, #child.heard do all[i] = got[i] or 'null' end
+      for i = which == 'all' and 1 or 2, #child.heard do all[#all + 1] = got[i] or 'null' end
       return '[' .. table.concat(all, ',') .. ']'
     end))
   end
@@ -235,20 +235,35 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest then
     end
   end
 
-  local function wait_for_parent(child, waits, found, place, parent)
-    local at, wants = waits.shards and waits.shards[place] or HERE, child.wants[place] and 1 or 0
-    local record = found[parent]
-    if at == TOLD then
-      return
-    elseif at ~= HERE then
-      send_message(at, 's', ' ', wants, place, child.id, parent, tostring(waits.shard))
-    elseif mine.here[parent] or (record and record:sub(1, 1) == LIVE) then
+  -- Has a task wait for one of this shard, or tells it how that has ended.
+  local function wait_for(child, place, parent, record, wants)
+    if (mine.here and mine.here[parent]) or (record and record:sub(1, 1) == LIVE) then
       add_entry(OWN .. 'of:' .. parent, HERE, wants, place, child.id)
     elseif record then
       local why = { id = parent, letter = letter_of(record), root = parent }
       tell(child, place, why, wants == 1 and why.letter == 'F' and result_in(record) or nil)
     else
       tell(child, place, { letter = 'C', root = parent, text = 'there is no task ' .. parent .. ' before it any more' })
+    end
+  end
+
+  local function wait_for_parent(child, waits, found, place, parent)
+    local at, wants = waits.shards and waits.shards[place] or HERE, child.wants[place] and 1 or 0
+    if at == HERE then
+      wait_for(child, place, parent, found[parent], wants)
+    elseif at ~= TOLD then -- that one will tell by itself
+      send_message(at, 's', ' ', wants, place, child.id, parent, tostring(waits.shard))
+    end
+  end
+
+  local function grow(id, others)
+    read_children({ id })
+    local child, before = children[id], #(children[id] and children[id].heard or '')
+    if before ~= 1 then return end
+    mine.grown = nil
+    child.heard, child.changed = child.heard .. string.rep(UNHEARD, #others), true
+    for i, record in ipairs(read_records(others)) do
+      if children[id] then wait_for(child, before + i, others[i], record, 1) end
     end
   end
 
@@ -300,6 +315,7 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest then
   end
 
   if mine.sent then meet_sent() end
+  if mine.grown then grow(mine.grown[1], mine.grown[2]) end
   for _, message in ipairs(mine.told or {}) do hear(message) end
   for _, gate in ipairs(mine.gates or {}) do spread_gate(gate[1], gate[2]) end
   for _, left in ipairs(mine.rest or {}) do
