@@ -16,7 +16,7 @@ HOOKS: Final = {
     "sent": (
         "local data = extra['{plugin}']\nif data then\ndepend_on('{plugin}')\n"
         + _MINE
-        + "local function hold() holder = '{plugin}' end\n{text}\nend"
+        + "local function hold(keep) holder, kept = '{plugin}', keep or '' end\n{text}\nend"
     ),
     "ended": ("local data = extra and extra['{plugin}']\nif data then depend_on('{plugin}') end\n" + _MINE + "{text}"),
     "ends": _MINE + "{text}",

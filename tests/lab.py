@@ -34,6 +34,7 @@ seat(arriving)
 begin_writing()
 write_these(later)
 write_queues()
+write_these(last)
 save_counts()
 save_shard()
 return admitted_now

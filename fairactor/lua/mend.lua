@@ -58,8 +58,10 @@ local function keep_places()
   for _, id in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
     if not settle_in(id, 'scheduled') then call('ZREM', SCHEDULED, id) end
   end
-  for _, id in ipairs(call('HKEYS', HELD)) do
-    if not settle_in(id, 'deferred') then call('HDEL', HELD, id) end
+  local held_back = call('HGETALL', HELD)
+  for i = 1, #held_back, 2 do
+    local id = held_back[i]
+    if not (pcall(struct.unpack, HOLD, held_back[i + 1]) and settle_in(id, 'deferred')) then call('HDEL', HELD, id) end
   end
   for _, runtime in ipairs(found[CLAIMS]) do
     local leased = call('ZSCORE', LEASES, runtime)

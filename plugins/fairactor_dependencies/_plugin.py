@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -87,8 +89,8 @@ async def _carry(runtime: Runtime, shard: int) -> None:
                 logger.warning("%s: %s", NAME, error)
                 await anyio.sleep(_PAUSE)
                 continue
-            if not more:
-                await signal.wait(_BEAT)
+            if more <= 0:
+                await signal.wait(_BEAT if more == 0 else math.inf)  # its first use raises the signal
 
 
 async def _deliver(runtime: Runtime, shard: int, messages: Sequence[bytes]) -> None:
@@ -101,4 +103,6 @@ async def _deliver(runtime: Runtime, shard: int, messages: Sequence[bytes]) -> N
 
 
 def _read(script: str) -> str:
-    return (files("fairactor_dependencies") / "lua" / f"{script}.lua").read_text(encoding="utf-8")
+    """A text with its parts in place."""
+    text = (files("fairactor_dependencies") / "lua" / f"{script}.lua").read_text(encoding="utf-8")
+    return re.sub(r"^-- @part (\w+)$", lambda part: _read(part[1]), text, flags=re.MULTILINE)

@@ -97,22 +97,23 @@ do
 
   -- Gives what a task has for plugins to them; returns the one that holds it back for now, if any does.
   local function tell_plugins(id, name, extra)
-    local holder
+    local holder, kept
     -- @hook sent
-    return holder
+    return holder, kept
   end
 
   local fresh, scheduled, watching, write_ended = {}, {}, {}, nil -- what is to be written
 
   local function take_in(n, watcher)
     local id, name, priority, due, stamp = ids[n], names[n], priorities[n], dues[n], next_stamp()
-    local holder = extras[n] ~= '' and tell_plugins(id, name, cmsgpack.unpack(extras[n]))
+    local holder, kept
+    if extras[n] ~= '' then holder, kept = tell_plugins(id, name, cmsgpack.unpack(extras[n])) end
     local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due))
     if at then stamp = at * 1000 end -- a delayed task takes its place by when it is due, not by when it was sent
     local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed[n]:sub(bodies[n])
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end
     if holder then
-      held_here[id] = { holder = holder, record = record, fresh = fresh }
+      held_here[id] = { holder = holder, kept = kept, record = record, fresh = fresh }
       return add(name, DEFERRED, 1)
     end
     if at then
@@ -153,10 +154,14 @@ do
     if reservation ~= '' then use_reservation(reservation, names) end
     write_all('HSET', WATCHERS, watching)
     write_these(later) -- before there is a record: without one, what broke off is accepted anew
-    for id, held in pairs(held_here) do
-      call('HSET', HELD, id, held.holder)
-      fresh[#fresh + 1], fresh[#fresh + 2] = TASK .. id, held.record
+    local held_back = {}
+    for id, task in pairs(held_here) do
+      local _, _, priority, _, stamp, name = struct.unpack(HEADER, task.record)
+      held_back[#held_back + 1] = id
+      held_back[#held_back + 1] = pack_hold(priority, stamp, name, task.holder) .. task.kept
+      fresh[#fresh + 1], fresh[#fresh + 2] = TASK .. id, task.record
     end
+    write_all('HSET', HELD, held_back)
     call_all('MSET', fresh)
     write_queues()
     write_all('ZADD', SCHEDULED, scheduled)

@@ -75,8 +75,7 @@ local function cancel_held(id, packed)
     held_here[id] = nil
   else
     learn({ id })
-    released[id] = true
-    last[#last + 1] = function() call('HDEL', HELD, id) end
+    hold_no_more(id)
   end
   cancel_task(id, name, record, packed)
   return true

@@ -16,12 +16,20 @@ local function share(plugin)
   return shared[plugin]
 end
 
-local held_here = {} -- task that this script accepts and a plugin holds back -> who, its record, and where that goes
+-- A field of HELD: priority, stamp and tenant of a task, and the plugin that holds it back; what that keeps of it follows.
+local HOLD = '>BdHc0Bc0'
+local function pack_hold(priority, stamp, name, holder)
+  return struct.pack(HOLD, priority, stamp, #name, name, #holder, holder)
+end
 
--- From now on every runtime of the namespace needs that plugin.
+-- Tasks that this script accepts and a plugin holds back -> who, what that keeps of it, its record, and where that goes.
+local held_here = {}
+
+-- From now on every runtime of the namespace needs that plugin; it is told in all that have it.
 local function depend_on(plugin)
   local before = shard.plugins or ','
   if before:find(',' .. plugin .. ',', 1, true) then return end
   shard.plugins = before .. plugin .. ','
   later[#later + 1] = function() call('HSET', META, 'plugins', shard.plugins) end
+  last[#last + 1] = function() call('PUBLISH', EVENTS, 'p' .. plugin) end
 end

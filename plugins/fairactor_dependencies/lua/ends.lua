@@ -1,7 +1,9 @@
 -- What becomes of tasks that wait for others. Known are, in lists: `mine.sent`, tasks that are accepted here, and what
 -- they wait for; `mine.ended`, tasks that have ended; `mine.gates`, gates that have; `mine.told`, messages of other shards;
--- `mine.rest`, what ends before have left to do; `mine.grown`, a task, and others for which it is to wait as well. A task that waits stands in 'waits'; 'of:' and a task, or 'gated:' and a
--- run, list who waits for it; 'got:' and a task has the results that it is to get.
+-- `mine.rest`, what ends before have left to do; `mine.grown`, a task, and others for which it is to wait as well.
+--
+-- What a task waits for is kept with what holds it back. Who waits for a task stands in its field of 'of:t', who waits for the gate of a run in
+-- that of 'of:g', and where these are many, in a list behind it. 'got:' and a task has the results that it is to get.
 --
 -- An end is F finished, X failed, or C canceled; of what is canceled since another has failed, it is X as well. One that is
 -- told twice changes nothing the second time: of each parent a task remembers what it has heard. Whom it concerns is
@@ -10,7 +12,9 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
   local SOME = 500 -- tasks that are told of ends in one script; who has more leaves the rest to `take`
   local HERE, TOLD = 65535, 65534
   local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many are F, X and C, token; then a letter for each parent
-  local ENTRY = '>HBI4' -- shard, whether it wants the result, place; then the task
+  local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, place, task
+  local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- how many entries follow, at most so many; whether there is a list as well
+  local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list, and how many of these are read at once
   local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, letter, wants, place, task or run, parent, root; then the result
   local REST = '>c1Hc0' -- letter, root; then the result
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
@@ -18,8 +22,8 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
   local REMEMBERED = 3600000 -- ms for which it is known how a gate has ended
 
   local budget = SOME
-  local children, done = {}, {} -- task -> what it waits for, false where it does not; those that wait no more
-  local entries, outbox, rest, crossed_out = {}, {}, {}, {} -- what is to be written
+  local entries, outbox, rest, gone, told = {}, {}, {}, {}, {} -- what is to be written, and keys and fields that go
+  local grown, completed, gates_ended = { t = {}, g = {} }, {}, {}
   local remote, work_is_left = false, false
 
   local function send_message(to, kind, letter, wants, place, id, parent, root, result)
@@ -27,10 +31,37 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
       .. (result or '')
   end
 
-  local function add_entry(key, shard_of_it, wants, place, id)
-    entries[key] = entries[key] or {}
-    table.insert(entries[key], struct.pack(ENTRY, shard_of_it, wants, place) .. id)
+  local function add_entry(kind, id_of_it, shard_of_it, wants, place, id)
+    local list = entries[kind .. id_of_it]
+    if not list then
+      list = {}
+      entries[kind .. id_of_it] = list
+    end
+    list[#list + 1] = struct.pack(ENTRY, shard_of_it, wants, place, #id, id)
     remote = remote or shard_of_it ~= HERE
+  end
+
+  -- Where entries that were added go: into fields as long as these are short, else into lists, which this returns.
+  local function keep_entries(kind)
+    local ids, lists = {}, {}
+    for name in pairs(entries) do
+      if name:sub(1, 1) == kind then ids[#ids + 1] = name:sub(2) end
+    end
+    for i, field in ipairs(read_all('HMGET', OWN .. 'of:' .. kind, ids)) do
+      local added, count, has_list = entries[kind .. ids[i]], 0, 0
+      if field then count, has_list = struct.unpack(FIELD, field) end
+      local before = field and field:sub(FIELD_SIZE + 1) or ''
+      if has_list == 0 and count + #added <= MOST then
+        field = struct.pack(FIELD, count + #added, 0) .. before .. table.concat(added)
+      else
+        field = struct.pack(FIELD, count, 1) .. before
+        local chunks = {}
+        for j = 1, #added, CHUNK do chunks[#chunks + 1] = table.concat(added, '', j, math.min(j + CHUNK - 1, #added)) end
+        lists[OWN .. 'of:' .. kind .. ':' .. ids[i]] = chunks
+      end
+      grown[kind][2 * i - 1], grown[kind][2 * i] = ids[i], field
+    end
+    return lists
   end
 
   -- The result in the record of a task that has finished, JSON.
@@ -46,319 +77,68 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
     return upstream and DEAD_STATE or state
   end
 
-  -- Tasks that wait
-
-  local function read_children(ids)
-    local unknown = {}
-    for _, id in ipairs(ids) do
-      if children[id] == nil then unknown[#unknown + 1], children[id] = id, false end
-    end
-    for i, packed in ipairs(read_all('HMGET', OWN .. 'waits', unknown)) do
-      if packed then
-        local child, at = { id = unknown[i], told = {}, got = {} }, nil
-        child.rule, child.gate, child.keep, child.F, child.X, child.C, child.token, at = struct.unpack(WAITING, packed)
-        child.heard = packed:sub(at)
-        children[child.id] = child
-      end
-    end
-  end
-
-  local function pack_child(child)
-    local places, pieces, at = {}, {}, 1
-    for place in pairs(child.told) do places[#places + 1] = place end
-    table.sort(places)
-    for _, place in ipairs(places) do
-      pieces[#pieces + 1], pieces[#pieces + 2] = child.heard:sub(at, place - 1), child.told[place]
-      at = place + 1
-    end
-    return struct.pack(WAITING, #child.rule, child.rule, child.gate, child.keep, child.F, child.X, child.C, #child.token,
-      child.token) .. table.concat(pieces) .. child.heard:sub(at)
-  end
-
-  -- Whether a task may run: true, false never any more, nil not yet; by how many have not ended, finished, failed, and were
-  -- canceled.
-  local rules = {
-    all_success = function(open, _, failed, canceled)
-      if failed + canceled > 0 then return false end
-      if open == 0 then return true end
-    end,
-    all_done = function(open) if open == 0 then return true end end,
-    one_success = function(open, finished)
-      if finished > 0 then return true end
-      if open == 0 then return false end
-    end,
-    one_failed = function(open, _, failed)
-      if failed > 0 then return true end
-      if open == 0 then return false end
-    end,
-    none_failed = function(open, _, failed)
-      if failed > 0 then return false end
-      if open == 0 then return true end
-    end,
-  }
-
-  -- The record of a task, with results in place of the tokens in its arguments.
-  local function filled(child)
-    local record, got = held_record(child.id), child.got
-    if child.token == '' or not record then return nil end
-    local stored = not child.new and call('HGETALL', OWN .. 'got:' .. child.id) or {}
-    for i = 1, #stored, 2 do got[tonumber(stored[i])] = stored[i + 1] end
-    return (record:gsub('"' .. child.token .. ':(%w+)"', function(which)
-      if which ~= 'all' and which ~= 'rest' then return got[tonumber(which)] or 'null' end
-      local all = {}
-      for i = which == 'all' and 1 or 2, #child.heard do all[#all + 1] = got[i] or 'null' end
-      return '[' .. table.concat(all, ',') .. ']'
-    end))
-  end
-
-  local WORDS = { F = 'finished', X = 'failed', C = 'was canceled' }
-  mine.roots, mine.letters = mine.roots or {}, mine.letters or {}
-
-  -- Cancels a task; `why` is the end that has decided.
-  local function cancel_child(child, why)
-    local letter = child.X > 0 and 'X' or 'C'
-    local text = why.text
-    if not text then
-      text = 'it can run no more (' .. child.rule .. '): task ' .. why.id .. ' before it '
-      if why.root == why.id then
-        text = text .. WORDS[why.letter]
-      else
-        text = text .. 'was canceled, since task ' .. why.root .. ' ' .. WORDS[why.letter]
-      end
-    end
-    mine.letters[child.id] = letter
-    mine.roots[child.id] = why.letter ~= 'F' and why.root or child.id
-    local kind = letter == 'X' and 'UpstreamFailed' or 'TaskCanceled'
-    local outcome = '{"error":{"type":"' .. kind .. '","message":' .. cjson.encode(text) .. '}}'
-    cancel_held(child.id, pack_cancel(child.keep, outcome))
-  end
-
-  local function wait_no_more(child)
-    children[child.id] = false
-    done[#done + 1] = child.id
-  end
-
-  local function judge(child, why)
-    if child.gate == CLOSED then return end
-    local open, may = #child.heard - child.F - child.X - child.C, true
-    if child.gate == NEVER then
-      may = false
-    elseif #child.heard > 0 then
-      may = rules[child.rule](open, child.F, child.X, child.C)
-    end
-    if may == nil then return end
-    wait_no_more(child)
-    if may then admit(child.id, filled(child)) else cancel_child(child, why) end
-  end
-
-  -- Tells a task that what stands at a place of what it waits for has ended; place 0 is the gate.
-  local function tell(child, place, why, result)
-    if place == 0 and child.gate == CLOSED then
-      child.gate, child.changed = why.letter == 'F' and OPEN or NEVER, true
-    elseif place > 0 and not child.told[place] and child.heard:byte(place) == UNHEARD_BYTE then
-      child.told[place], child.got[place], child.changed = why.letter, result, true
-      child[why.letter] = child[why.letter] + 1
-    end
-    judge(child, why)
-  end
-
-  -- Ends
-
-  -- Tells those who wait for something of its end: {id, letter, root, record or result, key of the list, field of the rest}.
-  local function spread(from)
-    local listed = budget > 0 and call('LRANGE', from.key, 0, budget - 1) or {}
-    local stored, ids = #listed, {}
-    budget = budget - stored
-    for _, entry in ipairs(entries[from.key] or {}) do listed[#listed + 1] = entry end
-    entries[from.key] = nil
-    for i, entry in ipairs(listed) do ids[i] = entry:sub(8) end
-    read_children(ids)
-    for i, entry in ipairs(listed) do
-      local to, wants, place = struct.unpack(ENTRY, entry)
-      local child, result = children[ids[i]], nil
-      if wants == 1 and from.letter == 'F' and (child or to ~= HERE) then
-        from.result = from.result or result_in(from.record)
-        result = from.result
-      end
-      if to ~= HERE then
-        send_message(to, 'e', from.letter, 0, place, ids[i], from.id, from.root, result)
-      elseif child then
-        tell(child, place, from, result)
-      end
-    end
-    if budget > 0 and stored == 0 and not from.field then return end
-    local more = call('LLEN', from.key) > stored
-    crossed_out[#crossed_out + 1] = { from.key, stored, more, from.field }
-    if more then
-      work_is_left = true
-      if from.letter == 'F' and not from.result then from.result = result_in(from.record) end
-      rest[#rest + 1] = from.field or from.name
-      rest[#rest + 1] = struct.pack(REST, from.letter, #from.root, from.root) .. (from.result or '')
-    end
-  end
-
-  local function spread_gate(run, letter)
-    spread({ id = run, letter = letter, root = run, result = '', key = OWN .. 'gated:' .. run, name = 'g' .. run,
-      text = letter ~= 'F' and 'its run was not sent whole' or nil })
-    for _, other in ipairs(call('SMEMBERS', OWN .. 'gate-to:' .. run)) do
-      send_message(tonumber(other), 'g', letter, 0, 0, run, '', '')
-    end
-    last[#last + 1] = function()
-      call('SET', OWN .. 'gate:' .. run, letter, 'PX', REMEMBERED)
-      call('ZREM', OWN .. 'gates', run)
-      call('DEL', OWN .. 'gate-to:' .. run)
-    end
-  end
-
-  -- What came with a batch
-
-  -- The records of the parents that are not of the batch itself, as far as they are here.
-  local function read_parents()
-    local ids, found = {}, {}
-    for _, sent in ipairs(mine.sent) do
-      for i, parent in ipairs(sent[2].parents or {}) do
-        local at = sent[2].shards and sent[2].shards[i] or HERE
-        if at == HERE and not mine.here[parent] then ids[#ids + 1] = parent end
-      end
-    end
-    for i, record in ipairs(read_records(ids)) do found[ids[i]] = record end
-    return found
-  end
-
-  local function wait_for_gate(child, run)
-    local ended = run and call('GET', OWN .. 'gate:' .. run)
-    if ended then
-      child.gate = ended == 'F' and OPEN or NEVER
-    elseif run then
-      child.gate = CLOSED
-      add_entry(OWN .. 'gated:' .. run, HERE, 0, 0, child.id)
-    end
-  end
-
-  -- Has a task wait for one of this shard, or tells it how that has ended.
-  local function wait_for(child, place, parent, record, wants)
-    if (mine.here and mine.here[parent]) or (record and record:sub(1, 1) == LIVE) then
-      add_entry(OWN .. 'of:' .. parent, HERE, wants, place, child.id)
-    elseif record then
-      local why = { id = parent, letter = letter_of(record), root = parent }
-      tell(child, place, why, wants == 1 and why.letter == 'F' and result_in(record) or nil)
-    else
-      tell(child, place, { letter = 'C', root = parent, text = 'there is no task ' .. parent .. ' before it any more' })
-    end
-  end
-
-  local function wait_for_parent(child, waits, found, place, parent)
-    local at, wants = waits.shards and waits.shards[place] or HERE, child.wants[place] and 1 or 0
-    if at == HERE then
-      wait_for(child, place, parent, found[parent], wants)
-    elseif at ~= TOLD then -- that one will tell by itself
-      send_message(at, 's', ' ', wants, place, child.id, parent, tostring(waits.shard))
-    end
-  end
-
-  local function grow(id, others)
-    read_children({ id })
-    local child, before = children[id], #(children[id] and children[id].heard or '')
-    if before ~= 1 then return end
-    mine.grown = nil
-    child.heard, child.changed = child.heard .. string.rep(UNHEARD, #others), true
-    for i, record in ipairs(read_records(others)) do
-      if children[id] then wait_for(child, before + i, others[i], record, 1) end
-    end
-  end
-
-  local function meet_sent()
-    local found = read_parents()
-    for _, sent in ipairs(mine.sent) do
-      local id, waits = sent[1], sent[2]
-      local parents = waits.parents or {}
-      local child = { id = id, new = true, changed = true, rule = waits.rule or 'all_success', gate = OPEN, keep = waits.keep,
-        F = 0, X = 0, C = 0, token = waits.token or '', heard = string.rep(UNHEARD, #parents), told = {}, got = {}, wants = {} }
-      for _, place in ipairs(waits.wants or {}) do child.wants[place] = true end
-      children[id] = child
-      wait_for_gate(child, waits.gate)
-      for place, parent in ipairs(parents) do
-        if not children[id] then break end
-        wait_for_parent(child, waits, found, place, parent)
-      end
-      if children[id] then judge(child, { letter = 'C', root = id, text = 'its run was not sent whole' }) end
-    end
-  end
-
-  -- What other shards say
-
-  -- A task of another shard wants to hear of a task here.
-  local function subscribe(place, wants, id, parent, its_shard)
-    local record = call('GET', TASK .. parent)
-    if not readable(record) then
-      send_message(its_shard, 'e', 'C', 0, place, id, parent, parent)
-    elseif record:sub(1, 1) == LIVE then
-      add_entry(OWN .. 'of:' .. parent, its_shard, wants, place, id)
-    else
-      local letter = letter_of(record)
-      local result = wants == 1 and letter == 'F' and result_in(record)
-      send_message(its_shard, 'e', letter, 0, place, id, parent, parent, result)
-    end
-  end
-
-  local function hear(message)
-    local _, kind, letter, wants, place, id, parent, root, at = struct.unpack(MESSAGE, message)
-    if kind == 'g' then
-      spread_gate(id, letter)
-    elseif kind == 's' then
-      subscribe(place, wants, id, parent, tonumber(root))
-    else
-      read_children({ id })
-      local why = { id = parent, letter = letter, root = root }
-      if children[id] then tell(children[id], place, why, at <= #message and message:sub(at) or nil) end
-    end
-  end
+-- @part waiting
+-- @part telling
+-- @part arriving
 
   if mine.sent then meet_sent() end
+  for _, feed in ipairs(mine.feeds or {}) do
+    local to, place, wants, id = unpack(feed[2])
+    add_entry('t', feed[1], to, wants, place, id)
+  end
   if mine.grown then grow(mine.grown[1], mine.grown[2]) end
   for _, message in ipairs(mine.told or {}) do hear(message) end
-  for _, gate in ipairs(mine.gates or {}) do spread_gate(gate[1], gate[2]) end
+  for _, gate in ipairs(mine.gates or {}) do end_gate(gate[1], gate[2]) end
   for _, left in ipairs(mine.rest or {}) do
     local letter, root, at = struct.unpack(REST, left[2])
-    local id, is_gate = left[1]:sub(2), left[1]:sub(1, 1) == 'g'
-    spread({ id = id, letter = letter, root = root, result = left[2]:sub(at), field = left[1],
-      key = OWN .. (is_gate and 'gated:' or 'of:') .. id,
-      text = is_gate and letter ~= 'F' and 'its run was not sent whole' or nil })
-  end
-  local ended, n = mine.ended or {}, 1
-  mine.ended = ended -- those that are canceled here come behind them
-  while ended[n] do
-    local id, letter, record = ended[n][1], ended[n][2], ended[n][3]
-    if letter == CANCELED_STATE and not mine.letters[id] then -- it may have waited itself
-      read_children({ id })
-      if children[id] then wait_no_more(children[id]) end
-    end
-    spread({ id = id, letter = mine.letters[id] or letter, root = mine.roots[id] or id, record = record,
-      key = OWN .. 'of:' .. id, name = 't' .. id })
-    n = n + 1
+    completed[#completed + 1] = left[1]
+    spread(left[1]:sub(1, 1), { left[1]:sub(2) }, { letter }, { root }, nil, { left[2]:sub(at) })
   end
 
-  later[#later + 1] = function()
-    local waiting = {}
-    for id, child in pairs(children) do
-      if child and child.changed then
-        waiting[#waiting + 1], waiting[#waiting + 2] = id, pack_child(child)
-        for place, result in pairs(child.got) do call('HSET', OWN .. 'got:' .. id, place, result) end
-      end
+  -- Those that are canceled here come behind those that are known, and are next.
+  local first, ended = 1, mine.ended or {}
+  mine.ended = ended
+  while ended[first] do
+    local ids, letters, roots, records, canceled = {}, {}, {}, {}, {}
+    for i = first, #ended, 3 do
+      local id, letter, n = ended[i], ended[i + 1], #ids + 1
+      if letter == CANCELED_STATE and not mine.letters[id] then canceled[#canceled + 1] = id end
+      ids[n], letters[n], roots[n], records[n] = id, mine.letters[id] or letter, mine.roots[id] or id, ended[i + 2]
     end
-    write_all('HSET', OWN .. 'waits', waiting)
-    for key, list in pairs(entries) do write_all('RPUSH', key, list) end
+    first = #ended + 1
+    read_children(canceled) -- they may have waited themselves
+    for _, id in ipairs(canceled) do
+      if children[id] then wait_no_more(children[id]) end
+    end
+    spread('t', ids, letters, roots, records)
+  end
+
+  local lists = { keep_entries('t'), keep_entries('g') }
+  for id, child in pairs(children) do
+    if child and child[CHANGED] then keep_of(id, pack_child(child)) end
+  end
+  later[#later + 1] = function()
+    for id, child in pairs(children) do
+      for place, result in pairs(child and child[RESULTS] or NONE) do call('HSET', OWN .. 'got:' .. id, place, result) end
+    end
+    for _, some in ipairs(lists) do
+      for key, list in pairs(some) do write_all('RPUSH', key, list) end
+    end
+    for kind, fields in pairs(grown) do write_all('HSET', OWN .. 'of:' .. kind, fields) end
+    for name, left in pairs(rest) do call('HSET', OWN .. 'rest', name, left) end
     if remote then call('SET', OWN .. 'remote', '1') end
     for _, message in ipairs(outbox) do call('ZADD', OWN .. 'outbox', 'NX', integer(shard.ms), message) end
-    write_all('HSET', OWN .. 'rest', rest)
   end
   last[#last + 1] = function()
-    write_all('HDEL', OWN .. 'waits', done)
-    for _, id in ipairs(done) do call('DEL', OWN .. 'got:' .. id) end
-    for _, list in ipairs(crossed_out) do
-      local key, stored, more, field = list[1], list[2], list[3], list[4]
-      if more then call('LTRIM', key, stored, -1) else call('DEL', key) end
-      if field and not more then call('HDEL', OWN .. 'rest', field) end
+    for kind, ids in pairs(told) do write_all('HDEL', OWN .. 'of:' .. kind, ids) end
+    call_all('DEL', gone)
+    for _, name in ipairs(completed) do
+      if not rest[name] then call('HDEL', OWN .. 'rest', name) end
+    end
+    for _, gate in ipairs(gates_ended) do
+      call('SET', OWN .. 'gate:' .. gate[1], gate[2], 'PX', REMEMBERED)
+      call('ZREM', OWN .. 'gates', gate[1])
+      call('DEL', OWN .. 'gate-to:' .. gate[1])
     end
     if work_is_left or #outbox > 0 then call('PUBLISH', EVENTS, 'p' .. SELF) end
   end

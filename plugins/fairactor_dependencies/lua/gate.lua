@@ -16,5 +16,6 @@ begin_writing()
 write_these(later)
 call('ZADD', OWN .. 'gates', integer(shard.ms + ARGV[2]), ARGV[1])
 for i = 3, #ARGV do call('SADD', OWN .. 'gate-to:' .. ARGV[1], ARGV[i]) end
+write_these(last)
 end_writing()
 return 1

@@ -11,11 +11,7 @@ if waits.parents or waits.gate then
   mine.sent[#mine.sent + 1] = { id, waits }
   hold()
 end
-if waits.feeds then
-  later[#later + 1] = function()
-    for _, fed in ipairs(waits.feeds) do
-      call('RPUSH', OWN .. 'of:' .. id, struct.pack('>HBI4', fed[1], fed[3], fed[2]) .. fed[4])
-    end
-    call('SET', OWN .. 'remote', '1')
-  end
+for _, fed in ipairs(waits.feeds or {}) do
+  mine.feeds = mine.feeds or {}
+  mine.feeds[#mine.feeds + 1] = { id, fed }
 end

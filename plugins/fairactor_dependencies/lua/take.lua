@@ -3,7 +3,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the most messages, 2 ms for which they are this caller's
--- Reply {1 if there is more to do at once, message, ...}
+-- Reply {1 if there is more to do at once, else 0, or -1 where nobody has used the plugin yet, message, ...}
 --
 -- Safe to repeat: what is told twice changes nothing.
 
@@ -13,6 +13,7 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
+if not (shard.plugins or ''):find(',' .. SELF .. ',', 1, true) then return { -1 } end
 local most, mine_for = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = integer(shard.ms)
 local mine = share(SELF)
