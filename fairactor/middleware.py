@@ -79,6 +79,7 @@ class Plugins:
         )
         self._send = _wrappers(self._all, "wrap_send")
         self._sends = any(not only for _, only in self._send)
+        self._concern_sends = frozenset[str]().union(*(only for _, only in self._send))
         self._execute = _wrappers(self._all, "wrap_execute")
         self._executes = any(not only for _, only in self._execute)
         self.actors: Final = [actor for plugin in self._all for actor in getattr(plugin, "actors", ())]
@@ -102,15 +103,12 @@ class Plugins:
 
     def wraps_send(self, message: Message[Any]) -> bool:
         """Whether anything is around sending this."""
-        if self._sends or not isinstance(message, Message):  # who seals it refuses that
-            return self._sends
-        options = message.how.of_plugins
-        return bool(options) and any(not only.isdisjoint(options) for _, only in self._send)
+        return self._sends or _concerns(self._concern_sends, message)
 
     async def send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
         """Sends, through all that is around it."""
         for wrap, only in self._send:
-            if not only or any(not only.isdisjoint(message.how.of_plugins) for _, message in messages):
+            if not only or any(_concerns(only, message) for _, message in messages):
                 proceed = _Around(wrap, proceed)
         return await proceed(messages)
 
@@ -133,6 +131,11 @@ def _wrappers(plugins: Sequence[Any], method: str) -> list[tuple[Callable[..., A
         for plugin in reversed(plugins)
         if hasattr(plugin, method)
     ]
+
+
+def _concerns(only: frozenset[str], message: Message[Any]) -> bool:
+    """Whether a message has one of those options; what is none, who seals it refuses."""
+    return isinstance(message, Message) and bool(message.how.of_plugins) and not only.isdisjoint(message.how.of_plugins)
 
 
 @attrs.frozen

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from .errors import NamespaceMismatch
@@ -39,9 +40,11 @@ class Supervisor:
         Raises (in the task group):
             Exception: what the actor raised, once it has failed more than `RESTARTS` times within `PERIOD`.
         """
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
 
         def begin() -> None:
-            self._group.start_soon(self._keep, name, actor, name=f"fairactor {name}")
+            self._group.start_soon(self._keep, name, actor, scope, name=f"fairactor {name}")
 
         self._context.run(begin)
 
@@ -50,10 +53,10 @@ class Supervisor:
         for scope in self._scopes:
             scope.cancel()
 
-    async def _keep(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
+    async def _keep(self, name: str, actor: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+        with scope:
             try:
+                await anyio.lowlevel.checkpoint_if_cancelled()  # it may have been stopped before it began
                 await self._restart(name, actor)
             finally:
                 self._scopes.discard(scope)
