@@ -172,6 +172,40 @@ class Message(Generic[R]):
         """
         return attrs.evolve(self, how=parse_options(options).over(self.how))
 
+    def rewritten(
+        self,
+        *,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        id: str | None = None,  # noqa: A002 - as in options
+        of_plugins: Mapping[str, Any] | None = None,
+        for_scripts: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Message[R]:
+        """A copy for plugins that send many: cheaper than `options`, since nothing is checked.
+
+        Args:
+            args: other arguments, all of them.
+            kwargs: likewise.
+            id: the id.
+            of_plugins: options of plugins as they travel, beside those that there are.
+            for_scripts: those for scripts of plugins, by plugin, likewise.
+        """
+        how = self.how
+        changed: dict[str, Any] = {}
+        if id is not None:
+            changed["id"] = id
+        if of_plugins:
+            changed["of_plugins"] = {**how.of_plugins, **of_plugins}
+            changed["travelling"] = {**how.travelling, **of_plugins}
+        if for_scripts:
+            changed["for_scripts"] = {**how.for_scripts, **for_scripts}
+        return Message(
+            self.actor,
+            self.args if args is None else args,
+            self.kwargs if kwargs is None else kwargs,
+            _copied(how, changed) if changed else how,
+        )
+
     def __rshift__(self, other: Any) -> Any:
         """What a plugin makes of it."""
         return extras.operate(">>", self, other)
@@ -187,6 +221,17 @@ class Message(Generic[R]):
     def __await__(self) -> Generator[Any, None, R]:
         """Runs the handler in this process: no server, no queue, no retries."""
         return self.actor.run_here(self.args, self.kwargs).__await__()
+
+
+_FIELDS: Final = tuple(field.name for field in attrs.fields(Options))
+
+
+def _copied(options: Options, changed: Mapping[str, Any]) -> Options:
+    """A copy in which some fields are others, none of them checked."""
+    made = object.__new__(Options)
+    for field in _FIELDS:
+        object.__setattr__(made, field, changed[field] if field in changed else getattr(options, field))
+    return made
 
 
 def parse_options(options: dict[str, Any]) -> Options:

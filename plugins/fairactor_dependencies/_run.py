@@ -162,12 +162,12 @@ def _message(step: Step, ids: Mapping[Step, str], before: Sequence[Step], with_r
             return ResultOf(ids[argument.of])
         return argument
 
-    options: dict[str, Any] = {"id": ids[step], **({} if "xcom_run" in own else with_run)}
-    if before or own.get("depends_on"):
+    options = {} if "xcom_run" in own else dict(with_run)
+    if before:
         options["depends_on"] = [*own.get("depends_on", ()), *(ids[first] for first in before)]
     args = [with_ids(argument) for argument in step.args]
     kwargs = {name: with_ids(argument) for name, argument in step.kwargs.items()}
-    return attrs.evolve(step, args=args, kwargs=kwargs).options(**options)
+    return step.rewritten(args=args, kwargs=kwargs, id=ids[step], of_plugins=options)
 
 
 def _names(order: Sequence[Step]) -> dict[Step, str]:

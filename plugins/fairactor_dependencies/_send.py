@@ -67,9 +67,7 @@ class _Sending:
 
     def addressed(self) -> Addressed:
         """With what it waits for, for the script."""
-        how = self.message.how
-        for_scripts = {**how.for_scripts, NAME: {"dependencies": self.waits}}
-        return self.tenant, attrs.evolve(self.message, how=attrs.evolve(how, for_scripts=for_scripts))
+        return self.tenant, self.message.rewritten(for_scripts={NAME: {"dependencies": self.waits}})
 
 
 async def send(runtime: Runtime, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
@@ -124,7 +122,7 @@ async def _send_behind_gate(
 
 
 def _with_id(message: Message[Any]) -> Message[Any]:
-    return message if message.how.id else message.options(id=os.urandom(12).hex())
+    return message if message.how.id else message.rewritten(id=os.urandom(12).hex())
 
 
 def _places(batch: Sequence[_Sending]) -> dict[str, int]:
@@ -208,8 +206,7 @@ def _check_arguments(each: _Sending) -> None:
 
 def _fill_in(each: _Sending) -> set[int]:
     """Gives what stands for results in the arguments its tokens; returns the places of the parents whose they are."""
-    message, wants = each.message, set[int]()
-    token = os.urandom(12).hex()
+    message, wants, token = each.message, set[int](), os.urandom(12).hex()
 
     def filled(argument: Any) -> Any:
         if not isinstance(argument, ResultOf):
@@ -218,10 +215,10 @@ def _fill_in(each: _Sending) -> set[int]:
         wants.update(places)
         return ResultOf(argument.of, f"{token}:{which}")
 
-    args = [filled(argument) for argument in message.args]
-    kwargs = {name: filled(argument) for name, argument in message.kwargs.items()}
-    if wants or args != list(message.args):
-        each.message = attrs.evolve(message, args=args, kwargs=kwargs)
+    if any(isinstance(argument, ResultOf) for argument in (*message.args, *message.kwargs.values())):
+        args = [filled(argument) for argument in message.args]
+        kwargs = {name: filled(argument) for name, argument in message.kwargs.items()}
+        each.message = message.rewritten(args=args, kwargs=kwargs)
         each.waits["token"] = token
         each.waits["wants"] = sorted(wants)
     return wants

@@ -113,7 +113,7 @@ do
     local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed[n]:sub(bodies[n])
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end
     if holder then
-      held_here[id] = { holder = holder, kept = kept, record = record, fresh = fresh }
+      held_here[id] = { holder = holder, kept = kept, record = record, fresh = fresh, hold = { priority, stamp, name } }
       return add(name, DEFERRED, 1)
     end
     if at then
@@ -156,9 +156,9 @@ do
     write_these(later) -- before there is a record: without one, what broke off is accepted anew
     local held_back = {}
     for id, task in pairs(held_here) do
-      local _, _, priority, _, stamp, name = struct.unpack(HEADER, task.record)
+      local hold = task.hold
       held_back[#held_back + 1] = id
-      held_back[#held_back + 1] = pack_hold(priority, stamp, name, task.holder) .. task.kept
+      held_back[#held_back + 1] = pack_hold(hold[1], hold[2], hold[3], task.holder) .. task.kept
       fresh[#fresh + 1], fresh[#fresh + 2] = TASK .. id, task.record
     end
     write_all('HSET', HELD, held_back)

@@ -63,9 +63,9 @@ end
 -- Puts a task into its mailbox, or among the scheduled where it is not due yet; `with` is its record, where that is to be
 -- another. Returns whether it was held back. Reads; what it writes is left in `later` and `last`.
 local function admit(id, with)
-  local here, priority, stamp, name, _ = held_here[id], nil, nil, nil, nil
+  local here, priority, stamp, name = held_here[id], nil, nil, nil
   if here then
-    _, _, priority, _, stamp, name = struct.unpack(HEADER, here.record)
+    priority, stamp, name = unpack(here.hold)
   else
     if held[id] == nil then read_held({ id }) end
     if not held[id] then return false end

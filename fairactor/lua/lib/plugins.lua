@@ -26,7 +26,10 @@ end
 local held_here = {}
 
 -- From now on every runtime of the namespace needs that plugin; it is told in all that have it.
+local depends = {}
 local function depend_on(plugin)
+  if depends[plugin] then return end
+  depends[plugin] = true
   local before = shard.plugins or ','
   if before:find(',' .. plugin .. ',', 1, true) then return end
   shard.plugins = before .. plugin .. ','

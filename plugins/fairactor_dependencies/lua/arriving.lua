@@ -61,7 +61,7 @@ local function meet_sent()
   for _, sent in ipairs(mine.sent) do
     local id, waits = sent[1], sent[2]
     local parents = waits.parents or {}
-    local wanted = waits.wants == true or {}
+    local wanted = waits.wants == true or (waits.wants and {} or NONE)
     local child = { id, waits.rule or 'all_success', OPEN, waits.keep, 0, 0, 0, waits.token or '',
       string.rep(UNHEARD, #parents), false, false, true, true, wanted }
     for _, place in ipairs(wanted ~= true and waits.wants or {}) do wanted[place] = true end

@@ -27,16 +27,20 @@ local function read_children(ids)
 end
 
 local function pack_child(child)
-  local heard, places, pieces, at = child[HEARD], {}, {}, 1
-  for place in pairs(child[NEWS] or NONE) do places[#places + 1] = place end
-  table.sort(places)
-  for _, place in ipairs(places) do
-    if place > at then pieces[#pieces + 1] = heard:sub(at, place - 1) end
-    pieces[#pieces + 1] = child[NEWS][place]
-    at = place + 1
+  local heard = child[HEARD]
+  if child[NEWS] then
+    local places, pieces, at = {}, {}, 1
+    for place in pairs(child[NEWS]) do places[#places + 1] = place end
+    table.sort(places)
+    for _, place in ipairs(places) do
+      if place > at then pieces[#pieces + 1] = heard:sub(at, place - 1) end
+      pieces[#pieces + 1] = child[NEWS][place]
+      at = place + 1
+    end
+    heard = table.concat(pieces) .. heard:sub(at)
   end
   return struct.pack(WAITING, #child[RULE], child[RULE], child[GATE], child[KEEP], child[HAVE_FINISHED],
-    child[HAVE_FAILED], child[WERE_CANCELED], #child[TOKEN], child[TOKEN]) .. table.concat(pieces) .. heard:sub(at)
+    child[HAVE_FAILED], child[WERE_CANCELED], #child[TOKEN], child[TOKEN]) .. heard
 end
 
 -- Whether a task may run: true, false never any more, nil not yet; by how many have not ended, finished, failed, and were
