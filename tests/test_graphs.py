@@ -187,8 +187,11 @@ async def test_a_run_with_several_last_steps_has_their_results(make: Make) -> No
     async with make() as runtime:
         run = await runtime.tenant("t").send(a() >> (b() | c()))
         assert await run.result(PATIENCE) == ["b", "c"]
+        late = await runtime.send("t", graph(a().options(delay=60)))
         with pytest.raises(TimeoutError, match="has no result after 0 s; it goes on"):
-            await (await runtime.send("t", graph(a().options(delay=60)))).result(0)
+            await late.result(0)
+        with pytest.raises(TimeoutError, match="has not ended after 0 s; it goes on"):
+            await late.wait(0)
 
 
 async def test_ids_are_names_within_a_run(make: Make) -> None:
@@ -236,16 +239,9 @@ async def test_trigger_rules_hold_in_graphs(make: Make) -> None:
         alarm = hand_on("alarm").options(trigger_rule="one_failed")
         run = await runtime.send("t", (a() >> fail() >> b()) | (chain((f := fail()), group(alarm, c()))))
         assert f in run._graph.steps
-        states = {}
-        await until(lambda: _all_ended(run, states))
-        assert states == {
+        assert await run.wait(PATIENCE) == {
             "a": FINISHED, "fail": FAILED, "b": CANCELED, "fail.2": FAILED, "hand_on": FINISHED, "c": CANCELED,
         }  # fmt: skip
-
-
-async def _all_ended(run: Any, states: dict[str, Any]) -> bool:
-    states.update(await run.states())
-    return all(state.settled for state in states.values())
 
 
 async def test_a_run_is_canceled_whole(make: Make) -> None:
@@ -262,8 +258,7 @@ async def test_a_run_is_canceled_whole(make: Make) -> None:
         await run.cancel()
         with pytest.raises(TaskCanceled):
             await run.result(PATIENCE)
-        await until(lambda: _all_ended(run, {}))
-        assert list((await run.states()).values()) == [FINISHED, CANCELED, CANCELED, CANCELED]
+        assert list((await run.wait(PATIENCE)).values()) == [FINISHED, CANCELED, CANCELED, CANCELED]
         assert ":::canceled" in await run.to_mermaid()
         await run.cancel()
 
@@ -283,7 +278,7 @@ async def test_a_retry_sends_again_what_has_not_finished(make: Make) -> None:
 
     async with make(first, mended) as runtime:
         run = await runtime.send("t", chain(one := first(), mended(result_of(one)), join(results())))
-        with pytest.raises(ConfigurationError, match="wait for its end, or cancel"):
+        with pytest.raises(ConfigurationError, match=r"await run.wait\(\), or cancel\(\) it"):
             await (await runtime.send("t", graph(a().options(delay=60)))).retry()
         with pytest.raises(TaskCanceled, match="failed"):
             await run.result(PATIENCE)

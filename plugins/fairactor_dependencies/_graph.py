@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -39,6 +39,8 @@ class Graph:
     """Those with which it begins."""
     sinks: tuple[Step, ...]
     """Those with which it ends."""
+    implied: frozenset[Step] = frozenset()
+    """Those that are there since others take their results, and were not named themselves."""
 
     def __rshift__(self, other: Any) -> Any:
         """This, then the other."""
@@ -72,14 +74,6 @@ class Graph:
         before: dict[Step, dict[Step, None]] = {step: {} for step in self.steps}
         for first, second in self.edges:
             before[second][first] = None
-        found = list(before)
-        for step in found:  # results of others may bring in more
-            for argument in (*step.args, *step.kwargs.values()):
-                if isinstance(argument, ResultOf) and isinstance(argument.of, Message):
-                    before[step][argument.of] = None
-                    if argument.of not in before:
-                        before[argument.of] = {}
-                        found.append(argument.of)
         return _sorted(before), {step: list(firsts) for step, firsts in before.items()}
 
     def to_mermaid(self) -> str:
@@ -107,12 +101,9 @@ def group(*parts: Any) -> Graph:
     Raises:
         ConfigurationError: one is neither a message nor a graph.
     """
-    graphs = [_graph_of(part) for part in _flat(parts)]
-    steps: dict[Step, str | None] = {}
-    for each in graphs:
-        _add_steps(steps, each)
-    return Graph(
-        steps,
+    graphs = [graph_of(part) for part in _flat(parts)]
+    return _merged(
+        graphs,
         [edge for each in graphs for edge in each.edges],
         _once(step for each in graphs for step in each.sources),
         _once(step for each in graphs for step in each.sinks),
@@ -125,20 +116,16 @@ def chain(*parts: Any) -> Graph:
     Raises:
         ConfigurationError: one is neither a message nor a graph.
     """
-    graphs = [group(*part) if isinstance(part, list | tuple) else _graph_of(part) for part in parts]
-    steps: dict[Step, str | None] = {}
-    edges: list[tuple[Step, Step]] = []
-    for number, each in enumerate(graphs):
-        _add_steps(steps, each)
-        edges.extend(each.edges)
-        if number:
-            edges.extend(product(graphs[number - 1].sinks, each.sources))
-    return Graph(steps, edges, graphs[0].sources if graphs else (), graphs[-1].sinks if graphs else ())
+    graphs = [group(*part) if isinstance(part, list | tuple) else graph_of(part) for part in parts]
+    edges = [edge for each in graphs for edge in each.edges]
+    for first, second in pairwise(graphs):
+        edges.extend(product(first.sinks, second.sources))
+    return _merged(graphs, edges, graphs[0].sources if graphs else (), graphs[-1].sinks if graphs else ())
 
 
 def at(tenant: str, part: Any) -> Graph:
-    """A message, or the messages of a graph, for another tenant than the run's."""
-    given = _graph_of(part)
+    """A message, or the messages of a graph, for another tenant than the run's; with those whose results they take."""
+    given = graph_of(part)
     return attrs.evolve(given, steps={step: own or tenant for step, own in given.steps.items()})
 
 
@@ -187,12 +174,30 @@ def _fits(part: Any) -> bool:
     return isinstance(part, Message | Graph | list | tuple)
 
 
-def _graph_of(part: Any) -> Graph:
+def graph_of(part: Any) -> Graph:
+    """A graph of a message, and of those whose results it takes.
+
+    Raises:
+        ConfigurationError: it is neither a message nor a graph.
+    """
     if isinstance(part, Graph):
         return part
     if not isinstance(part, Message):
         raise ConfigurationError(f"{part!r} is no step of a graph: give messages, such as f(1), or graphs of them")
-    return Graph({part: None}, [], (part,), (part,))
+    steps: dict[Step, str | None] = {part: None}
+    edges: list[tuple[Step, Step]] = []
+    found: list[Step] = [part]
+    for step in found:  # it grows
+        for argument in (*step.args, *step.kwargs.values()):
+            if isinstance(argument, ResultOf) and not isinstance(argument.of, str):
+                more = argument.of if isinstance(argument.of, Graph) else None
+                first: Step = more.sinks[0] if more else argument.of
+                edges.append((first, step))
+                if first not in steps:
+                    steps |= more.steps if more else {first: None}
+                    edges += more.edges if more else []
+                    found += [] if more else [first]
+    return Graph(steps, edges, (part,), (part,), frozenset(steps) - {part})
 
 
 def _flat(parts: Iterable[Any]) -> Iterator[Any]:
@@ -203,12 +208,33 @@ def _flat(parts: Iterable[Any]) -> Iterator[Any]:
             yield part
 
 
-def _add_steps(steps: dict[Step, str | None], graph: Graph) -> None:
-    for step, tenant in graph.steps.items():
-        known = steps.get(step)
-        if known is not None and tenant is not None and known != tenant:
-            raise GraphError(f"{label(step)} is to be a task of {known!r} and of {tenant!r}: make two messages of it")
-        steps[step] = known or tenant
+def _merged(
+    graphs: Sequence[Graph], edges: list[tuple[Step, Step]], sources: tuple[Step, ...], sinks: tuple[Step, ...]
+) -> Graph:
+    """One graph of the steps of all. Whose a step is, says who names it; else who takes its result.
+
+    Raises:
+        GraphError: a step is to be a task of two tenants.
+    """
+    steps: dict[Step, str | None] = {}
+    implied: set[Step] = set()
+    for each in graphs:
+        for step, tenant in each.steps.items():
+            known, named = steps.get(step), step not in each.implied
+            if step not in steps:
+                steps[step] = tenant
+                if not named:
+                    implied.add(step)
+            elif named and step in implied:
+                steps[step] = tenant
+                implied.discard(step)
+            elif named or step in implied:
+                if known and tenant and known != tenant:
+                    raise GraphError(
+                        f"{label(step)} is to be a task of {known!r} and of {tenant!r}: make two messages of it"
+                    )
+                steps[step] = known or tenant
+    return Graph(steps, edges, sources, sinks, frozenset(implied))
 
 
 def _once(steps: Iterable[Step]) -> tuple[Step, ...]:

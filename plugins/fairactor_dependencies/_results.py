@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from fairactor import Handle, Message, current_task
+from fairactor.errors import ConfigurationError
 from fairactor.plugins import Later
+
+if TYPE_CHECKING:
+    from ._graph import Graph
 
 R = TypeVar("R")
 
@@ -22,26 +26,42 @@ class ResultOf(Later):
         "own, not within another one"
     )
 
-    def __init__(self, of: Message[Any] | str, token: str | None = None) -> None:
+    def __init__(self, of: Any, token: str | None = None) -> None:
         self.of = of
-        """A message of the same graph, the id of a task, or which of all."""
+        """A message of the same graph, a graph, the id of a task, or which of all."""
         self.token = token
 
     def __repr__(self) -> str:
         return "results()" if self.of == OF_ALL else f"result_of({self.of!r})"
 
 
-def result_of(task: Message[R] | Handle[R] | str) -> R:
+@overload
+def result_of(task: Message[R] | Handle[R]) -> R: ...
+@overload
+def result_of(task: Graph | str) -> Any: ...
+
+
+def result_of(task: Any) -> Any:
     """The result of a task before, as an argument of a message: ``load(result_of(transformed))``.
 
     It is the value that the handler gets, by its own annotation. Where that task has not finished, as the message's
     trigger rule may allow, it is None.
 
     Args:
-        task: a message of the same graph, which so comes before; or a handle or an id, of those in ``depends_on=``.
+        task: a message of the same graph, which so comes before, or a graph of which one is the last, such as
+            ``each(…)``; or a handle or an id, of those in ``depends_on=``.
+
+    Raises:
+        ConfigurationError: it is none of these.
     """
-    placeholder: Any = ResultOf(task.id if isinstance(task, Handle) else task)
-    return placeholder  # type: ignore[no-any-return]  # it stands for an R
+    if isinstance(task, Handle | str):
+        return ResultOf(task if isinstance(task, str) else task.id)
+    sinks = (task,) if isinstance(task, Message) else getattr(task, "sinks", ())
+    if len(sinks) != 1:
+        raise ConfigurationError(
+            f"result_of({task!r:.80}): give a message, a graph of which one is the last, or a handle"
+        )
+    return ResultOf(task)
 
 
 def results() -> Any:

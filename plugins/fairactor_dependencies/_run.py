@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
-from fairactor import Handle, Message, TaskState
+from fairactor import Handle, Message, TaskCanceled, TaskFailed, TaskState
 from fairactor.errors import ConfigurationError, TaskNotFound
 
 from ._errors import GraphError
-from ._graph import Graph, Step
+from ._graph import Graph, Step, graph_of
 from ._results import IdOf, ResultOf
 from ._text import label, mermaid
 
@@ -64,6 +64,27 @@ class Run:
             raise TimeoutError(f"run {self.id} has no result after {timeout:g} s; it goes on") from None
         return found
 
+    async def wait(self, timeout: float | None = None) -> dict[str, TaskState | None]:  # noqa: ASYNC109 - likewise
+        """Returns when all steps have ended, with their states.
+
+        Args:
+            timeout: in seconds; None: as long as it takes.
+
+        Raises:
+            TimeoutError: that took longer.
+        """
+
+        async def wait(handle: Handle[Any]) -> None:
+            with suppress(TaskFailed, TaskCanceled, TaskNotFound):
+                await handle.result(None)
+
+        try:
+            with anyio.fail_after(timeout):
+                await _all(wait, self.handles.values(), len(self.handles))
+        except TimeoutError:
+            raise TimeoutError(f"run {self.id} has not ended after {timeout:g} s; it goes on") from None
+        return await self.states()
+
     async def states(self) -> dict[str, TaskState | None]:
         """The state of each step now; None where nothing is known of it any more."""
         states: dict[str, TaskState | None] = {}
@@ -102,7 +123,7 @@ class Run:
                 raise TaskNotFound(f"step {name!r} of run {self.id} cannot be sent again: its record has expired")
             if not state.settled:
                 raise ConfigurationError(
-                    f"step {name!r} of run {self.id} is {state.value}: wait for its end, or cancel()"
+                    f"step {name!r} of run {self.id} is {state.value}: await run.wait(), or cancel() it"
                 )
         kept = {step for step, name in self._names.items() if states[name] is TaskState.FINISHED}
         for step in self._names:  # what was spread out is repeated as a whole
@@ -158,8 +179,8 @@ def _message(step: Step, ids: Mapping[Step, str], before: Sequence[Step], with_r
     def with_ids(argument: Any) -> Any:
         if isinstance(argument, IdOf):
             return ids[argument.of]
-        if isinstance(argument, ResultOf) and isinstance(argument.of, Message):
-            return ResultOf(ids[argument.of])
+        if isinstance(argument, ResultOf) and not isinstance(argument.of, str):
+            return ResultOf(ids[graph_of(argument.of).sinks[0]])
         return argument
 
     options = {} if "xcom_run" in own else dict(with_run)

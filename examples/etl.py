@@ -1,0 +1,79 @@
+"""An ETL pipeline over tenants: each customer's sources are loaded beside each other, and one summary waits for all.
+
+One customer's source is broken at first: its part of the pipeline fails, the summary is told, and once the source is
+mended only what has failed is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+import attrs
+from fairactor_dependencies import at, each, group, result_of, results
+
+from fairactor import Runtime, TaskCanceled, actor
+
+SOURCES: Final = {"acme": ["orders", "returns"], "globex": ["orders"], "initech": ["orders", "visits"]}
+broken = {("globex", "orders")}
+logging.basicConfig(level=logging.ERROR)  # what fails is told below
+
+
+@attrs.frozen
+class Row:
+    """What a source has."""
+
+    source: str
+    amount: int
+
+
+@actor(max_retries=1, backoff=0.01)
+async def extract(customer: str, source: str) -> list[Row]:
+    """Reads the rows of a source."""
+    if (customer, source) in broken:
+        raise ConnectionError(f"{source} of {customer} cannot be reached")
+    return [Row(source, amount) for amount in (3, 4, 5)]
+
+
+@actor
+async def convert(row: Row, rate: float) -> float:
+    """Converts one row."""
+    return row.amount * rate
+
+
+@actor
+async def load(customer: str, amounts: list[float]) -> tuple[str, float]:
+    """Loads what was converted."""
+    return customer, sum(amounts)
+
+
+@actor
+async def summary(loaded: list[tuple[str, float]]) -> dict[str, float]:
+    """Sums up what was loaded."""
+    totals: dict[str, float] = {}
+    for customer, amount in loaded:
+        totals[customer] = totals.get(customer, 0.0) + amount
+    return totals
+
+
+async def main() -> None:
+    """Runs the pipeline, mends what was broken, and sends that again."""
+    loads = [
+        at(customer, group(load(customer, result_of(each(convert, result_of(extract(customer, source)), rate=1.5)))))
+        for customer, sources in SOURCES.items()
+        for source in sources
+    ]
+    async with Runtime(actors=[extract, convert, load, summary]) as runtime:
+        run = await runtime.send("us", group(*loads) >> summary(results()))
+        try:
+            print(await run.result(timeout=10))
+        except TaskCanceled as error:
+            print(error)
+        await run.wait(timeout=10)  # other parts of it go on
+        broken.clear()
+        again = await run.retry()
+        print(await again.result(timeout=10))
+
+
+asyncio.run(main())
