@@ -4,79 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import anyio
-import attrs
 import pytest
 import redis
 from fairactor_dependencies import Dependencies, UnknownParent, parents, result_of, results
 from fairactor_xcom import XCom, xcom
 
-from fairactor import Handle, Message, Retry, Runtime, TaskCanceled, TaskFailed, TaskState, actor, current_task
+from fairactor import Handle, Retry, Runtime, TaskCanceled, TaskState, actor, current_task
 from fairactor.errors import ConfigurationError, InvalidPayload, MissingPlugin, NotSerializable
 from fairactor.testing import check_invariants
 
 from .fleet import PATIENCE, until
+from .steps import Gate, a_parent, ended, fail, give, order, ran_after, ship, total
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
 FINISHED, FAILED, CANCELED, DEFERRED = TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELED, TaskState.DEFERRED
-
-
-@attrs.frozen
-class Order:
-    number: int
-    lines: list[str]
-
-
-@actor
-async def give(value: Any) -> Any:
-    return value
-
-
-@actor
-async def order(number: int) -> Order:
-    return Order(number, ["a", "b"])
-
-
-@actor
-async def ship(order: Order, note: str = "") -> str:
-    assert isinstance(order, Order)
-    return f"{order.number}{note}"
-
-
-@actor
-async def total(numbers: list[int | None]) -> int:
-    return sum(number or 0 for number in numbers)
-
-
-@actor
-async def fail() -> None:
-    raise ValueError("no")
-
-
-@actor
-async def ran_after() -> list[str]:
-    return parents()
-
-
-class Gate:
-    """A task that ends when it is told to."""
-
-    def __init__(self) -> None:
-        self.opened = anyio.Event()
-
-        @actor
-        async def wait(value: Any = None) -> Any:
-            await self.opened.wait()
-            if value == "fail":
-                raise ValueError("no")
-            return value
-
-        self.wait = wait
 
 
 @pytest.fixture
@@ -93,27 +39,10 @@ def make(make_runtime: Make, gate: Gate) -> Make:
     return make
 
 
-async def ended(handle: Handle[Any]) -> TaskState:
-    """The state in which a task has ended."""
-    with suppress(TaskCanceled, TaskFailed):
-        await handle.result(PATIENCE)
-    return await handle.state()
-
-
 async def why(handle: Handle[Any]) -> str:
     with pytest.raises(TaskCanceled) as raised:
         await handle.result(PATIENCE)
     return str(raised.value)
-
-
-async def a_parent(runtime: Runtime, how: str, tenant: str = "parent") -> Handle[Any]:
-    """A task that has ended in that way."""
-    message: Message[Any] = fail() if how == "failed" else give(1)
-    handle = await runtime.send(tenant, message, **{"delay": 60} if how == "canceled" else {})
-    if how == "canceled":
-        await handle.cancel()
-    assert await ended(handle) == how
-    return handle
 
 
 async def test_a_task_runs_after_those_that_it_waits_for(make: Make, gate: Gate) -> None:
@@ -254,58 +183,6 @@ async def test_a_parent_that_is_tried_again_or_sent_again_counts_by_how_it_ends(
         await dead.redrive()
         child = await runtime.send("t", give(result_of(dead)), depends_on=[dead])
         assert await child.result(PATIENCE) == 8
-
-
-async def test_results_come_as_the_annotations_of_the_arguments_say(make: Make, gate: Gate) -> None:
-    async with make() as runtime:
-        one = await runtime.send("t", order(5))
-        shipped = await runtime.send("u", ship(result_of(one), note="!"), depends_on=[one])
-        assert await shipped.result(PATIENCE) == "5!"
-        assert await (await runtime.send("t", ship(order=result_of(one)), depends_on=[one])).result(PATIENCE) == "5"
-        three = [await runtime.send("t", gate.wait(n)) for n in (1, 2, 4)]
-        sums = await runtime.send("t", total(results()), depends_on=three)
-        gate.opened.set()
-        assert await sums.result(PATIENCE) == 7
-
-
-async def test_what_has_not_finished_gives_none(make: Make) -> None:
-    async with make() as runtime:
-        failed, finished = await a_parent(runtime, "failed"), await a_parent(runtime, "finished")
-        both = [failed, finished]
-        handle = await runtime.send("t", total(results()), depends_on=both, trigger_rule="all_done")
-        assert await handle.result(PATIENCE) == 1
-        handle = await runtime.send("t", give(result_of(failed)), depends_on=both, trigger_rule="all_done")
-        assert await handle.result(PATIENCE) is None
-
-
-async def test_a_result_is_there_though_its_record_is_not_kept(make: Make, gate: Gate) -> None:
-    async with make() as runtime:
-        brief = await runtime.send("t", gate.wait("x" * 5_000), result_ttl=0)
-        other = await runtime.send("t", gate.wait(2), result_ttl=0)
-        child = await runtime.send("t", give(result_of(brief)), depends_on=[brief, other])
-        gate.opened.set()
-        assert await child.result(PATIENCE) == "x" * 5_000
-
-
-TRICKY: list[Any] = [
-    None, 0, "", [], {}, 'a"b\\', '","started_at":1.0,"ended_at":2.0}', {"result": '"result":', "actor": 1}, "%s%1",
-    "\x00", "Ünïcode ✓", [[1, [2, {"x": "\n"}]]], -1.5e300, 2**60,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("value", TRICKY, ids=repr)
-@pytest.mark.parametrize("before", [True, False], ids=["ended before", "ended after"])
-async def test_any_result_comes_through_whole(make: Make, gate: Gate, value: Any, before: bool) -> None:
-    async with make() as runtime:
-        parent = await runtime.send("t", gate.wait(value))
-        if before:
-            gate.opened.set()
-            await parent.result(PATIENCE)
-        child = await runtime.send("t", give(result_of(parent)), depends_on=[parent])
-        of_all = await runtime.send("t", give(results()), depends_on=[parent])
-        gate.opened.set()
-        assert await child.result(PATIENCE) == value
-        assert await of_all.result(PATIENCE) == [value]
 
 
 HOSTILE = ["a:b", "{x}", '"quoted"', "*", "a b", "%d%(x)", "\x00nul", "Ünïcode ✓", "t", "g", "x" * 400]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-import attrs
 import pytest
 import redis
 from fairactor_dependencies import (
@@ -16,7 +15,6 @@ from fairactor_dependencies import (
     GraphError,
     at,
     chain,
-    each,
     graph,
     group,
     parents,
@@ -36,11 +34,6 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
 FINISHED, FAILED, CANCELED = TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELED
-
-
-@attrs.frozen
-class User:
-    name: str
 
 
 @actor
@@ -74,18 +67,6 @@ async def fail() -> None:
 
 
 @actor
-async def users() -> list[User]:
-    return [User("ann"), User("bob"), User("cy")]
-
-
-@actor
-async def greet(user: User, word: str, mark: str = "") -> str:
-    if user.name == word:
-        raise ValueError("no")
-    return f"{word} {user.name}{mark}"
-
-
-@actor
 async def hand_on(value: Any) -> Any:
     return value
 
@@ -93,9 +74,7 @@ async def hand_on(value: Any) -> Any:
 @pytest.fixture
 def make(make_runtime: Make) -> Make:
     def make(*more: Any, **settings: Any) -> Runtime:
-        return make_runtime(
-            a, b, c, d, join, fail, users, greet, hand_on, *more, **{"plugins": [Dependencies(), XCom()]} | settings
-        )
+        return make_runtime(a, b, c, d, join, fail, hand_on, *more, **{"plugins": [Dependencies(), XCom()]} | settings)
 
     return make
 
@@ -299,56 +278,6 @@ async def test_a_retry_of_what_is_not_known_any_more_is_refused(make: Make, db: 
         assert (await run.states())["a"] is None
         with pytest.raises(TaskNotFound, match="its record has expired"):
             await run.retry()
-
-
-async def test_for_each_item_of_a_result_there_is_a_task(make: Make) -> None:
-    async with make() as runtime:
-        run = await runtime.send("t", users() >> each(greet, None, "hi", mark="!") >> join(results()))
-        assert await run.result(PATIENCE) == "['hi ann!', 'hi bob!', 'hi cy!']"
-        run = await runtime.send("t", graph(each(greet, result_of(users()), "yo")))
-        assert await run.result(PATIENCE) == ["yo ann", "yo bob", "yo cy"]
-        run = await runtime.send("t", graph(each(greet, [User("dan")], "yo")))
-        assert await run.result(PATIENCE) == ["yo dan"]
-        run = await runtime.send("t", each(greet, [], "yo"))
-        assert await run.result(PATIENCE) == []
-        await check_invariants(runtime)
-
-
-async def test_for_each_works_where_a_tenant_runs_one_at_a_time(make: Make) -> None:
-    async with make() as runtime:
-        await runtime.tenant("t").configure(concurrency=1)
-        run = await runtime.send("t", users() >> each(greet, None, "hi"))
-        assert await run.result(PATIENCE) == ["hi ann", "hi bob", "hi cy"]
-
-
-async def test_where_one_of_each_fails_what_joins_them_does_not_run_and_a_retry_repeats_it(make: Make) -> None:
-    words = ["bob"]
-
-    @actor
-    async def check(user: User) -> str:
-        if user.name in words:
-            raise ValueError("no")
-        return user.name
-
-    async with make(check) as runtime:
-        run = await runtime.send("t", users() >> each(check))
-        with pytest.raises(TaskCanceled, match=r"/1 before it failed"):
-            await run.result(PATIENCE)
-        words.clear()
-        assert await (await run.retry()).result(PATIENCE) == ["ann", "bob", "cy"]
-
-
-async def test_for_each_of_what_is_no_list_fails_by_name(make: Make) -> None:
-    async with make() as runtime:
-        run = await runtime.send("t", a() >> each(greet, None, "hi"))
-        with pytest.raises(TaskCanceled, match="failed"):
-            await run.result(PATIENCE)
-        with pytest.raises(
-            TaskFailed, match=r"each\(greet, …\) goes over a list, and what came before it returned 'a'"
-        ):
-            await run.handles["fairactor_dependencies.spread"].result(PATIENCE)
-        with pytest.raises(TypeError, match="missing a required argument: 'word'"):
-            each(greet)
 
 
 async def test_what_takes_several_calls_is_sent_whole_too(make: Make, db: redis.Redis) -> None:

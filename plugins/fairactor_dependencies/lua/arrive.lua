@@ -12,6 +12,7 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
+depend_on(SELF)
 share(SELF).told = ARGV
 conclude()
 seat(arriving)
