@@ -61,7 +61,7 @@ _TRAVELLING: Final = (
 )  # fmt: skip
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)  # without slots it is copied at once, see `_copied`
 class Options:
     """How a task is to be run; what is None is left to the actor, then to the runtime.
 
@@ -223,14 +223,10 @@ class Message(Generic[R]):
         return self.actor.run_here(self.args, self.kwargs).__await__()
 
 
-_FIELDS: Final = tuple(field.name for field in attrs.fields(Options))
-
-
 def _copied(options: Options, changed: Mapping[str, Any]) -> Options:
     """A copy in which some fields are others, none of them checked."""
     made = object.__new__(Options)
-    for field in _FIELDS:
-        object.__setattr__(made, field, changed[field] if field in changed else getattr(options, field))
+    vars(made).update(vars(options), **changed)
     return made
 
 

@@ -345,3 +345,14 @@ async def test_many_in_one_send_come_in_an_order_in_which_they_can_wait(make: Ma
         with pytest.raises(GraphError, match="'2' is sent before what it waits for"):
             await runtime.send_many(messages)
         assert len(await runtime.send_many(messages[::-1])) == 2
+
+
+async def test_what_has_failed_while_a_run_was_sent_is_named(make: Make) -> None:
+    async with make() as runtime:
+        failed = await runtime.send("u", fail())
+        with pytest.raises(TaskFailed):
+            await failed.result(PATIENCE)
+        wide = group(*(a() for _ in range(600)))
+        run = await runtime.send("t", wide >> b() | c().options(depends_on=[failed]))
+        with pytest.raises(TaskCanceled, match=f"task {failed.id} before it failed"):
+            await run.handles["c"].result(PATIENCE)

@@ -4,9 +4,12 @@
 local function read_parents()
   local ids, found = {}, {}
   for _, sent in ipairs(mine.sent) do
-    for i, parent in ipairs(sent[2].parents or {}) do
-      local at = sent[2].shards and sent[2].shards[i] or HERE
-      if at == HERE and not mine.here[parent] then ids[#ids + 1] = parent end
+    local waits = sent[2]
+    for i, parent in ipairs(waits.parents or NONE) do
+      local at = waits.shards and waits.shards[i] or HERE
+      if at == HERE and found[parent] == nil and not mine.here[parent] then
+        ids[#ids + 1], found[parent] = parent, false
+      end
     end
   end
   for i, record in ipairs(read_records(ids)) do found[ids[i]] = record end

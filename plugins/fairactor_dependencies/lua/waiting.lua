@@ -83,8 +83,23 @@ end
 local WORDS = { F = 'finished', X = 'failed', C = 'was canceled' }
 mine.roots, mine.letters = mine.roots or {}, mine.letters or {}
 
+-- The end of a parent that has decided, where what came last is that a gate has opened.
+local function blame(child)
+  local letter = child[HAVE_FAILED] > 0 and 'X' or 'C'
+  local place = child[HEARD]:find(letter, 1, true)
+  for at, news in pairs(child[NEWS] or NONE) do
+    if news == letter then place = at end
+  end
+  local record = held_record(child[ID])
+  local line = record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record))))
+  local read, sent = pcall(cjson.decode, line)
+  local id = read and place and sent[4].depends_on[place] or 'one'
+  return { id = id, letter = letter, root = id }
+end
+
 -- Cancels a task; `why` is the end that has decided.
 local function cancel_child(child, why)
+  if why.kind == 'g' and why.letter == 'F' then why = blame(child) end
   local id, letter, text = child[ID], child[HAVE_FAILED] > 0 and 'X' or 'C', why.text
   if not text then
     text = 'it can run no more (' .. child[RULE] .. '): task ' .. why.id .. ' before it '
