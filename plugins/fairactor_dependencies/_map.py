@@ -61,6 +61,8 @@ def each(target: Actor[..., Any], items: Any = None, /, *args: Any, **kwargs: An
     """
     pattern = target(ResultOf(OF_FIRST), *args, **kwargs)
     (_, *positional), named = target.codec.arguments_to_json(pattern.args, pattern.kwargs)
-    joined = join(ResultOf(OF_ALL_BUT_FIRST))
+    found: Any = ResultOf(OF_ALL_BUT_FIRST)  # it stands for a list, as the other for an id
+    joined = join(found)
+    joins: Any = IdOf(joined)
     over = ResultOf(OF_FIRST) if items is None else items
-    return chain(spread(target.name, over, positional, named, IdOf(joined)), joined)
+    return chain(spread(target.name, over, positional, named, joins), joined)
