@@ -190,9 +190,8 @@ def graph_of(part: Any) -> Graph:
     for step in found:  # it grows
         for argument in (*step.args, *step.kwargs.values()):
             if isinstance(argument, ResultOf) and not isinstance(argument.of, str):
-                of: Any = argument.of
-                more = of if isinstance(of, Graph) else None
-                first: Step = more.sinks[0] if more else of
+                more: Graph | None = argument.of if isinstance(argument.of, Graph) else None
+                first: Any = more.sinks[0] if more else argument.of
                 edges.append((first, step))
                 if first not in steps:
                     steps |= more.steps if more else {first: None}
