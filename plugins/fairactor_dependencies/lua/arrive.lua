@@ -6,20 +6,9 @@
 --
 -- Safe to repeat: what is told twice changes nothing.
 
--- @include lib/intact.lua
--- @include lib/counts.lua
--- @include lib/ring.lua
--- @include lib/queues.lua
--- @include lib/ending.lua
+-- @include lib/transition.lua
 
 depend_on(SELF)
 share(SELF).told = ARGV
-conclude()
-seat(arriving)
-
-begin_writing()
-write_ends()
-write_queues()
-save_counts()
-save_shard()
+carry_out()
 return #ARGV

@@ -6,22 +6,11 @@
 --
 -- Safe to repeat: it grows once.
 
--- @include lib/intact.lua
--- @include lib/counts.lua
--- @include lib/ring.lua
--- @include lib/queues.lua
--- @include lib/ending.lua
+-- @include lib/transition.lua
 
 local ids = {}
 for i = 2, #ARGV do ids[i - 1] = ARGV[i] end
 local mine = share(SELF)
 mine.grown = { ARGV[1], ids }
-conclude()
-seat(arriving)
-
-begin_writing()
-write_ends()
-write_queues()
-save_counts()
-save_shard()
+carry_out()
 return mine.grown and 0 or 1

@@ -7,11 +7,7 @@
 --
 -- Safe to repeat: what is told twice changes nothing.
 
--- @include lib/intact.lua
--- @include lib/counts.lua
--- @include lib/ring.lua
--- @include lib/queues.lua
--- @include lib/ending.lua
+-- @include lib/transition.lua
 
 if not (shard.plugins or ''):find(',' .. SELF .. ',', 1, true) then return { -1 } end
 local most, mine_for = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -26,12 +22,5 @@ mine.gates = run and { { run, 'C' } }
 local dues = {}
 for _, message in ipairs(messages) do dues[#dues + 1], dues[#dues + 2] = integer(shard.ms + mine_for), message end
 later[#later + 1] = function() write_all('ZADD', OWN .. 'outbox', dues) end
-conclude()
-seat(arriving)
-
-begin_writing()
-write_ends()
-write_queues()
-save_counts()
-save_shard()
+carry_out()
 return { (field or run or #messages == most) and 1 or 0, unpack(messages) }
