@@ -78,7 +78,7 @@ def test_a_lua_file_is_short_and_walks_over_no_keys(name: str) -> None:
 
 
 def test_what_walks_over_more_than_it_was_told_of_is_part_of_nothing_else() -> None:
-    included = set(re.findall(r"^-- @include (\S+)$", "\n".join(map(read, FILES)), re.MULTILINE))
+    included = set(re.findall(r"^ *-- @include (\S+)$", "\n".join(map(read, FILES)), re.MULTILINE))
     assert not included & set(WALKING)
 
 
@@ -93,8 +93,9 @@ def test_includes_are_put_in_once_each(name: str) -> None:
 
 
 def test_every_shared_part_is_included_by_some_transition() -> None:
-    included = set(re.findall(r"^-- @include (\S+)$", "\n".join(map(read, FILES)), re.MULTILINE))
-    assert included == {path for path in FILES if path.startswith("lib/")}
+    included = set(re.findall(r"^ *-- @include (\S+)$", "\n".join(map(read, FILES)), re.MULTILINE))
+    for_plugins = {"lib/transition.lua"}
+    assert included | for_plugins == {path for path in FILES if path.startswith("lib/")}
 
 
 # Repeating
