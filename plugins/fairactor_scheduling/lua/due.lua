@@ -1,0 +1,47 @@
+-- What is due, for the one runtime that looks after it, and for how long to sleep else.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 runtime, 2 the most to return, 3 the longest sleep in ms
+-- Reply {ms to sleep, the server's time in ms, {schedule, version, planned, checked, definition}, ...}
+--
+-- Who asks first looks after the shard, until a while after it has to wake up: so nobody has to renew anything meanwhile,
+-- and where it has died another one comes soon enough. That only saves work: more than one may, since ticks are compared.
+-- It also forgets those that finished a while ago. Safe to repeat: it acts on what is due at the moment.
+
+-- @include lib/intact.lua
+-- @include own/lib.lua
+
+local runtime, limit, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local leader = call('GET', OWN .. 'leader')
+if leader and leader ~= runtime then
+  return { integer(math.min(math.max(call('PTTL', OWN .. 'leader'), 0) + 1, longest)), integer(shard.ms) }
+end
+
+local reply, gone, idle = { 0, integer(shard.ms) }, {}, {}
+local found = call('ZRANGEBYSCORE', OWN .. 'due', '-inf', integer(shard.ms), 'LIMIT', 0, limit)
+for _, schedule in ipairs(found) do
+  local state, version, planned, checked, definition =
+    unpack(call('HMGET', place_of(schedule), 'state', 'version', 'planned', 'checked', 'definition'))
+  if state == 'active' and definition then
+    reply[#reply + 1] = { schedule, version, planned, checked, definition }
+  else
+    idle[#idle + 1] = schedule
+    if state ~= 'paused' then gone[#gone + 1] = schedule end -- it has finished, or somebody has deleted it by hand
+  end
+end
+
+for _, schedule in ipairs(gone) do call('DEL', place_of(schedule)) end
+write_all('ZREM', OWN .. 'all', gone)
+write_all('ZREM', OWN .. 'due', idle)
+local wait = longest
+if #found > 0 then
+  wait = 0
+else
+  local first = call('ZRANGE', OWN .. 'due', 0, 0, 'WITHSCORES')[2]
+  if first then wait = math.min(math.max(tonumber(first) - shard.ms, 1), longest) end
+end
+if #reply > 2 or call('EXISTS', OWN .. 'due') == 1 then
+  call('SET', OWN .. 'leader', runtime, 'PX', integer(wait + MARGIN))
+end
+reply[1] = integer(wait)
+return reply
