@@ -118,7 +118,7 @@ async def end_by_purge(runtime: Runtime, gate: Gate) -> None:
 async def end_by_hand(runtime: Runtime, gate: Gate) -> None:
     """Nobody hears of this end: it is found out after a while."""
     with redis.Redis.from_url(runtime.settings.url or "") as db:
-        (task,) = [key for key in db.scan_iter(match="*:task:schedule:*")]
+        (task,) = list(db.scan_iter(match="*:task:schedule:*"))
         db.delete(task)
         db.zadd("{fairactor/0}:plugin:fairactor_scheduling:due", {"1:ts": 1}, xx=True)
         db.publish("{fairactor/0}:events", "pfairactor_scheduling")
@@ -166,7 +166,9 @@ async def test_a_run_waits_for_room_in_the_mailbox(make: Make, db: redis.Redis) 
         assert (await tenant.stats()).queued == 2
         await tenant.configure(backlog=None)
         await tenant.resume()
-        db.zadd("{fairactor/0}:plugin:fairactor_scheduling:due", {"1:ts": 1}, xx=True)  # it looks again by itself, later
+        db.zadd(
+            "{fairactor/0}:plugin:fairactor_scheduling:due", {"1:ts": 1}, xx=True
+        )  # it looks again by itself, later
         db.publish("{fairactor/0}:events", "pfairactor_scheduling")
         runs = await has_run(schedules, "t", "s", 5)
         assert added.next_time is not None

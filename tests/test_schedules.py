@@ -90,7 +90,7 @@ async def test_a_budget_and_an_end_are_the_end_of_it(make: Make, db: redis.Redis
         await schedules.add(0.1, "t", note(), id="until", end=now(db) + 0.35 * SECOND)
 
         async def over() -> bool:
-            return all([each.state == "finished" for each in await collect(schedules)])
+            return all(each.state == "finished" for each in await collect(schedules))
 
         await until(over)
         assert [each.runs for each in await collect(schedules)] == [3, 3]
@@ -277,5 +277,3 @@ def test_a_run_tells_its_time_by_its_id() -> None:
     assert planned_time("schedule:abc:1500") == dt.datetime.fromtimestamp(1.5, dt.UTC)
     for other in ("schedule:now:abc", "schedule:abc", "a", "", "schedule:abc:", "schedule:a:²", "x:a:5"):
         assert planned_time(other) is None
-
-

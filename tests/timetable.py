@@ -61,5 +61,3 @@ async def collect(schedules: Schedules, tenant: str | None = None) -> list[Sched
 def keys_left(db: redis.Redis) -> set[bytes]:
     """The keys of the plugin that hold schedules."""
     return {key for key in db.scan_iter(match="*plugin:fairactor_scheduling:*") if not key.endswith(b":leader")}
-
-

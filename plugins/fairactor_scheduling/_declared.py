@@ -27,7 +27,8 @@ A = TypeVar("A", bound=Actor[..., Any])
 class _Declared:
     rule: Rule
     tenants: tuple[str, ...]
-    message: Message[Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
     metadata: Mapping[str, Any]
 
 
@@ -74,8 +75,8 @@ def schedule(
             raise ConfigurationError(
                 f"@schedule stands above @actor, on a function; {actor!r} is no actor of that kind"
             )
-        message = actor(*args, **(kwargs or {}))
-        _declared.setdefault(actor, []).append(_Declared(rule, tenants, message, metadata or {}))
+        actor(*args, **(kwargs or {}))  # refuses arguments that do not fit
+        _declared.setdefault(actor, []).append(_Declared(rule, tenants, args, kwargs or {}, metadata or {}))
         return actor
 
     return declare
@@ -92,7 +93,7 @@ async def add_declared(runtime: Runtime) -> None:
             for tenant in each.tenants:
                 schedule_id = f"@{actor.name}#{number}"
                 wanted.add((tenant, schedule_id))
-                await _add(schedules, each, tenant, schedule_id)
+                await _add(schedules, each, tenant, actor(*each.args, **each.kwargs), schedule_id)
     for shard in range(runtime.shards):
         for key, of_actor in await _found(runtime, shard):
             if split_key(key) not in wanted and _runs(runtime, of_actor) is not None:
@@ -100,9 +101,9 @@ async def add_declared(runtime: Runtime) -> None:
                 await runtime.call(f"{NAME}/remove", shard, key, "")
 
 
-async def _add(schedules: Schedules, each: _Declared, tenant: str, schedule_id: str) -> None:
+async def _add(schedules: Schedules, each: _Declared, tenant: str, message: Message[Any], schedule_id: str) -> None:
     try:
-        await schedules._add(each.rule, tenant, each.message, schedule_id, each.metadata, declared=True)  # noqa: SLF001
+        await schedules._add(each.rule, tenant, message, schedule_id, each.metadata, declared=True)  # noqa: SLF001
     except ConfigurationError as error:
         if "never run" not in str(error):
             raise

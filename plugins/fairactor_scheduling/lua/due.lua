@@ -17,22 +17,26 @@ if leader and leader ~= runtime then
   return { integer(math.min(math.max(call('PTTL', OWN .. 'leader'), 0) + 1, longest)), integer(shard.ms) }
 end
 
-local reply, gone, idle = { 0, integer(shard.ms) }, {}, {}
+local reply, gone, idle, later = { 0, integer(shard.ms) }, {}, {}, {}
 local found = call('ZRANGEBYSCORE', OWN .. 'due', '-inf', integer(shard.ms), 'LIMIT', 0, limit)
 for _, schedule in ipairs(found) do
-  local state, version, planned, checked, definition =
-    unpack(call('HMGET', place_of(schedule), 'state', 'version', 'planned', 'checked', 'definition'))
+  local state, version, planned, checked, definition, kept_until =
+    unpack(call('HMGET', place_of(schedule), 'state', 'version', 'planned', 'checked', 'definition', 'until'))
   if state == 'active' and definition then
     reply[#reply + 1] = { schedule, version, planned, checked, definition }
+  elseif state == 'finished' and (tonumber(kept_until) or 0) > shard.ms then -- the script broke off that finished it
+    later[#later + 1], later[#later + 2] = kept_until, schedule
   else
     idle[#idle + 1] = schedule
-    if state ~= 'paused' then gone[#gone + 1] = schedule end -- it has finished, or somebody has deleted it by hand
+    local stays = state == 'paused' or state == 'finished' and kept_until == ''
+    if not stays then gone[#gone + 1] = schedule end -- its time is over, or somebody has deleted it by hand
   end
 end
 
 for _, schedule in ipairs(gone) do call('DEL', place_of(schedule)) end
 write_all('ZREM', OWN .. 'all', gone)
 write_all('ZREM', OWN .. 'due', idle)
+write_all('ZADD', OWN .. 'due', later)
 local wait = longest
 if #found > 0 then
   wait = 0

@@ -15,15 +15,17 @@ local item, lines = unpack(call('HMGET', place, 'item', 'lines'))
 if not item then return false end
 local verdicts = accept({ renamed(item, id) }, '', '')
 local verdict = verdicts and verdicts[1] or 0
-local task = type(verdict) == 'string' and verdict or id
-if verdict ~= 1 and verdict ~= 3 then
-  lines = with_line(lines, shard.ms, type(verdict) == 'string' and 'duplicate' or verdict == 0 and 'sent' or 'refused', task)
+local duplicate = type(verdict) == 'string'
+local task = duplicate and verdict or id
+local noted = verdict == FULL or lines and lines:find(id, 1, true) -- this is a repeat
+if not noted then
+  lines = with_line(lines, shard.ms, duplicate and 'duplicate' or verdict == TAKEN_BY_ANOTHER and 'refused' or 'sent', task)
 end
 seat(arriving)
 
 begin_writing()
 local wake_later = write_accepted()
-if lines then call('HSET', place, 'lines', lines) end
+if not noted then call('HSET', place, 'lines', lines) end
 save_counts()
 save_shard()
 wake_later()

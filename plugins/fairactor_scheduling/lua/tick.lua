@@ -73,13 +73,14 @@ end
 -- What became of a run that was to be accepted.
 local function settle(n, verdict)
   local s, planned, id = unpack(sent_for[n])
-  if verdict == 3 then -- the mailbox is full
+  if verdict == FULL then
     s.full = s.full or {}
     s.full[#s.full + 1] = planned
-  elseif verdict == 0 or verdict == 1 then
+  elseif verdict == ACCEPTED or verdict == REPEAT then
     s.lines, s.previous = with_line(s.lines, planned, 'sent', id), id
   else
-    s.lines = with_line(s.lines, planned, verdict == 2 and 'refused' or 'duplicate', verdict == 2 and id or verdict)
+    local refused = verdict == TAKEN_BY_ANOTHER
+    s.lines = with_line(s.lines, planned, refused and 'refused' or 'duplicate', refused and id or verdict)
     s.busy = false
   end
 end
@@ -98,8 +99,9 @@ local function write(s)
   if #s.waiting > 0 then at = math.min(at, shard.ms + ((s.full or not s.busy) and ROOM or LOOK_AGAIN)) end
   if over then fields[2] = '-1' end
   if over and #s.waiting == 0 then
-    fields[#fields + 1], fields[#fields + 2] = 'state', 'finished'
     at = s.kept > 0 and shard.ms + s.kept or math.huge
+    fields[#fields + 1], fields[#fields + 2] = 'state', 'finished'
+    fields[#fields + 1], fields[#fields + 2] = 'until', at < math.huge and integer(at) or ''
   end
   if s.lines then fields[#fields + 1], fields[#fields + 2] = 'lines', s.lines end
   if s.previous then fields[#fields + 1], fields[#fields + 2] = 'previous', s.previous end
@@ -117,7 +119,7 @@ for i, packed in ipairs(ARGV) do
 end
 if #schedules == 0 then return reply end
 local verdicts = #items > 0 and accept(items, '', '')
-for n = 1, #items do settle(n, verdicts and verdicts[n] or 0) end
+for n = 1, #items do settle(n, verdicts and verdicts[n] or ACCEPTED) end
 for _, s in ipairs(schedules) do
   if s.full then keep_full(s) end
 end
