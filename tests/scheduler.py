@@ -1,7 +1,7 @@
 """A process that keeps to schedules by a clock that is wrong, for tests that kill it.
 
-``python -m tests.scheduler URL SKEW`` says "ready" and goes on until it is killed. Its clocks are SKEW seconds ahead, and
-it never leaves the work to others: all that run at once race for each tick.
+``python -m tests.scheduler URL SKEW`` says "ready" and goes on until it is killed. Its clocks are SKEW seconds ahead,
+and it never leaves the work to others: all that run at once race for each tick.
 """
 
 from __future__ import annotations
