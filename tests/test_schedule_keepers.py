@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import redis
-from fairactor_scheduling import Schedules, Scheduling, _plugin
+from fairactor_scheduling import Schedules, Scheduling, _plugin, schedule
 
-from fairactor import Runtime
+from fairactor import Handle, Runtime, actor
+from fairactor.errors import TaskNotFound
 
 from . import servers
 from .fleet import until
@@ -144,3 +145,30 @@ async def test_many_that_are_due_at_once_are_sent_in_steps(make: Make, db: redis
             assert run.outcome == "sent"
         await runtime.drain(30)
         assert (await runtime.stats()).finished == 250
+
+
+async def test_a_server_that_is_full_can_be_drained_and_then_gets_what_is_declared(server_binary: str) -> None:
+    @schedule(0.1, tenant="t")
+    @actor
+    async def keep(text: str = "") -> None: ...
+
+    with servers.running(server_binary) as url, servers.client(url) as db:
+        async with Runtime(url, workers=0, plugins=[Scheduling()]) as sender:
+            handles = await sender.send_many(("t", keep("x" * 100_000)) for _ in range(30))
+            db.config_set("maxmemory", db.info("memory")["used_memory"] - 1_000_000)
+            async with Runtime(url, actors=[keep], result_ttl=0, plugins=[Scheduling()]) as runtime:
+                for handle in handles:
+                    await until(handle_is_gone(handle))
+                await until(lambda: db.exists(place("t", "@keep#0")))
+                await has_run(Schedules(runtime), "t", "@keep#0")
+
+
+def handle_is_gone(handle: Handle[Any]) -> Callable[[], Any]:
+    async def gone() -> bool:
+        try:
+            await handle.info()
+        except TaskNotFound:
+            return True
+        return False
+
+    return gone

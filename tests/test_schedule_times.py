@@ -241,7 +241,7 @@ def test_what_was_missed_is_passed_over_run_once_or_all_up_to_a_limit() -> None:
     assert plan(5 * DAY // 2, catch_up="once", **day) == ([2 * DAY], 0, 3 * DAY)
     assert plan(5 * DAY // 2, catch_up="all", limit=2, **day) == ([DAY, 2 * DAY], 0, 3 * DAY)
     assert plan(DAY // 2, every=0, at=7) == ([], 7, None)
-    assert plan(DAY // 2, at=7, every=0, catch_up="once") == ([7], 0, None)
+    assert plan(DAY // 2, at=7, every=0, catch_up="once") == ([7], None, None)
 
 
 def test_a_limit_holds_for_all_that_was_missed_and_not_for_each_step() -> None:

@@ -53,12 +53,18 @@ class Scheduling:
     @asynccontextmanager
     async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
         """Adds the schedules that actors declare, and looks after what is due."""
-        if runtime.settings.workers:
-            await add_declared(runtime)
         keepers = [_Keeper(runtime, shard) for shard in range(runtime.shards)]
+        if runtime.settings.workers:
+            try:
+                await add_declared(runtime)
+            except ServerError as error:  # it is full, for example: that must not keep workers from draining it
+                logger.warning("what actors declare cannot be added yet: %s", error)
+                keepers[0].to_add = True
         for keeper in keepers:
             runtime.supervise(f"schedules of shard {keeper.shard}", keeper.run)
         try:
+            for keeper in keepers:
+                await keeper.has_looked.wait()
             yield
         finally:
             for keeper in keepers:
@@ -77,16 +83,26 @@ class _Keeper:
         self._scope = anyio.CancelScope()
         self._stopped = False
         self._led = False
+        self._failing = False
+        self.to_add = False
+        """Whether what actors declare is still to be added."""
+        self.has_looked = anyio.Event()
+        """Whether it has asked once what is due."""
 
     async def run(self) -> None:
         """Sends what is due, sleeps until the next time, and so on."""
         with anyio.CancelScope() as self._scope, self._runtime.hears(NAME) as signal:
             while not self._stopped:
                 try:
+                    if self.to_add:
+                        await add_declared(self._runtime)
+                        self.to_add = False
                     wait = await self._send_due()
+                    self._failing = False
                 except ServerError as error:
-                    logger.warning("schedules of shard %d: %s", self.shard, error)
-                    wait = PAUSE
+                    logger.log(logging.DEBUG if self._failing else logging.WARNING, "shard %d: %s", self.shard, error)
+                    self._failing, wait = True, PAUSE
+                self.has_looked.set()
                 await signal.wait(wait)
 
     def stop(self) -> None:
