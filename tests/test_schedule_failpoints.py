@@ -59,8 +59,8 @@ class Clockwork(Crowd):
         body = record.encode(record.Call("note", [], {}))
         planned = self.base - (HOUR if name == "allow" else 0)
         fields = {
-            "definition": msgspec.json.encode(stored), "digest": name, "metadata": b"{}", "planned": planned,
-            "item": pack_item(Item("", tenant, 3, "", "", body, key)), "overlap": stored.overlap,
+            "definition": msgspec.json.encode(stored), "digest": name, "message": name, "metadata": b"{}",
+            "planned": planned, "item": pack_item(Item("", tenant, 3, "", "", body, key)), "overlap": stored.overlap,
             "budget": stored.budget or "", "kept": stored.kept, "created": self.base,
         }  # fmt: skip
         flat = [part for pair in fields.items() for part in pair]
@@ -167,8 +167,8 @@ CASES: Final = {
     "run": calls("run", "1:tallow", "schedule:now:x"),
     "due": calls("due", "r", 100, 60_000),
     "leave": calls("leave", "r"),
-    "get": calls("get", "1:tallow"),
-    "list": calls("list", "-", "+", 100),
+    "get": calls("get", "1:tallow", "state"),
+    "list": calls("list", "-", "+", 100, "state"),
     "declared": calls("declared"),
 }
 

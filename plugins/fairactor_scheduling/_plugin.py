@@ -29,6 +29,8 @@ PAUSE: Final = 1.0
 """Seconds until the server is asked again that has refused."""
 LATER: Final = 60.0
 """Seconds until a schedule is looked at again whose times cannot be told here."""
+SHORT: Final = 0.05
+"""Seconds until it looks again where others were faster."""
 GIVE_UP: Final = 1.0
 """Seconds in which a runtime that leaves says so; without, others find out."""
 
@@ -122,8 +124,8 @@ class _Keeper:
         wait, now, *due = await self._runtime.call(f"{NAME}/due", self.shard, self._runtime.name, AT_ONCE, longest)
         if not due:
             return int(wait) / 1000
-        await self._runtime.call(f"{NAME}/tick", self.shard, *ticks(due, int(now)))
-        return 0.0
+        moved = await self._runtime.call(f"{NAME}/tick", self.shard, *ticks(due, int(now)))
+        return 0.0 if 1 in moved else SHORT
 
 
 def ticks(due: Sequence[Sequence[bytes]], now: int) -> list[bytes]:

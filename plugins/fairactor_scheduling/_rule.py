@@ -16,7 +16,7 @@ from fairactor.errors import ConfigurationError
 from fairactor.settings import YEAR, name, one_of, seconds
 from fairactor.wire import whole_ms
 
-from ._times import Cron, Interval, Once, Times, in_ms, latest
+from ._times import LAST, Cron, Interval, Once, Times, in_ms, latest
 
 CatchUp = Literal["skip", "once", "all"]
 Overlap = Literal["allow", "skip", "queue"]
@@ -25,6 +25,8 @@ When = str | float | timedelta | datetime
 
 SHORTEST: Final = 0.1
 """Seconds between two runs, at least."""
+LEAST_GRACE: Final = 5.0
+"""Seconds; longer than it takes until a runtime that has died has a successor."""
 MOST_CAUGHT_UP: Final = 10_000
 MOST_RUNS: Final = 2**53
 """The largest budget: up to there doubles count exactly."""
@@ -55,6 +57,8 @@ def _aware(what: str, value: Any) -> datetime:
         raise ConfigurationError(f"{what}={value!r}: give a datetime with a time zone")
     if value.utcoffset() is None:
         raise ConfigurationError(f"{what}={value!r}: has no time zone; give one, such as tzinfo=timezone.utc")
+    if not 1971 <= value.year < 2099:  # noqa: PLR2004 - with its zone it is between 1970 and 2099
+        raise ConfigurationError(f"{what}={value!r}: give a time from 1971 to 2098")
     return value
 
 
@@ -75,7 +79,12 @@ def _jitter(value: float | timedelta) -> float:
 
 
 def _grace(value: float | timedelta) -> float:
-    return _seconds("grace", value)
+    grace = _seconds("grace", value)
+    if grace < LEAST_GRACE:
+        raise ConfigurationError(
+            f"grace={value!r}: give at least {LEAST_GRACE:g} seconds; so long it may take until another runtime goes on"
+        )
+    return grace
 
 
 def _kept(value: float | timedelta) -> float:
@@ -213,7 +222,7 @@ class Calendar:
         """The first time after a moment."""
         rule = self._rule
         at = self._times.after(ms if rule.start is None else max(ms, rule.start - 1))
-        return None if at is None or (rule.end is not None and at > rule.end) else at
+        return None if at is None or at > (LAST if rule.end is None else rule.end) else at
 
     def due(self, at: int) -> int:
         """When the run of a time is to be sent: with its jitter, but not after the next time."""

@@ -23,6 +23,12 @@ NAME: Final = "fairactor_scheduling"
 State = Literal["active", "paused", "finished"]
 Outcome = Literal["sent", "skipped", "missed", "duplicate", "refused"]
 
+FIELDS: Final = (
+    b"version", b"definition", b"digest", b"message", b"metadata", b"state", b"planned", b"runs", b"budget", b"waiting",
+    b"created", b"lines",
+)  # fmt: skip
+"""Those that are read; the message itself is long, perhaps."""
+
 _LENGTH: Final = struct.Struct(">H")
 _LONG: Final = struct.Struct(">I")
 

@@ -19,14 +19,14 @@ from fairactor.errors import ConfigurationError, MailboxFull, TaskExists
 from fairactor.settings import name
 
 from ._rule import Calendar, CatchUp, Overlap, Rule, Stored, When, calendar, stored
-from ._schedule import NAME, Run, Schedule, ScheduleNotFound, key_of, pack, read
+from ._schedule import FIELDS, NAME, Run, Schedule, ScheduleNotFound, key_of, pack, read, split_key
 from ._times import moment
 
 Fields = dict[bytes, bytes]
 
 MAX_METADATA: Final = 16 * 1024
 """The longest metadata, in bytes of JSON."""
-MOST_TIMES: Final = 10_000
+MOST_TIMES: Final = 1_000
 """How many times can be asked for at once."""
 PAGE: Final = 100
 
@@ -79,6 +79,7 @@ class Schedules:
             end: the last one.
             jitter: each run is sent up to so many seconds after its time, but not after the next time.
             grace: after so many seconds a time that was not seen to is missed: everything was down, or it was paused.
+                5 at least, since in place of a runtime that dies another one comes within 3.
             budget: how many runs there are in all; None: no end of them.
             catch_up: what becomes of times that were missed: ``skip``, they are passed over; ``once``, the last one is
                 run, unless a later one is run in time; ``all``, each is run.
@@ -111,7 +112,7 @@ class Schedules:
             raise ConfigurationError(f"a schedule has no {min(unknown)!r} to change; there are {known}")
         key = key_of(name("tenant", tenant), name("schedule id", id))
         message: Message[Any] | None = changes.pop("message", None)
-        packed = None if message is None else pack(self.runtime, tenant, message)
+        item = None if message is None else pack(self.runtime, tenant, message)
         described = None if "metadata" not in changes else _described(changes.pop("metadata") or {})
         for _ in range(_ATTEMPTS):
             now, fields = await self._read(tenant, key)
@@ -119,12 +120,14 @@ class Schedules:
                 raise _not_found(tenant, id)
             before = msgspec.json.decode(fields[b"definition"], type=Stored)
             rule = _changed(before, changes)
-            item = fields[b"item"] if packed is None else packed
             actor = before.actor if message is None else message.actor.name
             metadata = fields[b"metadata"] if described is None else described
-            digest = _digest(rule, item, metadata)
+            given: dict[str, Any] = {"metadata": metadata, "message": fields[b"message"]}
+            if item is not None:
+                given |= {"item": item, "message": _digest(item)}
+            given["digest"] = _digest(repr(rule).encode(), metadata, given["message"])
             definition = _definition(rule, now, before, actor=actor, declared=before.declared)
-            if await self._put(tenant, key, now, fields, definition, digest, item, metadata):
+            if await self._put(tenant, key, now, fields, definition, given):
                 return await self.get(tenant, id)
         raise _contended(tenant, id)
 
@@ -141,7 +144,7 @@ class Schedules:
         return read(key.encode(), fields)
 
     async def list(self, tenant: str | None = None) -> AsyncIterator[Schedule]:
-        """All schedules, or those of a tenant, in the order of their ids; read some at a time."""
+        """All schedules, in no order, or those of a tenant in the order of their ids; read some at a time."""
         if tenant is None:
             shards: Any = range(self.runtime.shards)
             start, end = b"-", b"+"
@@ -152,10 +155,10 @@ class Schedules:
         for shard in shards:
             cursor = start
             while True:
-                flat = await self.runtime.call(f"{NAME}/list", shard, cursor, end, PAGE)
-                for key, fields in zip(flat[::2], flat[1::2], strict=True):
-                    if fields:  # else it has gone meanwhile
-                        yield read(key, _pairs(fields))
+                flat = await self.runtime.call(f"{NAME}/list", shard, cursor, end, PAGE, *FIELDS)
+                for key, values in zip(flat[::2], flat[1::2], strict=True):
+                    if fields := _fields(values):  # else somebody has deleted it by hand
+                        yield read(key, fields)
                 if len(flat) < 2 * PAGE:
                     break
                 cursor = b"(" + flat[-2]
@@ -237,52 +240,53 @@ class Schedules:
         key = key_of(name("tenant", tenant), schedule_id)
         item = pack(self.runtime, tenant, message)
         described = _described(metadata)
-        digest = _digest(rule, item, described)
+        whole = _digest(item)
+        digest = _digest(repr(rule).encode(), described, whole)
+        given = {"metadata": described, "item": item, "message": whole, "digest": digest}
         for _ in range(_ATTEMPTS):
             now, fields = await self._read(tenant, key)
             if fields.get(b"digest") == digest:
                 return read(key.encode(), fields)
             before = msgspec.json.decode(fields[b"definition"], type=Stored) if fields else None
             definition = _definition(rule, now, before, actor=message.actor.name, declared=declared)
-            if await self._put(tenant, key, now, fields, definition, digest, item, described):
+            if await self._put(tenant, key, now, fields, definition, given):
                 return await self.get(tenant, schedule_id)
         raise _contended(tenant, schedule_id)
 
     async def _put(
-        self, tenant: str, key: str, now: int, fields: Fields, definition: Stored, digest: bytes, item: bytes,
-        metadata: bytes,
-    ) -> bool:  # fmt: skip
+        self, tenant: str, key: str, now: int, fields: Fields, definition: Stored, given: Mapping[str, Any]
+    ) -> bool:
+        schedule_id = split_key(key.encode())[1]
         packed = msgspec.json.encode(definition)
         times = calendar(packed, key)
         planned = _next(definition, times, now, int(fields[b"planned"])) if fields else times.first(now)
         if planned is None:
             raise ConfigurationError(
-                f"schedule {key.partition(':')[2]!r} would never run: it has no time that is not over. Give a later "
-                "end= or moment, another expression, or to make up for one that is over, catch_up='once'"
+                f"schedule {schedule_id!r} of tenant {tenant!r} would never run: it has no time that is not over. Give "
+                "a later end= or moment, another expression, or to make up for one that is over, catch_up='once'"
             )
         if fields and definition.budget is not None and int(fields[b"runs"]) >= definition.budget:
             raise ConfigurationError(
-                f"schedule {key.partition(':')[2]!r} has had {int(fields[b'runs'])} runs, so with "
+                f"schedule {schedule_id!r} of tenant {tenant!r} has had {int(fields[b'runs'])} runs, so with "
                 f"budget={definition.budget} it would never run: give more, or remove it first"
             )
-        given: dict[str, Any] = {
-            "definition": packed, "digest": digest, "item": item, "metadata": metadata, "planned": planned,
-            "overlap": definition.overlap, "budget": "" if definition.budget is None else definition.budget,
-            "kept": definition.kept,
+        written: dict[str, Any] = {
+            **given, "definition": packed, "planned": planned, "overlap": definition.overlap, "kept": definition.kept,
+            "budget": "" if definition.budget is None else definition.budget,
         }  # fmt: skip
         if not fields:
-            given["created"] = now
+            written["created"] = now
         if definition.declared:
-            given["declared"] = definition.actor
-        flat = [part for pair in given.items() for part in pair]
+            written["declared"] = definition.actor
+        flat = [part for pair in written.items() for part in pair]
         version = fields.get(b"version", b"")
         generation = os.urandom(12).hex()
         due = times.due(planned)
         return bool(await self.runtime.call(f"{NAME}/put", tenant, key, version, generation, due, *flat))
 
     async def _read(self, tenant: str, key: str) -> tuple[int, Fields]:
-        now, *flat = await self.runtime.call(f"{NAME}/get", tenant, key)
-        return int(now), _pairs(flat)
+        now, *values = await self.runtime.call(f"{NAME}/get", tenant, key, *FIELDS)
+        return int(now), _fields(values)
 
     async def _turn(self, script: str, tenant: str, schedule_id: str) -> None:
         key = key_of(name("tenant", tenant), name("schedule id", schedule_id))
@@ -296,8 +300,9 @@ class Schedules:
             )
 
 
-def _pairs(flat: Any) -> Fields:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+def _fields(values: Any) -> Fields:
+    """As the scripts read them; what is not there is left out."""
+    return {field: value for field, value in zip(FIELDS, values, strict=True) if value is not None}
 
 
 def _described(metadata: Mapping[str, Any]) -> bytes:
@@ -309,9 +314,9 @@ def _described(metadata: Mapping[str, Any]) -> bytes:
     return packed
 
 
-def _digest(rule: Rule, item: bytes, metadata: bytes) -> bytes:
+def _digest(*parts: bytes) -> bytes:
     """What tells a definition from others."""
-    return hashlib.sha256(b"%b\n%b\n%b" % (repr(rule).encode(), metadata, item)).hexdigest().encode()
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()[:32].encode()
 
 
 def _definition(rule: Rule, now: int, before: Stored | None, **more: Any) -> Stored:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
@@ -23,7 +24,7 @@ _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - what a clock on the wall 
 _EPOCH_UTC: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _DAY: Final = 86_400_000
-_LAST: Final = 4_102_444_800_000 - 2 * _DAY  # the end of 2099, and so of what croniter knows
+LAST: Final = 4_102_444_800_000 - 2 * _DAY  # the end of 2099, and so of what croniter knows
 _HOUR: Final = 1  # its field
 _RANDOM: Final = re.compile(r"(^|\s)r(?=$|[\s(/])", re.IGNORECASE)
 
@@ -87,6 +88,7 @@ class Cron:
                 "week, as in '0 9 * * mon-fri'; a sixth field is for seconds"
             ) from None
         hours: Any = self._cron.expressions[_HOUR]
+        self._lock = Lock()
         self._any_hour = hours.startswith("*") or self._cron.expanded[_HOUR] == ["*"]
 
     def after(self, ms: int) -> int | None:
@@ -114,12 +116,13 @@ class Cron:
         return None
 
     def _match_after(self, wall: datetime) -> datetime | None:
-        if _in_ms(wall) > _LAST:
+        if _in_ms(wall) > LAST:
             return None
-        try:
-            found: datetime = self._cron.get_next(datetime, start_time=wall)
-        except CroniterBadDateError:
-            return None
+        with self._lock:  # runtimes in several threads share it
+            try:
+                found: datetime = self._cron.get_next(datetime, start_time=wall)
+            except CroniterBadDateError:
+                return None
         return found
 
     def _aware(self, ms: int) -> datetime:

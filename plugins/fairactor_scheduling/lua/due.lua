@@ -22,13 +22,13 @@ local found = call('ZRANGEBYSCORE', OWN .. 'due', '-inf', integer(shard.ms), 'LI
 for _, schedule in ipairs(found) do
   local state, version, planned, checked, definition, kept_until =
     unpack(call('HMGET', place_of(schedule), 'state', 'version', 'planned', 'checked', 'definition', 'until'))
-  if state == 'active' and definition then
+  if state == 'active' and definition and tonumber(version) and tonumber(planned) and tonumber(checked) then
     reply[#reply + 1] = { schedule, version, planned, checked, definition }
   elseif state == 'finished' and (tonumber(kept_until) or 0) > shard.ms then -- the script broke off that finished it
     later[#later + 1], later[#later + 2] = kept_until, schedule
   else
     idle[#idle + 1] = schedule
-    local stays = state == 'paused' or state == 'finished' and kept_until == ''
+    local stays = definition and (state ~= 'finished' or kept_until == '')
     if not stays then gone[#gone + 1] = schedule end -- its time is over, or somebody has deleted it by hand
   end
 end

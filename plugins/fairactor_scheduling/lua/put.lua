@@ -2,8 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule, 2 the version that it replaces, '' for none, 3 generation, unlike that of any other, 4 when it is due
---       next, ms, then field, value, ...: definition, digest, item, metadata, planned, overlap, budget, kept,
---       and of a new one: created, and where its actor declares it: declared, the actor
+--       next, ms, then field, value, ...: definition, digest, message (the digest of the item), metadata, planned, overlap,
+--       budget, kept, where it has another one: item, of a new one: created, where its actor declares it: declared, the actor
 -- Reply 1, or 0 where it has another version by now
 --
 -- Safe to repeat: the generation tells.
