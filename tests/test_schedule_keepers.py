@@ -133,6 +133,7 @@ async def test_what_was_deleted_by_hand_is_forgotten(make: Make, db: redis.Redis
         await schedules.add("0 9 * * *", "t", note(), id="broken")
         db.hset(place("t", "broken"), "planned", "tomorrow")
         db.zadd(PREFIX + "due", {"1:tbroken": 1})
+        db.publish("{fairactor/0}:events", "pfairactor_scheduling")
         await schedules.add(0.1, "t", note(), id="s")
         await has_run(schedules, "t", "s", 2)
         assert db.zrange(PREFIX + "due", 0, -1) == [b"1:ts"]
