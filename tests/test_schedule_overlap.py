@@ -15,7 +15,7 @@ from fairactor import Runtime, TaskState, actor, current_task
 from fairactor.testing import check_invariants
 
 from .fleet import PATIENCE, until
-from .timetable import has_run, keys_left, note
+from .timetable import has_run, keys_left, note, now
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
@@ -201,3 +201,36 @@ async def test_options_of_the_message_hold_for_each_run(make: Make) -> None:
             info = await runtime.handle(run.task, "t").info()
             assert (info.state, info.priority.name) == (TaskState.QUEUED, "HIGH")
         await runtime.tenant("t").purge()
+
+
+async def test_what_waits_for_room_is_bounded_and_goes_in_order(make: Make, db: redis.Redis) -> None:
+    start = now(db) - dt.timedelta(seconds=1500)
+    async with make() as runtime:
+        schedules = Schedules(runtime)
+        tenant = runtime.tenant("t")
+        await tenant.configure(backlog=1)
+        await tenant.pause()
+        await schedules.add(1, "t", note(), id="s", start=start, catch_up="all", catch_up_limit=5000)
+
+        async def waiting() -> bool:
+            return (await schedules.get("t", "s")).waiting >= 1000
+
+        await until(waiting)
+        await schedules.pause("t", "s")
+        schedule = await schedules.get("t", "s")
+        assert schedule.waiting < 1600
+        assert schedule.last_runs[0].outcome == "skipped"
+        await tenant.configure(backlog=None)
+        await schedules.resume("t", "s")
+
+        async def sent() -> bool:
+            return (await schedules.get("t", "s")).waiting == 0
+
+        await until(sent)
+        await schedules.remove("t", "s")
+        tasks = [each.decode().rpartition("task:")[2] for each in db.scan_iter(match="*:task:schedule:*", count=1000)]
+        order = [each.decode() for each in db.zrange("{fairactor/0}:queue:t", 0, -1)]
+        assert set(order) == set(tasks)
+        times = [planned_time(task) for task in order]
+        assert times[:1000] == sorted(times[:1000])  # type: ignore[type-var]
+        assert await tenant.purge() == len(order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
@@ -24,6 +25,8 @@ AT_ONCE: Final = 100
 """The most schedules in one call, and in one step of the server."""
 MOST_RUNS: Final = 500
 """The most runs in one call."""
+MOST_TIME: Final = 0.02
+"""Seconds after which the event loop has its turn, where the times of some schedules take long to work out."""
 LONGEST_SLEEP: Final = 60.0
 PAUSE: Final = 1.0
 """Seconds until the server is asked again that has refused."""
@@ -136,6 +139,7 @@ def ticks(due: Sequence[Sequence[bytes]], now: int) -> list[bytes]:
         now: the server's time.
     """
     packed, left = [], MOST_RUNS
+    until = time.perf_counter() + MOST_TIME
     for key, version, planned, checked, definition in due:
         at = int(planned)
         plan = _plan(key, definition, at, now, int(checked), left)
@@ -143,7 +147,7 @@ def ticks(due: Sequence[Sequence[bytes]], now: int) -> list[bytes]:
         missed, following, next_due = (-1 if ms is None else ms for ms in (plan.missed, plan.following, plan.due))
         fields: list[Any] = [key.decode(), int(version), at, following, next_due, plan.checked, missed, plan.send]
         packed.append(msgspec.msgpack.encode(fields))
-        if left <= 0:
+        if left <= 0 or time.perf_counter() > until:
             break
     return packed
 

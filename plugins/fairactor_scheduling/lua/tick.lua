@@ -16,7 +16,7 @@
 -- @include lib/accept.lua
 -- @include own/lib.lua
 
-local MOST_WAITING = 1000
+local MOST_WAITING, AT_ONCE = 1000, 10 -- of a schedule; how many of them are tried at once
 local ROOM, LOOK_AGAIN = 5000, 60000 -- ms until there may be room, until the run before may have ended unheard
 
 local items, sent_for = {}, {} -- what is to be accepted; for each the schedule's table, the time, and the id
@@ -33,8 +33,8 @@ end
 -- Decides about a run whose time has come, after those that wait.
 local function take(s, planned)
   if s.budget and s.runs >= s.budget then return end
-  local blocked = s.overlap ~= 'allow' and (s.busy or #s.waiting > 0)
-  if blocked and (s.overlap == 'skip' or #s.waiting >= MOST_WAITING) then
+  local blocked = #s.waiting > 0 or s.overlap ~= 'allow' and s.busy
+  if blocked and s.overlap == 'skip' or s.tried + #s.waiting >= MOST_WAITING then
     s.lines = with_line(s.lines, planned, 'skipped', s.previous)
   else
     s.runs = s.runs + 1
@@ -53,6 +53,20 @@ local function read(name, version, expected)
     lines = lines, behind = previous }
 end
 
+-- Sends those that wait, as far as they may go.
+local function try_waiting(s)
+  local waiting = s.waiting
+  s.waiting, s.tried = {}, 0
+  for _, planned in ipairs(waiting) do
+    if s.tried == AT_ONCE or s.busy and s.overlap ~= 'allow' then
+      s.waiting[#s.waiting + 1] = planned
+    else
+      s.tried = s.tried + 1
+      send(s, planned)
+    end
+  end
+end
+
 local function look_at(packed)
   local name, version, expected, following, due, checked, missed, times = unpack(cmsgpack.unpack(packed))
   local s = not seen[name] and read(name, version, expected)
@@ -61,11 +75,7 @@ local function look_at(packed)
   s.planned, s.due, s.checked = following, due, checked
   if missed >= 0 then s.lines = with_line(s.lines, missed, 'missed') end
   s.busy = s.overlap ~= 'allow' and lives(s.previous)
-  local waiting = s.waiting
-  s.waiting = {}
-  for _, planned in ipairs(waiting) do
-    if s.busy and s.overlap ~= 'allow' then s.waiting[#s.waiting + 1] = planned else send(s, planned) end
-  end
+  try_waiting(s)
   for _, planned in ipairs(times) do take(s, planned) end
   return s
 end
@@ -91,12 +101,18 @@ local function keep_full(s)
   s.waiting = s.full
 end
 
+-- When to look at those again that wait.
+local function next_try(s)
+  if #s.waiting == 0 then return math.huge end
+  if s.full then return shard.ms + ROOM end
+  return shard.ms + (s.busy and s.overlap ~= 'allow' and LOOK_AGAIN or 0)
+end
+
 local function write(s)
   local place, fields = place_of(s.name), { 'planned', integer(s.planned), 'checked', integer(s.checked), 'runs',
     integer(s.runs), 'waiting', cmsgpack.pack(s.waiting) }
   local over = s.planned < 0 or s.budget and s.runs >= s.budget
-  local at = not over and s.due or math.huge
-  if #s.waiting > 0 then at = math.min(at, shard.ms + ((s.full or not s.busy) and ROOM or LOOK_AGAIN)) end
+  local at = math.min(not over and s.due or math.huge, next_try(s))
   if over then fields[2] = '-1' end
   if over and #s.waiting == 0 then
     at = s.kept > 0 and shard.ms + s.kept or math.huge
