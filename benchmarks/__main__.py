@@ -19,7 +19,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from . import caps, drain, fairness, latency, neighbour, order, peers, recover, report, scale, schedules, send, shares
+from . import (
+    caps,
+    drain,
+    fairness,
+    latency,
+    neighbour,
+    order,
+    peers,
+    pipelines,
+    recover,
+    report,
+    scale,
+    schedules,
+    send,
+    shares,
+)
 from .bench import Bench, new_bench
 from .figures import Figure, markdown, table
 from .plots import Picture, check_can_draw
@@ -36,6 +51,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "neighbour": neighbour,
     "shares": shares,
     "caps": caps,
+    "pipelines": pipelines,
     "peers": peers,
 }
 _REPORT: Final = Path("docs/performance.md")

@@ -16,7 +16,8 @@ import anyio.to_thread
 
 from .codec import Codec
 from .context import Task, a_task
-from .errors import ConfigurationError, RemoteError
+from .errors import ConfigurationError, InvalidPayload, RemoteError
+from .later import Later
 from .message import Message, Options, parse_options
 from .retry import names_of
 from .settings import name as name_of
@@ -72,6 +73,8 @@ class Actor(Generic[P, R]):
 
     async def run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
         """Runs the handler here; a class gets a fresh instance. Inside another handler it is a part of its task."""
+        if unknown := [value for value in (*args, *kwargs.values()) if isinstance(value, Later)]:
+            raise InvalidPayload(f"{self.name}(): {unknown[0]!r} is not known here: send the message, or give a value")
         with a_task(Task(id="local", tenant="local", actor=self.name)):
             if self.owner is None:
                 result: R = await self.bind()(args, kwargs)

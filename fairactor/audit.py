@@ -13,7 +13,7 @@ from . import keys
 from .look import Look, text
 from .record import LIVE, SETTLED
 from .states import Priority, TaskState
-from .wire import GROUP_MARK, Counts, mark_of
+from .wire import GROUP_MARK, Counts, holder_in, mark_of
 
 _CRITICAL_JUMP: Final = 4e15  # as lua/lib/base.lua
 _WINDOW: Final = 8  # bytes, before a key
@@ -44,8 +44,8 @@ def _standing(look: Look) -> Iterator[tuple[str, str, str, str | None]]:
             yield task, "queued", f"the queue of {tenant!r}", tenant
     for task in look.fixed["SCHEDULED"]:
         yield task, "scheduled", "the scheduled", None
-    for task, plugin in look.fixed["HELD"].items():
-        yield task, "deferred", f"what {text(plugin)!r} holds back", None
+    for task, packed in look.fixed["HELD"].items():
+        yield task, "deferred", f"what {text(holder_in(packed))!r} holds back", None
     for runtime, claims in look.claims.items():
         for task, mark in claims.items():
             yield task, "started", f"the claims of {runtime!r}", text(mark_of(mark).tenant)

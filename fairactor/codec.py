@@ -21,6 +21,7 @@ from cattrs.preconf.msgspec import make_converter
 from cattrs.v import transform_error
 
 from .errors import ConfigurationError, InvalidPayload, NotSerializable
+from .later import Later
 from .record import encode
 
 Hook = Callable[[Any], Any]
@@ -200,6 +201,8 @@ class Codec:
         name = name or parameter
         hook = slot.to_json if to_json else slot.from_json
         if hook is None or (type(value) is slot.plain and not to_json):
+            return value
+        if isinstance(value, Later):
             return value
         try:
             return hook(value)

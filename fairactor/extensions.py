@@ -10,9 +10,16 @@ from .constants import put_in
 from .errors import ConfigurationError
 from .keys import plugin_prefix
 
+_MINE: Final = "local mine = shared['{plugin}'] or share('{plugin}')\n"
+
 HOOKS: Final = {
-    "sent": "if data then\nlocal function hold() holder = '{plugin}' end\n{text}\nend",
-    "ended": "{text}",
+    "sent": (
+        "local data = extra['{plugin}']\nif data then\ndepend_on('{plugin}')\n"
+        + _MINE
+        + "local function hold(keep) holder, kept = '{plugin}', keep or '' end\n{text}\nend"
+    ),
+    "ended": ("local data = extra and extra['{plugin}']\nif data then depend_on('{plugin}') end\n" + _MINE + "{text}"),
+    "ends": _MINE + "{text}",
 }
 """The places, and how a text stands there; docs/write-a-plugin.md says what it has at hand."""
 
@@ -35,8 +42,7 @@ class Extensions:
     def at(self, place: str) -> str:
         """What stands at a place."""
         return "\n".join(
-            f"do local data = extra and extra['{plugin}']\nif data then depend_on('{plugin}') end\n"
-            f"{HOOKS[place].format(plugin=plugin, text=_own(text, plugin))}\nend"
+            f"do\n{HOOKS[place].format(plugin=plugin, text=_own(text, plugin))}\nend"
             for where, plugin, text in self.hooks
             if where == place
         )

@@ -1,4 +1,4 @@
-"""Options that plugins add to those of a message."""
+"""What plugins add to messages: options, and operators between them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,39 @@ class Option:
         _known[self.name] = self
 
 
+@attrs.frozen(eq=False)
+class Operator:
+    """An operator between messages, ``>>``, ``<<`` or ``|``. From when it is made, messages have it.
+
+    Raises:
+        ConfigurationError: another plugin has made something else of it.
+    """
+
+    symbol: str
+    plugin: str
+    """The name of the plugin."""
+    apply: Callable[[Any, Any], Any]
+    """What it makes of what stands at its left and at its right; `NotImplemented` where it can make nothing of that."""
+
+    def __attrs_post_init__(self) -> None:
+        known = _operators.setdefault(self.symbol, self)
+        if known.plugin != self.plugin:
+            raise ConfigurationError(
+                f"{self.symbol} between messages: {known.plugin!r} and {self.plugin!r} both add it"
+            )
+        _operators[self.symbol] = self
+
+
 _known: Final[dict[str, Option]] = {}
+_operators: Final[dict[str, Operator]] = {}
+
+
+def operate(symbol: str, left: Any, right: Any) -> Any:
+    """What a plugin makes of an operator; `NotImplemented` where there is none that has it."""
+    if symbol not in _operators:
+        _load_all()
+    operator = _operators.get(symbol)
+    return NotImplemented if operator is None else operator.apply(left, right)
 
 
 def convert(given: dict[str, Any], core: Iterable[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -65,12 +97,17 @@ def plugin_of(option: str) -> str:
 
 def _option(name: str, core: Iterable[str]) -> Option:
     if name not in _known:
-        from .discovery import factories  # plugins import this module
-
-        factories()  # so that the options of all that are installed are known
+        _load_all()
     if name not in _known:
         names = sorted({*core, *_known})
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? There" if near else "there"
         raise ConfigurationError(f"there is no option {name!r}; {hint} are {', '.join(names)}")
     return _known[name]
+
+
+def _load_all() -> None:
+    """Imports all plugins that are installed, so that what they add is known."""
+    from .discovery import factories  # plugins import this module
+
+    factories()

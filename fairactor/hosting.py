@@ -8,6 +8,7 @@ from typing import Any
 
 from .actors import Actor
 from .inbox import Inbox
+from .keys import shard_of
 from .message import Message
 from .middleware import Plugins
 from .registry import Registry
@@ -23,7 +24,7 @@ class Hosting:
 
     inbox: Inbox
     _sender: Sender
-    _supervisor: Supervisor
+    _plugin_actors: Supervisor
     _registry: Registry
     _plugins: Plugins
     _shards: list[Shard]
@@ -45,6 +46,10 @@ class Hosting:
     def shards(self) -> int:
         """Into how many parts the namespace is cut; a tenant is in one of them."""
         return len(self._shards)
+
+    def shard_of(self, tenant: str) -> int:
+        """The number of the part that keeps a tenant, from 0."""
+        return shard_of(tenant, self.shards)
 
     def actor(self, name: str) -> Actor[..., Any]:
         """The actor of that name.
@@ -92,7 +97,7 @@ class Hosting:
         return self.inbox.hears(b"p" + plugin.encode())
 
     def supervise(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
-        """Runs an actor of a plugin until it returns or the runtime is left, and starts it again when it raises.
+        """Runs an actor of a plugin until it returns or the plugins' lifespans end, and starts it again when it raises.
 
         One that fails 6 times within 30 seconds takes the runtime down with what it raised.
 
@@ -101,4 +106,4 @@ class Hosting:
             actor: a function without arguments.
         """
         self.check()
-        self._supervisor.start(name, actor)
+        self._plugin_actors.start(name, actor)

@@ -32,7 +32,7 @@ FIXED: Final = {
     "IDLE": ":idle",  # set: runtimes that would take more work, of any tenant
     "IDLE_HOMES": ":idle-homes",  # set: those that would take more, of their own tenants
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, with the window after it
-    "HELD": ":held",  # hash: deferred task -> the plugin that holds it back
+    "HELD": ":held",  # hash: deferred task -> which plugin holds it back, and what that keeps of it (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires
 }
 

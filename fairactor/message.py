@@ -172,6 +172,18 @@ class Message(Generic[R]):
         """
         return attrs.evolve(self, how=parse_options(options).over(self.how))
 
+    def __rshift__(self, other: Any) -> Any:
+        """What a plugin makes of it."""
+        return extras.operate(">>", self, other)
+
+    def __lshift__(self, other: Any) -> Any:
+        """What a plugin makes of it."""
+        return extras.operate("<<", self, other)
+
+    def __or__(self, other: Any) -> Any:
+        """What a plugin makes of it."""
+        return extras.operate("|", self, other)
+
     def __await__(self) -> Generator[Any, None, R]:
         """Runs the handler in this process: no server, no queue, no retries."""
         return self.actor.run_here(self.args, self.kwargs).__await__()

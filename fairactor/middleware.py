@@ -17,7 +17,7 @@ from .extensions import HOOKS, Extensions
 from .extras import plugin_of
 from .handle import Handle
 from .keys import plugin_prefix
-from .message import Options
+from .message import Message, Options
 from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger(__name__)
 
 _METHODS: Final = (
-    "lifespan", "wrap_send", "wrap_execute", "lua", "scripts",
+    "lifespan", "wrap_send", "wrap_execute", "lua", "scripts", "actors",
     "sent", "started", "finished", "failed", "retried", "canceled", "dead",
 )  # fmt: skip
 
@@ -77,13 +77,12 @@ class Plugins:
                 for name, text in _lua(plugin, "scripts").items()
             ),
         )
-        self._send = [plugin.wrap_send for plugin in reversed(self._all) if hasattr(plugin, "wrap_send")]
-        self._execute = [
-            (plugin.wrap_execute, frozenset(getattr(plugin, "only_with", ())))
-            for plugin in reversed(self._all)
-            if hasattr(plugin, "wrap_execute")
-        ]
-        self._always = any(not only for _, only in self._execute)
+        self._send = _wrappers(self._all, "wrap_send")
+        self._sends = any(not only for _, only in self._send)
+        self._concern_sends = frozenset[str]().union(*(only for _, only in self._send))
+        self._execute = _wrappers(self._all, "wrap_execute")
+        self._executes = any(not only for _, only in self._execute)
+        self.actors: Final = [actor for plugin in self._all for actor in getattr(plugin, "actors", ())]
 
     def check(self, options: Options) -> None:
         """Refuses options of plugins that are not here.
@@ -102,15 +101,15 @@ class Plugins:
         """Those of the plugins that have one, in order."""
         return (plugin.lifespan(runtime) for plugin in self._all if hasattr(plugin, "lifespan"))
 
-    @property
-    def wraps_send(self) -> bool:
-        """Whether anything is around sending."""
-        return bool(self._send)
+    def wraps_send(self, message: Message[Any]) -> bool:
+        """Whether anything is around sending this."""
+        return self._sends or _concerns(self._concern_sends, message)
 
     async def send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
         """Sends, through all that is around it."""
-        for wrap in self._send:
-            proceed = _Around(wrap, proceed)
+        for wrap, only in self._send:
+            if not only or any(_concerns(only, message) for _, message in messages):
+                proceed = _Around(wrap, proceed)
         return await proceed(messages)
 
     def around(self, task: Task, proceed: ProceedExecute) -> ProceedExecute:
@@ -122,7 +121,21 @@ class Plugins:
 
     def wraps_execute(self, options: Mapping[str, Any]) -> bool:
         """Whether anything may be around an attempt at a task with these options."""
-        return self._always or (bool(options) and bool(self._execute))
+        return self._executes or (bool(options) and bool(self._execute))
+
+
+def _wrappers(plugins: Sequence[Any], method: str) -> list[tuple[Callable[..., Any], frozenset[str]]]:
+    """The innermost first, each with the options for which alone it is there, if it says so."""
+    return [
+        (getattr(plugin, method), frozenset(getattr(plugin, "only_with", ())))
+        for plugin in reversed(plugins)
+        if hasattr(plugin, method)
+    ]
+
+
+def _concerns(only: frozenset[str], message: Message[Any]) -> bool:
+    """Whether a message has one of those options; what is none, who seals it refuses."""
+    return isinstance(message, Message) and bool(message.how.of_plugins) and not only.isdisjoint(message.how.of_plugins)
 
 
 @attrs.frozen

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .context import Task
-from .extras import Option as Option  # noqa: PLC0414 - plugins find it here
+from .extras import Operator as Operator  # noqa: PLC0414 - plugins find these here
+from .extras import Option as Option  # noqa: PLC0414
 from .handle import Handle
+from .later import Later as Later  # noqa: PLC0414
 from .message import Message
 
 if TYPE_CHECKING:
+    from .registry import Registrable
     from .runtime import Runtime
 
+S_co = TypeVar("S_co", covariant=True)
 Addressed = tuple[str, Message[Any]]
 """A tenant, and a message to it."""
 ProceedSend = Callable[[Sequence[Addressed]], Awaitable[list[Handle[Any]]]]
@@ -57,7 +61,8 @@ class SendWrapper(Protocol):
         """Is called by `Runtime.send` and ``ask`` with one message, and by ``send_many`` with all of them.
 
         What it passes to ``proceed`` is sent. It returns a handle for each message that it was given. What it raises
-        goes to who sends; where it has not called ``proceed``, nothing was sent.
+        goes to who sends; where it has not called ``proceed``, nothing was sent. Where the plugin has ``only_with``,
+        names of options, it is called only where one of the messages has one of them.
         """
         ...
 
@@ -71,6 +76,23 @@ class ExecuteWrapper(Protocol):
         What it returns is the result. What it raises is how the attempt has failed; `Retry` asks for another one. Where
         the plugin has ``only_with``, names of options, it is called only for tasks that have one of them.
         """
+        ...
+
+
+class Actors(Protocol):
+    """A plugin with handlers of its own."""
+
+    @property
+    def actors(self) -> Sequence[Registrable]:
+        """Are registered in each runtime that runs actors."""
+        ...
+
+
+class Sendable(Protocol[S_co]):
+    """What `Runtime.send` takes beside messages."""
+
+    async def send_to(self, runtime: Runtime, tenant: str) -> S_co:
+        """Is called by `Runtime.send`, which returns what it returns."""
         ...
 
 

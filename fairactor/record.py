@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from .later import stand_in
 from .states import TaskState
 
 # state, deliveries, priority, attempt, stamp in µs, length of the tenant's name
@@ -173,7 +174,7 @@ def _if_readable(decode: Any, line: bytes) -> Any:
         return None
 
 
-encode: Final = msgspec.json.Encoder().encode
+encode: Final = msgspec.json.Encoder(enc_hook=stand_in).encode
 decode_call: Final = msgspec.json.Decoder(Call).decode
 decode_outcome: Final = msgspec.json.Decoder(Outcome).decode
 _decode_attempt: Final = msgspec.json.Decoder(Attempt).decode

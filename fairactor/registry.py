@@ -29,18 +29,24 @@ class Handler:
 class Registry:
     """All that this process can handle.
 
+    Args:
+        given: actors.
+        more: those of plugins, which are there where there are others.
+
     Raises:
         ConfigurationError: something that is no actor was given.
         DuplicateActor: two actors have one name.
     """
 
-    def __init__(self, given: Iterable[Registrable]) -> None:
+    def __init__(self, given: Iterable[Registrable], more: Iterable[Registrable] = ()) -> None:
         self.actors: dict[str, Actor[..., Any]] = {}
         self._classes: list[ClassActor[Any]] = []
         self._instances: dict[ClassActor[Any], Any] = {}
         if isinstance(given, Actor | ClassActor | ModuleType) or not isinstance(given, Iterable):
             raise ConfigurationError(f"actors={given!r}: give a list, as in actors=[…]")
         for entry in given:
+            self._add(entry)
+        for entry in more if self.actors else ():
             self._add(entry)
 
     def __bool__(self) -> bool:

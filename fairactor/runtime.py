@@ -10,7 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, overload
 
 import anyio
 import attrs
@@ -29,7 +29,7 @@ from .inbox import Inbox
 from .keys import Keys
 from .message import Message
 from .middleware import Plugins
-from .plugins import Plugin
+from .plugins import Plugin, Sendable
 from .policies import Policies
 from .registry import Registrable, Registry
 from .sending import Sender
@@ -84,8 +84,8 @@ class Runtime(Hosting):
         self.name = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         """Unlike that of any other runtime, ever."""
         self._tracker: Tracker
-        self._registry = Registry(actors)
         self._plugins = Plugins(installed() if plugins is None else plugins)
+        self._registry = Registry(actors, self._plugins.actors)
         for each in self._registry.actors.values():
             self._plugins.check(each.options)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,7 +158,7 @@ class Runtime(Hosting):
             self._crew = Crew(self._shards, self.inbox, self._registry, settings, self._plugins, self)
         group = await self._stack.enter_async_context(anyio.create_task_group())
         self._stack.callback(group.cancel_scope.cancel)
-        supervisor = self._supervisor = Supervisor(group)
+        supervisor, self._plugin_actors = Supervisor(group), Supervisor(group)
         supervisor.start("inbox", self.inbox.run)
         supervisor.start("inbox asking", self.inbox.ask)
         for number, mailbox in enumerate(self._sender.mailboxes):
@@ -167,6 +167,7 @@ class Runtime(Hosting):
             await self.inbox.ready(shard, self.name)
         self._loop = asyncio.get_running_loop()
         await self._stack.enter_async_context(self._lifespans)
+        self._lifespans.callback(self._plugin_actors.stop)
         for lifespan in self._plugins.lifespans(self):
             await self._lifespans.enter_async_context(lifespan)
         if self._crew is not None:
@@ -203,12 +204,17 @@ class Runtime(Hosting):
 
     # Sending
 
-    async def send(self, tenant: str, message: Message[R], **options: Any) -> Handle[R]:
+    @overload
+    async def send(self, tenant: str, message: Message[R], **options: Any) -> Handle[R]: ...
+    @overload
+    async def send(self, tenant: str, message: Sendable[R]) -> R: ...
+
+    async def send(self, tenant: str, message: Any, **options: Any) -> Any:
         """Puts a message into a tenant's mailbox. When it returns, the server has the task.
 
         Args:
             tenant: any text.
-            message: a call to an actor.
+            message: a call to an actor; or what plugins have that is sent, which says what this returns.
             options: as `Message.options`.
 
         Raises:
@@ -224,6 +230,10 @@ class Runtime(Hosting):
             ConfigurationError: a tenant, id or option that cannot be.
         """
         self.check()
+        if not isinstance(message, Message) and hasattr(message, "send_to"):
+            if options:
+                raise ConfigurationError(f"{', '.join(options)}: options are of messages: give them to each of them")
+            return await message.send_to(self, tenant)
         return await self._sender.send(tenant, message.options(**options) if options else message)
 
     async def send_many(self, messages: Iterable[tuple[str, Message[Any]]]) -> list[Handle[Any]]:

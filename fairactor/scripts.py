@@ -20,7 +20,7 @@ from . import extensions, keys
 from .constants import put_in
 from .extensions import Extensions
 
-_INCLUDE: Final = re.compile(r"^-- @include (\S+)$", re.MULTILINE)
+_INCLUDE: Final = re.compile(r"^ *-- @include (\S+)$", re.MULTILINE)
 _HOOK: Final = re.compile(r"^ *-- @hook (\w+)$", re.MULTILINE)
 _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
 

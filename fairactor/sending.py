@@ -62,15 +62,16 @@ class Sender:
 
     async def send(self, tenant: str, message: Message[R]) -> Handle[R]:
         """See `Runtime.send`."""
-        if self._plugins.wraps_send:
+        if self._plugins.wraps_send(message):
             (handle,) = await self._plugins.send([(tenant, message)], self._proceed)
             return handle
         return await self._send_one(tenant, message)
 
     async def send_many(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
         """See `Runtime.send_many`."""
-        if self._plugins.wraps_send:
-            return await self._plugins.send(list(messages), self._proceed)
+        messages = list(messages)
+        if any(self._plugins.wraps_send(message) for _, message in messages):
+            return await self._plugins.send(messages, self._proceed)
         return await self._send_all(messages)
 
     async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from .errors import NamespaceMismatch
@@ -31,6 +32,7 @@ class Supervisor:
     def __init__(self, group: TaskGroup) -> None:
         self._group = group
         self._context = copy_context()  # not that of the task that asks for a worker
+        self._scopes: set[anyio.CancelScope] = set()
 
     def start(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         """Runs ``actor`` until it returns, restarting it when it raises.
@@ -38,13 +40,28 @@ class Supervisor:
         Raises (in the task group):
             Exception: what the actor raised, once it has failed more than `RESTARTS` times within `PERIOD`.
         """
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
 
         def begin() -> None:
-            self._group.start_soon(self._keep, name, actor, name=f"fairactor {name}")
+            self._group.start_soon(self._keep, name, actor, scope, name=f"fairactor {name}")
 
         self._context.run(begin)
 
-    async def _keep(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
+    def stop(self) -> None:
+        """Cancels the actors that were started here."""
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def _keep(self, name: str, actor: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+        with scope:
+            try:
+                await anyio.lowlevel.checkpoint_if_cancelled()  # it may have been stopped before it began
+                await self._restart(name, actor)
+            finally:
+                self._scopes.discard(scope)
+
+    async def _restart(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         failures: deque[float] = deque(maxlen=RESTARTS + 1)
         while True:
             try:

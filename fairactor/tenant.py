@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import attrs
 
 from . import record
 from .handle import Handle
 from .message import Message
+from .plugins import Sendable
 from .policies import SETTINGS
 from .policy import Policy, changes_of
 from .settings import seconds
@@ -27,7 +28,12 @@ class Tenant:
     _runtime: Runtime
     name: str
 
-    async def send(self, message: Message[R], **options: Any) -> Handle[R]:
+    @overload
+    async def send(self, message: Message[R], **options: Any) -> Handle[R]: ...
+    @overload
+    async def send(self, message: Sendable[R]) -> R: ...
+
+    async def send(self, message: Any, **options: Any) -> Any:
         """As `Runtime.send`, to this tenant."""
         return await self._runtime.send(self.name, message, **options)
 

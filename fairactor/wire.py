@@ -21,6 +21,7 @@ GROUP_MARK: Final = b"\xff".decode(errors="surrogateescape")
 """Before the name of a group where a tenant's could stand: no text begins with that byte."""
 
 _MARK: Final = struct.Struct(">8sdBd40x")
+_HOLD: Final = struct.calcsize(">Bd")  # where the tenant is
 _NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua takes for a list
 
 PackedPolicy = dict[str, Any]
@@ -43,6 +44,13 @@ def mark_of(packed: bytes) -> Mark:
     """The mark of a claim, as base.lua packs it."""
     turn, ms, priority, charged = _MARK.unpack_from(packed)
     return Mark(turn, ms, priority, charged, packed[_MARK.size :])
+
+
+def holder_in(packed: bytes) -> bytes:
+    """The plugin that holds a task back, in its field of HELD, as plugins.lua packs it."""
+    length = _LENGTH.unpack_from(packed, _HOLD)[0]
+    at = _HOLD + _LENGTH.size + length
+    return packed[at + 1 : at + 1 + packed[at]]
 
 
 class Assignment(NamedTuple):

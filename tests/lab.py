@@ -32,8 +32,9 @@ local admitted_now = 0
 for _, id in ipairs(ARGV) do admitted_now = admitted_now + (admit(id) and 1 or 0) end
 seat(arriving)
 begin_writing()
-write_later()
+write_these(later)
 write_queues()
+write_these(last)
 save_counts()
 save_shard()
 return admitted_now

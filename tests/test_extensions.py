@@ -73,26 +73,30 @@ def test_a_text_stands_at_its_place_with_its_constants_and_keys() -> None:
         )
     )
     text = scripts.load("send", flags=True, plugins=plugins).text
-    assert text.partition("    local holder\n")[2].partition("    return holder")[0] == (
-        "do local data = extra and extra['a']\n"
-        "if data then depend_on('a') end\n"
+    assert text.partition("    local holder, kept\n")[2].partition("    return holder, kept")[0] == (
+        "do\n"
+        "local data = extra['a']\n"
         "if data then\n"
-        "local function hold() holder = 'a' end\n"
+        "depend_on('a')\n"
+        "local mine = shared['a'] or share('a')\n"
+        "local function hold(keep) holder, kept = 'a', keep or '' end\n"
         "\n"
         "call('SET', (meta .. ':plugin:a:') .. id, 5) -- OWN\n"
         "\n"
         "end\n"
         "end\n"
-        "do local data = extra and extra['b']\n"
-        "if data then depend_on('b') end\n"
+        "do\n"
+        "local data = extra['b']\n"
         "if data then\n"
-        "local function hold() holder = 'b' end\n"
+        "depend_on('b')\n"
+        "local mine = shared['b'] or share('b')\n"
+        "local function hold(keep) holder, kept = 'b', keep or '' end\n"
         "hold()\n"
         "end\n"
         "end\n"
     )
     assert "later[1] = call" in scripts.load("turn", flags=True, plugins=plugins).text
-    assert "later[1] = call" not in scripts.load("send", flags=True, plugins=plugins).text
+    assert "later[1] = call" not in scripts.load("configure", flags=True, plugins=plugins).text
     assert "  -- @hook" not in scripts.load("turn", flags=True).text
 
 

@@ -352,7 +352,7 @@ async def test_health_says_whether_somebody_serves(make_runtime: Make, db: redis
         health = await runtime.health()
         assert not health.ok
         assert "1 tasks wait, and no runtime with workers is there" in health.problems[0]
-        async with make_runtime(double):
+        async with make_runtime(double, plugins=[]):
             await handle.result(timeout=PATIENCE)
             health = await runtime.health()
             assert health.ok

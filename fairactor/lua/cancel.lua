@@ -37,6 +37,7 @@ else
 end
 -- At least for a while, so that one whose reply was lost finds it when it comes again.
 cancel_task(id, name, record, pack_cancel(math.max(FETCH, ttl_ms), outcome))
+conclude()
 seat(arriving)
 
 begin_writing()

@@ -14,6 +14,7 @@
 -- @include lib/release.lua
 
 local number, lodgers, write_release = release(ARGV[1], 0, '')
+conclude()
 seat(arriving)
 move(lodgers)
 

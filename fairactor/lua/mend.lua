@@ -58,8 +58,10 @@ local function keep_places()
   for _, id in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
     if not settle_in(id, 'scheduled') then call('ZREM', SCHEDULED, id) end
   end
-  for _, id in ipairs(call('HKEYS', HELD)) do
-    if not settle_in(id, 'deferred') then call('HDEL', HELD, id) end
+  local held_back = call('HGETALL', HELD)
+  for i = 1, #held_back, 2 do
+    local id = held_back[i]
+    if not (pcall(struct.unpack, HOLD, held_back[i + 1]) and settle_in(id, 'deferred')) then call('HDEL', HELD, id) end
   end
   for _, runtime in ipairs(found[CLAIMS]) do
     local leased = call('ZSCORE', LEASES, runtime)
@@ -230,7 +232,7 @@ tell()
 keep_letters()
 recount()
 line_up_anew()
-for _, name in ipairs(call('ZRANGE', DRAINED, 0, -1)) do
+for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others are for `tend`
   if not counts[name] then call('ZREM', DRAINED, name) end
 end
 save_counts()

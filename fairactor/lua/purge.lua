@@ -47,6 +47,7 @@ for i, record in ipairs(read_records(ids)) do
   end
 end
 withdraw(name, queued)
+conclude()
 seat(arriving)
 
 begin_writing()

@@ -43,6 +43,7 @@ end
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
 local _, lodgers, write_release
 if dead then _, lodgers, write_release = release(dead, deliveries, outcome) end
+conclude()
 seat(arriving)
 move(lodgers or NONE)
 

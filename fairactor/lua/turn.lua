@@ -88,7 +88,8 @@ local function missed_claim()
 end
 
 local outcomes = settle(runtime, FIRST_OUTCOME)
-if next(queues) then want, ahead = 0, 0 end -- what came into mailboxes just now cannot be seen there yet
+if outcomes.gives_back then want, ahead = 0, 0 end
+conclude()
 admit_throttled()
 seat(arriving)
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import attrs
@@ -19,6 +19,8 @@ MISSING: Final[Any] = type("Missing", (), {"__repr__": lambda _: "MISSING", "__b
 
 Task = Handle[Any] | str
 """A task, by its handle or its id."""
+Tasks = Task | Iterable[Task] | Callable[[], Iterable[Task]] | None
+"""One, several, what returns several, such as `fairactor_dependencies.parents`; None: whichever."""
 
 
 @attrs.frozen
@@ -52,7 +54,7 @@ class Values:
         self,
         key: str,
         *,
-        from_task: Task | Iterable[Task] | None = None,
+        from_task: Tasks = None,
         type: Any = Any,  # noqa: A002 - as in msgspec
         default: Any = MISSING,
     ) -> Any:
@@ -60,7 +62,8 @@ class Values:
 
         Args:
             key: the key.
-            from_task: the task that has left it, by handle or id; several give a list. None: the last one of the run.
+            from_task: the task that has left it, by handle or id; several give a list, and so does a function that
+                returns them, such as ``fairactor_dependencies.parents``. None: the last one of the run.
             type: what to make of it, as cattrs does; by default it stays as JSON has it.
             default: what it is where there is none (any more).
 
@@ -68,8 +71,7 @@ class Values:
             InvalidPayload: it is no such type.
             KeyError: there is none, and no default was given.
         """
-        several = from_task is not None and not isinstance(from_task, Handle | str)
-        given: Any = from_task if several else [from_task]
+        given, several = listed(from_task)
         tasks = ["" if task is None else id_of(task) for task in given]
         found = (
             await self.runtime.call(f"{NAME}/pull", self.tenant, self.tenant, self.run, key, *tasks) if tasks else []
@@ -119,6 +121,15 @@ def decode(key: str, packed: bytes | str, kind: Any) -> Any:
         return value if kind is Any else converter.structure(value, kind)
     except Exception as error:
         raise InvalidPayload(f"the value {key!r} is no {getattr(kind, '__name__', kind)}: {error}") from error
+
+
+def listed(tasks: Tasks) -> tuple[list[Any], bool]:
+    """Tasks as a list, and whether they were given as several."""
+    if callable(tasks):
+        return list(tasks()), True
+    if tasks is None or isinstance(tasks, Handle | str):
+        return [tasks], False
+    return list(tasks), True
 
 
 def id_of(task: Task) -> str:

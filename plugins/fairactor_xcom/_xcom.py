@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final
 
 import attrs
 
-from fairactor import Handle, current_task
+from fairactor import current_task
 from fairactor.codec import converter, dump
 from fairactor.context import Task as RunningTask
 from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
@@ -18,7 +18,7 @@ from fairactor.plugins import Option, ProceedExecute
 from fairactor.settings import duration, name, seconds
 from fairactor.wire import whole_ms
 
-from ._values import MISSING, NAME, Task, Value, Values, decode, id_of
+from ._values import MISSING, NAME, Task, Tasks, Value, Values, decode, id_of, listed
 
 TTL: Final = 86400.0
 """Seconds for which a value is kept, if nothing else is said."""
@@ -94,7 +94,7 @@ class _Here:
         self,
         key: str,
         *,
-        from_task: Task | Iterable[Task] | None = None,
+        from_task: Tasks = None,
         type: Any = Any,  # noqa: A002 - as in Values
         default: Any = MISSING,
     ) -> Any:
@@ -110,8 +110,7 @@ class _Here:
         values = self.values()
         if from_task is None or "xcom_run" in task.options:
             return await values.pull(key, from_task=from_task, type=type, default=default)
-        several = not isinstance(from_task, Handle | str)
-        given: Any = from_task if several else [from_task]
+        given, several = listed(from_task)
         found = [
             await attrs.evolve(values, run=id_of(each)).pull(key, from_task=each, type=type, default=default)
             for each in given

@@ -97,31 +97,42 @@ do
 
   -- Gives what a task has for plugins to them; returns the one that holds it back for now, if any does.
   local function tell_plugins(id, name, extra)
-    local holder
+    local holder, kept
     -- @hook sent
-    return holder
+    return holder, kept
   end
 
-  local fresh, scheduled, watched, held = {}, {}, {}, {} -- what is to be written
+  local fresh, scheduled, watching, write_ended = {}, {}, {}, nil -- what is to be written
 
   local function take_in(n, watcher)
     local id, name, priority, due, stamp = ids[n], names[n], priorities[n], dues[n], next_stamp()
-    local holder = extras[n] ~= '' and tell_plugins(id, name, cmsgpack.unpack(extras[n]))
+    local holder, kept
+    if extras[n] ~= '' then holder, kept = tell_plugins(id, name, cmsgpack.unpack(extras[n])) end
     local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due))
     if at then stamp = at * 1000 end -- a delayed task takes its place by when it is due, not by when it was sent
+    local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed[n]:sub(bodies[n])
+    if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end
     if holder then
-      held[#held + 1], held[#held + 2] = id, holder
-      add(name, DEFERRED, 1)
-    elseif at then
+      held_here[id] = { holder = holder, kept = kept, record = record, fresh = fresh }
+      return add(name, DEFERRED, 1)
+    end
+    if at then
       scheduled[#scheduled + 1], scheduled[#scheduled + 2] = integer(at), id
       add(name, WAITING, 1)
     else
       enqueue(name, id, stamp, priority)
       add(name, priority, 1)
     end
-    if flags[n] == 'w' then watched[#watched + 1], watched[#watched + 2] = id, cmsgpack.pack({ watcher }) end
-    fresh[#fresh + 1] = records[n]
-    fresh[#fresh + 1] = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed[n]:sub(bodies[n])
+    fresh[#fresh + 1], fresh[#fresh + 2] = records[n], record
+  end
+
+  -- What plugins hold back they may let go at once, or end. Returns what writes such ends.
+  local function conclude_these()
+    -- @include lib/ending.lua
+    for i = 1, #given, 2 do keyed[given[i]] = given[i + 1] end
+    for i = 1, #watching, 2 do watched[watching[i]] = watching[i + 1] end
+    conclude()
+    return write_ends
   end
 
   -- Accepts tasks, each packed as send.lua has it. Returns the verdicts, or nil where all were accepted as they are. Reads.
@@ -133,6 +144,7 @@ do
     for n = 1, #names do
       if plain or verdicts[n] == ACCEPTED then take_in(n, watcher) end
     end
+    if next(held_here) then write_ended = conclude_these() end
     return not plain and verdicts or nil
   end
 
@@ -140,12 +152,21 @@ do
   function write_accepted()
     write_keys()
     if reservation ~= '' then use_reservation(reservation, names) end
-    write_all('HSET', WATCHERS, watched)
-    write_later() -- before there is a record: without one, what broke off is accepted anew
-    write_all('HSET', HELD, held)
+    write_all('HSET', WATCHERS, watching)
+    write_these(later) -- before there is a record: without one, what broke off is accepted anew
+    local held_back = {}
+    for id, task in pairs(held_here) do
+      local _, _, priority, _, stamp, name = struct.unpack(HEADER, task.record)
+      held_back[#held_back + 1] = id
+      held_back[#held_back + 1] = pack_hold(priority, stamp, name, task.holder) .. task.kept
+      fresh[#fresh + 1], fresh[#fresh + 2] = TASK .. id, task.record
+    end
+    write_all('HSET', HELD, held_back)
     call_all('MSET', fresh)
     write_queues()
     write_all('ZADD', SCHEDULED, scheduled)
+    if write_ended then write_ended() end
+    write_these(last)
     return function()
       if #scheduled == 0 then return end
       wake_idle()

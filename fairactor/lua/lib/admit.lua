@@ -4,17 +4,77 @@
 -- @include lib/queues.lua
 -- @include lib/plugins.lua
 
-local admitted = {}
+local held = {} -- task -> its field of HELD; false where it has none, or has none any more
+local unheld, held_anew, filled = {}, {}, {} -- what is to be written: fields that go and that change, and records
 
--- Puts a task into its mailbox, or among the scheduled where it is not due yet; returns whether it was held back. Reads;
--- what it writes is left in `later`.
-local function admit(id)
-  local record = not admitted[id] and call('HEXISTS', HELD, id) == 1 and call('GET', TASK .. id)
-  if not record or not readable(record) then return false end
-  admitted[id] = true
-  local _, _, priority, _, stamp, name = struct.unpack(HEADER, record)
-  load_counts({ name })
-  meet({ name })
+-- Reads those fields that are not known yet.
+local function read_held(ids)
+  local unknown = {}
+  for _, id in ipairs(ids) do
+    if held[id] == nil then unknown[#unknown + 1], held[id] = id, false end
+  end
+  for i, packed in ipairs(read_all('HMGET', HELD, unknown)) do held[unknown[i]] = packed end
+end
+
+-- What a plugin keeps of a task that it holds back, and from which byte on that begins; nil where it holds it not.
+local function kept_of(id, plugin)
+  if held_here[id] then return held_here[id].kept, 1 end
+  if held[id] == nil then read_held({ id }) end
+  if not held[id] then return nil end
+  local _, _, _, holder, at = struct.unpack(HOLD, held[id])
+  if holder == plugin then return held[id], at end
+end
+
+-- Has what changes of HELD written: some before the records, and what goes after them.
+local function note_change()
+  if #unheld + #held_anew > 0 then return end
+  later[#later + 1] = function()
+    write_all('HSET', HELD, held_anew)
+    call_all('MSET', filled)
+  end
+  last[#last + 1] = function() write_all('HDEL', HELD, unheld) end
+end
+
+-- Changes that.
+local function keep_of(id, kept)
+  if held_here[id] then
+    held_here[id].kept = kept
+  else
+    local priority, stamp, name, holder = struct.unpack(HOLD, held[id])
+    note_change()
+    held[id] = pack_hold(priority, stamp, name, holder) .. kept
+    held_anew[#held_anew + 1], held_anew[#held_anew + 2] = id, held[id]
+  end
+end
+
+-- The record of a task that is held back; nil where none is.
+local function held_record(id)
+  if held_here[id] then return held_here[id].record end
+  if held[id] == nil then read_held({ id }) end
+  local record = held[id] and call('GET', TASK .. id)
+  return readable(record) and record or nil
+end
+
+local function hold_no_more(id)
+  note_change()
+  unheld[#unheld + 1], held[id] = id, false
+end
+
+-- Puts a task into its mailbox, or among the scheduled where it is not due yet; `with` is its record, where that is to be
+-- another. Returns whether it was held back. Reads; what it writes is left in `later` and `last`.
+local function admit(id, with)
+  local here, priority, stamp, name, _ = held_here[id], nil, nil, nil, nil
+  if here then
+    _, _, priority, _, stamp, name = struct.unpack(HEADER, here.record)
+  else
+    if held[id] == nil then read_held({ id }) end
+    if not held[id] then return false end
+    priority, stamp, name = struct.unpack(HOLD, held[id])
+  end
+  if not (counts[name] and tenants[name]) then
+    load_counts({ name })
+    meet({ name })
+  end
   add(name, DEFERRED, -1)
   local due = math.floor(stamp / 1000)
   if due > shard.ms + 1 then -- a stamp may be ahead of the clock by a little
@@ -24,6 +84,16 @@ local function admit(id)
     add(name, priority, 1)
     enqueue(name, id, stamp, priority)
   end
-  later[#later + 1] = function() call('HDEL', HELD, id) end
+  if here then
+    local fresh = here.fresh
+    fresh[#fresh + 1], fresh[#fresh + 2] = TASK .. id, with or here.record
+    held_here[id] = nil
+    return true
+  end
+  hold_no_more(id)
+  if with then
+    rewritten[id] = with
+    filled[#filled + 1], filled[#filled + 2] = TASK .. id, with
+  end
   return true
 end

@@ -25,9 +25,10 @@ end
 
 local SLICE = 4000 -- arguments in one call: Lua's stack holds 8,000; even, so that pairs stay together
 
-local function write_all(command, key, args)
-  for i = 1, #args, SLICE do
-    call(command, key, unpack(args, i, math.min(i + SLICE - 1, #args)))
+local function write_all(command, key, args, n)
+  n = n or #args
+  for i = 1, n, SLICE do
+    call(command, key, unpack(args, i, math.min(i + SLICE - 1, n)))
   end
 end
 
@@ -62,6 +63,8 @@ local function readable(record)
   return priority >= 1 and priority <= CRITICAL and #record >= 15 + 256 * high + low
 end
 
+local rewritten = {} -- task -> its record, as this script is to write it
+
 -- The records of tasks; false for one that is lost or cannot be read.
 local function read_records(ids)
   local records = {}
@@ -70,6 +73,7 @@ local function read_records(ids)
     for j = i, math.min(i + SLICE - 1, #ids) do keys[#keys + 1] = TASK .. ids[j] end
     for _, record in ipairs(call('MGET', unpack(keys))) do records[#records + 1] = readable(record) and record end
   end
+  for i, id in ipairs(next(rewritten) and ids or {}) do records[i] = rewritten[id] or records[i] end
   return records
 end
 

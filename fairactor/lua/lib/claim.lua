@@ -79,12 +79,29 @@ do
     end
   end
 
+  local function by_place(a, b) return a.place < b.place end
+
+  -- The first `n` of a mailbox, with what this script puts there.
+  local function read_head(name, n)
+    local arriving = queues[name]
+    if not arriving then return call('ZRANGE', QUEUE .. name, 0, n - 1) end
+    local stored, all, ids = call('ZRANGE', QUEUE .. name, 0, n - 1, 'WITHSCORES'), {}, {}
+    for _, list in ipairs({ stored, arriving }) do
+      local id_at = list == stored and 0 or 1
+      for i = 1, #list, 2 do all[#all + 1] = { id = list[i + id_at], place = tonumber(list[i + 1 - id_at]) } end
+    end
+    table.sort(all, by_place)
+    -- Behind the last of those that are stored there may be others.
+    for i = 1, #stored == 2 * n and n or #all do ids[i] = all[i].id end
+    return ids
+  end
+
   -- The next id in a tenant's mailbox, or nil. Reads `n` ahead, and again if that was not enough.
   local function peek(t, n)
     local head, at = t[HEAD], t[TAKEN] + 1
     if not head or (at > #head and #head == t[AHEAD]) then
       t[AHEAD] = head and 2 * t[AHEAD] or n
-      head = call('ZRANGE', QUEUE .. t[NAME], 0, t[AHEAD] - 1)
+      head = read_head(t[NAME], t[AHEAD])
       t[HEAD] = head
     end
     return head[at]
@@ -222,7 +239,11 @@ do
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)
     for name, t in pairs(tenants) do
-      if t[TAKEN] > 0 then call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1) end
+      if t[TAKEN] > 0 and queues[name] then -- places may be alike
+        write_all('ZREM', QUEUE .. name, t[HEAD], t[TAKEN])
+      elseif t[TAKEN] > 0 then
+        call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1)
+      end
     end
     if claims.home_time then call('HSET', HOMES, runtime, exact(claims.home_time)) end
     if claims.stolen > 0 then call('HINCRBY', META, 'stolen', claims.stolen) end

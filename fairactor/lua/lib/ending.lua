@@ -63,6 +63,29 @@ local function cancel_task(id, name, record, packed)
   end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, packed:sub(9)))
 end
 
+-- Ends a task that a plugin holds back by a cancellation; returns whether it was held back.
+local function cancel_held(id, packed)
+  local record = held_record(id)
+  if not record then return false end
+  local name = tenant_of(record)
+  load_counts({ name })
+  meet({ name })
+  add(name, DEFERRED, -1)
+  if held_here[id] then
+    held_here[id] = nil
+  else
+    learn({ id })
+    hold_no_more(id)
+  end
+  cancel_task(id, name, record, packed)
+  return true
+end
+
+-- What plugins make of all that has ended in this script: they may let go what they hold back, or end it.
+local function conclude()
+  -- @hook ends
+end
+
 -- A key goes with its task, or stands for the rest of its window: of a task that has finished only.
 local function free_key(id, state)
   local window, key = unpack_key(keyed[id])
@@ -94,10 +117,11 @@ end
 -- Writes it all. What plugins make of an end comes first: where a script breaks off, the task has not ended yet, and does
 -- so again.
 local function write_ends()
-  write_later()
-  for i, id in ipairs(kept) do call('SET', TASK .. id, records[i], 'PX', ttls[i]) end
+  write_these(later)
+  for i = #kept, 1, -1 do call('SET', TASK .. kept[i], records[i], 'PX', ttls[i]) end -- what has brought it about is last
   call_all('DEL', dropped)
   write_letters()
   for _, task in ipairs(freed) do free_key(task[1], task[2]) end
   for _, task in ipairs(told) do tell_watchers(task[1], task[2], watched[task[1]]) end
+  write_these(last)
 end

@@ -43,10 +43,11 @@ do
       if readable(record) then stamp = select(5, struct.unpack(HEADER, record)) end
       meet({ name })
       enqueue(name, id, stamp, priority)
+      outcomes.gives_back = true
     else
       add(name, priority, -1)
       ms = time_to_keep(id, state, ms)
-      end_task(id, name, state, ms, ms > 0 and record_of(n), extras[n] ~= '' and cmsgpack.unpack(extras[n]))
+      end_task(id, name, state, ms, (ms > 0 or shard.plugins) and record_of(n), extras[n] ~= '' and cmsgpack.unpack(extras[n]))
     end
   end
 
@@ -57,7 +58,7 @@ do
     marks = read_all('HMGET', CLAIMS .. runtime, ids)
     local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
     for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
-    local outcomes = { settled = {}, again = {}, refused = {}, to_cancel = {}, canceling = #canceling > 0 }
+    local outcomes = { settled = {}, again = {}, refused = {}, to_cancel = {}, gives_back = false, canceling = #canceling > 0 }
     local counted, owners, seen = {}, {}, {}
     for n, id in ipairs(ids) do
       if marks[n] and turn_in(marks[n]) == turns[n] and not seen[id] then

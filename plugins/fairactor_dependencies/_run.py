@@ -1,0 +1,211 @@
+"""Runs: graphs that were sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+
+from fairactor import Handle, Message, TaskState
+from fairactor.errors import ConfigurationError, TaskNotFound
+
+from ._errors import GraphError
+from ._graph import Graph, Step
+from ._results import IdOf, ResultOf
+from ._text import label, mermaid
+
+if TYPE_CHECKING:
+    from fairactor import Runtime
+
+_AT_ONCE = 100  # tasks that are asked or told about at the same time
+
+
+@attrs.frozen(eq=False)
+class Run:
+    """A graph that was sent."""
+
+    id: str
+    """Also the ``xcom_run`` of its tasks."""
+    tenant: str
+    handles: dict[str, Handle[Any]]
+    """Its tasks, by the names of their steps: the ``id=`` of a message, or else its actor's name, numbered where
+    several are alike. Each comes behind those before it."""
+    _runtime: Runtime = attrs.field(repr=False)
+    _graph: Graph = attrs.field(repr=False)
+    _names: dict[Step, str] = attrs.field(repr=False)
+    attempt: int = 1
+    """2 for the run that the first `retry` sends, and so on."""
+
+    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as that of a handle
+        """Waits for the last step and returns its result; those of all of them, a list, where several are last.
+
+        Args:
+            timeout: in seconds; None: as long as it takes.
+
+        Raises:
+            As `Handle.result`; a last step that could not run is canceled, and TaskCanceled says what failed.
+        """
+        last = [self.handles[self._names[step]] for step in self._graph.sinks]
+        found: list[Any] = [None] * len(last)
+
+        async def wait(place: int) -> None:
+            found[place] = await last[place].result(None)
+
+        try:
+            with anyio.fail_after(timeout):
+                if len(last) == 1:
+                    return await last[0].result(None)
+                await _all(wait, range(len(last)), len(last))
+        except TimeoutError:
+            raise TimeoutError(f"run {self.id} has no result after {timeout:g} s; it goes on") from None
+        return found
+
+    async def states(self) -> dict[str, TaskState | None]:
+        """The state of each step now; None where nothing is known of it any more."""
+        states: dict[str, TaskState | None] = {}
+
+        async def look(name: str) -> None:
+            try:
+                states[name] = await self.handles[name].state()
+            except TaskNotFound:
+                states[name] = None
+
+        await _all(look, self.handles, _AT_ONCE)
+        return {name: states[name] for name in self.handles}
+
+    async def cancel(self) -> None:
+        """Cancels all that has not ended, as `Handle.cancel` does, the last steps first."""
+
+        async def cancel(handle: Handle[Any]) -> None:
+            with suppress(TaskNotFound):  # it has ended, long ago
+                await handle.cancel()
+
+        await _all(cancel, reversed(self.handles.values()), _AT_ONCE)
+
+    async def retry(self) -> Run:
+        """Sends again what has failed or was canceled, and keeps what has finished; returns the new run.
+
+        Its tasks have new ids; results of those that have finished go to them as before.
+
+        Raises:
+            ConfigurationError: something of the run has not ended yet.
+            TaskNotFound: nothing is known of a step any more, so it cannot be told whether it has finished.
+            UnknownParent: nor of one that has finished.
+        """
+        states = await self.states()
+        for name, state in states.items():
+            if state is None:
+                raise TaskNotFound(f"step {name!r} of run {self.id} cannot be sent again: its record has expired")
+            if not state.settled:
+                raise ConfigurationError(
+                    f"step {name!r} of run {self.id} is {state.value}: wait for its end, or cancel()"
+                )
+        kept = {step for step, name in self._names.items() if states[name] is TaskState.FINISHED}
+        for step in self._names:  # what was spread out is repeated as a whole
+            for argument in step.args:
+                if isinstance(argument, IdOf) and argument.of not in kept:
+                    kept.discard(step)
+        if len(kept) == len(self._names):
+            return self
+        return await _send(self._runtime, attrs.evolve(self, attempt=self.attempt + 1), kept)
+
+    async def to_mermaid(self) -> str:
+        """A picture of the run and the states of its steps, as text that Mermaid draws."""
+        order, before = self._graph.in_order()
+        numbers = {step: number for number, step in enumerate(order)}
+        states = await self.states()
+        edges = [(numbers[first], numbers[step]) for step in order for first in before[step]]
+        return mermaid([label(step) for step in order], edges, [states[self._names[step]] for step in order])
+
+
+async def send_graph(runtime: Runtime, tenant: str, graph: Graph) -> Run:
+    """Sends a graph, all its steps or none.
+
+    Raises:
+        GraphError: it goes round in a circle, is empty, or two of its steps have one id.
+        What `Runtime.send_many` raises.
+    """
+    order, _ = graph.in_order()
+    if not order:
+        raise GraphError("the graph is empty: give it steps")
+    run = Run(os.urandom(8).hex(), tenant, {}, runtime, graph, _names(order))
+    return await _send(runtime, run, frozenset())
+
+
+async def _send(runtime: Runtime, run: Run, kept: Iterable[Step]) -> Run:
+    """Sends the steps of a run that are not kept from before."""
+    graph, names = run._graph, run._names  # noqa: SLF001 - of this module
+    order, before = graph.in_order()
+    again = f"~{run.attempt}" if run.attempt > 1 else ""
+    ids = {step: run.handles[name].id for step, name in names.items() if step in kept}
+    ids |= {step: f"{run.id}:{name}{again}" for step, name in names.items() if step not in kept}
+    sent = [step for step in order if step not in kept]
+    with_run = {"xcom_run": run.id} if "fairactor_xcom" in runtime.plugins else {}
+    messages = [(graph.steps.get(step) or run.tenant, _message(step, ids, before[step], with_run)) for step in sent]
+    handles = dict(zip(sent, await runtime.send_many(messages), strict=True))
+    of_all = {names[step]: handles[step] if step in handles else run.handles[names[step]] for step in order}
+    return attrs.evolve(run, handles=of_all)
+
+
+def _message(step: Step, ids: Mapping[Step, str], before: Sequence[Step], with_run: Mapping[str, Any]) -> Message[Any]:
+    """A step as it is sent."""
+    own = step.how.of_plugins
+
+    def with_ids(argument: Any) -> Any:
+        if isinstance(argument, IdOf):
+            return ids[argument.of]
+        if isinstance(argument, ResultOf) and isinstance(argument.of, Message):
+            return ResultOf(ids[argument.of])
+        return argument
+
+    options: dict[str, Any] = {"id": ids[step], **({} if "xcom_run" in own else with_run)}
+    if before or own.get("depends_on"):
+        options["depends_on"] = [*own.get("depends_on", ()), *(ids[first] for first in before)]
+    args = [with_ids(argument) for argument in step.args]
+    kwargs = {name: with_ids(argument) for name, argument in step.kwargs.items()}
+    return attrs.evolve(step, args=args, kwargs=kwargs).options(**options)
+
+
+def _names(order: Sequence[Step]) -> dict[Step, str]:
+    """A name for each step, no two alike.
+
+    Raises:
+        GraphError: two have one id.
+    """
+    taken: dict[str, Step] = {}
+    for step in order:
+        if step.how.id is not None and taken.setdefault(step.how.id, step) is not step:
+            raise GraphError(f"two steps have the id {step.how.id!r}: give each one of its own; nothing was sent")
+    names = {step: name for name, step in taken.items()}
+    numbers: dict[str, int] = {}
+    for step in order:
+        while step not in names:
+            number = numbers[step.actor.name] = numbers.get(step.actor.name, 0) + 1
+            name = step.actor.name if number == 1 else f"{step.actor.name}.{number}"
+            if taken.setdefault(name, step) is step:
+                names[step] = name
+    return names
+
+
+async def _all(do: Any, what: Iterable[Any], at_once: int) -> None:
+    """Does it for all of them, so many at a time; raises the first error as it is."""
+    limiter = anyio.Semaphore(max(at_once, 1))
+    errors: list[Exception] = []
+
+    async def one(each: Any) -> None:
+        async with limiter:
+            try:
+                await do(each)
+            except Exception as error:  # noqa: BLE001 - raised below, alone
+                errors.append(error)
+                group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for each in what:
+            group.start_soon(one, each)
+    if errors:
+        raise errors[0]

@@ -1,0 +1,13 @@
+-- Forgets messages that have arrived.
+--
+-- KEYS  1 META of the shard
+-- ARGV  the messages
+-- Reply how many there were
+--
+-- Safe to repeat.
+
+-- @include lib/intact.lua
+
+local before = call('ZCARD', OWN .. 'outbox')
+write_all('ZREM', OWN .. 'outbox', ARGV)
+return before - call('ZCARD', OWN .. 'outbox')

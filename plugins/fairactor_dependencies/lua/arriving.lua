@@ -1,0 +1,105 @@
+-- A part of ends.lua: tasks that come to wait, and what other shards say.
+
+-- The records of the parents that are not of the batch itself, as far as they are here.
+local function read_parents()
+  local ids, found = {}, {}
+  for _, sent in ipairs(mine.sent) do
+    for i, parent in ipairs(sent[2].parents or {}) do
+      local at = sent[2].shards and sent[2].shards[i] or HERE
+      if at == HERE and not mine.here[parent] then ids[#ids + 1] = parent end
+    end
+  end
+  for i, record in ipairs(read_records(ids)) do found[ids[i]] = record end
+  return found
+end
+
+local function wait_for_gate(child, run)
+  local ended = run and call('GET', OWN .. 'gate:' .. run)
+  if ended then
+    child[GATE] = ended == 'F' and OPEN or NEVER
+  elseif run then
+    child[GATE] = CLOSED
+    add_entry('g', run, HERE, 0, 0, child[ID])
+  end
+end
+
+-- Has a task wait for one of this shard, or tells it how that has ended.
+local function wait_for(child, place, parent, record, wants)
+  if (mine.here and mine.here[parent]) or (record and record:sub(1, 1) == LIVE) then
+    add_entry('t', parent, HERE, wants, place, child[ID])
+  elseif record then
+    local why = { id = parent, letter = letter_of(record), root = parent }
+    tell(child, place, why, wants == 1 and why.letter == 'F' and result_in(record) or nil)
+  else
+    tell(child, place, { letter = 'C', root = parent, text = 'there is no task ' .. parent .. ' before it any more' })
+  end
+end
+
+local function wait_for_parent(child, waits, found, place, parent)
+  local at, wants = waits.shards and waits.shards[place] or HERE, (child[WANTED] == true or child[WANTED][place]) and 1 or 0
+  if at == HERE then
+    wait_for(child, place, parent, found[parent], wants)
+  elseif at ~= TOLD then -- that one will tell by itself
+    send_message(at, 's', ' ', wants, place, child[ID], parent, tostring(waits.shard))
+  end
+end
+
+local function grow(id, others)
+  read_children({ id })
+  local child = children[id]
+  local before = child and #child[HEARD]
+  if before ~= 1 then return end
+  mine.grown = nil
+  child[HEARD], child[CHANGED] = child[HEARD] .. string.rep(UNHEARD, #others), true
+  for i, record in ipairs(read_records(others)) do
+    if children[id] then wait_for(child, before + i, others[i], record, 1) end
+  end
+end
+
+local function meet_sent()
+  local found = read_parents()
+  for _, sent in ipairs(mine.sent) do
+    local id, waits = sent[1], sent[2]
+    local parents = waits.parents or {}
+    local wanted = waits.wants == true or {}
+    local child = { id, waits.rule or 'all_success', OPEN, waits.keep, 0, 0, 0, waits.token or '',
+      string.rep(UNHEARD, #parents), false, false, true, true, wanted }
+    for _, place in ipairs(wanted ~= true and waits.wants or {}) do wanted[place] = true end
+    children[id] = child
+    wait_for_gate(child, waits.gate)
+    for place, parent in ipairs(parents) do
+      if not children[id] then break end
+      wait_for_parent(child, waits, found, place, parent)
+    end
+    if children[id] then judge(child, { letter = 'C', root = id, text = 'its run was not sent whole' }) end
+  end
+end
+
+-- What other shards say
+
+-- A task of another shard wants to hear of a task here.
+local function subscribe(place, wants, id, parent, its_shard)
+  local record = call('GET', TASK .. parent)
+  if not readable(record) then
+    send_message(its_shard, 'e', 'C', 0, place, id, parent, parent)
+  elseif record:sub(1, 1) == LIVE then
+    add_entry('t', parent, its_shard, wants, place, id)
+  else
+    local letter = letter_of(record)
+    local result = wants == 1 and letter == 'F' and result_in(record)
+    send_message(its_shard, 'e', letter, 0, place, id, parent, parent, result)
+  end
+end
+
+local function hear(message)
+  local _, kind, letter, wants, place, id, parent, root, at = struct.unpack(MESSAGE, message)
+  if kind == 'g' then
+    end_gate(id, letter)
+  elseif kind == 's' then
+    subscribe(place, wants, id, parent, tonumber(root))
+  else
+    read_children({ id })
+    local why = { id = parent, letter = letter, root = root }
+    if children[id] then tell(children[id], place, why, at <= #message and message:sub(at) or nil) end
+  end
+end

@@ -1,0 +1,140 @@
+-- A part of ends.lua: tasks that wait, and when they wait no more.
+--
+-- Such a task is an array, not a table of named fields: half of what it would take, where there are many.
+
+local ID, RULE, GATE, KEEP = 1, 2, 3, 4
+local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of those that it waits for
+local TOKEN = 8
+local HEARD = 9 -- a letter for each of those that it waits for
+local NEWS, RESULTS = 10, 11 -- place -> letter, and result, of what it is told here; false: of nothing
+local CHANGED, IS_NEW, WANTED = 12, 13, 14
+
+local count_of = { F = HAVE_FINISHED, X = HAVE_FAILED, C = WERE_CANCELED }
+local children = {} -- task -> that array; false where it waits for nothing
+
+local function read_children(ids)
+  read_held(ids)
+  for _, id in ipairs(ids) do
+    if children[id] == nil then
+      local kept, from = kept_of(id, SELF)
+      children[id] = false
+      if kept then
+        local rule, gate, keep, finished, failed, canceled, token, at = struct.unpack(WAITING, kept, from)
+        children[id] = { id, rule, gate, keep, finished, failed, canceled, token, kept:sub(at), false, false, false, false }
+      end
+    end
+  end
+end
+
+local function pack_child(child)
+  local heard, places, pieces, at = child[HEARD], {}, {}, 1
+  for place in pairs(child[NEWS] or NONE) do places[#places + 1] = place end
+  table.sort(places)
+  for _, place in ipairs(places) do
+    if place > at then pieces[#pieces + 1] = heard:sub(at, place - 1) end
+    pieces[#pieces + 1] = child[NEWS][place]
+    at = place + 1
+  end
+  return struct.pack(WAITING, #child[RULE], child[RULE], child[GATE], child[KEEP], child[HAVE_FINISHED],
+    child[HAVE_FAILED], child[WERE_CANCELED], #child[TOKEN], child[TOKEN]) .. table.concat(pieces) .. heard:sub(at)
+end
+
+-- Whether a task may run: true, false never any more, nil not yet; by how many have not ended, finished, failed, and were
+-- canceled.
+local rules = {
+  all_success = function(open, _, failed, canceled)
+    if failed + canceled > 0 then return false end
+    if open == 0 then return true end
+  end,
+  all_done = function(open) if open == 0 then return true end end,
+  one_success = function(open, finished)
+    if finished > 0 then return true end
+    if open == 0 then return false end
+  end,
+  one_failed = function(open, _, failed)
+    if failed > 0 then return true end
+    if open == 0 then return false end
+  end,
+  none_failed = function(open, _, failed)
+    if failed > 0 then return false end
+    if open == 0 then return true end
+  end,
+}
+
+-- The record of a task, with results in place of the tokens in its arguments; nil where there are none.
+local function filled(child)
+  if child[TOKEN] == '' then return nil end
+  local record, results = held_record(child[ID]), child[RESULTS] or {}
+  if not record then return nil end
+  local stored = not child[IS_NEW] and call('HGETALL', OWN .. 'got:' .. child[ID]) or {}
+  for i = 1, #stored, 2 do results[tonumber(stored[i])] = stored[i + 1] end
+  return (record:gsub('"' .. child[TOKEN] .. ':(%w+)"', function(which)
+    if which ~= 'all' and which ~= 'rest' then return results[tonumber(which)] or 'null' end
+    local all = {}
+    for i = which == 'all' and 1 or 2, #child[HEARD] do all[#all + 1] = results[i] or 'null' end
+    return '[' .. table.concat(all, ',') .. ']'
+  end))
+end
+
+local WORDS = { F = 'finished', X = 'failed', C = 'was canceled' }
+mine.roots, mine.letters = mine.roots or {}, mine.letters or {}
+
+-- Cancels a task; `why` is the end that has decided.
+local function cancel_child(child, why)
+  local id, letter, text = child[ID], child[HAVE_FAILED] > 0 and 'X' or 'C', why.text
+  if not text then
+    text = 'it can run no more (' .. child[RULE] .. '): task ' .. why.id .. ' before it '
+    if why.root == why.id then
+      text = text .. WORDS[why.letter]
+    else
+      text = text .. 'was canceled, since task ' .. why.root .. ' ' .. WORDS[why.letter]
+    end
+  end
+  mine.letters[id] = letter
+  mine.roots[id] = why.letter ~= 'F' and why.root or id
+  local kind = letter == 'X' and 'UpstreamFailed' or 'TaskCanceled'
+  local outcome = '{"error":{"type":"' .. kind .. '","message":' .. cjson.encode(text) .. '}}'
+  cancel_held(id, pack_cancel(child[KEEP], outcome))
+end
+
+local function wait_no_more(child)
+  children[child[ID]] = false
+  if child[TOKEN] ~= '' and not child[IS_NEW] then gone[#gone + 1] = OWN .. 'got:' .. child[ID] end
+end
+
+local function judge(child, why)
+  if child[GATE] == CLOSED then return end
+  local many, may = #child[HEARD], true
+  if child[GATE] == NEVER then
+    may = false
+  elseif many > 0 then
+    local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
+    may = rules[child[RULE]](many - finished - failed - canceled, finished, failed, canceled)
+  end
+  if may == nil then return end
+  wait_no_more(child)
+  if may then admit(child[ID], filled(child)) else cancel_child(child, why) end
+end
+
+-- Tells a task that what stands at a place of what it waits for has ended; place 0 is the gate.
+local function tell(child, place, why, result)
+  if place == 0 then
+    if child[GATE] ~= CLOSED then return end
+    child[GATE] = why.letter == 'F' and OPEN or NEVER
+  else
+    local letter, news = why.letter, child[NEWS]
+    if child[HEARD]:byte(place) ~= UNHEARD_BYTE or (news and news[place]) then return end
+    if not news then
+      news = {}
+      child[NEWS] = news
+    end
+    news[place] = letter
+    if result then
+      child[RESULTS] = child[RESULTS] or {}
+      child[RESULTS][place] = result
+    end
+    child[count_of[letter]] = child[count_of[letter]] + 1
+  end
+  child[CHANGED] = true
+  judge(child, why)
+end
