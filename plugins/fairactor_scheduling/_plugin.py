@@ -13,7 +13,7 @@ import anyio
 import msgspec
 
 from fairactor import Runtime
-from fairactor.errors import ServerError
+from fairactor.errors import RuntimeNotRunning, ServerError
 
 from ._declared import add_declared
 from ._rule import Plan, calendar
@@ -74,7 +74,7 @@ class Scheduling:
         finally:
             for keeper in keepers:
                 keeper.stop()
-            with anyio.move_on_after(GIVE_UP, shield=True), suppress(ServerError):
+            with anyio.move_on_after(GIVE_UP, shield=True), suppress(ServerError, RuntimeNotRunning):
                 for keeper in keepers:
                     await keeper.leave()
 
