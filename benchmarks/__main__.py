@@ -19,7 +19,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from . import caps, drain, fairness, latency, neighbour, order, peers, pipelines, recover, report, scale, send, shares
+from . import (
+    caps,
+    drain,
+    fairness,
+    latency,
+    neighbour,
+    order,
+    peers,
+    pipelines,
+    recover,
+    report,
+    scale,
+    schedules,
+    send,
+    shares,
+)
 from .bench import Bench, new_bench
 from .figures import Figure, markdown, table
 from .plots import Picture, check_can_draw
@@ -29,6 +44,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "send": send,
     "latency": latency,
     "scale": scale,
+    "schedules": schedules,
     "order": order,
     "recover": recover,
     "fairness": fairness,

@@ -1,0 +1,51 @@
+-- What is due, for the one runtime that looks after it, and for how long to sleep else.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 runtime, 2 the most to return, 3 the longest sleep in ms
+-- Reply {ms to sleep, the server's time in ms, {schedule, version, planned, checked, definition}, ...}
+--
+-- Who asks first looks after the shard, until a while after it has to wake up: so nobody has to renew anything meanwhile,
+-- and where it has died another one comes soon enough. That only saves work: more than one may, since ticks are compared.
+-- It also forgets those that finished a while ago. Safe to repeat: it acts on what is due at the moment.
+
+-- @include lib/intact.lua
+-- @include own/lib.lua
+
+local runtime, limit, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local leader = call('GET', OWN .. 'leader')
+if leader and leader ~= runtime then
+  return { integer(math.min(math.max(call('PTTL', OWN .. 'leader'), 0) + 1, longest)), integer(shard.ms) }
+end
+
+local reply, gone, idle, later = { 0, integer(shard.ms) }, {}, {}, {}
+local found = call('ZRANGEBYSCORE', OWN .. 'due', '-inf', integer(shard.ms), 'LIMIT', 0, limit)
+for _, schedule in ipairs(found) do
+  local state, version, planned, checked, definition, kept_until =
+    unpack(call('HMGET', place_of(schedule), 'state', 'version', 'planned', 'checked', 'definition', 'until'))
+  if state == 'active' and definition and tonumber(version) and tonumber(planned) and tonumber(checked) then
+    reply[#reply + 1] = { schedule, version, planned, checked, definition }
+  elseif state == 'finished' and (tonumber(kept_until) or 0) > shard.ms then -- the script broke off that finished it
+    later[#later + 1], later[#later + 2] = kept_until, schedule
+  else
+    idle[#idle + 1] = schedule
+    local stays = definition and (state ~= 'finished' or kept_until == '')
+    if not stays then gone[#gone + 1] = schedule end -- its time is over, or somebody has deleted it by hand
+  end
+end
+
+for _, schedule in ipairs(gone) do call('DEL', place_of(schedule)) end
+write_all('ZREM', OWN .. 'all', gone)
+write_all('ZREM', OWN .. 'due', idle)
+write_all('ZADD', OWN .. 'due', later)
+local wait = longest
+if #found > 0 then
+  wait = 0
+else
+  local first = call('ZRANGE', OWN .. 'due', 0, 0, 'WITHSCORES')[2]
+  if first then wait = math.min(math.max(tonumber(first) - shard.ms, 1), longest) end
+end
+if #reply > 2 or call('EXISTS', OWN .. 'due') == 1 then
+  call('SET', OWN .. 'leader', runtime, 'PX', integer(wait + MARGIN))
+end
+reply[1] = integer(wait)
+return reply

@@ -1,0 +1,14 @@
+-- Reads a schedule.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 schedule, 2 and on fields
+-- Reply {the server's time in ms, value, ...}; nothing in place of what is not there
+--
+-- Reads only.
+
+-- @include lib/intact.lua
+-- @include own/lib.lua
+
+local reply = { integer(shard.ms) }
+for i, value in ipairs(call('HMGET', place_of(ARGV[1]), unpack(ARGV, 2))) do reply[i + 1] = value end
+return reply

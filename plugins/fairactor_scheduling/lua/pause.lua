@@ -1,0 +1,19 @@
+-- Pauses a schedule: it sends nothing until it is resumed.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 schedule
+-- Reply the state in which it is now, or nothing where there is none
+--
+-- Safe to repeat: a paused one stays so, as does one that has finished.
+
+-- @include lib/intact.lua
+-- @include own/lib.lua
+
+local place = place_of(ARGV[1])
+local state = call('HGET', place, 'state')
+if state == 'active' then
+  call('HSET', place, 'state', 'paused')
+  state = 'paused'
+end
+if state == 'paused' then call('ZREM', OWN .. 'due', ARGV[1]) end
+return state

@@ -1,0 +1,34 @@
+-- Adds a schedule, or gives one another definition. What it has done so far stays, and so it does while it is paused.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 schedule, 2 the version that it replaces, '' for none, 3 generation, unlike that of any other, 4 when it is due
+--       next, ms, then field, value, ...: definition, digest, message (the digest of the item), metadata, planned, overlap,
+--       budget, kept, where it has another one: item, of a new one: created, where its actor declares it: declared, the actor
+-- Reply 1, or 0 where it has another version by now
+--
+-- Safe to repeat: the generation tells.
+
+-- @include lib/intact.lua
+-- @include own/lib.lua
+
+local schedule, replaced, generation, due = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local place = place_of(schedule)
+local version, before, state, waiting = unpack(call('HMGET', place, 'version', 'generation', 'state', 'waiting'))
+if before == generation then return 1 end
+if (version or '') ~= replaced then return 0 end
+
+state = state == 'paused' and 'paused' or 'active'
+local fields = { 'version', integer((version or 0) + 1), 'generation', generation, 'state', state, 'checked', 0 }
+local function add_field(field, value) fields[#fields + 1], fields[#fields + 2] = field, value end
+if not version then add_field('runs', 0) end
+local declared
+for i = 5, #ARGV, 2 do
+  if ARGV[i] == 'declared' then declared = ARGV[i + 1] else add_field(ARGV[i], ARGV[i + 1]) end
+end
+if waiting and #cmsgpack.unpack(waiting) > 0 then due = shard.ms end
+
+call('ZADD', OWN .. 'all', 0, schedule)
+if state == 'active' then put_due(schedule, due) end
+if declared then call('HSET', OWN .. 'declared', schedule, declared) end
+call('HSET', place, unpack(fields)) -- the last one: without it what comes before is tidied up
+return 1

@@ -1,0 +1,20 @@
+-- Removes a schedule. Tasks that it has sent go on; runs that wait for the one before them go with it.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 schedule, 2 the version to remove, or '' for any
+-- Reply how many there were
+--
+-- Safe to repeat: what is removed is not there.
+
+-- @include lib/intact.lua
+-- @include own/lib.lua
+
+local place = place_of(ARGV[1])
+local version, previous = unpack(call('HMGET', place, 'version', 'previous'))
+if ARGV[2] ~= '' and version ~= ARGV[2] then return 0 end
+if previous then call('HDEL', OWN .. 'behind', previous) end
+local found = call('DEL', place)
+call('HDEL', OWN .. 'declared', ARGV[1])
+call('ZREM', OWN .. 'due', ARGV[1])
+call('ZREM', OWN .. 'all', ARGV[1])
+return found
