@@ -105,9 +105,11 @@ class Runtime(Hosting):
         try:
             await self._start()
         except BaseException as error:
-            await self.stop(grace=0)
-            self._loop = None
-            await self._unwind(error)
+            try:
+                await self._end_work(0, error)
+            finally:
+                self._loop = None
+                await self._unwind(error)
             raise
         return self
 
@@ -115,13 +117,21 @@ class Runtime(Hosting):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await self.stop(grace=self.settings.grace if error is None else 0)
-            await self._lifespans.__aexit__(kind, error, traceback)
+            await self._end_work(self.settings.grace if error is None else 0, error)
         finally:
             self._loop = None
             self._sender.close(RuntimeNotRunning("the runtime was left before this could be sent"))
             self.inbox.close(RuntimeNotRunning("the runtime was left; the task goes on"))
             await self._unwind(error)
+
+    async def _end_work(self, grace: float, error: BaseException | None) -> None:
+        """Stops the workers and then the plugins, which may use the runtime until they have stopped."""
+        try:
+            await self.stop(grace)
+        finally:
+            await self._lifespans.__aexit__(
+                type(error) if error else None, error, error.__traceback__ if error else None
+            )
 
     async def _unwind(self, error: BaseException | None) -> None:
         """Ends the supervised actors and closes the connections; raises what took the runtime down, if anything did."""
@@ -167,7 +177,7 @@ class Runtime(Hosting):
             await self.inbox.ready(shard, self.name)
         self._loop = asyncio.get_running_loop()
         await self._stack.enter_async_context(self._lifespans)
-        self._lifespans.callback(self._plugin_actors.stop)
+        self._lifespans.push_async_callback(self._plugin_actors.stop)
         for lifespan in self._plugins.lifespans(self):
             await self._lifespans.enter_async_context(lifespan)
         if self._crew is not None:

@@ -33,6 +33,7 @@ class Supervisor:
         self._group = group
         self._context = copy_context()  # not that of the task that asks for a worker
         self._scopes: set[anyio.CancelScope] = set()
+        self._ended = anyio.Event()  # one of them
 
     def start(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         """Runs ``actor`` until it returns, restarting it when it raises.
@@ -48,10 +49,14 @@ class Supervisor:
 
         self._context.run(begin)
 
-    def stop(self) -> None:
-        """Cancels the actors that were started here."""
+    async def stop(self) -> None:
+        """Cancels the actors that were started here, and returns when they have ended."""
         for scope in self._scopes:
             scope.cancel()
+        with anyio.CancelScope(shield=True):
+            while self._scopes:
+                self._ended = anyio.Event()
+                await self._ended.wait()
 
     async def _keep(self, name: str, actor: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
         with scope:
@@ -60,6 +65,7 @@ class Supervisor:
                 await self._restart(name, actor)
             finally:
                 self._scopes.discard(scope)
+                self._ended.set()
 
     async def _restart(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         failures: deque[float] = deque(maxlen=RESTARTS + 1)
