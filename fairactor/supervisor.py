@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from .errors import NamespaceMismatch
@@ -66,6 +67,7 @@ class Supervisor:
             except NamespaceMismatch:
                 raise  # it would not pass
             except Exception:
+                await anyio.lowlevel.checkpoint_if_cancelled()  # else it failed since what it uses is being left
                 now = anyio.current_time()
                 failures.append(now)
                 if len(failures) > RESTARTS and now - failures[0] < PERIOD:
