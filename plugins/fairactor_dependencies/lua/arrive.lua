@@ -12,13 +12,13 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
+depend_on(SELF) -- nothing that waits may have been sent here
 share(SELF).told = ARGV
 conclude()
 seat(arriving)
 
 begin_writing()
 write_ends()
-write_queues()
 save_counts()
 save_shard()
 return #ARGV

@@ -21,7 +21,6 @@ seat(arriving)
 
 begin_writing()
 write_ends()
-write_queues()
 save_counts()
 save_shard()
 return mine.grown and 0 or 1

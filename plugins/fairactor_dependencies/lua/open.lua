@@ -22,7 +22,6 @@ seat(arriving)
 
 begin_writing()
 write_ends()
-write_queues()
 save_counts()
 save_shard()
 return letter
