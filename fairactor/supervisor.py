@@ -75,6 +75,7 @@ class Supervisor:
             except NamespaceMismatch:
                 raise  # it would not pass
             except Exception:
+                await anyio.lowlevel.checkpoint_if_cancelled()  # else it failed since what it uses is being left
                 now = anyio.current_time()
                 failures.append(now)
                 if len(failures) > RESTARTS and now - failures[0] < PERIOD:

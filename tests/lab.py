@@ -63,7 +63,7 @@ class _Client:
 class Lab:
     """A shard on a real server, for tests that are not asynchronous, and what time does to it."""
 
-    def __init__(self, url: str, *, namespace: str = "lab") -> None:
+    def __init__(self, url: str, *, namespace: str = "lab", plugins: Extensions = HOLDER) -> None:
         self.db = servers.client(url)
         self.flags = int(self.db.info()["redis_version"].split(".")[0]) >= 7
         self.keys = Keys(namespace)
@@ -71,9 +71,12 @@ class Lab:
         self._ears = self.db.pubsub()
         self._subscribed: set[str] = set()
         client: Any = _Client(self.db)
-        self.shard = Shard(
-            Server(client, client, self.flags, cluster=False, where=url), self.keys, patience=0, plugins=HOLDER
-        )
+        self._server = Server(client, client, self.flags, cluster=False, where=url)
+        self.plug(plugins)
+
+    def plug(self, plugins: Extensions) -> None:
+        """From now on it has the scripts of these plugins."""
+        self.shard = Shard(self._server, self.keys, patience=0, plugins=plugins)
 
     def run(self, transition: Coroutine[Any, Any, T]) -> T:
         """What a call to the shard returns. It needs no event loop, since its client never waits."""

@@ -42,7 +42,6 @@ seat(arriving)
 
 begin_writing()
 write_ends()
-write_queues()
 call('ZREM', QUEUE .. name, id)
 call('ZREM', SCHEDULED, id)
 if state == 'deferred' then call('HDEL', HELD, id) end

@@ -19,7 +19,6 @@ seat(arriving)
 move(lodgers)
 
 begin_writing()
-write_queues()
 write_release()
 forget(ARGV[1])
 save_counts()

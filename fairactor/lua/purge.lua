@@ -52,7 +52,6 @@ seat(arriving)
 
 begin_writing()
 write_ends()
-write_queues()
 write_all('ZREM', QUEUE .. name, ids)
 write_all('ZREM', SCHEDULED, ids)
 write_all('HDEL', HELD, ids)

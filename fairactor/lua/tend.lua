@@ -48,15 +48,12 @@ seat(arriving)
 move(lodgers or NONE)
 
 begin_writing()
-write_queues()
+if dead then write_release() else write_queues() end
 write_all('ZREM', SCHEDULED, due)
 write_all('ZREM', DRAINED, old)
 write_all('ZREM', DEAD, gone)
 write_all('ZREM', RATES, rates)
-if dead then
-  write_release()
-  forget(dead)
-end
+if dead then forget(dead) end
 save_counts()
 save_shard()
 if dead then wake_all() end

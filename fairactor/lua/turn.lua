@@ -103,7 +103,6 @@ end
 
 begin_writing()
 write_retries(outcomes)
-write_queues()
 write_ends()
 if missed then call('HSET', claims_key, handed, turn .. missed:sub(9)) end
 call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))

@@ -83,14 +83,14 @@ async def _carry(runtime: Runtime, shard: int) -> None:
     with runtime.hears(NAME) as signal:
         while True:
             try:
-                more, *messages = await runtime.call(f"{NAME}/take", shard, _AT_ONCE, whole_ms(_PATIENCE))
+                rest, *messages = await runtime.call(f"{NAME}/take", shard, _AT_ONCE, whole_ms(_PATIENCE))
                 await _deliver(runtime, shard, messages)
             except ServerError as error:
                 logger.warning("%s: %s", NAME, error)
                 await anyio.sleep(_PAUSE)
                 continue
-            if more <= 0:
-                await signal.wait(_BEAT if more == 0 else math.inf)  # its first use raises the signal
+            if rest:
+                await signal.wait(min(rest / 1000, _BEAT) if rest > 0 else math.inf)  # its first use raises the signal
 
 
 async def _deliver(runtime: Runtime, shard: int, messages: Sequence[bytes]) -> None:

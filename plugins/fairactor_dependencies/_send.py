@@ -84,7 +84,7 @@ async def send(runtime: Runtime, messages: Sequence[Addressed], proceed: Proceed
     ]
     of_batch = _places(batch)
     elsewhere = {parent for each in batch for parent in each.parents if parent not in of_batch}
-    homes = await _locate(runtime, elsewhere)
+    homes = await _locate(runtime, elsewhere) | await _sent_before(runtime, batch, of_batch)
     for each in batch:
         _wire(each, batch, of_batch, homes, whole_ms(runtime.settings.canceled_ttl))
     shards = Counter(each.shard for each in batch)
@@ -99,10 +99,7 @@ async def _send_behind_gate(
 ) -> list[Handle[Any]]:
     """Sends what takes several calls: what could begin waits until all of it is there."""
     gate = os.urandom(12).hex()
-    for each in batch:
-        if not all(parent in of_batch for parent in each.parents) or not each.parents:
-            each.waits["gate"] = gate
-            each.waits.setdefault("keep", whole_ms(runtime.settings.canceled_ttl))
+    _shut_in(batch, of_batch, gate, whole_ms(runtime.settings.canceled_ttl))
     shards = dict.fromkeys(each.shard for each in batch)
     first, *others = shards
     await runtime.call(f"{NAME}/gate", first, gate, whole_ms(_GATE_TIME), *others)
@@ -119,6 +116,14 @@ async def _send_behind_gate(
             "once, or look at what holds up this process or the server"
         )
     return handles
+
+
+def _shut_in(batch: Sequence[_Sending], of_batch: dict[str, int], gate: str, keep: int) -> None:
+    """Has those wait for the gate that could begin before all is there."""
+    for each in batch:
+        if not all(parent in of_batch for parent in each.parents) or not each.parents:
+            each.waits["gate"] = gate
+            each.waits.setdefault("keep", keep)
 
 
 def _with_id(message: Message[Any]) -> Message[Any]:
@@ -171,10 +176,27 @@ async def _locate(runtime: Runtime, ids: Iterable[str]) -> dict[str, int]:
     return homes
 
 
+async def _sent_before(runtime: Runtime, batch: Sequence[_Sending], of_batch: dict[str, int]) -> dict[str, int]:
+    """The shards of those of the batch that are there already, and for which some on other shards wait.
+
+    Such a one is not accepted again, and so it would not be told of these.
+    """
+    asked: dict[int, set[str]] = {}
+    for each in batch:
+        for parent in each.parents:
+            if parent in of_batch and (shard := batch[of_batch[parent]].shard) != each.shard:
+                asked.setdefault(shard, set()).add(parent)
+    homes: dict[str, int] = {}
+    for shard, ids in asked.items():
+        missing = {task_id.decode() for task_id in await runtime.call(f"{NAME}/unknown", shard, *ids)}
+        homes.update(dict.fromkeys(ids - missing, shard))
+    return homes
+
+
 def _wire(
     each: _Sending, batch: Sequence[_Sending], of_batch: dict[str, int], homes: dict[str, int], keep: int
 ) -> None:
-    """Says what a message waits for, and those on other shards for which it waits."""
+    """Says what a message waits for, and those on other shards for which it waits; ``homes``: what was there before."""
     how = each.message.how
     if not each.parents:
         _check_arguments(each)
@@ -185,7 +207,7 @@ def _wire(
         shard = batch[of_batch[parent]].shard if parent in of_batch else homes[parent]
         if shard == each.shard:
             shards.append(_HERE)
-        elif parent in of_batch:
+        elif parent not in homes:
             shards.append(_TOLD)
             feeds = batch[of_batch[parent]].waits.setdefault("feeds", [])
             feeds.append([each.shard, place, int(place in wants), how.id])

@@ -21,7 +21,7 @@ from tests import servers
 from .plan import Plan
 from .stage import SIGNALS, fork, play
 
-_SUMS: Final = ("tasks", "workers", "audits", "rerun", "resent", "refused", "lost", "doubled")
+_SUMS: Final = ("tasks", "steps", "unfit", "workers", "audits", "rerun", "resent", "refused", "lost", "doubled")
 
 
 def main() -> int:

@@ -67,6 +67,22 @@ async def doomed(n: int) -> int:
 
 
 @actor(max_retries=RETRIES)
+async def piece(n: int, times: int, before: list[int | None]) -> int:
+    """Adds to what those before it have returned; asks for other attempts at first."""
+    _begun()
+    if current_task().attempt <= times:
+        raise Retry(delay=0.01)
+    return n + sum(result for result in before if result is not None)
+
+
+@actor
+async def broken(n: int) -> int:
+    """Fails for good."""
+    _begun()
+    raise ValueError(f"{n} is of no use")
+
+
+@actor(max_retries=RETRIES)
 async def parent(n: int, kids: int) -> int:
     """Sends some tasks, waits for all of them, and for one more."""
     _begun()

@@ -40,6 +40,8 @@ class Link:
         self.workers: dict[int, Worker] = {}
         self.runs: Counter[str] = Counter()
         """How often each task was begun."""
+        self.first: dict[str, int] = {}
+        """When each was begun first: its place among all that was begun."""
         self._journal = journal
         self._writer: asyncio.StreamWriter
         self._answer: asyncio.Future[dict[str, Any]] | None = None
@@ -108,6 +110,7 @@ class Link:
     def _note(self, line: bytes) -> None:
         word, pid, rest = line.decode().rstrip("\n").split(" ", 2)
         if word == "run":
+            self.first.setdefault(rest, self.runs.total())
             self.runs[rest] += 1
         elif int(pid) in self.workers:
             self.workers[int(pid)].ready.set()

@@ -12,6 +12,7 @@ from fairactor import Message, Priority
 from tests.proxy import Fault
 
 from . import actors
+from .pipelines import Pipeline, pipelines
 
 LEASE: Final = 0.5
 SPAN: Final = 1.5
@@ -116,6 +117,7 @@ class Plan:
     blows: list[Blow]
     redrives: list[float]
     """When dead letters are sent again."""
+    pipelines: list[Pipeline]
     sender: dict[str, Any]
     worker: dict[str, Any]
 
@@ -131,6 +133,7 @@ class Plan:
             workers=rng.randint(2, 3),
             jobs=jobs,
             blows=blows,
+            pipelines=pipelines(seed, SPAN, [*CAPS, *FREE]),
             redrives=[rng.uniform(0, SPAN) for _ in range(3)],
             sender=common | {"aging": common["aging"], "connect_timeout": rng.choice([0.3, 0.6, 2.0]), "workers": 0},
             worker=common

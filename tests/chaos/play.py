@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from typing import Any, Final
@@ -20,13 +20,16 @@ from anyio.abc import TaskGroup
 
 from fairactor import Handle, Runtime, TaskCanceled
 from fairactor.audit import audit
+from fairactor.discovery import installed
 from fairactor.errors import FairactorError, ServerError, ServerUnavailable
+from fairactor.middleware import Plugins
 from tests.fleet import until
 from tests.lab import Lab
 from tests.proxy import Proxy, proxy
 
 from .faults import Faults
 from .link import Link, Worker
+from .pipelines import Ends, Pipeline, Step, judge_pipelines
 from .plan import CAPS, Job, Plan
 from .verdict import Facts, ended_wrongly, judge, over_cap, what_is_left
 
@@ -76,7 +79,7 @@ class Player:
         self._proxy = before
         self._url = before.url
         self._note = note
-        self._lab = Lab(direct, namespace="fairactor")
+        self._lab = Lab(direct, namespace="fairactor", plugins=Plugins(installed()).extensions)
         self._faults = Faults(link, before, self._lab.db, self._url, note)
         self._handles: dict[str, Handle[int]] = {}
         self._runtime: Runtime
@@ -89,6 +92,8 @@ class Player:
             "lost": facts.lost,
             "doubled": facts.doubled,
             "tasks": facts.tasks,
+            "steps": sum(len(pipeline.steps) for pipeline in self._plan.pipelines),
+            "unfit": facts.unfit,
             "audits": facts.audits,
             "rerun": sum(max(0, self._link.runs[job.id] - job.attempts) for job in self._plan.jobs),
             "resent": facts.resent.total(),
@@ -146,6 +151,8 @@ class Player:
         async with anyio.create_task_group() as sending:
             for at, jobs in groupby(self._plan.jobs, lambda job: job.at):
                 sending.start_soon(self._send, start + at, list(jobs), sending, watching)
+            for pipeline in self._plan.pipelines:
+                sending.start_soon(self._send_pipeline, start + pipeline.at, pipeline, sending)
             async with anyio.create_task_group() as faults:
                 for blow in self._plan.blows:
                     faults.start_soon(self._faults.befall, blow, start)
@@ -155,7 +162,8 @@ class Player:
             self._note("calm")
             sending.cancel_scope.deadline = anyio.current_time() + PATIENCE
         if sending.cancel_scope.cancelled_caught:
-            unsent = [job.id for job in self._plan.jobs if job.id not in self._handles]
+            steps = [step for pipeline in self._plan.pipelines for step in pipeline.steps]
+            unsent = [task.id for task in (*self._plan.jobs, *steps) if task.id not in self._handles]
             self.facts.violations.append(f"after {PATIENCE:g} s without faults these are not accepted: {unsent}")
 
     async def _send(self, at: float, jobs: list[Job], sending: TaskGroup, watching: TaskGroup) -> None:
@@ -164,6 +172,17 @@ class Player:
             await self._again(jobs, self._send_many)
         for job in jobs:
             sending.start_soon(self._send_one, job, watching)
+
+    async def _send_pipeline(self, at: float, pipeline: Pipeline, sending: TaskGroup) -> None:
+        await anyio.sleep_until(at)
+        await self._again(pipeline.steps, self._send_many)
+        for step in pipeline.steps:
+            if step.cancel_after is not None:
+                sending.start_soon(self._cancel_later, step)
+
+    async def _cancel_later(self, step: Step) -> None:
+        await anyio.sleep(step.cancel_after or 0)
+        await self._again([step], self._cancel)
 
     async def _send_one(self, job: Job, watching: TaskGroup) -> None:
         if job.how == "ask":
@@ -179,7 +198,7 @@ class Player:
             await anyio.sleep(job.cancel_after)
             await self._again([job], self._cancel)
 
-    async def _again(self, jobs: list[Job], call: Callable[[list[Job]], Awaitable[None]]) -> None:
+    async def _again(self, jobs: Sequence[Job | Step], call: Callable[[Sequence[Any]], Awaitable[None]]) -> None:
         """Calls until the server answers."""
         while True:
             try:
@@ -190,37 +209,37 @@ class Player:
                 self.facts.violations.append(f"{call.__name__} of {', '.join(job.id for job in jobs)}: {error!r}")
             self.facts.resent.update(job.id for job in jobs)
 
-    async def _send_many(self, jobs: list[Job]) -> None:
+    async def _send_many(self, jobs: Sequence[Job | Step]) -> None:
         if len(jobs) == 1:
             handles = [await self._runtime.send(jobs[0].tenant, jobs[0].message)]
         else:
             handles = await self._runtime.send_many([(job.tenant, job.message) for job in jobs])
         self._handles.update((handle.id, handle) for handle in handles)
 
-    async def _send_twin(self, jobs: list[Job]) -> None:
+    async def _send_twin(self, jobs: Sequence[Job]) -> None:
         (job,) = jobs
         message = job.message.options(id=f"{job.id}'", result_ttl=0)
         handle = await self._runtime.send(job.tenant, message)
         if (handle.id, handle.duplicate) != (job.id, True):
             self.facts.violations.append(f"{job.id}: its key did not keep another from being sent, {handle}")
 
-    async def _redrive(self, _: list[Job]) -> None:
-        await self._runtime.dead_letters.redrive()
+    async def _redrive(self, _: Sequence[Job]) -> None:
+        await self._runtime.dead_letters.redrive(actor="doomed")
 
     async def _redrive_at(self, at: float) -> None:
         await anyio.sleep_until(at)
         await self._again([], self._redrive)
 
-    async def _ask(self, jobs: list[Job]) -> None:
+    async def _ask(self, jobs: Sequence[Job]) -> None:
         (job,) = jobs
         self.facts.outcomes[job.id] = await _outcome(self._runtime.ask(job.tenant, job.message))
         self._handles[job.id] = self._runtime.handle(job.id, job.tenant)
 
-    async def _cancel(self, jobs: list[Job]) -> None:
+    async def _cancel(self, jobs: Sequence[Job | Step]) -> None:
         (job,) = jobs
         self.facts.canceled_as[job.id] = await self._handles[job.id].cancel()
 
-    async def _await(self, job: Job) -> None:
+    async def _await(self, job: Job | Step) -> None:
         self.facts.outcomes[job.id] = await _outcome(self._handles[job.id].result())
 
     # When the faults are over
@@ -228,19 +247,32 @@ class Player:
     async def _settle(self) -> None:
         """Waits until everything has ended, and looks what has become of it."""
         async with self._patience("draining"):
-            while not await self._empty() or await self._runtime.dead_letters.redrive():
+            while not await self._empty() or await self._runtime.dead_letters.redrive(actor="doomed"):
                 await self._runtime.drain()
         self._note("drained")
-        asked = [job for job in self._plan.jobs if not job.forgotten and job.id in self._handles]
+        asked: list[Job | Step] = [job for job in self._plan.jobs if not job.forgotten and job.id in self._handles]
+        asked += [step for pipeline in self._plan.pipelines for step in pipeline.steps if step.id in self._handles]
         async with self._patience("outcomes that are asked for afterwards"), anyio.create_task_group() as group:
             for job in asked:
-                if not job.awaited:
+                if isinstance(job, Step) or not job.awaited:
                     group.start_soon(self._await, job)
         async with self._patience("outcomes that are waited for from the start"):
             await until(lambda: all(job.id in self.facts.outcomes for job in asked), math.inf)
-        self.facts.violations += judge(self.facts, self._lab.look(), await self._runtime.stats())
+        look = self._lab.look()
+        self.facts.violations += judge(self.facts, look, await self._runtime.stats())
+        ends = Ends(look, self.facts.outcomes, self.facts.canceled_as, self._upstream(), self._link.first)
+        self.facts.unfit = len(ends.upstream)
+        found = list(judge_pipelines(self._plan.pipelines, ends))
+        self.facts.lost += sum("lost" in text for text in found)
+        self.facts.violations += found
         async with self._patience("leases of those that were killed end"):
             await until(self._leased, math.inf)
+
+    def _upstream(self) -> set[str]:
+        """The steps that were canceled since one before them had failed."""
+        steps = [step.id for pipeline in self._plan.pipelines for step in pipeline.steps]
+        records = {step: self._lab.db.get(self._lab.keys.task(step)) for step in steps}
+        return {step for step, packed in records.items() if packed and b'{"type":"UpstreamFailed"' in packed}
 
     async def _empty(self) -> bool:
         """Whether nothing waits; for what is scheduled it waits a little itself."""

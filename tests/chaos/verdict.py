@@ -18,7 +18,10 @@ from tests.lab import Lab
 from .link import Worker
 from .plan import CAPS, Job, Plan
 
-_META: Final = {"fair_by", "period", "version", "shards", "step", "stamp", "virtual", "total", "torn", "turned"}
+_META: Final = {
+    "fair_by", "period", "version", "shards", "step", "stamp", "virtual", "total", "torn", "turned",
+    "plugins",
+}  # fmt: skip
 """What stays of a shard."""
 _ENDED: Final = {TaskState.QUEUED, TaskState.SCHEDULED, TaskState.CANCELED}
 """States in which a task is found that is canceled from then on."""
@@ -42,6 +45,8 @@ class Facts:
     lost: int = 0
     doubled: int = 0
     audits: int = 0
+    unfit: int = 0
+    """How many steps of graphs could not run, since one before them had failed."""
 
 
 def over_cap(look: Look) -> Iterator[str]:
@@ -56,7 +61,7 @@ def judge(facts: Facts, look: Look, stats: Stats) -> Iterator[str]:
     """What is not as it has to be, now that all has drained."""
     jobs = facts.plan.jobs
     kids = {task: header for task, header in look.records.items() if "." in task}
-    facts.tasks = len(jobs) + len(kids)
+    facts.tasks = len(jobs) + len(kids) + sum(len(pipeline.steps) for pipeline in facts.plan.pipelines)
     for job in jobs:
         state = SETTLED.get(look.records[job.id].state) if job.id in look.records else None
         found = list(_of_one(facts, job, state, kids))
@@ -122,7 +127,7 @@ def _sums(facts: Facts, look: Look, stats: Stats) -> Iterator[str]:
     if stats.canceled != canceled:
         facts.doubled += max(0, stats.canceled - canceled)
         yield f"{stats.canceled} tasks are counted as canceled, and there are {canceled}"
-    if stats.failed or kept[TaskState.FAILED]:
+    if stats.failed != kept[TaskState.FAILED]:  # but for steps of graphs, whoever has failed was sent again
         yield f"{stats.failed} tasks are counted as failed, and {kept[TaskState.FAILED]} records say so"
     if stats.pending or stats.scheduled or stats.deferred:
         yield f"it has not drained: {stats}"

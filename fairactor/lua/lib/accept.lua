@@ -163,9 +163,8 @@ do
     end
     write_all('HSET', HELD, held_back)
     call_all('MSET', fresh)
-    write_queues()
     write_all('ZADD', SCHEDULED, scheduled)
-    if write_ended then write_ended() end
+    if write_ended then write_ended() else write_queues() end
     write_these(last)
     return function()
       if #scheduled == 0 then return end

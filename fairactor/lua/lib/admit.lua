@@ -76,6 +76,11 @@ local function admit(id, with)
     meet({ name })
   end
   add(name, DEFERRED, -1)
+  if not here then hold_no_more(id) end
+  if not here and with then -- its record is to be there before it has its place
+    rewritten[id] = with
+    filled[#filled + 1], filled[#filled + 2] = TASK .. id, with
+  end
   local due = math.floor(stamp / 1000)
   if due > shard.ms + 1 then -- a stamp may be ahead of the clock by a little
     add(name, WAITING, 1)
@@ -88,12 +93,6 @@ local function admit(id, with)
     local fresh = here.fresh
     fresh[#fresh + 1], fresh[#fresh + 2] = TASK .. id, with or here.record
     held_here[id] = nil
-    return true
-  end
-  hold_no_more(id)
-  if with then
-    rewritten[id] = with
-    filled[#filled + 1], filled[#filled + 2] = TASK .. id, with
   end
   return true
 end

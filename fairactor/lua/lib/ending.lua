@@ -114,10 +114,11 @@ local function write_letters()
   write_all('ZADD', DEAD, letters)
 end
 
--- Writes it all. What plugins make of an end comes first: where a script breaks off, the task has not ended yet, and does
--- so again.
+-- Writes it all, and the mailboxes. What plugins make of an end comes first, and then what they let go: where a script
+-- breaks off, the task has not ended yet, and does so again.
 local function write_ends()
   write_these(later)
+  write_queues()
   for i = #kept, 1, -1 do call('SET', TASK .. kept[i], records[i], 'PX', ttls[i]) end -- what has brought it about is last
   call_all('DEL', dropped)
   write_letters()

@@ -9,7 +9,7 @@ end
 -- Puts the claims of a runtime back into the mailboxes, each task at its old place; one that was to be canceled is.
 -- With `deliveries` > 0 the claim counts as a delivery, and a task that has had that many is settled as failed
 -- instead: it may be what kills its runtimes; `outcome` is that. Returns how many claims there were, the tenants that were
--- assigned to it, for `move`, and a function that writes what is not in the queues.
+-- assigned to it, for `move`, and a function that writes it.
 local function release(runtime, deliveries, outcome)
   local claims, cancels = call('HGETALL', CLAIMS .. runtime), {}
   local ids, marks = {}, {}
@@ -61,12 +61,12 @@ local function release(runtime, deliveries, outcome)
   end
   moving, its_tenants = runtime, {}
   return #ids, lodgers, function()
-    for _, task in ipairs(delivered) do
+    write_ends()
+    for _, task in ipairs(delivered) do -- not claimed any more, so this is not counted twice
       call('SETRANGE', TASK .. task[1], 1, task[2])
       call('APPEND', TASK .. task[1], task[3])
     end
     write_all('HDEL', PROGRESS, ids)
-    write_ends()
   end
 end
 

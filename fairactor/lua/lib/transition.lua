@@ -13,7 +13,6 @@ local function carry_out()
 
   begin_writing()
   write_ends()
-  write_queues()
   save_counts()
   save_shard()
 end

@@ -8,7 +8,7 @@
 
 -- @include lib/transition.lua
 
-depend_on(SELF)
+depend_on(SELF) -- nothing that waits may have been sent here
 share(SELF).told = ARGV
 carry_out()
 return #ARGV

@@ -1,5 +1,38 @@
 -- A part of ends.lua: tasks that come to wait, and what other shards say.
 
+local function not_there(parent) return 'there is no task ' .. parent .. ' before it any more' end
+
+-- What other shards say
+
+-- A task of another shard wants to hear of a task here.
+local function subscribe(place, wants, id, parent, its_shard)
+  local record = call('GET', TASK .. parent)
+  if not readable(record) then
+    send_message(its_shard, 'e', 'C', 0, place, id, parent, '')
+  elseif record:sub(1, 1) == LIVE then
+    add_entry('t', parent, its_shard, wants, place, id)
+  else
+    local letter, root = letter_of(parent, record)
+    local result = wants == 1 and letter == 'F' and result_in(record)
+    send_message(its_shard, 'e', letter, 0, place, id, parent, root, result)
+  end
+end
+
+-- A task hears of the end of one on another shard. Where it is still to be sent, it does when it comes.
+local function hear_end(message)
+  local _, _, letter, _, place, id, parent, root, at = struct.unpack(MESSAGE, message)
+  read_children({ id })
+  if children[id] then
+    local why = { id = parent, letter = letter, root = root }
+    if letter == 'C' and root == '' then why = { letter = letter, text = not_there(parent) } end
+    tell(children[id], place, why, at <= #message and message:sub(at) or nil)
+  elseif call('EXISTS', TASK .. id) == 0 then
+    later[#later + 1] = function() call('SET', OWN .. 'early:' .. place .. ':' .. id, message, 'PX', EARLY) end
+  end
+end
+
+-- Tasks that are sent
+
 -- The records of the parents that are not of the batch itself, as far as they are here.
 local function read_parents()
   local ids, found = {}, {}
@@ -31,10 +64,11 @@ local function wait_for(child, place, parent, record, wants)
   if (mine.here and mine.here[parent]) or (record and record:sub(1, 1) == LIVE) then
     add_entry('t', parent, HERE, wants, place, child[ID])
   elseif record then
-    local why = { id = parent, letter = letter_of(record), root = parent }
+    local letter, root = letter_of(parent, record)
+    local why = { id = parent, letter = letter, root = root }
     tell(child, place, why, wants == 1 and why.letter == 'F' and result_in(record) or nil)
   else
-    tell(child, place, { letter = 'C', root = parent, text = 'there is no task ' .. parent .. ' before it any more' })
+    tell(child, place, { letter = 'C', text = not_there(parent) })
   end
 end
 
@@ -42,8 +76,15 @@ local function wait_for_parent(child, waits, found, place, parent)
   local at, wants = waits.shards and waits.shards[place] or HERE, (child[WANTED] == true or child[WANTED][place]) and 1 or 0
   if at == HERE then
     wait_for(child, place, parent, found[parent], wants)
-  elseif at ~= TOLD then -- that one will tell by itself
+  elseif at ~= TOLD then
     send_message(at, 's', ' ', wants, place, child[ID], parent, tostring(waits.shard))
+  else -- that one will tell by itself, or has done so
+    local key = OWN .. 'early:' .. place .. ':' .. child[ID]
+    local message = call('GET', key)
+    if message then
+      gone[#gone + 1] = key
+      hear_end(message)
+    end
   end
 end
 
@@ -74,35 +115,17 @@ local function meet_sent()
       if not children[id] then break end
       wait_for_parent(child, waits, found, place, parent)
     end
-    if children[id] then judge(child, { letter = 'C', root = id, text = 'its run was not sent whole' }) end
-  end
-end
-
--- What other shards say
-
--- A task of another shard wants to hear of a task here.
-local function subscribe(place, wants, id, parent, its_shard)
-  local record = call('GET', TASK .. parent)
-  if not readable(record) then
-    send_message(its_shard, 'e', 'C', 0, place, id, parent, parent)
-  elseif record:sub(1, 1) == LIVE then
-    add_entry('t', parent, its_shard, wants, place, id)
-  else
-    local letter = letter_of(record)
-    local result = wants == 1 and letter == 'F' and result_in(record)
-    send_message(its_shard, 'e', letter, 0, place, id, parent, parent, result)
+    if children[id] then judge(child) end
   end
 end
 
 local function hear(message)
-  local _, kind, letter, wants, place, id, parent, root, at = struct.unpack(MESSAGE, message)
+  local _, kind, letter, wants, place, id, parent, root = struct.unpack(MESSAGE, message)
   if kind == 'g' then
     end_gate(id, letter)
   elseif kind == 's' then
     subscribe(place, wants, id, parent, tonumber(root))
   else
-    read_children({ id })
-    local why = { id = parent, letter = letter, root = root }
-    if children[id] then tell(children[id], place, why, at <= #message and message:sub(at) or nil) end
+    hear_end(message)
   end
 end

@@ -1,7 +1,7 @@
 -- Notes what has ended, where anything may wait for it.
 if mine.used == nil then
   mine.used = shard.plugins and shard.plugins:find(',' .. SELF .. ',', 1, true)
-    and call('EXISTS', HELD, OWN .. 'remote') > 0 or false
+    and call('EXISTS', HELD, OWN .. 'remote', OWN .. 'of:t') > 0 or false
 end
 if mine.used or mine.sent then
   local ended = mine.ended or {}

@@ -20,6 +20,7 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
   local UNHEARD, UNHEARD_BYTE = '?', 63
   local REMEMBERED = 3600000 -- ms for which it is known how a gate has ended
+  local EARLY = 300000 -- ms for which an end is kept for a task that is still to be sent: as long as a gate may be closed
 
   local budget = SOME
   local entries, outbox, rest, gone, told = {}, {}, {}, {}, {} -- what is to be written, and keys and fields that go
@@ -71,10 +72,12 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
     return from and line:sub(from + 1, (line:match('.*(),"started_at":') or #line) - 1) or 'null'
   end
 
-  local function letter_of(record)
+  -- How a task has ended by its record, and the root of that: '' where that is another one.
+  local function letter_of(id, record)
     local state, _, _, _, _, _, body = struct.unpack(HEADER, record)
     local upstream = state == CANCELED_STATE and record:sub(body):match('^{"error":{"type":"UpstreamFailed"')
-    return upstream and DEAD_STATE or state
+    if upstream then return DEAD_STATE, '' end
+    return state, id
   end
 
 -- @part waiting
@@ -117,7 +120,7 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
   for id, child in pairs(children) do
     if child and child[CHANGED] then keep_of(id, pack_child(child)) end
   end
-  later[#later + 1] = function()
+  table.insert(later, 1, function() -- before it is noted of a task that it has heard
     for id, child in pairs(children) do
       for place, result in pairs(child and child[RESULTS] or NONE) do call('HSET', OWN .. 'got:' .. id, place, result) end
     end
@@ -128,7 +131,7 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
     for name, left in pairs(rest) do call('HSET', OWN .. 'rest', name, left) end
     if remote then call('SET', OWN .. 'remote', '1') end
     for _, message in ipairs(outbox) do call('ZADD', OWN .. 'outbox', 'NX', integer(shard.ms), message) end
-  end
+  end)
   last[#last + 1] = function()
     for kind, ids in pairs(told) do write_all('HDEL', OWN .. 'of:' .. kind, ids) end
     call_all('DEL', gone)
@@ -137,8 +140,8 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
     end
     for _, gate in ipairs(gates_ended) do
       call('SET', OWN .. 'gate:' .. gate[1], gate[2], 'PX', REMEMBERED)
-      call('ZREM', OWN .. 'gates', gate[1])
       call('DEL', OWN .. 'gate-to:' .. gate[1])
+      call('ZREM', OWN .. 'gates', gate[1])
     end
     if work_is_left or #outbox > 0 then call('PUBLISH', EVENTS, 'p' .. SELF) end
   end

@@ -3,24 +3,31 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the most messages, 2 ms for which they are this caller's
--- Reply {1 if there is more to do at once, else 0, or -1 where nobody has used the plugin yet, message, ...}
+-- Reply {ms until there is something to do, as what others carry, or -1 where nobody has used the plugin yet, message, ...}
 --
 -- Safe to repeat: what is told twice changes nothing.
 
 -- @include lib/transition.lua
 
 if not (shard.plugins or ''):find(',' .. SELF .. ',', 1, true) then return { -1 } end
+local LONG = 3600000 -- ms: nothing is known to come
 local most, mine_for = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = integer(shard.ms)
 local mine = share(SELF)
 local messages = call('ZRANGEBYSCORE', OWN .. 'outbox', '-inf', now, 'LIMIT', 0, most)
 local field = call('HRANDFIELD', OWN .. 'rest')
 local run = call('ZRANGEBYSCORE', OWN .. 'gates', '-inf', now, 'LIMIT', 0, 1)[1]
-if #messages == 0 and not field and not run then return { 0 } end
+if #messages == 0 and not field and not run then
+  local next_at = math.huge
+  for _, key in ipairs({ OWN .. 'outbox', OWN .. 'gates' }) do
+    next_at = math.min(next_at, tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or math.huge)
+  end
+  return { math.min(next_at - shard.ms, LONG) }
+end
 mine.rest = field and { { field, call('HGET', OWN .. 'rest', field) } }
-mine.gates = run and { { run, 'C' } }
+mine.gates = run and { { run, call('GET', OWN .. 'gate:' .. run) or 'C' } } -- one that broke off ends as it had
 local dues = {}
 for _, message in ipairs(messages) do dues[#dues + 1], dues[#dues + 2] = integer(shard.ms + mine_for), message end
 later[#later + 1] = function() write_all('ZADD', OWN .. 'outbox', dues) end
 carry_out()
-return { (field or run or #messages == most) and 1 or 0, unpack(messages) }
+return { (field or run or #messages == most) and 0 or mine_for, unpack(messages) }

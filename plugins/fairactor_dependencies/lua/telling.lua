@@ -63,8 +63,7 @@ local function spread(kind, ended, letters, roots, records, results)
   for i, field in ipairs(fields) do
     if field or till[i] then
       from.id, from.letter, from.root = ended[i], letters[i], roots[i]
-      from.record, from.result, from.text = records and records[i], results and results[i], nil
-      if kind == 'g' and from.letter ~= 'F' then from.text = 'its run was not sent whole' end
+      from.record, from.result = records and records[i], results and results[i]
       entries[kind .. ended[i]] = nil
       budget = budget - ((till[i] or n) - n)
       for j = n + 1, till[i] or n do tell_one(from, tos[j], wants[j], places[j], ids[j]) end

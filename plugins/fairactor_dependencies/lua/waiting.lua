@@ -83,34 +83,40 @@ end
 local WORDS = { F = 'finished', X = 'failed', C = 'was canceled' }
 mine.roots, mine.letters = mine.roots or {}, mine.letters or {}
 
--- The end of a parent that has decided, where what came last is that a gate has opened.
-local function blame(child)
-  local letter = child[HAVE_FAILED] > 0 and 'X' or 'C'
+-- Why a task can run no more whose gate has ended: that is why, or what it had heard before.
+local function after_gate(child)
+  if child[GATE] == NEVER then return { letter = 'C', text = 'its run was not sent whole' } end
+  local letter = child[HAVE_FAILED] > 0 and 'X' or child[WERE_CANCELED] > 0 and 'C' or 'F'
   local place = child[HEARD]:find(letter, 1, true)
   for at, news in pairs(child[NEWS] or NONE) do
     if news == letter then place = at end
   end
   local record = held_record(child[ID])
-  local line = record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record))))
-  local read, sent = pcall(cjson.decode, line)
-  local id = read and place and sent[4].depends_on[place] or 'one'
-  return { id = id, letter = letter, root = id }
+  local readable_call, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
+  local parents = readable_call and type(sent) == 'table' and type(sent[4]) == 'table' and sent[4].depends_on
+  local id = place and type(parents) == 'table' and parents[place]
+  if id then return { id = id, letter = letter, root = id } end
+  return { letter = letter, root = '', text = 'it can run no more (' .. child[RULE] .. ')' }
 end
 
--- Cancels a task; `why` is the end that has decided.
+-- Cancels a task; `why` is the end that has decided, nil that of its gate. Its root is '' where only its record tells that
+-- something before it failed.
 local function cancel_child(child, why)
-  if why.kind == 'g' and why.letter == 'F' then why = blame(child) end
-  local id, letter, text = child[ID], child[HAVE_FAILED] > 0 and 'X' or 'C', why.text
+  why = why or after_gate(child)
+  local id, text = child[ID], why.text
+  local letter = child[GATE] ~= NEVER and child[HAVE_FAILED] > 0 and 'X' or 'C'
   if not text then
     text = 'it can run no more (' .. child[RULE] .. '): task ' .. why.id .. ' before it '
     if why.root == why.id then
       text = text .. WORDS[why.letter]
+    elseif why.root == '' then
+      text = text .. 'was canceled, since one before that failed'
     else
       text = text .. 'was canceled, since task ' .. why.root .. ' ' .. WORDS[why.letter]
     end
   end
   mine.letters[id] = letter
-  mine.roots[id] = why.letter ~= 'F' and why.root or id
+  mine.roots[id] = why.letter ~= 'F' and why.root or letter == 'X' and '' or id
   local kind = letter == 'X' and 'UpstreamFailed' or 'TaskCanceled'
   local outcome = '{"error":{"type":"' .. kind .. '","message":' .. cjson.encode(text) .. '}}'
   cancel_held(id, pack_cancel(child[KEEP], outcome))
@@ -139,7 +145,7 @@ end
 local function tell(child, place, why, result)
   if place == 0 then
     if child[GATE] ~= CLOSED then return end
-    child[GATE] = why.letter == 'F' and OPEN or NEVER
+    child[GATE], why = why.letter == 'F' and OPEN or NEVER, nil
   else
     local letter, news = why.letter, child[NEWS]
     if child[HEARD]:byte(place) ~= UNHEARD_BYTE or (news and news[place]) then return end
@@ -148,7 +154,7 @@ local function tell(child, place, why, result)
       child[NEWS] = news
     end
     news[place] = letter
-    if result then
+    if result and child[TOKEN] ~= '' then
       child[RESULTS] = child[RESULTS] or {}
       child[RESULTS][place] = result
     end
