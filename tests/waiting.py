@@ -21,8 +21,8 @@ _WHY: Final = re.compile(
     r"(, since (?P<root>task .+|one before that) (?P<by>failed|was canceled))?",
     re.DOTALL,
 )
-_HEARD: Final = re.compile(
-    r"it can run no more \((\w+)\): of (\d+) tasks before it (\d+) finished, (\d+) failed and (\d+) were canceled"
+_AFTER_GATE: Final = re.compile(
+    r"it can run no more \((?P<rule>\w+)\): task (?P<id>.+) before it did not finish", re.DOTALL
 )
 
 
@@ -207,8 +207,9 @@ class Model:
             return step.run is not None and step.run.ended == "C"
         if missing := re.fullmatch("there is no task (.+) before it any more", text, re.DOTALL):
             return any(parent.id == missing[1] and not parent.kept for parent in parents)
-        if heard := _HEARD.fullmatch(text):
-            return step.run is not None and step.run.ended == "F" and self._can_have_heard(step, *heard.groups())
+        if heard := _AFTER_GATE.fullmatch(text):
+            sent_whole = step.run is not None and step.run.ended == "F"
+            return sent_whole and heard["rule"] == step.rule and self._can_have_heard(step, heard["id"])
         why = _WHY.fullmatch(text)
         if why is None or why["rule"] != step.rule:
             return False
@@ -221,14 +222,12 @@ class Model:
             for above in self.above(parent)
         )
 
-    def _can_have_heard(self, step: Step, trigger: str, *counts: str) -> bool:
-        choices = [self.choice(step, place) for place in range(len(step.parents))]
-        choices = [
-            known if known != UNHEARD else choice + UNHEARD for known, choice in zip(step.heard, choices, strict=True)
-        ]
-        may = {tuple(map(heard.count, "FXC")) for heard in product(*choices)}
-        many, *ended = map(int, counts)
-        return trigger == step.rule and many == len(step.parents) and tuple(ended) in may
+    def _can_have_heard(self, step: Step, parent: str) -> bool:
+        """Whether it may have heard of that one, which did not finish."""
+        return any(
+            other == parent and {"X", "C"} & {known if known != UNHEARD else "", *self.choice(step, place)}
+            for place, (other, known) in enumerate(zip(step.parents, step.heard, strict=True))
+        )
 
     def above(self, step: Step) -> Iterator[Step]:
         """All that comes before it."""

@@ -94,9 +94,9 @@ local function after_gate(child)
   local record = held_record(child[ID])
   local readable_call, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
   local parents = readable_call and type(sent) == 'table' and type(sent[4]) == 'table' and sent[4].depends_on
-  local id = place and type(parents) == 'table' and parents[place]
-  if id then return { id = id, letter = letter, root = id } end
-  return { letter = letter, root = '', text = 'it can run no more (' .. child[RULE] .. ')' }
+  local id, text = place and type(parents) == 'table' and parents[place], 'it can run no more (' .. child[RULE] .. ')'
+  if id then text = text .. ': task ' .. id .. ' before it ' .. (letter == 'F' and 'finished' or 'did not finish') end
+  return { letter = letter, text = text }
 end
 
 -- Cancels a task; `why` is the end that has decided, nil that of its gate. Its root is '' where only its record tells that
