@@ -13,6 +13,7 @@ from tests.proxy import Fault
 
 from . import actors
 from .pipelines import Pipeline, pipelines
+from .rota import Rota, rotas
 
 LEASE: Final = 0.5
 SPAN: Final = 1.5
@@ -118,6 +119,7 @@ class Plan:
     redrives: list[float]
     """When dead letters are sent again."""
     pipelines: list[Pipeline]
+    rotas: list[Rota]
     sender: dict[str, Any]
     worker: dict[str, Any]
 
@@ -134,6 +136,7 @@ class Plan:
             jobs=jobs,
             blows=blows,
             pipelines=pipelines(seed, SPAN, [*CAPS, *FREE]),
+            rotas=rotas(seed, SPAN, [*CAPS, *FREE]),
             redrives=[rng.uniform(0, SPAN) for _ in range(3)],
             sender=common | {"aging": common["aging"], "connect_timeout": rng.choice([0.3, 0.6, 2.0]), "workers": 0},
             worker=common

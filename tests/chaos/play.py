@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import groupby
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from .faults import Faults
 from .link import Link, Worker
 from .pipelines import Ends, Pipeline, Step, judge_pipelines
 from .plan import CAPS, Job, Plan
+from .rota import Rota, judge_rotas
 from .verdict import Facts, ended_wrongly, judge, over_cap, what_is_left
 
 PATIENCE: Final = 12.0
@@ -153,6 +155,8 @@ class Player:
                 sending.start_soon(self._send, start + at, list(jobs), sending, watching)
             for pipeline in self._plan.pipelines:
                 sending.start_soon(self._send_pipeline, start + pipeline.at, pipeline, sending)
+            for rota in self._plan.rotas:
+                sending.start_soon(self._schedule, start + rota.at, rota)
             async with anyio.create_task_group() as faults:
                 for blow in self._plan.blows:
                     faults.start_soon(self._faults.befall, blow, start)
@@ -180,6 +184,13 @@ class Player:
             if step.cancel_after is not None:
                 sending.start_soon(self._cancel_later, step)
 
+    async def _schedule(self, at: float, rota: Rota) -> None:
+        await anyio.sleep_until(at)
+        await self._again([rota], self._add_rota)
+
+    async def _add_rota(self, rotas: Sequence[Rota]) -> None:
+        await rotas[0].add(self._runtime)
+
     async def _cancel_later(self, step: Step) -> None:
         await anyio.sleep(step.cancel_after or 0)
         await self._again([step], self._cancel)
@@ -198,7 +209,7 @@ class Player:
             await anyio.sleep(job.cancel_after)
             await self._again([job], self._cancel)
 
-    async def _again(self, jobs: Sequence[Job | Step], call: Callable[[Sequence[Any]], Awaitable[None]]) -> None:
+    async def _again(self, jobs: Sequence[Job | Step | Rota], call: Callable[[Sequence[Any]], Awaitable[None]]) -> None:
         """Calls until the server answers."""
         while True:
             try:
@@ -246,6 +257,10 @@ class Player:
 
     async def _settle(self) -> None:
         """Waits until everything has ended, and looks what has become of it."""
+        async with self._patience("schedules"):
+            for rota in self._plan.rotas:
+                await until(partial(rota.is_over, self._runtime), math.inf)
+                await rota.remove(self._runtime)
         async with self._patience("draining"):
             while not await self._empty() or await self._runtime.dead_letters.redrive(actor="doomed"):
                 await self._runtime.drain()
@@ -262,7 +277,10 @@ class Player:
         self.facts.violations += judge(self.facts, look, await self._runtime.stats())
         ends = Ends(look, self.facts.outcomes, self.facts.canceled_as, self._upstream(), self._link.first)
         self.facts.unfit = len(ends.upstream)
-        found = list(judge_pipelines(self._plan.pipelines, ends))
+        found = [
+            *judge_pipelines(self._plan.pipelines, ends),
+            *judge_rotas(self._plan.rotas, look, self._link.runs),
+        ]
         self.facts.lost += sum("lost" in text for text in found)
         self.facts.violations += found
         async with self._patience("leases of those that were killed end"):

@@ -62,6 +62,7 @@ def judge(facts: Facts, look: Look, stats: Stats) -> Iterator[str]:
     jobs = facts.plan.jobs
     kids = {task: header for task, header in look.records.items() if "." in task}
     facts.tasks = len(jobs) + len(kids) + sum(len(pipeline.steps) for pipeline in facts.plan.pipelines)
+    facts.tasks += sum(rota.runs for rota in facts.plan.rotas)
     for job in jobs:
         state = SETTLED.get(look.records[job.id].state) if job.id in look.records else None
         found = list(_of_one(facts, job, state, kids))
@@ -161,7 +162,8 @@ def what_is_left(lab: Lab) -> Iterator[str]:
 def _after_all(lab: Lab) -> Iterator[str]:
     """What is left when nothing is to be kept any more."""
     for key in {key.decode() for key in lab.db.scan_iter()} - {lab.keys.meta, lab.keys.fixed("POLICY")}:
-        expires = key.startswith((f"{lab.keys.meta}:sent:", f"{lab.keys.meta}:key:")) and lab.db.pttl(key) > 0
+        brief = (f"{lab.keys.meta}:sent:", f"{lab.keys.meta}:key:", f"{lab.keys.meta}:plugin:")
+        expires = key.startswith(brief) and lab.db.pttl(key) > 0
         if not expires:  # as the last batches and the windows of keys
             yield f"{key!r} is left behind"
     end = lab.look()
