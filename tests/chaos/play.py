@@ -191,6 +191,10 @@ class Player:
     async def _add_rota(self, rotas: Sequence[Rota]) -> None:
         await rotas[0].add(self._runtime)
 
+    async def _see_out(self, rotas: Sequence[Rota]) -> None:
+        await until(partial(rotas[0].is_over, self._runtime), math.inf)
+        await rotas[0].remove(self._runtime)
+
     async def _cancel_later(self, step: Step) -> None:
         await anyio.sleep(step.cancel_after or 0)
         await self._again([step], self._cancel)
@@ -259,8 +263,7 @@ class Player:
         """Waits until everything has ended, and looks what has become of it."""
         async with self._patience("schedules"):
             for rota in self._plan.rotas:
-                await until(partial(rota.is_over, self._runtime), math.inf)
-                await rota.remove(self._runtime)
+                await self._again([rota], self._see_out)
         async with self._patience("draining"):
             while not await self._empty() or await self._runtime.dead_letters.redrive(actor="doomed"):
                 await self._runtime.drain()

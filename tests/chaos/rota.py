@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
-from fairactor_scheduling import Schedules
+from fairactor_scheduling import ScheduleNotFound, Schedules
 
 from fairactor import Runtime
 from fairactor.look import Look
@@ -44,7 +44,10 @@ class Rota:
 
     async def is_over(self, runtime: Runtime) -> bool:
         """Whether all its tasks were sent."""
-        return (await Schedules(runtime).get(self.tenant, self.id)).state == "finished"
+        try:
+            return (await Schedules(runtime).get(self.tenant, self.id)).state == "finished"
+        except ScheduleNotFound:  # it was removed, and the reply was lost
+            return True
 
     async def remove(self, runtime: Runtime) -> None:
         """Removes it."""

@@ -2,8 +2,9 @@
 -- they wait for; `mine.ended`, tasks that have ended; `mine.gates`, gates that have; `mine.told`, messages of other shards;
 -- `mine.rest`, what ends before have left to do; `mine.grown`, a task, and others for which it is to wait as well.
 --
--- What a task waits for is kept with what holds it back. Who waits for a task stands in its field of 'of:t', who waits for the gate of a run in
--- that of 'of:g', and where these are many, in a list behind it. 'got:' and a task has the results that it is to get.
+-- What a task waits for is kept with what holds it back. Who waits for a task stands in its field of 'of:t', who waits for
+-- the gate of a run in that of 'of:g', and where these are many, in a list behind it. 'got:' and a task has the results that
+-- it is to get.
 --
 -- An end is F finished, X failed, or C canceled; of what is canceled since another has failed, it is X as well. One that is
 -- told twice changes nothing the second time: of each parent a task remembers what it has heard. Whom it concerns is
