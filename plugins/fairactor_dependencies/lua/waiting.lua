@@ -131,7 +131,7 @@ local function judge(child, why)
   if child[GATE] == CLOSED then return end
   local many, may = #child[HEARD], true
   if child[GATE] == NEVER then
-    may = false
+    may, why = false, nil
   elseif many > 0 then
     local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
     may = rules[child[RULE]](many - finished - failed - canceled, finished, failed, canceled)
