@@ -217,7 +217,9 @@ class Model:
         if not why["root"]:
             return bool(named)
         return bool(named) and any(
-            why["root"] in (f"task {above.id}", "one before that") for parent in named for above in self.above(parent)
+            why["root"] in (f"task {above.id}", "one before that") and why["by"] in above.ever
+            for parent in named
+            for above in self.above(parent)
         )
 
     def _can_have_heard(self, step: Step, parent: str) -> bool:

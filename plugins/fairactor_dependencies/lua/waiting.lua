@@ -116,7 +116,8 @@ local function cancel_child(child, why)
     end
   end
   mine.letters[id] = letter
-  mine.roots[id] = why.letter ~= 'F' and why.root or letter == 'X' and '' or id
+  -- What has decided may have been canceled, and others before it have failed: that is no root of a failure.
+  mine.roots[id] = why.letter == letter and why.root or letter == 'X' and '' or id
   local kind = letter == 'X' and 'UpstreamFailed' or 'TaskCanceled'
   local outcome = '{"error":{"type":"' .. kind .. '","message":' .. cjson.encode(text) .. '}}'
   cancel_held(id, pack_cancel(child[KEEP], outcome))
