@@ -21,6 +21,9 @@ _WHY: Final = re.compile(
     r"(, since (?P<root>task .+|one before that) (?P<by>failed|was canceled))?",
     re.DOTALL,
 )
+_COUNTED: Final = re.compile(
+    r"it can run no more \((\w+)\): of (\d+) tasks before it (\d+) finished, (\d+) failed and (\d+) were canceled"
+)
 _AFTER_GATE: Final = re.compile(
     r"it can run no more \((?P<rule>\w+)\): task (?P<id>.+) before it did not finish", re.DOTALL
 )
@@ -207,9 +210,8 @@ class Model:
             return step.run is not None and step.run.ended == "C"
         if missing := re.fullmatch("there is no task (.+) before it any more", text, re.DOTALL):
             return any(parent.id == missing[1] and not parent.kept for parent in parents)
-        if heard := _AFTER_GATE.fullmatch(text):
-            sent_whole = step.run is not None and step.run.ended == "F"
-            return sent_whole and heard["rule"] == step.rule and self._can_have_heard(step, heard["id"])
+        if (after := self._names_what_was_heard(step, text)) is not None:
+            return after
         why = _WHY.fullmatch(text)
         if why is None or why["rule"] != step.rule:
             return False
@@ -221,6 +223,26 @@ class Model:
             for parent in named
             for above in self.above(parent)
         )
+
+    def _names_what_was_heard(self, step: Step, text: str) -> bool | None:
+        """Whether what it had heard before its gate opened can be so; None where that is not what it says."""
+        counted, heard = _COUNTED.fullmatch(text), _AFTER_GATE.fullmatch(text)
+        if not counted and not heard:
+            return None
+        if step.run is None or step.run.ended != "F":
+            return False
+        if counted:
+            return self._can_have_counted(step, *counted.groups())
+        return heard is not None and heard["rule"] == step.rule and self._can_have_heard(step, heard["id"])
+
+    def _can_have_counted(self, step: Step, trigger: str, *counts: str) -> bool:
+        choices = [self.choice(step, place) for place in range(len(step.parents))]
+        choices = [
+            known if known != UNHEARD else choice + UNHEARD for known, choice in zip(step.heard, choices, strict=True)
+        ]
+        may = {tuple(map(heard.count, "FXC")) for heard in product(*choices)}
+        many, *ended = map(int, counts)
+        return trigger == step.rule and many == len(step.parents) and tuple(ended) in may
 
     def _can_have_heard(self, step: Step, parent: str) -> bool:
         """Whether it may have heard of that one, which did not finish."""

@@ -83,19 +83,28 @@ end
 local WORDS = { F = 'finished', X = 'failed', C = 'was canceled' }
 mine.roots, mine.letters = mine.roots or {}, mine.letters or {}
 
+-- One of the tasks before it that has ended in that way; nil where its record does not name it, for it has grown since.
+local function one_that_ended(child, letter)
+  local record = held_record(child[ID])
+  local is_read, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
+  local parents = is_read and type(sent) == 'table' and type(sent[4]) == 'table' and sent[4].depends_on
+  for place, id in ipairs(type(parents) == 'table' and parents or NONE) do
+    if ((child[NEWS] or NONE)[place] or child[HEARD]:sub(place, place)) == letter then return id end
+  end
+end
+
 -- Why a task can run no more whose gate has ended: that is why, or what it had heard before.
 local function after_gate(child)
   if child[GATE] == NEVER then return { letter = 'C', text = 'its run was not sent whole' } end
-  local letter = child[HAVE_FAILED] > 0 and 'X' or child[WERE_CANCELED] > 0 and 'C' or 'F'
-  local place = child[HEARD]:find(letter, 1, true)
-  for at, news in pairs(child[NEWS] or NONE) do
-    if news == letter then place = at end
+  local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
+  local letter = failed > 0 and 'X' or canceled > 0 and 'C' or 'F'
+  local id, text = one_that_ended(child, letter), 'it can run no more (' .. child[RULE] .. '): '
+  if id then
+    text = text .. 'task ' .. id .. ' before it ' .. (letter == 'F' and 'finished' or 'did not finish')
+  else
+    text = text .. string.format('of %d tasks before it %d finished, %d failed and %d were canceled', #child[HEARD], finished,
+      failed, canceled)
   end
-  local record = held_record(child[ID])
-  local readable_call, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
-  local parents = readable_call and type(sent) == 'table' and type(sent[4]) == 'table' and sent[4].depends_on
-  local id, text = place and type(parents) == 'table' and parents[place], 'it can run no more (' .. child[RULE] .. ')'
-  if id then text = text .. ': task ' .. id .. ' before it ' .. (letter == 'F' and 'finished' or 'did not finish') end
   return { letter = letter, text = text }
 end
 
