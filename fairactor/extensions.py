@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.resources import files
 from typing import Final
 
 import attrs
@@ -61,6 +63,14 @@ class Extensions:
 
 
 NONE: Final = Extensions()
+
+_OWN_PART: Final = re.compile(r"^-- @include own/(\w+)\.lua$", re.MULTILINE)
+
+
+def read_lua(package: str, name: str) -> str:
+    """A text of a plugin, ``lua/NAME.lua`` of its package; ``-- @include own/PART.lua`` is replaced by another one."""
+    text = (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+    return _OWN_PART.sub(lambda part: read_lua(package, part[1]), text)
 
 
 def _own(text: str, plugin: str) -> str:

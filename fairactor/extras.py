@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 
 from .errors import ConfigurationError
+
+E = TypeVar("E", "Option", "Operator")
 
 
 @attrs.frozen(eq=False)
@@ -29,10 +31,7 @@ class Option:
     """Whether it is for the Lua of the plugin that the send runs, its hook ``sent``, and travels no further."""
 
     def __attrs_post_init__(self) -> None:
-        known = _known.setdefault(self.name, self)
-        if known.plugin != self.plugin:
-            raise ConfigurationError(f"option {self.name!r}: plugins {known.plugin!r} and {self.plugin!r} both add it")
-        _known[self.name] = self
+        _enter(_known, self.name, self, f"option {self.name!r}: plugins")
 
 
 @attrs.frozen(eq=False)
@@ -50,16 +49,23 @@ class Operator:
     """What it makes of what stands at its left and at its right; `NotImplemented` where it can make nothing of that."""
 
     def __attrs_post_init__(self) -> None:
-        known = _operators.setdefault(self.symbol, self)
-        if known.plugin != self.plugin:
-            raise ConfigurationError(
-                f"{self.symbol} between messages: {known.plugin!r} and {self.plugin!r} both add it"
-            )
-        _operators[self.symbol] = self
+        _enter(_operators, self.symbol, self, f"{self.symbol} between messages:")
 
 
 _known: Final[dict[str, Option]] = {}
 _operators: Final[dict[str, Operator]] = {}
+
+
+def _enter(entries: dict[str, E], key: str, entry: E, about: str) -> None:
+    """Enters what a plugin adds; the same plugin may do so again.
+
+    Raises:
+        ConfigurationError: another one has.
+    """
+    known = entries.get(key, entry)
+    if known.plugin != entry.plugin:
+        raise ConfigurationError(f"{about} {known.plugin!r} and {entry.plugin!r} both add it")
+    entries[key] = entry
 
 
 def operate(symbol: str, left: Any, right: Any) -> Any:

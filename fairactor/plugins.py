@@ -13,7 +13,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .context import Task
-from .extras import Operator as Operator  # noqa: PLC0414 - plugins find these here
+from .extensions import read_lua as read_lua  # noqa: PLC0414 - plugins find these here
+from .extras import Operator as Operator  # noqa: PLC0414
 from .extras import Option as Option  # noqa: PLC0414
 from .handle import Handle
 from .later import Later as Later  # noqa: PLC0414

@@ -129,14 +129,12 @@ class Runtime(Hosting):
         try:
             await self.stop(grace)
         finally:
-            await self._lifespans.__aexit__(
-                type(error) if error else None, error, error.__traceback__ if error else None
-            )
+            await self._lifespans.__aexit__(*_raised(error))
 
     async def _unwind(self, error: BaseException | None) -> None:
         """Ends the supervised actors and closes the connections; raises what took the runtime down, if anything did."""
         try:
-            await self._stack.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
+            await self._stack.__aexit__(*_raised(error))
         except BaseExceptionGroup as group:
             failures = [each for each in group.exceptions if each is not error]
             if failures and error is not None and not isinstance(error, asyncio.CancelledError):
@@ -385,6 +383,13 @@ class Runtime(Hosting):
             logger.warning("%s again: stopping at once", received.name)
             break
         scope.cancel()
+
+
+def _raised(
+    error: BaseException | None,
+) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
+    """As ``__aexit__`` takes it."""
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)
 
 
 async def _shielded(close: Callable[[], Awaitable[None]]) -> None:

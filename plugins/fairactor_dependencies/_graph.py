@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from fairactor import Message
+from fairactor import Message, TaskState
 from fairactor.errors import ConfigurationError
 
 from ._errors import GraphError
@@ -78,10 +78,14 @@ class Graph:
 
     def to_mermaid(self) -> str:
         """A picture of it, as text that Mermaid draws."""
+        return self.drawn({})
+
+    def drawn(self, states: Mapping[Step, TaskState | None]) -> str:
+        """A picture of it with the states of its steps, where there are any."""
         order, before = self.in_order()
         numbers = {step: number for number, step in enumerate(order)}
         edges = [(numbers[first], numbers[step]) for step in order for first in before[step]]
-        return mermaid([label(step) for step in order], edges)
+        return mermaid([label(step) for step in order], edges, [states[step] for step in order] if states else ())
 
     async def send_to(self, runtime: Runtime, tenant: str) -> Run:
         """See `Runtime.send`: sends it whole."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from fairactor import Handle
 from fairactor.errors import RuntimeNotRunning, ServerError
-from fairactor.plugins import Addressed, Operator, ProceedSend
+from fairactor.plugins import Addressed, Operator, ProceedSend, read_lua
 from fairactor.wire import whole_ms
 
 from ._graph import after, beside, then
@@ -53,12 +51,14 @@ class Dependencies:
     @property
     def lua(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaHooks`."""
-        return {place: _read(place) for place in ("sent", "ended", "ends")}
+        return {place: read_lua(NAME, place) for place in ("sent", "ended", "ends")}
 
     @property
     def scripts(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaScripts`."""
-        return {script: _read(script) for script in ("unknown", "gate", "open", "grow", "take", "arrive", "ack")}
+        return {
+            script: read_lua(NAME, script) for script in ("unknown", "gate", "open", "grow", "take", "arrive", "ack")
+        }
 
     @asynccontextmanager
     async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
@@ -100,9 +100,3 @@ async def _deliver(runtime: Runtime, shard: int, messages: Sequence[bytes]) -> N
     for to, some in by_shard.items():
         await runtime.call(f"{NAME}/arrive", to, *some)
         await runtime.call(f"{NAME}/ack", shard, *some)
-
-
-def _read(script: str) -> str:
-    """A text with its parts in place."""
-    text = (files("fairactor_dependencies") / "lua" / f"{script}.lua").read_text(encoding="utf-8")
-    return re.sub(r"^-- @part (\w+)$", lambda part: _read(part[1]), text, flags=re.MULTILINE)

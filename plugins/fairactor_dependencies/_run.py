@@ -16,7 +16,6 @@ from fairactor.errors import ConfigurationError, TaskNotFound
 from ._errors import GraphError
 from ._graph import Graph, Step, graph_of
 from ._results import IdOf, ResultOf
-from ._text import label, mermaid
 
 if TYPE_CHECKING:
     from fairactor import Runtime
@@ -136,11 +135,8 @@ class Run:
 
     async def to_mermaid(self) -> str:
         """A picture of the run and the states of its steps, as text that Mermaid draws."""
-        order, before = self._graph.in_order()
-        numbers = {step: number for number, step in enumerate(order)}
         states = await self.states()
-        edges = [(numbers[first], numbers[step]) for step in order for first in before[step]]
-        return mermaid([label(step) for step in order], edges, [states[self._names[step]] for step in order])
+        return self._graph.drawn({step: states[name] for step, name in self._names.items()})
 
 
 async def send_graph(runtime: Runtime, tenant: str, graph: Graph) -> Run:

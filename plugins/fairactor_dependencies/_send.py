@@ -166,8 +166,7 @@ async def _locate(runtime: Runtime, ids: Iterable[str]) -> dict[str, int]:
         return {}
     homes: dict[str, int] = {}
     for shard in range(runtime.shards):
-        missing = {task_id.decode() for task_id in await runtime.call(f"{NAME}/unknown", shard, *asked)}
-        homes.update({task_id: shard for task_id in asked if task_id not in missing})
+        homes |= await _found(runtime, shard, asked)
     if unknown := [task_id for task_id in asked if task_id not in homes]:
         raise UnknownParent(
             f"there is no task {unknown[0]!r} to depend on: it was never sent, or its record has expired (result_ttl=, "
@@ -188,9 +187,14 @@ async def _sent_before(runtime: Runtime, batch: Sequence[_Sending], of_batch: di
                 asked.setdefault(shard, set()).add(parent)
     homes: dict[str, int] = {}
     for shard, ids in asked.items():
-        missing = {task_id.decode() for task_id in await runtime.call(f"{NAME}/unknown", shard, *ids)}
-        homes.update(dict.fromkeys(ids - missing, shard))
+        homes |= await _found(runtime, shard, ids)
     return homes
+
+
+async def _found(runtime: Runtime, shard: int, ids: Iterable[str]) -> dict[str, int]:
+    """Those of some tasks that are on a shard, with its number."""
+    missing = {task_id.decode() for task_id in await runtime.call(f"{NAME}/unknown", shard, *ids)}
+    return {task_id: shard for task_id in ids if task_id not in missing}
 
 
 def _wire(

@@ -17,7 +17,7 @@ from fairactor.settings import name
 
 from ._rule import Rule
 from ._schedule import NAME, split_key
-from ._schedules import Schedules
+from ._schedules import NeverRuns, Schedules
 
 logger: Final = logging.getLogger(NAME)
 A = TypeVar("A", bound=Actor[..., Any])
@@ -104,9 +104,7 @@ async def add_declared(runtime: Runtime) -> None:
 async def _add(schedules: Schedules, each: _Declared, tenant: str, message: Message[Any], schedule_id: str) -> None:
     try:
         await schedules._add(each.rule, tenant, message, schedule_id, each.metadata, declared=True)  # noqa: SLF001
-    except ConfigurationError as error:
-        if "never run" not in str(error):
-            raise
+    except NeverRuns as error:
         logger.info("%s", error)  # its end has passed
 
 

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from importlib.resources import files
 from typing import Any, Final
 
 import anyio
@@ -14,6 +13,7 @@ import msgspec
 
 from fairactor import Runtime
 from fairactor.errors import RuntimeNotRunning, ServerError
+from fairactor.plugins import read_lua
 
 from ._declared import add_declared
 from ._rule import Plan, calendar
@@ -48,12 +48,12 @@ class Scheduling:
     @property
     def lua(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaHooks`."""
-        return {"ended": _read("ended")}
+        return {"ended": read_lua(NAME, "ended")}
 
     @property
     def scripts(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaScripts`."""
-        return {script: _read(script) for script in _SCRIPTS}
+        return {script: read_lua(NAME, script) for script in _SCRIPTS}
 
     @asynccontextmanager
     async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
@@ -67,16 +67,9 @@ class Scheduling:
                 keepers[0].to_add = True
         for keeper in keepers:
             runtime.supervise(f"schedules of shard {keeper.shard}", keeper.run)
-        try:
-            for keeper in keepers:
-                await keeper.has_looked.wait()
-            yield
-        finally:
-            for keeper in keepers:
-                keeper.stop()
-            with anyio.move_on_after(GIVE_UP, shield=True), suppress(ServerError, RuntimeNotRunning):
-                for keeper in keepers:
-                    await keeper.leave()
+        for keeper in keepers:
+            await keeper.has_looked.wait()
+        yield
 
 
 class _Keeper:
@@ -85,8 +78,6 @@ class _Keeper:
     def __init__(self, runtime: Runtime, shard: int) -> None:
         self.shard = shard
         self._runtime = runtime
-        self._scope = anyio.CancelScope()
-        self._stopped = False
         self._led = False
         self._failing = False
         self.to_add = False
@@ -95,30 +86,33 @@ class _Keeper:
         """Whether it has asked once what is due."""
 
     async def run(self) -> None:
-        """Sends what is due, sleeps until the next time, and so on."""
-        with anyio.CancelScope() as self._scope, self._runtime.hears(NAME) as signal:
-            while not self._stopped:
-                try:
-                    if self.to_add:
-                        await add_declared(self._runtime)
-                        self.to_add = False
-                    wait = await self._send_due()
-                    self._failing = False
-                except ServerError as error:
-                    logger.log(logging.DEBUG if self._failing else logging.WARNING, "shard %d: %s", self.shard, error)
-                    self._failing, wait = True, PAUSE
-                self.has_looked.set()
-                await signal.wait(wait)
+        """Sends what is due, sleeps until the next time, and so on; until canceled."""
+        with self._runtime.hears(NAME) as signal:
+            try:
+                while True:
+                    await signal.wait(await self._look())
+            finally:
+                await self._leave()
 
-    def stop(self) -> None:
-        """Ends `run`."""
-        self._stopped = True
-        self._scope.cancel()
+    async def _look(self) -> float:
+        """Does what there is to do, if the server can; returns for how many seconds to sleep."""
+        try:
+            if self.to_add:
+                await add_declared(self._runtime)
+                self.to_add = False
+            wait = await self._send_due()
+            self._failing = False
+        except ServerError as error:
+            logger.log(logging.DEBUG if self._failing else logging.WARNING, "shard %d: %s", self.shard, error)
+            self._failing, wait = True, PAUSE
+        self.has_looked.set()
+        return wait
 
-    async def leave(self) -> None:
+    async def _leave(self) -> None:
         """Lets others look after what is due, at once."""
-        if self._led:
-            await self._runtime.call(f"{NAME}/leave", self.shard, self._runtime.name)
+        with anyio.move_on_after(GIVE_UP, shield=True), suppress(ServerError, RuntimeNotRunning):
+            if self._led:
+                await self._runtime.call(f"{NAME}/leave", self.shard, self._runtime.name)
 
     async def _send_due(self) -> float:
         """Sends some of what is due; returns for how many seconds to sleep."""
@@ -160,12 +154,3 @@ def _plan(key: bytes, definition: bytes, at: int, now: int, checked: int, most: 
     except Exception:  # it must not keep others waiting
         logger.exception("the times of schedule %r cannot be told here; trying again in %g s", split_key(key), LATER)
         return Plan([], None, at, now + round(LATER * 1000), checked)
-
-
-def _read(script: str) -> str:
-    text, shared = (_text(each) for each in (script, "lib"))
-    return text.replace("-- @include own/lib.lua\n", shared)
-
-
-def _text(script: str) -> str:
-    return (files("fairactor_scheduling") / "lua" / f"{script}.lua").read_text(encoding="utf-8")

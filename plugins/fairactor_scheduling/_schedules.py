@@ -36,6 +36,10 @@ _FULL: Final = 3  # as send.lua has it
 _TAKEN: Final = 2
 
 
+class NeverRuns(ConfigurationError):
+    """A schedule would never run (any more)."""
+
+
 @attrs.frozen
 class Schedules:
     """The schedules of a namespace.
@@ -261,12 +265,12 @@ class Schedules:
         times = calendar(packed, key)
         planned = _next(definition, times, now, int(fields[b"planned"])) if fields else times.first(now)
         if planned is None:
-            raise ConfigurationError(
+            raise NeverRuns(
                 f"schedule {schedule_id!r} of tenant {tenant!r} would never run: it has no time that is not over. Give "
                 "a later end= or moment, another expression, or to make up for one that is over, catch_up='once'"
             )
         if fields and definition.budget is not None and int(fields[b"runs"]) >= definition.budget:
-            raise ConfigurationError(
+            raise NeverRuns(
                 f"schedule {schedule_id!r} of tenant {tenant!r} has had {int(fields[b'runs'])} runs, so with "
                 f"budget={definition.budget} it would never run: give more, or remove it first"
             )

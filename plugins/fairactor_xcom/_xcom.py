@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping
 from datetime import timedelta
-from importlib.resources import files
 from typing import Any, Final
 
 import attrs
@@ -14,7 +13,7 @@ from fairactor import current_task
 from fairactor.codec import converter, dump
 from fairactor.context import Task as RunningTask
 from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
-from fairactor.plugins import Option, ProceedExecute
+from fairactor.plugins import Option, ProceedExecute, read_lua
 from fairactor.settings import duration, name, seconds
 from fairactor.wire import whole_ms
 
@@ -47,12 +46,12 @@ class XCom:
     @property
     def lua(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaHooks`."""
-        return {"ended": _read("ended")}
+        return {"ended": read_lua(NAME, "ended")}
 
     @property
     def scripts(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaScripts`."""
-        return {script: _read(script) for script in ("pull", "list", "delete")}
+        return {script: read_lua(NAME, script) for script in ("pull", "list", "delete")}
 
     async def wrap_execute(self, task: RunningTask, proceed: ProceedExecute) -> Any:
         """Pushes the result of an actor with ``xcom=``."""
@@ -150,7 +149,3 @@ xcom: Final = _Here()
 def _run_of(task: RunningTask) -> str:
     run: str = task.options.get("xcom_run", task.id)
     return run
-
-
-def _read(script: str) -> str:
-    return (files("fairactor_xcom") / "lua" / f"{script}.lua").read_text(encoding="utf-8")

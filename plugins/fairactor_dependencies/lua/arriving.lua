@@ -73,7 +73,7 @@ local function wait_for(child, place, parent, record, wants)
 end
 
 local function wait_for_parent(child, waits, found, place, parent)
-  local at, wants = waits.shards and waits.shards[place] or HERE, (child[WANTED] == true or child[WANTED][place]) and 1 or 0
+  local at, wants = waits.shards and waits.shards[place] or HERE, child[WANTED][place] and 1 or 0
   if at == HERE then
     wait_for(child, place, parent, found[parent], wants)
   elseif at ~= TOLD then
@@ -104,11 +104,11 @@ local function meet_sent()
   local found = read_parents()
   for _, sent in ipairs(mine.sent) do
     local id, waits = sent[1], sent[2]
-    local parents = waits.parents or {}
-    local wanted = waits.wants == true or (waits.wants and {} or NONE)
+    local parents = waits.parents or NONE
+    local wanted = {}
+    for _, place in ipairs(waits.wants or NONE) do wanted[place] = true end
     local child = { id, waits.rule or 'all_success', OPEN, waits.keep, 0, 0, 0, waits.token or '',
       string.rep(UNHEARD, #parents), false, false, true, true, wanted }
-    for _, place in ipairs(wanted ~= true and waits.wants or {}) do wanted[place] = true end
     children[id] = child
     wait_for_gate(child, waits.gate)
     for place, parent in ipairs(parents) do

@@ -81,9 +81,9 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
     return state, id
   end
 
--- @part waiting
--- @part telling
--- @part arriving
+-- @include own/waiting.lua
+-- @include own/telling.lua
+-- @include own/arriving.lua
 
   if mine.sent then meet_sent() end
   for _, feed in ipairs(mine.feeds or {}) do
