@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from fairactor.record import Call, decode_call, encode
+from fairactor._model.record import Call, decode_call, encode
 
 Handlers = Mapping[str, Callable[..., Awaitable[Any]]]
 

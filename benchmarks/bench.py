@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 from redis.asyncio import Redis
 
-from fairactor.embedded import embedded_server
+from fairactor._server.embedded import embedded_server
 
 from .plots import Picture
 

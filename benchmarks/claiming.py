@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
-from fairactor.connection import connect
-from fairactor.keys import Keys
-from fairactor.shard import Shard
-from fairactor.wire import Settlement, Turn, turn_mark
+from fairactor._server.connection import connect
+from fairactor._model.keys import Keys
+from fairactor._store.shard import Shard
+from fairactor._model.wire import Settlement, Turn, turn_mark
 
 _LEASE: Final = 60.0
 

@@ -22,7 +22,7 @@ from time import perf_counter, process_time
 import attrs
 
 from fairactor import Handle, Runtime
-from fairactor.keys import Keys
+from fairactor._model.keys import Keys
 
 from . import bare
 from .bench import Bench, Usage

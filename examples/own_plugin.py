@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from fairactor import Handle, Runtime, actor
-from fairactor.context import Task
+from fairactor._actors.task import Task
 from fairactor.errors import ConfigurationError
 from fairactor.plugins import Addressed, Option, ProceedSend
 

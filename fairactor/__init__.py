@@ -1,24 +1,40 @@
-"""fairactor: an actor-style asyncio runtime for services with many tenants, on Redis or Valkey."""
+"""fairactor: an actor-style asyncio runtime for services with many tenants, on Redis or Valkey.
 
-from .actors import actor
-from .context import current_task
+These names are public, and the public modules are `fairactor.errors`, `fairactor.plugins`, `fairactor.settings`,
+`fairactor.serialization`, `fairactor.embedded` and `fairactor.testing`. Modules with an underscore are internal.
+"""
+
+from ._actors.actor import actor
+from ._actors.handle import Handle
+from ._actors.message import Message
+from ._actors.retry import Retry
+from ._actors.task import Task, current_task
+from ._client.tenant import Tenant
+from ._model.info import TaskInfo
+from ._model.policy import Policy
+from ._model.states import Priority, TaskState
+from ._store.stats import Stats
 from .errors import FairactorError, TaskCanceled, TaskFailed
-from .handle import Handle
-from .message import Message
-from .retry import Retry
 from .runtime import Runtime
-from .states import Priority, TaskState
+
+__version__ = "0.1.0"
 
 __all__ = [
     "FairactorError",
     "Handle",
     "Message",
+    "Policy",
     "Priority",
     "Retry",
     "Runtime",
+    "Stats",
+    "Task",
     "TaskCanceled",
     "TaskFailed",
+    "TaskInfo",
     "TaskState",
+    "Tenant",
+    "__version__",
     "actor",
     "current_task",
 ]

@@ -7,6 +7,6 @@ is why the import is absolute, and below the test.
 if __name__ == "__main__":
     import sys
 
-    from fairactor.cli import main
+    from .cli import main
 
     sys.exit(main())

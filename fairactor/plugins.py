@@ -1,81 +1,136 @@
-"""Plugins: what they may do, each kind of it an interface. What a runtime makes of them is `middleware`.
+"""What plugins may do: an interface for each kind of it, and the tools that plugins need.
 
-A plugin is an object with a ``name`` and any of the methods of the interfaces below; it need not derive from them.
-Wrappers are around what they wrap, in the order of the plugins: the first one is outermost, so it comes first before
-and last after. They may change, refuse and repeat, and what they raise goes to who called. Observers are told, in that
-order; what they raise is logged and goes no further. They are called between tasks and must not block.
+A plugin is an object with a ``name`` and any of the methods of the interfaces below. It need not derive from them.
+
+Wrappers run in the order of the plugins: the first plugin's wrapper is the outermost. They may change, refuse and
+repeat
+what they wrap, and what they raise reaches the caller. Observers are called in the same order. They run between tasks
+and
+must not block; what they raise is logged and goes no further.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from .context import Task
-from .extensions import read_lua as read_lua  # noqa: PLC0414 - plugins find these here
-from .extras import Operator as Operator  # noqa: PLC0414
-from .extras import Option as Option  # noqa: PLC0414
-from .handle import Handle
-from .later import Later as Later  # noqa: PLC0414
-from .message import Message
+from ._actors.actor import Actor
+from ._actors.graph import Graph, Operand, Run
+from ._actors.handle import Handle
+from ._actors.host import Client, Host, Sendable
+from ._actors.message import Message
+from ._actors.options import Options, TriggerRule
+from ._actors.plugin_options import Operator, Option, OptionValue
+from ._actors.registry import Registrable
+from ._actors.task import Task
+from ._model.placeholder import Placeholder
+from ._model.wire import BATCH, FULL, TAKEN, whole_ms
+from ._store.plugin_lua import read_lua
+from ._util.checks import check_aware, check_name, check_one_of, check_seconds, check_whole_number, to_seconds, validate
+from ._util.wakeup import Wakeup
 
-if TYPE_CHECKING:
-    from .registry import Registrable
-    from .runtime import Runtime
+__all__ = [
+    "BATCH",
+    "FULL",
+    "TAKEN",
+    "Actor",
+    "Actors",
+    "Addressed",
+    "CanceledObserver",
+    "Client",
+    "DeadObserver",
+    "ExecuteWrapper",
+    "FailedObserver",
+    "FinishedObserver",
+    "Graph",
+    "Host",
+    "Lifespan",
+    "LuaHooks",
+    "LuaScripts",
+    "Operand",
+    "Operator",
+    "Option",
+    "OptionValue",
+    "Options",
+    "Placeholder",
+    "Plugin",
+    "ProceedExecute",
+    "ProceedSend",
+    "RetriedObserver",
+    "Run",
+    "SendWrapper",
+    "Sendable",
+    "SentObserver",
+    "StartedObserver",
+    "TriggerRule",
+    "Wakeup",
+    "check_aware",
+    "check_name",
+    "check_one_of",
+    "check_seconds",
+    "check_whole_number",
+    "read_lua",
+    "to_seconds",
+    "validate",
+    "whole_ms",
+]
 
-S_co = TypeVar("S_co", covariant=True)
 Addressed = tuple[str, Message[Any]]
 """A tenant, and a message to it."""
 ProceedSend = Callable[[Sequence[Addressed]], Awaitable[list[Handle[Any]]]]
+"""Sends messages through the wrappers that are left; returns a handle for each."""
 ProceedExecute = Callable[[], Awaitable[Any]]
+"""Runs the handler through the wrappers that are left; returns its result."""
 
 
 class Plugin(Protocol):
     """Anything with a name.
 
-    It may also have ``before`` and ``after``, lists of names of plugins that it has to stand before or after. Those
-    that are not there do not matter.
+    It may also have ``before`` and ``after``: lists of the names of plugins that it must precede or follow. Names of
+    plugins that are not used are ignored.
     """
 
     @property
     def name(self) -> str:
-        """As others and messages name it: that of its package."""
+        """The name, by which other plugins and error messages refer to it: that of its package."""
         ...
 
 
 class Lifespan(Protocol):
-    """A plugin that lives as long as a runtime."""
+    """A plugin that runs along with a runtime."""
 
-    def lifespan(self, runtime: Runtime) -> AbstractAsyncContextManager[None]:
-        """Is entered when the runtime can send, before its workers start, and left when they have stopped.
+    def lifespan(self, host: Host) -> AbstractAsyncContextManager[None]:
+        """Wraps the life of the runtime.
 
-        `Runtime.supervise` starts actors of the plugin's own. What entering raises is raised by entering the runtime.
+        It is entered once the runtime can send, before its workers start, and exited after they have stopped. An error
+        on entering is raised by entering the runtime. `Host.supervise` starts actors of the plugin.
         """
         ...
 
 
 class SendWrapper(Protocol):
-    """A plugin around sending."""
+    """A plugin that wraps sending."""
 
     async def wrap_send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
-        """Is called by `Runtime.send` and ``ask`` with one message, and by ``send_many`` with all of them.
+        """Wraps `Runtime.send` and ``ask``, with one message, and ``send_many``, with all its messages.
 
-        What it passes to ``proceed`` is sent. It returns a handle for each message that it was given. What it raises
-        goes to who sends; where it has not called ``proceed``, nothing was sent. Where the plugin has ``only_with``,
-        names of options, it is called only where one of the messages has one of them.
+        It passes messages to ``proceed`` and returns a handle for each message that it was given. Its errors reach the
+        sender; if it has not called ``proceed``, nothing was sent. If the plugin has ``only_with``, a collection of
+        option names, it is called only if a message has one of these options.
         """
         ...
 
 
 class ExecuteWrapper(Protocol):
-    """A plugin around each attempt at a task."""
+    """A plugin that wraps each attempt at a task."""
 
     async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
-        """Is called in place of the handler, which ``proceed`` runs, within the timeout of the attempt.
+        """Is called instead of the handler, which ``proceed`` runs, within the timeout of the attempt.
 
-        What it returns is the result. What it raises is how the attempt has failed; `Retry` asks for another one. Where
-        the plugin has ``only_with``, names of options, it is called only for tasks that have one of them.
+        It returns the result of the task. Its error becomes the error of the attempt; `Retry` asks for another attempt.
+        If the plugin has ``only_with``, a collection of option names, it is called only for tasks with one of these
+        options.
         """
         ...
 
@@ -85,93 +140,85 @@ class Actors(Protocol):
 
     @property
     def actors(self) -> Sequence[Registrable]:
-        """Are registered in each runtime that runs actors."""
-        ...
-
-
-class Sendable(Protocol[S_co]):
-    """What `Runtime.send` takes beside messages."""
-
-    async def send_to(self, runtime: Runtime, tenant: str) -> S_co:
-        """Is called by `Runtime.send`, which returns what it returns."""
+        """The actors to register in each runtime that runs actors."""
         ...
 
 
 class SentObserver(Protocol):
-    """Hears of what was sent from here."""
+    """A plugin that observes what this runtime sends."""
 
     def sent(self, handle: Handle[Any], message: Message[Any]) -> None:
-        """Is called when the server has accepted a message, or had a task of its key already (``handle.duplicate``)."""
+        """The server has accepted a message, or it had a task with the same key already (``handle.duplicate``)."""
 
 
 class StartedObserver(Protocol):
-    """Hears of attempts that begin."""
+    """A plugin that observes when attempts start."""
 
     def started(self, task: Task) -> None:
-        """Is called before an attempt, and before what wraps it."""
+        """An attempt is about to start. No wrapper has run yet."""
 
 
 class FinishedObserver(Protocol):
-    """Hears of tasks that have finished."""
+    """A plugin that observes finished tasks."""
 
     def finished(self, task: Task, result: Any) -> None:
-        """Is called when a task has finished here.
+        """A task has finished here.
 
-        As with all outcomes, the server does not know of it yet: it refuses it if the lease was lost meanwhile, and
-        then the task runs again.
+        As with all outcomes, the server does not know yet. If the lease is lost meanwhile, the server refuses the
+        outcome, and the task runs again.
         """
 
 
 class FailedObserver(Protocol):
-    """Hears of attempts that have failed."""
+    """A plugin that observes failed attempts."""
 
     def failed(self, task: Task, error: BaseException) -> None:
-        """Is called when an attempt has failed here; ``retried`` or ``dead`` follows."""
+        """An attempt has failed here; ``retried`` or ``dead`` follows."""
 
 
 class RetriedObserver(Protocol):
-    """Hears of tasks that get another attempt."""
+    """A plugin that observes retries."""
 
     def retried(self, task: Task, error: BaseException, delay: float) -> None:
-        """Is called when a task is to be tried again, in ``delay`` seconds."""
+        """A task gets another attempt, in ``delay`` seconds."""
 
 
 class CanceledObserver(Protocol):
-    """Hears of tasks that were canceled."""
+    """A plugin that observes canceled tasks."""
 
     def canceled(self, task: Task, reason: str) -> None:
-        """Is called when a task that a worker here had claimed was canceled, or had expired.
+        """A task that a worker here had claimed was canceled, or had expired.
 
-        What is canceled while it waits, no worker hears of.
+        Workers do not see tasks that are canceled while they wait.
         """
 
 
 class DeadObserver(Protocol):
-    """Hears of tasks that have failed for good."""
+    """A plugin that observes tasks that fail for good."""
 
     def dead(self, task: Task, error: BaseException) -> None:
-        """Is called when a task has failed for good here, also one that cannot be decoded or whose actor is unknown.
+        """A task has failed for good here; also one that cannot be decoded, or whose actor is unknown.
 
-        One that is given up since too many runtimes died under it, no worker hears of.
+        Workers do not see tasks that fail because too many runtimes died while they ran them.
         """
 
 
 class LuaHooks(Protocol):
-    """A plugin that does something within the scripts, in one step with what they do."""
+    """A plugin whose Lua runs inside fairactor's scripts, atomically with what they do."""
 
     @property
     def lua(self) -> Mapping[str, str]:
-        """Place, a key of `fairactor.extensions.HOOKS`, → Lua.
+        """Lua by hook: ``sent``, ``ended`` or ``ends``; see docs/write-a-plugin.md.
 
-        It reads and decides there; what it writes, functions in ``later`` write.
+        At the hook the Lua reads and decides; it writes in functions that it adds to ``later``.
         """
         ...
 
 
 class LuaScripts(Protocol):
-    """A plugin with scripts of its own, for `Runtime.call`."""
+    """A plugin with scripts of its own, for `Host.call`."""
 
     @property
     def scripts(self) -> Mapping[str, str]:
-        """Name → Lua, which may include the parts of which fairactor's own scripts are made."""
+        """Lua by name. It may include the parts of which fairactor's own scripts are made."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fairactor import actor, current_task
-from fairactor.actors import Actor
+from fairactor._actors.actor import Actor
 from fairactor.errors import RuntimeNotRunning
 
 from ._graph import Graph, chain

@@ -15,7 +15,7 @@ import anyio
 from fairactor import Handle
 from fairactor.errors import RuntimeNotRunning, ServerError
 from fairactor.plugins import Addressed, Operator, ProceedSend, read_lua
-from fairactor.wire import whole_ms
+from fairactor._model.wire import whole_ms
 
 from ._graph import after, beside, then
 from ._map import join, spread

@@ -13,9 +13,9 @@ import attrs
 
 from fairactor import Handle, Message
 from fairactor.errors import ConfigurationError, ServerError
-from fairactor.mailbox import BATCH
+from fairactor._client.batcher import BATCH
 from fairactor.plugins import Addressed, Option, ProceedSend
-from fairactor.wire import whole_ms
+from fairactor._model.wire import whole_ms
 
 from ._errors import GraphError, RunNotSent, UnknownParent
 from ._results import OF_ALL, OF_ALL_BUT_FIRST, OF_FIRST, ResultOf

@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from fairactor import Message, Runtime
-from fairactor.actors import Actor
+from fairactor._actors.actor import Actor
 from fairactor.errors import ConfigurationError, UnknownActor
-from fairactor.settings import name
+from fairactor._util.checks import name
 
 from ._rule import Rule
 from ._schedule import NAME, split_key

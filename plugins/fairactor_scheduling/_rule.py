@@ -13,8 +13,8 @@ import msgspec
 from attrs.validators import optional
 
 from fairactor.errors import ConfigurationError
-from fairactor.settings import YEAR, name, one_of, seconds
-from fairactor.wire import whole_ms
+from fairactor._util.checks import YEAR, name, one_of, seconds
+from fairactor._model.wire import whole_ms
 
 from ._times import LAST, Cron, Interval, Once, Times, in_ms, latest
 

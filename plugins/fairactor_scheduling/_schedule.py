@@ -10,10 +10,11 @@ from typing import Any, Final, Literal
 import attrs
 import msgspec
 
-from fairactor import Runtime, record
+from fairactor import Runtime
+from fairactor._model import record
 from fairactor.errors import ConfigurationError, FairactorError
-from fairactor.message import Message
-from fairactor.wire import Item, pack_item
+from fairactor._actors.message import Message
+from fairactor._model.wire import Item, pack_item
 
 from ._rule import CatchUp, Overlap, Stored
 from ._times import moment

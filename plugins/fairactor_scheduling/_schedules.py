@@ -14,9 +14,9 @@ import attrs
 import msgspec
 
 from fairactor import Handle, Message, Runtime
-from fairactor.codec import dump
+from fairactor._actors.codec import dump
 from fairactor.errors import ConfigurationError, MailboxFull, TaskExists
-from fairactor.settings import name
+from fairactor._util.checks import name
 
 from ._rule import Calendar, CatchUp, Overlap, Rule, Stored, When, calendar, stored
 from ._schedule import FIELDS, NAME, Run, Schedule, ScheduleNotFound, key_of, pack, read, split_key

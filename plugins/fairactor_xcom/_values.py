@@ -9,7 +9,7 @@ import attrs
 import msgspec
 
 from fairactor import Handle, Runtime
-from fairactor.codec import converter
+from fairactor._actors.codec import converter
 from fairactor.errors import InvalidPayload
 
 NAME: Final = "fairactor_xcom"

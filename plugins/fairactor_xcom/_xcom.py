@@ -10,12 +10,12 @@ from typing import Any, Final
 import attrs
 
 from fairactor import current_task
-from fairactor.codec import converter, dump
-from fairactor.context import Task as RunningTask
+from fairactor._actors.codec import converter, dump
+from fairactor._actors.task import Task as RunningTask
 from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
 from fairactor.plugins import Option, ProceedExecute, read_lua
-from fairactor.settings import duration, name, seconds
-from fairactor.wire import whole_ms
+from fairactor._util.checks import duration, name, seconds
+from fairactor._model.wire import whole_ms
 
 from ._values import MISSING, NAME, Task, Tasks, Value, Values, decode, id_of, listed
 

@@ -1,0 +1,108 @@
+"""A message: one call to an actor that has not been sent yet, with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Generator, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar, Unpack
+
+import attrs
+
+from .codec import Codec
+from .graph import Graph, Operand
+from .options import Options, TaskOptions, parse_options
+from .plugin_options import OptionValue, apply_operator
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Target(Protocol[R_co]):
+    """What a message needs of the actor that it calls."""
+
+    @property
+    def name(self) -> str:
+        """The name under which runtimes register the actor."""
+        ...
+
+    @property
+    def codec(self) -> Codec:
+        """Binds and encodes its arguments."""
+        ...
+
+    def run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Awaitable[R_co]:
+        """Runs the handler in this process."""
+        ...
+
+
+@attrs.define(eq=False)
+class Message(Generic[R_co]):
+    """One call to an actor. Send it with a runtime, or await it to run the handler here, without a server."""
+
+    actor: Target[R_co]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    task_options: Options
+
+    def options(self, *values: OptionValue, **options: Unpack[TaskOptions]) -> Message[R_co]:
+        """Returns a copy with other options.
+
+        Args:
+            values: options of plugins that do not ship with fairactor, see `fairactor.plugins.Option`.
+            options: see `Options`.
+
+        Raises:
+            ConfigurationError: there is no such option, or its value cannot work.
+        """
+        return attrs.evolve(self, task_options=parse_options(options, values).over(self.task_options))
+
+    def rewritten(
+        self,
+        *,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        id: str | None = None,  # noqa: A002 - as in options
+        plugin_options: Mapping[str, Any] | None = None,
+        script_options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Message[R_co]:
+        """Returns a copy, for plugins that send many messages: it is faster than `options`, and checks nothing.
+
+        Args:
+            args: replaces all positional arguments.
+            kwargs: replaces all keyword arguments.
+            id: the id.
+            plugin_options: further options of plugins, in JSON types.
+            script_options: further options for plugins' scripts, by plugin.
+        """
+        options = self.task_options
+        changed: dict[str, Any] = {}
+        if id is not None:
+            changed["id"] = id
+        if plugin_options:
+            changed["plugin_options"] = {**options.plugin_options, **plugin_options}
+            changed["travelling"] = {**options.travelling, **plugin_options}
+        if script_options:
+            changed["script_options"] = {**options.script_options, **script_options}
+        return Message(
+            self.actor,
+            self.args if args is None else args,
+            self.kwargs if kwargs is None else kwargs,
+            options.copied(**changed) if changed else options,
+        )
+
+    def __rshift__(self, other: Operand) -> Graph:
+        """This message, then the other operand."""
+        graph: Graph = apply_operator(">>", self, other)
+        return graph
+
+    def __lshift__(self, other: Operand) -> Graph:
+        """The other operand, then this message."""
+        graph: Graph = apply_operator("<<", self, other)
+        return graph
+
+    def __or__(self, other: Operand) -> Graph:
+        """This message and the other operand side by side."""
+        graph: Graph = apply_operator("|", self, other)
+        return graph
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        """Runs the handler in this process: no server, no queue, no retries."""
+        return self.actor.run_here(self.args, self.kwargs).__await__()

@@ -1,0 +1,229 @@
+"""The options of tasks: how one task is run. Actors have them as defaults, messages have their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, TypedDict
+
+import attrs
+from attrs.validators import optional
+
+from fairactor._model.record import MOST_ATTEMPTS
+from fairactor._model.states import Priority
+from fairactor._util.checks import (
+    check_aware,
+    check_name,
+    check_one_of,
+    check_seconds,
+    check_whole_number,
+    to_seconds,
+    validate,
+)
+from fairactor.errors import ConfigurationError
+from fairactor.settings import DURABILITIES, Durability
+
+from .handle import Handle
+from .plugin_options import OptionValue, convert_options
+from .retry import exception_name
+
+PriorityName = Literal["very_low", "low", "normal", "high", "very_high", "critical"]
+TriggerRule = Literal["all_success", "all_done", "one_success", "one_failed", "none_failed"]
+ExceptionTypes = type[BaseException] | Iterable[type[BaseException]]
+
+
+class _CommonOptions(TypedDict, total=False):
+    priority: Priority | int | PriorityName | None
+    delay: float | timedelta | None
+    eta: datetime | None
+    max_retries: int | None
+    backoff: float | timedelta | None
+    backoff_cap: float | timedelta | None
+    retry_on: ExceptionTypes | None
+    no_retry_on: ExceptionTypes | None
+    result_ttl: float | timedelta | None
+    expires: float | timedelta | None
+    key: str | None
+    key_window: float | timedelta | None
+    durability: Durability | None
+    # Of the plugins that ship with fairactor: fairactor_dependencies and fairactor_xcom.
+    depends_on: Iterable[Handle[Any] | str] | None
+    trigger_rule: TriggerRule | None
+    xcom: str | None
+    xcom_run: str | None
+
+
+class ActorOptions(_CommonOptions, total=False):
+    """The keywords that ``@actor`` takes, for editors and type checkers. `Options` describes each; None leaves it out.
+
+    Options of other plugins are given as values, see `fairactor.plugins.Option`.
+    """
+
+    timeout: float | timedelta | None
+
+
+class TaskOptions(ActorOptions, total=False):
+    """The keywords that `Message.options` and `Runtime.send` take: those of ``@actor``, and an id."""
+
+    id: str | None
+
+
+class AskOptions(_CommonOptions, total=False):
+    """The keywords that `Runtime.ask` takes: those of `Runtime.send`, except ``timeout``, which limits the wait."""
+
+    id: str | None
+
+
+def _to_priority(value: Priority | int | str | None) -> Priority | None:
+    if value is None:
+        return None
+    try:
+        return Priority[value.upper()] if isinstance(value, str) else Priority(value)
+    except (KeyError, ValueError):
+        names = ", ".join(f"{p.name.lower()} ({p.value})" for p in Priority)
+        raise ConfigurationError(f"priority={value!r}: give one of {names}") from None
+
+
+def _to_types(value: Any) -> tuple[type[BaseException], ...] | None:
+    if value is None:
+        return None
+    types = tuple(value) if isinstance(value, tuple | list | set | frozenset) else (value,)
+    for given in types:
+        if not (isinstance(given, type) and issubclass(given, BaseException)):
+            raise ConfigurationError(f"retry_on= and no_retry_on= got {given!r}: give types of exceptions")
+    return types
+
+
+def _to_moment(value: datetime | None) -> datetime | None:
+    return None if value is None else check_aware("eta", value)
+
+
+def _duration(*, zero: bool = True) -> Any:
+    """A field of seconds, also given as a timedelta."""
+    return attrs.field(default=None, converter=to_seconds, validator=optional(validate(check_seconds, zero=zero)))
+
+
+def _check_key(_: Any, __: Any, value: str) -> None:
+    check_name("key", value)
+
+
+_TRAVELLING: Final = (
+    "timeout", "max_retries", "backoff", "backoff_cap", "retry_on", "no_retry_on", "result_ttl", "expires", "key",
+    "key_window",
+)  # fmt: skip
+
+
+@attrs.frozen(kw_only=True, slots=False)  # instances without slots are copied faster, see `copied`
+class Options:
+    """How a task is run. An option that is None is left to the actor, then to the runtime.
+
+    Raises:
+        ConfigurationError: a value cannot work; the message names it.
+    """
+
+    id: str | None = None
+    """An id of your own: sending it again changes nothing. Any string; by default 96 random bits."""
+    priority: Priority | None = attrs.field(default=None, converter=_to_priority)
+    delay: float | None = _duration()
+    """Run this many seconds (or a timedelta) after the send, by the server's clock."""
+    eta: datetime | None = attrs.field(default=None, converter=_to_moment)
+    """Run at this moment; a datetime with a time zone."""
+    timeout: float | None = _duration(zero=False)
+    """The seconds that one attempt may take."""
+    max_retries: int | None = attrs.field(
+        default=None, validator=optional(validate(check_whole_number, 0, MOST_ATTEMPTS - 1))
+    )
+    """How many more attempts a failed task gets; 0 by default."""
+    backoff: float | None = _duration()
+    """The longest pause before the second attempt, in seconds; 1 by default. It doubles with each further attempt. The
+    actual pause is uniform in [0, this], so tasks that failed together do not retry together."""
+    backoff_cap: float | None = _duration()
+    """No pause between attempts is longer than this many seconds; 300 by default."""
+    retry_on: tuple[type[BaseException], ...] | None = attrs.field(default=None, converter=_to_types)
+    """Retry only errors of these types; an exception group only if all its members are."""
+    no_retry_on: tuple[type[BaseException], ...] | None = attrs.field(default=None, converter=_to_types)
+    """Do not retry errors of these types."""
+    result_ttl: float | None = _duration()
+    """The seconds to keep the record of a finished task. 0: the result is delivered only to callers already waiting."""
+    expires: float | None = _duration()
+    """No attempt starts later than this many seconds after the send."""
+    key: str | None = attrs.field(default=None, validator=optional(_check_key))
+    """A deduplication key. Until the task ends, a message to this tenant with the same key is not sent: its sender gets
+    a handle of this task."""
+    key_window: float | None = _duration()
+    """How many seconds the key stays taken after the task has finished."""
+    durability: Durability | None = attrs.field(default=None, validator=optional(validate(check_one_of, DURABILITIES)))
+    """When the send has succeeded; see `Settings.durability`."""
+    plugin_options: Mapping[str, Any] = attrs.field(factory=dict)
+    """Options of plugins that travel with the task, in JSON types."""
+    script_options: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    """Options of plugins that only their scripts read, by plugin."""
+    travelling: dict[str, Any] = attrs.field(init=False, eq=False, repr=False)
+    """The options that the worker needs, and those needed to send the task again, in JSON types."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.id is not None:
+            check_name("task id", self.id)
+        if self.delay is not None and self.eta is not None:
+            raise ConfigurationError("give delay= or eta=, not both")
+        given = ((option, getattr(self, option)) for option in _TRAVELLING)
+        travelling = {option: _to_json(value) for option, value in given if value is not None}
+        travelling.update(self.plugin_options)
+        object.__setattr__(self, "travelling", travelling)  # once for all messages of an actor
+
+    def over(self, defaults: Options) -> Options:
+        """These options, completed from ``defaults``."""
+        given = _given(self)
+        if "delay" in given or "eta" in given:
+            defaults = attrs.evolve(defaults, delay=None, eta=None)
+        if self.plugin_options:
+            given["plugin_options"] = {**defaults.plugin_options, **self.plugin_options}
+        if self.script_options:
+            plugins = defaults.script_options.keys() | self.script_options.keys()
+            given["script_options"] = {
+                plugin: {**defaults.script_options.get(plugin, {}), **self.script_options.get(plugin, {})}
+                for plugin in plugins
+            }
+        return attrs.evolve(defaults, **given) if given else defaults
+
+    def copied(self, **changed: Any) -> Options:
+        """A copy with some fields replaced and nothing checked, for plugins that send many messages."""
+        made = object.__new__(Options)
+        vars(made).update(vars(self), **changed)
+        return made
+
+
+def _to_json(value: Any) -> Any:
+    return [exception_name(kind) for kind in value] if isinstance(value, tuple) else value
+
+
+_GIVEN: Final = tuple(
+    field.name
+    for field in attrs.fields(Options)
+    if field.init and field.name not in {"plugin_options", "script_options"}
+)
+_CORE: Final = frozenset(_GIVEN)
+
+
+def _given(options: Options) -> dict[str, Any]:
+    return {name: value for name in _GIVEN if (value := getattr(options, name)) is not None}
+
+
+def parse_options(keywords: Mapping[str, Any], values: Sequence[OptionValue] = ()) -> Options:
+    """Makes options of keywords, and of plugins' options with their values.
+
+    Raises:
+        ConfigurationError: there is no such option, it is given twice, or its value cannot work.
+    """
+    options = dict(keywords)
+    for given in values:
+        if not isinstance(given, OptionValue):
+            raise ConfigurationError(f"got {given!r} where options are expected: give options by name, as in timeout=5")
+        if given.name in options:
+            raise ConfigurationError(f"option {given.name!r} is given twice")
+        options[given.name] = given.value
+    others = {name: options.pop(name) for name in options.keys() - _CORE}
+    if not others:
+        return Options(**options)
+    plugin_options, script_options = convert_options(others, _CORE)
+    return Options(**options, plugin_options=plugin_options, script_options=script_options)

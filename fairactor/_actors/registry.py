@@ -1,0 +1,134 @@
+"""The actors of a runtime: it finds them by name, makes instances of their classes, and starts and stops those."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any, Final
+
+import attrs
+
+from fairactor.errors import ConfigurationError, DuplicateActor, UnknownActor
+
+from .actor import Actor, Invoke, check_takes_no_arguments, methods_of, start_instance, stop_instance
+
+logger: Final = logging.getLogger(__name__)
+
+Registrable = Actor[..., Any] | type[Any] | ModuleType | object
+"""What a runtime takes as an actor: a function with ``@actor``, an instance or a class of which some methods have it,
+or
+a module of functions and classes."""
+
+
+@attrs.frozen(eq=False)
+class Handler:
+    """An actor that is ready to run."""
+
+    actor: Actor[..., Any]
+    invoke: Invoke
+
+
+class Registry:
+    """All actors of this process.
+
+    Args:
+        given: those that the user gives.
+        of_plugins: those of plugins, which are added if the user gives any.
+
+    Raises:
+        ConfigurationError: something that is not an actor was given, or a class that takes arguments.
+        DuplicateActor: two actors have one name.
+    """
+
+    def __init__(self, given: Iterable[Registrable], of_plugins: Iterable[Registrable] = ()) -> None:
+        self.actors: dict[str, Actor[..., Any]] = {}
+        self._classes: dict[type[Any], Any] = {}  # each with the instance that the user gave, or None
+        self._instances: dict[type[Any], Any] = {}
+        if isinstance(given, Actor | ModuleType | str) or not isinstance(given, Iterable):
+            raise ConfigurationError(f"actors={given!r}: give a list, as in actors=[…]")
+        for entry in given:
+            self._add(entry)
+        for entry in of_plugins if self.actors else ():
+            self._add(entry)
+
+    def __bool__(self) -> bool:
+        return bool(self.actors)
+
+    def get(self, name: str) -> Actor[..., Any]:
+        """Returns the actor of that name.
+
+        Raises:
+            UnknownActor: it is not registered here; the message names the nearest.
+        """
+        try:
+            return self.actors[name]
+        except KeyError:
+            near = difflib.get_close_matches(name, self.actors, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UnknownActor(f"no actor {name!r} is registered here: add it to Runtime(actors=[…]){hint}") from None
+
+    async def start(self) -> dict[str, Handler]:
+        """Makes the instances that the user did not give, starts all of them, and returns the handlers by name."""
+        for actor in self.actors.values():
+            actor.codec.look_up()
+        for cls, given in self._classes.items():
+            instance = cls() if given is None else given
+            await start_instance(instance)
+            self._instances[cls] = instance
+        return {
+            name: Handler(actor, actor.bind(self._instances[actor.owner] if actor.owner else None))
+            for name, actor in self.actors.items()
+        }
+
+    async def stop(self) -> None:
+        """Stops the instances, the last one first. If one raises, the error is logged and the others are stopped."""
+        while self._instances:
+            cls, instance = self._instances.popitem()
+            try:
+                await stop_instance(instance)
+            except Exception:
+                logger.exception("%s: stopped() failed", cls.__name__)
+
+    def _add(self, entry: object) -> None:
+        if isinstance(entry, ModuleType):
+            self._add_module(entry)
+        elif isinstance(entry, Actor):
+            known = self.actors.setdefault(entry.name, entry)
+            if known is not entry:
+                raise DuplicateActor(
+                    f"two actors are named {entry.name!r}: {known.__module__}.{known.__qualname__} and "
+                    f"{entry.__module__}.{entry.__qualname__}; give one of them @actor(name=…)"
+                )
+        elif inspect.isclass(entry):
+            self._add_class(entry, None)
+        else:
+            self._add_class(type(entry), entry)
+
+    def _add_module(self, module: ModuleType) -> None:
+        found = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, Actor) or (inspect.isclass(value) and methods_of(value))
+        ]
+        if not found:
+            raise ConfigurationError(f"module {module.__name__} holds no actors: decorate its handlers with @actor")
+        for value in found:
+            self._add(value)
+
+    def _add_class(self, cls: type[Any], instance: Any) -> None:
+        methods = methods_of(cls)
+        if not methods:
+            given = repr(cls if instance is None else instance)
+            raise ConfigurationError(
+                f"actors= got {given}: give functions with @actor, classes or instances whose methods have it, "
+                "or their modules"
+            )
+        if instance is None:
+            check_takes_no_arguments(cls)
+        if self._classes.setdefault(cls, instance) is not instance:
+            raise DuplicateActor(f"two instances of {cls.__name__} are given: a runtime has one")
+        for actor in methods:
+            self._add(actor)

@@ -1,0 +1,80 @@
+"""Retries: how a handler asks for one, which errors are retried, and the pause before the next attempt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from fairactor._util.backoff import doubled
+from fairactor._util.checks import check_seconds, to_seconds
+from fairactor.errors import RemoteError
+
+BACKOFF: Final = 1.0
+"""The longest pause before the second attempt, in seconds; it doubles with each further attempt."""
+BACKOFF_CAP: Final = 300.0
+"""No pause is longer than this many seconds."""
+
+
+class Retry(Exception):
+    """A handler raises this to ask for another attempt, whatever ``retry_on`` and ``no_retry_on`` say.
+
+    It counts as an attempt: once ``max_retries`` are used up, the task fails.
+
+    Args:
+        message: why, for the history of the task.
+        delay: seconds (or a timedelta) until the next attempt. None: the actor's back-off.
+    """
+
+    def __init__(
+        self, message: str = "the handler asked for a retry", *, delay: float | timedelta | None = None
+    ) -> None:
+        super().__init__(message)
+        after = to_seconds(delay)
+        self.delay = None if after is None else check_seconds("Retry(delay=)", after)
+
+
+def exception_name(kind: type[BaseException]) -> str:
+    """The name by which a type of exception travels. Nothing is ever imported by it."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def exception_names(error: BaseException) -> Sequence[str]:
+    """The names of an error's type and of its base types; of the original error if this is a `RemoteError`."""
+    if isinstance(error, RemoteError) and error.types:
+        return error.types
+    return [exception_name(kind) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
+
+
+def may_retry(error: BaseException, attempt: int, options: Mapping[str, Any]) -> bool:
+    """Whether another attempt follows one that failed with this error.
+
+    Args:
+        error: what the handler raised.
+        attempt: the number of the failed attempt, from 1.
+        options: those of the task, as they travel.
+    """
+    if attempt > options.get("max_retries", 0):
+        return False
+    if isinstance(error, Retry):
+        return True
+    only, never = options.get("retry_on"), options.get("no_retry_on")
+    return (only is None or _is_one_of(error, only)) and (never is None or not _is_one_of(error, never))
+
+
+def delay_before_next(error: BaseException, attempt: int, options: Mapping[str, Any]) -> float:
+    """Seconds until the next attempt: exponential back-off with full jitter, unless the error gives a delay.
+
+    Brooker 2015, "Exponential Backoff And Jitter".
+    """
+    if isinstance(error, Retry) and error.delay is not None:
+        return error.delay
+    longest = doubled(options.get("backoff", BACKOFF), attempt - 1, options.get("backoff_cap", BACKOFF_CAP))
+    return random.uniform(0, longest)  # noqa: S311 - jitter
+
+
+def _is_one_of(error: BaseException, names: Iterable[str]) -> bool:
+    if not set(names).isdisjoint(exception_names(error)):
+        return True
+    return isinstance(error, BaseExceptionGroup) and all(_is_one_of(each, names) for each in error.exceptions)

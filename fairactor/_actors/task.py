@@ -1,0 +1,148 @@
+"""The running task, as its handler sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import attrs
+
+from fairactor._model.states import Priority
+from fairactor.errors import ConfigurationError, RuntimeNotRunning
+
+if TYPE_CHECKING:
+    from .host import Client
+
+ReportProgress = Callable[["Task", float, str], Awaitable[None]]
+
+
+class Slots(Protocol):
+    """The worker slots of a process, as far as a task gives its own back and takes it again."""
+
+    def lend(self) -> None:
+        """Frees the slot of a running task."""
+
+    async def take_back(self) -> None:
+        """Waits for a slot for a task that has lent its own."""
+
+    def seize(self) -> None:
+        """Takes a slot for a task that has lent its own, even if none is free."""
+
+
+@attrs.define(eq=False)
+class Task:
+    """The task that a handler runs; `current_task` returns it."""
+
+    id: str
+    tenant: str
+    actor: str
+    """The actor's name."""
+    attempt: int = 1
+    """1 for the first attempt."""
+    priority: Priority = Priority.NORMAL
+    options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """The task's options that travel with it, including those of plugins, in JSON types."""
+    runtime: Client | None = attrs.field(default=None, repr=False)
+    """The runtime that runs it, to send and ask from inside the handler. None if the message was awaited in place."""
+    attachments: dict[str, Any] | None = attrs.field(default=None, repr=False)
+    """Data for the Lua of plugins, by plugin; see `attach`."""
+    _report: ReportProgress | None = attrs.field(default=None, alias="report")
+    _slots: Slots | None = attrs.field(default=None, alias="slots")
+    _waits: int = 0  # parts of the handler that wait for other tasks
+    _lent: bool = False
+    _returning: bool = False
+    _ended: bool = False
+
+    def attach(self, plugin: str, data: Any) -> None:
+        """Attaches data for the Lua of a plugin: its hook ``ended`` gets it as ``data`` if the task finishes.
+
+        Args:
+            plugin: the plugin's name.
+            data: JSON types. It replaces what was attached before.
+        """
+        self.attachments = {**(self.attachments or {}), plugin: data}
+
+    async def progress(self, fraction: float, note: str = "") -> None:
+        """Reports how far the task has come; `Handle.info` shows it.
+
+        Args:
+            fraction: from 0 to 1.
+            note: a few words.
+
+        Raises:
+            ConfigurationError: the fraction is out of range.
+        """
+        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+            raise ConfigurationError(f"progress({fraction!r}): give a fraction from 0 to 1")
+        if self._report is not None:
+            await self._report(self, float(fraction), note)
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[None]:
+        """Lends the task's worker slot out while any part of its handler waits for another task."""
+        if self._slots is None or self._ended:
+            yield
+            return
+        self._waits += 1
+        if not self._lent:
+            self._lent = True
+            self._slots.lend()
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            if not self._waits and not self._returning and not self._ended:
+                await self._take_back(self._slots)
+
+    async def _take_back(self, slots: Slots) -> None:
+        self._returning = True
+        try:
+            await slots.take_back()
+        finally:
+            self._returning = False
+            if self._ended or self._waits:  # meanwhile the handler has ended, or another part of it began to wait
+                slots.lend()
+            else:
+                self._lent = False
+
+    def end(self) -> None:
+        """Ends the task: code that its handler has left running lends no slot any more."""
+        self._ended = True
+        if self._lent and self._slots is not None:
+            self._slots.seize()
+
+
+_current: Final[ContextVar[Task]] = ContextVar("fairactor_task")
+set_current: Final = _current.set
+
+
+@contextmanager
+def enter_task(task: Task) -> Iterator[None]:
+    """Makes the code inside part of ``task``, unless it is part of a task already."""
+    if running_task() is not None:
+        yield
+        return
+    token = _current.set(task)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_task() -> Task:
+    """Returns the task that the calling code is part of.
+
+    Raises:
+        RuntimeNotRunning: it is called outside a handler.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise RuntimeNotRunning("current_task() works inside a handler only") from None
+
+
+def running_task() -> Task | None:
+    """Returns the task that the calling code is part of, if any."""
+    return _current.get(None)

@@ -1,0 +1,1 @@
+"""The audit: reads a whole namespace and reports what is inconsistent."""

@@ -1,0 +1,147 @@
+"""Dead letters: tasks that have failed for good, kept to be inspected, sent again, or deleted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from fairactor._model import record
+from fairactor._model.info import TaskInfo, read_info
+from fairactor._model.states import TaskState
+from fairactor._model.wire import DeadLetter, pack_key
+from fairactor.errors import ConfigurationError, NotADeadLetter
+
+if TYPE_CHECKING:
+    from fairactor._store.shard import Shard
+    from fairactor._store.shards import Shards
+
+PAGE: Final = 200
+"""How many dead letters one script reads, sends again, or deletes."""
+
+
+@attrs.frozen
+class DeadLetters:
+    """The dead letters of a namespace: tasks that have failed for good. In each shard the oldest failure comes first.
+
+    A filter selects by ``tenant``, by ``actor``, and by ``error``, which is the name of the exception's type, such as
+    ``ValueError`` or ``myapp.errors.NoSuchOrder``. Without a filter all dead letters are selected. Filtering reads all
+    of them.
+
+    Raises (from every method):
+        ConfigurationError: a filter is not a string.
+        ServerUnavailable, ServerError: as `Runtime.stats`. Dead letters that were handled before stay handled.
+    """
+
+    _shards: Callable[[], Shards]
+
+    async def find(
+        self, *, tenant: str | None = None, actor: str | None = None, error: str | None = None
+    ) -> AsyncIterator[TaskInfo]:
+        """Yields the selected dead letters, each with its error, traceback, history and arguments."""
+        wanted = _Filter(tenant, actor, error)
+        for shard in self._shards():
+            async for letter in _walk(shard):
+                info = read_info(letter.id, b"", letter.record)
+                if wanted.takes(info):
+                    yield info
+
+    async def count(self) -> int:
+        """Returns the number of dead letters."""
+        return sum([(await shard.stats()).dead for shard in self._shards()])
+
+    async def redrive(self, *, tenant: str | None = None, actor: str | None = None, error: str | None = None) -> int:
+        """Sends the selected dead letters again; returns how many.
+
+        Each becomes the last task in its mailbox, with its id, all its retries, and its history. A dead letter whose
+        key another task has taken stays a dead letter.
+        """
+        done = 0
+        async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
+            verdicts = await shard.redrive(tasks)
+            done += sum(verdict is True for verdict in verdicts)
+        return done
+
+    async def purge(self, *, tenant: str | None = None, actor: str | None = None, error: str | None = None) -> int:
+        """Deletes the selected dead letters for good; returns how many."""
+        done = 0
+        async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
+            done += await shard.discard([task_id for task_id, _ in tasks])
+        return done
+
+    async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[tuple[str, bytes]]]]:
+        """Yields pages of (id, key) of the selected dead letters.
+
+        Those that fail again meanwhile are not seen twice.
+        """
+        for shard in self._shards():
+            taken = [
+                (letter.id, key_in(letter.record))
+                async for letter in _walk(shard)
+                if wanted.takes(read_info(letter.id, b"", letter.record))
+            ]
+            for start in range(0, len(taken), PAGE):
+                yield shard, taken[start : start + PAGE]
+
+
+async def redrive_one(shard: Shard, task_id: str, packed: bytes) -> None:
+    """Sends one dead letter again, given its record.
+
+    Raises:
+        NotADeadLetter: it has not failed, or another task has taken its key.
+    """
+    failed = record.SETTLED.get(packed[:1]) is TaskState.FAILED
+    (verdict,) = await shard.redrive([(task_id, key_in(packed))]) if failed else (False,)
+    if isinstance(verdict, str):
+        raise NotADeadLetter(
+            f"task {task_id!r} stays: task {verdict!r} has taken its key; wait until that one has ended"
+        )
+    if not verdict:
+        raise NotADeadLetter(
+            f"task {task_id!r} has not failed, or was sent again already: only dead letters can be redriven"
+        )
+
+
+def key_in(packed: bytes) -> bytes:
+    """Returns the packed deduplication key in the record of a dead letter."""
+    _, call, _ = record.unfold(record.unpack(packed)[1], live=False)
+    options = call.options if call else {}
+    key, window = options.get("key"), options.get("key_window", 0.0)
+    if not isinstance(key, str) or not isinstance(window, int | float):  # no task was ever sent with such a key
+        return b""
+    return pack_key(key, window)
+
+
+@attrs.frozen
+class _Filter:
+    tenant: str | None
+    actor: str | None
+    error: str | None
+
+    def __attrs_post_init__(self) -> None:
+        for name, value in attrs.asdict(self).items():
+            if value is not None and not isinstance(value, str):
+                raise ConfigurationError(f"{name}={value!r}: give a string, as it stands in the dead letter")
+
+    def takes(self, letter: TaskInfo) -> bool:
+        error = letter.error.type if letter.error else ""
+        pairs = ((self.tenant, letter.tenant), (self.actor, letter.actor), (self.error, error))
+        return all(wanted in (None, found) for wanted, found in pairs)
+
+
+async def _walk(shard: Shard) -> AsyncIterator[DeadLetter]:
+    """Yields all current dead letters of a shard, page by page; not those that are added meanwhile."""
+    place, skip, seen = 0, 0, set[str]()  # where the last page ended, and the ids seen at that place
+    last, page = await shard.list_dead_letters(place, PAGE)
+    while True:
+        for letter in page:
+            if letter.record and letter.id not in seen:
+                yield letter
+        if len(page) < PAGE:
+            return
+        end = page[-1].place
+        skip = skip + PAGE if end == place else 0  # more than a page at one place
+        seen = {letter.id for letter in page if letter.place == end}
+        place = end
+        _, page = await shard.list_dead_letters(place, PAGE, skip=skip, last=last)

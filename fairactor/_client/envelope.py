@@ -1,0 +1,69 @@
+"""The envelope: encodes a message into the item that travels to the server."""
+
+from __future__ import annotations
+
+import os
+
+from fairactor._actors.conversion import dump
+from fairactor._actors.message import Message
+from fairactor._actors.options import Options
+from fairactor._model import record
+from fairactor._model.states import Priority
+from fairactor._model.wire import Item, pack_extra, pack_key
+from fairactor._util import tracing
+from fairactor._util.checks import check_name
+from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge
+
+_ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
+
+
+def encode_message(tenant: str, message: Message[object], *, watch: bool, max_payload: int, sdk: bool) -> Item:
+    """Encodes a message for a tenant's mailbox.
+
+    Args:
+        tenant: the owner of the mailbox.
+        message: the call.
+        watch: whether the sender waits for the outcome.
+        max_payload: the longest body, in bytes.
+        sdk: whether to make a span.
+
+    Raises:
+        ConfigurationError: this is not a message, or the tenant's name cannot be used.
+        NotSerializable: an argument has no JSON form. PayloadTooLarge: the body is too long.
+    """
+    if not isinstance(message, Message):
+        raise ConfigurationError(f"{message!r} is not a message: call an actor to make one, as in send(tenant, f(1))")
+    actor, options = message.actor, message.task_options
+    task_id = options.id or os.urandom(_ID_BYTES).hex()
+    args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
+    trace = tracing.outgoing(actor.name, tenant, task_id, sdk=sdk)
+    call = record.Call(actor.name, args, kwargs, options.travelling, trace)
+    try:
+        body = record.encode(call)
+    except Exception as error:
+        dump(f"{actor.name}() argument ", actor.codec.named(args, kwargs))  # raises, and names the argument
+        raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
+    if len(body) > max_payload:
+        raise PayloadTooLarge(
+            f"{actor.name}(): the call takes {len(body)} bytes, the limit is {max_payload} (max_payload=); store the "
+            "data elsewhere and send where"
+        )
+    priority = options.priority or Priority.NORMAL
+    key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
+    flag, extra = "w" if watch else "", pack_extra(options.script_options)
+    return Item(task_id, check_name("tenant", tenant), priority.value, _due(options), flag, body, key, extra)
+
+
+def as_template(item: Item) -> Item:
+    """Returns an item that can be sent many times: without an id, a due time or a trace context."""
+    call = record.without_trace(record.decode_call(item.body))
+    return item._replace(id="", due="", flag="", body=record.encode(call))
+
+
+def _due(options: Options) -> str:
+    """When the task is due, in the form that send.lua reads."""
+    if options.delay:
+        return f"+{max(1, round(options.delay * 1000))}"
+    if options.eta is not None:
+        return str(max(0, round(options.eta.timestamp() * 1000)))
+    return ""

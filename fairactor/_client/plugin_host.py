@@ -1,0 +1,77 @@
+"""The plugin host: what a runtime offers to its plugins. It implements `fairactor.plugins.Host`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import attrs
+
+from fairactor._actors.actor import Actor
+from fairactor._actors.host import Client
+from fairactor._actors.message import Message
+from fairactor._actors.registry import Registry
+from fairactor._model.wire import pack_item
+from fairactor._store.shards import Shards
+from fairactor._store.subscriber import Subscriber, plugin_event
+from fairactor._util.supervisor import Supervisor
+from fairactor._util.wakeup import Wakeup
+from fairactor.settings import Settings
+
+from .envelope import as_template
+from .sender import Sender
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PluginHost:
+    """See `Host`, which documents each attribute and method."""
+
+    runtime: Client
+    name: str
+    settings: Settings
+    plugins: frozenset[str]
+    _shards: Shards
+    _subscriber: Subscriber
+    _sender: Sender
+    _registry: Registry
+    _supervisor: Supervisor
+    _check: Callable[[], None]
+
+    @property
+    def shard_count(self) -> int:
+        """See `Host`."""
+        return len(self._shards)
+
+    def shard_of(self, tenant: str) -> int:
+        """See `Host`."""
+        return self._shards.number_of(tenant)
+
+    def actor(self, name: str) -> Actor[..., Any]:
+        """See `Host`."""
+        return self._registry.get(name)
+
+    async def call(self, script: str, where: str | int, *arguments: str | float | bytes) -> Any:
+        """See `Host`."""
+        self._check()
+        shard = self._shards[where] if isinstance(where, int) else self._shards.of(where)
+        return await shard.call(script, *arguments)
+
+    def pack(self, tenant: str, message: Message[Any]) -> bytes:
+        """See `Host`."""
+        self._check()
+        return pack_item(self._sender.encode(tenant, message))
+
+    def pack_template(self, tenant: str, message: Message[Any]) -> bytes:
+        """See `Host`."""
+        self._check()
+        return pack_item(as_template(self._sender.encode(tenant, message)))
+
+    def subscribe(self, plugin: str) -> AbstractContextManager[Wakeup]:
+        """See `Host`."""
+        return self._subscriber.subscribe(plugin_event(plugin))
+
+    def supervise(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
+        """See `Host`."""
+        self._check()
+        self._supervisor.start(name, actor)

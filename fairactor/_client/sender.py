@@ -1,0 +1,229 @@
+"""The sender: messages become items, go through the batchers of their shards, and come back as handles."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.lowlevel
+import attrs
+
+from fairactor._actors.handle import Handle
+from fairactor._actors.message import Message
+from fairactor._actors.registry import Registry
+from fairactor._actors.task import running_task
+from fairactor._model.policy import Policy
+from fairactor._model.wire import BATCH, Item
+from fairactor._plugin_chain import PluginChain
+from fairactor._store.outcomes import Outcomes, Settled
+from fairactor._store.shards import Shards
+from fairactor.errors import Deadlock, MailboxFull, ServerError
+from fairactor.plugins import Addressed
+from fairactor.settings import Settings
+
+from .batcher import Batcher
+from .envelope import encode_message
+from .tracker import Tracker
+
+R = TypeVar("R")
+_Sent = tuple[Message[Any], int, Item]  # and the number of its shard
+
+_GIVE_BACK: Final = 1.0
+"""Seconds to try to release reserved room; it expires by itself after a minute."""
+
+
+@attrs.define(kw_only=True, eq=False)
+class Sender:
+    """The sending half of a runtime."""
+
+    _shards: Shards
+    _batchers: Sequence[Batcher]
+    """One for each shard."""
+    _outcomes: Outcomes
+    _tracker: Tracker
+    _registry: Registry
+    _settings: Settings
+    _plugins: PluginChain
+    _sdk: bool
+    """Whether to make spans."""
+
+    async def send(self, tenant: str, message: Message[R]) -> Handle[R]:
+        """See `Runtime.send`."""
+        if self._plugins.wraps_send(message):
+            (handle,) = await self._plugins.send([(tenant, message)], self._proceed)
+            return handle
+        return await self._send_one(tenant, message)
+
+    async def send_many(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
+        """See `Runtime.send_many`."""
+        messages = list(messages)
+        if any(self._plugins.wraps_send(message) for _, message in messages):
+            return await self._plugins.send(messages, self._proceed)
+        return await self._send_all(messages)
+
+    async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
+        """See `Runtime.ask`."""
+        task = running_task()
+        if task is not None and task.tenant == tenant:
+            await self._check_deadlock(tenant)
+        asked: dict[Handle[Any], asyncio.Future[Settled]] = {}
+
+        async def proceed(messages: Sequence[Addressed]) -> list[Handle[Any]]:
+            return (
+                [await self._send_asking(*messages[0], asked)] if len(messages) == 1 else await self._proceed(messages)
+            )
+
+        try:
+            handle: Handle[R]
+            (handle,) = await self._plugins.send([(tenant, message)], proceed)
+        except BaseException:
+            for outcome in asked.values():
+                outcome.cancel()
+            raise
+        if handle not in asked:
+            return await handle.result(wait)
+        return handle.unpack(*await self._tracker.wait(asked[handle], handle.id, wait))
+
+    async def _proceed(self, messages: Sequence[Addressed]) -> list[Handle[Any]]:
+        """Sends the messages, once every `wrap_send` has run."""
+        return [await self._send_one(*messages[0])] if len(messages) == 1 else await self._send_all(messages)
+
+    async def _send_one(self, tenant: str, message: Message[R]) -> Handle[R]:
+        item = self.encode(tenant, message)
+        number = self._shards.number_of(tenant)
+        (task_id,) = await self._post(number, [item], self._replicas(message))
+        return self._handle(message, item, task_id)
+
+    async def _send_all(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
+        sent: list[_Sent] = []
+        batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
+        replicas = 0
+        for tenant, message in messages:
+            item = self.encode(tenant, message)
+            number = self._shards.number_of(tenant)
+            if len(batches[number][-1]) == BATCH:
+                batches[number].append([])
+                await anyio.lowlevel.checkpoint()  # encoding many messages must not block the event loop
+            elif batches[number][-1]:
+                item = item._replace(flag="+")
+            batches[number][-1].append(item)
+            sent.append((message, number, item))
+            replicas = max(replicas, self._replicas(message))
+        posts = [(number, batch) for number, of_shard in enumerate(batches) for batch in of_shard if batch]
+        async with self._reservation(posts, sent) as reservation:
+            replies = await asyncio.gather(
+                *(self._post(*post, replicas, reservation) for post in posts), return_exceptions=True
+            )
+            ids: dict[str, str] = {}
+            for (_, batch), reply in zip(posts, replies, strict=True):
+                if isinstance(reply, ServerError):  # of one batch; others may have been accepted
+                    raise reply.about(
+                        [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or reply.maybe_accepted
+                    )
+                if isinstance(reply, BaseException):
+                    raise reply
+                ids.update(zip((item.id for item in batch), reply, strict=True))
+        return [self._handle(message, item, ids[item.id]) for message, _, item in sent]
+
+    async def _send_asking(
+        self, tenant: str, message: Message[R], asked: dict[Handle[Any], asyncio.Future[Settled]]
+    ) -> Handle[R]:
+        """Sends one message and asks for its outcome in the same call."""
+        item = self.encode(tenant, message, watch=True)
+        number = self._shards.number_of(tenant)
+        outcome = self._outcomes.expect(item.id, self._shards[number], ask=False)
+        try:
+            (task_id,) = await self._post(number, [item], self._replicas(message))
+        except BaseException:
+            outcome.cancel()
+            raise
+        if task_id != item.id:  # an earlier task has its key
+            outcome.cancel()
+            return self._handle(message, item, task_id)
+        self._outcomes.sent(item.id, outcome, ask=item.id == message.task_options.id)
+        handle: Handle[R] = self._handle(message, item, task_id)
+        asked[handle] = outcome
+        return handle
+
+    def close(self, error: Exception) -> None:
+        """Fails the messages that were not sent, and those sent from now on."""
+        for batcher in self._batchers:
+            batcher.close(error)
+
+    @asynccontextmanager
+    async def _reservation(
+        self, posts: Sequence[tuple[int, Sequence[Item]]], sent: Sequence[_Sent]
+    ) -> AsyncIterator[str]:
+        """Reserves room for messages that take several batches; yields the reservation's name, '' for a single batch.
+
+        Raises:
+            MailboxFull: a mailbox has too little room; nothing is reserved then.
+        """
+        if len(posts) < 2:  # noqa: PLR2004 - one batch is accepted in one step
+            yield ""
+            return
+        name = os.urandom(8).hex()
+        rooms: dict[int, Counter[str]] = {}
+        chosen: dict[str, list[str]] = {}
+        for message, number, item in sent:
+            rooms.setdefault(number, Counter())[item.tenant] += 1
+            if message.task_options.id:
+                chosen.setdefault(item.tenant, []).append(item.id)
+        try:
+            for number, of_shard in rooms.items():
+                full = await self._shards[number].reserve(name, of_shard, chosen)
+                if full is not None:
+                    raise MailboxFull(full)  # noqa: TRY301 - the room on earlier shards is released below
+            yield name
+        except BaseException:
+            with anyio.move_on_after(_GIVE_BACK, shield=True), suppress(ServerError):
+                for number, of_shard in rooms.items():
+                    await self._shards[number].reserve(name, dict.fromkeys(of_shard, 0))
+            raise
+
+    def encode(self, tenant: str, message: Message[Any], *, watch: bool = False) -> Item:
+        """Encodes a message; raises as `Runtime.send` does before it sends anything.
+
+        Args:
+            tenant: the owner of the mailbox.
+            message: the call.
+            watch: whether the sender waits for the outcome.
+        """
+        item = encode_message(tenant, message, watch=watch, max_payload=self._settings.max_payload, sdk=self._sdk)
+        if self._registry:
+            self._registry.get(message.actor.name)  # raises if it is not registered
+        if message.task_options.plugin_options or message.task_options.script_options:
+            self._plugins.check(message.task_options)
+        return item
+
+    async def _post(self, number: int, items: Sequence[Item], replicas: int, reservation: str = "") -> Sequence[str]:
+        try:
+            return await self._batchers[number].post(items, replicas=replicas, reservation=reservation)
+        except ServerError as error:
+            raise error.about([item.id for item in items]) from error
+
+    def _handle(self, message: Message[Any], item: Item, task_id: str) -> Handle[Any]:
+        """Returns a handle of the task that was sent, or of the earlier task that has its key."""
+        sent = task_id == item.id
+        codec = message.actor.codec if sent else None  # the earlier task may be another actor's
+        handle: Handle[Any] = Handle(self._tracker, task_id, item.tenant, codec, duplicate=not sent)
+        if self._plugins.observers.sent is not None:
+            self._plugins.observers.sent(handle, message)
+        return handle
+
+    def _replicas(self, message: Message[Any]) -> int:
+        """How many replicas must confirm a message."""
+        durability = message.task_options.durability or self._settings.durability
+        return self._settings.replicas if durability == "replicated" else 0
+
+    async def _check_deadlock(self, tenant: str) -> None:
+        if Policy.read(*await self._shards.of(tenant).policy(tenant)).concurrency == 1:
+            raise Deadlock(
+                f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time: it "
+                "could never start. Send without waiting, call the handler in place, or raise the tenant's concurrency"
+            )

@@ -1,0 +1,113 @@
+"""A tenant, as its runtime sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+import attrs
+
+from fairactor._actors.handle import Handle
+from fairactor._actors.host import Client, Sendable
+from fairactor._actors.message import Message
+from fairactor._actors.options import AskOptions, TaskOptions
+from fairactor._actors.plugin_options import OptionValue
+from fairactor._model import record
+from fairactor._model.policy import Policy, TenantPolicy, changes_of
+from fairactor._model.wire import Counts
+from fairactor._util.checks import check_seconds
+
+from .policies import SETTINGS
+
+if TYPE_CHECKING:
+    from fairactor._store.shard import Shard
+
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+@attrs.frozen
+class Tenant:
+    """One tenant of a runtime's namespace."""
+
+    name: str
+    _runtime: Client
+    _shard: Callable[[str], Shard]
+    """Returns the shard of a tenant, or raises RuntimeNotRunning."""
+    _canceled_ttl: float
+
+    @overload
+    async def send(self, message: Message[R], *values: OptionValue, **options: Unpack[TaskOptions]) -> Handle[R]: ...
+    @overload
+    async def send(self, message: Sendable[S]) -> S: ...
+
+    async def send(self, message: Any, *values: OptionValue, **options: Unpack[TaskOptions]) -> Any:
+        """Sends a message to this tenant; see `Runtime.send`."""
+        return await self._runtime.send(self.name, message, *values, **options)
+
+    async def ask(
+        self,
+        message: Message[R],
+        *values: OptionValue,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime
+        **options: Unpack[AskOptions],
+    ) -> R:
+        """Sends a message to this tenant and returns the result; see `Runtime.ask`."""
+        return await self._runtime.ask(self.name, message, *values, timeout=timeout, **options)
+
+    async def configure(self, **settings: Unpack[TenantPolicy]) -> Policy:
+        """Changes how the tenant is served, for the whole fleet at once; returns the new policy.
+
+        Settings that are left out stay as they are. None resets one to the default (see `Policies`). ``math.inf`` is no
+        limit, whatever the default.
+
+        Args:
+            settings: ``weight=``, its share relative to tenants of weight 1, from 0.001 to a million. ``concurrency=``,
+                how many of its tasks run at once; 1 makes it a classic actor. ``rate=``, how many start per unit of
+                time, such as ``"10/s"`` or ``"1000/h"``. ``burst=``, how many of them may start at once; by default as
+                many as the rate allows in a tenth of a second, at least 1. ``backlog=``, how many may wait. ``group=``,
+                the group whose turns it shares.
+
+        Raises:
+            ConfigurationError: a setting cannot work; nothing is changed.
+        """
+        changes = changes_of(settings, *SETTINGS)
+        if not changes:
+            return await self.policy()
+        return await self._change(changes)
+
+    async def policy(self) -> Policy:
+        """Returns the policy that holds for the tenant: its own settings, completed from the defaults."""
+        return Policy.read(*await self._shard(self.name).policy(self.name))
+
+    async def pause(self) -> None:
+        """Starts no more of its tasks until `resume`. Running tasks go on, and new ones wait."""
+        await self._change({"paused": True})
+
+    async def resume(self) -> None:
+        """Ends a pause."""
+        await self._change({"paused": None})
+
+    async def purge(self, *, canceled_ttl: float | None = None) -> int:
+        """Cancels all its waiting tasks, whatever they wait for; running tasks go on. Returns how many it canceled.
+
+        Args:
+            canceled_ttl: the seconds to keep their records; 0 frees their memory at once. None: the runtime's
+                ``canceled_ttl``.
+
+        Raises:
+            ConfigurationError: the time cannot work.
+        """
+        shard = self._shard(self.name)
+        ttl = self._canceled_ttl if canceled_ttl is None else check_seconds("canceled_ttl", canceled_ttl)
+        outcome = record.Outcome(error=record.Error("TaskCanceled", "by tenant.purge()"))
+        return await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
+
+    async def stats(self) -> Counts:
+        """Returns the number of its tasks in each state. The cost does not depend on how many there are."""
+        return await self._shard(self.name).tenant_stats(self.name)
+
+    async def _change(self, changes: dict[str, Any]) -> Policy:
+        shard = self._shard(self.name)
+        await shard.configure(self.name.encode(), changes)
+        return Policy.read(*await shard.policy(self.name))

@@ -1,0 +1,205 @@
+"""The engine: the parts of a runtime that is entered, and the order in which they start and stop.
+
+`Runtime` imports this module when it is entered. With it come the client library and all that needs a server, so that
+programs which only define actors and build messages start fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final
+
+import anyio
+
+from ._actors.codec import Codec
+from ._actors.host import Client
+from ._actors.registry import Registry
+from ._client.batcher import Batcher
+from ._client.plugin_host import PluginHost
+from ._client.sender import Sender
+from ._client.tracker import Tracker
+from ._plugin_chain import PluginChain
+from ._server.connection import Server, connect
+from ._server.embedded import embedded_server
+from ._store.outcomes import Outcomes
+from ._store.shards import Shards, open_shards
+from ._store.subscriber import Subscriber
+from ._util import tracing
+from ._util.supervisor import Supervisor
+from ._worker.consumer import Consumer
+from .errors import RuntimeNotRunning
+from .settings import Settings
+
+
+class Engine:
+    """Everything behind an entered runtime.
+
+    Args:
+        name: the runtime's name.
+        settings: its settings.
+        registry: its actors.
+        plugins: its plugins.
+        runtime: what handlers and plugins get as the runtime.
+        check: raises RuntimeNotRunning where the runtime cannot be used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        registry: Registry,
+        plugins: PluginChain,
+        runtime: Client,
+        check: Callable[[], None],
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._registry = registry
+        self._plugins = plugins
+        self._runtime = runtime
+        self._check = check
+        self._stack: Final = AsyncExitStack()
+        self._lifespans: Final = AsyncExitStack()  # of plugins; they end while the runtime can still send
+        self.consumer: Consumer | None = None
+        """None: this runtime runs no tasks."""
+        self.shards: Shards
+        self.subscriber: Subscriber
+        self.tracker: Tracker
+        self.sender: Sender
+        self.host: PluginHost
+        self._outcomes: Outcomes
+
+    async def start(self, on_connected: Callable[[], None]) -> None:
+        """Connects, starts the actors of the runtime, enters the plugins' lifespans, and starts the workers.
+
+        Args:
+            on_connected: is called once the runtime can send, before plugins and workers start.
+        """
+        settings = self._settings
+        sdk = tracing.has_sdk()
+        server = await self._connect()
+        self.shards = await open_shards(server, settings, self._plugins.lua)
+        self.subscriber = Subscriber(server, heartbeat=settings.lease / 3, patience=settings.connect_timeout)
+        self._outcomes = Outcomes(self.subscriber, self._name)
+        self.tracker = Tracker(self.shards, self._outcomes, self._codec, self._check, settings.canceled_ttl)
+        batchers = [Batcher(shard, self._name) for shard in self.shards]
+        self.sender = Sender(
+            shards=self.shards,
+            batchers=batchers,
+            outcomes=self._outcomes,
+            tracker=self.tracker,
+            registry=self._registry,
+            settings=settings,
+            plugins=self._plugins,
+            sdk=sdk,
+        )
+        group = await self._stack.enter_async_context(anyio.create_task_group())
+        self._stack.callback(group.cancel_scope.cancel)
+        supervisor, plugin_supervisor = Supervisor(group), Supervisor(group)
+        await self._start_client(supervisor, batchers)
+        on_connected()
+        self.host = PluginHost(
+            runtime=self._runtime,
+            name=self._name,
+            settings=settings,
+            plugins=self._plugins.names,
+            shards=self.shards,
+            subscriber=self.subscriber,
+            sender=self.sender,
+            registry=self._registry,
+            supervisor=plugin_supervisor,
+            check=self._check,
+        )
+        await self._stack.enter_async_context(self._lifespans)
+        self._lifespans.push_async_callback(plugin_supervisor.stop)
+        for lifespan in self._plugins.lifespans(self.host):
+            await self._lifespans.enter_async_context(lifespan)
+        await self._start_consumer(supervisor, sdk=sdk)
+
+    async def _start_client(self, supervisor: Supervisor, batchers: Iterable[Batcher]) -> None:
+        """Starts what sends tasks and receives outcomes; returns once outcomes arrive here."""
+        for shard in self.shards:
+            self._outcomes.listen(shard)
+        supervisor.start("subscriber", self.subscriber.run)
+        supervisor.start("outcomes", self._outcomes.run)
+        for number, batcher in enumerate(batchers):
+            supervisor.start(f"batcher {number}", batcher.run)
+        for shard in self.shards:
+            await self._outcomes.ready(shard)
+
+    async def _start_consumer(self, supervisor: Supervisor, *, sdk: bool) -> None:
+        settings, registry = self._settings, self._registry
+        if settings.workers and registry:
+            self.consumer = Consumer(
+                self._name, self.shards, self.subscriber, registry, settings, self._plugins, self._runtime
+            )
+            self._stack.push_async_callback(_shielded, registry.stop)
+            await self.consumer.start(supervisor.start, sdk=sdk)
+
+    async def _connect(self) -> Server:
+        settings = self._settings
+        url = os.environ.get("FAIRACTOR_URL") if settings.url is None and settings.path is None else settings.url
+        if url is None:
+            url = await self._stack.enter_async_context(embedded_server(settings.path))
+        # A lost reply must not use up all the time that there is for a call, nor the lease.
+        answer = min(settings.connect_timeout / 2, settings.lease / 3)
+        server = await connect(url, timeout=settings.connect_timeout, answer=answer)
+        self._stack.push_async_callback(_shielded, server.close)
+        return server
+
+    async def stop(self, grace: float) -> None:
+        """Stops claiming, gives running tasks ``grace`` seconds to end, and returns those that have not ended."""
+        if self.consumer is not None:
+            await self.consumer.stop(grace)
+
+    async def end_work(self, grace: float, error: BaseException | None) -> None:
+        """Stops the workers, then the plugins, which may use the runtime until they have stopped."""
+        try:
+            await self.stop(grace)
+        finally:
+            await self._lifespans.__aexit__(*_raised(error))
+
+    def close(self) -> None:
+        """Fails everything that callers still wait for."""
+        self.sender.close(RuntimeNotRunning("the runtime was left before this could be sent"))
+        self._outcomes.close(RuntimeNotRunning("the runtime was left; the task goes on"))
+        self.subscriber.wake_all()
+
+    async def unwind(self, error: BaseException | None) -> None:
+        """Ends the supervised actors and closes the connections. Raises what took the runtime down, if anything did."""
+        try:
+            await self._stack.__aexit__(*_raised(error))
+        except BaseExceptionGroup as group:
+            failures = [each for each in group.exceptions if each is not error]
+            if failures and error is not None and not isinstance(error, asyncio.CancelledError):
+                raise
+            if failures:
+                failure = _only(group)
+                raise failure from failure.__cause__
+
+    def _codec(self, actor: str) -> Codec | None:
+        found = self._registry.actors.get(actor)
+        return found.codec if found else None
+
+
+def _raised(
+    error: BaseException | None,
+) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
+    """The arguments of ``__aexit__``."""
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)
+
+
+async def _shielded(close: Callable[[], Awaitable[None]]) -> None:
+    with anyio.CancelScope(shield=True):
+        await close()
+
+
+def _only(error: BaseException) -> BaseException:
+    """Returns the single exception in nested groups, or the group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

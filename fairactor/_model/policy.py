@@ -1,0 +1,148 @@
+"""The policy of a tenant: its settings, how they are checked, and how they are stored."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Self, TypedDict
+
+import attrs
+
+from fairactor._util.checks import check_name, check_whole_number
+from fairactor.errors import ConfigurationError
+
+from .wire import PackedPolicy
+
+WEIGHTS: Final = (1e-3, 1e6)
+"""The smallest and the largest weight: beyond them, tags would lose their precision."""
+
+_LARGEST: Final = 2**53  # whole number: Lua counts in doubles
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|sec|second|m|min|minute|h|hour|d|day)")
+_PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BURST_TIME: Final = 0.1  # seconds: by default, as many tasks may start at once as the rate allows in this time
+
+
+class DefaultPolicy(TypedDict, total=False):
+    """The keywords of `Policies.configure_defaults`, for editors and type checkers. None resets a setting."""
+
+    weight: float | None
+    concurrency: float | None
+    rate: str | float | None
+    burst: int | None
+    backlog: float | None
+
+
+class TenantPolicy(DefaultPolicy, total=False):
+    """The keywords of `Tenant.configure`, for editors and type checkers. None resets a setting."""
+
+    group: str | None
+
+
+@attrs.frozen
+class Policy:
+    """How a tenant is served. None means no limit, or no group."""
+
+    weight: float = 1.0
+    """Its share of service relative to tenants of weight 1."""
+    concurrency: int | None = None
+    """How many of its tasks run at once, at most, over the whole fleet."""
+    rate: str | None = None
+    """How many of its tasks start per unit of time, at most, over the whole fleet; such as ``10/s``."""
+    burst: int | None = None
+    """How many may start at once after it has been below its rate."""
+    backlog: int | None = None
+    """How many of its tasks may wait; beyond that, `send` raises `MailboxFull`."""
+    paused: bool = False
+    """Whether its tasks are held back until it is resumed."""
+    group: str | None = None
+    """The group whose turns it shares."""
+
+    @classmethod
+    def read(cls, own: PackedPolicy, defaults: PackedPolicy) -> Self:
+        """Unpacks the policy that holds for a tenant: its own settings, completed from the defaults."""
+        policy = {**defaults, **own}
+        text, interval, burst = policy.get("rate") or ("", 0, 0)
+        return cls(
+            policy.get("weight", 1.0),
+            _whole_or_none(policy.get("concurrency")),
+            text or None,
+            int(burst) if interval else None,
+            _whole_or_none(policy.get("backlog")),
+            bool(policy.get("paused")),
+            policy.get("group"),
+        )
+
+
+def changes_of(given: Mapping[str, Any], *known: str) -> PackedPolicy:
+    """Checks settings and packs them as they are stored. None resets a setting to the default.
+
+    Raises:
+        ConfigurationError: a setting is not among ``known``, or cannot work.
+    """
+    for setting in given:
+        if setting not in known:
+            raise ConfigurationError(f"there is no {setting!r} to configure here; there are {', '.join(known)}")
+    changes = {setting: _CHECKS[setting](value) for setting, value in given.items() if setting != "burst"}
+    burst = given.get("burst")
+    if burst is not None:
+        if changes.get("rate") is None:
+            raise ConfigurationError(f"burst={burst!r}: give it together with rate=, as in rate='10/s', burst=20")
+        text, interval, _ = changes["rate"]
+        changes["rate"] = (text, interval, _whole("burst", burst))
+    return changes
+
+
+def _weight(value: float | None) -> float | None:
+    least, most = WEIGHTS
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ConfigurationError(f"weight={value!r}: give a number from {least:g} to {most:g}, or None")
+    return float(value)
+
+
+def _limit(setting: str) -> Any:
+    def check(value: float | None) -> float | None:
+        return value if value is None or value == math.inf else _whole(setting, value)
+
+    return check
+
+
+def _whole(setting: str, value: Any) -> int:
+    return check_whole_number(setting, value, 1, _LARGEST, hint=", or None; math.inf is no limit")
+
+
+def _rate(value: Any) -> tuple[str, float, int] | None:
+    """Returns (the text, µs between two tasks at an even rate, burst); 0 µs means no limit."""
+    if value is None:
+        return None
+    if value == math.inf:
+        return "", 0.0, 1
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) == 0:
+        raise ConfigurationError(
+            f"rate={value!r}: give tasks per unit of time, such as '10/s', '600/min', '1000/h' or '5/day', or None; "
+            "math.inf is no limit"
+        )
+    interval = _PERIODS[match[2][0]] / float(match[1]) * 1e6
+    if not 1 <= interval <= 366 * 86400e6:
+        raise ConfigurationError(f"rate={value!r}: give a rate from one a year to a million a second")
+    return value, interval, max(1, int(_BURST_TIME * 1e6 / interval))
+
+
+def _group(value: str | None) -> str | None:
+    return None if value is None else check_name("group", value)
+
+
+def _whole_or_none(value: float | None) -> int | None:
+    return None if value is None or value == math.inf else int(value)
+
+
+_CHECKS: Final = {
+    "weight": _weight,
+    "concurrency": _limit("concurrency"),
+    "backlog": _limit("backlog"),
+    "rate": _rate,
+    "group": _group,
+}

@@ -1,0 +1,284 @@
+"""The arguments and replies of scripts, and the messages that they publish: their types, and how they are packed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import attrs
+import msgspec
+
+from fairactor.errors import FairactorError
+
+from .states import Priority
+
+BATCH: Final = 500
+"""The most tasks that one script sends, which takes some milliseconds of the server's time."""
+TAKEN: Final = 2
+"""What ``lib/accept.lua`` returns for a task whose id another tenant's task has."""
+FULL: Final = 3
+"""What ``lib/accept.lua`` returns for a task whose mailbox is full."""
+
+_COUNTS: Final = struct.Struct(">5x8I3dI")
+_LENGTH: Final = struct.Struct(">H")
+_WINDOW: Final = struct.Struct(">d")
+_OUTCOME: Final = struct.Struct(">8scddH")
+_LONG: Final = struct.Struct(">I")
+GROUP_MARK: Final = b"\xff".decode(errors="surrogateescape")
+"""Precedes the name of a group where a tenant name could stand: no UTF-8 begins with that byte."""
+
+_MARK: Final = struct.Struct(">8sdBd40x")
+_HOLD: Final = struct.calcsize(">Bd")  # where the tenant is
+_NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua takes for a list
+
+PackedPolicy = dict[str, Any]
+"""A policy as it is stored; policy.py packs and unpacks it."""
+
+
+class Mark(NamedTuple):
+    """How a task was claimed."""
+
+    turn: bytes
+    ms: float
+    """The time of the claim, unix ms."""
+    priority: int
+    charged: float
+    """What its tenant was charged: 1, or the estimated seconds of its run."""
+    tenant: bytes
+
+
+def unpack_mark(packed: bytes) -> Mark:
+    """Unpacks the mark of a claim, which base.lua packs."""
+    turn, ms, priority, charged = _MARK.unpack_from(packed)
+    return Mark(turn, ms, priority, charged, packed[_MARK.size :])
+
+
+def unpack_holder(packed: bytes) -> bytes:
+    """Returns the plugin that holds a task back, from its field of HELD, which plugins.lua packs."""
+    length = _LENGTH.unpack_from(packed, _HOLD)[0]
+    at = _HOLD + _LENGTH.size + length
+    return packed[at + 1 : at + 1 + packed[at]]
+
+
+class Assignment(NamedTuple):
+    """The tenants that a runtime serves."""
+
+    assigned: Sequence[str]
+    """Those that it serves first."""
+    steal: Sequence[str]
+    """Those that it serves while the first have nothing to do; one empty name means all others."""
+
+
+class Item(NamedTuple):
+    """A task on its way to the server."""
+
+    id: str
+    tenant: str
+    priority: int
+    due: str  # '' now, '+N' in N ms, 'N' at unix ms N
+    flag: str  # 'w': the sender waits for the outcome; '+': accept it only together with the item before it
+    body: bytes
+    key: bytes = b""  # from `pack_key`
+    extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
+
+
+class Settlement(NamedTuple):
+    """The outcome of a claimed task on its way to the server."""
+
+    id: str
+    turn: bytes
+    state: str  # 'F', 'X', 'C', 'R' or 'B', see turn.lua
+    ms: int  # how long to keep the record, or the delay of the next attempt
+    record: bytes
+    seconds: float = 0.0  # how long it ran
+    extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
+
+
+class Handed(NamedTuple):
+    """A task that the server has handed to an idle runtime, between two of its turns."""
+
+    mark: bytes
+    """The mark of its claim."""
+    now: float
+    """The server's time, unix seconds."""
+    id: bytes
+    record: bytes
+
+
+_HANDED: Final = struct.Struct(">8sdH")
+
+
+# The first byte of a message to a runtime says what kind it is.
+HANDED: Final = b"k"
+WORK: Final = b"w"
+CANCEL: Final = b"c"
+OUTCOME: Final = b"o"
+
+
+def unpack_handed(message: bytes) -> Handed:
+    """Unpacks a message that brings a task, which hand.lua packs."""
+    mark, now, length = _HANDED.unpack_from(message, 1)
+    start = 1 + _HANDED.size
+    end = start + length
+    return Handed(mark, now / 1e6, message[start:end], message[end:])
+
+
+def unpack_outcome(message: bytes) -> tuple[str, bytes]:
+    """Unpacks a message that brings an outcome, which ending.lua packs: the task's id and its record."""
+    end = 3 + _LENGTH.unpack_from(message, 1)[0]
+    return message[3:end].decode(), message[end:]
+
+
+def handed_mark(turn: int) -> bytes:
+    """The mark of a claim that was handed over after a turn."""
+    return turn_mark(turn | 1 << 63)
+
+
+@attrs.frozen
+class Turn:
+    """The reply to a turn."""
+
+    now: float
+    """The server's time, unix seconds."""
+    wait: float
+    """Seconds until something is due; infinite if nothing is."""
+    maintenance_due: bool
+    refused: Sequence[bytes]
+    claims: Sequence[bytes]
+    """id, record, id, record, …"""
+    cancels: Sequence[bytes]
+    """Claimed tasks to cancel."""
+    more: bool
+    """Whether there is more to claim than was wanted."""
+
+
+@attrs.frozen
+class Receipt:
+    """The reply to a batch that was sent."""
+
+    ids: Sequence[str]
+    """For each task its own id, or the id of the earlier task that has its key."""
+    refused: dict[int, FairactorError]
+    """The errors of tasks that were not accepted, by position in the batch: TaskExists or MailboxFull."""
+    replicas: int
+    """How many replicas have confirmed it, up to the number asked for."""
+
+
+@attrs.frozen
+class DeadLetter:
+    """A dead letter, as it is stored."""
+
+    place: int
+    id: str
+    record: bytes
+
+
+@attrs.frozen
+class Counts:
+    """The number of tasks in each state. Ended tasks of a tenant are counted until its counts expire."""
+
+    queued: int
+    started: int
+    scheduled: int
+    deferred: int
+    finished: int
+    failed: int
+    canceled: int
+    by_priority: dict[Priority, int]
+    """Tasks that are queued or started."""
+
+    @staticmethod
+    def unpack(packed: bytes, *, queued: int | None = None, started: int = 0) -> Counts:
+        """Unpacks stored counts, given the number of queued or of started tasks, of which only the sum is stored."""
+        n = _COUNTS.unpack(packed) if packed else (0,) * 12
+        by_priority = {priority: n[priority - 1] for priority in Priority}
+        live = sum(by_priority.values())
+        mailbox = live - started if queued is None else queued
+        return Counts(mailbox, live - mailbox, n[6], n[7], int(n[8]), int(n[9]), int(n[10]), by_priority)
+
+
+class ShardStats(NamedTuple):
+    """The reply of stats.lua for a shard."""
+
+    counts: Counts
+    waiting: int
+    """Tenants, and groups of them, that could be served now."""
+    known: int
+    """Tenants with counts."""
+    due: int
+    """Scheduled tasks whose time has come."""
+    dead: int
+    stolen: int
+    throttled: int
+    """Tenants held back by their rate only."""
+    unassigned: Sequence[bytes]
+    """Some tenants with work that no runtime serves."""
+    runtimes: Sequence[tuple[bytes, bytes, int]]
+    """(name, JSON that the runtime joined with, ms of lease left)."""
+
+
+def unpack_stats(reply: Sequence[Any]) -> ShardStats:
+    """Unpacks the reply of stats.lua for a shard."""
+    counts, started, waiting, known, due, dead, stolen, throttled, unassigned, *flat = reply
+    runtimes = [(flat[i], flat[i + 1] or b"{}", flat[i + 2]) for i in range(0, len(flat), 3)]
+    unpacked = Counts.unpack(counts, started=started)
+    return ShardStats(unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes)
+
+
+def unpack_policy(packed: bytes) -> PackedPolicy:
+    """Unpacks a stored policy; an empty one if there is none."""
+    return msgspec.msgpack.decode(packed) if packed not in _NO_POLICY else {}
+
+
+def pack_assignment(serves: Assignment | None) -> bytes:
+    """Packs the tenants that a runtime serves, for lib/assign.lua; None: all alike."""
+    return b"" if serves is None else msgspec.msgpack.encode(serves)
+
+
+def pack_key(key: str, window: float) -> bytes:
+    """Packs a deduplication key, with the seconds for which it outlives its task."""
+    return _WINDOW.pack(whole_ms(window)) + key.encode()
+
+
+def pack_extra(by_plugin: Mapping[str, Any] | None) -> bytes:
+    """Packs data for the scripts of plugins, by plugin.
+
+    The server's MessagePack is an old version without bytes and times, so these are packed as strings, as in JSON.
+
+    Raises:
+        TypeError: something cannot be packed.
+    """
+    return msgspec.msgpack.encode(msgspec.to_builtins(by_plugin, str_keys=True)) if by_plugin else b""
+
+
+def sized(part: bytes) -> bytes:
+    """Puts their length before bytes."""
+    return _LENGTH.pack(len(part)) + part
+
+
+def pack_item(item: Item) -> bytes:
+    """Packs a task, for send.lua."""
+    task_id, tenant, due = item.id.encode(), item.tenant.encode(), item.due.encode()
+    return b"%c%c%c%b%b%b%b%b%b%b%b%b%b" % (
+        item.priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
+        _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key,
+        _LONG.pack(len(item.extra)), item.extra, item.body,
+    )  # fmt: skip
+
+
+def pack_settlement(settlement: Settlement) -> bytes:
+    """Packs an outcome, for turn.lua."""
+    task_id, turn, state, ms, packed, seconds, extra = settlement
+    name = task_id.encode()
+    return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + _LONG.pack(len(extra)) + extra + packed
+
+
+def turn_mark(number: int) -> bytes:
+    """The number of a turn or a batch in the form that scripts compare."""
+    return number.to_bytes(8, "big")
+
+
+def whole_ms(seconds: float) -> int:
+    """Rounds seconds to whole milliseconds; only 0 becomes 0."""
+    return max(1, round(seconds * 1000)) if seconds > 0 else 0

@@ -1,0 +1,244 @@
+"""The plugins of a runtime: found, checked, put in order, and combined into chains around its tasks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
+from typing import Any, Final
+
+import attrs
+
+from ._actors.entry_points import factories
+from ._actors.handle import Handle
+from ._actors.host import Host
+from ._actors.message import Message
+from ._actors.options import Options
+from ._actors.plugin_options import plugin_of
+from ._actors.task import Task
+from ._model.keys import plugin_prefix
+from ._store.plugin_lua import HOOKS, PluginLua
+from .errors import ConfigurationError
+from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend
+
+logger: Final = logging.getLogger(__name__)
+
+_METHODS: Final = (
+    "lifespan", "wrap_send", "wrap_execute", "lua", "scripts", "actors",
+    "sent", "started", "finished", "failed", "retried", "canceled", "dead",
+)  # fmt: skip
+
+Observe = Callable[..., None]
+
+
+def _nothing(*_: Any) -> None:
+    """Stands in for an observer if there is none."""
+
+
+@attrs.frozen(kw_only=True)
+class Observers:
+    """The observers of each event, as one function with the arguments that `fairactor.plugins` gives it."""
+
+    sent: Observe | None = None
+    started: Observe = _nothing
+    finished: Observe = _nothing
+    failed: Observe = _nothing
+    retried: Observe = _nothing
+    canceled: Observe = _nothing
+    dead: Observe = _nothing
+
+
+class PluginChain:
+    """The plugins of a runtime, in order.
+
+    Raises:
+        ConfigurationError: something is not a plugin, two have one name, or their order is circular.
+    """
+
+    def __init__(self, given: Iterable[Plugin]) -> None:
+        if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # what is typed may lie
+            raise ConfigurationError(f"plugins={given!r}: give a list, as in plugins=[…]")
+        self._all = _in_order([_checked(plugin) for plugin in given])
+        self.names: Final = frozenset(plugin.name for plugin in self._all)
+        self.observers: Final = Observers(
+            **{
+                event: _notifier(event, observing)
+                for event in (field.name for field in attrs.fields(Observers))
+                if (observing := [plugin for plugin in self._all if hasattr(plugin, event)])
+            }
+        )
+        self.lua: Final = PluginLua(
+            tuple((hook, plugin.name, text) for plugin in self._all for hook, text in _lua(plugin, "lua").items()),
+            tuple(
+                (f"{plugin.name}/{name}", plugin.name, text)
+                for plugin in self._all
+                for name, text in _lua(plugin, "scripts").items()
+            ),
+        )
+        self._send = _wrappers(self._all, "wrap_send")
+        self._sends = any(not only for _, only in self._send)
+        self._send_options = frozenset[str]().union(*(only for _, only in self._send))
+        self._execute = _wrappers(self._all, "wrap_execute")
+        self._executes = any(not only for _, only in self._execute)
+        self.actors: Final = [actor for plugin in self._all for actor in getattr(plugin, "actors", ())]
+
+    def check(self, options: Options) -> None:
+        """Checks that the plugins that add these options are here.
+
+        Raises:
+            ConfigurationError: one is missing.
+        """
+        for option in (*options.plugin_options, *chain.from_iterable(options.script_options.values())):
+            if (plugin := plugin_of(option)) not in self.names:
+                raise ConfigurationError(
+                    f"option {option!r} belongs to the plugin {plugin!r}, which this Runtime does not use: leave "
+                    "plugins= out, or name it there"
+                )
+
+    def lifespans(self, host: Host) -> Iterable[AbstractAsyncContextManager[None]]:
+        """The lifespans of the plugins that have one, in order."""
+        return (plugin.lifespan(host) for plugin in self._all if hasattr(plugin, "lifespan"))
+
+    def wraps_send(self, message: Message[Any]) -> bool:
+        """Whether any plugin wraps the sending of this message."""
+        return self._sends or _has_one_of(message, self._send_options)
+
+    async def send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
+        """Sends messages through all wrappers."""
+        for wrap, only in self._send:
+            if not only or any(_has_one_of(message, only) for _, message in messages):
+                proceed = _Around(wrap, proceed)
+        return await proceed(messages)
+
+    def wrap_execute(self, task: Task, proceed: ProceedExecute) -> ProceedExecute:
+        """Wraps an attempt in all wrappers."""
+        for wrap, only in self._execute:
+            if not only or not only.isdisjoint(task.options):
+                proceed = _wrapped(wrap, task, proceed)
+        return proceed
+
+    def wraps_execute(self, options: Mapping[str, Any]) -> bool:
+        """Whether any plugin may wrap an attempt at a task with these options."""
+        return self._executes or (bool(options) and bool(self._execute))
+
+
+def _wrappers(plugins: Sequence[Any], method: str) -> list[tuple[Callable[..., Any], frozenset[str]]]:
+    """Returns wrappers, the innermost first, each with its ``only_with`` options."""
+    return [
+        (getattr(plugin, method), frozenset(getattr(plugin, "only_with", ())))
+        for plugin in reversed(plugins)
+        if hasattr(plugin, method)
+    ]
+
+
+def _has_one_of(message: Message[Any], options: frozenset[str]) -> bool:
+    """Whether a message has one of these options. Non-messages are rejected later, when they are encoded."""
+    if not isinstance(message, Message):
+        return False
+    own = message.task_options.plugin_options
+    return bool(own) and not options.isdisjoint(own)
+
+
+@attrs.frozen
+class _Around:
+    """Sends messages through a wrapper."""
+
+    wrap: Callable[[Sequence[Addressed], ProceedSend], Awaitable[list[Handle[Any]]]]
+    proceed: ProceedSend
+
+    async def __call__(self, messages: Sequence[Addressed]) -> list[Handle[Any]]:
+        handles = await self.wrap(messages, self.proceed)
+        if len(handles) != len(messages):
+            raise ConfigurationError(
+                f"{getattr(self.wrap, '__qualname__', self.wrap)} returned {len(handles)} handles for {len(messages)} "
+                "messages: a wrapper returns one for each message"
+            )
+        return handles
+
+
+def _wrapped(
+    wrap: Callable[[Task, ProceedExecute], Awaitable[Any]], task: Task, proceed: ProceedExecute
+) -> ProceedExecute:
+    return lambda: wrap(task, proceed)
+
+
+def _notifier(event: str, observing: Sequence[Any]) -> Observe:
+    methods = [(plugin.name, getattr(plugin, event)) for plugin in observing]
+
+    def notify(*arguments: Any) -> None:
+        for name, method in methods:
+            try:
+                method(*arguments)
+            except Exception:
+                logger.exception("plugin %s: %s() failed", name, event)
+
+    return notify
+
+
+def _checked(plugin: Any) -> Any:
+    if isinstance(plugin, type):
+        raise ConfigurationError(
+            f"plugins= got the class {plugin.__name__}: give a plugin, as in plugins=[{plugin.__name__}()]"
+        )
+    if not isinstance(getattr(plugin, "name", None), str) or not plugin.name:
+        raise ConfigurationError(f"plugins= got {plugin!r}: a plugin has a name, which is a string")
+    if not any(hasattr(plugin, method) for method in _METHODS):
+        raise ConfigurationError(f"plugin {plugin.name!r} does nothing: it has none of {', '.join(_METHODS)}")
+    for hook in _lua(plugin, "lua"):
+        if hook not in HOOKS:
+            raise ConfigurationError(
+                f"plugin {plugin.name!r}: there is no Lua hook {hook!r}; there are {', '.join(HOOKS)}"
+            )
+    if _lua(plugin, "lua") or _lua(plugin, "scripts"):
+        plugin_prefix(plugin.name)  # raises if the name cannot work
+    return plugin
+
+
+def _lua(plugin: Any, which: str) -> Mapping[str, str]:
+    found: Mapping[str, str] = getattr(plugin, which, {})
+    return found
+
+
+def _in_order(plugins: list[Any]) -> list[Any]:
+    """Sorts plugins by their ``before`` and ``after``; otherwise they stay in the given order."""
+    by_name: dict[str, Any] = {}
+    for plugin in plugins:
+        if by_name.setdefault(plugin.name, plugin) is not plugin:
+            raise ConfigurationError(f"two plugins are named {plugin.name!r}: give one of them")
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for plugin in plugins:
+        sorter.add(plugin.name, *_others(plugin, "after", by_name))
+        for later in _others(plugin, "before", by_name):
+            sorter.add(later, plugin.name)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " → ".join(error.args[1])
+        raise ConfigurationError(f"plugins cannot be put in order: {circle}, by their before= and after=") from None
+    places = {plugin.name: place for place, plugin in enumerate(plugins)}
+    ordered: list[Any] = []
+    ready: list[str] = []
+    while sorter.is_active():
+        ready = sorted([*ready, *sorter.get_ready()], key=places.__getitem__)
+        first = ready.pop(0)
+        ordered.append(by_name[first])
+        sorter.done(first)
+    return ordered
+
+
+def _others(plugin: Any, which: str, known: Collection[str]) -> list[str]:
+    names = getattr(plugin, which, ())
+    if isinstance(names, str):
+        raise ConfigurationError(f"plugin {plugin.name!r}: {which} is {names!r}: give a list of names")
+    return [name for name in names if name in known]
+
+
+def installed_plugins() -> list[Plugin]:
+    """Makes all installed plugins, which a `Runtime` uses unless it is given others.
+
+    Raises:
+        ConfigurationError: one cannot be imported.
+    """
+    return [make() for make in factories()]

@@ -1,0 +1,217 @@
+"""Reaching the server: which URLs there are, how long it is tried, and what a server must be like."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+import attrs
+from redis import exceptions as broken
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.cluster import PipelineCommand
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
+
+from .kept_connections import Lines
+
+logger: Final = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_SCHEMES: Final = {
+    "redis": "redis", "rediss": "rediss", "unix": "unix",
+    "valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix",
+}  # fmt: skip
+_LEAST: Final = (6, 2)
+_FLAGS_SINCE: Final = (7, 0)
+
+CONNECTIONS: Final = 8
+"""The most connections of a runtime. One listens, one is for what is rare, and calls wait for one of the others."""
+
+AWAY: Final = (broken.ConnectionError, broken.TimeoutError, broken.ClusterDownError, OSError)
+"""What redis-py raises when no answer came."""
+
+_NEVER_SENT: Final = ("connecting to", "No connection available")  # in redis-py's words: no connection was made
+
+# What a server answers that cannot serve now, and has done nothing: it loads its data, is busy with a script, is a
+# replica (perhaps since a moment ago), has too few replicas, or cannot write to its disk. Redis 6.2 puts the code of
+# an error inside a script in the middle of the text.
+_NOT_NOW: Final = re.compile(r"\b(LOADING|BUSY|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|TRYAGAIN|CLUSTERDOWN)\b ")
+_NOT_NOW_TYPES: Final = (
+    broken.BusyLoadingError, broken.ReadOnlyError, broken.MasterDownError, broken.TryAgainError,
+    broken.ClusterDownError,
+)  # fmt: skip
+
+
+def was_never_sent(error: BaseException) -> bool:
+    """Whether a command that got no answer cannot have reached the server either."""
+    return isinstance(error, broken.BusyLoadingError) or any(words in str(error) for words in _NEVER_SENT)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether a refusal says that the server is a replica."""
+    return isinstance(error, broken.ReadOnlyError) or "READONLY " in str(error)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether a refusal is one that passes by itself: nothing was done, and the same command may be accepted soon."""
+    return isinstance(error, _NOT_NOW_TYPES) or _NOT_NOW.search(str(error)) is not None
+
+
+@attrs.define(eq=False)
+class Server:
+    """A server that has been found fit."""
+
+    client: Any  # Redis or RedisCluster: they share the commands used here, but no type
+    listener: Redis
+    """A client of one node, to subscribe with; on a cluster every node hears what is published."""
+    flags: bool
+    """Whether it knows script flags."""
+    cluster: bool
+    where: str
+    answer: float = 5.0
+    """Seconds after which a command without an answer is given up."""
+    lines: Lines | None = None
+    """What calls go over; on a cluster the client finds the node."""
+    on_turn_away: Callable[[], None] = lambda: None
+    """Is called when connections are to be made anew."""
+
+    async def turn_away(self) -> None:
+        """Closes connections: the server they lead to is a replica now, and its name may lead elsewhere."""
+        if not self.cluster:  # there the client follows the slots
+            await self.client.connection_pool.disconnect(inuse_connections=False)
+            if self.lines is not None:
+                await self.lines.hang_up()
+            self.on_turn_away()
+
+    async def execute(self, *command: Any) -> Any:
+        """The reply to a command that has one key."""
+        return await (self.lines or self.client).execute_command(*command)
+
+    async def execute_on_one(self, key: str, *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to commands that go over one connection, to the node that keeps ``key``; errors are replies."""
+        if self.cluster:
+            sent = [PipelineCommand(number, *command) for number, command in enumerate(commands)]
+            await self.client.get_node_from_key(key).execute_pipeline(sent)
+            return [command.result for command in sent]
+        pipeline = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self.client.aclose()
+        if self.listener is not self.client:
+            await self.listener.aclose()
+
+
+async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa: ASYNC109 - told in the error
+    """Connects, trying for ``timeout`` seconds.
+
+    A command that gets no answer for ``answer`` seconds is given up, and its connection closed. None is sent again by
+    itself: whoever sends it has to know whether it may have been carried out.
+
+    Raises:
+        ConfigurationError: the URL is none, or of an unknown scheme.
+        ServerUnavailable: nothing answered in time.
+        ServerError: it refused the login, is too old, or may evict keys.
+    """
+    url = _checked(url)
+    where = _without_password(url)
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=CONNECTIONS,
+            timeout=None,
+            socket_timeout=answer,
+            socket_connect_timeout=answer,
+        )
+        pool.make_connection()  # type: ignore[no-untyped-call]  # a query is looked at only here
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"url={where!r} cannot be used: {error}") from None
+    client = Redis.from_pool(pool)
+    try:
+        info: dict[str, Any] = await _patiently(client.info, where, timeout)
+        _check_fitness(info, where)
+    except BaseException:
+        await client.aclose()
+        raise
+    flags = _version(info) >= _FLAGS_SINCE
+    if info.get("redis_mode") == "cluster" or info.get("server_mode") == "cluster":
+        cluster = RedisCluster.from_url(url, socket_timeout=answer, socket_connect_timeout=answer)
+        return Server(cluster, client, flags, cluster=True, where=where, answer=answer)
+    lines = Lines(pool, CONNECTIONS - 2)
+    return Server(client, client, flags, cluster=False, where=where, answer=answer, lines=lines)
+
+
+async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: float) -> T:  # noqa: ASYNC109
+    error: BaseException = TimeoutError("it took too long")
+    with anyio.move_on_after(timeout):
+        pause = 0.02
+        while True:
+            try:
+                return await command()
+            except broken.ResponseError as refused:
+                if not passes(refused):
+                    advice = "check the URL and the user's permissions"
+                    raise ServerError(f"{where} refused: {refused}; {advice}") from None
+                error = refused
+            except AWAY as failure:
+                if any(isinstance(each, broken.AuthenticationError) for each in (failure, failure.__cause__)):
+                    raise ServerError(
+                        f"{where} refused the login: {failure}; check the URL's user and password"
+                    ) from None
+                error = failure
+            await anyio.sleep(pause)
+            pause = min(2 * pause, 0.5)
+    raise ServerUnavailable(
+        f"no answer from {where}: {str(error) or type(error).__name__}; tried for {timeout:g} s (connect_timeout=). Is "
+        "it running, and is url= right?"
+    )
+
+
+def _checked(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+        raise ConfigurationError(f"url={_without_password(url)!r}: give one that starts with {known}")
+    path = urlsplit(url).path
+    if _SCHEMES[scheme] == "unix" and not path:
+        raise ConfigurationError(
+            f"url={_without_password(url)!r}: give the path of a socket, as in unix:///run/server.sock"
+        )
+    if _SCHEMES[scheme] != "unix" and path.strip("/") and not path.strip("/").isdigit():
+        raise ConfigurationError(f"url={_without_password(url)!r}: what follows the host is the number of a database")
+    return f"{_SCHEMES[scheme]}://{rest}"
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("?")[0].rpartition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
+
+
+def _version(info: dict[str, Any]) -> tuple[int, int]:
+    major, minor = str(info.get("redis_version", "0.0")).split(".")[:2]
+    return int(major), int(minor)
+
+
+def _check_fitness(info: dict[str, Any], where: str) -> None:
+    if _version(info) < _LEAST:
+        raise ServerError(f"{where} is version {info.get('redis_version')}: fairactor needs Redis 6.2, or Valkey")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return
+    if policy.startswith("allkeys") and int(info.get("maxmemory", 0)) > 0:
+        raise ServerError(
+            f"{where} may evict tasks: its maxmemory-policy is {policy}. Set it to noeviction (then a full server "
+            "refuses sends, and nothing is lost), or give fairactor a server of its own"
+        )
+    logger.warning("%s: with maxmemory-policy %s the server may drop results when memory is short", where, policy)

@@ -1,0 +1,139 @@
+"""Runs scripts on a server that may be away, busy, read-only, restarted, or without the data that it had.
+
+Every script may run twice (see docs/architecture.md). So a call whose reply is lost is made again until its time is up,
+and the caller learns whether it may have been carried out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import anyio
+from redis import exceptions as redis_errors
+
+from fairactor._server.connection import AWAY, Server, is_read_only, passes, was_never_sent
+from fairactor._util.backoff import Backoff
+from fairactor.errors import FairactorError, MissingPlugin, ServerError, ServerUnavailable
+
+from . import loader
+from .plugin_lua import NO_PLUGIN_LUA, PluginLua
+
+logger: Final = logging.getLogger(__name__)
+
+_MARGIN: Final = 0.25
+"""Seconds of the time that the server has to answer which are not spent on waiting for replicas; at most half of it."""
+
+
+class ScriptRunner:
+    """Runs the scripts of one shard."""
+
+    def __init__(self, server: Server, meta: str, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
+        self._server = server
+        self._meta = meta
+        self._patience = patience
+        self._plugins = plugins
+        self.open_arguments: tuple[int, ...] | None = None
+        """The arguments of ``open``, to open the shard again if a server has lost it."""
+
+    async def run(self, name: str, *arguments: Any, patience: float | None = None) -> Any:
+        """Runs a script and returns its reply.
+
+        Args:
+            name: the script.
+            arguments: its ARGV.
+            patience: seconds to keep trying, at least once; None: the runtime's ``connect_timeout``.
+
+        Raises:
+            ServerUnavailable: the server did not answer, or could not serve, in that time.
+            ServerError: the server refused.
+            MissingPlugin: the namespace depends on a plugin that is missing here.
+        """
+        return await self._patiently(partial(self._once, name, arguments), name, patience)
+
+    async def run_replicated(self, replicas: int, name: str, *arguments: Any) -> tuple[Any, int]:
+        """Runs a script; returns its reply, and how many replicas have confirmed its writes, at most ``replicas``."""
+        if replicas == 0:
+            return await self.run(name, *arguments), 0
+        call = partial(self._once_replicated, replicas, name, arguments)
+        reply: tuple[Any, int] = await self._patiently(call, name, None)
+        return reply
+
+    def _script(self, name: str) -> loader.Script:
+        return loader.load(name, flags=self._server.flags, plugins=self._plugins)
+
+    async def _once(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        script = self._script(name)
+        try:
+            return await self._server.execute("EVALSHA", script.sha, 1, self._meta, *arguments)
+        except redis_errors.NoScriptError:  # a new server, or SCRIPT FLUSH: nothing was run
+            return await self._server.execute("EVAL", script.text, 1, self._meta, *arguments)
+
+    async def _once_replicated(self, replicas: int, name: str, arguments: tuple[Any, ...]) -> tuple[Any, int]:
+        if self._server.cluster:  # lets the client find the node; the script below then repeats this call
+            await self._once(name, arguments)
+        script = ("EVAL", self._script(name).text, 1, self._meta, *arguments)
+        answer = self._server.answer
+        wait = ("WAIT", replicas, round(1000 * max(answer - _MARGIN, answer / 2)))
+        reply, confirmed = await self._server.execute_on_one(self._meta, script, wait)  # WAIT is about its connection
+        for error in (reply, confirmed):
+            if isinstance(error, Exception):
+                raise error
+        return reply, confirmed
+
+    async def _patiently(self, call: Callable[[], Awaitable[Any]], name: str, patience: float | None) -> Any:
+        deadline = time.monotonic() + (self._patience if patience is None else patience)
+        backoff = Backoff()
+        unsure = helped = False
+        failure: Exception
+        while True:
+            try:
+                return await call()
+            except AWAY as error:
+                unsure = unsure or self._server.cluster or not was_never_sent(error)
+                failure, problem = error, f"no answer from {self._server.where}: {str(error) or type(error).__name__}"
+            except redis_errors.ResponseError as error:
+                if not passes(error):
+                    if not await self._help(error):
+                        raise self._refused(name, error, unsure=unsure) from error
+                    if not helped:
+                        helped = True
+                        continue
+                failure, problem = error, f"{self._server.where} cannot serve now: {error}"
+                if is_read_only(error):
+                    await self._server.turn_away()
+            pause = backoff.next()
+            if time.monotonic() + pause > deadline:
+                may = "it may have been carried out" if unsure else "it was not carried out"
+                raise ServerUnavailable(f"{problem}; {name}: {may}", maybe_accepted=unsure) from failure
+            await anyio.sleep(pause)
+
+    async def _help(self, error: redis_errors.ResponseError) -> bool:
+        """Opens or repairs a shard that is not fit for use; returns whether that may have helped."""
+        code = str(error).partition(" ")[0]
+        with suppress(*AWAY, redis_errors.ResponseError):  # the next attempt will tell
+            if code == "NOTOPEN" and self.open_arguments is not None:
+                logger.warning("%s has lost the namespace of %s: opening it again", self._server.where, self._meta)
+                await self._once("open", self.open_arguments)
+            elif code == "TORN":
+                logger.error("%s: a script broke off in the middle; repairing %s", self._server.where, self._meta)
+                await self._once("mend", ("torn",))
+        return code in {"NOTOPEN", "TORN"}
+
+    def _refused(self, name: str, error: redis_errors.ResponseError, *, unsure: bool) -> FairactorError:
+        where = self._server.where
+        code, _, rest = str(error).partition(" ")
+        if code == "PLUGIN":
+            return MissingPlugin(rest.partition(" ")[0], f"the namespace of {self._meta} at {where}")
+        if "OOM command" in str(error) or isinstance(error, redis_errors.OutOfMemoryError):
+            stored = "of this attempt nothing was stored" if unsure else "nothing was stored"
+            advice = "Let workers drain it, raise its maxmemory, or shorten result_ttl="
+            return ServerError(f"{where} is full ({error}): {stored}. {advice}", maybe_accepted=unsure)
+        if isinstance(error, redis_errors.NoPermissionError):
+            return ServerError(f"{where} refused {name}: {error}; check the user's permissions", maybe_accepted=unsure)
+        # The next script repairs one that broke off in the middle, and may complete it.
+        return ServerError(f"{where} refused {name}: {error}", maybe_accepted=True)

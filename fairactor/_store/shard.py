@@ -1,0 +1,290 @@
+"""One shard of a namespace: each script as a typed call. Nothing else runs scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from fairactor._model.keys import Keys
+from fairactor._model.wire import (
+    FULL,
+    TAKEN,
+    Assignment,
+    Counts,
+    DeadLetter,
+    Item,
+    PackedPolicy,
+    Receipt,
+    Settlement,
+    ShardStats,
+    Turn,
+    pack_assignment,
+    pack_item,
+    pack_settlement,
+    sized,
+    turn_mark,
+    unpack_policy,
+    unpack_stats,
+    whole_ms,
+)
+from fairactor._server.connection import Server
+from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, TaskExists
+from fairactor.settings import FairBy
+
+from .plugin_lua import NO_PLUGIN_LUA, PluginLua
+from .script_runner import ScriptRunner
+
+MODEL: Final = 4
+"""The version of the data model; a namespace of another version is refused."""
+
+
+class Shard:
+    """The scripts of one shard."""
+
+    def __init__(self, server: Server, keys: Keys, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
+        self.keys = keys
+        self._server = server
+        self._runner = ScriptRunner(server, keys.meta, patience=patience, plugins=plugins)
+        self._run = self._runner.run
+        self.call = self._runner.run
+        """Runs a script of a plugin."""
+
+    async def open(self, *, shards: int | None, aging: float, fair_by: FairBy | None = None) -> int:
+        """Opens the shard; creates it if it is new. Returns the number of shards of the namespace.
+
+        Raises:
+            NamespaceMismatch: it was created with other fixed settings.
+        """
+        step = int(aging * 1e6)
+        wanted = shards or (16 if self._server.cluster else 1)
+        reply = await self._run("open", MODEL, wanted, step, fair_by or "tasks")
+        version, found, found_step = map(int, reply[:3])
+        self._runner.open_arguments = tuple(reply)
+        where = f"the namespace of {self.keys.meta} at {self._server.where}"
+        if version != MODEL:
+            raise NamespaceMismatch(f"{where} has data model {version}, this fairactor has {MODEL}; use another one")
+        if shards not in (None, found):
+            raise NamespaceMismatch(f"{where} was created with shards={found}, not {shards}; leave shards= out")
+        if found_step != step:
+            raise NamespaceMismatch(f"{where} was created with aging={found_step / 1e6:g}, not {aging:g}")
+        if fair_by not in (None, reply[3].decode()):
+            raise NamespaceMismatch(f"{where} was created with fair_by={reply[3].decode()!r}; leave fair_by= out")
+        return found
+
+    async def send(
+        self, items: Sequence[Item], runtime: str, number: int, *, replicas: int = 0, reservation: str = ""
+    ) -> Receipt:
+        """Puts tasks into mailboxes, all in one step. Repeating the call changes nothing.
+
+        Args:
+            items: the tasks.
+            runtime: the sender.
+            number: of the batch, by which the server recognises a repeated one.
+            replicas: how many replicas to wait for.
+            reservation: the name of a reservation for these tasks, see `reserve`.
+        """
+        packed = [pack_item(item) for item in items]
+        reply, confirmed = await self._runner.run_replicated(
+            replicas, "send", runtime, turn_mark(number), reservation, *packed
+        )
+        if reply == 0:
+            return Receipt([item.id for item in items], {}, confirmed)
+        ids = [
+            verdict.decode() if isinstance(verdict, bytes) else item.id
+            for item, verdict in zip(items, reply, strict=True)
+        ]
+        refused = {
+            number: _refusal(verdict, items[number]) for number, verdict in enumerate(reply) if verdict in (TAKEN, FULL)
+        }
+        return Receipt(ids, refused, confirmed)
+
+    async def reserve(
+        self, name: str, rooms: Mapping[str, int], ids: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> str | None:
+        """Reserves room in mailboxes for a minute. If one is too full, it reserves none and returns that tenant.
+
+        Args:
+            name: of the reservation.
+            rooms: the number of tasks by tenant.
+            ids: the ids that the caller has chosen, by tenant; such tasks may exist already.
+        """
+        flat: list[Any] = []
+        for tenant, many in rooms.items():
+            flat += (tenant, many, msgspec.msgpack.encode(ids.get(tenant, ())))
+        full: bytes | None = await self._run("reserve", name, *flat)
+        return None if full is None else full.decode()
+
+    async def join(self, runtime: str, *, lease: float, info: dict[str, Any], serves: Assignment | None = None) -> None:
+        """Gives a runtime its lease, for all tenants or for certain ones."""
+        await self._run("join", runtime, whole_ms(lease), json.dumps(info), pack_assignment(serves))
+
+    async def assign(self, runtime: str, serves: Assignment | None) -> bool:
+        """Changes the tenants that a runtime serves; returns whether it has a lease."""
+        return bool(await self._run("assign", runtime, pack_assignment(serves)))
+
+    async def leave(self, runtime: str) -> int:
+        """Ends a lease; returns the number of claims that it held."""
+        return int(await self._run("leave", runtime))
+
+    async def turn(
+        self,
+        runtime: str,
+        number: int,
+        *,
+        lease: float,
+        want: int,
+        ahead: int = 0,
+        received: bool = False,
+        settle: Iterable[Settlement] = (),
+    ) -> Turn:
+        """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.
+
+        Args:
+            runtime: the runtime that takes the turn.
+            number: of the turn, by which the server recognises a repeated one.
+            lease: seconds for which to renew the lease.
+            want: how many tasks could start here now.
+            ahead: how many more could start soon; they are claimed only if no other runtime could start them now.
+            received: whether the runtime has received the task handed to it since its last turn.
+            settle: the outcomes of tasks that have ended.
+
+        Raises:
+            LeaseLost: nothing was done, and the runtime has lost all its claims.
+        """
+        arguments = [pack_settlement(settlement) for settlement in settle]
+        reply = await self._run(
+            "turn", runtime, turn_mark(number), whole_ms(lease), want, ahead, int(received), *arguments, patience=0
+        )
+        if isinstance(reply, bytes):
+            raise LeaseLost(f"{runtime} {_LOST[reply]}")
+        now, wait, tend, refused, claims, cancels, more = reply
+        rest = wait / 1000 if wait >= 0 else float("inf")
+        return Turn(int(now) / 1e6, rest, bool(tend), refused, claims, cancels, bool(more))
+
+    async def maintain(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 500) -> bool:
+        """Queues due tasks and takes back the claims of dead runtimes; returns whether there is more to do."""
+        _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body)
+        return bool(more)
+
+    async def watch(self, runtime: str, tasks: Sequence[tuple[str, str]]) -> list[list[bytes]]:
+        """Asks for outcomes of (task, tenant of the handler that waits, or '') pairs; see watch.lua."""
+        reply: list[list[bytes]] = await self._run("watch", runtime, *[part for task in tasks for part in task])
+        return reply
+
+    async def inspect(self, task_id: str) -> list[Any]:
+        """Returns what is known of a task; see inspect.lua."""
+        reply: list[Any] = await self._run("inspect", task_id)
+        return reply
+
+    async def cancel(self, task_id: str, *, ttl: float, body: bytes) -> str:
+        """Cancels a task; returns the state that it was in, or 'missing'."""
+        state: bytes = await self._run("cancel", task_id, whole_ms(ttl), body)
+        return state.decode()
+
+    async def list_dead_letters(
+        self, place: int, limit: int, *, skip: int = 0, last: int | None = None
+    ) -> tuple[int, list[DeadLetter]]:
+        """Returns the place of the last dead letter, and a page of them from a place on, in order.
+
+        Args:
+            place: the first place.
+            limit: the size of the page.
+            skip: how many to pass over.
+            last: the last place; None: no limit.
+
+        A task that is no longer a dead letter has an empty record.
+        """
+        end, *rest = await self._run("letters", place, "+inf" if last is None else last, skip, limit)
+        flat = iter(rest)
+        found = [
+            DeadLetter(int(at), task_id.decode(), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)
+        ]
+        return int(end), found
+
+    async def redrive(self, tasks: Sequence[tuple[str, bytes]]) -> list[bool | str]:
+        """Sends dead letters again, given as (task, key from `pack_key`).
+
+        Returns for each whether it was a dead letter, or the id of the task that has taken its key.
+        """
+        packed = [sized(task_id.encode()) + sized(key) for task_id, key in tasks]
+        reply: list[int | bytes] = await self._run("redrive", *packed)
+        return [verdict.decode() if isinstance(verdict, bytes) else bool(verdict) for verdict in reply]
+
+    async def discard(self, tasks: Sequence[str]) -> int:
+        """Deletes dead letters; returns how many of the tasks were dead letters."""
+        return int(await self._run("discard", *tasks))
+
+    async def repair(self) -> None:
+        """Rebuilds the shard from its records; see mend.lua."""
+        await self._run("mend", "all")
+
+    async def progress(self, runtime: str, task_id: str, note: bytes) -> bool:
+        """Stores the progress of a task that the runtime has claimed."""
+        return bool(await self._run("progress", runtime, task_id, note))
+
+    async def configure(self, whose: str | bytes, changes: Mapping[str, Any]) -> PackedPolicy:
+        """Changes the policy of a tenant, a group, or the defaults; None resets a setting. Returns the new policy.
+
+        Args:
+            whose: as configure.lua names them.
+            changes: packed settings, from `policy.changes_of`.
+        """
+        given = msgspec.msgpack.encode({name: value for name, value in changes.items() if value is not None})
+        back = [name for name, value in changes.items() if value is None]
+        return unpack_policy(await self._run("configure", whose, given, *back))
+
+    async def review(self) -> None:
+        """Checks again which tenants can be served, after the defaults have changed."""
+        cursor = b"0"
+        while (cursor := await self._run("review", cursor)) != b"0":
+            pass
+
+    async def policies(self) -> dict[bytes, PackedPolicy]:
+        """Returns all policies that were set, by the names that `configure` uses."""
+        found, cursor = {}, b"0"
+        while True:
+            cursor, flat = await self._run("policies", cursor)
+            names = iter(flat)
+            found.update({name: unpack_policy(packed) for name, packed in zip(names, names, strict=True)})
+            if cursor == b"0":
+                return found
+
+    async def policy(self, tenant: str) -> tuple[PackedPolicy, PackedPolicy]:
+        """Returns the policy of a tenant, and the defaults."""
+        _, own, defaults, _ = await self._run("stats", tenant)
+        return unpack_policy(own), unpack_policy(defaults)
+
+    async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
+        """Cancels the waiting tasks of a tenant; returns how many."""
+        number, cursor = 0, b"s0"
+        while cursor:
+            canceled, cursor = await self._run("purge", tenant, whole_ms(ttl), body, cursor)
+            number += canceled
+        return number
+
+    async def tenant_stats(self, tenant: str) -> Counts:
+        """Returns the counts of a tenant."""
+        counts, _, _, queued = await self._run("stats", tenant)
+        return Counts.unpack(counts, queued=queued)
+
+    async def stats(self, *, patience: float | None = None) -> ShardStats:
+        """Returns the counts of the shard, and its runtimes."""
+        return unpack_stats(await self._run("stats", patience=patience))
+
+
+_LOST: Final = {
+    b"lapsed": "was silent for longer than its lease, so its tasks were given to others. Was the event loop blocked, "
+    "the process stopped, or the network cut? Or the server has lost its data",
+    b"behind": "has a reply that the server does not know of: the server has lost its latest data, as after a restart or "
+    "a failover, so nobody can tell which claims stand",
+}
+
+
+def _refusal(verdict: int, item: Item) -> FairactorError:
+    if verdict == FULL:
+        return MailboxFull(item.tenant)
+    return TaskExists(f"the id {item.id!r} is taken by a task of another tenant; ids are unique in a namespace")

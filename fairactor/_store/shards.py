@@ -1,0 +1,65 @@
+"""The shards of a namespace, and which of them keeps a tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fairactor._model.keys import Keys, shard_of
+from fairactor._server.connection import Server
+from fairactor.settings import Settings
+
+from .plugin_lua import NO_PLUGIN_LUA, PluginLua
+from .shard import Shard
+
+
+class Shards:
+    """All shards of a namespace, in the order of their numbers."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def __iter__(self) -> Iterator[Shard]:
+        return iter(self._shards)
+
+    def __getitem__(self, number: int) -> Shard:
+        return self._shards[number]
+
+    def number_of(self, tenant: str) -> int:
+        """The number of the shard that keeps a tenant, from 0."""
+        return shard_of(tenant, len(self._shards))
+
+    def of(self, tenant: str) -> Shard:
+        """The shard that keeps a tenant."""
+        return self._shards[shard_of(tenant, len(self._shards))]
+
+    async def locate(self, task_id: str, tenant: str | None) -> Shard | None:
+        """Finds the shard of a task: by its tenant, or else by asking all shards. None: no shard has the task."""
+        if tenant is not None:
+            return self.of(tenant)
+        if len(self._shards) == 1:
+            return self._shards[0]
+        for shard in self._shards:
+            if await shard.inspect(task_id):
+                return shard
+        return None
+
+
+async def open_shards(server: Server, settings: Settings, plugins: PluginLua = NO_PLUGIN_LUA) -> Shards:
+    """Opens all shards of a namespace; creates them if it is new.
+
+    Raises:
+        NamespaceMismatch: it was created with other fixed settings, or depends on a plugin that is missing.
+    """
+
+    def shard(number: int) -> Shard:
+        return Shard(server, Keys(settings.namespace, number), patience=settings.connect_timeout, plugins=plugins)
+
+    first = shard(0)
+    count = await first.open(shards=settings.shards, aging=settings.aging, fair_by=settings.fair_by)
+    others = [shard(number) for number in range(1, count)]
+    for each in others:
+        await each.open(shards=count, aging=settings.aging, fair_by=settings.fair_by)
+    return Shards([first, *others])

@@ -1,0 +1,178 @@
+"""The subscriber: receives what the server publishes to a runtime, over one connection.
+
+Publish/subscribe means that nothing polls. Messages published while the connection is down are lost, so each time a
+subscription begins, everybody who may have missed one is called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import anyio
+from redis.exceptions import ResponseError
+
+from fairactor._server.connection import AWAY, Server, passes
+from fairactor._util.wakeup import Wakeup
+from fairactor.errors import ServerUnavailable
+
+from .shard import Shard
+
+logger: Final = logging.getLogger(__name__)
+
+DRAINED: Final = b"d"
+"""The event that a shard publishes when its last task has ended."""
+
+Deliver = Callable[[bytes], None]
+
+
+def plugin_event(plugin: str) -> bytes:
+    """The event that the scripts of a plugin publish."""
+    return b"p" + plugin.encode()
+
+
+class Subscriber:
+    """The listener of one runtime, for all its shards.
+
+    Args:
+        server: the server to listen to.
+        heartbeat: seconds of silence after which it checks the connection.
+        patience: seconds that a subscription may take.
+    """
+
+    def __init__(self, server: Server, *, heartbeat: float, patience: float) -> None:
+        self._server = server
+        self._heartbeat = heartbeat
+        self._patience = patience
+        self._channels: dict[bytes, Deliver] = {}
+        self._subscribed: dict[bytes, anyio.Event] = {}
+        self._callbacks: list[Callable[[], None]] = []
+        self._wakeups: dict[bytes, set[Wakeup]] = {}  # by event
+        self._reading = anyio.CancelScope()  # while `run` waits for a message
+        self._turned_away = False
+        server.on_turn_away = self._turn_away
+
+    def listen(self, shard: Shard, runtime: str, deliver: Deliver) -> None:
+        """Calls ``deliver`` with each message that a shard publishes to a runtime name; `ready` says from when on."""
+        self._channels[shard.keys.inbox(runtime).encode()] = deliver
+        self._channels[shard.keys.events.encode()] = self._publish
+        self._reading.cancel()
+
+    def ignore(self, shard: Shard, runtime: str) -> None:
+        """Receives no more messages that a shard publishes to a runtime name."""
+        self._channels.pop(shard.keys.inbox(runtime).encode(), None)
+        self._reading.cancel()
+
+    async def ready(self, shard: Shard, runtime: str) -> None:
+        """Waits until messages of a shard to a runtime name arrive here.
+
+        Raises:
+            ServerUnavailable: the server did not confirm the subscription in time.
+        """
+        channel = shard.keys.inbox(runtime).encode()
+        with anyio.move_on_after(self._patience):
+            await self._subscribed.setdefault(channel, anyio.Event()).wait()
+            return
+        where, patience = self._server.where, self._patience
+        raise ServerUnavailable(f"no answer from {where}: a subscription took longer than {patience:g} s")
+
+    def on_subscribe(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` each time a subscription begins: messages from before may be lost."""
+        self._callbacks.append(callback)
+
+    @contextmanager
+    def subscribe(self, event: bytes) -> Iterator[Wakeup]:
+        """Returns a wake-up that is set whenever a shard has published an event to all, or may have.
+
+        Args:
+            event: `DRAINED`, or a `plugin_event`.
+        """
+        wakeup = Wakeup()
+        wakeups = self._wakeups.setdefault(event, set())
+        wakeups.add(wakeup)
+        try:
+            yield wakeup
+        finally:
+            wakeups.discard(wakeup)
+
+    def wake_all(self) -> None:
+        """Sets the wake-ups of all events, because any of them may have been missed."""
+        for event in self._wakeups:
+            self._publish(event)
+
+    async def run(self) -> None:
+        """Listens until canceled. Nobody else uses the connection."""
+        pubsub: Any = self._server.listener.pubsub()
+        subscribed: set[bytes] = set()
+        silent = away = False
+        try:
+            while True:
+                try:
+                    await self._subscribe(pubsub, subscribed)
+                    with anyio.CancelScope() as self._reading:
+                        message = await pubsub.get_message(timeout=self._heartbeat)
+                        if message is None:
+                            await _probe(pubsub, silent=silent)
+                        silent = message is None
+                        if message is not None:
+                            self._receive(message)
+                            await asyncio.sleep(0)  # let the receiver run before the next message
+                        if away:
+                            logger.warning("%s is back", self._server.where)
+                            away = False
+                except (*AWAY, ResponseError) as error:
+                    if not isinstance(error, AWAY):
+                        if not passes(error):
+                            raise
+                        subscribed.clear()  # the server may have refused a subscription
+                    logger.log(logging.DEBUG if away else logging.WARNING, "%s is away: %s", self._server.where, error)
+                    silent, away = False, True
+                    await anyio.sleep(0.1)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await pubsub.aclose()
+
+    def _turn_away(self) -> None:
+        self._turned_away = True
+        self._reading.cancel()
+
+    async def _subscribe(self, pubsub: Any, subscribed: set[bytes]) -> None:
+        """Subscribes to the channels that are listened to now, and leaves the others, until nothing changes."""
+        while self._turned_away or self._channels.keys() != subscribed:
+            if self._turned_away:
+                self._turned_away = False
+                await pubsub.connection.disconnect()  # the next command connects, and so subscribes
+            if new := self._channels.keys() - subscribed:
+                await pubsub.subscribe(*new)
+                subscribed |= new
+            if old := subscribed - self._channels.keys():
+                await pubsub.unsubscribe(*old)
+                subscribed -= old
+                for channel in old:
+                    self._subscribed.pop(channel, None)
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        if message["type"] == "message":
+            deliver = self._channels.get(message["channel"])
+            if deliver is not None:
+                deliver(message["data"])
+        elif message["type"] == "subscribe":
+            self._subscribed.setdefault(message["channel"], anyio.Event()).set()
+            self.wake_all()
+            for callback in self._callbacks:
+                callback()
+
+    def _publish(self, event: bytes) -> None:
+        for wakeup in self._wakeups.get(event, ()):
+            wakeup.set()
+
+
+async def _probe(pubsub: Any, *, silent: bool) -> None:
+    """Checks whether a silent connection is a dead one: the server answers a ping within a heartbeat."""
+    if silent:
+        await pubsub.connection.disconnect()  # the next read connects again, and so subscribes
+    else:
+        await pubsub.ping()

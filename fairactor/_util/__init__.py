@@ -1,0 +1,1 @@
+"""Tools that know nothing of tasks: checks of values, waiting, supervision, tracing."""

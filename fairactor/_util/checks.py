@@ -1,0 +1,130 @@
+"""Checks of values that users give. Each returns the value, or raises an error that names it and says what to give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import attrs
+
+from fairactor.errors import ConfigurationError
+
+MAX_NAME: Final = 512
+"""The longest tenant name and the longest task id, in bytes of UTF-8."""
+YEAR: Final = 365 * 86400.0
+"""Seconds."""
+CENTURY: Final = 100 * YEAR
+"""Seconds; a longer time is a mistake, and too large for the server's clock."""
+
+
+def to_seconds(value: float | timedelta | None) -> float | None:
+    """Converts a timedelta to seconds; leaves anything else as it is."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def check_seconds(setting: str, value: float, *, zero: bool = True, most: float = CENTURY) -> float:
+    """Accepts a finite number of seconds from 0 to ``most``; 0 itself only with ``zero``.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    bound = "0 or more" if zero else "more than 0"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{setting}={value!r}: give seconds as a number, {bound}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ConfigurationError(f"{setting}={value!r}: give a finite number of seconds, {bound}")
+    if value > most:
+        raise ConfigurationError(f"{setting}={value!r}: give a number of seconds, at most {most:.0f}")
+    return float(value)
+
+
+def check_timeout(value: float | None) -> None:
+    """Accepts None, or seconds from 0.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if value is not None:
+        check_seconds("timeout", value)
+
+
+def check_whole_number(setting: str, value: Any, least: int, most: float = math.inf, *, hint: str = "") -> int:
+    """Accepts an int from ``least`` to ``most``; a bool is none.
+
+    Args:
+        setting: its name, for the message.
+        value: what was given.
+        least: the smallest allowed.
+        most: the largest allowed.
+        hint: what else may be given, for the message.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        bound = f", {least} or more" if most == math.inf else f" from {least} to {most}"
+        raise ConfigurationError(f"{setting}={value!r}: give a whole number{bound}{hint}")
+    return value
+
+
+def check_one_of(setting: str, value: Any, allowed: Sequence[str]) -> str:
+    """Accepts one of the strings in ``allowed``.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if value not in allowed:
+        raise ConfigurationError(f"{setting}={value!r}: give one of {', '.join(map(repr, allowed))}")
+    return str(value)
+
+
+def check_name(kind: str, value: str) -> str:
+    """Accepts a name for a tenant or a task: any string of 1 to `MAX_NAME` bytes of UTF-8.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{kind} {value!r}: give a string that is not empty")
+    try:
+        length = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{kind} {value!r}: holds half a surrogate pair, which has no UTF-8") from None
+    if length > MAX_NAME:
+        raise ConfigurationError(f"{kind} {value[:40]!r}…: {length} bytes long, the limit is {MAX_NAME}")
+    return value
+
+
+def check_tenants(given: Any) -> tuple[str, ...] | bool:
+    """Accepts a list of tenant names, of which it drops the repeated ones, or a bool.
+
+    Raises:
+        ConfigurationError: it is something else, or holds something else.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, bool | Iterable):
+        raise ConfigurationError(f"{given!r} is no list of tenants: give their names, as in assigned=['acme']")
+    return given if isinstance(given, bool) else tuple(dict.fromkeys(check_name("tenant", name) for name in given))
+
+
+def check_aware(setting: str, value: Any) -> datetime:
+    """Accepts a datetime with a time zone.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if not isinstance(value, datetime):
+        raise ConfigurationError(f"{setting}={value!r}: give a datetime with a time zone")
+    if value.utcoffset() is None:
+        raise ConfigurationError(f"{setting}={value!r}: has no time zone; give one, such as tzinfo=timezone.utc")
+    return value
+
+
+def validate(check: Callable[..., Any], *bounds: Any, **options: Any) -> Callable[[Any, Any, Any], None]:
+    """Makes an attrs validator of a check: it passes the field's name and value, then ``bounds`` and ``options``."""
+
+    def validator(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        check(attribute.name, value, *bounds, **options)
+
+    return validator

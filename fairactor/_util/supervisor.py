@@ -1,0 +1,90 @@
+"""Supervision: runs the long-lived actors of a runtime in one task group, and restarts those that fail.
+
+The pause before a restart doubles. An actor that keeps failing stops the runtime with its last error. As in Erlang/OTP,
+the number of restarts within a period is bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from fairactor.errors import NamespaceMismatch
+
+from .backoff import doubled
+
+logger: Final = logging.getLogger(__name__)
+
+RESTARTS: Final = 5
+PERIOD: Final = 30.0  # seconds
+FIRST_PAUSE: Final = 0.05  # seconds
+
+
+class Supervisor:
+    """Starts actors in a task group and keeps them running."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        self._group = group
+        self._context = copy_context()  # not that of the task that needs another worker
+        self._scopes: set[anyio.CancelScope] = set()
+        self._one_ended = anyio.Event()
+
+    def start(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
+        """Runs ``actor`` until it returns; restarts it when it raises.
+
+        Raises (in the task group):
+            Exception: the actor's error, once it has failed more than `RESTARTS` times within `PERIOD`.
+        """
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
+
+        def begin() -> None:
+            self._group.start_soon(self._keep, name, actor, scope, name=f"fairactor {name}")
+
+        self._context.run(begin)
+
+    async def stop(self) -> None:
+        """Cancels the actors that were started here, and waits until they have ended."""
+        for scope in self._scopes:
+            scope.cancel()
+        with anyio.CancelScope(shield=True):
+            while self._scopes:
+                self._one_ended = anyio.Event()
+                await self._one_ended.wait()
+
+    async def _keep(self, name: str, actor: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+        with scope:
+            try:
+                await anyio.lowlevel.checkpoint_if_cancelled()  # it may have been stopped before it began
+                await self._restart(name, actor)
+            finally:
+                self._scopes.discard(scope)
+                self._one_ended.set()
+
+    async def _restart(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
+        failures: deque[float] = deque(maxlen=RESTARTS + 1)
+        while True:
+            try:
+                await actor()
+            except NamespaceMismatch:
+                raise  # another try would fail as well
+            except Exception:
+                await anyio.lowlevel.checkpoint_if_cancelled()  # an error while the runtime is left is not a failure
+                now = anyio.current_time()
+                failures.append(now)
+                if len(failures) > RESTARTS and now - failures[0] < PERIOD:
+                    logger.exception("%s keeps failing; the runtime stops", name)
+                    raise
+                recent = sum(now - failure < PERIOD for failure in failures)
+                logger.exception("%s failed; restarting it", name)
+                await anyio.sleep(doubled(FIRST_PAUSE, recent - 1) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            else:
+                return

@@ -1,0 +1,77 @@
+"""A task that this runtime has claimed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from fairactor._actors.task import Task
+from fairactor._model import record
+from fairactor._model.wire import Settlement
+
+
+class Owner(Protocol):
+    """The dispatcher that a claim came from."""
+
+    runtime: str
+    """The name under which it claims now."""
+
+    def settle(self, claim: Claim, settlement: Settlement) -> None:
+        """Takes the outcome of a claim."""
+
+    def wake(self) -> None:
+        """Makes it look for work, because a worker has become free."""
+
+
+class Claim:
+    """A task that this runtime has claimed."""
+
+    __slots__ = (
+        "begun", "body", "call", "cancel_reason", "claimed", "header", "id",
+        "owner", "record", "runtime", "server_time", "stained", "task", "turn",
+    )  # fmt: skip
+
+    def __init__(
+        self, task_id: str, packed: bytes, turn: bytes, owner: Owner, server_time: float, claimed: float
+    ) -> None:
+        self.id = task_id
+        self.record = packed
+        self.turn = turn
+        self.owner = owner
+        self.runtime = owner.runtime  # at the time of the claim: fencing needs both, the name and the turn
+        self.server_time = server_time  # of the claim, unix seconds
+        self.claimed = claimed  # the same moment by the monotonic clock of this process
+        self.begun = claimed
+        self.header: record.Header | None = None
+        self.body = b""
+        self.call: record.Call | None = None
+        self.task: Task | None = None
+        self.cancel_reason: str | None = None
+        self.stained = False  # whether its handler has set context variables
+
+    def server_clock(self, at: float | None = None) -> float:
+        """Converts a moment of the monotonic clock, by default now, to the server's clock; unix seconds."""
+        return self.server_time + (time.monotonic() if at is None else at) - self.claimed
+
+    @property
+    def seconds(self) -> float:
+        """How long its task has run, in seconds."""
+        return time.monotonic() - self.begun if self.begun != self.claimed else 0.0
+
+    def age(self) -> float:
+        """Seconds since the task was sent or became due, by the server's clock."""
+        return self.server_clock() - self.header.stamp / 1e6 if self.header else 0.0
+
+    def given_back(self) -> Settlement:
+        """The settlement of a claim that was never started: the task returns to its place in the mailbox."""
+        return Settlement(self.id, self.turn, "B", 0, self.record)
+
+
+def new_claims(ids_and_records: Any, turn: bytes, owner: Owner, server_time: float) -> list[Claim]:
+    """Makes claims of the flat list in the reply to a turn."""
+    now = time.monotonic()
+    flat = iter(ids_and_records)
+    return [
+        Claim(task_id.decode(), packed, turn, owner, server_time, now)
+        for task_id, packed in zip(flat, flat, strict=True)
+    ]

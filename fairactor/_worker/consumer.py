@@ -1,0 +1,147 @@
+"""The consumer: the pool of workers of a runtime, and the dispatchers that supply it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import anyio
+
+from fairactor._actors.host import Client
+from fairactor._actors.registry import Registry
+from fairactor._actors.task import Task
+from fairactor._model import record
+from fairactor._model.wire import Assignment
+from fairactor._plugin_chain import PluginChain
+from fairactor._store.shards import Shards
+from fairactor._store.stats import read_stats
+from fairactor._store.subscriber import Subscriber
+from fairactor.errors import ServerError
+from fairactor.settings import Settings
+
+from .dispatcher import Dispatcher
+from .executor import Executor
+from .pool import Pool
+
+logger: Final = logging.getLogger(__name__)
+
+GOODBYE: Final = 5.0
+"""Seconds that leaving waits for a handler or a server; then the lease runs out by itself."""
+
+
+class Consumer:
+    """The consuming half of a runtime: a pool of workers, and a dispatcher for each shard that supplies them.
+
+    Args:
+        name: the runtime's name.
+        shards: the shards to consume from.
+        subscriber: receives what the shards publish.
+        registry: the actors.
+        settings: the runtime's settings.
+        plugins: their wrappers and observers.
+        runtime: what handlers get as ``current_task().runtime``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shards: Shards,
+        subscriber: Subscriber,
+        registry: Registry,
+        settings: Settings,
+        plugins: PluginChain,
+        runtime: Client,
+    ) -> None:
+        self._name = name
+        self._shards = shards
+        self._subscriber = subscriber
+        self._registry = registry
+        self._settings = settings
+        self._plugins = plugins
+        self._runtime = runtime
+        self._dispatchers: list[Dispatcher] = []
+        self._pool: Pool | None = None
+
+    async def start(self, start: Callable[[str, Callable[[], Awaitable[None]]], None], *, sdk: bool) -> None:
+        """Starts the instances of actor classes, takes the leases, and begins to claim."""
+        handlers = await self._registry.start()
+        executor = Executor(
+            handlers, self._settings, self._is_known_elsewhere, self._report, sdk, self._plugins, self._runtime
+        )
+        pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled, start)
+        info = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "workers": self._settings.workers,
+            "actors": sorted(self._registry.actors),
+        }
+        for number, shard in enumerate(self._shards):
+            serves = self._assignment(number, self._settings)
+            dispatcher = Dispatcher(self._name, shard, pool, self._subscriber, self._settings, info, serves)
+            self._dispatchers.append(dispatcher)
+            await dispatcher.join()
+            start(f"dispatcher {number}", dispatcher.run)
+
+    async def assign(self, settings: Settings) -> None:
+        """Changes the tenants that are served here to those that the settings name."""
+        for number, dispatcher in enumerate(self._dispatchers):
+            await dispatcher.assign(self._assignment(number, settings))
+
+    def _assignment(self, number: int, settings: Settings) -> Assignment | None:
+        """Returns the tenants of a shard that are served here; None: all alike."""
+        if not settings.assigned and not settings.steal:
+            return None
+        assigned, steal = (
+            [tenant for tenant in names if self._shards.number_of(tenant) == number]
+            for names in (settings.assigned, () if isinstance(settings.steal, bool) else settings.steal)
+        )
+        return Assignment(assigned, [""] if settings.steal is True else steal)
+
+    async def stop(self, grace: float) -> None:
+        """Stops claiming, gives running tasks ``grace`` seconds to end, and returns those that have not ended."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        for dispatcher in self._dispatchers:
+            dispatcher.stop_claiming()
+        for claim in pool.drop_ready():
+            claim.owner.settle(claim, claim.given_back())
+        try:
+            if grace > 0:
+                with anyio.move_on_after(grace):
+                    await pool.wait_until_idle()
+        finally:
+            await self._leave(pool)
+
+    async def _leave(self, pool: Pool) -> None:
+        """Cancels running tasks, reports outcomes, and gives up the leases."""
+        with anyio.move_on_after(GOODBYE, shield=True) as patience:
+            for dispatcher in self._dispatchers:
+                pool.abandon(dispatcher)
+            await pool.wait_until_idle()
+            for dispatcher in self._dispatchers:
+                try:
+                    await dispatcher.leave()
+                except ServerError as error:
+                    logger.warning(
+                        "%s: its tasks return to their mailboxes when the lease ends: %s", dispatcher.runtime, error
+                    )
+        if patience.cancelled_caught:
+            logger.warning(
+                "a handler or the server did not respond for %g s: tasks return to their mailboxes when the lease ends",
+                GOODBYE,
+            )
+
+    async def _is_known_elsewhere(self, actor: str) -> bool:
+        try:
+            stats = await read_stats(self._shards, patience=0)
+        except ServerError:  # unknown: trying again later is better than failing the task
+            return True
+        return any(actor in runtime.actors for runtime in stats.runtimes)
+
+    async def _report(self, task: Task, fraction: float, note: str) -> None:
+        number = self._shards.number_of(task.tenant)
+        await self._shards[number].progress(self._dispatchers[number].runtime, task.id, record.encode([fraction, note]))

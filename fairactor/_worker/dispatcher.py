@@ -1,0 +1,324 @@
+"""The dispatcher: turn by turn it reports outcomes of this process to one shard, and claims the next tasks from it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import anyio
+import attrs
+
+from fairactor._model import record
+from fairactor._model.wire import (
+    CANCEL,
+    HANDED,
+    WORK,
+    Assignment,
+    Handed,
+    Settlement,
+    Turn,
+    handed_mark,
+    turn_mark,
+    unpack_handed,
+)
+from fairactor._store.shard import Shard
+from fairactor._store.subscriber import Subscriber
+from fairactor._util.backoff import Backoff
+from fairactor._util.wakeup import Wakeup
+from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
+from fairactor.settings import Settings
+
+from .claim import Claim, new_claims
+from .pool import Pool
+
+logger: Final = logging.getLogger(__name__)
+
+PER_TURN: Final = 500
+"""The most outcomes, and the most claims, in one turn."""
+
+_LET_GO: Final = 1.0
+"""Seconds that handlers get to end after their claims were lost, before the dispatcher takes a new lease."""
+_CANCEL_REASON: Final = "by handle.cancel()"
+
+
+@attrs.frozen
+class _Request:
+    """A turn as it is sent; it is repeated unchanged until it is answered."""
+
+    number: int
+    want: int
+    ahead: int
+    received: bool
+    settle: list[Settlement]
+
+
+class Dispatcher:
+    """Holds the lease of this runtime on one shard, and keeps the workers supplied from it."""
+
+    def __init__(
+        self,
+        name: str,
+        shard: Shard,
+        pool: Pool,
+        subscriber: Subscriber,
+        settings: Settings,
+        info: dict[str, Any],
+        serves: Assignment | None = None,
+    ) -> None:
+        self._name = name
+        self._shard = shard
+        self._pool = pool
+        self._subscriber = subscriber
+        self._settings = settings
+        self._info = info
+        self._serves = serves
+        self._joined = 0
+        self.runtime = ""  # the name under which it holds its lease; a lost lease costs the name, '' means no lease
+        self._number = 0
+        self._received = False  # a task that was handed over since the last turn
+        self._request: _Request | None = None
+        self._outbox: list[Settlement] = []
+        self._wakeup = Wakeup()
+        self._server_back = Wakeup()
+        self._claiming = True
+        self._leaving = False
+        self._stopped = anyio.Event()
+        self._stopped.set()
+        self._pace = _Pace(pool.size)
+        subscriber.on_subscribe(self._on_subscribe)
+
+    # What others call
+
+    def settle(self, claim: Claim, settlement: Settlement) -> None:
+        """Takes the outcome of a claim; it goes with the next turn."""
+        if claim.runtime == self.runtime:  # otherwise the lease was lost, and with it the numbers of its turns
+            self._outbox.append(settlement)
+        self._wakeup.set()
+
+    def wake(self) -> None:
+        """Takes a turn soon: there is work, or a free worker."""
+        self._wakeup.set()
+
+    async def join(self) -> None:
+        """Takes a lease under a new name."""
+        self._joined += 1
+        name = f"{self._name}/{self._joined}"
+        self._subscriber.listen(self._shard, name, self._deliver)
+        try:
+            await self._subscriber.ready(self._shard, name)
+            serves = self._serves
+            await self._shard.join(name, lease=self._settings.lease, info=self._info, serves=serves)
+            if serves is not self._serves:  # it was changed meanwhile
+                await self._shard.assign(name, self._serves)
+        except BaseException:
+            self._subscriber.ignore(self._shard, name)
+            raise
+        self._number = 0
+        self._received = False
+        self.runtime = name
+
+    async def assign(self, serves: Assignment | None) -> None:
+        """Changes the tenants that are served; None: all alike."""
+        self._serves = serves
+        if self.runtime:
+            await self._shard.assign(self.runtime, serves)
+        self._wakeup.set()
+
+    def stop_claiming(self) -> None:
+        """Stops claiming; outcomes are still reported."""
+        self._claiming = False
+        self._wakeup.set()
+
+    async def leave(self) -> None:
+        """Reports outcomes, then gives up the lease and the claims that are left."""
+        self._leaving = True
+        self.stop_claiming()
+        await self._stopped.wait()  # `run` may have been canceled long ago
+        while self.runtime and (self._request or self._outbox):
+            try:
+                await self._exchange()
+            except ServerUnavailable:
+                await anyio.sleep(0.1)
+            except LeaseLost as error:
+                logger.error("%s", error)  # noqa: TRY400 - the message says it all
+                break
+        if self.runtime:
+            await self._shard.leave(self.runtime)
+
+    async def run(self) -> None:
+        """Takes turns until it leaves. While the server is away it keeps trying."""
+        self._stopped = anyio.Event()
+        backoff = Backoff()
+        try:
+            while not self._leaving:
+                try:
+                    if not self.runtime:
+                        await self.join()
+                    await self._take_turn()
+                except ServerError as error:
+                    logger.log(logging.DEBUG if backoff.failures else logging.WARNING, "%s; trying again", error)
+                    await self._server_back.wait(backoff.next())
+                except LeaseLost as error:
+                    logger.error("%s", error)  # noqa: TRY400 - the message says it all
+                    await self._let_go()
+                else:
+                    backoff.reset()
+        finally:
+            self._stopped.set()
+
+    # One turn
+
+    async def _take_turn(self) -> None:
+        request, turn = await self._exchange()
+        if turn.claims:
+            mark = turn_mark(request.number)
+            self._begin(new_claims(turn.claims, mark, self, turn.now), at_once=not turn.more)
+        for task_id in turn.cancels:
+            self._pool.cancel(task_id.decode(), _CANCEL_REASON)
+        if turn.maintenance_due:
+            await self._maintain()
+        await self._rest(request, turn)
+
+    def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True) -> None:
+        """Starts claimed tasks, or returns them if no worker is free for them.
+
+        With ``at_once=False``, because more tasks wait, they start after the next turn has been sent.
+        """
+        if self._claiming and free:
+            self._pool.submit(claims, at_once=at_once)
+        elif not self._leaving:
+            self._outbox += [claim.given_back() for claim in claims]
+
+    def _take(self, handed: Handed) -> None:
+        """Starts a task that was handed over. If it comes late, the turn that was taken since brings it."""
+        if self.runtime and handed.mark == handed_mark(self._number):
+            self._received = True
+            claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
+            free = self._pool.vacancies > 0  # tasks of other shards may occupy the workers
+            self._begin(claims, at_once=True, free=free)
+            self._wakeup.set()  # to claim more
+
+    async def _exchange(self) -> tuple[_Request, Turn]:
+        """Sends the next turn, or repeats the one that was not answered; returns it with its reply."""
+        request = self._request = self._request or self._next_request()
+        started = time.monotonic()
+        turn = await self._shard.turn(
+            self.runtime,
+            request.number,
+            lease=self._settings.lease,
+            want=request.want,
+            ahead=request.ahead,
+            received=request.received,
+            settle=request.settle,
+        )
+        self._request = None
+        self._pace.note(time.monotonic() - started, request.settle)
+        for refused in turn.refused:
+            logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
+        return request, turn
+
+    def _next_request(self) -> _Request:
+        self._number += 1
+        self._wakeup.clear()  # this turn does the work that it announced
+        settle, self._outbox = self._outbox[:PER_TURN], self._outbox[PER_TURN:]
+        received, self._received = self._received, False
+        return _Request(self._number, *self._wanted(), received, settle)
+
+    def _wanted(self) -> tuple[int, int]:
+        """How many tasks could start here now, and how many more could start soon."""
+        if not self._claiming:
+            return 0, 0
+        vacancies = min(PER_TURN, self._pool.vacancies)
+        want = max(0, vacancies)
+        return want, max(0, min(PER_TURN, vacancies + self._pace.ahead) - want)
+
+    async def _rest(self, request: _Request, turn: Turn) -> None:
+        """Waits until there is a reason for the next turn.
+
+        While more work waits than was claimed, the next turn is sent at once, so that the server selects tasks while
+        the workers here run.
+        """
+        if self._outbox or turn.maintenance_due or self._leaving or (turn.more and any(self._wanted())):
+            return
+        if self._claiming and len(turn.claims) >= 2 * request.want:  # otherwise the server wakes it when there is work
+            self._pool.wake_on_vacancy(self)
+        heartbeat = self._settings.lease / 3
+        await self._wakeup.wait(min(heartbeat, turn.wait + 0.001))
+
+    async def _maintain(self) -> None:
+        body = record.encode(
+            record.Outcome(
+                error=record.Error("WorkerDied", f"{self._settings.max_deliveries} runtimes died while they ran it")
+            )
+        )
+        while await self._shard.maintain(
+            deliveries=self._settings.max_deliveries, failed_ttl=self._settings.failed_ttl, body=body
+        ):
+            pass
+
+    async def _let_go(self) -> None:
+        """Abandons all claims, because the lease is lost. The next turn is taken under a new name."""
+        lost, self.runtime = self.runtime, ""
+        self._request = None
+        self._outbox.clear()
+        self._pool.abandon(self)
+        with anyio.move_on_after(_LET_GO):
+            await self._pool.wait_until_idle(self)
+        self._subscriber.ignore(self._shard, lost)
+        with suppress(ServerError):  # a server that has lost data may still hold claims in that name
+            await self._shard.leave(lost)
+
+    def _deliver(self, message: bytes) -> None:
+        """Handles a message that the shard has published to this dispatcher."""
+        kind = message[:1]
+        if kind == HANDED:
+            self._take(unpack_handed(message))
+        elif kind == WORK:
+            self.wake()
+        elif kind == CANCEL:
+            self._cancel(message[1:].decode())
+
+    def _on_subscribe(self) -> None:
+        self._server_back.set()
+        self.wake()
+
+    def _cancel(self, task_id: str) -> None:
+        if not self._pool.cancel(task_id, _CANCEL_REASON):
+            self.wake()  # its claim may be on its way here; the next turn repeats the cancellation
+
+
+class _Pace:
+    """How much to claim ahead: what the workers will start within one round trip, and nothing if tasks are slow."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._rate = 0.0  # outcomes per second
+        self._round_trip = 0.0  # seconds
+        self._run = math.inf  # seconds that a task runs, on average
+        self._last = time.monotonic()
+
+    def note(self, round_trip: float, settled: Sequence[Settlement]) -> None:
+        """Learns from the duration of a turn and the outcomes that it reported."""
+        now = time.monotonic()
+        elapsed, self._last = max(now - self._last, 1e-6), now
+        rate = len(settled) / elapsed
+        self._rate = max(
+            rate, self._rate + 0.2 * (rate - self._rate)
+        )  # rises at once, so that a late starter catches up
+        self._round_trip += 0.2 * (round_trip - self._round_trip)
+        if settled:
+            mean = sum(settlement.seconds for settlement in settled) / len(settled)
+            self._run = mean if self._run == math.inf else self._run + 0.2 * (mean - self._run)
+
+    @property
+    def ahead(self) -> int:
+        """How many tasks to hold ready beyond those that run.
+
+        Short tasks free all workers several times within a round trip, but the process will at most double its rate.
+        """
+        free = self._workers * self._round_trip / max(self._run, 1e-6)
+        return min(PER_TURN, round(free), 1 + int(2 * self._rate * self._round_trip))

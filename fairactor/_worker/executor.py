@@ -1,0 +1,267 @@
+"""The executor: runs one attempt at one task. It decodes the call, runs the handler, and encodes the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Final
+
+import anyio
+import attrs
+import msgspec
+
+from fairactor._actors.host import Client
+from fairactor._actors.registry import Handler
+from fairactor._actors.retry import delay_before_next, exception_names, may_retry
+from fairactor._actors.task import ReportProgress, Slots, Task, set_current
+from fairactor._model import record
+from fairactor._model.states import Priority
+from fairactor._model.wire import Settlement, pack_extra
+from fairactor._plugin_chain import Observers, PluginChain
+from fairactor._util import tracing
+from fairactor.errors import InvalidPayload, PayloadTooLarge, UnknownActor
+from fairactor.settings import Settings
+
+from .claim import Claim
+
+logger: Final = logging.getLogger(__name__)
+
+ELSEWHERE_DELAY: Final = 1.0
+"""Seconds after which a task is offered again whose actor only another runtime has."""
+
+_MESSAGE_LIMIT: Final = 10_000  # characters
+_HISTORY_LIMIT: Final = 500  # characters of a message, in the history
+_TRACEBACK_LIMIT: Final = 20_000  # characters, from the end
+
+IsKnownElsewhere = Callable[[str], Awaitable[bool]]
+
+
+@attrs.define(eq=False)
+class Executor:
+    """Runs claims with the handlers of this process."""
+
+    handlers: dict[str, Handler]
+    settings: Settings
+    is_known_elsewhere: IsKnownElsewhere
+    report: ReportProgress
+    tracing: bool
+    plugins: PluginChain
+    runtime: Client
+    slots: Slots | None = None
+    _observers: Observers = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._observers = self.plugins.observers
+
+    async def run(self, claim: Claim) -> Settlement:
+        """Runs one attempt. An error of the handler becomes the outcome; a cancellation is raised."""
+        try:
+            return await self._run(claim)
+        except Exception as error:
+            logger.exception("task %s: fairactor itself failed", claim.id)
+            return self._failed(claim, error)
+
+    async def _run(self, claim: Claim) -> Settlement:
+        try:
+            call = _decode(claim)
+        except (ValueError, msgspec.MsgspecError) as error:
+            return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
+        handler = self.handlers.get(call.actor)
+        if handler is None:
+            return await self._unknown(claim, call)
+        try:
+            args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
+        except InvalidPayload as error:
+            return self._failed(claim, error)
+        options = call.options
+        if options and "expires" in options and claim.age() > options["expires"]:
+            return self._expired(claim, options["expires"])
+        return await self._attempt(claim, call, handler, args, kwargs)
+
+    async def _attempt(
+        self, claim: Claim, call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]
+    ) -> Settlement:
+        header = claim.header
+        assert header is not None  # noqa: S101 - set by `run`
+        task = self._task(claim)
+        set_current(task)
+        context = copy_context()
+        self._observers.started(task)
+        try:
+            if self.tracing:
+                with tracing.processing(call.actor, header.tenant, claim.id, call.trace):
+                    result = await self._invoke(task, handler, args, kwargs)
+            else:
+                result = await self._invoke(task, handler, args, kwargs)
+            encoded = handler.actor.codec.result_to_json(result)
+            if len(encoded) > self.settings.max_payload:
+                raise PayloadTooLarge(  # noqa: TRY301 - the attempt fails like any other
+                    f"{call.actor}() result: {len(encoded)} bytes, the limit is {self.settings.max_payload} "
+                    "(max_payload=); store it elsewhere and return where"
+                )
+            extra = pack_extra(task.attachments)
+        except (KeyboardInterrupt, GeneratorExit):  # these concern the process, not the task
+            raise
+        except asyncio.CancelledError as error:
+            if (worker := asyncio.current_task()) and worker.cancelling():
+                raise
+            return self._tried(claim, call, error)  # something that the handler awaited was canceled, not the handler
+        except BaseException as error:  # noqa: BLE001 - any error of a handler is its outcome
+            return self._tried(claim, call, error)
+        finally:
+            task.end()
+            claim.stained = copy_context() != context
+        self._observers.finished(task, result)
+        return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
+
+    async def _invoke(self, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        timeout = task.options.get("timeout")
+        if timeout is None:
+            return await self._run_handler(task, handler, args, kwargs)
+        with anyio.move_on_after(timeout):
+            return await self._run_handler(task, handler, args, kwargs)
+        raise TimeoutError(f"the attempt took longer than its timeout of {timeout:g} s")
+
+    def _run_handler(self, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        if not self.plugins.wraps_execute(task.options):
+            return handler.invoke(args, kwargs)
+        return self.plugins.wrap_execute(task, partial(handler.invoke, args, kwargs))()
+
+    def _task(self, claim: Claim) -> Task:
+        """Returns the task of a claim, as far as it could be decoded."""
+        if claim.task is None:
+            header, call = claim.header, claim.call
+            claim.task = Task(
+                id=claim.id,
+                tenant=header.tenant if header else "",
+                actor=call.actor if call else "",
+                attempt=header.attempt if header else 1,
+                priority=_PRIORITIES[header.priority] if header else Priority.NORMAL,
+                options=call.options if call else {},
+                runtime=self.runtime,
+                report=self.report,
+                slots=self.slots,
+            )
+        return claim.task
+
+    def _expired(self, claim: Claim, expires: float) -> Settlement:
+        """The outcome of a task that expired: canceled if it has never started, otherwise failed."""
+        header = claim.header
+        assert header is not None  # noqa: S101 - of a task that was decoded
+        why = f"it expired {expires:g} s after it was sent, before"
+        if header.attempt == 1:
+            return self.canceled(claim, f"{why} it could start")
+        return self._failed(
+            claim, TimeoutError(f"{why} attempt {header.attempt}; its history says how earlier attempts failed")
+        )
+
+    def canceled(self, claim: Claim, reason: str) -> Settlement:
+        """The outcome of a canceled task, which may not have started."""
+        if claim.header is None:
+            with suppress(ValueError, msgspec.MsgspecError):
+                _decode(claim)
+        self._observers.canceled(self._task(claim), reason)
+        return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))
+
+    def _tried(self, claim: Claim, call: record.Call, error: BaseException) -> Settlement:
+        """The outcome of a failed attempt: another attempt, if one is left."""
+        if claim.cancel_reason is not None:
+            return self.canceled(claim, claim.cancel_reason)
+        header = claim.header
+        assert header is not None  # noqa: S101 - of a task that has run
+        attempt = _attempt(claim, header, error)
+        self._observers.failed(self._task(claim), error)
+        if not may_retry(error, header.attempt, call.options):
+            return self._failed(claim, error, attempt)
+        delay = delay_before_next(error, header.attempt, call.options)
+        if claim.age() + delay > call.options.get("expires", float("inf")):
+            return self._failed(claim, error, attempt)  # it would be too late
+        logger.info(
+            "task %s (%s): attempt %d failed: %r; retrying in %.3g s",
+            claim.id,
+            call.actor,
+            header.attempt,
+            error,
+            delay,
+        )
+        self._observers.retried(self._task(claim), error, delay)
+        return _again(claim, record.live(header, claim.body, attempt), delay)
+
+    async def _unknown(self, claim: Claim, call: record.Call) -> Settlement:
+        """The outcome of a task whose actor is not registered here.
+
+        Another runtime may have it, as during a deployment.
+        """
+        if await self.is_known_elsewhere(call.actor):
+            return _again(claim, claim.record, ELSEWHERE_DELAY)
+        return self._failed(claim, UnknownActor(f"no running process has registered an actor {call.actor!r}"))
+
+    def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
+        text = _plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
+        logger.warning("task %s (%s) failed: %r", claim.id, claim.call.actor if claim.call else "?", error)
+        self._observers.dead(self._task(claim), error)
+        failure = record.Error(exception_names(error)[0], _text(error), text)
+        return self._settle(claim, "X", self.settings.failed_ttl, error=failure, attempt=attempt)
+
+    def _ttl(self, call: record.Call) -> float:
+        ttl: float = call.options.get("result_ttl", self.settings.result_ttl)
+        return ttl
+
+    def _settle(
+        self,
+        claim: Claim,
+        state: str,
+        ttl: float,
+        result: bytes = b"null",
+        error: record.Error | None = None,
+        attempt: record.Attempt | None = None,
+        extra: bytes = b"",
+    ) -> Settlement:
+        header, call = claim.header, claim.call
+        outcome = record.Outcome(
+            call.actor if call else "",
+            msgspec.Raw(result),
+            error,
+            claim.server_clock(claim.begun),
+            claim.server_clock(),
+        )
+        body = record.history_alone(claim.body) if state == "F" else claim.body
+        ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
+        packed = record.settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
+        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
+
+
+def _decode(claim: Claim) -> record.Call:
+    claim.header, claim.body = record.unpack(claim.record)
+    claim.call = record.call_in(claim.body)
+    return claim.call
+
+
+def _again(claim: Claim, packed: bytes, delay: float) -> Settlement:
+    return Settlement(claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds)
+
+
+def _attempt(claim: Claim, header: record.Header, error: BaseException) -> record.Attempt:
+    message = _text(error)[:_HISTORY_LIMIT]
+    began = claim.server_clock(claim.begun)
+    return record.Attempt(header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return _plain(str(error)[:_MESSAGE_LIMIT])
+    except Exception as broken:  # noqa: BLE001 - an exception's own __str__ may be broken
+        return f"(its message cannot be read: {broken!r})"
+
+
+def _plain(text: str) -> str:
+    """Escapes what UTF-8 cannot encode."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+_PRIORITIES: Final = {priority.value: priority for priority in Priority}
