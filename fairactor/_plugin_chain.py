@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import attrs
 
-from ._actors.entry_points import factories
 from ._actors.handle import Handle
 from ._actors.host import Host
 from ._actors.message import Message
@@ -135,9 +134,7 @@ def _wrappers(plugins: Sequence[Any], method: str) -> list[tuple[Callable[..., A
 
 def _has_one_of(message: Message[Any], options: frozenset[str]) -> bool:
     """Whether a message has one of these options. Non-messages are rejected later, when they are encoded."""
-    if not isinstance(message, Message):
-        return False
-    own = message.task_options.plugin_options
+    own = message.task_options.plugin_options if isinstance(message, Message) else ()
     return bool(own) and not options.isdisjoint(own)
 
 
@@ -233,12 +230,3 @@ def _others(plugin: Any, which: str, known: Collection[str]) -> list[str]:
     if isinstance(names, str):
         raise ConfigurationError(f"plugin {plugin.name!r}: {which} is {names!r}: give a list of names")
     return [name for name in names if name in known]
-
-
-def installed_plugins() -> list[Plugin]:
-    """Makes all installed plugins, which a `Runtime` uses unless it is given others.
-
-    Raises:
-        ConfigurationError: one cannot be imported.
-    """
-    return [make() for make in factories()]

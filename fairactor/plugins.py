@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ._actors.actor import Actor
+from ._actors.entry_points import factories
 from ._actors.graph import Graph, Operand, Run
 from ._actors.handle import Handle
 from ._actors.host import Client, Host, Sendable
@@ -27,13 +28,23 @@ from ._actors.task import Task
 from ._model.placeholder import Placeholder
 from ._model.wire import BATCH, FULL, TAKEN, whole_ms
 from ._store.plugin_lua import read_lua
-from ._util.checks import check_aware, check_name, check_one_of, check_seconds, check_whole_number, to_seconds, validate
+from ._util.checks import (
+    YEAR,
+    check_aware,
+    check_name,
+    check_one_of,
+    check_seconds,
+    check_whole_number,
+    to_seconds,
+    validate,
+)
 from ._util.wakeup import Wakeup
 
 __all__ = [
     "BATCH",
     "FULL",
     "TAKEN",
+    "YEAR",
     "Actor",
     "Actors",
     "Addressed",
@@ -70,6 +81,7 @@ __all__ = [
     "check_one_of",
     "check_seconds",
     "check_whole_number",
+    "installed_plugins",
     "read_lua",
     "to_seconds",
     "validate",
@@ -222,3 +234,14 @@ class LuaScripts(Protocol):
     def scripts(self) -> Mapping[str, str]:
         """Lua by name. It may include the parts of which fairactor's own scripts are made."""
         ...
+
+
+def installed_plugins() -> list[Plugin]:
+    """Makes all installed plugins, which a `Runtime` uses unless it is given others.
+
+    To add one that is not installed: ``Runtime(plugins=[*installed_plugins(), mine])``.
+
+    Raises:
+        ConfigurationError: one cannot be imported.
+    """
+    return [make() for make in factories()]

@@ -24,11 +24,11 @@ from ._client.dead_letters import DeadLetters
 from ._client.policies import Policies
 from ._client.tenant import Tenant
 from ._model.keys import Keys
-from ._plugin_chain import PluginChain, installed_plugins
+from ._plugin_chain import PluginChain
 from ._store.stats import Health, Stats, read_health, read_stats
 from ._util.checks import check_name, check_timeout
 from .errors import ConfigurationError, RuntimeNotRunning
-from .plugins import Plugin
+from .plugins import Plugin, installed_plugins
 from .settings import RuntimeSettings, Settings
 
 if TYPE_CHECKING:

@@ -4,6 +4,6 @@ Register structure and unstructure hooks on it for types of your own, in the pro
 tasks. See https://catt.rs for what it knows by itself.
 """
 
-from ._actors.conversion import converter
+from ._actors.conversion import converter, encode_json
 
-__all__ = ["converter"]
+__all__ = ["converter", "encode_json"]

@@ -98,7 +98,7 @@ class Codec:
         if value is None:
             return b"null"
         self.look_up()
-        encoded: bytes = self._conversion.dump(f"{self._name}() result", self._to_json("return", value))
+        encoded: bytes = self._conversion.encode_json(f"{self._name}() result", self._to_json("return", value))
         return encoded
 
     def result_from_json(self, data: bytes | msgspec.Raw) -> Any:

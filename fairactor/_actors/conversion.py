@@ -75,7 +75,7 @@ def _untyped(hint: Any) -> bool:
         return False
 
 
-def dump(what: str, value: Any) -> bytes:
+def encode_json(what: str, value: Any) -> bytes:
     """Encodes a value as JSON.
 
     Raises:

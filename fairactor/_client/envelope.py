@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fairactor._actors.conversion import dump
+from fairactor._actors.conversion import encode_json
 from fairactor._actors.message import Message
 from fairactor._actors.options import Options
 from fairactor._model import record
@@ -41,7 +41,7 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
     try:
         body = record.encode(call)
     except Exception as error:
-        dump(f"{actor.name}() argument ", actor.codec.named(args, kwargs))  # raises, and names the argument
+        encode_json(f"{actor.name}() argument ", actor.codec.named(args, kwargs))  # raises, and names the argument
         raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
     if len(body) > max_payload:
         raise PayloadTooLarge(

@@ -279,8 +279,8 @@ class Shard:
 _LOST: Final = {
     b"lapsed": "was silent for longer than its lease, so its tasks were given to others. Was the event loop blocked, "
     "the process stopped, or the network cut? Or the server has lost its data",
-    b"behind": "has a reply that the server does not know of: the server has lost its latest data, as after a restart or "
-    "a failover, so nobody can tell which claims stand",
+    b"behind": "has a reply that the server does not know of: the server has lost its latest data, as after a restart "
+    "or a failover, so nobody can tell which claims stand",
 }
 
 

@@ -5,12 +5,13 @@ validate()) >> load()`` is a graph of messages, sent whole by ``runtime.send(ten
 step takes results of those before it as arguments: ``load(result_of(transformed))``, ``join(results())``.
 """
 
+from fairactor.plugins import Graph, Run
+
 from ._errors import GraphError, RunNotSent, UnknownParent
-from ._graph import Graph, at, chain, graph, group
+from ._graph import at, chain, graph, group
 from ._map import each
 from ._plugin import Dependencies
 from ._results import parents, result_of, results
-from ._run import Run
 
 __all__ = [
     "Dependencies",

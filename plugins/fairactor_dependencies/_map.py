@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fairactor import actor, current_task
-from fairactor._actors.actor import Actor
 from fairactor.errors import RuntimeNotRunning
+from fairactor.plugins import Actor, Graph
 
-from ._graph import Graph, chain
+from ._graph import chain
 from ._results import OF_ALL_BUT_FIRST, OF_FIRST, IdOf, ResultOf
 from ._send import NAME
 
@@ -25,7 +25,7 @@ async def spread(target: str, items: Any, args: list[Any], kwargs: dict[str, Any
         raise RuntimeNotRunning("each() needs a server: send the graph")
     if not isinstance(items, list):
         raise TypeError(f"each({target}, …) goes over a list, and what came before it returned {items!r:.80}")
-    of_target = runtime.actor(target)
+    of_target = runtime.host.actor(target)
     run = {"xcom_run": task.options["xcom_run"]} if "xcom_run" in task.options else {}
     messages = []
     for number, item in enumerate(items):
@@ -34,7 +34,7 @@ async def spread(target: str, items: Any, args: list[Any], kwargs: dict[str, Any
         messages.append((task.tenant, message.options(id=f"{joined}/{number}", priority=task.priority, **run)))
     handles = await runtime.send_many(messages)
     if handles:
-        await runtime.call(f"{NAME}/grow", task.tenant, joined, *(handle.id for handle in handles))
+        await runtime.host.call(f"{NAME}/grow", task.tenant, joined, *(handle.id for handle in handles))
     return len(handles)
 
 

@@ -8,21 +8,17 @@ import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 
 from fairactor import Handle
 from fairactor.errors import RuntimeNotRunning, ServerError
-from fairactor.plugins import Addressed, Operator, ProceedSend, read_lua
-from fairactor._model.wire import whole_ms
+from fairactor.plugins import Addressed, Host, Operator, ProceedSend, read_lua, whole_ms
 
 from ._graph import after, beside, then
 from ._map import join, spread
 from ._send import NAME, send
-
-if TYPE_CHECKING:
-    from fairactor import Runtime
 
 logger: Final = logging.getLogger(__name__)
 
@@ -46,7 +42,7 @@ class Dependencies:
     actors: Final = (spread, join)
 
     def __init__(self) -> None:
-        self._runtime: Runtime | None = None
+        self._host: Host | None = None
 
     @property
     def lua(self) -> Mapping[str, str]:
@@ -61,42 +57,42 @@ class Dependencies:
         }
 
     @asynccontextmanager
-    async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
+    async def lifespan(self, host: Host) -> AsyncIterator[None]:
         """See `fairactor.plugins.Lifespan`."""
-        self._runtime = runtime
-        for shard in range(runtime.shards):
-            runtime.supervise(f"{NAME} {shard}", partial(_carry, runtime, shard))
+        self._host = host
+        for shard in range(host.shard_count):
+            host.supervise(f"{NAME} {shard}", partial(_carry, host, shard))
         yield
 
     async def wrap_send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
         """See `fairactor.plugins.SendWrapper`."""
-        if self._runtime is None:
+        if self._host is None:
             raise RuntimeNotRunning("depends_on= cannot be sent before the runtime was entered")
-        return await send(self._runtime, messages, proceed)
+        return await send(self._host, messages, proceed)
 
 
-async def _carry(runtime: Runtime, shard: int) -> None:
+async def _carry(host: Host, shard: int) -> None:
     """Carries what a shard has to say to others, and does what its scripts have left to do; until canceled.
 
     All runtimes do, each for what it gets; what one has not carried in time another gets.
     """
-    with runtime.hears(NAME) as signal:
+    with host.subscribe(NAME) as wakeup:
         while True:
             try:
-                rest, *messages = await runtime.call(f"{NAME}/take", shard, _AT_ONCE, whole_ms(_PATIENCE))
-                await _deliver(runtime, shard, messages)
+                rest, *messages = await host.call(f"{NAME}/take", shard, _AT_ONCE, whole_ms(_PATIENCE))
+                await _deliver(host, shard, messages)
             except ServerError as error:
                 logger.warning("%s: %s", NAME, error)
                 await anyio.sleep(_PAUSE)
                 continue
             if rest:
-                await signal.wait(min(rest / 1000, _BEAT) if rest > 0 else math.inf)  # its first use raises the signal
+                await wakeup.wait(min(rest / 1000, _BEAT) if rest > 0 else math.inf)  # its first use raises the signal
 
 
-async def _deliver(runtime: Runtime, shard: int, messages: Sequence[bytes]) -> None:
+async def _deliver(host: Host, shard: int, messages: Sequence[bytes]) -> None:
     by_shard: dict[int, list[bytes]] = {}
     for message in messages:
         by_shard.setdefault(struct.unpack_from(">H", message)[0], []).append(message)
     for to, some in by_shard.items():
-        await runtime.call(f"{NAME}/arrive", to, *some)
-        await runtime.call(f"{NAME}/ack", shard, *some)
+        await host.call(f"{NAME}/arrive", to, *some)
+        await host.call(f"{NAME}/ack", shard, *some)

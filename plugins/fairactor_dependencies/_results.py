@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from fairactor import Handle, Message, current_task
 from fairactor.errors import ConfigurationError
-from fairactor.plugins import Later
-
-if TYPE_CHECKING:
-    from ._graph import Graph
+from fairactor.plugins import Graph, Placeholder
 
 R = TypeVar("R")
 
@@ -18,7 +15,7 @@ OF_ALL_BUT_FIRST: Final = "rest"
 OF_FIRST: Final = "1"
 
 
-class ResultOf(Later):
+class ResultOf(Placeholder):
     """The result of a task before, in the place of an argument."""
 
     way_out = (
@@ -56,7 +53,7 @@ def result_of(task: Any) -> Any:
     """
     if isinstance(task, Handle | str):
         return ResultOf(task if isinstance(task, str) else task.id)
-    sinks = (task,) if isinstance(task, Message) else getattr(task, "sinks", ())
+    sinks = (task,) if isinstance(task, Message) else getattr(getattr(task, "plan", None), "sinks", ())
     if len(sinks) != 1:
         raise ConfigurationError(
             f"result_of({task!r:.80}): give a message, a graph of which one is the last, or a handle"
@@ -79,7 +76,7 @@ def parents() -> list[str]:
     return ids
 
 
-class IdOf(Later):
+class IdOf(Placeholder):
     """The id of a step of the same graph, in the place of an argument."""
 
     way_out = "it stands for a step of a graph: send it in one"

@@ -5,50 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import attrs
 
 from fairactor import Handle, Message, TaskCanceled, TaskFailed, TaskState
 from fairactor.errors import ConfigurationError, TaskNotFound
+from fairactor.plugins import Host, Run
 
 from ._errors import GraphError
-from ._graph import Graph, Step, graph_of
+from ._plan import Plan, Step, plan_of
 from ._results import IdOf, ResultOf
 
-if TYPE_CHECKING:
-    from fairactor import Runtime
-
-_AT_ONCE = 100  # tasks that are asked or told about at the same time
+_AT_ONCE = 100  # tasks that are asked about or canceled at the same time
 
 
 @attrs.frozen(eq=False)
-class Run:
-    """A graph that was sent."""
+class SentRun(Run):
+    """See `Run`."""
 
     id: str
-    """Also the ``xcom_run`` of its tasks."""
     tenant: str
     handles: dict[str, Handle[Any]]
-    """Its tasks, by the names of their steps: the ``id=`` of a message, or else its actor's name, numbered where
-    several are alike. Each comes behind those before it."""
-    _runtime: Runtime = attrs.field(repr=False)
-    _graph: Graph = attrs.field(repr=False)
+    _host: Host = attrs.field(repr=False)
+    _plan: Plan = attrs.field(repr=False)
     _names: dict[Step, str] = attrs.field(repr=False)
     attempt: int = 1
-    """2 for the run that the first `retry` sends, and so on."""
 
     async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as that of a handle
-        """Waits for the last step and returns its result; those of all of them, a list, where several are last.
-
-        Args:
-            timeout: in seconds; None: as long as it takes.
-
-        Raises:
-            As `Handle.result`; a last step that could not run is canceled, and TaskCanceled says what failed.
-        """
-        last = [self.handles[self._names[step]] for step in self._graph.sinks]
+        """See `Run`."""
+        last = [self.handles[self._names[step]] for step in self._plan.sinks]
         found: list[Any] = [None] * len(last)
 
         async def wait(place: int) -> None:
@@ -64,14 +51,7 @@ class Run:
         return found
 
     async def wait(self, timeout: float | None = None) -> dict[str, TaskState | None]:  # noqa: ASYNC109 - likewise
-        """Returns when all steps have ended, with their states.
-
-        Args:
-            timeout: in seconds; None: as long as it takes.
-
-        Raises:
-            TimeoutError: that took longer.
-        """
+        """See `Run`."""
 
         async def wait(handle: Handle[Any]) -> None:
             with suppress(TaskFailed, TaskCanceled, TaskNotFound):
@@ -85,7 +65,7 @@ class Run:
         return await self.states()
 
     async def states(self) -> dict[str, TaskState | None]:
-        """The state of each step now; None where nothing is known of it any more."""
+        """See `Run`."""
         states: dict[str, TaskState | None] = {}
 
         async def look(name: str) -> None:
@@ -98,7 +78,7 @@ class Run:
         return {name: states[name] for name in self.handles}
 
     async def cancel(self) -> None:
-        """Cancels all that has not ended, as `Handle.cancel` does, the last steps first."""
+        """See `Run`."""
 
         async def cancel(handle: Handle[Any]) -> None:
             with suppress(TaskNotFound):  # it has ended, long ago
@@ -107,15 +87,7 @@ class Run:
         await _all(cancel, reversed(self.handles.values()), _AT_ONCE)
 
     async def retry(self) -> Run:
-        """Sends again what has failed or was canceled, and keeps what has finished; returns the new run.
-
-        Its tasks have new ids; results of those that have finished go to them as before.
-
-        Raises:
-            ConfigurationError: something of the run has not ended yet.
-            TaskNotFound: nothing is known of a step any more, so it cannot be told whether it has finished.
-            UnknownParent: nor of one that has finished.
-        """
+        """See `Run`."""
         states = await self.states()
         for name, state in states.items():
             if state is None:
@@ -131,60 +103,60 @@ class Run:
                     kept.discard(step)
         if len(kept) == len(self._names):
             return self
-        return await _send(self._runtime, attrs.evolve(self, attempt=self.attempt + 1), kept)
+        return await _send(self._host, attrs.evolve(self, attempt=self.attempt + 1), kept)
 
     async def to_mermaid(self) -> str:
-        """A picture of the run and the states of its steps, as text that Mermaid draws."""
+        """See `Run`."""
         states = await self.states()
-        return self._graph.drawn({step: states[name] for step, name in self._names.items()})
+        return self._plan.to_mermaid({step: states[name] for step, name in self._names.items()})
 
 
-async def send_graph(runtime: Runtime, tenant: str, graph: Graph) -> Run:
-    """Sends a graph, all its steps or none.
+async def send_plan(host: Host, tenant: str, plan: Plan) -> Run:
+    """Sends all steps of a graph, or none.
 
     Raises:
-        GraphError: it goes round in a circle, is empty, or two of its steps have one id.
+        GraphError: the graph has a cycle, is empty, or two of its steps have one id.
         What `Runtime.send_many` raises.
     """
-    order, _ = graph.in_order()
+    order, _ = plan.in_order()
     if not order:
         raise GraphError("the graph is empty: give it steps")
-    run = Run(os.urandom(8).hex(), tenant, {}, runtime, graph, _names(order))
-    return await _send(runtime, run, frozenset())
+    run = SentRun(os.urandom(8).hex(), tenant, {}, host, plan, _names(order))
+    return await _send(host, run, frozenset())
 
 
-async def _send(runtime: Runtime, run: Run, kept: Iterable[Step]) -> Run:
-    """Sends the steps of a run that are not kept from before."""
-    graph, names = run._graph, run._names  # noqa: SLF001 - of this module
-    order, before = graph.in_order()
+async def _send(host: Host, run: SentRun, kept: Iterable[Step]) -> Run:
+    """Sends the steps of a run, except those that are kept from its last attempt."""
+    plan, names = run._plan, run._names  # noqa: SLF001 - of this module
+    order, parents = plan.in_order()
     again = f"~{run.attempt}" if run.attempt > 1 else ""
     ids = {step: run.handles[name].id for step, name in names.items() if step in kept}
     ids |= {step: f"{run.id}:{name}{again}" for step, name in names.items() if step not in kept}
     sent = [step for step in order if step not in kept]
-    with_run = {"xcom_run": run.id} if "fairactor_xcom" in runtime.plugins else {}
-    messages = [(graph.steps.get(step) or run.tenant, _message(step, ids, before[step], with_run)) for step in sent]
-    handles = dict(zip(sent, await runtime.send_many(messages), strict=True))
+    with_run = {"xcom_run": run.id} if "fairactor_xcom" in host.plugins else {}
+    messages = [(plan.steps.get(step) or run.tenant, _message(step, ids, parents[step], with_run)) for step in sent]
+    handles = dict(zip(sent, await host.runtime.send_many(messages), strict=True))
     of_all = {names[step]: handles[step] if step in handles else run.handles[names[step]] for step in order}
     return attrs.evolve(run, handles=of_all)
 
 
-def _message(step: Step, ids: Mapping[Step, str], before: Sequence[Step], with_run: Mapping[str, Any]) -> Message[Any]:
+def _message(step: Step, ids: Mapping[Step, str], parents: Sequence[Step], with_run: Mapping[str, Any]) -> Message[Any]:
     """A step as it is sent."""
-    own = step.how.of_plugins
+    own = step.task_options.plugin_options
 
     def with_ids(argument: Any) -> Any:
         if isinstance(argument, IdOf):
             return ids[argument.of]
         if isinstance(argument, ResultOf) and not isinstance(argument.of, str):
-            return ResultOf(ids[graph_of(argument.of).sinks[0]])
+            return ResultOf(ids[plan_of(argument.of).sinks[0]])
         return argument
 
     options = {} if "xcom_run" in own else dict(with_run)
-    if before:
-        options["depends_on"] = [*own.get("depends_on", ()), *(ids[first] for first in before)]
+    if parents:
+        options["depends_on"] = [*own.get("depends_on", ()), *(ids[first] for first in parents)]
     args = [with_ids(argument) for argument in step.args]
     kwargs = {name: with_ids(argument) for name, argument in step.kwargs.items()}
-    return step.rewritten(args=args, kwargs=kwargs, id=ids[step], of_plugins=options)
+    return step.rewritten(args=args, kwargs=kwargs, id=ids[step], plugin_options=options)
 
 
 def _names(order: Sequence[Step]) -> dict[Step, str]:
@@ -195,8 +167,10 @@ def _names(order: Sequence[Step]) -> dict[Step, str]:
     """
     taken: dict[str, Step] = {}
     for step in order:
-        if step.how.id is not None and taken.setdefault(step.how.id, step) is not step:
-            raise GraphError(f"two steps have the id {step.how.id!r}: give each one of its own; nothing was sent")
+        if step.task_options.id is not None and taken.setdefault(step.task_options.id, step) is not step:
+            raise GraphError(
+                f"two steps have the id {step.task_options.id!r}: give each one of its own; nothing was sent"
+            )
     names = {step: name for name, step in taken.items()}
     numbers: dict[str, int] = {}
     for step in order:

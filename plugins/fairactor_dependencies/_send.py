@@ -6,25 +6,20 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, get_args
 
 import anyio
 import attrs
 
 from fairactor import Handle, Message
 from fairactor.errors import ConfigurationError, ServerError
-from fairactor._client.batcher import BATCH
-from fairactor.plugins import Addressed, Option, ProceedSend
-from fairactor._model.wire import whole_ms
+from fairactor.plugins import BATCH, Addressed, Host, Option, ProceedSend, TriggerRule, check_one_of, whole_ms
 
 from ._errors import GraphError, RunNotSent, UnknownParent
 from ._results import OF_ALL, OF_ALL_BUT_FIRST, OF_FIRST, ResultOf
 
-if TYPE_CHECKING:
-    from fairactor import Runtime
-
 NAME: Final = "fairactor_dependencies"
-RULES: Final = ("all_success", "all_done", "one_success", "one_failed", "none_failed")
+RULES: Final[tuple[str, ...]] = get_args(TriggerRule)
 
 _HERE: Final = 65535  # where a parent is, as ends.lua has it: on the shard of the task,
 _TOLD: Final = 65534  # or on another one, where it is told of the task when it is sent
@@ -44,9 +39,7 @@ def _parents(value: Any) -> list[str]:
 
 
 def _rule(value: Any) -> str:
-    if value not in RULES:
-        raise ConfigurationError(f"trigger_rule={value!r}: give one of {', '.join(RULES)}")
-    return str(value)
+    return check_one_of("trigger_rule", value, RULES)
 
 
 Option("depends_on", plugin=NAME, convert=_parents)
@@ -67,10 +60,10 @@ class _Sending:
 
     def addressed(self) -> Addressed:
         """With what it waits for, for the script."""
-        return self.tenant, self.message.rewritten(for_scripts={NAME: {"dependencies": self.waits}})
+        return self.tenant, self.message.rewritten(script_options={NAME: {"dependencies": self.waits}})
 
 
-async def send(runtime: Runtime, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
+async def send(host: Host, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
     """Sends messages some of which wait for others, of these or of what was sent before. All are sent, or none runs.
 
     Raises:
@@ -79,36 +72,38 @@ async def send(runtime: Runtime, messages: Sequence[Addressed], proceed: Proceed
         RunNotSent: it took too long.
     """
     batch = [
-        _Sending(tenant, _with_id(message), runtime.shard_of(tenant), message.how.of_plugins.get("depends_on", []))
+        _Sending(
+            tenant, _with_id(message), host.shard_of(tenant), message.task_options.plugin_options.get("depends_on", [])
+        )
         for tenant, message in messages
     ]
     of_batch = _places(batch)
     elsewhere = {parent for each in batch for parent in each.parents if parent not in of_batch}
-    homes = await _locate(runtime, elsewhere) | await _sent_before(runtime, batch, of_batch)
+    homes = await _locate(host, elsewhere) | await _sent_before(host, batch, of_batch)
     for each in batch:
-        _wire(each, batch, of_batch, homes, whole_ms(runtime.settings.canceled_ttl))
+        _wire(each, batch, of_batch, homes, whole_ms(host.settings.canceled_ttl))
     shards = Counter(each.shard for each in batch)
     calls = sum(-(-many // BATCH) for many in shards.values())
     if calls == 1 or not any(parent in of_batch for each in batch for parent in each.parents):
         return await proceed([each.addressed() for each in batch])
-    return await _send_behind_gate(runtime, batch, of_batch, proceed)
+    return await _send_behind_gate(host, batch, of_batch, proceed)
 
 
 async def _send_behind_gate(
-    runtime: Runtime, batch: Sequence[_Sending], of_batch: dict[str, int], proceed: ProceedSend
+    host: Host, batch: Sequence[_Sending], of_batch: dict[str, int], proceed: ProceedSend
 ) -> list[Handle[Any]]:
     """Sends what takes several calls: what could begin waits until all of it is there."""
     gate = os.urandom(12).hex()
-    _shut_in(batch, of_batch, gate, whole_ms(runtime.settings.canceled_ttl))
+    _shut_in(batch, of_batch, gate, whole_ms(host.settings.canceled_ttl))
     shards = dict.fromkeys(each.shard for each in batch)
     first, *others = shards
-    await runtime.call(f"{NAME}/gate", first, gate, whole_ms(_GATE_TIME), *others)
+    await host.call(f"{NAME}/gate", first, gate, whole_ms(_GATE_TIME), *others)
     try:
         handles = await proceed([each.addressed() for each in batch])
-        ended = await runtime.call(f"{NAME}/open", first, gate, "F")
+        ended = await host.call(f"{NAME}/open", first, gate, "F")
     except BaseException:
         with anyio.move_on_after(_GIVE_UP, shield=True), suppress(ServerError):
-            await runtime.call(f"{NAME}/open", first, gate, "C")
+            await host.call(f"{NAME}/open", first, gate, "C")
         raise
     if ended != b"F":
         raise RunNotSent(
@@ -127,7 +122,7 @@ def _shut_in(batch: Sequence[_Sending], of_batch: dict[str, int], gate: str, kee
 
 
 def _with_id(message: Message[Any]) -> Message[Any]:
-    return message if message.how.id else message.rewritten(id=os.urandom(12).hex())
+    return message if message.task_options.id else message.rewritten(id=os.urandom(12).hex())
 
 
 def _places(batch: Sequence[_Sending]) -> dict[str, int]:
@@ -138,16 +133,16 @@ def _places(batch: Sequence[_Sending]) -> dict[str, int]:
     """
     places: dict[str, int] = {}
     asked = {parent for each in batch for parent in each.parents}
-    to_come = {each.message.how.id for each in batch}
+    to_come = {each.message.task_options.id for each in batch}
     for number, each in enumerate(batch):
-        task_id = each.message.how.id or ""
+        task_id = each.message.task_options.id or ""
         if any(parent not in places and parent in to_come for parent in each.parents):
             raise GraphError(
                 f"{task_id!r} is sent before what it waits for: they go round in a circle, or put it behind"
             )
         if task_id in asked and task_id in places:
             raise GraphError(f"two messages have the id {task_id!r}: give each one of its own; nothing was sent")
-        if task_id in asked and each.message.how.key is not None:
+        if task_id in asked and each.message.task_options.key is not None:
             raise GraphError(
                 f"{task_id!r} has key=, so another task may stand for it: nothing of its batch can wait for it"
             )
@@ -155,7 +150,7 @@ def _places(batch: Sequence[_Sending]) -> dict[str, int]:
     return places
 
 
-async def _locate(runtime: Runtime, ids: Iterable[str]) -> dict[str, int]:
+async def _locate(host: Host, ids: Iterable[str]) -> dict[str, int]:
     """The shards of tasks that were sent before.
 
     Raises:
@@ -165,8 +160,8 @@ async def _locate(runtime: Runtime, ids: Iterable[str]) -> dict[str, int]:
     if not asked:
         return {}
     homes: dict[str, int] = {}
-    for shard in range(runtime.shards):
-        homes |= await _found(runtime, shard, asked)
+    for shard in range(host.shard_count):
+        homes |= await _found(host, shard, asked)
     if unknown := [task_id for task_id in asked if task_id not in homes]:
         raise UnknownParent(
             f"there is no task {unknown[0]!r} to depend on: it was never sent, or its record has expired (result_ttl=, "
@@ -175,7 +170,7 @@ async def _locate(runtime: Runtime, ids: Iterable[str]) -> dict[str, int]:
     return homes
 
 
-async def _sent_before(runtime: Runtime, batch: Sequence[_Sending], of_batch: dict[str, int]) -> dict[str, int]:
+async def _sent_before(host: Host, batch: Sequence[_Sending], of_batch: dict[str, int]) -> dict[str, int]:
     """The shards of those of the batch that are there already, and for which some on other shards wait.
 
     Such a one is not accepted again, and so it would not be told of these.
@@ -187,13 +182,13 @@ async def _sent_before(runtime: Runtime, batch: Sequence[_Sending], of_batch: di
                 asked.setdefault(shard, set()).add(parent)
     homes: dict[str, int] = {}
     for shard, ids in asked.items():
-        homes |= await _found(runtime, shard, ids)
+        homes |= await _found(host, shard, ids)
     return homes
 
 
-async def _found(runtime: Runtime, shard: int, ids: Iterable[str]) -> dict[str, int]:
+async def _found(host: Host, shard: int, ids: Iterable[str]) -> dict[str, int]:
     """Those of some tasks that are on a shard, with its number."""
-    missing = {task_id.decode() for task_id in await runtime.call(f"{NAME}/unknown", shard, *ids)}
+    missing = {task_id.decode() for task_id in await host.call(f"{NAME}/unknown", shard, *ids)}
     return {task_id: shard for task_id in ids if task_id not in missing}
 
 
@@ -201,7 +196,7 @@ def _wire(
     each: _Sending, batch: Sequence[_Sending], of_batch: dict[str, int], homes: dict[str, int], keep: int
 ) -> None:
     """Says what a message waits for, and those on other shards for which it waits; ``homes``: what was there before."""
-    how = each.message.how
+    options = each.message.task_options
     if not each.parents:
         _check_arguments(each)
         return
@@ -214,13 +209,13 @@ def _wire(
         elif parent not in homes:
             shards.append(_TOLD)
             feeds = batch[of_batch[parent]].waits.setdefault("feeds", [])
-            feeds.append([each.shard, place, int(place in wants), how.id])
+            feeds.append([each.shard, place, int(place in wants), options.id])
         else:
             shards.append(shard)
     each.waits |= {"parents": each.parents, "keep": keep, "shard": each.shard}
     if set(shards) != {_HERE}:
         each.waits["shards"] = shards
-    if rule := how.of_plugins.get("trigger_rule"):
+    if rule := options.plugin_options.get("trigger_rule"):
         each.waits["rule"] = rule
 
 

@@ -10,7 +10,7 @@ from fairactor import Message, TaskState
 
 def label(step: Message[Any]) -> str:
     """What a step is called: by its id where it has one, and its actor."""
-    return f"{step.how.id} ({step.actor.name})" if step.how.id else step.actor.name
+    return f"{step.task_options.id} ({step.actor.name})" if step.task_options.id else step.actor.name
 
 
 def mermaid(labels: Sequence[str], edges: Sequence[tuple[int, int]], states: Sequence[TaskState | None] = ()) -> str:

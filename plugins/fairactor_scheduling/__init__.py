@@ -7,7 +7,7 @@ becomes of them. Add schedules with `Schedules`, or declare them with ``@schedul
 
 from ._declared import schedule
 from ._plugin import Scheduling
-from ._schedule import Run, Schedule, ScheduleNotFound, planned_time
+from ._schedule import Schedule, ScheduleNotFound, ScheduleRun, planned_time
 from ._schedules import Schedules
 
-__all__ = ["Run", "Schedule", "ScheduleNotFound", "Schedules", "Scheduling", "planned_time", "schedule"]
+__all__ = ["Schedule", "ScheduleNotFound", "ScheduleRun", "Schedules", "Scheduling", "planned_time", "schedule"]

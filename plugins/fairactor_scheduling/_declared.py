@@ -10,10 +10,9 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from fairactor import Message, Runtime
-from fairactor._actors.actor import Actor
+from fairactor import Message
 from fairactor.errors import ConfigurationError, UnknownActor
-from fairactor._util.checks import name
+from fairactor.plugins import Actor, Host, check_name
 
 from ._rule import Rule
 from ._schedule import NAME, split_key
@@ -62,7 +61,7 @@ def schedule(
     """
     tenants = tuple(dict.fromkeys([tenant] if isinstance(tenant, str) else tenant))
     for each in tenants:
-        name("tenant", each)
+        check_name("tenant", each)
     known = {field.name for field in attrs.fields(Rule)} - {"when", "kept"}
     if unknown := how.keys() - known:
         raise ConfigurationError(f"@schedule has no {min(unknown)}=; there are {', '.join(sorted(known))}")
@@ -82,23 +81,23 @@ def schedule(
     return declare
 
 
-async def add_declared(runtime: Runtime) -> None:
+async def add_declared(host: Host) -> None:
     """Adds what the actors of a runtime declare, and removes what they declare no more."""
-    schedules = Schedules(runtime)
+    schedules = Schedules(host.runtime)
     wanted: set[tuple[str, str]] = set()
     for actor, declared in list(_declared.items()):
-        if _runs(runtime, actor.name) is not actor:
+        if _runs(host, actor.name) is not actor:
             continue
         for number, each in enumerate(declared):
             for tenant in each.tenants:
                 schedule_id = f"@{actor.name}#{number}"
                 wanted.add((tenant, schedule_id))
                 await _add(schedules, each, tenant, actor(*each.args, **each.kwargs), schedule_id)
-    for shard in range(runtime.shards):
-        for key, of_actor in await _found(runtime, shard):
-            if split_key(key) not in wanted and _runs(runtime, of_actor) is not None:
+    for shard in range(host.shard_count):
+        for key, of_actor in await _found(host, shard):
+            if split_key(key) not in wanted and _runs(host, of_actor) is not None:
                 logger.info("the schedule %r is declared no more: removing it", split_key(key))
-                await runtime.call(f"{NAME}/remove", shard, key, "")
+                await host.call(f"{NAME}/remove", shard, key, "")
 
 
 async def _add(schedules: Schedules, each: _Declared, tenant: str, message: Message[Any], schedule_id: str) -> None:
@@ -108,13 +107,13 @@ async def _add(schedules: Schedules, each: _Declared, tenant: str, message: Mess
         logger.info("%s", error)  # its end has passed
 
 
-async def _found(runtime: Runtime, shard: int) -> list[tuple[bytes, str]]:
-    flat = await runtime.call(f"{NAME}/declared", shard)
+async def _found(host: Host, shard: int) -> list[tuple[bytes, str]]:
+    flat = await host.call(f"{NAME}/declared", shard)
     return [(key, actor.decode()) for key, actor in zip(flat[::2], flat[1::2], strict=True)]
 
 
-def _runs(runtime: Runtime, actor: str) -> Actor[..., Any] | None:
+def _runs(host: Host, actor: str) -> Actor[..., Any] | None:
     try:
-        return runtime.actor(actor)
+        return host.actor(actor)
     except UnknownActor:
         return None

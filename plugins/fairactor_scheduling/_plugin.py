@@ -11,9 +11,8 @@ from typing import Any, Final
 import anyio
 import msgspec
 
-from fairactor import Runtime
 from fairactor.errors import RuntimeNotRunning, ServerError
-from fairactor.plugins import read_lua
+from fairactor.plugins import Host, read_lua
 
 from ._declared import add_declared
 from ._rule import Plan, calendar
@@ -56,17 +55,17 @@ class Scheduling:
         return {script: read_lua(NAME, script) for script in _SCRIPTS}
 
     @asynccontextmanager
-    async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
+    async def lifespan(self, host: Host) -> AsyncIterator[None]:
         """Adds the schedules that actors declare, and looks after what is due."""
-        keepers = [_Keeper(runtime, shard) for shard in range(runtime.shards)]
-        if runtime.settings.workers:
+        keepers = [_Keeper(host, shard) for shard in range(host.shard_count)]
+        if host.settings.workers:
             try:
-                await add_declared(runtime)
+                await add_declared(host)
             except ServerError as error:  # it is full, for example: that must not keep workers from draining it
                 logger.warning("what actors declare cannot be added yet: %s", error)
                 keepers[0].to_add = True
         for keeper in keepers:
-            runtime.supervise(f"schedules of shard {keeper.shard}", keeper.run)
+            host.supervise(f"schedules of shard {keeper.shard}", keeper.run)
         for keeper in keepers:
             await keeper.has_looked.wait()
         yield
@@ -75,9 +74,9 @@ class Scheduling:
 class _Keeper:
     """Looks after the due schedules of a shard."""
 
-    def __init__(self, runtime: Runtime, shard: int) -> None:
+    def __init__(self, host: Host, shard: int) -> None:
         self.shard = shard
-        self._runtime = runtime
+        self._host = host
         self._led = False
         self._failing = False
         self.to_add = False
@@ -87,10 +86,10 @@ class _Keeper:
 
     async def run(self) -> None:
         """Sends what is due, sleeps until the next time, and so on; until canceled."""
-        with self._runtime.hears(NAME) as signal:
+        with self._host.subscribe(NAME) as wakeup:
             try:
                 while True:
-                    await signal.wait(await self._look())
+                    await wakeup.wait(await self._look())
             finally:
                 await self._leave()
 
@@ -98,7 +97,7 @@ class _Keeper:
         """Does what there is to do, if the server can; returns for how many seconds to sleep."""
         try:
             if self.to_add:
-                await add_declared(self._runtime)
+                await add_declared(self._host)
                 self.to_add = False
             wait = await self._send_due()
             self._failing = False
@@ -112,16 +111,16 @@ class _Keeper:
         """Lets others look after what is due, at once."""
         with anyio.move_on_after(GIVE_UP, shield=True), suppress(ServerError, RuntimeNotRunning):
             if self._led:
-                await self._runtime.call(f"{NAME}/leave", self.shard, self._runtime.name)
+                await self._host.call(f"{NAME}/leave", self.shard, self._host.name)
 
     async def _send_due(self) -> float:
         """Sends some of what is due; returns for how many seconds to sleep."""
         longest = round(LONGEST_SLEEP * 1000)
         self._led = True
-        wait, now, *due = await self._runtime.call(f"{NAME}/due", self.shard, self._runtime.name, AT_ONCE, longest)
+        wait, now, *due = await self._host.call(f"{NAME}/due", self.shard, self._host.name, AT_ONCE, longest)
         if not due:
             return int(wait) / 1000
-        moved = await self._runtime.call(f"{NAME}/tick", self.shard, *ticks(due, int(now)))
+        moved = await self._host.call(f"{NAME}/tick", self.shard, *ticks(due, int(now)))
         return 0.0 if 1 in moved else SHORT
 
 

@@ -13,8 +13,17 @@ import msgspec
 from attrs.validators import optional
 
 from fairactor.errors import ConfigurationError
-from fairactor._util.checks import YEAR, name, one_of, seconds
-from fairactor._model.wire import whole_ms
+from fairactor.plugins import (
+    YEAR,
+    check_aware,
+    check_name,
+    check_one_of,
+    check_seconds,
+    check_whole_number,
+    to_seconds,
+    validate,
+    whole_ms,
+)
 
 from ._times import LAST, Cron, Interval, Once, Times, in_ms, latest
 
@@ -35,16 +44,15 @@ MOST_RUNS: Final = 2**53
 def _convert_when(value: Any) -> str | int | datetime:
     """An expression, an interval in ms, or a moment."""
     if isinstance(value, str):
-        return name("cron expression", value.strip())
+        return check_name("cron expression", value.strip())
     if isinstance(value, datetime):
         return _aware("when", value).astimezone(UTC)
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
+    value = to_seconds(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(
             f"a schedule at {value!r}: give a cron expression, an interval (seconds or a timedelta), or a datetime"
         )
-    every = seconds("interval", value, zero=False)
+    every = check_seconds("interval", value, zero=False)
     if every < SHORTEST:
         raise ConfigurationError(
             f"interval={value!r}: give at least {SHORTEST:g} seconds; a handler may loop by itself"
@@ -53,13 +61,10 @@ def _convert_when(value: Any) -> str | int | datetime:
 
 
 def _aware(what: str, value: Any) -> datetime:
-    if not isinstance(value, datetime):
-        raise ConfigurationError(f"{what}={value!r}: give a datetime with a time zone")
-    if value.utcoffset() is None:
-        raise ConfigurationError(f"{what}={value!r}: has no time zone; give one, such as tzinfo=timezone.utc")
-    if not 1971 <= value.year < 2099:  # noqa: PLR2004 - with its zone it is between 1970 and 2099
+    moment = check_aware(what, value)
+    if not 1971 <= moment.year < 2099:  # noqa: PLR2004 - in UTC it is between 1970 and 2099
         raise ConfigurationError(f"{what}={value!r}: give a time from 1971 to 2098")
-    return value
+    return moment
 
 
 def _start(value: datetime | None) -> int | None:
@@ -71,7 +76,7 @@ def _end(value: datetime | None) -> int | None:
 
 
 def _seconds(what: str, value: float | timedelta) -> float:
-    return seconds(what, value.total_seconds() if isinstance(value, timedelta) else value, most=YEAR)
+    return check_seconds(what, value.total_seconds() if isinstance(value, timedelta) else value, most=YEAR)
 
 
 def _jitter(value: float | timedelta) -> float:
@@ -91,18 +96,10 @@ def _kept(value: float | timedelta) -> float:
     return _seconds("kept", value)
 
 
-def _whole(least: int, most: int) -> Any:
-    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ConfigurationError(f"{attribute.name}={value!r}: give a whole number from {least} to {most}")
-
-    return check
-
-
 def _zone(value: Any) -> str:
     zone = value.key if isinstance(value, ZoneInfo) else value
     try:
-        return ZoneInfo(name("timezone", zone)).key
+        return ZoneInfo(check_name("timezone", zone)).key
     except ConfigurationError:
         raise
     except Exception:  # noqa: BLE001 - what it raises depends on what is wrong with the name
@@ -126,10 +123,10 @@ class Rule:
     end: int | None = attrs.field(default=None, converter=_end)
     jitter: float = attrs.field(default=0.0, converter=_jitter)
     grace: float = attrs.field(default=60.0, converter=_grace)
-    budget: int | None = attrs.field(default=None, validator=optional(_whole(1, MOST_RUNS)))
-    catch_up: CatchUp = attrs.field(default="skip", validator=one_of(get_args(CatchUp)))
-    catch_up_limit: int = attrs.field(default=100, validator=_whole(1, MOST_CAUGHT_UP))
-    overlap: Overlap = attrs.field(default="allow", validator=one_of(get_args(Overlap)))
+    budget: int | None = attrs.field(default=None, validator=optional(validate(check_whole_number, 1, MOST_RUNS)))
+    catch_up: CatchUp = attrs.field(default="skip", validator=validate(check_one_of, get_args(CatchUp)))
+    catch_up_limit: int = attrs.field(default=100, validator=validate(check_whole_number, 1, MOST_CAUGHT_UP))
+    overlap: Overlap = attrs.field(default="allow", validator=validate(check_one_of, get_args(Overlap)))
     kept: float = attrs.field(default=86400.0, converter=_kept)
 
     def __attrs_post_init__(self) -> None:

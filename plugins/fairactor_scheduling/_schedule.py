@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import struct
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import attrs
 import msgspec
 
-from fairactor import Runtime
-from fairactor._model import record
+from fairactor import Message
 from fairactor.errors import ConfigurationError, FairactorError
-from fairactor._actors.message import Message
-from fairactor._model.wire import Item, pack_item
+from fairactor.plugins import Host
 
 from ._rule import CatchUp, Overlap, Stored
 from ._times import moment
@@ -22,7 +19,7 @@ from ._times import moment
 NAME: Final = "fairactor_scheduling"
 
 State = Literal["active", "paused", "finished"]
-Outcome = Literal["sent", "skipped", "missed", "duplicate", "refused"]
+RunOutcome = Literal["sent", "skipped", "missed", "duplicate", "refused"]
 
 FIELDS: Final = (
     b"version", b"definition", b"digest", b"message", b"metadata", b"state", b"planned", b"runs", b"budget", b"waiting",
@@ -30,23 +27,20 @@ FIELDS: Final = (
 )  # fmt: skip
 """Those that are read; the message itself is long, perhaps."""
 
-_LENGTH: Final = struct.Struct(">H")
-_LONG: Final = struct.Struct(">I")
-
 
 class ScheduleNotFound(FairactorError, LookupError):
     """There is no such schedule: it was not added, was removed, or has finished a while ago."""
 
 
 @attrs.frozen
-class Run:
+class ScheduleRun:
     """What became of a time of a schedule."""
 
     planned: dt.datetime
     """The time."""
     at: dt.datetime
     """When that was done about it."""
-    outcome: Outcome
+    outcome: RunOutcome
     """``sent``; ``skipped``: the run before had not ended, or too many waited for it; ``missed``: this time, and those
     up to the next run that is listed, were passed over; ``duplicate``: the message's ``key`` stood for another task;
     ``refused``: its id is a task of another tenant."""
@@ -83,7 +77,7 @@ class Schedule:
     waiting: int
     """How many of them wait for the one before, or for room in the mailbox."""
     created_at: dt.datetime
-    last_runs: tuple[Run, ...]
+    last_runs: tuple[ScheduleRun, ...]
     """The last ten, the latest first."""
     declared: bool
     """Whether it comes from ``@schedule``."""
@@ -134,29 +128,22 @@ def read(key: bytes, fields: Mapping[bytes, bytes]) -> Schedule:
     )
 
 
-def _run(line: str) -> Run:
+def _run(line: str) -> ScheduleRun:
     planned, at, outcome, task = line.split(" ", 3)
-    return Run(moment(int(planned)), moment(int(at)), outcome, task or None)  # type: ignore[arg-type]  # one of them
+    return ScheduleRun(moment(int(planned)), moment(int(at)), outcome, task or None)  # type: ignore[arg-type]  # one of them
 
 
-def pack(runtime: Runtime, tenant: str, message: Message[Any]) -> bytes:
-    """A message as a schedule stores it, without an id.
+def pack(host: Host, tenant: str, message: Message[Any]) -> bytes:
+    """Packs a message as a schedule stores it, without an id.
 
     Raises:
-        ConfigurationError: it has an option that cannot be for each run. What `Runtime.send` raises.
+        ConfigurationError: it has an option that cannot apply to each run. What `Runtime.send` raises.
     """
     if isinstance(message, Message):
         for option, advice in _NOT_FOR_EACH_RUN.items():
-            if getattr(message.how, option) is not None:
+            if getattr(message.task_options, option) is not None:
                 raise ConfigurationError(f"a scheduled message has no {option}=: {advice}")
-    packed = runtime.pack(tenant, message)
-    priority, rest = packed[0], packed[3:]  # no flag, and not due later
-    _, rest = _part(rest, _LENGTH)
-    _, rest = _part(rest, _LENGTH)
-    key, rest = _part(rest, _LENGTH)
-    extra, body = _part(rest, _LONG)
-    call = msgspec.structs.replace(record.decode_call(body), trace={})  # each run is a trace of its own
-    return pack_item(Item("", tenant, priority, "", "", record.encode(call), key, extra))
+    return host.pack_template(tenant, message)
 
 
 _NOT_FOR_EACH_RUN: Final = {
@@ -164,11 +151,6 @@ _NOT_FOR_EACH_RUN: Final = {
     "delay": "it is sent when its time has come; move that",
     "eta": "it is sent when its time has come; give the schedule a datetime",
 }
-
-
-def _part(packed: bytes, length: struct.Struct) -> tuple[bytes, bytes]:
-    (size,) = length.unpack_from(packed)
-    return packed[length.size : length.size + size], packed[length.size + size :]
 
 
 def planned_time(task_id: str) -> dt.datetime | None:

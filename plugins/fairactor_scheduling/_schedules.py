@@ -13,13 +13,13 @@ from zoneinfo import ZoneInfo
 import attrs
 import msgspec
 
-from fairactor import Handle, Message, Runtime
-from fairactor._actors.codec import dump
+from fairactor import Handle, Message
 from fairactor.errors import ConfigurationError, MailboxFull, TaskExists
-from fairactor._util.checks import name
+from fairactor.plugins import FULL, TAKEN, Client, check_name, check_whole_number
+from fairactor.serialization import encode_json
 
 from ._rule import Calendar, CatchUp, Overlap, Rule, Stored, When, calendar, stored
-from ._schedule import FIELDS, NAME, Run, Schedule, ScheduleNotFound, key_of, pack, read, split_key
+from ._schedule import FIELDS, NAME, Schedule, ScheduleNotFound, ScheduleRun, key_of, pack, read, split_key
 from ._times import moment
 
 Fields = dict[bytes, bytes]
@@ -32,8 +32,6 @@ PAGE: Final = 100
 
 _ATTEMPTS: Final = 20  # at what others change at the same time
 _RULE: Final = frozenset(field.name for field in attrs.fields(Rule))
-_FULL: Final = 3  # as send.lua has it
-_TAKEN: Final = 2
 
 
 class NeverRuns(ConfigurationError):
@@ -48,7 +46,7 @@ class Schedules:
         runtime: any that has the plugin. Those that run are enough for schedules to be kept to: none is in charge.
     """
 
-    runtime: Runtime
+    runtime: Client
 
     async def add(
         self,
@@ -101,7 +99,7 @@ class Schedules:
             when=when, timezone=timezone, start=start, end=end, jitter=jitter, grace=grace, budget=budget,
             catch_up=catch_up, catch_up_limit=catch_up_limit, overlap=overlap, kept=kept,
         )  # fmt: skip
-        schedule_id = os.urandom(12).hex() if id is None else name("schedule id", id)
+        schedule_id = os.urandom(12).hex() if id is None else check_name("schedule id", id)
         return await self._add(rule, tenant, message, schedule_id, metadata or {}, declared=False)
 
     async def update(self, tenant: str, id: str, **changes: Any) -> Schedule:  # noqa: A002 - as for a task
@@ -114,9 +112,9 @@ class Schedules:
         if unknown:
             known = ", ".join(sorted({*_RULE, "message", "metadata"}))
             raise ConfigurationError(f"a schedule has no {min(unknown)!r} to change; there are {known}")
-        key = key_of(name("tenant", tenant), name("schedule id", id))
+        key = key_of(check_name("tenant", tenant), check_name("schedule id", id))
         message: Message[Any] | None = changes.pop("message", None)
-        item = None if message is None else pack(self.runtime, tenant, message)
+        item = None if message is None else pack(self.runtime.host, tenant, message)
         described = None if "metadata" not in changes else _described(changes.pop("metadata") or {})
         for _ in range(_ATTEMPTS):
             now, fields = await self._read(tenant, key)
@@ -141,7 +139,7 @@ class Schedules:
         Raises:
             ScheduleNotFound: there is none.
         """
-        key = key_of(name("tenant", tenant), name("schedule id", id))
+        key = key_of(check_name("tenant", tenant), check_name("schedule id", id))
         _, fields = await self._read(tenant, key)
         if not fields:
             raise _not_found(tenant, id)
@@ -150,16 +148,16 @@ class Schedules:
     async def list(self, tenant: str | None = None) -> AsyncIterator[Schedule]:
         """All schedules, in no order, or those of a tenant in the order of their ids; read some at a time."""
         if tenant is None:
-            shards: Any = range(self.runtime.shards)
+            shards: Any = range(self.runtime.host.shard_count)
             start, end = b"-", b"+"
         else:
-            shards = [name("tenant", tenant)]
+            shards = [check_name("tenant", tenant)]
             prefix = key_of(tenant, "").encode()
             start, end = b"[" + prefix, b"(" + prefix + b"\xff"  # no byte of a text is as high
         for shard in shards:
             cursor = start
             while True:
-                flat = await self.runtime.call(f"{NAME}/list", shard, cursor, end, PAGE, *FIELDS)
+                flat = await self.runtime.host.call(f"{NAME}/list", shard, cursor, end, PAGE, *FIELDS)
                 for key, values in zip(flat[::2], flat[1::2], strict=True):
                     if fields := _fields(values):  # else somebody has deleted it by hand
                         yield read(key, fields)
@@ -169,8 +167,8 @@ class Schedules:
 
     async def remove(self, tenant: str, id: str) -> bool:  # noqa: A002 - as for a task
         """Removes a schedule; returns whether there was one. What it has sent is not touched."""
-        key = key_of(name("tenant", tenant), name("schedule id", id))
-        return bool(await self.runtime.call(f"{NAME}/remove", tenant, key, ""))
+        key = key_of(check_name("tenant", tenant), check_name("schedule id", id))
+        return bool(await self.runtime.host.call(f"{NAME}/remove", tenant, key, ""))
 
     async def pause(self, tenant: str, id: str) -> None:  # noqa: A002 - as for a task
         """Lets a schedule send nothing until it is resumed. A definition that is given to it meanwhile leaves it so.
@@ -194,14 +192,14 @@ class Schedules:
         Raises:
             ScheduleNotFound: there is none. MailboxFull: the tenant's backlog is reached.
         """
-        key = key_of(name("tenant", tenant), name("schedule id", id))
+        key = key_of(check_name("tenant", tenant), check_name("schedule id", id))
         task = f"schedule:now:{os.urandom(12).hex()}"
-        verdict = await self.runtime.call(f"{NAME}/run", tenant, key, task)
+        verdict = await self.runtime.host.call(f"{NAME}/run", tenant, key, task)
         if verdict is None:
             raise _not_found(tenant, id)
-        if verdict == _FULL:
+        if verdict == FULL:
             raise MailboxFull(tenant)
-        if verdict == _TAKEN:
+        if verdict == TAKEN:
             raise TaskExists(f"the id {task!r} is taken by a task of another tenant")
         return self.runtime.handle(verdict.decode() if isinstance(verdict, bytes) else task, tenant)
 
@@ -211,9 +209,8 @@ class Schedules:
         Raises:
             ScheduleNotFound: there is none. ConfigurationError: a number that cannot be.
         """
-        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_TIMES:
-            raise ConfigurationError(f"next_times(n={n!r}): give a whole number from 1 to {MOST_TIMES}")
-        key = key_of(name("tenant", tenant), name("schedule id", id))
+        check_whole_number("n", n, 1, MOST_TIMES)
+        key = key_of(check_name("tenant", tenant), check_name("schedule id", id))
         _, fields = await self._read(tenant, key)
         if not fields:
             raise _not_found(tenant, id)
@@ -227,7 +224,7 @@ class Schedules:
             at = times.after(at)
         return tuple(found)
 
-    async def last_runs(self, tenant: str, id: str) -> tuple[Run, ...]:  # noqa: A002 - as for a task
+    async def last_runs(self, tenant: str, id: str) -> tuple[ScheduleRun, ...]:  # noqa: A002 - as for a task
         """What became of the last ten times of a schedule, the latest first.
 
         Raises:
@@ -241,8 +238,8 @@ class Schedules:
         self, rule: Rule, tenant: str, message: Message[Any], schedule_id: str, metadata: Mapping[str, Any], *,
         declared: bool,
     ) -> Schedule:  # fmt: skip
-        key = key_of(name("tenant", tenant), schedule_id)
-        item = pack(self.runtime, tenant, message)
+        key = key_of(check_name("tenant", tenant), schedule_id)
+        item = pack(self.runtime.host, tenant, message)
         described = _described(metadata)
         whole = _digest(item)
         digest = _digest(repr(rule).encode(), described, whole)
@@ -286,15 +283,15 @@ class Schedules:
         version = fields.get(b"version", b"")
         generation = os.urandom(12).hex()
         due = times.due(planned)
-        return bool(await self.runtime.call(f"{NAME}/put", tenant, key, version, generation, due, *flat))
+        return bool(await self.runtime.host.call(f"{NAME}/put", tenant, key, version, generation, due, *flat))
 
     async def _read(self, tenant: str, key: str) -> tuple[int, Fields]:
-        now, *values = await self.runtime.call(f"{NAME}/get", tenant, key, *FIELDS)
+        now, *values = await self.runtime.host.call(f"{NAME}/get", tenant, key, *FIELDS)
         return int(now), _fields(values)
 
     async def _turn(self, script: str, tenant: str, schedule_id: str) -> None:
-        key = key_of(name("tenant", tenant), name("schedule id", schedule_id))
-        state = await self.runtime.call(f"{NAME}/{script}", tenant, key)
+        key = key_of(check_name("tenant", tenant), check_name("schedule id", schedule_id))
+        state = await self.runtime.host.call(f"{NAME}/{script}", tenant, key)
         if state is None:
             raise _not_found(tenant, schedule_id)
         if state == b"finished":
@@ -312,7 +309,7 @@ def _fields(values: Any) -> Fields:
 def _described(metadata: Mapping[str, Any]) -> bytes:
     if not isinstance(metadata, Mapping):
         raise ConfigurationError(f"metadata={metadata!r}: give a dict")
-    packed = dump("metadata ", dict(metadata))
+    packed = encode_json("metadata ", dict(metadata))
     if len(packed) > MAX_METADATA:
         raise ConfigurationError(f"metadata: {len(packed)} bytes of JSON, the limit is {MAX_METADATA}")
     return packed

@@ -8,18 +8,19 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from fairactor import Handle, Runtime
-from fairactor._actors.codec import converter
+from fairactor import Handle
 from fairactor.errors import InvalidPayload
+from fairactor.plugins import Client
+from fairactor.serialization import converter
 
 NAME: Final = "fairactor_xcom"
 
 MISSING: Final[Any] = type("Missing", (), {"__repr__": lambda _: "MISSING", "__bool__": lambda _: False})()
 """What a value is that is not there, where no default is given."""
 
-Task = Handle[Any] | str
+TaskRef = Handle[Any] | str
 """A task, by its handle or its id."""
-Tasks = Task | Iterable[Task] | Callable[[], Iterable[Task]] | None
+TaskRefs = TaskRef | Iterable[TaskRef] | Callable[[], Iterable[TaskRef]] | None
 """One, several, what returns several, such as `fairactor_dependencies.parents`; None: whichever."""
 
 
@@ -46,7 +47,7 @@ class Values:
         run: the ``xcom_run=`` of the tasks that have left them, or the id of a task that had none.
     """
 
-    runtime: Runtime
+    runtime: Client
     tenant: str
     run: str
 
@@ -54,7 +55,7 @@ class Values:
         self,
         key: str,
         *,
-        from_task: Tasks = None,
+        from_task: TaskRefs = None,
         type: Any = Any,  # noqa: A002 - as in msgspec
         default: Any = MISSING,
     ) -> Any:
@@ -74,7 +75,9 @@ class Values:
         given, several = listed(from_task)
         tasks = ["" if task is None else id_of(task) for task in given]
         found = (
-            await self.runtime.call(f"{NAME}/pull", self.tenant, self.tenant, self.run, key, *tasks) if tasks else []
+            await self.runtime.host.call(f"{NAME}/pull", self.tenant, self.tenant, self.run, key, *tasks)
+            if tasks
+            else []
         )
         values = [
             self._missing(key, task, default) if packed is None else decode(key, packed, type)
@@ -84,21 +87,21 @@ class Values:
 
     async def list(self) -> list[Value]:
         """All values of the run, the oldest first."""
-        flat = iter(await self.runtime.call(f"{NAME}/list", self.tenant, self.tenant, self.run))
+        flat = iter(await self.runtime.host.call(f"{NAME}/list", self.tenant, self.tenant, self.run))
         found = [
             Value(key.decode(), task.decode(), int(came) / 1e6, int(till) / 1000 or None)
             for task, key, till, came in zip(flat, flat, flat, flat, strict=True)
         ]
         return sorted(found, key=lambda value: (value.pushed_at, value.key, value.task))
 
-    async def delete(self, key: str, *, from_task: Task | None = None) -> int:
+    async def delete(self, key: str, *, from_task: TaskRef | None = None) -> int:
         """Deletes the values of a key, all or that of one task; returns how many there were."""
         task = "" if from_task is None else id_of(from_task)
-        return int(await self.runtime.call(f"{NAME}/delete", self.tenant, self.tenant, self.run, key, task))
+        return int(await self.runtime.host.call(f"{NAME}/delete", self.tenant, self.tenant, self.run, key, task))
 
     async def clear(self) -> int:
         """Deletes all values of the run; returns how many there were."""
-        return int(await self.runtime.call(f"{NAME}/delete", self.tenant, self.tenant, self.run))
+        return int(await self.runtime.host.call(f"{NAME}/delete", self.tenant, self.tenant, self.run))
 
     def _missing(self, key: str, task: str, default: Any) -> Any:
         if default is MISSING:
@@ -123,7 +126,7 @@ def decode(key: str, packed: bytes | str, kind: Any) -> Any:
         raise InvalidPayload(f"the value {key!r} is no {getattr(kind, '__name__', kind)}: {error}") from error
 
 
-def listed(tasks: Tasks) -> tuple[list[Any], bool]:
+def listed(tasks: TaskRefs) -> tuple[list[Any], bool]:
     """Tasks as a list, and whether they were given as several."""
     if callable(tasks):
         return list(tasks()), True
@@ -132,6 +135,6 @@ def listed(tasks: Tasks) -> tuple[list[Any], bool]:
     return list(tasks), True
 
 
-def id_of(task: Task) -> str:
+def id_of(task: TaskRef) -> str:
     """The id of a task."""
     return task if isinstance(task, str) else task.id

@@ -9,15 +9,12 @@ from typing import Any, Final
 
 import attrs
 
-from fairactor import current_task
-from fairactor._actors.codec import converter, dump
-from fairactor._actors.task import Task as RunningTask
+from fairactor import Task, current_task
 from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
-from fairactor.plugins import Option, ProceedExecute, read_lua
-from fairactor._util.checks import duration, name, seconds
-from fairactor._model.wire import whole_ms
+from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, to_seconds, whole_ms
+from fairactor.serialization import converter, encode_json
 
-from ._values import MISSING, NAME, Task, Tasks, Value, Values, decode, id_of, listed
+from ._values import MISSING, NAME, TaskRef, TaskRefs, Value, Values, decode, id_of, listed
 
 TTL: Final = 86400.0
 """Seconds for which a value is kept, if nothing else is said."""
@@ -26,11 +23,11 @@ MAX_VALUE: Final = 64 * 1024
 
 
 def _key(value: Any) -> str:
-    return name("xcom key", value)
+    return check_name("xcom key", value)
 
 
 def _run(value: Any) -> str:
-    return name("xcom_run", value)
+    return check_name("xcom_run", value)
 
 
 Option("xcom", plugin=NAME, convert=_key)
@@ -53,7 +50,7 @@ class XCom:
         """See `fairactor.plugins.LuaScripts`."""
         return {script: read_lua(NAME, script) for script in ("pull", "list", "delete")}
 
-    async def wrap_execute(self, task: RunningTask, proceed: ProceedExecute) -> Any:
+    async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
         """Pushes the result of an actor with ``xcom=``."""
         result = await proceed()
         await xcom.push(task.options["xcom"], result)
@@ -77,23 +74,23 @@ class _Here:
             RuntimeNotRunning: this is not in a handler.
         """
         _key(key)
-        after = duration(ttl)
-        kept = TTL if after is None else seconds("ttl", after)
-        packed = dump(f"xcom value {key!r} ", converter.unstructure(value))
+        after = to_seconds(ttl)
+        kept = TTL if after is None else check_seconds("ttl", after)
+        packed = encode_json(f"xcom value {key!r} ", converter.unstructure(value))
         if len(packed) > MAX_VALUE:
             raise PayloadTooLarge(
                 f"xcom value {key!r}: {len(packed)} bytes, the limit is {MAX_VALUE}; store it elsewhere and push where"
             )
         task = current_task()
-        run, values = (task.left or {}).get(NAME, (_run_of(task), []))
+        run, values = (task.attachments or {}).get(NAME, (_run_of(task), []))
         others = [pushed for pushed in values if pushed[0] != key]
-        task.leave(NAME, (run, [*others, (key, packed.decode(), whole_ms(kept))]))
+        task.attach(NAME, (run, [*others, (key, packed.decode(), whole_ms(kept))]))
 
     async def pull(
         self,
         key: str,
         *,
-        from_task: Tasks = None,
+        from_task: TaskRefs = None,
         type: Any = Any,  # noqa: A002 - as in Values
         default: Any = MISSING,
     ) -> Any:
@@ -102,7 +99,7 @@ class _Here:
         In a task without ``xcom_run=``, ``from_task`` is one that had none either.
         """
         task = current_task()
-        _, pushed = (task.left or {}).get(NAME, ("", []))
+        _, pushed = (task.attachments or {}).get(NAME, ("", []))
         for own, packed, _ in pushed:
             if own == key and (from_task is None or from_task == task.id):
                 return decode(key, packed, type)
@@ -120,7 +117,7 @@ class _Here:
         """As `Values.list`, of this run."""
         return await self.values().list()
 
-    async def delete(self, key: str, *, from_task: Task | None = None) -> int:
+    async def delete(self, key: str, *, from_task: TaskRef | None = None) -> int:
         """As `Values.delete`, of this run."""
         return await self.values().delete(key, from_task=from_task)
 
@@ -146,6 +143,6 @@ xcom: Final = _Here()
 """XCom in a handler: ``await xcom.push(key, value)``, ``await xcom.pull(key)``."""
 
 
-def _run_of(task: RunningTask) -> str:
+def _run_of(task: Task) -> str:
     run: str = task.options.get("xcom_run", task.id)
     return run
