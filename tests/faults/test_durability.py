@@ -19,8 +19,8 @@ from fairactor import Message, Runtime, actor
 from fairactor.errors import ConfigurationError, NotReplicated
 from fairactor.keys import shard_of
 from fairactor.testing import check_invariants
-from tests.store.test_cluster import SLOTS, _answers, _free_ports, _knows_all, _start, _until
 from tests.support import servers
+from tests.support.cluster import SLOTS, answers, free_ports, knows_all_nodes, start_node, wait_until
 from tests.support.polling import PATIENCE, until
 from tests.support.servers import Instance
 
@@ -81,7 +81,7 @@ def both(shared: Both) -> Both:
     """A server, emptied, and its replica; to be left as they are."""
     with servers.client(shared[0].url) as db:
         db.flushall()
-        _until(lambda: replicates(db))
+        wait_until(lambda: replicates(db))
     return shared
 
 
@@ -281,23 +281,23 @@ def cluster(server_binary: str, tmp_path: Path) -> Iterator[list[redis.Redis]]:
     """Two nodes that have half of the slots each, and a replica of the first."""
     with ExitStack() as stack:
         nodes = []
-        for number, port in enumerate(_free_ports(3)):
+        for number, port in enumerate(free_ports(3)):
             folder = tmp_path / str(number)
             folder.mkdir()
-            process = _start(server_binary, port, folder)
+            process = start_node(server_binary, port, folder)
             stack.callback(process.wait)
             stack.callback(process.kill)
             nodes.append(stack.enter_context(redis.Redis(port=port)))
-        _until(lambda: all(_answers(node) for node in nodes))
+        wait_until(lambda: all(answers(node) for node in nodes))
         nodes[0].config_set("repl-diskless-sync-delay", 0)
         for number, node in enumerate(nodes):
             if number < 2:
                 node.execute_command("CLUSTER ADDSLOTS", *range(SLOTS * number // 2, SLOTS * (number + 1) // 2))
             port = node.connection_pool.connection_kwargs["port"]
             nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port)
-        _until(lambda: all(_knows_all(node) for node in nodes))
-        _until(lambda: _replicate(nodes[2], nodes[0].execute_command("CLUSTER MYID").decode()))
-        _until(lambda: nodes[2].info("replication")["master_link_status"] == "up")
+        wait_until(lambda: all(knows_all_nodes(node) for node in nodes))
+        wait_until(lambda: _replicate(nodes[2], nodes[0].execute_command("CLUSTER MYID").decode()))
+        wait_until(lambda: nodes[2].info("replication")["master_link_status"] == "up")
         yield nodes
 
 

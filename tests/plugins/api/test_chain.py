@@ -1,53 +1,28 @@
-"""Plugins: what wraps, what observes, in what order, for how long, and which options they add."""
+"""Plugins: what wraps sending and running, and what observes."""
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
 import pytest
 
-from fairactor import Handle, Message, Retry, Runtime, TaskCanceled, TaskFailed, TaskState, actor, current_task
+from fairactor import Handle, Message, Retry, Runtime, TaskCanceled, TaskFailed, actor, current_task
 from fairactor.context import Task
-from fairactor.errors import ConfigurationError, RuntimeNotRunning
-from fairactor.plugins import Addressed, Option, ProceedExecute, ProceedSend
+from fairactor.errors import ConfigurationError
+from fairactor.plugins import Addressed, ProceedExecute, ProceedSend
+from tests.support.plugins import Named, Wrapper
 from tests.support.polling import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
-numbers = itertools.count()
 
 
 @actor
 async def double(n: int) -> int:
     return 2 * n
-
-
-class Named:
-    def __init__(self, name: str = "", log: list[Any] | None = None, **rest: Any) -> None:
-        self.name = name or type(self).__name__.lower()
-        self.log = [] if log is None else log
-        vars(self).update(rest)
-
-
-class Wrapper(Named):
-    async def wrap_send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
-        self.log.append(f"{self.name} sends {len(messages)}")
-        try:
-            return await proceed(messages)
-        finally:
-            self.log.append(f"{self.name} sent")
-
-    async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
-        self.log.append(f"{self.name} starts {task.actor}")
-        try:
-            return await proceed()
-        finally:
-            self.log.append(f"{self.name} ended")
 
 
 async def test_wrappers_come_before_in_order_and_after_in_reverse(make_runtime: Make) -> None:
@@ -249,184 +224,3 @@ async def test_what_an_observer_raises_is_logged_and_goes_no_further(
             assert await runtime.ask("t", double(1), timeout=PATIENCE) == 2
     assert {f"plugin broken: {what}() failed" for what in ("sent", "started", "finished")} == set(caplog.messages)
     assert [each[0] for each in plugin.log] == ["sent", "started", "finished"]
-
-
-# Their order
-
-
-@pytest.mark.parametrize(
-    ("given", "order"),
-    [
-        ({"c": {}, "a": {}, "b": {}}, "cab"),
-        ({"a": {"after": ["b"]}, "b": {}}, "ba"),
-        ({"a": {}, "b": {"before": ["a", "nobody"]}}, "ba"),
-        ({"d": {}, "a": {"after": ["c"]}, "b": {}, "c": {"after": ["b"]}, "e": {}}, "dbcae"),
-    ],
-)
-async def test_they_stand_as_they_ask_for_and_else_as_they_were_given(
-    make_runtime: Make, given: dict[str, Any], order: str
-) -> None:
-    log: list[str] = []
-    plugins = [Wrapper(name, log, **wishes) for name, wishes in given.items()]
-    async with make_runtime(workers=0, plugins=plugins) as runtime:
-        await runtime.send("t", double(1))
-    assert [said[0] for said in log[: len(order)]] == list(order)
-
-
-@pytest.mark.parametrize(
-    ("plugins", "why"),
-    [
-        ([Wrapper("a", after=["b"]), Wrapper("b", after=["a"])], r"cannot be put in order: (a → b → a|b → a → b)"),
-        ([Wrapper("a"), Wrapper("a")], "two plugins are named 'a'"),
-        ([Wrapper("a", after="b")], "after is 'b': give a list"),
-        ([Wrapper], r"the class Wrapper: give a plugin, as in plugins=\[Wrapper\(\)\]"),
-        ([Named("a")], "'a' does nothing: it has none of lifespan"),
-        ([object()], "a plugin has a name"),
-        (5, "plugins=5: give a list"),
-        (Wrapper("a"), "give a list"),
-    ],
-)
-def test_what_cannot_be_is_refused_at_once(plugins: Any, why: str) -> None:
-    with pytest.raises(ConfigurationError, match=why):
-        Runtime("redis://nowhere", plugins=plugins)
-
-
-# How long they live
-
-
-class Living(Named):
-    runtime: Runtime
-
-    @asynccontextmanager
-    async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
-        await runtime.send("t", double(1).options(id=f"{self.name} begins"))
-        self.log.append(f"{self.name} begins")
-        yield
-        await runtime.send("t", double(1).options(id=f"{self.name} ends"))
-        self.log.append(f"{self.name} ends")
-
-    def started(self, task: Task) -> None:
-        self.log.append("started")
-
-
-async def test_they_live_from_before_the_first_task_until_after_the_last(make_runtime: Make) -> None:
-    log: list[str] = []
-    async with make_runtime(workers=0) as other:
-        async with make_runtime(double, plugins=[Living("a", log), Living("b", log)]) as runtime:
-            await runtime.drain(PATIENCE)
-        assert log[:2] == ["a begins", "b begins"]
-        assert log[-2:] == ["b ends", "a ends"]
-        assert log.count("started") == 4
-        assert await other.handle("a ends").state() is TaskState.QUEUED
-
-
-async def test_one_that_cannot_begin_stops_the_runtime_and_ends_those_that_have(make_runtime: Make) -> None:
-    class Broken(Named):
-        @asynccontextmanager
-        async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
-            raise RuntimeError("no licence")
-            yield
-
-    log: list[str] = []
-    runtime = make_runtime(double, plugins=[Living("a", log), Broken()])
-    with pytest.raises(RuntimeError, match="no licence"):
-        await runtime.__aenter__()
-    assert log == ["a begins"]  # an exception goes through its lifespan
-    with pytest.raises(RuntimeNotRunning):
-        await runtime.stats()
-
-
-async def test_an_actor_of_a_plugin_is_started_again_and_ends_with_the_runtime(make_runtime: Make) -> None:
-    begun: list[int] = []
-    ended = anyio.Event()
-
-    class Working(Named):
-        @asynccontextmanager
-        async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
-            runtime.supervise("work", self.work)
-            yield
-
-        async def work(self) -> None:
-            begun.append(1)
-            if len(begun) == 1:
-                raise OSError("once")
-            try:
-                await anyio.sleep_forever()
-            finally:
-                ended.set()
-
-    async with make_runtime(workers=0, plugins=[Working()]):
-        await until(lambda: len(begun) == 2)
-        assert not ended.is_set()
-    assert ended.is_set()
-
-
-# Their options
-
-
-def whole(value: Any) -> int:
-    if not isinstance(value, int):
-        raise ConfigurationError(f"tries={value!r}: give a whole number")
-    return value
-
-
-def option(convert: Callable[[Any], Any] = lambda value: value, plugin: str = "reading") -> str:
-    """A new option."""
-    return Option(f"tries{next(numbers)}", plugin=plugin, convert=convert).name
-
-
-class Reading(Named):
-    async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
-        self.log.append(dict(task.options))
-        return await proceed()
-
-
-async def test_options_travel_to_the_worker_those_of_a_message_over_those_of_its_actor(make_runtime: Make) -> None:
-    mine, other = option(whole), option()
-    plugin = Reading()
-
-    @actor(**{mine: 3}, timeout=9)
-    async def run() -> None: ...
-
-    async with make_runtime(run, plugins=[plugin]) as runtime:
-        await runtime.ask("t", run(), timeout=PATIENCE)
-        await runtime.ask("t", run().options(**{mine: 4, other: ["x"]}), timeout=PATIENCE)
-        await runtime.ask("t", run(), timeout=PATIENCE, **{other: {"y": 1}, mine: None})
-    assert plugin.log == [
-        {mine: 3, "timeout": 9}, {mine: 4, other: ["x"], "timeout": 9}, {mine: 3, other: {"y": 1}, "timeout": 9},
-    ]  # fmt: skip
-
-
-def test_an_option_that_is_none_is_refused_with_the_nearest() -> None:
-    mine = option()
-    with pytest.raises(ConfigurationError, match=f"no option '{mine}x'; did you mean '{mine}'"):
-        double(1).options(**{f"{mine}x": 1})
-    with pytest.raises(ConfigurationError, match="no option 'timeuot'; did you mean 'timeout'"):
-        actor(timeuot=3)
-    with pytest.raises(ConfigurationError, match="no option 'of_plugins'"):
-        double(1).options(of_plugins={})
-
-
-def test_a_value_that_cannot_be_is_refused_where_it_is_given() -> None:
-    mine = option(whole)
-    with pytest.raises(ConfigurationError, match="tries='x': give a whole number"):
-        double(1).options(**{mine: "x"})
-
-
-async def test_an_option_of_a_plugin_that_is_not_here_is_refused(make_runtime: Make) -> None:
-    mine = option()
-    async with make_runtime(workers=0, plugins=[]) as runtime:
-        with pytest.raises(
-            ConfigurationError, match=f"'{mine}' is of the plugin 'reading', which this Runtime has not"
-        ):
-            await runtime.send("t", double(1), **{mine: 1})
-        assert (await runtime.stats()).pending == 0
-    with pytest.raises(ConfigurationError, match="of the plugin 'reading'"):
-        make_runtime(actor(name="x", **{mine: 1})(lambda: None), plugins=[])
-
-
-def test_two_plugins_cannot_add_one_option_and_one_may_make_it_again() -> None:
-    mine = option()
-    Option(mine, plugin="reading")
-    with pytest.raises(ConfigurationError, match=f"'{mine}': plugins 'reading' and 'other' both add it"):
-        Option(mine, plugin="other")

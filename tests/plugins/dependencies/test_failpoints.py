@@ -8,7 +8,6 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from tests.store.test_failpoints import Case, breaking_points, compare, wanted
 from tests.support import servers
 from tests.support.dependencies.populated import (
     ARRIVING,
@@ -19,6 +18,7 @@ from tests.support.dependencies.populated import (
     send_behind_a_gate,
     turn,
 )
+from tests.support.shard.failpoints import Case, breaking_points, compare, wanted
 from tests.support.shard.populated import cancel, purge, stats
 
 
