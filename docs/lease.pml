@@ -6,7 +6,7 @@
  *     spin -DLAPSES=1 -DSTRAYS=1 -T -k lease.pml.trail docs/lease.pml     after an error: tells the way there
  *
  * "errors: 0" says that no order breaks a property. Add -DKEEP_NAME, or another of the switches below, to both spin
- * lines, and there is an error. tests/test_lease.py does all this (pytest -m slow).
+ * lines, and there is an error. tests/worker/test_lease_protocol.py does all this (pytest -m slow).
  *
  * There is one shard, and there are two runtimes and two tasks. A script is one step, as on the server. Nothing takes
  * time here: what is slow is what other steps come before, and a lease may run out at any moment. So a frozen runtime

@@ -13,9 +13,8 @@ import pytest
 import redis
 
 from fairactor import Runtime
-
-from . import servers
-from .fleet import Fleet, fleet
+from tests.support import servers
+from tests.support.worker_processes import Fleet, fleet
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,7 +93,7 @@ def make_runtime(url: str) -> Callable[..., Runtime]:
 
 @pytest.fixture
 def processes(url: str, nothing_left_behind: None) -> Iterator[Fleet]:
-    """Processes of `tests.service` on the server at ``url``, to start, kill and stop."""
+    """Processes of `tests.support.service` on the server at ``url``, to start, kill and stop."""
     with fleet(url) as made:
         yield made
 

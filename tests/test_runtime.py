@@ -17,8 +17,7 @@ import redis
 
 from fairactor import Handle, Priority, Retry, Runtime, TaskCanceled, TaskFailed, TaskState, actor, current_task
 from fairactor.testing import check_invariants
-
-from .fleet import PATIENCE, until
+from tests.support.polling import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]

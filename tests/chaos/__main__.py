@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tests import servers
+from tests.support import servers
 
+from .harness import SIGNALS, fork, run_seed
 from .plan import Plan
-from .stage import SIGNALS, fork, play
 
 _SUMS: Final = ("tasks", "steps", "unfit", "workers", "audits", "rerun", "resent", "refused", "lost", "doubled")
 
@@ -62,7 +62,7 @@ def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str,
         try:
             while True:
                 while len(running) < parallel and (seed := next(left, None)) is not None:
-                    running[fork(partial(play, seed, binary, Path(folder) / str(seed)))] = seed
+                    running[fork(partial(run_seed, seed, binary, Path(folder) / str(seed)))] = seed
                 if not running:
                     return
                 if (number := signal.sigwait(SIGNALS)) != signal.SIGCHLD:
@@ -70,12 +70,12 @@ def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str,
                 for pid in [pid for pid in running if os.waitpid(pid, os.WNOHANG)[0]]:
                     seed = running.pop(pid)
                     report = Path(folder) / str(seed)
-                    broken = {"seed": seed, "violations": ["its stage has broken off; see above"]}
+                    broken = {"seed": seed, "violations": ["its harness has crashed; see above"]}
                     yield json.loads(report.read_text()) if report.exists() else broken
                     report.unlink(missing_ok=True)
         finally:
             for pid in running:
-                os.kill(pid, signal.SIGTERM)  # it clears its stage
+                os.kill(pid, signal.SIGTERM)  # it cleans up
             for pid in running:
                 os.waitpid(pid, 0)
 
@@ -86,7 +86,7 @@ def _report(found: dict[str, Any]) -> str:
     lines = [f"seed {seed} FAILED; the same again: python -m tests.chaos --first {seed} --seeds 1", "", "Violations:"]
     lines += [f"  {text}" for text in found["violations"]]
     lines += ["", "Planned, in seconds from its beginning:"]
-    lines += [f"  {blow.at:6.3f} {blow}" for blow in Plan.of(seed).blows]
+    lines += [f"  {planned.at:6.3f} {planned}" for planned in Plan.of(seed).faults]
     lines += ["", "What happened:", *(f"  {text}" for text in found.get("journal", []))]
     for name, log in found.get("logs", {}).items():
         lines += ["", f"Log of {name}:", *(f"  {text}" for text in log)]

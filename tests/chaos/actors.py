@@ -19,11 +19,11 @@ RETRIES: Final = 10_000
 runtime: Runtime
 """That of this worker."""
 notes = -1
-"""A pipe to who plays: one line a note, written in one piece."""
+"""A pipe to the workload: each note is one line, written in one piece."""
 
 
 def note(word: str, rest: str = "") -> None:
-    """Tells the one who plays, by a line of the pipe that it reads."""
+    """Writes a note for the workload into the pipe."""
     os.write(notes, f"{word} {os.getpid()} {rest}\n".encode())
 
 
@@ -96,7 +96,7 @@ async def parent(n: int, kids: int) -> int:
 
 
 @attrs.frozen
-class Script:
+class WorkerSpec:
     """What a worker process is to do."""
 
     url: str
@@ -104,14 +104,14 @@ class Script:
     settings: dict[str, Any]
 
 
-async def work(script: Script) -> None:
+async def work(spec: WorkerSpec) -> None:
     """Serves until SIGTERM. A server that is away when it begins is tried again, as by whoever starts services."""
     global runtime, notes  # noqa: PLW0603 - a process is one worker
-    notes = script.notes
+    notes = spec.notes
     while True:
         try:
             async with (
-                Runtime(script.url, actors=[sys.modules[__name__]], **script.settings) as runtime,
+                Runtime(spec.url, actors=[sys.modules[__name__]], **spec.settings) as runtime,
                 anyio.create_task_group() as group,
             ):
                 group.start_soon(_say_ready)  # it comes to run when `run` waits, and so has its signal handlers

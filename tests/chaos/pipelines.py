@@ -13,7 +13,7 @@ from fairactor import Message
 from fairactor.look import Look
 from fairactor.record import SETTLED
 from fairactor.states import TaskState
-from tests.waiting import verdict
+from tests.support.dependencies.model import verdict
 
 from . import actors
 
@@ -86,7 +86,7 @@ def _step(rng: random.Random, name: str, parents: list[str], tenants: list[str])
 class Ends:
     """How the steps have ended."""
 
-    look: Look
+    snapshot: Look
     outcomes: Mapping[str, Any]
     canceled: Mapping[str, Any]
     """Those that somebody has canceled."""
@@ -97,14 +97,14 @@ class Ends:
 
     def letter(self, step_id: str) -> str:
         """How a step has ended, as those behind it hear of it."""
-        state = self.look.records[step_id].state.decode()
+        state = self.snapshot.records[step_id].state.decode()
         return "X" if step_id in self.upstream else state
 
 
-def judge_pipelines(planned: list[Pipeline], ends: Ends) -> Iterator[str]:
+def check_pipelines(planned: list[Pipeline], ends: Ends) -> Iterator[str]:
     """What is not as it has to be."""
     for pipeline in planned:
-        missing = [step.id for step in pipeline.steps if step.id not in ends.look.records]
+        missing = [step.id for step in pipeline.steps if step.id not in ends.snapshot.records]
         if missing:
             yield f"lost: of a graph there is no record of {missing}"
             continue
@@ -118,7 +118,7 @@ def judge_pipelines(planned: list[Pipeline], ends: Ends) -> Iterator[str]:
 def _of_one(step: Step, ends: Ends, results_of: dict[str, set[int]]) -> Iterator[str]:
     letters = "".join(map(ends.letter, step.parents))
     may = verdict(step.rule, letters) if letters else True
-    state = SETTLED.get(ends.look.records[step.id].state)
+    state = SETTLED.get(ends.snapshot.records[step.id].state)
     results_of[step.id] = set()
     if state is TaskState.CANCELED:
         if may and step.id not in ends.canceled:

@@ -9,11 +9,11 @@ from typing import Any, Final
 import attrs
 
 from fairactor import Message, Priority
-from tests.proxy import Fault
+from tests.support.proxy import Fault
 
 from . import actors
 from .pipelines import Pipeline, pipelines
-from .rota import Rota, rotas
+from .schedules import PlannedSchedule, schedules
 
 LEASE: Final = 0.5
 SPAN: Final = 1.5
@@ -26,7 +26,7 @@ FREE: Final = ("free:1", "free:2", "free:3", "ZAŻÓŁĆ {0}*")
 """Tenants without a limit."""
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """What may go wrong."""
 
     KILL = "kill a worker"
@@ -44,12 +44,12 @@ class Kind(StrEnum):
 
 
 @attrs.frozen
-class Blow:
+class PlannedFault:
     """One fault."""
 
     at: float
     """Seconds from the start, as `seconds` and `later`."""
-    kind: Kind
+    kind: FaultKind
     seconds: float = 0.0
     """How long it lasts."""
     later: float = 0.0
@@ -64,21 +64,21 @@ class Blow:
     def __str__(self) -> str:
         """As a line of the schedule."""
         match self.kind:
-            case Kind.KILL | Kind.LEAVE:
+            case FaultKind.KILL | FaultKind.LEAVE:
                 more = f"({self.pick}), the next one starts {self.later:.3f} s later"
-            case Kind.STOP:
+            case FaultKind.STOP:
                 more = f"({self.pick}), {self.seconds:.3f} s"
-            case Kind.CRASH:
+            case FaultKind.CRASH:
                 more = f"and start it again {self.later:.3f} s later"
-            case Kind.CLOSE:
+            case FaultKind.CLOSE:
                 more = f"({self.clients})"
-            case Kind.STRIKE:
+            case FaultKind.STRIKE:
                 more = f"{self.size:.0f}: {self.fault}"
-            case Kind.CHANCE:
+            case FaultKind.CHANCE:
                 more = f"of {self.size:.3f} for {self.seconds:.3f} s: {self.fault}"
-            case Kind.LATE:
+            case FaultKind.LATE:
                 more = f"by {self.size:.3f} s for {self.seconds:.3f} s"
-            case Kind.AWAY | Kind.FREEZE:
+            case FaultKind.AWAY | FaultKind.FREEZE:
                 more = f"for {self.seconds:.3f} s"
             case _:
                 more = ""
@@ -115,11 +115,11 @@ class Plan:
     seed: int
     workers: int
     jobs: list[Job]
-    blows: list[Blow]
+    faults: list[PlannedFault]
     redrives: list[float]
     """When dead letters are sent again."""
     pipelines: list[Pipeline]
-    rotas: list[Rota]
+    schedules: list[PlannedSchedule]
     sender: dict[str, Any]
     worker: dict[str, Any]
 
@@ -128,15 +128,15 @@ class Plan:
         """The plan of a seed."""
         rng = random.Random(seed)
         jobs = _jobs(rng)
-        blows = sorted((_blow(rng) for _ in range(rng.randint(4, 16))), key=lambda blow: blow.at)
+        faults = sorted((_fault(rng) for _ in range(rng.randint(4, 16))), key=lambda planned: planned.at)
         common = {"lease": LEASE, "result_ttl": KEPT, "max_deliveries": 255, "aging": rng.choice([60.0, 0.0])}
         return Plan(
             seed=seed,
             workers=rng.randint(2, 3),
             jobs=jobs,
-            blows=blows,
+            faults=faults,
             pipelines=pipelines(seed, SPAN, [*CAPS, *FREE]),
-            rotas=rotas(seed, SPAN, [*CAPS, *FREE]),
+            schedules=schedules(seed, SPAN, [*CAPS, *FREE]),
             redrives=[rng.uniform(0, SPAN) for _ in range(3)],
             sender=common | {"aging": common["aging"], "connect_timeout": rng.choice([0.3, 0.6, 2.0]), "workers": 0},
             worker=common
@@ -196,13 +196,17 @@ def _job(rng: random.Random, task_id: str, at: float, how: str) -> Job:
     )
 
 
-def _blow(rng: random.Random) -> Blow:
-    kind = rng.choices(list(Kind), [3, 2, 2, 2, 1, 2, 2, 2, 2, 1, 4, 2])[0]
-    sizes = {Kind.LATE: rng.uniform(0.005, 0.1), Kind.STRIKE: rng.randint(1, 3), Kind.CHANCE: rng.uniform(0.01, 0.2)}
-    return Blow(
+def _fault(rng: random.Random) -> PlannedFault:
+    kind = rng.choices(list(FaultKind), [3, 2, 2, 2, 1, 2, 2, 2, 2, 1, 4, 2])[0]
+    sizes = {
+        FaultKind.LATE: rng.uniform(0.005, 0.1),
+        FaultKind.STRIKE: rng.randint(1, 3),
+        FaultKind.CHANCE: rng.uniform(0.01, 0.2),
+    }
+    return PlannedFault(
         at=rng.uniform(0, SPAN),
         kind=kind,
-        seconds=rng.uniform(1.2, 2.2) * LEASE if kind is Kind.STOP else rng.uniform(0.05, 0.7),
+        seconds=rng.uniform(1.2, 2.2) * LEASE if kind is FaultKind.STOP else rng.uniform(0.05, 0.7),
         later=rng.uniform(0, 0.3),
         pick=rng.randrange(60),
         fault=rng.choice(list(Fault)),

@@ -1,0 +1,119 @@
+"""The workload's connection to the harness, and the notes that it reads from the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import attrs
+
+
+@attrs.define(eq=False)
+class Worker:
+    """A worker process, as the workload knows it."""
+
+    pid: int
+    ready: anyio.Event = attrs.field(factory=anyio.Event)
+    ended: anyio.Event = attrs.field(factory=anyio.Event)
+    status: int | None = None
+    stopped: bool = False
+    expected: int | None = None
+    """The status with which it is to end, once it has been killed or told to leave."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal, if it is still there."""
+        if not self.ended.is_set():
+            os.kill(self.pid, number)
+
+
+class HarnessClient:
+    """Sends commands to the harness over a socket, and reads the workers' notes from a pipe."""
+
+    def __init__(self, journal: Callable[[str], None]) -> None:
+        self.workers: dict[int, Worker] = {}
+        self.runs: Counter[str] = Counter()
+        """How often each task was begun."""
+        self.first: dict[str, int] = {}
+        """When each was begun first: its place among all that was begun."""
+        self._journal = journal
+        self._writer: asyncio.StreamWriter
+        self._answer: asyncio.Future[dict[str, Any]] | None = None
+        self._turn = anyio.Lock()
+        self._orphans: list[bytes] = []  # notes of workers that the harness has not reported yet
+
+    async def open(self, harness: socket.socket, notes: int) -> list[asyncio.Task[None]]:
+        """Begins to listen; returns what listens."""
+        reader, self._writer = await asyncio.open_unix_connection(sock=harness)
+        pipe = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(pipe), os.fdopen(notes, "rb", 0)
+        )
+        return [asyncio.ensure_future(self._read_replies(reader)), asyncio.ensure_future(self._read(pipe))]
+
+    async def start_worker(self, url: str) -> Worker:
+        """Asks the harness to fork a worker."""
+        pid = (await self._ask("start worker", url=url))["started"]
+        worker = self.workers[pid]
+        self._journal(f"worker {pid} starts")
+        return worker
+
+    async def kill_server(self) -> None:
+        """Ends the server by force."""
+        await self._ask("kill server")
+
+    async def start_server(self) -> None:
+        """Starts the server again; it is ready when this returns."""
+        await self._ask("start server")
+
+    async def end(self, verdict: dict[str, Any]) -> None:
+        """Sends the verdict, which ends the seed."""
+        self._writer.write(json.dumps({"do": "end", "verdict": verdict}).encode() + b"\n")
+        await self._writer.drain()
+
+    async def _ask(self, what: str, **more: Any) -> dict[str, Any]:
+        async with self._turn:
+            answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            self._answer = answer
+            self._writer.write(json.dumps({"do": what} | more).encode() + b"\n")
+            return await answer
+
+    async def _read_replies(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            word = json.loads(line)
+            if "ended" in word:
+                self._ended(self.workers[word["ended"]], word["status"])
+                continue
+            if "started" in word:
+                self.workers[word["started"]] = Worker(word["started"])
+                orphans, self._orphans = self._orphans, []
+                for note in orphans:
+                    self._note(note)
+            if self._answer is not None and not self._answer.done():
+                self._answer.set_result(word)
+
+    def _ended(self, worker: Worker, status: int) -> None:
+        worker.status = status
+        worker.ended.set()
+        self._journal(f"worker {worker.pid} has ended with status {status}")
+
+    async def _read(self, pipe: asyncio.StreamReader) -> None:
+        while line := await pipe.readline():
+            self._note(line)
+
+    def _note(self, line: bytes) -> None:
+        word, pid, rest = line.decode().rstrip("\n").split(" ", 2)
+        if word == "run":
+            self.first.setdefault(rest, self.runs.total())
+            self.runs[rest] += 1
+        elif int(pid) in self.workers:
+            self.workers[int(pid)].ready.set()
+            self._journal(f"worker {pid} is ready")
+        else:
+            self._orphans.append(line)

@@ -1,0 +1,63 @@
+"""Chaos, as `tests.chaos` makes it: some seeds each time, and a thousand where there is time for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-W", "error", "-m", "tests.chaos"]
+
+
+def chaos(server: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """It runs as a program: what it forks has to begin without the threads and loops of other tests."""
+    command = [*COMMAND, "--server", server, *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--server"))
+
+
+def test_fifty_seeds(server: str) -> None:
+    done = chaos(server, "--seeds", "50")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 lost, 0 doubled" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_thousand_seeds(server: str) -> None:
+    done = chaos(server, "--seeds", "1000", "--first", "1000")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_in_the_middle_it_leaves_nothing(server: str, number: signal.Signals) -> None:
+    with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
+        _stop_in_the_middle(server, number, Path(folder))
+
+
+def _stop_in_the_middle(server: str, number: signal.Signals, folder: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(folder)}
+    command = [*COMMAND, "--server", server, "--verbose"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline().startswith(b"seed "), "the first has ended, and others have not"
+        everything = psutil.Process(program.pid).children(recursive=True)
+        assert everything
+        program.send_signal(number)
+        said, _ = program.communicate(timeout=30)
+    assert program.returncode == 128 + number
+    assert [line for line in said.splitlines() if not line.startswith(b"seed ")] == []
+    assert not [each for each in everything if each.is_running()]
+    assert not list(folder.iterdir())

@@ -1,0 +1,338 @@
+"""The workload of a seed: sends the tasks, injects the faults, and then checks what has become of everything."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import socket
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import groupby
+from typing import Any, Final
+
+import anyio
+import attrs
+import redis
+from anyio.abc import TaskGroup
+
+from fairactor import Handle, Runtime, TaskCanceled
+from fairactor.audit import audit
+from fairactor.discovery import installed
+from fairactor.errors import FairactorError, ServerError, ServerUnavailable
+from fairactor.middleware import Plugins
+from tests.support.polling import until
+from tests.support.proxy import Proxy, proxy
+from tests.support.shard.driver import ShardDriver
+
+from .checks import Observations, check_tasks, ended_wrongly, over_cap, what_is_left
+from .fault_injector import FaultInjector
+from .harness_client import HarnessClient, Worker
+from .pipelines import Ends, Pipeline, Step, check_pipelines
+from .plan import CAPS, Job, Plan
+from .schedules import PlannedSchedule, check_schedules
+
+PATIENCE: Final = 12.0
+"""Seconds; far more than anything takes once the faults are over."""
+_AUDIT_EACH: Final = 0.1  # seconds
+_SHOWN: Final = 20  # violations
+
+
+@attrs.frozen
+class Sockets:
+    """Where the workload finds the other processes."""
+
+    server: str
+    proxy: str
+    harness: socket.socket
+    notes: int
+
+
+async def run_workload(plan: Plan, sockets: Sockets, began: float) -> None:
+    """Runs the workload of a seed and sends the verdict to the harness."""
+    journal: list[str] = []
+
+    def note(text: str) -> None:
+        journal.append(f"{time.time() - began:6.3f} {text}")
+
+    harness = HarnessClient(note)
+    listening = await harness.open(sockets.harness, sockets.notes)
+    async with proxy(sockets.server, random.Random(f"{plan.seed} proxy"), path=sockets.proxy) as before:
+        workload = Workload(plan, harness, before, f"unix://{sockets.server}", note)
+        try:
+            await workload.run()
+        except Exception:  # noqa: BLE001 - whatever it is, it is to be told
+            workload.facts.violations.append(traceback.format_exc())
+        await harness.end(workload.verdict() | {"journal": journal})
+    for task in listening:
+        task.cancel()
+
+
+class Workload:
+    """Runs the workload of one seed."""
+
+    def __init__(
+        self, plan: Plan, harness: HarnessClient, before: Proxy, direct: str, note: Callable[[str], None]
+    ) -> None:
+        self.facts = Observations(plan, harness.runs)
+        self._plan = plan
+        self._harness = harness
+        self._proxy = before
+        self._url = before.url
+        self._note = note
+        self._driver = ShardDriver(direct, namespace="fairactor", plugins=Plugins(installed()).extensions)
+        self._injector = FaultInjector(harness, before, self._driver.db, self._url, note)
+        self._handles: dict[str, Handle[int]] = {}
+        self._runtime: Runtime
+
+    def verdict(self) -> dict[str, Any]:
+        """What is to be said of the seed."""
+        facts = self.facts
+        return {
+            "violations": [*facts.violations[:_SHOWN], *(["…"] if facts.violations[_SHOWN:] else [])],
+            "lost": facts.lost,
+            "doubled": facts.doubled,
+            "tasks": facts.tasks,
+            "steps": sum(len(pipeline.steps) for pipeline in self._plan.pipelines),
+            "unfit": facts.unfit,
+            "audits": facts.audits,
+            "rerun": sum(max(0, self._harness.runs[job.id] - job.attempts) for job in self._plan.jobs),
+            "resent": facts.resent.total(),
+            "faults": self._injector.counts,
+            "workers": len(self._harness.workers),
+        }
+
+    async def run(self) -> None:
+        """Runs it to its end."""
+        async with self._patience("the workers start"):
+            for _ in range(self._plan.workers):
+                worker = await self._harness.start_worker(self._url)
+                await worker.ready.wait()
+        async with Runtime(self._url, **self._plan.sender) as self._runtime:
+            for tenant, cap in CAPS.items():
+                await self._runtime.tenant(tenant).configure(concurrency=cap)
+            async with anyio.create_task_group() as watching:
+                watching.start_soon(self._audit)
+                await self._storm(watching)
+                await self._settle()
+                watching.cancel_scope.cancel()
+            await self._dismiss()
+        self.facts.violations += what_is_left(self._driver)
+
+    @asynccontextmanager
+    async def _patience(self, what: str) -> AsyncIterator[None]:
+        """Bounds a phase; what takes longer is a violation."""
+        with anyio.move_on_after(PATIENCE) as scope:
+            yield
+        if scope.cancelled_caught:
+            self._note(f"hangs: {what}")
+            self.facts.violations.append(f"after {PATIENCE:g} s without faults it still hangs: {what}")
+
+    async def _audit(self) -> None:
+        """Looks again and again whether all fits together, over a connection that has no faults."""
+        while True:
+            try:
+                snapshot = self._driver.snapshot()
+            except redis.RedisError:  # the server is down
+                pass
+            else:
+                self.facts.audits += 1
+                if found := [*audit(snapshot), *over_cap(snapshot)]:
+                    self._note("the audit finds something")
+                    self.facts.violations += [f"audit: {text}" for text in found]
+                    return
+            await anyio.sleep(_AUDIT_EACH)
+
+    # Sending
+
+    async def _storm(self, watching: TaskGroup) -> None:
+        """Sends the tasks while the faults come; returns when they are over and all is sent."""
+        start = anyio.current_time()
+        self._note("it begins")
+        async with anyio.create_task_group() as sending:
+            for at, jobs in groupby(self._plan.jobs, lambda job: job.at):
+                sending.start_soon(self._send, start + at, list(jobs), sending, watching)
+            for pipeline in self._plan.pipelines:
+                sending.start_soon(self._send_pipeline, start + pipeline.at, pipeline, sending)
+            for schedule in self._plan.schedules:
+                sending.start_soon(self._schedule, start + schedule.at, schedule)
+            async with anyio.create_task_group() as faults:
+                for planned in self._plan.faults:
+                    faults.start_soon(self._injector.inject, planned, start)
+                for at in self._plan.redrives:
+                    sending.start_soon(self._redrive_at, start + at)
+            await self._proxy.calm()
+            self._note("calm")
+            sending.cancel_scope.deadline = anyio.current_time() + PATIENCE
+        if sending.cancel_scope.cancelled_caught:
+            steps = [step for pipeline in self._plan.pipelines for step in pipeline.steps]
+            unsent = [task.id for task in (*self._plan.jobs, *steps) if task.id not in self._handles]
+            self.facts.violations.append(f"after {PATIENCE:g} s without faults these are not accepted: {unsent}")
+
+    async def _send(self, at: float, jobs: list[Job], sending: TaskGroup, watching: TaskGroup) -> None:
+        await anyio.sleep_until(at)
+        if jobs[0].how == "many":
+            await self._again(jobs, self._send_many)
+        for job in jobs:
+            sending.start_soon(self._send_one, job, watching)
+
+    async def _send_pipeline(self, at: float, pipeline: Pipeline, sending: TaskGroup) -> None:
+        await anyio.sleep_until(at)
+        await self._again(pipeline.steps, self._send_many)
+        for step in pipeline.steps:
+            if step.cancel_after is not None:
+                sending.start_soon(self._cancel_later, step)
+
+    async def _schedule(self, at: float, schedule: PlannedSchedule) -> None:
+        await anyio.sleep_until(at)
+        await self._again([schedule], self._add_schedule)
+
+    async def _add_schedule(self, schedules: Sequence[PlannedSchedule]) -> None:
+        await schedules[0].add(self._runtime)
+
+    async def _see_out(self, schedules: Sequence[PlannedSchedule]) -> None:
+        await until(partial(schedules[0].is_over, self._runtime), math.inf)
+        await schedules[0].remove(self._runtime)
+
+    async def _cancel_later(self, step: Step) -> None:
+        await anyio.sleep(step.cancel_after or 0)
+        await self._again([step], self._cancel)
+
+    async def _send_one(self, job: Job, watching: TaskGroup) -> None:
+        if job.how == "ask":
+            await self._again([job], self._ask)
+            return
+        if job.how == "send":
+            await self._again([job], self._send_many)
+        if job.twin:
+            await self._again([job], self._send_twin)
+        if job.awaited:
+            watching.start_soon(self._await, job)
+        if job.cancel_after is not None:
+            await anyio.sleep(job.cancel_after)
+            await self._again([job], self._cancel)
+
+    async def _again(
+        self, jobs: Sequence[Job | Step | PlannedSchedule], call: Callable[[Sequence[Any]], Awaitable[None]]
+    ) -> None:
+        """Calls until the server answers."""
+        while True:
+            try:
+                return await call(jobs)
+            except ServerUnavailable as error:
+                self._note(f"{call.__name__} of {', '.join(job.id for job in jobs)}: {error}")
+            except ServerError as error:
+                self.facts.violations.append(f"{call.__name__} of {', '.join(job.id for job in jobs)}: {error!r}")
+            self.facts.resent.update(job.id for job in jobs)
+
+    async def _send_many(self, jobs: Sequence[Job | Step]) -> None:
+        if len(jobs) == 1:
+            handles = [await self._runtime.send(jobs[0].tenant, jobs[0].message)]
+        else:
+            handles = await self._runtime.send_many([(job.tenant, job.message) for job in jobs])
+        self._handles.update((handle.id, handle) for handle in handles)
+
+    async def _send_twin(self, jobs: Sequence[Job]) -> None:
+        (job,) = jobs
+        message = job.message.options(id=f"{job.id}'", result_ttl=0)
+        handle = await self._runtime.send(job.tenant, message)
+        if (handle.id, handle.duplicate) != (job.id, True):
+            self.facts.violations.append(f"{job.id}: its key did not keep another from being sent, {handle}")
+
+    async def _redrive(self, _: Sequence[Job]) -> None:
+        await self._runtime.dead_letters.redrive(actor="doomed")
+
+    async def _redrive_at(self, at: float) -> None:
+        await anyio.sleep_until(at)
+        await self._again([], self._redrive)
+
+    async def _ask(self, jobs: Sequence[Job]) -> None:
+        (job,) = jobs
+        self.facts.outcomes[job.id] = await _outcome(self._runtime.ask(job.tenant, job.message))
+        self._handles[job.id] = self._runtime.handle(job.id, job.tenant)
+
+    async def _cancel(self, jobs: Sequence[Job | Step]) -> None:
+        (job,) = jobs
+        self.facts.canceled_as[job.id] = await self._handles[job.id].cancel()
+
+    async def _await(self, job: Job | Step) -> None:
+        self.facts.outcomes[job.id] = await _outcome(self._handles[job.id].result())
+
+    # When the faults are over
+
+    async def _settle(self) -> None:
+        """Waits until everything has ended, and looks what has become of it."""
+        async with self._patience("schedules"):
+            for schedule in self._plan.schedules:
+                await self._again([schedule], self._see_out)
+        async with self._patience("draining"):
+            while not await self._empty() or await self._runtime.dead_letters.redrive(actor="doomed"):
+                await self._runtime.drain()
+        self._note("drained")
+        asked: list[Job | Step] = [job for job in self._plan.jobs if not job.forgotten and job.id in self._handles]
+        asked += [step for pipeline in self._plan.pipelines for step in pipeline.steps if step.id in self._handles]
+        async with self._patience("outcomes that are asked for afterwards"), anyio.create_task_group() as group:
+            for job in asked:
+                if isinstance(job, Step) or not job.awaited:
+                    group.start_soon(self._await, job)
+        async with self._patience("outcomes that are waited for from the start"):
+            await until(lambda: all(job.id in self.facts.outcomes for job in asked), math.inf)
+        snapshot = self._driver.snapshot()
+        self.facts.violations += check_tasks(self.facts, snapshot, await self._runtime.stats())
+        ends = Ends(snapshot, self.facts.outcomes, self.facts.canceled_as, self._upstream(), self._harness.first)
+        self.facts.unfit = len(ends.upstream)
+        found = [
+            *check_pipelines(self._plan.pipelines, ends),
+            *check_schedules(self._plan.schedules, snapshot, self._harness.runs),
+        ]
+        self.facts.lost += sum("lost" in text for text in found)
+        self.facts.violations += found
+        async with self._patience("leases of those that were killed end"):
+            await until(self._leased, math.inf)
+
+    def _upstream(self) -> set[str]:
+        """The steps that were canceled since one before them had failed."""
+        steps = [step.id for pipeline in self._plan.pipelines for step in pipeline.steps]
+        records = {step: self._driver.db.get(self._driver.keys.task(step)) for step in steps}
+        return {step for step, packed in records.items() if packed and b'{"type":"UpstreamFailed"' in packed}
+
+    async def _empty(self) -> bool:
+        """Whether nothing waits; for what is scheduled it waits a little itself."""
+        stats = await self._runtime.stats()
+        if stats.scheduled and not stats.pending:
+            await anyio.sleep(0.01)
+        return not (stats.pending or stats.scheduled or stats.deferred)
+
+    def _living(self) -> list[Worker]:
+        workers = self._harness.workers.values()
+        return [worker for worker in workers if worker.expected is None and not worker.ended.is_set()]
+
+    def _leased(self) -> bool:
+        """Whether leases have those that live, and one each."""
+        holders = sorted(int(name.split(":")[1]) for name in self._driver.snapshot().fixed["LEASES"])
+        return holders == sorted(worker.pid for worker in self._living())
+
+    async def _dismiss(self) -> None:
+        """Lets all workers leave."""
+        for worker in self._living():
+            await worker.ready.wait()
+            worker.expected = 0
+            worker.signal(signal.SIGTERM)
+        async with self._patience("workers leave"):
+            for worker in self._harness.workers.values():
+                await worker.ended.wait()
+        self.facts.violations += ended_wrongly(self._harness.workers.values())
+
+
+async def _outcome(result: Awaitable[int]) -> int | str:
+    try:
+        return await result
+    except TaskCanceled:
+        return "canceled"
+    except ServerUnavailable:
+        raise
+    except FairactorError as error:
+        return repr(error)

@@ -1,0 +1,128 @@
+"""Processes whose clocks are wrong: what counts is the server's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import redis
+
+from fairactor import Runtime, TaskCanceled, TaskFailed, TaskState
+from fairactor.testing import check_invariants
+from tests.support import service
+from tests.support.polling import PATIENCE, until
+from tests.support.worker_processes import Fleet, Process
+
+pytestmark = pytest.mark.anyio
+Make = Callable[..., Runtime]
+
+WRONG: Final = [-30.0, 30.0]
+"""Seconds by which clocks are wrong: many leases."""
+
+PROGRAM: Final = """
+import datetime, runpy, sys, time
+right, shift = time.time, float(sys.argv.pop(1))
+time.time = lambda: right() + shift
+time.time_ns = lambda: int(time.time() * 1e9)
+
+class Shifted(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(time.time(), tz)
+
+datetime.datetime = Shifted
+runpy.run_module("tests.support.service", run_name="__main__", alter_sys=True)
+"""
+
+
+class Wrong(Process):
+    """A process of `tests.support.service` whose clock is wrong."""
+
+    def __init__(self, url: str, shift: float, **settings: Any) -> None:
+        command = [sys.executable, "-W", "error", "-c", PROGRAM, str(shift), url, json.dumps(settings)]
+        self._process = subprocess.Popen(
+            command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self.pid = self._process.pid
+        self.log = ""
+
+
+async def start(processes: Fleet, url: str, *shifts: float, **settings: Any) -> None:
+    wrong = [Wrong(url, shift, **{"lease": 1.0, "workers": 4} | settings) for shift in shifts]
+    processes.processes += wrong
+    for process in wrong:
+        await process.ready()
+
+
+def now(db: redis.Redis) -> float:
+    seconds, micros = db.time()
+    return float(seconds) + micros / 1e6
+
+
+async def test_leases_order_and_times_follow_the_clock_of_the_server(
+    url: str, make_runtime: Make, processes: Fleet, db: redis.Redis
+) -> None:
+    await start(processes, url, *WRONG)
+    began = now(db)
+    async with make_runtime(workers=0) as runtime:
+        await runtime.tenant("serial").configure(concurrency=1)
+        leases = set(db.zrange("{fairactor/0}:leases", 0, -1))
+        tenants = ["serial", "free"]
+        handles = await runtime.send_many([(tenants[n % 2], service.one_at_a_time(n)) for n in range(200)])
+        pids = await asyncio.gather(*(handle.result(timeout=PATIENCE) for handle in handles))
+        assert len(set(pids)) == 2, "both have had a part"
+        assert [int(n) for n in db.lrange("order serial", 0, -1)] == list(range(0, 200, 2))
+        await until(lambda: now(db) > began + 2.5)  # leases of one second
+        assert set(db.zrange("{fairactor/0}:leases", 0, -1)) == leases, "none was lost"
+        for handle in handles[:10]:
+            info = await handle.info()
+            assert info.started_at is not None
+            assert info.ended_at is not None
+            times = [info.enqueued_at, info.started_at, info.ended_at]
+            assert times == sorted(times)
+            assert began - 0.01 <= times[0].timestamp() <= times[2].timestamp() <= now(db) + 0.01
+        await check_invariants(runtime)
+    await processes.stop()
+
+
+@pytest.mark.parametrize("shift", WRONG)
+async def test_delays_expiry_and_history_follow_the_clock_of_the_server(
+    url: str, make_runtime: Make, processes: Fleet, db: redis.Redis, shift: float
+) -> None:
+    async with make_runtime(workers=0) as runtime:
+        late = await runtime.send("user:1", service.nap(0), expires=0.2)
+        lasting = await runtime.send("user:1", service.nap(0), expires=20)
+        sent = now(db)
+        await until(lambda: now(db) > sent + 0.3)
+        await start(processes, url, shift)
+        assert await lasting.result(timeout=PATIENCE)
+        with pytest.raises(TaskCanceled, match="expired"):
+            await late.result(timeout=PATIENCE)
+        due = datetime.fromtimestamp(now(db) + 0.5, UTC)
+        delayed = await runtime.send("user:1", service.nap(0), delay=0.5)
+        at = await runtime.send("user:1", service.nap(0), eta=due)
+        far = await runtime.send("user:1", service.nap(0), delay=20)
+        for handle in (delayed, at):
+            assert await handle.result(timeout=10)
+            info = await handle.info()
+            assert info.started_at is not None
+            assert info.started_at.timestamp() > due.timestamp() - 0.01
+        assert await far.state() is TaskState.SCHEDULED
+        await far.cancel()
+        began = now(db)
+        failing = await runtime.send("user:1", service.block(-1.0, times=9), max_retries=2, backoff=0.01)
+        with pytest.raises(TaskFailed, match="ValueError"):
+            await failing.result(timeout=PATIENCE)
+        times = [began - 0.01, *(attempt.started_at for attempt in (await failing.info()).history), now(db) + 0.01]
+        assert len(times) == 5
+        assert times == sorted(times)
+        (health,) = (await runtime.stats()).runtimes
+        assert health.lease_left > 0
+    await processes.stop()

@@ -1,0 +1,88 @@
+"""Scripts that break off while tasks wait for others: at each of their calls, and what the next call makes of that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+import pytest
+
+from tests.support import servers
+from tests.support.dependencies.populated import (
+    ARRIVING,
+    WaitingShard,
+    call,
+    claim_the_rest,
+    send,
+    send_behind_a_gate,
+    turn,
+)
+from tests.support.shard.failpoints import Case, breaking_points, compare, wanted
+from tests.support.shard.populated import cancel, purge, stats
+
+
+def _die(populated: Any) -> None:
+    populated.lapse("r")
+    populated.tend(deliveries=1)
+
+
+_OF: Final = "fairactor_dependencies"
+CASES: Final[dict[str, Case]] = {
+    "send": Case("send", send),
+    "send behind a gate": Case("send", send_behind_a_gate),
+    "turn that lets go": Case("turn", turn(0, a="F")),
+    "turn that lets go and claims": Case("turn", turn(3, a="F", y="R"), claim_the_rest),
+    "turn that cancels": Case("turn", turn(0, x="X", y="F")),
+    "turn that ends all": Case("turn", turn(2, a="F", b="X", x="F", y="X"), claim_the_rest),
+    "tend of a runtime that has died": Case("tend", _die, deaths=1),
+    "cancel of one before others": Case("cancel", cancel("q", 60)),
+    "cancel of one that waits": Case("cancel", cancel("not x", 60)),
+    "cancel of one that has heard": Case("cancel", cancel("hears", 60)),
+    "purge": Case("purge", purge("p", 60)),
+    "purge of those that wait": Case("purge", purge("u", 60)),
+    "take": Case(f"{_OF}/take", call("take", 100, 5000)),
+    "open": Case(f"{_OF}/open", call("open", "run", "F")),
+    "shut": Case(f"{_OF}/open", call("open", "run", "C")),
+    "arrive": Case(f"{_OF}/arrive", call("arrive", *ARRIVING)),
+    "grow": Case(f"{_OF}/grow", call("grow", "to join", "a", "q", "done")),
+    "gate": Case(f"{_OF}/gate", call("gate", "another", 1000, 1)),
+}
+FEW: Final = {"all at once": None, "few at once": (2, 2, 1, 1)}
+
+
+def told(case: Case) -> Case:
+    """With all that is left to be told."""
+
+    def then(populated: Any) -> None:
+        for run in populated.plugin.gates():  # one that has ended, and broke off, does so again when its time is over
+            if populated.db.exists(f"{populated.plugin.prefix}gate:{run}"):
+                populated.plugin.set_due(run)
+        while populated.call("take", 1, 10_000_000)[0] == 0:
+            pass
+        case.then(populated)
+
+    return attrs.evolve(case, then=then)
+
+
+@pytest.fixture(scope="module", params=FEW)
+def populated(request: pytest.FixtureRequest, server_binary: str) -> Iterator[WaitingShard]:
+    with servers.running(server_binary) as url:
+        made = WaitingShard(url, FEW[request.param])
+        yield made
+        made.close()
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_wherever_a_script_breaks_off_those_that_wait_hear_as_if_it_had_not(
+    populated: WaitingShard, title: str
+) -> None:
+    case = told(CASES[title])
+    _, want = wanted(populated, case)
+    for at, _ in breaking_points(populated, case):
+        if populated.torn:
+            populated.insist(stats)  # whichever script comes next has it mended
+            assert populated.live <= populated.check().records.keys(), f"lost when it broke off at {at}"
+        populated.insist(case.transition)
+        case.then(populated)
+        compare(populated.gather(), want, case)

@@ -1,0 +1,251 @@
+"""The scripts of schedules, broken off at each of their calls to the server, and called again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, Final
+
+import attrs
+import msgspec
+import pytest
+from fairactor_scheduling import Scheduling
+from fairactor_scheduling._plugin import ticks
+from fairactor_scheduling._rule import Stored
+from fairactor_scheduling._schedule import key_of
+
+from fairactor import record, scripts
+from fairactor.connection import Server
+from fairactor.middleware import Plugins
+from fairactor.shard import Shard
+from fairactor.wire import Item, pack_item, pack_key
+from tests.support import servers
+from tests.support.shard.driver import ShardDriver, SyncClient, item, outcome
+from tests.support.shard.populated import PopulatedShard
+
+OURS: Final = "fairactor_scheduling"
+HOUR: Final = 3_600_000
+KEY: Final = pack_key("k", 60.0)
+
+
+class Clockwork(PopulatedShard):
+    """A shard with schedules of all kinds whose time has come."""
+
+    def __init__(self, url: str) -> None:
+        ShardDriver.__init__(self, url)
+        client: Any = SyncClient(self.db)
+        server = Server(client, client, self.flags, cluster=False, where=url)
+        self.plugins = Plugins([Scheduling()]).extensions
+        self.shard = Shard(server, self.keys, patience=0, plugins=self.plugins)
+        self.open()
+        self.join("r")
+        seconds, _ = self.db.time()  # type: ignore[misc]
+        self.base = seconds * 1000 - 5000
+        self._populate()
+        self.kept = self.dump()
+        self.live = set()
+
+    def call(self, script: str, *arguments: Any) -> Any:
+        return self.run(self.shard.call(f"{OURS}/{script}", *arguments))
+
+    def place(self, tenant: str, name: str) -> str:
+        return f"{self.keys.meta}:plugin:{OURS}:schedule:{key_of(tenant, name)}"
+
+    def put(
+        self, tenant: str, name: str, *, version: str = "", generation: str = "", key: bytes = b"", **rule: Any
+    ) -> None:
+        stored = Stored(**{"every": HOUR, "anchor": self.base, "catch_up": "all"} | rule)
+        body = record.encode(record.Call("note", [], {}))
+        planned = self.base - (HOUR if name == "allow" else 0)
+        fields = {
+            "definition": msgspec.json.encode(stored), "digest": name, "message": name, "metadata": b"{}",
+            "planned": planned, "item": pack_item(Item("", tenant, 3, "", "", body, key)), "overlap": stored.overlap,
+            "budget": stored.budget or "", "kept": stored.kept, "created": self.base,
+        }  # fmt: skip
+        flat = [part for pair in fields.items() for part in pair]
+        self.call("put", key_of(tenant, name), version, generation or f"{tenant}.{name}", planned, *flat)
+
+    def _populate(self) -> None:
+        self.configure("small", backlog=1)
+        self.send(item("one", "u"), item("two", "u"), item("three", "v", key=KEY))
+        assert set(self.claim("r", 1, 2)) < {"one", "two", "three"}
+        self.put("t", "allow")
+        for name, how in (("skip", {}), ("queue", {}), ("last", {"budget": 1}), ("goes", {})):
+            self.put("t", name, overlap=name if name in {"skip", "queue"} else "queue", **how)
+            before = {"skip": "one", "queue": "two", "last": "gone", "goes": "gone"}[name]
+            self.db.hset(self.place("t", name), "previous", before)
+        self.db.hset(self.place("t", "goes"), "waiting", msgspec.msgpack.encode([self.base - HOUR]))
+        self.put("small", "full")
+        self.put("v", "keyed", key=KEY)
+        self.put("t", "behind", overlap="queue")
+        self.db.hset(self.place("t", "behind"), "previous", "schedule:x:1")
+        self._wait_behind()
+        self.send(item("fills", "small"))
+        _, now, *due = self.call("due", "r", 100, 60_000)
+        assert len(due) == 7
+        self.arguments = ticks(due, int(now))
+
+    def _wait_behind(self) -> None:
+        """A run that has started, and the next one that waits for it."""
+        self.send(item("schedule:x:1", "w"))
+        turn = 2
+        while "schedule:x:1" not in self.claim("r", turn, 9):
+            turn += 1
+        self.turn_of_run = turn
+        self.db.hset(self.place("t", "behind"), "waiting", msgspec.msgpack.encode([self.base - HOUR]))
+        self.db.hset(f"{self.keys.meta}:plugin:{OURS}:behind", "schedule:x:1", "1:tbehind")
+        self.db.hset(self.place("t", "behind"), "planned", self.base + HOUR)
+        self.db.zadd(f"{self.keys.meta}:plugin:{OURS}:due", {"1:tbehind": self.base + 1000 * HOUR})
+
+    def schedules(self) -> dict[str, Any]:
+        """All that is known of them, but for when what was done."""
+        found: dict[str, Any] = {}
+        for key in self.db.scan_iter(match=f"*:plugin:{OURS}:schedule:*"):
+            fields = {field.decode(): value for field, value in self.db.hgetall(key).items()}
+            lines = [line.split(b" ") for line in fields.get("lines", b"").splitlines()]
+            fields["lines"] = [[task, outcome, b":now:" in task or at] for at, _, outcome, task in lines]
+            for of_time in ("created", "checked", "until"):
+                fields.pop(of_time, None)
+            found[key.decode().rpartition("schedule:")[2]] = fields
+        for name in ("all", "due"):
+            place = f"{self.keys.meta}:plugin:{OURS}:{name}"
+            found[name] = sorted(self.db.zrange(place, 0, -1))
+        found["behind"] = self.db.hgetall(f"{self.keys.meta}:plugin:{OURS}:behind")
+        return found
+
+    def gather(self) -> dict[str, Any]:
+        return {**super().gather(), "schedules": self.schedules()}
+
+
+Transition = Callable[[Clockwork], Any]
+
+
+def tick(clockwork: Clockwork) -> None:
+    clockwork.call("tick", *clockwork.arguments)
+
+
+def look_after(clockwork: Clockwork) -> None:
+    """What a runtime does then: it asks what is due, and does it."""
+    _, now, *due = clockwork.call("due", "r", 100, 60_000)
+    if due:
+        clockwork.call("tick", *ticks(due, int(now)))
+
+
+def end_a_run(clockwork: Clockwork) -> None:
+    ended = outcome("schedule:x:1", clockwork.turn_of_run, "F60000", "w")
+    assert clockwork.turn("r", clockwork.turn_of_run + 1, 0, [ended])
+
+
+def put(clockwork: Clockwork) -> None:
+    clockwork.put("new", "one", generation="g")
+
+
+def replace(clockwork: Clockwork) -> None:
+    clockwork.put("t", "allow", version="1", generation="g", budget=5)
+
+
+@attrs.frozen
+class Case:
+    script: str
+    transition: Transition
+    then: Transition = lambda _: None
+
+
+def calls(script: str, *arguments: Any) -> Case:
+    return Case(f"{OURS}/{script}", lambda clockwork: clockwork.call(script, *arguments))
+
+
+CASES: Final = {
+    "tick": Case(f"{OURS}/tick", tick, look_after),
+    "end of a run that another one waits for": Case("turn", end_a_run, look_after),
+    "put": Case(f"{OURS}/put", put),
+    "put of another definition": Case(f"{OURS}/put", replace),
+    "remove": calls("remove", "1:tqueue", ""),
+    "pause": calls("pause", "1:tallow"),
+    "resume": calls("resume", "1:tallow"),
+    "run": calls("run", "1:tallow", "schedule:now:x"),
+    "due": calls("due", "r", 100, 60_000),
+    "leave": calls("leave", "r"),
+    "get": calls("get", "1:tallow", "state"),
+    "list": calls("list", "-", "+", 100, "state"),
+    "declared": calls("declared"),
+}
+
+
+@pytest.fixture(scope="module")
+def clockwork(server_binary: str) -> Iterator[Clockwork]:
+    with servers.running(server_binary) as url:
+        made = Clockwork(url)
+        yield made
+        made.close()
+
+
+def test_every_script_is_there() -> None:
+    assert {case.script for case in CASES.values()} - {"turn"} == {f"{OURS}/{each}" for each in Scheduling().scripts}
+
+
+def test_a_tick_does_what_each_schedule_says(clockwork: Clockwork) -> None:
+    clockwork.restore()
+    tick(clockwork)
+    found = clockwork.schedules()
+    lines = {name: found[f"1:t{name}"]["lines"] for name in ("allow", "skip", "queue", "last", "goes")}
+    assert {name: [line[1] for line in of] for name, of in lines.items()} == {
+        "allow": [b"sent", b"sent"], "skip": [b"skipped"], "queue": [], "last": [b"sent"], "goes": [b"sent"],
+    }  # fmt: skip
+    assert found["1:vkeyed"]["lines"][0][1] == b"duplicate"
+    assert found["1:tlast"]["state"] == b"finished"
+    waiting = {key: msgspec.msgpack.decode(found[key]["waiting"]) for key in ("1:tqueue", "1:tgoes", "5:smallfull")}
+    assert waiting == {key: [clockwork.base] for key in waiting}
+    assert found["behind"] == {
+        b"schedule:x:1": b"1:tbehind", b"two": b"1:tqueue", found["1:tgoes"]["previous"]: b"1:tgoes",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_a_script_that_is_called_twice_does_nothing_the_second_time(clockwork: Clockwork, title: str) -> None:
+    case = CASES[title]
+    clockwork.restore()
+    case.transition(clockwork)
+    once = clockwork.gather()
+    if title != "end of a run that another one waits for":  # a turn is told apart by its number
+        case.transition(clockwork)
+    assert clockwork.gather() == once
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_wherever_a_script_breaks_off_it_comes_to_the_same_when_it_is_called_again(
+    clockwork: Clockwork, title: str
+) -> None:
+    case = CASES[title]
+    clockwork.restore()
+    case.transition(clockwork)
+    case.then(clockwork)
+    want = clockwork.gather()
+    for at in count(1):
+        clockwork.restore()
+        if clockwork.breaks(case.script, at, case.transition) is None:  # type: ignore[arg-type]
+            break
+        clockwork.insist(case.transition)  # type: ignore[arg-type]
+        case.then(clockwork)
+        found = clockwork.gather()
+        for part in want:
+            assert found[part] == want[part], f"{part}, broken off at {at}"
+    assert at > 2
+
+
+def test_a_tick_sends_only_where_its_schedule_stands_as_it_thought(clockwork: Clockwork) -> None:
+    clockwork.restore()
+    assert clockwork.call("tick", *clockwork.arguments, *clockwork.arguments) == [1] * 7 + [0] * 7
+    assert clockwork.call("tick", *clockwork.arguments) == [0] * 7
+    clockwork.restore()
+    replace(clockwork)
+    clockwork.call("pause", "1:tskip")
+    clockwork.call("remove", "1:tqueue", "")
+    replies = dict(zip([msgspec.msgpack.decode(each)[0] for each in clockwork.arguments],
+                       clockwork.call("tick", *clockwork.arguments), strict=True))  # fmt: skip
+    assert {name for name, reply in replies.items() if not reply} == {"1:tallow", "1:tskip", "1:tqueue"}
+
+
+def test_the_hook_stands_where_tasks_end(clockwork: Clockwork) -> None:
+    text = scripts.load("turn", flags=True, plugins=clockwork.plugins).text
+    assert "'schedule:' and call('HGET', (meta .. ':plugin:fairactor_scheduling:') .. 'behind', id)" in text

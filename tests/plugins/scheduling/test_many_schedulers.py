@@ -1,0 +1,147 @@
+"""Many schedulers with wrong clocks, killed at random: each time of a schedule is run, and none twice."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+import redis
+from fairactor_scheduling import Schedules, Scheduling, planned_time
+
+from fairactor import Runtime, actor, current_task
+from fairactor.testing import check_invariants
+from tests.support.polling import until
+from tests.support.scheduling.scheduler_process import SchedulerProcess
+from tests.support.scheduling.schedules import server_time
+
+pytestmark = pytest.mark.anyio
+Make = Callable[..., Runtime]
+SKEWS = [0, 3600, -3600, 86400, -86400, 40, -40, 1e8]
+HOUR, TICK = dt.timedelta(hours=1), dt.timedelta(seconds=1)
+
+
+class Crew:
+    """Eight schedulers; each that is killed has a successor."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._random = random.Random(7)
+        self.members = [SchedulerProcess(url, skew) for skew in SKEWS]
+        self.killed = 0
+
+    async def ready(self) -> None:
+        for each in self.members:
+            await each.ready()
+
+    async def kill(self) -> None:
+        """Kills one, all of a sudden, and starts another; that may be killed before it is ready."""
+        await anyio.sleep(self._random.uniform(0, 0.05))  # at a random moment: that is what is tested
+        number = self._random.randrange(len(self.members))
+        self.members[number].kill()
+        self.members[number] = SchedulerProcess(self._url, SKEWS[number])
+        self.killed += 1
+
+    def end(self) -> list[str]:
+        return [each.kill() for each in self.members]
+
+
+@pytest.fixture
+def crew(url: str, nothing_left_behind: None) -> Iterator[Crew]:
+    made = Crew(url)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+class Ticks:
+    """Counts runs by tenant and the time that they are for."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[tuple[str, dt.datetime]] = Counter()
+
+        @actor(result_ttl=0)
+        async def tick() -> None:
+            task = current_task()
+            planned = planned_time(task.id)
+            assert planned is not None
+            self.seen[task.tenant, planned] += 1
+
+        self.tick: Any = tick
+
+
+async def a_virtual_hour(runtime: Runtime, ticks: Ticks, crew: Crew, start: dt.datetime, tenants: list[str]) -> None:
+    schedules = Schedules(runtime)
+    await crew.ready()
+    for n, tenant in enumerate(tenants):
+        when: Any = 1 if n % 2 else "* * * * * *"
+        await schedules.add(
+            when,
+            tenant,
+            ticks.tick(),
+            id="s",
+            start=start,
+            end=start + HOUR - TICK,
+            catch_up="all",
+            catch_up_limit=9999,
+        )
+    while not all([each.state == "finished" async for each in schedules.list()]):
+        await crew.kill()
+    assert [each.runs async for each in schedules.list()] == [3600] * len(tenants)
+    await runtime.drain(60)
+    assert ticks.seen == Counter((tenant, start + n * TICK) for tenant in tenants for n in range(3600))
+
+
+async def test_a_virtual_hour_of_ticks_is_run_by_eight_schedulers_that_are_killed(
+    make_runtime: Make, crew: Crew, db: redis.Redis
+) -> None:
+    ticks = Ticks()
+    async with (
+        make_runtime(ticks.tick, plugins=[]) as runtime,
+        make_runtime(ticks.tick, workers=0, plugins=[Scheduling()]) as adding,
+    ):
+        start = server_time(db).replace(microsecond=0) - 2 * HOUR
+        await a_virtual_hour(adding, ticks, crew, start, ["a", "b"])
+        await check_invariants(runtime)
+    assert crew.killed > 3
+
+
+@pytest.mark.slow
+async def test_many_virtual_hours_are_run_by_schedulers_that_are_killed(
+    make_runtime: Make, crew: Crew, db: redis.Redis
+) -> None:
+    ticks = Ticks()
+    async with (
+        make_runtime(ticks.tick, plugins=[]) as runtime,
+        make_runtime(ticks.tick, workers=0, plugins=[Scheduling()]) as adding,
+    ):
+        start = server_time(db).replace(microsecond=0) - 2 * HOUR
+        await a_virtual_hour(adding, ticks, crew, start, [f"tenant {n}" for n in range(16)])
+        await check_invariants(runtime)
+    assert crew.killed > 20
+
+
+async def test_ten_ticks_a_second_are_sent_in_time_while_schedulers_are_killed(
+    make_runtime: Make, crew: Crew, db: redis.Redis
+) -> None:
+    ticks = Ticks()
+    async with (
+        make_runtime(ticks.tick, plugins=[]) as runtime,
+        make_runtime(ticks.tick, workers=0, plugins=[Scheduling()]) as adding,
+    ):
+        await crew.ready()
+        schedules = Schedules(adding)
+        added = await schedules.add(0.1, "t", ticks.tick(), id="s", budget=30, catch_up="all")
+        while (await schedules.get("t", "s")).state != "finished":
+            await crew.kill()
+        await until(lambda: ticks.seen.total() == 30)
+        assert added.next_time is not None
+        assert ticks.seen == Counter(("t", added.next_time + n * dt.timedelta(seconds=0.1)) for n in range(30))
+        assert all(run.at >= run.planned for run in await schedules.last_runs("t", "s"))
+        await runtime.drain(60)
+    assert crew.killed > 3

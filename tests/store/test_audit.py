@@ -1,0 +1,326 @@
+"""The audit: it passes what is right, and names whatever is wrong."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import redis
+
+from fairactor import Runtime, actor
+from fairactor.audit import audit
+from fairactor.errors import RuntimeNotRunning
+from fairactor.keys import Keys
+from fairactor.look import look_at
+from fairactor.testing import InvariantViolation, check_invariants
+from fairactor.wire import Assignment, pack_key
+from tests.support.shard.driver import HELD_BACK, ShardDriver, item, open_shard, outcome
+
+Make = Callable[..., Runtime]
+Damage = Callable[[redis.Redis, Keys], object]
+META = Keys("test").meta
+
+
+@pytest.fixture
+def used(url: str) -> Iterator[ShardDriver]:
+    """A shard with something of everything: tenants that wait, one at its cap, and one that is drained; tasks that
+    are queued, started, scheduled and settled, watched and with progress; a tag that is remembered."""
+    with open_shard(url) as made:
+        made.run(made.shard.configure("capped", {"concurrency": 1}))
+        made.join("r", "s")
+        made.send(item("c0", "capped"), item("c1", "capped"), item("d0", "drained"), item("d1", "drained"))
+        assert set(made.claim("r", 1, 3)) == {"c0", "d0", "d1"}
+        made.send(*[item(f"t{n}", "t", n, flag="w") for n in range(1, 7)], item("later", "t", due="+3600000"))
+        made.claim("s", 1, 3)
+        assert (
+            made.claim("r", 2, 0, [outcome("d0", 1, tenant="drained"), outcome("d1", 1, "X3600000", "drained")]) == []
+        )
+        made.send(item("x", "once"), item("y", "other"))
+        made.claim("s", 2, 2)
+        made.send(item("z", "other"), item("zz", "other"))
+        assert made.run(made.shard.progress("s", "t6", b"[0.5]"))
+        made.send(item("k", "once", key=pack_key("once", 0)))
+        assert made.run(made.shard.cancel("t6", ttl=1.0, body=b"{}")) == "started"
+        made.send(item("waits", "once", extra=HELD_BACK))
+        made.configure("held", rate=("1/h", 3.6e9, 1))
+        made.configure("member", group="g")
+        made.send(item("h0", "held"), item("h1", "held"), item("m0", "member"))
+        made.join("home", serves=Assignment(["held"], ["nobody"]))
+        assert made.claim("home", 1, 2) == ["h0"]
+        snapshot = made.check()
+        assert all(snapshot.fixed[name] for name in snapshot.fixed if name != "IDLE"), snapshot.fixed
+        assert snapshot.groups
+        yield made
+
+
+def count(tenant: str, at: int, number: int) -> Damage:
+    """Changes one of the counts of a tenant, or with '' of the total."""
+
+    def damage(db: redis.Redis, keys: Keys) -> None:
+        key, field = (keys.fixed("COUNTS"), tenant) if tenant else (keys.meta, "total")
+        packed = db.hget(key, field)
+        assert isinstance(packed, bytes)
+        counts = list(struct.unpack(">5x8I3dI", packed))
+        counts[at] = number
+        db.hset(key, field, struct.pack(">5x8I3dI", *counts))
+
+    return damage
+
+
+def record(command: str, task: str, *arguments: Any) -> Damage:
+    return lambda db, keys: getattr(db, command)(keys.task(task), *arguments)
+
+
+def of_key(command: str, *arguments: Any) -> Damage:
+    return lambda db, keys: getattr(db, command)(keys.meta + ":key:4:onceonce", *arguments)
+
+
+def queue(command: str, tenant: str, *arguments: Any) -> Damage:
+    return lambda db, keys: getattr(db, command)(keys.queue(tenant), *arguments)
+
+
+def zadd(name: str, member: str, score: float) -> Damage:
+    return lambda db, keys: db.zadd(keys.fixed(name), {member: score})
+
+
+def zrem(name: str, member: str) -> Damage:
+    return lambda db, keys: db.zrem(keys.fixed(name), member)
+
+
+def on_group(command: str, member: Any) -> Damage:
+    return lambda db, keys: getattr(db, command)(keys.meta + ":group:g", member)
+
+
+def hset(name: str, field: str, value: bytes) -> Damage:
+    return lambda db, keys: db.hset(keys.fixed(name), field, value)
+
+
+def claim(task: str, runtime: str, tenant: str) -> Damage:
+    return lambda db, keys: db.hset(keys.claims(runtime), task, bytes(16) + b"\3" + bytes(48) + tenant.encode())
+
+
+def both(*damages: Damage) -> Damage:
+    return lambda db, keys: [damage(db, keys) for damage in damages]
+
+
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "a key of no kind": (lambda db, keys: db.set(keys.meta + ":odd", 1), "':odd'|:odd': no such key"),
+    "a key of another type": (lambda db, keys: db.set(keys.fixed("IDLE"), 1), "is a string, not a set"),
+    "a queue that expires": (queue("expire", "t", 100), "queue:t' expires"),
+    "no record": (record("set", "odd", b"?"), "task 'odd': not a task's record"),
+    "half a name": (record("set", "odd", b"L\0\3" + bytes(11) + b"\1\xff"), "task 'odd': not"),
+    "no such priority": (record("setrange", "t2", 2, b"\7"), "task 't2': 7 is not a valid Priority"),
+    "no such state": (record("setrange", "t2", 0, b"Z"), "task 't2': no such state as b'Z'"),
+    "a live task that expires": (record("expire", "t2", 100), "'t2' in state b'L' has a time to"),
+    "a settled one that stays": (record("persist", "d0"), "'d0' in state b'F' has a time to live of -1 ms"),
+    "a lost record": (record("delete", "t2"), "task 't2' in the queue of 't' has no record"),
+    "queued and scheduled": (zadd("SCHEDULED", "t2", 1e13), "task 't2' is in the queue of 't' and the scheduled"),
+    "claimed twice": (claim("c0", "s", "capped"), "task 'c0' is in the claims of .* and the claims of"),
+    "claimed for another": (claim("c0", "r", "t"), "task 'c0' in the claims of 'r' of 't' belongs to 'capped'"),
+    "ended, and queued": (queue("zadd", "drained", {"d0": 1}), "task 'd0' in .* has ended: b'F'"),
+    "in another's queue": (queue("zadd", "once", {"t2": 1}), "task 't2' in .* of 'once' belongs to 't'"),
+    "nowhere": (queue("zrem", "t", "t2"), "task 't2' of 't' lives and is nowhere"),
+    "out of place": (queue("zincrby", "t", 5, "t2"), "task 't2' of 't' stands at .* instead of"),
+    "one counted too many": (count("t", 1, 2), "of 't' are counted .*'live at 2': 2.* and there are .*'live at 2': 1"),
+    "one counted too few": (count("t", 6, 0), "of 't' are counted .* and there are .*'scheduled': 1"),
+    "a total": (count("", 2, 99), "in total are counted .*'live at 3': 99.* of the tenants together"),
+    "fewer ended than kept": (count("drained", 8, 0), "of 'drained' 0 are counted as finished, and 1 records are kept"),
+    "a total of ended": (count("", 9, 0), "in total 0 are counted as failed, and of the tenants together 1"),
+    "not on the ring": (zrem("RING", "t"), "'t' could be served, and is not on the ring"),
+    "on the ring at its cap": (zadd("RING", "capped", 9), "'capped' cannot be served, and is on the ring"),
+    "on the ring for nothing": (zadd("RING", "nobody", 9), "'nobody' cannot be served, and is on the ring"),
+    "held back, and not listed": (zrem("THROTTLED", "held"), "'held' could be served, and is not on the ring"),
+    "held back on the ring": (zadd("RING", "held", 9), "'held' is held back by its rate, and on the ring"),
+    "held back without a rate": (
+        both(zrem("RING", "t"), zadd("THROTTLED", "t", 1e13)), "'t' is held back by its rate, and has none",
+    ),
+    "held back without work": (zadd("THROTTLED", "nobody", 1e13), "'nobody' cannot be served, and is on the ring"),
+    "ahead of its rate": (zadd("RATES", "held", 1e17), r"'held' is \d{8,}\.\d+ s ahead of its rate"),
+    "on the ring beside its group": (zadd("RING", "member", 9), "'member' is of group 'g', and on the ring of None"),
+    "on the ring of a group": (on_group("zadd", {"t": 9}), "'t' is of group None, and on the ring of 'g'"),
+    "a group that is not on the ring": (zrem("RING", b"\xffg"), r"of groups, {'g'} have work, set\(\) are on the ring"),
+    "a group without work": (on_group("zrem", "member"), r"of groups, set\(\) have work, {'g'} are on the ring, and"),
+    "a group without time": (
+        lambda db, keys: db.hdel(keys.fixed("GROUPS"), "g"), r"{'g'} are on the ring, and set\(\) have a virtual time",
+    ),
+    "time of no group": (hset("GROUPS", "odd", b"1"), r"{'g'} are on the ring, and {.*'odd'.*} have a virtual time"),
+    "a home without a lease": (hset("HOMES", "q", b"0"), "'q' has no lease, and is in homes"),
+    "an idle home without a lease": (
+        lambda db, keys: db.sadd(keys.fixed("IDLE_HOMES"), "q"), "'q' has no lease, and is in idle_homes",
+    ),
+    "tenants of nobody": (lambda db, keys: db.sadd(keys.meta + ":assigned:q", "t"), "'q' has no .* in assigned"),
+    "tenants to steal of nobody": (lambda db, keys: db.sadd(keys.meta + ":steal:q", ""), "'q' has no .* in steal"),
+    "a reservation that stays": (
+        lambda db, keys: db.hset(keys.meta + ":reserved:t", "q", bytes(16)), "reserved:t' never expires",
+    ),
+    "costs that stay": (lambda db, keys: db.hset(keys.meta + ":costs:t", "", bytes(24)), "costs:t' never expires"),
+    "above the cap": (hset("POLICY", "t", b"\x81\xabconcurrency\1"), "3 tasks of 't' run, and its concurrency is 1"),
+    "claims without a lease": (zrem("LEASES", "r"), "'r' has no lease, and is in claims"),
+    "a session without a lease": (hset("SESSIONS", "q", bytes(10) + b"\x90"), "'q' has no lease, and is in sessions"),
+    "idle without a lease": (lambda db, keys: db.sadd(keys.fixed("IDLE"), "q"), "'q' has no lease, and is in idle"),
+    "a lease of nobody": (zadd("LEASES", "q", 1e13), "'q' has a lease, and is not in fleet"),
+    "drained, and not listed": (zrem("DRAINED", "drained"), "'drained' has no live task; its totals are kept until"),
+    "listed otherwise": (zadd("DRAINED", "drained", 5), "'drained' has no live task; .* it is drained until 5"),
+    "listed without totals": (zadd("DRAINED", "q", 1e13), "'q' is drained, to be forgotten at 10000000000000"),
+    "an ended one is watched": (hset("WATCHERS", "d0", b"\x91\xa1q"), "task 'd0' is watched, and has ended"),
+    "a lost one is watched": (hset("WATCHERS", "q", b"\x91\xa1q"), "task 'q' is watched, and has no record"),
+    "watched by nobody": (hset("WATCHERS", "t2", b"\x90"), "task 't2' is watched by nobody"),
+    "a failed one is no letter": (zrem("DEAD", "d1"), "task 'd1' is kept as failed, and is no dead letter"),
+    "a letter that has not failed": (zadd("DEAD", "d0", 1e16), "task 'd0' is a dead letter, and is not kept as failed"),
+    "an ended one has a key": (hset("KEYED", "d0", bytes(8) + b"1:tx"), "task 'd0' has the key '1:tx', and has ended"),
+    "a key that is lost": (of_key("delete"), "'k' has the key '4:onceonce', and that stands for None"),
+    "a key of another": (of_key("set", "t2"), "the key '4:onceonce' stands for task 't2' for ever"),
+    "a key that will be lost": (of_key("expire", 9), r"'k' has the key '4:onceonce', and that stands for .'k', \d{4}"),
+    "a batch that stays": (lambda db, keys: db.persist(keys.meta + ":sent:sender"), "sent:sender' never expires"),
+    "a cancellation of another's": (
+        lambda db, keys: db.hset(keys.meta + ":cancels:r", "t6", bytes(8)),
+        "task 't6' is to be canceled by 'r', which has not claimed it",
+    ),
+    "half a script": (lambda db, keys: db.hset(keys.meta, "torn", 1), "a script broke off before its last write"),
+    "progress of none": (hset("PROGRESS", "t2", b"[1]"), "task 't2' has progress, and is not claimed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_the_audit_names_what_is_wrong(used: ShardDriver, damage: Damage, message: str) -> None:
+    damage(used.db, used.keys)
+    with pytest.raises(InvariantViolation) as caught:
+        used.check()
+    assert any(re.search(message, found) for found in caught.value.violations), caught.value
+
+
+LEFT_TO_HANDS = {
+    "a key of no kind", "a key of another type", "a queue that expires", "no record", "half a name", "no such priority",
+    "no such state", "a settled one that stays", "above the cap", "watched by nobody", "a batch that stays",
+    "a reservation that stays", "costs that stay",
+}  # fmt: skip
+"""What `mend` does not know what to make of, or what mends itself with time."""
+
+
+@pytest.mark.parametrize("damage", [pytest.param(DAMAGES[n][0], id=n) for n in DAMAGES if n not in LEFT_TO_HANDS])
+def test_what_is_wrong_is_mended(used: ShardDriver, damage: Damage) -> None:
+    damage(used.db, used.keys)
+    used.run(used.shard.mend())
+    used.check()
+    live = {task for task, header in used.snapshot().records.items() if header.state == b"L"}
+    claimed = {task for claims in used.snapshot().claims.values() for task in claims}
+    queued = {task for queue in used.snapshot().queues.values() for task in queue}
+    assert live == claimed | queued | {"later", "waits"}, "each stands somewhere"
+
+
+@pytest.mark.parametrize("damage", [DAMAGES["no record"][0], DAMAGES["no such state"][0]])
+def test_what_cannot_be_read_does_not_keep_the_rest_from_being_mended(used: ShardDriver, damage: Damage) -> None:
+    damage(used.db, used.keys)
+    used.db.delete(used.keys.fixed("RING"))
+    used.run(used.shard.mend())
+    assert "on the ring" not in str(audit(used.snapshot()))
+
+
+def test_virtual_time_ends_when_nobody_waits(used: ShardDriver) -> None:
+    claimed = used.claim("s", 3, 50)
+    used.db.hset(used.keys.meta, "virtual", "5")
+    with pytest.raises(InvariantViolation, match="nobody waits, yet virtual time is 5"):
+        used.check()
+    assert claimed
+
+
+def test_what_should_have_been_tended_to_is_reported_after_a_time_that_is_given(used: ShardDriver) -> None:
+    used.lapse("r")
+    used.make_due("later")
+    used.outlive("drained")
+    for task in ("d0", "d1"):
+        used.expire(task)
+    used.check()
+    with pytest.raises(InvariantViolation) as caught:
+        used.check(overdue=5.0)
+    assert len(caught.value.violations) == 3
+    for expected in ("the lease of 'r' ran out", "task 'later' was due", "the totals of 'drained' should have been"):
+        assert expected in str(caught.value)
+    while used.tend():
+        pass
+    used.check(overdue=5.0)
+
+
+def test_a_tenant_whose_cap_was_lowered_may_be_named(used: ShardDriver) -> None:
+    used.run(used.shard.configure("t", {"concurrency": 1}))
+    with pytest.raises(InvariantViolation, match="3 tasks of 't' run, and its concurrency is 1"):
+        used.check()
+    used.check(lowered=["t"])
+
+
+def test_nobody_is_ahead_of_a_rate_that_is_no_limit(used: ShardDriver) -> None:
+    used.configure("held", rate=("", 0.0, 1))
+    used.check()
+
+
+def test_all_violations_are_listed(used: ShardDriver) -> None:
+    both(zrem("RING", "t"), zrem("LEASES", "r"))(used.db, used.keys)
+    with pytest.raises(AssertionError) as caught:
+        used.check()
+    assert isinstance(caught.value, InvariantViolation)
+    assert len(caught.value.violations) == 4  # the ring, and claims, session and fleet of r
+    assert str(caught.value).startswith("4 violations:\n")
+
+
+# With a runtime
+
+
+@actor
+async def pause() -> None:
+    await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.anyio
+async def test_a_namespace_in_use_passes_at_any_moment(make_runtime: Make) -> None:
+    async with make_runtime(pause, workers=5) as runtime, anyio.create_task_group() as group:
+        await runtime.tenant("u").configure(concurrency=1)
+        for n in range(20):
+            await runtime.send_many([(f"{'ut*'[n % 3]}", pause().options(delay=0.01 * (n % 2))) for n in range(30)])
+            await check_invariants(runtime, overdue=5.0)
+        with anyio.fail_after(20):
+            await runtime.drain()
+        await check_invariants(runtime)
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_every_shard_is_looked_at(make_runtime: Make, db: redis.Redis) -> None:
+    async with make_runtime(namespace="n.-_1", shards=3, workers=0) as runtime:
+        await runtime.send_many([(f"t{n}", pause()) for n in range(20)])
+        await check_invariants(runtime)
+        db.zrem(Keys("n.-_1", 2).fixed("RING"), *[f"t{n}" for n in range(20)])
+        db.set("{n.-_1/3}:odd", 1)
+        db.set("{n.-_1}", 1)
+        db.set("{nx-_1/0}:odd", 1)  # of somebody else
+        counts = Keys("n.-_1", 0).fixed("COUNTS"), Keys("n.-_1", 1).fixed("COUNTS")
+        name, packed = next(iter(db.hgetall(counts[0]).items()))
+        db.hset(counts[1], name, packed)
+        with pytest.raises(InvariantViolation) as caught:
+            await check_invariants(runtime)
+        text = str(caught.value)
+        assert re.search(r"\{n.-_1/2\} 't\d+' could be served", text)
+        assert f"{{n.-_1/1}} {name.decode()!r} belongs to shard 0" in text
+        assert "'{n.-_1/3}:odd' is in none of the 3 shards" in text
+        assert "nx-" not in text
+        db.flushall()
+
+
+@pytest.mark.anyio
+async def test_only_a_runtime_that_was_entered_can_be_audited(make_runtime: Make) -> None:
+    with pytest.raises(RuntimeNotRunning, match="was not entered yet"):
+        await check_invariants(make_runtime())
+
+
+def test_a_look_reads_no_bodies(used: ShardDriver) -> None:
+    used.send(item("big", "t", body=b"b" * 1_000_000))
+    used.db.config_resetstat()
+    snapshot = used.run(look_at(used.shard))
+    assert snapshot.records["big"].tenant == "t"
+    assert snapshot.now == pytest.approx(used.db.time()[0], abs=2)
+    sent = used.db.info("stats")["total_net_output_bytes"]
+    assert sent < 50_000

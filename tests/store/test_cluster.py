@@ -1,0 +1,61 @@
+"""On a real cluster of three nodes: shards spread over them, and everything works as on one server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import redis
+
+from fairactor import Runtime, TaskState, actor
+from fairactor.testing import check_invariants
+from tests.support.cluster import SLOTS, answers, free_ports, knows_all_nodes, start_node, wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@actor
+async def double(n: int) -> int:
+    return 2 * n
+
+
+@pytest.fixture(scope="module")
+def cluster(server_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with ExitStack() as stack:
+        ports = free_ports(3)
+        nodes = []
+        for port in ports:
+            process = start_node(server_binary, port, tmp_path_factory.mktemp(f"node{port}"))
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            nodes.append(stack.enter_context(redis.Redis(port=port)))
+        wait_until(lambda: all(answers(node) for node in nodes))
+        for number, node in enumerate(nodes):
+            first, last = (SLOTS * number // 3, SLOTS * (number + 1) // 3)
+            node.execute_command("CLUSTER ADDSLOTS", *range(first, last))
+            nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", ports[number])
+        wait_until(lambda: all(knows_all_nodes(node) for node in nodes))
+        yield f"redis://127.0.0.1:{ports[0]}"
+
+
+async def test_tenants_spread_over_the_nodes_and_all_tasks_are_run(cluster: str) -> None:
+    async with Runtime(cluster, actors=[double], lease=3.0) as runtime:
+        handles = await runtime.send_many([(f"tenant {n % 50}", double(n)) for n in range(500)])
+        assert [await handle.result(timeout=20) for handle in handles] == [2 * n for n in range(500)]
+        await runtime.drain(timeout=20)
+        stats = await runtime.stats()
+        assert (stats.finished, stats.pending, len(stats.runtimes)) == (500, 0, 1)
+        assert await runtime.handle(handles[7].id).state() is TaskState.FINISHED
+        await check_invariants(runtime)
+
+
+async def test_results_delays_and_wake_ups_cross_the_nodes(cluster: str) -> None:
+    async with (
+        Runtime(cluster, actors=[double], lease=3.0, namespace="other"),
+        Runtime(cluster, workers=0, namespace="other") as sender,
+    ):
+        for n in range(20):
+            assert await sender.ask(f"tenant {n}", double(n), timeout=2) == 2 * n
+        handle = await sender.send("tenant 1", double(4), delay=0.1)
+        assert await handle.result(timeout=10) == 8

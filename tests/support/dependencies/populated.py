@@ -1,0 +1,238 @@
+"""A shard with tasks that wait for others in every way, whose scripts can be made to break off."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from fairactor_dependencies import result_of, results
+from fairactor_dependencies._results import OF_ALL_BUT_FIRST, ResultOf
+from fairactor_dependencies._send import NAME, _places, _Sending, _shut_in, _wire
+
+from fairactor import Message, actor, record
+from fairactor.envelope import seal
+from fairactor.look import text
+from fairactor.wire import Item, Settlement, turn_mark
+from tests.support.shard.driver import ShardDriver, item
+from tests.support.shard.populated import PopulatedShard, Transition
+
+from .two_shards import Plugin, extensions, waiting_of
+
+FAR: Final = "far"
+"""A tenant of another shard, 1; all others are of this one."""
+HOUR: Final = 3_600_000  # ms
+STARTED: Final = ("a", "b", "x", "y")
+
+
+@actor(name="step")
+async def step(*arguments: Any) -> None:
+    """Never runs."""
+
+
+def task(name: str, *parents: str, tenant: str = "t", wants: str = "", **options: Any) -> tuple[str, Message[Any]]:
+    """One that waits for others; ``wants`` is which results: 'first', 'all' or 'rest'."""
+    arguments = {
+        "first": result_of(parents[0] if parents else ""),
+        "all": results(),
+        "rest": ResultOf(OF_ALL_BUT_FIRST),
+    }
+    message = step(*([arguments[wants]] if wants else []))
+    return tenant, message.options(id=name, depends_on=list(parents), **options)
+
+
+def packed(
+    tasks: Sequence[tuple[str, Message[Any]]], homes: Mapping[str, int], gate: str = "", keep: int = HOUR
+) -> list[Item]:
+    """As they are sent, but for those of the other shard."""
+    batch = [
+        _Sending(tenant, message, int(tenant == FAR), message.how.of_plugins["depends_on"]) for tenant, message in tasks
+    ]
+    places = _places(batch)
+    for each in batch:
+        _wire(each, batch, places, dict(homes), keep)
+    if gate:
+        _shut_in(batch, places, gate, keep)
+    return [seal(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False) for each in batch if each.shard == 0]
+
+
+def message(
+    kind: str, letter: str, place: int, task_id: str, parent: str = "", root: str = "", result: str = ""
+) -> bytes:
+    """What the other shard says."""
+    names = b"".join(struct.pack(">H", len(name)) + name.encode() for name in (task_id, parent, root))
+    return struct.pack(">HccBI", 0, kind.encode(), letter.encode(), 1, place) + names + result.encode()
+
+
+class WaitingShard(PopulatedShard):
+    """Such a shard, to which it can return."""
+
+    def __init__(self, url: str, few: tuple[int, int, int, int] | None) -> None:
+        ShardDriver.__init__(self, url, plugins=extensions(few))
+        self.open()
+        self.plugin = Plugin(self)
+        self._populate()
+        self.kept = self.dump()
+        self.held = {name: self.db.get(self.keys.task(name)) for name in STARTED}
+        self.live = {name for name, header in self.check().records.items() if header.state == b"L"}
+        self.new = packed(
+            [
+                task("n1", "done", wants="first"),
+                task("n2", "failed"),
+                task("n3", "n2", trigger_rule="all_done", wants="all"),
+                task("n4", "a", "done", "n1", wants="all"),
+                task("n5", "there", "done", wants="all"),
+                task("n6", "n2", "canceled"),
+                task("n7", "gone", tenant="u"),
+                task("n8", "done", delay=3600, wants="first"),
+                task("n9"),
+                task("n10", "n9", tenant=FAR),
+                *[task(f"n1{n}", "n9", "b") for n in range(1, 9)],
+            ],
+            {"done": 0, "failed": 0, "canceled": 0, "gone": 0, "there": 1, "a": 0, "b": 0},
+        )
+        self.behind_gate = packed(
+            [task("m1"), task("m2", "done", wants="first"), task("m3", "m1", "m2")], {"done": 0}, "new run"
+        )
+
+    def _send(self, *tasks: tuple[str, Message[Any]], gate: str = "") -> None:
+        homes = {parent: int(parent == "there") for _, each in tasks for parent in each.how.of_plugins["depends_on"]}
+        self.send(*packed(tasks, homes, gate))
+
+    def _populate(self) -> None:
+        self.join("r", "past")
+        self._claim_all("past", item("done"), item("failed"), item("canceled"))
+        kept = [self.db.get(self.keys.task(name)) for name in ("done", "failed")]
+        assert self.turn("past", 2, 0, [_report("done", kept[0], "F", '{"n":1}'), _report("failed", kept[1], "X")])
+        self.run(self.shard.cancel("canceled", ttl=3600, body=b"{}"))
+        self.lapse("past")
+        self.tend()
+        self._claim_all("r", *[item(name) for name in STARTED])
+        self.send(item("q"), item("p1", "p"), item("p2", "p", due="+3600000"))
+        self._send(
+            task("after a", "a", wants="first"),
+            task("after a and b", "a", "b", wants="all"),
+            task("later, after a", "a", delay=3600, wants="first", tenant="u"),
+            task("if x failed", "x", trigger_rule="one_failed", wants="all"),
+            task("not x", "x", "a"),
+            task("not not x", "not x"),
+            task("behind all", "not not x", "not x", trigger_rule="all_done", wants="all"),
+            task("a or y", "y", "a", trigger_rule="one_success", wants="rest"),
+            task("to join", "y", wants="rest"),
+            task("of q", "q", trigger_rule="all_done", wants="first"),
+            task("of q too", "q"),
+            task("of that", "of q too"),
+            task("of p", "p1", "p2", trigger_rule="all_done"),
+            task("of p too", "p1", tenant="p"),
+            task("of both", "of p too", "p2"),
+            task("hears", "there", "a", wants="all"),
+            task("hears too", "there", tenant="u", wants="first"),
+        )
+        for n in range(12):
+            self._send(task(f"one of many {n}", "b", trigger_rule="all_done"))
+        for run in ("run", "run out"):
+            self.call("gate", run, HOUR, 1)
+            self._send(task(f"{run} 1"), task(f"{run} 2", "failed"), task(f"{run} 3", f"{run} 1", f"{run} 2"), gate=run)
+            self._send(*[task(f"{run} 1{n}", "done", wants="first") for n in range(6)], gate=run)
+        self.plugin.set_due("run out")
+        subscribed = message("s", " ", 1, "of a, elsewhere", "a", "1")
+        self.call("arrive", subscribed, message("s", " ", 2, "of b, elsewhere", "b", "1"))
+
+    def call(self, script: str, *arguments: Any) -> Any:
+        return self.run(self.shard.call(f"{NAME}/{script}", *arguments))
+
+    def gather(self) -> dict[str, Any]:
+        """All that the shard holds, with what the plugin does; whichever of several ends has canceled a task.
+
+        What is left of tasks that have ended does not matter: nobody looks at it, unless they are sent again.
+        """
+        found = super().gather()
+        snapshot = self.snapshot()
+        held = {name: waiting_of(kept)[:2] + waiting_of(kept)[3:] for name, kept in snapshot.fixed["HELD"].items()}
+        bodies = {name: re.sub(rb"(?s)task .*? before it [^\"]*", b"", body) for name, body in found["bodies"].items()}
+        live = {name for name, header in snapshot.records.items() if header.state == record.LIVE}
+        keys = {
+            name: content
+            for name, content in _contents(self.plugin.read()).items()
+            if not (name.startswith("of:t:") and name.removeprefix("of:t:") not in live)
+            and not (name.startswith("got:") and name.removeprefix("got:") not in held)
+        }
+        return found | {"bodies": bodies, "waiting": held, "of plugin": keys}
+
+
+def _contents(keys: dict[str, Any]) -> dict[str, Any]:
+    """The plugin's keys, where it does not matter whether somebody is named twice as waiting."""
+    found: dict[str, Any] = {}
+    waiting: dict[str, set[bytes]] = {}
+    for name, content in keys.items():
+        if name in ("of:t", "of:g"):
+            for whose, entries in zip(content[::2], content[1::2], strict=True):
+                waiting.setdefault(f"{name}:{text(whose)}", set()).update(_entries(entries[3:]))
+        elif name.startswith("of:"):
+            waiting.setdefault(name, set()).update(entry for chunk in content for entry in _entries(chunk))
+        else:
+            found[name] = set(content) if name in ("outbox", "gates") else content
+    return found | waiting
+
+
+def _entries(packed: bytes) -> set[bytes]:
+    found, at = set(), 0
+    while at < len(packed):
+        end = at + 9 + struct.unpack_from(">H", packed, at + 7)[0]
+        found.add(packed[at:end])
+        at = end
+    return found
+
+
+def _report(name: str, packed: Any, letter: str, result: str = "null", turn: int = 1) -> Settlement:
+    header, body = record.unpack(packed)
+    if letter == "F":
+        packed = record.settled("F", header.rest, record.Outcome("a", msgspec.Raw(result.encode()), None, 1.0, 2.0))
+    elif letter == "X":
+        packed = record.settled("X", header.rest, record.Outcome("a", error=record.Error("E", "no")), body)
+    elif letter == "R":
+        packed = record.live(header, body, record.Attempt(header.attempt, 1e9, 0.5, "r", "E", "no"))
+    return Settlement(name, turn_mark(turn), letter, HOUR, packed)
+
+
+# What is done to it
+
+
+def turn(want: int, **letters: str) -> Transition:
+    """A turn that reports how tasks have ended."""
+
+    def transition(populated: Any) -> None:
+        reports = [_report(name, populated.held[name], letter, f'["{name}"]') for name, letter in letters.items()]
+        assert populated.turn("r", 2, want, reports)
+
+    return transition
+
+
+def claim_the_rest(populated: Any) -> None:
+    populated.claim("r", 3, 100)
+
+
+def call(script: str, *arguments: Any) -> Transition:
+    return lambda populated: populated.call(script, *arguments)  # type: ignore[attr-defined]
+
+
+def send(populated: Any) -> None:
+    assert populated.send_again(*populated.new) == [each.id for each in populated.new]
+
+
+def send_behind_a_gate(populated: Any) -> None:
+    populated.call("gate", "new run", HOUR)
+    assert populated.send_again(*populated.behind_gate) == [each.id for each in populated.behind_gate]
+
+
+ARRIVING: Final = (
+    message("e", "F", 1, "hears", "there", "there", '{"far":[]}'),
+    message("e", "F", 1, "hears too", "there", "there", '{"far":[]}'),
+    message("s", " ", 1, "of done, elsewhere", "done", "1"),
+    message("s", " ", 1, "of q, elsewhere", "q", "1"),
+    message("s", " ", 1, "of nothing, elsewhere", "nothing", "1"),
+    message("e", "F", 3, "still to be sent", "there", "there", "1"),
+    message("g", "F", 0, "run"),
+)

@@ -1,0 +1,198 @@
+"""The base of the state machine of dependencies: what exists, and sending batches of tasks that wait for others."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fairactor_dependencies import result_of, results
+from fairactor_dependencies._results import OF_ALL_BUT_FIRST, ResultOf
+from fairactor_dependencies._send import _places, _Sending, _shut_in, _wire
+from hypothesis.stateful import RuleBasedStateMachine
+
+from fairactor import Message, actor
+from fairactor.envelope import seal
+from fairactor.wire import Item
+
+from .model import Model, Run, Step
+from .two_shards import TwoShards
+
+HOUR: Final = 3_600_000  # ms
+TENANTS: Final = {"t": 0, "ż:'\"*": 0, "u": 1}
+"""And the shards where they are."""
+ODD: Final = ("", "", "", " before it failed", "'\"\n", "ñ☃")
+RESULTS: Final = (
+    "1", '"x"', '{"a":[1,{"started_at":2}],"result":"\\"result\\":5","started_at":3}', '"%1 %%"', "[]", '"a\\nb ☃"',
+)  # fmt: skip
+CANCELED: Final = b'{"error":{"type":"TaskCanceled","message":"by hand"}}'
+
+
+@actor(name="step")
+async def step(*arguments: Any) -> None:
+    """Never runs."""
+
+
+class TwoShardsMachineBase(RuleBasedStateMachine):
+    """The scripts and the model side by side."""
+
+    shards: TwoShards
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.calls: dict[Run, list[list[tuple[Step, Item]]]] = {}  # that are still to come
+        self.numbers: dict[tuple[int, str], int] = {}  # of the last turns
+        self.count = 0
+        self.failed = False
+        self.due: set[str] = set()  # gates whose time is over
+
+    def compare(self, purged: str = "") -> None:
+        """After each step."""
+        type(self).steps += 1
+        self.shards.snapshot()
+        self.shards.learn(self.model, purged)
+        self.shards.compare(self.model)
+
+    # What exists
+
+    def pick(self, found: list[Any], which: int) -> Any:
+        """One of these, of the latest if possible."""
+        return found[-1 - which % min(len(found), 12)] if found else None
+
+    def join(self, shard: int) -> None:
+        runtime = f"r{len(self.numbers)}"
+        self.numbers[shard, runtime] = 0
+        self.shards.drivers[shard].join(runtime)
+
+    def runtime(self, shard: int) -> str:
+        return [runtime for of, runtime in self.numbers if of == shard][-1]
+
+    # Sending
+
+    def send(self, planned: list[tuple[Any, ...]], gated: bool, keep: bool) -> None:
+        batch, steps = [], []
+        for tenant, trigger, picks, wants, delayed, priority in planned:
+            self.count += 1
+            task_id = f"{self.count}{ODD[self.count % len(ODD)]}"
+            parents = list(dict.fromkeys(parent for pick in picks if (parent := self.parent(pick, steps))))
+            made = Step(
+                task_id,
+                tenant,
+                TENANTS[tenant],
+                trigger if parents else "all_success",
+                parents,
+                b"",
+                delayed=delayed,
+                keep=keep,
+            )
+            options = {"delay": HOUR / 1000} if delayed else {}
+            message: Message[Any] = step(*self.arguments(wants, parents)).options(
+                id=task_id, depends_on=parents, trigger_rule=trigger, priority=priority, **options
+            )
+            batch.append(_Sending(tenant, message, made.shard, parents))
+            steps.append(made)
+        self.post(batch, steps, gated, HOUR if keep else 0)
+
+    def parent(self, pick: int, steps: list[Step]) -> str:
+        found = steps if pick % 2 and steps else list(self.model.steps.values())
+        return self.pick(found, pick // 2).id if found else ""
+
+    def arguments(self, wants: int, parents: list[str]) -> list[Any]:
+        if not parents or wants < 3:
+            return [wants]
+        one = result_of(parents[wants % len(parents)])
+        return [[one], [results()], [ResultOf(OF_ALL_BUT_FIRST), one], [one, one, results()]][wants % 4]
+
+    def post(self, batch: list[_Sending], steps: list[Step], gated: bool, keep: int) -> None:
+        of_batch = _places(batch)
+        homes = {
+            parent: self.model.steps[parent].shard
+            for each in steps
+            for parent in each.parents
+            if parent not in of_batch
+        }
+        self.check_unknown(homes)
+        for each in batch:
+            _wire(each, batch, of_batch, homes, keep)
+        within = any(parent in of_batch for each in batch for parent in each.parents)
+        run = None
+        if gated or (within and len({each.shard for each in batch}) > 1):
+            run = Run(f"run{self.count}", steps[0].shard)
+            _shut_in(batch, of_batch, run.id, keep)
+            self.shards.drivers[run.shard].run(self.shards.call(run.shard, "gate", run.id, HOUR, 1 - run.shard))
+        calls: dict[int, list[tuple[Step, Item]]] = {0: [], 1: []}
+        for each, made in zip(batch, steps, strict=True):
+            made.told = frozenset(
+                parent for parent in made.parents if parent in of_batch and batch[of_batch[parent]].shard != made.shard
+            )
+            made.run = run if "gate" in each.waits else None
+            made.gate = "c" if made.run else "o"
+            item = seal(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
+            if run is None and not within and not any(one.parents for one in batch):
+                item = item._replace(extra=b"")  # nothing waits: it is sent as without the plugin
+            made.body, made.token = item.body, each.waits.get("token", "")
+            calls[made.shard].append((made, item))
+        if run is None:
+            for call in calls.values():
+                self.send_call(call)
+            return
+        halves = [half for call in calls.values() for half in (call[: len(call) // 2], call[len(call) // 2 :]) if half]
+        self.calls[run] = halves
+        self.model.runs.append(run)
+        self.compare()
+
+    def check_unknown(self, homes: dict[str, int]) -> None:
+        for shard in (0, 1):
+            asked = [parent for parent, home in homes.items() if home == shard]
+            unknown = self.shards.drivers[shard].run(self.shards.call(shard, "unknown", *asked)) if asked else []
+            assert [name.decode() for name in unknown] == [each for each in asked if not self.model.steps[each].kept]
+
+    def send_call(self, call: list[tuple[Step, Item]]) -> None:
+        if call:
+            driver, items = self.shards.drivers[call[0][0].shard], [item for _, item in call]
+            assert driver.send(*items) == [item.id for item in items]
+            assert driver.send_again(*items) == [item.id for item in items]
+            for made, _ in call:
+                self.model.add(made)
+            self.compare()
+
+    def send_on(self, run: Run, which: int) -> None:
+        """The next call of a run; behind the last one it is opened."""
+        calls = self.calls[run]
+        if calls:
+            last = next(n for n, call in enumerate(calls) if call[0][0].shard == calls[-1][0][0].shard)
+            self.send_call(calls.pop(which % 2 and last))
+        if not calls:
+            del self.calls[run]
+            self.open_gate(run, "F")
+        elif which == 0:
+            self.send_on(run, 0)
+
+    def more(self, which: int) -> None:
+        if self.calls:
+            self.send_on(self.pick(list(self.calls), which), 1 + which)
+
+    def open_gate(self, run: Run, letter: str) -> None:
+        ended = self.shards.drivers[run.shard].run(self.shards.call(run.shard, "open", run.id, letter)).decode()
+        assert ended == (run.ended or letter)
+        run.ended = ended
+        self.compare()
+
+    def shut(self, which: int) -> None:
+        """Who sends gives up; what is under way may come all the same."""
+        if self.calls:
+            self.open_gate(self.pick(list(self.calls), which), "C")
+
+    def grow(self, which: int, others: list[int]) -> None:
+        found = [one for one in self.model.of("deferred") if len(one.parents) == 1]
+        child = self.pick(found, which)
+        roots = [one for one in self.model.steps.values() if child and not one.parents and one.shard == child.shard]
+        names = list(dict.fromkeys(self.pick(roots, other).id for other in others)) if roots else []
+        if names and not set(names) & set(child.parents):
+            for grown in (1, 0):
+                assert (
+                    self.shards.drivers[child.shard].run(self.shards.call(child.shard, "grow", child.id, *names))
+                    == grown
+                )
+            self.model.grow(child, names)
+            self.compare()

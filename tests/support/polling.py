@@ -1,0 +1,43 @@
+"""Waiting, with a limit, for what has no event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import redis
+
+PATIENCE = 30.0
+"""Seconds; far more than anything takes, so that a busy machine passes too."""
+
+
+async def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """Returns what ``condition`` returns (or what it awaits) as soon as that is true.
+
+    Raises:
+        TimeoutError: it did not become true in time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if isinstance(found, Awaitable):
+            found = await found
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still {found!r} after {seconds:g} s")
+        await anyio.sleep(0.005)
+
+
+async def pushed(db: redis.Redis, key: str, count: int = 1) -> list[str]:
+    """Takes the next values off a list, waiting for them."""
+    values = []
+    for _ in range(count):
+        found = await anyio.to_thread.run_sync(lambda: db.blpop([key], timeout=PATIENCE))
+        if found is None:
+            raise TimeoutError(f"{len(values)} of {count} were pushed to {key!r} within {PATIENCE:g} s")
+        values.append(found[1].decode())
+    return values

@@ -1,0 +1,17 @@
+"""Reads the stored records of tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from fairactor import Handle, record
+
+
+def untouched(db: redis.Redis, handle: Handle[Any]) -> bool:
+    """Whether the record says that nobody has tried the task, nor died of it."""
+    packed = db.get(f"{{fairactor/0}}:task:{handle.id}")
+    assert isinstance(packed, bytes)
+    header, body = record.unpack(packed)
+    return (header.attempt, header.deliveries, b"\n" in body) == (1, 0, False)

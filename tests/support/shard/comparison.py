@@ -1,0 +1,198 @@
+"""Whether a shard holds what the model holds, and what the model has to be told: what the server's clock said."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+
+import msgspec
+
+from fairactor.look import Look
+from fairactor.wire import Counts, mark_of, sized, turn_mark
+
+from .driver import ShardDriver, flat
+from .model import Model
+from .model_ring import GROUP, Costs
+from .model_tasks import DIED, ENDED, LIVE, Task, pack
+
+
+def learn(driver: ShardDriver, model: Model, before: Look, snapshot: Look, delay: float) -> None:
+    """Takes over what the server's clock has said between two snapshots, if it can have said so. ``delay`` in ms."""
+    clock = float(before.fixed["META"].get("stamp", 0))
+    for task in model.tasks.values():
+        if DIED in task.body:
+            stored = driver.db.get(driver.keys.task(task.id))
+            assert isinstance(stored, bytes)
+            task.body = _with_deaths(task, stored.removeprefix(pack(task.letter, task, b"")))
+    for task in model.tasks.values():
+        if task.state == "started" and math.isnan(task.since):
+            mark = mark_of(snapshot.claims[task.runtime][task.id])
+            assert math.isclose(mark.charged, task.charged, rel_tol=1e-12)
+            task.since, task.charged = mark.ms, mark.charged
+        if task.state == "scheduled" and math.isnan(task.due):
+            task.due = snapshot.fixed["SCHEDULED"][task.id]
+            said = task.due / 1000 - (delay / 1000 if task.due / 1000 > snapshot.now else 0)
+            assert before.now - 0.001 <= said <= snapshot.now
+        if math.isnan(task.stamp):
+            task.stamp = snapshot.records[task.id].stamp
+            if task.state == "scheduled":
+                assert task.stamp == task.due * 1000
+            else:
+                assert task.stamp > clock
+                clock = task.stamp
+    assert float(snapshot.fixed["META"].get("stamp", 0)) >= clock
+
+
+def _with_deaths(task: Task, stored: bytes) -> bytes:
+    """The body as it is stored, if it is that of the task, but for when its runtimes were found dead."""
+    parts = task.body.split(DIED)
+    pattern = b"".join(map(re.escape, parts[:1]))
+    for runtime, rest in zip(parts[1::2], parts[2::2], strict=True):
+        who = re.escape(_lua_json(runtime.decode()))
+        line = rf'\n\[{task.attempt},[\d.]+,0,{who},"WorkerDied","[^"]+"\]'
+        pattern += line.encode() + re.escape(rest)
+    assert re.fullmatch(pattern, stored, re.DOTALL), f"{pattern!r} and {stored!r}"
+    return stored
+
+
+def _lua_json(text: str) -> str:
+    """As cjson writes it."""
+    return json.dumps(text, ensure_ascii=False).replace("/", "\\/").replace("\x7f", "\\u007f")
+
+
+def compare(driver: ShardDriver, model: Model, before: Look, snapshot: Look) -> None:
+    """Asserts that a shard holds what the model holds."""
+    assert snapshot.fixed["LEASES"].keys() == model.leases.keys()
+    turns = {
+        who: turn_mark(number) + sized(model.handed.get(who, "").encode()) + msgspec.msgpack.encode(refused)
+        for who, (number, refused) in model.turns.items()
+    }
+    assert snapshot.fixed["SESSIONS"] == turns
+    assert {name: snapshot.policy(name) for name in snapshot.fixed["POLICY"]} == model.service.policies
+    _compare_tasks(model, snapshot)
+    _compare_counts(model, snapshot)
+    _compare_rings(model, snapshot)
+    _compare_limits(driver, model, snapshot)
+    if model.service.by_time:
+        _forgive(model, before, snapshot)
+        _compare_costs(driver, model, int(snapshot.fixed["META"].get("period", 0)))
+
+
+def _adopt(found: dict[str, float], told: dict[str, float]) -> None:
+    """Asserts that numbers are the same, but for what comes of adding them up in another order; takes them over."""
+    assert found.keys() == told.keys()
+    for name, number in found.items():
+        assert math.isclose(number, told[name], rel_tol=1e-12, abs_tol=1e-9), f"{name!r}: {number} and {told[name]}"
+    told.update(found)
+
+
+def _compare_rings(model: Model, snapshot: Look) -> None:
+    service = model.service
+    virtual = {"": snapshot.virtual}
+    rings = {"": snapshot.fixed["RING"]}
+    told = {"": service.root}
+    for group, ring in snapshot.groups.items():
+        virtual[GROUP + group], rings[GROUP + group] = float(snapshot.fixed["GROUPS"][group]), ring
+    told |= service.groups
+    assert rings.keys() == told.keys()
+    for name, ring in rings.items():
+        assert math.isclose(told[name].virtual, virtual[name], rel_tol=1e-12, abs_tol=1e-9), name
+        told[name].virtual = virtual[name]
+        _adopt(ring, told[name].tags)
+    assert snapshot.fixed["GROUPS"].keys() == snapshot.groups.keys()
+    homes = {runtime: home.virtual for runtime, home in service.homes.items()}
+    _adopt({runtime: float(time) for runtime, time in snapshot.fixed["HOMES"].items()}, homes)
+    for runtime, home in service.homes.items():
+        home.virtual = homes[runtime]
+        assert snapshot.assigned.get(runtime, {}).keys() == home.assigned
+        assert snapshot.steal.get(runtime, {}).keys() == home.steal
+    assert snapshot.assigned.keys() | snapshot.steal.keys() <= service.homes.keys()
+    assert int(snapshot.fixed["META"].get("stolen", 0)) == service.stolen
+
+
+def _compare_limits(driver: ShardDriver, model: Model, snapshot: Look) -> None:
+    service = model.service
+    ahead = {name: math.ceil((due / 1e6 - snapshot.now) / 3600) for name, due in snapshot.fixed["RATES"].items()}
+    found = {name: starts if starts >= 0 else -math.inf for name, starts in ahead.items()}
+    assert found == service.ahead, f"{found} and {service.ahead}"
+    assert snapshot.fixed["THROTTLED"].keys() == service.throttled
+    for name, until in snapshot.fixed["THROTTLED"].items():
+        assert (until / 1000 <= snapshot.now) is model.free(name), name
+    prefix = f"{driver.keys.meta}:reserved:"
+    reserved = {
+        (key.decode().removeprefix(prefix), own.decode()): struct.unpack(">dd", packed)[0]
+        for key in driver.db.keys(prefix + "*")
+        for own, packed in driver.db.hgetall(key).items()
+    }
+    assert reserved == model.reserved
+
+
+def _forgive(model: Model, before: Look, snapshot: Look) -> None:
+    """Who has to wait no more owes nothing; when that is, the server says, if it can be."""
+    grown = int(snapshot.fixed["META"].get("period", 0)) - int(before.fixed["META"].get("period", 0))
+    now, then = snapshot.fixed["RING"], before.fixed["RING"]
+    assert grown == 0 if now else grown == 1 if then else grown in {0, 1}
+    if grown:
+        model.service.forgive()
+
+
+def _compare_costs(driver: ShardDriver, model: Model, period: int) -> None:
+    told = model.service.costs
+    prefix = driver.keys.meta.encode() + b":costs:"
+    kept = {key.removeprefix(prefix).decode(errors="surrogateescape"): key for key in driver.db.keys(prefix + b"*")}
+    assert kept.keys() <= told.keys()
+    for name in told:
+        costs = Costs()
+        for actor, packed in driver.db.hgetall(kept[name]).items() if name in kept else ():
+            if actor:
+                (costs.actors[actor.decode()],) = struct.unpack(">d", packed)
+            else:
+                average, debt, since = struct.unpack(">ddd", packed)
+                costs.average, costs.debt = None if average < 0 else average, debt if since == period else 0.0
+        _adopt(costs.actors, told[name].actors)
+        _adopt({"debt": costs.debt}, {"debt": told[name].debt})
+        assert costs.average is told[name].average is None or math.isclose(costs.average or 0, told[name].average or 0)
+        told[name] = costs
+
+
+def _compare_tasks(model: Model, snapshot: Look) -> None:
+    queues = {name: [task.id for task in model.queue(name)] for name in model.tenants}
+    assert {name: list(queue) for name, queue in snapshot.queues.items()} == {n: q for n, q in queues.items() if q}
+    live = [task for task in model.tasks.values() if task.state in LIVE]
+    assert snapshot.fixed["SCHEDULED"] == {task.id: task.due for task in live if task.state == "scheduled"}
+    claims: dict[str, dict[str, tuple[bytes, int, bytes]]] = {}
+    for task in live:
+        if task.state == "started":
+            claims.setdefault(task.runtime, {})[task.id] = (turn_mark(task.turn), task.priority, task.tenant.encode())
+    marks = {who: {task: mark_of(mark) for task, mark in held.items()} for who, held in snapshot.claims.items()}
+    assert {
+        who: {task: (m.turn, m.priority, m.tenant) for task, m in held.items()} for who, held in marks.items()
+    } == claims
+    watchers = {task.id: msgspec.msgpack.encode(task.watchers) for task in live if task.watchers}
+    assert snapshot.fixed["WATCHERS"] == watchers
+    assert snapshot.fixed["PROGRESS"] == {task.id: task.progress for task in live if task.progress}
+    assert {task: runtime for runtime, cancels in snapshot.cancels.items() for task in cancels} == {
+        task.id: task.runtime for task in live if task.canceling
+    }
+    letters = {task for task, until in snapshot.fixed["DEAD"].items() if until / 1e6 > snapshot.now}
+    assert letters == {task.id for task in model.tasks.values() if task.state == "failed"}
+    assert snapshot.fixed["DEAD"].keys() - letters == model.stale
+    assert {key: (task, ttl != -1) for key, (task, ttl) in snapshot.keys.items()} == {
+        f"{len(tenant.encode())}:{tenant}{key}": held for (tenant, key), held in model.keys.items()
+    }
+    headers = {
+        task_id: (h.state, h.deliveries, h.priority, h.attempt, h.stamp, h.tenant)
+        for task_id, h in snapshot.records.items()
+    }
+    assert headers == {
+        t.id: (t.letter, t.deliveries, t.priority, t.attempt, t.stamp, t.tenant) for t in model.tasks.values()
+    }
+
+
+def _compare_counts(model: Model, snapshot: Look) -> None:
+    counts = {name: counted for name in model.tenants if (counted := model.counts(name))}
+    assert {name: flat(counted) for name, counted in snapshot.counts.items()} == counts
+    total = flat(Counts.unpack(snapshot.fixed["META"].get("total", b"")))
+    assert {state: number for state, number in total.items() if state in ENDED.values()} == +model.total

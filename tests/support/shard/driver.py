@@ -1,0 +1,240 @@
+"""Drives a shard on a real server from synchronous tests, and makes time pass for it."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import msgspec
+import redis
+
+from fairactor.audit import audit
+from fairactor.connection import Server
+from fairactor.errors import LeaseLost, MailboxFull
+from fairactor.extensions import Extensions
+from fairactor.keys import Keys
+from fairactor.look import Look, look_at
+from fairactor.settings import FairBy
+from fairactor.shard import Shard
+from fairactor.testing import InvariantViolation
+from fairactor.wire import Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
+from tests.support import servers
+
+from .model_tasks import ENDED, FULL, LIVE, Task, pack
+
+T = TypeVar("T")
+
+ADMIT: Final = """-- @include lib/intact.lua
+-- @include lib/counts.lua
+-- @include lib/admit.lua
+local admitted_now = 0
+for _, id in ipairs(ARGV) do admitted_now = admitted_now + (admit(id) and 1 or 0) end
+seat(arriving)
+begin_writing()
+write_these(later)
+write_queues()
+write_these(last)
+save_counts()
+save_shard()
+return admitted_now
+"""
+
+
+HOLDER: Final = Extensions(
+    hooks=(("sent", "holder", "hold()"), ("ended", "holder", "if data then admit(data) end")),
+    scripts=(("holder/admit", "holder", ADMIT),),
+)
+"""A plugin that holds back what is `HELD_BACK`, until its script is called with it, or one that ends has named it."""
+
+HELD_BACK: Final = msgspec.msgpack.encode({"holder": True})
+
+
+class SyncClient:
+    """A synchronous client with the interface of an asynchronous one, as far as a shard uses it: it never waits."""
+
+    def __init__(self, db: redis.Redis) -> None:
+        self._db = db
+
+    async def execute_command(self, *command: Any) -> Any:
+        return self._db.execute_command(*command)
+
+
+class ShardDriver:
+    """Calls a shard on a real server without an event loop, and makes time pass for it."""
+
+    def __init__(self, url: str, *, namespace: str = "test", plugins: Extensions = HOLDER) -> None:
+        self.db = servers.client(url)
+        self.flags = int(self.db.info()["redis_version"].split(".")[0]) >= 7
+        self.keys = Keys(namespace)
+        self.batch = 0
+        self._ears = self.db.pubsub()
+        self._subscribed: set[str] = set()
+        client: Any = SyncClient(self.db)
+        self._server = Server(client, client, self.flags, cluster=False, where=url)
+        self.load_plugins(plugins)
+
+    def load_plugins(self, plugins: Extensions) -> None:
+        """From now on it has the scripts of these plugins."""
+        self.shard = Shard(self._server, self.keys, patience=0, plugins=plugins)
+
+    def run(self, transition: Coroutine[Any, Any, T]) -> T:
+        """What a call to the shard returns. It needs no event loop, since its client never waits."""
+        try:
+            transition.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        raise AssertionError("the client waited")
+
+    def close(self) -> None:
+        self.db.flushall()
+        self._ears.close()
+        self.db.close()
+
+    # Transitions, in the words of tests
+
+    def open(self, aging: float = 60.0, fair_by: FairBy | None = None) -> ShardDriver:
+        self.db.flushall()
+        self.run(self.shard.open(shards=None, aging=aging, fair_by=fair_by))
+        return self
+
+    def send(self, *items: Item, reservation: str = "") -> list[str | None]:
+        """Of each its id, or that of the task that its key stands for; None where its id is another tenant's, and FULL
+        where its mailbox is full.
+        """
+        self.batch += 1
+        return self.send_again(*items, reservation=reservation)
+
+    def send_again(self, *items: Item, reservation: str = "") -> list[str | None]:
+        """The last batch, as if its reply had been lost."""
+        receipt = self.run(self.shard.send(items, "sender", self.batch, reservation=reservation))
+        refused = {n: FULL if isinstance(error, MailboxFull) else None for n, error in receipt.refused.items()}
+        return [refused.get(number, task) for number, task in enumerate(receipt.ids)]
+
+    def join(self, *runtimes: str, lease: float = 3600.0, serves: Assignment | None = None) -> None:
+        for runtime in runtimes:
+            self.run(self.shard.join(runtime, lease=lease, info={"workers": 1}, serves=serves))
+
+    def configure(self, whose: str | bytes, **changes: Any) -> PackedPolicy:
+        return self.run(self.shard.configure(whose, changes))
+
+    def turn(
+        self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = (), *, heard: bool = False
+    ) -> Turn | None:
+        """None where the lease is lost."""
+        try:
+            turn = self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), heard=heard)
+            return self.run(turn)
+        except LeaseLost:
+            return None
+
+    def claim(self, runtime: str, number: int, want: int, settle: Iterable[Settlement] = ()) -> list[str]:
+        """The ids that a turn claims."""
+        turn = self.turn(runtime, number, want, settle)
+        assert turn is not None
+        return [task_id.decode() for task_id in turn.claims[::2]]
+
+    def tend(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 500) -> bool:
+        return self.run(self.shard.tend(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
+
+    # Listening, in the place of runtimes
+
+    def listen(self, *runtimes: str) -> None:
+        """From now on what is said to them is heard, and nothing of what is said to others."""
+        self._ears.subscribe("a channel of its own", *map(self.keys.inbox, runtimes))
+        if no_more := self._subscribed - set(runtimes):
+            self._ears.unsubscribe(*map(self.keys.inbox, no_more))
+        self._subscribed = set(runtimes)
+        self.hear()
+
+    def hear(self) -> list[tuple[str, bytes]]:
+        """What was said since the last time, of (runtime, message)."""
+        said: list[tuple[str, bytes]] = []
+        if self._ears.subscribed:
+            self._ears.ping("now")
+            while (message := self._ears.get_message(timeout=5)) and message["type"] != "pong":
+                if message["type"] == "message":
+                    runtime = message["channel"].decode().removeprefix(self.keys.inbox(""))
+                    said.append((runtime, message["data"]))
+            assert message is not None, "no answer to a ping"
+        return said
+
+    # Looking
+
+    def snapshot(self) -> Look:
+        return self.run(look_at(self.shard))
+
+    def check(self, **allowed: Any) -> Look:
+        """Raises InvariantViolation: the shard does not fit together."""
+        snapshot = self.snapshot()
+        if found := audit(snapshot, **allowed):
+            raise InvariantViolation(found)
+        return snapshot
+
+    # What time does
+
+    def make_due(self, task_id: str, at: int = 1) -> None:
+        """The time of a scheduled task has come."""
+        self.db.zadd(self.keys.fixed("SCHEDULED"), {task_id: at}, xx=True)
+
+    def let_start(self, tenant: str, starts: float = 1.0) -> None:
+        """So much time has gone by that a rate of one an hour gives way to so many starts."""
+        rates, throttled = self.keys.fixed("RATES"), self.keys.fixed("THROTTLED")
+        if self.db.zscore(rates, tenant) is not None:
+            self.db.zincrby(rates, -starts * 3.6e9 - 1e6, tenant)
+        if self.db.zscore(throttled, tenant) is not None:
+            self.db.zincrby(throttled, -starts * 3.6e6 - 1e3, tenant)
+
+    def lapse(self, runtime: str) -> None:
+        """A lease runs out."""
+        self.db.zadd(self.keys.fixed("LEASES"), {runtime: 1}, xx=True)
+
+    def outlive(self, tenant: str) -> None:
+        """The totals of a tenant have been kept for as long as they were to be."""
+        packed = self.db.hget(self.keys.fixed("COUNTS"), tenant)
+        assert isinstance(packed, bytes)
+        self.db.hset(self.keys.fixed("COUNTS"), tenant, packed[:-4] + (1).to_bytes(4, "big"))
+        self.db.zadd(self.keys.fixed("DRAINED"), {tenant: 1}, xx=True)
+
+    def expire(self, task_id: str) -> None:
+        """A settled record has been kept for as long as it was to be."""
+        self.db.delete(self.keys.task(task_id))
+        self.db.zadd(self.keys.fixed("DEAD"), {task_id: 1}, xx=True)
+
+    def forget_key(self, tenant: str, key: str) -> None:
+        """The window of a key is over."""
+        assert self.db.delete(f"{self.keys.meta}:key:{len(tenant.encode())}:{tenant}{key}")
+
+
+@contextmanager
+def open_shard(url: str, *, aging: float = 60.0) -> Iterator[ShardDriver]:
+    """A driver of an open shard; the server is emptied afterwards."""
+    made = ShardDriver(url)
+    try:
+        yield made.open(aging)
+    finally:
+        made.close()
+
+
+def item(task_id: str, tenant: str = "t", priority: int = 3, **rest: Any) -> Item:
+    """A task to send; ``rest``: due, flag, body, key."""
+    return Item(task_id, tenant, priority, **{"due": "", "flag": "", "body": b"{}"} | rest)
+
+
+def outcome(task_id: str, turn: int, verdict: str = "F3600000", tenant: str = "t", seconds: float = 0.0) -> Settlement:
+    """A report on a claim."""
+    letter = "L" if verdict[0] in "RB" else verdict[0]
+    return settlement(task_id, turn, verdict, pack(letter.encode(), Task(task_id, tenant, 3, b"{}", "")), seconds)
+
+
+def settlement(task_id: str, turn: int, verdict: str, record: bytes, seconds: float = 0.0) -> Settlement:
+    """A report on a claim; ``verdict`` is a state and ms."""
+    return Settlement(task_id, turn_mark(turn), verdict[0], int(verdict[1:] or 0), record, seconds)
+
+
+def flat(counts: Counts) -> dict[str, int]:
+    """As the model counts."""
+    named = {f"live at {priority}": number for priority, number in counts.by_priority.items()}
+    rest = {state: getattr(counts, state) for state in (*LIVE, *ENDED.values())}
+    return {state: number for state, number in (named | rest).items() if number}

@@ -1,0 +1,105 @@
+"""What the machine of `tests.support.shard.state_machine` may do: any transition, with hostile names."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hypothesis import strategies as st
+
+HOUR = 3_600_000  # ms
+TENANTS = ("t", "a:b:{c}", "'\"*[a-z]?\\ \n", "żółć ☃\0", ":queue:")
+IDS = tuple(f"{odd}{n}" for n in range(6) for odd in ("", "{x}:", "*'\"\n", "ñ\0", "a\u2028😀"))
+RUNTIMES = ("r", "host:1:ff/1 ", "{0}*☃\0'")
+BODIES = (b"{}", b'["f",[],{}]', b"\0\xff\r\n", b'["",[],{}]', b'{"actor":"g",', b"", b'["g",[],{}]', b'["f"')
+KEYS = ("k", ":1:t", "\0☃'\n")
+GROUPS = ("g", "h")
+SECONDS = (0.0, 0.001, 0.1, 2.5, 100.0)
+
+
+def hourly(burst: int) -> dict[str, Any]:
+    return {"rate": [f"1/h, {burst} at once", 3.6e9, burst]}
+
+
+POLICIES: tuple[dict[str, Any], ...] = (
+    {"concurrency": 1}, {"concurrency": 2, "weight": 0.3}, {"concurrency": 4, "weight": 0.001}, {"concurrency": None},
+    {"weight": None}, {"weight": 7.5}, {"weight": 1e6, "concurrency": 1}, {}, {"concurrency": math.inf},
+    hourly(1), hourly(2), hourly(4), {"rate": None}, {"rate": None}, {"rate": ["", 0.0, 1]}, {"backlog": 2},
+    {"backlog": 5}, {"backlog": None}, {"paused": True}, {"paused": None}, {"paused": None}, {"group": "g"},
+    {"group": "g"}, {"group": "h"}, {"group": "ñ\0☃", "weight": 2.0}, {"group": None},
+    dict.fromkeys(("concurrency", "weight", "rate", "backlog", "paused", "group")),
+)  # fmt: skip
+DEFAULTS: tuple[dict[str, Any], ...] = (
+    {"concurrency": 2}, {"weight": 3.0}, hourly(3), {"backlog": 4}, {"concurrency": None}, {"rate": None},
+    {"backlog": None}, dict.fromkeys(("concurrency", "weight", "rate", "backlog")),
+)  # fmt: skip
+
+RARE = 900  # of 1000
+pick = st.integers(0, 999)
+tenants, ids = st.sampled_from(TENANTS), st.sampled_from(IDS)
+dues = st.sampled_from(["", "", "", "", f"+{HOUR}", "60000", "60001", "4102444800000"])
+keys = st.sampled_from(["", "", "", *KEYS])
+items = st.tuples(
+    ids,
+    tenants,
+    st.integers(1, 6),
+    dues,
+    st.sampled_from(["w", "", "", "+", "+"]),
+    st.sampled_from(BODIES),
+    keys,
+    st.booleans(),
+)
+seconds = st.sampled_from(SECONDS)
+outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R", "B"]), st.booleans(), seconds)
+some = st.lists(tenants, max_size=3, unique=True)
+steals = st.one_of(some, st.just([""]), st.just([""]))
+serves = st.one_of(st.none(), st.tuples(some, steals), st.tuples(some, steals))
+reservations = st.sampled_from(["", "", "post", "other\0"])
+
+
+def operations(share: int, name: str, *arguments: st.SearchStrategy[Any]) -> list[st.SearchStrategy[Any]]:
+    return [st.tuples(st.just(name), st.tuples(*arguments)) for _ in range(share)]
+
+
+OPERATIONS = [
+    *operations(4, "send", st.lists(items, min_size=1, max_size=4), reservations, st.booleans()),
+    *operations(3, "hand", tenants, st.integers(1, 6), st.booleans(), st.sampled_from(["as it is", "", "no homes"])),
+    *operations(1, "hear", pick),
+    *operations(5, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
+    *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4)),
+    *operations(6, "claim", pick, st.integers(1, 6)),
+    *operations(4, "finish", pick, st.sampled_from(["F", "X", "R", "B"]), st.booleans(), seconds),
+    *operations(1, "turn_again", pick),
+    *operations(1, "turn_ahead", pick, pick),
+    *operations(1, "tend", st.sampled_from([1, 500, 500]), st.integers(1, 4), st.booleans()),
+    *operations(1, "join", st.sampled_from(RUNTIMES), serves),
+    *operations(2, "assign", pick, serves),
+    *operations(2, "leave", pick),
+    *operations(1, "die", pick, st.integers(1, 4), st.booleans()),
+    *operations(1, "lapse", pick),
+    *operations(2, "cancel", pick, st.booleans()),
+    *operations(1, "cancel_all", pick, st.booleans()),
+    *operations(1, "purge", tenants, st.booleans()),
+    *operations(1, "drain", pick, st.booleans()),
+    *operations(6, "configure", pick, st.sampled_from(POLICIES)),
+    *operations(1, "configure_defaults", st.sampled_from(DEFAULTS)),
+    *operations(1, "configure_group", st.sampled_from(GROUPS), st.sampled_from([None, 0.5, 3.0])),
+    *operations(5, "let_start", pick),
+    *operations(
+        1,
+        "reserve",
+        st.sampled_from(["post", "other\0"]),
+        st.dictionaries(tenants, st.integers(0, 3), min_size=1, max_size=3),
+    ),
+    *operations(1, "watch", st.sampled_from(["sender", "other\0"]), st.lists(st.tuples(pick, tenants), max_size=4)),
+    *operations(2, "progress", pick, pick),
+    *operations(1, "ask", pick, tenants),
+    *operations(2, "make_due", pick, st.sampled_from([1, 2, 3])),
+    *operations(2, "expire", pick),
+    *operations(2, "redrive", st.lists(st.tuples(pick, keys, st.booleans()), min_size=1, max_size=3)),
+    *operations(1, "discard", st.lists(pick, min_size=1, max_size=3)),
+    *operations(1, "read_letters"),
+    *operations(1, "forget_key", pick),
+    *operations(1, "mend"),
+    *operations(1, "outlive", tenants),
+]

@@ -1,0 +1,304 @@
+"""A shard with something of everything, whose scripts can be made to break off; and what is done to it."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+
+from fairactor import record, scripts
+from fairactor.errors import ServerError
+from fairactor.look import Look
+from fairactor.wire import Assignment, Counts, Item, Settlement, pack_key
+
+from .driver import HELD_BACK, ShardDriver, flat, item, outcome, settlement
+from .model_tasks import FULL
+
+HOURLY: Final = ("1/h", 3.6e9, 1)
+KEY: Final = pack_key("k", 60.0)
+
+# A table `redis` of our own, whose `call` raises the time that is asked for. All else is the server's.
+BREAKING: Final = """local redis = (function(whole)
+  local calls = 0
+  local function call(...)
+    calls = calls + 1
+    if calls == {at} then error('broken off') end
+    return whole.call(...)
+  end
+  return setmetatable({{ call = call }}, {{ __index = whole }})
+end)(redis)
+"""
+
+HELD: Final = {
+    "f": "F60000", "f0": "F0", "fk": "F0", "fw": "F0", "x": "X60000", "x0": "X0", "xk": "X0", "c": "C60000",
+    "r": "R99000", "b": "B0", "rc": "R99000", "bc": "B0", "stays": "",
+}  # fmt: skip
+"""What runtime r holds, and how it ends; of rc, bc and stays it has been told that they are to be canceled."""
+
+
+class PopulatedShard(ShardDriver):
+    """A shard with something of everything, to which it can return; its scripts can be made to break off."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.open()
+        self._populate()
+        snapshot = self.check()
+        assert all(snapshot.fixed[name] for name in snapshot.fixed if name != "IDLE"), snapshot.fixed
+        self.kept = self.dump()
+        self.held: dict[str, Any] = {task: self.db.get(self.keys.task(task)) for task in HELD}
+        self.live = {task for task, header in snapshot.records.items() if header.state == b"L"}
+
+    def _claim_all(self, runtime: str, *items: Item) -> None:
+        self.send(*items)
+        assert set(self.claim(runtime, 1, len(items))) == {each.id for each in items}
+
+    def _populate(self) -> None:
+        run, shard = self.run, self.shard
+        self.join("r", "s", "past", "first", "gone")
+        tenants, kept = {"dead1": "d", "dead2": "d", "dead3": "e", "old": "o"}, "3600000"
+        self._claim_all("past", *[item(*each, key=KEY if each[0] == "dead2" else b"") for each in tenants.items()])
+        ended = [outcome(task, 1, ("F" if task == "old" else "X") + kept, tenant) for task, tenant in tenants.items()]
+        self.claim("past", 2, 0, ended)
+        run(shard.leave("past"))
+        self._claim_all("first", item("doomed", "g"))
+        self.lapse("first")
+        self.tend()
+        self.send(item("back", "g"), item("kept", "g", 5, flag="w"), item("off", "g", 6, key=KEY, flag="w"))
+        assert set(self.claim("gone", 1, 4)) == {"doomed", "back", "kept", "off"}
+        run(shard.configure("u", {"concurrency": 2, "weight": 2.0}))
+        how = {"fw": {"flag": "w"}, "fk": {"key": KEY}, "xk": {"key": pack_key("xk", 60.0), "flag": "w"}}
+        self._claim_all("r", *[item(task, "u" if task == "r" else "t", **how.get(task, {})) for task in HELD])
+        for runtime, task in (("r", "rc"), ("r", "bc"), ("r", "stays"), ("gone", "off")):
+            assert run(shard.progress(runtime, task, b"[0.5]"))
+            assert run(shard.cancel(task, ttl=60.0, body=b"{}")) == "started"
+        self.send(*[item(f"{tenant}{n}", tenant, n, flag="w") for tenant in "tuv" for n in range(1, 7)])
+        self.claim("s", 1, 3)
+        self.send(item("keyed", "v", key=KEY, flag="w"), item("later", "t", due="+3600000"))
+        self.send(item("due", "t", 6, due="1"), item("due2", "solo", due="1"))
+        self.send(item("waits", "t", extra=HELD_BACK), item("waits too", "v", extra=HELD_BACK))
+        self._limit()
+        for task in ("dead3", "old"):
+            self.expire(task)
+        self.outlive("o")
+        self.lapse("gone")
+
+    def _limit(self) -> None:
+        """Tenants with limits, and in a group; runtimes that are the homes of some."""
+        self.configure("held", rate=HOURLY)
+        self.configure("freed", rate=("1/h", 3.6e9, 2))
+        self.configure("small", backlog=3)
+        self.configure("off", paused=True)
+        self.configure("m1", group="g")
+        self.configure("m2", group="g", rate=HOURLY)
+        self.configure("m3", group="h", rate=HOURLY)
+        self.configure(b"\xffg", weight=3.0)
+        self.join("big", "home", serves=Assignment(["bulk"], []))
+        self.run(self.shard.assign("home", Assignment(["held", "freed", "m2", "m3"], ["nobody"])))
+        self._claim_all("big", *[item(f"bulk{n}", "bulk") for n in range(20)])
+        limited = [f"{tenant}.{n}" for tenant in ("held", "freed", "small", "off", "m1", "m2", "m3") for n in (0, 1)]
+        self.send(item("freed.2", "freed"), *[item(task, task[:-2]) for task in limited], item("bulk20", "bulk"))
+        assert set(self.claim("home", 1, 9)) == {"held.0", "freed.2", "freed.0", "m2.0", "m3.0"}
+        self.let_start("freed")
+        self.db.zadd(self.keys.fixed("RATES"), {"solo": 1})
+        assert self.run(self.shard.reserve("post", {"small": 1, "t": 9})) is None
+        for_ever = struct.pack(">dd", 1, 1e15)  # the tests go on for longer than a reservation
+        self.db.hset(f"{self.keys.meta}:reserved:small", "post", for_ever)
+
+    def dump(self) -> list[tuple[bytes, int, Any]]:
+        return [(key, max(0, self.db.pttl(key)), self.db.dump(key)) for key in sorted(self.db.scan_iter())]
+
+    def restore(self, kept: list[tuple[bytes, int, Any]] | None = None) -> None:
+        """All is as it was at first; or as it was dumped."""
+        pipeline = self.db.pipeline()
+        pipeline.flushall()
+        for each in self.kept if kept is None else kept:
+            pipeline.restore(*each)
+        pipeline.execute()
+        self.batch = 99
+
+    @contextmanager
+    def breaking(self, name: str, at: int) -> Iterator[None]:
+        """A script breaks off at one of its calls to the server, counted from 1."""
+        calls = self.shard._calls
+        whole = calls._script(name)
+        shebang = re.match(r"(?:#!.*\n)?", whole.text)
+        assert shebang is not None
+        text = shebang[0] + BREAKING.format(at=at) + whole.text[shebang.end() :]
+        broken = scripts.Script(name, text, "0" * 40)  # a digest that the server does not know
+        script = calls._script
+        calls._script = lambda called: broken if called == name else script(called)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del calls._script
+
+    def refusal(self, transition: Transition) -> ServerError | None:
+        try:
+            transition(self)
+        except ServerError as error:
+            return error
+        return None
+
+    def breaks(self, name: str, at: int, transition: Transition) -> ServerError | None:
+        """The error where a script breaks off there; None where it is carried out before."""
+        with self.breaking(name, at):
+            error = self.refusal(transition)
+        assert error is None or re.search("broken off|TORN", str(error)), error
+        return error
+
+    def insist(self, transition: Transition) -> None:
+        """As a client does: it sends again while the shard is torn, and so has it mended."""
+        if error := self.refusal(transition):
+            assert "TORN" in str(error)
+            transition(self)
+
+    @property
+    def torn(self) -> bool:
+        return self.db.hget(self.keys.meta, "torn") == b"1"
+
+    def gather(self) -> dict[str, Any]:
+        """All that the shard holds, but for times, numbers of turns, and tags."""
+        snapshot = self.check()
+        fixed = snapshot.fixed
+        stored = {task: self.db.get(self.keys.task(task)) for task in snapshot.records}
+        freed = {tenant for tenant, until in fixed["THROTTLED"].items() if until / 1000 <= snapshot.now}
+        sums = {tenant: flat(counts) for tenant, counts in snapshot.counts.items()}
+        sums[""] = flat(Counts.unpack(fixed["META"]["total"]))
+        return {
+            "records": {task: (h.state, h.priority, h.attempt, h.tenant) for task, h in snapshot.records.items()},
+            "bodies": {task: _but_for_deaths(record.unpack(packed)[1]) for task, packed in stored.items() if packed},
+            "deliveries": {task: header.deliveries for task, header in snapshot.records.items()},
+            "places": _places(snapshot),
+            "order": {tenant: list(queue) for tenant, queue in snapshot.queues.items()},
+            "ended": {who: {s: n for s, n in each.items() if s in ENDS} for who, each in sums.items()},
+            "keys": {key: (task, ttl == -1) for key, (task, ttl) in snapshot.keys.items()},
+            "cancels": {runtime: set(tasks) for runtime, tasks in snapshot.cancels.items()},
+            "letters": {task for task, until in fixed["DEAD"].items() if until / 1e6 > snapshot.now},
+            "drained": {tenant for tenant, until in fixed["DRAINED"].items() if until > snapshot.now},
+            "groups": {group: set(ring) for group, ring in snapshot.groups.items()},
+            "assigned": {runtime: set(names) for runtime, names in snapshot.assigned.items()},
+            "steal": {runtime: set(names) for runtime, names in snapshot.steal.items()},
+            **{name: set(fixed[name]) for name in SETS},
+            "RING": set(fixed["RING"]) | freed,
+            "THROTTLED": set(fixed["THROTTLED"]) - freed,
+            **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED")},
+        }  # what lives is counted as it stands: the audit has compared that
+
+
+Transition = Callable[[PopulatedShard], Any]
+SETS: Final = ("LEASES", "FLEET", "SESSIONS", "GROUPS", "HOMES", "RATES")
+ENDS: Final = ("finished", "failed", "canceled")
+
+
+def _but_for_deaths(body: bytes) -> bytes:
+    return re.sub(rb'\n[^\n]*"WorkerDied","the lease[^\n]*', b"", body)
+
+
+def _places(snapshot: Look) -> dict[str, str]:
+    """Where each task stands."""
+    return {
+        **dict.fromkeys(snapshot.fixed["SCHEDULED"], "scheduled"),
+        **dict.fromkeys(snapshot.fixed["HELD"], "deferred"),
+        **{task: "queued" for queue in snapshot.queues.values() for task in queue},
+        **{task: runtime for runtime, claims in snapshot.claims.items() for task in claims},
+    }
+
+
+# What is done to it
+
+
+def report(populated: PopulatedShard, task: str) -> Settlement:
+    packed, verdict = populated.held[task], HELD[task]
+    header, body = record.unpack(packed)
+    if verdict[0] == "R":
+        packed = record.live(header, body, record.Attempt(header.attempt, 1e9, 0.5, "r", "ValueError", "no"))
+    elif verdict[0] != "B":
+        packed = record.settled(verdict[0], header.rest, record.Outcome("a"), body)
+    return settlement(task, 1, verdict, packed)
+
+
+def settle(populated: PopulatedShard) -> None:
+    """A turn with outcomes of all kinds, as one takes that stops."""
+    assert populated.turn("r", 2, 0, [report(populated, task) for task in HELD if HELD[task]])
+
+
+def settle_and_claim(populated: PopulatedShard) -> None:
+    assert populated.turn("r", 2, 8, [report(populated, task) for task in ("f", "fk", "fw", "x", "c", "r", "rc")])
+
+
+def claim_the_rest(populated: PopulatedShard) -> None:
+    """What a broken turn had claimed may be queued again; the next one claims it."""
+    populated.claim("r", 3, 100)
+
+
+def send(populated: PopulatedShard) -> None:
+    sent = populated.send_again(
+        item("n1", "t", 6, flag="w"), item("n2", "new", key=KEY, flag="w"), item("n3", "v", key=KEY),
+        item("n4", "t", due="+3600000"), item("n5", "d", key=pack_key("n5", 0)), item("t1", "t"), item("t2", "other"),
+    )  # fmt: skip
+    assert sent == ["n1", "n2", "keyed", "n4", "n5", "t1", None]
+
+
+def send_to_hold_back(populated: PopulatedShard) -> None:
+    populated.send_again(item("n1", extra=HELD_BACK, flag="w"), item("n2", "new", extra=HELD_BACK, key=KEY), item("n3"))
+
+
+def admit(populated: PopulatedShard) -> None:
+    populated.run(populated.shard.call("holder/admit", "waits", "t1", "waits too", "nobody"))
+
+
+def settle_and_admit(populated: PopulatedShard) -> None:
+    """A turn whose outcomes let go what was held back."""
+    let_go = {"f": msgspec.msgpack.encode({"holder": "waits"}), "c": msgspec.msgpack.encode({"holder": "waits too"})}
+    assert populated.turn(
+        "r", 2, 8, [report(populated, task)._replace(extra=let_go.get(task, b"")) for task in ("f", "c", "x")]
+    )
+
+
+def send_too_many(populated: PopulatedShard) -> None:
+    sent = populated.send_again(
+        item("p1", "t", key=KEY), item("p2", "small", flag="+"), item("p3", "t", flag="+"), item("q1", "small"),
+        item("q2", "m2"), item("q3", "t", key=KEY),
+    )  # fmt: skip
+    assert (sent[1], sent[3]) == (FULL, FULL)
+
+
+def send_what_was_reserved(populated: PopulatedShard) -> None:
+    sent = populated.send_again(item("p1", "small"), item("p2", "t", flag="+"), reservation="post")
+    assert sent == ["p1", "p2"]
+
+
+def reserve(populated: PopulatedShard) -> None:
+    assert populated.run(populated.shard.reserve("post", {"small": 0})) is None
+    assert populated.run(populated.shard.reserve("other", {"t": 5, "small": 1})) is None
+    assert populated.run(populated.shard.reserve("third", {"small": 1})) == "small"
+
+
+def lower_the_default(populated: PopulatedShard) -> None:
+    populated.configure("", concurrency=20)
+    populated.run(populated.shard.review())
+
+
+def purge(tenant: str, ttl: float) -> Transition:
+    return lambda populated: populated.run(populated.shard.purge(tenant, ttl=ttl, body=b"{}"))
+
+
+def configure(whose: str | bytes, **changes: Any) -> Transition:
+    return lambda populated: populated.configure(whose, **changes)
+
+
+def assign(runtime: str, serves: Assignment | None) -> Transition:
+    return lambda populated: populated.run(populated.shard.assign(runtime, serves))
+
+
+def cancel(task: str, ttl: float) -> Transition:
+    return lambda populated: populated.run(populated.shard.cancel(task, ttl=ttl, body=b"{}"))
+
+
+def stats(populated: PopulatedShard) -> None:
+    populated.run(populated.shard.stats())

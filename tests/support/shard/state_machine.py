@@ -1,0 +1,381 @@
+"""The scripts against the model: every transition in any order, with hostile names, and the audit after each step.
+
+``python -m tests.support.shard.state_machine URL STEPS`` takes at least so many steps on the server at URL, which must
+be empty.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+from hypothesis import HealthCheck, reject, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+
+from fairactor.settings import FAIR_BY, FairBy
+from fairactor.wire import Assignment, Item
+
+from .driver import ShardDriver, flat
+from .model import Assigned, Model
+from .model_ring import GROUP, Service, UndecidedError
+from .model_tasks import LIVE, Task, Verdict
+from .operations import BODIES, HOUR, OPERATIONS, RARE, TENANTS
+from .state_machine_base import ShardMachineBase, packed_key, pairs
+
+
+class ShardMachine(ShardMachineBase):
+    """Drives a shard and the model side by side."""
+
+    @initialize(
+        step=st.sampled_from([60_000_000, 100, 0]),
+        fair_by=st.sampled_from(FAIR_BY),
+        groups=st.sampled_from(["", "", "ggg", "ghgh"]),
+        home=st.sampled_from([None, None, (["t"], [""]), (["t", ":queue:"], []), (["a:b:{c}"], ["t"])]),
+        listening=st.booleans(),
+    )
+    def open(self, step: int, fair_by: FairBy, groups: str, home: Assigned, listening: bool) -> None:
+        self.model = Model(step, service=Service(fair_by == "time"))
+        self.snapshot = self.driver.open(step / 1e6, fair_by).snapshot()
+        self.listen(["first/0"] if listening else [])
+        for tenant, group in enumerate(groups):
+            self.configure(2 * tenant, {"group": group})
+        self.join("first", home)
+
+    @rule(operation=st.one_of(*OPERATIONS))
+    def do(self, operation: tuple[str, tuple[Any, ...]]) -> None:
+        """One rule, and not one for each: hypothesis would leave most of them out of most runs."""
+        name, arguments = operation
+        try:
+            getattr(self, name)(*arguments)
+        except UndecidedError:
+            reject()
+
+    # Operations; those that find nothing to do, do nothing
+
+    def send(
+        self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]], reservation: str, hears: bool = True
+    ) -> None:
+        tasks, packed = [], []
+        for task_id, tenant, priority, due, watch, body, key, window in batch:
+            state, at = ("scheduled", float(due) if due[0] != "+" else math.nan) if due else ("queued", 0.0)
+            stamp = at * 1000 if due else math.nan
+            tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
+            packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
+        found = self.driver.send(*packed, reservation=reservation)
+        flags, receiver = [item.flag for item in packed], self.receiver(packed)
+        to = {"receiver": receiver, "choice": self.choice()}
+        answers = self.model.send(tasks, flags, "sender", reservation, **to)
+        assert found == answers
+        self.tell(receiver, packed, hears=hears)
+        assert self.driver.send_again(*packed, reservation=reservation) == answers
+        self.compare()
+
+    def reserve(self, own: str, rooms: dict[str, int]) -> None:
+        assert self.driver.run(self.driver.shard.reserve(own, rooms)) == self.model.reserve(own, rooms)
+        self.compare()
+
+    def assign(self, who: int, serves: Assigned) -> None:
+        self.assign_to(self.runtime(who), serves)
+
+    def assign_to(self, runtime: str, serves: Assigned) -> None:
+        known = self.driver.run(self.driver.shard.assign(runtime, serves and Assignment(*serves)))
+        assert known is self.model.assign(runtime, serves)
+        self.compare()
+
+    def fill(self, tenant: str, number: int, priority: int) -> None:
+        """Many tasks of one tenant, all new."""
+        self.sent += number
+        new = [(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6) for i in range(number)]
+        self.send([(*task, "", "", BODIES[number % 2], "", False) for task in new], "")
+
+    def hand(self, tenant: str, priority: int, hears: bool, lead: str) -> None:
+        """A single task, most often while some runtime sleeps and listens, and nothing waits."""
+        able = [runtime for runtime, lapsed in self.model.leases.items() if not lapsed]
+        runtime = able[self.sent % len(able)] if able else ""
+        if runtime and lead != "as it is":
+            self.listen([*self.ears, runtime])
+            for home in list(self.model.service.homes) if lead == "no homes" else ():
+                self.assign_to(home, None)
+            self.finish_all(runtime, 50, "F", keep=False)
+            self.finish_all(runtime, 3, "F", keep=False)
+        self.sent += 1
+        self.send([(f"{self.sent}\0", tenant, priority, "", "", BODIES[0], "", False)], "", hears)
+
+    def hear(self, who: int) -> None:
+        """One runtime listens, or all do, or none."""
+        runtimes = list(self.model.leases)
+        chosen = [[], runtimes, runtimes, runtimes[who % len(runtimes) :][:1] if runtimes else []]
+        self.listen(chosen[who % 4])
+
+    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]]) -> None:
+        runtime = self.runtime(who)
+        self.turn_of(runtime, want, self.verdicts(runtime, ended))
+
+    def turn_of(self, runtime: str, want: int, verdicts: list[Verdict]) -> None:
+        number = self.numbers[runtime] = self.numbers[runtime] + 1
+        heard = runtime in self.heard
+        self.heard.discard(runtime)
+        turn = self.driver.turn(runtime, number, want, [self.settlement(verdict) for verdict in verdicts], heard=heard)
+        if runtime not in self.model.leases:
+            assert turn is None
+            self.compare()
+            return
+        assert turn is not None
+        claims = pairs(turn)
+        want = 0 if any(verdict.state == "B" for verdict in verdicts) and self.gives_back(runtime, verdicts) else want
+        missed = self.model.missed(runtime, heard=heard)
+        want = max(0, want - bool(missed))  # that takes a worker
+        taken = len(claims) - bool(missed)
+        refused = self.model.turn(runtime, number, verdicts, want, list(claims), heard=heard)
+        assert [task_id.decode() for task_id in turn.refused] == refused
+        self.claimed += [(task_id, number) for task_id in claims]
+        self.compare()
+        assert claims == {task_id: self.model.tasks[task_id].record for task_id in claims}
+        self.compare_outlook(turn, want)
+        resting = self.snapshot.fixed["IDLE"].keys() | self.snapshot.fixed["IDLE_HOMES"].keys()
+        assert runtime not in resting or taken < want, "who has enough is not idle"
+
+    def claim(self, who: int, want: int) -> None:
+        self.turn(who, want, [])
+
+    def finish(self, who: int, state: str, keep: bool, seconds: float) -> None:
+        """A runtime reports on all that it claimed, and claims as many again."""
+        runtime = self.runtime(who)
+        self.finish_all(runtime, len(self.held(runtime)), state, keep, seconds)
+
+    def drain(self, who: int, keep: bool) -> None:
+        """A runtime claims all that waits, and finishes it."""
+        runtime = self.runtime(who % RARE)
+        self.finish_all(runtime, 50, "F", keep)
+        self.finish_all(runtime, 1, "F", keep)
+
+    def finish_all(self, runtime: str, want: int, state: str, keep: bool, seconds: float = 0.5) -> None:
+        held = self.held(runtime)
+        self.turn_of(
+            runtime, want, [Verdict(task.id, task.turn, state, keep, BODIES[want % 4], seconds) for task in held]
+        )
+
+    def turn_again(self, who: int) -> None:
+        """The last turn of a runtime, as if its reply had been lost; what it says of outcomes does not matter now."""
+        if not self.model.turns:
+            return
+        runtime = list(self.model.turns)[who % len(self.model.turns)]
+        number, refused = self.model.turn_again(runtime)
+        turn = self.driver.turn(runtime, number, 7, [])
+        assert turn is not None
+        assert pairs(turn) == {task.id: task.record for task in self.model.claims(runtime) if task.turn == number}
+        assert [task_id.decode() for task_id in turn.refused] == refused
+        self.compare()
+        self.compare_outlook(turn, 7)
+        late = self.driver.turn(runtime, number - 1, 7, [])  # a copy of the one before it, that was long under way
+        assert late is not None
+        assert (late.refused, late.claims) == ([], [])
+        self.compare()
+
+    def turn_ahead(self, who: int, much: int) -> None:
+        """A turn whose predecessor the server does not know: it has lost some of what it knew."""
+        runtime = self.runtime(who)
+        assert self.driver.turn(runtime, self.numbers[runtime] + 2 + much, 3) is None
+        self.compare()
+
+    def tend(self, limit: int, deliveries: int, keep: bool) -> None:
+        more = self.driver.tend(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
+        assert more is self.model.tend(limit, deliveries, keep=keep, body=b"{}", now=self.clock())
+        self.compare()
+
+    def die(self, who: int, deliveries: int, keep: bool) -> None:
+        """A runtime falls silent, and somebody tends."""
+        self.lapse(who)
+        self.tend(500, deliveries, keep)
+
+    def leave(self, who: int) -> None:
+        runtime = self.runtime(who)
+        number = self.driver.run(self.driver.shard.leave(runtime))
+        assert number == self.model.leave(runtime, self.clock())
+        self.compare()
+
+    def cancel(self, which: int, keep: bool) -> None:
+        self.cancel_task(self.task(which), keep)
+
+    def cancel_task(self, task_id: str, keep: bool) -> None:
+        found = self.driver.run(self.driver.shard.cancel(task_id, ttl=HOUR / 1000 if keep else 0, body=b"canceled"))
+        assert found == self.model.cancel(task_id, b"canceled", keep=keep)
+        self.compare()
+
+    def cancel_all(self, which: int, keep: bool) -> None:
+        """All that waits of one tenant is canceled, one by one."""
+        if waiting := list(self.model.service.served):
+            for task in self.model.queue(waiting[which % len(waiting)]):
+                self.cancel_task(task.id, keep)
+
+    def purge(self, tenant: str, keep: bool) -> None:
+        number = self.driver.run(self.driver.shard.purge(tenant, ttl=HOUR / 1000 if keep else 0, body=b"canceled"))
+        assert number == self.model.purge(tenant, b"canceled", keep=keep)
+        self.compare()
+
+    def configure(self, which: int, changes: dict[str, Any]) -> None:
+        served = self.model.service.served
+        names = [name for name in self.model.tenants if self.model.of(name, "queued") and name not in served]
+        tenant = names[which % len(names)] if names and which % 2 else TENANTS[which % len(TENANTS)]
+        assert self.driver.configure(tenant, **changes) == self.model.configure(tenant, changes)
+        self.compare_configured()
+
+    def configure_defaults(self, changes: dict[str, Any]) -> None:
+        found = self.driver.configure("", **changes)
+        self.driver.run(self.driver.shard.review())
+        assert found == self.model.configure("", changes)
+        self.compare_configured()
+
+    def configure_group(self, group: str, weight: float | None) -> None:
+        found = self.driver.configure(b"\xff" + group.encode(), weight=weight)
+        assert found == self.model.configure(GROUP + group, {"weight": weight})
+        self.compare()
+
+    def watch(self, who: str, tasks: list[tuple[int, str]]) -> None:
+        asked = [(self.task(which), inside) for which, inside in tasks]
+        assert self.driver.run(self.driver.shard.watch(who, asked)) == self.model.watch(who, asked)
+        self.compare()
+
+    def progress(self, who: int, which: int) -> None:
+        runtime = self.runtime(who)
+        held = [task.id for task in self.model.claims(runtime)]
+        task_id = held[which % len(held)] if held and which < RARE else self.task(which)
+        noted = self.driver.run(self.driver.shard.progress(runtime, task_id, b"[0.5]"))
+        assert noted is self.model.note(runtime, task_id, b"[0.5]")
+        self.compare()
+
+    def ask(self, which: int, tenant: str) -> None:
+        """What reads only."""
+        task_id = self.task(which)
+        task = self.model.tasks.get(task_id)
+        found = self.driver.run(self.driver.shard.inspect(task_id))
+        if task is None:
+            assert found == []
+        else:
+            state = task.state if task.state in LIVE else "settled"
+            due = float(found[2]) if found[2] else 0.0
+            assert found[:2] == [state.encode(), task.record]
+            assert due == (task.due if state == "scheduled" else 0.0)
+            assert found[3].decode() == (task.runtime if state == "started" else "")
+            assert (found[4] == -1) is (state != "settled")
+            assert found[5] == (task.progress or b"")
+        counts = self.driver.run(self.driver.shard.tenant_stats(tenant))
+        assert flat(counts) == self.model.counts(tenant)
+        assert counts.queued == len(self.model.of(tenant, "queued"))
+        assert counts.started == len(self.model.of(tenant, "started"))
+        stats = self.driver.run(self.driver.shard.stats())
+        total, started, waiting, known, due, letters, stolen, throttled, homeless, *fleet = stats
+        service = self.model.service
+        assert (stolen, throttled) == (service.stolen, len(service.throttled))
+        assert {name.decode() for name in homeless} == service.homeless(self.model.leases)
+        assert started == sum(task.state == "started" for task in self.model.tasks.values())
+        assert (waiting, known) == (len(service.root.tags), len(self.snapshot.counts))
+        assert due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.fixed["SCHEDULED"].values())
+        assert letters == len(self.letters())
+        assert {name.decode() for name in fleet[::3]} == self.model.leases.keys()
+        assert total == self.snapshot.fixed["META"].get("total", b"")
+
+    # Dead letters
+
+    def letters(self) -> list[str]:
+        return [task.id for task in self.model.tasks.values() if task.state == "failed"]
+
+    def redrive(self, asked: list[tuple[int, str, bool]]) -> None:
+        dead = self.letters()
+        tasks = [
+            (dead[which % len(dead)] if dead and which < RARE else self.task(which), key, window and bool(key))
+            for which, key, window in asked
+        ]
+        packed = [(task, packed_key(key, window)) for task, key, window in tasks]
+        assert self.driver.run(self.driver.shard.redrive(packed)) == self.model.redrive(tasks)
+        self.compare()
+
+    def discard(self, asked: list[int]) -> None:
+        dead = self.letters()
+        tasks = [dead[which % len(dead)] if dead and which < RARE else self.task(which) for which in asked]
+        assert self.driver.run(self.driver.shard.discard(tasks)) == self.model.discard(tasks)
+        self.compare()
+
+    def read_letters(self) -> None:
+        """All of them, two at a time."""
+        met: dict[str, bytes] = {}
+        place = 0
+        while True:
+            _, page = self.driver.run(self.driver.shard.letters(place, 3))
+            met |= {letter.id: letter.record for letter in page if letter.record}
+            if len(page) < 3 or page[-1].place == place:
+                break
+            place = page[-1].place
+        if all(place > 1 for place in self.snapshot.fixed["DEAD"].values()):  # else more than a page has one place
+            assert met == {task: self.model.tasks[task].record for task in self.letters()}
+
+    def mend(self) -> None:
+        """Where everything is right, nothing is mended."""
+        self.driver.run(self.driver.shard.mend())
+        self.model.mend()
+        self.compare()
+
+    # What time does
+
+    def forget_key(self, which: int) -> None:
+        if left := [key for key, (_, ended) in self.model.keys.items() if ended]:
+            self.driver.forget_key(*left[which % len(left)])
+            self.model.forget_key(*left[which % len(left)])
+            self.compare()
+
+    def make_due(self, which: int, at: int) -> None:
+        if waiting := [task for task in self.model.tasks.values() if task.state == "scheduled"]:
+            task = waiting[which % len(waiting)]
+            task.due = at
+            self.driver.make_due(task.id, at)
+            self.compare()
+
+    def let_start(self, which: int) -> None:
+        ahead = list(self.model.service.ahead)
+        if held := (self.model.service.throttled & set(ahead) if which % 3 else None):
+            ahead = sorted(held)
+        if ahead:
+            tenant = ahead[which % len(ahead)]
+            if self.model.service.ahead[tenant] >= 1:
+                self.driver.let_start(tenant)
+            else:
+                self.driver.db.zadd(self.driver.keys.fixed("RATES"), {tenant: 1})
+            self.model.let_start(tenant)
+            self.compare()
+
+    def lapse(self, who: int) -> None:
+        runtime = self.runtime(who % RARE)
+        self.driver.lapse(runtime)
+        self.model.lapse(runtime)
+        self.compare()
+
+    def expire(self, which: int) -> None:
+        if settled := [task_id for task_id, task in self.model.tasks.items() if task.state not in LIVE]:
+            self.driver.expire(settled[which % len(settled)])
+            self.model.expire(settled[which % len(settled)])
+            self.compare()
+
+    def outlive(self, tenant: str) -> None:
+        kept = [task for task in self.model.tasks.values() if task.tenant == tenant and task.state not in LIVE]
+        if self.model.counts(tenant) and not kept:
+            self.driver.outlive(tenant)
+            self.model.outlive(tenant)
+            self.compare()
+
+
+def drive(url: str, steps: int) -> int:
+    """Runs the machine, in parts for the sake of memory, until it has taken so many steps; returns how many it took."""
+    ShardMachine.driver, ShardMachine.steps = ShardDriver(url), 0
+    how = settings(max_examples=200, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck))
+    try:
+        while ShardMachine.steps < steps:
+            run_state_machine_as_test(ShardMachine, settings=how)
+    finally:
+        ShardMachine.driver.close()
+    return ShardMachine.steps
+
+
+if __name__ == "__main__":
+    print(drive(sys.argv[1], int(sys.argv[2])))  # noqa: T201 - asked for on the command line

@@ -1,0 +1,198 @@
+"""The base of the state machine: a shard and the model side by side, what to choose from, and how to compare them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+import attrs
+from hypothesis.stateful import RuleBasedStateMachine
+
+from fairactor.audit import audit
+from fairactor.look import Look
+from fairactor.testing import InvariantViolation
+from fairactor.wire import (
+    Assignment,
+    Handed,
+    Item,
+    Settlement,
+    Turn,
+    handed_mark,
+    pack_key,
+    unpack_handed,
+)
+
+from .comparison import compare, learn
+from .driver import ShardDriver, settlement
+from .model import Assigned, Model
+from .model_tasks import LIVE, Task, Verdict, pack
+from .operations import BODIES, HOUR, IDS, RARE, RUNTIMES
+
+
+class ShardMachineBase(RuleBasedStateMachine):
+    driver: ShardDriver
+    model: Model
+    snapshot: Look
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: dict[str, int] = {}  # runtime -> its last turn, of all that ever joined
+        self.claimed: list[tuple[str, int]] = []  # each claim ever made: the task, and the turn
+        self.sent = 0
+        self.ears: set[str] = set()  # runtimes that listen
+        self.heard: set[str] = set()  # those that have heard of a task since their last turn
+        self.lowered: set[str] = set()  # tenants that may run more than their concurrency
+
+    def compare(self) -> None:
+        """After each step."""
+        type(self).steps += 1
+        before, self.snapshot = self.snapshot, self.driver.snapshot()
+        assert not self.handed_over(), "told of a task that nobody has sent"
+        learn(self.driver, self.model, before, self.snapshot, HOUR)
+        if found := audit(self.snapshot, lowered=self.lowered):
+            raise InvariantViolation(found)
+        compare(self.driver, self.model, before, self.snapshot)
+
+    def runtime(self, number: int) -> str:
+        """One with a lease, if possible one that has claims; now and then one that has left, or has lost its lease."""
+        if not self.model.leases:
+            self.join(RUNTIMES[number % len(RUNTIMES)], None)
+        if number >= RARE:
+            return list(self.numbers)[number % len(self.numbers)]
+        able = [runtime for runtime in self.model.leases if self.model.claims(runtime)] or list(self.model.leases)
+        return able[number % len(able)]
+
+    def join(self, name: str, serves: Assigned) -> None:
+        runtime = f"{name}/{len(self.numbers)}"
+        self.numbers[runtime] = 0
+        if self.ears:
+            self.listen([*self.ears, runtime])
+        self.driver.join(runtime, serves=serves and Assignment(*serves))
+        self.model.join(runtime, serves)
+        self.compare()
+
+    # Handing over
+
+    def listen(self, runtimes: Collection[str]) -> None:
+        """From now on these runtimes listen, and no others."""
+        self.ears = set(runtimes)
+        self.driver.listen(*runtimes)
+
+    def choice(self) -> set[str]:
+        """To whom a task may be handed; '' to none: the server asks one of the idle by chance."""
+        idle = self.snapshot.fixed["IDLE"]
+        able = {runtime for runtime in idle if runtime in self.ears and not self.model.leases[runtime]}
+        return able | ({""} if able != idle.keys() or not idle else set())
+
+    def receiver(self, items: Sequence[Item]) -> str:
+        """To whom the task of a batch has just been handed, as the server has it."""
+        new = [item.id for item in items if item.id not in self.model.tasks]
+        holders = [
+            runtime
+            for task_id in new
+            for runtime in self.snapshot.fixed["IDLE"]
+            if self.driver.db.hexists(f"{self.driver.keys.meta}:claims:{runtime}", task_id)
+        ]
+        assert len(holders) <= 1
+        return "".join(holders)
+
+    def handed_over(self) -> list[tuple[str, Handed]]:
+        """What listening runtimes were told of tasks."""
+        return [(runtime, unpack_handed(said[1:])) for runtime, said in self.driver.hear() if said[:1] == b"k"]
+
+    def tell(self, receiver: str, sent: list[Item], *, hears: bool) -> None:
+        """A runtime hears of the task that was handed to it, or not."""
+        told = self.handed_over()
+        self.compare()
+        assert [runtime for runtime, _ in told] == [receiver] * bool(receiver)
+        for runtime, handed in told:
+            number, _ = self.model.turns[runtime]
+            task = self.model.tasks[sent[0].id]
+            assert (handed.mark, handed.id, handed.record) == (handed_mark(number), task.id.encode(), task.record)
+            assert math.isclose(handed.now, task.since / 1000, abs_tol=0.001)
+            assert runtime not in self.snapshot.fixed["IDLE"]
+            if hears:
+                self.heard.add(runtime)
+                self.claimed.append((task.id, task.turn))
+
+    def held(self, runtime: str) -> list[Task]:
+        """What a runtime knows that it has claimed."""
+        missed = self.model.missed(runtime, heard=runtime in self.heard)
+        return [task for task in self.model.claims(runtime) if task is not missed]
+
+    def task(self, number: int) -> str:
+        """A task that lives; now and then another."""
+        live = [task.id for task in self.model.tasks.values() if task.state in LIVE]
+        return live[number % len(live)] if live and number < RARE else IDS[number % len(IDS)]
+
+    def clock(self) -> int:
+        """When the last script ran, if it has written: unix ms."""
+        return int(self.driver.db.hget(self.driver.keys.meta, "stamp") or 0) // 1000  # type: ignore[arg-type]
+
+    def compare_configured(self) -> None:
+        """What runs, runs on; and of a tenant that has no tasks nobody looks at what was known of its rate."""
+        service = self.model.service
+        self.lowered = {
+            name
+            for name in self.model.tenants
+            if len(self.model.of(name, "started")) > service.limit(name, "concurrency")
+            or service.ahead.get(name, 0) > service.burst(name)
+        }
+        self.compare()
+
+    # Settling
+
+    def verdicts(self, runtime: str, ended: list[tuple[int, str, bool, float]]) -> list[Verdict]:
+        """Mostly on what the runtime has claimed; some on what it has lost, or never had."""
+        held = [(task.id, task.turn) for task in self.held(runtime)]
+        missed = self.model.missed(runtime, heard=runtime in self.heard)
+        found = []
+        for number, state, keep, seconds in ended:
+            among = held if held and number < RARE else self.claimed or [("never sent", 1)]
+            task_id, turn = among[number % len(among)]
+            turn -= number % 10 == 9  # an earlier one
+            if missed and task_id == missed.id:
+                continue
+            found.append(Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)], seconds))
+        return found
+
+    def settlement(self, verdict: Verdict) -> Settlement:
+        task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")
+        ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
+        if verdict.state == "B":
+            return settlement(verdict.id, verdict.turn, "B", pack(b"L", task), verdict.seconds)
+        if verdict.state == "R":
+            again = attrs.evolve(task, attempt=task.attempt + 1)
+            return settlement(verdict.id, verdict.turn, f"R{ms}", pack(b"L", again, verdict.body), verdict.seconds)
+        packed = pack(verdict.state.encode(), task, verdict.body)
+        return settlement(verdict.id, verdict.turn, f"{verdict.state}{ms}", packed, verdict.seconds)
+
+    def gives_back(self, runtime: str, verdicts: list[Verdict]) -> bool:
+        """Whether a verdict puts something back: then nothing is claimed."""
+        held = {(task.id, task.turn) for task in self.model.claims(runtime) if not task.canceling}
+        first: dict[str, Verdict] = {}
+        for verdict in verdicts:
+            if (verdict.id, verdict.turn) in {(task.id, task.turn) for task in self.model.claims(runtime)}:
+                first.setdefault(verdict.id, verdict)
+        return any(verdict.state == "B" and (verdict.id, verdict.turn) in held for verdict in first.values())
+
+    def compare_outlook(self, turn: Turn, want: int) -> None:
+        """When a turn is wanted next, and whether there is something to tend; old totals only if it has time."""
+        snapshot, now = self.snapshot, math.floor(round(turn.now * 1e6) / 1000)
+        events = [*snapshot.fixed["SCHEDULED"].values(), *snapshot.fixed["LEASES"].values()]
+        freed = snapshot.fixed["THROTTLED"].values()
+        assert round(turn.wait * 1000) == max(0, min([*events, *freed]) - now)
+        old = want > 0 and any(until * 1000 <= now for until in snapshot.fixed["DRAINED"].values())
+        rates = snapshot.fixed["POLICY"] and any(ahead < 0 for ahead in self.model.service.ahead.values())
+        assert turn.tend is bool(min(events) <= now or old or rates)
+
+
+def packed_key(key: str, window: bool) -> bytes:
+    return pack_key(key, HOUR / 1000 * window) if key else b""
+
+
+def pairs(turn: Turn) -> dict[str, bytes]:
+    ids = [task_id.decode() for task_id in turn.claims[::2]]
+    assert len(set(ids)) == len(ids)
+    return dict(zip(ids, turn.claims[1::2], strict=True))

@@ -1,0 +1,270 @@
+"""Cancellations that nothing loses, and that free what a handler held: its slot, its process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import psutil
+import pytest
+import redis
+
+from fairactor import Handle, Retry, Runtime, TaskCanceled, TaskFailed, TaskState, actor
+from fairactor.dispatcher import Dispatcher
+from fairactor.testing import check_invariants
+from tests.support import service
+from tests.support.polling import PATIENCE, until
+
+pytestmark = pytest.mark.anyio
+Make = Callable[..., Runtime]
+
+HOUR = 3600.0
+CANCELS = "{fairactor/0}:cancels:*"
+"""What is noted of cancellations that their runtimes have not reported yet."""
+
+
+@pytest.fixture
+def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No runtime hears that a task is to be canceled, as if the message had been lost."""
+    monkeypatch.setattr(Dispatcher, "_cancel", lambda self, task_id: None)
+
+
+class Work:
+    """An actor that waits to be released or canceled, and then does as it is told; counts its runs."""
+
+    def __init__(self, end: Callable[[], str] = lambda: "done", **options: Any) -> None:
+        self.begun, self.release = anyio.Event(), anyio.Event()
+        self.runs = 0
+
+        @actor(**options)
+        async def work() -> str:
+            self.runs += 1
+            self.begun.set()
+            await self.release.wait()
+            return end()
+
+        self.work = work
+
+
+@actor
+async def echo(value: int) -> int:
+    return value
+
+
+def a_retry() -> str:
+    raise Retry("of the handler", delay=0)
+
+
+def an_error() -> str:
+    raise ValueError("of the handler")
+
+
+async def has_state(handle: Handle[Any], state: TaskState) -> bool:
+    return await handle.state() is state
+
+
+# What is lost
+
+
+async def test_who_does_not_hear_of_it_cancels_at_its_next_heartbeat(
+    make_runtime: Make, db: redis.Redis, deaf: None
+) -> None:
+    told = Work()
+    async with make_runtime(told.work, lease=1.5) as runtime, make_runtime(workers=0) as sender:
+        handle, other = await sender.send_many([("user:1", told.work())] * 2)
+        await until(lambda: told.runs == 2)
+        began = time.monotonic()
+        assert await handle.cancel() is TaskState.STARTED
+        assert await handle.cancel() is TaskState.STARTED, "it may be told so again"
+        assert len(list(db.scan_iter(CANCELS))) == 1
+        await check_invariants(sender)
+        with pytest.raises(TaskCanceled, match=r"\(work\) was canceled: by handle\.cancel\(\)"):
+            await handle.result(timeout=PATIENCE)
+        assert time.monotonic() - began < 1.5 / 3 + 2
+        assert await handle.cancel() is TaskState.CANCELED
+        assert await other.state() is TaskState.STARTED
+        assert not list(db.scan_iter(CANCELS))
+        await check_invariants(sender)
+        told.release.set()
+        assert await other.result(timeout=PATIENCE) == "done"
+        assert (await runtime.stats()).canceled == 1
+    assert told.runs == 2
+
+
+async def test_one_that_cannot_hear_while_its_listener_is_cut_off_is_told_afterwards(
+    make_runtime: Make, db: redis.Redis
+) -> None:
+    told = Work()
+    async with make_runtime(told.work, lease=PATIENCE) as runtime, make_runtime(workers=0) as sender:
+        handle = await sender.send("user:1", told.work())
+        await told.begun.wait()
+        subscribe, go_on = runtime.inbox._subscribe, anyio.Event()
+
+        async def late(*args: Any) -> None:
+            await go_on.wait()
+            await subscribe(*args)
+
+        runtime.inbox._subscribe = late  # type: ignore[method-assign]
+        channels = [channel for channel in db.pubsub_channels() if runtime.name.encode() in channel]
+        db.client_kill_filter(_type="pubsub", skipme=True)
+        await until(lambda: not {*channels} & {*db.pubsub_channels()})
+        assert await handle.cancel() is TaskState.STARTED
+        assert await handle.state() is TaskState.STARTED
+        go_on.set()
+        with pytest.raises(TaskCanceled):
+            await handle.result(timeout=PATIENCE / 3 - 2)
+        await check_invariants(sender)
+
+
+@pytest.mark.parametrize("end", [a_retry, an_error])
+async def test_one_that_is_to_be_retried_at_the_same_moment_is_not_run_again(
+    make_runtime: Make, db: redis.Redis, deaf: None, end: Callable[[], str]
+) -> None:
+    told = Work(end, max_retries=5, backoff=0)
+    async with make_runtime(told.work, lease=60) as runtime:
+        handle = await runtime.send("user:1", told.work(), key="same")
+        await told.begun.wait()
+        waiting = asyncio.ensure_future(handle.result(timeout=PATIENCE))
+        assert await handle.cancel() is TaskState.STARTED
+        told.release.set()
+        with pytest.raises(TaskCanceled, match=r"by handle\.cancel\(\)"):
+            await waiting
+        assert await handle.cancel() is TaskState.CANCELED
+        assert [(attempt.attempt, attempt.message) for attempt in (await handle.info()).history] == [
+            (1, "of the handler")
+        ]
+        stats = await runtime.stats()
+        assert (stats.canceled, stats.scheduled, stats.pending, stats.failed) == (1, 0, 0, 0)
+        assert not [*db.scan_iter(CANCELS), *db.scan_iter("*:key:*"), *db.scan_iter("*:keyed")]
+        await check_invariants(runtime)
+        assert told.runs == 1
+
+
+@pytest.mark.parametrize("end", ["finished", "failed"])
+async def test_one_that_ends_before_it_hears_has_ended_so(
+    make_runtime: Make, db: redis.Redis, deaf: None, end: str
+) -> None:
+    told = Work(an_error if end == "failed" else lambda: "done")
+    async with make_runtime(told.work, lease=60) as runtime:
+        handle = await runtime.send("user:1", told.work())
+        await told.begun.wait()
+        assert await handle.cancel() is TaskState.STARTED
+        told.release.set()
+        await runtime.drain(timeout=PATIENCE)
+        assert await handle.cancel() is TaskState(end)
+        assert not list(db.scan_iter(CANCELS))
+        await check_invariants(runtime)
+
+
+@pytest.mark.parametrize("grace", [0, PATIENCE])
+async def test_one_whose_runtime_leaves_is_not_run_again(
+    make_runtime: Make, db: redis.Redis, deaf: None, grace: float
+) -> None:
+    told = Work(a_retry, max_retries=5)
+    async with make_runtime(workers=0) as sender:
+        async with make_runtime(told.work, lease=60) as leaving:
+            handle = await sender.send("user:1", told.work())
+            await told.begun.wait()
+            assert await handle.cancel() is TaskState.STARTED
+            stopping = asyncio.ensure_future(leaving.stop(grace=grace))
+            await until(lambda: not leaving._crew._dispatchers[0]._claiming)  # type: ignore[union-attr]
+            told.release.set()
+            await stopping
+        assert await handle.cancel() is TaskState.CANCELED
+        with pytest.raises(TaskCanceled):
+            await handle.result(timeout=PATIENCE)
+        assert not list(db.scan_iter(CANCELS))
+        await check_invariants(sender)
+        async with make_runtime(told.work) as heir:
+            await heir.drain(timeout=PATIENCE)
+    assert told.runs == 1
+
+
+async def test_one_between_retries_is_canceled_and_keeps_its_history(make_runtime: Make, db: redis.Redis) -> None:
+    @actor(max_retries=5, backoff=HOUR, backoff_cap=HOUR)
+    async def again() -> None:
+        raise Retry("of the handler", delay=HOUR)
+
+    async with make_runtime(again) as runtime:
+        handle = await runtime.send("user:1", again(), key="same", key_window=HOUR)
+        await until(partial(has_state, handle, TaskState.SCHEDULED))
+        assert await handle.cancel() is TaskState.SCHEDULED
+        info = await handle.info()
+        assert (info.state, info.due_at) == (TaskState.CANCELED, None)
+        assert [(attempt.attempt, attempt.message) for attempt in info.history] == [(1, "of the handler")]
+        assert not db.exists("{fairactor/0}:scheduled", "{fairactor/0}:keyed")
+        with pytest.raises(TaskCanceled):
+            await handle.result(timeout=PATIENCE)
+        assert await handle.cancel() is TaskState.CANCELED
+        await check_invariants(runtime)
+
+
+# What a handler held
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What plain handlers wait for; it opens in the end, so that no thread is left."""
+    opens = threading.Event()
+    yield opens
+    opens.set()
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+async def test_a_thread_is_let_go_and_its_slot_is_free_at_once(
+    make_runtime: Make, gate: threading.Event, how: str
+) -> None:
+    begun, ended = anyio.Event(), anyio.Event()
+
+    @actor
+    def block() -> None:
+        anyio.from_thread.run_sync(begun.set)
+        gate.wait(timeout=PATIENCE)
+        anyio.from_thread.run_sync(ended.set)
+
+    async with make_runtime(block, echo, workers=1) as runtime:
+        handle = await runtime.send("user:1", block(), timeout=0.2 if how == "timeout" else HOUR)
+        await begun.wait()
+        await ends(handle, how)
+        assert await runtime.ask("user:1", echo(1), timeout=PATIENCE) == 1
+        assert not ended.is_set()
+        gate.set()
+        await ended.wait()
+        await check_invariants(runtime)
+        assert await handle.cancel() is (TaskState.FAILED if how == "timeout" else TaskState.CANCELED)
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+async def test_a_process_is_killed_and_its_slot_is_free_at_once(make_runtime: Make, how: str) -> None:
+    async with make_runtime(service.crunch, service.crunch_long, echo, workers=1) as runtime:
+        pid, _ = await runtime.ask("user:1", service.crunch(1), timeout=PATIENCE)
+        process = psutil.Process(pid)  # it waits for the next one
+        timeout = 0.2 if how == "timeout" else HOUR
+        handle = await runtime.send("user:1", service.crunch_long(PATIENCE), timeout=timeout)
+        await until(partial(has_state, handle, TaskState.STARTED))
+        assert process.is_running()
+        await ends(handle, how)
+        assert await runtime.ask("user:1", echo(1), timeout=PATIENCE) == 1
+        await until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+        another, _ = await runtime.ask("user:1", service.crunch(2), timeout=PATIENCE)
+        assert another != pid
+        await check_invariants(runtime)
+
+
+async def ends(handle: Handle[Any], how: str) -> None:
+    """A started task is canceled, or its time is over; either way that takes little."""
+    began = time.monotonic()
+    if how == "timeout":
+        with pytest.raises(TaskFailed, match=r"TimeoutError: the attempt took longer than its timeout of 0\.2 s"):
+            await handle.result(timeout=PATIENCE)
+    else:
+        assert await handle.cancel() is TaskState.STARTED
+        with pytest.raises(TaskCanceled, match=r"by handle\.cancel\(\)"):
+            await handle.result(timeout=PATIENCE)
+    assert time.monotonic() - began < 10
