@@ -1,4 +1,4 @@
-"""Tenant A has 10,000 tasks of 5 ms. How much does tenant B, which adds 50 tasks, notice of that?
+"""How long 50 tasks of tenant B wait beside tenant A, which has 10,000 tasks of 5 ms.
 
 One process runs ten tasks at a time, and another one sends; both are warmed up. Tenant A's tasks are queued, and a
 second later all of B's are sent at once. The same is measured without B and without A.

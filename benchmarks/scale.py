@@ -6,7 +6,7 @@ tenants, a turn of 100 takes ten tasks from each, so it touches ten times fewer 
 turn of 10 touches ten tenants whatever their number, so these turns show what the number alone costs.
 
 - script time: time the server spends in those turns, per task claimed and settled.
-- wall time: from the first turn to the last, per task likewise.
+- wall time: from the first turn to the last, also per task.
 
 Memory: ``used_memory`` of the server with 100,000 waiting tasks, minus that of the empty server, per task, minus the
 bytes of its body. The goal applies to 1,000 tenants with 100 tasks each. With one task per tenant, everything that is

@@ -1,7 +1,8 @@
 """A custom plugin: a spending limit for each tenant, and an audit trail.
 
 It adds the option ``cost=``, wraps sending to refuse messages that a tenant cannot pay for, and observes tasks that
-finish or fail for good. As a package with an entry point it would be discovered automatically; see docs/write-a-plugin.md.
+finish or fail for good. As a package with an entry point it would be discovered automatically: docs/write-a-plugin.md
+says how.
 """
 
 from __future__ import annotations
