@@ -1,1 +1,1 @@
-"""Programs that measure fairactor: ``python -m benchmarks`` lists them. See docs/performance.md."""
+"""Benchmarks of fairactor. ``python -m benchmarks`` lists them; docs/performance.md describes them."""

@@ -1,11 +1,11 @@
-"""Runs benchmarks: ``python -m benchmarks NAME``; without a name it lists them.
+"""Runs a benchmark: ``python -m benchmarks NAME``. Without a name it lists them.
 
-A table goes to stderr. To stdout go JSON lines, one for each figure, or with ``--markdown`` a table in Markdown.
-``--plots`` draws pictures; ``all`` draws them too, and puts figures and pictures into the page on performance.
+A table goes to stderr, and one JSON line for each figure to stdout, or with ``--markdown`` a Markdown table.
+``--plots`` draws pictures. ``all`` also draws them, and puts the figures and pictures into the page on performance.
 
-To add one: write a module whose ``run(bench, *, option=default, …)`` returns figures and whose docstring says what
-they are, and enter it into `BENCHMARKS`. Its keywords become options of the command line, and what it adds to
-``bench.pictures`` is drawn.
+To add a benchmark, write a module whose ``run(bench, *, option=default, …)`` returns figures and whose docstring
+describes them, and enter it into `BENCHMARKS`. The keywords of ``run`` become options of the command line, and the
+pictures it adds to ``bench.pictures`` are drawn.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _REPORT: Final = Path("docs/performance.md")
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     given = _parser().parse_args()
     if given.benchmark is None:
         for name in [*BENCHMARKS, "all"]:
@@ -99,11 +99,15 @@ async def _run(name: str, given: argparse.Namespace) -> tuple[list[Figure], Benc
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--rounds", type=int, default=5, help="how often each thing is measured (default: 5)")
-    common.add_argument("--url", help="an empty server to use; it is emptied again (default: a fresh embedded one)")
-    common.add_argument("--no-uvloop", action="store_true", help="use asyncio's own event loop even if uvloop is there")
-    common.add_argument("--json", type=Path, metavar="FILE", help="write the JSON lines there, not to stdout")
-    common.add_argument("--markdown", action="store_true", help="print a table in Markdown to stdout")
+    common.add_argument("--rounds", type=int, default=5, help="how many times to measure everything (default: 5)")
+    common.add_argument(
+        "--url", help="an empty server to use; it is emptied afterwards (default: a fresh embedded one)"
+    )
+    common.add_argument(
+        "--no-uvloop", action="store_true", help="use asyncio's own event loop even if uvloop is installed"
+    )
+    common.add_argument("--json", type=Path, metavar="FILE", help="write the JSON lines to FILE instead of stdout")
+    common.add_argument("--markdown", action="store_true", help="print a Markdown table to stdout")
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measures fairactor.")
     chosen = parser.add_subparsers(dest="benchmark", metavar="NAME")
     for name, module in BENCHMARKS.items():
@@ -114,26 +118,32 @@ def _parser() -> argparse.ArgumentParser:
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        one.add_argument("--plots", type=Path, metavar="FOLDER", help="draw pictures into it, where there are any")
+        one.add_argument(
+            "--plots", type=Path, metavar="FOLDER", help="save the pictures of the benchmark, if it has any, in FOLDER"
+        )
         for option, default in _options(name).items():
             one.add_argument(
                 f"--{option.replace('_', '-')}", type=type(default), default=default, help=f"(default: {default})"
             )
     everything = chosen.add_parser("all", parents=[common], help=_summary("all"), description=_summary("all"))
     everything.add_argument(
-        "--report", type=Path, metavar="FILE", default=_REPORT, help="the page to put them into (default: %(default)s)"
+        "--report",
+        type=Path,
+        metavar="FILE",
+        default=_REPORT,
+        help="the page to put the results into (default: %(default)s)",
     )
     return parser
 
 
 def _summary(name: str) -> str:
     if name == "all":
-        return "All of them, with their default sizes; figures and pictures go into docs/performance.md."
+        return "Runs all benchmarks with their default sizes, and puts figures and pictures into docs/performance.md."
     return str(BENCHMARKS[name].__doc__).partition("\n\n")[0].replace("\n", " ")
 
 
 def _options(name: str) -> dict[str, Any]:
-    """The keywords of a benchmark, and their defaults."""
+    """Returns the keywords of a benchmark, with their defaults."""
     parameters = inspect.signature(BENCHMARKS[name].run).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 

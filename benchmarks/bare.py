@@ -1,14 +1,16 @@
-"""The bare queue: the least program that is a queue at all, which others are measured against.
+"""The bare queue: the smallest program that is a queue at all. Other queues are measured against it.
 
-A task is the same JSON body as fairactor's, under a key of its own, and its id waits in one list. A pop moves up
-to 200 ids from the list to a set of the busy ones and returns the bodies; an acknowledgement takes a batch out of
-the set and deletes the bodies. Each of the three is one script call. There are no tenants, states, results,
-leases or retries. A batch is decoded and awaited task by task, one after the other, and acknowledged before the
-next pop: so it runs one task at a time, one that waits holds up all, and a crash runs up to 200 again. Two more
-loops do without one of these faults: `BareQueue.drain_by_workers` has workers on an `asyncio.Queue`, and
-`BareQueue.drain_singly` acknowledges each task by a call of its own, those of a batch in one pipeline.
+A task is the same JSON body as fairactor's, under a key of its own, and its id waits in one list. Popping moves up to
+200 ids from the list to a set of busy ids and returns the bodies. Acknowledging removes a batch from the set and
+deletes the bodies. Sending, popping and acknowledging are one script call each. The queue has no tenants, states,
+results, leases or retries.
 
-Server, client library, JSON library and event loop are those that fairactor uses.
+The loop decodes and awaits the tasks of a batch one after the other, and acknowledges them before the next pop. So it
+runs one task at a time, a task that waits holds up all others, and a crash repeats up to 200 tasks. Two more loops each
+avoid one of these faults: `BareQueue.drain_by_workers` has workers on an `asyncio.Queue`, and `BareQueue.drain_singly`
+acknowledges each task with a call of its own, sending those of a batch in one pipeline.
+
+Server, client library, JSON library and event loop are the ones fairactor uses.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from fairactor._model.record import Call, decode_call, encode
 Handlers = Mapping[str, Callable[..., Awaitable[Any]]]
 
 POP: Final = 200
-"""Tasks popped at a time."""
+"""How many tasks are popped at a time."""
 SEND: Final = 500
-"""Tasks sent at a time, as many as fairactor sends."""
+"""How many tasks are sent at a time: the same number as fairactor sends."""
 
 _SEND: Final = """
 local ids, pairs = {}, {}
@@ -65,7 +67,7 @@ redis.call('DEL', unpack(keys))
 
 
 class BareQueue:
-    """The three transitions, and the loop that drains."""
+    """The three script calls, and the loops that drain."""
 
     def __init__(self, client: Any, send: str, send_to_mailboxes: str, pop: str, acknowledge: str) -> None:
         self._client = client
@@ -79,11 +81,11 @@ class BareQueue:
         await self._client.evalsha(self._send, 0, *tasks)
 
     async def send_to_mailboxes(self, tasks: Sequence[bytes]) -> None:
-        """Sends one batch, given as id, body, tenant, id and so on, into a list for each tenant."""
+        """Sends one batch, given as id, body, tenant, id and so on, to one list per tenant."""
         await self._client.evalsha(self._send_to_mailboxes, 0, *tasks)
 
     async def drain(self, handlers: Handlers) -> None:
-        """Runs all that waits, one by one."""
+        """Runs all waiting tasks, one by one, and acknowledges each batch."""
         evalsha = self._client.evalsha
         while True:
             ids, bodies = await evalsha(self._pop, 0, POP)
@@ -95,7 +97,7 @@ class BareQueue:
             await evalsha(self._acknowledge, 0, *ids)
 
     async def drain_singly(self, handlers: Handlers) -> None:
-        """Runs all that waits, one by one, with an acknowledgement of each."""
+        """Runs all waiting tasks, one by one, and acknowledges each task."""
         while True:
             ids, bodies = await self._client.evalsha(self._pop, 0, POP)
             if not ids:
@@ -108,7 +110,7 @@ class BareQueue:
             await acknowledgements.execute()
 
     async def drain_by_workers(self, handlers: Handlers, workers: int) -> None:
-        """Runs all that waits, up to ``workers`` at a time."""
+        """Runs all waiting tasks, up to ``workers`` at a time."""
         ready: asyncio.Queue[bytes] = asyncio.Queue()
 
         async def work() -> None:
@@ -134,19 +136,19 @@ class BareQueue:
 
 @asynccontextmanager
 async def bare_queue(url: str) -> AsyncIterator[BareQueue]:
-    """A bare queue on a connection of its own."""
+    """Makes a bare queue with a connection of its own."""
     async with Redis.from_url(url) as client:
         scripts = (_SEND, _SEND_TO_MAILBOXES, _POP, _ACKNOWLEDGE)
         yield BareQueue(client, *[await client.script_load(script) for script in scripts])
 
 
 def body(actor: str, *args: Any) -> bytes:
-    """A call as fairactor stores it."""
+    """Returns a call as fairactor stores it."""
     return encode(Call(actor, list(args), {}))
 
 
 def batches_for(tasks: int, tenants: int) -> Iterator[list[bytes]]:
-    """The same for `BareQueue.send_to_mailboxes`, over the tenants in turn."""
+    """Makes the same batches for `BareQueue.send_to_mailboxes`, cycling through the tenants."""
     number = 0
     for batch in batches(tasks):
         out: list[bytes] = []
@@ -157,7 +159,7 @@ def batches_for(tasks: int, tenants: int) -> Iterator[list[bytes]]:
 
 
 def batches(tasks: int) -> Iterator[list[bytes]]:
-    """Calls of `nothing` as batches for `BareQueue.send`, their ids as long as fairactor's."""
+    """Makes batches for `BareQueue.send`: calls of `nothing`, with ids as long as fairactor's."""
     for start in range(0, tasks, SEND):
         numbers = range(start, min(start + SEND, tasks))
         yield [part for n in numbers for part in (os.urandom(12).hex().encode(), body("nothing", n))]

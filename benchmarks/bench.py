@@ -1,4 +1,4 @@
-"""What a benchmark is given: a server of its own, the number of rounds, and what the server says of its work."""
+"""What a benchmark gets: a server of its own, the number of rounds, and the server's own counters."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ _OF_THE_BENCHMARK: Final = ("cmdstat_info", "cmdstat_config|resetstat", "cmdstat
 
 @attrs.define
 class Usage:
-    """What a server has done between the two ends of `Bench.watched`, by ``INFO``; times in µs."""
+    """What the server did inside a `Bench.watched` block, according to ``INFO``. Times are in µs."""
 
     scripts: float = 0.0
-    """Time inside script calls."""
+    """Time spent in script calls."""
     calls: int = 0
-    """Script calls, which are the round trips."""
+    """Script calls, one round trip each."""
     commands: int = 0
-    """Commands run, those inside scripts too."""
+    """Commands run, including those inside scripts."""
     cpu: float = 0.0
-    """Processor time of the server's process, that for reading and writing sockets too."""
+    """Processor time of the server's process, including reading and writing sockets."""
 
 
 @attrs.frozen
 class Bench:
-    """A run of one benchmark."""
+    """One run of a benchmark."""
 
     url: str
     rounds: int
-    admin: Any  # a plain Redis client, beside those that are measured
+    admin: Any  # a plain Redis client, separate from the measured ones
     machine: str
     pictures: list[Picture] = attrs.field(factory=list)
-    """What a benchmark leaves here is drawn when it has ended, if that is asked for."""
+    """Pictures that the benchmark adds. They are drawn at the end if the command line asks for it."""
 
     def each_round(self) -> Iterator[int]:
-        """The rounds; who watches a terminal sees them go by."""
+        """Yields the rounds, and shows the progress on a terminal."""
         for number in range(self.rounds):
             if sys.stderr.isatty():
                 print(f"\rround {number + 1} of {self.rounds} ", end="", file=sys.stderr, flush=True)
@@ -56,13 +56,13 @@ class Bench:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     async def clean(self) -> None:
-        """Empties the server, and this process of garbage: what one round leaves must not slow the next."""
+        """Empties the server and collects garbage here, so that one round does not slow the next."""
         await self.admin.flushdb()
         gc.collect()
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[Usage]:
-        """Yields what is filled in at the end: what the server did meanwhile."""
+        """Yields a `Usage` that is filled in at the end of the block."""
         usage = Usage()
         await self.admin.config_resetstat()
         before = _cpu(await self.admin.info("cpu"))
@@ -78,7 +78,7 @@ class Bench:
 
 @asynccontextmanager
 async def new_bench(url: str | None, rounds: int) -> AsyncIterator[Bench]:
-    """A bench on the server at ``url``, or on a fresh embedded one.
+    """Makes a bench on the server at ``url``, or on a fresh embedded one.
 
     Raises:
         SystemExit: the server at ``url`` holds data, which the benchmark would destroy.
@@ -90,7 +90,7 @@ async def new_bench(url: str | None, rounds: int) -> AsyncIterator[Bench]:
     async with Redis.from_url(url) as admin:
         if keys := await admin.dbsize():
             raise SystemExit(
-                f"the server at --url holds {keys} keys: benchmarks empty theirs, so give them an empty one"
+                f"the server at --url holds {keys} keys, and a benchmark would delete them: use an empty server"
             )
         info: dict[str, Any] = await admin.info("server")
         try:

@@ -1,17 +1,16 @@
-"""100,000 claims, each of which is checked: has its tenant more tasks running than its cap allows, or started too many?
+"""100,000 claims, each of them checked: does its tenant run more tasks than its cap allows, or start too many?
 
-Four claimers take turns in random order, without workers: a turn settles some of what its claimer holds, oldest
-first, and claims up to 50 tasks. Five tenants have a ``concurrency=`` of 1 to 5, three have a ``rate=``, and one
-has both; their mailboxes never run out. After every turn it is counted how many tasks of a
-tenant all claimers hold: never more than its concurrency. And by the server's time in the replies, in no time of W
-seconds may a tenant have started more than burst + rate * W. The first claim that is one too many ends the benchmark,
-with an error that says which it was.
+Four claimers without workers take turns in random order. A turn settles some of the tasks that its claimer holds,
+oldest first, and claims up to 50. Five tenants have a ``concurrency=`` of 1 to 5, three have a ``rate=``, and one has
+both. Their mailboxes never run out. After every turn, the benchmark checks that all claimers together hold no more
+tasks of a tenant than its concurrency, and that no tenant has started more than burst + rate * W tasks in any W
+seconds, by the server's time in the replies. The first excess claim ends the benchmark with an error that names it.
 
-The number of claims (`--claims`) is that of all rounds together.
+`--claims` is the number of claims of all rounds together.
 
-- claims checked: that many were made, and none was too many.
-- caps reached: the most tasks of a tenant that ran at once / its cap; the least of the tenants.
-- rates used: claims of a tenant / (burst + rate * seconds in all); the least of the tenants.
+- claims checked: how many claims were made, all of them allowed.
+- caps reached: the most tasks of a tenant that ran at once / its cap. The smallest value of all tenants.
+- rates used: claims of a tenant / (burst + rate * seconds in all). The smallest value of all tenants.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from .handlers import nothing
 
 _CLAIMERS: Final = 4
 _LARGEST: Final = 50  # tasks in a turn
-_LOW: Final = 100  # tasks left in a mailbox when more are sent
+_LOW: Final = 100  # a mailbox with fewer tasks is filled up
 _FILL: Final = 500
 _CAPS: Final[dict[str, dict[str, Any]]] = {f"cap {n}": {"concurrency": n} for n in range(1, 6)}
 _RATES: Final[dict[str, dict[str, Any]]] = {
@@ -42,12 +41,12 @@ _RATES: Final[dict[str, dict[str, Any]]] = {
     "rate and cap": {"rate": "500/s", "burst": 5, "concurrency": 3},
 }
 _POLICIES: Final = {**_CAPS, **_RATES}
-_ROUNDED: Final = 2e-6  # seconds by which the times of two turns may be off
+_ROUNDED: Final = 2e-6  # seconds of rounding error between the times of two turns
 
 
 @attrs.define
 class _Audit:
-    """What one tenant has started, against what it may."""
+    """Compares what one tenant has started with what it may start."""
 
     tenant: str
     cap: int | None
@@ -59,31 +58,31 @@ class _Audit:
     most: int = 0
     claims: int = 0
     _level: float = 0.0
-    """The most that any time until now has over ``rate`` times its length."""
+    """The largest excess of starts over ``rate`` * seconds in any interval that ends now."""
     _last: float = 0.0
 
     def start(self, tasks: int, now: float) -> None:
-        """Some tasks were claimed.
+        """Counts tasks that were claimed.
 
         Raises:
-            RuntimeError: more than may be.
+            RuntimeError: the tenant exceeds its cap or its rate.
         """
         self.running += tasks
         self.most = max(self.most, self.running)
         self.claims += tasks
         if self.cap is not None and self.running > self.cap:
-            raise RuntimeError(f"{self.tenant!r}: {self.running} tasks run, its concurrency is {self.cap}")
+            raise RuntimeError(f"{self.tenant!r}: {self.running} tasks run, but its concurrency is {self.cap}")
         if self.rate is not None:
             self._level = max(0.0, self._level - self.rate * (now - self._last)) + tasks
             self._last = now
             if self._level > self.burst + self.rate * _ROUNDED:
                 over = self._level - self.burst
                 raise RuntimeError(
-                    f"{self.tenant!r}: {over:.3f} claims over its rate at {now:.6f}, with claim {self.claims}"
+                    f"{self.tenant!r}: claim {self.claims} at {now:.6f} exceeds its rate by {over:.3f} claims"
                 )
 
     def used(self, now: float) -> float:
-        """How much of its rate it has used, 0 to 1."""
+        """Returns how much of its rate the tenant has used, from 0 to 1."""
         assert self.rate is not None
         return self.claims / (self.burst + self.rate * (now - self.began))
 
@@ -99,13 +98,13 @@ async def run(bench: Bench, *, claims: int = 100_000) -> list[Figure]:
         used.append(min(audit.used(now) for audit in audits.values() if audit.rate and not audit.cap))
     return [
         Figure("claims checked", "claims", [sum(made)], goal=at_least(claims)),
-        Figure("caps reached", "of 1", reached, goal=at_least(1)),
-        Figure("rates used", "of 1", used),
+        Figure("caps reached", "fraction", reached, goal=at_least(1)),
+        Figure("rates used", "fraction", used),
     ]
 
 
 async def _claim(bench: Bench, claims: int, chance: random.Random) -> tuple[dict[str, _Audit], float]:
-    """Claims so many; returns what was counted, and the server's time at the end."""
+    """Claims that many tasks; returns the counts, and the server's time at the end."""
     await bench.clean()
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(Runtime(bench.url, workers=0))
@@ -142,7 +141,7 @@ async def _configure(bench: Bench, runtime: Runtime) -> dict[str, _Audit]:
 
 
 async def _fill(runtime: Runtime, left: Counter[str], made: int) -> None:
-    """Sees to it that no mailbox runs out."""
+    """Fills up mailboxes that are running low."""
     for tenant in _POLICIES:
         if left[tenant] < _LOW:
             await runtime.send_many((tenant, nothing(n).options(id=f"{tenant}/{made}/{n}")) for n in range(_FILL))

@@ -1,4 +1,4 @@
-"""Claims without handlers: the turns of a dispatcher, one after the other, and no workers."""
+"""Claims tasks without running them: takes the turns of a dispatcher one after the other, without workers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _LEASE: Final = 60.0
 
 
 class Claimer:
-    """Claims, and with each claim settles what it took before; no result is kept."""
+    """Claims tasks, and settles earlier claims with each turn. No results are kept."""
 
     def __init__(self, shard: Shard, name: str) -> None:
         self._shard = shard
         self._name = name
         self._number = 0
         self.held: list[Settlement] = []
-        """What is claimed and not settled, oldest first."""
+        """The claims that are not settled yet, oldest first."""
         self.now = 0.0
-        """The server's time in the last turn."""
+        """The server's time of the last turn."""
 
     async def claim(self, want: int, settle: int | None = None) -> list[str]:
-        """Takes a turn; returns the ids of the tasks claimed, in their order.
+        """Takes a turn; returns the ids of the claimed tasks, in order.
 
         Args:
-            want: how many to claim at most.
-            settle: how many of those held to settle; None: all.
+            want: how many tasks to claim at most.
+            settle: how many of the held claims to settle. None settles all.
 
         Raises:
             RuntimeError: the lease is lost.
@@ -48,20 +48,20 @@ class Claimer:
 
 @asynccontextmanager
 async def claimer(url: str, name: str = "claimer") -> AsyncIterator[Claimer]:
-    """A claimer with a lease on the default namespace, which a runtime has opened."""
+    """Makes a claimer with a lease on the default namespace, which a runtime must have opened."""
     server = await connect(url, timeout=5, answer=5)
     try:
         shard = Shard(server, Keys("fairactor"), patience=5)
         await shard.join(name, lease=_LEASE, info={})
         yield Claimer(shard, name)
-        await shard.leave(name)  # what was claimed last goes back
+        await shard.leave(name)  # the last claims go back
     finally:
         await server.close()
 
 
 @contextmanager
 def noting_claims() -> Iterator[list[tuple[float, list[str]]]]:
-    """Yields a list of what is claimed by all runtimes in this process: of each turn, the server's time and the ids."""
+    """Yields a list that collects the turns of all runtimes in this process: the server's time and the claimed ids."""
     noted: list[tuple[float, list[str]]] = []
     original = Shard.turn
 

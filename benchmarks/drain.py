@@ -1,17 +1,18 @@
 """No-op tasks over 1,000 tenants, drained by one process, against the bare loop.
 
-All tasks are sent first, over the tenants in turn. Then one runtime with 100 workers is entered, which keeps no
-results, and in the same way the bare loop of `benchmarks.bare` drains as many tasks of the same bytes: it pops 200 at a
-time, runs one after the other, and acknowledges each, the 200 calls in one pipeline. The goal is about that loop. For
-information there are two more, which cannot tell a task that ended from one that did not: they acknowledge 200 at once,
-one of them with workers, as we have.
+All tasks are sent first, cycling through the tenants. Then a runtime with 100 workers that keeps no results is entered
+and drains them. The bare loop of `benchmarks.bare` drains as many tasks of the same bytes: it pops 200 at a time, runs
+them one after the other, and acknowledges each one, the 200 calls in one pipeline. The goal applies to that loop. Two
+more loops are there for information. They acknowledge 200 tasks at once, so they cannot tell a task that ended from one
+that did not; one of them has workers, like the runtime.
 
 - throughput: tasks / (from the first start of a handler until the server has every outcome).
-- overhead: what a handler sees of the library, the mean time between the starts of two handlers that do nothing.
-- process time: processor time of this process a task.
-- script time: time that the server spends inside scripts a task, ``INFO commandstats``.
-- server time: processor time of the server a task, so with reading and writing its sockets.
-- script calls (they are the round trips), and commands, those inside scripts too, a task.
+- overhead: the mean time between the starts of two handlers that do nothing, which is what a handler sees of the
+  library.
+- process time: processor time of this process, per task.
+- script time: time the server spends inside scripts, per task (``INFO commandstats``).
+- server time: processor time of the server, per task, including reading and writing its sockets.
+- script calls: round trips per task. commands: commands per task, including those inside scripts.
 """
 
 from __future__ import annotations
@@ -106,13 +107,13 @@ async def _drain_bare(
 
 def _drained(tasks: int, ended: float, cpu: float, usage: Usage) -> _Drained:
     if len(starts) != tasks:
-        raise RuntimeError(f"{tasks} tasks were sent and {len(starts)} were run")
+        raise RuntimeError(f"{tasks} tasks were sent, but {len(starts)} were run")
     overhead = (starts[-1] - starts[0]) / (tasks - 1) * 1e6
     return _Drained(ended - starts[0], overhead, cpu * 1e6, usage)
 
 
 async def _check_bytes(bench: Bench, handle: Handle[None]) -> None:
-    """Makes sure that the bare loop is given the same bytes."""
+    """Checks that the bare loop gets the same bytes."""
     stored: bytes = await bench.admin.get(Keys("fairactor").task(handle.id))
     if not stored.endswith(bare.body(nothing.name, 0)):
-        raise RuntimeError(f"the bare loop would run other bytes than {stored!r}")
+        raise RuntimeError(f"the bare loop would run different bytes than {stored!r}")

@@ -1,16 +1,16 @@
 """1,000 tenants with 10 tasks each, and eight processes that each run one task at a time.
 
-All tasks are queued before the workers start, tenant by tenant; then all workers are told to start at once, and that
-moment is when the clock starts. What a task does is to sleep. It is done once with 20 ms of sleep, and in each round
-with none. The baseline is bare loops: as many processes sleep as often as there are tasks, and nothing else.
+All tasks are queued, tenant by tenant, before the workers start. Then all workers are told to start at once, and the
+clock starts. A task sleeps: once for 20 ms, and in every round for 0 ms. The baseline is bare loops: the same number of
+processes sleep as often as there are tasks, and do nothing else.
 
 - wall time: from the start until the last task has ended.
 - throughput: tasks / (from the first start of a task to the end of the last).
-- tasks of a worker: how far the numbers of tasks that the workers ran are apart.
-- first pickup: from the start until the first task of a tenant starts; over the tenants. Were service perfectly even,
-  with 10 tasks each the last tenant's would start when a tenth of the run is over.
-- wait: from the start until a task starts, mean of each tenant; over the tenants.
-- starved: tenants whose first pickup is later than twice the median.
+- tasks per worker: how much the numbers of tasks that the workers ran differ.
+- first pickup: from the start until the first task of a tenant starts, over the tenants. With perfectly even service
+  and 10 tasks each, the last tenant's would start when a tenth of the run is over.
+- wait: from the start until a task starts: the mean of each tenant, over the tenants.
+- starved: the number of tenants whose first pickup is later than twice the median.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .processes import Line, all_heard, processes
 
 @attrs.frozen
 class _Served:
-    """What workers did."""
+    """The tasks that the workers ran."""
 
     start: float
     workers: list[list[Service]]
@@ -55,13 +55,13 @@ class _Served:
 
     @property
     def off_mean(self) -> float:
-        """How far the count of a worker is off the mean at most, in per cent."""
+        """The largest deviation of a worker's count from the mean, in percent."""
         even = mean(self.counts)
         return 100 * max(abs(count - even) for count in self.counts) / even
 
     @property
     def waits(self) -> list[list[float]]:
-        """Seconds from the start until each task of a tenant began, of each tenant."""
+        """For each tenant, the seconds from the start until each of its tasks began."""
         waits: dict[str, list[float]] = {}
         for service in self.all:
             waits.setdefault(service.tenant, []).append(service.began - self.start)
@@ -79,11 +79,16 @@ async def run(
         Figure("wall time", "s", [slow.wall], [loops.wall], "bare loops", at_most(1.05)),
         *_of_tenants(slow, tasks),
         Figure("throughput", "tasks/s", [slow.throughput], [loops.throughput], "bare loops"),
-        Figure("tasks of a worker, stdev", "tasks", [pstdev(slow.counts)]),
-        Figure("tasks of a worker, most off the mean", "%", [slow.off_mean], goal=at_most(5)),
-        Figure("throughput, no work", "tasks/s", [each.throughput for each in fast], goal=at_least(15_400)),
-        Figure("tasks of a worker, stdev, no work", "tasks", [pstdev(each.counts) for each in fast]),
-        Figure("tasks of a worker, most off the mean, no work", "%", [each.off_mean for each in fast], goal=at_most(5)),
+        Figure("tasks per worker, stdev", "tasks", [pstdev(slow.counts)]),
+        Figure("tasks per worker, largest deviation from the mean", "%", [slow.off_mean], goal=at_most(5)),
+        Figure("throughput, no-op tasks", "tasks/s", [each.throughput for each in fast], goal=at_least(15_400)),
+        Figure("tasks per worker, stdev, no-op tasks", "tasks", [pstdev(each.counts) for each in fast]),
+        Figure(
+            "tasks per worker, largest deviation from the mean, no-op tasks",
+            "%",
+            [each.off_mean for each in fast],
+            goal=at_most(5),
+        ),
     ]
 
 
@@ -114,7 +119,7 @@ async def _serve_all(bench: Bench, partitions: int, tasks: int, workers: int, se
                 line.send()
             served = _Served(start, await all_heard(lines))
     if len(served.all) != len(tenants):
-        raise RuntimeError(f"{len(tenants)} tasks were sent and {len(served.all)} were run")
+        raise RuntimeError(f"{len(tenants)} tasks were sent, but {len(served.all)} were run")
     return served
 
 
@@ -131,7 +136,7 @@ def _start(lines: list[Line]) -> float:
 
 
 async def _serve(line: Line, url: str) -> None:
-    """A worker: serves from the first word until the second."""
+    """Runs in a worker process: serves from the first message until the second."""
     await line.receive()
     async with Runtime(url, actors=[work], workers=1, result_ttl=0):
         await line.receive()
@@ -139,7 +144,7 @@ async def _serve(line: Line, url: str) -> None:
 
 
 async def _sleep(line: Line, sleeps: int, seconds: float) -> None:
-    """A bare loop."""
+    """Runs in a process of the baseline: a bare loop of sleeps."""
     await line.receive()
     for _ in range(sleeps):
         began = monotonic()

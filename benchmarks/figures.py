@@ -1,4 +1,4 @@
-"""What a benchmark finds: figures, with a value for each round, and the goals that they are held to."""
+"""What benchmarks find: figures, with a value for each round and the goal they are held to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import attrs
 
 @attrs.frozen
 class Goal:
-    """A bound on the median: of the ratio where there is a baseline, else of our own values."""
+    """A bound on the median of the ratios, or of our own values if there is no baseline."""
 
     relation: str  # '>=' or '<='
     bound: float
@@ -26,45 +26,45 @@ class Goal:
 
 
 def at_least(bound: float) -> Goal:
-    """A goal for what ought to be large."""
+    """Makes a goal for a value that should be large."""
     return Goal(">=", bound)
 
 
 def at_most(bound: float) -> Goal:
-    """A goal for what ought to be small."""
+    """Makes a goal for a value that should be small."""
     return Goal("<=", bound)
 
 
 @attrs.frozen
 class Figure:
-    """One thing that was measured, once in each round. The ratio is ours / baseline, round by round."""
+    """One measured quantity, with a value for each round. Its ratio is ours / baseline, round by round."""
 
     name: str
     unit: str
     ours: Sequence[float]
     baseline: Sequence[float] = ()
     against: str = ""
-    """What the baseline is."""
+    """The name of the baseline."""
     goal: Goal | None = None
 
     @property
     def ratios(self) -> list[float]:
-        """Ours / baseline, of each round; empty where there is no baseline."""
+        """Ours / baseline for each round. Empty without a baseline."""
         pairs = zip(self.ours, self.baseline, strict=True) if self.baseline else ()
         return [ours / baseline for ours, baseline in pairs]
 
     @property
     def judged(self) -> Sequence[float]:
-        """The values that the goal is about."""
+        """The values that the goal applies to."""
         return self.ratios or self.ours
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None without one."""
+        """Whether the goal is met. None without a goal."""
         return self.goal.met_by(median(self.judged)) if self.goal else None
 
     def as_json(self, benchmark: str, machine: str) -> str:
-        """The figure as one line."""
+        """Returns the figure as one JSON line."""
         fields: dict[str, Any] = {
             "benchmark": benchmark,
             "figure": self.name,
@@ -86,7 +86,7 @@ _HEADINGS: Final = ("figure", "ours", "baseline", "ratio (min to max)", "goal", 
 
 
 def table(figures: Iterable[Figure]) -> str:
-    """The figures as columns of plain text."""
+    """Returns the figures as a plain-text table."""
     rows = [_HEADINGS, *(_row(figure) for figure in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -94,7 +94,7 @@ def table(figures: Iterable[Figure]) -> str:
 
 
 def markdown(results: Iterable[tuple[str, Iterable[Figure]]]) -> str:
-    """The figures of several benchmarks as one Markdown table."""
+    """Returns the figures of several benchmarks as one Markdown table."""
     lines = [_markdown_row(("benchmark", *_HEADINGS)), _markdown_row(["---"] * (len(_HEADINGS) + 1))]
     lines += [_markdown_row((f"`{name}`", *_row(figure))) for name, figures in results for figure in figures]
     return "\n".join(lines)

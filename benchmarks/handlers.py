@@ -1,4 +1,4 @@
-"""The handlers that the benchmarks run. They do nothing but note that they were called, and some sleep."""
+"""The handlers that the benchmarks run. They note that they were called, and some of them sleep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fairactor import actor
 
 
 class Service(NamedTuple):
-    """A call of `work`; times are `time.monotonic`, on Linux and macOS the same clock in all processes."""
+    """One call of `work`. Times are `time.monotonic`, which on Linux and macOS is one clock for all processes."""
 
     tenant: str
     began: float
@@ -18,40 +18,40 @@ class Service(NamedTuple):
 
 
 starts: Final[list[float]] = []
-"""When `nothing` was started, `time.perf_counter`."""
+"""When the calls of `nothing` started, by `time.perf_counter`."""
 delays: Final[list[float]] = []
-"""How long the calls of `arrive` were under way, µs."""
+"""How long it took from the send to each call of `arrive`, in µs."""
 served: Final[list[str]] = []
-"""The tenants that `serve` was called for."""
+"""The tenants of the calls of `serve`, in order."""
 services: Final[list[Service]] = []
 """The calls of `work` that have ended."""
 
 
 @actor
-async def nothing(n: int) -> None:  # noqa: ARG001 - a call without an argument would be unlike those of services
-    """Notes when it was started."""
+async def nothing(n: int) -> None:  # noqa: ARG001 - a call without arguments would be unrealistic
+    """Notes when it started."""
     starts.append(perf_counter())
 
 
 @actor
 async def arrive(sent: int) -> None:
-    """Notes how long it was under way.
+    """Notes how long it took from the send until now.
 
     Args:
-        sent: when that began, ``perf_counter_ns``; on Linux and macOS that clock is the same in all processes.
+        sent: when it was sent, by ``perf_counter_ns``, which on Linux and macOS is one clock for all processes.
     """
     delays.append((perf_counter_ns() - sent) / 1000)
 
 
 @actor
 async def serve(tenant: str) -> None:
-    """Notes whose turn it was."""
+    """Notes which tenant was served."""
     served.append(tenant)
 
 
 @actor
 async def work(tenant: str, seconds: float) -> None:
-    """Sleeps, and notes for whom and when."""
+    """Sleeps, and notes for which tenant and when."""
     began = monotonic()
     await asyncio.sleep(seconds)
     services.append(Service(tenant, began, monotonic()))

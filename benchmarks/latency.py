@@ -1,14 +1,15 @@
 """From ``send`` to the start of the handler, with idle workers, against a bare LPUSH → BLPOP hand-over.
 
-One task is sent each 20 ms, so each meets a runtime that sleeps. The clock starts right before ``send`` is called
-and ends in the first line of the handler. In each round each of these sends its samples, one after the other:
+One task is sent every 20 ms, so each one meets a sleeping runtime. The clock starts right before ``send`` is called and
+stops in the first line of the handler. In every round, each of these variants sends its samples, one variant after the
+other:
 
-- two runtimes: one sends, another one runs, both in this process, as in the hand-over. The goals are about this.
+- two runtimes: one sends and another one runs, both in this process, like the hand-over. The goals apply to this.
 - one runtime: it sends and runs.
-- two processes: one sends, another one runs; both read the same monotonic clock.
-- bare hand-over: one connection pushes to a list, on another one a loop in the same process waits with BLPOP.
+- two processes: one sends and another one runs. Both read the same monotonic clock.
+- bare hand-over: one connection pushes to a list, and a loop in the same process waits with BLPOP on another.
 
-The p50 and p99 are of one round; the ratios are of these, round by round.
+p50 and p99 are those of one round; the ratios compare them round by round.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .bench import Bench
 from .figures import Figure, at_most
 from .handlers import arrive, delays
 
-_QUIET: Final = 0.3  # seconds in which what was just started comes to rest
+_QUIET: Final = 0.3  # seconds until processes that have just started are idle
 _PATIENCE: Final = 10.0  # seconds after the last send until the last arrival
 
 Send = Callable[[int], Awaitable[Any]]
@@ -70,7 +71,7 @@ async def _two_processes(url: str, samples: int, interval: float) -> list[float]
     worker = context.Process(target=_work, args=(url, samples, there))
     worker.start()
     try:
-        await asyncio.to_thread(here.recv)  # it is ready
+        await asyncio.to_thread(here.recv)  # the worker is ready
         async with Runtime(url, workers=0) as sender:
             await _send_each(_sending(sender), samples, interval)
             arrived: list[float] = await asyncio.to_thread(here.recv)
@@ -81,12 +82,12 @@ async def _two_processes(url: str, samples: int, interval: float) -> list[float]
 
 
 def _work(url: str, samples: int, connection: Connection[Any, Any]) -> None:
-    """The other process: runs what comes, and hands back how long it took."""
+    """Runs in the other process: runs the tasks, and sends the delays back."""
 
     async def work() -> None:
         async with Runtime(url, actors=[arrive]):
             connection.send("ready")
-            while len(delays) < samples:  # noqa: ASYNC110 - the handler is to do nothing but note the time
+            while len(delays) < samples:  # noqa: ASYNC110 - the handler must do nothing but note the time
                 await asyncio.sleep(0.1)
             connection.send(delays)
 
@@ -129,7 +130,7 @@ def _sending(runtime: Runtime) -> Send:
 
 
 async def _here(send: Send, samples: int, interval: float) -> list[float]:
-    """Sends to this process, and returns how long each was under way."""
+    """Sends to this process, and returns how long each sample took."""
     delays.clear()
     await _send_each(send, samples, interval)
     async with asyncio.timeout(_PATIENCE):

@@ -1,12 +1,12 @@
-"""Of 1,000 equal tenants with 10 tasks each, which is served when.
+"""In which order 1,000 equal tenants with 10 tasks each are served.
 
-The tasks are sent tenant by tenant: all ten of the first, all ten of the second, and so on. A round of service is
-as many claims as there are tenants. It is done three times: by turns of 100 and by turns of 1 task, without
-workers, and by a runtime with 100 workers, where a service is the start of a handler.
+The tasks are sent tenant by tenant: all ten of the first, then all ten of the second, and so on. A round of service is
+as many claims as there are tenants. There are three variants: turns of 100 tasks and turns of 1 task, both without
+workers, and a runtime with 100 workers, where a service is the start of a handler.
 
-- tenants in the first round: how many different ones the first 1,000 claims served.
-- Jain's index: (sum of x)² / (n * sum of x²), x being the tasks that a tenant has got, n the number of tenants;
-  1 is perfectly even. It is taken after each round of service, and the lowest counts.
+- tenants in the first round: how many different tenants the first 1,000 claims serve.
+- Jain's index: (sum of x)² / (n * sum of x²), where x is the number of tasks that a tenant has got and n the number of
+  tenants; 1 is perfectly even. It is taken after each round of service, and the lowest value counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def run(bench: Bench, *, tenants: int = 1_000, each: int = 10) -> list[Fig
                 )
             order = await in_order(bench, len(names))
             if Counter(order) != Counter(names):
-                raise RuntimeError("what was served is not what was sent")
+                raise RuntimeError("the tasks that were served are not those that were sent")
             rounds = [Counter(order[:end]) for end in range(tenants, len(order) + 1, tenants)]
             first.setdefault(name, []).append(len(rounds[0]))
             jain.setdefault(name, []).append(min(_jain(counts, tenants) for counts in rounds))
@@ -61,7 +61,7 @@ def _by_turns(want: int) -> Serve:
             while len(order) < tasks:
                 ids = await claiming.claim(want)
                 if not ids:
-                    raise RuntimeError("a turn got nothing while tasks waited")
+                    raise RuntimeError("a turn claimed nothing while tasks waited")
                 order += [task.rpartition("/")[0] for task in ids]
         return order
 
@@ -73,7 +73,7 @@ async def _by_runtime(bench: Bench, tasks: int) -> list[str]:
     async with Runtime(bench.url, actors=[serve], result_ttl=0) as runtime:
         await runtime.drain(timeout=60)
     if len(served) != tasks:
-        raise RuntimeError(f"{tasks} tasks were sent and {len(served)} were run")
+        raise RuntimeError(f"{tasks} tasks were sent, but {len(served)} were run")
     return served.copy()
 
 

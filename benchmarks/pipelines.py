@@ -1,12 +1,13 @@
-"""What it costs to wait for others: a step of a pipeline beside a plain task, and plugins that are not used.
+"""What dependencies cost: a step of a pipeline against a plain task, and plugins that are not used.
 
 Chain: 1,000 steps, each of which waits for the one before it, against as many plain tasks of a tenant that runs one
-at a time: both are a turn of the dispatcher for each. From the first start to the last result.
+task at a time. Both take one turn of the dispatcher per task. Measured from the first start to the last result.
 
-Fan-out: a task, 10,000 that wait for it, and one that waits for these, against as many plain tasks. From the first
-start to the last result, and what it takes to send them.
+Fan-out: a task, 10,000 tasks that wait for it, and one that waits for all of these, against as many plain tasks.
+Measured from the first start to the last result, and how long sending takes.
 
-Unused: a drain of plain tasks by a runtime that has the plugins which come with fairactor, against one that has none.
+Unused: a drain of plain tasks by a runtime with the plugins that come with fairactor, against a runtime without
+plugins.
 """
 
 from __future__ import annotations
@@ -47,19 +48,19 @@ async def run(bench: Bench, *, steps: int = 1_000, width: int = 10_000, tasks: i
         without.append(1e6 / (await _plain(bench, tasks, plugins=[]))[1])
         having.append(1e6 / (await _plain(bench, tasks))[1])
     return [
-        Figure("plain tasks, one at a time", "µs/task", one_by_one),
-        Figure("a step of a chain", "µs/step", chained, one_by_one, "plain", at_most(2.0)),
-        Figure("plain tasks, sent", "µs/task", sent),
-        Figure("a fan-out, sent", "µs/step", sent_fanned, sent, "plain"),
-        Figure("plain tasks, run", "µs/task", plain),
-        Figure("a step of a fan-out, run", "µs/step", fanned, plain, "plain", at_most(2.0)),
+        Figure("running plain tasks, one at a time", "µs/task", one_by_one),
+        Figure("running a step of a chain", "µs/step", chained, one_by_one, "plain", at_most(2.0)),
+        Figure("sending plain tasks", "µs/task", sent),
+        Figure("sending a fan-out", "µs/step", sent_fanned, sent, "plain"),
+        Figure("running plain tasks", "µs/task", plain),
+        Figure("running a step of a fan-out", "µs/step", fanned, plain, "plain", at_most(2.0)),
         Figure("drain without plugins", "tasks/s", without),
-        Figure("drain with plugins that are not used", "tasks/s", having, without, "without", at_least(0.95)),
+        Figure("drain with unused plugins", "tasks/s", having, without, "without", at_least(0.95)),
     ]
 
 
 async def _one_by_one(bench: Bench, steps: int) -> float:
-    """Microseconds for each plain task of a tenant that runs one at a time."""
+    """Returns µs per plain task of a tenant that runs one at a time."""
     await bench.clean()
     async with Runtime(bench.url) as sender:
         await sender.tenant("t").configure(concurrency=1)
@@ -71,7 +72,7 @@ async def _one_by_one(bench: Bench, steps: int) -> float:
 
 
 async def _plain(bench: Bench, tasks: int, **settings: Any) -> tuple[float, float]:
-    """Microseconds for each plain task: to send it, and to run it."""
+    """Returns µs per plain task: to send it, and to run it."""
     await bench.clean()
     async with Runtime(bench.url, **settings) as sender:
         begun = perf_counter()
@@ -83,7 +84,7 @@ async def _plain(bench: Bench, tasks: int, **settings: Any) -> tuple[float, floa
 
 
 async def _pipeline(bench: Bench, graph: Any, steps: int) -> tuple[float, float]:
-    """Microseconds for each step: to send it, and to run it."""
+    """Returns µs per step: to send it, and to run it."""
     await bench.clean()
     async with Runtime(bench.url) as sender:
         begun = perf_counter()

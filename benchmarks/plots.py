@@ -1,4 +1,4 @@
-"""The pictures of the report, as SVG: plain, on white, in colours that the colour-blind can tell apart.
+"""The pictures of the report, as SVG: plain, on white, in colors that color-blind readers can tell apart.
 
 The same values give the same file, byte for byte. Only `Picture.save` needs matplotlib.
 """
@@ -28,16 +28,16 @@ _STYLE: Final[dict[Any, Any]] = {
 
 @attrs.frozen
 class Picture:
-    """Something to draw."""
+    """A picture that can be saved."""
 
     name: str
-    """Of the file, without ``.svg``."""
+    """The name of the file, without ``.svg``."""
     caption: str
     _draw: Callable[[Any], None]
     _height: float = 3.4
 
     def save(self, folder: Path) -> Path:
-        """Draws it into a folder; returns the file."""
+        """Draws the picture, saves it in a folder, and returns its path."""
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
@@ -52,21 +52,21 @@ class Picture:
 
 
 def check_can_draw() -> None:
-    """Makes sure that pictures can be saved.
+    """Checks that pictures can be saved.
 
     Raises:
         SystemExit: matplotlib is missing.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise SystemExit("pictures need matplotlib: pip install 'fairactor[bench]', or '.[bench]' from a checkout")
+        raise SystemExit("pictures need matplotlib: pip install 'fairactor[bench]', or '.[bench]' in a checkout")
 
 
 def fairness(pickups: Sequence[float], ideal: float) -> Picture:
-    """When each tenant got its first task started, beside the ideal.
+    """Draws when the first task of each tenant started, next to the ideal.
 
     Args:
-        pickups: seconds from the start, of each tenant.
-        ideal: when the last tenant would be served first, were service perfectly even.
+        pickups: for each tenant, the seconds from the start until its first task started.
+        ideal: when the first task of the last tenant would start with perfectly even service.
     """
 
     def draw(axes: Any) -> None:
@@ -79,15 +79,15 @@ def fairness(pickups: Sequence[float], ideal: float) -> Picture:
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend(loc="upper left")
 
-    return Picture("fairness", f"When each of {len(pickups):,} tenants got its first task started", draw)
+    return Picture("fairness", f"When the first task of each of {len(pickups):,} tenants started", draw)
 
 
 def neighbour(alone: Sequence[float], beside: Sequence[float], backlog: int) -> Picture:
-    """How long the tasks of a tenant waited, alone and beside a neighbour with a backlog.
+    """Draws how long the tasks of a tenant waited, alone and beside a neighbour with a backlog.
 
     Args:
-        alone: ms, of each task.
-        beside: ms, of each task, with the neighbour.
+        alone: the wait of each task in ms, without the neighbour.
+        beside: the wait of each task in ms, with the neighbour.
         backlog: how many tasks the neighbour had.
     """
 
@@ -102,15 +102,19 @@ def neighbour(alone: Sequence[float], beside: Sequence[float], backlog: int) -> 
         axes.set(xlim=(0, None), ylim=(0, 101))
         axes.legend(loc="lower right")
 
-    return Picture("neighbour", f"Waits of a tenant beside one with a backlog of {backlog:,} tasks, and alone", draw)
+    return Picture(
+        "neighbour",
+        f"How long a tenant's tasks wait, alone and beside a tenant with a backlog of {backlog:,} tasks",
+        draw,
+    )
 
 
 def peers(rates: Mapping[str, float], *, ours: str = "fairactor") -> Picture:
-    """How fast queues drain.
+    """Draws how fast each queue drains.
 
     Args:
-        rates: tasks a second, by name; the bars are in their order, from the top.
-        ours: the name whose bar stands out.
+        rates: tasks per second, by name. The bars are in their order, from the top.
+        ours: the name whose bar is highlighted.
     """
 
     def draw(axes: Any) -> None:
@@ -122,4 +126,4 @@ def peers(rates: Mapping[str, float], *, ours: str = "fairactor") -> Picture:
         axes.set(xlabel="tasks a second", xlim=(0, 1.12 * max(rates.values())))
         axes.xaxis.set_major_formatter("{x:,.0f}")
 
-    return Picture("peers", "Tasks drained a second, by queue", draw, height=1.1 + 0.36 * len(rates))
+    return Picture("peers", "Tasks drained per second, by queue", draw, height=1.1 + 0.36 * len(rates))

@@ -1,4 +1,4 @@
-"""Processes beside the one that measures: each has an event loop, and a line to it."""
+"""Starts processes next to the one that measures. Each has an event loop and a line to talk over."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _PATIENCE: Final = 10.0  # seconds until a process that was told to end is kille
 
 
 class Line:
-    """One end of a pipe."""
+    """One end of a pipe to another process."""
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection
 
     def send(self, value: Any = None) -> None:
-        """Sends anything that can be pickled."""
+        """Sends a value that can be pickled."""
         self._connection.send(value)
 
     async def receive(self) -> Any:
-        """The next value.
+        """Waits for the next value.
 
         Raises:
-            EOFError: the other process is gone.
+            EOFError: the other process has ended.
         """
         await anyio.wait_readable(self._connection)
-        os.set_blocking(self._connection.fileno(), True)  # uvloop has changed that
+        os.set_blocking(self._connection.fileno(), True)  # uvloop has made it non-blocking
         return self._connection.recv()
 
 
@@ -43,14 +43,14 @@ Work = Callable[..., Coroutine[Any, Any, None]]
 
 @asynccontextmanager
 async def processes(number: int, work: Work, *arguments: Any) -> AsyncIterator[list[Line]]:
-    """Runs ``work(line, *arguments)`` in each of some processes; yields the lines to them when all are up."""
-    new_loop = getattr(sys.modules.get("uvloop"), "new_event_loop", None)  # as this process has
+    """Runs ``work(line, *arguments)`` in several processes; yields the lines to them once all are up."""
+    new_loop = getattr(sys.modules.get("uvloop"), "new_event_loop", None)  # the same loop as this process
     running, ends = [], []
     try:
         for _ in range(number):
             here, there = CONTEXT.Pipe()
             process = CONTEXT.Process(target=_main, args=(there, new_loop, work, arguments))
-            await asyncio.to_thread(process.start)  # the first one takes long
+            await asyncio.to_thread(process.start)  # the first start is slow
             there.close()
             running.append(process)
             ends.append(here)
@@ -59,14 +59,14 @@ async def processes(number: int, work: Work, *arguments: Any) -> AsyncIterator[l
         yield lines
     finally:
         for here in ends:
-            here.close()  # who still waits for something hears that nothing comes
+            here.close()  # a process that still waits gets EOFError
         for process in running:
             await asyncio.to_thread(process.join, _PATIENCE)
             process.kill()
 
 
 async def all_heard(lines: Sequence[Line]) -> list[Any]:
-    """The next value from each."""
+    """Waits for the next value from each line."""
     return [await line.receive() for line in lines]
 
 
@@ -76,7 +76,7 @@ def _main(
     work: Work,
     arguments: Sequence[Any],
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that measures tells all to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the measuring process ends all others
 
     async def run() -> None:
         line = Line(connection)
@@ -88,5 +88,5 @@ def _main(
         runner.run(run())
 
 
-CONTEXT: Final = multiprocessing.get_context("forkserver")  # starts a process in some hundredths of a second
+CONTEXT: Final = multiprocessing.get_context("forkserver")  # starts a process in a few hundredths of a second
 CONTEXT.set_forkserver_preload(["benchmarks.__main__"])

@@ -1,23 +1,23 @@
-"""How soon work goes on after a kill -9: of a process that runs tasks, and of the server.
+"""How soon work continues after a kill -9: of a process that runs tasks, and of the server.
 
-Reclaim: three processes share a namespace, in which 8 tasks run and do not end. One that runs some of them is killed,
-at any moment of its heartbeat. The clock starts right before the kill, and ends for each of its tasks in the first line
-of the handler in another process, which was there before and is idle. Then a new process takes the place of the dead
-one, so that no start-up falls into what is measured. Four namespaces do so side by side.
+Reclaim: three processes share a namespace in which 8 tasks run and do not end. One process that runs some of them is
+killed, at a random moment of its heartbeat. The clock starts right before the kill. For each of its tasks it stops in
+the first line of the handler in another process, which was there before and is idle. A new process then takes the place
+of the dead one, so that no start-up is measured. Four namespaces do this side by side.
 
-- reclaim: all tasks of all kills; the lease is one second (`--lease`).
-- over the lease: the same, less the lease. A process dies within a third of a lease after its last heartbeat, so what
-  is quick is up to a third below zero.
+- reclaim: all tasks of all kills. The lease is one second (`--lease`).
+- over the lease: the same minus the lease. A process dies within a third of a lease after its last heartbeat, so fast
+  reclaims are up to a third of a lease below zero.
 
-Resume: two processes that run tasks and one that sends have a server of their own, which is killed, is away for up to
-two seconds (`--away`), and is started again on the same folder. The clock starts when it first answers a PING, and ends
-when the sender has the result of a task. Of two restarts one has a ``send`` that begins while the server is away, and
-one has a ``send`` that begins at that PING. Half of the fleets have the lease of reclaim, half the default one. There
-are servers with an append-only file, and servers that keep nothing and so have forgotten the namespace, all leases and
-who waits for what. A task without a result after 30 s counts as 30 s.
+Resume: two processes that run tasks and one that sends share a server of their own. The server is killed, stays away
+for up to two seconds (`--away`), and is started again in the same folder. The clock starts when it first answers a
+PING, and stops when the sender has the result of a task. Half of the restarts have a ``send`` that begins while the
+server is away, half a ``send`` that begins at that PING. Half of the fleets have the lease of reclaim, half the default
+lease. Some servers have an append-only file. The others keep nothing, so they have forgotten the namespace, all leases
+and all waiting senders. A task without a result after 30 s counts as 30 s.
 
-`--times` is the number of kills, and of restarts of each kind of server. They make up one value a figure, whatever the
-number of rounds: a p99 needs a hundred of them.
+`--times` is the number of kills, and of restarts of each kind of server. Together they make one value per figure,
+whatever the number of rounds: a p99 needs a hundred of them.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ from .bench import Bench
 from .figures import Figure, Goal, at_least, at_most
 from .processes import CONTEXT
 
-_PATIENCE: Final = 30.0  # seconds after which nothing is waited for any more
-_WAITING: Final = 2.0  # seconds that a send waits at most for the start; it would give up after five
+_PATIENCE: Final = 30.0  # seconds that every wait may take
+_WAITING: Final = 2.0  # seconds that a send waits for the restart at most; it would give up after five
 _DEFAULT_LEASE: Final = 15.0
 _KEPT: Final = ("--appendonly", "yes")
 _FORGOTTEN: Final = ("--appendonly", "no")
 
 Measure = Callable[[int, int], Coroutine[Any, Any, list[float]]]
 
-_store: Any = None  # in a worker process: a plain client of the server
+_store: Any = None  # a plain client of the server, in worker processes
 
 
 @actor
 async def hold(begun: str) -> None:
-    """Tells a list who has begun it, and when; then runs on."""
+    """Notes in a list which process has begun the task and when, then keeps running."""
     at = perf_counter_ns()
     await _store.rpush(begun, f"{current_task().id} {os.getpid()} {at}")
     await anyio.sleep_forever()
@@ -70,7 +70,7 @@ async def hold(begun: str) -> None:
 
 @actor
 async def end() -> None:
-    """Ends."""
+    """Ends at once."""
 
 
 async def run(
@@ -78,7 +78,7 @@ async def run(
 ) -> list[Figure]:
     own = asyncio.current_task()
     assert own is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)  # as Ctrl-C: it cleans up
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)  # clean up as on Ctrl-C
     program = (await bench.admin.info("server"))["executable"]
     with _quiet():
         reclaimed = await _all(partial(_reclaim, bench.url, tasks, lease), times, side_by_side)
@@ -109,7 +109,7 @@ def _cuts(name: str, unit: str, values: list[float], p99: Goal | None = None) ->
 
 
 async def _all(measure: Measure, times: int, side_by_side: int) -> list[float]:
-    """What is measured so many times in all, by some that go on side by side and share it."""
+    """Measures ``times`` times in all, shared among ``side_by_side`` concurrent measurements."""
     async with asyncio.TaskGroup() as group:
         measuring = [
             group.create_task(measure(number, len(range(number, times, side_by_side))))
@@ -118,11 +118,11 @@ async def _all(measure: Measure, times: int, side_by_side: int) -> list[float]:
     return [seconds for each in measuring for seconds in each.result()]
 
 
-# A worker process that is killed
+# Killing a worker process
 
 
 async def _reclaim(url: str, tasks: int, lease: float, number: int, kills: int) -> list[float]:
-    """Seconds from a kill until a task of the dead process has begun in another one; of all its tasks, of all kills."""
+    """Returns, for each task of each killed process, the seconds from the kill until it has begun in another one."""
     chance = random.Random(number)
     namespace, begun = f"reclaim-{number}", f"begun {number}"
     seconds: list[float] = []
@@ -150,21 +150,21 @@ async def _reclaim(url: str, tasks: int, lease: float, number: int, kills: int) 
 
 
 async def _hear(line: Any, begun: str) -> tuple[str, int, int]:
-    """The next task that has begun, where, and when."""
+    """Waits for the next task that has begun; returns its id, its process, and when it began."""
     heard = await line.blpop([begun], timeout=_PATIENCE)
     if heard is None:
-        raise RuntimeError(f"a task of a process that was killed was not begun again within {_PATIENCE:g} s")
+        raise RuntimeError(f"a task of a killed process did not begin again within {_PATIENCE:g} s")
     task, pid, at = heard[1].split()
     return task.decode(), int(pid), int(at)
 
 
-# A server that is killed
+# Killing the server
 
 
 async def _resume(
     program: str, options: Sequence[str], leases: Sequence[float], away: float, number: int, restarts: int
 ) -> list[float]:
-    """Seconds from the first answer of a server that was started again to the result of a task; of all restarts."""
+    """Returns, for each restart, the seconds from the server's first answer to the result of a task."""
     chance, lease = random.Random(number), leases[number % len(leases)]
     seconds: list[float] = []
     async with (
@@ -173,7 +173,7 @@ async def _resume(
         Runtime(server.url, workers=0, lease=lease) as sender,
     ):
         for waits in itertools.islice(itertools.cycle((True, False)), restarts):
-            await _result(sender)  # all is well
+            await _result(sender)  # everything works
             await asyncio.sleep(chance.uniform(0, 0.5))
             gone = chance.uniform(0, away)
             waiting = min(gone / 2, _WAITING)
@@ -189,14 +189,14 @@ async def _resume(
 
 
 async def _result(sender: Runtime) -> int:
-    """Sends a task; returns when its result came, or when that took too long."""
+    """Sends a task; returns the time at which its result came, or waiting was given up."""
     with suppress(TimeoutError):
         await sender.ask("tenant", end(), timeout=_PATIENCE)
     return perf_counter_ns()
 
 
 class _Server:
-    """A server on a folder of its own, which can be killed and started again."""
+    """A server in a folder of its own, which can be killed and started again."""
 
     def __init__(self, program: str, folder: str, options: Sequence[str]) -> None:
         self._socket = f"{folder}/server.sock"
@@ -205,10 +205,10 @@ class _Server:
         self.url = f"unix://{self._socket}"
 
     async def start(self) -> int:
-        """Starts it; returns when it has answered."""
+        """Starts the server; returns the time at which it answered."""
         self._process = await asyncio.create_subprocess_exec(*self._command, stdout=asyncio.subprocess.DEVNULL)
         async with asyncio.timeout(_PATIENCE):
-            while not await self._answers():  # noqa: ASYNC110 - nothing tells it
+            while not await self._answers():  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.001)
         return perf_counter_ns()
 
@@ -217,13 +217,13 @@ class _Server:
             reader, writer = await asyncio.open_unix_connection(self._socket)
             try:
                 writer.write(b"PING\r\n")
-                return (await reader.readline()).startswith(b"+PONG")  # and not -LOADING
+                return (await reader.readline()).startswith(b"+PONG")  # not -LOADING
             finally:
                 writer.close()
         return False
 
     async def kill(self) -> None:
-        """Ends it by force, if it runs."""
+        """Kills the server if it runs."""
         process, self._process = self._process, None
         if process is not None:
             with suppress(ProcessLookupError):
@@ -250,21 +250,21 @@ class _Fleet:
     """Worker processes on one namespace."""
 
     arguments: tuple[Any, ...]
-    """Of `_work`, but the connection."""
+    """The arguments of `_work`, without the connection."""
     processes: dict[int, tuple[BaseProcess, Connection[Any, Any]]] = attrs.field(factory=dict)
 
     async def add(self) -> None:
-        """Starts one; returns when it runs what comes."""
+        """Starts a process; returns when it is ready to run tasks."""
         here, there = CONTEXT.Pipe()
         process = CONTEXT.Process(target=_work, args=(there, *self.arguments))
-        await asyncio.to_thread(process.start)  # the first one takes long
+        await asyncio.to_thread(process.start)  # the first start is slow
         there.close()
         self.processes[process.pid or 0] = process, here
         await anyio.wait_readable(here)
         here.recv()
 
     def kill(self, pid: int) -> None:
-        """Ends one by force."""
+        """Kills a process."""
         process, here = self.processes.pop(pid)
         process.kill()
         here.close()
@@ -272,7 +272,7 @@ class _Fleet:
 
 @asynccontextmanager
 async def _fleet(url: str, namespace: str, lease: float, *, processes: int) -> AsyncIterator[_Fleet]:
-    new_loop = getattr(sys.modules.get("uvloop"), "new_event_loop", None)  # as this process has
+    new_loop = getattr(sys.modules.get("uvloop"), "new_event_loop", None)  # the same loop as this process
     fleet = _Fleet((url, namespace, lease, new_loop))
     try:
         for _ in range(processes):
@@ -290,7 +290,7 @@ def _work(
     lease: float,
     new_loop: Callable[[], asyncio.AbstractEventLoop] | None,
 ) -> None:
-    """A worker process: runs what comes, until it is killed or nobody is there any more who would do that."""
+    """Runs in a worker process: runs tasks until it is killed or its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     async def work() -> None:
@@ -307,7 +307,7 @@ def _work(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Faults are meant here, so nobody need be warned of them."""
+    """Silences warnings: the faults here are intended."""
     logger, handler = logging.getLogger("fairactor"), logging.NullHandler()
     logger.addHandler(handler)
     try:

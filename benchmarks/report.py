@@ -1,4 +1,4 @@
-"""The report: figures and pictures between two marks in a page whose other text is written by hand."""
+"""The report: puts figures and pictures between two marks in a page whose other text is written by hand."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ END: Final = "<!-- end of figures -->"
 def write(
     page: Path, results: Iterable[tuple[str, Iterable[Figure]]], pictures: Iterable[Picture], conditions: str
 ) -> None:
-    """Puts figures and pictures into a page anew; a page without the marks, or a new one, gets them at its end.
+    """Replaces the figures and pictures in a page. A page without the marks, or a new one, gets them at its end.
 
     Args:
-        page: a file in Markdown. The pictures are in its folder.
+        page: a Markdown file. The pictures are in its folder.
         results: the figures of each benchmark.
-        pictures: what to show.
-        conditions: a sentence on where and how this was measured.
+        pictures: the pictures to show.
+        conditions: a sentence about where and how the figures were measured.
     """
     shown = "".join(f"![{picture.caption}]({picture.name}.svg)\n\n" for picture in pictures)
     block = f"{BEGIN}\n\n{conditions}\n\n{shown}{markdown(results)}\n\n{END}"

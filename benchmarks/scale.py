@@ -1,19 +1,19 @@
-"""What a claim costs with 10, 1,000 and 100,000 tenants, and what tasks leave in the server's memory.
+"""What a claim costs with 10, 1,000 and 100,000 tenants, and how much server memory tasks take.
 
-Claims: 100,000 tasks wait, spread evenly over the tenants and sent in random order. Then 20,000 of them are claimed
-by turns of 100, and 5,000 by turns of 10, without workers; each turn also settles what the one before it claimed.
-Mind that of 10 tenants a turn of 100 takes ten tasks each, and touches ten times fewer tenants than of 1,000 or
-100,000; a turn of 10 touches ten tenants whatever their number, so these tell what the number alone costs.
+Claims: 100,000 tasks wait, spread evenly over the tenants and sent in random order. Then 20,000 of them are claimed in
+turns of 100, and 5,000 in turns of 10, without workers. Each turn also settles what the previous turn claimed. With 10
+tenants, a turn of 100 takes ten tasks from each, so it touches ten times fewer tenants than with 1,000 or 100,000. A
+turn of 10 touches ten tenants whatever their number, so these turns show what the number alone costs.
 
-- script time: time that the server spends in those turns, for each task claimed and settled.
-- wall time: from the first turn to the last, likewise.
+- script time: time the server spends in those turns, per task claimed and settled.
+- wall time: from the first turn to the last, also per task.
 
-Memory: ``used_memory`` of the server with 100,000 tasks waiting, less that of the empty server, for each task, less
-the bytes of its body. The goal is about 1,000 tenants with 100 tasks each; with one task for each tenant, all that
-is kept for a tenant counts as the task's.
+Memory: ``used_memory`` of the server with 100,000 waiting tasks, minus that of the empty server, per task, minus the
+bytes of its body. The goal applies to 1,000 tenants with 100 tasks each. With one task per tenant, everything that is
+kept for a tenant counts as memory of its task.
 
-Keys: a runtime runs 10,000 tasks over 1,000 tenants and keeps each result for one second. How many keys
-(``DBSIZE``) there are more than before they were sent, when ``drain`` returns, and when the results have expired.
+Keys: a runtime runs 10,000 tasks over 1,000 tenants and keeps each result for one second. Measured is how many more
+keys (``DBSIZE``) there are than before sending, when ``drain`` returns and after the results have expired.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .handlers import nothing
 
 _TENANTS: Final = (10, 1_000, 100_000)
 _RESULT_TTL: Final = 1.0
-_PATIENCE: Final = 20.0  # seconds until the server has removed what has expired
+_PATIENCE: Final = 20.0  # seconds that the server may take to remove expired keys
 
 
 async def run(bench: Bench, *, tasks: int = 100_000, claims: int = 20_000, finished: int = 10_000) -> list[Figure]:
@@ -63,18 +63,18 @@ async def run(bench: Bench, *, tasks: int = 100_000, claims: int = 20_000, finis
         Figure(f"wall time of a claim, {most}", "µs/task", wall[-1], wall[0], least),
     ]
     figures += [
-        Figure(f"memory but the body, {tenants:,} tenants", "bytes/task", size, goal=goal)
+        Figure(f"memory without the body, {tenants:,} tenants", "bytes/task", size, goal=goal)
         for tenants, size, goal in zip(sizes, memory, (None, at_most(400), None), strict=True)
     ]
     return [
         *figures,
-        Figure("keys more after drain", "keys", [after for after, _ in kept]),
-        Figure("keys more after expiry", "keys", [left for _, left in kept], goal=at_most(0)),
+        Figure("extra keys after drain", "keys", [after for after, _ in kept]),
+        Figure("extra keys after expiry", "keys", [left for _, left in kept], goal=at_most(0)),
     ]
 
 
 async def _fill(bench: Bench, tasks: int, tenants: int) -> float:
-    """Sends the tasks; returns the bytes of memory that each takes beside its body."""
+    """Sends the tasks; returns the bytes of memory per task, without its body."""
     names = [f"tenant:{n % tenants}" for n in range(tasks)]
     random.Random(tasks + tenants).shuffle(names)
     await bench.clean()
@@ -90,18 +90,18 @@ async def _memory(bench: Bench) -> int:
 
 
 async def _claim(bench: Bench, claims: int, turn: int) -> tuple[float, float]:
-    """Claims and settles; returns µs in scripts and µs in all, for each task."""
+    """Claims and settles; returns µs in scripts and µs in total, per task."""
     async with claimer(bench.url) as claiming, bench.watched() as usage:
         began = perf_counter()
         for _ in range(claims // turn):
             if len(await claiming.claim(turn)) != turn:
-                raise RuntimeError("a turn got less than it wanted")
+                raise RuntimeError("a turn claimed fewer tasks than it wanted")
         wall = perf_counter() - began
     return usage.scripts / claims, wall * 1e6 / claims
 
 
 async def _keys(bench: Bench, tasks: int) -> tuple[int, int]:
-    """How many keys there are more than before, after `drain`, and after the results have expired."""
+    """Returns how many keys there are beyond those before, after `drain` and after the results have expired."""
     await bench.clean()
     async with Runtime(bench.url, actors=[nothing], result_ttl=_RESULT_TTL) as runtime:
         await runtime.ask("warm-up", nothing(0).options(result_ttl=0), timeout=10)

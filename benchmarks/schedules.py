@@ -1,13 +1,13 @@
 """What a tick costs with 1,000, 10,000 and 100,000 schedules of which 1,000 are due.
 
-Each schedule stands for a message to one of 1,000 tenants, and 1,000 of them, one of each tenant, are due; the others
-come due at random times within a year. They are looked after as a runtime does: it asks what is due (`due.lua`), works
-out the next times, and has them sent (`tick.lua`), 100 at a time, until nothing is due. There are no workers.
+Each schedule sends a message to one of 1,000 tenants. 1,000 schedules are due, one of each tenant; the others are due
+at random times within a year. They are handled as a runtime does: it asks what is due (`due.lua`), computes the next
+times, and has the server send the messages (`tick.lua`), 100 at a time, until nothing is due. There are no workers.
 
-- script time of a run: what the server spends in both scripts, for each run that was sent.
-- script time of a look: what it spends when it is asked and nothing is due, for each time that it is asked.
-- working out: what the runtime spends on the next times, for each run.
-- memory: ``used_memory`` of the server for each schedule, beside that of the empty server.
+- script time of a run: what the server spends in both scripts, per run sent.
+- script time of an idle check: what the server spends when it is asked and nothing is due, per check.
+- computing next times: what the runtime spends on them, per run.
+- memory: ``used_memory`` of the server, minus that of the empty server, per schedule.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from .handlers import nothing
 _SIZES: Final = (1_000, 10_000, 100_000)
 _TENANTS: Final = 1_000
 _YEAR: Final = timedelta(days=365)
-_AT_ONCE: Final = 200  # that are added at the same time
+_AT_ONCE: Final = 200  # schedules that are added concurrently
 _LOOKS: Final = 1_000
 
 
 class _Scripts:
-    """The plugin without what it does by itself."""
+    """The plugin's scripts, without the actor that runs them."""
 
     name: Final = NAME
     scripts: Final = Scheduling().scripts
@@ -57,7 +57,9 @@ async def run(bench: Bench, *, schedules: int = 100_000, due: int = 1_000) -> li
     sizes = [min(size, schedules) for size in _SIZES]
     costs = [_Cost() for _ in sizes]
     for _ in bench.each_round():
-        await _measure(bench, sizes[0], due, _Cost())  # what the server frees of the round before is not to be counted
+        await _measure(
+            bench, sizes[0], due, _Cost()
+        )  # memory that the server frees from the previous round must not count
         for size, cost in zip(sizes, costs, strict=True):
             await _measure(bench, size, due, cost)
     return _figures(sizes, costs)
@@ -71,8 +73,10 @@ def _figures(sizes: Sequence[int], costs: Sequence[_Cost]) -> list[Figure]:
             Figure(f"script time of a run, {size:,} schedules", "µs", cost.run, costs[0].run, least, goal)
             for size, cost in zip(sizes[1:], costs[1:], strict=True)
         ),
-        Figure(f"script time of a look, {sizes[-1]:,} schedules", "µs", costs[-1].look, costs[0].look, least, goal),
-        Figure("working out, for each run", "µs", costs[-1].work),
+        Figure(
+            f"script time of an idle check, {sizes[-1]:,} schedules", "µs", costs[-1].look, costs[0].look, least, goal
+        ),
+        Figure("computing next times, per run", "µs", costs[-1].work),
         Figure(f"memory, {sizes[-1]:,} schedules", "bytes/schedule", costs[-1].memory),
     ]
 
@@ -91,7 +95,7 @@ async def _measure(bench: Bench, size: int, due: int, cost: _Cost) -> None:
                 worked += perf_counter() - began
                 sent += sum(await runtime.call(f"{NAME}/tick", 0, *arguments))
         if sent != due:
-            raise RuntimeError(f"{sent:.0f} of {due} were sent")
+            raise RuntimeError(f"{sent:.0f} of {due} due messages were sent")
         cost.run.append(usage.scripts / due)
         cost.work.append(worked * 1e6 / due)
         async with bench.watched() as usage:
@@ -105,7 +109,7 @@ async def _look(runtime: Runtime) -> Any:
 
 
 async def _fill(schedules: Schedules, size: int, due: int) -> None:
-    """Adds schedules; the last ones are due."""
+    """Adds schedules. The last ones are due."""
     draw, now = random.Random(size), datetime.now(UTC)
 
     async def add_some(first: int) -> None:

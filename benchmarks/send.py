@@ -1,14 +1,14 @@
-"""Sends of no-op calls over 1,000 tenants, against one bare script call for each 500.
+"""Sends no-op calls to 1,000 tenants, against a bare script call for every 500 tasks.
 
-- send_many: one ``send_many`` of all tasks. The messages were made before, the encoding is part of it.
-- send: 32 coroutines that each send one task after the other and await it, so that up to 32 share a round trip.
-- bare script: one script call after the other, each of 500 tasks, that does nothing but SET each task and RPUSH its id
-  to a list of its tenant: the least that has mailboxes. The ids and the bodies, of the same bytes as ours, were made
-  before. The goals are about this.
-- one list: the same without tenants, one MSET and one RPUSH for all 500; and that with the ids and the JSON made
-  meanwhile, as in our own figures.
+- send_many: one ``send_many`` of all tasks. The messages were made before; encoding them is included.
+- send: 32 coroutines that each send and await one task after the other, so up to 32 share a round trip.
+- bare script: one script call after the other, of 500 tasks each, which only SETs each task and RPUSHes its id to the
+  list of its tenant: the least that has mailboxes. The ids and bodies, of the same bytes as ours, were made before. The
+  goals apply to this.
+- one list: the same without tenants, with one MSET and one RPUSH for all 500. A second variant also makes the ids and
+  the JSON while the clock runs, as in our own figures.
 
-No runtime with workers is there. Each round starts with an empty server.
+No runtime with workers is running. Each round starts with an empty server.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""Whether tenants get their shares: by weight, in spite of draining, and in seconds.
+"""Whether tenants get their shares: by weight, although some drain, and in seconds.
 
-Weights: four tenants whose backlogs do not run out are claimed from, 8,000 times (`--claims`). Their weights are
-1, 2, 4 and 8, then they are equal. Claims are made by turns of 1, 10 and 100 tasks without workers, and by 1, 2 and 8
-runtimes, each in a process of its own, whose claims are put in order by the server's time. Of any 1,000 claims in a row
-(`--window`) each tenant ought to have its share; how much more or less it has at most, in per cent of its share.
+Weights: four tenants have backlogs that do not run out, and 8,000 tasks are claimed from them (`--claims`). Their
+weights are 1, 2, 4 and 8, then equal. Claims are made in turns of 1, 10 and 100 tasks without workers, and by 1, 2 and
+8 runtimes, each in its own process, whose claims are ordered by the server's time. In any 1,000 claims in a row
+(`--window`), each tenant should have its share. The figure is the largest deviation, in percent of the share.
 
-Draining: half of 20 equal tenants have backlogs, and half send their next task when their last was claimed, so
-that they drain after each. Claimed by turns of 1 and of 10, what these get, against the half that they ought to get at
-most.
+Draining: half of 20 equal tenants have backlogs. The other half send their next task once the last was claimed, so they
+drain after each task. Claimed in turns of 1 and of 10. The figure is what the draining tenants get, against the half
+that they should get at most.
 
-By time: in a namespace with ``fair_by="time"`` two equal tenants have backlogs, one of tasks of 1 ms, the other of 20
-ms; a runtime with 10 workers runs them for some seconds (`--by-time`). How much longer the tasks of one run in all than
-those of the other, in per cent; the first second does not count, in which their times are learnt.
+By time: a namespace with ``fair_by="time"`` has two equal tenants with backlogs, one of 1 ms tasks and one of 20 ms
+tasks. A runtime with 10 workers runs them for a few seconds (`--by-time`). The figure is how much longer the tasks of
+one tenant run in total than those of the other, in percent. The first second does not count, because the run times are
+learned in it.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from .processes import Line, all_heard, processes
 
 _WEIGHTS: Final = {"a": 1, "b": 2, "c": 4, "d": 8}
 _EQUAL: Final = dict.fromkeys(_WEIGHTS, 1)
-_SPARE: Final = 3_000  # tasks of each tenant more than it ought to get
-_WORKERS: Final = 96  # of all runtimes
+_SPARE: Final = 3_000  # tasks of each tenant beyond what it should get
+_WORKERS: Final = 96  # in all runtimes together
 _TENANTS: Final = 20
-_LEARNT: Final = 1.0  # seconds
+_LEARNT: Final = 1.0  # seconds in which run times are learned
 
 Claim = Callable[[Bench, int], Awaitable[list[str]]]
-"""Claims so many tasks or more; returns whose they were."""
+"""Claims at least this many tasks; returns their tenants in order."""
 
 
 async def run(bench: Bench, *, claims: int = 8_000, window: int = 1_000, by_time: float = 4.0) -> list[Figure]:
@@ -54,12 +55,17 @@ async def run(bench: Bench, *, claims: int = 8_000, window: int = 1_000, by_time
         for turn in (1, 10):
             drained.setdefault(f"turns of {turn}", []).append(await _drain_often(bench, claims, turn))
         times.append(await _off_in_time(bench, by_time))
-    figures = [Figure(f"most off the share, {name}", "%", values, goal=at_most(2)) for name, values in off.items()]
+    figures = [
+        Figure(f"largest deviation from the share, {name}", "%", values, goal=at_most(2))
+        for name, values in off.items()
+    ]
     figures += [
-        Figure(f"share of those that drain, {name}", "of 1", values, [0.5] * len(values), "fair share", at_most(1.02))
+        Figure(
+            f"share of draining tenants, {name}", "fraction", values, [0.5] * len(values), "fair share", at_most(1.02)
+        )
         for name, values in drained.items()
     ]
-    return [*figures, Figure("seconds of 1 ms tasks off those of 20 ms, by time", "%", times, goal=at_most(5))]
+    return [*figures, Figure("difference in run time, 1 ms tasks to 20 ms tasks, by time", "%", times, goal=at_most(5))]
 
 
 # By weight
@@ -75,7 +81,7 @@ async def _fill(bench: Bench, weights: Mapping[str, int], claims: int) -> None:
 
 
 def _most_off(order: Sequence[str], weights: Mapping[str, int], window: int) -> float:
-    """How far what a tenant gets of any ``window`` claims in a row is off its share, in per cent of the share."""
+    """Returns the largest deviation of a tenant from its share of any ``window`` claims in a row, in percent of it."""
     most = 0.0
     for tenant, weight in weights.items():
         share = window * weight / sum(weights.values())
@@ -102,7 +108,7 @@ async def _by_runtimes(number: int, bench: Bench, claims: int) -> list[str]:
         left = (await runtime.stats()).queued - claims
         for line in lines:
             line.send()
-        while (await runtime.stats()).queued > left:  # noqa: ASYNC110 - no event tells it
+        while (await runtime.stats()).queued > left:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
         for line in lines:
             line.send()
@@ -111,7 +117,7 @@ async def _by_runtimes(number: int, bench: Bench, claims: int) -> list[str]:
 
 
 async def _serve(line: Line, url: str, workers: int) -> None:
-    """A process with a runtime: claims from the first word until the second, then hands over what it has claimed."""
+    """Runs in a process with a runtime: claims from the first message until the second, then sends its claims back."""
     await line.receive()
     with noting_claims() as noted:
         async with Runtime(url, actors=[nothing], workers=workers, result_ttl=0):
@@ -129,11 +135,11 @@ _CLAIMS: Final[dict[str, Claim]] = {
 }
 
 
-# By tenants that drain
+# Tenants that drain
 
 
 async def _drain_often(bench: Bench, claims: int, turn: int) -> float:
-    """The share of the claims that tenants get which send a task when their last was claimed, half of all."""
+    """Returns the share of claims for the half of tenants that send a task only once their last was claimed."""
     await bench.clean()
     half = range(_TENANTS // 2)
     got: Counter[str] = Counter()
@@ -154,7 +160,7 @@ async def _drain_often(bench: Bench, claims: int, turn: int) -> float:
 
 
 async def _off_in_time(bench: Bench, seconds: float) -> float:
-    """How much longer the tasks of one tenant run in all than those of the other, in per cent."""
+    """Returns how much longer the tasks of one tenant run in total than those of the other, in percent."""
     await bench.clean()
     services.clear()
     workers, long, short = 10, 0.02, 0.001

@@ -1,74 +1,77 @@
 /*
- * The lease protocol as a model in Promela. Spin tries every order in which its steps can happen.
+ * A Promela model of the lease protocol. Spin tries every order in which its steps can happen.
  *
  *     spin -DLAPSES=1 -DSTRAYS=1 -a docs/lease.pml
  *     cc -O2 -w -DSAFETY -DCOLLAPSE -o pan pan.c && ./pan
- *     spin -DLAPSES=1 -DSTRAYS=1 -T -k lease.pml.trail docs/lease.pml     after an error: tells the way there
+ *     spin -DLAPSES=1 -DSTRAYS=1 -T -k lease.pml.trail docs/lease.pml     after an error: prints the steps to it
  *
- * "errors: 0" says that no order breaks a property. Add -DKEEP_NAME, or another of the switches below, to both spin
- * lines, and there is an error. tests/worker/test_lease_protocol.py does all this (pytest -m slow).
+ * "errors: 0" means that no order violates a property. Add -DKEEP_NAME, or another of the switches that break the
+ * protocol, to both spin lines to get an error. tests/worker/test_lease_protocol.py runs all of this (pytest -m slow).
  *
- * There is one shard, and there are two runtimes and two tasks. A script is one step, as on the server. Nothing takes
- * time here: what is slow is what other steps come before, and a lease may run out at any moment. So a frozen runtime
- * is one that happens to do nothing.
+ * The model has one shard, two runtimes and two tasks. A script is one step, as on the server. Nothing takes time:
+ * something slow is something that other steps precede, and a lease may run out at any moment. A frozen runtime is
+ * simply one that takes no step.
  *
- *     here                  there
+ *     model                 source
  *     turn                  lua/turn.lua
  *     Time, release         lua/tend.lua, lib/release.lua with deliveries
  *     join                  lua/join.lua
  *     leaves, release       lua/leave.lua, lib/release.lua without deliveries
  *     Client                lua/cancel.lua
- *     Runtime               dispatcher.py, worker.py
+ *     Runtime               _worker/dispatcher.py, _worker/pool.py, _worker/claim.py
  *     session, claim        :sessions, :claims:RUNTIME
- *     name, incarnation     "NAME/1", "NAME/2", ...: a runtime that lost its lease takes the next
+ *     name, incarnation     "NAME/1", "NAME/2", ...: a runtime that lost its lease takes the next name
  *
- * What may go wrong, and each -D says how often:
+ * What can go wrong. Each -D says how often:
  *
- *     LAPSES     the lease of a live runtime runs out. Until `tend` comes, a turn may still renew it
- *     LOSSES     a request was carried out, but its reply is lost: the runtime sends it again
- *     STRAYS     a copy of a turn is still under way when the runtime has gone on, and arrives at any moment later
- *     CRASHES    a runtime dies, its request may still arrive, and it starts again under a new name
- *     LEAVES     a runtime leaves while its handlers run
- *     CANCELS    a task is canceled: at once if it is queued; else that is noted, and its runtime may not hear of it
- *     ZOMBIES    a handler outlives the lease under which it ran, and its outcome goes with a turn of the next name
- *     ROLLBACKS  (0 or 1) the server goes back to an earlier state, as after a restart from its append-only file, or
- *                when a replica takes over. Connections break: what was sent before does not arrive after, but a reply
- *                may have been read
- *     IDLES      a turn that has nothing to say and finds all in order. (Others are taken only for a reason)
+ *     LAPSES     The lease of a live runtime runs out. Until `tend` runs, a turn can still renew it.
+ *     LOSSES     A request is carried out, but its reply is lost, so the runtime sends it again.
+ *     STRAYS     A copy of a turn is still on the network after the runtime has moved on, and arrives at any later
+ *                moment.
+ *     CRASHES    A runtime dies. Its request may still arrive. It starts again under a new name.
+ *     LEAVES     A runtime leaves while its handlers run.
+ *     CANCELS    A task is canceled: at once if it is queued. Otherwise the request is noted, and the runtime may not
+ *                hear of it.
+ *     ZOMBIES    A handler outlives the lease it ran under, and its outcome travels with a turn of the next name.
+ *     ROLLBACKS  (0 or 1) The server returns to an earlier state, as after a restart from its append-only file or a
+ *                failover to a replica. Connections break: requests sent before do not arrive afterwards, but a reply
+ *                may already have been read.
+ *     IDLES      A turn that has nothing to report and finds all in order. (Other turns need a reason.)
  *
  * Properties:
  *
- *     S1  A task is settled once. What was rolled back has never been.
- *     S2  A task is queued, or claimed by one holder of a lease, or settled: always exactly one of these.
+ *     S1  A task is settled at most once. What was rolled back counts as never done.
+ *     S2  A task is queued, claimed by one holder of a lease, or settled: always exactly one of these.
  *     S3  Nothing changes a settled task.
- *     S4  Once a turn is answered, its runtime knows every claim under its name, and is handed none that it runs.
- *     S5  The outcome that counts is of the claim that stands, not of an earlier one of the same task.
+ *     S4  Once a turn is answered, its runtime knows every claim under its name, and is never given a task that it
+ *         already runs.
+ *     S5  The outcome that counts belongs to the current claim, not to an earlier claim of the same task.
  *     S6  A runtime loses its lease at most once for each lapse and each rollback.
- *     L   Every task is settled in the end: where nothing more can happen, all are. That is enough, since nothing goes
- *         round in circles; `./pan -l`, built with -DNP instead of -DSAFETY, looks for that. What is left to assume is
- *         that runtimes go on and that somebody tends.
+ *     L   Every task is settled in the end: when no more steps are possible, all tasks are settled. That is enough
+ *         because there are no cycles; `./pan -l`, built with -DNP instead of -DSAFETY, checks for them. The
+ *         assumptions that remain are that runtimes keep going and that one of them tends.
  *
- * Broken on purpose:
+ * Broken on purpose. Each switch removes one safeguard, and the property on the right must fail:
  *
- *     NO_FENCING     any outcome counts that comes with a turn under a lease                           S1
- *     MARK_ONLY      outcomes are compared by turn only, not by the name that claimed                  S5
+ *     NO_FENCING     any outcome counts if it comes with a turn under a lease                          S1
+ *     MARK_ONLY      outcomes are compared by turn only, not by the name that claimed the task         S5
  *     NO_REPLAY      a turn that is sent again is carried out again                                    S4
- *     NO_LATE_CHECK  a turn older than the last is carried out                                         S6
- *     NO_GAP_CHECK   a turn is carried out though the server has lost those before it                  L
+ *     NO_LATE_CHECK  a turn older than the last one is carried out                                     S6
+ *     NO_GAP_CHECK   a turn is carried out although the server has lost the turns before it            L
  *     KEEP_NAME      a runtime that lost its lease joins under the same name, and counts from 1        S4
- *     REAP_LIVE      `tend` takes claims back and leaves the lease and the session                     S4
+ *     REAP_LIVE      `tend` takes claims back but leaves the lease and the session                     S4
  *     DROP_CLAIMS    `tend` forgets the claims and does not queue them                                 S2
  *
- * What the protocol does not stand:
+ * What the protocol does not survive:
  *
- *     LATE_JOIN      (with STRAYS) a copy of `join` arrives when that lease has been lost and forgotten, and gives it
- *                    back. Then a copy of turn 1 is taken for new. With TOKEN it stands that: `join` gives each lease
- *                    a number of its own, which every turn names                                       S5
- *     LATE_ROLLBACK  a copy sent before the rollback arrives after it, through a proxy for example: it is taken for
- *                    new, and its claims are other than its runtime was told                           S5
+ *     LATE_JOIN      (with STRAYS) A copy of `join` arrives after that lease has been lost and forgotten, and brings
+ *                    it back. Then a copy of turn 1 is taken as new. With TOKEN the protocol survives: `join` gives
+ *                    each lease a number of its own, and every turn names it.                          S5
+ *     LATE_ROLLBACK  A copy sent before the rollback arrives after it, for example through a proxy. It is taken as
+ *                    new, and its claims differ from those its runtime was told.                       S5
  *
- * Bounded by the numbers given; at most two copies are under way at once. Left out: retries and delays, the fair choice
- * (any order is tried), sends, watchers, several shards, a server that stays away.
+ * The numbers given bound the search, and at most two copies are on the network at once. Left out: retries and delays,
+ * the fair choice (any order is tried), sends, watchers, several shards, a server that stays away.
  */
 
 #ifndef LAPSES
@@ -102,7 +105,7 @@
 #define R 2
 #define T 2
 #define DELIVERIES 2
-#define SLOTS 2 /* copies under way at once */
+#define SLOTS 2 /* copies on the network at once */
 
 #define INCARNATIONS (1 + LAPSES + CRASHES + ROLLBACKS)
 #define NAMES (R * INCARNATIONS)
@@ -114,19 +117,19 @@
 
 #define NONE 0
 #define HELD 1
-#define OVER 2 /* it has run out, and `tend` has not come yet */
+#define OVER 2 /* it has run out, and `tend` has not run yet */
 byte lease[NAMES];
 byte session[NAMES];   /* its last turn; 0: none */
-byte claim[NAMES * T]; /* the turn that claimed the task; 0: no claim */
+byte claim[NAMES * T]; /* the turn that claimed the task; 0: not claimed */
 bit queued[T], settled[T];
-bit canceled[T];       /* claimed, and somebody wants it canceled */
+bit canceled[T];       /* claimed, and its cancellation was requested */
 byte deaths[T];
-byte attempt[T];       /* the number of its last claim. Nobody there knows it: it is for S5 */
-byte attempts[T];      /* how many claims there have been, also those rolled back */
+byte attempt[T];       /* the number of its last claim. Only S5 uses it, the protocol does not know it */
+byte attempts[T];      /* how many claims there were, including rolled-back ones */
 byte token[NAMES];     /* with TOKEN */
 byte tokens;
 
-/* The server as it was, for ROLLBACKS. */
+/* The saved state of the server, for ROLLBACKS. */
 
 #define NOTHING 0
 #define SAVED 1
@@ -145,15 +148,15 @@ bit old_queued[T], old_settled[T], old_canceled[T];
 #define ASKING 2
 #define GONE 3
 byte phase[R], incarnation[R], number[R], my_token[R];
-byte held[R * T];         /* the turn that claimed the task, in this incarnation; 0: not ours */
-byte held_attempt[R * T]; /* as `attempt` was */
+byte held[R * T];         /* the turn that claimed the task, in this incarnation; 0: not this runtime's */
+byte held_attempt[R * T]; /* the value of `attempt` then */
 
-/* Requests: a turn as the runtime sends it until it is answered, and copies of turns under way. */
+/* Requests: the turn that a runtime sends until it is answered, and copies of turns on the network. */
 
 typedef Request {
     byte name, number, want, token;
     byte outcome[T], outcome_attempt[T];           /* the turn that claimed the task; 0: no outcome */
-    byte late, late_name, late_mark, late_attempt; /* of a zombie: its task + 1, and the claim that it had */
+    byte late, late_name, late_mark, late_attempt; /* of a zombie: its task + 1, and the claim it had */
 };
 Request request[R], copy[SLOTS];
 bit under_way[SLOTS];
@@ -161,22 +164,22 @@ bit under_way[SLOTS];
 #define LOST 1
 #define DONE 2
 byte reply[R];
-byte given[R * T]; /* in the reply: the tasks claimed, as `attempt`; 0: not */
-bit before[R];     /* the reply is from before the rollback: no copy was sent after it */
+byte given[R * T]; /* in the reply: `attempt` of each claimed task; 0: not claimed */
+bit before[R];     /* the reply is older than the rollback: no copy was sent after it */
 
-/* A zombie's outcome that waits for the next turn. */
+/* A zombie's outcome, waiting for the next turn. */
 byte zombie[R], zombie_name[R], zombie_mark[R], zombie_attempt[R];
 
-/* What may still go wrong. */
+/* What can still go wrong. */
 byte lapses = LAPSES, losses = LOSSES, strays = STRAYS, crashes = CRASHES, leaves = LEAVES, cancels = CANCELS,
      zombies = ZOMBIES, idles = IDLES;
 
-/* For use within a step; 0 between steps. */
+/* Temporary variables of a step; 0 between steps. */
 byte t, n, sum, first, answer, mask;
 byte got[T];
 bit lost;
 
-/* S2. After each script. */
+/* Checks S2, after each script. */
 inline check() {
     for (t : 0 .. T - 1) {
         sum = queued[t] + settled[t];
@@ -189,7 +192,7 @@ inline check() {
     t = 0; n = 0; sum = 0
 }
 
-/* S1, S3. */
+/* Checks S1 and S3. */
 inline settle(task) {
     assert(!settled[task]);
     settled[task] = 1;
@@ -203,10 +206,10 @@ inline settle(task) {
 #define same_holder(holder, claimer) (holder == claimer)
 #endif
 
-/* Messages name a runtime and its incarnation, as in "1/2". */
+/* Messages name a runtime and its incarnation, for example "1/2". */
 #define who(n) ((n) / INCARNATIONS), ((n) % INCARNATIONS + 1)
 
-/* One outcome in a turn under `holder`, from the claim that `claimer` made in turn `mark`. */
+/* Handles one outcome in a turn under `holder`, from the claim that `claimer` made in turn `mark`. */
 inline report(holder, task, claimer, mark, its_attempt) {
 #ifdef NO_FENCING
     settle(task);
@@ -253,7 +256,7 @@ inline carry_out(q) {
     lease[q.name] = HELD
 }
 
-/* What was claimed in that turn, and still is. */
+/* Gives what was claimed in that turn and still is. */
 inline replay(q) {
     for (t : 0 .. T - 1) {
         if
@@ -263,7 +266,7 @@ inline replay(q) {
     }
 }
 
-/* Which queued task stands first in the ring. */
+/* Chooses which queued task is first in the ring. */
 inline choose(q) {
     if
     :: first = 0
@@ -306,7 +309,7 @@ inline turn(q) {
     check()
 }
 
-/* Takes the claims of a name back; `died` is whether that counts as a delivery. */
+/* Takes back the claims of a name. `died` says whether that counts as a delivery. */
 inline release(who, died) {
     for (t : 0 .. T - 1) {
         if
@@ -350,7 +353,7 @@ inline clear(q) {
     t = 0
 }
 
-/* The runtime has done with its request. A copy of it may still be under way. */
+/* The runtime is done with its request. A copy of it may still be on the network. */
 inline let_go(r) {
     if
     :: true
@@ -375,7 +378,7 @@ inline let_go(r) {
     d_step { clear(request[r]); before[r] = 0 }
 }
 
-/* Nothing of what was claimed is ours; the next name is. */
+/* The runtime forgets everything it had claimed, and takes the next name. */
 inline start_over(r) {
     d_step {
         for (t : 0 .. T - 1) { held[at(r, t)] = 0; held_attempt[at(r, t)] = 0; given[at(r, t)] = 0 }
@@ -398,13 +401,13 @@ inline next_name(r) {
 #define work (queued[0] || queued[1])
 #define wanted(r) (2 - r - mine(r, 0) - mine(r, 1)) /* runtime 0 has two workers, runtime 1 has one */
 #define vacant(r) (mine(r, 0) + mine(r, 1) < 2 - r)
-#define disturbed(r) /* the next turn would find that out */ \
+#define disturbed(r) /* the next turn would notice */ \
     (lease[name(r)] != HELD || session[name(r)] != number[r])
 
 proctype Runtime(byte r) {
 end:
     do
-    /* join: the reply may be lost, and it is sent again. */
+    /* It joins. The reply may be lost, and then the request is sent again. */
     :: atomic {
         phase[r] == JOINING ->
         d_step { printf("%d/%d joins\n", who(name(r))); join(name(r)) }
@@ -423,7 +426,7 @@ end:
         fi
     }
 
-    /* A turn is composed, if there is a reason for one. Which handlers have ended by then is anybody's guess. */
+    /* It composes a turn, if there is a reason for one. Any of its handlers may have ended by then. */
     :: atomic {
         phase[r] == RESTING && (mine(r, 0) || mine(r, 1) || (work && vacant(r)) || zombie[r] || disturbed(r)
                                 || (idles > 0 && !all_settled)) ->
@@ -467,7 +470,7 @@ end:
         }
     }
 
-    /* It arrives. */
+    /* The turn arrives. */
     :: atomic {
         phase[r] == ASKING && reply[r] == NONE ->
         if
@@ -488,7 +491,7 @@ end:
         }
     }
 
-    /* Its reply arrives. */
+    /* The reply arrives. */
     :: atomic {
         reply[r] == DONE ->
         d_step {
@@ -496,13 +499,13 @@ end:
             for (t : 0 .. T - 1) {
                 if
                 :: given[at(r, t)] ->
-                    assert(!mine(r, t)); /* S4: not one that it still runs */
+                    assert(!mine(r, t)); /* S4: not a task that it still runs */
                     held[at(r, t)] = request[r].number;
                     held_attempt[at(r, t)] = given[at(r, t)];
                     given[at(r, t)] = 0
                 :: else
                 fi;
-                /* S4. After a rollback the runtime will find out with its next turn; then it is L that asks. */
+                /* S4. After a rollback the runtime notices with its next turn, so L covers that case. */
                 assert(history == RESTORED || claim[at(name(r), t)] == 0
                        || (held[at(r, t)] == claim[at(name(r), t)] && held_attempt[at(r, t)] == attempt[t]))
             }
@@ -539,7 +542,7 @@ end:
         }
     }
 
-    /* It dies, and starts again. */
+    /* It dies and starts again. */
     :: atomic {
         crashes > 0 && phase[r] != GONE && !all_settled ->
         crashes--;
@@ -552,7 +555,7 @@ end:
         next_name(r)
     }
 
-    /* It leaves. What ended before is reported; the other handlers are canceled. */
+    /* It leaves. What ended before is reported, and the other handlers are canceled. */
     :: atomic {
         leaves > 0 && phase[r] == RESTING && !zombie[r] ->
         d_step {
@@ -568,7 +571,7 @@ end:
     od
 }
 
-/* A place on the network, for a copy that is long under way. Its reply reaches nobody. */
+/* A slot on the network for a delayed copy. Its reply reaches nobody. */
 proctype Network(byte i) {
 end:
     do
@@ -593,7 +596,7 @@ end:
 
 #define current(n) (name(runtime_of(n)) == n && phase[runtime_of(n)] != GONE)
 
-/* A lease runs out; whoever tends the shard finds it. Of a runtime that is no more it always does. */
+/* A lease runs out, and whoever tends the shard finds it. The lease of a runtime that is gone always runs out. */
 proctype Time(byte holder) {
 end:
     do
@@ -684,7 +687,7 @@ end:
 }
 #endif
 
-/* L. */
+/* Checks L. */
 proctype End() {
 end:
     timeout -> assert(all_settled)

@@ -1,4 +1,4 @@
-"""Retries with a back-off, a dead letter, its history, and sending it again when the cause is mended."""
+"""Retry with back-off, look at a dead letter and its history, and redrive it once the cause is fixed."""
 
 import asyncio
 import logging
@@ -10,12 +10,12 @@ printer = {"paper": 0}
 
 
 class OutOfPaper(Exception):
-    """Somebody has to refill the printer; to try again soon may help."""
+    """The printer is empty. Trying again soon may help, if somebody refills it."""
 
 
 @actor(max_retries=2, backoff=0.05, retry_on=OutOfPaper)
 async def print_label(order: int) -> str:
-    """Prints a label, while there is paper."""
+    """Prints a label, if there is paper."""
     if not printer["paper"]:
         raise OutOfPaper(f"no paper for order {order}")
     printer["paper"] -= 1
@@ -23,7 +23,7 @@ async def print_label(order: int) -> str:
 
 
 async def main() -> None:
-    """Lets a task fail for good, looks at it, refills the printer, and sends it again."""
+    """Lets a task fail for good, looks at it, refills the printer, and redrives the task."""
     async with Runtime(actors=[print_label]) as runtime:
         handle = await runtime.send("acme", print_label(7))
         again = await runtime.send("acme", print_label(7), key="order 7", delay=60)

@@ -1,7 +1,7 @@
-"""An ETL pipeline over tenants: each customer's sources are loaded beside each other, and one summary waits for all.
+"""An ETL pipeline across tenants: every source of every customer is loaded in parallel, and one summary waits for all.
 
-One customer's source is broken at first: its part of the pipeline fails, the summary is told, and once the source is
-mended only what has failed is sent again.
+One source is broken at first. Its part of the pipeline fails, and the summary is canceled because of it. Once the
+source works again, a retry sends only what failed or was canceled.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from fairactor import Runtime, TaskCanceled, actor
 
 SOURCES: Final = {"acme": ["orders", "returns"], "globex": ["orders"], "initech": ["orders", "visits"]}
 broken = {("globex", "orders")}
-logging.basicConfig(level=logging.ERROR)  # what fails is told below
+logging.basicConfig(level=logging.ERROR)  # main() reports what fails
 
 
 @attrs.frozen
 class Row:
-    """What a source has."""
+    """A row of a source."""
 
     source: str
     amount: int
@@ -44,13 +44,13 @@ async def convert(row: Row, rate: float) -> float:
 
 @actor
 async def load(customer: str, amounts: list[float]) -> tuple[str, float]:
-    """Loads what was converted."""
+    """Loads the converted amounts of a customer."""
     return customer, sum(amounts)
 
 
 @actor
 async def summary(loaded: list[tuple[str, float]]) -> dict[str, float]:
-    """Sums up what was loaded."""
+    """Sums up the loaded amounts by customer."""
     totals: dict[str, float] = {}
     for customer, amount in loaded:
         totals[customer] = totals.get(customer, 0.0) + amount
@@ -58,7 +58,7 @@ async def summary(loaded: list[tuple[str, float]]) -> dict[str, float]:
 
 
 async def main() -> None:
-    """Runs the pipeline, mends what was broken, and sends that again."""
+    """Runs the pipeline, repairs the broken source, and retries what failed."""
     loads = [
         at(customer, group(load(customer, result_of(each(convert, result_of(extract(customer, source)), rate=1.5)))))
         for customer, sources in SOURCES.items()
@@ -70,7 +70,7 @@ async def main() -> None:
             print(await run.result(timeout=10))
         except TaskCanceled as error:
             print(error)
-        await run.wait(timeout=10)  # other parts of it go on
+        await run.wait(timeout=10)  # other parts of the run still go on
         broken.clear()
         again = await run.retry()
         print(await again.result(timeout=10))

@@ -1,4 +1,4 @@
-"""One big customer, a trial with a rate, and a full mailbox: limits that hold for the whole fleet."""
+"""Limits that hold across the whole fleet: a big customer with a full mailbox, and a trial with a rate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fairactor.errors import MailboxFull
 
 @actor
 async def export(page: int) -> str:
-    """Takes a hundredth of a second."""
+    """Exports a page, which takes a hundredth of a second."""
     await asyncio.sleep(0.01)
     return f"{current_task().tenant}: page {page}"
 
 
 async def main() -> None:
-    """Sends more than is allowed, and shows what comes of it."""
+    """Sends more than the limits allow, and shows what happens."""
     async with Runtime(actors=[export], workers=10) as runtime:
         await runtime.tenant("big").configure(concurrency=8, backlog=500)
         await runtime.tenant("trial").configure(rate="20/s", burst=1)

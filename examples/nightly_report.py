@@ -1,6 +1,6 @@
-"""A nightly report for each tenant, at two o'clock where the tenant is, also when clocks are changed there.
+"""A nightly report for each tenant at two o'clock in its own time zone, even when clocks change.
 
-Nobody waits for the night here: each report is sent once at once, with `run_now`.
+So that the example does not wait for the night, `run_now` sends each report once immediately.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ZONES: Final = {"acme": "Europe/Berlin", "globex": "America/New_York", "initech"
 
 @actor(max_retries=3)
 async def report(kind: str) -> str:
-    """Sums up the day of a tenant. A run that is late still knows which night it is for."""
+    """Reports on the day of a tenant. Even a late run knows which night it is for."""
     task = current_task()
     night = planned_time(task.id)
     return f"{kind} report of {task.tenant}, {f'for {night}' if night else 'sent by hand'}"
@@ -28,11 +28,11 @@ async def report(kind: str) -> str:
 @schedule("H 4 * * sun", tenant=ZONES, jitter=600, catch_up="once")
 @actor
 async def compact() -> None:
-    """Every week, some time after four in UTC, for each tenant; made up for if everything was down."""
+    """Compacts the data of each tenant, every Sunday after four UTC. A run missed in an outage is caught up."""
 
 
 async def main() -> None:
-    """Adds the schedules, as a service does each time that it starts, and looks at them."""
+    """Adds the schedules, as a service does every time it starts, and looks at them."""
     async with Runtime(actors=[report, compact]) as runtime:
         schedules = Schedules(runtime)
         for tenant, zone in ZONES.items():
@@ -43,8 +43,8 @@ async def main() -> None:
                 id="nightly",
                 timezone=zone,
                 start=datetime(2027, 3, 1, tzinfo=UTC),
-                catch_up="once",  # after an outage the last night is reported, and not each that was missed
-                overlap="queue",  # and two reports of a tenant never run at once
+                catch_up="once",  # after an outage, report only the last missed night
+                overlap="queue",  # never run two reports of a tenant at once
                 metadata={"owner": "finance"},
             )
         for tenant in ZONES:

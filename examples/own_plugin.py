@@ -1,7 +1,8 @@
-"""A plugin of one's own: a spending limit of each tenant, which an option of its messages counts against, and a trail.
+"""A custom plugin: a spending limit for each tenant, and an audit trail.
 
-It wraps sending, to refuse what a tenant cannot pay for; it observes what finishes and what fails for good; and it adds
-the option ``cost=``. As a package with an entry point it would be found by itself: see docs/write-a-plugin.md.
+It adds the option ``cost=``, wraps sending to refuse messages that a tenant cannot pay for, and observes tasks that
+finish or fail for good. As a package with an entry point it would be discovered automatically: docs/write-a-plugin.md
+says how.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ NAME: Final = "budget"
 
 
 class OverBudget(Exception):
-    """A tenant would spend more than it has."""
+    """A tenant would spend more than its limit."""
 
 
 def _cost(value: Any) -> float:
@@ -34,7 +35,7 @@ Option("cost", plugin=NAME, convert=_cost)
 
 
 class Budget:
-    """Lets each tenant spend so much, and writes down what became of its tasks."""
+    """Limits what each tenant spends, and records what became of its tasks."""
 
     name: Final = NAME
 
@@ -44,7 +45,7 @@ class Budget:
         self.trail: list[str] = []
 
     async def wrap_send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
-        """Refuses all of a send, or none of it."""
+        """Accepts a whole send or refuses it."""
         wanted: Counter[str] = Counter()
         for tenant, message in messages:
             wanted[tenant] += message.how.of_plugins.get("cost", 0)
@@ -58,31 +59,31 @@ class Budget:
         return handles
 
     def finished(self, task: Task, result: Any) -> None:
-        """Notes a task that has finished."""
+        """Records a finished task."""
         self.trail.append(f"{task.tenant}: {task.actor} for {task.options.get('cost', 0):g} gave {result!r}")
 
     def dead(self, task: Task, error: BaseException) -> None:
-        """Notes a task that has failed for good."""
+        """Records a task that failed for good."""
         self.trail.append(f"{task.tenant}: {task.actor} failed: {error}")
 
 
 @actor(cost=1)
 async def summarize(text: str) -> str:
-    """Costs little."""
+    """Summarizes a text, cheaply."""
     return text[:5]
 
 
 @actor(cost=5)
 async def translate(text: str) -> str:
-    """Costs more."""
+    """Translates a text, at a higher cost."""
     if not text:
         raise ValueError("nothing to translate")
     return text.upper()
 
 
 async def main() -> None:
-    """Spends until nothing is left."""
-    logging.getLogger("fairactor").setLevel(logging.ERROR)  # one of these is meant to fail
+    """Spends until the budget is used up."""
+    logging.getLogger("fairactor").setLevel(logging.ERROR)  # one task fails on purpose
     budget = Budget(limit=10)
     async with Runtime(actors=[summarize, translate], plugins=[budget]) as runtime:
         await runtime.ask("acme", summarize("a long text"))

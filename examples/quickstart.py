@@ -1,4 +1,4 @@
-"""Two tenants, one of them with a large backlog; the small one does not wait for it."""
+"""Two tenants: one has a large backlog, and the small one does not wait for it."""
 
 import asyncio
 import time
@@ -8,13 +8,13 @@ from fairactor import Runtime, actor
 
 @actor
 async def render(page: int) -> str:
-    """Stands for some I/O."""
+    """Renders a page: sleeps in place of real I/O."""
     await asyncio.sleep(0.01)
     return f"page {page}"
 
 
 async def main() -> None:
-    """Sends much for one tenant, then a little for another."""
+    """Sends many tasks for one tenant, then one for another."""
     async with Runtime(actors=[render], workers=4) as runtime:
         await runtime.send_many([("big corp", render(page)) for page in range(400)])
         began = time.monotonic()

@@ -1,6 +1,6 @@
-"""A sender and two worker processes that share an embedded server under a path; one worker is killed in mid-run.
+"""A sender and two worker processes share an embedded server under a path, and one worker is killed mid-run.
 
-In production the processes would name a server: Runtime("redis://…").
+In production the processes would pass the URL of a server: Runtime("redis://…").
 """
 
 import asyncio
@@ -14,19 +14,19 @@ from fairactor import Runtime, actor
 
 @actor(max_retries=1)
 async def resize(image: int) -> int:
-    """Stands for some work; returns who did it."""
+    """Resizes an image: sleeps in place of real work, and returns the id of the process."""
     await asyncio.sleep(0.02)
     return os.getpid() + 0 * image
 
 
 async def work(path: str) -> None:
-    """What a worker process does: serve until it is told to stop."""
+    """Runs in a worker process: serves until it is told to stop."""
     async with Runtime(path=path, actors=[resize], workers=5, lease=2.0) as runtime:
         await runtime.run()
 
 
 async def main() -> None:
-    """Sends 200 tasks of 20 tenants, and kills one of two workers halfway."""
+    """Sends 200 tasks for 20 tenants, and kills one of two workers halfway."""
     with tempfile.TemporaryDirectory(prefix="fairactor-example-") as folder:
         path = str(Path(folder) / "data")
         async with Runtime(path=path, workers=0) as runtime:
@@ -34,7 +34,7 @@ async def main() -> None:
             workers = [await asyncio.create_subprocess_exec(sys.executable, __file__, path) for _ in range(2)]
             for handle in handles[:100]:
                 await handle.result(timeout=30)
-            workers[0].kill()  # no warning, no clean-up
+            workers[0].kill()  # no warning, no cleanup
             done_by = [await handle.result(timeout=30) for handle in handles]
             workers[1].terminate()
             await asyncio.gather(*(worker.wait() for worker in workers))

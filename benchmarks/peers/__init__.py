@@ -1,26 +1,26 @@
-"""fairactor beside other task queues on Redis, each with its fastest settings, on one server.
+"""fairactor against other task queues on Redis, each with its fastest settings, on one server.
 
-The peers are taskiq, dramatiq, SAQ, arq, streaQ, Celery, Huey, RQ and BullMQ (its package for Python), in the versions
-that are newest today: uv makes an environment for each. All talk to one server over TCP, with uvloop and hiredis where
-they can. In each round each workload is done by all, one after the other. Where a peer can be run in several ways
-(list or stream, threads or greenlets, bound to one CPU or not), all are tried in the first round, and the best one
-counts from then on. The handlers note their starts in a file, ours too, from which all is computed, and whether each
-task was run, and once only.
+The peers are taskiq, dramatiq, SAQ, arq, streaQ, Celery, Huey, RQ and BullMQ (its Python package), in their newest
+versions; uv makes an environment for each. All talk to one server over TCP, with uvloop and hiredis where they can. In
+each round, every peer does every workload, one after the other. If a peer can run in several ways (list or stream,
+threads or greenlets, pinned to one CPU or not), the first round tries all of them, and the best one counts from then
+on. The handlers, ours too, write their starts to a file. All figures are computed from it, and it also shows whether
+each task ran exactly once.
 
-- enqueue: by 32 coroutines (or threads, or by one where that is faster) that send one task after the other; and in
-  batches, where the library can do that.
-- drain1, drain2: no-op tasks, ours over 1,000 tenants, all enqueued before one or two worker processes start.
-  (n - 1) / (last start - first start of a handler).
-- latency: from the call that enqueues to the first line of the handler in another process, idle until then.
-- neighbour: tenant A has 10,000 tasks of 5 ms for 10 workers in one process; a second later B comes with 50, and waits,
-  from the call that enqueues to the start of the handler. The peers have both in one queue. And the same without A.
-  RQ runs one task at a time in a process, so it is given ten processes.
-- sleepers: 2,000 sleeps of a second by 1,000 workers in one process, from the first start to the last end, and the
-  connections to the server meanwhile. All but RQ.
+- enqueue: 32 coroutines (or threads, or one if that is faster) send one task after the other; and sending in batches,
+  if the library can do that.
+- drain1, drain2: no-op tasks, ours over 1,000 tenants, all enqueued before one or two worker processes start. (n - 1) /
+  (last start - first start of a handler).
+- latency: from the call that enqueues to the first line of the handler in another, idle process.
+- neighbour: tenant A has 10,000 tasks of 5 ms for 10 workers in one process. A second later B sends 50, which wait from
+  the call that enqueues to the start of the handler. The peers have both tenants in one queue. The same without A. RQ
+  runs one task at a time per process, so it gets ten processes.
+- sleepers: 2,000 sleeps of a second on 1,000 workers in one process, from the first start to the last end, and the
+  connections to the server meanwhile. Every peer but RQ.
 
-The first figure of each kind is ours against the best peer of each round, and has the goal; the others are ours against
-one peer each. Where a peer failed it says why. `--only taskiq,huey` chooses peers, `--workloads drain1,latency` what is
-measured.
+The first figure of each kind compares ours with the best peer of each round, and has the goal. The others compare ours
+with one peer each. If a peer failed, its figure says why. `--only taskiq,huey` chooses peers,
+`--workloads drain1,latency` what to measure.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def run(
 ) -> list[Figure]:
     own = asyncio.current_task()
     assert own is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)  # as Ctrl-C: it ends the processes
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)  # end the processes as on Ctrl-C
     chosen = [OURS, *_chosen(only, {peer.name.lower(): peer for peer in PEERS})]
     lab = _Lab(bench, Sizes(tasks, tenants, samples), _chosen(workloads, {name: name for name in WORKLOADS}))
     async with AsyncExitStack() as stack:
@@ -73,7 +73,7 @@ async def run(
 def _chosen(names: str, among: dict[str, Any]) -> list[Any]:
     wanted = [name.strip().lower() for name in names.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in among]:
-        raise SystemExit(f"no {', '.join(unknown)} here: there are {', '.join(among)}")
+        raise SystemExit(f"unknown: {', '.join(unknown)}; choose from {', '.join(among)}")
     return [value for name, value in among.items() if not wanted or name in wanted]
 
 
@@ -83,7 +83,7 @@ def _say(text: str) -> None:
 
 @attrs.define
 class _Record:
-    """What one peer did in one workload."""
+    """The results of one peer in one workload."""
 
     way: Way | None = None
     rounds: dict[int, Found] = attrs.field(factory=dict)
@@ -93,7 +93,7 @@ class _Record:
 
 @attrs.define
 class _Lab:
-    """What is measured, and what was found."""
+    """Runs the measurements and keeps the results."""
 
     bench: Bench
     sizes: Sizes
@@ -105,7 +105,7 @@ class _Lab:
     records: dict[tuple[str, str], _Record] = attrs.field(factory=dict)
 
     async def measure(self, peer: Peer, workload: str, number: int) -> None:
-        """One round of one peer; at first in all its ways, of which the best one is kept."""
+        """Runs one round of one peer. The first round tries all its ways and keeps the best one."""
         record = self._record(peer, workload)
         task = WORKLOADS[workload]
         key, metric = next(iter(task.metrics.items()))
@@ -129,14 +129,14 @@ class _Lab:
         return self.records.setdefault((peer.name, workload), _Record())
 
     def rates(self, chosen: Sequence[Peer]) -> dict[str, float]:
-        """How fast each drained, in one process, the fastest first."""
+        """Returns the drain rate of each peer in one process, fastest first."""
         rounds = {peer.name: self._record(peer, "drain1").rounds.values() for peer in chosen}
         key = next(iter(WORKLOADS["drain1"].metrics))
         rates = {name: median(found[key] for found in each) for name, each in rounds.items() if each}
         return dict(sorted(rates.items(), key=lambda rate: -rate[1]))
 
     def figures(self, chosen: Sequence[Peer]) -> list[Figure]:
-        """All figures: of each kind that of the best peer, then that of each."""
+        """Returns all figures: for each metric, first the best peer and then every peer."""
         return [
             figure
             for workload in self.workloads
@@ -168,7 +168,7 @@ class _Lab:
         return figures
 
     def _said(self, peer: Peer, workload: str) -> str:
-        """What is to be known of a peer's values."""
+        """Describes how a peer's values were measured."""
         if peer.name in self.failed:
             return f"{peer.name} {self.failed[peer.name]}"
         record = self._record(peer, workload)
@@ -180,7 +180,7 @@ class _Lab:
 
 
 def _best(theirs: dict[str, dict[int, float]], metric: Metric) -> dict[int, tuple[float, str]]:
-    """The best peer's value of each round, and who that was."""
+    """Returns the best peer's value of each round, and its name."""
     best: dict[int, tuple[float, str]] = {}
     for name, values in theirs.items():
         for number, value in values.items():

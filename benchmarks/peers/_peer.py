@@ -1,10 +1,12 @@
-"""What the files of all peers share: the handlers, and the protocol in which the benchmark talks to them.
+"""What the programs of all peers share: the handlers, and the protocol that the benchmark talks to them in.
 
-``FILE work N`` is a worker process with N workers, until it is killed. ``FILE send`` obeys orders, a line of JSON on
-stdin each, and answers each with one on stdout; its first answer comes unasked, when it is ready.
+``FILE work N`` is a worker process with N workers, which runs until it is killed. ``FILE send`` obeys orders: it reads
+one line of JSON per order from stdin, and answers each with a line on stdout. It writes its first answer unasked, when
+it is ready.
 
-These files run in the peers' environments, so they import their peer and the standard library alone. By environment
-variables: PEER_URL, PEER_STARTS (the file for what the handlers note), PEER_VARIANT and PEER_CPU (one to be bound to).
+These files run in the peers' environments, so they import only their peer and the standard library. Environment
+variables: PEER_URL, PEER_STARTS (the file that the handlers write to), PEER_VARIANT, and PEER_CPU (the CPU to pin the
+process to).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 URL = os.environ["PEER_URL"]
 VARIANT = os.environ.get("PEER_VARIANT", "")
 CONNECTIONS = 5000
-"""What a pool may hold: that it is never what limits."""
+"""The maximum size of a connection pool, so large that it never limits anything."""
 
 _notes = os.open(os.environ["PEER_STARTS"], os.O_WRONLY | os.O_APPEND)
 
@@ -46,12 +48,12 @@ Sending = Callable[[], AbstractAsyncContextManager[tuple[Send, SendMany | None]]
 
 
 def began(number: int) -> None:
-    """Notes the start of a task."""
+    """Writes down the start of a task."""
     os.write(_notes, b"+ %d %d\n" % (number, time.monotonic_ns()))
 
 
 def ended(number: int) -> None:
-    """Notes the end of a task."""
+    """Writes down the end of a task."""
     os.write(_notes, b"- %d %d\n" % (number, time.monotonic_ns()))
 
 
@@ -64,7 +66,7 @@ async def call(number: int, seconds: float) -> None:
 
 
 def blocking_call(number: int, seconds: float) -> None:
-    """The same, for libraries of threads or greenlets."""
+    """Like `call`, for libraries that use threads or greenlets."""
     began(number)
     if seconds:
         time.sleep(seconds)
@@ -75,11 +77,11 @@ def blocking_call(number: int, seconds: float) -> None:
 
 
 def run_async(sending: Sending, work: Callable[[int], Awaitable[Any]]) -> None:
-    """Does what the command line says, with a library for asyncio.
+    """Runs the command line for an asyncio library.
 
     Args:
-        sending: yields what sends one task, and what sends many at once where the library can.
-        work: runs so many workers.
+        sending: yields a function that sends one task, and one that sends many at once, or None if the library cannot.
+        work: runs that many workers.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         if working := _workers():
@@ -91,7 +93,7 @@ def run_async(sending: Sending, work: Callable[[int], Awaitable[Any]]) -> None:
 def run_blocking(
     send: Callable[[Call], Any], send_many: Callable[[list[Call]], Any] | None, work: Callable[[int], Any]
 ) -> None:
-    """The same with one for threads."""
+    """Runs the command line for a blocking library."""
     if working := _workers():
         work(working)
         return
@@ -102,12 +104,12 @@ def run_blocking(
 
 
 def chunks(calls: list[Call], size: int) -> Iterator[list[Call]]:
-    """The calls in batches."""
+    """Splits calls into batches."""
     return (calls[start : start + size] for start in range(0, len(calls), size))
 
 
 def forever() -> None:
-    """Waits until it is killed."""
+    """Waits until the process is killed."""
     threading.Event().wait()
 
 
@@ -130,7 +132,7 @@ async def _awaited(working: Awaitable[Any]) -> None:
 
 
 def _answers() -> Callable[[Answer], None]:
-    """Says that it is ready; what says the rest. Libraries that print do so to stderr from now on."""
+    """Sends the ready answer, and returns a function for further ones. From now on libraries print to stderr."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -197,7 +199,7 @@ def _do_blocking(order: Order, send: Callable[[Call], Any], send_many: Callable[
 
 
 def _calls(order: Order) -> list[Call]:
-    """The calls of an order; the answer's times are in the same order."""
+    """Returns the calls of an order. The times in the answer are in the same order."""
     first, tenants = order["first"], order["tenants"]
     return [
         Call(f"{order['tenant']}:{number % tenants}", number, order["seconds"])

@@ -1,4 +1,4 @@
-"""arq. Variants: seconds between two looks at the queue."""
+"""arq. The variant is the number of seconds between two polls of the queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BullMQ, its package for Python. Variants: the one connection that is its default, or a pool."""
+"""BullMQ's Python package. The variant is its default, a single connection, or a pool of them."""
 
 from __future__ import annotations
 

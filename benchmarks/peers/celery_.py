@@ -1,4 +1,4 @@
-"""Celery. Variants, of its pool: solo, threads, gevent."""
+"""Celery. The variant is its pool: solo, threads or gevent."""
 
 from __future__ import annotations
 

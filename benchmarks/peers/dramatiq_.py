@@ -1,4 +1,4 @@
-"""dramatiq, with no middleware: that is fastest. Variants: how many messages it fetches ahead."""
+"""dramatiq without middleware, which is fastest. The variant is how many messages it prefetches."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 
 import _peer
 
-os.environ["dramatiq_queue_prefetch"] = _peer.VARIANT or "0"  # noqa: SIM112 - it is spelt so
-os.environ["dramatiq_worker_timeout"] = "5"  # noqa: SIM112 - ms between two looks at an empty queue, at most
+os.environ["dramatiq_queue_prefetch"] = _peer.VARIANT or "0"  # noqa: SIM112 - dramatiq spells it in lower case
+os.environ["dramatiq_worker_timeout"] = "5"  # noqa: SIM112 - ms between two polls of an empty queue, at most
 
 import dramatiq
 import redis

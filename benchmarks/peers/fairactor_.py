@@ -1,4 +1,4 @@
-"""fairactor, in the protocol of its peers."""
+"""fairactor as a program that speaks the peers' protocol."""
 
 from __future__ import annotations
 

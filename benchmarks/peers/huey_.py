@@ -1,4 +1,4 @@
-"""Huey. Variants: thread, greenlet."""
+"""Huey. The variant is its kind of worker: thread or greenlet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the peers run: one server over TCP, an environment for each, and processes that take orders."""
+"""Where the peers run: one server over TCP, an environment for each, and processes that obey orders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HERE: Final = Path(__file__).parent
 _INSTALLING: Final = 600.0  # seconds that an environment may take
 _STARTING: Final = 60.0
 _OBEYING: Final = 180.0
-_TOLD: Final = 150  # characters of what a process said last
+_TOLD: Final = 150  # characters of the last line of a process's log
 
 _HOLD: Final = """
 import importlib.metadata, sys
@@ -40,12 +40,12 @@ sys.stdin.read()
 
 
 class PeerFailed(Exception):
-    """A peer could not be installed, or did not do what it was to do."""
+    """A peer could not be installed, or did not do what it should."""
 
 
 @attrs.frozen
 class Environment:
-    """An interpreter that has a peer."""
+    """An interpreter with a peer installed."""
 
     python: str
     version: str
@@ -53,7 +53,7 @@ class Environment:
 
 @attrs.frozen
 class Noted:
-    """What the handlers have noted, ns of the monotonic clock: of each task its first start, and its end."""
+    """The notes of the handlers: the first start and the end of each task, in ns of the monotonic clock."""
 
     starts: dict[int, int]
     ends: dict[int, int]
@@ -61,13 +61,13 @@ class Noted:
 
     @property
     def doubled(self) -> int:
-        """Tasks that were started more than once."""
+        """The number of tasks that were started more than once."""
         return sum(runs > 1 for runs in self.runs.values())
 
 
 @attrs.frozen
 class Place:
-    """One peer's stay on the server: from an empty one, to the end of all its processes."""
+    """One measurement of one peer: starts with an empty server, and ends with all of its processes."""
 
     peer: Peer
     environment: Environment
@@ -78,7 +78,7 @@ class Place:
     stack: AsyncExitStack
 
     async def start(self, way: Way, *arguments: str, number: int = 0) -> asyncio.subprocess.Process:
-        """Starts a process; it is killed at the end, with all its own."""
+        """Starts a process. It and its children are killed at the end."""
         cpus = sorted(os.sched_getaffinity(0)) if way.pinned and hasattr(os, "sched_getaffinity") else []
         with self.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -108,40 +108,40 @@ class Place:
             await self.start(way, "work", str(way.workers), number=number)
 
     async def sender(self, way: Way) -> Sender:
-        """Starts what sends; returns when it is ready."""
+        """Starts the sending process; returns when it is ready."""
         sender = Sender(self, await self.start(way, "send"), way)
         await sender.answer(_STARTING)
         return sender
 
     async def noted(self, tasks: int, patience: float, *, ends: bool = False, rest: float = 0.3) -> Noted:
-        """Waits until so many tasks have started, or ended, and a bit more; returns what was noted.
+        """Waits until that many tasks have started or ended, plus a short rest; returns the notes.
 
         Raises:
-            PeerFailed: they did not in time.
+            PeerFailed: the tasks took too long.
         """
         sign, marks = ("-" if ends else "+"), 0
         with suppress(TimeoutError), self.notes.open("rb") as file:
             async with asyncio.timeout(patience):
                 while True:
-                    marks += file.read().count(f"{sign} ".encode())  # all is read when that may be enough
+                    marks += file.read().count(f"{sign} ".encode())  # read all notes once that may be enough
                     if marks >= tasks and self._seen(ends) >= tasks:
                         await asyncio.sleep(rest)
                         return self.read()
                     await asyncio.sleep(0.1)
         raise PeerFailed(f"{self._seen(ends)} of {tasks} tasks were run within {patience:g} s{self.said()}")
 
-    def _seen(self, ends: bool) -> int:  # noqa: FBT001 - as above
+    def _seen(self, ends: bool) -> int:  # noqa: FBT001 - as in `noted`
         noted = self.read()
         return len(noted.ends if ends else noted.starts)
 
     async def clear(self) -> None:
-        """Ends all its processes, and forgets all."""
+        """Ends all processes, empties the server and deletes the notes."""
         await self.stack.aclose()
         await self.admin.flushdb()
         self.notes.write_bytes(b"")
 
     def read(self) -> Noted:
-        """What the handlers have noted until now."""
+        """Reads what the handlers have noted until now."""
         noted = Noted({}, {}, Counter())
         for line in self.notes.read_text().splitlines():
             sign, number, at = line.split()
@@ -153,14 +153,14 @@ class Place:
         return noted
 
     def said(self) -> str:
-        """What its processes have said last, as a part of a message."""
+        """Returns the last line that its processes logged, as part of an error message."""
         said = self.log.read_text(errors="replace").strip().rpartition("\n")[2][-_TOLD:]
         return f": {said}" if said else ""
 
 
 @attrs.frozen
 class Sender:
-    """A process that sends."""
+    """A process that sends tasks."""
 
     place: Place
     process: asyncio.subprocess.Process
@@ -178,7 +178,7 @@ class Sender:
         interval: float = 0,
         times: bool = False,
     ) -> dict[str, Any]:
-        """Has tasks sent: singly, or many at once where the library can."""
+        """Lets it send tasks: one by one, or many at once if the library can."""
         order = {
             "how": how,
             "count": count,
@@ -195,7 +195,7 @@ class Sender:
         return await self.answer(_OBEYING)
 
     async def answer(self, patience: float) -> dict[str, Any]:
-        """Its next answer."""
+        """Waits for its next answer."""
         assert self.process.stdout
         try:
             line = await asyncio.wait_for(self.process.stdout.readline(), patience)
@@ -207,13 +207,13 @@ class Sender:
         return answer
 
     async def leave(self) -> None:
-        """Ends it."""
+        """Kills the process."""
         await kill(self.process)
 
 
 @asynccontextmanager
 async def stay(peer: Peer, environment: Environment, url: str, admin: Any) -> AsyncIterator[Place]:
-    """A place for one measurement."""
+    """Makes the place of one measurement."""
     await admin.flushdb()
     with tempfile.TemporaryDirectory(prefix="fairactor-") as folder:
         notes, log = Path(folder, "notes"), Path(folder, "log")
@@ -225,7 +225,7 @@ async def stay(peer: Peer, environment: Environment, url: str, admin: Any) -> As
 
 
 async def kill(process: asyncio.subprocess.Process) -> None:
-    """Ends a process by force, with all of its session."""
+    """Kills a process and all others of its session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
@@ -236,7 +236,7 @@ async def environment(peer: Peer) -> AsyncIterator[Environment]:
     """Makes a peer's environment, which lasts as long as this context.
 
     Raises:
-        PeerFailed: it cannot be made.
+        PeerFailed: the environment cannot be made.
     """
     if not peer.packages:
         yield Environment(sys.executable, version("fairactor"))
@@ -266,7 +266,7 @@ async def environment(peer: Peer) -> AsyncIterator[Environment]:
         raise PeerFailed(f"was not installed within {_INSTALLING:g} s") from error
     finally:
         if process.stdin:
-            process.stdin.close()  # it ends, and uv removes what it has made
+            process.stdin.close()  # the process ends, and uv removes its environment
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 10)
         await kill(process)
@@ -279,18 +279,18 @@ def _uv() -> list[str]:
 
     if find_spec("uv"):
         return [sys.executable, "-m", "uv"]
-    raise SystemExit("the peers are installed by uv, which is not here: pip install uv")
+    raise SystemExit("uv is missing, and the peers are installed with it: pip install uv")
 
 
 def _plain_environment() -> dict[str, str]:
-    """The environment without what would lead another interpreter to our own packages."""
+    """Returns the environment without the variables that would lead another interpreter to our packages."""
     ours = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 @asynccontextmanager
 async def server(bench: Bench) -> AsyncIterator[tuple[str, Any]]:
-    """A server over TCP, and a client: that of the benchmark if it is one, else a fresh one of the same program."""
+    """Yields the URL of a TCP server and a client: the benchmark's own, or a fresh server of the same program."""
     if bench.url.startswith("redis://"):
         yield bench.url, bench.admin
         return

@@ -1,4 +1,4 @@
-"""Who takes part, and in which ways each is run: where one has several, its best one counts."""
+"""The peers, and the ways in which each one runs. If a peer has several ways, the best one counts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Way:
     workers: int = 0
     variant: str = ""
     pinned: bool = False
-    """Whether each process is bound to one CPU: the threads of some are faster then."""
+    """Whether each process is pinned to one CPU, which makes some threaded peers faster."""
     callers: int = 32
-    """Coroutines, or threads, that send."""
+    """The number of coroutines or threads that send."""
 
     def __str__(self) -> str:
         said = [self.variant, f"{self.workers} workers" if self.workers else f"{self.callers} callers"]
@@ -25,28 +25,28 @@ class Way:
 
 @attrs.frozen
 class Peer:
-    """A library, and the ways to run it in each workload; none where it cannot."""
+    """A library, and its ways to run each workload: no ways if it cannot."""
 
     name: str
     packages: tuple[str, ...]
-    """What its environment consists of; the first one is it, whose version is told."""
+    """The packages of its environment. The first one is the library, whose version is reported."""
     enqueue: tuple[Way, ...]
     drain: tuple[Way, ...]
     latency: tuple[Way, ...]
     neighbour: tuple[Way, ...]
     sleepers: tuple[Way, ...]
     batches: tuple[Way, ...] = ()
-    """To enqueue many in a call of its own."""
+    """Ways to enqueue many tasks with one call."""
     sends: int = 10_000
-    """Tasks to enqueue at most."""
+    """The most tasks to enqueue."""
     drains: int = 1_000_000
-    """Tasks to drain at most: the slow ones get fewer."""
+    """The most tasks to drain: slow peers get fewer."""
     backlog: int = 10_000
-    """Tasks that the neighbour has: enough to outlast those who come to it."""
+    """The number of tasks of the neighbour, enough to outlast the tasks that join it."""
 
     @property
     def file(self) -> str:
-        """The program, beside this file."""
+        """The peer's program, a file next to this one."""
         return f"{self.name.lower()}_.py"
 
 

@@ -1,4 +1,4 @@
-"""RQ, its SimpleWorker. It runs one task at a time, so several workers are as many processes."""
+"""RQ's SimpleWorker. It runs one task at a time, so several workers are as many processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rq import Queue, SimpleWorker
 logging.disable(logging.WARNING)
 
 SIZE = 1000
-FUNCTION = "_peer.blocking_call"  # a worker imports it, so it cannot be of this file
+FUNCTION = "_peer.blocking_call"  # a worker imports it, so it cannot be in this file
 
 
 def _queue() -> Queue:

@@ -1,4 +1,4 @@
-"""SAQ. It is given no time to sweep: at its defaults it can run tasks again that have ended."""
+"""SAQ. It gets no time to sweep, because with its defaults it can run ended tasks again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""streaQ. Variants: how many tasks make a batch."""
+"""streaQ. The variant is the number of tasks in a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""taskiq with taskiq-redis. Variants: stream, list."""
+"""taskiq with taskiq-redis. The variant is its broker: stream or list."""
 
 from __future__ import annotations
 

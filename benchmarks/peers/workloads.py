@@ -1,4 +1,4 @@
-"""The workloads, the same for all. Each returns what it measured by name; `METRICS` says what these are."""
+"""The workloads, the same for all peers. Each returns its values by name; `WORKLOADS` describes them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from benchmarks.figures import Goal, at_least, at_most
 from .place import Noted, PeerFailed, Place
 from .rivals import Peer, Way
 
-_WARM: Final = 1_000_000_000  # the first number of the tasks that only warm up what is to be measured
-_WARMING: Final = 100  # how many these are
-_PATIENCE: Final = 120.0  # seconds for what is to come
+_WARM: Final = 1_000_000_000  # the number of the first warm-up task
+_WARMING: Final = 100  # how many warm-up tasks there are
+_PATIENCE: Final = 120.0  # seconds that tasks may take
 _READY: Final = 30.0  # seconds until a worker process runs its first task
 
 
 @attrs.frozen
 class Metric:
-    """One thing that a workload measures."""
+    """A quantity that a workload measures."""
 
     name: str
     unit: str
     more: bool
     """Whether more is better."""
     judged: bool = True
-    """Whether the goal is to be as good as the best peer."""
+    """Whether the goal is to match the best peer."""
 
     @property
     def goal(self) -> Goal | None:
-        """The bound on our value / that of the best peer."""
+        """The bound on our value / the best peer's value."""
         if not self.judged:
             return None
         return at_least(1) if self.more else at_most(1)
@@ -41,7 +41,7 @@ class Metric:
 
 @attrs.frozen
 class Sizes:
-    """How much of each workload."""
+    """The sizes of the workloads."""
 
     tasks: int
     tenants: int
@@ -53,29 +53,29 @@ Workload = Callable[[Place, Way, Sizes], Awaitable[Found]]
 
 
 async def enqueue(place: Place, way: Way, sizes: Sizes) -> Found:
-    """Tasks a second that one process sends singly."""
+    """Measures how many tasks per second one process sends, one per call."""
     return {"enqueue": await _enqueue(place, way, sizes, "singly", min(sizes.tasks, place.peer.sends))}
 
 
 async def batches(place: Place, way: Way, sizes: Sizes) -> Found:
-    """The same in batches."""
+    """Measures the same for sending in batches."""
     return {"batches": await _enqueue(place, way, sizes, "many", sizes.tasks)}
 
 
 async def _enqueue(place: Place, way: Way, sizes: Sizes, how: str, count: int) -> float:
     sender = await place.sender(way)
-    await sender.send("singly", _WARMING, first=_WARM, tenants=sizes.tenants)  # its connections are there then
+    await sender.send("singly", _WARMING, first=_WARM, tenants=sizes.tenants)  # opens its connections
     answer = await sender.send(how, count, tenants=sizes.tenants)
     return count / float(answer["seconds"])
 
 
 async def drain_one(place: Place, way: Way, sizes: Sizes) -> Found:
-    """Tasks a second that one worker process starts."""
+    """Measures how many tasks per second one worker process starts."""
     return await _drain(place, way, sizes, 1)
 
 
 async def drain_two(place: Place, way: Way, sizes: Sizes) -> Found:
-    """The same of two."""
+    """Measures the same for two worker processes."""
     return await _drain(place, way, sizes, 2)
 
 
@@ -94,7 +94,7 @@ async def _drain(place: Place, way: Way, sizes: Sizes, processes: int) -> Found:
 
 
 async def latency(place: Place, way: Way, sizes: Sizes) -> Found:
-    """From the call that sends a task to its start, with idle workers."""
+    """Measures the time from the call that sends a task to its start, with idle workers."""
     sender = await place.sender(way)
     await sender.send("singly", _WARMING, first=_WARM)
     await place.work(way)
@@ -106,7 +106,7 @@ async def latency(place: Place, way: Way, sizes: Sizes) -> Found:
 
 
 async def neighbour(place: Place, way: Way, _sizes: Sizes) -> Found:
-    """How long a tenant waits beside one with a backlog, and without that."""
+    """Measures how long a tenant's tasks wait, beside a tenant with a backlog and alone."""
     alone = await _beside(place, way, 0)
     await place.clear()
     waits = await _beside(place, way, place.peer.backlog)
@@ -115,22 +115,22 @@ async def neighbour(place: Place, way: Way, _sizes: Sizes) -> Found:
 
 
 async def _beside(place: Place, way: Way, backlog: int) -> list[float]:
-    """How long each of 50 tasks waits that come a second after the first start of one of the backlog."""
+    """Measures how long each of 50 tasks waits, sent a second after the first task of the backlog started."""
     few = 50
     sender = await place.sender(way)
-    await sender.send("singly", _WARMING, first=_WARM, tenant="A")  # its connections are there then
+    await sender.send("singly", _WARMING, first=_WARM, tenant="A")  # opens its connections
     await sender.send("many", backlog, seconds=0.005, tenant="A")
     await place.work(way)
     await place.noted(_WARMING + min(backlog, 1), _READY, rest=1)
     answer = await sender.send("many", few, first=backlog, seconds=0.005, tenant="B", times=True)
     if backlog and len(place.read().ends) >= backlog:
-        raise PeerFailed(f"the backlog of {backlog} was gone before the neighbour came")
+        raise PeerFailed(f"the backlog of {backlog} tasks was done before the neighbour came")
     noted = await place.noted(_WARMING + backlog + few, _PATIENCE)
     return _waits(noted, answer["sent"], backlog)
 
 
 async def sleepers(place: Place, way: Way, _sizes: Sizes) -> Found:
-    """Time that 2,000 sleeps of a second take 1,000 workers, and the connections they need for that."""
+    """Measures how long 2,000 sleeps of a second take 1,000 workers, and how many connections they use."""
     count, connections = 2_000, 0
     sender = await place.sender(way)
     await sender.send("many", count, seconds=1, tenants=100)
@@ -146,7 +146,7 @@ async def sleepers(place: Place, way: Way, _sizes: Sizes) -> Found:
 
 
 def _waits(noted: Noted, sent: list[int], first: int) -> list[float]:
-    """Milliseconds from the calls that sent tasks to their starts."""
+    """Returns the milliseconds from the calls that sent the tasks to their starts."""
     return [(noted.starts[first + number] - at) / 1e6 for number, at in enumerate(sent)]
 
 
@@ -157,7 +157,7 @@ def _cuts(name: str, waits: list[float]) -> Found:
 
 @attrs.frozen
 class Task:
-    """A workload, with the ways that a peer has for it, and what it measures; the first metric picks the way."""
+    """A workload, the ways that a peer has for it, and its metrics. The first metric picks the best way."""
 
     run: Workload
     ways: Callable[[Peer], tuple[Way, ...]]
@@ -168,7 +168,7 @@ WORKLOADS: Final[dict[str, Task]] = {
     "enqueue": Task(
         enqueue,
         lambda peer: peer.enqueue,
-        {"enqueue": Metric("enqueue, one at a time by 32", "tasks/s", more=True)},
+        {"enqueue": Metric("enqueue, one per call", "tasks/s", more=True)},
     ),
     "batches": Task(
         batches, lambda peer: peer.batches, {"batches": Metric("enqueue in batches", "tasks/s", more=True)}
@@ -192,7 +192,7 @@ WORKLOADS: Final[dict[str, Task]] = {
                 for cut in ("p50", "p95", "max")
             },
             **{
-                f"alone {cut}": Metric(f"the same without it, {cut}", "ms", more=False, judged=False)
+                f"alone {cut}": Metric(f"wait without a backlog, {cut}", "ms", more=False, judged=False)
                 for cut in ("p50", "p95", "max")
             },
         },
@@ -202,7 +202,7 @@ WORKLOADS: Final[dict[str, Task]] = {
         lambda peer: peer.sleepers,
         {
             "sleepers": Metric("2,000 sleeps of 1 s by 1,000 workers", "s", more=False),
-            "connections": Metric("connections meanwhile", "connections", more=False, judged=False),
+            "connections": Metric("connections of the sleepers", "connections", more=False, judged=False),
         },
     ),
 }
