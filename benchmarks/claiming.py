@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
-from fairactor._server.connection import connect
 from fairactor._model.keys import Keys
-from fairactor._store.shard import Shard
 from fairactor._model.wire import Settlement, Turn, turn_mark
+from fairactor._server.connection import connect
+from fairactor._store.shard import Shard
 
 _LEASE: Final = 60.0
 

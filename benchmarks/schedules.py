@@ -93,7 +93,7 @@ async def _measure(bench: Bench, size: int, due: int, cost: _Cost) -> None:
                 began = perf_counter()
                 arguments = ticks(found, int(datetime.now(UTC).timestamp() * 1000))
                 worked += perf_counter() - began
-                sent += sum(await runtime.call(f"{NAME}/tick", 0, *arguments))
+                sent += sum(await runtime.host.call(f"{NAME}/tick", 0, *arguments))
         if sent != due:
             raise RuntimeError(f"{sent:.0f} of {due} due messages were sent")
         cost.run.append(usage.scripts / due)
@@ -105,7 +105,7 @@ async def _measure(bench: Bench, size: int, due: int, cost: _Cost) -> None:
 
 
 async def _look(runtime: Runtime) -> Any:
-    return await runtime.call(f"{NAME}/due", 0, "bench", AT_ONCE, 60_000)
+    return await runtime.host.call(f"{NAME}/due", 0, "bench", AT_ONCE, 60_000)
 
 
 async def _fill(schedules: Schedules, size: int, due: int) -> None:

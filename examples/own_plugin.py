@@ -48,7 +48,7 @@ class Budget:
         """Accepts a whole send or refuses it."""
         wanted: Counter[str] = Counter()
         for tenant, message in messages:
-            wanted[tenant] += message.how.of_plugins.get("cost", 0)
+            wanted[tenant] += message.task_options.plugin_options.get("cost", 0)
         for tenant, cost in wanted.items():
             if self.spent[tenant] + cost > self.limit:
                 raise OverBudget(

@@ -1,4 +1,4 @@
-"""Reaching the server: which URLs there are, how long it is tried, and what a server must be like."""
+"""Connecting: which URLs are valid, how long to try, and which servers are fit."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from urllib.parse import urlsplit
 
 import anyio
 import attrs
-from redis import exceptions as broken
+from redis import exceptions as redis_errors
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import PipelineCommand
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from fairactor._util.backoff import Backoff
 from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
 
-from .kept_connections import Lines
+from .kept_connections import KeptConnections
 
 logger: Final = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,70 +32,71 @@ _LEAST: Final = (6, 2)
 _FLAGS_SINCE: Final = (7, 0)
 
 CONNECTIONS: Final = 8
-"""The most connections of a runtime. One listens, one is for what is rare, and calls wait for one of the others."""
+"""The most connections of a runtime. One listens, one is for rare commands, and calls wait for one of the others."""
 
-AWAY: Final = (broken.ConnectionError, broken.TimeoutError, broken.ClusterDownError, OSError)
-"""What redis-py raises when no answer came."""
+AWAY: Final = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ClusterDownError, OSError)
+"""The errors that redis-py raises if no answer came."""
 
-_NEVER_SENT: Final = ("connecting to", "No connection available")  # in redis-py's words: no connection was made
+_NEVER_SENT: Final = ("connecting to", "No connection available")  # redis-py's messages: no connection was made
 
-# What a server answers that cannot serve now, and has done nothing: it loads its data, is busy with a script, is a
-# replica (perhaps since a moment ago), has too few replicas, or cannot write to its disk. Redis 6.2 puts the code of
-# an error inside a script in the middle of the text.
+# The errors of a server that cannot serve now and has done nothing: it loads its data, is busy with a script, is a
+# replica (perhaps since a moment ago), has too few replicas, or cannot write to its disk. Redis 6.2 puts the code of an
+# error that a script raises in the middle of the text.
 _NOT_NOW: Final = re.compile(r"\b(LOADING|BUSY|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|TRYAGAIN|CLUSTERDOWN)\b ")
 _NOT_NOW_TYPES: Final = (
-    broken.BusyLoadingError, broken.ReadOnlyError, broken.MasterDownError, broken.TryAgainError,
-    broken.ClusterDownError,
+    redis_errors.BusyLoadingError, redis_errors.ReadOnlyError, redis_errors.MasterDownError, redis_errors.TryAgainError,
+    redis_errors.ClusterDownError,
 )  # fmt: skip
 
 
 def was_never_sent(error: BaseException) -> bool:
-    """Whether a command that got no answer cannot have reached the server either."""
-    return isinstance(error, broken.BusyLoadingError) or any(words in str(error) for words in _NEVER_SENT)
+    """Whether a command without an answer cannot have reached the server."""
+    return isinstance(error, redis_errors.BusyLoadingError) or any(words in str(error) for words in _NEVER_SENT)
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether a refusal says that the server is a replica."""
-    return isinstance(error, broken.ReadOnlyError) or "READONLY " in str(error)
+    """Whether an error says that the server is a replica."""
+    return isinstance(error, redis_errors.ReadOnlyError) or "READONLY " in str(error)
 
 
 def passes(error: BaseException) -> bool:
-    """Whether a refusal is one that passes by itself: nothing was done, and the same command may be accepted soon."""
+    """Whether an error is temporary: nothing was done, and the server may accept the same command soon."""
     return isinstance(error, _NOT_NOW_TYPES) or _NOT_NOW.search(str(error)) is not None
 
 
 @attrs.define(eq=False)
 class Server:
-    """A server that has been found fit."""
+    """A server that is fit for use."""
 
     client: Any  # Redis or RedisCluster: they share the commands used here, but no type
     listener: Redis
-    """A client of one node, to subscribe with; on a cluster every node hears what is published."""
+    """A client of one node, to subscribe with. On a cluster every node receives all messages."""
     flags: bool
-    """Whether it knows script flags."""
+    """Whether it supports script flags."""
     cluster: bool
     where: str
+    """The URL without the password, for messages."""
     answer: float = 5.0
-    """Seconds after which a command without an answer is given up."""
-    lines: Lines | None = None
-    """What calls go over; on a cluster the client finds the node."""
+    """Seconds after which a command without an answer fails."""
+    connections: KeptConnections | None = None
+    """The connections for calls. None on a cluster, where the client finds the node."""
     on_turn_away: Callable[[], None] = lambda: None
-    """Is called when connections are to be made anew."""
+    """Is called when the connections must be opened again."""
 
     async def turn_away(self) -> None:
-        """Closes connections: the server they lead to is a replica now, and its name may lead elsewhere."""
-        if not self.cluster:  # there the client follows the slots
+        """Closes the connections: the server has become a replica, and its name may lead to another server now."""
+        if not self.cluster:  # on a cluster the client follows the slots
             await self.client.connection_pool.disconnect(inuse_connections=False)
-            if self.lines is not None:
-                await self.lines.hang_up()
+            if self.connections is not None:
+                await self.connections.close_free()
             self.on_turn_away()
 
     async def execute(self, *command: Any) -> Any:
-        """The reply to a command that has one key."""
-        return await (self.lines or self.client).execute_command(*command)
+        """Sends a command with one key and returns its reply."""
+        return await (self.connections or self.client).execute_command(*command)
 
     async def execute_on_one(self, key: str, *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to commands that go over one connection, to the node that keeps ``key``; errors are replies."""
+        """Sends commands over one connection, to the node of ``key``; returns their replies, errors among them."""
         if self.cluster:
             sent = [PipelineCommand(number, *command) for number, command in enumerate(commands)]
             await self.client.get_node_from_key(key).execute_pipeline(sent)
@@ -113,13 +115,13 @@ class Server:
 
 
 async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa: ASYNC109 - told in the error
-    """Connects, trying for ``timeout`` seconds.
+    """Connects to a server, trying for ``timeout`` seconds.
 
-    A command that gets no answer for ``answer`` seconds is given up, and its connection closed. None is sent again by
-    itself: whoever sends it has to know whether it may have been carried out.
+    A command without an answer fails after ``answer`` seconds, and its connection is closed. The client never repeats a
+    command, because the caller must know whether it may have been carried out.
 
     Raises:
-        ConfigurationError: the URL is none, or of an unknown scheme.
+        ConfigurationError: this is not a URL, or it has an unknown scheme.
         ServerUnavailable: nothing answered in time.
         ServerError: it refused the login, is too old, or may evict keys.
     """
@@ -134,7 +136,7 @@ async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa
             socket_timeout=answer,
             socket_connect_timeout=answer,
         )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # a query is looked at only here
+        pool.make_connection()  # type: ignore[no-untyped-call]  # parses the query
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"url={where!r} cannot be used: {error}") from None
     client = Redis.from_pool(pool)
@@ -148,30 +150,29 @@ async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa
     if info.get("redis_mode") == "cluster" or info.get("server_mode") == "cluster":
         cluster = RedisCluster.from_url(url, socket_timeout=answer, socket_connect_timeout=answer)
         return Server(cluster, client, flags, cluster=True, where=where, answer=answer)
-    lines = Lines(pool, CONNECTIONS - 2)
-    return Server(client, client, flags, cluster=False, where=where, answer=answer, lines=lines)
+    connections = KeptConnections(pool, CONNECTIONS - 2)
+    return Server(client, client, flags, cluster=False, where=where, answer=answer, connections=connections)
 
 
 async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: float) -> T:  # noqa: ASYNC109
     error: BaseException = TimeoutError("it took too long")
     with anyio.move_on_after(timeout):
-        pause = 0.02
+        backoff = Backoff()
         while True:
             try:
                 return await command()
-            except broken.ResponseError as refused:
+            except redis_errors.ResponseError as refused:
                 if not passes(refused):
                     advice = "check the URL and the user's permissions"
                     raise ServerError(f"{where} refused: {refused}; {advice}") from None
                 error = refused
             except AWAY as failure:
-                if any(isinstance(each, broken.AuthenticationError) for each in (failure, failure.__cause__)):
+                if any(isinstance(each, redis_errors.AuthenticationError) for each in (failure, failure.__cause__)):
                     raise ServerError(
                         f"{where} refused the login: {failure}; check the URL's user and password"
                     ) from None
                 error = failure
-            await anyio.sleep(pause)
-            pause = min(2 * pause, 0.5)
+            await anyio.sleep(backoff.next())
     raise ServerUnavailable(
         f"no answer from {where}: {str(error) or type(error).__name__}; tried for {timeout:g} s (connect_timeout=). Is "
         "it running, and is url= right?"
@@ -189,7 +190,9 @@ def _checked(url: str) -> str:
             f"url={_without_password(url)!r}: give the path of a socket, as in unix:///run/server.sock"
         )
     if _SCHEMES[scheme] != "unix" and path.strip("/") and not path.strip("/").isdigit():
-        raise ConfigurationError(f"url={_without_password(url)!r}: what follows the host is the number of a database")
+        raise ConfigurationError(
+            f"url={_without_password(url)!r}: after the host only the number of a database may follow"
+        )
     return f"{_SCHEMES[scheme]}://{rest}"
 
 

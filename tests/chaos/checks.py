@@ -8,11 +8,10 @@ from typing import Final
 
 import attrs
 
-from fairactor.look import Look
-from fairactor.record import SETTLED
-from fairactor.states import TaskState
-from fairactor.stats import Stats
-from fairactor.wire import mark_of
+from fairactor import Stats, TaskState
+from fairactor._audit.snapshot import Snapshot
+from fairactor._model.record import SETTLED
+from fairactor._model.wire import unpack_mark
 from tests.support.shard.driver import ShardDriver
 
 from .harness_client import Worker
@@ -49,15 +48,17 @@ class Observations:
     """How many steps of graphs could not run, since one before them had failed."""
 
 
-def over_cap(snapshot: Look) -> Iterator[str]:
+def over_cap(snapshot: Snapshot) -> Iterator[str]:
     """Tenants of which more is claimed than may run."""
-    claimed = Counter(mark_of(mark).tenant.decode() for claims in snapshot.claims.values() for mark in claims.values())
+    claimed = Counter(
+        unpack_mark(mark).tenant.decode() for claims in snapshot.claims.values() for mark in claims.values()
+    )
     for tenant, cap in CAPS.items():
         if claimed[tenant] > cap:
             yield f"{claimed[tenant]} tasks of {tenant!r} are claimed, and {cap} may run at once"
 
 
-def check_tasks(facts: Observations, snapshot: Look, stats: Stats) -> Iterator[str]:
+def check_tasks(facts: Observations, snapshot: Snapshot, stats: Stats) -> Iterator[str]:
     """What is not as it has to be, now that all has drained."""
     jobs = facts.plan.jobs
     kids = {task: header for task, header in snapshot.records.items() if "." in task}
@@ -110,7 +111,7 @@ def _finished(facts: Observations, job: Job, kids: Iterable[str]) -> Iterator[st
         yield f"lost: its child {missing}"
 
 
-def _sums(facts: Observations, snapshot: Look, stats: Stats) -> Iterator[str]:
+def _sums(facts: Observations, snapshot: Snapshot, stats: Stats) -> Iterator[str]:
     """Every outcome was accepted once."""
     kept = Counter(SETTLED.get(header.state) for header in snapshot.records.values())
     forgotten = [job.id for job in facts.plan.jobs if job.forgotten]

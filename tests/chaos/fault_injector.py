@@ -12,15 +12,15 @@ from typing import Final
 import anyio
 import redis
 
-from fairactor import scripts
-from fairactor.discovery import installed
-from fairactor.middleware import Plugins
+from fairactor._plugin_chain import PluginChain
+from fairactor._store import loader as scripts
+from fairactor.plugins import installed_plugins
 from tests.support.proxy import Fault, Proxy
 
 from .harness_client import HarnessClient, Worker
 from .plan import FaultKind, PlannedFault
 
-_PLUGINS: Final = Plugins(installed()).extensions
+_PLUGINS: Final = PluginChain(installed_plugins()).extensions
 _SCRIPTS: Final = [
     scripts.load(name, flags=flags, plugins=_PLUGINS) for name in scripts.NAMES for flags in (False, True)
 ]

@@ -9,10 +9,9 @@ from typing import Any, Final
 import attrs
 from fairactor_dependencies import results
 
-from fairactor import Message
-from fairactor.look import Look
-from fairactor.record import SETTLED
-from fairactor.states import TaskState
+from fairactor import Message, TaskState
+from fairactor._audit.snapshot import Snapshot
+from fairactor._model.record import SETTLED
 from tests.support.dependencies.model import verdict
 
 from . import actors
@@ -86,7 +85,7 @@ def _step(rng: random.Random, name: str, parents: list[str], tenants: list[str])
 class Ends:
     """How the steps have ended."""
 
-    snapshot: Look
+    snapshot: Snapshot
     outcomes: Mapping[str, Any]
     canceled: Mapping[str, Any]
     """Those that somebody has canceled."""

@@ -10,10 +10,9 @@ from typing import Any
 import attrs
 from fairactor_scheduling import ScheduleNotFound, Schedules
 
-from fairactor import Runtime
-from fairactor.look import Look
-from fairactor.record import SETTLED
-from fairactor.states import TaskState
+from fairactor import Runtime, TaskState
+from fairactor._audit.snapshot import Snapshot
+from fairactor._model.record import SETTLED
 
 from . import actors
 
@@ -70,7 +69,7 @@ def schedules(seed: int, span: float, tenants: list[str]) -> list[PlannedSchedul
     ]
 
 
-def check_schedules(planned: list[PlannedSchedule], snapshot: Look, runs: Mapping[str, int]) -> Iterator[str]:
+def check_schedules(planned: list[PlannedSchedule], snapshot: Snapshot, runs: Mapping[str, int]) -> Iterator[str]:
     """What is not as it has to be: each was run once for each of its times."""
     found: dict[str, list[Any]] = {}
     for task, header in snapshot.records.items():

@@ -20,10 +20,10 @@ import redis
 from anyio.abc import TaskGroup
 
 from fairactor import Handle, Runtime, TaskCanceled
-from fairactor.audit import audit
-from fairactor.discovery import installed
+from fairactor._audit.audit import audit
+from fairactor._plugin_chain import PluginChain
 from fairactor.errors import FairactorError, ServerError, ServerUnavailable
-from fairactor.middleware import Plugins
+from fairactor.plugins import installed_plugins
 from tests.support.polling import until
 from tests.support.proxy import Proxy, proxy
 from tests.support.shard.driver import ShardDriver
@@ -83,7 +83,7 @@ class Workload:
         self._proxy = before
         self._url = before.url
         self._note = note
-        self._driver = ShardDriver(direct, namespace="fairactor", plugins=Plugins(installed()).extensions)
+        self._driver = ShardDriver(direct, namespace="fairactor", plugins=PluginChain(installed_plugins()).extensions)
         self._injector = FaultInjector(harness, before, self._driver.db, self._url, note)
         self._handles: dict[str, Handle[int]] = {}
         self._runtime: Runtime
@@ -174,7 +174,7 @@ class Workload:
 
     async def _send(self, at: float, jobs: list[Job], sending: TaskGroup, watching: TaskGroup) -> None:
         await anyio.sleep_until(at)
-        if jobs[0].how == "many":
+        if jobs[0].task_options == "many":
             await self._again(jobs, self._send_many)
         for job in jobs:
             sending.start_soon(self._send_one, job, watching)
@@ -202,10 +202,10 @@ class Workload:
         await self._again([step], self._cancel)
 
     async def _send_one(self, job: Job, watching: TaskGroup) -> None:
-        if job.how == "ask":
+        if job.task_options == "ask":
             await self._again([job], self._ask)
             return
-        if job.how == "send":
+        if job.task_options == "send":
             await self._again([job], self._send_many)
         if job.twin:
             await self._again([job], self._send_twin)

@@ -11,12 +11,7 @@ import pytest
 import redis
 
 from fairactor import Message, Retry, Runtime, TaskFailed, actor
-from fairactor.errors import (
-    ConfigurationError,
-    InvalidPayload,
-    NotSerializable,
-    PayloadTooLarge,
-)
+from fairactor.errors import ConfigurationError, InvalidPayload, NotSerializable, PayloadTooLarge
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE
 

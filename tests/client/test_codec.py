@@ -18,8 +18,9 @@ import msgspec
 import pytest
 
 from fairactor import Runtime, actor
-from fairactor.codec import Codec, converter
+from fairactor._actors.codec import Codec
 from fairactor.errors import ConfigurationError, InvalidPayload, NotSerializable
+from fairactor.serialization import converter
 from tests.support.polling import PATIENCE
 
 Make = Callable[..., Runtime]
@@ -255,12 +256,12 @@ async def test_an_annotation_that_cannot_be_resolved_is_told_at_the_start(
 async def test_annotations_of_types_that_are_defined_later(make_runtime: Make) -> None:
     module = from_source(
         "from __future__ import annotations\nimport attrs\nfrom fairactor import actor\n"
-        "@actor\nasync def handler(value: Later) -> list[Later]:\n    return [value]\n"
-        "@attrs.frozen\nclass Later:\n    n: int\n"
+        "@actor\nasync def handler(value: Placeholder) -> list[Placeholder]:\n    return [value]\n"
+        "@attrs.frozen\nclass Placeholder:\n    n: int\n"
     )
     async with make_runtime(module) as runtime:
-        found = await runtime.ask("user:1", module.handler(module.Later(5)), timeout=PATIENCE)
-        assert found == [module.Later(5)]
+        found = await runtime.ask("user:1", module.handler(module.Placeholder(5)), timeout=PATIENCE)
+        assert found == [module.Placeholder(5)]
 
 
 @actor

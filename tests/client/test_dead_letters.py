@@ -11,10 +11,9 @@ import anyio
 import pytest
 import redis
 
-from fairactor import Priority, Runtime, TaskFailed, TaskState, actor
+from fairactor import Priority, Runtime, TaskFailed, TaskInfo, TaskState, actor
+from fairactor._model.keys import shard_of
 from fairactor.errors import ConfigurationError, RuntimeNotRunning, TaskNotFound
-from fairactor.info import TaskInfo
-from fairactor.keys import shard_of
 from fairactor.testing import check_invariants
 from tests.support import service
 from tests.support.polling import PATIENCE, until
@@ -296,7 +295,7 @@ async def test_more_than_a_page_in_one_place_are_found(make_runtime: Make, db: r
     async with make_runtime(workers=0) as runtime:
         place: Any = db.zscore(DEAD, sent[0])
         db.zadd(DEAD, dict.fromkeys(sent, place))
-        read, pages = runtime._shards[0].letters, 0
+        read, pages = runtime._shards()[0].list_dead_letters, 0
 
         async def read_page(*args: Any, **rest: Any) -> Any:
             nonlocal pages
@@ -304,7 +303,7 @@ async def test_more_than_a_page_in_one_place_are_found(make_runtime: Make, db: r
             assert pages <= 10
             return await read(*args, **rest)
 
-        runtime._shards[0].letters = read_page  # type: ignore[method-assign]
+        runtime._shards()[0].list_dead_letters = read_page  # type: ignore[method-assign]
         assert sorted(await ids(runtime)) == sorted(sent)
 
 

@@ -122,7 +122,7 @@ async def test_who_gives_up_waiting_does_not_take_the_result_from_others(make_ru
         await anyio.wait_all_tasks_blocked()
         gate.release.set()
         assert await asyncio.gather(*waiting[1:]) == ["done"] * 2
-        assert not runtime.inbox._awaited
+        assert not runtime._engine._outcomes._awaited
 
 
 async def test_a_result_can_be_asked_for_again_until_it_expires(make_runtime: Make, db: redis.Redis) -> None:

@@ -79,24 +79,24 @@ def test_an_actor_cannot_give_all_its_tasks_one_id() -> None:
 def test_options_make_a_copy() -> None:
     message = add(1)
     later = message.options(delay=5, priority="high")
-    assert message.how.delay is None
-    assert (later.how.delay, later.how.priority) == (5.0, Priority.HIGH)
-    assert later.options(priority=1).how == later.options(priority=Priority.VERY_LOW).how
+    assert message.task_options.delay is None
+    assert (later.task_options.delay, later.task_options.priority) == (5.0, Priority.HIGH)
+    assert later.options(priority=1).task_options == later.options(priority=Priority.VERY_LOW).task_options
 
 
 def test_options_of_a_message_come_before_those_of_its_actor() -> None:
     @actor(max_retries=3, timeout=timedelta(minutes=1), delay=7)
     async def slow() -> None: ...
 
-    assert (slow().how.max_retries, slow().how.timeout, slow().how.delay) == (3, 60.0, 7.0)
-    assert slow().options(max_retries=0).how.max_retries == 0
-    assert slow().options(eta=ETA).how.delay is None, "eta= replaces the actor's delay="
-    assert slow().options(delay=0).how.delay == 0
+    assert (slow().task_options.max_retries, slow().task_options.timeout, slow().task_options.delay) == (3, 60.0, 7.0)
+    assert slow().options(max_retries=0).task_options.max_retries == 0
+    assert slow().options(eta=ETA).task_options.delay is None, "eta= replaces the actor's delay="
+    assert slow().options(delay=0).task_options.delay == 0
 
 
 @pytest.mark.parametrize("priority", [1, "very_low", "VERY_LOW", Priority.VERY_LOW])
 def test_a_priority_may_be_named_or_numbered(priority: Any) -> None:
-    assert add(1).options(priority=priority).how.priority is Priority.VERY_LOW
+    assert add(1).options(priority=priority).task_options.priority is Priority.VERY_LOW
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,7 @@ import anyio.to_thread
 import pytest
 
 from fairactor import Runtime, TaskFailed, actor, current_task
-from fairactor.errors import (
-    ConfigurationError,
-    DuplicateActor,
-    RuntimeNotRunning,
-    TaskNotFound,
-    UnknownActor,
-)
+from fairactor.errors import ConfigurationError, DuplicateActor, RuntimeNotRunning, TaskNotFound, UnknownActor
 from tests.support.polling import PATIENCE
 
 pytestmark = pytest.mark.anyio

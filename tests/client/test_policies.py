@@ -12,9 +12,8 @@ import anyio
 import pytest
 import redis
 
-from fairactor import Runtime, TaskCanceled, TaskState, actor
+from fairactor import Policy, Runtime, TaskCanceled, TaskState, actor
 from fairactor.errors import ConfigurationError, TaskNotFound
-from fairactor.policy import Policy
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE, until
 from tests.support.shard.selection import SelectionDriver, open_selection

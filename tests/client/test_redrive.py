@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from fairactor import Handle, Priority, Runtime, TaskFailed, TaskState, actor, current_task, record
+from fairactor import Handle, Priority, Runtime, TaskFailed, TaskState, actor, current_task
+from fairactor._model import record
 from fairactor.errors import NotADeadLetter, TaskNotFound
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE
@@ -31,7 +32,7 @@ async def test_one_that_is_sent_again_begins_anew_at_the_end_of_its_mailbox(
 
     again = flaky(1).options(backoff=0, priority="low", id="the same")
     async with make_runtime(workers=0) as sender:
-        (shard,) = sender._shards
+        (shard,) = sender._shards()
         handle = await sender.send("user:1", again)
         await shard.join("doomed", lease=60, info={})
         await shard.turn("doomed", 1, lease=60, want=1)

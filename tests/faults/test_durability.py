@@ -16,8 +16,8 @@ import pytest
 import redis
 
 from fairactor import Message, Runtime, actor
+from fairactor._model.keys import shard_of
 from fairactor.errors import ConfigurationError, NotReplicated
-from fairactor.keys import shard_of
 from fairactor.testing import check_invariants
 from tests.support import servers
 from tests.support.cluster import SLOTS, answers, free_ports, knows_all_nodes, start_node, wait_until

@@ -11,10 +11,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from fairactor import TaskState, scripts
-from fairactor.discovery import installed
+from fairactor import TaskState
+from fairactor._plugin_chain import PluginChain
+from fairactor._store import loader as scripts
 from fairactor.errors import ServerError, TaskNotFound
-from fairactor.middleware import Plugins
+from fairactor.plugins import installed_plugins
 from fairactor.testing import check_invariants
 from tests.support import servers
 from tests.support.polling import PATIENCE, until
@@ -104,7 +105,7 @@ async def test_a_server_that_became_a_replica_behind_open_connections_is_turned_
 
 def strike(before: Proxy, script: str, fault: Fault, times: int = 1) -> None:
     """A fault befalls the next calls of a script that the server knows, and nothing else."""
-    plugins = Plugins(installed()).extensions
+    plugins = PluginChain(installed_plugins()).extensions
     digests = [scripts.load(script, flags=flags, plugins=plugins).sha.encode() for flags in (True, False)]
     whole = Proxy.strikes
 

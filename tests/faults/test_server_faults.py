@@ -121,7 +121,7 @@ async def test_of_a_killed_server_that_forgets_all_the_namespace_is_opened_as_it
         await check_invariants(runtime)
         assert len((await runtime.stats()).runtimes) == 1
         async with sender(server.url, namespace="other", aging=5.0) as another:
-            assert len(another._shards) == 3
+            assert len(another._shards()) == 3
         with pytest.raises(NamespaceMismatch):
             await sender(server.url, namespace="other").__aenter__()
 
@@ -287,7 +287,7 @@ TROUBLES: dict[str, Callable[[Instance], AbstractAsyncContextManager[None]]] = {
 
 def attempts(runtime: Runtime) -> list[str]:
     """The calls of a runtime to its first shard, as they are attempted."""
-    calls = runtime._shards[0]._calls
+    calls = runtime._shards()[0]._runner
     once, made = calls._once, list[str]()
 
     async def noted(name: str, arguments: tuple[Any, ...]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fairactor.wire import Assignment
+from fairactor._model.wire import Assignment
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome
 
 HOURLY = ("1/h", 3.6e9, 1)

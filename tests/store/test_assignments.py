@@ -15,8 +15,8 @@ import pytest
 import redis
 
 from fairactor import Runtime, actor, current_task
+from fairactor._model.keys import shard_of
 from fairactor.errors import ConfigurationError, RuntimeNotRunning
-from fairactor.keys import shard_of
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE, until
 from tests.support.shard.selection import SelectionDriver, open_selection
@@ -321,9 +321,9 @@ async def test_the_assignment_outlives_a_lease(make_runtime: Make, db: redis.Red
     log = Log()
     async with make_runtime(workers=0) as sender, make_runtime(log.note, assigned=["z"], lease=0.6) as runtime:
         await runtime.assign(["a"], steal=["b"])
-        (dispatcher,) = runtime._crew._dispatchers  # type: ignore[union-attr]
+        (dispatcher,) = runtime._engine.consumer._dispatchers  # type: ignore[union-attr]
         lost = dispatcher.runtime
-        await runtime._shards[0].leave(lost)  # as if it had run out
+        await runtime._shards()[0].leave(lost)  # as if it had run out
         await until(lambda: dispatcher.runtime not in {"", lost})
         await sender.send_many((tenant, log.note()) for tenant in "abc")
         await until(lambda: len(log.order) == 2)

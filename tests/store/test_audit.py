@@ -13,12 +13,12 @@ import pytest
 import redis
 
 from fairactor import Runtime, actor
-from fairactor.audit import audit
+from fairactor._audit.audit import audit
+from fairactor._audit.snapshot import take_snapshot
+from fairactor._model.keys import Keys
+from fairactor._model.wire import Assignment, pack_key
 from fairactor.errors import RuntimeNotRunning
-from fairactor.keys import Keys
-from fairactor.look import look_at
 from fairactor.testing import InvariantViolation, check_invariants
-from fairactor.wire import Assignment, pack_key
 from tests.support.shard.driver import HELD_BACK, ShardDriver, item, open_shard, outcome
 
 Make = Callable[..., Runtime]
@@ -205,7 +205,7 @@ LEFT_TO_HANDS = {
 @pytest.mark.parametrize("damage", [pytest.param(DAMAGES[n][0], id=n) for n in DAMAGES if n not in LEFT_TO_HANDS])
 def test_what_is_wrong_is_mended(used: ShardDriver, damage: Damage) -> None:
     damage(used.db, used.keys)
-    used.run(used.shard.mend())
+    used.run(used.shard.repair())
     used.check()
     live = {task for task, header in used.snapshot().records.items() if header.state == b"L"}
     claimed = {task for claims in used.snapshot().claims.values() for task in claims}
@@ -217,7 +217,7 @@ def test_what_is_wrong_is_mended(used: ShardDriver, damage: Damage) -> None:
 def test_what_cannot_be_read_does_not_keep_the_rest_from_being_mended(used: ShardDriver, damage: Damage) -> None:
     damage(used.db, used.keys)
     used.db.delete(used.keys.fixed("RING"))
-    used.run(used.shard.mend())
+    used.run(used.shard.repair())
     assert "on the ring" not in str(audit(used.snapshot()))
 
 
@@ -319,7 +319,7 @@ async def test_only_a_runtime_that_was_entered_can_be_audited(make_runtime: Make
 def test_a_look_reads_no_bodies(used: ShardDriver) -> None:
     used.send(item("big", "t", body=b"b" * 1_000_000))
     used.db.config_resetstat()
-    snapshot = used.run(look_at(used.shard))
+    snapshot = used.run(take_snapshot(used.shard))
     assert snapshot.records["big"].tenant == "t"
     assert snapshot.now == pytest.approx(used.db.time()[0], abs=2)
     sent = used.db.info("stats")["total_net_output_bytes"]

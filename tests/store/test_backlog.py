@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from fairactor import Runtime, TaskState, actor
+from fairactor._model.keys import shard_of
 from fairactor.errors import MailboxFull, TaskNotFound
-from fairactor.keys import shard_of
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE, until
 from tests.support.shard.driver import item
@@ -255,7 +255,7 @@ async def test_a_send_that_is_given_up_keeps_no_room(make_runtime: Make) -> None
     async with make_runtime(workers=0) as runtime:
         await runtime.tenant("t").configure(backlog=600)
         messages = [("t", echo(n)) for n in range(600)]
-        (shard,) = runtime._shards
+        (shard,) = runtime._shards()
         reserve = shard.reserve
 
         async def reserve_and_hang(name: str, rooms: dict[str, int], *ids: Any) -> None:

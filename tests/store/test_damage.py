@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from fairactor.audit import audit
+from fairactor._audit.audit import audit
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome, settlement
 
 
@@ -25,7 +25,7 @@ def lose(shard: ShardDriver, task: str) -> None:
 
 
 def mend(shard: ShardDriver) -> None:
-    shard.run(shard.shard.mend())
+    shard.run(shard.shard.repair())
 
 
 # A record that is gone
@@ -49,7 +49,7 @@ def test_a_task_whose_record_is_lost_may_be_tried_again(shard: ShardDriver) -> N
     lose(shard, "a")
     assert shard.claim("r", 1, 1) == ["a"]
     shard.claim("r", 2, 0, [outcome("a", 1, "R0")])
-    shard.tend()
+    shard.maintain()
     assert shard.claim("r", 3, 1) == ["a"]
     shard.check()
 
@@ -86,14 +86,14 @@ def test_a_claimed_task_whose_record_is_lost_gives_its_slot_back(shard: ShardDri
         shard.run(shard.shard.leave("r"))
     else:
         shard.lapse("r")
-        shard.tend()
+        shard.maintain()
     assert "b" in shard.claim("s", 1, 1)
 
 
 def test_a_scheduled_task_whose_record_is_lost_is_counted_no_more_when_the_shard_was_mended(shard: ShardDriver) -> None:
     shard.send(item("a", due="1"), item("b"))
     lose(shard, "a")
-    shard.tend()
+    shard.maintain()
     mend(shard)
     shard.check()
 
@@ -114,13 +114,13 @@ def test_a_record_that_cannot_be_read_keeps_nobody_from_working(shard: ShardDriv
         shard.run(shard.shard.leave("r"))
     elif step == "die":
         shard.lapse("r")
-        shard.tend()
+        shard.maintain()
     elif step == "give back":
         back = [settlement("odd", 1, "B", garbage), outcome("even", 1, "R0")]
         assert shard.claim("r", 2, 0, back) == []
     elif step == "cancel":
         assert shard.run(shard.shard.cancel("odd", ttl=1.0, body=b"{}")) == "missing"
-    shard.tend()
+    shard.maintain()
     assert "even" in shard.claim("s", 1, 5), "others are served"
     assert shard.run(shard.shard.inspect("odd")) == []
     mend(shard)
@@ -162,7 +162,7 @@ def test_a_task_may_be_delivered_as_often_as_settings_allow(shard: ShardDriver) 
     for deaths, runtime in enumerate("rs", 254):
         assert shard.claim(runtime, 1, 1) == ["a"]
         shard.lapse(runtime)
-        shard.tend(deliveries=255)
+        shard.maintain(deliveries=255)
         assert shard.check().records["a"].deliveries == deaths
     assert shard.check().records["a"].state == b"X"
 
@@ -186,7 +186,7 @@ def test_tend_does_not_find_the_same_to_do_again_and_again(shard: ShardDriver) -
     soon = shard.db.time()[0] + 1
     shard.db.hset(counts, "t", packed[:-4] + soon.to_bytes(4, "big"))
     shard.db.zadd(drained, {"t": soon})
-    more = shard.tend(limit=1)
+    more = shard.maintain(limit=1)
     assert more is (shard.db.hget(counts, "t") is None)
 
 
@@ -195,7 +195,7 @@ def test_a_task_that_is_given_up_leaves_its_slot_to_another_of_its_tenant(shard:
     shard.send(item("a"), item("b"))
     assert shard.claim("r", 1, 2) == ["a"]
     shard.lapse("r")
-    shard.tend(deliveries=1)
+    shard.maintain(deliveries=1)
     assert shard.check().records["a"].state == b"X"
     assert shard.claim("s", 1, 2) == ["b"]
 
@@ -218,7 +218,7 @@ def test_a_drained_tenant_leaves_nothing_behind(shard: ShardDriver) -> None:
         shard.outlive(name)
     for task in snapshot.records:
         shard.expire(task)
-    assert shard.tend() is False
+    assert shard.maintain() is False
     shard.run(shard.shard.leave("r"))
     shard.run(shard.shard.leave("s"))
     left = set(shard.db.scan_iter()) - {shard.keys.meta.encode()}
@@ -262,7 +262,7 @@ def test_all_who_wait_are_told_of_every_kind_of_outcome(shard: ShardDriver, hear
     verdicts = {"F": "F1000", "X": "X1000", "C": "C0", "R": "R1000"}
     shard.claim("r", 2, 0, [outcome(f"{kind}ñ\0", 1, verdict) for kind, verdict in verdicts.items()])
     shard.lapse("s")
-    shard.tend(deliveries=1)
+    shard.maintain(deliveries=1)
     shard.run(shard.shard.cancel("Qñ\0", ttl=0, body=b"{}"))
     outcomes = [(channel, data) for channel, data in heard() if data[:1] == b"o"]
     for kind, state in {"F": b"F", "X": b"X", "C": b"C", "D": b"X", "Q": b"C"}.items():

@@ -154,8 +154,8 @@ async def test_to_ask_with_a_key_gives_the_result_of_the_first(
         release.set()
         assert await asyncio.gather(*asked) == ["first"] * 6
         assert (await runtime.stats()).finished == 1
-        assert not runtime.inbox._awaited
-        assert not other.inbox._awaited
+        assert not runtime._engine._outcomes._awaited
+        assert not other._engine._outcomes._awaited
 
 
 async def test_to_ask_with_a_key_of_one_that_fails_or_is_canceled(make_runtime: Make) -> None:

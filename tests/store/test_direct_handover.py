@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fairactor.wire import Assignment, Item, handed_mark, mark_of, pack_key, turn_mark, unpack_handed
+from fairactor._model.wire import Assignment, Item, handed_mark, pack_key, turn_mark, unpack_handed, unpack_mark
 from tests.support import servers
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome
 from tests.support.shard.populated import PopulatedShard, Transition, stats
@@ -32,7 +32,7 @@ def told(shard: ShardDriver) -> list[str]:
 
 
 def marks(shard: ShardDriver, runtime: str = "r") -> dict[str, bytes]:
-    return {task: mark_of(mark).turn for task, mark in shard.check().claims.get(runtime, {}).items()}
+    return {task: unpack_mark(mark).turn for task, mark in shard.check().claims.get(runtime, {}).items()}
 
 
 def brought(shard: ShardDriver, number: int, want: int = 1, settle: Any = (), *, heard: bool = False) -> list[str]:
@@ -174,7 +174,7 @@ def test_what_was_handed_to_one_that_is_gone_goes_back(shard: ShardDriver, ends:
         assert shard.run(shard.shard.leave("r")) == 1
     else:
         shard.lapse("r")
-        shard.tend()
+        shard.maintain()
     assert shard.check().queues["t"].keys() == {"a"}
     assert shard.turn("r", 2, 1) is None
 

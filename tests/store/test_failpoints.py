@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairactor import scripts
-from fairactor.wire import Assignment
+from fairactor._model.wire import Assignment
+from fairactor._store import loader as scripts
 from tests.support import servers
 from tests.support.shard.driver import HOLDER
 from tests.support.shard.failpoints import Case, breaking_points, compare, wanted
@@ -80,9 +80,9 @@ CASES: dict[str, Case] = {
     "progress": Case("progress", lambda populated: populated.run(populated.shard.progress("r", "f", b"[1]"))),
     "inspect": Case("inspect", lambda populated: populated.run(populated.shard.inspect("f"))),
     "redrive": Case("redrive", lambda c: c.run(c.shard.redrive([("dead1", b""), ("dead2", KEY)])), uncounted=2),
-    "letters": Case("letters", lambda populated: populated.run(populated.shard.letters(0, 9))),
+    "letters": Case("letters", lambda populated: populated.run(populated.shard.list_dead_letters(0, 9))),
     "discard": Case("discard", lambda populated: populated.run(populated.shard.discard(["dead1", "t1"]))),
-    "mend": Case("mend", lambda populated: populated.run(populated.shard.mend())),
+    "mend": Case("mend", lambda populated: populated.run(populated.shard.repair())),
     "stats": Case("stats", stats),
 }
 TEARING: Final = [

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from fairactor import Runtime, actor, current_task
+from fairactor._model.wire import unpack_mark
 from fairactor.errors import ConfigurationError, NamespaceMismatch
 from fairactor.testing import check_invariants
-from fairactor.wire import mark_of
 from tests.support.polling import PATIENCE
 from tests.support.shard.selection import Held, SelectionDriver, open_selection
 
@@ -145,7 +145,7 @@ def test_what_a_runtime_died_of_is_charged(shard: SelectionDriver, deliveries: i
         pass
     claims = shard.driver.keys.claims("s")
     ((task, mark),) = shard.driver.db.hgetall(claims).items()
-    turn, ms, priority, charged = mark_of(mark)[:4]
+    turn, ms, priority, charged = unpack_mark(mark)[:4]
     shard.driver.db.hset(claims, task, struct.pack(">8sdBd40x", turn, ms - 40_000, priority, charged) + mark[65:])
     shard.driver.lapse("s")
     while shard.driver.tend(deliveries=deliveries):

@@ -12,8 +12,8 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from fairactor.connection import was_never_sent
-from fairactor.lines import Lines
+from fairactor._server.connection import was_never_sent
+from fairactor._server.kept_connections import KeptConnections
 from tests.support import servers
 from tests.support.polling import until
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def lines_to(url: str, number: int = 2) -> AsyncIterator[tuple[Lines, BlockingConnectionPool]]:
+async def lines_to(url: str, number: int = 2) -> AsyncIterator[tuple[KeptConnections, BlockingConnectionPool]]:
     pool = BlockingConnectionPool.from_url(
         url, retry=Retry(NoBackoff(), 0), socket_timeout=5, max_connections=number, timeout=None
     )
     try:
-        yield Lines(pool, number), pool
+        yield KeptConnections(pool, number), pool
     finally:
         await pool.disconnect()
 

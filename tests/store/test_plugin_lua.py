@@ -11,9 +11,10 @@ import anyio
 import pytest
 import redis
 
-from fairactor import Retry, Runtime, TaskFailed, TaskState, actor, current_task, scripts
+from fairactor import Retry, Runtime, TaskFailed, TaskState, actor, current_task
+from fairactor._store import loader as scripts
+from fairactor._store.plugin_lua import PluginLua
 from fairactor.errors import ConfigurationError, MissingPlugin
-from fairactor.extensions import Extensions
 from fairactor.plugins import Option
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE, until
@@ -53,18 +54,18 @@ return call('HGETALL', OWN .. ARGV[1])
 @actor
 async def run(fail: bool = False) -> None:
     task = current_task()
-    task.leave("tally", {"n": task.attempt})
+    task.attach("tally", {"n": task.attempt})
     if fail:
         raise Retry(delay=0)
 
 
 async def tally(runtime: Runtime, tenant: str = "t") -> dict[str, int]:
-    flat = iter(await runtime.call("tally/read", tenant, tenant))
+    flat = iter(await runtime.host.call("tally/read", tenant, tenant))
     return {key.decode(): int(number) for key, number in zip(flat, flat, strict=True)}
 
 
 def test_a_text_stands_at_its_place_with_its_constants_and_keys() -> None:
-    plugins = Extensions(
+    plugins = PluginLua(
         (
             ("sent", "a", "local MOST = 5\ncall('SET', OWN .. id, MOST) -- OWN\n"),
             ("ended", "a", "later[1] = call"),
@@ -114,7 +115,7 @@ async def test_what_a_failed_attempt_has_left_is_gone(make_runtime: Make) -> Non
     async def second() -> None:
         task = current_task()
         if task.attempt == 1:
-            task.leave("tally", {"n": 7})
+            task.attach("tally", {"n": 7})
             raise Retry(delay=0)
 
     async with make_runtime(run, second, plugins=[Tally()]) as runtime:
@@ -130,7 +131,7 @@ async def test_what_is_left_comes_as_text_where_lua_has_no_form_for_it_and_else_
     @actor
     async def leave(kind: str) -> None:
         kinds = {"bytes": b"\xff", "time": dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "none": None, "what": object()}
-        current_task().leave("tally", {"n": {"deep": [kinds[kind]]}["deep"][0], 1: 2})
+        current_task().attach("tally", {"n": {"deep": [kinds[kind]]}["deep"][0], 1: 2})
 
     async with make_runtime(leave, plugins=[Tally()]) as runtime:
         for kind in ("bytes", "time", "none"):
@@ -186,11 +187,11 @@ async def test_one_that_is_admitted_runs_or_waits_until_it_is_due(make_runtime: 
         later = await runtime.send("t", run().options(held=True, id="c", delay=60))
         assert (await runtime.tenant("t").stats()).deferred == 3
         await check_invariants(runtime)
-        assert await runtime.call("tally/admit", "t", "a", "b", "a", "c", "nobody") == 3
+        assert await runtime.host.call("tally/admit", "t", "a", "b", "a", "c", "nobody") == 3
         for handle in handles:
             await handle.result(timeout=PATIENCE)
         assert await later.state() is TaskState.SCHEDULED
-        assert await runtime.call("tally/admit", "t", "a", "c") == 0
+        assert await runtime.host.call("tally/admit", "t", "a", "c") == 0
         await check_invariants(runtime)
 
 
@@ -224,7 +225,7 @@ async def test_mending_leaves_what_is_held_back_where_it_is(make_runtime: Make, 
         handle = await runtime.send("t", run(), held=True)
         db.hdel("{fairactor/0}:counts", "t")
         db.hset("{fairactor/0}:held", "nobody", "tally")
-        await runtime.mend()
+        await runtime.repair()
         assert await handle.state() is TaskState.DEFERRED
         await check_invariants(runtime)
         await handle.cancel()
@@ -272,20 +273,20 @@ async def test_a_runtime_that_lacks_what_was_used_meanwhile_stops_with_its_name(
 
 async def test_a_script_of_a_plugin_runs_on_the_shard_of_a_tenant_or_on_one_by_its_number(make_runtime: Make) -> None:
     async with make_runtime(workers=0, plugins=[Tally()], shards=3) as runtime:
-        assert runtime.shards == 3
+        assert runtime.host.shard_count == 3
         tenants = [f"t{n}" for n in range(20)]
         await runtime.send_many([(tenant, run().options(tally="x")) for tenant in tenants])
         assert [await tally(runtime, tenant) for tenant in tenants] == [{"sent x": 1}] * 20
-        found = [bool(await runtime.call("tally/read", number, "t0")) for number in range(3)]
+        found = [bool(await runtime.host.call("tally/read", number, "t0")) for number in range(3)]
         assert sorted(found) == [False, False, True]
 
 
 async def test_what_cannot_be_called_is_refused_by_name(make_runtime: Make) -> None:
     async with make_runtime(workers=0, plugins=[Tally()]) as runtime:
         with pytest.raises(ConfigurationError, match=r"no script 'tally/rad'; .* there are: tally/read, tally/admit"):
-            await runtime.call("tally/rad", "t")
+            await runtime.host.call("tally/rad", "t")
         with pytest.raises(Exception, match="BROKEN by t"):
-            await runtime.call("tally/broken", "t", "t")
+            await runtime.host.call("tally/broken", "t", "t")
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class Walk:
         return self.driver.tend(deliveries=3)
 
     def mend(self) -> Any:
-        self.driver.run(self.driver.shard.mend())
+        self.driver.run(self.driver.shard.repair())
 
     def redrive(self) -> Any:
         dead = [task.decode() for task in self.driver.db.zrange(self.driver.keys.fixed("DEAD"), 0, -1)]

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from fairactor import scripts
+from fairactor._store import loader as scripts
 
 LUA = files("fairactor") / "lua"
 FILES = sorted(str(path.relative_to(LUA)) for path in LUA.rglob("*.lua"))  # type: ignore[attr-defined]

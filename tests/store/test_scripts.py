@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fairactor import scripts
+from fairactor._model.wire import Assignment, pack_key, turn_mark
+from fairactor._store import loader as scripts
 from fairactor.errors import ServerError
-from fairactor.wire import Assignment, pack_key, turn_mark
 from tests.support import servers
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome
 
@@ -92,7 +92,7 @@ TRANSITIONS: dict[
     "join": (lambda shard: shard.join("new"), ...),
     "turn": (again_turn, ...),
     "leave": (lambda shard: shard.run(shard.shard.leave("r")), 0),
-    "tend": (lambda shard: shard.tend(), ...),
+    "tend": (lambda shard: shard.maintain(), ...),
     "cancel": (lambda shard: shard.run(shard.shard.cancel("t3", ttl=60.0, body=b"{}")), "canceled"),
     "assign": (lambda shard: shard.run(shard.shard.assign("r", Assignment(["t", "u"], [""]))), ...),
     "configure": (lambda shard: shard.run(shard.shard.configure("t", {"weight": 3.0, "concurrency": 4})), ...),
@@ -104,9 +104,9 @@ TRANSITIONS: dict[
     "progress": (lambda shard: shard.run(shard.shard.progress("r", "t6", b"[1]")), ...),
     "inspect": (lambda shard: shard.run(shard.shard.inspect("t6")), ...),
     "redrive": (lambda shard: shard.run(shard.shard.redrive([("dead1", KEY), ("dead2", b"")])), [False, False]),
-    "letters": (lambda shard: shard.run(shard.shard.letters(0, 5)), ...),
+    "letters": (lambda shard: shard.run(shard.shard.list_dead_letters(0, 5)), ...),
     "discard": (lambda shard: shard.run(shard.shard.discard(["dead2", "t1", "no"])), 0),
-    "mend": (lambda shard: shard.run(shard.shard.mend()), ...),
+    "mend": (lambda shard: shard.run(shard.shard.repair()), ...),
     "stats": (lambda shard: shard.run(shard.shard.tenant_stats("t")), ...),
 }
 
@@ -129,7 +129,7 @@ def test_a_turn_is_repeated_whatever_others_did_meanwhile(shard: ShardDriver) ->
     first = again_turn(shard)
     shard.claim("s", 2, 3)
     shard.send(item("more", "v", 6))
-    shard.tend()
+    shard.maintain()
     before = everything(shard)
     assert again_turn(shard)[:2] == first[:2]
     assert everything(shard) == before
@@ -161,7 +161,7 @@ def test_an_outcome_is_refused_after_the_claim_has_gone_to_another(shard: ShardD
     shard.send(item("a"))
     assert shard.claim("r", 1, 1) == ["a"]
     shard.lapse("r")
-    shard.tend()
+    shard.maintain()
     assert shard.turn("r", 2, 0, [outcome("a", 1)]) is None
     assert shard.claim("s", 1, 1) == ["a"]
     shard.join("r")  # even one that took its old name again
@@ -180,7 +180,7 @@ def test_an_outcome_of_an_earlier_claim_of_the_same_runtime_is_refused(shard: Sh
     shard.send(item("a"))
     assert shard.claim("r", 1, 1) == ["a"]
     assert shard.claim("r", 2, 0, [outcome("a", 1, "R0")]) == []
-    shard.tend()
+    shard.maintain()
     assert shard.claim("r", 3, 1) == ["a"]
     turn = shard.turn("r", 4, 0, [outcome("a", 1)])
     assert turn is not None
@@ -232,7 +232,7 @@ def test_thousands_of_capped_tenants_and_a_runtime_that_dies_with_their_tasks(sh
     shard.send(*[item(f"i{n}.{k}", f"t{n}") for n in range(MANY) for k in range(2)])
     assert len(shard.claim("r", 1, 2 * MANY)) == 2 * MANY - MANY // 100
     shard.lapse("r")
-    assert shard.tend(deliveries=1)
+    assert shard.maintain(deliveries=1)
     snapshot = shard.check()
     assert sum(map(len, snapshot.queues.values())) == MANY // 100
     assert sum(counts.failed for counts in snapshot.counts.values()) == 2 * MANY - MANY // 100
@@ -287,7 +287,7 @@ OUTCOMES = [outcome("t6", 1, "F0"), outcome("u6", 1, "X1000", "u"), outcome("v6"
 FREEING: dict[str, Callable[[ShardDriver], Any]] = {
     "settling": lambda shard: shard.turn("r", 2, 0, OUTCOMES),
     "claiming": lambda shard: shard.claim("r", 2, 3),
-    "tending": lambda shard: shard.tend(deliveries=1),
+    "tending": lambda shard: shard.maintain(deliveries=1),
     "leaving": lambda shard: shard.run(shard.shard.leave("r")),
     "canceling": lambda shard: shard.run(shard.shard.cancel("u2", ttl=1.0, body=b"")),
     "joining": lambda shard: shard.join("another"),

@@ -253,7 +253,7 @@ def test_a_step_of_priority_is_worth_so_much_waiting(shard: ShardDriver, tasks: 
     shard.open().join("r")
     start = 1_000_000_000_000  # long ago, ms
     shard.send(*[item(f"{n:02}", "t", priority, due=f"{start + at}") for n, (priority, at) in enumerate(tasks)])
-    shard.tend()
+    shard.maintain()
     keys = {f"{n:02}": (p != 6, at - (0 if p == 6 else p * MINUTE), f"{n:02}") for n, (p, at) in enumerate(tasks)}
     assert shard.claim("r", 1, len(tasks)) == sorted(keys, key=lambda task: keys[task])
 
@@ -262,7 +262,7 @@ def test_an_old_low_one_is_not_starved_by_new_high_ones(shard: ShardDriver) -> N
     start = 1_000_000_000_000
     shard.send(item("old", "t", 1, due=f"{start}"))
     shard.send(*[item(f"high{n}", "t", 5, due=f"{start + n * MINUTE}") for n in range(10)])
-    shard.tend()
+    shard.maintain()
     assert shard.claim("r", 1, 11).index("old") == 5  # after those of the first four minutes
 
 
@@ -281,5 +281,5 @@ def test_a_task_that_comes_back_stands_where_it_stood(shard: ShardDriver) -> Non
     shard.join("s")
     assert shard.claim("s", 1, 1) == ["0"]
     assert shard.claim("s", 2, 0, [outcome("0", 1, "R0")]) == []
-    shard.tend()
+    shard.maintain()
     assert sorted(shard.claim("s", 3, 4)) == ["0", "1", "2", "3"]

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from fairactor import Runtime, TaskCanceled, TaskFailed, TaskState, actor, current_task
+from fairactor._model.keys import shard_of
 from fairactor.errors import TaskExists, TaskNotFound
-from fairactor.keys import shard_of
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE, until
 
@@ -127,7 +127,7 @@ async def test_drain_waits_for_every_shard(make_sharded: Make) -> None:
     async with make_sharded(wait, workers=20, lease=60) as runtime, make_sharded(workers=0, lease=60) as onlooker:
         handles = await runtime.send_many((tenant, wait()) for tenant in TENANTS[:8])
         drained = asyncio.ensure_future(onlooker.drain())
-        await until(lambda: len(runtime._crew._pool._running) == 8)  # type: ignore[union-attr]
+        await until(lambda: len(runtime._engine.consumer._pool._running) == 8)  # type: ignore[union-attr]
         assert not drained.done()
         release.set()
         await asyncio.wait_for(drained, 5)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fairactor import Handle
-from fairactor.context import Task
+from fairactor import Handle, Task
 from fairactor.plugins import Addressed, ProceedExecute, ProceedSend
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import redis
 
-from fairactor import Handle, record
+from fairactor import Handle
+from fairactor._model import record
 
 
 def untouched(db: redis.Redis, handle: Handle[Any]) -> bool:

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from fairactor import Handle, Retry, Runtime, TaskCanceled, TaskFailed, TaskState, actor
-from fairactor.dispatcher import Dispatcher
+from fairactor._worker.dispatcher import Dispatcher
 from fairactor.testing import check_invariants
 from tests.support import service
 from tests.support.polling import PATIENCE, until
@@ -104,13 +104,13 @@ async def test_one_that_cannot_hear_while_its_listener_is_cut_off_is_told_afterw
     async with make_runtime(told.work, lease=PATIENCE) as runtime, make_runtime(workers=0) as sender:
         handle = await sender.send("user:1", told.work())
         await told.begun.wait()
-        subscribe, go_on = runtime.inbox._subscribe, anyio.Event()
+        subscribe, go_on = runtime._engine.subscriber._subscribe, anyio.Event()
 
         async def late(*args: Any) -> None:
             await go_on.wait()
             await subscribe(*args)
 
-        runtime.inbox._subscribe = late  # type: ignore[method-assign]
+        runtime._engine.subscriber._subscribe = late  # type: ignore[method-assign]
         channels = [channel for channel in db.pubsub_channels() if runtime.name.encode() in channel]
         db.client_kill_filter(_type="pubsub", skipme=True)
         await until(lambda: not {*channels} & {*db.pubsub_channels()})
@@ -173,7 +173,7 @@ async def test_one_whose_runtime_leaves_is_not_run_again(
             await told.begun.wait()
             assert await handle.cancel() is TaskState.STARTED
             stopping = asyncio.ensure_future(leaving.stop(grace=grace))
-            await until(lambda: not leaving._crew._dispatchers[0]._claiming)  # type: ignore[union-attr]
+            await until(lambda: not leaving._engine.consumer._dispatchers[0]._claiming)  # type: ignore[union-attr]
             told.release.set()
             await stopping
         assert await handle.cancel() is TaskState.CANCELED

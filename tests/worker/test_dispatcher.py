@@ -215,7 +215,7 @@ async def test_nothing_is_left_of_a_tenant_that_has_drained(make_runtime: Make, 
 async def test_a_cancellation_that_comes_too_late_does_not_hit_the_next_task(make_runtime: Make) -> None:
     @actor
     async def run(n: int) -> int:
-        pool = runtime._crew._pool  # type: ignore[union-attr]
+        pool = runtime._engine.consumer._pool  # type: ignore[union-attr]
         pool.cancel(current_task().id, "just before its end")  # type: ignore[union-attr]
         return n
 
@@ -262,7 +262,7 @@ async def test_a_task_that_was_claimed_but_not_started_is_canceled_with_its_name
         first = await runtime.send("user:1", run())
         await begun.wait()
         second = await runtime.send("user:1", run())
-        pool, dispatcher = runtime._crew._pool, runtime._crew._dispatchers[0]  # type: ignore[union-attr]
+        pool, dispatcher = runtime._engine.consumer._pool, runtime._engine.consumer._dispatchers[0]  # type: ignore[union-attr]
         pace = dispatcher._pace
         pace._rate = pace._round_trip = pace._run = 1.0  # as after many short tasks: it claims one ahead
         dispatcher.wake()
@@ -283,7 +283,7 @@ async def test_a_cancellation_that_overtakes_the_claim_is_not_lost(make_runtime:
         await anyio.sleep_forever()
 
     async with make_runtime(run) as runtime, make_runtime(workers=0) as sender:
-        (dispatcher,) = runtime._crew._dispatchers  # type: ignore[union-attr]
+        (dispatcher,) = runtime._engine.consumer._dispatchers  # type: ignore[union-attr]
         turn = dispatcher._shard.turn
         await until(lambda: db.scard("{fairactor/0}:idle"))  # its first turn is over
 
@@ -310,7 +310,7 @@ async def test_a_task_is_not_failed_because_the_server_was_away_when_its_actor_w
     log, asked = Log(), []
 
     async with make_runtime(service.nap) as runtime, make_runtime(workers=0) as sender:
-        (shard,) = runtime._shards
+        (shard,) = runtime._shards()
         stats = shard.stats
 
         async def away_once(*, patience: float) -> Any:
@@ -329,7 +329,7 @@ async def test_a_task_is_not_failed_because_the_server_was_away_when_its_actor_w
 async def test_a_cancellation_outlives_the_runtime_that_it_was_told_to(make_runtime: Make) -> None:
     log = Log()
     async with make_runtime(workers=0) as sender:
-        (shard,) = sender._shards
+        (shard,) = sender._shards()
         await shard.join("dead", lease=0.3, info={})
         handle = await sender.send("user:1", log.run(1))
         turn = await shard.turn("dead", 1, lease=0.3, want=1)
@@ -351,9 +351,9 @@ async def test_a_lost_lease_leaves_nothing_behind(make_runtime: Make, db: redis.
             db.zadd("{fairactor/0}:leases", {info.name: 5})  # it ran out long ago
             async with make_runtime(service.nap):  # which tends
                 await until(lambda name=info.name: db.zscore("{fairactor/0}:leases", name) is None)
-                runtime._crew._dispatchers[0].wake()  # type: ignore[union-attr]
+                runtime._engine.consumer._dispatchers[0].wake()  # type: ignore[union-attr]
                 await until(lambda: db.hlen("{fairactor/0}:fleet") == 2)
         await until(lambda: len(db.pubsub_channels()) == channels)
-        assert len(runtime.inbox._on_subscribe) == 2
+        assert len(runtime._engine.subscriber._callbacks) == 2
         await runtime.ask("user:1", log.run(1), timeout=PATIENCE)
         await check_invariants(runtime)

@@ -10,10 +10,10 @@ import pytest
 import redis
 
 from fairactor import Runtime, TaskCanceled, TaskState, actor, current_task
-from fairactor.dispatcher import Dispatcher
-from fairactor.keys import shard_of
+from fairactor._model.keys import shard_of
+from fairactor._model.wire import handed_mark, unpack_mark
+from fairactor._worker.dispatcher import Dispatcher
 from fairactor.testing import check_invariants
-from fairactor.wire import handed_mark, mark_of
 from tests.support.polling import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
@@ -49,8 +49,8 @@ class Log:
 
 
 def dispatcher(runtime: Runtime, shard: int = 0) -> Dispatcher:
-    assert runtime._crew is not None
-    return runtime._crew._dispatchers[shard]
+    assert runtime._engine.consumer is not None
+    return runtime._engine.consumer._dispatchers[shard]
 
 
 async def asleep(db: redis.Redis, *runtimes: Runtime, shard: int = 0) -> None:
@@ -58,7 +58,7 @@ async def asleep(db: redis.Redis, *runtimes: Runtime, shard: int = 0) -> None:
     for runtime in runtimes:
         name, of_shard = dispatcher(runtime, shard).runtime, dispatcher(runtime, shard)
         await until(lambda name=name: db.sismember(f"{{fairactor/{shard}}}:idle", name))
-        await until(lambda of_shard=of_shard: of_shard._signal._waiter is not None)
+        await until(lambda of_shard=of_shard: of_shard._wakeup._waiter is not None)
 
 
 class Turns:
@@ -81,7 +81,7 @@ class Turns:
 
 def claims_of(db: redis.Redis, runtime: Runtime) -> dict[str, bytes]:
     held = db.hgetall(f"{{fairactor/0}}:claims:{dispatcher(runtime).runtime}")
-    return {task_id.decode(): mark_of(mark).turn for task_id, mark in held.items()}  # type: ignore[union-attr]
+    return {task_id.decode(): unpack_mark(mark).turn for task_id, mark in held.items()}  # type: ignore[union-attr]
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import anyio.lowlevel
 import pytest
 import redis
 
-from fairactor import Handle, Retry, Runtime, TaskCanceled, TaskFailed, TaskState, actor, current_task
-from fairactor.info import TaskInfo
+from fairactor import Handle, Retry, Runtime, TaskCanceled, TaskFailed, TaskInfo, TaskState, actor, current_task
 from fairactor.testing import check_invariants
 from tests.support import service
 from tests.support.polling import PATIENCE, pushed, until
@@ -42,7 +41,7 @@ async def comes_again(handle: Handle[Any], attempt: int = 2) -> TaskInfo | None:
 
 def make_due(runtime: Runtime, db: redis.Redis, handle: Handle[Any]) -> None:
     db.zadd(SCHEDULED, {handle.id: 1}, xx=True)
-    runtime._crew._dispatchers[0].wake()  # type: ignore[union-attr]
+    runtime._engine.consumer._dispatchers[0].wake()  # type: ignore[union-attr]
 
 
 def make_older(db: redis.Redis, handle: Handle[Any], seconds: float) -> None:
@@ -146,10 +145,10 @@ async def test_a_retry_keeps_the_place_that_the_task_had(make_runtime: Make) -> 
     async with make_runtime(workers=0) as sender:
         old = await sender.send("user:1", run("old"))
         async with make_runtime(run, workers=1) as runtime:
-            runtime._crew._dispatchers[0]._tend = anyio.lowlevel.checkpoint  # type: ignore[union-attr, method-assign]
+            runtime._engine.consumer._dispatchers[0]._maintain = anyio.lowlevel.checkpoint  # type: ignore[union-attr, method-assign]
             await until(partial(comes_again, old))
         await sender.send_many(("user:1", run(f"young {n}")) for n in range(3))
-        (shard,) = sender._shards
+        (shard,) = sender._shards()
         await until(
             partial(shard.tend, deliveries=5, failed_ttl=1, body=b"{}", limit=1)
         )  # there may be more: it was due
@@ -248,13 +247,13 @@ async def test_the_history_holds_the_last_twenty_attempts(make_runtime: Make) ->
 
 async def test_the_history_holds_the_last_twenty_deaths(make_runtime: Make, db: redis.Redis) -> None:
     async with make_runtime(workers=0) as sender:
-        (shard,) = sender._shards
+        (shard,) = sender._shards()
         handle = await sender.send("user:1", fail())
         for n in range(25):
             await shard.join(f"doomed {n}", lease=60, info={})
             assert (await shard.turn(f"doomed {n}", 1, lease=60, want=1)).claims
             db.zadd(LEASES, {f"doomed {n}": 1})
-            await shard.tend(deliveries=100, failed_ttl=60, body=b"{}")
+            await shard.maintain(deliveries=100, failed_ttl=60, body=b"{}")
         died = [f"doomed {n}" for n in range(5, 25)]
         assert [attempt.runtime for attempt in (await handle.info()).history] == died
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairactor import Retry, actor
+from fairactor._actors.retry import delay_before_next, exception_name, may_retry
+from fairactor._util.checks import CENTURY
 from fairactor.errors import ConfigurationError
-from fairactor.retry import delay_before_next, may_retry, name_of
-from fairactor.settings import CENTURY
 
 
 @actor
@@ -62,7 +62,7 @@ class Special(ConnectionError): ...
 
 
 def names(*kinds: type[BaseException]) -> list[str]:
-    return [name_of(kind) for kind in kinds]
+    return [exception_name(kind) for kind in kinds]
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ async def test_what_was_claimed_ahead_goes_back(make_runtime: Make) -> None:
             first = await sender.send("user:1", run())
             await begun.wait()
             second = await sender.send("user:1", run())
-            pool, dispatcher = runtime._crew._pool, runtime._crew._dispatchers[0]  # type: ignore[union-attr]
+            pool, dispatcher = runtime._engine.consumer._pool, runtime._engine.consumer._dispatchers[0]  # type: ignore[union-attr]
             dispatcher._pace._rate = dispatcher._pace._round_trip = dispatcher._pace._run = (
                 1.0  # as after many short tasks
             )
@@ -235,7 +235,7 @@ async def test_who_waits_is_told_when_the_runtime_is_left(make_runtime: Make, wh
             await anyio.wait_all_tasks_blocked()
             if what == "ask":
                 await until(partial(has_arrived, sender, "nor this"))
-            lines = runtime._shards[0]._server.lines
+            lines = runtime._shards()[0]._server.connections
             assert lines is not None
             await until(lambda: lines.busy == 0)
         with pytest.raises(RuntimeNotRunning, match="left"):
@@ -286,7 +286,7 @@ async def test_a_server_that_is_away_does_not_keep_one_from_leaving(
             await begun.wait()
             server.suspend()
             sending = asyncio.ensure_future(runtime.send("user:1", run()))
-            await until(lambda: not runtime._sender.mailboxes[0]._outbox)
+            await until(lambda: not runtime._engine.sender._batchers[0]._outbox)
             began = time.monotonic()
         assert time.monotonic() - began < 3
         with pytest.raises((RuntimeNotRunning, ServerUnavailable)):

@@ -38,7 +38,7 @@ async def test_what_was_claimed_ahead_goes_back_at_once_and_in_front(make_runtim
         first = await sender.send("user:1", run("first"))
         await begun.wait()
         second = await sender.send("user:1", run("second"))
-        pool, dispatcher = leaving._crew._pool, leaving._crew._dispatchers[0]  # type: ignore[union-attr]
+        pool, dispatcher = leaving._engine.consumer._pool, leaving._engine.consumer._dispatchers[0]  # type: ignore[union-attr]
         dispatcher._pace._rate = dispatcher._pace._round_trip = dispatcher._pace._run = 1.0  # as after many short tasks
         dispatcher.wake()
         await until(lambda: pool._ready)  # type: ignore[union-attr]
@@ -72,7 +72,7 @@ async def test_what_is_claimed_by_a_turn_that_was_under_way_goes_back_at_once(
         await release.wait()
 
     async with make_runtime(workers=0) as sender, make_runtime(run, workers=2, lease=60) as leaving:
-        (dispatcher,) = leaving._crew._dispatchers  # type: ignore[union-attr]
+        (dispatcher,) = leaving._engine.consumer._dispatchers  # type: ignore[union-attr]
         turn = dispatcher._shard.turn
 
         async def slow(*args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from fairactor import Runtime, TaskState, actor
-from fairactor.supervisor import PERIOD, RESTARTS, Supervisor
+from fairactor._util.supervisor import PERIOD, RESTARTS, Supervisor
 from tests.support.polling import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
@@ -78,8 +78,8 @@ async def test_the_runtime_falls_with_the_error_itself_and_the_body_is_left(make
     async def serve() -> None:
         async with make_runtime(run, lease=PATIENCE, grace=PATIENCE) as runtime:
             await begun.wait()
-            runtime._crew._dispatchers[0]._exchange = failing.run  # type: ignore[method-assign, union-attr]
-            runtime._crew._dispatchers[0].wake()  # type: ignore[union-attr]
+            runtime._engine.consumer._dispatchers[0]._exchange = failing.run  # type: ignore[method-assign, union-attr]
+            runtime._engine.consumer._dispatchers[0].wake()  # type: ignore[union-attr]
             await anyio.sleep_forever()
 
     async with make_runtime(workers=0) as sender:
@@ -95,7 +95,7 @@ async def test_the_runtime_falls_with_the_error_itself_and_the_body_is_left(make
 
 async def test_a_listener_that_fails_is_started_again(make_runtime: Make) -> None:
     async with make_runtime(double, workers=0) as runtime, make_runtime(double):
-        hear, failed = runtime.inbox._hear, []
+        hear, failed = runtime._engine.subscriber._receive, []
 
         def fail_once(message: dict[str, object]) -> None:
             if not failed:
@@ -103,7 +103,7 @@ async def test_a_listener_that_fails_is_started_again(make_runtime: Make) -> Non
                 raise ValueError("as told")
             hear(message)
 
-        runtime.inbox._hear = fail_once  # type: ignore[method-assign]
+        runtime._engine.subscriber._receive = fail_once  # type: ignore[method-assign]
         found = await asyncio.gather(*(runtime.ask(f"user:{n}", double(n), timeout=PATIENCE) for n in range(50)))
         assert found == [2 * n for n in range(50)]
         assert failed
@@ -111,7 +111,7 @@ async def test_a_listener_that_fails_is_started_again(make_runtime: Make) -> Non
 
 async def test_a_dispatcher_that_fails_in_a_turn_sends_it_again(make_runtime: Make, db: redis.Redis) -> None:
     async with make_runtime(double) as runtime, make_runtime(workers=0) as sender:
-        (dispatcher,) = runtime._crew._dispatchers  # type: ignore[union-attr]
+        (dispatcher,) = runtime._engine.consumer._dispatchers  # type: ignore[union-attr]
         shard, turn, failed = dispatcher._shard, dispatcher._shard.turn, []
 
         async def lose_some_replies(*args: object, **kwargs: object) -> object:

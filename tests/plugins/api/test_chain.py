@@ -9,8 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from fairactor import Handle, Message, Retry, Runtime, TaskCanceled, TaskFailed, actor, current_task
-from fairactor.context import Task
+from fairactor import Handle, Message, Retry, Runtime, Task, TaskCanceled, TaskFailed, actor, current_task
 from fairactor.errors import ConfigurationError
 from fairactor.plugins import Addressed, ProceedExecute, ProceedSend
 from tests.support.plugins import Named, Wrapper
@@ -95,7 +94,7 @@ async def test_what_a_wrapper_raises_goes_to_who_sends(make_runtime: Make, how: 
                 runtime.send_many([("t", double(1))]) if how == "send_many" else getattr(runtime, how)("t", double(1))
             )
         assert (await runtime.tenant("t").stats()).queued == after_it
-        assert not runtime.inbox._awaited
+        assert not runtime._engine._outcomes._awaited
 
 
 class Losing(Named):

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from fairactor import Runtime, actor
-from fairactor.context import Task
+from fairactor import Runtime, Task, actor
 from fairactor.errors import ConfigurationError
 from fairactor.plugins import Option, ProceedExecute
 from tests.support.plugins import Named
@@ -64,8 +63,8 @@ def test_an_option_that_is_none_is_refused_with_the_nearest() -> None:
         double(1).options(**{f"{mine}x": 1})
     with pytest.raises(ConfigurationError, match="no option 'timeuot'; did you mean 'timeout'"):
         actor(timeuot=3)
-    with pytest.raises(ConfigurationError, match="no option 'of_plugins'"):
-        double(1).options(of_plugins={})
+    with pytest.raises(ConfigurationError, match="no option 'plugin_options'"):
+        double(1).options(plugin_options={})
 
 
 def test_a_value_that_cannot_be_is_refused_where_it_is_given() -> None:

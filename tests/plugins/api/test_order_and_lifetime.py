@@ -9,8 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from fairactor import Runtime, TaskState, actor
-from fairactor.context import Task
+from fairactor import Runtime, Task, TaskState, actor
 from fairactor.errors import ConfigurationError, RuntimeNotRunning
 from tests.support.plugins import Named, Wrapper
 from tests.support.polling import PATIENCE, until

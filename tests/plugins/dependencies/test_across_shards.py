@@ -40,7 +40,7 @@ def make(make_runtime: Make) -> Make:
 
 async def test_parents_of_other_shards_are_heard_of_whether_they_have_ended_or_not(make: Make) -> None:
     async with make() as runtime:
-        assert len({runtime.shard_of(tenant) for tenant in TENANTS}) == 4
+        assert len({runtime.host.shard_of(tenant) for tenant in TENANTS}) == 4
         for delay in (0, 0.05):
             before = [await runtime.send(tenant, give(n), delay=delay) for n, tenant in enumerate(TENANTS)]
             child = await runtime.send("t0", total(results()), depends_on=before)

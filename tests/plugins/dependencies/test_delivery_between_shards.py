@@ -12,7 +12,7 @@ import redis
 from fairactor_dependencies import Run, at, chain, group, result_of
 
 from fairactor import Runtime, actor
-from fairactor.keys import shard_of
+from fairactor._model.keys import shard_of
 from fairactor.testing import check_invariants
 from tests.support import service
 from tests.support.polling import PATIENCE, until
@@ -90,7 +90,7 @@ async def test_what_somebody_has_taken_who_has_died_is_carried_by_another(make_r
         child = await runtime.send(THERE, add(result_of(parent), 1).options(depends_on=[parent]))
         with anyio.move_on_after(PATIENCE):
             while not (await child.info()).ended_at:
-                await runtime.call("fairactor_dependencies/take", HERE, 100, 1)  # and says nothing
+                await runtime.host.call("fairactor_dependencies/take", HERE, 100, 1)  # and says nothing
         assert await child.result(timeout=PATIENCE) == 6
 
 

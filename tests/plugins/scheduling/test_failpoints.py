@@ -14,11 +14,12 @@ from fairactor_scheduling._plugin import ticks
 from fairactor_scheduling._rule import Stored
 from fairactor_scheduling._schedule import key_of
 
-from fairactor import record, scripts
-from fairactor.connection import Server
-from fairactor.middleware import Plugins
-from fairactor.shard import Shard
-from fairactor.wire import Item, pack_item, pack_key
+from fairactor._model import record
+from fairactor._model.wire import Item, pack_item, pack_key
+from fairactor._plugin_chain import PluginChain
+from fairactor._server.connection import Server
+from fairactor._store import loader as scripts
+from fairactor._store.shard import Shard
 from tests.support import servers
 from tests.support.shard.driver import ShardDriver, SyncClient, item, outcome
 from tests.support.shard.populated import PopulatedShard
@@ -35,7 +36,7 @@ class Clockwork(PopulatedShard):
         ShardDriver.__init__(self, url)
         client: Any = SyncClient(self.db)
         server = Server(client, client, self.flags, cluster=False, where=url)
-        self.plugins = Plugins([Scheduling()]).extensions
+        self.plugins = PluginChain([Scheduling()]).extensions
         self.shard = Shard(server, self.keys, patience=0, plugins=self.plugins)
         self.open()
         self.join("r")

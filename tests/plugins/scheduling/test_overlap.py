@@ -144,7 +144,7 @@ async def test_however_a_run_ends_the_next_one_goes(
         await until(lambda: paused or len(gate.order) == 2)
         gate.let(2)
         if end is end_by_hand:
-            await runtime.mend()
+            await runtime.repair()
         if paused:
             await runtime.tenant("t").resume()
         await runtime.drain(PATIENCE)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fairactor import embedded
+from fairactor._server import embedded
 from fairactor.embedded import embedded_server
 from fairactor.errors import EmbeddedServerError
 from tests.support.embedded import ask, folder_of, names

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fairactor import embedded
+from fairactor._server import embedded
 from fairactor.embedded import embedded_server
 from fairactor.errors import EmbeddedServerError
 from tests.support.embedded import ask, loading_server, names, processes, program

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from fairactor import _keeper
+from fairactor._server import keeper as _keeper
 from fairactor.embedded import embedded_server
 
 if TYPE_CHECKING:

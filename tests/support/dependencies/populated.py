@@ -12,10 +12,11 @@ from fairactor_dependencies import result_of, results
 from fairactor_dependencies._results import OF_ALL_BUT_FIRST, ResultOf
 from fairactor_dependencies._send import NAME, _places, _Sending, _shut_in, _wire
 
-from fairactor import Message, actor, record
-from fairactor.envelope import seal
-from fairactor.look import text
-from fairactor.wire import Item, Settlement, turn_mark
+from fairactor import Message, actor
+from fairactor._audit.snapshot import text
+from fairactor._client.envelope import encode_message
+from fairactor._model import record
+from fairactor._model.wire import Item, Settlement, turn_mark
 from tests.support.shard.driver import ShardDriver, item
 from tests.support.shard.populated import PopulatedShard, Transition
 
@@ -48,14 +49,19 @@ def packed(
 ) -> list[Item]:
     """As they are sent, but for those of the other shard."""
     batch = [
-        _Sending(tenant, message, int(tenant == FAR), message.how.of_plugins["depends_on"]) for tenant, message in tasks
+        _Sending(tenant, message, int(tenant == FAR), message.task_options.plugin_options["depends_on"])
+        for tenant, message in tasks
     ]
     places = _places(batch)
     for each in batch:
         _wire(each, batch, places, dict(homes), keep)
     if gate:
         _shut_in(batch, places, gate, keep)
-    return [seal(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False) for each in batch if each.shard == 0]
+    return [
+        encode_message(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
+        for each in batch
+        if each.shard == 0
+    ]
 
 
 def message(
@@ -98,7 +104,11 @@ class WaitingShard(PopulatedShard):
         )
 
     def _send(self, *tasks: tuple[str, Message[Any]], gate: str = "") -> None:
-        homes = {parent: int(parent == "there") for _, each in tasks for parent in each.how.of_plugins["depends_on"]}
+        homes = {
+            parent: int(parent == "there")
+            for _, each in tasks
+            for parent in each.task_options.plugin_options["depends_on"]
+        }
         self.send(*packed(tasks, homes, gate))
 
     def _populate(self) -> None:

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from fairactor import record
-from fairactor.wire import Settlement, turn_mark
+from fairactor._model import record
+from fairactor._model.wire import Settlement, turn_mark
 from tests.support.shard.state_machine_base import pairs
 
 from .model import LIVE, Step
@@ -208,7 +208,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
             self.compare()
 
     def mend(self, shard: int) -> None:
-        self.shards.drivers[shard].run(self.shards.drivers[shard].shard.mend())
+        self.shards.drivers[shard].run(self.shards.drivers[shard].shard.repair())
         self.compare()
 
     # Carrying

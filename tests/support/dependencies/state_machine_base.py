@@ -10,8 +10,8 @@ from fairactor_dependencies._send import _places, _Sending, _shut_in, _wire
 from hypothesis.stateful import RuleBasedStateMachine
 
 from fairactor import Message, actor
-from fairactor.envelope import seal
-from fairactor.wire import Item
+from fairactor._client.envelope import encode_message
+from fairactor._model.wire import Item
 
 from .model import Model, Run, Step
 from .two_shards import TwoShards
@@ -127,7 +127,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             )
             made.run = run if "gate" in each.waits else None
             made.gate = "c" if made.run else "o"
-            item = seal(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
+            item = encode_message(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
             if run is None and not within and not any(one.parents for one in batch):
                 item = item._replace(extra=b"")  # nothing waits: it is sent as without the plugin
             made.body, made.token = item.body, each.waits.get("token", "")

@@ -12,10 +12,10 @@ import attrs
 from fairactor_dependencies import Dependencies
 from fairactor_dependencies._send import NAME
 
-from fairactor import record
-from fairactor.extensions import Extensions
-from fairactor.look import Look, text
-from fairactor.middleware import Plugins
+from fairactor._audit.snapshot import Snapshot, text
+from fairactor._model import record
+from fairactor._plugin_chain import PluginChain
+from fairactor._store.plugin_lua import PluginLua
 from tests.support.shard.driver import ShardDriver
 
 from .model import Model, Run, Step
@@ -35,11 +35,11 @@ return reply
 
 
 @cache
-def extensions(few: tuple[int, int, int, int] | None) -> Extensions:
+def extensions(few: tuple[int, int, int, int] | None) -> PluginLua:
     """Those of the plugin; `few` is how many are told in one script, and how many stand in a field, in an element of a
     list, and in what is read of that at once.
     """
-    whole = Plugins([Dependencies()]).extensions
+    whole = PluginChain([Dependencies()]).extensions
     hooks = []
     for place, plugin, lua in whole.hooks:
         for name, number in zip(("SOME", "MOST", "CHUNK", "CHUNKS"), few or (), strict=False):
@@ -164,7 +164,7 @@ class TwoShards:
     # Looking
 
     def snapshot(self) -> None:
-        self.snapshots: list[Look] = [driver.check() for driver in self.drivers]
+        self.snapshots: list[Snapshot] = [driver.check() for driver in self.drivers]
         self.keys: list[dict[str, Any]] = [plugin.read() for plugin in self.plugins]
         self._standing: list[dict[str, str]] = [dict(_standing(snapshot)) for snapshot in self.snapshots]
         self.rest = [{text(name) for name in keys.get("rest", [])[::2]} for keys in self.keys]
@@ -321,7 +321,7 @@ class TwoShards:
                 assert rest_of_it not in shut
 
 
-def _standing(snapshot: Look) -> Iterator[tuple[str, str]]:
+def _standing(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Where each task stands, or how it has ended."""
     for task, header in snapshot.records.items():
         if header.state != record.LIVE:

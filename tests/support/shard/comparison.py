@@ -9,8 +9,8 @@ import struct
 
 import msgspec
 
-from fairactor.look import Look
-from fairactor.wire import Counts, mark_of, sized, turn_mark
+from fairactor._audit.snapshot import Snapshot
+from fairactor._model.wire import Counts, sized, turn_mark, unpack_mark
 
 from .driver import ShardDriver, flat
 from .model import Model
@@ -18,7 +18,7 @@ from .model_ring import GROUP, Costs
 from .model_tasks import DIED, ENDED, LIVE, Task, pack
 
 
-def learn(driver: ShardDriver, model: Model, before: Look, snapshot: Look, delay: float) -> None:
+def learn(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snapshot, delay: float) -> None:
     """Takes over what the server's clock has said between two snapshots, if it can have said so. ``delay`` in ms."""
     clock = float(before.fixed["META"].get("stamp", 0))
     for task in model.tasks.values():
@@ -28,7 +28,7 @@ def learn(driver: ShardDriver, model: Model, before: Look, snapshot: Look, delay
             task.body = _with_deaths(task, stored.removeprefix(pack(task.letter, task, b"")))
     for task in model.tasks.values():
         if task.state == "started" and math.isnan(task.since):
-            mark = mark_of(snapshot.claims[task.runtime][task.id])
+            mark = unpack_mark(snapshot.claims[task.runtime][task.id])
             assert math.isclose(mark.charged, task.charged, rel_tol=1e-12)
             task.since, task.charged = mark.ms, mark.charged
         if task.state == "scheduled" and math.isnan(task.due):
@@ -62,7 +62,7 @@ def _lua_json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("/", "\\/").replace("\x7f", "\\u007f")
 
 
-def compare(driver: ShardDriver, model: Model, before: Look, snapshot: Look) -> None:
+def compare(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snapshot) -> None:
     """Asserts that a shard holds what the model holds."""
     assert snapshot.fixed["LEASES"].keys() == model.leases.keys()
     turns = {
@@ -88,7 +88,7 @@ def _adopt(found: dict[str, float], told: dict[str, float]) -> None:
     told.update(found)
 
 
-def _compare_rings(model: Model, snapshot: Look) -> None:
+def _compare_rings(model: Model, snapshot: Snapshot) -> None:
     service = model.service
     virtual = {"": snapshot.virtual}
     rings = {"": snapshot.fixed["RING"]}
@@ -112,7 +112,7 @@ def _compare_rings(model: Model, snapshot: Look) -> None:
     assert int(snapshot.fixed["META"].get("stolen", 0)) == service.stolen
 
 
-def _compare_limits(driver: ShardDriver, model: Model, snapshot: Look) -> None:
+def _compare_limits(driver: ShardDriver, model: Model, snapshot: Snapshot) -> None:
     service = model.service
     ahead = {name: math.ceil((due / 1e6 - snapshot.now) / 3600) for name, due in snapshot.fixed["RATES"].items()}
     found = {name: starts if starts >= 0 else -math.inf for name, starts in ahead.items()}
@@ -129,7 +129,7 @@ def _compare_limits(driver: ShardDriver, model: Model, snapshot: Look) -> None:
     assert reserved == model.reserved
 
 
-def _forgive(model: Model, before: Look, snapshot: Look) -> None:
+def _forgive(model: Model, before: Snapshot, snapshot: Snapshot) -> None:
     """Who has to wait no more owes nothing; when that is, the server says, if it can be."""
     grown = int(snapshot.fixed["META"].get("period", 0)) - int(before.fixed["META"].get("period", 0))
     now, then = snapshot.fixed["RING"], before.fixed["RING"]
@@ -157,7 +157,7 @@ def _compare_costs(driver: ShardDriver, model: Model, period: int) -> None:
         told[name] = costs
 
 
-def _compare_tasks(model: Model, snapshot: Look) -> None:
+def _compare_tasks(model: Model, snapshot: Snapshot) -> None:
     queues = {name: [task.id for task in model.queue(name)] for name in model.tenants}
     assert {name: list(queue) for name, queue in snapshot.queues.items()} == {n: q for n, q in queues.items() if q}
     live = [task for task in model.tasks.values() if task.state in LIVE]
@@ -166,7 +166,7 @@ def _compare_tasks(model: Model, snapshot: Look) -> None:
     for task in live:
         if task.state == "started":
             claims.setdefault(task.runtime, {})[task.id] = (turn_mark(task.turn), task.priority, task.tenant.encode())
-    marks = {who: {task: mark_of(mark) for task, mark in held.items()} for who, held in snapshot.claims.items()}
+    marks = {who: {task: unpack_mark(mark) for task, mark in held.items()} for who, held in snapshot.claims.items()}
     assert {
         who: {task: (m.turn, m.priority, m.tenant) for task, m in held.items()} for who, held in marks.items()
     } == claims
@@ -191,7 +191,7 @@ def _compare_tasks(model: Model, snapshot: Look) -> None:
     }
 
 
-def _compare_counts(model: Model, snapshot: Look) -> None:
+def _compare_counts(model: Model, snapshot: Snapshot) -> None:
     counts = {name: counted for name in model.tenants if (counted := model.counts(name))}
     assert {name: flat(counted) for name, counted in snapshot.counts.items()} == counts
     total = flat(Counts.unpack(snapshot.fixed["META"].get("total", b"")))

@@ -9,16 +9,16 @@ from typing import Any, Final, TypeVar
 import msgspec
 import redis
 
-from fairactor.audit import audit
-from fairactor.connection import Server
+from fairactor._audit.audit import audit
+from fairactor._audit.snapshot import Snapshot, take_snapshot
+from fairactor._model.keys import Keys
+from fairactor._model.wire import Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
+from fairactor._server.connection import Server
+from fairactor._store.plugin_lua import PluginLua
+from fairactor._store.shard import Shard
 from fairactor.errors import LeaseLost, MailboxFull
-from fairactor.extensions import Extensions
-from fairactor.keys import Keys
-from fairactor.look import Look, look_at
 from fairactor.settings import FairBy
-from fairactor.shard import Shard
 from fairactor.testing import InvariantViolation
-from fairactor.wire import Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
 from tests.support import servers
 
 from .model_tasks import ENDED, FULL, LIVE, Task, pack
@@ -41,7 +41,7 @@ return admitted_now
 """
 
 
-HOLDER: Final = Extensions(
+HOLDER: Final = PluginLua(
     hooks=(("sent", "holder", "hold()"), ("ended", "holder", "if data then admit(data) end")),
     scripts=(("holder/admit", "holder", ADMIT),),
 )
@@ -63,7 +63,7 @@ class SyncClient:
 class ShardDriver:
     """Calls a shard on a real server without an event loop, and makes time pass for it."""
 
-    def __init__(self, url: str, *, namespace: str = "test", plugins: Extensions = HOLDER) -> None:
+    def __init__(self, url: str, *, namespace: str = "test", plugins: PluginLua = HOLDER) -> None:
         self.db = servers.client(url)
         self.flags = int(self.db.info()["redis_version"].split(".")[0]) >= 7
         self.keys = Keys(namespace)
@@ -74,7 +74,7 @@ class ShardDriver:
         self._server = Server(client, client, self.flags, cluster=False, where=url)
         self.load_plugins(plugins)
 
-    def load_plugins(self, plugins: Extensions) -> None:
+    def load_plugins(self, plugins: PluginLua) -> None:
         """From now on it has the scripts of these plugins."""
         self.shard = Shard(self._server, self.keys, patience=0, plugins=plugins)
 
@@ -124,7 +124,7 @@ class ShardDriver:
     ) -> Turn | None:
         """None where the lease is lost."""
         try:
-            turn = self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), heard=heard)
+            turn = self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), received=heard)
             return self.run(turn)
         except LeaseLost:
             return None
@@ -136,7 +136,7 @@ class ShardDriver:
         return [task_id.decode() for task_id in turn.claims[::2]]
 
     def tend(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 500) -> bool:
-        return self.run(self.shard.tend(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
+        return self.run(self.shard.maintain(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
 
     # Listening, in the place of runtimes
 
@@ -162,10 +162,10 @@ class ShardDriver:
 
     # Looking
 
-    def snapshot(self) -> Look:
-        return self.run(look_at(self.shard))
+    def snapshot(self) -> Snapshot:
+        return self.run(take_snapshot(self.shard))
 
-    def check(self, **allowed: Any) -> Look:
+    def check(self, **allowed: Any) -> Snapshot:
         """Raises InvariantViolation: the shard does not fit together."""
         snapshot = self.snapshot()
         if found := audit(snapshot, **allowed):

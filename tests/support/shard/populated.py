@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from fairactor import record, scripts
+from fairactor._audit.snapshot import Snapshot
+from fairactor._model import record
+from fairactor._model.wire import Assignment, Counts, Item, Settlement, pack_key
+from fairactor._store import loader as scripts
 from fairactor.errors import ServerError
-from fairactor.look import Look
-from fairactor.wire import Assignment, Counts, Item, Settlement, pack_key
 
 from .driver import HELD_BACK, ShardDriver, flat, item, outcome, settlement
 from .model_tasks import FULL
@@ -199,7 +200,7 @@ def _but_for_deaths(body: bytes) -> bytes:
     return re.sub(rb'\n[^\n]*"WorkerDied","the lease[^\n]*', b"", body)
 
 
-def _places(snapshot: Look) -> dict[str, str]:
+def _places(snapshot: Snapshot) -> dict[str, str]:
     """Where each task stands."""
     return {
         **dict.fromkeys(snapshot.fixed["SCHEDULED"], "scheduled"),

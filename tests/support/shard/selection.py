@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
-from fairactor.policies import SETTINGS
-from fairactor.policy import changes_of
-from fairactor.wire import GROUP_MARK, Assignment, Turn
+from fairactor._client.policies import SETTINGS
+from fairactor._model.policy import changes_of
+from fairactor._model.wire import GROUP_MARK, Assignment, Turn
 
 from .driver import ShardDriver, item, settlement
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, reject, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
+from fairactor._model.wire import Assignment, Item
 from fairactor.settings import FAIR_BY, FairBy
-from fairactor.wire import Assignment, Item
 
 from .driver import ShardDriver, flat
 from .model import Assigned, Model
@@ -273,7 +273,7 @@ class ShardMachine(ShardMachineBase):
         assert started == sum(task.state == "started" for task in self.model.tasks.values())
         assert (waiting, known) == (len(service.root.tags), len(self.snapshot.counts))
         assert due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.fixed["SCHEDULED"].values())
-        assert letters == len(self.letters())
+        assert letters == len(self.list_dead_letters())
         assert {name.decode() for name in fleet[::3]} == self.model.leases.keys()
         assert total == self.snapshot.fixed["META"].get("total", b"")
 
@@ -283,7 +283,7 @@ class ShardMachine(ShardMachineBase):
         return [task.id for task in self.model.tasks.values() if task.state == "failed"]
 
     def redrive(self, asked: list[tuple[int, str, bool]]) -> None:
-        dead = self.letters()
+        dead = self.list_dead_letters()
         tasks = [
             (dead[which % len(dead)] if dead and which < RARE else self.task(which), key, window and bool(key))
             for which, key, window in asked
@@ -293,7 +293,7 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def discard(self, asked: list[int]) -> None:
-        dead = self.letters()
+        dead = self.list_dead_letters()
         tasks = [dead[which % len(dead)] if dead and which < RARE else self.task(which) for which in asked]
         assert self.driver.run(self.driver.shard.discard(tasks)) == self.model.discard(tasks)
         self.compare()
@@ -303,17 +303,17 @@ class ShardMachine(ShardMachineBase):
         met: dict[str, bytes] = {}
         place = 0
         while True:
-            _, page = self.driver.run(self.driver.shard.letters(place, 3))
+            _, page = self.driver.run(self.driver.shard.list_dead_letters(place, 3))
             met |= {letter.id: letter.record for letter in page if letter.record}
             if len(page) < 3 or page[-1].place == place:
                 break
             place = page[-1].place
         if all(place > 1 for place in self.snapshot.fixed["DEAD"].values()):  # else more than a page has one place
-            assert met == {task: self.model.tasks[task].record for task in self.letters()}
+            assert met == {task: self.model.tasks[task].record for task in self.list_dead_letters()}
 
     def mend(self) -> None:
         """Where everything is right, nothing is mended."""
-        self.driver.run(self.driver.shard.mend())
+        self.driver.run(self.driver.shard.repair())
         self.model.mend()
         self.compare()
 

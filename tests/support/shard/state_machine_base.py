@@ -8,19 +8,10 @@ from collections.abc import Collection, Sequence
 import attrs
 from hypothesis.stateful import RuleBasedStateMachine
 
-from fairactor.audit import audit
-from fairactor.look import Look
+from fairactor._audit.audit import audit
+from fairactor._audit.snapshot import Snapshot
+from fairactor._model.wire import Assignment, Handed, Item, Settlement, Turn, handed_mark, pack_key, unpack_handed
 from fairactor.testing import InvariantViolation
-from fairactor.wire import (
-    Assignment,
-    Handed,
-    Item,
-    Settlement,
-    Turn,
-    handed_mark,
-    pack_key,
-    unpack_handed,
-)
 
 from .comparison import compare, learn
 from .driver import ShardDriver, settlement
@@ -32,7 +23,7 @@ from .operations import BODIES, HOUR, IDS, RARE, RUNTIMES
 class ShardMachineBase(RuleBasedStateMachine):
     driver: ShardDriver
     model: Model
-    snapshot: Look
+    snapshot: Snapshot
     steps = 0
 
     def __init__(self) -> None:
