@@ -35,6 +35,9 @@ class Retry(Exception):
         self.delay = None if after is None else check_seconds("Retry(delay=)", after)
 
 
+Retry.__module__ = "fairactor"  # where users import it; the history of a task names it so
+
+
 def exception_name(kind: type[BaseException]) -> str:
     """The name by which a type of exception travels. Nothing is ever imported by it."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

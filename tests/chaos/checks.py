@@ -155,7 +155,7 @@ def what_is_left(driver: ShardDriver) -> Iterator[str]:
         driver.expire(task)
     for tenant in snapshot.counts:
         driver.outlive(tenant)
-    while driver.tend():
+    while driver.maintain():
         pass
     yield from _after_all(driver)
 

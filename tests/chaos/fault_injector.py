@@ -20,7 +20,7 @@ from tests.support.proxy import Fault, Proxy
 from .harness_client import HarnessClient, Worker
 from .plan import FaultKind, PlannedFault
 
-_PLUGINS: Final = PluginChain(installed_plugins()).extensions
+_PLUGINS: Final = PluginChain(installed_plugins()).lua
 _SCRIPTS: Final = [
     scripts.load(name, flags=flags, plugins=_PLUGINS) for name in scripts.NAMES for flags in (False, True)
 ]

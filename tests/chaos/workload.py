@@ -83,7 +83,7 @@ class Workload:
         self._proxy = before
         self._url = before.url
         self._note = note
-        self._driver = ShardDriver(direct, namespace="fairactor", plugins=PluginChain(installed_plugins()).extensions)
+        self._driver = ShardDriver(direct, namespace="fairactor", plugins=PluginChain(installed_plugins()).lua)
         self._injector = FaultInjector(harness, before, self._driver.db, self._url, note)
         self._handles: dict[str, Handle[int]] = {}
         self._runtime: Runtime

@@ -66,7 +66,7 @@ async def bury(make_runtime: Make, *messages: tuple[str, Any], **settings: Any) 
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fairactor.dead_letters.PAGE", 3)
+    monkeypatch.setattr("fairactor._client.dead_letters.PAGE", 3)
 
 
 # What becomes one
@@ -342,7 +342,7 @@ async def test_a_filter_that_is_no_text_is_refused_by_name(make_runtime: Make, n
     sent = await bury(make_runtime, ("user:1", fail(1)))
     async with make_runtime(workers=0) as sender:
         for use in (partial(ids, sender), sender.dead_letters.redrive, sender.dead_letters.purge):
-            with pytest.raises(ConfigurationError, match=f"{name}=.*give a text"):
+            with pytest.raises(ConfigurationError, match=f"{name}=.*give a string"):
                 await use(**{name: bad})
             with pytest.raises(TypeError):
                 await use(tenants="user:1")

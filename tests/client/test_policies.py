@@ -81,7 +81,7 @@ class Gate:
         ({"burst": 0, "rate": "1/s"}, "burst=0"),
         ({"burst": "x", "rate": "1/s"}, "burst='x'"),
         ({"burst": math.inf, "rate": "1/s"}, "burst=inf"),
-        ({"group": ""}, "group '': give a text that is not empty"),
+        ({"group": ""}, "group '': give a string that is not empty"),
         ({"group": 5}, "group 5"),
         ({"group": "x" * 513}, "group 'x+'…: 513 bytes long, the limit is 512"),
         ({"group": "\ud800"}, "group .*surrogate"),

@@ -105,7 +105,7 @@ async def test_a_server_that_became_a_replica_behind_open_connections_is_turned_
 
 def strike(before: Proxy, script: str, fault: Fault, times: int = 1) -> None:
     """A fault befalls the next calls of a script that the server knows, and nothing else."""
-    plugins = PluginChain(installed_plugins()).extensions
+    plugins = PluginChain(installed_plugins()).lua
     digests = [scripts.load(script, flags=flags, plugins=plugins).sha.encode() for flags in (True, False)]
     whole = Proxy.strikes
 
@@ -364,7 +364,7 @@ def test_whatever_comes_first_after_an_outage_nobody_is_blamed(url: str, first: 
         FIRST[first](made)
         turn = made.turn("a", 1 if "already" in first else 2, 0)
         assert turn is not None
-        while made.tend():
+        while made.maintain():
             pass
         assert made.turn("b", 2, 0, [outcome("b", 1)]), "its lease is lost, and it was the server that was away"
         assert made.check().records["b"].deliveries == 0

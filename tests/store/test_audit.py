@@ -241,7 +241,7 @@ def test_what_should_have_been_tended_to_is_reported_after_a_time_that_is_given(
     assert len(caught.value.violations) == 3
     for expected in ("the lease of 'r' ran out", "task 'later' was due", "the totals of 'drained' should have been"):
         assert expected in str(caught.value)
-    while used.tend():
+    while used.maintain():
         pass
     used.check(overdue=5.0)
 

@@ -344,9 +344,9 @@ async def test_a_key_outlives_the_process_that_is_killed(make_runtime: Make, pro
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ("", "key '': give a text that is not empty"),
-        (5, "key 5: give a text"),
-        (b"x", "key b'x': give a text"),
+        ("", "key '': give a string that is not empty"),
+        (5, "key 5: give a string"),
+        (b"x", "key b'x': give a string"),
         ("x" * 513, "key 'x+'…: 513 bytes long, the limit is 512"),
         ("é" * 257, "514 bytes long"),
         ("\udcff", "half a surrogate pair"),

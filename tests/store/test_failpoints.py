@@ -57,7 +57,7 @@ CASES: dict[str, Case] = {
     "turn that claims": Case("turn", settle_and_claim, claim_the_rest),
     "leave": Case("leave", lambda populated: populated.run(populated.shard.leave("r"))),
     "leave of a home": Case("leave", lambda populated: populated.run(populated.shard.leave("home"))),
-    "tend": Case("tend", lambda populated: populated.tend(deliveries=2), deaths=1),
+    "tend": Case("tend", lambda populated: populated.maintain(deliveries=2), deaths=1),
     "cancel of a queued one": Case("cancel", cancel("keyed", 60)),
     "cancel of a scheduled one": Case("cancel", cancel("later", 0), dropped=frozenset({"later"}), uncounted=1),
     "cancel of a started one": Case("cancel", cancel("f", 60)),

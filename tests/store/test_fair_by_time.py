@@ -148,7 +148,7 @@ def test_what_a_runtime_died_of_is_charged(shard: SelectionDriver, deliveries: i
     turn, ms, priority, charged = unpack_mark(mark)[:4]
     shard.driver.db.hset(claims, task, struct.pack(">8sdBd40x", turn, ms - 40_000, priority, charged) + mark[65:])
     shard.driver.lapse("s")
-    while shard.driver.tend(deliveries=deliveries):
+    while shard.driver.maintain(deliveries=deliveries):
         pass
     shard.driver.check()
     assert clock.serve(36)["dies"] <= 1

@@ -78,5 +78,5 @@ async def test_one_that_the_server_has_closed_is_made_anew_before_anything_is_se
 async def test_those_that_hang_up_come_again_when_they_are_needed(url: str) -> None:
     async with lines_to(url) as (lines, _):
         first = await lines.execute_command("CLIENT", "ID")
-        await lines.hang_up()
+        await lines.close_free()
         assert await lines.execute_command("CLIENT", "ID") != first

@@ -101,8 +101,8 @@ class Walk:
         tenant, many = self.random.choice(TENANTS), self.random.randint(0, 5)
         return tenant, many, self.driver.run(self.driver.shard.reserve(self.random.choice("xy"), {tenant: many}))
 
-    def tend(self) -> Any:
-        return self.driver.tend(deliveries=3)
+    def maintain(self) -> Any:
+        return self.driver.maintain(deliveries=3)
 
     def mend(self) -> Any:
         self.driver.run(self.driver.shard.repair())
@@ -132,7 +132,7 @@ class Walk:
             self.driver.run(self.driver.shard.leave(runtime))
         else:
             self.driver.lapse(runtime)
-            while self.tend():
+            while self.maintain():
                 pass
         self.selection.held.pop(runtime, None)
         return runtime, leaves
@@ -143,7 +143,7 @@ class Walk:
             self.driver.run(self.driver.shard.configure(tenant, dict.fromkeys(SETTINGS)))
         self.driver.run(self.driver.shard.configure("", dict.fromkeys(SETTINGS)))
         self.driver.run(self.driver.shard.review())
-        self.tend()
+        self.maintain()
         self.driver.check(lowered=TENANTS)
         self.selection.join("last")
         for _ in range(2):

@@ -186,7 +186,7 @@ def test_what_is_known_of_a_rate_is_tidied_away_after_a_minute(shard: SelectionD
     shard.driver.db.zadd(RATES, {"a": time.time() * 1e6 - 61e6})
     shard.turn(2)
     assert shard.last.tend
-    shard.driver.tend()
+    shard.driver.maintain()
     assert shard.driver.check().fixed["RATES"].keys() == {"b"}
     shard.turn(2)
     assert not shard.last.tend
@@ -202,7 +202,7 @@ def test_what_is_known_of_a_rate_is_tidied_away_also_when_the_last_policy_is_gon
         shard.driver.db.zadd(RATES, {"t": time.time() * 1e6 - 61e6})
         shard.turn(1)
         assert shard.last.tend
-        shard.driver.tend()
+        shard.driver.maintain()
     assert shard.driver.check().fixed["RATES"] == {}
 
 

@@ -81,7 +81,7 @@ def again_turn(shard: ShardDriver) -> Any:
     claims = list(zip(turn.claims[::2], turn.claims[1::2], strict=True))
     assert len(claims) == 3
     assert turn.refused == [b"v6"]
-    return turn.refused, sorted(claims), turn.tend
+    return turn.refused, sorted(claims), turn.maintenance_due
 
 
 TRANSITIONS: dict[
@@ -310,7 +310,7 @@ def test_a_full_server_does_what_frees_memory(full: ShardDriver, name: str) -> N
 
 
 def test_work_on_a_full_server_ends_in_an_empty_one(full: ShardDriver) -> None:
-    full.tend(deliveries=1, failed_ttl=0)
+    full.maintain(deliveries=1, failed_ttl=0)
     held = [(task.decode(), 1) for task in full.db.hkeys(full.keys.claims("r"))]
     full.run(full.shard.leave("s"))
     number = 1

@@ -73,7 +73,7 @@ class Turns:
         async def turn(*args: Any, **how: Any) -> Any:
             reply = await take(*args, **how)
             self.claimed += [task_id.decode() for task_id in reply.claims[::2]]
-            self.heard.append(how["heard"])
+            self.heard.append(how["received"])
             return reply
 
         shard.turn = turn  # type: ignore[method-assign]

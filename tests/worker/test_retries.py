@@ -225,7 +225,7 @@ async def test_the_history_tells_of_every_attempt_that_did_not_end_well(make_run
     error, last = infos[1].error, infos[1].history[-1]
     assert error is not None
     assert (error.type, error.message[:500]) == (last.error, last.message)
-    assert (infos[2].history[1].error, infos[2].history[1].message) == ("fairactor.retry.Retry", "later")
+    assert (infos[2].history[1].error, infos[2].history[1].message) == ("fairactor.Retry", "later")
 
 
 async def test_the_history_holds_the_last_twenty_attempts(make_runtime: Make) -> None:

@@ -270,7 +270,7 @@ async def test_an_error_of_an_actor_that_starts_comes_out_as_it_is(make_runtime:
 async def test_a_server_that_is_away_does_not_keep_one_from_leaving(
     server_binary: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fairactor.crew.GOODBYE", 0.5)
+    monkeypatch.setattr("fairactor._worker.consumer.GOODBYE", 0.5)
     begun = anyio.Event()
 
     @actor

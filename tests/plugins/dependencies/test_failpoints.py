@@ -24,7 +24,7 @@ from tests.support.shard.populated import cancel, purge, stats
 
 def _die(populated: Any) -> None:
     populated.lapse("r")
-    populated.tend(deliveries=1)
+    populated.maintain(deliveries=1)
 
 
 _OF: Final = "fairactor_dependencies"

@@ -11,7 +11,6 @@ import pytest
 import redis
 from fairactor_dependencies import (
     Dependencies,
-    Graph,
     GraphError,
     at,
     chain,
@@ -78,8 +77,8 @@ def make(make_runtime: Make) -> Make:
     return make
 
 
-def edges(graph: Graph) -> set[str]:
-    order, before = graph.in_order()
+def edges(graph: Any) -> set[str]:
+    order, before = graph.plan.in_order()
     alone = {step.actor.name for step in order if not before[step]} - {
         first.actor.name for firsts in before.values() for first in firsts
     }
@@ -216,7 +215,7 @@ async def test_trigger_rules_hold_in_graphs(make: Make) -> None:
     async with make() as runtime:
         alarm = hand_on("alarm").options(trigger_rule="one_failed")
         run = await runtime.send("t", (a() >> fail() >> b()) | (chain((f := fail()), group(alarm, c()))))
-        assert f in run._graph.steps
+        assert f in run._plan.steps
         assert await run.wait(PATIENCE) == {
             "a": FINISHED, "fail": FAILED, "b": CANCELED, "fail.2": FAILED, "hand_on": FINISHED, "c": CANCELED,
         }  # fmt: skip

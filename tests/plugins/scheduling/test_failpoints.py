@@ -36,7 +36,7 @@ class Clockwork(PopulatedShard):
         ShardDriver.__init__(self, url)
         client: Any = SyncClient(self.db)
         server = Server(client, client, self.flags, cluster=False, where=url)
-        self.plugins = PluginChain([Scheduling()]).extensions
+        self.plugins = PluginChain([Scheduling()]).lua
         self.shard = Shard(server, self.keys, patience=0, plugins=self.plugins)
         self.open()
         self.join("r")

@@ -37,7 +37,7 @@ class Calls:
         step = _plugin._Keeper._send_due
 
         async def counting(keeper: Any) -> float:
-            name = keeper._runtime.name
+            name = keeper._host.name
             self.asked[name] = self.asked.get(name, 0) + 1
             wait = await step(keeper)
             self.waits.append(wait)

@@ -118,7 +118,7 @@ class WaitingShard(PopulatedShard):
         assert self.turn("past", 2, 0, [_report("done", kept[0], "F", '{"n":1}'), _report("failed", kept[1], "X")])
         self.run(self.shard.cancel("canceled", ttl=3600, body=b"{}"))
         self.lapse("past")
-        self.tend()
+        self.maintain()
         self._claim_all("r", *[item(name) for name in STARTED])
         self.send(item("q"), item("p1", "p"), item("p2", "p", due="+3600000"))
         self._send(

@@ -135,7 +135,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
             if one.shard == shard:
                 self.shards.drivers[shard].make_due(one.id)
                 one.state = "queued"
-        self.shards.drivers[shard].tend()
+        self.shards.drivers[shard].maintain()
         self.compare()
 
     def die(self, shard: int, deliveries: int, leaves: bool) -> None:
@@ -144,7 +144,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
             driver.run(driver.shard.leave(runtime))
         else:
             driver.lapse(runtime)
-            driver.tend(deliveries=deliveries)
+            driver.maintain(deliveries=deliveries)
         for one in self.model.of("started"):
             if one.runtime == runtime:
                 one.deliveries += not leaves

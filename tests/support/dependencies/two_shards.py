@@ -39,7 +39,7 @@ def extensions(few: tuple[int, int, int, int] | None) -> PluginLua:
     """Those of the plugin; `few` is how many are told in one script, and how many stand in a field, in an element of a
     list, and in what is read of that at once.
     """
-    whole = PluginChain([Dependencies()]).extensions
+    whole = PluginChain([Dependencies()]).lua
     hooks = []
     for place, plugin, lua in whole.hooks:
         for name, number in zip(("SOME", "MOST", "CHUNK", "CHUNKS"), few or (), strict=False):

@@ -41,14 +41,14 @@ async def rewind(db: redis.Redis, runtime: Runtime, tenant: str, schedule: str, 
     return dt.datetime.fromtimestamp(planned / 1000, dt.UTC)
 
 
-async def wait_for_runs(schedules: Schedules, tenant: str, schedule: str, lines: int = 1) -> tuple[Run, ...]:
+async def wait_for_runs(schedules: Schedules, tenant: str, schedule: str, lines: int = 1) -> tuple[ScheduleRun, ...]:
     """What became of its last times, when there are so many of them."""
 
-    async def enough_runs() -> tuple[Run, ...]:
+    async def enough_runs() -> tuple[ScheduleRun, ...]:
         found = await schedules.last_runs(tenant, schedule)
         return found if len(found) >= lines else ()
 
-    found: tuple[Run, ...] = await until(enough_runs)
+    found: tuple[ScheduleRun, ...] = await until(enough_runs)
     return found
 
 

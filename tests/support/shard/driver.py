@@ -135,7 +135,7 @@ class ShardDriver:
         assert turn is not None
         return [task_id.decode() for task_id in turn.claims[::2]]
 
-    def tend(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 500) -> bool:
+    def maintain(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 500) -> bool:
         return self.run(self.shard.maintain(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
 
     # Listening, in the place of runtimes

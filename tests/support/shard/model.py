@@ -239,7 +239,7 @@ class Model(State):
         step.touch(task.tenant)
         step.seat()
 
-    def tend(self, limit: int, deliveries: int, *, keep: bool, body: bytes, now: float) -> bool:
+    def maintain(self, limit: int, deliveries: int, *, keep: bool, body: bytes, now: float) -> bool:
         """Whether there is more to do; ``now`` in ms."""
         with Step(self) as step:
             due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]

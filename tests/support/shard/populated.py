@@ -68,7 +68,7 @@ class PopulatedShard(ShardDriver):
         run(shard.leave("past"))
         self._claim_all("first", item("doomed", "g"))
         self.lapse("first")
-        self.tend()
+        self.maintain()
         self.send(item("back", "g"), item("kept", "g", 5, flag="w"), item("off", "g", 6, key=KEY, flag="w"))
         assert set(self.claim("gone", 1, 4)) == {"doomed", "back", "kept", "off"}
         run(shard.configure("u", {"concurrency": 2, "weight": 2.0}))
@@ -125,7 +125,7 @@ class PopulatedShard(ShardDriver):
     @contextmanager
     def breaking(self, name: str, at: int) -> Iterator[None]:
         """A script breaks off at one of its calls to the server, counted from 1."""
-        calls = self.shard._calls
+        calls = self.shard._runner
         whole = calls._script(name)
         shebang = re.match(r"(?:#!.*\n)?", whole.text)
         assert shebang is not None

@@ -180,15 +180,15 @@ class ShardMachine(ShardMachineBase):
         assert self.driver.turn(runtime, self.numbers[runtime] + 2 + much, 3) is None
         self.compare()
 
-    def tend(self, limit: int, deliveries: int, keep: bool) -> None:
-        more = self.driver.tend(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
-        assert more is self.model.tend(limit, deliveries, keep=keep, body=b"{}", now=self.clock())
+    def maintain(self, limit: int, deliveries: int, keep: bool) -> None:
+        more = self.driver.maintain(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
+        assert more is self.model.maintain(limit, deliveries, keep=keep, body=b"{}", now=self.clock())
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:
         """A runtime falls silent, and somebody tends."""
         self.lapse(who)
-        self.tend(500, deliveries, keep)
+        self.maintain(500, deliveries, keep)
 
     def leave(self, who: int) -> None:
         runtime = self.runtime(who)

@@ -176,7 +176,7 @@ class ShardMachineBase(RuleBasedStateMachine):
         assert round(turn.wait * 1000) == max(0, min([*events, *freed]) - now)
         old = want > 0 and any(until * 1000 <= now for until in snapshot.fixed["DRAINED"].values())
         rates = snapshot.fixed["POLICY"] and any(ahead < 0 for ahead in self.model.service.ahead.values())
-        assert turn.tend is bool(min(events) <= now or old or rates)
+        assert turn.maintenance_due is bool(min(events) <= now or old or rates)
 
 
 def packed_key(key: str, window: bool) -> bytes:
