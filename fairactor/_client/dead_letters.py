@@ -105,7 +105,7 @@ async def redrive_one(shard: Shard, task_id: str, packed: bytes) -> None:
 
 def key_in(packed: bytes) -> bytes:
     """Returns the packed deduplication key in the record of a dead letter."""
-    _, call, _ = record.unfold(record.unpack(packed)[1], live=False)
+    _, call, _ = record.decode_body(record.unpack(packed)[1], live=False)
     options = call.options if call else {}
     key, window = options.get("key"), options.get("key_window", 0.0)
     if not isinstance(key, str) or not isinstance(window, int | float):  # no task was ever sent with such a key

@@ -190,7 +190,7 @@ class Executor:
             delay,
         )
         self._observers.retried(self._task(claim), error, delay)
-        return _again(claim, record.live(header, claim.body, attempt), delay)
+        return _again(claim, record.pack_retried(header, claim.body, attempt), delay)
 
     async def _unknown(self, claim: Claim, call: record.Call) -> Settlement:
         """The outcome of a task whose actor is not registered here.
@@ -230,9 +230,9 @@ class Executor:
             claim.server_clock(claim.begun),
             claim.server_clock(),
         )
-        body = record.history_alone(claim.body) if state == "F" else claim.body
+        body = record.without_call(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
-        packed = record.settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
+        packed = record.pack_settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
         return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
 
 
