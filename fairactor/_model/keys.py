@@ -112,5 +112,5 @@ def plugin_prefix(plugin: str) -> str:
 
 
 def lua_names() -> dict[str, str]:
-    """Returns Lua expressions for all keys and prefixes. ``meta`` in them is the META key, ``KEYS[1]`` of any script."""
+    """Returns Lua expressions for all keys and prefixes. ``meta`` in them is the META key, ``KEYS[1]`` of a script."""
     return {name: f"meta .. '{suffix}'" if suffix else "meta" for name, suffix in (FIXED | PREFIXES).items()}

@@ -234,7 +234,7 @@ async def _receive(connection: socket.socket, until: bytes | None = None) -> byt
 
 
 async def _leave(user: _User) -> None:
-    """Leaves the keeper. The last user waits until the server has ended, and the keeper too if it is a child process."""
+    """Leaves the keeper. The last user waits until the server has ended, and the keeper if it is a child process."""
     connection, process = user.connection, user.process
     with connection, anyio.move_on_after(LEAVE_TIMEOUT, shield=True):
         with suppress(OSError):

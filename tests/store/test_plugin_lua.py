@@ -240,7 +240,9 @@ async def test_who_has_it_not_is_refused_once_it_was_used(make_runtime: Make) ->
         async with make_runtime(workers=0, plugins=[]) as another:
             await another.send("t", run())
         await runtime.ask("t", run().options(tally="x"), timeout=PATIENCE)
-        with pytest.raises(MissingPlugin, match="depends on the plugin 'tally', which this Runtime has not") as caught:
+        with pytest.raises(
+            MissingPlugin, match="depends on the plugin 'tally', which this Runtime does not have"
+        ) as caught:
             await other.send("t", run())
         assert caught.value.plugin == "tally"
     with pytest.raises(MissingPlugin, match="'tally'"):
