@@ -49,8 +49,8 @@ NAN, INF = float("nan"), float("inf")
         ({"url": "redis://localhost", "path": "folder"}, "url= .* or path= .* not both"),
         ({"path": 5}, "path=5: give the path of a folder"),
         ({"actors": 5}, "actors=.*5.*give a list"),
-        ({"actors": [5]}, "actors= got 5: give functions or classes with @actor, or their modules"),
-        ({"actors": [len]}, "actors= got .*len.*: give functions or classes with @actor"),
+        ({"actors": [5]}, "actors= got 5: give functions with @actor, classes or instances"),
+        ({"actors": [len]}, "actors= got .*len.*: give functions with @actor"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_by_name(settings: dict[str, Any], words: str) -> None:
@@ -59,7 +59,7 @@ def test_a_setting_that_cannot_work_is_refused_by_name(settings: dict[str, Any],
 
 
 def test_an_actor_alone_is_refused_with_a_hint(recwarn: pytest.WarningsRecorder) -> None:
-    from . import service
+    from tests.support import service
 
     with pytest.raises(ConfigurationError, match=r"actors=.*give a list"):
         Runtime(actors=service.nap)

@@ -50,8 +50,6 @@ class Actor(Generic[P, R_co]):
         process: bool = False,
         owner: type[Any] | None = None,
     ) -> None:
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            raise ConfigurationError(f"{name}: a generator has no single result; return a list instead")
         self.function = function
         self.name = name
         self.options = options
@@ -266,6 +264,7 @@ def _decorate(handler: Any, name: str | None, options: Options, *, process: bool
     if inspect.isclass(handler):
         return _decorate_class(handler, name, options, process=process)
     own_name = getattr(handler, "__name__", None)
+    _check_returns(handler, name or own_name)
     scope = getattr(handler, "__qualname__", "<locals>").rpartition(".")[0]
     if process and inspect.iscoroutinefunction(handler):
         raise ConfigurationError(
@@ -282,6 +281,11 @@ def _decorate(handler: Any, name: str | None, options: Options, *, process: bool
     return kind(handler, name or check_name("actor name", own_name), options, process=process)  # type: ignore[arg-type]  # checked
 
 
+def _check_returns(handler: Callable[..., Any], name: str | None) -> None:
+    if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
+        raise ConfigurationError(f"{name}: a generator has no single result; return a list instead")
+
+
 def _decorate_class(cls: type[Any], name: str | None, options: Options, *, process: bool) -> type[Any]:
     name = name or cls.__name__
     if process:
@@ -290,6 +294,7 @@ def _decorate_class(cls: type[Any], name: str | None, options: Options, *, proce
     if not methods_of(cls):
         for method, value in inspect.getmembers_static(cls, inspect.isfunction):
             if not method.startswith("_") and method not in _HOOKS:
+                _check_returns(value, f"{name}.{method}")
                 marked: _Method[..., Any] = _Method(value, None, Options())
                 marked.__set_name__(cls, method)
                 setattr(cls, method, marked)

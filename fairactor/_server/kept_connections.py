@@ -32,8 +32,8 @@ class KeptConnections:
         """Sends a command and returns its reply.
 
         Raises:
-            redis.exceptions.RedisError, OSError: as redis-py. `connection.was_never_sent` tells whether a command without
-                a reply can have reached the server.
+            redis.exceptions.RedisError, OSError: as redis-py. `connection.was_never_sent` tells whether a command
+                without a reply can have reached the server.
         """
         connection = await self._free.get()
         try:

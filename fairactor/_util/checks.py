@@ -17,6 +17,7 @@ YEAR: Final = 365 * 86400.0
 """Seconds."""
 CENTURY: Final = 100 * YEAR
 """Seconds; a longer time is a mistake, and too large for the server's clock."""
+_UNBOUNDED: Final = 2**53  # a bound this large says nothing to a user
 
 
 def to_seconds(value: float | timedelta | None) -> float | None:
@@ -64,7 +65,7 @@ def check_whole_number(setting: str, value: Any, least: int, most: float = math.
         ConfigurationError: it is something else.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        bound = f", {least} or more" if most == math.inf else f" from {least} to {most}"
+        bound = f", {least} or more" if most >= _UNBOUNDED else f" from {least} to {most}"
         raise ConfigurationError(f"{setting}={value!r}: give a whole number{bound}{hint}")
     return value
 

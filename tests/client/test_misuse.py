@@ -74,7 +74,7 @@ async def test_what_is_no_message_is_refused(make_runtime: Make) -> None:
     async with make_runtime(double) as runtime:
         for wrong in (double, 5, None, "double", lambda: None):
             with pytest.raises(
-                ConfigurationError, match=r"is no message: call an actor to make one, as in send\(tenant"
+                ConfigurationError, match=r"is not a message: call an actor to make one, as in send\(tenant"
             ):
                 await runtime.send("user:1", wrong)  # type: ignore[arg-type]
 

@@ -66,7 +66,7 @@ class Gate:
         ({"backlog": True}, "backlog=True"),
         ({"backlog": 1.0}, "backlog=1.0"),
         ({"backlog": 2**54}, "backlog=18014398509481984"),
-        ({"rate": 10}, "rate=10: give tasks in a time, such as '10/s'"),
+        ({"rate": 10}, "rate=10: give tasks per unit of time, such as '10/s'"),
         ({"rate": "10"}, "rate='10'"),
         ({"rate": True}, "rate=True"),
         ({"rate": "0/s"}, "rate='0/s'"),

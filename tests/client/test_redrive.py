@@ -80,7 +80,7 @@ async def test_only_dead_letters_are_sent_again(make_runtime: Make) -> None:
         for handle in (canceled, finished):
             with pytest.raises(NotADeadLetter, match=f"task '{handle.id}' has not failed"):
                 await handle.redrive()
-            with pytest.raises(ValueError, match="only dead letters are sent again"):
+            with pytest.raises(ValueError, match="only dead letters can be redriven"):
                 await sender.handle(handle.id).redrive()
         for handle in (sender.handle("none"), sender.handle("none", "user:1")):
             with pytest.raises(TaskNotFound, match="there is no task 'none'"):
@@ -93,7 +93,7 @@ async def test_only_dead_letters_are_sent_again(make_runtime: Make) -> None:
 async def test_a_live_task_is_not_sent_again(make_runtime: Make, delay: float) -> None:
     async with make_runtime(workers=0) as sender:
         handle = await sender.send("user:1", fail(1), delay=delay)
-        with pytest.raises(NotADeadLetter, match="has not failed, or is on its way again"):
+        with pytest.raises(NotADeadLetter, match="has not failed, or was sent again already"):
             await handle.redrive()
 
 

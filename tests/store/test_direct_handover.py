@@ -28,7 +28,7 @@ def idle(shard: ShardDriver, *runtimes: str, listening: bool = True) -> ShardDri
 
 def told(shard: ShardDriver) -> list[str]:
     """The tasks that were handed over, as it was said to who listens."""
-    return [unpack_handed(said[1:]).id.decode() for _, said in shard.hear() if said[:1] == b"k"]
+    return [unpack_handed(said).id.decode() for _, said in shard.hear() if said[:1] == b"k"]
 
 
 def marks(shard: ShardDriver, runtime: str = "r") -> dict[str, bytes]:

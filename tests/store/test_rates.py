@@ -182,14 +182,14 @@ def test_what_is_known_of_a_rate_is_tidied_away_after_a_minute(shard: SelectionD
     shard.turn(2)
     assert shard.driver.snapshot().fixed["RATES"].keys() == {"a", "b"}
     shard.turn(2)
-    assert not shard.last.tend
+    assert not shard.last.maintenance_due
     shard.driver.db.zadd(RATES, {"a": time.time() * 1e6 - 61e6})
     shard.turn(2)
-    assert shard.last.tend
+    assert shard.last.maintenance_due
     shard.driver.maintain()
     assert shard.driver.check().fixed["RATES"].keys() == {"b"}
     shard.turn(2)
-    assert not shard.last.tend
+    assert not shard.last.maintenance_due
 
 
 def test_what_is_known_of_a_rate_is_tidied_away_also_when_the_last_policy_is_gone(shard: SelectionDriver) -> None:
@@ -201,7 +201,7 @@ def test_what_is_known_of_a_rate_is_tidied_away_also_when_the_last_policy_is_gon
     if shard.driver.db.exists(RATES):
         shard.driver.db.zadd(RATES, {"t": time.time() * 1e6 - 61e6})
         shard.turn(1)
-        assert shard.last.tend
+        assert shard.last.maintenance_due
         shard.driver.maintain()
     assert shard.driver.check().fixed["RATES"] == {}
 

@@ -59,13 +59,13 @@ def processes(folder: Path, program: str = "") -> dict[int, str]:
     found = {}
     for line in listing.stdout.splitlines():
         pid, _, args = line.strip().partition(" ")
-        if f"{folder}/" in args and program in args and ("_keeper.py" in args or "unixsocket" in args):
+        if f"{folder}/" in args and program in args and ("/keeper.py" in args or "unixsocket" in args):
             found[int(pid)] = args
     return found
 
 
 def keeper_of(folder: Path) -> int:
-    (keeper,) = processes(folder, "_keeper.py")
+    (keeper,) = processes(folder, "/keeper.py")
     return keeper
 
 

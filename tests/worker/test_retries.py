@@ -150,7 +150,7 @@ async def test_a_retry_keeps_the_place_that_the_task_had(make_runtime: Make) -> 
         await sender.send_many(("user:1", run(f"young {n}")) for n in range(3))
         (shard,) = sender._shards()
         await until(
-            partial(shard.tend, deliveries=5, failed_ttl=1, body=b"{}", limit=1)
+            partial(shard.maintain, deliveries=5, failed_ttl=1, body=b"{}", limit=1)
         )  # there may be more: it was due
         assert await old.state() is TaskState.QUEUED
         async with make_runtime(run, workers=1) as runtime:

@@ -77,7 +77,7 @@ async def test_an_option_of_a_plugin_that_is_not_here_is_refused(make_runtime: M
     mine = option()
     async with make_runtime(workers=0, plugins=[]) as runtime:
         with pytest.raises(
-            ConfigurationError, match=f"'{mine}' is of the plugin 'reading', which this Runtime has not"
+            ConfigurationError, match=f"'{mine}' belongs to the plugin 'reading', which this Runtime does not use"
         ):
             await runtime.send("t", double(1), **{mine: 1})
         assert (await runtime.stats()).pending == 0

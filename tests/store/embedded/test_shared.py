@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from fairactor._server import keeper as _keeper
+from fairactor._server import keeper
 from fairactor.embedded import embedded_server
 
 if TYPE_CHECKING:
@@ -125,13 +125,13 @@ class TestShared:
 
         (home / "data").mkdir()
         lock = os.open(home / "data" / "data.lock", os.O_RDWR | os.O_CREAT)
-        assert _keeper.try_lock(lock)
+        assert keeper.try_lock(lock)
         async with anyio.create_task_group() as tasks:
             await tasks.start(start)
-            await until(lambda: processes(home, "_keeper.py"))
+            await until(lambda: processes(home, "/keeper.py"))
             assert not started.is_set()
             assert not processes(home, "unixsocket:")
-            _keeper.unlock(lock)
+            keeper.unlock(lock)
             with anyio.fail_after(PATIENCE):
                 await started.wait()
 

@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 import redis
-from fairactor_scheduling import Schedule, Schedules
+from fairactor_scheduling import Schedule, ScheduleRun, Schedules
 
 from fairactor import Runtime, actor, current_task
 from tests.support.polling import until
