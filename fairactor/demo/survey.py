@@ -13,13 +13,7 @@ import attrs
 
 from fairactor import actor
 
-_BLOCKS: Final = (
-    "body",
-    "orelse",
-    "finalbody",
-    "handlers",
-    "cases",
-)  # the fields of a statement that contain statements
+_BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")  # fields that contain nested statements
 
 
 @attrs.frozen

@@ -21,7 +21,7 @@ from fairactor.embedded import embedded_server
 from .sources import Source
 from .survey import Survey, prepare, survey
 
-_RESULT_TTL: Final = 60.0  # seconds for which the user's server keeps results
+_KEEP: Final = 60.0  # seconds for which the user's server keeps results
 _CANCELERS: Final = 20  # how many tasks are canceled at once
 _CLEANUP: Final = 5.0  # seconds that an interrupted demo gets to cancel its tasks on the user's server
 
@@ -87,12 +87,7 @@ async def run_workload(progress: Progress, url: str | None) -> bool:
         Whether all tasks have ended.
     """
     namespace = f"fairactor-demo-{os.urandom(4).hex()}"
-    settings: dict[str, Any] = {
-        "namespace": namespace,
-        "result_ttl": _RESULT_TTL,
-        "failed_ttl": _RESULT_TTL,
-        "grace": 0,
-    }
+    settings: dict[str, Any] = {"namespace": namespace, "result_ttl": _KEEP, "failed_ttl": _KEEP, "grace": 0}
     async with _server(url) as address, Runtime(address, workers=0, **settings) as sender:
         messages = [(source.tenant, survey(file)) for source in progress.sources for file in source.files]
         handles: list[Handle[Any]] = []
