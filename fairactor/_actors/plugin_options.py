@@ -39,8 +39,8 @@ class Option(Generic[T_contra]):
     plugin: str
     """The name of the plugin."""
     convert: Callable[[T_contra], Any] = attrs.field(default=lambda value: value)
-    """Converts the given value to JSON types, in which it travels; raises ConfigurationError if the value is invalid. It
-    is never called with None, which means that the option is not given."""
+    """Converts the given value to JSON types, in which it travels. If the value is invalid, it raises
+    ConfigurationError. It is never called with None, which means that the option is not given."""
     script: bool = False
     """Whether only the plugin's Lua reads it, in the hook ``sent``. Such an option does not reach the worker."""
 

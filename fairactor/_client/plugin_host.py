@@ -1,4 +1,4 @@
-"""The plugin host: what a runtime offers to its plugins. It implements `fairactor.plugins.Host`."""
+"""The plugin host: the part of a runtime that plugins may use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .sender import Sender
 
 @attrs.frozen(kw_only=True, eq=False)
 class PluginHost:
-    """See `Host`, which documents each attribute and method."""
+    """Implements `Host`, which documents each attribute and method."""
 
     runtime: Client
     name: str

@@ -294,9 +294,9 @@ async def test_what_cannot_be_called_is_refused_by_name(make_runtime: Make) -> N
 @pytest.mark.parametrize(
     ("name", "lua", "why"),
     [
-        ("a", {"nowhere": ""}, "there is no Lua hook 'nowhere'; there are sent, ended"),
-        ("a b", {"ended": ""}, "plugin 'a b': one with Lua has a name of 1 to 64 letters"),
-        ("a'", {"ended": ""}, "one with Lua has a name"),
+        ("a", {"nowhere": ""}, "there is no Lua hook 'nowhere'; the hooks are sent, ended"),
+        ("a b", {"ended": ""}, "plugin 'a b' has Lua, so its name must be 1 to 64 letters"),
+        ("a'", {"ended": ""}, "has Lua, so its name must be"),
     ],
 )
 def test_lua_that_cannot_be_composed_is_refused_at_once(name: str, lua: dict[str, str], why: str) -> None:
