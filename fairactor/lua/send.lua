@@ -30,6 +30,7 @@ end
 local function remember(reply) call('SET', SENT .. sender, number .. cmsgpack.pack(reply), 'PX', REPLAY) end
 
 -- @include lib/hand.lua
+-- @takes ITEM from lib/accept.lua
 
 if #ARGV == FIRST_TASK and reservation == '' then
   local priority, flag, due, id, name, key, extra, body = struct.unpack(ITEM, ARGV[FIRST_TASK])

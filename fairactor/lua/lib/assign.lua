@@ -1,5 +1,7 @@
 -- Which tenants a runtime serves.
 
+-- @include lib/ring.lua
+
 -- The virtual time of a home that begins: as far as that of the others its tenants have, or as these are served.
 local function first_time(names)
   local latest, least

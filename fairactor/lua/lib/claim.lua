@@ -2,6 +2,9 @@
 --
 -- A line is the part of a ring that is to be served from, in the order of its tags.
 
+-- @include lib/ring.lua
+-- @include lib/queues.lua
+
 local admit_throttled, choose, write_claims, stand_for_lost
 do
   local SOME = 500 -- tenants whose rate gives way in one turn

@@ -3,6 +3,8 @@
 -- Nobody knows these at the claim. So it is charged with an estimate, a moving average by tenant and actor, and what
 -- that was wrong by is a debt, which is paid as soon as the tenant has a place on the ring.
 
+-- @include lib/base.lua
+
 local costs_of, actor_in, usual_cost, cost_of, cost_to_arrive, owe, learn_cost, save_costs
 do
   local FIRST = 0.1 -- s: an actor that nobody has run yet

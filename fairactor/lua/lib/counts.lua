@@ -3,6 +3,8 @@
 -- A tenant's counts are one packed string. Live tasks, queued or started, are counted by priority; how many of
 -- them are queued is the length of the mailbox, and the others have started. So a claim changes no count.
 
+-- @include lib/base.lua
+
 -- What a counts array holds; 1 to 6: live tasks by priority.
 local WAITING, DEFERRED, FINISHED, FAILED, CANCELED = 7, 8, 9, 10, 11
 local LATEST = 4294967295

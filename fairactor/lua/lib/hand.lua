@@ -5,6 +5,7 @@
 --
 -- It stands before the general way, and needs little of what that needs: to make its functions would take longest here.
 
+-- @takes sender, remember from send.lua
 -- @include lib/counts.lua
 -- @include lib/policy.lua
 -- @include lib/room.lua

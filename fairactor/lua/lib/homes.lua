@@ -4,6 +4,8 @@
 -- arrives among them must neither wait for what those have had more, nor gain by what they have had less. It is never
 -- behind that of the shard, for runtimes without a home serve all.
 
+-- @include lib/base.lua
+
 local homes = {} -- runtime -> its virtual time
 do
   local flat = call('HGETALL', HOMES)

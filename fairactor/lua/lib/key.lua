@@ -1,5 +1,7 @@
 -- Deduplication keys that this script gives to tasks.
 
+-- @include lib/base.lua
+
 local holds, given = {}, {} -- key -> the task of this script that it stands for; task, its field of KEYED, ...
 
 -- The task that a key stands for already; nil where it stands for `id` from now on, or there is none. `packed` is '' or

@@ -1,5 +1,7 @@
 -- Where a live task stands, which is its state: nothing else records it.
 
+-- @include lib/base.lua
+
 local function locate(id, record)
   if record:sub(1, 1) ~= LIVE then return 'settled' end
   if call('ZSCORE', QUEUE .. tenant_of(record), id) then return 'queued' end

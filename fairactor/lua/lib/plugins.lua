@@ -1,6 +1,8 @@
 -- What plugins do in this script. Their texts stand where `-- @hook` says: they read and decide there, and what they write
 -- is written by the functions that they leave in `later`.
 
+-- @include lib/base.lua
+
 local later, last = {}, {} -- what comes before the records of tasks are written, and what comes after
 local function write_these(writes)
   for i, write in ipairs(writes) do

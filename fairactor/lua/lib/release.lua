@@ -1,5 +1,9 @@
 -- Taking claims back from a runtime that has died or is leaving.
 
+-- @include lib/ring.lua
+-- @include lib/queues.lua
+-- @include lib/ending.lua
+
 -- What a tenant owes for a claim that its runtime has held until now, and that it was charged with an estimate for.
 local function owed_for(mark)
   local _, since, _, charged = struct.unpack(MARK, mark)

@@ -1,6 +1,8 @@
 -- How much a mailbox still takes, where it has a limit. What waits counts, in the mailbox or until its time comes, and
 -- what others have reserved; what runs does not.
 
+-- @include lib/counts.lua
+
 local RESERVATION = 60000 -- ms for which room is kept for who has reserved it, from the last batch on
 
 local rooms = {} -- tenant -> how many more tasks it takes

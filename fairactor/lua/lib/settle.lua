@@ -1,5 +1,9 @@
 -- The outcomes that a turn reports: which of them count, and what becomes of their tasks.
 
+-- @include lib/ring.lua
+-- @include lib/queues.lua
+-- @include lib/ending.lua
+
 local settle, write_retries, forget_claims
 do
   local OUTCOME = '>c8c1ddHc0I4c0'

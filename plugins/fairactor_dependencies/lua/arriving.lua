@@ -1,5 +1,13 @@
 -- A part of ends.lua: tasks that come to wait, and what other shards say.
 
+-- @takes call, readable, read_records, LIVE from lib/base.lua
+-- @takes NONE from lib/policy.lua
+-- @takes later from lib/plugins.lua
+-- @takes mine, gone, send_message, add_entry, letter_of, result_in from own/ends.lua
+-- @takes HERE, TOLD, MESSAGE, OPEN, CLOSED, NEVER, UNHEARD, EARLY from own/ends.lua
+-- @takes children, read_children, tell, judge, ID, GATE, HEARD, CHANGED, WANTED from own/waiting.lua
+-- @takes end_gate from own/telling.lua
+
 local function not_there(parent) return 'there is no task ' .. parent .. ' before it any more' end
 
 -- What other shards say

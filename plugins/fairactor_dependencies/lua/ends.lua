@@ -9,6 +9,12 @@
 -- An end is F finished, X failed, or C canceled; of what is canceled since another has failed, it is X as well. One that is
 -- told twice changes nothing the second time: of each parent a task remembers what it has heard. Whom it concerns is
 -- written before it and crossed out after it, so what breaks off is done again by the end itself.
+
+-- @takes call, shard, integer, read_all, write_all, call_all, HEADER, CANCELED_STATE, DEAD_STATE from lib/base.lua
+-- @takes NONE from lib/policy.lua
+-- @takes later, last from lib/plugins.lua
+-- @takes keep_of from lib/admit.lua
+
 if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown then
   local SOME = 500 -- tasks that are told of ends in one script; who has more leaves the rest to `take`
   local HERE, TOLD = 65535, 65534

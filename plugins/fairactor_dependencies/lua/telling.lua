@@ -1,5 +1,11 @@
 -- A part of ends.lua: telling those who wait of an end.
 
+-- @takes call, read_all from lib/base.lua
+-- @takes last from lib/plugins.lua
+-- @takes budget, work_is_left, entries, rest, gone, told, gates_ended, send_message, result_in from own/ends.lua
+-- @takes HERE, ENTRY, FIELD, FIELD_SIZE, CHUNKS, REST from own/ends.lua
+-- @takes children, read_children, tell from own/waiting.lua
+
 -- Leaves it to `take` to tell the others.
 local function leave_rest(from)
   work_is_left = true

@@ -2,6 +2,12 @@
 --
 -- Such a task is an array, not a table of named fields: half of what it would take, where there are many.
 
+-- @takes call, HEADER from lib/base.lua
+-- @takes NONE from lib/policy.lua
+-- @takes admit, read_held, kept_of, held_record from lib/admit.lua
+-- @takes cancel_held, pack_cancel from lib/ending.lua
+-- @takes mine, gone, WAITING, OPEN, CLOSED, NEVER, UNHEARD_BYTE from own/ends.lua
+
 local ID, RULE, GATE, KEEP = 1, 2, 3, 4
 local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of those that it waits for
 local TOKEN = 8

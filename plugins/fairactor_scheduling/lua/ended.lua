@@ -1,4 +1,8 @@
 -- The run has ended for which the next one of its schedule waits: that is due now.
+
+-- @takes call, shard, integer from lib/base.lua
+-- @takes later from lib/plugins.lua
+
 local behind = id:sub(1, 9) == 'schedule:' and call('HGET', OWN .. 'behind', id)
 if behind then
   later[#later + 1] = function()

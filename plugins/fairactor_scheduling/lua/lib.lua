@@ -1,5 +1,7 @@
 -- What the scripts share: where a schedule stands, and waking those who look after the due ones.
 
+-- @include lib/base.lua
+
 local MARGIN = 3000 -- ms after which others look after what a runtime that has died would have
 local LINES = 10 -- of what is known of the last runs
 

@@ -1,5 +1,9 @@
 -- Stores what a task that has finished has left: {run, {key, value, ms for which to keep it or 0 for ever}, ...}, under
 -- the tenant and the run. What a failed attempt has left does not come here.
+
+-- @takes call, shard, integer, write_all from lib/base.lua
+-- @takes later from lib/plugins.lua
+
 if data and state == 'F' then
   local run, values = data[1], data[2]
   local place, longest = OWN .. #name .. ':' .. name .. run, 0
