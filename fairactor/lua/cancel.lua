@@ -26,19 +26,19 @@ if state == 'started' then
 end
 
 local _, _, priority, _, _, name = struct.unpack(HEADER, record)
-learn({ id })
+load_watchers({ id })
 load_counts({ name })
-meet({ name })
+load_tenants({ name })
 if state == 'queued' then
   add(name, priority, -1)
-  withdraw(name, 1)
+  count_withdrawn(name, 1)
 else
   add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end
 -- At least for a while, so that one whose reply was lost finds it when it comes again.
 cancel_task(id, name, record, pack_cancel(math.max(FETCH, ttl_ms), outcome))
-conclude()
-seat(arriving)
+run_ends_hook()
+update_ring(arriving)
 
 begin_writing()
 write_ends()

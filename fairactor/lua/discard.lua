@@ -8,14 +8,14 @@
 
 -- @include lib/intact.lua
 
-local keys, gone = {}, {}
+local keys, discarded = {}, {}
 for i, record in ipairs(read_records(ARGV)) do
   if record and record:sub(1, 1) == DEAD_STATE then
-    keys[#keys + 1], gone[#gone + 1] = TASK .. ARGV[i], ARGV[i]
+    keys[#keys + 1], discarded[#discarded + 1] = TASK .. ARGV[i], ARGV[i]
   end
 end
 begin_writing()
 local deleted = call_all('DEL', keys)
-write_all('ZREM', DEAD, gone)
+write_all('ZREM', DEAD, discarded)
 end_writing()
 return deleted

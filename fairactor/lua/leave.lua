@@ -13,10 +13,10 @@
 -- @include lib/ending.lua
 -- @include lib/release.lua
 
-local number, lodgers, write_release = release(ARGV[1], 0, '')
-conclude()
-seat(arriving)
-move(lodgers)
+local number, assigned_tenants, write_release = release(ARGV[1], 0, '')
+run_ends_hook()
+update_ring(arriving)
+clamp_tags(assigned_tenants)
 
 begin_writing()
 write_release()

@@ -42,7 +42,7 @@ for i, record in ipairs(read_records(ids)) do
   end
 end
 load_counts(names)
-meet(names)
+load_tenants(names)
 local records, queued = {}, {}
 for _, task in ipairs(back) do
   local stamp, name = next_stamp(), task.name
@@ -53,7 +53,7 @@ for _, task in ipairs(back) do
   records[#records + 1] = TASK .. task.id
   records[#records + 1] = struct.pack(HEADER, LIVE, 0, task.priority, 1, stamp, #name, name) .. task.rest
 end
-seat(arriving)
+update_ring(arriving)
 
 begin_writing()
 write_keys()

@@ -12,23 +12,23 @@
 -- @include lib/ring.lua
 -- @include lib/room.lua
 
-local own, names, many = ARGV[1], {}, {}
+local reservation, names, wanted = ARGV[1], {}, {}
 for i = 2, #ARGV, 3 do
   local name, records = ARGV[i], {}
   for n, id in ipairs(cmsgpack.unpack(ARGV[i + 2])) do records[n] = TASK .. id end
   names[#names + 1] = name
-  many[name] = tonumber(ARGV[i + 1]) - call_all('EXISTS', records)
+  wanted[name] = tonumber(ARGV[i + 1]) - call_all('EXISTS', records)
 end
 load_counts(names)
-meet(names)
-local held = {}
+load_tenants(names)
+local limited = {}
 for _, name in ipairs(names) do
-  local room = room_in(name, tenants[name][LIMITS], own)
-  if many[name] > 0 and many[name] > room then return name end
-  if room < math.huge then held[#held + 1] = name end
+  local room = room_in(name, tenants[name][LIMITS], reservation)
+  if wanted[name] > 0 and wanted[name] > room then return name end
+  if room < math.huge then limited[#limited + 1] = name end
 end
 
 begin_writing()
-for _, name in ipairs(held) do write_reservation(name, own, many[name]) end
+for _, name in ipairs(limited) do write_reservation(name, reservation, wanted[name]) end
 end_writing()
 return false

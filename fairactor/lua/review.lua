@@ -13,9 +13,9 @@
 local found = call('HSCAN', COUNTS, ARGV[1], 'COUNT', 500)
 local names = {}
 for i = 1, #found[2], 2 do names[#names + 1] = found[2][i] end
-meet(names)
+load_tenants(names)
 local unlimited, waiting = without_limits(names)
-seat(waiting)
+update_ring(waiting)
 
 begin_writing()
 write_all('ZREM', THROTTLED, unlimited)

@@ -34,7 +34,9 @@ local function remember(reply) call('SET', SENT .. sender, number .. cmsgpack.pa
 
 if #ARGV == FIRST_TASK and reservation == '' then
   local priority, flag, due, id, name, key, extra, body = struct.unpack(ITEM, ARGV[FIRST_TASK])
-  if due == '' and extra == '' and hand_over(priority, flag, id, name, key, ARGV[FIRST_TASK]:sub(body)) then return 0 end
+  if due == '' and extra == '' and hand_over(priority, flag, id, name, key, ARGV[FIRST_TASK]:sub(body)) then
+    return 0
+  end
 end
 
 -- @include lib/accept.lua
@@ -42,7 +44,7 @@ end
 local items = {}
 for i = FIRST_TASK, #ARGV do items[i - FIRST_TASK + 1] = ARGV[i] end
 local verdicts = accept(items, sender, reservation)
-seat(arriving)
+update_ring(arriving)
 
 begin_writing()
 local wake_later = write_accepted()

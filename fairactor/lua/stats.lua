@@ -27,7 +27,7 @@ for i = 1, #leases, 2 do
   fleet[#fleet + 1] = tonumber(leases[i + 1]) - now
 end
 -- Of the tenants that are next, those that are assigned to no runtime, where each serves certain ones only.
-local function homeless()
+local function unassigned()
   local found = {}
   for i = 1, #leases, 2 do
     if call('HEXISTS', HOMES, leases[i]) == 0 or call('SISMEMBER', STEAL .. leases[i], '') == 1 then return found end
@@ -38,9 +38,9 @@ local function homeless()
     for _, name in ipairs(grouped or { member }) do names[#names + 1] = name end
   end
   for _, name in ipairs(names) do
-    local at_home = false
-    for i = 1, #leases, 2 do at_home = at_home or call('SISMEMBER', ASSIGNED .. leases[i], name) == 1 end
-    if not at_home then found[#found + 1] = name end
+    local is_assigned = false
+    for i = 1, #leases, 2 do is_assigned = is_assigned or call('SISMEMBER', ASSIGNED .. leases[i], name) == 1 end
+    if not is_assigned then found[#found + 1] = name end
   end
   return found
 end
@@ -48,5 +48,5 @@ end
 return {
   shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
   call('ZCOUNT', SCHEDULED, '-inf', integer(now)), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
-  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), homeless(), unpack(fleet),
+  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(), unpack(fleet),
 }

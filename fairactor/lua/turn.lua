@@ -8,7 +8,7 @@
 --       it ran; id; what it has for plugins, by their names, packed, or ''; record. The state is 'F' finished, 'X' failed
 --       or 'C' canceled, and ms how long to keep the record; 'R' to try again after ms; or 'B': it never started, and
 --       goes back to its place. Who gives back claims nothing
--- Reply {now in µs, ms until something is due or -1, 1 if `tend` has work,
+-- Reply {now in µs, ms until something is due or -1, 1 if `needs_maintenance` has work,
 --        {ids whose outcome was refused}, {id, record, ...} claimed, {ids it holds that are to be canceled},
 --        1 if there is more to claim}
 --       or 'lapsed' when the runtime has no lease: its claims belong to others now,
@@ -27,30 +27,30 @@
 -- @include lib/session.lua
 
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local want, ahead, heard = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 local FIRST_OUTCOME = 7
 local claims_key = CLAIMS .. runtime
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
 if not lease_end then return 'lapsed' end
 
--- Until when a sleeping dispatcher may sleep, and whether `tend` has something to do.
-local function outlook()
+-- Until when a sleeping dispatcher may sleep, and whether `needs_maintenance` has something to do.
+local function next_due()
   local due = call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]
   local expiry = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
   local drained = want > 0 and call('ZRANGE', DRAINED, 0, 0, 'WITHSCORES')[2]
   local freed = has_policies and call('ZRANGE', THROTTLED, 0, 0, 'WITHSCORES')[2]
   local old = has_policies and call('ZRANGE', RATES, 0, 0, 'WITHSCORES')[2]
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
-  local tend = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
+  local needs_maintenance = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
     or (old and tonumber(old) <= shard.now - OLD_RATE)
   next_at = math.min(next_at, tonumber(freed) or math.huge)
-  return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), tend and 1 or 0
+  return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), needs_maintenance and 1 or 0
 end
 
 -- Renews the lease. Where no turn was taken since it ran out, it was the server that was away, and nobody's fault: then
 -- all who hold a lease get a new one.
-local function renew()
+local function renew_leases()
   local outage = lease_end < shard.ms and shard.turned and shard.turned < lease_end
   for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '-inf', integer(shard.ms)) or {}) do
     call('ZADD', LEASES, integer(shard.ms + lease), other)
@@ -69,36 +69,37 @@ local function replay(packed)
   for i, record in ipairs(#ids > 0 and read_records(ids) or {}) do
     if record then claims[#claims + 1], claims[#claims + 2] = ids[i], record end
   end
-  renew() -- who asks again is alive
-  local wait, tend = outlook()
-  return { integer(shard.now), wait, tend, cmsgpack.unpack(packed), claims, call('HKEYS', CANCELS .. runtime), 1 }
+  renew_leases() -- who asks again is alive
+  local wait, needs_maintenance = next_due()
+  return { integer(shard.now), wait, needs_maintenance, cmsgpack.unpack(packed), claims,
+    call('HKEYS', CANCELS .. runtime), 1 }
 end
 
 local last_turn, handed, refused_then = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
-local last, this = struct.unpack('>I8', last_turn), struct.unpack('>I8', turn)
-if this == last then return replay(refused_then) end
-if this < last then return { integer(shard.now), 0, 0, {}, {}, {}, 0 } end -- a copy that was long under way: too late
-if this > last + 1 then return 'behind' end
+local last_number, number = struct.unpack('>I8', last_turn), struct.unpack('>I8', turn)
+if number == last_number then return replay(refused_then) end
+if number < last_number then return { integer(shard.now), 0, 0, {}, {}, {}, 0 } end -- a copy that was long under way: too late
+if number > last_number + 1 then return 'behind' end
 
 -- The mark of the claim of a task that was handed to the runtime, and of which it has not heard; nil where there is none.
 local function missed_claim()
-  local mark = handed ~= '' and not heard and call('HGET', claims_key, handed)
+  local mark = handed ~= '' and not received and call('HGET', claims_key, handed)
   local by = mark and turn_in(mark)
   if by == handed_after(last_turn) or by == turn then return mark end -- its own: this turn has broken off before
 end
 
 local outcomes = settle(runtime, FIRST_OUTCOME)
-if outcomes.gives_back then want, ahead = 0, 0 end
-conclude()
-admit_throttled()
-seat(arriving)
+if outcomes.returns_tasks then want, ahead = 0, 0 end
+run_ends_hook()
+release_throttled()
+update_ring(arriving)
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
 local missed = missed_claim()
 if missed then want = math.max(0, want - 1) end -- it takes a worker
-local claims = choose(runtime, want + ahead)
+local claims = choose_tasks(runtime, want + ahead)
 if missed then -- the reply brings it
   table.insert(claims.reply, handed)
-  table.insert(claims.reply, read_records({ handed })[1] or stand_for_lost(tenant_in(missed)))
+  table.insert(claims.reply, read_records({ handed })[1] or substitute_record(tenant_in(missed)))
 end
 
 begin_writing()
@@ -108,11 +109,12 @@ if missed then call('HSET', claims_key, handed, turn .. missed:sub(9)) end
 call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))
 forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
-renew()
+renew_leases()
 call(#claims.ids < want and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
 save_counts()
-shard.watching = true -- the reply says when a rate gives way
+shard.reports_throttled = true -- the reply says when a rate gives way
 local more = save_shard(#claims.ids == want + ahead)
 
-local wait, tend = outlook()
-return { integer(shard.now), wait, tend, outcomes.refused, claims.reply, outcomes.to_cancel, more and 1 or 0 }
+local wait, needs_maintenance = next_due()
+return { integer(shard.now), wait, needs_maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
+  more and 1 or 0 }

@@ -5,7 +5,7 @@
 -- @include lib/plugins.lua
 
 local held = {} -- task -> its field of HELD; false where it has none, or has none any more
-local unheld, held_anew, filled = {}, {}, {} -- what is to be written: fields that go and that change, and records
+local released, changed_holds, changed_records = {}, {}, {} -- what is to be written: fields that go and that change, and records
 
 -- Reads those fields that are not known yet.
 local function read_held(ids)
@@ -18,7 +18,7 @@ end
 
 -- What a plugin keeps of a task that it holds back, and from which byte on that begins; nil where it holds it not.
 local function kept_of(id, plugin)
-  if held_here[id] then return held_here[id].kept, 1 end
+  if newly_held[id] then return newly_held[id].kept, 1 end
   if held[id] == nil then read_held({ id }) end
   if not held[id] then return nil end
   local _, _, _, holder, at = struct.unpack(HOLD, held[id])
@@ -26,46 +26,46 @@ local function kept_of(id, plugin)
 end
 
 -- Has what changes of HELD written: some before the records, and what goes after them.
-local function note_change()
-  if #unheld + #held_anew > 0 then return end
+local function write_holds_later()
+  if #released + #changed_holds > 0 then return end
   later[#later + 1] = function()
-    write_all('HSET', HELD, held_anew)
-    call_all('MSET', filled)
+    write_all('HSET', HELD, changed_holds)
+    call_all('MSET', changed_records)
   end
-  last[#last + 1] = function() write_all('HDEL', HELD, unheld) end
+  last[#last + 1] = function() write_all('HDEL', HELD, released) end
 end
 
 -- Changes that.
 local function keep_of(id, kept)
-  if held_here[id] then
-    held_here[id].kept = kept
+  if newly_held[id] then
+    newly_held[id].kept = kept
   else
     local priority, stamp, name, holder = struct.unpack(HOLD, held[id])
-    note_change()
+    write_holds_later()
     held[id] = pack_hold(priority, stamp, name, holder) .. kept
-    held_anew[#held_anew + 1], held_anew[#held_anew + 2] = id, held[id]
+    changed_holds[#changed_holds + 1], changed_holds[#changed_holds + 2] = id, held[id]
   end
 end
 
 -- The record of a task that is held back; nil where none is.
 local function held_record(id)
-  if held_here[id] then return held_here[id].record end
+  if newly_held[id] then return newly_held[id].record end
   if held[id] == nil then read_held({ id }) end
   local record = held[id] and call('GET', TASK .. id)
   return readable(record) and record or nil
 end
 
-local function hold_no_more(id)
-  note_change()
-  unheld[#unheld + 1], held[id] = id, false
+local function release_hold(id)
+  write_holds_later()
+  released[#released + 1], held[id] = id, false
 end
 
 -- Puts a task into its mailbox, or among the scheduled where it is not due yet; `with` is its record, where that is to be
 -- another. Returns whether it was held back. Reads; what it writes is left in `later` and `last`.
 local function admit(id, with)
-  local here, priority, stamp, name = held_here[id], nil, nil, nil
-  if here then
-    priority, stamp, name = unpack(here.hold)
+  local new, priority, stamp, name = newly_held[id], nil, nil, nil
+  if new then
+    priority, stamp, name = unpack(new.hold)
   else
     if held[id] == nil then read_held({ id }) end
     if not held[id] then return false end
@@ -73,13 +73,13 @@ local function admit(id, with)
   end
   if not (counts[name] and tenants[name]) then
     load_counts({ name })
-    meet({ name })
+    load_tenants({ name })
   end
   add(name, DEFERRED, -1)
-  if not here then hold_no_more(id) end
-  if not here and with then -- its record is to be there before it has its place
+  if not new then release_hold(id) end
+  if not new and with then -- its record is to be there before it has its place
     rewritten[id] = with
-    filled[#filled + 1], filled[#filled + 2] = TASK .. id, with
+    changed_records[#changed_records + 1], changed_records[#changed_records + 2] = TASK .. id, with
   end
   local due = math.floor(stamp / 1000)
   if due > shard.ms + 1 then -- a stamp may be ahead of the clock by a little
@@ -89,10 +89,10 @@ local function admit(id, with)
     add(name, priority, 1)
     enqueue(name, id, stamp, priority)
   end
-  if here then
-    local fresh = here.fresh
-    fresh[#fresh + 1], fresh[#fresh + 2] = TASK .. id, with or here.record
-    held_here[id] = nil
+  if new then
+    local new_records = new.new_records
+    new_records[#new_records + 1], new_records[#new_records + 2] = TASK .. id, with or new.record
+    newly_held[id] = nil
   end
   return true
 end

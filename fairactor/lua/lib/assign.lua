@@ -3,12 +3,12 @@
 -- @include lib/ring.lua
 
 -- The virtual time of a home that begins: as far as that of the others its tenants have, or as these are served.
-local function first_time(names)
+local function initial_time(names)
   local latest, least
-  meet(names)
-  look_up(names)
+  load_tenants(names)
+  load_tags(names)
   for _, name in ipairs(names) do
-    local tag, time = top_of(name)[TAG], home_time(name)
+    local tag, time = root_entry_of(name)[TAG], dedicated_time(name)
     if tag then least = math.min(least or tag, tag) end
     if time then latest = math.max(latest or time, time) end
   end
@@ -19,20 +19,20 @@ end
 -- have nothing}, where {''} are all others; '' to serve all alike. Reads, and returns what writes.
 local function assign(runtime, packed)
   local before, given = call('SMEMBERS', ASSIGNED .. runtime), packed ~= '' and cmsgpack.unpack(packed) or { {}, {} }
-  local time = math.max(shard.virtual, homes[runtime] or first_time(given[1]))
-  local come, gone, had = {}, {}, {}
-  moving, its_tenants = runtime, {}
-  for _, name in ipairs(before) do had[name] = true end
+  local time = math.max(shard.virtual, dedicated[runtime] or initial_time(given[1]))
+  local added, removed, was_assigned = {}, {}, {}
+  reassigned, reassigned_tenants = runtime, {}
+  for _, name in ipairs(before) do was_assigned[name] = true end
   for _, name in ipairs(given[1]) do
-    its_tenants[name] = true
-    if not had[name] then come[#come + 1] = name end
+    reassigned_tenants[name] = true
+    if not was_assigned[name] then added[#added + 1] = name end
   end
   for _, name in ipairs(before) do
-    if not its_tenants[name] then gone[#gone + 1] = name end
+    if not reassigned_tenants[name] then removed[#removed + 1] = name end
   end
-  if packed ~= '' or homes[runtime] then homes[runtime] = time end
-  move(come, time)
-  move(gone)
+  if packed ~= '' or dedicated[runtime] then dedicated[runtime] = time end
+  clamp_tags(added, time)
+  clamp_tags(removed)
   return function()
     call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
     call('SREM', IDLE, runtime)

@@ -5,80 +5,80 @@
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 
-local admit_throttled, choose, write_claims, stand_for_lost
+local release_throttled, choose_tasks, write_claims, substitute_record
 do
-  local SOME = 500 -- tenants whose rate gives way in one turn
+  local BATCH = 500 -- tenants whose rate gives way in one turn
   local unlimited -- those of them that have no limit any more
 
   local function by_tag(a, b) return a[TAG] < b[TAG] end
 
   -- Puts something into a line by its tag: nearly always at the end, so it looks from there.
-  local function stand_in(line, t)
-    local i, tag = #line, t[TAG]
-    while i > 0 and line[i] and line[i][TAG] > tag do
-      line[i + 1] = line[i]
+  local function insert_by_tag(candidates, t)
+    local i, tag = #candidates, t[TAG]
+    while i > 0 and candidates[i] and candidates[i][TAG] > tag do
+      candidates[i + 1] = candidates[i]
       i = i - 1
     end
-    line[i + 1] = t
+    candidates[i + 1] = t
   end
 
   -- The line of the first `n` on a ring. To take n times from it is exact: who stands behind could not come first.
   -- Returns whether there may be more.
-  local function line_up(ring, n)
-    local line, names = {}, {}
-    local found = n > 0 and call('ZRANGE', ring.key, 0, n + #ring.fresh - 1, 'WITHSCORES') or {}
+  local function load_candidates(ring, n)
+    local candidates, names = {}, {}
+    local found = n > 0 and call('ZRANGE', ring.key, 0, n + #ring.changed - 1, 'WITHSCORES') or {}
     for i = 1, #found, 2 do
       if found[i]:byte() ~= GROUP_BYTE then names[#names + 1] = found[i] end
     end
-    meet(names)
+    load_tenants(names)
     for i = 1, #found, 2 do
       local t = tenants[found[i]] or group_of(found[i]:sub(2))
       t[STORED] = tonumber(found[i + 1])
       t[TAG] = t[TAG] or t[STORED]
-      if t[TAG] == t[STORED] and not t[LEAVES] then line[#line + 1] = t end
+      if t[TAG] == t[STORED] and not t[LEAVES] then candidates[#candidates + 1] = t end
     end
-    for _, t in ipairs(ring.fresh) do
-      if not t[LEAVES] then stand_in(line, t) end
+    for _, t in ipairs(ring.changed) do
+      if not t[LEAVES] then insert_by_tag(candidates, t) end
     end
-    ring.line, ring.head = line, 1
-    ring.ahead = math.ceil(n / math.max(#line, 1)) + 1 -- one more than its share, to see whether it stays
-    return #found == 2 * (n + #ring.fresh)
+    ring.candidates, ring.head = candidates, 1
+    ring.read_ahead = math.ceil(n / math.max(#candidates, 1)) + 1 -- one more than its share, to see whether it stays
+    return #found == 2 * (n + #ring.changed)
   end
 
   -- The line of certain tenants, on a ring that is made for this turn.
-  local function line_up_these(names, n, virtual)
-    local own = { line = {}, head = 1, virtual = virtual, ahead = math.ceil(n / math.max(#names, 1)) + 1 }
-    meet(names)
-    look_up(names)
-    for _, group in pairs(groups) do group[INNER].line = nil end
+  local function load_candidates_of(names, n, virtual)
+    local own = { candidates = {}, head = 1, virtual = virtual, read_ahead = math.ceil(n / math.max(#names, 1)) + 1 }
+    load_tenants(names)
+    load_tags(names)
+    for _, group in pairs(groups) do group[INNER].candidates = nil end
     for _, name in ipairs(names) do
       local t = tenants[name]
-      local group = t[ON].flow
+      local group = t[OUTER].group
       if t[TAG] and not t[LEAVES] and not group then
-        own.line[#own.line + 1] = t
+        own.candidates[#own.candidates + 1] = t
       elseif t[TAG] and not t[LEAVES] then
         local inner = group[INNER]
-        if not inner.line then
-          inner.line, inner.head, inner.ahead = {}, 1, own.ahead
-          own.line[#own.line + 1] = group
+        if not inner.candidates then
+          inner.candidates, inner.head, inner.read_ahead = {}, 1, own.read_ahead
+          own.candidates[#own.candidates + 1] = group
         end
-        inner.line[#inner.line + 1] = t
+        inner.candidates[#inner.candidates + 1] = t
       end
     end
     for _, group in pairs(groups) do
-      if group[INNER].line then table.sort(group[INNER].line, by_tag) end
+      if group[INNER].candidates then table.sort(group[INNER].candidates, by_tag) end
     end
-    table.sort(own.line, by_tag)
+    table.sort(own.candidates, by_tag)
     return own
   end
 
   -- Groups some of whose tenants were served may have others; on the ring they do not stand yet where they are now.
-  local function line_up_groups_again()
-    local fresh = {}
-    for _, t in ipairs(root.fresh) do fresh[t] = true end
+  local function reset_group_candidates()
+    local changed = {}
+    for _, t in ipairs(root.changed) do changed[t] = true end
     for _, group in pairs(groups) do
-      group[INNER].line = nil
-      if group[TAG] ~= group[STORED] and not fresh[group] then table.insert(root.fresh, group) end
+      group[INNER].candidates = nil
+      if group[TAG] ~= group[STORED] and not changed[group] then table.insert(root.changed, group) end
     end
   end
 
@@ -111,32 +111,32 @@ do
   end
 
   -- Whether a tenant, after it was served, can be served again.
-  local function stays(t, ahead)
+  local function can_be_served_again(t, read_ahead)
     local limits = t[LIMITS]
-    if not limits then return peek(t, ahead) end
-    local place = standing(limits)
-    limits.throttled = place ~= true and place
-    return place == true
+    if not limits then return peek(t, read_ahead) end
+    local eligible = eligibility(limits)
+    limits.throttled = eligible ~= true and eligible
+    return eligible == true
   end
 
   -- Takes the task that is next from the line of a ring: its id, its tenant and what that is charged; nil where there
   -- is none.
   local function take(ring, n)
-    local line = ring.line
-    while line[ring.head] do
-      local t = line[ring.head]
-      line[ring.head] = false
+    local candidates = ring.candidates
+    while candidates[ring.head] do
+      local t = candidates[ring.head]
+      candidates[ring.head] = false
       ring.head = ring.head + 1
       local inner, id, owner, cost = t[INNER], nil, t, nil
       if inner then
-        if not inner.line then line_up(inner, n) end
+        if not inner.candidates then load_candidates(inner, n) end
         id, owner, cost = take(inner, n)
-      elseif not t[LIMITS] or standing(t[LIMITS]) == true then
-        id = peek(t, ring.ahead)
+      elseif not t[LIMITS] or eligibility(t[LIMITS]) == true then
+        id = peek(t, ring.read_ahead)
         cost = id and cost_of(t[NAME], id)
       end
       if id then
-        if not (ring.guest and home_time(owner[NAME])) then ring.virtual = math.max(ring.virtual, t[TAG]) end
+        if not (ring.stealing and dedicated_time(owner[NAME])) then ring.virtual = math.max(ring.virtual, t[TAG]) end
         t[TAG] = t[TAG] + cost / t[WEIGHT]
         if not inner then
           t[TAKEN] = t[TAKEN] + 1
@@ -147,9 +147,9 @@ do
         end
       end
       if inner then
-        if inner.line[inner.head] then stand_in(line, t) end -- else whether the group leaves is seen at the end
-      elseif stays(t, ring.ahead) then
-        stand_in(line, t)
+        if inner.candidates[inner.head] then insert_by_tag(candidates, t) end -- else whether the group leaves is seen at the end
+      elseif can_be_served_again(t, ring.read_ahead) then
+        insert_by_tag(candidates, t)
       else
         t[LEAVES] = true
       end
@@ -158,8 +158,8 @@ do
   end
 
   -- Holds back tenants of a home that have been served elsewhere, more slowly.
-  local function raise(own)
-    for _, t in ipairs(own.line) do t[TAG] = math.max(t[TAG], own.virtual) end
+  local function raise_tags(own)
+    for _, t in ipairs(own.candidates) do t[TAG] = math.max(t[TAG], own.virtual) end
   end
 
   -- Chooses tasks, up to `n` in all: first of the tenants that are assigned to the runtime, then of those that it may
@@ -177,43 +177,43 @@ do
     local function serve_all() -- who should have left the ring, since the defaults have changed, is passed over
       local length, more = n, true
       while #ids < n and more do
-        more = line_up(root, length)
+        more = load_candidates(root, length)
         serve(root)
         length = 2 * length
       end
     end
-    local home = homes[runtime]
-    if not home then return serve_all() end
-    local own = line_up_these(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(home, root.virtual))
-    raise(own)
+    local own_time = dedicated[runtime]
+    if not own_time then return serve_all() end
+    local own = load_candidates_of(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(own_time, root.virtual))
+    raise_tags(own)
     serve(own)
-    claims.home_time = own.virtual
+    claims.dedicated_time = own.virtual
     local assigned, others = #ids, #ids < n and call('SMEMBERS', STEAL .. runtime) or {}
     if others[1] == '' then
-      line_up_groups_again()
-      root.guest = true
+      reset_group_candidates()
+      root.stealing = true
       serve_all()
     elseif #others > 0 then
-      local guest = line_up_these(others, n, root.virtual)
-      guest.guest = true
-      serve(guest)
-      root.virtual = guest.virtual
+      local others = load_candidates_of(others, n, root.virtual)
+      others.stealing = true
+      serve(others)
+      root.virtual = others.virtual
     end
     claims.stolen = #ids - assigned
   end
 
   -- Lets tenants whose rate gives way by now come back. One that has no limit any more, since the defaults have changed,
   -- is tidied away.
-  function admit_throttled()
-    local freed = has_policies and call('ZRANGEBYSCORE', THROTTLED, '-inf', integer(shard.ms), 'LIMIT', 0, SOME) or {}
+  function release_throttled()
+    local freed = has_policies and call('ZRANGEBYSCORE', THROTTLED, '-inf', integer(shard.ms), 'LIMIT', 0, BATCH) or {}
     local waiting
-    meet(freed)
+    load_tenants(freed)
     unlimited, waiting = without_limits(freed)
     for _, name in ipairs(waiting) do arriving[#arriving + 1] = name end
   end
 
   -- A record that somebody deleted by hand: its task goes out all the same, and fails there by name.
-  function stand_for_lost(name)
+  function substitute_record(name)
     load_counts({ name })
     local priority = 1
     while priority < CRITICAL and counts[name][priority] == 0 do priority = priority + 1 end
@@ -222,11 +222,11 @@ do
 
   -- Chooses up to `n` tasks for a runtime. Returns them in the order of service, in lists beside each other: ids, their
   -- tenants, what these are charged; `reply` is each id and its record.
-  function choose(runtime, n)
+  function choose_tasks(runtime, n)
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
     if n > 0 then fill(claims, runtime, n) end
     for i, record in ipairs(read_records(claims.ids)) do
-      record = record or stand_for_lost(claims.owners[i][NAME])
+      record = record or substitute_record(claims.owners[i][NAME])
       claims.records[i] = record
       claims.reply[2 * i - 1], claims.reply[2 * i] = claims.ids[i], record
     end
@@ -248,7 +248,7 @@ do
         call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1)
       end
     end
-    if claims.home_time then call('HSET', HOMES, runtime, exact(claims.home_time)) end
+    if claims.dedicated_time then call('HSET', HOMES, runtime, exact(claims.dedicated_time)) end
     if claims.stolen > 0 then call('HINCRBY', META, 'stolen', claims.stolen) end
   end
 end

@@ -5,18 +5,20 @@
 
 -- @include lib/base.lua
 
-local costs_of, actor_in, usual_cost, cost_of, cost_to_arrive, owe, learn_cost, save_costs
+local costs_of, actor_in, average_cost, cost_of, arrival_cost, add_debt, update_cost, save_costs
 do
-  local FIRST = 0.1 -- s: an actor that nobody has run yet
-  local NEW = 0.2 -- the weight of what is learned in a moving average
+  local DEFAULT_COST = 0.1 -- s: an actor that nobody has run yet
+  local NEW_WEIGHT = 0.2 -- the weight of what is learned in a moving average
   local KEEP_COSTS = 3600000 -- ms for which costs outlive the last task
 
-  local ledger = {} -- tenant, group, or '' for all together -> its costs
+  local costs_by_name = {} -- tenant, group, or '' for all together -> its costs
 
-  local function moved(average, seconds) return average and average + NEW * (seconds - average) or seconds end
+  local function moving_average(average, seconds)
+    return average and average + NEW_WEIGHT * (seconds - average) or seconds
+  end
 
   function costs_of(name)
-    local costs = ledger[name]
+    local costs = costs_by_name[name]
     if not costs then
       costs = { actors = {}, learned = {}, average = false, debt = 0 }
       local flat = call('HGETALL', COSTS .. name)
@@ -29,7 +31,7 @@ do
           costs.actors[flat[i]] = struct.unpack('>d', flat[i + 1])
         end
       end
-      ledger[name] = costs
+      costs_by_name[name] = costs
     end
     return costs
   end
@@ -44,42 +46,42 @@ do
     if not shard.by_time then return 1 end
     local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
     local actor = readable(record) and actor_in(record, (select(7, struct.unpack(HEADER, record))))
-    return costs_of(name).actors[actor] or costs_of('').actors[actor] or FIRST
+    return costs_of(name).actors[actor] or costs_of('').actors[actor] or DEFAULT_COST
   end
 
   -- What a task of a tenant is charged on average.
-  function usual_cost(name)
-    return shard.by_time and (costs_of(name).average or costs_of('').average or FIRST) or 1
+  function average_cost(name)
+    return shard.by_time and (costs_of(name).average or costs_of('').average or DEFAULT_COST) or 1
   end
 
   -- What to charge one that arrives, and pays by that what it still owes.
-  function cost_to_arrive(name)
+  function arrival_cost(name)
     if not shard.by_time then return 1 end
     local costs = costs_of(name)
     local debt = costs.debt
     if debt ~= 0 then costs.debt, costs.changed = 0, true end
-    return math.max(0, usual_cost(name) + debt)
+    return math.max(0, average_cost(name) + debt)
   end
 
-  function owe(name, seconds)
+  function add_debt(name, seconds)
     local costs = costs_of(name)
     costs.debt, costs.changed = costs.debt + seconds, true
   end
 
   -- Learns how long a task of a tenant ran.
-  function learn_cost(name, actor, seconds)
-    for _, whose in ipairs({ name, '' }) do
-      local costs = costs_of(whose)
-      costs.average, costs.changed = moved(costs.average, seconds), true
+  function update_cost(name, actor, seconds)
+    for _, owner in ipairs({ name, '' }) do
+      local costs = costs_of(owner)
+      costs.average, costs.changed = moving_average(costs.average, seconds), true
       if actor and actor ~= '' then
-        costs.actors[actor] = moved(costs.actors[actor], seconds)
+        costs.actors[actor] = moving_average(costs.actors[actor], seconds)
         costs.learned[actor] = true
       end
     end
   end
 
   function save_costs()
-    for name, costs in pairs(ledger) do
+    for name, costs in pairs(costs_by_name) do
       if costs.changed then
         local fields = { '', struct.pack('>ddd', costs.average or -1, costs.debt, shard.period) }
         for actor in pairs(costs.learned) do

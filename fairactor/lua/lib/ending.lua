@@ -2,10 +2,10 @@
 
 -- @include lib/admit.lua
 
-local watched, keyed = {}, {} -- task -> who waits for it, its key: of those that `learn` was asked about
+local watched, keyed = {}, {} -- task -> who waits for it, its key: of those that `load_watchers` was asked about
 
 -- Reads what goes with the end of those tasks.
-local function learn(ids)
+local function load_watchers(ids)
   if #ids == 0 or call('EXISTS', WATCHERS, KEYED) == 0 then return end
   local watchers, keys = read_all('HMGET', WATCHERS, ids), read_all('HMGET', KEYED, ids)
   for i, id in ipairs(ids) do watched[id], keyed[id] = watchers[i], keys[i] end
@@ -25,18 +25,19 @@ local FETCH = 60000 -- ms: who waits for an outcome, and was cut off when it was
 
 -- For how long to keep the record of a task that ends: as was asked, while its key stands for it, and until those who
 -- wait for it have it.
-local function time_to_keep(id, state, ms)
+local function record_ttl(id, state, ms)
   if state == DONE and keyed[id] then ms = math.max(ms, (unpack_key(keyed[id]))) end
   if watched[id] then ms = math.max(ms, FETCH) end
   return ms
 end
 
 -- What is to be written, in lists beside each other.
-local kept, records, ttls, dropped, told, freed, letters = {}, {}, {}, {}, {}, {}, {}
+local stored_ids, records, ttls, dropped_records, to_notify, freed_keys, dead_letters = {}, {}, {}, {}, {}, {}, {}
 
 -- Lists a dead letter. A microsecond apart, so that a list of them can be read in pages.
-local function list_letter(id, ms)
-  letters[#letters + 1], letters[#letters + 2] = integer(shard.now + ms * 1000 + #letters / 2), id
+local function list_dead_letter(id, ms)
+  dead_letters[#dead_letters + 1], dead_letters[#dead_letters + 2] =
+    integer(shard.now + ms * 1000 + #dead_letters / 2), id
 end
 
 -- Ends a task. The record is needed where it is kept, ms > 0. `extra` is what its worker has said to plugins.
@@ -44,14 +45,14 @@ local function end_task(id, name, state, ms, record, extra)
   add_ended(name, state, ms)
   -- @hook ended
   if ms > 0 then
-    local n = #kept + 1
-    kept[n], records[n], ttls[n] = id, record, integer(ms)
-    if state == DEAD_STATE then list_letter(id, ms) end
+    local n = #stored_ids + 1
+    stored_ids[n], records[n], ttls[n] = id, record, integer(ms)
+    if state == DEAD_STATE then list_dead_letter(id, ms) end
   else
-    dropped[#dropped + 1] = TASK .. id
+    dropped_records[#dropped_records + 1] = TASK .. id
   end
-  if watched[id] then told[#told + 1] = { id, record } end
-  if keyed[id] then freed[#freed + 1] = { id, state } end
+  if watched[id] then to_notify[#to_notify + 1] = { id, record } end
+  if keyed[id] then freed_keys[#freed_keys + 1] = { id, state } end
 end
 
 -- A cancellation, as CANCELS keeps it while the task runs: for how many ms to keep the record, and the outcome.
@@ -59,7 +60,7 @@ local function pack_cancel(ms, outcome) return struct.pack('>d', ms) .. outcome 
 
 -- Ends a task by a cancellation.
 local function cancel_task(id, name, record, packed)
-  local ms = time_to_keep(id, CANCELED_STATE, (struct.unpack('>d', packed)))
+  local ms = record_ttl(id, CANCELED_STATE, (struct.unpack('>d', packed)))
   end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, packed:sub(9)))
 end
 
@@ -69,20 +70,20 @@ local function cancel_held(id, packed)
   if not record then return false end
   local name = tenant_of(record)
   load_counts({ name })
-  meet({ name })
+  load_tenants({ name })
   add(name, DEFERRED, -1)
-  if held_here[id] then
-    held_here[id] = nil
+  if newly_held[id] then
+    newly_held[id] = nil
   else
-    learn({ id })
-    hold_no_more(id)
+    load_watchers({ id })
+    release_hold(id)
   end
   cancel_task(id, name, record, packed)
   return true
 end
 
 -- What plugins make of all that has ended in this script: they may let go what they hold back, or end it.
-local function conclude()
+local function run_ends_hook()
   -- @hook ends
 end
 
@@ -98,7 +99,7 @@ local function free_key(id, state)
 end
 
 -- Tells those who wait for the outcome of a task. `watching` is the task's field of WATCHERS.
-local function tell_watchers(id, record, watching)
+local function notify_watchers(id, record, watching)
   local message = 'o' .. struct.pack('>Hc0', #id, id) .. record
   for _, runtime in ipairs(cmsgpack.unpack(watching)) do
     call('PUBLISH', INBOX .. runtime, message)
@@ -107,11 +108,11 @@ local function tell_watchers(id, record, watching)
 end
 
 -- The list of dead letters cleans itself: for each that comes, two whose records have expired may go.
-local function write_letters()
-  if #letters == 0 then return end
-  local old = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, #letters)
+local function write_dead_letters()
+  if #dead_letters == 0 then return end
+  local old = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, #dead_letters)
   write_all('ZREM', DEAD, old)
-  write_all('ZADD', DEAD, letters)
+  write_all('ZADD', DEAD, dead_letters)
 end
 
 -- Writes it all, and the mailboxes. What plugins make of an end comes first, and then what they let go: where a script
@@ -119,10 +120,10 @@ end
 local function write_ends()
   write_these(later)
   write_queues()
-  for i = #kept, 1, -1 do call('SET', TASK .. kept[i], records[i], 'PX', ttls[i]) end -- what has brought it about is last
-  call_all('DEL', dropped)
-  write_letters()
-  for _, task in ipairs(freed) do free_key(task[1], task[2]) end
-  for _, task in ipairs(told) do tell_watchers(task[1], task[2], watched[task[1]]) end
+  for i = #stored_ids, 1, -1 do call('SET', TASK .. stored_ids[i], records[i], 'PX', ttls[i]) end -- what has brought it about is last
+  call_all('DEL', dropped_records)
+  write_dead_letters()
+  for _, task in ipairs(freed_keys) do free_key(task[1], task[2]) end
+  for _, task in ipairs(to_notify) do notify_watchers(task[1], task[2], watched[task[1]]) end
   write_these(last)
 end

@@ -13,29 +13,29 @@
 -- @include lib/session.lua
 
 -- A runtime that sleeps, holds its lease and would hear; nil where there is none.
-local function receiver()
+local function find_idle_runtime()
   local runtime = call('SRANDMEMBER', IDLE)
   local lease = runtime and tonumber(call('ZSCORE', LEASES, runtime) or 0)
   if runtime and lease > shard.ms and call('PUBSUB', 'NUMSUB', INBOX .. runtime)[2] > 0 then return runtime end
 end
 
 -- Whether what limits a tenant, if anything does, lets one more of its tasks be accepted and start.
-local function lets_start(name, limits)
+local function can_start(name, limits)
   if not limits then return true end
-  measure({ name }, { limits })
+  load_usage({ name }, { limits })
   if limits.queued > 0 or room_in(name, limits, '') < 1 then return false end
   limits.queued = 1
-  return standing(limits) == true
+  return eligibility(limits) == true
 end
 
 -- Accepts a task and hands it over; returns whether it did.
 local function hand_over(priority, flag, id, name, key, body)
-  local runtime = not shard.by_time and receiver()
+  local runtime = not shard.by_time and find_idle_runtime()
   -- Who serves certain tenants only is not looked for here, nor what was sent before.
   if not runtime or call('EXISTS', RING, HOMES, TASK .. id) > 0 then return false end
   load_counts({ name })
   local limits = limits_in(policy_of(name))
-  if not lets_start(name, limits) or take_key(id, name, key) then return false end
+  if not can_start(name, limits) or take_key(id, name, key) then return false end
 
   local turn, _, refused = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
   local mark = handed_after(turn)

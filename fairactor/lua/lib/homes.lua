@@ -6,20 +6,24 @@
 
 -- @include lib/base.lua
 
-local homes = {} -- runtime -> its virtual time
+local dedicated = {} -- runtime -> its virtual time
 do
   local flat = call('HGETALL', HOMES)
-  for i = 1, #flat, 2 do homes[flat[i]] = tonumber(flat[i + 1]) end
+  for i = 1, #flat, 2 do dedicated[flat[i]] = tonumber(flat[i + 1]) end
 end
-local moving, its_tenants -- a runtime whose tenants change with this script, and those that it will have
+local reassigned, reassigned_tenants -- a runtime whose tenants change with this script, and those that it will have
 
 -- The virtual time of a tenant's home, the latest where it has several; nil without one.
-local function home_time(name)
+local function dedicated_time(name)
   local latest
-  for runtime, time in pairs(homes) do
-    local is_home
-    if runtime == moving then is_home = its_tenants[name] else is_home = call('SISMEMBER', ASSIGNED .. runtime, name) == 1 end
-    if is_home then latest = math.max(latest or shard.virtual, time) end
+  for runtime, time in pairs(dedicated) do
+    local serves_it
+    if runtime == reassigned then
+      serves_it = reassigned_tenants[name]
+    else
+      serves_it = call('SISMEMBER', ASSIGNED .. runtime, name) == 1
+    end
+    if serves_it then latest = math.max(latest or shard.virtual, time) end
   end
   return latest
 end
@@ -34,8 +38,8 @@ local function wake_idle()
 end
 
 -- Wakes all that serve certain tenants only, and some of these.
-local function wake_homes(names)
-  for _, runtime in ipairs(next(homes) and call('SMEMBERS', IDLE_HOMES) or {}) do
+local function wake_dedicated(names)
+  for _, runtime in ipairs(next(dedicated) and call('SMEMBERS', IDLE_HOMES) or {}) do
     for _, name in ipairs(names) do
       if call('SISMEMBER', ASSIGNED .. runtime, name) == 1 or call('SISMEMBER', STEAL .. runtime, name) == 1 then
         call('SREM', IDLE_HOMES, runtime)
@@ -50,7 +54,7 @@ end
 -- have been the only one which knew of work, or until when to sleep.
 local function wake_all()
   wake_idle()
-  for _, runtime in ipairs(next(homes) and call('SMEMBERS', IDLE_HOMES) or {}) do
+  for _, runtime in ipairs(next(dedicated) and call('SMEMBERS', IDLE_HOMES) or {}) do
     call('SREM', IDLE_HOMES, runtime)
     call('PUBLISH', INBOX .. runtime, 'w')
   end
@@ -58,5 +62,5 @@ end
 
 -- Whether a runtime serves tenants of all kinds, first or last.
 local function serves_all(runtime)
-  return not homes[runtime] or call('SISMEMBER', STEAL .. runtime, '') == 1
+  return not dedicated[runtime] or call('SISMEMBER', STEAL .. runtime, '') == 1
 end

@@ -25,7 +25,7 @@ local function pack_hold(priority, stamp, name, holder)
 end
 
 -- Tasks that this script accepts and a plugin holds back -> who, what that keeps of it, its record, and where that goes.
-local held_here = {}
+local newly_held = {}
 
 -- From now on every runtime of the namespace needs that plugin; it is told in all that have it.
 local depends = {}

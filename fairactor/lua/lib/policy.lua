@@ -17,7 +17,7 @@ end
 
 local defaults = policy_of('')
 
--- What keeps a tenant of that policy from being served; false where nothing does. Counts come later, with `measure`.
+-- What keeps a tenant of that policy from being served; false where nothing does. Counts come later, with `load_usage`.
 local function limits_in(policy)
   local concurrency = policy.concurrency or defaults.concurrency
   local rate, backlog = policy.rate or defaults.rate, policy.backlog or defaults.backlog
@@ -32,27 +32,27 @@ local function limits_in(policy)
     queued = 0, -- how many wait in its mailbox
     due = 0, -- µs: when its next task is due at an even rate; GCRA calls it the theoretical arrival time
     throttled = false, -- ms: until when its rate holds back what could run otherwise
-    seated = false, -- whether that was looked at, and not only what is on the ring
+    checked = false, -- whether that was looked at, and not only what is on the ring
   }
 end
 
 -- Counts what limits are about, of tenants with `limits`. Before any count is changed: the tasks that run are those that
 -- live but are not in the mailbox.
-local function measure(names, limits)
+local function load_usage(names, limits)
   load_counts(names)
   local dues = read_all('ZMSCORE', RATES, names)
   for i, name in ipairs(names) do
-    local its = limits[i]
-    its.queued = call('ZCARD', QUEUE .. name)
-    its.started = live(counts[name]) - its.queued
+    local limit = limits[i]
+    limit.queued = call('ZCARD', QUEUE .. name)
+    limit.started = live(counts[name]) - limit.queued
     -- It may be that of another rate, which was changed since.
-    its.due = math.min(tonumber(dues[i]) or 0, shard.now + its.tolerance + its.interval)
+    limit.due = math.min(tonumber(dues[i]) or 0, shard.now + limit.tolerance + limit.interval)
   end
 end
 
 -- Whether a tenant with limits belongs on the ring: true, or when it will, in ms, or false.
 -- The rate is the generic cell rate algorithm (ITU-T I.371): a task may start when it is early by the burst at most.
-local function standing(limits)
+local function eligibility(limits)
   if limits.queued <= 0 or limits.paused or limits.started >= limits.concurrency then return false end
   local free_at = limits.due - limits.tolerance
   return free_at <= shard.now or math.ceil(free_at / 1000)

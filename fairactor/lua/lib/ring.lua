@@ -19,17 +19,17 @@ local TAG, STORED = 3, 4 -- its tag as it will be, and as it is on the ring; fal
 local HEAD, TAKEN, AHEAD = 5, 6, 7 -- the first ids of its mailbox, how many are claimed, how many were asked for
 local LEAVES = 8
 local LIMITS = 9 -- what can keep a tenant off the ring; false: nothing
-local ON, INNER = 10, 11 -- the ring it stands on, and the ring of a group
+local OUTER, INNER = 10, 11 -- the ring it stands on, and the ring of a group
 
 local GROUP_BYTE = 255 -- before the name of a group: no tenant's name begins with it, for it is no UTF-8
 
 local function new_ring(key, virtual)
-  return { key = key, virtual = virtual, fresh = {}, stay = {}, leave = {} } -- fresh: what comes or has moved
+  return { key = key, virtual = virtual, changed = {}, updates = {}, removals = {} } -- fresh: what comes or has moved
 end
 
 local root = new_ring(RING, shard.virtual)
 local tenants, groups = {}, {}
-local owing = {} -- what stands on a ring, or may, and was charged wrongly
+local debtors = {} -- what stands on a ring, or may, and was charged wrongly
 
 local function group_of(name)
   local group = groups[name]
@@ -38,7 +38,7 @@ local function group_of(name)
     local tag = tonumber(call('ZSCORE', RING, member)) or false
     group = { member, policy_of(member).weight or 1, tag, tag, false, 0, 0, false, false, root, false }
     group[INNER] = new_ring(GROUP .. name, tonumber(call('HGET', GROUPS, name)) or 0)
-    group[INNER].flow = group
+    group[INNER].group = group
     groups[name] = group
   end
   return group
@@ -48,14 +48,14 @@ local function new_tenant(name, policy)
   local t = { name, 1, false, false, false, 0, 0, false, false, root, false }
   if policy then
     t[WEIGHT], t[LIMITS] = policy.weight or defaults.weight or 1, limits_in(policy)
-    if policy.group then t[ON] = group_of(policy.group)[INNER] end
+    if policy.group then t[OUTER] = group_of(policy.group)[INNER] end
   end
   tenants[name] = t
   return t
 end
 
 -- Makes the tenants of those names that are not here yet. Before any count is changed.
-local function meet(names)
+local function load_tenants(names)
   local policies, limited, limits = has_policies and read_all('HMGET', POLICY, names), {}, {}
   for i, name in ipairs(names) do
     if not tenants[name] then
@@ -63,7 +63,7 @@ local function meet(names)
       if t[LIMITS] then limited[#limited + 1], limits[#limits + 1] = name, t[LIMITS] end
     end
   end
-  if #limited > 0 then measure(limited, limits) end
+  if #limited > 0 then load_usage(limited, limits) end
 end
 
 -- A task of a tenant has ceased to run. If it was charged with another cost than it had, that is owed.
@@ -71,12 +71,12 @@ local function count_end(name, too_little)
   local t = tenants[name]
   if t and t[LIMITS] then t[LIMITS].started = t[LIMITS].started - 1 end
   if too_little and too_little ~= 0 then
-    owing[t] = true
-    owe(t[NAME], too_little)
-    local group = t[ON].flow
+    debtors[t] = true
+    add_debt(t[NAME], too_little)
+    local group = t[OUTER].group
     if group then
-      owing[group] = true
-      owe(group[NAME], too_little)
+      debtors[group] = true
+      add_debt(group[NAME], too_little)
     end
   end
 end
@@ -94,7 +94,7 @@ local function without_limits(names)
 end
 
 -- `n` tasks leave a tenant's mailbox unclaimed.
-local function withdraw(name, n)
+local function count_withdrawn(name, n)
   local t = tenants[name]
   if t[LIMITS] then
     t[LIMITS].queued = t[LIMITS].queued - n
@@ -104,21 +104,21 @@ local function withdraw(name, n)
 end
 
 -- Virtual time, as it holds for something on its ring.
-local function time_for(t, tenant) return t[ON] == root and home_time(tenant) or t[ON].virtual end
+local function virtual_time_for(t, tenant) return t[OUTER] == root and dedicated_time(tenant) or t[OUTER].virtual end
 
 -- Gives a tag to what comes onto its ring; a group comes with the first of its tenants.
-local function enter(t, tenant)
-  local ring = t[ON]
-  t[TAG] = time_for(t, tenant) + cost_to_arrive(t[NAME]) / t[WEIGHT]
-  ring.fresh[#ring.fresh + 1] = t
-  if ring.flow and not ring.flow[TAG] then enter(ring.flow, tenant) end
+local function join_ring(t, tenant)
+  local ring = t[OUTER]
+  t[TAG] = virtual_time_for(t, tenant) + arrival_cost(t[NAME]) / t[WEIGHT]
+  ring.changed[#ring.changed + 1] = t
+  if ring.group and not ring.group[TAG] then join_ring(ring.group, tenant) end
 end
 
 -- Reads where tenants stand.
-local function look_up(names)
+local function load_tags(names)
   local by_ring = has_policies and {} or { [root] = names }
   for _, name in ipairs(has_policies and names or {}) do
-    local ring = tenants[name][ON]
+    local ring = tenants[name][OUTER]
     by_ring[ring] = by_ring[ring] or {}
     table.insert(by_ring[ring], name)
   end
@@ -132,80 +132,80 @@ local function look_up(names)
 end
 
 local function pay_debts()
-  for t in pairs(owing) do
+  for t in pairs(debtors) do
     local costs = costs_of(t[NAME])
     if t[STORED] and costs.debt ~= 0 then
       t[TAG] = t[TAG] + costs.debt / t[WEIGHT]
       costs.debt = 0
-      if t[TAG] ~= t[STORED] then table.insert(t[ON].fresh, t) end
+      if t[TAG] ~= t[STORED] then table.insert(t[OUTER].changed, t) end
     end
   end
 end
 
 -- What stands on the ring of the shard for a tenant: its group, or itself.
-local function top_of(name) return tenants[name][ON].flow or tenants[name] end
+local function root_entry_of(name) return tenants[name][OUTER].group or tenants[name] end
 
--- Holds the tags of tenants whose homes change within what `home`, the virtual time of their new one, allows, or that of
+-- Holds the tags of tenants whose homes change within what `new_time`, the virtual time of their new one, allows, or that of
 -- those that they have left: ahead of it they would starve, and behind it take everything.
-local function move(names, home)
-  meet(names)
-  look_up(names)
+local function clamp_tags(names, new_time)
+  load_tenants(names)
+  load_tags(names)
   for _, name in ipairs(names) do
-    local top = top_of(name)
-    local time = home or home_time(name) or root.virtual
+    local top = root_entry_of(name)
+    local time = new_time or dedicated_time(name) or root.virtual
     if top[STORED] and not top[LEAVES] then
-      top[TAG] = math.min(math.max(top[TAG], time), time + usual_cost(top[NAME]) / top[WEIGHT])
+      top[TAG] = math.min(math.max(top[TAG], time), time + average_cost(top[NAME]) / top[WEIGHT])
     end
   end
 end
 
 -- Decides who belongs on the ring and has to come or to leave: `arriving`, tenants to whose mailboxes something was
 -- added, and all that have limits. Reads only.
-local function seat(arriving)
+local function update_ring(arriving)
   local names, limited = arriving, {}
   for name, t in pairs(has_policies and tenants or NONE) do
     if t[LIMITS] then limited[#limited + 1] = t end
   end
-  if #limited > 0 or next(owing) then
+  if #limited > 0 or next(debtors) then
     names = {}
     for i, name in ipairs(arriving) do names[i] = name end
     for _, t in ipairs(limited) do names[#names + 1] = t[NAME] end
-    for t in pairs(owing) do
+    for t in pairs(debtors) do
       if not t[INNER] then names[#names + 1] = t[NAME] end
     end
   end
-  look_up(names)
+  load_tags(names)
   pay_debts()
   for _, name in ipairs(arriving) do
     local t = tenants[name]
     t[LEAVES] = false -- what it had may be gone, and this has come
-    if not t[TAG] and not t[LIMITS] then enter(t, name) end
+    if not t[TAG] and not t[LIMITS] then join_ring(t, name) end
   end
   for _, t in ipairs(limited) do
     local limits = t[LIMITS]
-    local place = standing(limits)
-    limits.throttled, limits.seated = place ~= true and place, true
-    t[LEAVES] = place ~= true and t[STORED] and true
-    if place == true and not t[TAG] then enter(t, t[NAME]) end
+    local eligible = eligibility(limits)
+    limits.throttled, limits.checked = eligible ~= true and eligible, true
+    t[LEAVES] = eligible ~= true and t[STORED] and true
+    if eligible == true and not t[TAG] then join_ring(t, t[NAME]) end
   end
 end
 
 local save_shard
 do
   -- Notes what has changed of something that stands on a ring, or did.
-  local function note_place(t)
-    local ring = t[ON]
+  local function note_change(t)
+    local ring = t[OUTER]
     if t[LEAVES] then
-      ring.leave[#ring.leave + 1] = t[NAME]
+      ring.removals[#ring.removals + 1] = t[NAME]
     elseif t[TAG] ~= t[STORED] then
-      ring.stay[#ring.stay + 1], ring.stay[#ring.stay + 2] = exact(t[TAG]), t[NAME]
+      ring.updates[#ring.updates + 1], ring.updates[#ring.updates + 2] = exact(t[TAG]), t[NAME]
       return not t[STORED]
     end
   end
 
   local function write_ring(ring)
-    write_all('ZADD', ring.key, ring.stay)
-    write_all('ZREM', ring.key, ring.leave)
+    write_all('ZADD', ring.key, ring.updates)
+    write_all('ZREM', ring.key, ring.removals)
   end
 
   -- Writes the rings of groups; a group whose ring is empty leaves, and forgets its virtual time.
@@ -219,53 +219,55 @@ do
       else
         call('HSET', GROUPS, name, exact(inner.virtual))
       end
-      note_place(group)
+      note_change(group)
     end
   end
 
   -- Writes what limits have come to; returns the tenants for which somebody has to look out for a new time.
   local function write_limits()
-    local dues, held, free, anew = {}, {}, {}, {}
+    local dues, throttled, not_throttled, newly_throttled = {}, {}, {}, {}
     for name, t in pairs(has_policies and tenants or NONE) do
       local limits = t[LIMITS]
       if limits and limits.due > shard.now then dues[#dues + 1], dues[#dues + 2] = integer(limits.due), name end
       if limits and limits.throttled then
-        held[#held + 1], held[#held + 2] = integer(limits.throttled), name
-      elseif limits and limits.seated then
-        free[#free + 1] = name
+        throttled[#throttled + 1], throttled[#throttled + 2] = integer(limits.throttled), name
+      elseif limits and limits.checked then
+        not_throttled[#not_throttled + 1] = name
       end
     end
     write_all('ZADD', RATES, dues)
-    for i = 1, #held, 2 do
-      if call('ZADD', THROTTLED, 'CH', held[i], held[i + 1]) == 1 then anew[#anew + 1] = held[i + 1] end
+    for i = 1, #throttled, 2 do
+      if call('ZADD', THROTTLED, 'CH', throttled[i], throttled[i + 1]) == 1 then
+        newly_throttled[#newly_throttled + 1] = throttled[i + 1]
+      end
     end
-    write_all('ZREM', THROTTLED, free)
-    return anew
+    write_all('ZREM', THROTTLED, not_throttled)
+    return newly_throttled
   end
 
   -- Writes what has changed, ends a busy period, and so ends what `begin_writing` began. Then it wakes who should know:
   -- somebody for tenants that have come onto the ring, or where there was `more` to claim than was wanted. Returns
   -- whether there is more.
   function save_shard(more)
-    local came = {}
+    local joined = {}
     for name, t in pairs(tenants) do
-      if note_place(t) then came[#came + 1] = name end
+      if note_change(t) then joined[#joined + 1] = name end
     end
     write_groups()
     write_ring(root)
     local throttled = write_limits()
     save_costs()
-    local empty = (more or #root.leave > 0) and call('ZCARD', RING) == 0
+    local empty = (more or #root.removals > 0) and call('ZCARD', RING) == 0
     if empty then -- nobody waits: start afresh
       root.virtual, shard.period = 0, shard.period + 1
-      for _, home in ipairs(next(homes) and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, home, 0) end
+      for _, runtime in ipairs(next(dedicated) and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, runtime, 0) end
     end
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(root.virtual), 'period', shard.period, 'total',
       pack_counts(total), 'torn', '')
-    if shard.watching then throttled = NONE end
-    if not empty and (#came > 0 or more) or #throttled > 0 then wake_idle() end
-    if #came > 0 then wake_homes(came) end
-    if #throttled > 0 then wake_homes(throttled) end
+    if shard.reports_throttled then throttled = NONE end
+    if not empty and (#joined > 0 or more) or #throttled > 0 then wake_idle() end
+    if #joined > 0 then wake_dedicated(joined) end
+    if #throttled > 0 then wake_dedicated(throttled) end
     if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
     return more and not empty
   end

@@ -8,8 +8,8 @@
 
 -- Has plugins make of it what they do, and writes it all. Nothing is read after it.
 local function carry_out()
-  conclude()
-  seat(arriving)
+  run_ends_hook()
+  update_ring(arriving)
 
   begin_writing()
   write_ends()

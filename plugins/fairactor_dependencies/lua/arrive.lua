@@ -9,6 +9,6 @@
 -- @include lib/transition.lua
 
 depend_on(SELF) -- nothing that waits may have been sent here
-share(SELF).told = ARGV
+share(SELF).messages = ARGV
 carry_out()
 return #ARGV

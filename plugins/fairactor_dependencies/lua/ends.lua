@@ -15,9 +15,9 @@
 -- @takes later, last from lib/plugins.lua
 -- @takes keep_of from lib/admit.lua
 
-if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown then
+if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.grown then
   local SOME = 500 -- tasks that are told of ends in one script; who has more leaves the rest to `take`
-  local HERE, TOLD = 65535, 65534
+  local HERE, NOTIFIES = 65535, 65534
   local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many are F, X and C, token; then a letter for each parent
   local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, place, task
   local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- how many entries follow, at most so many; whether there is a list as well
@@ -25,27 +25,27 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
   local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, letter, wants, place, task or run, parent, root; then the result
   local REST = '>c1Hc0' -- letter, root; then the result
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
-  local UNHEARD, UNHEARD_BYTE = '?', 63
+  local PENDING, PENDING_BYTE = '?', 63
   local REMEMBERED = 3600000 -- ms for which it is known how a gate has ended
   local EARLY = 300000 -- ms for which an end is kept for a task that is still to be sent: as long as a gate may be closed
 
   local budget = SOME
-  local entries, outbox, rest, gone, told = {}, {}, {}, {}, {} -- what is to be written, and keys and fields that go
-  local grown, completed, gates_ended = { t = {}, g = {} }, {}, {}
+  local entries, outbox, rest, deleted_keys, notified = {}, {}, {}, {}, {} -- what is to be written, and keys and fields that go
+  local changed_fields, done_rest, gates_ended = { t = {}, g = {} }, {}, {}
   local remote, work_is_left = false, false
 
-  local function send_message(to, kind, letter, wants, place, id, parent, root, result)
-    outbox[#outbox + 1] = struct.pack(MESSAGE, to, kind, letter, wants, place, #id, id, #parent, parent, #root, root)
+  local function send_message(to, kind, letter, wants, index, id, parent, root, result)
+    outbox[#outbox + 1] = struct.pack(MESSAGE, to, kind, letter, wants, index, #id, id, #parent, parent, #root, root)
       .. (result or '')
   end
 
-  local function add_entry(kind, id_of_it, shard_of_it, wants, place, id)
+  local function add_entry(kind, id_of_it, shard_of_it, wants, index, id)
     local list = entries[kind .. id_of_it]
     if not list then
       list = {}
       entries[kind .. id_of_it] = list
     end
-    list[#list + 1] = struct.pack(ENTRY, shard_of_it, wants, place, #id, id)
+    list[#list + 1] = struct.pack(ENTRY, shard_of_it, wants, index, #id, id)
     remote = remote or shard_of_it ~= HERE
   end
 
@@ -64,10 +64,12 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
       else
         field = struct.pack(FIELD, count, 1) .. before
         local chunks = {}
-        for j = 1, #added, CHUNK do chunks[#chunks + 1] = table.concat(added, '', j, math.min(j + CHUNK - 1, #added)) end
+        for j = 1, #added, CHUNK do
+          chunks[#chunks + 1] = table.concat(added, '', j, math.min(j + CHUNK - 1, #added))
+        end
         lists[OWN .. 'of:' .. kind .. ':' .. ids[i]] = chunks
       end
-      grown[kind][2 * i - 1], grown[kind][2 * i] = ids[i], field
+      changed_fields[kind][2 * i - 1], changed_fields[kind][2 * i] = ids[i], field
     end
     return lists
   end
@@ -91,18 +93,18 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
 -- @include own/telling.lua
 -- @include own/arriving.lua
 
-  if mine.sent then meet_sent() end
+  if mine.sent then add_sent() end
   for _, feed in ipairs(mine.feeds or {}) do
-    local to, place, wants, id = unpack(feed[2])
-    add_entry('t', feed[1], to, wants, place, id)
+    local to, index, wants, id = unpack(feed[2])
+    add_entry('t', feed[1], to, wants, index, id)
   end
   if mine.grown then grow(mine.grown[1], mine.grown[2]) end
-  for _, message in ipairs(mine.told or {}) do hear(message) end
+  for _, message in ipairs(mine.messages or {}) do handle_message(message) end
   for _, gate in ipairs(mine.gates or {}) do end_gate(gate[1], gate[2]) end
   for _, left in ipairs(mine.rest or {}) do
     local letter, root, at = struct.unpack(REST, left[2])
-    completed[#completed + 1] = left[1]
-    spread(left[1]:sub(1, 1), { left[1]:sub(2) }, { letter }, { root }, nil, { left[2]:sub(at) })
+    done_rest[#done_rest + 1] = left[1]
+    notify_all(left[1]:sub(1, 1), { left[1]:sub(2) }, { letter }, { root }, nil, { left[2]:sub(at) })
   end
 
   -- Those that are canceled here come behind those that are known, and are next.
@@ -118,9 +120,9 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
     first = #ended + 1
     read_children(canceled) -- they may have waited themselves
     for _, id in ipairs(canceled) do
-      if children[id] then wait_no_more(children[id]) end
+      if children[id] then forget_child(children[id]) end
     end
-    spread('t', ids, letters, roots, records)
+    notify_all('t', ids, letters, roots, records)
   end
 
   local lists = { keep_entries('t'), keep_entries('g') }
@@ -129,20 +131,22 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
   end
   table.insert(later, 1, function() -- before it is noted of a task that it has heard
     for id, child in pairs(children) do
-      for place, result in pairs(child and child[RESULTS] or NONE) do call('HSET', OWN .. 'got:' .. id, place, result) end
+      for index, result in pairs(child and child[RESULTS] or NONE) do
+        call('HSET', OWN .. 'got:' .. id, index, result)
+      end
     end
     for _, some in ipairs(lists) do
       for key, list in pairs(some) do write_all('RPUSH', key, list) end
     end
-    for kind, fields in pairs(grown) do write_all('HSET', OWN .. 'of:' .. kind, fields) end
+    for kind, fields in pairs(changed_fields) do write_all('HSET', OWN .. 'of:' .. kind, fields) end
     for name, left in pairs(rest) do call('HSET', OWN .. 'rest', name, left) end
     if remote then call('SET', OWN .. 'remote', '1') end
     for _, message in ipairs(outbox) do call('ZADD', OWN .. 'outbox', 'NX', integer(shard.ms), message) end
   end)
   last[#last + 1] = function()
-    for kind, ids in pairs(told) do write_all('HDEL', OWN .. 'of:' .. kind, ids) end
-    call_all('DEL', gone)
-    for _, name in ipairs(completed) do
+    for kind, ids in pairs(notified) do write_all('HDEL', OWN .. 'of:' .. kind, ids) end
+    call_all('DEL', deleted_keys)
+    for _, name in ipairs(done_rest) do
       if not rest[name] then call('HDEL', OWN .. 'rest', name) end
     end
     for _, gate in ipairs(gates_ended) do

@@ -4,8 +4,8 @@
 -- arguments, and `wants`, the places of the parents whose results these are; `gate`, the run whose gate has to open first;
 -- `shard`, its own; `feeds`, tasks of other shards that wait for it: {shard, place, whether it wants the result, id}, ...
 local waits = data.dependencies
-mine.here = mine.here or {}
-mine.here[id] = true
+mine.in_batch = mine.in_batch or {}
+mine.in_batch[id] = true
 if waits.parents or waits.gate then
   mine.sent = mine.sent or {}
   mine.sent[#mine.sent + 1] = { id, waits }

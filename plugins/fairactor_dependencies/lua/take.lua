@@ -11,10 +11,10 @@
 
 if not (shard.plugins or ''):find(',' .. SELF .. ',', 1, true) then return { -1 } end
 local LONG = 3600000 -- ms: nothing is known to come
-local most, mine_for = tonumber(ARGV[1]), tonumber(ARGV[2])
+local limit, carry_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = integer(shard.ms)
 local mine = share(SELF)
-local messages = call('ZRANGEBYSCORE', OWN .. 'outbox', '-inf', now, 'LIMIT', 0, most)
+local messages = call('ZRANGEBYSCORE', OWN .. 'outbox', '-inf', now, 'LIMIT', 0, limit)
 local field = call('HRANDFIELD', OWN .. 'rest')
 local run = call('ZRANGEBYSCORE', OWN .. 'gates', '-inf', now, 'LIMIT', 0, 1)[1]
 if #messages == 0 and not field and not run then
@@ -27,7 +27,7 @@ end
 mine.rest = field and { { field, call('HGET', OWN .. 'rest', field) } }
 mine.gates = run and { { run, call('GET', OWN .. 'gate:' .. run) or 'C' } } -- one that broke off ends as it had
 local dues = {}
-for _, message in ipairs(messages) do dues[#dues + 1], dues[#dues + 2] = integer(shard.ms + mine_for), message end
+for _, message in ipairs(messages) do dues[#dues + 1], dues[#dues + 2] = integer(shard.ms + carry_ms), message end
 later[#later + 1] = function() write_all('ZADD', OWN .. 'outbox', dues) end
 carry_out()
-return { (field or run or #messages == most) and 0 or mine_for, unpack(messages) }
+return { (field or run or #messages == limit) and 0 or carry_ms, unpack(messages) }

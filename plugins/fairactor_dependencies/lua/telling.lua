@@ -2,52 +2,52 @@
 
 -- @takes call, read_all from lib/base.lua
 -- @takes last from lib/plugins.lua
--- @takes budget, work_is_left, entries, rest, gone, told, gates_ended, send_message, result_in from own/ends.lua
+-- @takes budget, work_is_left, entries, rest, deleted_keys, notified, gates_ended, send_message, result_in from own/ends.lua
 -- @takes HERE, ENTRY, FIELD, FIELD_SIZE, CHUNKS, REST from own/ends.lua
--- @takes children, read_children, tell from own/waiting.lua
+-- @takes children, read_children, notify from own/waiting.lua
 
 -- Leaves it to `take` to tell the others.
-local function leave_rest(from)
+local function leave_rest_to_take(from)
   work_is_left = true
   if from.letter == 'F' and not from.result then from.result = result_in(from.record) end
   rest[from.kind .. from.id] = struct.pack(REST, from.letter, #from.root, from.root) .. (from.result or '')
 end
 
-local function tell_one(from, to, wants, place, id)
+local function notify_entry(from, to, wants, index, id)
   local child, result = children[id], nil
   if wants == 1 and from.letter == 'F' and (child or to ~= HERE) then
     from.result = from.result or result_in(from.record)
     result = from.result
   end
   if to ~= HERE then
-    send_message(to, 'e', from.letter, 0, place, id, from.id, from.root, result)
+    send_message(to, 'e', from.letter, 0, index, id, from.id, from.root, result)
   elseif child then
-    tell(child, place, from, result)
+    notify(child, index, from, result)
   end
 end
 
 -- Reads entries from the `at`th byte on, and whom they name: in lists beside each other, behind what these hold.
-local function read_entries(listed, at, tos, wants, places, ids)
+local function read_entries(listed, at, tos, wants, indexes, ids)
   local n = #ids
   while at <= #listed do
     n = n + 1
-    tos[n], wants[n], places[n], ids[n], at = struct.unpack(ENTRY, listed, at)
+    tos[n], wants[n], indexes[n], ids[n], at = struct.unpack(ENTRY, listed, at)
   end
   return n
 end
 
 -- Tells those that stand in the list behind a field, as far as the budget goes; returns whether these were all.
-local function tell_list(from)
+local function notify_list(from)
   local key, done, all = OWN .. 'of:' .. from.kind .. ':' .. from.id, 0, false
   while budget > 0 and not all do
-    local listed, tos, wants, places, ids = call('LRANGE', key, done, done + CHUNKS - 1), {}, {}, {}, {}
-    read_entries(table.concat(listed), 1, tos, wants, places, ids)
+    local listed, tos, wants, indexes, ids = call('LRANGE', key, done, done + CHUNKS - 1), {}, {}, {}, {}
+    read_entries(table.concat(listed), 1, tos, wants, indexes, ids)
     read_children(ids)
-    for i, id in ipairs(ids) do tell_one(from, tos[i], wants[i], places[i], id) end
+    for i, id in ipairs(ids) do notify_entry(from, tos[i], wants[i], indexes[i], id) end
     budget, done, all = budget - #ids, done + #listed, #listed < CHUNKS
   end
   if all then
-    gone[#gone + 1] = key
+    deleted_keys[#deleted_keys + 1] = key
   else
     last[#last + 1] = function() call('LTRIM', key, done, -1) end
   end
@@ -56,40 +56,42 @@ end
 
 -- Tells all that wait for what has ended, in lists beside each other: ids, how these have ended, what was the root of that,
 -- and the records, or the results. `kind` is 't' of tasks, or 'g' of gates.
-local function spread(kind, ended, letters, roots, records, results)
-  local tos, wants, places, ids, till = {}, {}, {}, {}, {}
+local function notify_all(kind, ended, letters, roots, records, results)
+  local tos, wants, indexes, ids, last_of = {}, {}, {}, {}, {}
   local fields = read_all('HMGET', OWN .. 'of:' .. kind, ended)
   for i, field in ipairs(fields) do
     local added = entries[kind .. ended[i]]
-    if field and (budget > #ids or added) then till[i] = read_entries(field, FIELD_SIZE + 1, tos, wants, places, ids) end
-    if added then till[i] = read_entries(table.concat(added), 1, tos, wants, places, ids) end
+    if field and (budget > #ids or added) then
+      last_of[i] = read_entries(field, FIELD_SIZE + 1, tos, wants, indexes, ids)
+    end
+    if added then last_of[i] = read_entries(table.concat(added), 1, tos, wants, indexes, ids) end
   end
   read_children(ids)
   local from, n = { kind = kind }, 0
   for i, field in ipairs(fields) do
-    if field or till[i] then
+    if field or last_of[i] then
       from.id, from.letter, from.root = ended[i], letters[i], roots[i]
       from.record, from.result = records and records[i], results and results[i]
       entries[kind .. ended[i]] = nil
-      budget = budget - ((till[i] or n) - n)
-      for j = n + 1, till[i] or n do tell_one(from, tos[j], wants[j], places[j], ids[j]) end
-      n = till[i] or n
+      budget = budget - ((last_of[i] or n) - n)
+      for j = n + 1, last_of[i] or n do notify_entry(from, tos[j], wants[j], indexes[j], ids[j]) end
+      n = last_of[i] or n
     end
-    if field and not till[i] then
-      leave_rest(from)
-    elseif field and (field:byte(FIELD_SIZE) == 0 or tell_list(from)) then
-      told[kind] = told[kind] or {}
-      table.insert(told[kind], ended[i])
+    if field and not last_of[i] then
+      leave_rest_to_take(from)
+    elseif field and (field:byte(FIELD_SIZE) == 0 or notify_list(from)) then
+      notified[kind] = notified[kind] or {}
+      table.insert(notified[kind], ended[i])
     elseif field then
       local id = ended[i]
       last[#last + 1] = function() call('HSET', OWN .. 'of:' .. kind, id, struct.pack(FIELD, 0, 1)) end
-      leave_rest(from)
+      leave_rest_to_take(from)
     end
   end
 end
 
 local function end_gate(run, letter)
-  spread('g', { run }, { letter }, { run }, nil, { '' })
+  notify_all('g', { run }, { letter }, { run }, nil, { '' })
   for _, other in ipairs(call('SMEMBERS', OWN .. 'gate-to:' .. run)) do
     send_message(tonumber(other), 'g', letter, 0, 0, run, '', '')
   end

@@ -10,5 +10,5 @@
 -- @include own/lib.lua
 
 local reply = { integer(shard.ms) }
-for i, value in ipairs(call('HMGET', place_of(ARGV[1]), unpack(ARGV, 2))) do reply[i + 1] = value end
+for i, value in ipairs(call('HMGET', key_of(ARGV[1]), unpack(ARGV, 2))) do reply[i + 1] = value end
 return reply

@@ -11,6 +11,6 @@
 
 local reply = {}
 for _, schedule in ipairs(call('ZRANGEBYLEX', OWN .. 'all', ARGV[1], ARGV[2], 'LIMIT', 0, tonumber(ARGV[3]))) do
-  reply[#reply + 1], reply[#reply + 2] = schedule, call('HMGET', place_of(schedule), unpack(ARGV, 4))
+  reply[#reply + 1], reply[#reply + 2] = schedule, call('HMGET', key_of(schedule), unpack(ARGV, 4))
 end
 return reply

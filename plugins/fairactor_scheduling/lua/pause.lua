@@ -9,10 +9,10 @@
 -- @include lib/intact.lua
 -- @include own/lib.lua
 
-local place = place_of(ARGV[1])
-local state = call('HGET', place, 'state')
+local key = key_of(ARGV[1])
+local state = call('HGET', key, 'state')
 if state == 'active' then
-  call('HSET', place, 'state', 'paused')
+  call('HSET', key, 'state', 'paused')
   state = 'paused'
 end
 if state == 'paused' then call('ZREM', OWN .. 'due', ARGV[1]) end

@@ -12,8 +12,8 @@
 -- @include own/lib.lua
 
 local schedule, replaced, generation, due = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local place = place_of(schedule)
-local version, before, state, waiting = unpack(call('HMGET', place, 'version', 'generation', 'state', 'waiting'))
+local key = key_of(schedule)
+local version, before, state, waiting = unpack(call('HMGET', key, 'version', 'generation', 'state', 'waiting'))
 if before == generation then return 1 end
 if (version or '') ~= replaced then return 0 end
 
@@ -30,5 +30,5 @@ if waiting and #cmsgpack.unpack(waiting) > 0 then due = shard.ms end
 call('ZADD', OWN .. 'all', 0, schedule)
 if state == 'active' then put_due(schedule, due) end
 if declared then call('HSET', OWN .. 'declared', schedule, declared) end
-call('HSET', place, unpack(fields)) -- the last one: without it what comes before is tidied up
+call('HSET', key, unpack(fields)) -- the last one: without it what comes before is tidied up
 return 1

@@ -9,11 +9,11 @@
 -- @include lib/intact.lua
 -- @include own/lib.lua
 
-local place = place_of(ARGV[1])
-local version, previous = unpack(call('HMGET', place, 'version', 'previous'))
+local key = key_of(ARGV[1])
+local version, previous = unpack(call('HMGET', key, 'version', 'previous'))
 if ARGV[2] ~= '' and version ~= ARGV[2] then return 0 end
 if previous then call('HDEL', OWN .. 'behind', previous) end
-local found = call('DEL', place)
+local found = call('DEL', key)
 call('HDEL', OWN .. 'declared', ARGV[1])
 call('ZREM', OWN .. 'due', ARGV[1])
 call('ZREM', OWN .. 'all', ARGV[1])

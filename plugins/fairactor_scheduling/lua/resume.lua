@@ -9,9 +9,9 @@
 -- @include lib/intact.lua
 -- @include own/lib.lua
 
-local place = place_of(ARGV[1])
-local state = call('HGET', place, 'state')
-if state == 'paused' then call('HSET', place, 'state', 'active') end
+local key = key_of(ARGV[1])
+local state = call('HGET', key, 'state')
+if state == 'paused' then call('HSET', key, 'state', 'active') end
 if state == 'paused' or state == 'active' and not call('ZSCORE', OWN .. 'due', ARGV[1]) then
   state = 'active'
   put_due(ARGV[1], shard.ms)

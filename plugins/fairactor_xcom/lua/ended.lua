@@ -6,9 +6,9 @@
 
 if data and state == 'F' then
   local run, values = data[1], data[2]
-  local place, longest = OWN .. #name .. ':' .. name .. run, 0
+  local run_key, longest = OWN .. #name .. ':' .. name .. run, 0
   later[#later + 1] = function()
-    local before, fields = call('PTTL', place), {}
+    local before, fields = call('PTTL', run_key), {}
     for _, pushed in ipairs(values) do
       local key, value, ms = pushed[1], pushed[2], pushed[3]
       longest = ms == 0 and math.huge or math.max(longest, ms)
@@ -16,11 +16,11 @@ if data and state == 'F' then
       fields[#fields + 1], fields[#fields + 2] = struct.pack('>Hc0', #id, id) .. key, packed
       fields[#fields + 1], fields[#fields + 2] = struct.pack('>H', 0) .. key, packed -- the last one of the run
     end
-    write_all('HSET', place, fields)
+    write_all('HSET', run_key, fields)
     if longest == math.huge then
-      call('PERSIST', place)
+      call('PERSIST', run_key)
     elseif before ~= -1 and before < longest then -- -1: something is there for ever
-      call('PEXPIRE', place, integer(longest))
+      call('PEXPIRE', run_key, integer(longest))
     end
   end
 end
