@@ -1,4 +1,4 @@
--- Accepting tasks: which of those that are sent are taken into mailboxes, or among the scheduled, and what that writes.
+-- Accepts sent tasks: decides which to take, and puts them into their mailboxes or among the scheduled tasks.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -8,7 +8,7 @@
 
 local ITEM = '>Bc1Bc0Hc0Hc0Hc0I4c0' -- a task as send.lua says how it is packed
 
--- The same task under another id.
+-- Returns a packed task with another id.
 local function with_id(item, id)
   local priority, flag, due, _, name, key, extra, body = struct.unpack(ITEM, item)
   return struct.pack(ITEM, priority, flag, #due, due, #id, id, #name, name, #key, key, #extra, extra) .. item:sub(body)
@@ -18,12 +18,12 @@ local accept, write_accepted
 do
   local ACCEPTED, REPEAT, TAKEN_BY_ANOTHER, FULL, WITH_FULL = 0, 1, 2, 3, 4
 
-  -- Of each task, in lists beside each other.
+  -- Parallel lists, with one entry for each task.
   local ids, records, names, priorities, flags, dues, keys, extras, bodies = {}, {}, {}, {}, {}, {}, {}, {}, {}
   local packed_items, reservation
 
   local verdicts = {}
-  local tenant_of_new = {} -- record -> the tenant of the first task of this batch that takes the id
+  local tenant_of_new = {} -- record key -> the tenant whose task in this batch took the id
 
   local function unpack_items(items)
     packed_items = items
@@ -42,7 +42,7 @@ do
     return false
   end
 
-  -- Whether all ids are new, and there are no keys to look at: as nearly always.
+  -- Whether all ids are new and no task has a key, as nearly always.
   local function all_new()
     local seen = {}
     for n, key in ipairs(records) do
@@ -55,12 +55,12 @@ do
   local function judge(n)
     local key = records[n]
     local record = not tenant_of_new[key] and call('GET', key)
-    local owner = record and (readable(record) and tenant_of(record) or '') or tenant_of_new[key] -- '': it cannot be read
+    local owner = record and (readable(record) and tenant_of(record) or '') or tenant_of_new[key] -- '': unreadable
     if owner then return owner == names[n] and REPEAT or TAKEN_BY_ANOTHER end
     return take_key(ids[n], names[n], keys[n]) or ACCEPTED
   end
 
-  -- Judges tasks that are accepted together or not at all, where one of their mailboxes is full.
+  -- Judges tasks that are accepted together or not at all. If one of their mailboxes is full, none is accepted.
   local function judge_together(from, to)
     local keys_before, wanted, full = #keyed_fields, {}, {}
     for n = from, to do
@@ -95,21 +95,21 @@ do
     end
   end
 
-  -- Gives what a task has for plugins to them; returns the one that holds it back for now, if any does.
+  -- Runs the plugins' `sent` hooks. Returns the plugin that holds the task back, if one does, and what it keeps.
   local function run_sent_hook(id, name, extra)
     local holder, kept
     -- @hook sent
     return holder, kept
   end
 
-  local new_records, scheduled, watching, write_ended = {}, {}, {}, nil -- what is to be written
+  local new_records, scheduled, watching, write_ended = {}, {}, {}, nil -- what `write_accepted` writes
 
   local function accept_one(n, watcher)
     local id, name, priority, due, stamp = ids[n], names[n], priorities[n], dues[n], next_stamp()
     local holder, kept
     if extras[n] ~= '' then holder, kept = run_sent_hook(id, name, cmsgpack.unpack(extras[n])) end
     local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due))
-    if at then stamp = at * 1000 end -- a delayed task takes its place by when it is due, not by when it was sent
+    if at then stamp = at * 1000 end -- a delayed task is ordered by its due time, not by when it was sent
     local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end
     if holder then
@@ -127,7 +127,7 @@ do
     new_records[#new_records + 1], new_records[#new_records + 2] = records[n], record
   end
 
-  -- What plugins hold back they may let go at once, or end. Returns what writes such ends.
+  -- Plugins may admit or cancel at once what they hold back. Returns the function that writes such ends.
   local function run_ends_hook_for_new()
     -- @include lib/ending.lua
     for i = 1, #keyed_fields, 2 do keyed[keyed_fields[i]] = keyed_fields[i + 1] end
@@ -136,7 +136,7 @@ do
     return write_ends
   end
 
-  -- Accepts tasks, each packed as send.lua has it. Returns the verdicts, or nil where all were accepted as they are. Reads.
+  -- Accepts packed tasks (see send.lua). Only reads. Returns the verdicts, or nil if all tasks were accepted as sent.
   function accept(items, watcher, reserved_as)
     reservation = reserved_as
     unpack_items(items)
@@ -149,12 +149,13 @@ do
     return not plain and verdicts or nil
   end
 
-  -- Writes them. After `save_shard` comes what this returns: whoever sleeps must learn of an earlier due time.
+  -- Writes the accepted tasks. Returns a function to call after `save_shard`: sleeping runtimes must learn of an
+  -- earlier due time.
   function write_accepted()
     write_keys()
     if reservation ~= '' then use_reservation(reservation, names) end
     write_all('HSET', WATCHERS, watching)
-    write_these(later) -- before there is a record: without one, what broke off is accepted anew
+    write_these(later) -- before the records exist: if the script fails here, a repeat accepts the tasks again
     local held_back = {}
     for id, task in pairs(newly_held) do
       local hold = task.hold

@@ -1,13 +1,13 @@
--- Letting tasks go that a plugin holds back.
+-- Releases tasks that a plugin holds back.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 -- @include lib/plugins.lua
 
-local held = {} -- task -> its field of HELD; false where it has none, or has none any more
-local released, changed_holds, changed_records = {}, {}, {} -- what is to be written: fields that go and that change, and records
+local held = {} -- task -> its field of HELD; false if it has none
+local released, changed_holds, changed_records = {}, {}, {} -- to write: deleted and changed fields, and records
 
--- Reads those fields that are not known yet.
+-- Reads the fields of HELD that are not known yet.
 local function read_held(ids)
   local unknown = {}
   for _, id in ipairs(ids) do
@@ -16,7 +16,7 @@ local function read_held(ids)
   for i, packed in ipairs(read_all('HMGET', HELD, unknown)) do held[unknown[i]] = packed end
 end
 
--- What a plugin keeps of a task that it holds back, and from which byte on that begins; nil where it holds it not.
+-- Returns what a plugin keeps with a task, and the byte at which that begins; nil if the plugin does not hold the task.
 local function kept_of(id, plugin)
   if newly_held[id] then return newly_held[id].kept, 1 end
   if held[id] == nil then read_held({ id }) end
@@ -25,7 +25,7 @@ local function kept_of(id, plugin)
   if holder == plugin then return held[id], at end
 end
 
--- Has what changes of HELD written: some before the records, and what goes after them.
+-- Changed fields of HELD are written before the records, the others are deleted after them.
 local function write_holds_later()
   if #released + #changed_holds > 0 then return end
   later[#later + 1] = function()
@@ -35,7 +35,7 @@ local function write_holds_later()
   last[#last + 1] = function() write_all('HDEL', HELD, released) end
 end
 
--- Changes that.
+-- Replaces what a plugin keeps with a task.
 local function keep_of(id, kept)
   if newly_held[id] then
     newly_held[id].kept = kept
@@ -47,7 +47,7 @@ local function keep_of(id, kept)
   end
 end
 
--- The record of a task that is held back; nil where none is.
+-- Returns the record of a task that is held back, or nil.
 local function held_record(id)
   if newly_held[id] then return newly_held[id].record end
   if held[id] == nil then read_held({ id }) end
@@ -60,8 +60,8 @@ local function release_hold(id)
   released[#released + 1], held[id] = id, false
 end
 
--- Puts a task into its mailbox, or among the scheduled where it is not due yet; `with` is its record, where that is to be
--- another. Returns whether it was held back. Reads; what it writes is left in `later` and `last`.
+-- Puts a held task into its mailbox, or among the scheduled tasks if it is not due yet. `with` replaces its record.
+-- Returns whether the task was held back. Only reads: its writes go into `later` and `last`.
 local function admit(id, with)
   local new, priority, stamp, name = newly_held[id], nil, nil, nil
   if new then
@@ -77,12 +77,12 @@ local function admit(id, with)
   end
   add(name, DEFERRED, -1)
   if not new then release_hold(id) end
-  if not new and with then -- its record is to be there before it has its place
+  if not new and with then -- the record must exist before the task has its place
     rewritten[id] = with
     changed_records[#changed_records + 1], changed_records[#changed_records + 2] = TASK .. id, with
   end
   local due = math.floor(stamp / 1000)
-  if due > shard.ms + 1 then -- a stamp may be ahead of the clock by a little
+  if due > shard.ms + 1 then -- a stamp may be slightly ahead of the clock
     add(name, WAITING, 1)
     later[#later + 1] = function() call('ZADD', SCHEDULED, integer(due), id) end
   else

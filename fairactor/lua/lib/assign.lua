@@ -1,8 +1,9 @@
--- Which tenants a runtime serves.
+-- Changes which tenants a runtime serves.
 
 -- @include lib/ring.lua
 
--- The virtual time of a home that begins: as far as that of the others its tenants have, or as these are served.
+-- Returns the virtual time at which a dedicated runtime starts: the lowest tag of its tenants on the ring, else the
+-- latest time of other runtimes that are dedicated to them.
 local function initial_time(names)
   local latest, least
   load_tenants(names)
@@ -15,8 +16,8 @@ local function initial_time(names)
   return least or latest or 0
 end
 
--- Changes the tenants of a runtime. `packed`: {names of tenants to serve first, names of those to serve when the first
--- have nothing}, where {''} are all others; '' to serve all alike. Reads, and returns what writes.
+-- Changes the tenants of a runtime. `packed` is {tenants to serve first, tenants to serve when those have no work},
+-- where {''} means all others, or '' to serve all tenants alike. Only reads. Returns the function that writes.
 local function assign(runtime, packed)
   local before, given = call('SMEMBERS', ASSIGNED .. runtime), packed ~= '' and cmsgpack.unpack(packed) or { {}, {} }
   local time = math.max(shard.virtual, dedicated[runtime] or initial_time(given[1]))

@@ -1,18 +1,18 @@
--- The fair choice of the next tasks.
+-- Chooses the next tasks fairly.
 --
--- A line is the part of a ring that is to be served from, in the order of its tags.
+-- The candidates of a ring are the tenants and groups to serve next, in the order of their tags.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 
 local release_throttled, choose_tasks, write_claims, substitute_record
 do
-  local BATCH = 500 -- tenants whose rate gives way in one turn
-  local unlimited -- those of them that have no limit any more
+  local BATCH = 500 -- throttled tenants that one turn looks at
+  local unlimited -- those of them that no longer have limits
 
   local function by_tag(a, b) return a[TAG] < b[TAG] end
 
-  -- Puts something into a line by its tag: nearly always at the end, so it looks from there.
+  -- Inserts an entry by its tag. It nearly always belongs at the end, so the search starts there.
   local function insert_by_tag(candidates, t)
     local i, tag = #candidates, t[TAG]
     while i > 0 and candidates[i] and candidates[i][TAG] > tag do
@@ -22,8 +22,8 @@ do
     candidates[i + 1] = t
   end
 
-  -- The line of the first `n` on a ring. To take n times from it is exact: who stands behind could not come first.
-  -- Returns whether there may be more.
+  -- Loads the first `n` entries of a ring as its candidates. That is exact for `n` tasks: no later entry could come
+  -- first. Returns whether there may be more.
   local function load_candidates(ring, n)
     local candidates, names = {}, {}
     local found = n > 0 and call('ZRANGE', ring.key, 0, n + #ring.changed - 1, 'WITHSCORES') or {}
@@ -45,7 +45,7 @@ do
     return #found == 2 * (n + #ring.changed)
   end
 
-  -- The line of certain tenants, on a ring that is made for this turn.
+  -- Loads certain tenants as the candidates of a ring that exists only for this turn.
   local function load_candidates_of(names, n, virtual)
     local own = { candidates = {}, head = 1, virtual = virtual, read_ahead = math.ceil(n / math.max(#names, 1)) + 1 }
     load_tenants(names)
@@ -72,7 +72,7 @@ do
     return own
   end
 
-  -- Groups some of whose tenants were served may have others; on the ring they do not stand yet where they are now.
+  -- Loads groups again that were served in part, since they may have other tenants. Their new tags are not stored yet.
   local function reset_group_candidates()
     local changed = {}
     for _, t in ipairs(root.changed) do changed[t] = true end
@@ -84,7 +84,7 @@ do
 
   local function by_place(a, b) return a.place < b.place end
 
-  -- The first `n` of a mailbox, with what this script puts there.
+  -- Returns the first `n` ids of a mailbox, including those that this script adds.
   local function read_head(name, n)
     local arriving = queues[name]
     if not arriving then return call('ZRANGE', QUEUE .. name, 0, n - 1) end
@@ -94,12 +94,12 @@ do
       for i = 1, #list, 2 do all[#all + 1] = { id = list[i + id_at], place = tonumber(list[i + 1 - id_at]) } end
     end
     table.sort(all, by_place)
-    -- Behind the last of those that are stored there may be others.
+    -- More stored ones may follow the last that was read.
     for i = 1, #stored == 2 * n and n or #all do ids[i] = all[i].id end
     return ids
   end
 
-  -- The next id in a tenant's mailbox, or nil. Reads `n` ahead, and again if that was not enough.
+  -- Returns the next id in a tenant's mailbox, or nil. Reads `n` ids at once, and more if those were not enough.
   local function peek(t, n)
     local head, at = t[HEAD], t[TAKEN] + 1
     if not head or (at > #head and #head == t[AHEAD]) then
@@ -110,7 +110,7 @@ do
     return head[at]
   end
 
-  -- Whether a tenant, after it was served, can be served again.
+  -- Whether a tenant that was served can be served again.
   local function can_be_served_again(t, read_ahead)
     local limits = t[LIMITS]
     if not limits then return peek(t, read_ahead) end
@@ -119,8 +119,7 @@ do
     return eligible == true
   end
 
-  -- Takes the task that is next from the line of a ring: its id, its tenant and what that is charged; nil where there
-  -- is none.
+  -- Takes the next task from a ring's candidates. Returns its id, its tenant and the cost to charge, or nil.
   local function take(ring, n)
     local candidates = ring.candidates
     while candidates[ring.head] do
@@ -147,7 +146,7 @@ do
         end
       end
       if inner then
-        if inner.candidates[inner.head] then insert_by_tag(candidates, t) end -- else whether the group leaves is seen at the end
+        if inner.candidates[inner.head] then insert_by_tag(candidates, t) end -- else see `write_groups`
       elseif can_be_served_again(t, ring.read_ahead) then
         insert_by_tag(candidates, t)
       else
@@ -157,13 +156,13 @@ do
     end
   end
 
-  -- Holds back tenants of a home that have been served elsewhere, more slowly.
+  -- Raises the tags of tenants that other runtimes have served more slowly.
   local function raise_tags(own)
     for _, t in ipairs(own.candidates) do t[TAG] = math.max(t[TAG], own.virtual) end
   end
 
-  -- Chooses tasks, up to `n` in all: first of the tenants that are assigned to the runtime, then of those that it may
-  -- steal from, or of all alike.
+  -- Chooses up to `n` tasks: first of the tenants assigned to the runtime, then of those that it may steal from; or of
+  -- all tenants alike.
   local function fill(claims, runtime, n)
     local ids, owners, charged = claims.ids, claims.owners, claims.charged
     local function serve(ring)
@@ -174,7 +173,7 @@ do
         ids[i], owners[i], charged[i] = id, owner, cost
       end
     end
-    local function serve_all() -- who should have left the ring, since the defaults have changed, is passed over
+    local function serve_all() -- skips tenants that should have left the ring since the defaults changed
       local length, more = n, true
       while #ids < n and more do
         more = load_candidates(root, length)
@@ -202,8 +201,7 @@ do
     claims.stolen = #ids - assigned
   end
 
-  -- Lets tenants whose rate gives way by now come back. One that has no limit any more, since the defaults have changed,
-  -- is tidied away.
+  -- Brings back tenants whose rate allows a task by now. Those whose limits went with the defaults are tidied away.
   function release_throttled()
     local freed = has_policies and call('ZRANGEBYSCORE', THROTTLED, '-inf', integer(shard.ms), 'LIMIT', 0, BATCH) or {}
     local waiting
@@ -212,7 +210,8 @@ do
     for _, name in ipairs(waiting) do arriving[#arriving + 1] = name end
   end
 
-  -- A record that somebody deleted by hand: its task goes out all the same, and fails there by name.
+  -- Returns a record for a task whose own was deleted by hand: the task is claimed all the same, and its runtime fails
+  -- it.
   function substitute_record(name)
     load_counts({ name })
     local priority = 1
@@ -220,8 +219,8 @@ do
     return struct.pack(HEADER, LIVE, 0, priority, 1, shard.stamp, #name, name)
   end
 
-  -- Chooses up to `n` tasks for a runtime. Returns them in the order of service, in lists beside each other: ids, their
-  -- tenants, what these are charged; `reply` is each id and its record.
+  -- Chooses up to `n` tasks for a runtime. Returns parallel lists in the order of service: ids, owners (tenants),
+  -- charged costs and records; `reply` is each id and its record.
   function choose_tasks(runtime, n)
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
     if n > 0 then fill(claims, runtime, n) end
@@ -242,7 +241,7 @@ do
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)
     for name, t in pairs(tenants) do
-      if t[TAKEN] > 0 and queues[name] then -- places may be alike
+      if t[TAKEN] > 0 and queues[name] then -- places may be equal
         write_all('ZREM', QUEUE .. name, t[HEAD], t[TAKEN])
       elseif t[TAKEN] > 0 then
         call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1)

@@ -1,17 +1,17 @@
--- What a task costs its tenant: 1, or where time is what is shared, the seconds that it runs.
+-- What a task costs its tenant: 1, or the seconds that it runs, if time is what is shared.
 --
--- Nobody knows these at the claim. So it is charged with an estimate, a moving average by tenant and actor, and what
--- that was wrong by is a debt, which is paid as soon as the tenant has a place on the ring.
+-- Nobody knows these at the claim, so the tenant is charged an estimate, a moving average by tenant and actor. The
+-- error is a debt, paid as soon as the tenant has a place on the ring.
 
 -- @include lib/base.lua
 
 local costs_of, actor_in, average_cost, cost_of, arrival_cost, add_debt, update_cost, save_costs
 do
-  local DEFAULT_COST = 0.1 -- s: an actor that nobody has run yet
-  local NEW_WEIGHT = 0.2 -- the weight of what is learned in a moving average
+  local DEFAULT_COST = 0.1 -- s, for an actor that has not run yet
+  local NEW_WEIGHT = 0.2 -- of the newest value in a moving average
   local KEEP_COSTS = 3600000 -- ms for which costs outlive the last task
 
-  local costs_by_name = {} -- tenant, group, or '' for all together -> its costs
+  local costs_by_name = {} -- tenant, group, or '' for all together -> costs
 
   local function moving_average(average, seconds)
     return average and average + NEW_WEIGHT * (seconds - average) or seconds
@@ -26,7 +26,7 @@ do
         if flat[i] == '' then
           local average, debt, period = struct.unpack('>ddd', flat[i + 1])
           costs.average = average >= 0 and average
-          costs.debt = period == shard.period and debt or 0 -- nobody has waited since: it is forgiven
+          costs.debt = period == shard.period and debt or 0 -- forgiven if virtual time has restarted: nobody has waited
         else
           costs.actors[flat[i]] = struct.unpack('>d', flat[i + 1])
         end
@@ -36,12 +36,12 @@ do
     return costs
   end
 
-  -- The actor that is named in the body of a live task, or in the outcome of a settled one. Only a key to its costs.
+  -- Returns the actor in the body of a live task, or in the outcome of a settled one. It is only a key to costs.
   function actor_in(record, body)
     return record:match('^%["(.-)"', body) or record:match('^{"actor":"(.-)"', body)
   end
 
-  -- What to charge for a task of a tenant.
+  -- Returns the cost to charge for a task of a tenant.
   function cost_of(name, id)
     if not shard.by_time then return 1 end
     local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
@@ -49,12 +49,12 @@ do
     return costs_of(name).actors[actor] or costs_of('').actors[actor] or DEFAULT_COST
   end
 
-  -- What a task of a tenant is charged on average.
+  -- Returns the average cost of a tenant's tasks.
   function average_cost(name)
     return shard.by_time and (costs_of(name).average or costs_of('').average or DEFAULT_COST) or 1
   end
 
-  -- What to charge one that arrives, and pays by that what it still owes.
+  -- Returns the cost to charge a tenant that arrives, and settles its debt.
   function arrival_cost(name)
     if not shard.by_time then return 1 end
     local costs = costs_of(name)
@@ -68,7 +68,7 @@ do
     costs.debt, costs.changed = costs.debt + seconds, true
   end
 
-  -- Learns how long a task of a tenant ran.
+  -- Updates the averages with the seconds that a task ran.
   function update_cost(name, actor, seconds)
     for _, owner in ipairs({ name, '' }) do
       local costs = costs_of(owner)

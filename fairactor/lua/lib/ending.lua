@@ -1,46 +1,46 @@
--- The end of a task, whoever brings it about: its record, its counts, its key, and those who wait for it.
+-- Ends tasks, for whatever reason: record, counts, key, and the runtimes that wait for the outcome.
 
 -- @include lib/admit.lua
 
-local watched, keyed = {}, {} -- task -> who waits for it, its key: of those that `load_watchers` was asked about
+local watched, keyed = {}, {} -- task -> its watchers, and its key, once loaded
 
--- Reads what goes with the end of those tasks.
+-- Loads the watchers and keys of tasks that may end.
 local function load_watchers(ids)
   if #ids == 0 or call('EXISTS', WATCHERS, KEYED) == 0 then return end
   local watchers, keys = read_all('HMGET', WATCHERS, ids), read_all('HMGET', KEYED, ids)
   for i, id in ipairs(ids) do watched[id], keyed[id] = watchers[i], keys[i] end
 end
 
--- The same record in another state: the header stays, the outcome comes before what the body was.
+-- Returns the record in another state: the same header, then the outcome, then the old body.
 local function ended_record(record, state, outcome)
   local _, deliveries, priority, attempt, stamp, tenant, body = struct.unpack(HEADER, record)
   local header = struct.pack(HEADER, state, deliveries, priority, attempt, stamp, #tenant, tenant)
   return header .. outcome .. '\n' .. record:sub(body)
 end
 
--- How long the window of a task's key is, in ms, and the name of the key.
+-- Returns the window of a task's key, in ms, and the key.
 local function unpack_key(packed) return (struct.unpack('>d', packed)), packed:sub(9) end
 
-local FETCH = 60000 -- ms: who waits for an outcome, and was cut off when it was told, asks for it within them
+local FETCH = 60000 -- ms within which a runtime that missed the message asks for the outcome
 
--- For how long to keep the record of a task that ends: as was asked, while its key stands for it, and until those who
--- wait for it have it.
+-- Returns for how long to keep the record of a task that ends: as requested, and at least while its key stands for it
+-- and until its watchers have the outcome.
 local function record_ttl(id, state, ms)
   if state == DONE and keyed[id] then ms = math.max(ms, (unpack_key(keyed[id]))) end
   if watched[id] then ms = math.max(ms, FETCH) end
   return ms
 end
 
--- What is to be written, in lists beside each other.
+-- What `write_ends` writes, in parallel lists.
 local stored_ids, records, ttls, dropped_records, to_notify, freed_keys, dead_letters = {}, {}, {}, {}, {}, {}, {}
 
--- Lists a dead letter. A microsecond apart, so that a list of them can be read in pages.
+-- Lists a dead letter. Scores are a microsecond apart, so that the list can be read in pages.
 local function list_dead_letter(id, ms)
   dead_letters[#dead_letters + 1], dead_letters[#dead_letters + 2] =
     integer(shard.now + ms * 1000 + #dead_letters / 2), id
 end
 
--- Ends a task. The record is needed where it is kept, ms > 0. `extra` is what its worker has said to plugins.
+-- Ends a task. The record is needed only if it is kept, `ms` > 0. `extra` is what the handler attached for plugins.
 local function end_task(id, name, state, ms, record, extra)
   add_ended(name, state, ms)
   -- @hook ended
@@ -55,16 +55,16 @@ local function end_task(id, name, state, ms, record, extra)
   if keyed[id] then freed_keys[#freed_keys + 1] = { id, state } end
 end
 
--- A cancellation, as CANCELS keeps it while the task runs: for how many ms to keep the record, and the outcome.
+-- Packs a cancellation as CANCELS keeps it while the task runs: ms to keep the record, and the outcome.
 local function pack_cancel(ms, outcome) return struct.pack('>d', ms) .. outcome end
 
--- Ends a task by a cancellation.
+-- Cancels a task.
 local function cancel_task(id, name, record, packed)
   local ms = record_ttl(id, CANCELED_STATE, (struct.unpack('>d', packed)))
   end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, packed:sub(9)))
 end
 
--- Ends a task that a plugin holds back by a cancellation; returns whether it was held back.
+-- Cancels a task that a plugin holds back. Returns whether it was held back.
 local function cancel_held(id, packed)
   local record = held_record(id)
   if not record then return false end
@@ -82,12 +82,12 @@ local function cancel_held(id, packed)
   return true
 end
 
--- What plugins make of all that has ended in this script: they may let go what they hold back, or end it.
+-- Runs the plugins' `ends` hooks, which may admit or cancel tasks that they hold back.
 local function run_ends_hook()
   -- @hook ends
 end
 
--- A key goes with its task, or stands for the rest of its window: of a task that has finished only.
+-- Deletes a task's key, or keeps it for the rest of its window if the task has finished.
 local function free_key(id, state)
   local window, key = unpack_key(keyed[id])
   if state == DONE and window > 0 then
@@ -98,7 +98,7 @@ local function free_key(id, state)
   call('HDEL', KEYED, id)
 end
 
--- Tells those who wait for the outcome of a task. `watching` is the task's field of WATCHERS.
+-- Sends the outcome to the runtimes that wait for it. `watching` is the task's field of WATCHERS.
 local function notify_watchers(id, record, watching)
   local message = 'o' .. struct.pack('>Hc0', #id, id) .. record
   for _, runtime in ipairs(cmsgpack.unpack(watching)) do
@@ -107,7 +107,7 @@ local function notify_watchers(id, record, watching)
   call('HDEL', WATCHERS, id)
 end
 
--- The list of dead letters cleans itself: for each that comes, two whose records have expired may go.
+-- The list of dead letters cleans itself: each new one removes up to two whose records have expired.
 local function write_dead_letters()
   if #dead_letters == 0 then return end
   local old = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, #dead_letters)
@@ -115,12 +115,12 @@ local function write_dead_letters()
   write_all('ZADD', DEAD, dead_letters)
 end
 
--- Writes it all, and the mailboxes. What plugins make of an end comes first, and then what they let go: where a script
--- breaks off, the task has not ended yet, and does so again.
+-- Writes it all, and the mailboxes. What plugins do comes first: if the script fails there, the task has not ended yet,
+-- and ends again.
 local function write_ends()
   write_these(later)
   write_queues()
-  for i = #stored_ids, 1, -1 do call('SET', TASK .. stored_ids[i], records[i], 'PX', ttls[i]) end -- what has brought it about is last
+  for i = #stored_ids, 1, -1 do call('SET', TASK .. stored_ids[i], records[i], 'PX', ttls[i]) end -- the cause comes last
   call_all('DEL', dropped_records)
   write_dead_letters()
   for _, task in ipairs(freed_keys) do free_key(task[1], task[2]) end

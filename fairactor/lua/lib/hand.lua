@@ -1,9 +1,8 @@
--- The short way of a send: one task that finds a runtime asleep, and nothing else that waits, is claimed for that runtime
--- by the script that accepts it, and the message that would wake the runtime brings it. That is half the way of one that
--- is fetched. One between two turns of the runtime, which says with the next whether it has heard: else it gets the task
--- with that.
+-- The fast path of a send: a single task is claimed at once for a sleeping runtime, if nothing else waits. The message
+-- that wakes the runtime brings the task, which is half the way of a fetch. A runtime gets one such task between two
+-- turns. Its next turn says whether the message arrived; if not, the reply brings the task.
 --
--- It stands before the general way, and needs little of what that needs: to make its functions would take longest here.
+-- It comes before the general path and needs little of it: creating those functions would take longest here.
 
 -- @takes sender, remember from send.lua
 -- @include lib/counts.lua
@@ -12,14 +11,14 @@
 -- @include lib/key.lua
 -- @include lib/session.lua
 
--- A runtime that sleeps, holds its lease and would hear; nil where there is none.
+-- Returns a sleeping runtime that holds its lease and is subscribed, or nil.
 local function find_idle_runtime()
   local runtime = call('SRANDMEMBER', IDLE)
   local lease = runtime and tonumber(call('ZSCORE', LEASES, runtime) or 0)
   if runtime and lease > shard.ms and call('PUBSUB', 'NUMSUB', INBOX .. runtime)[2] > 0 then return runtime end
 end
 
--- Whether what limits a tenant, if anything does, lets one more of its tasks be accepted and start.
+-- Whether a tenant's limits let one more of its tasks be accepted and start.
 local function can_start(name, limits)
   if not limits then return true end
   load_usage({ name }, { limits })
@@ -28,10 +27,10 @@ local function can_start(name, limits)
   return eligibility(limits) == true
 end
 
--- Accepts a task and hands it over; returns whether it did.
+-- Accepts a task and hands it over. Returns whether it did.
 local function hand_over(priority, flag, id, name, key, body)
   local runtime = not shard.by_time and find_idle_runtime()
-  -- Who serves certain tenants only is not looked for here, nor what was sent before.
+  -- The general path takes care of dedicated runtimes, and of an id that exists.
   if not runtime or call('EXISTS', RING, HOMES, TASK .. id) > 0 then return false end
   load_counts({ name })
   local limits = limits_in(policy_of(name))
@@ -46,7 +45,7 @@ local function hand_over(priority, flag, id, name, key, body)
   begin_writing()
   write_keys()
   if flag == 'w' then call('HSET', WATCHERS, id, cmsgpack.pack({ sender })) end
-  call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: it looks for the claim if it has not heard
+  call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: the next turn looks for the claim if the message is lost
   call('HSET', CLAIMS .. runtime, id, pack_mark(mark, priority, 1, name))
   call('SREM', IDLE, runtime)
   call('SET', TASK .. id, record)

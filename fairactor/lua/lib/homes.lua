@@ -1,8 +1,8 @@
--- Runtimes that serve certain tenants only. Such a runtime is the home of those that are assigned to it.
+-- Dedicated runtimes, which serve certain tenants only.
 --
--- Each home has a virtual time of its own: its tenants may be served faster or slower than all others, and one that
--- arrives among them must neither wait for what those have had more, nor gain by what they have had less. It is never
--- behind that of the shard, for runtimes without a home serve all.
+-- Each has its own virtual time, since its tenants may be served faster or slower than others. A tenant that arrives
+-- must neither wait because they had more service, nor gain because they had less. That time is never behind the
+-- shard's, since runtimes that are not dedicated serve all tenants.
 
 -- @include lib/base.lua
 
@@ -11,9 +11,9 @@ do
   local flat = call('HGETALL', HOMES)
   for i = 1, #flat, 2 do dedicated[flat[i]] = tonumber(flat[i + 1]) end
 end
-local reassigned, reassigned_tenants -- a runtime whose tenants change with this script, and those that it will have
+local reassigned, reassigned_tenants -- a runtime whose tenants change in this script, and its new ones
 
--- The virtual time of a tenant's home, the latest where it has several; nil without one.
+-- Returns the latest virtual time of the runtimes dedicated to a tenant; nil without one.
 local function dedicated_time(name)
   local latest
   for runtime, time in pairs(dedicated) do
@@ -29,7 +29,7 @@ local function dedicated_time(name)
 end
 
 -- Wakes one runtime that would take more work of any tenant; it wakes the next if it leaves any. A runtime that was
--- killed hears nothing (PUBLISH counts who did), so the next one is tried.
+-- killed receives nothing (PUBLISH returns how many did), so the next one is tried.
 local function wake_idle()
   for _ = 1, 8 do
     local runtime = call('SPOP', IDLE)
@@ -37,7 +37,7 @@ local function wake_idle()
   end
 end
 
--- Wakes all that serve certain tenants only, and some of these.
+-- Wakes the dedicated runtimes that serve some of these tenants.
 local function wake_dedicated(names)
   for _, runtime in ipairs(next(dedicated) and call('SMEMBERS', IDLE_HOMES) or {}) do
     for _, name in ipairs(names) do
@@ -50,8 +50,8 @@ local function wake_dedicated(names)
   end
 end
 
--- Wakes all that serve certain tenants only, and one of the others: a runtime is no more, or serves others now, that may
--- have been the only one which knew of work, or until when to sleep.
+-- Wakes all dedicated runtimes and one of the others: one that leaves, or serves others now, may have been the only one
+-- that knew of work, or how long to sleep.
 local function wake_all()
   wake_idle()
   for _, runtime in ipairs(next(dedicated) and call('SMEMBERS', IDLE_HOMES) or {}) do
@@ -60,7 +60,7 @@ local function wake_all()
   end
 end
 
--- Whether a runtime serves tenants of all kinds, first or last.
+-- Whether a runtime serves all tenants, if only when its own have no work.
 local function serves_all(runtime)
   return not dedicated[runtime] or call('SISMEMBER', STEAL .. runtime, '') == 1
 end

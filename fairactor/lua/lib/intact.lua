@@ -1,5 +1,5 @@
--- Refuses to work on a shard that is not there, that a script broken off in the middle has left, or that depends on a
--- plugin which this runtime has not.
+-- Refuses to work on a shard that does not exist, that a failed script has left half written, or that depends on a
+-- plugin which this runtime lacks.
 
 -- @include lib/base.lua
 -- @include lib/needs.lua

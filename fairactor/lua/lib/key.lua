@@ -1,11 +1,11 @@
--- Deduplication keys that this script gives to tasks.
+-- Deduplication keys that this script assigns to tasks.
 
 -- @include lib/base.lua
 
-local key_owners, keyed_fields = {}, {} -- key -> the task of this script that it stands for; task, its field of KEYED, ...
+local key_owners, keyed_fields = {}, {} -- key -> its task in this script; task, field of KEYED, ...
 
--- The task that a key stands for already; nil where it stands for `id` from now on, or there is none. `packed` is '' or
--- the window, 8 bytes, then the text. The names of tenants are never split off a key: their lengths stand before them.
+-- Returns the task that a key stands for already. Otherwise assigns the key, if there is one, and returns nil. `packed`
+-- is '' or the window, 8 bytes, then the key. The length before a tenant's name keeps the keys of tenants apart.
 local function take_key(id, name, packed)
   if packed == '' then return nil end
   local key = #name .. ':' .. name .. packed:sub(9)
@@ -15,7 +15,7 @@ local function take_key(id, name, packed)
   keyed_fields[#keyed_fields + 1], keyed_fields[#keyed_fields + 2] = id, packed:sub(1, 8) .. key
 end
 
--- Takes back what was given since there were `n` fields of it.
+-- Takes back the keys assigned since `keyed_fields` had `n` entries.
 local function drop_keys(n)
   for i = #keyed_fields, n + 1, -2 do
     key_owners[keyed_fields[i]:sub(9)] = nil

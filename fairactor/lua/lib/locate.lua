@@ -1,4 +1,4 @@
--- Where a live task stands, which is its state: nothing else records it.
+-- Returns where a live task stands, which is its state: nothing else records it.
 
 -- @include lib/base.lua
 

@@ -1,19 +1,19 @@
--- Taking claims back from a runtime that has died or is leaving.
+-- Takes claims back from a runtime that has died or is leaving.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
--- What a tenant owes for a claim that its runtime has held until now, and that it was charged with an estimate for.
+-- Returns what a tenant owes for a claim that its runtime has held until now: that time, less the estimate charged.
 local function undercharge(mark)
   local _, since, _, charged = struct.unpack(MARK, mark)
   return shard.by_time and (shard.ms - since) / 1000 - charged
 end
 
--- Puts the claims of a runtime back into the mailboxes, each task at its old place; one that was to be canceled is.
--- With `deliveries` > 0 the claim counts as a delivery, and a task that has had that many is settled as failed
--- instead: it may be what kills its runtimes; `outcome` is that. Returns how many claims there were, the tenants that were
--- assigned to it, for `clamp_tags`, and a function that writes it.
+-- Returns the claims of a runtime to the mailboxes, each task at its old place, unless it was to be canceled. With
+-- `deliveries` > 0 a claim counts as a delivery, and a task with that many ends as failed with `outcome`: it may be
+-- what kills its runtimes. Returns the number of claims, the tenants assigned to the runtime, for `clamp_tags`, and a
+-- function that writes.
 local function release(runtime, deliveries, outcome)
   local claims, cancels = call('HGETALL', CLAIMS .. runtime), {}
   local ids, marks = {}, {}
@@ -27,7 +27,7 @@ local function release(runtime, deliveries, outcome)
     load_tenants({ tenant_in(marks[i]) })
     if record then
       found[#found + 1] = { id = ids[i], name = tenant_in(marks[i]), record = record, owed = undercharge(marks[i]) }
-    else -- somebody deleted it by hand: what is left to do is to count it no more
+    else -- somebody deleted it by hand: only its counts are left
       lost[#lost + 1] = marks[i]
     end
   end
@@ -43,7 +43,7 @@ local function release(runtime, deliveries, outcome)
     local history_line
     count_end(name, task.owed)
     if deliveries > 0 then
-      -- A line of the history, as record.py has it: Lua adds it behind the body.
+      -- A line of the history, as record.py writes it.
       history_line = string.format('\n[%d,%.3f,0,%s,"WorkerDied","the lease of its runtime ran out"]', attempt,
         shard.now / 1e6, cjson.encode(runtime))
       count = math.min(count + 1, 255)
@@ -66,7 +66,7 @@ local function release(runtime, deliveries, outcome)
   reassigned, reassigned_tenants = runtime, {}
   return #ids, assigned_tenants, function()
     write_ends()
-    for _, task in ipairs(delivered) do -- not claimed any more, so this is not counted twice
+    for _, task in ipairs(delivered) do -- no longer claimed, so a repeat does not count twice
       call('SETRANGE', TASK .. task[1], 1, task[2])
       call('APPEND', TASK .. task[1], task[3])
     end
@@ -74,7 +74,7 @@ local function release(runtime, deliveries, outcome)
   end
 end
 
--- Forgets a runtime.
+-- Deletes all that is stored about a runtime.
 local function forget(runtime)
   call('DEL', CLAIMS .. runtime, CANCELS .. runtime, ASSIGNED .. runtime, STEAL .. runtime)
   call('ZREM', LEASES, runtime)

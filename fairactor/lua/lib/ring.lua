@@ -1,35 +1,35 @@
--- The ring: which tenants could be served now, and in what order.
+-- The ring: which tenants can be served now, and in what order.
 --
 -- Selection is self-clocked fair queuing (Golestani 1994): the ring holds the finish tag of each tenant's next task,
--- the least is served, and virtual time is the tag last served. Serving a tenant adds cost / weight to its tag; one
--- that arrives gets virtual time plus cost / weight. So it waits its turn like all others, and gains nothing by
--- draining and coming back; and since nobody's last tag is ever ahead of virtual time, none needs to be remembered.
--- A tenant is on the ring exactly when its mailbox is not empty and none of its limits keeps it off.
+-- the lowest is served, and virtual time is the tag served last. Serving a tenant adds cost / weight to its tag; a
+-- tenant that arrives gets virtual time plus cost / weight. It waits its turn like all others, and gains nothing by
+-- draining and coming back. No tenant's last tag is ever ahead of virtual time, so none has to be remembered. A tenant
+-- is on the ring exactly when its mailbox is not empty and none of its limits keeps it off.
 --
--- Tenants of a group have a ring of their own, and the group stands for them on the ring of the shard.
+-- The tenants of a group have their own ring, and the group stands for them on the shard's ring.
 
 -- @include lib/policy.lua
 -- @include lib/homes.lua
 -- @include lib/cost.lua
 
--- What stands on a ring, a tenant or a group, is an array, not a table of named fields: half the allocations, and
--- this is where scripts spend their time.
+-- An entry of a ring, a tenant or a group, is an array, not a table of named fields: that halves the allocations, and
+-- scripts spend their time here.
 local NAME, WEIGHT = 1, 2
-local TAG, STORED = 3, 4 -- its tag as it will be, and as it is on the ring; false: none
+local TAG, STORED = 3, 4 -- its new tag, and the one on the ring; false: none
 local HEAD, TAKEN, AHEAD = 5, 6, 7 -- the first ids of its mailbox, how many are claimed, how many were asked for
 local LEAVES = 8
 local LIMITS = 9 -- what can keep a tenant off the ring; false: nothing
 local OUTER, INNER = 10, 11 -- the ring it stands on, and the ring of a group
 
-local GROUP_BYTE = 255 -- before the name of a group: no tenant's name begins with it, for it is no UTF-8
+local GROUP_BYTE = 255 -- precedes the name of a group; no tenant's name begins with it, since it is not UTF-8
 
 local function new_ring(key, virtual)
-  return { key = key, virtual = virtual, changed = {}, updates = {}, removals = {} } -- fresh: what comes or has moved
+  return { key = key, virtual = virtual, changed = {}, updates = {}, removals = {} } -- changed: entries that join or move
 end
 
 local root = new_ring(RING, shard.virtual)
 local tenants, groups = {}, {}
-local debtors = {} -- what stands on a ring, or may, and was charged wrongly
+local debtors = {} -- entries that were charged a wrong cost
 
 local function group_of(name)
   local group = groups[name]
@@ -54,7 +54,7 @@ local function new_tenant(name, policy)
   return t
 end
 
--- Makes the tenants of those names that are not here yet. Before any count is changed.
+-- Loads the tenants that are not loaded yet, before any count changes.
 local function load_tenants(names)
   local policies, limited, limits = has_policies and read_all('HMGET', POLICY, names), {}, {}
   for i, name in ipairs(names) do
@@ -66,7 +66,7 @@ local function load_tenants(names)
   if #limited > 0 then load_usage(limited, limits) end
 end
 
--- A task of a tenant has ceased to run. If it was charged with another cost than it had, that is owed.
+-- Counts a task that stops running. If it was charged a wrong cost, the tenant owes the difference.
 local function count_end(name, too_little)
   local t = tenants[name]
   if t and t[LIMITS] then t[LIMITS].started = t[LIMITS].started - 1 end
@@ -81,7 +81,7 @@ local function count_end(name, too_little)
   end
 end
 
--- Those of some tenants that have no limits, and those of them that have something in their mailboxes.
+-- Returns those of the tenants that have no limits, and those of them whose mailboxes are not empty.
 local function without_limits(names)
   local unlimited, waiting = {}, {}
   for _, name in ipairs(names) do
@@ -93,7 +93,7 @@ local function without_limits(names)
   return unlimited, waiting
 end
 
--- `n` tasks leave a tenant's mailbox unclaimed.
+-- Counts `n` tasks that leave a mailbox unclaimed.
 local function count_withdrawn(name, n)
   local t = tenants[name]
   if t[LIMITS] then
@@ -103,10 +103,10 @@ local function count_withdrawn(name, n)
   end
 end
 
--- Virtual time, as it holds for something on its ring.
+-- Returns the virtual time that counts for an entry.
 local function virtual_time_for(t, tenant) return t[OUTER] == root and dedicated_time(tenant) or t[OUTER].virtual end
 
--- Gives a tag to what comes onto its ring; a group comes with the first of its tenants.
+-- Gives a tag to an entry that joins its ring; a group joins with the first of its tenants.
 local function join_ring(t, tenant)
   local ring = t[OUTER]
   t[TAG] = virtual_time_for(t, tenant) + arrival_cost(t[NAME]) / t[WEIGHT]
@@ -114,7 +114,7 @@ local function join_ring(t, tenant)
   if ring.group and not ring.group[TAG] then join_ring(ring.group, tenant) end
 end
 
--- Reads where tenants stand.
+-- Loads the tags of tenants.
 local function load_tags(names)
   local by_ring = has_policies and {} or { [root] = names }
   for _, name in ipairs(has_policies and names or {}) do
@@ -142,11 +142,11 @@ local function pay_debts()
   end
 end
 
--- What stands on the ring of the shard for a tenant: its group, or itself.
+-- Returns what stands for a tenant on the shard's ring: its group, or itself.
 local function root_entry_of(name) return tenants[name][OUTER].group or tenants[name] end
 
--- Holds the tags of tenants whose homes change within what `new_time`, the virtual time of their new one, allows, or that of
--- those that they have left: ahead of it they would starve, and behind it take everything.
+-- Clamps the tags of tenants whose dedicated runtimes change to `new_time`, the virtual time of their new one, or to
+-- the time of what still serves them: ahead of it they would starve, and behind it take everything.
 local function clamp_tags(names, new_time)
   load_tenants(names)
   load_tags(names)
@@ -159,8 +159,8 @@ local function clamp_tags(names, new_time)
   end
 end
 
--- Decides who belongs on the ring and has to come or to leave: `arriving`, tenants to whose mailboxes something was
--- added, and all that have limits. Reads only.
+-- Decides which tenants join or leave the ring: `arriving`, to whose mailboxes tasks were added, and all that have
+-- limits. Only reads.
 local function update_ring(arriving)
   local names, limited = arriving, {}
   for name, t in pairs(has_policies and tenants or NONE) do
@@ -178,7 +178,7 @@ local function update_ring(arriving)
   pay_debts()
   for _, name in ipairs(arriving) do
     local t = tenants[name]
-    t[LEAVES] = false -- what it had may be gone, and this has come
+    t[LEAVES] = false -- its old tasks may be gone, but new ones have come
     if not t[TAG] and not t[LIMITS] then join_ring(t, name) end
   end
   for _, t in ipairs(limited) do
@@ -192,7 +192,7 @@ end
 
 local save_shard
 do
-  -- Notes what has changed of something that stands on a ring, or did.
+  -- Notes the change of an entry. Returns whether it joins its ring.
   local function note_change(t)
     local ring = t[OUTER]
     if t[LEAVES] then
@@ -208,7 +208,7 @@ do
     write_all('ZREM', ring.key, ring.removals)
   end
 
-  -- Writes the rings of groups; a group whose ring is empty leaves, and forgets its virtual time.
+  -- Writes the rings of groups. A group whose ring is empty leaves, and its virtual time is deleted.
   local function write_groups()
     for name, group in pairs(groups) do
       local inner = group[INNER]
@@ -223,7 +223,7 @@ do
     end
   end
 
-  -- Writes what limits have come to; returns the tenants for which somebody has to look out for a new time.
+  -- Writes the state of limits. Returns the tenants for which a runtime has to learn of a new time.
   local function write_limits()
     local dues, throttled, not_throttled, newly_throttled = {}, {}, {}, {}
     for name, t in pairs(has_policies and tenants or NONE) do
@@ -245,9 +245,8 @@ do
     return newly_throttled
   end
 
-  -- Writes what has changed, ends a busy period, and so ends what `begin_writing` began. Then it wakes who should know:
-  -- somebody for tenants that have come onto the ring, or where there was `more` to claim than was wanted. Returns
-  -- whether there is more.
+  -- Writes all changes, ends a busy period, and ends what `begin_writing` began. Then wakes runtimes for tenants that
+  -- have joined the ring, or if there was `more` to claim than was wanted. Returns whether there is more.
   function save_shard(more)
     local joined = {}
     for name, t in pairs(tenants) do
@@ -258,7 +257,7 @@ do
     local throttled = write_limits()
     save_costs()
     local empty = (more or #root.removals > 0) and call('ZCARD', RING) == 0
-    if empty then -- nobody waits: start afresh
+    if empty then -- nobody waits: virtual time restarts
       root.virtual, shard.period = 0, shard.period + 1
       for _, runtime in ipairs(next(dedicated) and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, runtime, 0) end
     end

@@ -1,13 +1,13 @@
--- How much a mailbox still takes, where it has a limit. What waits counts, in the mailbox or until its time comes, and
--- what others have reserved; what runs does not.
+-- How many more tasks a limited mailbox takes. Queued, scheduled and deferred tasks count, and what others have
+-- reserved; running tasks do not.
 
 -- @include lib/counts.lua
 
-local RESERVATION = 60000 -- ms for which room is kept for who has reserved it, from the last batch on
+local RESERVATION = 60000 -- ms for which a reservation lasts after its last batch
 
 local rooms = {} -- tenant -> how many more tasks it takes
 
--- What is reserved in the mailbox of a tenant, but under this name.
+-- Returns what others have reserved in the mailbox of a tenant.
 local function reserved_by_others(name, reservation)
   local sum, reservations = 0, call('HGETALL', RESERVED .. name)
   for i = 1, #reservations, 2 do
@@ -39,7 +39,7 @@ local function write_reservation(name, reservation, number)
   end
 end
 
--- Tasks for these mailboxes have come in under a reservation.
+-- Tasks for these mailboxes have arrived under a reservation.
 local function use_reservation(reservation, names)
   local used = {}
   for _, name in ipairs(names) do used[name] = (used[name] or 0) + 1 end

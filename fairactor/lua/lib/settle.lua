@@ -1,4 +1,4 @@
--- The outcomes that a turn reports: which of them count, and what becomes of their tasks.
+-- Settles the outcomes that a turn reports: which of them count, and what becomes of their tasks.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -8,7 +8,7 @@ local settle, write_retries, forget_claims
 do
   local OUTCOME = '>c8c1ddHc0I4c0'
 
-  -- Of each outcome, in lists beside each other; `bodies` is where in its argument the record is.
+  -- Parallel lists, with one entry for each outcome; `bodies` is where the record begins in the argument.
   local ids, turns, states, times, seconds, extras, bodies, marks = {}, {}, {}, {}, {}, {}, {}, nil
   local first
 
@@ -21,7 +21,7 @@ do
     end
   end
 
-  -- What the tenant of a claim that has ended owes: what it was charged too little.
+  -- Returns what the tenant of a claim that has ended was charged too little.
   local function undercharge(n, name)
     local _, _, _, charged = struct.unpack(MARK, marks[n])
     if states[n] == 'B' then return -charged end
@@ -30,12 +30,12 @@ do
     return seconds[n] - charged
   end
 
-  -- Settles one whose outcome counts; `cancel` is its field of CANCELS.
+  -- Settles an outcome that counts. `cancel` is the task's field of CANCELS.
   local function settle_one(n, name, cancel, outcomes)
     local id, state, ms, priority = ids[n], states[n], times[n], priority_in(marks[n])
     count_end(name, shard.by_time and undercharge(n, name))
     if cancel and (state == 'R' or state == 'B') and readable(record_of(n)) then
-      -- It was to be canceled, and its runtime had not heard.
+      -- The task was to be canceled, and its runtime did not know.
       add(name, priority, -1)
       cancel_task(id, name, record_of(n), cancel)
     elseif state == 'R' then
@@ -56,7 +56,7 @@ do
     end
   end
 
-  -- Decides what becomes of the outcomes, which are the arguments from the `from`th on.
+  -- Decides what becomes of the outcomes, which are the arguments from `from` on.
   function settle(runtime, from)
     first = from
     unpack_arguments()
@@ -87,7 +87,7 @@ do
     return outcomes
   end
 
-  -- Writes what is to be tried again. Before the number of the turn: who repeats that does not report it anew.
+  -- Writes the retries. Before the number of the turn: a repeat does not report them again.
   function write_retries(outcomes)
     for _, task in ipairs(outcomes.retries) do
       call('SET', TASK .. task.id, task.record)
@@ -95,7 +95,7 @@ do
     end
   end
 
-  -- Forgets the claims that were settled. After the number of the turn: until then an outcome has to find its claim.
+  -- Deletes the settled claims. After the number of the turn: until then an outcome must find its claim.
   function forget_claims(runtime, outcomes)
     write_all('HDEL', CLAIMS .. runtime, outcomes.settled)
     if #outcomes.settled > 0 and call('EXISTS', PROGRESS) == 1 then write_all('HDEL', PROGRESS, outcomes.settled) end
