@@ -1,11 +1,11 @@
--- Cancels a task: one that waits ends here and now; the runtime of one that has started is told.
+-- Cancels a task: one that has not started ends now, and the runtime of one that has started is notified.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 id, 2 how long to keep its record in ms, 3 its outcome
+-- ARGV  1 id, 2 ms to keep its record, 3 its outcome
 -- Reply the state in which it was found, or 'missing'
 --
--- Safe to repeat: once canceled it is settled.
--- Of a started task it is noted, so that whatever becomes of its runtime and of the message, it is not run again.
+-- Safe to repeat: a canceled task is settled. For a started task the cancellation is stored, so that it does not run again,
+-- whatever becomes of its runtime and of the message.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -35,7 +35,7 @@ if state == 'queued' then
 else
   add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end
--- At least for a while, so that one whose reply was lost finds it when it comes again.
+-- Kept for a while at least: if the reply is lost, the repeat finds the record.
 cancel_task(id, name, record, pack_cancel(math.max(FETCH, ttl_ms), outcome))
 run_ends_hook()
 update_ring(arriving)

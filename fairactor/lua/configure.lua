@@ -1,11 +1,11 @@
 -- Changes the policy of a tenant, of a group, or the defaults, for every runtime at once.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant; '' for the defaults; a group with the byte 255 before its name, 2 what is set, packed,
---       3 and on: names of the settings that are taken back, so that the default holds
--- Reply the policy as it is now, packed
+-- ARGV  1 tenant; '' for the defaults; the byte 255 and a group's name, 2 settings, packed,
+--       3 and on: names of settings that return to the default
+-- Reply the new policy, packed
 --
--- Safe to repeat. Where the defaults have changed, `review` has to follow.
+-- Safe to repeat: it sets the same values. After a change of the defaults, call review.lua.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -17,7 +17,7 @@ policy = policy and cmsgpack.unpack(policy) or {}
 for setting, value in pairs(cmsgpack.unpack(ARGV[2])) do policy[setting] = value end
 for i = 3, #ARGV do policy[ARGV[i]] = nil end
 
--- The tenant leaves, and comes again as what it is now.
+-- Replaces the tenant by one with the new policy.
 local function replace_tenant()
   load_tenants({ name })
   load_tags({ name })

@@ -4,7 +4,7 @@
 -- ARGV  1 and on: ids
 -- Reply how many of them were dead letters
 --
--- Safe to repeat. That they failed stays counted.
+-- Safe to repeat: a deleted one is no dead letter. The counts of failed tasks stay.
 
 -- @include lib/intact.lua
 

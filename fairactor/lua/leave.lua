@@ -1,8 +1,8 @@
--- Ends a runtime's lease: what it still claims goes back to its place, not counted as a delivery.
+-- Ends a runtime's lease. Its claims go back to their places, and do not count as deliveries.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime
--- Reply how many claims there were
+-- Reply how many claims it had
 --
 -- Safe to repeat: a runtime that has left has no claims.
 

@@ -1,12 +1,12 @@
--- Puts a shard in order that a script has left in the middle of its writes: as if that script had run, or had not.
+-- Repairs a shard that a script left half written, as if that script had run, or had not.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 'torn': only where a script did break off, or 'all'
+-- ARGV  1 'torn': only if a script did fail halfway, or 'all'
 -- Reply 1 if there was something to do
 --
--- Safe to repeat. Where a task stands in two places, the mailbox counts before the scheduled, these before those that a
--- plugin holds back, and these before the claims: nobody was told of such a claim. Every other key follows from the
--- records and from where the tasks stand. It walks over all keys of the shard, which no other script does.
+-- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the scheduled
+-- tasks, these before the held ones, and these before the claims, which no runtime has received then. Every other key
+-- follows from the records and from where the tasks stand. No other script walks over all keys of the shard.
 
 -- @include lib/base.lua
 -- @include lib/counts.lua
@@ -16,9 +16,9 @@
 
 if ARGV[1] == 'torn' and not shard.torn then return 0 end
 
-local SOON = 1e6 -- µs: a stamp further ahead is not the clock's, but when a delayed task is due
+local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
-local found = {} -- prefix -> what follows it
+local found = {} -- prefix -> the rest of each key
 for _, prefix in ipairs({ TASK, QUEUE, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do found[prefix] = {} end
 for _, key in ipairs(call('KEYS', META .. ':*')) do
   for prefix, names in pairs(found) do
@@ -26,7 +26,7 @@ for _, key in ipairs(call('KEYS', META .. ':*')) do
   end
 end
 
-local tasks = {} -- id -> state, priority, stamp, tenant: of each record that can be read
+local tasks = {} -- id -> state, priority, stamp, tenant of each readable record
 for _, id in ipairs(found[TASK]) do
   local header = call('GETRANGE', TASK .. id, 0, 600)
   local state = header:sub(1, 1)
@@ -37,7 +37,7 @@ for _, id in ipairs(found[TASK]) do
   end
 end
 
--- Takes a place for a task, if it lives and stands nowhere else; returns whether it may stay there.
+-- Takes a place for a task that lives and has none. Returns whether the task may stay there.
 local function take_place(id, where, tenant)
   local task = tasks[id]
   local stays = task and task.state == LIVE and not task.where and (not tenant or task.name == tenant)
@@ -85,7 +85,7 @@ local function repair_places()
   write_queues()
 end
 
--- Who is claimed by whom; false where that runtime is unknown.
+-- Returns the runtime that has claimed a task, or where else the task stands.
 local function claimed_by(id) return tasks[id] and tasks[id].state == LIVE and tasks[id].where end
 
 local function repair_runtimes()
@@ -136,7 +136,7 @@ local function repair_keys()
   end
 end
 
--- Whoever waits for a task that has ended is told, perhaps again.
+-- Notifies those who wait for tasks that have ended, perhaps again.
 local function notify()
   local watchers = call('HGETALL', WATCHERS)
   for i = 1, #watchers, 2 do
@@ -159,7 +159,7 @@ local function repair_dead_letters()
   write_dead_letters()
 end
 
--- Counts anew what there is; of what has ended only the records are left, so that never becomes less.
+-- Counts what there is. Of ended tasks only the records are left, so their totals never become less.
 local function recount()
   local kept = {}
   load_counts(call('HKEYS', COUNTS))
@@ -190,7 +190,7 @@ local function recount()
   end
 end
 
--- Takes off a ring whoever does not belong there at all; whether it belongs there now is seen later.
+-- Removes the entries that do not belong on a ring at all. Whether the others do now is decided later.
 local function clear_ring(ring)
   for _, member in ipairs(call('ZRANGE', ring.key, 0, -1)) do
     local t = tenants[member] or (member:byte() == GROUP_BYTE and groups[member:sub(2)])
@@ -232,7 +232,7 @@ notify()
 repair_dead_letters()
 recount()
 rebuild_rings()
-for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others are for `tend`
+for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others are left to tend.lua
   if not counts[name] then call('ZREM', DRAINED, name) end
 end
 save_counts()

@@ -1,10 +1,10 @@
--- Cancels what waits for a tenant, some at a time: in its mailbox, until it is due, or held back by a plugin.
+-- Cancels a tenant's queued, scheduled and deferred tasks, in steps.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant, 2 how long to keep the records in ms, 3 their outcome, 4 cursor, 's0' at first
--- Reply {how many it has canceled, the next cursor, or '' at the end}
+-- ARGV  1 tenant, 2 ms to keep the records, 3 their outcome, 4 cursor, 's0' at first
+-- Reply {how many were canceled, next cursor, or '' at the end}
 --
--- Safe to repeat: what is canceled waits no more. What has started goes on.
+-- Safe to repeat: canceled tasks have ended. Started tasks go on.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -19,7 +19,7 @@ load_tenants({ name })
 local ids = call('ZRANGE', QUEUE .. name, 0, BATCH - 1)
 local queued, index = #ids, WAITING
 
--- Adds those of the tenant that the next step of a walk finds; returns the next cursor of that walk.
+-- Adds the tenant's tasks from one step of a scan. Returns the next cursor of that scan.
 local function walk(command, key)
   if counts[name][index] == 0 then return '0' end
   local found, others = call(command, key, cursor:sub(2), 'COUNT', BATCH), {}

@@ -1,11 +1,11 @@
--- Keeps room in mailboxes for tasks that are about to be sent in several batches, so that all fit or none is sent.
+-- Reserves room in mailboxes for tasks that will be sent in several batches, so that all fit or none is sent.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 name of the reservation, then for each tenant: its name, how many tasks, their ids as far as they were chosen
---       by who sends, packed: those that are there take no room; 0 tasks give back what is left
+-- ARGV  1 name of the reservation, then for each tenant: its name, how many tasks (0 frees the rest),
+--       the ids chosen by the sender, packed: existing ones take no room
 -- Reply nothing, or the first tenant whose mailbox is too full: then nothing is reserved
 --
--- Safe to repeat: a reservation stands once, whatever it was before.
+-- Safe to repeat: it replaces the reservation of that name.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua

@@ -1,11 +1,11 @@
--- Counts, at a cost that does not depend on what is counted.
+-- Returns counts, at a cost that does not depend on how much they count.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant, or nothing for the whole shard
 -- Reply of a tenant {counts, packed, or '', its policy, packed, or '', the defaults, likewise, how many are queued};
---       of the shard {counts, how many have started, tenants that could be served now, tenants with counts,
---       tasks due now, dead letters, tasks stolen, tenants held back by their rate, {tenants with work that is nobody's},
---       [runtime, what it says of itself, ms of lease left] ...}
+--       of the shard {counts, started tasks, tenants on the ring, tenants with counts,
+--       tasks due now, dead letters, tasks stolen, tenants held back by their rate, {unassigned tenants with work},
+--       [runtime, its description, ms of lease left] ...}
 --
 -- Reads only.
 
@@ -26,7 +26,7 @@ for i = 1, #leases, 2 do
   fleet[#fleet + 1] = call('HGET', FLEET, leases[i]) or ''
   fleet[#fleet + 1] = tonumber(leases[i + 1]) - now
 end
--- Of the tenants that are next, those that are assigned to no runtime, where each serves certain ones only.
+-- If every runtime is dedicated: those of the next tenants that are assigned to none.
 local function unassigned()
   local found = {}
   for i = 1, #leases, 2 do

@@ -1,11 +1,11 @@
--- Does what time asks for: queues what is due, takes claims back from dead runtimes, forgets what is old.
+-- Maintenance: queues due tasks, takes claims back from dead runtimes, and deletes what has expired.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 the most of each to do in this call, 2 deliveries after which a task is given up,
---       3 how long its record is kept, ms, 4 its outcome
+-- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
+--       3 ms to keep its record, 4 its outcome
 -- Reply {tasks queued, runtimes found dead, 1 if there is more to do}
 --
--- Safe to repeat: it acts on what is due at the moment, whoever calls it.
+-- Safe to repeat: it acts on what is due at that moment, whoever calls it.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -34,12 +34,12 @@ for i, record in ipairs(read_records(due)) do
     promoted[#promoted + 1] = { name = name, priority = priority }
   end
 end
-for _, task in ipairs(promoted) do -- only now: `load_tenants` has to see the counts as they were
+for _, task in ipairs(promoted) do -- only now: `load_tenants` needs the counts as they were
   add(task.name, WAITING, -1)
   add(task.name, task.priority, 1)
 end
 
--- One dead runtime a call: its claims may be many.
+-- One dead runtime in each call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
 local _, assigned_tenants, write_release
 if dead then _, assigned_tenants, write_release = release(dead, deliveries, outcome) end

@@ -1,4 +1,4 @@
--- A part of ends.lua: tasks that come to wait, and what other shards say.
+-- A part of ends.lua: messages of other shards, and tasks that are sent.
 
 -- @takes call, readable, read_records, LIVE from lib/base.lua
 -- @takes NONE from lib/policy.lua
@@ -10,9 +10,9 @@
 
 local function missing_parent_text(parent) return 'there is no task ' .. parent .. ' before it any more' end
 
--- What other shards say
+-- Messages of other shards
 
--- A task of another shard wants to hear of a task here.
+-- A task of another shard is to wait for a task of this one.
 local function subscribe(index, wants, id, parent, its_shard)
   local record = call('GET', TASK .. parent)
   if not readable(record) then
@@ -26,7 +26,7 @@ local function subscribe(index, wants, id, parent, its_shard)
   end
 end
 
--- A task hears of the end of one on another shard. Where it is still to be sent, it does when it comes.
+-- A parent on another shard has ended. A task that is not sent yet gets the message when it is.
 local function handle_end(message)
   local _, _, letter, _, index, id, parent, root, at = struct.unpack(MESSAGE, message)
   read_children({ id })
@@ -41,7 +41,7 @@ end
 
 -- Tasks that are sent
 
--- The records of the parents that are not of the batch itself, as far as they are here.
+-- Returns the records of the parents on this shard that are not in the batch.
 local function read_parents()
   local ids, found = {}, {}
   for _, sent in ipairs(mine.sent) do
@@ -67,7 +67,7 @@ local function wait_for_gate(child, run)
   end
 end
 
--- Has a task wait for one of this shard, or tells it how that has ended.
+-- Lets a task wait for a parent on this shard, or notifies it if that has ended.
 local function wait_for(child, index, parent, record, wants)
   if (mine.in_batch and mine.in_batch[parent]) or (record and record:sub(1, 1) == LIVE) then
     add_entry('t', parent, HERE, wants, index, child[ID])
@@ -86,7 +86,7 @@ local function wait_for_parent(child, waits, found, index, parent)
     wait_for(child, index, parent, found[parent], wants)
   elseif at ~= NOTIFIES then
     send_message(at, 's', ' ', wants, index, child[ID], parent, tostring(waits.shard))
-  else -- that one will tell by itself, or has done so
+  else -- the other shard notifies this one by itself
     local key = OWN .. 'early:' .. index .. ':' .. child[ID]
     local message = call('GET', key)
     if message then

@@ -1,4 +1,4 @@
--- Notes what has ended, where anything may wait for it.
+-- Notes a task that ends, if anything may wait for it.
 
 -- @takes call, shard from lib/base.lua
 

@@ -1,14 +1,14 @@
--- What becomes of tasks that wait for others. Known are, in lists: `mine.sent`, tasks that are accepted here, and what
--- they wait for; `mine.ended`, tasks that have ended; `mine.gates`, gates that have; `mine.told`, messages of other shards;
--- `mine.rest`, what ends before have left to do; `mine.grown`, a task, and others for which it is to wait as well.
+-- Decides what becomes of tasks that wait for others. It starts from lists: `mine.sent`, accepted tasks and what they
+-- wait for; `mine.ended`, tasks that have ended; `mine.gates`, gates that have; `mine.messages` of other shards;
+-- `mine.rest`, what earlier scripts left to do; `mine.grown`, a task and others that it is to wait for as well.
 --
--- What a task waits for is kept with what holds it back. Who waits for a task stands in its field of 'of:t', who waits for
--- the gate of a run in that of 'of:g', and where these are many, in a list behind it. 'got:' and a task has the results that
--- it is to get.
+-- What a task waits for is kept with its hold. Those that wait for a task are in its field of 'of:t', those that wait
+-- for the gate of a run in its field of 'of:g'; if there are many, in a list too. 'got:' and a task holds the results
+-- for it.
 --
--- An end is F finished, X failed, or C canceled; of what is canceled since another has failed, it is X as well. One that is
--- told twice changes nothing the second time: of each parent a task remembers what it has heard. Whom it concerns is
--- written before it and crossed out after it, so what breaks off is done again by the end itself.
+-- An end is F finished, X failed, or C canceled; it is also X if the task was canceled because another failed. An end
+-- changes nothing the second time, since a task remembers the outcome of each parent. The tasks that wait are stored
+-- before it and deleted after it, so if a script fails halfway, a repeat of the end completes it.
 
 -- @takes call, shard, integer, read_all, write_all, call_all, HEADER, CANCELED_STATE, DEAD_STATE from lib/base.lua
 -- @takes NONE from lib/policy.lua
@@ -16,21 +16,21 @@
 -- @takes keep_of from lib/admit.lua
 
 if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.grown then
-  local SOME = 500 -- tasks that are told of ends in one script; who has more leaves the rest to `take`
+  local SOME = 500 -- tasks notified in one script; take.lua notifies the rest
   local HERE, NOTIFIES = 65535, 65534
   local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many are F, X and C, token; then a letter for each parent
   local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, place, task
-  local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- how many entries follow, at most so many; whether there is a list as well
-  local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list, and how many of these are read at once
+  local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- number of entries, MOST at most; whether a list follows
+  local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list, elements read at once
   local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, letter, wants, place, task or run, parent, root; then the result
   local REST = '>c1Hc0' -- letter, root; then the result
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
   local PENDING, PENDING_BYTE = '?', 63
-  local REMEMBERED = 3600000 -- ms for which it is known how a gate has ended
-  local EARLY = 300000 -- ms for which an end is kept for a task that is still to be sent: as long as a gate may be closed
+  local REMEMBERED = 3600000 -- ms for which the end of a gate is remembered
+  local EARLY = 300000 -- ms that an end is kept for a task not sent yet, as long as a gate may be closed
 
   local budget = SOME
-  local entries, outbox, rest, deleted_keys, notified = {}, {}, {}, {}, {} -- what is to be written, and keys and fields that go
+  local entries, outbox, rest, deleted_keys, notified = {}, {}, {}, {}, {} -- what to write, and to delete
   local changed_fields, done_rest, gates_ended = { t = {}, g = {} }, {}, {}
   local remote, work_is_left = false, false
 
@@ -49,7 +49,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
     remote = remote or shard_of_it ~= HERE
   end
 
-  -- Where entries that were added go: into fields as long as these are short, else into lists, which this returns.
+  -- Writes added entries to fields while these are short. Returns the lists that take the others.
   local function keep_entries(kind)
     local ids, lists = {}, {}
     for name in pairs(entries) do
@@ -74,14 +74,14 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
     return lists
   end
 
-  -- The result in the record of a task that has finished, JSON.
+  -- Returns the result in the record of a finished task, as JSON.
   local function result_in(record)
     local line = record and record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))) or ''
     local _, from = line:find('"result":', 1, true)
     return from and line:sub(from + 1, (line:match('.*(),"started_at":') or #line) - 1) or 'null'
   end
 
-  -- How a task has ended by its record, and the root of that: '' where that is another one.
+  -- Returns how a task has ended, by its record, and the root of that: '' if it is another task.
   local function letter_of(id, record)
     local state, _, _, _, _, _, body = struct.unpack(HEADER, record)
     local upstream = state == CANCELED_STATE and record:sub(body):match('^{"error":{"type":"UpstreamFailed"')
@@ -107,7 +107,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
     notify_all(left[1]:sub(1, 1), { left[1]:sub(2) }, { letter }, { root }, nil, { left[2]:sub(at) })
   end
 
-  -- Those that are canceled here come behind those that are known, and are next.
+  -- Tasks that are canceled here are added at the end, and come next.
   local first, ended = 1, mine.ended or {}
   mine.ended = ended
   while ended[first] do
@@ -129,7 +129,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
   for id, child in pairs(children) do
     if child and child[CHANGED] then keep_of(id, pack_child(child)) end
   end
-  table.insert(later, 1, function() -- before it is noted of a task that it has heard
+  table.insert(later, 1, function() -- before a task remembers the outcome
     for id, child in pairs(children) do
       for index, result in pairs(child and child[RESULTS] or NONE) do
         call('HSET', OWN .. 'got:' .. id, index, result)

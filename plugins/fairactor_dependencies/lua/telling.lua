@@ -1,4 +1,4 @@
--- A part of ends.lua: telling those who wait of an end.
+-- A part of ends.lua: notifies the tasks that wait for an end.
 
 -- @takes call, read_all from lib/base.lua
 -- @takes last from lib/plugins.lua
@@ -6,7 +6,7 @@
 -- @takes HERE, ENTRY, FIELD, FIELD_SIZE, CHUNKS, REST from own/ends.lua
 -- @takes children, read_children, notify from own/waiting.lua
 
--- Leaves it to `take` to tell the others.
+-- Leaves the others to take.lua.
 local function leave_rest_to_take(from)
   work_is_left = true
   if from.letter == 'F' and not from.result then from.result = result_in(from.record) end
@@ -26,7 +26,7 @@ local function notify_entry(from, to, wants, index, id)
   end
 end
 
--- Reads entries from the `at`th byte on, and whom they name: in lists beside each other, behind what these hold.
+-- Appends the entries from byte `at` on to parallel lists. Returns their new length.
 local function read_entries(listed, at, tos, wants, indexes, ids)
   local n = #ids
   while at <= #listed do
@@ -36,7 +36,7 @@ local function read_entries(listed, at, tos, wants, indexes, ids)
   return n
 end
 
--- Tells those that stand in the list behind a field, as far as the budget goes; returns whether these were all.
+-- Notifies the tasks in the list after a field, within the budget. Returns whether these were all.
 local function notify_list(from)
   local key, done, all = OWN .. 'of:' .. from.kind .. ':' .. from.id, 0, false
   while budget > 0 and not all do
@@ -54,8 +54,8 @@ local function notify_list(from)
   return all
 end
 
--- Tells all that wait for what has ended, in lists beside each other: ids, how these have ended, what was the root of that,
--- and the records, or the results. `kind` is 't' of tasks, or 'g' of gates.
+-- Notifies all that wait for what has ended. Parallel lists: ids, how these ended, the roots of that, and the records,
+-- or the results. `kind` is 't' for tasks, 'g' for gates.
 local function notify_all(kind, ended, letters, roots, records, results)
   local tos, wants, indexes, ids, last_of = {}, {}, {}, {}, {}
   local fields = read_all('HMGET', OWN .. 'of:' .. kind, ended)

@@ -1,6 +1,6 @@
--- A part of ends.lua: tasks that wait, and when they wait no more.
+-- A part of ends.lua: tasks that wait, and what ends that.
 --
--- Such a task is an array, not a table of named fields: half of what it would take, where there are many.
+-- Such a task is an array, not a table of named fields: that takes half the space.
 
 -- @takes call, HEADER from lib/base.lua
 -- @takes NONE from lib/policy.lua
@@ -9,14 +9,14 @@
 -- @takes mine, deleted_keys, WAITING, OPEN, CLOSED, NEVER, PENDING_BYTE from own/ends.lua
 
 local ID, RULE, GATE, KEEP_UNTIL = 1, 2, 3, 4
-local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of those that it waits for
+local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of its parents
 local TOKEN = 8
-local OUTCOMES = 9 -- a letter for each of those that it waits for
-local NEW_OUTCOMES, RESULTS = 10, 11 -- place -> letter, and result, of what it is told here; false: of nothing
+local OUTCOMES = 9 -- a letter for each parent
+local NEW_OUTCOMES, RESULTS = 10, 11 -- index -> letter, result of parents that end here, or false
 local CHANGED, IS_NEW, WANTED = 12, 13, 14
 
 local count_of = { F = HAVE_FINISHED, X = HAVE_FAILED, C = WERE_CANCELED }
-local children = {} -- task -> that array; false where it waits for nothing
+local children = {} -- task -> that array; false if it waits for nothing
 
 local function read_children(ids)
   read_held(ids)
@@ -50,8 +50,8 @@ local function pack_child(child)
     child[HAVE_FAILED], child[WERE_CANCELED], #child[TOKEN], child[TOKEN]) .. outcomes
 end
 
--- Whether a task may run: true, false never any more, nil not yet; by how many have not ended, finished, failed, and were
--- canceled.
+-- Whether a task may run: true, false (never), nil (not yet); by how many parents have not ended, finished, failed, and
+-- were canceled.
 local rules = {
   all_success = function(open, _, failed, canceled)
     if failed + canceled > 0 then return false end
@@ -72,7 +72,7 @@ local rules = {
   end,
 }
 
--- The record of a task, with results in place of the tokens in its arguments; nil where there are none.
+-- Returns a task's record with results in place of the tokens in its arguments; nil without tokens.
 local function record_with_results(child)
   if child[TOKEN] == '' then return nil end
   local record, results = held_record(child[ID]), child[RESULTS] or {}
@@ -90,7 +90,7 @@ end
 local WORDS = { F = 'finished', X = 'failed', C = 'was canceled' }
 mine.roots, mine.letters = mine.roots or {}, mine.letters or {}
 
--- One of the tasks before it that has ended in that way; nil where its record does not name it, for it has grown since.
+-- Returns a parent that ended so; nil if the record does not name it, since the task has grown.
 local function parent_that_ended(child, letter)
   local record = held_record(child[ID])
   local is_read, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
@@ -100,7 +100,7 @@ local function parent_that_ended(child, letter)
   end
 end
 
--- Why a task can run no more whose gate has ended: that is why, or what it had heard before.
+-- Returns why a task whose gate has ended cannot run: because of the gate, or of its parents.
 local function cause_after_gate(child)
   if child[GATE] == NEVER then return { letter = 'C', text = 'its run was not sent whole' } end
   local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
@@ -115,7 +115,7 @@ local function cause_after_gate(child)
   return { letter = letter, text = text }
 end
 
--- Cancels a task; `cause` is the end that has decided, nil that of its gate. Its root is '' where only its record tells that
+-- Cancels a task. `cause` is the end that decided, nil for its gate's. Its root is '' if only a record says that
 -- something before it failed.
 local function cancel_child(child, cause)
   cause = cause or cause_after_gate(child)
@@ -132,7 +132,7 @@ local function cancel_child(child, cause)
     end
   end
   mine.letters[id] = letter
-  -- What has decided may have been canceled, and others before it have failed: that is no root of a failure.
+  -- A canceled task may have decided although others failed: it is not the root of a failure.
   mine.roots[id] = cause.letter == letter and cause.root or letter == 'X' and '' or id
   local kind = letter == 'X' and 'UpstreamFailed' or 'TaskCanceled'
   local outcome = '{"error":{"type":"' .. kind .. '","message":' .. cjson.encode(text) .. '}}'
@@ -158,7 +158,7 @@ local function decide(child, cause)
   if may then admit(child[ID], record_with_results(child)) else cancel_child(child, cause) end
 end
 
--- Tells a task that what stands at a place of what it waits for has ended; place 0 is the gate.
+-- Notifies a task that the parent at an index has ended; index 0 is the gate.
 local function notify(child, index, cause, result)
   if index == 0 then
     if child[GATE] ~= CLOSED then return end

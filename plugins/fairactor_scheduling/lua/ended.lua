@@ -1,4 +1,4 @@
--- The run has ended for which the next one of its schedule waits: that is due now.
+-- The next run of a schedule has waited for this one to end: it is due now.
 
 -- @takes call, shard, integer from lib/base.lua
 -- @takes later from lib/plugins.lua
@@ -10,6 +10,6 @@ if behind then
       if call('PTTL', OWN .. 'leader') > 3000 then call('PEXPIRE', OWN .. 'leader', 3000) end
       call('PUBLISH', EVENTS, 'p' .. SELF)
     end
-    call('HDEL', OWN .. 'behind', id) -- the last one: where the script breaks off before it, this is done again
+    call('HDEL', OWN .. 'behind', id) -- last: if the script fails before it, a repeat does this again
   end
 end

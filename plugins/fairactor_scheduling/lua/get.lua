@@ -1,8 +1,8 @@
 -- Reads a schedule.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 schedule, 2 and on fields
--- Reply {the server's time in ms, value, ...}; nothing in place of what is not there
+-- ARGV  1 schedule, 2 and on: fields
+-- Reply {the server's time in ms, value, ...}; nothing for a missing value
 --
 -- Reads only.
 

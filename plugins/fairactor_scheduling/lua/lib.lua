@@ -1,13 +1,13 @@
--- What the scripts share: where a schedule stands, and waking those who look after the due ones.
+-- Shared by the scripts: the key of a schedule, when it is due, and its last runs.
 
 -- @include lib/base.lua
 
-local MARGIN = 3000 -- ms after which others look after what a runtime that has died would have
-local LINES = 10 -- of what is known of the last runs
+local MARGIN = 3000 -- ms after which others take over from a leader that died
+local LINES = 10 -- the last runs that are kept
 
 local function key_of(schedule) return OWN .. 'schedule:' .. schedule end
 
--- Puts a schedule among the due ones. Whoever sleeps for longer than until then is woken.
+-- Sets when a schedule is due. Wakes a leader that would sleep longer.
 local function put_due(schedule, at)
   call('ZADD', OWN .. 'due', integer(at), schedule)
   if call('ZRANGE', OWN .. 'due', 0, 0)[1] == schedule then
@@ -17,7 +17,7 @@ local function put_due(schedule, at)
   end
 end
 
--- A line on a run before the others, of which the last ones are kept.
+-- Puts a line about a run before the others, of which the last ones are kept.
 local function add_line(lines, planned, outcome, task)
   lines = integer(planned) .. ' ' .. integer(shard.ms) .. ' ' .. outcome .. ' ' .. (task or '') .. '\n' .. (lines or '')
   local _, number = lines:gsub('\n', '')

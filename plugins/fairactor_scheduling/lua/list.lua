@@ -1,8 +1,8 @@
--- Lists schedules, some at a time, in the order of their names.
+-- Lists schedules in the order of their names, in steps.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 and 2 from and to where, as ZRANGEBYLEX has it, 3 how many, 4 and on fields
--- Reply {schedule, {value, ...}, ...}; nothing in place of what is not there
+-- ARGV  1 and 2 the range, as ZRANGEBYLEX takes it, 3 how many, 4 and on: fields
+-- Reply {schedule, {value, ...}, ...}; nothing for a missing value
 --
 -- Reads only.
 

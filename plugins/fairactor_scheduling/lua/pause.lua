@@ -2,9 +2,9 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule
--- Reply the state in which it is now, or nothing where there is none
+-- Reply its state, or nothing if it does not exist
 --
--- Safe to repeat: a paused one stays so, as does one that has finished.
+-- Safe to repeat: a paused or finished schedule stays so.
 
 -- @include lib/intact.lua
 -- @include own/lib.lua

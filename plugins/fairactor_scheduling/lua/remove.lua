@@ -1,10 +1,10 @@
--- Removes a schedule. Tasks that it has sent go on; runs that wait for the one before them go with it.
+-- Removes a schedule, with the runs that wait. Tasks that it has sent go on.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule, 2 the version to remove, or '' for any
 -- Reply how many there were
 --
--- Safe to repeat: what is removed is not there.
+-- Safe to repeat: a removed schedule is not there.
 
 -- @include lib/intact.lua
 -- @include own/lib.lua

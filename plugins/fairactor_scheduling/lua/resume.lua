@@ -1,10 +1,10 @@
--- Lets a paused schedule go on. What has come due meanwhile is missed, or made up for, as it says itself.
+-- Resumes a paused schedule. The runs that came due meanwhile are missed or caught up, as the schedule says.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule
--- Reply the state in which it is now, or nothing where there is none
+-- Reply its state, or nothing if it does not exist
 --
--- Safe to repeat: an active one that is due at once is looked at once more.
+-- Safe to repeat: an active schedule that is due at once is looked at once more.
 
 -- @include lib/intact.lua
 -- @include own/lib.lua

@@ -1,10 +1,10 @@
--- Sends a run of a schedule now, beside those that it sends by itself.
+-- Sends a run of a schedule now, in addition to its planned ones.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule, 2 id of the task
--- Reply the verdict, as send.lua has it; nothing where there is no such schedule
+-- Reply the verdict (see send.lua), or nothing if the schedule does not exist
 --
--- Safe to repeat: the id is taken once.
+-- Safe to repeat: the id is accepted once.
 
 -- @include lib/intact.lua
 -- @include lib/accept.lua
@@ -17,7 +17,7 @@ local verdicts = accept({ with_id(item, id) }, '', '')
 local verdict = verdicts and verdicts[1] or 0
 local duplicate = type(verdict) == 'string'
 local task = duplicate and verdict or id
-local noted = verdict == FULL or lines and lines:find(id, 1, true) -- this is a repeat
+local noted = verdict == FULL or lines and lines:find(id, 1, true) -- a repeat
 if not noted then
   lines = add_line(lines, shard.ms,
     duplicate and 'duplicate' or verdict == TAKEN_BY_ANOTHER and 'refused' or 'sent', task)

@@ -1,25 +1,25 @@
--- Sends the runs of schedules whose time has come, and moves these on: each only where nobody has done so before.
+-- Sends the due runs of schedules, and moves these on: each only if nobody has done so before.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 and on, for each schedule, packed: {schedule, version, the time that it was to run at next, or -1, the time
---       after those below, or -1 for none, when that is due, or -1, up to where what it missed was seen to, the first time
---       that is passed over, or -1, {times to send a run for}}; all in ms
--- Reply for each 1 if it was moved on, 0 if somebody else had done so
+-- ARGV  1 and on, for each schedule, packed: {schedule, version, time of its next run, or -1, time of the run after those
+--       below, or -1, when that is due, or -1, time up to which missed runs were handled, time of the first missed run,
+--       or -1, {times of the runs to send}}; all in ms
+-- Reply for each 1 if it was moved on, 0 if somebody else has done so
 --
--- Safe to repeat: a schedule that was moved on is passed over; where the script breaks off before that, the same tasks have
--- the same ids, and are accepted once.
+-- Safe to repeat: a schedule that was moved on is skipped. If the script fails before that, the tasks get the same ids
+-- again, and are accepted once.
 --
--- A run that has to wait, for the one before it or for room in the mailbox, is kept among the `waiting` of its schedule,
--- and goes before later ones. It is looked at when the run before has ended (ended.lua), or else after a while.
+-- A run that has to wait, for the one before it or for room in the mailbox, is kept in `waiting`, and goes before later
+-- ones. It is tried when the run before has ended (ended.lua), or after a while.
 
 -- @include lib/intact.lua
 -- @include lib/accept.lua
 -- @include own/lib.lua
 
-local MOST_WAITING, AT_ONCE = 1000, 10 -- of a schedule; how many of them are tried at once
-local ROOM, LOOK_AGAIN = 5000, 60000 -- ms until there may be room, until the run before may have ended unheard
+local MOST_WAITING, AT_ONCE = 1000, 10 -- of a schedule; how many are tried at once
+local ROOM, LOOK_AGAIN = 5000, 60000 -- ms until there may be room; until the run before may have ended unnoticed
 
-local items, sent_for = {}, {} -- what is to be accepted; for each the schedule's table, the time, and the id
+local items, sent_for = {}, {} -- tasks to accept; for each its schedule, time and id
 local seen = {}
 
 local function lives(task) return task and call('GETRANGE', TASK .. task, 0, 0) == LIVE end
@@ -42,7 +42,7 @@ local function plan_run(s, planned)
   end
 end
 
--- What is known of a schedule, if it stands where the tick expects it.
+-- Reads a schedule; nil if it is not where the tick expects it.
 local function read_schedule(name, version, expected)
   local state, known, planned, generation, item, overlap, budget, kept, runs, waiting, previous, lines =
     unpack(call('HMGET', key_of(name), 'state', 'version', 'planned', 'generation', 'item', 'overlap', 'budget', 'kept',
@@ -53,7 +53,7 @@ local function read_schedule(name, version, expected)
     lines = lines, behind = previous }
 end
 
--- Sends those that wait, as far as they may go.
+-- Sends the waiting runs that may go.
 local function send_waiting(s)
   local waiting = s.waiting
   s.waiting, s.tried = {}, 0
@@ -80,7 +80,7 @@ local function advance(packed)
   return s
 end
 
--- What became of a run that was to be accepted.
+-- Notes what became of a run.
 local function note_verdict(n, verdict)
   local s, planned, id = unpack(sent_for[n])
   if verdict == FULL then
@@ -95,13 +95,13 @@ local function note_verdict(n, verdict)
   end
 end
 
--- Those that found no room wait before those that wait already.
+-- Runs that found no room wait before the others.
 local function keep_full(s)
   for _, planned in ipairs(s.waiting) do s.full[#s.full + 1] = planned end
   s.waiting = s.full
 end
 
--- When to look at those again that wait.
+-- Returns when to try the waiting runs again.
 local function next_attempt(s)
   if #s.waiting == 0 then return math.huge end
   if s.full then return shard.ms + ROOM end

@@ -1,10 +1,10 @@
 -- Deletes values of a run.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant, 2 run, 3 key, 4 the task that has left it, or '' for those of all; with two arguments: all of the run
+-- ARGV  1 tenant, 2 run, 3 key, 4 the task that stored it, or '' for all tasks; with two arguments: all of the run
 -- Reply how many values
 --
--- Safe to repeat: what is deleted is not there.
+-- Safe to repeat: a deleted value is not there.
 
 -- @include lib/intact.lua
 

@@ -1,5 +1,5 @@
--- Stores what a task that has finished has left: {run, {key, value, ms for which to keep it or 0 for ever}, ...}, under
--- the tenant and the run. What a failed attempt has left does not come here.
+-- Stores the values of a finished task under its tenant and run. `data` is {run, {{key, value, ms to keep it or 0 for
+-- ever}, ...}}. Values of failed attempts do not get here.
 
 -- @takes call, shard, integer, write_all from lib/base.lua
 -- @takes later from lib/plugins.lua
@@ -14,12 +14,12 @@ if data and state == 'F' then
       longest = ms == 0 and math.huge or math.max(longest, ms)
       local packed = struct.pack('>dd', ms == 0 and 0 or shard.ms + ms, shard.now) .. value
       fields[#fields + 1], fields[#fields + 2] = struct.pack('>Hc0', #id, id) .. key, packed
-      fields[#fields + 1], fields[#fields + 2] = struct.pack('>H', 0) .. key, packed -- the last one of the run
+      fields[#fields + 1], fields[#fields + 2] = struct.pack('>H', 0) .. key, packed -- the run's last one
     end
     write_all('HSET', run_key, fields)
     if longest == math.huge then
       call('PERSIST', run_key)
-    elseif before ~= -1 and before < longest then -- -1: something is there for ever
+    elseif before ~= -1 and before < longest then -- -1: some value is kept for ever
       call('PEXPIRE', run_key, integer(longest))
     end
   end

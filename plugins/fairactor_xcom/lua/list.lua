@@ -2,7 +2,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant, 2 run
--- Reply {task, key, until when it is kept in unix ms or 0, when it came in unix µs, ...}
+-- Reply {task, key, unix ms until which it is kept or 0, unix µs at which it was stored, ...}
 --
 -- Reads only.
 

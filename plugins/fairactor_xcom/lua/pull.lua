@@ -1,8 +1,8 @@
 -- Reads values of a run.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant, 2 run, 3 key, 4 and on ids of the tasks that have left them, '' for the last one of the run
--- Reply a value for each, or nothing where there is none (any more)
+-- ARGV  1 tenant, 2 run, 3 key, 4 and on: ids of the tasks that stored it, '' for the run's last one
+-- Reply a value for each, or nothing if there is none
 --
 -- Reads only.
 
