@@ -42,6 +42,10 @@ PUT_IN: Final = {"PLUGINS", *lua_names()}
 PUT_IN_FOR_PLUGINS: Final = {"OWN", "SELF", *lua_names()}
 """Constants for which the loader puts in values that no Lua file gives them."""
 
+AT_HAND: Final = frozenset({"call", "shard", "later", "last"})
+"""What docs/write-a-plugin.md promises to each hook, beside the names that the function around it and the text that
+`extensions.HOOKS` puts there define."""
+
 TAKES: Final = re.compile(r"^ *-- @takes (.+) from (\S+)$", re.MULTILINE)
 TOKEN: Final = re.compile(
     r"^ *-- (@(?:include|hook) \S+)$"
@@ -171,7 +175,7 @@ def taken_by(package: str, path: str) -> list[tuple[str, str]]:
 
 @cache
 def scan(package: str, path: str) -> Scan:
-    given = PUT_IN if package == "fairactor" else PUT_IN_FOR_PLUGINS | hook_names(path)
+    given = PUT_IN if package == "fairactor" else PUT_IN_FOR_PLUGINS | hook_names(package, path)
     taken = {name for name, _ in taken_by(package, path)}
     return Scan(read(package, path), BUILTIN | given | taken, lambda part: scan_part(package, part).defined)
 
@@ -181,14 +185,15 @@ def scan_part(package: str, part: str) -> Scan:
     return scan(package, part.removeprefix("own/")) if part.startswith("own/") else scan("fairactor", part)
 
 
-def hook_names(path: str) -> set[str]:
-    """What a plugin's Lua finds at its hook: the names of the function that has the hook, and of the text around it."""
-    place = path.removesuffix(".lua")
-    if place not in HOOKS:
-        return set()
-    part = "lib/accept.lua" if place == "sent" else "lib/ending.lua"
-    around = Scan(HOOKS[place].format(plugin="p", text="-- @include own/text.lua"))
-    return scan("fairactor", part).visible_at[place] | around.visible_at["own/text.lua"]
+def hook_names(package: str, path: str) -> set[str]:
+    """What Lua at a hook, and the parts that it includes, can use without a word."""
+    for place in HOOKS:
+        hook = f"{place}.lua"
+        if (package, hook) in FILES and (path == hook or f"-- @include own/{path}\n" in read(package, hook)):
+            part = "lib/accept.lua" if place == "sent" else "lib/ending.lua"
+            around = Scan(HOOKS[place].format(plugin="p", text="-- @include own/text.lua"))
+            return scan("fairactor", part).visible_at[place] | around.visible_at["own/text.lua"] | AT_HAND
+    return set()
 
 
 def test_a_file_defines_or_includes_or_takes_each_name_that_it_uses() -> None:
@@ -205,8 +210,9 @@ def test_what_a_file_takes_is_defined_there_and_is_used() -> None:
         for name, part in taken_by(package, path):
             source = scan_part(package, part)
             visible = source.defined | source.visible_at.get(path if package == "fairactor" else f"own/{path}", set())
-            known = visible & (source.own | hook_names(part.removeprefix("own/")))
-            assert name in known, f"{package}/lua/{path} takes {name} from {part}, which does not define it"
+            assert name in visible & source.own, (
+                f"{package}/lua/{path} takes {name} from {part}, which does not define it"
+            )
             assert name in scan(package, path).used, f"{package}/lua/{path} takes {name} from {part} and never uses it"
 
 

@@ -4,8 +4,8 @@
 -- ARGV  1 id, 2 ms to keep its record, 3 its outcome
 -- Reply the state in which it was found, or 'missing'
 --
--- Safe to repeat: a canceled task is settled. For a started task the cancellation is stored, so that it does not run again,
--- whatever becomes of its runtime and of the message.
+-- Safe to repeat: a canceled task is settled. For a started task this is stored, so whatever becomes of its runtime and
+-- of the message, it does not run again.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua

@@ -32,7 +32,7 @@ local function replace_tenant()
     update_ring({ name })
   end
   if t[STORED] and not t[LEAVES] then -- a greater weight counts at once
-    t[TAG] = math.min(t[TAG], virtual_time_for(t, name) + average_cost(name) / t[WEIGHT])
+    t[TAG] = math.min(t[TAG], time_for(t, name) + average_cost(name) / t[WEIGHT])
   end
   return t
 end

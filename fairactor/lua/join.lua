@@ -13,7 +13,7 @@
 
 local write_assignment = assign(ARGV[1], ARGV[4])
 begin_writing()
-call('ZADD', LEASES, integer(shard.ms + tonumber(ARGV[2])), ARGV[1]) -- first: whatever is stored about a runtime has a lease
+call('ZADD', LEASES, integer(shard.ms + tonumber(ARGV[2])), ARGV[1]) -- first: a runtime that is known has a lease
 call('HSET', FLEET, ARGV[1], ARGV[3])
 write_assignment()
 save_counts()

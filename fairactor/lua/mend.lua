@@ -4,9 +4,9 @@
 -- ARGV  1 'torn': only if a script did fail halfway, or 'all'
 -- Reply 1 if there was something to do
 --
--- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the scheduled
--- tasks, these before the held ones, and these before the claims, which no runtime has received then. Every other key
--- follows from the records and from where the tasks stand. No other script walks over all keys of the shard.
+-- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the
+-- scheduled tasks, these before the held ones, and these before the claims: no runtime was told of such a claim. Every
+-- other key follows from the records and from where the tasks stand. No other script walks over all keys of the shard.
 
 -- @include lib/base.lua
 -- @include lib/counts.lua
@@ -85,7 +85,7 @@ local function repair_places()
   write_queues()
 end
 
--- Returns the runtime that has claimed a task, or where else the task stands.
+-- Returns the runtime that has claimed a task, or where else it stands; false if that is unknown.
 local function claimed_by(id) return tasks[id] and tasks[id].state == LIVE and tasks[id].where end
 
 local function repair_runtimes()
@@ -232,7 +232,7 @@ notify()
 repair_dead_letters()
 recount()
 rebuild_rings()
-for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others are left to tend.lua
+for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others: tend.lua
   if not counts[name] then call('ZREM', DRAINED, name) end
 end
 save_counts()

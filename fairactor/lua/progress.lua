@@ -2,9 +2,9 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime, 2 id, 3 the progress, JSON
--- Reply 1, or 0 if the runtime does not hold the task: then nothing is stored
+-- Reply 1, or 0 if the runtime does not hold the task: nothing is stored
 --
--- Safe to repeat: it stores the same.
+-- Safe to repeat: the same is stored.
 
 if redis.call('HEXISTS', CLAIMS .. ARGV[1], ARGV[2]) == 0 then return 0 end
 redis.call('HSET', PROGRESS, ARGV[2], ARGV[3])

@@ -5,9 +5,9 @@
 --       5 how many more it could start soon: it gets them only if no other runtime could start them at once,
 --       6 1 if it received the task that was handed to it since its last turn, else 0
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
---       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or 'C' canceled,
---       with the ms to keep the record; 'R' to retry after ms; or 'B': it never started and goes back to its place.
---       A turn with a 'B' claims nothing
+--       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
+--       'C' canceled, with the ms to keep the record; 'R' to retry after ms; or 'B': it never started and goes back
+--       to its place. A turn with a 'B' claims nothing
 -- Reply {now in µs, ms until something is due or -1, 1 if maintenance is due,
 --        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel},
 --        1 if there is more to claim}
@@ -42,14 +42,13 @@ local function next_due()
   local freed = has_policies and call('ZRANGE', THROTTLED, 0, 0, 'WITHSCORES')[2]
   local old = has_policies and call('ZRANGE', RATES, 0, 0, 'WITHSCORES')[2]
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
-  local needs_maintenance = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
+  local maintenance = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
     or (old and tonumber(old) <= shard.now - OLD_RATE)
   next_at = math.min(next_at, tonumber(freed) or math.huge)
-  return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), needs_maintenance and 1 or 0
+  return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), maintenance and 1 or 0
 end
 
--- Renews the lease. If no turn was taken since it ran out, the server was away, and nobody is to blame: all leases are
--- renewed.
+-- Renews the lease. If no turn was taken since it ran out, the server was away, and all leases are renewed.
 local function renew_leases()
   local outage = lease_end < shard.ms and shard.turned and shard.turned < lease_end
   for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '-inf', integer(shard.ms)) or {}) do
@@ -70,8 +69,8 @@ local function replay(packed)
     if record then claims[#claims + 1], claims[#claims + 2] = ids[i], record end
   end
   renew_leases() -- a runtime that asks again is alive
-  local wait, needs_maintenance = next_due()
-  return { integer(shard.now), wait, needs_maintenance, cmsgpack.unpack(packed), claims,
+  local wait, maintenance = next_due()
+  return { integer(shard.now), wait, maintenance, cmsgpack.unpack(packed), claims,
     call('HKEYS', CANCELS .. runtime), 1 }
 end
 
@@ -96,7 +95,7 @@ update_ring(arriving)
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
 local missed = missed_claim()
 if missed then want = math.max(0, want - 1) end -- it takes a worker
-local claims = choose_tasks(runtime, want + ahead)
+local claims = choose(runtime, want + ahead)
 if missed then -- the reply brings it
   table.insert(claims.reply, handed)
   table.insert(claims.reply, read_records({ handed })[1] or substitute_record(tenant_in(missed)))
@@ -115,6 +114,6 @@ save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start
 local more = save_shard(#claims.ids == want + ahead)
 
-local wait, needs_maintenance = next_due()
-return { integer(shard.now), wait, needs_maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
+local wait, maintenance = next_due()
+return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
   more and 1 or 0 }

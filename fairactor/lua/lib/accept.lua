@@ -95,7 +95,7 @@ do
     end
   end
 
-  -- Runs the plugins' `sent` hooks. Returns the plugin that holds the task back, if one does, and what it keeps.
+  -- Runs the `sent` hooks. Returns the plugin that holds the task back, if one does, and what it keeps.
   local function run_sent_hook(id, name, extra)
     local holder, kept
     -- @hook sent
@@ -136,7 +136,7 @@ do
     return write_ends
   end
 
-  -- Accepts packed tasks (see send.lua). Only reads. Returns the verdicts, or nil if all tasks were accepted as sent.
+  -- Accepts packed tasks (see send.lua). Only reads. Returns the verdicts, or nil if all were accepted as sent.
   function accept(items, watcher, reserved_as)
     reservation = reserved_as
     unpack_items(items)
@@ -149,8 +149,8 @@ do
     return not plain and verdicts or nil
   end
 
-  -- Writes the accepted tasks. Returns a function to call after `save_shard`: sleeping runtimes must learn of an
-  -- earlier due time.
+  -- Writes the accepted tasks. Returns a function to call after `save_shard`: sleepers must learn of an earlier due
+  -- time.
   function write_accepted()
     write_keys()
     if reservation ~= '' then use_reservation(reservation, names) end

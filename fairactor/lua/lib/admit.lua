@@ -5,9 +5,9 @@
 -- @include lib/plugins.lua
 
 local held = {} -- task -> its field of HELD; false if it has none
-local released, changed_holds, changed_records = {}, {}, {} -- to write: deleted and changed fields, and records
+local released, new_holds, records = {}, {}, {} -- to write: deleted and changed fields, and records
 
--- Reads the fields of HELD that are not known yet.
+-- Reads fields of HELD that are not known yet.
 local function read_held(ids)
   local unknown = {}
   for _, id in ipairs(ids) do
@@ -16,7 +16,7 @@ local function read_held(ids)
   for i, packed in ipairs(read_all('HMGET', HELD, unknown)) do held[unknown[i]] = packed end
 end
 
--- Returns what a plugin keeps with a task, and the byte at which that begins; nil if the plugin does not hold the task.
+-- Returns what a plugin keeps with a task, and from which byte on; nil if it does not hold the task.
 local function kept_of(id, plugin)
   if newly_held[id] then return newly_held[id].kept, 1 end
   if held[id] == nil then read_held({ id }) end
@@ -25,12 +25,12 @@ local function kept_of(id, plugin)
   if holder == plugin then return held[id], at end
 end
 
--- Changed fields of HELD are written before the records, the others are deleted after them.
+-- Changes of HELD are written before the records, deletions after them.
 local function write_holds_later()
-  if #released + #changed_holds > 0 then return end
+  if #released + #new_holds > 0 then return end
   later[#later + 1] = function()
-    write_all('HSET', HELD, changed_holds)
-    call_all('MSET', changed_records)
+    write_all('HSET', HELD, new_holds)
+    call_all('MSET', records)
   end
   last[#last + 1] = function() write_all('HDEL', HELD, released) end
 end
@@ -43,7 +43,7 @@ local function keep_of(id, kept)
     local priority, stamp, name, holder = struct.unpack(HOLD, held[id])
     write_holds_later()
     held[id] = pack_hold(priority, stamp, name, holder) .. kept
-    changed_holds[#changed_holds + 1], changed_holds[#changed_holds + 2] = id, held[id]
+    new_holds[#new_holds + 1], new_holds[#new_holds + 2] = id, held[id]
   end
 end
 
@@ -60,8 +60,8 @@ local function release_hold(id)
   released[#released + 1], held[id] = id, false
 end
 
--- Puts a held task into its mailbox, or among the scheduled tasks if it is not due yet. `with` replaces its record.
--- Returns whether the task was held back. Only reads: its writes go into `later` and `last`.
+-- Puts a held task into its mailbox, or among the scheduled tasks. `with` replaces its record. Returns whether it was
+-- held. Only reads: its writes go into `later` and `last`.
 local function admit(id, with)
   local new, priority, stamp, name = newly_held[id], nil, nil, nil
   if new then
@@ -77,12 +77,12 @@ local function admit(id, with)
   end
   add(name, DEFERRED, -1)
   if not new then release_hold(id) end
-  if not new and with then -- the record must exist before the task has its place
+  if not new and with then -- a record must exist before the task has its place
     rewritten[id] = with
-    changed_records[#changed_records + 1], changed_records[#changed_records + 2] = TASK .. id, with
+    records[#records + 1], records[#records + 2] = TASK .. id, with
   end
   local due = math.floor(stamp / 1000)
-  if due > shard.ms + 1 then -- a stamp may be slightly ahead of the clock
+  if due > shard.ms + 1 then -- stamps may be slightly ahead of the clock
     add(name, WAITING, 1)
     later[#later + 1] = function() call('ZADD', SCHEDULED, integer(due), id) end
   else

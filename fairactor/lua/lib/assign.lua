@@ -2,22 +2,22 @@
 
 -- @include lib/ring.lua
 
--- Returns the virtual time at which a dedicated runtime starts: the lowest tag of its tenants on the ring, else the
--- latest time of other runtimes that are dedicated to them.
+-- Returns the virtual time at which a dedicated runtime starts: its tenants' lowest tag, else the latest time of others
+-- dedicated to them.
 local function initial_time(names)
   local latest, least
   load_tenants(names)
   load_tags(names)
   for _, name in ipairs(names) do
-    local tag, time = root_entry_of(name)[TAG], dedicated_time(name)
+    local tag, time = root_entry(name)[TAG], dedicated_time(name)
     if tag then least = math.min(least or tag, tag) end
     if time then latest = math.max(latest or time, time) end
   end
   return least or latest or 0
 end
 
--- Changes the tenants of a runtime. `packed` is {tenants to serve first, tenants to serve when those have no work},
--- where {''} means all others, or '' to serve all tenants alike. Only reads. Returns the function that writes.
+-- Changes a runtime's tenants. `packed` is {tenants to serve first, tenants for when these have no work, {''} for all
+-- others}, or '' to serve all alike. Only reads. Returns the function that writes.
 local function assign(runtime, packed)
   local before, given = call('SMEMBERS', ASSIGNED .. runtime), packed ~= '' and cmsgpack.unpack(packed) or { {}, {} }
   local time = math.max(shard.virtual, dedicated[runtime] or initial_time(given[1]))

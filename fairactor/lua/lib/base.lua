@@ -1,4 +1,4 @@
--- What every script uses: the time, the state of the shard, calls with many arguments, and the layout of a record.
+-- What every script uses: the time, the shard's state, calls with many arguments, the layout of a record.
 
 local call = redis.call
 
@@ -56,7 +56,7 @@ local function read_all(command, key, args)
   return all
 end
 
--- Whether the header of a record can be read and counted: somebody may have edited it by hand.
+-- Whether a record's header can be read and counted: somebody may have edited it by hand.
 local function readable(record)
   if not record or #record < 15 then return false end
   local priority, high, low = record:byte(3), record:byte(14, 15)
@@ -80,7 +80,7 @@ end
 local function tenant_of(record) return (select(6, struct.unpack(HEADER, record))) end
 
 -- The shard's own state: a hybrid clock whose stamps only grow, even if the server's clock steps back (Kulkarni et al.
--- 2014), virtual time, the aging step, and the counts of the whole shard.
+-- 2014), virtual time, the aging step, and the shard's counts.
 local shard = {}
 do
   local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
@@ -103,10 +103,12 @@ local function next_stamp()
   return shard.stamp
 end
 
--- The mark of a claim: number of the turn, ms at which it was made, priority, cost charged, 40 zero bytes, tenant. The
+-- The mark of a claim: number of the turn, ms when it was made, priority, cost charged, 40 zero bytes, tenant. The
 -- server keeps a hash with a value over 64 bytes as a table, not as a list that it has to search.
 local MARK = '>c8dBdxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
-local function pack_mark(turn, priority, cost, name) return struct.pack(MARK, turn, shard.ms, priority, cost) .. name end
+local function pack_mark(turn, priority, cost, name)
+  return struct.pack(MARK, turn, shard.ms, priority, cost) .. name
+end
 local function turn_in(mark) return mark:sub(1, 8) end
 local function priority_in(mark) return mark:byte(17) end
 local function tenant_in(mark) return mark:sub(66) end
@@ -119,8 +121,8 @@ local function place(stamp, priority)
   return integer(stamp - priority * shard.step)
 end
 
--- The first and the last write of a script that writes more than one thing; `save_shard` includes the last one. Redis
--- does not roll back: if a script fails in between, the mark stays, and scripts are refused until mend.lua has run.
+-- The first and the last write of a script that writes more than one thing (`save_shard` includes the last). Redis does
+-- not roll back: if a script fails in between, the mark stays, and scripts are refused until mend.lua has run.
 local function begin_writing() call('HSET', META, 'torn', '1') end
 local function end_writing() call('HSET', META, 'torn', '') end
 

@@ -1,31 +1,31 @@
 -- Chooses the next tasks fairly.
 --
--- The candidates of a ring are the tenants and groups to serve next, in the order of their tags.
+-- The front of a ring: the entries to serve next, in the order of their tags.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 
-local release_throttled, choose_tasks, write_claims, substitute_record
+local release_throttled, choose, write_claims, substitute_record
 do
   local BATCH = 500 -- throttled tenants that one turn looks at
   local unlimited -- those of them that no longer have limits
 
   local function by_tag(a, b) return a[TAG] < b[TAG] end
 
-  -- Inserts an entry by its tag. It nearly always belongs at the end, so the search starts there.
-  local function insert_by_tag(candidates, t)
-    local i, tag = #candidates, t[TAG]
-    while i > 0 and candidates[i] and candidates[i][TAG] > tag do
-      candidates[i + 1] = candidates[i]
+  -- Inserts an entry by its tag, nearly always at the end, so the search starts there.
+  local function insert_by_tag(front, t)
+    local i, tag = #front, t[TAG]
+    while i > 0 and front[i] and front[i][TAG] > tag do
+      front[i + 1] = front[i]
       i = i - 1
     end
-    candidates[i + 1] = t
+    front[i + 1] = t
   end
 
-  -- Loads the first `n` entries of a ring as its candidates. That is exact for `n` tasks: no later entry could come
-  -- first. Returns whether there may be more.
-  local function load_candidates(ring, n)
-    local candidates, names = {}, {}
+  -- Loads the first `n` entries of a ring as its front. That is exact for `n` tasks: no later entry could come first.
+  -- Returns whether there may be more.
+  local function load_front(ring, n)
+    local front, names = {}, {}
     local found = n > 0 and call('ZRANGE', ring.key, 0, n + #ring.changed - 1, 'WITHSCORES') or {}
     for i = 1, #found, 2 do
       if found[i]:byte() ~= GROUP_BYTE then names[#names + 1] = found[i] end
@@ -35,56 +35,56 @@ do
       local t = tenants[found[i]] or group_of(found[i]:sub(2))
       t[STORED] = tonumber(found[i + 1])
       t[TAG] = t[TAG] or t[STORED]
-      if t[TAG] == t[STORED] and not t[LEAVES] then candidates[#candidates + 1] = t end
+      if t[TAG] == t[STORED] and not t[LEAVES] then front[#front + 1] = t end
     end
     for _, t in ipairs(ring.changed) do
-      if not t[LEAVES] then insert_by_tag(candidates, t) end
+      if not t[LEAVES] then insert_by_tag(front, t) end
     end
-    ring.candidates, ring.head = candidates, 1
-    ring.read_ahead = math.ceil(n / math.max(#candidates, 1)) + 1 -- one more than its share, to see whether it stays
+    ring.front, ring.head = front, 1
+    ring.ahead = math.ceil(n / math.max(#front, 1)) + 1 -- one more than its share, to see whether it stays
     return #found == 2 * (n + #ring.changed)
   end
 
-  -- Loads certain tenants as the candidates of a ring that exists only for this turn.
-  local function load_candidates_of(names, n, virtual)
-    local own = { candidates = {}, head = 1, virtual = virtual, read_ahead = math.ceil(n / math.max(#names, 1)) + 1 }
+  -- Loads certain tenants as the front of a ring that exists only for this turn.
+  local function load_front_of(names, n, virtual)
+    local own = { front = {}, head = 1, virtual = virtual, ahead = math.ceil(n / math.max(#names, 1)) + 1 }
     load_tenants(names)
     load_tags(names)
-    for _, group in pairs(groups) do group[INNER].candidates = nil end
+    for _, group in pairs(groups) do group[INNER].front = nil end
     for _, name in ipairs(names) do
       local t = tenants[name]
       local group = t[OUTER].group
       if t[TAG] and not t[LEAVES] and not group then
-        own.candidates[#own.candidates + 1] = t
+        own.front[#own.front + 1] = t
       elseif t[TAG] and not t[LEAVES] then
         local inner = group[INNER]
-        if not inner.candidates then
-          inner.candidates, inner.head, inner.read_ahead = {}, 1, own.read_ahead
-          own.candidates[#own.candidates + 1] = group
+        if not inner.front then
+          inner.front, inner.head, inner.ahead = {}, 1, own.ahead
+          own.front[#own.front + 1] = group
         end
-        inner.candidates[#inner.candidates + 1] = t
+        inner.front[#inner.front + 1] = t
       end
     end
     for _, group in pairs(groups) do
-      if group[INNER].candidates then table.sort(group[INNER].candidates, by_tag) end
+      if group[INNER].front then table.sort(group[INNER].front, by_tag) end
     end
-    table.sort(own.candidates, by_tag)
+    table.sort(own.front, by_tag)
     return own
   end
 
-  -- Loads groups again that were served in part, since they may have other tenants. Their new tags are not stored yet.
-  local function reset_group_candidates()
+  -- Lets groups that were served be loaded again, since they may have other tenants. Their new tags are not stored yet.
+  local function reset_group_fronts()
     local changed = {}
     for _, t in ipairs(root.changed) do changed[t] = true end
     for _, group in pairs(groups) do
-      group[INNER].candidates = nil
+      group[INNER].front = nil
       if group[TAG] ~= group[STORED] and not changed[group] then table.insert(root.changed, group) end
     end
   end
 
   local function by_place(a, b) return a.place < b.place end
 
-  -- Returns the first `n` ids of a mailbox, including those that this script adds.
+  -- Returns the first `n` ids of a mailbox, with those that this script adds.
   local function read_head(name, n)
     local arriving = queues[name]
     if not arriving then return call('ZRANGE', QUEUE .. name, 0, n - 1) end
@@ -99,7 +99,7 @@ do
     return ids
   end
 
-  -- Returns the next id in a tenant's mailbox, or nil. Reads `n` ids at once, and more if those were not enough.
+  -- Returns the next id in a tenant's mailbox, or nil. Reads `n` at once, and more if needed.
   local function peek(t, n)
     local head, at = t[HEAD], t[TAKEN] + 1
     if not head or (at > #head and #head == t[AHEAD]) then
@@ -111,27 +111,27 @@ do
   end
 
   -- Whether a tenant that was served can be served again.
-  local function can_be_served_again(t, read_ahead)
+  local function stays_on_ring(t, ahead)
     local limits = t[LIMITS]
-    if not limits then return peek(t, read_ahead) end
+    if not limits then return peek(t, ahead) end
     local eligible = eligibility(limits)
     limits.throttled = eligible ~= true and eligible
     return eligible == true
   end
 
-  -- Takes the next task from a ring's candidates. Returns its id, its tenant and the cost to charge, or nil.
+  -- Takes the next task from a ring's front. Returns its id, tenant and cost to charge, or nil.
   local function take(ring, n)
-    local candidates = ring.candidates
-    while candidates[ring.head] do
-      local t = candidates[ring.head]
-      candidates[ring.head] = false
+    local front = ring.front
+    while front[ring.head] do
+      local t = front[ring.head]
+      front[ring.head] = false
       ring.head = ring.head + 1
       local inner, id, owner, cost = t[INNER], nil, t, nil
       if inner then
-        if not inner.candidates then load_candidates(inner, n) end
+        if not inner.front then load_front(inner, n) end
         id, owner, cost = take(inner, n)
       elseif not t[LIMITS] or eligibility(t[LIMITS]) == true then
-        id = peek(t, ring.read_ahead)
+        id = peek(t, ring.ahead)
         cost = id and cost_of(t[NAME], id)
       end
       if id then
@@ -146,9 +146,9 @@ do
         end
       end
       if inner then
-        if inner.candidates[inner.head] then insert_by_tag(candidates, t) end -- else see `write_groups`
-      elseif can_be_served_again(t, ring.read_ahead) then
-        insert_by_tag(candidates, t)
+        if inner.front[inner.head] then insert_by_tag(front, t) end -- else see `write_groups`
+      elseif stays_on_ring(t, ring.ahead) then
+        insert_by_tag(front, t)
       else
         t[LEAVES] = true
       end
@@ -156,13 +156,12 @@ do
     end
   end
 
-  -- Raises the tags of tenants that other runtimes have served more slowly.
+  -- Raises tags of tenants that other runtimes have served more slowly.
   local function raise_tags(own)
-    for _, t in ipairs(own.candidates) do t[TAG] = math.max(t[TAG], own.virtual) end
+    for _, t in ipairs(own.front) do t[TAG] = math.max(t[TAG], own.virtual) end
   end
 
-  -- Chooses up to `n` tasks: first of the tenants assigned to the runtime, then of those that it may steal from; or of
-  -- all tenants alike.
+  -- Chooses up to `n` tasks: of tenants assigned to the runtime, then of those that it may steal from; or of all alike.
   local function fill(claims, runtime, n)
     local ids, owners, charged = claims.ids, claims.owners, claims.charged
     local function serve(ring)
@@ -176,24 +175,24 @@ do
     local function serve_all() -- skips tenants that should have left the ring since the defaults changed
       local length, more = n, true
       while #ids < n and more do
-        more = load_candidates(root, length)
+        more = load_front(root, length)
         serve(root)
         length = 2 * length
       end
     end
     local own_time = dedicated[runtime]
     if not own_time then return serve_all() end
-    local own = load_candidates_of(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(own_time, root.virtual))
+    local own = load_front_of(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(own_time, root.virtual))
     raise_tags(own)
     serve(own)
     claims.dedicated_time = own.virtual
     local assigned, others = #ids, #ids < n and call('SMEMBERS', STEAL .. runtime) or {}
     if others[1] == '' then
-      reset_group_candidates()
+      reset_group_fronts()
       root.stealing = true
       serve_all()
     elseif #others > 0 then
-      local others = load_candidates_of(others, n, root.virtual)
+      local others = load_front_of(others, n, root.virtual)
       others.stealing = true
       serve(others)
       root.virtual = others.virtual
@@ -201,7 +200,7 @@ do
     claims.stolen = #ids - assigned
   end
 
-  -- Brings back tenants whose rate allows a task by now. Those whose limits went with the defaults are tidied away.
+  -- Brings back tenants whose rate allows a task by now, and tidies away those that no longer have limits.
   function release_throttled()
     local freed = has_policies and call('ZRANGEBYSCORE', THROTTLED, '-inf', integer(shard.ms), 'LIMIT', 0, BATCH) or {}
     local waiting
@@ -221,7 +220,7 @@ do
 
   -- Chooses up to `n` tasks for a runtime. Returns parallel lists in the order of service: ids, owners (tenants),
   -- charged costs and records; `reply` is each id and its record.
-  function choose_tasks(runtime, n)
+  function choose(runtime, n)
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
     if n > 0 then fill(claims, runtime, n) end
     for i, record in ipairs(read_records(claims.ids)) do

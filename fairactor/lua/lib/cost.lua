@@ -1,7 +1,7 @@
 -- What a task costs its tenant: 1, or the seconds that it runs, if time is what is shared.
 --
--- Nobody knows these at the claim, so the tenant is charged an estimate, a moving average by tenant and actor. The
--- error is a debt, paid as soon as the tenant has a place on the ring.
+-- These are unknown at the claim, so the tenant is charged an estimate, a moving average by tenant and actor. The error
+-- is a debt, paid once the tenant has a place on the ring.
 
 -- @include lib/base.lua
 
@@ -11,14 +11,14 @@ do
   local NEW_WEIGHT = 0.2 -- of the newest value in a moving average
   local KEEP_COSTS = 3600000 -- ms for which costs outlive the last task
 
-  local costs_by_name = {} -- tenant, group, or '' for all together -> costs
+  local all_costs = {} -- tenant, group, or '' for all together -> costs
 
-  local function moving_average(average, seconds)
+  local function averaged(average, seconds)
     return average and average + NEW_WEIGHT * (seconds - average) or seconds
   end
 
   function costs_of(name)
-    local costs = costs_by_name[name]
+    local costs = all_costs[name]
     if not costs then
       costs = { actors = {}, learned = {}, average = false, debt = 0 }
       local flat = call('HGETALL', COSTS .. name)
@@ -31,12 +31,12 @@ do
           costs.actors[flat[i]] = struct.unpack('>d', flat[i + 1])
         end
       end
-      costs_by_name[name] = costs
+      all_costs[name] = costs
     end
     return costs
   end
 
-  -- Returns the actor in the body of a live task, or in the outcome of a settled one. It is only a key to costs.
+  -- Returns the actor in the body of a live task, or in a settled one's outcome: only a key to its costs.
   function actor_in(record, body)
     return record:match('^%["(.-)"', body) or record:match('^{"actor":"(.-)"', body)
   end
@@ -72,16 +72,16 @@ do
   function update_cost(name, actor, seconds)
     for _, owner in ipairs({ name, '' }) do
       local costs = costs_of(owner)
-      costs.average, costs.changed = moving_average(costs.average, seconds), true
+      costs.average, costs.changed = averaged(costs.average, seconds), true
       if actor and actor ~= '' then
-        costs.actors[actor] = moving_average(costs.actors[actor], seconds)
+        costs.actors[actor] = averaged(costs.actors[actor], seconds)
         costs.learned[actor] = true
       end
     end
   end
 
   function save_costs()
-    for name, costs in pairs(costs_by_name) do
+    for name, costs in pairs(all_costs) do
       if costs.changed then
         local fields = { '', struct.pack('>ddd', costs.average or -1, costs.debt, shard.period) }
         for actor in pairs(costs.learned) do

@@ -1,7 +1,7 @@
 -- Counts tasks, by tenant and for the whole shard.
 --
--- A tenant's counts are one packed string. Live tasks are counted by priority, queued and started together: those in
--- the mailbox are queued, the others have started. So a claim changes no count.
+-- A tenant's counts are one packed string. Live tasks are counted by priority: those in the mailbox are queued, the
+-- others have started, so a claim changes no count.
 
 -- @include lib/base.lua
 
@@ -10,8 +10,8 @@ local WAITING, DEFERRED, FINISHED, FAILED, CANCELED = 7, 8, 9, 10, 11
 local MAX_SECONDS = 4294967295
 local KEEP_UNTIL = 12 -- unix seconds until which totals outlive the last task
 
--- Counts of live tasks are small, those of ended ones may grow for years. The first 5 bytes make the string longer than
--- 64, for the same reason as in a mark (base.lua).
+-- Counts of live tasks are small, those of ended ones may grow for years. The first 5 bytes make this longer than 64
+-- (see MARK).
 local COUNTS_FORMAT = '>xxxxxI4I4I4I4I4I4I4I4dddI4'
 local NO_COUNTS = string.rep('\0', 65)
 local ENDED = { [DONE] = FINISHED, [DEAD_STATE] = FAILED, [CANCELED_STATE] = CANCELED }
@@ -49,13 +49,13 @@ local function keep_totals(c, ttl_ms)
   c[KEEP_UNTIL] = math.max(c[KEEP_UNTIL], math.min(math.ceil(shard.now / 1e6 + ttl_ms / 1000), MAX_SECONDS))
 end
 
--- Counts a task that has ended, and keeps the tenant's totals as long as the record.
+-- Counts a task that ended, and keeps the tenant's totals as long as the record.
 local function add_ended(name, state, ttl_ms)
   add(name, ENDED[state], 1)
   if ttl_ms > 0 then keep_totals(counts[name], ttl_ms) end
 end
 
--- Writes the loaded counts. Drops those of tenants without tasks and without totals to keep.
+-- Writes the loaded counts. Drops those of tenants without tasks and totals to keep.
 local function save_counts()
   local keep, drop, drained = {}, {}, {}
   for name, c in pairs(counts) do

@@ -1,4 +1,4 @@
--- Ends tasks, for whatever reason: record, counts, key, and the runtimes that wait for the outcome.
+-- Ends tasks, for whatever reason: record, counts, key, and the runtimes that wait.
 
 -- @include lib/admit.lua
 
@@ -23,8 +23,8 @@ local function unpack_key(packed) return (struct.unpack('>d', packed)), packed:s
 
 local FETCH = 60000 -- ms within which a runtime that missed the message asks for the outcome
 
--- Returns for how long to keep the record of a task that ends: as requested, and at least while its key stands for it
--- and until its watchers have the outcome.
+-- Returns how long to keep a record: as requested, and at least while its key stands for it and until its watchers have
+-- the outcome.
 local function record_ttl(id, state, ms)
   if state == DONE and keyed[id] then ms = math.max(ms, (unpack_key(keyed[id]))) end
   if watched[id] then ms = math.max(ms, FETCH) end
@@ -32,9 +32,9 @@ local function record_ttl(id, state, ms)
 end
 
 -- What `write_ends` writes, in parallel lists.
-local stored_ids, records, ttls, dropped_records, to_notify, freed_keys, dead_letters = {}, {}, {}, {}, {}, {}, {}
+local stored, records, ttls, dropped, to_notify, freed, dead_letters = {}, {}, {}, {}, {}, {}, {}
 
--- Lists a dead letter. Scores are a microsecond apart, so that the list can be read in pages.
+-- Lists a dead letter. Scores are a microsecond apart, so that it can be read in pages.
 local function list_dead_letter(id, ms)
   dead_letters[#dead_letters + 1], dead_letters[#dead_letters + 2] =
     integer(shard.now + ms * 1000 + #dead_letters / 2), id
@@ -45,17 +45,17 @@ local function end_task(id, name, state, ms, record, extra)
   add_ended(name, state, ms)
   -- @hook ended
   if ms > 0 then
-    local n = #stored_ids + 1
-    stored_ids[n], records[n], ttls[n] = id, record, integer(ms)
+    local n = #stored + 1
+    stored[n], records[n], ttls[n] = id, record, integer(ms)
     if state == DEAD_STATE then list_dead_letter(id, ms) end
   else
-    dropped_records[#dropped_records + 1] = TASK .. id
+    dropped[#dropped + 1] = TASK .. id
   end
   if watched[id] then to_notify[#to_notify + 1] = { id, record } end
-  if keyed[id] then freed_keys[#freed_keys + 1] = { id, state } end
+  if keyed[id] then freed[#freed + 1] = { id, state } end
 end
 
--- Packs a cancellation as CANCELS keeps it while the task runs: ms to keep the record, and the outcome.
+-- Packs a cancellation as CANCELS keeps it: ms to keep the record, and the outcome.
 local function pack_cancel(ms, outcome) return struct.pack('>d', ms) .. outcome end
 
 -- Cancels a task.
@@ -64,7 +64,7 @@ local function cancel_task(id, name, record, packed)
   end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, packed:sub(9)))
 end
 
--- Cancels a task that a plugin holds back. Returns whether it was held back.
+-- Cancels a task that a plugin holds back. Returns whether it was held.
 local function cancel_held(id, packed)
   local record = held_record(id)
   if not record then return false end
@@ -82,7 +82,7 @@ local function cancel_held(id, packed)
   return true
 end
 
--- Runs the plugins' `ends` hooks, which may admit or cancel tasks that they hold back.
+-- Runs the `ends` hooks, which may admit or cancel held tasks.
 local function run_ends_hook()
   -- @hook ends
 end
@@ -107,7 +107,7 @@ local function notify_watchers(id, record, watching)
   call('HDEL', WATCHERS, id)
 end
 
--- The list of dead letters cleans itself: each new one removes up to two whose records have expired.
+-- The list of dead letters cleans itself: each new one removes up to two that have expired.
 local function write_dead_letters()
   if #dead_letters == 0 then return end
   local old = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, #dead_letters)
@@ -115,15 +115,14 @@ local function write_dead_letters()
   write_all('ZADD', DEAD, dead_letters)
 end
 
--- Writes it all, and the mailboxes. What plugins do comes first: if the script fails there, the task has not ended yet,
--- and ends again.
+-- Writes it all, and the mailboxes. What plugins do comes first: if the script fails there, the task has not ended yet.
 local function write_ends()
   write_these(later)
   write_queues()
-  for i = #stored_ids, 1, -1 do call('SET', TASK .. stored_ids[i], records[i], 'PX', ttls[i]) end -- the cause comes last
-  call_all('DEL', dropped_records)
+  for i = #stored, 1, -1 do call('SET', TASK .. stored[i], records[i], 'PX', ttls[i]) end -- the cause comes last
+  call_all('DEL', dropped)
   write_dead_letters()
-  for _, task in ipairs(freed_keys) do free_key(task[1], task[2]) end
+  for _, task in ipairs(freed) do free_key(task[1], task[2]) end
   for _, task in ipairs(to_notify) do notify_watchers(task[1], task[2], watched[task[1]]) end
   write_these(last)
 end

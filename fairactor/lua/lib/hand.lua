@@ -1,8 +1,8 @@
--- The fast path of a send: a single task is claimed at once for a sleeping runtime, if nothing else waits. The message
--- that wakes the runtime brings the task, which is half the way of a fetch. A runtime gets one such task between two
--- turns. Its next turn says whether the message arrived; if not, the reply brings the task.
+-- The fast path of a send: if nothing else waits, a single task is claimed at once for a sleeping runtime, and the
+-- message that wakes it brings the task: half the way of a fetch. A runtime gets one such task between two turns. Its
+-- next turn says whether the message arrived; if not, the reply brings the task.
 --
--- It comes before the general path and needs little of it: creating those functions would take longest here.
+-- It comes before the general path and uses little of it: creating those functions would take longest here.
 
 -- @takes sender, remember from send.lua
 -- @include lib/counts.lua
@@ -30,7 +30,7 @@ end
 -- Accepts a task and hands it over. Returns whether it did.
 local function hand_over(priority, flag, id, name, key, body)
   local runtime = not shard.by_time and find_idle_runtime()
-  -- The general path takes care of dedicated runtimes, and of an id that exists.
+  -- Dedicated runtimes and existing ids are left to the general path.
   if not runtime or call('EXISTS', RING, HOMES, TASK .. id) > 0 then return false end
   load_counts({ name })
   local limits = limits_in(policy_of(name))
@@ -45,7 +45,7 @@ local function hand_over(priority, flag, id, name, key, body)
   begin_writing()
   write_keys()
   if flag == 'w' then call('HSET', WATCHERS, id, cmsgpack.pack({ sender })) end
-  call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: the next turn looks for the claim if the message is lost
+  call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: if the message is lost, the next turn looks here
   call('HSET', CLAIMS .. runtime, id, pack_mark(mark, priority, 1, name))
   call('SREM', IDLE, runtime)
   call('SET', TASK .. id, record)

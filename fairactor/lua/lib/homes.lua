@@ -1,8 +1,7 @@
 -- Dedicated runtimes, which serve certain tenants only.
 --
--- Each has its own virtual time, since its tenants may be served faster or slower than others. A tenant that arrives
--- must neither wait because they had more service, nor gain because they had less. That time is never behind the
--- shard's, since runtimes that are not dedicated serve all tenants.
+-- Each has its own virtual time, since its tenants may be served faster or slower than others: one that arrives must
+-- neither wait nor gain by that. It is never behind the shard's, since all other runtimes serve every tenant.
 
 -- @include lib/base.lua
 
@@ -28,8 +27,8 @@ local function dedicated_time(name)
   return latest
 end
 
--- Wakes one runtime that would take more work of any tenant; it wakes the next if it leaves any. A runtime that was
--- killed receives nothing (PUBLISH returns how many did), so the next one is tried.
+-- Wakes one runtime that would take more work of any tenant; it wakes the next if it leaves any. A killed runtime
+-- receives nothing (PUBLISH returns how many did), so the next one is tried.
 local function wake_idle()
   for _ = 1, 8 do
     local runtime = call('SPOP', IDLE)
@@ -50,7 +49,7 @@ local function wake_dedicated(names)
   end
 end
 
--- Wakes all dedicated runtimes and one of the others: one that leaves, or serves others now, may have been the only one
+-- Wakes all dedicated runtimes and one of the others: one that leaves or serves others now may have been the only one
 -- that knew of work, or how long to sleep.
 local function wake_all()
   wake_idle()

@@ -1,5 +1,5 @@
--- What plugins do in this script. Their Lua stands at the `-- @hook` lines. There it reads and decides, and puts
--- functions that write into `later` and `last`.
+-- What plugins do in this script. Their Lua stands at `-- @hook` lines: it reads and decides, and puts functions that
+-- write into `later` and `last`.
 
 -- @include lib/base.lua
 
@@ -24,10 +24,10 @@ local function pack_hold(priority, stamp, name, holder)
   return struct.pack(HOLD, priority, stamp, #name, name, #holder, holder)
 end
 
--- task that this script accepts and a plugin holds back -> plugin, what it keeps, record, and the list for the record
+-- task that this script accepts and a plugin holds back -> plugin, what it keeps, record, list for the record
 local newly_held = {}
 
--- From now on every runtime of the namespace needs the plugin; those that have it are notified.
+-- Every runtime of the namespace needs the plugin from now on; those that have it are notified.
 local depends = {}
 local function depend_on(plugin)
   if depends[plugin] then return end

@@ -1,7 +1,7 @@
 -- How tenants are served: by their own settings, or else by the defaults.
 --
--- A policy is packed under the name of its tenant, the defaults under ''. A missing setting is the default's. `rate` is
--- {as given, µs between two tasks at an even rate, burst}.
+-- A policy is packed under its tenant's name, the defaults under ''. A missing setting is the default's. `rate` is {as
+-- given, µs between tasks at an even rate, burst}.
 
 -- @include lib/counts.lua
 
@@ -36,8 +36,7 @@ local function limits_in(policy)
   }
 end
 
--- Loads the usage of tenants with `limits`, before any count changes: running tasks are the live ones that are not in
--- the mailbox.
+-- Loads the usage of tenants with `limits`, before any count changes: live tasks outside the mailbox are running.
 local function load_usage(names, limits)
   load_counts(names)
   local dues = read_all('ZMSCORE', RATES, names)
@@ -45,7 +44,7 @@ local function load_usage(names, limits)
     local limit = limits[i]
     limit.queued = call('ZCARD', QUEUE .. name)
     limit.started = live(counts[name]) - limit.queued
-    -- It may stem from another rate, since changed.
+    -- It may stem from another rate.
     limit.due = math.min(tonumber(dues[i]) or 0, shard.now + limit.tolerance + limit.interval)
   end
 end

@@ -4,16 +4,16 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
--- Returns what a tenant owes for a claim that its runtime has held until now: that time, less the estimate charged.
+-- Returns what a tenant owes for a claim: how long its runtime has held it, less the estimate charged.
 local function undercharge(mark)
   local _, since, _, charged = struct.unpack(MARK, mark)
   return shard.by_time and (shard.ms - since) / 1000 - charged
 end
 
--- Returns the claims of a runtime to the mailboxes, each task at its old place, unless it was to be canceled. With
--- `deliveries` > 0 a claim counts as a delivery, and a task with that many ends as failed with `outcome`: it may be
--- what kills its runtimes. Returns the number of claims, the tenants assigned to the runtime, for `clamp_tags`, and a
--- function that writes.
+-- Returns a runtime's claims to the mailboxes, each task at its old place, unless it was to be canceled. With
+-- `deliveries` > 0 a claim counts as a delivery, and a task with that many fails with `outcome`: it may be what kills
+-- its runtimes. Returns the number of claims, the runtime's assigned tenants for `clamp_tags`, and a function that
+-- writes.
 local function release(runtime, deliveries, outcome)
   local claims, cancels = call('HGETALL', CLAIMS .. runtime), {}
   local ids, marks = {}, {}

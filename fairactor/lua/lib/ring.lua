@@ -1,10 +1,10 @@
 -- The ring: which tenants can be served now, and in what order.
 --
 -- Selection is self-clocked fair queuing (Golestani 1994): the ring holds the finish tag of each tenant's next task,
--- the lowest is served, and virtual time is the tag served last. Serving a tenant adds cost / weight to its tag; a
--- tenant that arrives gets virtual time plus cost / weight. It waits its turn like all others, and gains nothing by
--- draining and coming back. No tenant's last tag is ever ahead of virtual time, so none has to be remembered. A tenant
--- is on the ring exactly when its mailbox is not empty and none of its limits keeps it off.
+-- the lowest is served, and virtual time is the tag served last. Serving a tenant adds cost / weight to its tag; one
+-- that arrives gets virtual time plus cost / weight, so it waits its turn, and gains nothing by draining and coming
+-- back. No tenant's last tag is ever ahead of virtual time, so none is remembered. A tenant is on the ring exactly when
+-- its mailbox is not empty and no limit keeps it off.
 --
 -- The tenants of a group have their own ring, and the group stands for them on the shard's ring.
 
@@ -12,8 +12,8 @@
 -- @include lib/homes.lua
 -- @include lib/cost.lua
 
--- An entry of a ring, a tenant or a group, is an array, not a table of named fields: that halves the allocations, and
--- scripts spend their time here.
+-- An entry of a ring, a tenant or a group, is an array, not a table of named fields: half the allocations, where
+-- scripts spend their time.
 local NAME, WEIGHT = 1, 2
 local TAG, STORED = 3, 4 -- its new tag, and the one on the ring; false: none
 local HEAD, TAKEN, AHEAD = 5, 6, 7 -- the first ids of its mailbox, how many are claimed, how many were asked for
@@ -24,12 +24,12 @@ local OUTER, INNER = 10, 11 -- the ring it stands on, and the ring of a group
 local GROUP_BYTE = 255 -- precedes the name of a group; no tenant's name begins with it, since it is not UTF-8
 
 local function new_ring(key, virtual)
-  return { key = key, virtual = virtual, changed = {}, updates = {}, removals = {} } -- changed: entries that join or move
+  return { key = key, virtual = virtual, changed = {}, updates = {}, removals = {} } -- changed: joining or moving
 end
 
 local root = new_ring(RING, shard.virtual)
 local tenants, groups = {}, {}
-local debtors = {} -- entries that were charged a wrong cost
+local debtors = {} -- entries charged a wrong cost
 
 local function group_of(name)
   local group = groups[name]
@@ -54,7 +54,7 @@ local function new_tenant(name, policy)
   return t
 end
 
--- Loads the tenants that are not loaded yet, before any count changes.
+-- Loads tenants that are not loaded yet, before any count changes.
 local function load_tenants(names)
   local policies, limited, limits = has_policies and read_all('HMGET', POLICY, names), {}, {}
   for i, name in ipairs(names) do
@@ -81,7 +81,7 @@ local function count_end(name, too_little)
   end
 end
 
--- Returns those of the tenants that have no limits, and those of them whose mailboxes are not empty.
+-- Returns those tenants that have no limits, and those of them with something in the mailbox.
 local function without_limits(names)
   local unlimited, waiting = {}, {}
   for _, name in ipairs(names) do
@@ -104,12 +104,12 @@ local function count_withdrawn(name, n)
 end
 
 -- Returns the virtual time that counts for an entry.
-local function virtual_time_for(t, tenant) return t[OUTER] == root and dedicated_time(tenant) or t[OUTER].virtual end
+local function time_for(t, tenant) return t[OUTER] == root and dedicated_time(tenant) or t[OUTER].virtual end
 
--- Gives a tag to an entry that joins its ring; a group joins with the first of its tenants.
+-- Gives a tag to an entry that joins its ring; a group joins with its first tenant.
 local function join_ring(t, tenant)
   local ring = t[OUTER]
-  t[TAG] = virtual_time_for(t, tenant) + arrival_cost(t[NAME]) / t[WEIGHT]
+  t[TAG] = time_for(t, tenant) + arrival_cost(t[NAME]) / t[WEIGHT]
   ring.changed[#ring.changed + 1] = t
   if ring.group and not ring.group[TAG] then join_ring(ring.group, tenant) end
 end
@@ -143,15 +143,15 @@ local function pay_debts()
 end
 
 -- Returns what stands for a tenant on the shard's ring: its group, or itself.
-local function root_entry_of(name) return tenants[name][OUTER].group or tenants[name] end
+local function root_entry(name) return tenants[name][OUTER].group or tenants[name] end
 
--- Clamps the tags of tenants whose dedicated runtimes change to `new_time`, the virtual time of their new one, or to
--- the time of what still serves them: ahead of it they would starve, and behind it take everything.
+-- Clamps the tags of tenants whose dedicated runtimes change to `new_time`, the time of their new one, or to that of
+-- what still serves them: ahead of it they would starve, behind it they would take everything.
 local function clamp_tags(names, new_time)
   load_tenants(names)
   load_tags(names)
   for _, name in ipairs(names) do
-    local top = root_entry_of(name)
+    local top = root_entry(name)
     local time = new_time or dedicated_time(name) or root.virtual
     if top[STORED] and not top[LEAVES] then
       top[TAG] = math.min(math.max(top[TAG], time), time + average_cost(top[NAME]) / top[WEIGHT])
@@ -159,8 +159,7 @@ local function clamp_tags(names, new_time)
   end
 end
 
--- Decides which tenants join or leave the ring: `arriving`, to whose mailboxes tasks were added, and all that have
--- limits. Only reads.
+-- Decides which tenants join or leave the ring: `arriving`, whose mailboxes got tasks, and all with limits. Only reads.
 local function update_ring(arriving)
   local names, limited = arriving, {}
   for name, t in pairs(has_policies and tenants or NONE) do
@@ -208,7 +207,7 @@ do
     write_all('ZREM', ring.key, ring.removals)
   end
 
-  -- Writes the rings of groups. A group whose ring is empty leaves, and its virtual time is deleted.
+  -- Writes the rings of groups. A group with an empty ring leaves, and its virtual time goes.
   local function write_groups()
     for name, group in pairs(groups) do
       local inner = group[INNER]
@@ -225,28 +224,28 @@ do
 
   -- Writes the state of limits. Returns the tenants for which a runtime has to learn of a new time.
   local function write_limits()
-    local dues, throttled, not_throttled, newly_throttled = {}, {}, {}, {}
+    local dues, throttled, free, to_watch = {}, {}, {}, {}
     for name, t in pairs(has_policies and tenants or NONE) do
       local limits = t[LIMITS]
       if limits and limits.due > shard.now then dues[#dues + 1], dues[#dues + 2] = integer(limits.due), name end
       if limits and limits.throttled then
         throttled[#throttled + 1], throttled[#throttled + 2] = integer(limits.throttled), name
       elseif limits and limits.checked then
-        not_throttled[#not_throttled + 1] = name
+        free[#free + 1] = name
       end
     end
     write_all('ZADD', RATES, dues)
     for i = 1, #throttled, 2 do
       if call('ZADD', THROTTLED, 'CH', throttled[i], throttled[i + 1]) == 1 then
-        newly_throttled[#newly_throttled + 1] = throttled[i + 1]
+        to_watch[#to_watch + 1] = throttled[i + 1]
       end
     end
-    write_all('ZREM', THROTTLED, not_throttled)
-    return newly_throttled
+    write_all('ZREM', THROTTLED, free)
+    return to_watch
   end
 
-  -- Writes all changes, ends a busy period, and ends what `begin_writing` began. Then wakes runtimes for tenants that
-  -- have joined the ring, or if there was `more` to claim than was wanted. Returns whether there is more.
+  -- Writes all changes, ends a busy period, and what `begin_writing` began. Then wakes runtimes for tenants that
+  -- joined, or if there was `more` to claim than was wanted. Returns whether there is more.
   function save_shard(more)
     local joined = {}
     for name, t in pairs(tenants) do

@@ -1,5 +1,5 @@
--- How many more tasks a limited mailbox takes. Queued, scheduled and deferred tasks count, and what others have
--- reserved; running tasks do not.
+-- How many more tasks a limited mailbox takes. Queued, scheduled and deferred tasks count, and what others reserved;
+-- running ones do not.
 
 -- @include lib/counts.lua
 

@@ -1,18 +1,17 @@
--- A part of ends.lua: messages of other shards, and tasks that are sent.
+-- A part of ends.lua: messages of other shards, and sent tasks.
 
--- @takes call, readable, read_records, LIVE from lib/base.lua
+-- @takes readable, read_records, LIVE from lib/base.lua
 -- @takes NONE from lib/policy.lua
--- @takes later from lib/plugins.lua
--- @takes mine, deleted_keys, send_message, add_entry, letter_of, result_in from own/ends.lua
+-- @takes deleted, send_message, add_entry, state_of, result_in from own/ends.lua
 -- @takes HERE, NOTIFIES, MESSAGE, OPEN, CLOSED, NEVER, PENDING, EARLY from own/ends.lua
 -- @takes children, read_children, notify, decide, ID, GATE, OUTCOMES, CHANGED, WANTED from own/waiting.lua
 -- @takes end_gate from own/telling.lua
 
-local function missing_parent_text(parent) return 'there is no task ' .. parent .. ' before it any more' end
+local function no_parent(parent) return 'there is no task ' .. parent .. ' before it any more' end
 
 -- Messages of other shards
 
--- A task of another shard is to wait for a task of this one.
+-- A task of another shard is to wait for one of this shard.
 local function subscribe(index, wants, id, parent, its_shard)
   local record = call('GET', TASK .. parent)
   if not readable(record) then
@@ -20,28 +19,28 @@ local function subscribe(index, wants, id, parent, its_shard)
   elseif record:sub(1, 1) == LIVE then
     add_entry('t', parent, its_shard, wants, index, id)
   else
-    local letter, root = letter_of(parent, record)
-    local result = wants == 1 and letter == 'F' and result_in(record)
-    send_message(its_shard, 'e', letter, 0, index, id, parent, root, result)
+    local state, root = state_of(parent, record)
+    local result = wants == 1 and state == 'F' and result_in(record)
+    send_message(its_shard, 'e', state, 0, index, id, parent, root, result)
   end
 end
 
--- A parent on another shard has ended. A task that is not sent yet gets the message when it is.
+-- A parent on another shard has ended. A task not sent yet gets the message when it is.
 local function handle_end(message)
-  local _, _, letter, _, index, id, parent, root, at = struct.unpack(MESSAGE, message)
+  local _, _, state, _, index, id, parent, root, at = struct.unpack(MESSAGE, message)
   read_children({ id })
   if children[id] then
-    local cause = { id = parent, letter = letter, root = root }
-    if letter == 'C' and root == '' then cause = { letter = letter, text = missing_parent_text(parent) } end
+    local cause = { id = parent, state = state, root = root }
+    if state == 'C' and root == '' then cause = { state = state, text = no_parent(parent) } end
     notify(children[id], index, cause, at <= #message and message:sub(at) or nil)
   elseif call('EXISTS', TASK .. id) == 0 then
     later[#later + 1] = function() call('SET', OWN .. 'early:' .. index .. ':' .. id, message, 'PX', EARLY) end
   end
 end
 
--- Tasks that are sent
+-- Sent tasks
 
--- Returns the records of the parents on this shard that are not in the batch.
+-- Returns the records of the parents on this shard, outside the batch.
 local function read_parents()
   local ids, found = {}, {}
   for _, sent in ipairs(mine.sent) do
@@ -72,11 +71,11 @@ local function wait_for(child, index, parent, record, wants)
   if (mine.in_batch and mine.in_batch[parent]) or (record and record:sub(1, 1) == LIVE) then
     add_entry('t', parent, HERE, wants, index, child[ID])
   elseif record then
-    local letter, root = letter_of(parent, record)
-    local cause = { id = parent, letter = letter, root = root }
-    notify(child, index, cause, wants == 1 and cause.letter == 'F' and result_in(record) or nil)
+    local state, root = state_of(parent, record)
+    local cause = { id = parent, state = state, root = root }
+    notify(child, index, cause, wants == 1 and cause.state == 'F' and result_in(record) or nil)
   else
-    notify(child, index, { letter = 'C', text = missing_parent_text(parent) })
+    notify(child, index, { state = 'C', text = no_parent(parent) })
   end
 end
 
@@ -90,7 +89,7 @@ local function wait_for_parent(child, waits, found, index, parent)
     local key = OWN .. 'early:' .. index .. ':' .. child[ID]
     local message = call('GET', key)
     if message then
-      deleted_keys[#deleted_keys + 1] = key
+      deleted[#deleted + 1] = key
       handle_end(message)
     end
   end
@@ -127,10 +126,10 @@ local function add_sent()
   end
 end
 
-local function handle_message(message)
-  local _, kind, letter, wants, index, id, parent, root = struct.unpack(MESSAGE, message)
+local function handle(message)
+  local _, kind, state, wants, index, id, parent, root = struct.unpack(MESSAGE, message)
   if kind == 'g' then
-    end_gate(id, letter)
+    end_gate(id, state)
   elseif kind == 's' then
     subscribe(index, wants, id, parent, tonumber(root))
   else

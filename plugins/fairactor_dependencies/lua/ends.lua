@@ -1,41 +1,39 @@
--- Decides what becomes of tasks that wait for others. It starts from lists: `mine.sent`, accepted tasks and what they
--- wait for; `mine.ended`, tasks that have ended; `mine.gates`, gates that have; `mine.messages` of other shards;
--- `mine.rest`, what earlier scripts left to do; `mine.grown`, a task and others that it is to wait for as well.
+-- Decides what becomes of waiting tasks. Its input are lists: `mine.sent`, accepted tasks and what they wait for;
+-- `mine.ended`, tasks; `mine.gates` that have ended; `mine.messages` of other shards; `mine.rest`, left by earlier
+-- scripts; `mine.grown`, a task and others that it waits for as well.
 --
--- What a task waits for is kept with its hold. Those that wait for a task are in its field of 'of:t', those that wait
--- for the gate of a run in its field of 'of:g'; if there are many, in a list too. 'got:' and a task holds the results
--- for it.
+-- What a task waits for is kept with its hold. 'of:t' has a field for each task that others wait for, 'of:g' for each
+-- gate; many go on in a list. 'got:' and a task holds results for it.
 --
--- An end is F finished, X failed, or C canceled; it is also X if the task was canceled because another failed. An end
--- changes nothing the second time, since a task remembers the outcome of each parent. The tasks that wait are stored
--- before it and deleted after it, so if a script fails halfway, a repeat of the end completes it.
+-- An end is F finished, X failed, or C canceled; X too if another's failure canceled the task. A task remembers each
+-- parent's outcome, so an end changes nothing the second time. Those that wait are stored before it and deleted after
+-- it, so a repeat completes a script that failed halfway.
 
--- @takes call, shard, integer, read_all, write_all, call_all, HEADER, CANCELED_STATE, DEAD_STATE from lib/base.lua
+-- @takes integer, read_all, write_all, call_all, HEADER, CANCELED_STATE, DEAD_STATE from lib/base.lua
 -- @takes NONE from lib/policy.lua
--- @takes later, last from lib/plugins.lua
 -- @takes keep_of from lib/admit.lua
 
 if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.grown then
-  local SOME = 500 -- tasks notified in one script; take.lua notifies the rest
+  local SOME = 500 -- tasks notified in one script; take.lua does the rest
   local HERE, NOTIFIES = 65535, 65534
   local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many are F, X and C, token; then a letter for each parent
   local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, place, task
   local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- number of entries, MOST at most; whether a list follows
-  local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list, elements read at once
+  local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list; elements read at once
   local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, letter, wants, place, task or run, parent, root; then the result
   local REST = '>c1Hc0' -- letter, root; then the result
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
   local PENDING, PENDING_BYTE = '?', 63
   local REMEMBERED = 3600000 -- ms for which the end of a gate is remembered
-  local EARLY = 300000 -- ms that an end is kept for a task not sent yet, as long as a gate may be closed
+  local EARLY = 300000 -- ms that an end is kept for a task not sent yet: as long as for a gate
 
   local budget = SOME
-  local entries, outbox, rest, deleted_keys, notified = {}, {}, {}, {}, {} -- what to write, and to delete
-  local changed_fields, done_rest, gates_ended = { t = {}, g = {} }, {}, {}
+  local entries, outbox, rest, deleted, notified = {}, {}, {}, {}, {} -- what to write and to delete
+  local fields, done_rest, gates_ended = { t = {}, g = {} }, {}, {}
   local remote, work_is_left = false, false
 
-  local function send_message(to, kind, letter, wants, index, id, parent, root, result)
-    outbox[#outbox + 1] = struct.pack(MESSAGE, to, kind, letter, wants, index, #id, id, #parent, parent, #root, root)
+  local function send_message(to, kind, state, wants, index, id, parent, root, result)
+    outbox[#outbox + 1] = struct.pack(MESSAGE, to, kind, state, wants, index, #id, id, #parent, parent, #root, root)
       .. (result or '')
   end
 
@@ -49,7 +47,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
     remote = remote or shard_of_it ~= HERE
   end
 
-  -- Writes added entries to fields while these are short. Returns the lists that take the others.
+  -- Adds entries to fields while these are short. Returns the lists for the others.
   local function keep_entries(kind)
     local ids, lists = {}, {}
     for name in pairs(entries) do
@@ -69,20 +67,20 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
         end
         lists[OWN .. 'of:' .. kind .. ':' .. ids[i]] = chunks
       end
-      changed_fields[kind][2 * i - 1], changed_fields[kind][2 * i] = ids[i], field
+      fields[kind][2 * i - 1], fields[kind][2 * i] = ids[i], field
     end
     return lists
   end
 
-  -- Returns the result in the record of a finished task, as JSON.
+  -- Returns the result in a finished task's record, as JSON.
   local function result_in(record)
     local line = record and record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))) or ''
     local _, from = line:find('"result":', 1, true)
     return from and line:sub(from + 1, (line:match('.*(),"started_at":') or #line) - 1) or 'null'
   end
 
-  -- Returns how a task has ended, by its record, and the root of that: '' if it is another task.
-  local function letter_of(id, record)
+  -- Returns how a task ended, by its record, and the root: '' if it is another task.
+  local function state_of(id, record)
     local state, _, _, _, _, _, body = struct.unpack(HEADER, record)
     local upstream = state == CANCELED_STATE and record:sub(body):match('^{"error":{"type":"UpstreamFailed"')
     if upstream then return DEAD_STATE, '' end
@@ -99,30 +97,30 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
     add_entry('t', feed[1], to, wants, index, id)
   end
   if mine.grown then grow(mine.grown[1], mine.grown[2]) end
-  for _, message in ipairs(mine.messages or {}) do handle_message(message) end
+  for _, message in ipairs(mine.messages or {}) do handle(message) end
   for _, gate in ipairs(mine.gates or {}) do end_gate(gate[1], gate[2]) end
   for _, left in ipairs(mine.rest or {}) do
-    local letter, root, at = struct.unpack(REST, left[2])
+    local state, root, at = struct.unpack(REST, left[2])
     done_rest[#done_rest + 1] = left[1]
-    notify_all(left[1]:sub(1, 1), { left[1]:sub(2) }, { letter }, { root }, nil, { left[2]:sub(at) })
+    notify_all(left[1]:sub(1, 1), { left[1]:sub(2) }, { state }, { root }, nil, { left[2]:sub(at) })
   end
 
-  -- Tasks that are canceled here are added at the end, and come next.
+  -- Tasks canceled here are appended, and come next.
   local first, ended = 1, mine.ended or {}
   mine.ended = ended
   while ended[first] do
-    local ids, letters, roots, records, canceled = {}, {}, {}, {}, {}
+    local ids, states, roots, records, canceled = {}, {}, {}, {}, {}
     for i = first, #ended, 3 do
-      local id, letter, n = ended[i], ended[i + 1], #ids + 1
-      if letter == CANCELED_STATE and not mine.letters[id] then canceled[#canceled + 1] = id end
-      ids[n], letters[n], roots[n], records[n] = id, mine.letters[id] or letter, mine.roots[id] or id, ended[i + 2]
+      local id, state, n = ended[i], ended[i + 1], #ids + 1
+      if state == CANCELED_STATE and not mine.states[id] then canceled[#canceled + 1] = id end
+      ids[n], states[n], roots[n], records[n] = id, mine.states[id] or state, mine.roots[id] or id, ended[i + 2]
     end
     first = #ended + 1
     read_children(canceled) -- they may have waited themselves
     for _, id in ipairs(canceled) do
       if children[id] then forget_child(children[id]) end
     end
-    notify_all('t', ids, letters, roots, records)
+    notify_all('t', ids, states, roots, records)
   end
 
   local lists = { keep_entries('t'), keep_entries('g') }
@@ -138,14 +136,14 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
     for _, some in ipairs(lists) do
       for key, list in pairs(some) do write_all('RPUSH', key, list) end
     end
-    for kind, fields in pairs(changed_fields) do write_all('HSET', OWN .. 'of:' .. kind, fields) end
+    for kind, fields in pairs(fields) do write_all('HSET', OWN .. 'of:' .. kind, fields) end
     for name, left in pairs(rest) do call('HSET', OWN .. 'rest', name, left) end
     if remote then call('SET', OWN .. 'remote', '1') end
     for _, message in ipairs(outbox) do call('ZADD', OWN .. 'outbox', 'NX', integer(shard.ms), message) end
   end)
   last[#last + 1] = function()
     for kind, ids in pairs(notified) do write_all('HDEL', OWN .. 'of:' .. kind, ids) end
-    call_all('DEL', deleted_keys)
+    call_all('DEL', deleted)
     for _, name in ipairs(done_rest) do
       if not rest[name] then call('HDEL', OWN .. 'rest', name) end
     end

@@ -8,10 +8,10 @@
 
 -- @include lib/transition.lua
 
-local run, letter = ARGV[1], ARGV[2]
+local run, state = ARGV[1], ARGV[2]
 local ended = call('GET', OWN .. 'gate:' .. run)
 if ended then return ended end
 if not call('ZSCORE', OWN .. 'gates', run) then return 'C' end -- its time ended long ago
-share(SELF).gates = { { run, letter } }
+share(SELF).gates = { { run, state } }
 carry_out()
-return letter
+return state

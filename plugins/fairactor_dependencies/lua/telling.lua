@@ -1,32 +1,31 @@
 -- A part of ends.lua: notifies the tasks that wait for an end.
 
--- @takes call, read_all from lib/base.lua
--- @takes last from lib/plugins.lua
--- @takes budget, work_is_left, entries, rest, deleted_keys, notified, gates_ended, send_message, result_in from own/ends.lua
+-- @takes read_all from lib/base.lua
+-- @takes budget, work_is_left, entries, rest, deleted, notified, gates_ended, send_message, result_in from own/ends.lua
 -- @takes HERE, ENTRY, FIELD, FIELD_SIZE, CHUNKS, REST from own/ends.lua
 -- @takes children, read_children, notify from own/waiting.lua
 
 -- Leaves the others to take.lua.
-local function leave_rest_to_take(from)
+local function leave_rest(from)
   work_is_left = true
-  if from.letter == 'F' and not from.result then from.result = result_in(from.record) end
-  rest[from.kind .. from.id] = struct.pack(REST, from.letter, #from.root, from.root) .. (from.result or '')
+  if from.state == 'F' and not from.result then from.result = result_in(from.record) end
+  rest[from.kind .. from.id] = struct.pack(REST, from.state, #from.root, from.root) .. (from.result or '')
 end
 
 local function notify_entry(from, to, wants, index, id)
   local child, result = children[id], nil
-  if wants == 1 and from.letter == 'F' and (child or to ~= HERE) then
+  if wants == 1 and from.state == 'F' and (child or to ~= HERE) then
     from.result = from.result or result_in(from.record)
     result = from.result
   end
   if to ~= HERE then
-    send_message(to, 'e', from.letter, 0, index, id, from.id, from.root, result)
+    send_message(to, 'e', from.state, 0, index, id, from.id, from.root, result)
   elseif child then
     notify(child, index, from, result)
   end
 end
 
--- Appends the entries from byte `at` on to parallel lists. Returns their new length.
+-- Appends the entries from byte `at` on to parallel lists. Returns the new length.
 local function read_entries(listed, at, tos, wants, indexes, ids)
   local n = #ids
   while at <= #listed do
@@ -36,7 +35,7 @@ local function read_entries(listed, at, tos, wants, indexes, ids)
   return n
 end
 
--- Notifies the tasks in the list after a field, within the budget. Returns whether these were all.
+-- Notifies the tasks in the list after a field, within the budget. Returns whether that was all.
 local function notify_list(from)
   local key, done, all = OWN .. 'of:' .. from.kind .. ':' .. from.id, 0, false
   while budget > 0 and not all do
@@ -47,53 +46,53 @@ local function notify_list(from)
     budget, done, all = budget - #ids, done + #listed, #listed < CHUNKS
   end
   if all then
-    deleted_keys[#deleted_keys + 1] = key
+    deleted[#deleted + 1] = key
   else
     last[#last + 1] = function() call('LTRIM', key, done, -1) end
   end
   return all
 end
 
--- Notifies all that wait for what has ended. Parallel lists: ids, how these ended, the roots of that, and the records,
--- or the results. `kind` is 't' for tasks, 'g' for gates.
-local function notify_all(kind, ended, letters, roots, records, results)
-  local tos, wants, indexes, ids, last_of = {}, {}, {}, {}, {}
+-- Notifies all that wait for what has ended. Parallel lists: ids, how these ended, the roots, and the records or
+-- results. `kind` is 't' for tasks, 'g' for gates.
+local function notify_all(kind, ended, states, roots, records, results)
+  local tos, wants, indexes, ids, upto = {}, {}, {}, {}, {}
   local fields = read_all('HMGET', OWN .. 'of:' .. kind, ended)
   for i, field in ipairs(fields) do
     local added = entries[kind .. ended[i]]
     if field and (budget > #ids or added) then
-      last_of[i] = read_entries(field, FIELD_SIZE + 1, tos, wants, indexes, ids)
+      upto[i] = read_entries(field, FIELD_SIZE + 1, tos, wants, indexes, ids)
     end
-    if added then last_of[i] = read_entries(table.concat(added), 1, tos, wants, indexes, ids) end
+    if added then upto[i] = read_entries(table.concat(added), 1, tos, wants, indexes, ids) end
   end
   read_children(ids)
   local from, n = { kind = kind }, 0
   for i, field in ipairs(fields) do
-    if field or last_of[i] then
-      from.id, from.letter, from.root = ended[i], letters[i], roots[i]
+    if field or upto[i] then
+      from.id, from.state, from.root = ended[i], states[i], roots[i]
       from.record, from.result = records and records[i], results and results[i]
       entries[kind .. ended[i]] = nil
-      budget = budget - ((last_of[i] or n) - n)
-      for j = n + 1, last_of[i] or n do notify_entry(from, tos[j], wants[j], indexes[j], ids[j]) end
-      n = last_of[i] or n
+      budget = budget - ((upto[i] or n) - n)
+      for j = n + 1, upto[i] or n do notify_entry(from, tos[j], wants[j], indexes[j], ids[j]) end
+      n = upto[i] or n
     end
-    if field and not last_of[i] then
-      leave_rest_to_take(from)
+    if field and not upto[i] then
+      leave_rest(from)
     elseif field and (field:byte(FIELD_SIZE) == 0 or notify_list(from)) then
       notified[kind] = notified[kind] or {}
       table.insert(notified[kind], ended[i])
     elseif field then
       local id = ended[i]
       last[#last + 1] = function() call('HSET', OWN .. 'of:' .. kind, id, struct.pack(FIELD, 0, 1)) end
-      leave_rest_to_take(from)
+      leave_rest(from)
     end
   end
 end
 
-local function end_gate(run, letter)
-  notify_all('g', { run }, { letter }, { run }, nil, { '' })
+local function end_gate(run, state)
+  notify_all('g', { run }, { state }, { run }, nil, { '' })
   for _, other in ipairs(call('SMEMBERS', OWN .. 'gate-to:' .. run)) do
-    send_message(tonumber(other), 'g', letter, 0, 0, run, '', '')
+    send_message(tonumber(other), 'g', state, 0, 0, run, '', '')
   end
-  gates_ended[#gates_ended + 1] = { run, letter }
+  gates_ended[#gates_ended + 1] = { run, state }
 end

@@ -1,22 +1,22 @@
--- A part of ends.lua: tasks that wait, and what ends that.
+-- A part of ends.lua: waiting tasks.
 --
 -- Such a task is an array, not a table of named fields: that takes half the space.
 
--- @takes call, HEADER from lib/base.lua
+-- @takes HEADER from lib/base.lua
 -- @takes NONE from lib/policy.lua
 -- @takes admit, read_held, kept_of, held_record from lib/admit.lua
 -- @takes cancel_held, pack_cancel from lib/ending.lua
--- @takes mine, deleted_keys, WAITING, OPEN, CLOSED, NEVER, PENDING_BYTE from own/ends.lua
+-- @takes deleted, WAITING, OPEN, CLOSED, NEVER, PENDING_BYTE from own/ends.lua
 
 local ID, RULE, GATE, KEEP_UNTIL = 1, 2, 3, 4
 local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of its parents
 local TOKEN = 8
-local OUTCOMES = 9 -- a letter for each parent
-local NEW_OUTCOMES, RESULTS = 10, 11 -- index -> letter, result of parents that end here, or false
+local OUTCOMES = 9 -- the state of each parent
+local NEWS, RESULTS = 10, 11 -- index -> state, result of parents that end here, or false
 local CHANGED, IS_NEW, WANTED = 12, 13, 14
 
 local count_of = { F = HAVE_FINISHED, X = HAVE_FAILED, C = WERE_CANCELED }
-local children = {} -- task -> that array; false if it waits for nothing
+local children = {} -- task -> that array; false if it does not wait
 
 local function read_children(ids)
   read_held(ids)
@@ -35,13 +35,13 @@ end
 
 local function pack_child(child)
   local outcomes = child[OUTCOMES]
-  if child[NEW_OUTCOMES] then
+  if child[NEWS] then
     local indexes, pieces, at = {}, {}, 1
-    for index in pairs(child[NEW_OUTCOMES]) do indexes[#indexes + 1] = index end
+    for index in pairs(child[NEWS]) do indexes[#indexes + 1] = index end
     table.sort(indexes)
     for _, index in ipairs(indexes) do
       if index > at then pieces[#pieces + 1] = outcomes:sub(at, index - 1) end
-      pieces[#pieces + 1] = child[NEW_OUTCOMES][index]
+      pieces[#pieces + 1] = child[NEWS][index]
       at = index + 1
     end
     outcomes = table.concat(pieces) .. outcomes:sub(at)
@@ -50,7 +50,7 @@ local function pack_child(child)
     child[HAVE_FAILED], child[WERE_CANCELED], #child[TOKEN], child[TOKEN]) .. outcomes
 end
 
--- Whether a task may run: true, false (never), nil (not yet); by how many parents have not ended, finished, failed, and
+-- Whether a task may run: true, false (never), nil (not yet); by its parents that have not ended, finished, failed, and
 -- were canceled.
 local rules = {
   all_success = function(open, _, failed, canceled)
@@ -72,8 +72,8 @@ local rules = {
   end,
 }
 
--- Returns a task's record with results in place of the tokens in its arguments; nil without tokens.
-local function record_with_results(child)
+-- Returns a task's record with results in place of the tokens; nil without tokens.
+local function with_results(child)
   if child[TOKEN] == '' then return nil end
   local record, results = held_record(child[ID]), child[RESULTS] or {}
   if not record then return nil end
@@ -88,60 +88,60 @@ local function record_with_results(child)
 end
 
 local WORDS = { F = 'finished', X = 'failed', C = 'was canceled' }
-mine.roots, mine.letters = mine.roots or {}, mine.letters or {}
+mine.roots, mine.states = mine.roots or {}, mine.states or {}
 
--- Returns a parent that ended so; nil if the record does not name it, since the task has grown.
-local function parent_that_ended(child, letter)
+-- Returns a parent that ended so; nil if the record does not name it: the task has grown.
+local function parent_that_ended(child, state)
   local record = held_record(child[ID])
   local is_read, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
   local parents = is_read and type(sent) == 'table' and type(sent[4]) == 'table' and sent[4].depends_on
   for index, id in ipairs(type(parents) == 'table' and parents or NONE) do
-    if ((child[NEW_OUTCOMES] or NONE)[index] or child[OUTCOMES]:sub(index, index)) == letter then return id end
+    if ((child[NEWS] or NONE)[index] or child[OUTCOMES]:sub(index, index)) == state then return id end
   end
 end
 
--- Returns why a task whose gate has ended cannot run: because of the gate, or of its parents.
+-- Returns why a task cannot run whose gate has ended: the gate, or its parents.
 local function cause_after_gate(child)
-  if child[GATE] == NEVER then return { letter = 'C', text = 'its run was not sent whole' } end
+  if child[GATE] == NEVER then return { state = 'C', text = 'its run was not sent whole' } end
   local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
-  local letter = failed > 0 and 'X' or canceled > 0 and 'C' or 'F'
-  local id, text = parent_that_ended(child, letter), 'it can run no more (' .. child[RULE] .. '): '
+  local state = failed > 0 and 'X' or canceled > 0 and 'C' or 'F'
+  local id, text = parent_that_ended(child, state), 'it can run no more (' .. child[RULE] .. '): '
   if id then
-    text = text .. 'task ' .. id .. ' before it ' .. (letter == 'F' and 'finished' or 'did not finish')
+    text = text .. 'task ' .. id .. ' before it ' .. (state == 'F' and 'finished' or 'did not finish')
   else
     text = text .. string.format('of %d tasks before it %d finished, %d failed and %d were canceled', #child[OUTCOMES],
       finished, failed, canceled)
   end
-  return { letter = letter, text = text }
+  return { state = state, text = text }
 end
 
--- Cancels a task. `cause` is the end that decided, nil for its gate's. Its root is '' if only a record says that
+-- Cancels a task. `cause` is the end that decided, nil for the gate's. The root is '' if only a record says that
 -- something before it failed.
 local function cancel_child(child, cause)
   cause = cause or cause_after_gate(child)
   local id, text = child[ID], cause.text
-  local letter = child[GATE] ~= NEVER and child[HAVE_FAILED] > 0 and 'X' or 'C'
+  local state = child[GATE] ~= NEVER and child[HAVE_FAILED] > 0 and 'X' or 'C'
   if not text then
     text = 'it can run no more (' .. child[RULE] .. '): task ' .. cause.id .. ' before it '
     if cause.root == cause.id then
-      text = text .. WORDS[cause.letter]
+      text = text .. WORDS[cause.state]
     elseif cause.root == '' then
       text = text .. 'was canceled, since one before that failed'
     else
-      text = text .. 'was canceled, since task ' .. cause.root .. ' ' .. WORDS[cause.letter]
+      text = text .. 'was canceled, since task ' .. cause.root .. ' ' .. WORDS[cause.state]
     end
   end
-  mine.letters[id] = letter
-  -- A canceled task may have decided although others failed: it is not the root of a failure.
-  mine.roots[id] = cause.letter == letter and cause.root or letter == 'X' and '' or id
-  local kind = letter == 'X' and 'UpstreamFailed' or 'TaskCanceled'
+  mine.states[id] = state
+  -- A canceled parent may have decided although others failed: it is not the root of a failure.
+  mine.roots[id] = cause.state == state and cause.root or state == 'X' and '' or id
+  local kind = state == 'X' and 'UpstreamFailed' or 'TaskCanceled'
   local outcome = '{"error":{"type":"' .. kind .. '","message":' .. cjson.encode(text) .. '}}'
   cancel_held(id, pack_cancel(child[KEEP_UNTIL], outcome))
 end
 
 local function forget_child(child)
   children[child[ID]] = false
-  if child[TOKEN] ~= '' and not child[IS_NEW] then deleted_keys[#deleted_keys + 1] = OWN .. 'got:' .. child[ID] end
+  if child[TOKEN] ~= '' and not child[IS_NEW] then deleted[#deleted + 1] = OWN .. 'got:' .. child[ID] end
 end
 
 local function decide(child, cause)
@@ -155,27 +155,27 @@ local function decide(child, cause)
   end
   if may == nil then return end
   forget_child(child)
-  if may then admit(child[ID], record_with_results(child)) else cancel_child(child, cause) end
+  if may then admit(child[ID], with_results(child)) else cancel_child(child, cause) end
 end
 
--- Notifies a task that the parent at an index has ended; index 0 is the gate.
+-- Notifies a task that the parent at an index has ended; 0 is the gate.
 local function notify(child, index, cause, result)
   if index == 0 then
     if child[GATE] ~= CLOSED then return end
-    child[GATE], cause = cause.letter == 'F' and OPEN or NEVER, nil
+    child[GATE], cause = cause.state == 'F' and OPEN or NEVER, nil
   else
-    local letter, new_outcomes = cause.letter, child[NEW_OUTCOMES]
-    if child[OUTCOMES]:byte(index) ~= PENDING_BYTE or (new_outcomes and new_outcomes[index]) then return end
-    if not new_outcomes then
-      new_outcomes = {}
-      child[NEW_OUTCOMES] = new_outcomes
+    local state, news = cause.state, child[NEWS]
+    if child[OUTCOMES]:byte(index) ~= PENDING_BYTE or (news and news[index]) then return end
+    if not news then
+      news = {}
+      child[NEWS] = news
     end
-    new_outcomes[index] = letter
+    news[index] = state
     if result and child[TOKEN] ~= '' then
       child[RESULTS] = child[RESULTS] or {}
       child[RESULTS][index] = result
     end
-    child[count_of[letter]] = child[count_of[letter]] + 1
+    child[count_of[state]] = child[count_of[state]] + 1
   end
   child[CHANGED] = true
   decide(child, cause)

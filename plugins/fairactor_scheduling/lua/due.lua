@@ -24,7 +24,7 @@ for _, schedule in ipairs(found) do
     unpack(call('HMGET', key_of(schedule), 'state', 'version', 'planned', 'checked', 'definition', 'until'))
   if state == 'active' and definition and tonumber(version) and tonumber(planned) and tonumber(checked) then
     reply[#reply + 1] = { schedule, version, planned, checked, definition }
-  elseif state == 'finished' and (tonumber(kept_until) or 0) > shard.ms then -- the script that finished it failed halfway
+  elseif state == 'finished' and (tonumber(kept_until) or 0) > shard.ms then -- the script that did so failed halfway
     postponed[#postponed + 1], postponed[#postponed + 2] = kept_until, schedule
   else
     not_due[#not_due + 1] = schedule

@@ -1,7 +1,6 @@
 -- The next run of a schedule has waited for this one to end: it is due now.
 
--- @takes call, shard, integer from lib/base.lua
--- @takes later from lib/plugins.lua
+-- @takes integer from lib/base.lua
 
 local behind = id:sub(1, 9) == 'schedule:' and call('HGET', OWN .. 'behind', id)
 if behind then

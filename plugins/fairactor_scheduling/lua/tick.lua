@@ -1,23 +1,23 @@
 -- Sends the due runs of schedules, and moves these on: each only if nobody has done so before.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 and on, for each schedule, packed: {schedule, version, time of its next run, or -1, time of the run after those
---       below, or -1, when that is due, or -1, time up to which missed runs were handled, time of the first missed run,
---       or -1, {times of the runs to send}}; all in ms
+-- ARGV  1 and on, for each schedule, packed: {schedule, version, time of its next run, or -1, time of the run after
+--       those below, or -1, when that is due, or -1, time up to which missed runs were handled, time of the first
+--       missed run, or -1, {times of the runs to send}}; all in ms
 -- Reply for each 1 if it was moved on, 0 if somebody else has done so
 --
--- Safe to repeat: a schedule that was moved on is skipped. If the script fails before that, the tasks get the same ids
--- again, and are accepted once.
+-- Safe to repeat: a schedule that was moved on is skipped. If the script fails before that, the ids are the same again,
+-- and are accepted once.
 --
--- A run that has to wait, for the one before it or for room in the mailbox, is kept in `waiting`, and goes before later
--- ones. It is tried when the run before has ended (ended.lua), or after a while.
+-- A run that waits for the one before it or for room in the mailbox is kept in `waiting`, and goes before later ones.
+-- It is tried when the run before has ended (ended.lua), or after a while.
 
 -- @include lib/intact.lua
 -- @include lib/accept.lua
 -- @include own/lib.lua
 
 local MOST_WAITING, AT_ONCE = 1000, 10 -- of a schedule; how many are tried at once
-local ROOM, LOOK_AGAIN = 5000, 60000 -- ms until there may be room; until the run before may have ended unnoticed
+local ROOM, LOOK_AGAIN = 5000, 60000 -- ms until there may be room; until the run before may have ended unseen
 
 local items, sent_for = {}, {} -- tasks to accept; for each its schedule, time and id
 local seen = {}

@@ -1,8 +1,7 @@
 -- Stores the values of a finished task under its tenant and run. `data` is {run, {{key, value, ms to keep it or 0 for
 -- ever}, ...}}. Values of failed attempts do not get here.
 
--- @takes call, shard, integer, write_all from lib/base.lua
--- @takes later from lib/plugins.lua
+-- @takes integer, write_all from lib/base.lua
 
 if data and state == 'F' then
   local run, values = data[1], data[2]
