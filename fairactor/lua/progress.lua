@@ -2,7 +2,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime, 2 id, 3 the progress, JSON
--- Reply 1, or 0 if the runtime does not hold the task: nothing is stored
+-- Reply 1, or 0 if the runtime does not hold the task
 --
 -- Safe to repeat: the same is stored.
 

@@ -6,9 +6,8 @@
 -- @include lib/room.lua
 -- @include lib/plugins.lua
 
-local ITEM = '>Bc1Bc0Hc0Hc0Hc0I4c0' -- a task as send.lua says how it is packed
+local ITEM = '>Bc1Bc0Hc0Hc0Hc0I4c0' -- a task, packed as send.lua says
 
--- Returns a packed task with another id.
 local function with_id(item, id)
   local priority, flag, due, _, name, key, extra, body = struct.unpack(ITEM, item)
   return struct.pack(ITEM, priority, flag, #due, due, #id, id, #name, name, #key, key, #extra, extra) .. item:sub(body)
@@ -102,14 +101,14 @@ do
     return holder, kept
   end
 
-  local new_records, scheduled, watching, write_ended = {}, {}, {}, nil -- what `write_accepted` writes
+  local new_records, scheduled, watching, write_ended = {}, {}, {}, nil -- to write
 
   local function accept_one(n, watcher)
     local id, name, priority, due, stamp = ids[n], names[n], priorities[n], dues[n], next_stamp()
     local holder, kept
     if extras[n] ~= '' then holder, kept = run_sent_hook(id, name, cmsgpack.unpack(extras[n])) end
     local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due))
-    if at then stamp = at * 1000 end -- a delayed task is ordered by its due time, not by when it was sent
+    if at then stamp = at * 1000 end -- a delayed task is ordered by its due time
     local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end
     if holder then
@@ -155,7 +154,7 @@ do
     write_keys()
     if reservation ~= '' then use_reservation(reservation, names) end
     write_all('HSET', WATCHERS, watching)
-    write_these(later) -- before the records exist: if the script fails here, a repeat accepts the tasks again
+    write_these(later) -- before the records exist, so that a repeat accepts the tasks
     local held_back = {}
     for id, task in pairs(newly_held) do
       local hold = task.hold

@@ -56,7 +56,7 @@ local function read_all(command, key, args)
   return all
 end
 
--- Whether a record's header can be read and counted: somebody may have edited it by hand.
+-- Whether a record's header can be read: somebody may have edited it by hand.
 local function readable(record)
   if not record or #record < 15 then return false end
   local priority, high, low = record:byte(3), record:byte(14, 15)
@@ -122,7 +122,7 @@ local function place(stamp, priority)
 end
 
 -- The first and the last write of a script that writes more than one thing (`save_shard` includes the last). Redis does
--- not roll back: if a script fails in between, the mark stays, and scripts are refused until mend.lua has run.
+-- not roll back: if a script fails in between, all scripts are refused until mend.lua has run.
 local function begin_writing() call('HSET', META, 'torn', '1') end
 local function end_writing() call('HSET', META, 'torn', '') end
 

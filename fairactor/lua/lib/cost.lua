@@ -26,7 +26,7 @@ do
         if flat[i] == '' then
           local average, debt, period = struct.unpack('>ddd', flat[i + 1])
           costs.average = average >= 0 and average
-          costs.debt = period == shard.period and debt or 0 -- forgiven if virtual time has restarted: nobody has waited
+          costs.debt = period == shard.period and debt or 0 -- forgiven: virtual time has restarted, so nobody waits
         else
           costs.actors[flat[i]] = struct.unpack('>d', flat[i + 1])
         end
@@ -41,7 +41,6 @@ do
     return record:match('^%["(.-)"', body) or record:match('^{"actor":"(.-)"', body)
   end
 
-  -- Returns the cost to charge for a task of a tenant.
   function cost_of(name, id)
     if not shard.by_time then return 1 end
     local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
@@ -49,7 +48,6 @@ do
     return costs_of(name).actors[actor] or costs_of('').actors[actor] or DEFAULT_COST
   end
 
-  -- Returns the average cost of a tenant's tasks.
   function average_cost(name)
     return shard.by_time and (costs_of(name).average or costs_of('').average or DEFAULT_COST) or 1
   end
@@ -68,7 +66,6 @@ do
     costs.debt, costs.changed = costs.debt + seconds, true
   end
 
-  -- Updates the averages with the seconds that a task ran.
   function update_cost(name, actor, seconds)
     for _, owner in ipairs({ name, '' }) do
       local costs = costs_of(owner)

@@ -58,7 +58,6 @@ end
 -- Packs a cancellation as CANCELS keeps it: ms to keep the record, and the outcome.
 local function pack_cancel(ms, outcome) return struct.pack('>d', ms) .. outcome end
 
--- Cancels a task.
 local function cancel_task(id, name, record, packed)
   local ms = record_ttl(id, CANCELED_STATE, (struct.unpack('>d', packed)))
   end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, packed:sub(9)))
@@ -98,7 +97,7 @@ local function free_key(id, state)
   call('HDEL', KEYED, id)
 end
 
--- Sends the outcome to the runtimes that wait for it. `watching` is the task's field of WATCHERS.
+-- Sends an outcome to those that wait. `watching` is the task's field of WATCHERS.
 local function notify_watchers(id, record, watching)
   local message = 'o' .. struct.pack('>Hc0', #id, id) .. record
   for _, runtime in ipairs(cmsgpack.unpack(watching)) do

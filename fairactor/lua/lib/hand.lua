@@ -45,7 +45,7 @@ local function hand_over(priority, flag, id, name, key, body)
   begin_writing()
   write_keys()
   if flag == 'w' then call('HSET', WATCHERS, id, cmsgpack.pack({ sender })) end
-  call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: if the message is lost, the next turn looks here
+  call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: if the message is lost, a turn looks here
   call('HSET', CLAIMS .. runtime, id, pack_mark(mark, priority, 1, name))
   call('SREM', IDLE, runtime)
   call('SET', TASK .. id, record)

@@ -10,9 +10,9 @@ do
   local flat = call('HGETALL', HOMES)
   for i = 1, #flat, 2 do dedicated[flat[i]] = tonumber(flat[i + 1]) end
 end
-local reassigned, reassigned_tenants -- a runtime whose tenants change in this script, and its new ones
+local reassigned, reassigned_tenants -- a runtime whose tenants change here, and its new ones
 
--- Returns the latest virtual time of the runtimes dedicated to a tenant; nil without one.
+-- Returns the latest virtual time of a tenant's dedicated runtimes, or nil.
 local function dedicated_time(name)
   local latest
   for runtime, time in pairs(dedicated) do

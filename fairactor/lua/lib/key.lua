@@ -4,8 +4,8 @@
 
 local key_owners, keyed_fields = {}, {} -- key -> its task in this script; task, field of KEYED, ...
 
--- Returns the task that a key stands for already. Otherwise assigns the key, if there is one, and returns nil. `packed`
--- is '' or the window, 8 bytes, then the key. The length before a tenant's name keeps the keys of tenants apart.
+-- Returns the task that a key already stands for, or assigns the key, if any, and returns nil. `packed` is '' or the
+-- window, 8 bytes, then the key. The length before a tenant's name keeps the keys of tenants apart.
 local function take_key(id, name, packed)
   if packed == '' then return nil end
   local key = #name .. ':' .. name .. packed:sub(9)

@@ -24,7 +24,7 @@ local function pack_hold(priority, stamp, name, holder)
   return struct.pack(HOLD, priority, stamp, #name, name, #holder, holder)
 end
 
--- task that this script accepts and a plugin holds back -> plugin, what it keeps, record, list for the record
+-- accepted task that a plugin holds back -> plugin, what it keeps, record, list for the record
 local newly_held = {}
 
 -- Every runtime of the namespace needs the plugin from now on; those that have it are notified.

@@ -57,7 +57,6 @@ local function eligibility(limits)
   return free_at <= shard.now or math.ceil(free_at / 1000)
 end
 
--- Counts a task that starts.
 local function count_start(limits)
   limits.started = limits.started + 1
   if limits.interval > 0 then limits.due = math.max(shard.now, limits.due) + limits.interval end

@@ -54,7 +54,7 @@ local function new_tenant(name, policy)
   return t
 end
 
--- Loads tenants that are not loaded yet, before any count changes.
+-- To be called before any count changes.
 local function load_tenants(names)
   local policies, limited, limits = has_policies and read_all('HMGET', POLICY, names), {}, {}
   for i, name in ipairs(names) do
@@ -81,7 +81,7 @@ local function count_end(name, too_little)
   end
 end
 
--- Returns those tenants that have no limits, and those of them with something in the mailbox.
+-- Returns the tenants without limits, and those of them with queued tasks.
 local function without_limits(names)
   local unlimited, waiting = {}, {}
   for _, name in ipairs(names) do
@@ -114,7 +114,6 @@ local function join_ring(t, tenant)
   if ring.group and not ring.group[TAG] then join_ring(ring.group, tenant) end
 end
 
--- Loads the tags of tenants.
 local function load_tags(names)
   local by_ring = has_policies and {} or { [root] = names }
   for _, name in ipairs(has_policies and names or {}) do

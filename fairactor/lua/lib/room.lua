@@ -39,7 +39,7 @@ local function write_reservation(name, reservation, number)
   end
 end
 
--- Tasks for these mailboxes have arrived under a reservation.
+-- Reduces a reservation by the tasks that came under it.
 local function use_reservation(reservation, names)
   local used = {}
   for _, name in ipairs(names) do used[name] = (used[name] or 0) + 1 end

@@ -3,7 +3,7 @@
 local SESSION = '>c8Hc0'
 local NO_SESSION = '\0\0\0\0\0\0\0\0\0\0'
 
--- Number of the turn, 8 bytes; the task handed over since, or ''; the outcomes that were refused, packed.
+-- Number of the turn, 8 bytes; the task handed over since, or ''; the refused outcomes, packed.
 local function unpack_session(packed)
   local turn, handed, rest = struct.unpack(SESSION, packed)
   return turn, handed, packed:sub(rest)

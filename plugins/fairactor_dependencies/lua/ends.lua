@@ -16,12 +16,12 @@
 if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.grown then
   local SOME = 500 -- tasks notified in one script; take.lua does the rest
   local HERE, NOTIFIES = 65535, 65534
-  local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many are F, X and C, token; then a letter for each parent
-  local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, place, task
+  local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many parents are F, X and C, token; then each one's state
+  local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, index, task
   local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- number of entries, MOST at most; whether a list follows
   local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list; elements read at once
-  local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, letter, wants, place, task or run, parent, root; then the result
-  local REST = '>c1Hc0' -- letter, root; then the result
+  local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, state, wants, index, task or run, parent, root; then the result
+  local REST = '>c1Hc0' -- state, root; then the result
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
   local PENDING, PENDING_BYTE = '?', 63
   local REMEMBERED = 3600000 -- ms for which the end of a gate is remembered

@@ -9,6 +9,6 @@ if behind then
       if call('PTTL', OWN .. 'leader') > 3000 then call('PEXPIRE', OWN .. 'leader', 3000) end
       call('PUBLISH', EVENTS, 'p' .. SELF)
     end
-    call('HDEL', OWN .. 'behind', id) -- last: if the script fails before it, a repeat does this again
+    call('HDEL', OWN .. 'behind', id) -- last, so that a repeat does all of it again
   end
 end

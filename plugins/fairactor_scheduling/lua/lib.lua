@@ -1,4 +1,4 @@
--- Shared by the scripts: the key of a schedule, when it is due, and its last runs.
+-- Shared by the scripts: a schedule's key, due time and last runs.
 
 -- @include lib/base.lua
 
@@ -7,7 +7,7 @@ local LINES = 10 -- the last runs that are kept
 
 local function key_of(schedule) return OWN .. 'schedule:' .. schedule end
 
--- Sets when a schedule is due. Wakes a leader that would sleep longer.
+-- Sets when a schedule is due, and wakes a leader that would sleep longer.
 local function put_due(schedule, at)
   call('ZADD', OWN .. 'due', integer(at), schedule)
   if call('ZRANGE', OWN .. 'due', 0, 0)[1] == schedule then
@@ -17,7 +17,7 @@ local function put_due(schedule, at)
   end
 end
 
--- Puts a line about a run before the others, of which the last ones are kept.
+-- Adds a line about a run in front, and keeps the last ones.
 local function add_line(lines, planned, outcome, task)
   lines = integer(planned) .. ' ' .. integer(shard.ms) .. ' ' .. outcome .. ' ' .. (task or '') .. '\n' .. (lines or '')
   local _, number = lines:gsub('\n', '')

@@ -80,7 +80,6 @@ local function advance(packed)
   return s
 end
 
--- Notes what became of a run.
 local function note_verdict(n, verdict)
   local s, planned, id = unpack(sent_for[n])
   if verdict == FULL then
@@ -101,7 +100,6 @@ local function keep_full(s)
   s.waiting = s.full
 end
 
--- Returns when to try the waiting runs again.
 local function next_attempt(s)
   if #s.waiting == 0 then return math.huge end
   if s.full then return shard.ms + ROOM end
