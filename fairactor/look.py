@@ -13,9 +13,9 @@ from .states import Priority
 from .wire import GROUP_MARK, Counts, PackedPolicy, unpack_policy
 
 # KEYS  1 META of the shard
-# ARGV  1 what all keys of the namespace begin with
-# Reply {seconds, µs, {key, type, ms to live or -1, content} ...}; of a record the header only.
-# Reads only, all in one step. It is no transition, so it does not stand among those in lua/.
+# ARGV  1 the prefix of all keys of the namespace
+# Reply {seconds, µs, {key, type, ms to live or -1, content} ...}; the content of a record is its header
+# Reads only, in one step. It is not a transition, so it is not in lua/.
 _LOOK: Final = """
 local call = redis.call
 local head = 15

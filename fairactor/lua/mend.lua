@@ -136,7 +136,7 @@ local function repair_keys()
   end
 end
 
--- Notifies those who wait for tasks that have ended, perhaps again.
+-- Notifies those who wait for ended tasks, perhaps again.
 local function notify()
   local watchers = call('HGETALL', WATCHERS)
   for i = 1, #watchers, 2 do

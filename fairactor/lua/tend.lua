@@ -39,7 +39,7 @@ for _, task in ipairs(promoted) do -- only now: `load_tenants` needs the counts 
   add(task.name, task.priority, 1)
 end
 
--- One dead runtime in each call: its claims may be many.
+-- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
 local _, assigned_tenants, write_release
 if dead then _, assigned_tenants, write_release = release(dead, deliveries, outcome) end

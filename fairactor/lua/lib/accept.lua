@@ -59,7 +59,7 @@ do
     return take_key(ids[n], names[n], keys[n]) or ACCEPTED
   end
 
-  -- Judges tasks that are accepted together or not at all. If one of their mailboxes is full, none is accepted.
+  -- Judges tasks that are accepted together, or not at all if one of their mailboxes is full.
   local function judge_together(from, to)
     local keys_before, wanted, full = #keyed_fields, {}, {}
     for n = from, to do

@@ -5,7 +5,7 @@
 -- @include lib/plugins.lua
 
 local held = {} -- task -> its field of HELD; false if it has none
-local released, new_holds, records = {}, {}, {} -- to write: deleted and changed fields, and records
+local released, new_holds, replaced = {}, {}, {} -- to write: deleted and changed fields, and records
 
 -- Reads fields of HELD that are not known yet.
 local function read_held(ids)
@@ -30,7 +30,7 @@ local function write_holds_later()
   if #released + #new_holds > 0 then return end
   later[#later + 1] = function()
     write_all('HSET', HELD, new_holds)
-    call_all('MSET', records)
+    call_all('MSET', replaced)
   end
   last[#last + 1] = function() write_all('HDEL', HELD, released) end
 end
@@ -79,7 +79,7 @@ local function admit(id, with)
   if not new then release_hold(id) end
   if not new and with then -- a record must exist before the task has its place
     rewritten[id] = with
-    records[#records + 1], records[#records + 2] = TASK .. id, with
+    replaced[#replaced + 1], replaced[#replaced + 2] = TASK .. id, with
   end
   local due = math.floor(stamp / 1000)
   if due > shard.ms + 1 then -- stamps may be slightly ahead of the clock

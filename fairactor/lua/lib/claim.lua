@@ -192,10 +192,10 @@ do
       root.stealing = true
       serve_all()
     elseif #others > 0 then
-      local others = load_front_of(others, n, root.virtual)
-      others.stealing = true
-      serve(others)
-      root.virtual = others.virtual
+      local ring = load_front_of(others, n, root.virtual)
+      ring.stealing = true
+      serve(ring)
+      root.virtual = ring.virtual
     end
     claims.stolen = #ids - assigned
   end

@@ -4,7 +4,7 @@
 -- @include lib/base.lua
 -- @include lib/needs.lua
 
-if not shard.step then return redis.error_reply('NOTOPEN the namespace is not there (any more): open it') end
-if shard.torn then return redis.error_reply('TORN a script broke off before its last write: mend the shard') end
+if not shard.step then return redis.error_reply('NOTOPEN the namespace does not exist (any more): open it') end
+if shard.torn then return redis.error_reply('TORN a script failed before its last write: repair the shard') end
 local refusal = shard.plugins and shard.plugins ~= PLUGINS and refuse_without(shard.plugins)
 if refusal then return refusal end

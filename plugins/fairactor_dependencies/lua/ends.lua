@@ -1,4 +1,4 @@
--- Decides what becomes of waiting tasks. Its input are lists: `mine.sent`, accepted tasks and what they wait for;
+-- Decides what becomes of waiting tasks. Its input is in lists: `mine.sent`, accepted tasks and what they wait for;
 -- `mine.ended`, tasks; `mine.gates` that have ended; `mine.messages` of other shards; `mine.rest`, left by earlier
 -- scripts; `mine.grown`, a task and others that it waits for as well.
 --
@@ -29,7 +29,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
 
   local budget = SOME
   local entries, outbox, rest, deleted, notified = {}, {}, {}, {}, {} -- what to write and to delete
-  local fields, done_rest, gates_ended = { t = {}, g = {} }, {}, {}
+  local updates, done_rest, gates_ended = { t = {}, g = {} }, {}, {}
   local remote, work_is_left = false, false
 
   local function send_message(to, kind, state, wants, index, id, parent, root, result)
@@ -67,7 +67,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
         end
         lists[OWN .. 'of:' .. kind .. ':' .. ids[i]] = chunks
       end
-      fields[kind][2 * i - 1], fields[kind][2 * i] = ids[i], field
+      updates[kind][2 * i - 1], updates[kind][2 * i] = ids[i], field
     end
     return lists
   end
@@ -136,7 +136,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
     for _, some in ipairs(lists) do
       for key, list in pairs(some) do write_all('RPUSH', key, list) end
     end
-    for kind, fields in pairs(fields) do write_all('HSET', OWN .. 'of:' .. kind, fields) end
+    for kind, fields in pairs(updates) do write_all('HSET', OWN .. 'of:' .. kind, fields) end
     for name, left in pairs(rest) do call('HSET', OWN .. 'rest', name, left) end
     if remote then call('SET', OWN .. 'remote', '1') end
     for _, message in ipairs(outbox) do call('ZADD', OWN .. 'outbox', 'NX', integer(shard.ms), message) end

@@ -8,7 +8,7 @@
 -- @takes cancel_held, pack_cancel from lib/ending.lua
 -- @takes deleted, WAITING, OPEN, CLOSED, NEVER, PENDING_BYTE from own/ends.lua
 
-local ID, RULE, GATE, KEEP_UNTIL = 1, 2, 3, 4
+local ID, RULE, GATE, KEEP = 1, 2, 3, 4
 local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of its parents
 local TOKEN = 8
 local OUTCOMES = 9 -- the state of each parent
@@ -46,7 +46,7 @@ local function pack_child(child)
     end
     outcomes = table.concat(pieces) .. outcomes:sub(at)
   end
-  return struct.pack(WAITING, #child[RULE], child[RULE], child[GATE], child[KEEP_UNTIL], child[HAVE_FINISHED],
+  return struct.pack(WAITING, #child[RULE], child[RULE], child[GATE], child[KEEP], child[HAVE_FINISHED],
     child[HAVE_FAILED], child[WERE_CANCELED], #child[TOKEN], child[TOKEN]) .. outcomes
 end
 
@@ -136,7 +136,7 @@ local function cancel_child(child, cause)
   mine.roots[id] = cause.state == state and cause.root or state == 'X' and '' or id
   local kind = state == 'X' and 'UpstreamFailed' or 'TaskCanceled'
   local outcome = '{"error":{"type":"' .. kind .. '","message":' .. cjson.encode(text) .. '}}'
-  cancel_held(id, pack_cancel(child[KEEP_UNTIL], outcome))
+  cancel_held(id, pack_cancel(child[KEEP], outcome))
 end
 
 local function forget_child(child)

@@ -1,8 +1,8 @@
--- Sends a run of a schedule now, in addition to its planned ones.
+-- Sends a run of a schedule now, beside its planned ones.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule, 2 id of the task
--- Reply the verdict (see send.lua), or nothing if the schedule does not exist
+-- Reply the verdict (see send.lua), or nothing without such a schedule
 --
 -- Safe to repeat: the id is accepted once.
 
