@@ -9,8 +9,8 @@
 --       2 another tenant has its id, 3 the mailbox is full, 4 the mailbox of a task that goes with it is full,
 --       or the id of the task that its key stands for
 --
--- A batch sent again under its number changes nothing and gets the same reply; an existing id is not accepted again,
--- whoever sends it. All tasks of a batch are accepted in one step.
+-- Safe to repeat: a batch sent again under its number changes nothing and gets the same reply, and no id is accepted
+-- twice, whoever sends it. All tasks of a batch are accepted in one step.
 
 -- @include lib/intact.lua
 

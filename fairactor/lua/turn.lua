@@ -14,8 +14,8 @@
 --       or 'lapsed' if the runtime has no lease: its claims belong to others now,
 --       or 'behind' if the server does not know the turn before this one: it has lost data
 --
--- An outcome counts only for the claim that it names: a late one is refused. A turn sent again under its number changes
--- nothing but the lease, and gets the same reply.
+-- Safe to repeat: a turn sent again under its number changes only the lease, and gets the same reply. An outcome counts
+-- only for the claim that it names: a late one is refused.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua

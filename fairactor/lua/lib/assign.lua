@@ -1,4 +1,4 @@
--- Changes which tenants a runtime serves.
+-- Assigns tenants to runtimes.
 
 -- @include lib/ring.lua
 
