@@ -58,7 +58,7 @@ local function renew_leases()
   call('HSET', META, 'turned', integer(shard.ms))
 end
 
--- Repeats the reply to an earlier turn: what it refused, and what it claimed and still holds.
+-- Repeats the reply to an earlier turn: what it refused, what it claimed and still holds.
 local function replay(packed)
   local ids, claims = {}, {}
   local held = call('HGETALL', claims_key)
