@@ -27,7 +27,7 @@ class SentRun(Run):
 
     id: str
     tenant: str
-    handles: dict[str, Handle[Any]]
+    handles: Mapping[str, Handle[Any]]
     _host: Host = attrs.field(repr=False)
     _plan: Plan = attrs.field(repr=False)
     _names: dict[Step, str] = attrs.field(repr=False)
