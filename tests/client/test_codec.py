@@ -241,7 +241,7 @@ async def test_an_annotation_that_cannot_be_resolved_is_told_at_the_start(
     module = from_source(
         f"import typing\nfrom fairactor import actor\n@actor\nasync def handler(value: {annotation!r}) -> None: ...\n"
     )
-    words = rf"handler\(\): an annotation cannot be resolved: .*{words}.*at the top level of its module"
+    words = rf"handler\(\): an annotation cannot be resolved: .*{words}.*at the top level of the module"
     with pytest.raises(ConfigurationError, match=words):
         async with make_runtime(module):
             raise AssertionError

@@ -72,7 +72,7 @@ def test_an_option_that_cannot_work_is_refused_by_name(options: dict[str, Any], 
 
 
 def test_an_actor_cannot_give_all_its_tasks_one_id() -> None:
-    with pytest.raises(ConfigurationError, match=r"id=.*of one message"):
+    with pytest.raises(ConfigurationError, match=r"id=.*to a single message"):
         actor(id="the same")
 
 

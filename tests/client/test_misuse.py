@@ -102,7 +102,7 @@ async def test_what_does_not_exist_is_told(make_runtime: Make) -> None:
         ({"concurrency": 0}, "concurrency=0: give a whole number, 1 or more, or None"),
         ({"concurrency": 1.5}, "concurrency=1.5"),
         ({"concurrency": True}, "concurrency=True"),
-        ({"concurency": 1}, "no 'concurency' to configure"),
+        ({"concurency": 1}, "there is no setting 'concurency' here"),
     ],
 )
 async def test_a_policy_that_cannot_work_is_refused(make_runtime: Make, policy: dict[str, Any], words: str) -> None:
@@ -164,7 +164,7 @@ async def test_a_runtime_belongs_to_its_event_loop(make_runtime: Make) -> None:
 
 
 def test_outside_a_handler_there_is_no_current_task() -> None:
-    with pytest.raises(RuntimeNotRunning, match="inside a handler only"):
+    with pytest.raises(RuntimeNotRunning, match="only inside a handler"):
         current_task()
 
 

@@ -93,7 +93,7 @@ async def test_only_dead_letters_are_sent_again(make_runtime: Make) -> None:
 async def test_a_live_task_is_not_sent_again(make_runtime: Make, delay: float) -> None:
     async with make_runtime(workers=0) as sender:
         handle = await sender.send("user:1", fail(1), delay=delay)
-        with pytest.raises(NotADeadLetter, match="has not failed, or was sent again already"):
+        with pytest.raises(NotADeadLetter, match="has not failed, or was redriven already"):
             await handle.redrive()
 
 

@@ -183,7 +183,7 @@ async def test_where_no_replica_confirms_it_says_so_and_it_may_be_sent_again(fre
             assert time.monotonic() - began < 5
         assert isinstance(one, NotReplicated)
         assert isinstance(many, NotReplicated)
-        assert "0 of 1 replicas have confirmed" in str(one)
+        assert "0 of 1 replicas confirmed" in str(one)
         assert (one.maybe_accepted, one.ids) == (True, ("a",))
         assert (many.maybe_accepted, many.ids) == (True, ("m0", "m1", "m2"))
         assert (await runtime.stats()).pending == 4
@@ -243,7 +243,7 @@ async def test_what_needs_no_replica_does_not_wait_for_one_that_is_frozen(both: 
 async def test_more_replicas_than_there_are_are_not_waited_for_for_ever(both: Both) -> None:
     server, _ = both
     async with sender(server, durability="replicated", replicas=2, **SHORT) as runtime:
-        with anyio.fail_after(5), pytest.raises(NotReplicated, match="1 of 2 replicas have confirmed"):
+        with anyio.fail_after(5), pytest.raises(NotReplicated, match="1 of 2 replicas confirmed"):
             await runtime.send("user:1", double(1))
 
 

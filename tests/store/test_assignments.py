@@ -213,7 +213,7 @@ async def test_health_names_tenants_that_nobody_serves(make_runtime: Make) -> No
         await runtime.send_many((tenant, log.note()) for tenant in ("b", "c"))
         health = await runtime.health()
         assert not health.ok
-        assert health.problems[0].startswith("tenants with tasks are assigned to no runtime: ")
+        assert health.problems[0].startswith("no runtime serves these tenants, which have tasks: ")
         assert all(name in health.problems[0] for name in ("'b'", "'c'"))
         assert health.stats is not None
         assert set(health.stats.unassigned_tenants) == {"b", "c"}

@@ -282,7 +282,7 @@ async def test_a_dead_letter_takes_its_key_again_if_that_is_free(make_runtime: M
     async with make_runtime(workers=0) as sender:
         holder = await sender.send("user:1", echo(1), key="same")
         assert not holder.duplicate
-        with pytest.raises(NotADeadLetter, match=f"task '{holder.id}' has taken its key"):
+        with pytest.raises(NotADeadLetter, match=f"task '{holder.id}' now has its key"):
             await sender.handle(dead.id).redrive()
         assert await sender.dead_letters.redrive() == 0
         assert await sender.handle(dead.id).state() is TaskState.FAILED

@@ -285,7 +285,7 @@ async def test_a_script_of_a_plugin_runs_on_the_shard_of_a_tenant_or_on_one_by_i
 
 async def test_what_cannot_be_called_is_refused_by_name(make_runtime: Make) -> None:
     async with make_runtime(workers=0, plugins=[Tally()]) as runtime:
-        with pytest.raises(ConfigurationError, match=r"no script 'tally/rad'; .* have: tally/read, tally/admit"):
+        with pytest.raises(ConfigurationError, match=r"no script 'tally/rad'; .* are: tally/read, tally/admit"):
             await runtime.host.call("tally/rad", "t")
         with pytest.raises(Exception, match="BROKEN by t"):
             await runtime.host.call("tally/broken", "t", "t")

@@ -229,7 +229,7 @@ async def test_a_strictly_serial_tenant_gets_an_error_instead_of_a_deadlock(make
 
     @actor
     async def asks() -> str:
-        with pytest.raises(Deadlock, match="Send without waiting, call the handler in place, or raise"):
+        with pytest.raises(Deadlock, match="Send it without waiting, await the message instead, or raise"):
             await runtime.ask(current_task().tenant, child())
         return "told"
 

@@ -43,7 +43,7 @@ async def test_they_are_given_wherever_options_are(make_runtime: Make) -> None:
 
 
 def test_what_is_not_an_option_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="got 5 where options are expected: give options by name"):
+    with pytest.raises(ConfigurationError, match="got 5 instead of an option: give options by name"):
         report().options(5)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="option 'report_day' is given twice"):
         report().options(day(date(2026, 1, 1)), report_day=date(2026, 1, 2))  # type: ignore[call-arg]
