@@ -9,7 +9,15 @@ from typing import Final, Literal, TypedDict, get_args
 import attrs
 from attrs.validators import optional
 
-from ._util.checks import YEAR, check_one_of, check_seconds, check_tenants, check_whole_number, validate
+from ._util.checks import (
+    YEAR,
+    check_one_of,
+    check_seconds,
+    check_tenants,
+    check_tenants_or_all,
+    check_whole_number,
+    validate,
+)
 from .errors import ConfigurationError
 
 FairBy = Literal["tasks", "time"]
@@ -72,7 +80,7 @@ class Settings:
     is fixed when the namespace is created. None: ``tasks``; an existing namespace keeps what it has."""
     assigned: Sequence[str] = attrs.field(default=(), converter=check_tenants)
     """The tenants that this runtime serves first. Without these and `steal` it serves all tenants alike."""
-    steal: Sequence[str] | bool = attrs.field(default=(), converter=check_tenants)
+    steal: Sequence[str] | bool = attrs.field(default=(), converter=check_tenants_or_all)
     """The tenants that it serves while the assigned ones have nothing to do. True: all others."""
     result_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
     """How long to keep the record of a finished task. 0: not at all."""
@@ -99,5 +107,3 @@ class Settings:
             raise ConfigurationError(f"path={self.path!r}: give the path of a folder")
         if self.url is not None and self.path is not None:
             raise ConfigurationError("give url= (a server of yours) or path= (an embedded one), not both")
-        if isinstance(self.assigned, bool):  # type: ignore[unreachable]  # callers without a type checker give anything
-            raise ConfigurationError("assigned= takes the names of tenants; without it a runtime serves all alike")

@@ -73,28 +73,17 @@ class Run(ABC):
 
     __slots__ = ()
 
-    @property
-    @abstractmethod
-    def id(self) -> str:
-        """The run's id, which is also the ``xcom_run`` of its tasks."""
+    id: str
+    """The run's id, which is also the ``xcom_run`` of its tasks."""
+    tenant: str
+    """The tenant to which the graph was sent."""
+    attempt: int
+    """1, and one more for each `retry`."""
+    handles: Mapping[str, Handle[Any]]
+    """The tasks by step name, each after those that it waits for.
 
-    @property
-    @abstractmethod
-    def tenant(self) -> str:
-        """The tenant to which the graph was sent."""
-
-    @property
-    @abstractmethod
-    def attempt(self) -> int:
-        """1, and one more for each `retry`."""
-
-    @property
-    @abstractmethod
-    def handles(self) -> Mapping[str, Handle[Any]]:
-        """The tasks by step name, each after those that it waits for.
-
-        A step's name is the ``id=`` of its message. Without one it is the actor's name, numbered from the second on.
-        """
+    A step's name is the ``id=`` of its message. Without one it is the actor's name, numbered from the second on.
+    """
 
     @abstractmethod
     async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as that of a handle
