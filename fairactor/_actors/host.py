@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
+from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from fairactor._util.wakeup import Wakeup
 from fairactor.settings import Settings
 
 from .handle import Handle
-from .message import Message
+from .message import Message, Target
 from .options import AskOptions, TaskOptions
 from .plugin_options import OptionValue
-
-if TYPE_CHECKING:
-    from .actor import Actor
 
 R = TypeVar("R")
 S_co = TypeVar("S_co", covariant=True)
@@ -65,6 +62,14 @@ class Client(Protocol):
         ...
 
 
+class AnyActor(Target[Any], Protocol):
+    """An `Actor` with any signature."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Message[Any]:
+        """Makes a message with these arguments."""
+        ...
+
+
 class Host(Protocol):
     """What a plugin may touch of a runtime. Nothing else of it is promised to plugins.
 
@@ -100,7 +105,7 @@ class Host(Protocol):
         """The number of the shard that keeps a tenant, from 0."""
         ...
 
-    def actor(self, name: str) -> Actor[..., Any]:
+    def actor(self, name: str) -> AnyActor:
         """Returns the actor of that name.
 
         Raises:
