@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from typing import Any, Final
 
@@ -200,6 +199,8 @@ def _lua(plugin: Any, which: str) -> Mapping[str, str]:
 
 def _in_order(plugins: list[Any]) -> list[Any]:
     """Sorts plugins by their ``before`` and ``after``; otherwise they stay in the given order."""
+    from graphlib import CycleError, TopologicalSorter
+
     by_name: dict[str, Any] = {}
     for plugin in plugins:
         if by_name.setdefault(plugin.name, plugin) is not plugin:

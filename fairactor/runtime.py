@@ -20,21 +20,20 @@ from ._actors.message import Message
 from ._actors.options import AskOptions, TaskOptions
 from ._actors.plugin_options import OptionValue
 from ._actors.registry import Registrable, Registry
-from ._client.dead_letters import DeadLetters
-from ._client.policies import Policies
 from ._client.tenant import Tenant
 from ._model.keys import Keys
-from ._plugin_chain import PluginChain
 from ._store.stats import Health, Stats, read_health, read_stats
 from ._util.checks import check_name, check_timeout
 from .errors import ConfigurationError, RuntimeNotRunning
-from .plugins import Plugin, installed_plugins
 from .settings import RuntimeSettings, Settings
 
 if TYPE_CHECKING:
+    from ._client.dead_letters import DeadLetters
+    from ._client.policies import Policies
     from ._engine import Engine
     from ._store.shard import Shard
     from ._store.shards import Shards
+    from .plugins import Plugin
 
 logger: Final = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -72,6 +71,9 @@ class Runtime:
         plugins: Iterable[Plugin] | None = None,
         **settings: Unpack[RuntimeSettings],
     ) -> None:
+        from ._plugin_chain import PluginChain
+        from .plugins import installed_plugins
+
         known = [field.name for field in attrs.fields(Settings)]
         for given in settings:
             if given not in known:
@@ -245,11 +247,15 @@ class Runtime:
     @property
     def dead_letters(self) -> DeadLetters:
         """The dead letters: tasks that have failed for good. They can be listed, sent again or deleted."""
+        from ._client.dead_letters import DeadLetters
+
         return DeadLetters(self._shards)
 
     @property
     def policies(self) -> Policies:
         """The policies: the defaults, and the settings of groups and tenants."""
+        from ._client.policies import Policies
+
         return Policies(self._shards)
 
     @property

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-import msgspec
-
 from fairactor._model.placeholder import Placeholder
 from fairactor.errors import ConfigurationError, InvalidPayload
 
 if TYPE_CHECKING:
+    import msgspec
+
     from .conversion import Conversion
 
 
@@ -108,7 +108,7 @@ class Codec:
             InvalidPayload: it does not fit the annotation.
         """
         self.look_up()
-        return self._from_json("return", msgspec.json.decode(data))
+        return self._from_json("return", self._module.decode_json(data))
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the arguments by the names of their parameters."""

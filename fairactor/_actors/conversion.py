@@ -28,6 +28,7 @@ Hook = Callable[[Any], Any]
 
 converter: Final = make_converter(forbid_extra_keys=False)
 """The cattrs converter of all actors. Register hooks on it for your own types."""
+decode_json: Final = msgspec.json.decode
 
 _UNCONVERTED: Final = frozenset({type(None), Any, inspect.Parameter.empty, object, dict, list})
 _DEEPEST: Final = 100  # levels of a value to search for the part that cannot be encoded

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import pickle
 import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import anyio.to_process
+import anyio
 import anyio.to_thread
 
 from fairactor.errors import ConfigurationError, RemoteError
@@ -38,6 +37,8 @@ async def run_in_thread(function: Callable[..., Any], args: Sequence[Any], kwarg
 
 async def run_in_process(actor: _Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Runs a handler in a worker process, which imports it by name. Arguments and the result travel as JSON."""
+    import anyio.to_process
+
     arguments = actor.codec.arguments_to_json(args, kwargs)
     try:
         reply = await anyio.to_process.run_sync(
@@ -70,6 +71,8 @@ def _process_main(module: str, qualname: str, arguments: tuple[list[Any], dict[s
 
 def _portable(error: Exception) -> Exception:
     """Returns the error, or a `RemoteError` if it cannot be pickled, with the traceback as a note."""
+    import pickle
+
     trace = "".join(traceback.format_tb(error.__traceback__))
     try:
         carried: Exception = pickle.loads(pickle.dumps(error))  # noqa: S301 - pickled in this line

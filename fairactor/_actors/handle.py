@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-import msgspec
-
-from fairactor._model import record
 from fairactor._model.info import TaskInfo
 from fairactor._model.states import TaskState
 from fairactor.errors import TaskCanceled, TaskFailed
 
 from .codec import Codec
+
+if TYPE_CHECKING:
+    from fairactor._model import record
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -95,7 +95,7 @@ class Handle(Generic[R_co]):
 
     def unpack(self, header: record.Header, outcome: record.Outcome) -> R_co:
         """Returns the result in an outcome, or raises its error."""
-        state = record.SETTLED[header.state]
+        state = header.ended_as
         error = outcome.error
         actor = f" ({outcome.actor})" if outcome.actor else ""  # scripts do not store it
         about = f"task {self.id!r} of tenant {header.tenant!r}{actor}"
@@ -109,7 +109,7 @@ class Handle(Generic[R_co]):
         if state is TaskState.CANCELED:
             raise TaskCanceled(f"{about} was canceled: {error.message if error else 'no reason was given'}")
         codec = self._codec or self._follower.codec(outcome.actor)
-        result: R_co = codec.result_from_json(outcome.result) if codec else msgspec.json.decode(outcome.result)
+        result: R_co = codec.result_from_json(outcome.result) if codec else outcome.plain_result()
         return result
 
     async def state(self) -> TaskState:

@@ -9,7 +9,6 @@ from typing import Any, Final, Literal, TypedDict
 import attrs
 from attrs.validators import optional
 
-from fairactor._model.record import MOST_ATTEMPTS
 from fairactor._model.states import Priority
 from fairactor._util.checks import (
     check_aware,
@@ -107,6 +106,7 @@ def _check_key(_: Any, __: Any, value: str) -> None:
     check_name("key", value)
 
 
+_MOST_ATTEMPTS: Final = 65_535  # a record counts them in two bytes
 _TRAVELLING: Final = (
     "timeout", "max_retries", "backoff", "backoff_cap", "retry_on", "no_retry_on", "result_ttl", "expires", "key",
     "key_window",
@@ -131,7 +131,7 @@ class Options:
     timeout: float | None = _duration(zero=False)
     """The seconds that one attempt may take; no limit by default."""
     max_retries: int | None = attrs.field(
-        default=None, validator=optional(validate(check_whole_number, 0, MOST_ATTEMPTS - 1))
+        default=None, validator=optional(validate(check_whole_number, 0, _MOST_ATTEMPTS - 1))
     )
     """How many more attempts a failed task gets; 0 by default."""
     backoff: float | None = _duration()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
@@ -131,6 +130,8 @@ def _find(name: str, core: Iterable[str]) -> Option[Any]:
     if name not in _known:
         _load_plugins()
     if name not in _known:
+        import difflib
+
         names = sorted({*core, *_known})
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? The" if near else "the"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 from collections.abc import Iterable
@@ -65,6 +64,8 @@ class Registry:
         try:
             return self.actors[name]
         except KeyError:
+            import difflib
+
             near = difflib.get_close_matches(name, self.actors, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UnknownActor(f"no actor {name!r} is registered here: add it to Runtime(actors=[…]){hint}") from None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from fairactor._model import record
-from fairactor._model.info import TaskInfo, read_info
+from fairactor._model.info import TaskInfo
+from fairactor._model.inspection import read_info
 from fairactor._model.states import TaskState
 from fairactor._model.wire import DeadLetter, pack_key
 from fairactor.errors import ConfigurationError, NotADeadLetter

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Final, Unpack
 
 import attrs
 
-from fairactor._model.policy import DefaultPolicy, Policy, changes_of
+from fairactor._model.policy import SETTINGS, DefaultPolicy, Policy, changes_of
 from fairactor._model.wire import GROUP_MARK, PackedPolicy
 from fairactor._util.checks import check_name
 
 if TYPE_CHECKING:
     from fairactor._store.shards import Shards
 
-SETTINGS: Final = ("weight", "concurrency", "rate", "burst", "backlog", "group")
 _DEFAULTS: Final = b""
 _GROUP: Final = GROUP_MARK.encode(errors="surrogateescape")
 

@@ -12,14 +12,11 @@ from fairactor._actors.host import Client, Sendable
 from fairactor._actors.message import Message
 from fairactor._actors.options import AskOptions, TaskOptions
 from fairactor._actors.plugin_options import OptionValue
-from fairactor._model import record
-from fairactor._model.policy import Policy, TenantPolicy, changes_of
-from fairactor._model.wire import Counts
+from fairactor._model.policy import SETTINGS, Policy, TenantPolicy, changes_of
 from fairactor._util.checks import check_seconds
 
-from .policies import SETTINGS
-
 if TYPE_CHECKING:
+    from fairactor._model.wire import Counts
     from fairactor._store.shard import Shard
 
 R = TypeVar("R")
@@ -106,6 +103,8 @@ class Tenant:
             ServerUnavailable: as `Runtime.send`. Some tasks may have been canceled.
             ServerError: likewise.
         """
+        from fairactor._model import record
+
         shard = self._shard(self.name)
         ttl = self._canceled_ttl if canceled_ttl is None else check_seconds("canceled_ttl", canceled_ttl)
         outcome = record.Outcome(error=record.Error("TaskCanceled", "by tenant.purge()"))

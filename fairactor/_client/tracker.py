@@ -13,7 +13,8 @@ import attrs
 from fairactor._actors.codec import Codec
 from fairactor._actors.task import running_task
 from fairactor._model import record
-from fairactor._model.info import TaskInfo, read_info
+from fairactor._model.info import TaskInfo
+from fairactor._model.inspection import read_info
 from fairactor._model.states import TaskState
 from fairactor._store.outcomes import Outcomes, Settled, no_such_task
 from fairactor._store.shard import Shard

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict
 
 import attrs
 
 from fairactor._util.checks import check_name, check_whole_number
 from fairactor.errors import ConfigurationError
 
-from .wire import PackedPolicy
+if TYPE_CHECKING:
+    from .wire import PackedPolicy
 
+SETTINGS: Final = ("weight", "concurrency", "rate", "burst", "backlog", "group")
 WEIGHTS: Final = (1e-3, 1e6)
 """The smallest and the largest weight. Outside these bounds, tags would lose their precision."""
 

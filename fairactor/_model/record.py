@@ -25,7 +25,6 @@ NO_HEADER: Final = _HEADER.pack(b" ", 0, 3, 1, 0.0, 0)[1:]
 LIVE: Final = b"L"
 SETTLED: Final = {b"F": TaskState.FINISHED, b"X": TaskState.FAILED, b"C": TaskState.CANCELED}
 
-MOST_ATTEMPTS: Final = 65_535
 HISTORY: Final = 20
 """The most attempts in a task's history. Older ones are dropped."""
 
@@ -73,6 +72,10 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: float = 0.0
     ended_at: float = 0.0
 
+    def plain_result(self) -> Any:
+        """Returns the result in JSON types."""
+        return msgspec.json.decode(self.result)
+
 
 class Header(msgspec.Struct, frozen=True, gc=False):
     """The part of a record that scripts read."""
@@ -87,6 +90,11 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     tenant: str
     rest: bytes
     """The packed header without the state."""
+
+    @property
+    def ended_as(self) -> TaskState:
+        """The state of a settled task."""
+        return SETTLED[self.state]
 
     def for_next_attempt(self) -> Header:
         """Returns the header for the next attempt."""

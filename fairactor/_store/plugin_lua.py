@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Final
 
 import attrs
@@ -69,6 +68,8 @@ _OWN_PART: Final = re.compile(r"^-- @include own/(\w+)\.lua$", re.MULTILINE)
 
 def read_lua(package: str, name: str) -> str:
     """Reads ``lua/NAME.lua`` of a plugin's package; replaces ``-- @include own/PART.lua`` by ``lua/PART.lua``."""
+    from importlib.resources import files
+
     text = (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
     return _OWN_PART.sub(lambda part: read_lua(package, part[1]), text)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from fairactor._model.states import Priority
-from fairactor._model.wire import ShardStats
 from fairactor.errors import ServerError
 
 if TYPE_CHECKING:
+    from fairactor._model.wire import ShardStats
+
     from .shards import Shards
 
 _NAMED: Final = 10  # the most tenants in a message
@@ -140,6 +140,8 @@ async def read_health(shards: Shards) -> Health:
 
 def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
     """Returns each runtime once. A runtime holds a lease on every shard, under its name and a number."""
+    import json
+
     runtimes: dict[str, RuntimeInfo] = {}
     for each in found:
         for name, packed, ms_left in each.runtimes:

@@ -16,8 +16,6 @@ from threading import Lock
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
-from croniter import CroniterBadDateError, croniter  # type: ignore[import-untyped]  # it has no types
-
 from fairactor.errors import ConfigurationError
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - what a clock on the wall shows has no zone
@@ -73,6 +71,8 @@ class Cron:
     """
 
     def __init__(self, expression: str, zone: ZoneInfo, hashed: str) -> None:
+        from croniter import CroniterBadDateError, croniter  # type: ignore[import-untyped]  # it has no types
+
         self._zone = zone
         if _RANDOM.search(expression):
             raise ConfigurationError(
@@ -87,6 +87,7 @@ class Cron:
                 f"cron expression {expression!r}: {error}. Give minute, hour, day of the month, month and day of the "
                 "week, as in '0 9 * * mon-fri'; a sixth field is for seconds"
             ) from None
+        self._no_more: type[Exception] = CroniterBadDateError
         hours: Any = self._cron.expressions[_HOUR]
         self._lock = Lock()
         self._any_hour = hours.startswith("*") or self._cron.expanded[_HOUR] == ["*"]
@@ -121,7 +122,7 @@ class Cron:
         with self._lock:  # runtimes in several threads share it
             try:
                 found: datetime = self._cron.get_next(datetime, start_time=wall)
-            except CroniterBadDateError:
+            except self._no_more:
                 return None
         return found
 
