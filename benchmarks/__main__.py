@@ -23,6 +23,7 @@ from . import (
     caps,
     drain,
     fairness,
+    imports,
     latency,
     neighbour,
     order,
@@ -52,6 +53,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "shares": shares,
     "caps": caps,
     "pipelines": pipelines,
+    "imports": imports,
     "peers": peers,
 }
 _REPORT: Final = Path("docs/performance.md")

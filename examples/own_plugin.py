@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fairactor import Handle, Runtime, actor
-from fairactor._actors.task import Task
+from fairactor import Handle, Runtime, Task, actor
 from fairactor.errors import ConfigurationError
 from fairactor.plugins import Addressed, Option, ProceedSend
 

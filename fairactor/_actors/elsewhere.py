@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import pickle
 import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import anyio.to_process
+import anyio
 import anyio.to_thread
 
 from fairactor.errors import ConfigurationError, RemoteError
@@ -20,7 +19,7 @@ from .retry import exception_names
 
 
 class _Function(Protocol):
-    """What is needed of an actor to run its function in a worker process."""
+    """The part of an actor that is needed to run its function in a worker process."""
 
     name: str
     codec: Codec
@@ -31,13 +30,15 @@ class _Function(Protocol):
 
 
 async def run_in_thread(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Runs a plain function in a thread. A thread cannot be stopped: if the caller is canceled, it runs on."""
-    unlimited = anyio.CapacityLimiter(math.inf)  # the pool of workers is the limit; anyio's own would be 40
+    """Runs a plain function in a thread. If the caller is canceled, the thread runs on: it cannot be stopped."""
+    unlimited = anyio.CapacityLimiter(math.inf)  # the pool of workers is the limit; anyio's default is 40
     return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=unlimited)
 
 
 async def run_in_process(actor: _Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Runs a handler in a worker process, which imports it by name. Arguments and the result travel as JSON."""
+    import anyio.to_process
+
     arguments = actor.codec.arguments_to_json(args, kwargs)
     try:
         reply = await anyio.to_process.run_sync(
@@ -69,7 +70,9 @@ def _process_main(module: str, qualname: str, arguments: tuple[list[Any], dict[s
 
 
 def _portable(error: Exception) -> Exception:
-    """Makes an error that can be pickled to another process, with its traceback as a note."""
+    """Returns the error, or a `RemoteError` if it cannot be pickled, with the traceback as a note."""
+    import pickle
+
     trace = "".join(traceback.format_tb(error.__traceback__))
     try:
         carried: Exception = pickle.loads(pickle.dumps(error))  # noqa: S301 - pickled in this line

@@ -1,12 +1,10 @@
-"""The plugin host: what a runtime offers to its plugins. It implements `fairactor.plugins.Host`."""
+"""The plugin host: the part of a runtime that plugins may use."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
-
-import attrs
 
 from fairactor._actors.actor import Actor
 from fairactor._actors.host import Client
@@ -23,20 +21,33 @@ from .envelope import as_template
 from .sender import Sender
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class PluginHost:
-    """See `Host`, which documents each attribute and method."""
+    """Implements `Host`, which documents each attribute and method."""
 
-    runtime: Client
-    name: str
-    settings: Settings
-    plugins: frozenset[str]
-    _shards: Shards
-    _subscriber: Subscriber
-    _sender: Sender
-    _registry: Registry
-    _supervisor: Supervisor
-    _check: Callable[[], None]
+    def __init__(
+        self,
+        *,
+        runtime: Client,
+        name: str,
+        settings: Settings,
+        plugins: frozenset[str],
+        shards: Shards,
+        subscriber: Subscriber,
+        sender: Sender,
+        registry: Registry,
+        supervisor: Supervisor,
+        check: Callable[[], None],
+    ) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.settings = settings
+        self.plugins = plugins
+        self._shards = shards
+        self._subscriber = subscriber
+        self._sender = sender
+        self._registry = registry
+        self._supervisor = supervisor
+        self._check = check
 
     @property
     def shard_count(self) -> int:

@@ -1,21 +1,22 @@
-"""What is known of a task: what `Handle.info` returns, and dead letters are."""
+"""`TaskInfo`: the description of a task that `Handle.info` and lists of dead letters return."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import msgspec
 
-from . import record
 from .states import Priority, TaskState
+
+if TYPE_CHECKING:
+    from . import record
 
 
 @attrs.frozen
 class TaskInfo:
-    """What is known of a task."""
+    """A description of a task, as `Handle.info` and lists of dead letters return it."""
 
     id: str
     tenant: str
@@ -23,59 +24,24 @@ class TaskInfo:
     state: TaskState
     priority: Priority
     attempt: int
-    """The number of the attempt that is made, is to be made, or was the last."""
+    """The number of the current, the next or the last attempt, from 1."""
     enqueued_at: datetime
-    """When it was sent, or is or was due."""
+    """When the task was sent or redriven, or, if it has a delay or a time, when it is due."""
     due_at: datetime | None = None
-    """When a scheduled one will be queued."""
+    """When a scheduled task will be queued; None in other states."""
     started_at: datetime | None = None
+    """When the last attempt started; None if the task has not ended, or never started."""
     ended_at: datetime | None = None
+    """When the task ended; None until then."""
     runtime: str | None = None
-    """Who runs it, while it is started."""
+    """The runtime that runs it; None if it is not started."""
     progress: tuple[float, str] | None = None
-    """What its handler said last, while it is started: a fraction and a note."""
+    """The last progress that the handler reported: a fraction and a note. None if there is none, or it has ended."""
     error: record.Error | None = None
-    """Why it failed or was canceled, with the traceback."""
+    """Why it failed or was canceled, with the traceback if it failed."""
     history: Sequence[record.Attempt] = ()
-    """The attempts that did not end well, the last 20 of them; also those before it was sent again."""
+    """The last 20 failed attempts, including those before a redrive."""
     args: Sequence[Any] = ()
-    """The positional arguments, as JSON has them; of a finished task they are not kept."""
+    """The positional arguments as decoded JSON. They are not kept once the task has finished."""
     kwargs: Mapping[str, Any] = attrs.field(factory=dict)
-
-
-def read_info(
-    task_id: str,
-    state: bytes,
-    packed: bytes,
-    due: bytes = b"",
-    runtime: bytes = b"",
-    _ttl: int = -1,
-    progress: bytes = b"",
-) -> TaskInfo:
-    """What a record says, and what inspect.lua says beside it."""
-    header, body = record.unpack(packed)
-    settled = record.SETTLED.get(header.state)
-    outcome, call, history = record.unfold(body, live=settled is None)
-    actor = outcome.actor if outcome and outcome.actor else call.actor if call else ""
-    return TaskInfo(
-        id=task_id,
-        tenant=header.tenant,
-        actor=actor,
-        state=settled or TaskState(state.decode()),
-        priority=Priority(header.priority),
-        attempt=header.attempt,
-        enqueued_at=_moment(header.stamp / 1e6),
-        due_at=_moment(float(due) / 1000) if due else None,
-        started_at=_moment(outcome.started_at) if outcome and outcome.started_at else None,
-        ended_at=_moment(outcome.ended_at) if outcome and outcome.ended_at else None,
-        runtime=runtime.decode() or None,
-        progress=tuple(msgspec.json.decode(progress)) if progress else None,
-        error=outcome.error if outcome else None,
-        history=history,
-        args=call.args if call else (),
-        kwargs=call.kwargs if call else {},
-    )
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    """The keyword arguments, likewise."""

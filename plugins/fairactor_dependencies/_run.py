@@ -28,14 +28,13 @@ _CONCURRENCY: Final = 100
 class SentRun(Run):
     """See `Run`."""
 
-    # pyright refuses a field that implements an abstract property
-    id: str  # pyright: ignore[reportIncompatibleMethodOverride]
-    tenant: str  # pyright: ignore[reportIncompatibleMethodOverride]
-    handles: dict[str, Handle[Any]]  # pyright: ignore[reportIncompatibleMethodOverride]
+    id: str
+    tenant: str
+    handles: Mapping[str, Handle[Any]]
     _host: Host = attrs.field(repr=False)
     _plan: Plan = attrs.field(repr=False)
     _names: dict[Step, str] = attrs.field(repr=False)
-    attempt: int = 1  # pyright: ignore[reportIncompatibleMethodOverride]
+    attempt: int = 1
 
     async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as that of a handle
         """See `Run`."""
@@ -88,7 +87,7 @@ class SentRun(Run):
             with suppress(TaskNotFound):  # it ended long ago
                 await handle.cancel()
 
-        await _for_each(cancel, reversed(self.handles.values()), _CONCURRENCY)
+        await _for_each(cancel, reversed(list(self.handles.values())), _CONCURRENCY)
 
     async def retry(self) -> Run:
         """See `Run`."""

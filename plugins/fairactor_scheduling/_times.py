@@ -16,8 +16,6 @@ from threading import Lock
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
-from croniter import CroniterBadDateError, croniter  # type: ignore[import-untyped]  # it has no types
-
 from fairactor.errors import ConfigurationError
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - what a clock on the wall shows has no time zone
@@ -74,8 +72,11 @@ class Cron:
     """
 
     def __init__(self, expression: str, zone: ZoneInfo, hash_id: str) -> None:
+        from croniter import CroniterBadDateError  # type: ignore[import-untyped]  # it has no types, and is slow to import
+
         self._zone = zone
         self._cron = _parse(expression, hash_id)
+        self._no_more: type[Exception] = CroniterBadDateError
         hours: Any = self._cron.expressions[_HOUR]
         self._lock = Lock()
         self._any_hour = hours.startswith("*") or self._cron.expanded[_HOUR] == ["*"]
@@ -110,7 +111,7 @@ class Cron:
         with self._lock:  # runtimes in several threads share it
             try:
                 found: datetime = self._cron.get_next(datetime, start_time=wall)
-            except CroniterBadDateError:
+            except self._no_more:
                 return None
         return found
 
@@ -195,6 +196,8 @@ def _parse(expression: str, hash_id: str) -> Any:
     Raises:
         ConfigurationError: it is invalid.
     """
+    from croniter import croniter  # as above
+
     if _RANDOM.search(expression):
         raise ConfigurationError(
             f"cron expression {expression!r}: each runtime would choose another value for R; use H, whose value "
