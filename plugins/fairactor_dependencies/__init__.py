@@ -1,15 +1,15 @@
-"""Dependencies: tasks that wait for other tasks.
+"""Dependencies: tasks that run after other tasks.
 
-``message.options(depends_on=[handle, …])`` makes a task wait for others of any tenant. ``extract() >> (transform() |
-validate()) >> load()`` is a graph of messages, sent whole by ``runtime.send(tenant, graph)``, which returns a `Run`. A
-step takes results of those before it as arguments: ``load(result_of(transformed))``, ``join(results())``.
+``message.options(depends_on=[handle, …])`` makes a task wait for other tasks, of any tenant. ``a() >> b() >> c()`` is a
+graph of messages; ``runtime.send(tenant, graph)`` sends it whole and returns a `Run`. A step takes the results of
+earlier steps as arguments: ``load(result_of(transformed))``, ``join(results())``.
 """
 
 from fairactor.plugins import Graph, Run
 
+from ._each import each
 from ._errors import GraphError, RunNotSent, UnknownParent
 from ._graph import at, chain, graph, group
-from ._map import each
 from ._plugin import Dependencies
 from ._results import parents, result_of, results
 

@@ -1,15 +1,15 @@
-"""What the plugin raises on purpose."""
+"""The errors of the plugin."""
 
 from fairactor.errors import ConfigurationError, FairactorError, TaskNotFound
 
 
 class GraphError(ConfigurationError):
-    """A graph that cannot be: it goes round in a circle, or two of its steps have one id. Nothing was sent."""
+    """A graph cannot be sent: it has a cycle, for example, or two of its steps have one id. Nothing was sent."""
 
 
 class UnknownParent(TaskNotFound):
-    """A task is to wait for one that is not there (any more). Nothing was sent."""
+    """A task depends on one that does not exist, or whose record has expired. Nothing was sent."""
 
 
 class RunNotSent(FairactorError):
-    """A run could not be sent whole, so all of it that was sent is canceled; nothing of it has run."""
+    """A run could not be sent completely. What was sent of it is canceled, and none of it has run."""

@@ -1,40 +1,38 @@
-"""Graphs of messages: what ``>>``, ``<<`` and ``|`` make, and what is sent whole."""
+"""Graphs of messages: what ``>>``, ``<<`` and ``|`` make."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import attrs
 
 from fairactor.plugins import Graph, Host, Operand, Run
 
-from ._plan import Plan, in_sequence, is_part, plan_of, side_by_side
+from ._plan import Plan, Planned, in_sequence, is_operand, side_by_side
 from ._run import send_plan
 
 
 @attrs.frozen(eq=False)
-class MessageGraph(Graph):
+class MessageGraph(Planned):
     """See `Graph`."""
 
     plan: Plan
 
     def __rshift__(self, other: Operand) -> Graph:
-        return chain(self, other) if is_part(other) else NotImplemented
+        return then(self, other)
 
     def __lshift__(self, other: Operand) -> Graph:
-        return chain(other, self) if is_part(other) else NotImplemented
+        return after(self, other)
 
     def __or__(self, other: Operand) -> Graph:
-        return group(self, other) if is_part(other) else NotImplemented
+        return beside(self, other)
 
     def __rrshift__(self, other: Operand) -> Graph:
-        return chain(other, self) if is_part(other) else NotImplemented
+        return then(other, self)
 
     def __rlshift__(self, other: Operand) -> Graph:
-        return chain(self, other) if is_part(other) else NotImplemented
+        return after(other, self)
 
     def __ror__(self, other: Operand) -> Graph:
-        return group(other, self) if is_part(other) else NotImplemented
+        return beside(other, self)
 
     def __len__(self) -> int:
         return len(self.plan.in_order()[0])
@@ -78,23 +76,26 @@ def chain(*parts: Operand) -> Graph:
 
 
 def at(tenant: str, part: Operand) -> Graph:
-    """Gives a message, or the messages of a graph, another tenant than the run's.
+    """Sends a message, or the messages of a graph or a list, to another tenant than the rest of the run.
 
-    The messages whose results they take get that tenant, too.
+    The messages whose results they take go to that tenant too, unless the graph names them elsewhere.
+
+    Raises:
+        ConfigurationError: the part is neither a message nor a graph.
     """
-    return MessageGraph(plan_of(part).for_tenant(tenant))
+    return MessageGraph(side_by_side([part]).for_tenant(tenant))
 
 
-def then(left: Any, right: Any) -> Any:
-    """``left >> right``."""
-    return chain(left, right) if is_part(left) and is_part(right) else NotImplemented
+def then(left: object, right: object) -> Graph:
+    """Applies ``left >> right``; returns `NotImplemented` for other operands than messages, graphs and lists."""
+    return chain(left, right) if is_operand(left) and is_operand(right) else NotImplemented
 
 
-def after(left: Any, right: Any) -> Any:
-    """``left << right``."""
-    return chain(right, left) if is_part(left) and is_part(right) else NotImplemented
+def after(left: object, right: object) -> Graph:
+    """Applies ``left << right``; returns `NotImplemented` for other operands than messages, graphs and lists."""
+    return then(right, left)
 
 
-def beside(left: Any, right: Any) -> Any:
-    """``left | right``."""
-    return group(left, right) if is_part(left) and is_part(right) else NotImplemented
+def beside(left: object, right: object) -> Graph:
+    """Applies ``left | right``; returns `NotImplemented` for other operands than messages, graphs and lists."""
+    return group(left, right) if is_operand(left) and is_operand(right) else NotImplemented

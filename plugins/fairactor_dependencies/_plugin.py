@@ -1,4 +1,4 @@
-"""The plugin."""
+"""The plugin, and the actor that delivers messages between shards."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from fairactor import Handle
 from fairactor.errors import RuntimeNotRunning, ServerError
 from fairactor.plugins import Addressed, Host, Operator, ProceedSend, read_lua, whole_ms
 
+from ._each import join, spread
 from ._graph import after, beside, then
-from ._map import join, spread
-from ._send import NAME, send
+from ._options import NAME
+from ._send import send
 
 logger: Final = logging.getLogger(__name__)
 
-_BEAT: Final = 15.0
-"""Seconds after which it is looked whether there is something to carry, though nobody said so."""
-_PATIENCE: Final = 5.0
-"""Seconds after which what somebody carries is given to another."""
-_AT_ONCE: Final = 100  # messages
-_PAUSE: Final = 1.0  # seconds after the server has refused
+_POLL_INTERVAL: Final = 15.0
+"""Seconds after which a shard is polled even without a wake-up."""
+_REDELIVERY: Final = 5.0
+"""Seconds after which a message that was not acknowledged goes to another runtime."""
+_MOST_MESSAGES: Final = 100
+"""The most messages in one call."""
+_ERROR_PAUSE: Final = 1.0
+"""Seconds to wait after an error of the server."""
+_SCRIPTS: Final = ("unknown", "gate", "open", "grow", "take", "arrive", "ack")
 
 Operator(">>", plugin=NAME, apply=then)
 Operator("<<", plugin=NAME, apply=after)
@@ -35,7 +39,7 @@ Operator("|", plugin=NAME, apply=beside)
 
 
 class Dependencies:
-    """The plugin. It is installed with fairactor, so every runtime has it that is not told otherwise."""
+    """The plugin. It is installed with fairactor, so every runtime uses it unless ``plugins=`` leaves it out."""
 
     name: Final = NAME
     only_with: Final = ("depends_on",)
@@ -47,46 +51,44 @@ class Dependencies:
     @property
     def lua(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaHooks`."""
-        return {place: read_lua(NAME, place) for place in ("sent", "ended", "ends")}
+        return {hook: read_lua(NAME, hook) for hook in ("sent", "ended", "ends")}
 
     @property
     def scripts(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaScripts`."""
-        return {
-            script: read_lua(NAME, script) for script in ("unknown", "gate", "open", "grow", "take", "arrive", "ack")
-        }
+        return {script: read_lua(NAME, script) for script in _SCRIPTS}
 
     @asynccontextmanager
     async def lifespan(self, host: Host) -> AsyncIterator[None]:
-        """See `fairactor.plugins.Lifespan`."""
+        """Starts an actor per shard that delivers its messages to other shards."""
         self._host = host
         for shard in range(host.shard_count):
-            host.supervise(f"{NAME} {shard}", partial(_carry, host, shard))
+            host.supervise(f"{NAME} {shard}", partial(_relay, host, shard))
         yield
 
     async def wrap_send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
-        """See `fairactor.plugins.SendWrapper`."""
+        """Sends messages together with what they wait for."""
         if self._host is None:
-            raise RuntimeNotRunning("depends_on= cannot be sent before the runtime was entered")
+            raise RuntimeNotRunning("depends_on= cannot be sent yet: enter the runtime first")
         return await send(self._host, messages, proceed)
 
 
-async def _carry(host: Host, shard: int) -> None:
-    """Carries what a shard has to say to others, and does what its scripts have left to do; until canceled.
+async def _relay(host: Host, shard: int) -> None:
+    """Delivers a shard's messages to other shards, and finishes the work that its scripts left over; until canceled.
 
-    All runtimes do, each for what it gets; what one has not carried in time another gets.
+    The runtimes share this work. If one does not deliver a message in time, another one gets it.
     """
     with host.subscribe(NAME) as wakeup:
         while True:
             try:
-                rest, *messages = await host.call(f"{NAME}/take", shard, _AT_ONCE, whole_ms(_PATIENCE))
+                rest, *messages = await host.call(f"{NAME}/take", shard, _MOST_MESSAGES, whole_ms(_REDELIVERY))
                 await _deliver(host, shard, messages)
             except ServerError as error:
                 logger.warning("%s: %s", NAME, error)
-                await anyio.sleep(_PAUSE)
+                await anyio.sleep(_ERROR_PAUSE)
                 continue
-            if rest:
-                await wakeup.wait(min(rest / 1000, _BEAT) if rest > 0 else math.inf)  # its first use raises the signal
+            if rest:  # negative: nobody has used the plugin yet, and the first use wakes this up
+                await wakeup.wait(min(rest / 1000, _POLL_INTERVAL) if rest > 0 else math.inf)
 
 
 async def _deliver(host: Host, shard: int, messages: Sequence[bytes]) -> None:

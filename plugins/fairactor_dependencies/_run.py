@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import anyio
 import attrs
 
 from fairactor import Handle, Message, TaskCanceled, TaskFailed, TaskState
 from fairactor.errors import ConfigurationError, TaskNotFound
-from fairactor.plugins import Host, Run
+from fairactor.plugins import Graph, Host, Run
 
 from ._errors import GraphError
-from ._plan import Plan, Step, plan_of
-from ._results import IdOf, ResultOf
+from ._placeholders import IdOf, ResultOf, map_arguments
+from ._plan import Plan, Step, last_step
 
-_AT_ONCE = 100  # tasks that are asked about or canceled at the same time
+T = TypeVar("T")
+
+_CONCURRENCY: Final = 100
+"""How many tasks are read or canceled at the same time."""
 
 
 @attrs.frozen(eq=False)
@@ -38,14 +41,14 @@ class SentRun(Run):
         last = [self.handles[self._names[step]] for step in self._plan.sinks]
         found: list[Any] = [None] * len(last)
 
-        async def wait(place: int) -> None:
-            found[place] = await last[place].result(None)
+        async def wait(index: int) -> None:
+            found[index] = await last[index].result(None)
 
         try:
             with anyio.fail_after(timeout):
                 if len(last) == 1:
                     return await last[0].result(None)
-                await _all(wait, range(len(last)), len(last))
+                await _for_each(wait, range(len(last)), len(last))
         except TimeoutError:
             raise TimeoutError(f"run {self.id} has no result after {timeout:g} s; it goes on") from None
         return found
@@ -59,7 +62,7 @@ class SentRun(Run):
 
         try:
             with anyio.fail_after(timeout):
-                await _all(wait, self.handles.values(), len(self.handles))
+                await _for_each(wait, self.handles.values(), len(self.handles))
         except TimeoutError:
             raise TimeoutError(f"run {self.id} has not ended after {timeout:g} s; it goes on") from None
         return await self.states()
@@ -68,23 +71,23 @@ class SentRun(Run):
         """See `Run`."""
         states: dict[str, TaskState | None] = {}
 
-        async def look(name: str) -> None:
+        async def read(name: str) -> None:
             try:
                 states[name] = await self.handles[name].state()
             except TaskNotFound:
                 states[name] = None
 
-        await _all(look, self.handles, _AT_ONCE)
+        await _for_each(read, self.handles, _CONCURRENCY)
         return {name: states[name] for name in self.handles}
 
     async def cancel(self) -> None:
         """See `Run`."""
 
         async def cancel(handle: Handle[Any]) -> None:
-            with suppress(TaskNotFound):  # it has ended, long ago
+            with suppress(TaskNotFound):  # it ended long ago
                 await handle.cancel()
 
-        await _all(cancel, reversed(list(self.handles.values())), _AT_ONCE)
+        await _for_each(cancel, reversed(list(self.handles.values())), _CONCURRENCY)
 
     async def retry(self) -> Run:
         """See `Run`."""
@@ -94,16 +97,34 @@ class SentRun(Run):
                 raise TaskNotFound(f"step {name!r} of run {self.id} cannot be sent again: its record has expired")
             if not state.settled:
                 raise ConfigurationError(
-                    f"step {name!r} of run {self.id} is {state.value}: await run.wait(), or cancel() it"
+                    f"step {name!r} of run {self.id} is {state.value}: await run.wait() or run.cancel() first"
                 )
         kept = {step for step, name in self._names.items() if states[name] is TaskState.FINISHED}
-        for step in self._names:  # what was spread out is repeated as a whole
+        for step in self._names:  # each() runs again as a whole
             for argument in step.args:
                 if isinstance(argument, IdOf) and argument.of not in kept:
                     kept.discard(step)
         if len(kept) == len(self._names):
             return self
-        return await _send(self._host, attrs.evolve(self, attempt=self.attempt + 1), kept)
+        return await attrs.evolve(self, attempt=self.attempt + 1).send_steps(kept)
+
+    async def send_steps(self, kept: Collection[Step]) -> Run:
+        """Sends the steps, except those that are kept from the last attempt; returns the run with their handles."""
+        order, parents = self._plan.in_order()
+        suffix = f"~{self.attempt}" if self.attempt > 1 else ""
+        ids = {
+            step: self.handles[name].id if step in kept else f"{self.id}:{name}{suffix}"
+            for step, name in self._names.items()
+        }
+        sent = [step for step in order if step not in kept]
+        with_run = {"xcom_run": self.id} if "fairactor_xcom" in self._host.plugins else {}
+        messages = [
+            (self._plan.steps.get(step) or self.tenant, _message(step, ids, parents[step], with_run)) for step in sent
+        ]
+        new = dict(zip(sent, await self._host.runtime.send_many(messages), strict=True))
+        names = self._names
+        handles = {names[step]: new[step] if step in new else self.handles[names[step]] for step in order}
+        return attrs.evolve(self, handles=handles)
 
     async def to_mermaid(self) -> str:
         """See `Run`."""
@@ -121,55 +142,38 @@ async def send_plan(host: Host, tenant: str, plan: Plan) -> Run:
     order, _ = plan.in_order()
     if not order:
         raise GraphError("the graph is empty: give it steps")
-    run = SentRun(os.urandom(8).hex(), tenant, {}, host, plan, _names(order))
-    return await _send(host, run, frozenset())
+    return await SentRun(os.urandom(8).hex(), tenant, {}, host, plan, _names(order)).send_steps(())
 
 
-async def _send(host: Host, run: SentRun, kept: Iterable[Step]) -> Run:
-    """Sends the steps of a run, except those that are kept from its last attempt."""
-    plan, names = run._plan, run._names  # noqa: SLF001 - of this module
-    order, parents = plan.in_order()
-    again = f"~{run.attempt}" if run.attempt > 1 else ""
-    ids = {step: run.handles[name].id for step, name in names.items() if step in kept}
-    ids |= {step: f"{run.id}:{name}{again}" for step, name in names.items() if step not in kept}
-    sent = [step for step in order if step not in kept]
-    with_run = {"xcom_run": run.id} if "fairactor_xcom" in host.plugins else {}
-    messages = [(plan.steps.get(step) or run.tenant, _message(step, ids, parents[step], with_run)) for step in sent]
-    handles = dict(zip(sent, await host.runtime.send_many(messages), strict=True))
-    of_all = {names[step]: handles[step] if step in handles else run.handles[names[step]] for step in order}
-    return attrs.evolve(run, handles=of_all)
-
-
-def _message(step: Step, ids: Mapping[Step, str], parents: Sequence[Step], with_run: Mapping[str, Any]) -> Message[Any]:
-    """A step as it is sent."""
+def _message(step: Step, ids: Mapping[Step, str], parents: Sequence[Step], with_run: Mapping[str, str]) -> Message[Any]:
+    """Returns a step as it is sent: ids replace the steps that its options and arguments name."""
     own = step.task_options.plugin_options
 
     def with_ids(argument: Any) -> Any:
         if isinstance(argument, IdOf):
             return ids[argument.of]
-        if isinstance(argument, ResultOf) and not isinstance(argument.of, str):
-            return ResultOf(ids[plan_of(argument.of).sinks[0]])
+        if isinstance(argument, ResultOf) and isinstance(argument.of, Message | Graph):
+            return ResultOf(ids[last_step(argument.of)])
         return argument
 
-    options = {} if "xcom_run" in own else dict(with_run)
+    options: dict[str, Any] = {} if "xcom_run" in own else dict(with_run)
     if parents:
-        options["depends_on"] = [*own.get("depends_on", ()), *(ids[first] for first in parents)]
-    args = [with_ids(argument) for argument in step.args]
-    kwargs = {name: with_ids(argument) for name, argument in step.kwargs.items()}
+        options["depends_on"] = [*own.get("depends_on", ()), *(ids[parent] for parent in parents)]
+    args, kwargs = map_arguments(step, with_ids)
     return step.rewritten(args=args, kwargs=kwargs, id=ids[step], plugin_options=options)
 
 
 def _names(order: Sequence[Step]) -> dict[Step, str]:
-    """A name for each step, no two alike.
+    """Gives each step a name of its own.
 
     Raises:
-        GraphError: two have one id.
+        GraphError: two steps have one id.
     """
     taken: dict[str, Step] = {}
     for step in order:
         if step.task_options.id is not None and taken.setdefault(step.task_options.id, step) is not step:
             raise GraphError(
-                f"two steps have the id {step.task_options.id!r}: give each one of its own; nothing was sent"
+                f"two steps have the id {step.task_options.id!r}: give each step another id; nothing was sent"
             )
     names = {step: name for name, step in taken.items()}
     numbers: dict[str, int] = {}
@@ -182,21 +186,21 @@ def _names(order: Sequence[Step]) -> dict[Step, str]:
     return names
 
 
-async def _all(do: Any, what: Iterable[Any], at_once: int) -> None:
-    """Does it for all of them, so many at a time; raises the first error as it is."""
-    limiter = anyio.Semaphore(max(at_once, 1))
+async def _for_each(function: Callable[[T], Awaitable[None]], values: Iterable[T], limit: int) -> None:
+    """Calls a function for all values, at most ``limit`` at a time; raises the first error as it is, in no group."""
+    limiter = anyio.Semaphore(max(limit, 1))
     errors: list[Exception] = []
 
-    async def one(each: Any) -> None:
+    async def call(value: T) -> None:
         async with limiter:
             try:
-                await do(each)
+                await function(value)
             except Exception as error:  # noqa: BLE001 - raised below, alone
                 errors.append(error)
                 group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
-        for each in what:
-            group.start_soon(one, each)
+        for value in values:
+            group.start_soon(call, value)
     if errors:
         raise errors[0]

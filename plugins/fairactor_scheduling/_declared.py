@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -14,105 +14,121 @@ from fairactor import Message
 from fairactor.errors import ConfigurationError, UnknownActor
 from fairactor.plugins import Actor, Host, check_name
 
+from ._options import Recurring, ScheduleOptions, check_keywords
 from ._rule import Rule
 from ._schedule import NAME, split_key
-from ._schedules import NeverRuns, Schedules
+from ._storage import NeverRuns, add_schedule
 
 logger: Final = logging.getLogger(NAME)
 A = TypeVar("A", bound=Actor[..., Any])
 
 
 @attrs.frozen(eq=False)
-class _Declared:
+class _Declaration:
     rule: Rule
     tenants: tuple[str, ...]
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     metadata: Mapping[str, Any]
 
+    def message(self, actor: Actor[..., Any]) -> Message[Any]:
+        return actor(*self.args, **self.kwargs)
 
-_declared: Final[WeakKeyDictionary[Actor[..., Any], list[_Declared]]] = WeakKeyDictionary()
+
+_declarations: Final[WeakKeyDictionary[Actor[..., Any], list[_Declaration]]] = WeakKeyDictionary()
 
 
 def schedule(
-    when: str | float | dt.timedelta,
+    when: Recurring,
     *,
     tenant: str | Iterable[str],
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
-    **how: Any,
+    **options: Unpack[ScheduleOptions],
 ) -> Callable[[A], A]:
-    """Schedules an actor: stands above ``@actor``, any number of times.
+    """Schedules an actor. It stands above ``@actor``, any number of times.
 
-    The schedule is added when a runtime with that actor and workers is entered, as ``@NAME#0``, ``@NAME#1`` and so on
-    from the bottom up. What is changed here replaces what was added before, and what is taken away is removed.
+    A runtime that has the actor and workers adds the schedules when it is entered, as ``@NAME#0``, ``@NAME#1`` and so
+    on from the bottom up. A changed declaration replaces the schedule that was added before, and a dropped one removes
+    it.
 
     Args:
-        when: a cron expression, or an interval.
-        tenant: in whose name it runs; several have a schedule each.
-        args: what the actor is called with.
+        when: a cron expression, or an interval in seconds or as a timedelta.
+        tenant: the tenant for which it runs. Several tenants get a schedule each.
+        args: the arguments for the actor.
         kwargs: likewise, by name.
-        metadata: as `Schedules.add`.
-        how: the rest that `Schedules.add` takes, but for ``id``.
+        metadata: see `Schedules.add`.
+        options: see `Schedules.add`.
 
     Raises:
         ConfigurationError: something cannot work. TypeError: the arguments do not fit the actor.
     """
     tenants = tuple(dict.fromkeys([tenant] if isinstance(tenant, str) else tenant))
-    for each in tenants:
-        check_name("tenant", each)
-    known = {field.name for field in attrs.fields(Rule)} - {"when", "kept"}
-    if unknown := how.keys() - known:
-        raise ConfigurationError(f"@schedule has no {min(unknown)}=; there are {', '.join(sorted(known))}")
-    rule = Rule(when=when, kept=0, **how)  # one that has finished must not start again with the next runtime
+    for name in tenants:
+        check_name("tenant", name)
+    check_keywords("@schedule", options, ScheduleOptions.__optional_keys__)
+    rule = Rule(when=when, kept=0, **options)  # a finished schedule must not start again with the next runtime
     if isinstance(rule.when, dt.datetime):
-        raise ConfigurationError("@schedule is for what recurs; add what runs once with Schedules.add")
+        raise ConfigurationError(
+            "@schedule takes a cron expression or an interval; add a schedule for one moment with Schedules.add"
+        )
+    declaration = _Declaration(rule, tenants, args, kwargs or {}, metadata or {})
 
     def declare(actor: A) -> A:
         if not isinstance(actor, Actor):
             raise ConfigurationError(
-                f"@schedule stands above @actor, on a function; {actor!r} is no actor of that kind"
+                f"@schedule stands above @actor, on a function; {actor!r} is not an actor of that kind"
             )
-        actor(*args, **(kwargs or {}))  # refuses arguments that do not fit
-        _declared.setdefault(actor, []).append(_Declared(rule, tenants, args, kwargs or {}, metadata or {}))
+        _check_arguments(actor, declaration)
+        _declarations.setdefault(actor, []).append(declaration)
         return actor
 
     return declare
 
 
 async def add_declared(host: Host) -> None:
-    """Adds what the actors of a runtime declare, and removes what they declare no more."""
-    schedules = Schedules(host.runtime)
-    wanted: set[tuple[str, str]] = set()
-    for actor, declared in list(_declared.items()):
-        if _runs(host, actor.name) is not actor:
+    """Adds the schedules that the actors of a runtime declare, and removes those that they no longer declare."""
+    declared: set[tuple[str, str]] = set()
+    for actor, declarations in list(_declarations.items()):
+        if _registered(host, actor.name) is not actor:
             continue
-        for number, each in enumerate(declared):
-            for tenant in each.tenants:
+        for number, declaration in enumerate(declarations):
+            for tenant in declaration.tenants:
                 schedule_id = f"@{actor.name}#{number}"
-                wanted.add((tenant, schedule_id))
-                await _add(schedules, each, tenant, actor(*each.args, **each.kwargs), schedule_id)
+                declared.add((tenant, schedule_id))
+                await _add(host, declaration, tenant, actor, schedule_id)
     for shard in range(host.shard_count):
-        for key, of_actor in await _found(host, shard):
-            if split_key(key) not in wanted and _runs(host, of_actor) is not None:
-                logger.info("the schedule %r is declared no more: removing it", split_key(key))
+        for key, actor_name in await _find_declared(host, shard):
+            if split_key(key) not in declared and _registered(host, actor_name) is not None:
+                logger.info("schedule %r is no longer declared: removing it", split_key(key))
                 await host.call(f"{NAME}/remove", shard, key, "")
 
 
-async def _add(schedules: Schedules, each: _Declared, tenant: str, message: Message[Any], schedule_id: str) -> None:
+async def _add(host: Host, declaration: _Declaration, tenant: str, actor: Actor[..., Any], schedule_id: str) -> None:
+    message = declaration.message(actor)
     try:
-        await schedules._add(each.rule, tenant, message, schedule_id, each.metadata, declared=True)  # noqa: SLF001
+        await add_schedule(host, declaration.rule, tenant, message, schedule_id, declaration.metadata, declared=True)
     except NeverRuns as error:
         logger.info("%s", error)  # its end has passed
 
 
-async def _found(host: Host, shard: int) -> list[tuple[bytes, str]]:
+def _check_arguments(actor: Actor[..., Any], declaration: _Declaration) -> None:
+    """Accepts arguments that fit an actor.
+
+    Raises:
+        TypeError: they do not fit.
+    """
+    declaration.message(actor)
+
+
+async def _find_declared(host: Host, shard: int) -> list[tuple[bytes, str]]:
+    """Returns the declared schedules of a shard, each with the name of its actor."""
     flat = await host.call(f"{NAME}/declared", shard)
     return [(key, actor.decode()) for key, actor in zip(flat[::2], flat[1::2], strict=True)]
 
 
-def _runs(host: Host, actor: str) -> object:
+def _registered(host: Host, actor: str) -> object:
     try:
         return host.actor(actor)
     except UnknownActor:

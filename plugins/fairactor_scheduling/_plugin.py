@@ -1,4 +1,4 @@
-"""The plugin: in each runtime an actor for each shard looks after what is due there."""
+"""The plugin. Each runtime runs an actor per shard that sends the due runs of its schedules."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from fairactor.errors import RuntimeNotRunning, ServerError
 from fairactor.plugins import Host, read_lua
 
 from ._declared import add_declared
-from ._rule import Plan, calendar
+from ._rule import DuePlan, calendar
 from ._schedule import NAME, split_key
 
 logger: Final = logging.getLogger(NAME)
 
 AT_ONCE: Final = 100
-"""The most schedules in one call, and in one step of the server."""
+"""The most schedules in one call, and in one script."""
 MOST_RUNS: Final = 500
 """The most runs in one call."""
 MOST_TIME: Final = 0.02
-"""Seconds after which the event loop has its turn, where the times of some schedules take long to work out."""
+"""Seconds of computing times after which the event loop gets its turn."""
 LONGEST_SLEEP: Final = 60.0
-PAUSE: Final = 1.0
-"""Seconds until the server is asked again that has refused."""
-LATER: Final = 60.0
-"""Seconds until a schedule is looked at again whose times cannot be told here."""
-SHORT: Final = 0.05
-"""Seconds until it looks again where others were faster."""
-GIVE_UP: Final = 1.0
-"""Seconds in which a runtime that leaves says so; without, others find out."""
+ERROR_PAUSE: Final = 1.0
+"""Seconds to wait after an error of the server."""
+POSTPONED: Final = 60.0
+"""Seconds until the next attempt at a schedule whose times cannot be computed here."""
+RACE_PAUSE: Final = 0.05
+"""Seconds to wait after another runtime was faster."""
+LEAVE_TIMEOUT: Final = 1.0
+"""Seconds in which a runtime that stops tries to hand over its shards. Otherwise its lead ends by itself."""
 
 _SCRIPTS: Final = ("put", "get", "list", "remove", "pause", "resume", "run", "due", "tick", "leave", "declared")
 
 
 class Scheduling:
-    """The plugin. It is installed with fairactor, so every runtime has it that is not told otherwise."""
+    """The plugin. It is installed with fairactor, so every runtime uses it unless ``plugins=`` leaves it out."""
 
     name: Final = NAME
 
@@ -56,79 +56,79 @@ class Scheduling:
 
     @asynccontextmanager
     async def lifespan(self, host: Host) -> AsyncIterator[None]:
-        """Adds the schedules that actors declare, and looks after what is due."""
-        keepers = [_Keeper(host, shard) for shard in range(host.shard_count)]
+        """Adds the schedules that actors declare, and starts an actor per shard that sends due runs."""
+        pollers = [_Poller(host, shard) for shard in range(host.shard_count)]
         if host.settings.workers:
             try:
                 await add_declared(host)
-            except ServerError as error:  # it is full, for example: that must not keep workers from draining it
-                logger.warning("what actors declare cannot be added yet: %s", error)
-                keepers[0].to_add = True
-        for keeper in keepers:
-            host.supervise(f"schedules of shard {keeper.shard}", keeper.run)
-        for keeper in keepers:
-            await keeper.has_looked.wait()
+            except ServerError as error:  # if the server is full, for example, the workers still have to drain it
+                logger.warning("the declared schedules cannot be added yet: %s", error)
+                pollers[0].must_add_declared = True
+        for poller in pollers:
+            host.supervise(f"schedules of shard {poller.shard}", poller.run)
+        for poller in pollers:
+            await poller.has_polled.wait()
         yield
 
 
-class _Keeper:
-    """Looks after the due schedules of a shard."""
+class _Poller:
+    """Polls a shard for due schedules. The server gives them to one runtime at a time, which leads the shard."""
 
     def __init__(self, host: Host, shard: int) -> None:
         self.shard = shard
         self._host = host
-        self._led = False
+        self._may_lead = False
         self._failing = False
-        self.to_add = False
-        """Whether what actors declare is still to be added."""
-        self.has_looked = anyio.Event()
-        """Whether it has asked once what is due."""
+        self.must_add_declared = False
+        """Whether the schedules that actors declare could not be added yet."""
+        self.has_polled = anyio.Event()
+        """Set after the first poll."""
 
     async def run(self) -> None:
-        """Sends what is due, sleeps until the next time, and so on; until canceled."""
+        """Sends due runs and sleeps until the next time, again and again; until canceled."""
         with self._host.subscribe(NAME) as wakeup:
             try:
                 while True:
-                    await wakeup.wait(await self._look())
+                    await wakeup.wait(await self._poll())
             finally:
                 await self._leave()
 
-    async def _look(self) -> float:
-        """Does what there is to do, if the server can; returns for how many seconds to sleep."""
+    async def _poll(self) -> float:
+        """Does the work that is due, if the server can; returns the seconds to sleep."""
         try:
-            if self.to_add:
+            if self.must_add_declared:
                 await add_declared(self._host)
-                self.to_add = False
+                self.must_add_declared = False
             wait = await self._send_due()
             self._failing = False
         except ServerError as error:
             logger.log(logging.DEBUG if self._failing else logging.WARNING, "shard %d: %s", self.shard, error)
-            self._failing, wait = True, PAUSE
-        self.has_looked.set()
+            self._failing, wait = True, ERROR_PAUSE
+        self.has_polled.set()
         return wait
 
     async def _leave(self) -> None:
-        """Lets others look after what is due, at once."""
-        with anyio.move_on_after(GIVE_UP, shield=True), suppress(ServerError, RuntimeNotRunning):
-            if self._led:
+        """Ends this runtime's lead, so that another one takes over at once."""
+        with anyio.move_on_after(LEAVE_TIMEOUT, shield=True), suppress(ServerError, RuntimeNotRunning):
+            if self._may_lead:
                 await self._host.call(f"{NAME}/leave", self.shard, self._host.name)
 
     async def _send_due(self) -> float:
-        """Sends some of what is due; returns for how many seconds to sleep."""
+        """Sends some of the due runs; returns the seconds to sleep."""
         longest = round(LONGEST_SLEEP * 1000)
-        self._led = True
+        self._may_lead = True
         wait, now, *due = await self._host.call(f"{NAME}/due", self.shard, self._host.name, AT_ONCE, longest)
         if not due:
             return int(wait) / 1000
         moved = await self._host.call(f"{NAME}/tick", self.shard, *ticks(due, int(now)))
-        return 0.0 if 1 in moved else SHORT
+        return 0.0 if 1 in moved else RACE_PAUSE
 
 
 def ticks(due: Sequence[Sequence[bytes]], now: int) -> list[bytes]:
-    """What tick.lua is to do about the schedules that due.lua has found, or about the first of them.
+    """Returns the arguments of tick.lua: what to do about the due schedules, or the first of them.
 
     Args:
-        due: those schedules, as due.lua has them.
+        due: the schedules, as due.lua returns them.
         now: the server's time.
     """
     packed, left = [], MOST_RUNS
@@ -145,11 +145,13 @@ def ticks(due: Sequence[Sequence[bytes]], now: int) -> list[bytes]:
     return packed
 
 
-def _plan(key: bytes, definition: bytes, at: int, now: int, checked: int, most: int) -> Plan:
+def _plan(key: bytes, definition: bytes, at: int, now: int, checked: int, most: int) -> DuePlan:
     if at < 0:  # it only has runs that wait
-        return Plan([], None, None, None, checked)
+        return DuePlan([], None, None, None, checked)
     try:
         return calendar(definition, key.decode()).plan(at, now, checked, most)
-    except Exception:  # it must not keep others waiting
-        logger.exception("the times of schedule %r cannot be told here; trying again in %g s", split_key(key), LATER)
-        return Plan([], None, at, now + round(LATER * 1000), checked)
+    except Exception:  # one bad schedule must not hold up the others
+        logger.exception(
+            "the times of schedule %r cannot be computed here; trying again in %g s", split_key(key), POSTPONED
+        )
+        return DuePlan([], None, at, now + round(POSTPONED * 1000), checked)

@@ -1,16 +1,15 @@
-"""What a schedule says of its times, and what is to be done at one moment: what to send, and when to look again."""
+"""The rule of a schedule: what it says about its times, and what to do about them at one moment."""
 
 from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, TypedDict, get_args
 from zoneinfo import ZoneInfo
 
 import attrs
 import msgspec
-from attrs.validators import optional
 
 from fairactor.errors import ConfigurationError
 from fairactor.plugins import (
@@ -21,130 +20,151 @@ from fairactor.plugins import (
     check_seconds,
     check_whole_number,
     to_seconds,
-    validate,
     whole_ms,
 )
 
-from ._times import LAST, Cron, Interval, Once, Times, in_ms, latest
+from ._options import CatchUp, Overlap
+from ._times import LAST, Cron, Interval, Once, Times, check_cron, in_ms, latest, moment
 
-CatchUp = Literal["skip", "once", "all"]
-Overlap = Literal["allow", "skip", "queue"]
-When = str | float | timedelta | datetime
-"""A cron expression, seconds or a timedelta between two runs, or one moment."""
-
-SHORTEST: Final = 0.1
-"""Seconds between two runs, at least."""
-LEAST_GRACE: Final = 5.0
-"""Seconds; longer than it takes until a runtime that has died has a successor."""
-MOST_CAUGHT_UP: Final = 10_000
-MOST_RUNS: Final = 2**53
-"""The largest budget: up to there doubles count exactly."""
+MIN_INTERVAL: Final = 0.1
+"""Seconds."""
+MIN_GRACE: Final = 5.0
+"""Seconds. If a runtime dies, another one takes over within this time."""
+MAX_CAUGHT_UP: Final = 10_000
+MAX_BUDGET: Final = 2**53
+"""Lua counts with doubles, which are exact up to here."""
 
 
-def _convert_when(value: Any) -> str | int | datetime:
-    """An expression, an interval in ms, or a moment."""
+def _to_when(value: Any) -> str | int | datetime:
+    """Returns a cron expression, an interval in ms, or a moment in UTC."""
     if isinstance(value, str):
         return check_name("cron expression", value.strip())
     if isinstance(value, datetime):
-        return _aware("when", value).astimezone(UTC)
+        return _to_moment("when", value).astimezone(UTC)
     value = to_seconds(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(
-            f"a schedule at {value!r}: give a cron expression, an interval (seconds or a timedelta), or a datetime"
+            f"when={value!r}: give a cron expression, an interval (seconds or a timedelta), or a datetime"
         )
     every = check_seconds("interval", value, zero=False)
-    if every < SHORTEST:
+    if every < MIN_INTERVAL:
         raise ConfigurationError(
-            f"interval={value!r}: give at least {SHORTEST:g} seconds; a handler may loop by itself"
+            f"interval={value!r}: give at least {MIN_INTERVAL:g} seconds; to act more often, use a loop in a handler"
         )
     return whole_ms(every)
 
 
-def _aware(what: str, value: Any) -> datetime:
-    moment = check_aware(what, value)
-    if not 1971 <= moment.year < 2099:  # noqa: PLR2004 - in UTC it is between 1970 and 2099
-        raise ConfigurationError(f"{what}={value!r}: give a time from 1971 to 2098")
-    return moment
+def _to_moment(name: str, value: Any) -> datetime:
+    found = check_aware(name, value)
+    if not 1971 <= found.year < 2099:  # noqa: PLR2004 - in UTC it is between 1970 and 2099
+        raise ConfigurationError(f"{name}={value!r}: give a time from 1971 to 2098")
+    return found
 
 
-def _start(value: datetime | None) -> int | None:
-    return None if value is None else in_ms(_aware("start", value))
+def _to_start(value: datetime | None) -> int | None:
+    return None if value is None else in_ms(_to_moment("start", value))
 
 
-def _end(value: datetime | None) -> int | None:
-    return None if value is None else in_ms(_aware("end", value))
+def _to_end(value: datetime | None) -> int | None:
+    return None if value is None else in_ms(_to_moment("end", value))
 
 
-def _seconds(what: str, value: float | timedelta) -> float:
-    return check_seconds(what, value.total_seconds() if isinstance(value, timedelta) else value, most=YEAR)
+def _to_seconds(name: str, value: float | timedelta) -> float:
+    return check_seconds(name, value.total_seconds() if isinstance(value, timedelta) else value, most=YEAR)
 
 
-def _jitter(value: float | timedelta) -> float:
-    return _seconds("jitter", value)
+def _to_jitter(value: float | timedelta) -> float:
+    return _to_seconds("jitter", value)
 
 
-def _grace(value: float | timedelta) -> float:
-    grace = _seconds("grace", value)
-    if grace < LEAST_GRACE:
+def _to_grace(value: float | timedelta) -> float:
+    grace = _to_seconds("grace", value)
+    if grace < MIN_GRACE:
         raise ConfigurationError(
-            f"grace={value!r}: give at least {LEAST_GRACE:g} seconds; so long it may take until another runtime goes on"
+            f"grace={value!r}: give at least {MIN_GRACE:g} seconds; it can take that long until another runtime takes "
+            "over from one that died"
         )
     return grace
 
 
-def _kept(value: float | timedelta) -> float:
-    return _seconds("kept", value)
+def _to_kept(value: float | timedelta) -> float:
+    return _to_seconds("kept", value)
 
 
-def _zone(value: Any) -> str:
-    zone = value.key if isinstance(value, ZoneInfo) else value
+def _to_zone(value: str | ZoneInfo) -> str:
+    name = value.key if isinstance(value, ZoneInfo) else value
     try:
-        return ZoneInfo(check_name("timezone", zone)).key
+        return ZoneInfo(check_name("timezone", name)).key
     except ConfigurationError:
         raise
     except Exception:  # noqa: BLE001 - what it raises depends on what is wrong with the name
         raise ConfigurationError(
-            f"timezone={value!r}: there is no such time zone here; give a name of the IANA database, as in "
-            "'Europe/Berlin'. Where the system has none of them, install tzdata"
+            f"timezone={value!r}: there is no such time zone here; give a name from the IANA database, such as "
+            "'Europe/Berlin'. If the system has no time zones, install tzdata"
         ) from None
 
 
 @attrs.frozen(kw_only=True)
 class Rule:
-    """What a schedule says of its times.
+    """What a schedule says about its times. `Schedules.add` describes each option.
+
+    Its ``repr`` is part of the digest by which a stored schedule is compared.
 
     Raises:
         ConfigurationError: something cannot work; the message names it.
     """
 
-    when: str | int | datetime = attrs.field(converter=_convert_when)
-    timezone: str = attrs.field(default="UTC", converter=_zone)
-    start: int | None = attrs.field(default=None, converter=_start)
-    end: int | None = attrs.field(default=None, converter=_end)
-    jitter: float = attrs.field(default=0.0, converter=_jitter)
-    grace: float = attrs.field(default=60.0, converter=_grace)
-    budget: int | None = attrs.field(default=None, validator=optional(validate(check_whole_number, 1, MOST_RUNS)))
-    catch_up: CatchUp = attrs.field(default="skip", validator=validate(check_one_of, get_args(CatchUp)))
-    catch_up_limit: int = attrs.field(default=100, validator=validate(check_whole_number, 1, MOST_CAUGHT_UP))
-    overlap: Overlap = attrs.field(default="allow", validator=validate(check_one_of, get_args(Overlap)))
-    kept: float = attrs.field(default=86400.0, converter=_kept)
+    when: str | int | datetime = attrs.field(converter=_to_when)
+    """A cron expression, an interval in ms, or a moment in UTC."""
+    timezone: str = attrs.field(default="UTC", converter=_to_zone)
+    start: int | None = attrs.field(default=None, converter=_to_start)
+    """In ms of unix time, like ``end``."""
+    end: int | None = attrs.field(default=None, converter=_to_end)
+    jitter: float = attrs.field(default=0.0, converter=_to_jitter)
+    grace: float = attrs.field(default=60.0, converter=_to_grace)
+    budget: int | None = None
+    catch_up: CatchUp = "skip"
+    catch_up_limit: int = 100
+    overlap: Overlap = "allow"
+    kept: float = attrs.field(default=86400.0, converter=_to_kept)
 
     def __attrs_post_init__(self) -> None:
+        if self.budget is not None:
+            check_whole_number("budget", self.budget, 1, MAX_BUDGET)
+        check_one_of("catch_up", self.catch_up, get_args(CatchUp))
+        check_whole_number("catch_up_limit", self.catch_up_limit, 1, MAX_CAUGHT_UP)
+        check_one_of("overlap", self.overlap, get_args(Overlap))
         if self.start is not None and self.end is not None and self.start > self.end:
-            raise ConfigurationError("start= is after end=, so it would never run: change one of them")
+            raise ConfigurationError("start= is after end=, so the schedule would never run: change one of them")
         if isinstance(self.when, str):
-            Cron(self.when, ZoneInfo(self.timezone), "")  # refuses what cannot work
+            check_cron(self.when)
         elif isinstance(self.when, datetime) and (self.start is not None or self.end is not None):
-            raise ConfigurationError("a schedule at one moment has no start= and end=: leave them out")
+            raise ConfigurationError("a schedule for one moment has no start= and end=: leave them out")
+
+
+class Definition(TypedDict):
+    """A stored rule in the terms of its users: `Schedule` has these fields, and of them a `Rule` is made."""
+
+    when: str | timedelta | datetime
+    timezone: str
+    start: datetime | None
+    end: datetime | None
+    jitter: float
+    grace: float
+    budget: int | None
+    catch_up: CatchUp
+    catch_up_limit: int
+    overlap: Overlap
+    kept: float
 
 
 class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A rule as it is stored."""
+    """A rule as it is stored. Times and durations are in ms."""
 
     cron: str = ""
     every: int = 0
     anchor: int = 0
-    """What an interval counts from."""
+    """The moment from which an interval counts."""
     at: int = 0
     zone: str = "UTC"
     start: int | None = None
@@ -159,9 +179,35 @@ class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
     actor: str = ""
     declared: bool = False
 
+    def definition(self) -> Definition:
+        """Returns the rule in the terms of its users."""
+        when: str | timedelta | datetime = self.cron
+        if not self.cron:
+            when = timedelta(milliseconds=self.every) if self.every else moment(self.at)
+        return {
+            "when": when,
+            "timezone": self.zone,
+            "start": None if self.start is None else moment(self.start),
+            "end": None if self.end is None else moment(self.end),
+            "jitter": self.jitter / 1000,
+            "grace": self.grace / 1000,
+            "budget": self.budget,
+            "catch_up": self.catch_up,
+            "catch_up_limit": self.limit,
+            "overlap": self.overlap,
+            "kept": self.kept / 1000,
+        }
 
-def stored(rule: Rule, anchor: int, **more: Any) -> Stored:
-    """A rule as it is stored."""
+
+def to_stored(rule: Rule, anchor: int, actor: str, *, declared: bool) -> Stored:
+    """Returns a rule as it is stored.
+
+    Args:
+        rule: the rule.
+        anchor: the moment from which an interval counts if the rule has no start.
+        actor: the name of the actor.
+        declared: whether it comes from ``@schedule``.
+    """
     when, start = rule.when, rule.start
     return Stored(
         cron=when if isinstance(when, str) else "",
@@ -178,32 +224,33 @@ def stored(rule: Rule, anchor: int, **more: Any) -> Stored:
         limit=rule.catch_up_limit,
         overlap=rule.overlap,
         kept=whole_ms(rule.kept),
-        **more,
+        actor=actor,
+        declared=declared,
     )
 
 
 @attrs.frozen
-class Plan:
-    """What is to be done about a schedule at one moment."""
+class DuePlan:
+    """What to do about a schedule at one moment."""
 
     send: list[int]
-    """The times to send a run for, in their order."""
+    """The times to send a run for, in order."""
     missed: int | None
-    """The first time that is passed over."""
+    """The first of the times that are passed over."""
     following: int | None
-    """The first time after them."""
+    """The first time after all of these."""
     due: int | None
-    """When that is to be sent, with its jitter."""
+    """When to send the run for that time, with its jitter."""
     checked: int
-    """Up to where the limit of what is caught up was seen to."""
+    """The moment up to which missed runs were handled."""
 
 
 class Calendar:
-    """The times of one schedule, with its bounds and its jitter.
+    """The times of one schedule, within its bounds and with its jitter.
 
     Args:
-        rule: as it is stored.
-        schedule: whose it is, which the jitter and ``H`` depend on.
+        rule: its rule.
+        schedule: its name, from which the jitter and ``H`` derive.
     """
 
     def __init__(self, rule: Stored, schedule: str) -> None:
@@ -216,13 +263,13 @@ class Calendar:
             self._times = Interval(rule.every, rule.anchor) if rule.every else Once(rule.at)
 
     def after(self, ms: int) -> int | None:
-        """The first time after a moment."""
+        """Returns the first time after a moment."""
         rule = self._rule
         at = self._times.after(ms if rule.start is None else max(ms, rule.start - 1))
         return None if at is None or at > (LAST if rule.end is None else rule.end) else at
 
     def due(self, at: int) -> int:
-        """When the run of a time is to be sent: with its jitter, but not after the next time."""
+        """Returns when to send the run for a time: with its jitter, but not after the next time."""
         most = self._rule.jitter
         if not most:
             return at
@@ -232,37 +279,37 @@ class Calendar:
         return at + int.from_bytes(drawn[:6], "big") % (most + 1)
 
     def first(self, now: int) -> int | None:
-        """The first time of a schedule that is new."""
+        """Returns the first time of a new schedule."""
         rule = self._rule
-        back = rule.catch_up != "skip"
+        catches_up = rule.catch_up != "skip"
         if rule.at:
-            return rule.at if back or rule.at >= now - rule.grace else None
-        return self.after(rule.start - 1 if back and rule.start is not None else now)
+            return rule.at if catches_up or rule.at >= now - rule.grace else None
+        return self.after(rule.start - 1 if catches_up and rule.start is not None else now)
 
-    def plan(self, at: int, now: int, checked: int = 0, most: int = 500) -> Plan:
-        """What is to be done now.
+    def plan(self, at: int, now: int, checked: int = 0, most: int = 500) -> DuePlan:
+        """Plans what to do now.
 
         Args:
-            at: the next time that nothing was done about yet.
+            at: the first time that was not handled yet.
             now: the server's time.
-            checked: as the last plan had it.
-            most: how many runs to send at once.
+            checked: what the last plan returned.
+            most: the most runs to send.
         """
         begin: int | None = at
         missed: int | None = None
         threshold = now - self._rule.grace - self._rule.jitter
         if at < threshold:
-            begin, checked = self._made_up_for(at, threshold, now, checked)
+            begin, checked = self._catch_up(at, threshold, now, checked)
             missed = at if begin != at else None
         send: list[int] = []
         following = begin
         while following is not None and len(send) < most and self.due(following) <= now:
             send.append(following)
             following = self.after(following)
-        return Plan(send, missed, following, None if following is None else self.due(following), checked)
+        return DuePlan(send, missed, following, None if following is None else self.due(following), checked)
 
-    def _made_up_for(self, at: int, threshold: int, now: int, checked: int) -> tuple[int | None, int]:
-        """The first time to send a run for, where some were missed."""
+    def _catch_up(self, at: int, threshold: int, now: int, checked: int) -> tuple[int | None, int]:
+        """Returns the first time to send a run for, if those before the threshold were missed; and ``checked``."""
         rule = self._rule
         recent = self.after(threshold - 1)
         if rule.catch_up == "skip":
@@ -282,5 +329,5 @@ class Calendar:
 
 @lru_cache(maxsize=4096)
 def calendar(rule: bytes, schedule: str) -> Calendar:
-    """The times of a schedule, by its rule as it is stored."""
+    """Returns the calendar of a schedule, from its rule as it is stored."""
     return Calendar(msgspec.json.decode(rule, type=Stored), schedule)

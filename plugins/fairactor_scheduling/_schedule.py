@@ -1,4 +1,4 @@
-"""A schedule as one reads it, and how its message is stored."""
+"""Schedules as users see them: what `Schedules.get` returns."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Final, Literal
 import attrs
 import msgspec
 
-from fairactor import Message
-from fairactor.errors import ConfigurationError, FairactorError
-from fairactor.plugins import Host
+from fairactor.errors import FairactorError
+from fairactor.plugins import check_name
 
-from ._rule import CatchUp, Overlap, Stored
+from ._options import CatchUp, Overlap
+from ._rule import Stored
 from ._times import moment
 
 NAME: Final = "fairactor_scheduling"
@@ -25,37 +25,37 @@ FIELDS: Final = (
     b"version", b"definition", b"digest", b"message", b"metadata", b"state", b"planned", b"runs", b"budget", b"waiting",
     b"created", b"lines",
 )  # fmt: skip
-"""Those that are read; the message itself is long, perhaps."""
+"""The fields to read. The message itself, which may be long, is left out."""
 
 
 class ScheduleNotFound(FairactorError, LookupError):
-    """There is no such schedule: it was not added, was removed, or has finished a while ago."""
+    """There is no such schedule: it was never added, was removed, or finished a while ago."""
 
 
 @attrs.frozen
 class ScheduleRun:
-    """What became of a time of a schedule."""
+    """What became of one planned time of a schedule."""
 
     planned: dt.datetime
-    """The time."""
+    """The planned time."""
     at: dt.datetime
-    """When that was done about it."""
+    """When it was handled."""
     outcome: RunOutcome
-    """``sent``; ``skipped``: the run before had not ended, or too many waited for it; ``missed``: this time, and those
-    up to the next run that is listed, were passed over; ``duplicate``: the message's ``key`` stood for another task;
-    ``refused``: its id is a task of another tenant."""
+    """``sent``; ``skipped``: the previous run had not ended, or too many runs were waiting; ``missed``: this time, and
+    those up to the next listed run, were passed over; ``duplicate``: the message's ``key`` belongs to another task;
+    ``refused``: its id belongs to a task of another tenant."""
     task: str | None
-    """The id of its task; where it was skipped, of the run that was in its way."""
+    """The id of the run's task. If it was skipped, the id of the previous run."""
 
 
 @attrs.frozen(kw_only=True)
 class Schedule:
-    """What is known of a schedule. Times are the server's, in UTC."""
+    """A schedule, as it was when it was read. Times are the server's, in UTC."""
 
     id: str
     tenant: str
     when: str | dt.timedelta | dt.datetime
-    """Its cron expression, the time between two runs, or its only time."""
+    """The cron expression, the interval, or the only time."""
     timezone: str
     start: dt.datetime | None
     end: dt.datetime | None
@@ -68,14 +68,14 @@ class Schedule:
     kept: float
     metadata: Mapping[str, Any]
     actor: str
-    """The name of the actor that its runs are for."""
+    """The name of the actor that the message is for."""
     state: State
     next_time: dt.datetime | None
-    """When it runs next, without the jitter; also while it is paused."""
+    """The next time, without the jitter; also while the schedule is paused."""
     runs: int
-    """How many runs it has sent, or has waiting."""
+    """How many runs it has sent, including those that wait."""
     waiting: int
-    """How many of them wait for the one before, or for room in the mailbox."""
+    """How many of these runs wait for the previous one, or for room in the mailbox."""
     created_at: dt.datetime
     last_runs: tuple[ScheduleRun, ...]
     """The last ten, the latest first."""
@@ -84,38 +84,34 @@ class Schedule:
 
 
 def key_of(tenant: str, schedule_id: str) -> str:
-    """What a schedule is called in its shard. No name is split out of it that is not preceded by its length."""
+    """Returns the name of a schedule within its shard. The length of the tenant makes it unambiguous."""
     return f"{len(tenant.encode())}:{tenant}{schedule_id}"
 
 
+def checked_key(tenant: str, schedule_id: str) -> str:
+    """Checks the names that a user gives, and returns the schedule's name within its shard.
+
+    Raises:
+        ConfigurationError: one cannot be a name.
+    """
+    return key_of(check_name("tenant", tenant), check_name("schedule id", schedule_id))
+
+
 def split_key(key: bytes) -> tuple[str, str]:
-    """The tenant and the id of a schedule."""
+    """Returns the tenant and the id of a schedule, by its name within its shard."""
     length, _, rest = key.partition(b":")
     return rest[: int(length)].decode(), rest[int(length) :].decode()
 
 
-def read(key: bytes, fields: Mapping[bytes, bytes]) -> Schedule:
-    """A schedule from its fields."""
+def parse_schedule(key: bytes, fields: Mapping[bytes, bytes]) -> Schedule:
+    """Makes a schedule of its stored fields."""
     tenant, schedule_id = split_key(key)
     rule = msgspec.json.decode(fields[b"definition"], type=Stored)
     planned = int(fields[b"planned"])
-    when: str | dt.timedelta | dt.datetime = rule.cron
-    if not rule.cron:
-        when = dt.timedelta(milliseconds=rule.every) if rule.every else moment(rule.at)
     return Schedule(
         id=schedule_id,
         tenant=tenant,
-        when=when,
-        timezone=rule.zone,
-        start=None if rule.start is None else moment(rule.start),
-        end=None if rule.end is None else moment(rule.end),
-        jitter=rule.jitter / 1000,
-        grace=rule.grace / 1000,
-        budget=rule.budget,
-        catch_up=rule.catch_up,
-        catch_up_limit=rule.limit,
-        overlap=rule.overlap,
-        kept=rule.kept / 1000,
+        **rule.definition(),
         metadata=msgspec.json.decode(fields[b"metadata"]),
         actor=rule.actor,
         state=fields[b"state"].decode(),  # type: ignore[arg-type]  # one of them
@@ -123,38 +119,18 @@ def read(key: bytes, fields: Mapping[bytes, bytes]) -> Schedule:
         runs=int(fields[b"runs"]),
         waiting=len(msgspec.msgpack.decode(fields[b"waiting"])) if b"waiting" in fields else 0,
         created_at=moment(int(fields[b"created"])),
-        last_runs=tuple(_run(line) for line in fields.get(b"lines", b"").decode().split("\n") if line),
+        last_runs=tuple(_parse_run(line) for line in fields.get(b"lines", b"").decode().split("\n") if line),
         declared=rule.declared,
     )
 
 
-def _run(line: str) -> ScheduleRun:
+def _parse_run(line: str) -> ScheduleRun:
     planned, at, outcome, task = line.split(" ", 3)
     return ScheduleRun(moment(int(planned)), moment(int(at)), outcome, task or None)  # type: ignore[arg-type]  # one of them
 
 
-def pack(host: Host, tenant: str, message: Message[Any]) -> bytes:
-    """Packs a message as a schedule stores it, without an id.
-
-    Raises:
-        ConfigurationError: it has an option that cannot apply to each run. What `Runtime.send` raises.
-    """
-    if isinstance(message, Message):
-        for option, advice in _NOT_FOR_EACH_RUN.items():
-            if getattr(message.task_options, option) is not None:
-                raise ConfigurationError(f"a scheduled message has no {option}=: {advice}")
-    return host.pack_template(tenant, message)
-
-
-_NOT_FOR_EACH_RUN: Final = {
-    "id": "each run has an id of its own; name the schedule with id=",
-    "delay": "it is sent when its time has come; move that",
-    "eta": "it is sent when its time has come; give the schedule a datetime",
-}
-
-
 def planned_time(task_id: str) -> dt.datetime | None:
-    """For which time of its schedule a task was sent, by its id; None: by no schedule, or by `Schedules.run_now`."""
+    """Returns the time for which a schedule sent a task; None if no schedule did, or `Schedules.run_now` sent it."""
     kind, _, rest = task_id.partition(":")
     _, _, planned = rest.partition(":")
     return moment(int(planned)) if kind == "schedule" and planned.isascii() and planned.isdecimal() else None

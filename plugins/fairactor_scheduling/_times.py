@@ -1,10 +1,10 @@
-"""When a schedule runs: the times of a cron expression in a time zone, of an interval, or of one moment.
+"""The times of a schedule: of a cron expression in a time zone, of an interval, or one moment.
 
-Times are whole milliseconds of unix time. A cron expression is about what a clock on the wall shows. croniter says
-which such times match, without a time zone; what they are in UTC is decided here, as cron has it: where the hours are
-fixed, a time that the clock skips is made up for at the first moment after the gap, and one that it shows twice counts
-once, the first time. Where any hour will do (``*`` or ``*/n``) real time goes on, and every moment counts whose time on
-the wall matches.
+Times are whole milliseconds of unix time. A cron expression is about what a clock on the wall shows: croniter finds the
+matching times without a time zone, and this module converts them to UTC as cron does. If the hours are fixed, a time
+that the clock skips is replaced by the first moment after the gap, and a time that the clock shows twice counts once,
+the first time. If the hour may be any (``*`` or ``*/n``), real time goes on: every moment counts whose wall-clock time
+matches.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from zoneinfo import ZoneInfo
 
 from fairactor.errors import ConfigurationError
 
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - what a clock on the wall shows has no zone
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - what a clock on the wall shows has no time zone
 _EPOCH_UTC: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _DAY: Final = 86_400_000
-LAST: Final = 4_102_444_800_000 - 2 * _DAY  # the end of 2099, and so of what croniter knows
-_HOUR: Final = 1  # its field
+LAST: Final = 4_102_444_800_000 - 2 * _DAY  # two days before the end of 2099, where croniter ends
+_HOUR: Final = 1  # the index of the field
 _RANDOM: Final = re.compile(r"(^|\s)r(?=$|[\s(/])", re.IGNORECASE)
 
 
 class Times(Protocol):
-    """Strictly growing times."""
+    """Strictly increasing times."""
 
     def after(self, ms: int) -> int | None:
-        """The first one after a moment."""
+        """Returns the first time after a moment, if there is one."""
         ...
 
 
 class Interval:
-    """Every so many milliseconds from a moment on."""
+    """Times at equal distances, in milliseconds, from an anchor on."""
 
     def __init__(self, every: int, anchor: int) -> None:
         self._every = every
         self._anchor = anchor
 
     def after(self, ms: int) -> int | None:
-        """The first one after a moment."""
+        """Returns the first time after a moment."""
         return max(self._anchor, self._anchor + ((ms - self._anchor) // self._every + 1) * self._every)
 
 
@@ -54,46 +54,35 @@ class Once:
         self._at = at
 
     def after(self, ms: int) -> int | None:
-        """It, if it is after a moment."""
+        """Returns it, if it is after the given moment."""
         return self._at if ms < self._at else None
 
 
 class Cron:
-    """A cron expression in a time zone.
+    """The times of a cron expression in a time zone.
 
     Args:
-        expression: what croniter takes: 5 fields, a sixth for seconds, a seventh for years, or ``@daily`` and the like.
+        expression: in croniter's syntax: 5 fields, a sixth for seconds, a seventh for years, or ``@daily`` and the
+            like.
         zone: the time zone.
-        hashed: what ``H`` is chosen by, so that schedules which need no certain time are spread.
+        hash_id: determines the value of ``H``, so that schedules which need no specific time are spread out.
 
     Raises:
-        ConfigurationError: croniter refuses it.
+        ConfigurationError: the expression is invalid.
     """
 
-    def __init__(self, expression: str, zone: ZoneInfo, hashed: str) -> None:
-        from croniter import CroniterBadDateError, croniter  # type: ignore[import-untyped]  # it has no types
+    def __init__(self, expression: str, zone: ZoneInfo, hash_id: str) -> None:
+        from croniter import CroniterBadDateError  # type: ignore[import-untyped]  # it has no types, and is slow to import
 
         self._zone = zone
-        if _RANDOM.search(expression):
-            raise ConfigurationError(
-                f"cron expression {expression!r}: R is chosen anew by each runtime, so they would not agree; use H, "
-                "which is chosen by the schedule's id"
-            )
-        hash_id = None if expression.startswith("@") else hashed  # else croniter takes @daily for some time of the day
-        try:
-            self._cron = croniter(expression, _EPOCH, ret_type=datetime, hash_id=hash_id)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(
-                f"cron expression {expression!r}: {error}. Give minute, hour, day of the month, month and day of the "
-                "week, as in '0 9 * * mon-fri'; a sixth field is for seconds"
-            ) from None
+        self._cron = _parse(expression, hash_id)
         self._no_more: type[Exception] = CroniterBadDateError
         hours: Any = self._cron.expressions[_HOUR]
         self._lock = Lock()
         self._any_hour = hours.startswith("*") or self._cron.expanded[_HOUR] == ["*"]
 
     def after(self, ms: int) -> int | None:
-        """The first one after a moment; None: there is none in this century."""
+        """Returns the first time after a moment; None if this century has none."""
         return self._after_in_real_time(ms) if self._any_hour else self._after_on_the_wall(ms)
 
     def _after_on_the_wall(self, ms: int) -> int | None:
@@ -102,7 +91,7 @@ class Cron:
             at = self._moment(match)
             if at > ms:
                 return at
-            wall = match  # of an hour that comes twice, or of a gap
+            wall = match  # it is in an hour that the clock shows twice, or in a gap
         return None
 
     def _after_in_real_time(self, ms: int) -> int | None:
@@ -113,7 +102,7 @@ class Cron:
             if change is None:
                 return at
             ms = change
-            wall = self._wall(change) - timedelta(microseconds=1)  # it may match itself
+            wall = self._wall(change) - timedelta(microseconds=1)  # the change itself may match
         return None
 
     def _match_after(self, wall: datetime) -> datetime | None:
@@ -136,7 +125,7 @@ class Cron:
         return self._aware(ms).utcoffset() or timedelta()
 
     def _moment(self, wall: datetime) -> int:
-        """When the clock shows that: the first time, or where it never does, the first moment after the gap."""
+        """Returns when the clock shows this for the first time, or if it skips this, the first moment after the gap."""
         before, after = (
             _in_ms(wall - (wall.replace(tzinfo=self._zone, fold=fold).utcoffset() or timedelta())) for fold in (0, 1)
         )
@@ -146,7 +135,7 @@ class Cron:
         return before if change is None else change
 
     def _change(self, start: int, end: int) -> int | None:
-        """When the offset changes first, between two moments; a change and back within a day is none."""
+        """Returns when the offset first changes between two moments. A change and back within a day does not count."""
         offset = self._offset(start)
         while start < end:
             step = min(start + _DAY, end)
@@ -162,8 +151,17 @@ class Cron:
         return None
 
 
+def check_cron(expression: str) -> None:
+    """Accepts a cron expression.
+
+    Raises:
+        ConfigurationError: it is invalid.
+    """
+    _parse(expression, "")
+
+
 def latest(times: Times, count: int, since: int, before: int) -> list[int]:
-    """The last ``count`` times of those from ``since``, which is one, until ``before``."""
+    """Returns the last ``count`` times from ``since``, which is one of them, until ``before``."""
     second = times.after(since)
     width = count * ((second or before) - since)
     while True:
@@ -179,14 +177,38 @@ def latest(times: Times, count: int, since: int, before: int) -> list[int]:
 
 
 def in_ms(moment: datetime) -> int:
-    """Whole milliseconds of unix time."""
+    """Converts a moment to whole milliseconds of unix time."""
     return (moment - _EPOCH_UTC) // _MS
 
 
 def moment(ms: int) -> datetime:
-    """A moment, in UTC."""
+    """Converts milliseconds of unix time to a moment in UTC."""
     return _EPOCH_UTC + ms * _MS
 
 
 def _in_ms(wall: datetime) -> int:
     return (wall - _EPOCH) // _MS
+
+
+def _parse(expression: str, hash_id: str) -> Any:
+    """Parses a cron expression.
+
+    Raises:
+        ConfigurationError: it is invalid.
+    """
+    from croniter import croniter  # as above
+
+    if _RANDOM.search(expression):
+        raise ConfigurationError(
+            f"cron expression {expression!r}: each runtime would choose another value for R; use H, whose value "
+            "derives from the tenant and the schedule's id"
+        )
+    used_id = None if expression.startswith("@") else hash_id  # with an id, croniter runs @daily at a hashed time
+    try:
+        return croniter(expression, _EPOCH, ret_type=datetime, hash_id=used_id)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).rstrip(".")
+        raise ConfigurationError(
+            f"cron expression {expression!r}: {reason}. Give minute, hour, day of the month, month and day of the "
+            "week, as in '0 9 * * mon-fri'; a sixth field is for seconds"
+        ) from None

@@ -1,9 +1,9 @@
-"""XCom: small values that tasks leave for other tasks of their tenant.
+"""XCom: small values that tasks share with other tasks of their tenant.
 
-A value has a key and belongs to a task, and tasks belong to a *run*: those that were sent with one ``xcom_run=``, or
-else each task is a run of its own. A handler leaves values with ``await xcom.push(…)``; they are there when its task
-has finished, in the same step, and what a failed attempt has left is gone. Others find them with ``await xcom.pull(…)``
-in a handler, or with `Values` from anywhere. No tenant sees another's.
+A value has a key and belongs to a task, and tasks belong to a *run*: those sent with the same ``xcom_run=``. A task
+without it is a run by itself. A handler stores values with ``await xcom.push(…)``. They appear in the same step in
+which its task finishes; those of a failed attempt are dropped. Others read them with ``await xcom.pull(…)`` in a
+handler, or with `Values` from anywhere. No tenant sees the values of another.
 """
 
 from ._values import MISSING, Value, Values

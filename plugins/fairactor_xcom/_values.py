@@ -1,9 +1,12 @@
-"""The values of a run, as they are stored."""
+"""The values of a run: read, listed and deleted, from anywhere or in a handler."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+import builtins
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from types import UnionType
+from typing import Any, Final, TypeVar, overload
 
 import attrs
 import msgspec
@@ -15,126 +18,179 @@ from fairactor.serialization import converter
 
 NAME: Final = "fairactor_xcom"
 
-MISSING: Final[Any] = type("Missing", (), {"__repr__": lambda _: "MISSING", "__bool__": lambda _: False})()
-"""What a value is that is not there, where no default is given."""
+T = TypeVar("T")
+D = TypeVar("D")
 
 TaskRef = Handle[Any] | str
 """A task, by its handle or its id."""
-TaskRefs = TaskRef | Iterable[TaskRef] | Callable[[], Iterable[TaskRef]] | None
-"""One, several, what returns several, such as `fairactor_dependencies.parents`; None: whichever."""
+TaskRefs = Iterable[TaskRef] | Callable[[], Iterable[TaskRef]]
+"""Several tasks, or a function that returns them, such as `fairactor_dependencies.parents`."""
+
+
+class _Missing:
+    """The type of `MISSING`."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = _Missing()
+"""Stands for no default: without one, a value that does not exist is an error."""
 
 
 @attrs.frozen
 class Value:
-    """What is known of a value without reading it."""
+    """A stored value, without the value itself."""
 
     key: str
     task: str
-    """The id of the task that has left it."""
+    """The id of the task that stored it."""
     pushed_at: float
-    """When its task finished, unix seconds by the server's clock."""
+    """When its task finished, in unix seconds by the server's clock."""
     expires_at: float | None
     """Until when it is kept; None: for ever."""
 
 
+class RunValues(ABC):
+    """The operations on the values of a run, which `Values` and `xcom` have in common."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _run(self) -> Values:
+        """Returns the run."""
+
+    # The overloads for one task come first, because a string is also an iterable of strings.
+    @overload
+    async def pull(self, key: str, *, from_task: TaskRef | None = None, type: type[T]) -> T: ...  # type: ignore[overload-overlap]
+    @overload
+    async def pull(self, key: str, *, from_task: TaskRef | None = None, type: type[T], default: D) -> T | D: ...  # type: ignore[overload-overlap]
+    @overload
+    async def pull(
+        self, key: str, *, from_task: TaskRef | None = None, type: UnionType = ..., default: object = ...
+    ) -> Any: ...
+    @overload
+    async def pull(self, key: str, *, from_task: TaskRefs, type: type[T]) -> builtins.list[T]: ...
+    @overload
+    async def pull(self, key: str, *, from_task: TaskRefs, type: type[T], default: D) -> builtins.list[T | D]: ...
+    @overload
+    async def pull(
+        self, key: str, *, from_task: TaskRefs, type: UnionType = ..., default: object = ...
+    ) -> builtins.list[Any]: ...
+
+    async def pull(
+        self,
+        key: str,
+        *,
+        from_task: TaskRef | TaskRefs | None = None,
+        type: Any = Any,  # noqa: A002 - as in msgspec
+        default: Any = MISSING,
+    ) -> Any:
+        """Returns the value under a key.
+
+        Args:
+            key: the key.
+            from_task: the task that stored it, by handle or id. For several tasks, or a function that returns them,
+                such as ``fairactor_dependencies.parents``, it returns a list. None: the last value of the run.
+            type: the class, or union of classes, to convert it to with cattrs; by default it stays plain JSON.
+            default: what to return if there is no such value.
+
+        Raises:
+            InvalidPayload: the value does not fit the type.
+            KeyError: there is no such value, and no default.
+        """
+        tasks, several = _to_ids(from_task)
+        found = [
+            self._missing(key, task, default) if packed is None else _decode(key, packed, type)
+            for task, packed in zip(tasks, await self._read(key, tasks), strict=True)
+        ]
+        return found if several else found[0]
+
+    async def list(self) -> builtins.list[Value]:
+        """Lists all values of the run, the oldest first."""
+        flat = iter(await _call(self._run(), "list"))
+        found = [
+            Value(key.decode(), task.decode(), int(pushed) / 1e6, int(until) / 1000 or None)
+            for task, key, until, pushed in zip(flat, flat, flat, flat, strict=True)
+        ]
+        return sorted(found, key=lambda value: (value.pushed_at, value.key, value.task))
+
+    async def delete(self, key: str, *, from_task: TaskRef | None = None) -> int:
+        """Deletes the values under a key, of one task or of all; returns how many there were."""
+        return int(await _call(self._run(), "delete", key, "" if from_task is None else _id_of(from_task)))
+
+    async def clear(self) -> int:
+        """Deletes all values of the run; returns how many there were."""
+        return int(await _call(self._run(), "delete"))
+
+    async def _read(self, key: str, tasks: Sequence[str]) -> Sequence[bytes | str | None]:
+        """See `read_values`."""
+        return await read_values(self._run(), key, tasks)
+
+    def _missing(self, key: str, task: str, default: Any) -> Any:
+        if default is not MISSING:
+            return default
+        run = self._run()
+        whose = f"task {task!r}" if task else f"run {run.run!r}"
+        raise KeyError(
+            f"{whose} of tenant {run.tenant!r} has no value {key!r}: it was not pushed, its task has not finished, or "
+            "it has expired. If that can happen, give default="
+        )
+
+
 @attrs.frozen
-class Values:
+class Values(RunValues):
     """The values of one run of a tenant.
 
     Args:
-        runtime: any that has the plugin.
-        tenant: whose they are.
-        run: the ``xcom_run=`` of the tasks that have left them, or the id of a task that had none.
+        runtime: any runtime with the plugin.
+        tenant: the tenant.
+        run: the ``xcom_run=`` of the tasks that stored the values, or the id of a task that had none.
     """
 
     runtime: Client
     tenant: str
     run: str
 
-    async def pull(
-        self,
-        key: str,
-        *,
-        from_task: TaskRefs = None,
-        type: Any = Any,  # noqa: A002 - as in msgspec
-        default: Any = MISSING,
-    ) -> Any:
-        """The value of a key.
-
-        Args:
-            key: the key.
-            from_task: the task that has left it, by handle or id; several give a list, and so does a function that
-                returns them, such as ``fairactor_dependencies.parents``. None: the last one of the run.
-            type: what to make of it, as cattrs does; by default it stays as JSON has it.
-            default: what it is where there is none (any more).
-
-        Raises:
-            InvalidPayload: it is no such type.
-            KeyError: there is none, and no default was given.
-        """
-        given, several = listed(from_task)
-        tasks = ["" if task is None else id_of(task) for task in given]
-        found = (
-            await self.runtime.host.call(f"{NAME}/pull", self.tenant, self.tenant, self.run, key, *tasks)
-            if tasks
-            else []
-        )
-        values = [
-            self._missing(key, task, default) if packed is None else decode(key, packed, type)
-            for task, packed in zip(tasks, found, strict=True)
-        ]
-        return values if several else values[0]
-
-    async def list(self) -> list[Value]:
-        """All values of the run, the oldest first."""
-        flat = iter(await self.runtime.host.call(f"{NAME}/list", self.tenant, self.tenant, self.run))
-        found = [
-            Value(key.decode(), task.decode(), int(came) / 1e6, int(till) / 1000 or None)
-            for task, key, till, came in zip(flat, flat, flat, flat, strict=True)
-        ]
-        return sorted(found, key=lambda value: (value.pushed_at, value.key, value.task))
-
-    async def delete(self, key: str, *, from_task: TaskRef | None = None) -> int:
-        """Deletes the values of a key, all or that of one task; returns how many there were."""
-        task = "" if from_task is None else id_of(from_task)
-        return int(await self.runtime.host.call(f"{NAME}/delete", self.tenant, self.tenant, self.run, key, task))
-
-    async def clear(self) -> int:
-        """Deletes all values of the run; returns how many there were."""
-        return int(await self.runtime.host.call(f"{NAME}/delete", self.tenant, self.tenant, self.run))
-
-    def _missing(self, key: str, task: str, default: Any) -> Any:
-        if default is MISSING:
-            whose = f"task {task!r}" if task else f"run {self.run!r}"
-            raise KeyError(
-                f"{whose} of tenant {self.tenant!r} has no value {key!r} (any more): it was not pushed, its task has "
-                "not finished, or its time is over. Give default= where that may be"
-            )
-        return default
+    def _run(self) -> Values:
+        return self
 
 
-def decode(key: str, packed: bytes | str, kind: Any) -> Any:
-    """A value as it is stored, as a type.
+async def read_values(run: Values, key: str, tasks: Sequence[str]) -> Sequence[bytes | None]:
+    """Reads the value of each task under a key, as JSON; '' stands for the last value of the run."""
+    found: Sequence[bytes | None] = await _call(run, "pull", key, *tasks) if tasks else []
+    return found
+
+
+async def _call(run: Values, script: str, *arguments: str) -> Any:
+    return await run.runtime.host.call(f"{NAME}/{script}", run.tenant, run.tenant, run.run, *arguments)
+
+
+def _decode(key: str, packed: bytes | str, kind: Any) -> Any:
+    """Decodes a stored value and converts it to a type.
 
     Raises:
-        InvalidPayload: it is none.
+        InvalidPayload: the value does not fit.
     """
     value = msgspec.json.decode(packed)
     try:
         return value if kind is Any else converter.structure(value, kind)
     except Exception as error:
-        raise InvalidPayload(f"the value {key!r} is no {getattr(kind, '__name__', kind)}: {error}") from error
+        name = getattr(kind, "__name__", kind)
+        raise InvalidPayload(f"the value {key!r} cannot be converted to {name}: {error}") from error
 
 
-def listed(tasks: TaskRefs) -> tuple[list[Any], bool]:
-    """Tasks as a list, and whether they were given as several."""
-    if callable(tasks):
-        return list(tasks()), True
-    if tasks is None or isinstance(tasks, Handle | str):
-        return [tasks], False
-    return list(tasks), True
+def _to_ids(tasks: TaskRef | TaskRefs | None) -> tuple[list[str], bool]:
+    """Returns the ids of tasks, '' for None, and whether they were given as several."""
+    if tasks is None:
+        return [""], False
+    if isinstance(tasks, Handle | str):
+        return [_id_of(tasks)], False
+    return [_id_of(task) for task in (tasks() if callable(tasks) else tasks)], True
 
 
-def id_of(task: TaskRef) -> str:
-    """The id of a task."""
+def _id_of(task: TaskRef) -> str:
     return task if isinstance(task, str) else task.id

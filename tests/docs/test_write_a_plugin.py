@@ -52,8 +52,7 @@ def test_a_plugin_that_is_installed_is_found_and_its_options_are_known(site: Pat
 
 
 def test_without_it_its_option_is_unknown(tmp_path: Path) -> None:
-    (tmp_path / "service.py").write_text(FILES["service.py"])
-    done = run(["service.py"], tmp_path)
+    done = run(["-c", "from fairactor import actor\nactor(slow_after=1)"], tmp_path)
     assert "ConfigurationError: there is no option 'slow_after'" in done.stderr
 
 

@@ -81,7 +81,7 @@ async def test_an_option_of_a_plugin_that_is_not_here_is_refused(make_runtime: M
         ):
             await runtime.send("t", double(1), **{mine: 1})
         assert (await runtime.stats()).pending == 0
-    with pytest.raises(ConfigurationError, match="of the plugin 'reading'"):
+    with pytest.raises(ConfigurationError, match="belongs to the plugin 'reading'"):
         make_runtime(actor(name="x", **{mine: 1})(lambda: None), plugins=[])
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from fairactor import Runtime, Task, TaskState, actor
 from fairactor.errors import ConfigurationError, RuntimeNotRunning
+from fairactor.plugins import Host
 from tests.support.plugins import Named, Wrapper
 from tests.support.polling import PATIENCE, until
 
@@ -67,14 +68,12 @@ def test_what_cannot_be_is_refused_at_once(plugins: Any, why: str) -> None:
 
 
 class Living(Named):
-    runtime: Runtime
-
     @asynccontextmanager
-    async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
-        await runtime.send("t", double(1).options(id=f"{self.name} begins"))
+    async def lifespan(self, host: Host) -> AsyncIterator[None]:
+        await host.runtime.send("t", double(1).options(id=f"{self.name} begins"))
         self.log.append(f"{self.name} begins")
         yield
-        await runtime.send("t", double(1).options(id=f"{self.name} ends"))
+        await host.runtime.send("t", double(1).options(id=f"{self.name} ends"))
         self.log.append(f"{self.name} ends")
 
     def started(self, task: Task) -> None:
@@ -95,7 +94,7 @@ async def test_they_live_from_before_the_first_task_until_after_the_last(make_ru
 async def test_one_that_cannot_begin_stops_the_runtime_and_ends_those_that_have(make_runtime: Make) -> None:
     class Broken(Named):
         @asynccontextmanager
-        async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
+        async def lifespan(self, host: Host) -> AsyncIterator[None]:
             raise RuntimeError("no licence")
             yield
 
@@ -114,8 +113,8 @@ async def test_an_actor_of_a_plugin_is_started_again_and_ends_with_the_runtime(m
 
     class Working(Named):
         @asynccontextmanager
-        async def lifespan(self, runtime: Runtime) -> AsyncIterator[None]:
-            runtime.supervise("work", self.work)
+        async def lifespan(self, host: Host) -> AsyncIterator[None]:
+            host.supervise("work", self.work)
             yield
 
         async def work(self) -> None:

@@ -264,10 +264,18 @@ async def test_a_parent_that_is_not_there_is_refused_and_nothing_is_sent(make: M
 WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a text": (lambda: give(1).options(depends_on="x"), ConfigurationError, "give a list of handles or ids"),
     "no id": (lambda: give(1).options(depends_on=[5]), ConfigurationError, "depends_on= got 5: give handles or ids"),
-    "no rule": (lambda: give(1).options(trigger_rule="all"), ConfigurationError, "give one of all_success, all_done"),
-    "not before": (lambda: give(result_of("x")), NotSerializable, "send it in a graph, or with depends_on="),
-    "inside": (lambda: give([result_of("x")]).options(depends_on=["p"]), NotSerializable, "not within another one"),
-    "of another": (lambda: give(result_of("x")).options(depends_on=["p"]), ConfigurationError, "is no task before it"),
+    "no rule": (
+        lambda: give(1).options(trigger_rule="all"),
+        ConfigurationError,
+        "give one of 'all_success', 'all_done'",
+    ),
+    "not before": (lambda: give(result_of("x")), NotSerializable, "send it in a graph or with depends_on="),
+    "inside": (lambda: give([result_of("x")]).options(depends_on=["p"]), NotSerializable, "not inside another one"),
+    "of another": (
+        lambda: give(result_of("x")).options(depends_on=["p"]),
+        ConfigurationError,
+        "is not the result of a parent",
+    ),
 }
 
 
@@ -289,7 +297,7 @@ async def test_what_comes_later_is_not_there_where_a_message_is_awaited_in_place
 async def test_a_runtime_without_the_plugin_is_refused_once_it_was_used(make: Make, make_runtime: Make) -> None:
     async with make() as runtime:
         with pytest.raises(
-            ConfigurationError, match="of the plugin 'fairactor_dependencies', which this Runtime has not"
+            ConfigurationError, match="to the plugin 'fairactor_dependencies', which this Runtime does not use"
         ):
             async with make_runtime(workers=0, plugins=[]) as other:
                 await other.send("t", give(1), depends_on=["x"])

@@ -91,9 +91,7 @@ async def test_for_each_of_what_is_no_list_fails_by_name(make: Make) -> None:
         run = await runtime.send("t", a() >> each(greet, None, "hi"))
         with pytest.raises(TaskCanceled, match="failed"):
             await run.result(PATIENCE)
-        with pytest.raises(
-            TaskFailed, match=r"each\(greet, …\) goes over a list, and what came before it returned 'a'"
-        ):
+        with pytest.raises(TaskFailed, match=r"each\(greet, …\) needs a list of items, and got 'a'"):
             await run.handles["fairactor_dependencies.spread"].result(PATIENCE)
         with pytest.raises(TypeError, match="missing a required argument: 'word'"):
             each(greet)

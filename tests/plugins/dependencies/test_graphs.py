@@ -121,7 +121,7 @@ def test_a_message_that_is_named_twice_is_one_step() -> None:
 def test_what_is_no_step_cannot_be_combined() -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
         a() >> 5
-    with pytest.raises(ConfigurationError, match=r"5 is no step of a graph: give messages, such as f\(1\)"):
+    with pytest.raises(ConfigurationError, match=r"5 cannot be a step of a graph: give messages, such as f\(1\)"):
         chain(a(), 5)
     with pytest.raises(ConfigurationError, match=r">> between messages: 'fairactor_dependencies' and 'other' both add"):
         Operator(">>", plugin="other", apply=lambda left, right: left)
@@ -255,7 +255,7 @@ async def test_a_retry_sends_again_what_has_not_finished(make: Make) -> None:
 
     async with make(first, mended) as runtime:
         run = await runtime.send("t", chain(one := first(), mended(result_of(one)), join(results())))
-        with pytest.raises(ConfigurationError, match=r"await run.wait\(\), or cancel\(\) it"):
+        with pytest.raises(ConfigurationError, match=r"await run.wait\(\) or run.cancel\(\) first"):
             await (await runtime.send("t", graph(a().options(delay=60)))).retry()
         with pytest.raises(TaskCanceled, match="failed"):
             await run.result(PATIENCE)
@@ -303,15 +303,15 @@ async def test_what_cannot_be_sent_whole_is_not_sent(make: Make) -> None:
 
 ONE = a()
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "a circle": (lambda: ONE >> b() >> ONE, r"in a circle: (a → b → a|b → a → b)"),
-    "a step before itself": (lambda: ONE >> ONE, "in a circle: a → a"),
+    "a circle": (lambda: ONE >> b() >> ONE, r"has a cycle: (a → b → a|b → a → b)"),
+    "a step before itself": (lambda: ONE >> ONE, "has a cycle: a → a"),
     "two of one id": (lambda: a().options(id="x") | b().options(id="x"), "two steps have the id 'x'"),
     "nothing": (chain, "the graph is empty"),
-    "two tenants": (lambda: at("t", ONE) | at("u", ONE), "a is to be a task of 't' and of 'u'"),
+    "two tenants": (lambda: at("t", ONE) | at("u", ONE), "a cannot be a task of both 't' and 'u'"),
     "a key": (lambda: a().options(key="k") >> b(), "has key=, so another task may stand for it"),
     "results of nothing": (
         lambda: graph(join(results())) | (a() >> b()),
-        r"join\(\): results\(\) is of no task before it",
+        r"join\(\): results\(\) stands for the result of a parent, and the message has none",
     ),
 }
 
@@ -328,9 +328,9 @@ async def test_what_cannot_be_is_refused_before_anything_is_sent(make: Make, wro
 
 async def test_options_are_those_of_messages(make: Make) -> None:
     async with make(workers=0) as runtime:
-        with pytest.raises(ConfigurationError, match="priority: options are of messages: give them to each"):
+        with pytest.raises(ConfigurationError, match="priority: options belong to messages: give them to each"):
             await runtime.send("t", a() >> b(), priority="high")  # type: ignore[call-overload]
-        with pytest.raises(ConfigurationError, match="is no message"):
+        with pytest.raises(ConfigurationError, match="is not a message"):
             await runtime.ask("t", a() >> b(), timeout=1)
 
 
@@ -340,7 +340,7 @@ async def test_many_in_one_send_come_in_an_order_in_which_they_can_wait(make: Ma
             ("t", b().options(id="2", depends_on=["1"])),
             ("t", a().options(id="1")),
         ]
-        with pytest.raises(GraphError, match="'2' is sent before what it waits for"):
+        with pytest.raises(GraphError, match="'2' comes before a message that it depends on"):
             await runtime.send_many(messages)
         assert len(await runtime.send_many(messages[::-1])) == 2
 

@@ -12,7 +12,7 @@ import anyio
 import pytest
 import redis
 from fairactor_scheduling import Schedules, Scheduling, planned_time, schedule
-from fairactor_scheduling._declared import _declared
+from fairactor_scheduling._declared import _declarations
 
 from fairactor import Runtime, actor
 from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge, RuntimeNotRunning, UnknownActor
@@ -46,8 +46,8 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"when": -5.0}, ConfigurationError, "interval=-5.0"),
     ({"when": float("nan")}, ConfigurationError, "interval=nan"),
     ({"when": dt.timedelta(days=-1)}, ConfigurationError, "interval=-86400.0"),
-    ({"when": True}, ConfigurationError, "a schedule at True"),
-    ({"when": None}, ConfigurationError, "a schedule at None"),
+    ({"when": True}, ConfigurationError, "when=True: give a cron expression"),
+    ({"when": None}, ConfigurationError, "when=None: give a cron expression"),
     ({"when": NAIVE}, ConfigurationError, "has no time zone"),
     ({"when": dt.datetime(2020, 1, 1, tzinfo=UTC)}, ConfigurationError, "would never run.*catch_up='once'"),
     ({"when": LATER, "end": EVEN_LATER}, ConfigurationError, "no start= and end="),
@@ -68,7 +68,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"when": dt.timedelta.max}, ConfigurationError, "interval="),
     ({"grace": float("inf")}, ConfigurationError, "grace=inf"),
     ({"kept": 1e12}, ConfigurationError, "kept="),
-    ({"budget": 0}, ConfigurationError, "budget=0: give a whole number from 1"),
+    ({"budget": 0}, ConfigurationError, "budget=0: give a whole number, 1 or more"),
     ({"budget": 1.5}, ConfigurationError, "budget=1.5"),
     ({"catch_up": "none"}, ConfigurationError, "catch_up='none': give one of 'skip', 'once', 'all'"),
     ({"catch_up_limit": 0}, ConfigurationError, "catch_up_limit=0"),
@@ -81,12 +81,12 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"id": "x" * 513}, ConfigurationError, "513 bytes long"),
     ({"id": "\ud800"}, ConfigurationError, "surrogate"),
     ({"tenant": ""}, ConfigurationError, "tenant ''"),
-    ({"message": "note"}, ConfigurationError, "'note' is no message"),
+    ({"message": "note"}, ConfigurationError, "'note' is not a message"),
     ({"message": note(object())}, NotSerializable, "object"),
     ({"message": note("x" * 2_000_000)}, PayloadTooLarge, "max_payload"),
     ({"message": stranger()}, UnknownActor, "no actor 'stranger' is registered here"),
-    ({"message": note().options(id="a")}, ConfigurationError, "has no id=: each run has an id of its own"),
-    ({"message": note().options(delay=5)}, ConfigurationError, "has no delay=.*move that"),
+    ({"message": note().options(id="a")}, ConfigurationError, "has no id=: each run gets a new id"),
+    ({"message": note().options(delay=5)}, ConfigurationError, "has no delay=.*change that"),
     ({"message": note().options(eta=LATER)}, ConfigurationError, "has no eta=.*give the schedule a datetime"),
 ]
 
@@ -198,8 +198,9 @@ async def test_what_has_come_to_its_end_does_not_begin_again_with_the_next_runti
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"when": "99 * * * *"}, "out of range"), ({"tenant": ""}, "tenant ''"), ({"id": "x"}, "has no id=; there are"),
-        ({"kept": 5}, "has no kept="), ({"when": LATER}, "for what recurs"), ({"tenant": ["a", 5]}, "tenant 5"),
+        ({"when": "99 * * * *"}, "out of range"), ({"tenant": ""}, "tenant ''"),
+        ({"id": "x"}, "takes no id=; there are"), ({"kept": 5}, "takes no kept="),
+        ({"when": LATER}, "a cron expression or an interval"), ({"tenant": ["a", 5]}, "tenant 5"),
         ({"budget": 0}, "budget=0"),
     ],
 )  # fmt: skip
@@ -219,8 +220,8 @@ def test_only_actors_that_are_functions_declare_and_their_arguments_fit() -> Non
 
 def test_actors_that_are_gone_declare_nothing() -> None:
     report = declare(schedule("0 9 * * *", tenant="t"))
-    assert report in _declared
-    count = len(_declared)
+    assert report in _declarations
+    count = len(_declarations)
     del report
     gc.collect()
-    assert len(_declared) < count
+    assert len(_declarations) < count

@@ -29,21 +29,21 @@ def make(make_runtime: Make) -> Make:
 
 
 class Calls:
-    """Counts the steps that the keepers of each runtime take."""
+    """Counts the steps that the pollers of each runtime take."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: dict[str, int] = {}
         self.waits: list[float] = []
-        step = _plugin._Keeper._send_due
+        step = _plugin._Poller._send_due
 
-        async def counting(keeper: Any) -> float:
-            name = keeper._host.name
+        async def counting(poller: Any) -> float:
+            name = poller._host.name
             self.asked[name] = self.asked.get(name, 0) + 1
-            wait = await step(keeper)
+            wait = await step(poller)
             self.waits.append(wait)
             return wait
 
-        monkeypatch.setattr(_plugin._Keeper, "_send_due", counting)
+        monkeypatch.setattr(_plugin._Poller, "_send_due", counting)
 
 
 async def test_where_there_is_no_schedule_nobody_asks_again(make: Make, db: redis.Redis, monkeypatch: Any) -> None:
@@ -116,7 +116,7 @@ async def test_a_schedule_whose_times_cannot_be_told_here_keeps_no_other_waiting
         db.zadd(PREFIX + "due", {"1:tstrange": 1})
         await schedules.add(0.1, "t", note(), id="s")
         await wait_for_runs(schedules, "t", "s")
-        await until(lambda: "the times of schedule ('t', 'strange') cannot be told here" in caplog.text)
+        await until(lambda: "the times of schedule ('t', 'strange') cannot be computed here" in caplog.text)
         assert 50_000 < db.zscore(PREFIX + "due", "1:tstrange") - server_time(db).timestamp() * 1000 <= 60_000  # type: ignore[operator]
         assert db.hget(schedule_key("t", "strange"), "state") == b"active"
 

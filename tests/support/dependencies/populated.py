@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import msgspec
 from fairactor_dependencies import result_of, results
-from fairactor_dependencies._results import OF_ALL_BUT_FIRST, ResultOf
-from fairactor_dependencies._send import NAME, _places, _Sending, _shut_in, _wire
+from fairactor_dependencies._batch import BatchItem, hold_behind_gate, index_by_id, resolve_parents
+from fairactor_dependencies._options import NAME
+from fairactor_dependencies._placeholders import ResultOf, Selection
 
 from fairactor import Message, actor
 from fairactor._audit.snapshot import text
@@ -38,7 +39,7 @@ def task(name: str, *parents: str, tenant: str = "t", wants: str = "", **options
     arguments = {
         "first": result_of(parents[0] if parents else ""),
         "all": results(),
-        "rest": ResultOf(OF_ALL_BUT_FIRST),
+        "rest": ResultOf(Selection.ALL_BUT_FIRST),
     }
     message = step(*([arguments[wants]] if wants else []))
     return tenant, message.options(id=name, depends_on=list(parents), **options)
@@ -49,14 +50,14 @@ def packed(
 ) -> list[Item]:
     """As they are sent, but for those of the other shard."""
     batch = [
-        _Sending(tenant, message, int(tenant == FAR), message.task_options.plugin_options["depends_on"])
+        BatchItem(tenant, message, int(tenant == FAR), message.task_options.plugin_options["depends_on"])
         for tenant, message in tasks
     ]
-    places = _places(batch)
+    places = index_by_id(batch)
     for each in batch:
-        _wire(each, batch, places, dict(homes), keep)
+        resolve_parents(each, batch, places, dict(homes), keep)
     if gate:
-        _shut_in(batch, places, gate, keep)
+        hold_behind_gate(batch, places, gate, keep)
     return [
         encode_message(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
         for each in batch

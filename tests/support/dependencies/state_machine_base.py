@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fairactor_dependencies import result_of, results
-from fairactor_dependencies._results import OF_ALL_BUT_FIRST, ResultOf
-from fairactor_dependencies._send import _places, _Sending, _shut_in, _wire
+from fairactor_dependencies._batch import BatchItem, hold_behind_gate, index_by_id, resolve_parents
+from fairactor_dependencies._placeholders import ResultOf, Selection
 from hypothesis.stateful import RuleBasedStateMachine
 
 from fairactor import Message, actor
@@ -89,7 +89,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             message: Message[Any] = step(*self.arguments(wants, parents)).options(
                 id=task_id, depends_on=parents, trigger_rule=trigger, priority=priority, **options
             )
-            batch.append(_Sending(tenant, message, made.shard, parents))
+            batch.append(BatchItem(tenant, message, made.shard, parents))
             steps.append(made)
         self.post(batch, steps, gated, HOUR if keep else 0)
 
@@ -101,10 +101,10 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
         if not parents or wants < 3:
             return [wants]
         one = result_of(parents[wants % len(parents)])
-        return [[one], [results()], [ResultOf(OF_ALL_BUT_FIRST), one], [one, one, results()]][wants % 4]
+        return [[one], [results()], [ResultOf(Selection.ALL_BUT_FIRST), one], [one, one, results()]][wants % 4]
 
-    def post(self, batch: list[_Sending], steps: list[Step], gated: bool, keep: int) -> None:
-        of_batch = _places(batch)
+    def post(self, batch: list[BatchItem], steps: list[Step], gated: bool, keep: int) -> None:
+        of_batch = index_by_id(batch)
         homes = {
             parent: self.model.steps[parent].shard
             for each in steps
@@ -113,24 +113,24 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
         }
         self.check_unknown(homes)
         for each in batch:
-            _wire(each, batch, of_batch, homes, keep)
+            resolve_parents(each, batch, of_batch, homes, keep)
         within = any(parent in of_batch for each in batch for parent in each.parents)
         run = None
         if gated or (within and len({each.shard for each in batch}) > 1):
             run = Run(f"run{self.count}", steps[0].shard)
-            _shut_in(batch, of_batch, run.id, keep)
+            hold_behind_gate(batch, of_batch, run.id, keep)
             self.shards.drivers[run.shard].run(self.shards.call(run.shard, "gate", run.id, HOUR, 1 - run.shard))
         calls: dict[int, list[tuple[Step, Item]]] = {0: [], 1: []}
         for each, made in zip(batch, steps, strict=True):
             made.told = frozenset(
                 parent for parent in made.parents if parent in of_batch and batch[of_batch[parent]].shard != made.shard
             )
-            made.run = run if "gate" in each.waits else None
+            made.run = run if "gate" in each.script_input else None
             made.gate = "c" if made.run else "o"
             item = encode_message(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
             if run is None and not within and not any(one.parents for one in batch):
                 item = item._replace(extra=b"")  # nothing waits: it is sent as without the plugin
-            made.body, made.token = item.body, each.waits.get("token", "")
+            made.body, made.token = item.body, each.script_input.get("token", "")
             calls[made.shard].append((made, item))
         if run is None:
             for call in calls.values():

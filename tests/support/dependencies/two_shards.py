@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import attrs
 from fairactor_dependencies import Dependencies
-from fairactor_dependencies._send import NAME
+from fairactor_dependencies._options import NAME
 
 from fairactor._audit.snapshot import Snapshot, text
 from fairactor._model import record

@@ -64,14 +64,14 @@ async def _main(url: str) -> None:
     from fairactor import Runtime
 
     _plugin.MOST_RUNS = 7  # type: ignore[misc]  # many small steps, so that there is much to race for
-    alone = _plugin._Keeper._send_due
+    alone = _plugin._Poller._send_due
     async with redis.asyncio.Redis.from_url(url) as store:
 
-        async def racing(keeper: Any) -> float:
+        async def racing(poller: Any) -> float:
             await store.delete("{fairactor/0}:plugin:fairactor_scheduling:leader")
-            return min(await alone(keeper), 0.05)
+            return min(await alone(poller), 0.05)
 
-        _plugin._Keeper._send_due = racing  # type: ignore[method-assign]
+        _plugin._Poller._send_due = racing  # type: ignore[method-assign]
         async with Runtime(url, workers=0, plugins=[Scheduling()]):
             print("ready", flush=True)  # noqa: T201 - told to the parent
             await anyio.sleep_forever()

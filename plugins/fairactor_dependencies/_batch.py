@@ -1,0 +1,165 @@
+"""What each message of a batch waits for, as the plugin's scripts read it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from fairactor import Message
+from fairactor.plugins import Addressed
+
+from ._errors import GraphError
+from ._options import HERE, NAME, NOTIFIES, ScriptInput
+from ._placeholders import ResultOf, Selection, map_arguments, results_in
+
+
+@attrs.define
+class BatchItem:
+    """A message of the batch, and what it waits for."""
+
+    tenant: str
+    message: Message[Any]
+    shard: int
+    parents: list[str]
+    script_input: ScriptInput = attrs.Factory(ScriptInput)
+
+    @property
+    def id(self) -> str:
+        """The id of its task."""
+        return self.message.task_options.id or ""
+
+    def addressed(self) -> Addressed:
+        """The message with what the script reads, and its tenant."""
+        return self.tenant, self.message.rewritten(script_options={NAME: {"dependencies": self.script_input}})
+
+
+def make_batch(messages: Iterable[tuple[str, int, Message[Any]]]) -> list[BatchItem]:
+    """Makes a batch of (tenant, its shard, message); messages without an id get one."""
+    return [
+        BatchItem(
+            tenant,
+            message if message.task_options.id else message.rewritten(id=os.urandom(12).hex()),
+            shard,
+            message.task_options.plugin_options.get("depends_on", []),
+        )
+        for tenant, shard, message in messages
+    ]
+
+
+def index_by_id(batch: Sequence[BatchItem]) -> dict[str, int]:
+    """Returns the index of each message by its id.
+
+    Raises:
+        GraphError: a parent comes after its child or twice, or has a key, so that another task may stand for it.
+    """
+    indexes: dict[str, int] = {}
+    awaited = {parent for item in batch for parent in item.parents}
+    ids = {item.message.task_options.id for item in batch}
+    for index, item in enumerate(batch):
+        if any(parent not in indexes and parent in ids for parent in item.parents):
+            raise GraphError(
+                f"{item.id!r} comes before a message that it depends on: send parents first, and make no cycle"
+            )
+        if item.id in awaited and item.id in indexes:
+            raise GraphError(f"two messages have the id {item.id!r}: give each message another id; nothing was sent")
+        if item.id in awaited and item.message.task_options.key is not None:
+            raise GraphError(
+                f"{item.id!r} has key=, so another task may stand for it: no message of the same batch can depend on it"
+            )
+        indexes[item.id] = index
+    return indexes
+
+
+def resolve_parents(
+    item: BatchItem, batch: Sequence[BatchItem], indexes: Mapping[str, int], shards: Mapping[str, int], keep: int
+) -> None:
+    """Writes down what a message waits for, and in its parents on other shards that they have to notify it.
+
+    Args:
+        item: the message.
+        batch: all messages.
+        indexes: where in the batch each id is.
+        shards: the shards of the tasks that were sent before.
+        keep: how long to keep the record of a canceled task, in ms.
+
+    Raises:
+        GraphError: an argument stands for the result of a task that is not a parent.
+    """
+    if not item.parents:
+        if unknown := results_in(item.message):
+            raise GraphError(
+                f"{item.message.actor.name}(): {unknown[0]!r} stands for the result of a parent, and the message has "
+                "none: name it in depends_on=, or send both in one graph"
+            )
+        return
+    wants = _insert_tokens(item)
+    parent_shards = []
+    for index, parent in enumerate(item.parents, 1):
+        shard = batch[indexes[parent]].shard if parent in indexes else shards[parent]
+        if shard == item.shard:
+            parent_shards.append(HERE)
+        elif parent not in shards:
+            parent_shards.append(NOTIFIES)
+            feeds = batch[indexes[parent]].script_input.setdefault("feeds", [])
+            feeds.append((item.shard, index, int(index in wants), item.id))
+        else:
+            parent_shards.append(shard)
+    item.script_input |= {"parents": item.parents, "keep": keep, "shard": item.shard}
+    if set(parent_shards) != {HERE}:
+        item.script_input["shards"] = parent_shards
+    if rule := item.message.task_options.plugin_options.get("trigger_rule"):
+        item.script_input["rule"] = rule
+
+
+def hold_behind_gate(batch: Sequence[BatchItem], indexes: Mapping[str, int], gate: str, keep: int) -> None:
+    """Makes the messages wait for the gate that could otherwise run before the whole batch is on the server."""
+    for item in batch:
+        if not item.parents or not all(parent in indexes for parent in item.parents):
+            item.script_input["gate"] = gate
+            item.script_input.setdefault("keep", keep)
+
+
+def _insert_tokens(item: BatchItem) -> set[int]:
+    """Gives the placeholders in the arguments their tokens; returns the indexes of the parents whose results they take.
+
+    Raises:
+        GraphError: one stands for the result of a task that is not a parent.
+    """
+    wants = set[int]()
+    if not results_in(item.message):
+        return wants
+    token = os.urandom(12).hex()
+
+    def with_token(argument: Any) -> Any:
+        if not isinstance(argument, ResultOf):
+            return argument
+        suffix, indexes = _select(argument, item)
+        wants.update(indexes)
+        return ResultOf(argument.of, f"{token}:{suffix}")
+
+    args, kwargs = map_arguments(item.message, with_token)
+    item.message = item.message.rewritten(args=args, kwargs=kwargs)
+    item.script_input["token"] = token
+    item.script_input["wants"] = sorted(wants)
+    return wants
+
+
+def _select(placeholder: ResultOf, item: BatchItem) -> tuple[str, Iterable[int]]:
+    """Returns what a placeholder's token ends with, and the indexes of the parents whose results it takes."""
+    match placeholder.of:
+        case Selection.ALL:
+            return Selection.ALL.value, range(1, len(item.parents) + 1)
+        case Selection.ALL_BUT_FIRST:
+            return Selection.ALL_BUT_FIRST.value, range(2, len(item.parents) + 1)
+        case Selection.FIRST:
+            return Selection.FIRST.value, [1]
+        case str(parent) if parent in item.parents:
+            index = item.parents.index(parent) + 1
+            return str(index), [index]
+    raise GraphError(
+        f"{item.message.actor.name}(): {placeholder!r} is not the result of a parent: name the task in depends_on=, or "
+        "send both in one graph"
+    )

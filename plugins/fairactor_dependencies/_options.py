@@ -1,0 +1,60 @@
+"""The options ``depends_on=`` and ``trigger_rule=``, and the one that tells scripts what a task waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, TypedDict, get_args
+
+from fairactor import Handle
+from fairactor.errors import ConfigurationError
+from fairactor.plugins import Option, TriggerRule, check_one_of
+
+NAME: Final = "fairactor_dependencies"
+RULES: Final[tuple[str, ...]] = get_args(TriggerRule)
+
+HERE: Final = 65535
+"""In place of a parent's shard: it is the task's own."""
+NOTIFIES: Final = 65534
+"""In place of a parent's shard: it is another one, which learns of the task when it accepts the parent."""
+
+
+class ScriptInput(TypedDict, total=False):
+    """What a task waits for, as sent.lua reads it. What is missing is empty."""
+
+    parents: list[str]
+    shards: list[int]
+    """The shard of each parent, `HERE`, or `NOTIFIES`. Missing if all are here."""
+    rule: str
+    """The trigger rule."""
+    keep: int
+    """How long to keep the record if the task is canceled, in ms."""
+    token: str
+    """What the placeholders in the arguments begin with."""
+    wants: list[int]
+    """The indexes, from 1, of the parents whose results the arguments take."""
+    gate: str
+    """The gate that has to open before the task may run."""
+    shard: int
+    """The task's own shard."""
+    feeds: list[tuple[int, int, int, str]]
+    """The tasks of other shards that wait for this one: (shard, this one's index among the task's parents, whether it
+    wants the result, id)."""
+
+
+def _to_ids(value: Iterable[Handle[Any] | str]) -> list[str]:
+    if isinstance(value, str | Handle) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"depends_on={value!r}: give a list of handles or ids, as in depends_on=[handle]")
+    ids = [parent.id if isinstance(parent, Handle) else parent for parent in value]
+    for parent in ids:
+        if not isinstance(parent, str) or not parent:
+            raise ConfigurationError(f"depends_on= got {parent!r}: give handles or ids of tasks")
+    return list(dict.fromkeys(ids))
+
+
+def _check_rule(value: TriggerRule) -> str:
+    return check_one_of("trigger_rule", value, RULES)
+
+
+Option[Iterable[Handle[Any] | str]]("depends_on", plugin=NAME, convert=_to_ids)
+Option[TriggerRule]("trigger_rule", plugin=NAME, convert=_check_rule)
+Option[ScriptInput]("dependencies", plugin=NAME, script=True)
