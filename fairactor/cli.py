@@ -9,9 +9,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
+
+from . import __version__
 
 INTERRUPTED: Final = 130
 """The exit code after SIGINT, as shells have it: 128 and the signal's number."""
@@ -42,23 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fairactor", description="An actor-style asyncio runtime for services with many tenants."
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--version", action="version", version=f"fairactor {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(subparsers)
     return parser
-
-
-class _Version(argparse.Action):
-    """Looks the version up only if it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        try:
-            found = version("fairactor")
-        except PackageNotFoundError:
-            found = "(from a folder, not installed)"
-        sys.stdout.write(f"fairactor {found}\n")
-        parser.exit()
 
 
 def _add_demo(subparsers: Any) -> None:
