@@ -49,7 +49,7 @@ class Registry:
         self._instances: dict[type[Any], Any] = {}
         if isinstance(given, Actor | ModuleType | str) or not isinstance(given, Iterable):
             raise ConfigurationError(f"actors={given!r}: give a list, as in actors=[…]")
-        for entry in given:
+        for entry in sorted(given, key=_is_no_instance):  # an instance takes the place of its class in a module
             self._add(entry)
         for entry in of_plugins if self.actors else ():
             self._add(entry)
@@ -126,9 +126,15 @@ class Registry:
                 f"actors= got {given}: give functions with @actor, classes or instances whose methods have it, "
                 "or their modules"
             )
+        if instance is None and cls in self._classes:
+            return
         if instance is None:
             check_takes_no_arguments(cls)
         if self._classes.setdefault(cls, instance) is not instance:
             raise DuplicateActor(f"two instances of {cls.__name__} are given: a runtime has one")
         for actor in methods:
             self._add(actor)
+
+
+def _is_no_instance(entry: object) -> bool:
+    return isinstance(entry, Actor | ModuleType) or inspect.isclass(entry)
