@@ -41,6 +41,16 @@ class RuntimeSettings(TypedDict, total=False):
     replicas: int
 
 
+def _to_assigned(given: Iterable[str]) -> Sequence[str]:
+    if isinstance(given, bool):  # type: ignore[unreachable]  # callers without a type checker give anything
+        raise ConfigurationError("assigned= takes the names of tenants; without it a runtime serves all alike")
+    return check_tenants(given)
+
+
+def _to_steal(given: Iterable[str] | bool) -> Sequence[str] | bool:
+    return given if isinstance(given, bool) else check_tenants(given)
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """All settings of a `Runtime`, which takes them as keywords. Times are in seconds.
@@ -70,9 +80,9 @@ class Settings:
     fair_by: FairBy | None = attrs.field(default=None, validator=optional(validate(check_one_of, FAIR_BY)))
     """What tenants get equal shares of: ``tasks``, the number of tasks run, or ``time``, the seconds that they run. It
     is fixed when the namespace is created. None: ``tasks``; an existing namespace keeps what it has."""
-    assigned: Sequence[str] = attrs.field(default=(), converter=check_tenants)
+    assigned: Sequence[str] = attrs.field(default=(), converter=_to_assigned)
     """The tenants that this runtime serves first. Without these and `steal` it serves all tenants alike."""
-    steal: Sequence[str] | bool = attrs.field(default=(), converter=check_tenants)
+    steal: Sequence[str] | bool = attrs.field(default=(), converter=_to_steal)
     """The tenants that it serves while the assigned ones have nothing to do. True: all others."""
     result_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
     """How long to keep the record of a finished task. 0: not at all."""
@@ -99,5 +109,3 @@ class Settings:
             raise ConfigurationError(f"path={self.path!r}: give the path of a folder")
         if self.url is not None and self.path is not None:
             raise ConfigurationError("give url= (a server of yours) or path= (an embedded one), not both")
-        if isinstance(self.assigned, bool):  # type: ignore[unreachable]  # callers without a type checker give anything
-            raise ConfigurationError("assigned= takes the names of tenants; without it a runtime serves all alike")

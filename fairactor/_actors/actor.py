@@ -249,9 +249,10 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
     if "id" in options:
         raise ConfigurationError("id= is of one message: give it with message.options(id=…)")
     if given and not isinstance(given[0], OptionValue):
-        if len(given) > 1:
+        handler, *others = given
+        if others:
             raise ConfigurationError(f"@actor takes one handler, and got {len(given)}")
-        return _decorate(given[0], None, Options(), process=False)
+        return _decorate(handler, None, Options(), process=False)
     defaults = parse_options(options, given)
     return lambda handler: _decorate(handler, name, defaults, process=process)
 

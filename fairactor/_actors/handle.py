@@ -43,7 +43,7 @@ class Follower(Protocol):
         """Sends a dead letter again; raises as `Handle.redrive`."""
         ...
 
-    def codec(self, actor: str) -> Codec | None:
+    def codec(self, actor: str, /) -> Codec | None:
         """The codec of an actor, if it is registered here."""
         ...
 

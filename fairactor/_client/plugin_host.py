@@ -31,12 +31,12 @@ class PluginHost:
     name: str
     settings: Settings
     plugins: frozenset[str]
-    _shards: Shards
-    _subscriber: Subscriber
-    _sender: Sender
-    _registry: Registry
-    _supervisor: Supervisor
-    _check: Callable[[], None]
+    _shards: Shards = attrs.field(alias="shards")
+    _subscriber: Subscriber = attrs.field(alias="subscriber")
+    _sender: Sender = attrs.field(alias="sender")
+    _registry: Registry = attrs.field(alias="registry")
+    _supervisor: Supervisor = attrs.field(alias="supervisor")
+    _check: Callable[[], None] = attrs.field(alias="check")
 
     @property
     def shard_count(self) -> int:

@@ -41,15 +41,15 @@ _GIVE_BACK: Final = 1.0
 class Sender:
     """The sending half of a runtime."""
 
-    _shards: Shards
-    _batchers: Sequence[Batcher]
+    _shards: Shards = attrs.field(alias="shards")
+    _batchers: Sequence[Batcher] = attrs.field(alias="batchers")
     """One for each shard."""
-    _outcomes: Outcomes
-    _tracker: Tracker
-    _registry: Registry
-    _settings: Settings
-    _plugins: PluginChain
-    _sdk: bool
+    _outcomes: Outcomes = attrs.field(alias="outcomes")
+    _tracker: Tracker = attrs.field(alias="tracker")
+    _registry: Registry = attrs.field(alias="registry")
+    _settings: Settings = attrs.field(alias="settings")
+    _plugins: PluginChain = attrs.field(alias="plugins")
+    _sdk: bool = attrs.field(alias="sdk")
     """Whether to make spans."""
 
     async def send(self, tenant: str, message: Message[R]) -> Handle[R]:

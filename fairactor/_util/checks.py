@@ -98,15 +98,15 @@ def check_name(kind: str, value: str) -> str:
     return value
 
 
-def check_tenants(given: Any) -> tuple[str, ...] | bool:
-    """Accepts a list of tenant names, of which it drops the repeated ones, or a bool.
+def check_tenants(given: Iterable[str]) -> tuple[str, ...]:
+    """Accepts tenant names, of which it drops the repeated ones.
 
     Raises:
         ConfigurationError: it is something else, or holds something else.
     """
-    if isinstance(given, str | bytes) or not isinstance(given, bool | Iterable):
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise ConfigurationError(f"{given!r} is no list of tenants: give their names, as in assigned=['acme']")
-    return given if isinstance(given, bool) else tuple(dict.fromkeys(check_name("tenant", name) for name in given))
+    return tuple(dict.fromkeys(check_name("tenant", name) for name in given))
 
 
 def check_aware(setting: str, value: Any) -> datetime:
@@ -122,7 +122,9 @@ def check_aware(setting: str, value: Any) -> datetime:
     return value
 
 
-def validate(check: Callable[..., Any], *bounds: Any, **options: Any) -> Callable[[Any, Any, Any], None]:
+def validate(
+    check: Callable[..., Any], *bounds: Any, **options: Any
+) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     """Makes an attrs validator of a check: it passes the field's name and value, then ``bounds`` and ``options``."""
 
     def validator(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
