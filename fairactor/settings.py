@@ -47,7 +47,7 @@ def _to_assigned(given: Iterable[str]) -> Sequence[str]:
     return check_tenants(given)
 
 
-def _to_steal(given: Iterable[str] | bool) -> Sequence[str] | bool:
+def _to_steal(given: Iterable[str] | bool) -> Sequence[str] | bool:  # noqa: FBT001 - how it is given
     return given if isinstance(given, bool) else check_tenants(given)
 
 

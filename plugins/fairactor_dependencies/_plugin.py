@@ -37,7 +37,7 @@ Operator("|", plugin=NAME, apply=beside)
 class Dependencies:
     """The plugin. It is installed with fairactor, so every runtime has it that is not told otherwise."""
 
-    name: Final = NAME
+    name = NAME
     only_with: Final = ("depends_on",)
     actors: Final = (spread, join)
 

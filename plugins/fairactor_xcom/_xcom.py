@@ -37,7 +37,7 @@ Option("xcom_run", plugin=NAME, convert=_run)
 class XCom:
     """The plugin. It is installed with fairactor, so every runtime has it that is not told otherwise."""
 
-    name: Final = NAME
+    name = NAME
     only_with: Final = ("xcom",)
 
     @property
