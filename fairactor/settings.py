@@ -9,7 +9,15 @@ from typing import Final, Literal, TypedDict, get_args
 import attrs
 from attrs.validators import optional
 
-from ._util.checks import YEAR, check_one_of, check_seconds, check_tenants, check_whole_number, validate
+from ._util.checks import (
+    YEAR,
+    check_one_of,
+    check_seconds,
+    check_tenants,
+    check_tenants_or_all,
+    check_whole_number,
+    validate,
+)
 from .errors import ConfigurationError
 
 FairBy = Literal["tasks", "time"]
@@ -41,16 +49,6 @@ class RuntimeSettings(TypedDict, total=False):
     replicas: int
 
 
-def _to_assigned(given: Iterable[str]) -> Sequence[str]:
-    if isinstance(given, bool):  # type: ignore[unreachable]  # callers without a type checker give anything
-        raise ConfigurationError("assigned= takes the names of tenants; without it a runtime serves all alike")
-    return check_tenants(given)
-
-
-def _to_steal(given: Iterable[str] | bool) -> Sequence[str] | bool:  # noqa: FBT001 - how it is given
-    return given if isinstance(given, bool) else check_tenants(given)
-
-
 @attrs.frozen(kw_only=True)
 class Settings:
     """All settings of a `Runtime`, which takes them as keywords. Times are in seconds.
@@ -80,9 +78,9 @@ class Settings:
     fair_by: FairBy | None = attrs.field(default=None, validator=optional(validate(check_one_of, FAIR_BY)))
     """What tenants get equal shares of: ``tasks``, the number of tasks run, or ``time``, the seconds that they run. It
     is fixed when the namespace is created. None: ``tasks``; an existing namespace keeps what it has."""
-    assigned: Sequence[str] = attrs.field(default=(), converter=_to_assigned)
+    assigned: Sequence[str] = attrs.field(default=(), converter=check_tenants)
     """The tenants that this runtime serves first. Without these and `steal` it serves all tenants alike."""
-    steal: Sequence[str] | bool = attrs.field(default=(), converter=_to_steal)
+    steal: Sequence[str] | bool = attrs.field(default=(), converter=check_tenants_or_all)
     """The tenants that it serves while the assigned ones have nothing to do. True: all others."""
     result_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
     """How long to keep the record of a finished task. 0: not at all."""

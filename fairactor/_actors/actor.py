@@ -248,13 +248,13 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
     """
     if "id" in options:
         raise ConfigurationError("id= is of one message: give it with message.options(id=…)")
-    if given and not isinstance(given[0], OptionValue):
-        handler, *others = given
-        if others:
-            raise ConfigurationError(f"@actor takes one handler, and got {len(given)}")
-        return _decorate(handler, None, Options(), process=False)
-    defaults = parse_options(options, given)
-    return lambda handler: _decorate(handler, name, defaults, process=process)
+    handlers = [each for each in given if not isinstance(each, OptionValue)]
+    if not handlers:
+        defaults = parse_options(options, given)
+        return lambda handler: _decorate(handler, name, defaults, process=process)
+    if len(given) > 1:
+        raise ConfigurationError(f"@actor takes one handler, and got {len(given)} values")
+    return _decorate(handlers[0], None, Options(), process=False)
 
 
 def _decorate(handler: Any, name: str | None, options: Options, *, process: bool) -> Any:

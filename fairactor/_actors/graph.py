@@ -6,7 +6,7 @@ The plugin that defines ``>>``, ``<<`` and ``|`` implements these interfaces.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fairactor._model.states import TaskState
@@ -73,16 +73,17 @@ class Run(ABC):
 
     __slots__ = ()
 
-    # Read-only. They are no properties because an attrs class then cannot have them as fields.
     id: str
     """The run's id, which is also the ``xcom_run`` of its tasks."""
     tenant: str
     """The tenant to which the graph was sent."""
     attempt: int
     """1, and one more for each `retry`."""
-    handles: dict[str, Handle[Any]]
-    """The tasks by step name, each after those that it waits for. A step's name is the ``id=`` of its message. Without
-    one it is the actor's name, numbered from the second on."""
+    handles: Mapping[str, Handle[Any]]
+    """The tasks by step name, each after those that it waits for.
+
+    A step's name is the ``id=`` of its message. Without one it is the actor's name, numbered from the second on.
+    """
 
     @abstractmethod
     async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as that of a handle

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
+from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from fairactor._util.wakeup import Wakeup
 from fairactor.settings import Settings
 
 from .handle import Handle
-from .message import Message
+from .message import Message, Target
 from .options import AskOptions, TaskOptions
 from .plugin_options import OptionValue
 
-if TYPE_CHECKING:
-    from .actor import Actor
-
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 S_co = TypeVar("S_co", covariant=True)
 S = TypeVar("S")
+
+
+class RegisteredActor(Target[R_co], Protocol[R_co]):
+    """An actor that a runtime runs. Calling it makes a message."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Message[R_co]:
+        """Makes a message with these arguments."""
+        ...
 
 
 class Sendable(Protocol[S_co]):
@@ -100,7 +106,7 @@ class Host(Protocol):
         """The number of the shard that keeps a tenant, from 0."""
         ...
 
-    def actor(self, name: str) -> Actor[..., Any]:
+    def actor(self, name: str) -> RegisteredActor[Any]:
         """Returns the actor of that name.
 
         Raises:

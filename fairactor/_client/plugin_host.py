@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import attrs
-
 from fairactor._actors.actor import Actor
 from fairactor._actors.host import Client
 from fairactor._actors.message import Message
@@ -23,20 +21,33 @@ from .envelope import as_template
 from .sender import Sender
 
 
-@attrs.frozen(kw_only=True, eq=False)
 class PluginHost:
     """See `Host`, which documents each attribute and method."""
 
-    runtime: Client
-    name: str
-    settings: Settings
-    plugins: frozenset[str]
-    _shards: Shards = attrs.field(alias="shards")
-    _subscriber: Subscriber = attrs.field(alias="subscriber")
-    _sender: Sender = attrs.field(alias="sender")
-    _registry: Registry = attrs.field(alias="registry")
-    _supervisor: Supervisor = attrs.field(alias="supervisor")
-    _check: Callable[[], None] = attrs.field(alias="check")
+    def __init__(
+        self,
+        *,
+        runtime: Client,
+        name: str,
+        settings: Settings,
+        plugins: frozenset[str],
+        shards: Shards,
+        subscriber: Subscriber,
+        sender: Sender,
+        registry: Registry,
+        supervisor: Supervisor,
+        check: Callable[[], None],
+    ) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.settings = settings
+        self.plugins = plugins
+        self._shards = shards
+        self._subscriber = subscriber
+        self._sender = sender
+        self._registry = registry
+        self._supervisor = supervisor
+        self._check = check
 
     @property
     def shard_count(self) -> int:

@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
-import attrs
 
 from fairactor._actors.handle import Handle
 from fairactor._actors.message import Message
@@ -37,20 +36,40 @@ _GIVE_BACK: Final = 1.0
 """Seconds to try to release reserved room; it expires by itself after a minute."""
 
 
-@attrs.define(kw_only=True, eq=False)
 class Sender:
-    """The sending half of a runtime."""
+    """The sending half of a runtime.
 
-    _shards: Shards = attrs.field(alias="shards")
-    _batchers: Sequence[Batcher] = attrs.field(alias="batchers")
-    """One for each shard."""
-    _outcomes: Outcomes = attrs.field(alias="outcomes")
-    _tracker: Tracker = attrs.field(alias="tracker")
-    _registry: Registry = attrs.field(alias="registry")
-    _settings: Settings = attrs.field(alias="settings")
-    _plugins: PluginChain = attrs.field(alias="plugins")
-    _sdk: bool = attrs.field(alias="sdk")
-    """Whether to make spans."""
+    Args:
+        shards: the shards of the namespace.
+        batchers: one for each shard.
+        outcomes: where `ask` waits for the outcome.
+        tracker: what the handles share.
+        registry: the actors of the runtime.
+        settings: its settings.
+        plugins: its plugins.
+        sdk: whether to make spans.
+    """
+
+    def __init__(
+        self,
+        *,
+        shards: Shards,
+        batchers: Sequence[Batcher],
+        outcomes: Outcomes,
+        tracker: Tracker,
+        registry: Registry,
+        settings: Settings,
+        plugins: PluginChain,
+        sdk: bool,
+    ) -> None:
+        self._shards = shards
+        self._batchers = batchers
+        self._outcomes = outcomes
+        self._tracker = tracker
+        self._registry = registry
+        self._settings = settings
+        self._plugins = plugins
+        self._sdk = sdk
 
     async def send(self, tenant: str, message: Message[R]) -> Handle[R]:
         """See `Runtime.send`."""

@@ -1,9 +1,13 @@
-"""Loads the Lua scripts: puts in what they include, the key names and the constants, and flags for the server at hand.
+"""Loads the Lua scripts: inserts included parts, key names, constants, and the flags that the server supports.
 
-A script runs from its first line with every call, and there making its functions costs most. Lua finds a local of the
-main part that a function uses by walking along all that are used so, so few are left: names in capitals are replaced by
-what they stand for, the keys of `keys.py` and locals that are set to literals, and what follows a line ``-- @scope`` is
-a function of its own, which has what comes before it at hand. That also leaves room: a function has 200 locals at most.
+``-- @include PATH`` is replaced by that part, once in each script, and ``-- @hook PLACE`` by the Lua of plugins.
+``-- @scope`` makes the rest of the script a nested function. ``-- @takes NAME from PART`` only tells readers, and a
+test, where a name comes from.
+
+Redis runs a script from its first line with each call, and most of that time goes into creating functions. For each
+outer local that a function uses, Lua walks a list of all locals that are used in this way. Two things keep the list
+short: names in capitals (the keys of `keys.py`, and locals that are set to literals) are replaced by their values, and
+scopes divide the script. Both also help with Lua's limit of 200 locals in a function.
 """
 
 from __future__ import annotations
@@ -24,9 +28,9 @@ _INCLUDE: Final = re.compile(r"^ *-- @include (\S+)$", re.MULTILINE)
 _HOOK: Final = re.compile(r"^ *-- @hook (\w+)$", re.MULTILINE)
 _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
 
-# Scripts that free memory or free someone who waits, and so must run when the server's memory is full.
-# Each frees at least as much as it writes, but for a result that is kept. Those that only look, and what a worker
-# needs to begin with, must run, too.
+# Scripts that must run even if the server's memory is full: those that free memory or release somebody who waits, those
+# that only read, and those that a worker needs to start. Except for results that are kept, each frees at least as much
+# memory as it writes.
 _RUN_WITHOUT_MEMORY: Final = {
     *("turn", "tend", "leave", "cancel", "purge", "join", "open", "watch", "stats", "inspect", "mend", "letters"),
     *("discard", "configure", "review", "policies"),
@@ -35,7 +39,7 @@ _RUN_WITHOUT_MEMORY: Final = {
 
 @attrs.frozen
 class Script:
-    """A script as it is sent: its text and the digest by which the server knows it."""
+    """A script as it is sent to the server: its text, and the digest that identifies it there."""
 
     name: str
     text: str
@@ -43,7 +47,7 @@ class Script:
 
 
 def source(path: str) -> str:
-    """The text of a Lua file of this package, with its includes in place, each once."""
+    """Returns a Lua file of this package with its includes inserted, each once."""
     return _include(_read(path))
 
 
@@ -62,18 +66,18 @@ def _include(text: str) -> str:
 
 @cache
 def load(name: str, *, flags: bool, plugins: PluginLua = NO_PLUGIN_LUA) -> Script:
-    """A script.
+    """Loads a script.
 
     Args:
-        name: which; those of plugins are named ``plugin/script``.
-        flags: whether the server knows script flags (Redis 7, Valkey).
-        plugins: what plugins add.
+        name: the name of the script; those of plugins are ``plugin/script``.
+        flags: whether the server supports script flags (Redis 7 and Valkey do).
+        plugins: the Lua of plugins.
     """
     shebang, opening = "", ""
     if flags:
         shebang = "#!lua flags=allow-oom\n" if name in _RUN_WITHOUT_MEMORY else "#!lua\n"
     elif name in _RUN_WITHOUT_MEMORY:
-        opening = "redis.call('HDEL', META, '')\n"  # Redis 6.2 refuses none after a write that takes no memory
+        opening = "redis.call('HDEL', META, '')\n"  # after a write that needs no memory, Redis 6.2 allows all others
     text = _include(plugins.script(name)) if "/" in name else source(f"{name}.lua")
     text = _HOOK.sub(lambda hook: plugins.at_hook(hook[1]), opening + text)
     text = f"{shebang}local meta = KEYS[1]\n{_resolve(text, PLUGINS=repr(plugins.plugins))}"
@@ -81,7 +85,7 @@ def load(name: str, *, flags: bool, plugins: PluginLua = NO_PLUGIN_LUA) -> Scrip
 
 
 def _resolve(text: str, **constants: str) -> str:
-    """The text with names in capitals replaced by what they stand for, and with its scopes made functions.
+    """Replaces names in capitals by their values, and makes scopes functions.
 
     Raises:
         ValueError: a constant has two values.
@@ -101,4 +105,4 @@ NAMES: Final = tuple(
         file.name.removesuffix(".lua") for file in (files("fairactor") / "lua").iterdir() if file.name.endswith(".lua")
     )
 )
-"""The transitions, a file each."""
+"""The names of the transitions, the scripts of this package. Each is a file."""

@@ -105,8 +105,13 @@ def check_tenants(given: Iterable[str]) -> tuple[str, ...]:
         ConfigurationError: it is something else, or holds something else.
     """
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"{given!r} is no list of tenants: give their names, as in assigned=['acme']")
+        raise ConfigurationError(f"{given!r} is not a list of tenants: give their names, as in assigned=['acme']")
     return tuple(dict.fromkeys(check_name("tenant", name) for name in given))
+
+
+def check_tenants_or_all(given: Iterable[str] | bool) -> tuple[str, ...] | bool:  # noqa: FBT001 - as in Settings
+    """Accepts tenant names, as `check_tenants` does, or a bool."""
+    return given if isinstance(given, bool) else check_tenants(given)
 
 
 def check_aware(setting: str, value: Any) -> datetime:
@@ -124,7 +129,7 @@ def check_aware(setting: str, value: Any) -> datetime:
 
 def validate(
     check: Callable[..., Any], *bounds: Any, **options: Any
-) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+) -> Callable[[Any, attrs.Attribute[Any], Any], Any]:
     """Makes an attrs validator of a check: it passes the field's name and value, then ``bounds`` and ``options``."""
 
     def validator(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:

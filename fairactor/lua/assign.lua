@@ -1,10 +1,10 @@
 -- Changes which tenants a runtime serves.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 runtime, 2 the tenants, packed as lib/assign.lua has it
--- Reply 1, or 0 where the runtime has no lease
+-- ARGV  1 runtime, 2 its tenants, packed (see lib/assign.lua)
+-- Reply 1, or 0 if the runtime has no lease
 --
--- Safe to repeat.
+-- Safe to repeat: it assigns the same tenants again.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua

@@ -1,11 +1,11 @@
--- Cancels a task: one that waits ends here and now; the runtime of one that has started is told.
+-- Cancels a task: one that has not started ends now, and the runtime of one that has started is notified.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 id, 2 how long to keep its record in ms, 3 its outcome
+-- ARGV  1 id, 2 ms to keep its record, 3 its outcome
 -- Reply the state in which it was found, or 'missing'
 --
--- Safe to repeat: once canceled it is settled.
--- Of a started task it is noted, so that whatever becomes of its runtime and of the message, it is not run again.
+-- Safe to repeat: a canceled task is settled. For a started task this is stored, so whatever becomes of its runtime and
+-- of the message, it does not run again.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -26,19 +26,19 @@ if state == 'started' then
 end
 
 local _, _, priority, _, _, name = struct.unpack(HEADER, record)
-learn({ id })
+load_watchers({ id })
 load_counts({ name })
-meet({ name })
+load_tenants({ name })
 if state == 'queued' then
   add(name, priority, -1)
-  withdraw(name, 1)
+  count_withdrawn(name, 1)
 else
   add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end
--- At least for a while, so that one whose reply was lost finds it when it comes again.
+-- Kept for a while at least: if the reply is lost, the repeat finds the record.
 cancel_task(id, name, record, pack_cancel(math.max(FETCH, ttl_ms), outcome))
-conclude()
-seat(arriving)
+run_ends_hook()
+update_ring(arriving)
 
 begin_writing()
 write_ends()

@@ -1,11 +1,11 @@
 -- Changes the policy of a tenant, of a group, or the defaults, for every runtime at once.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant; '' for the defaults; a group with the byte 255 before its name, 2 what is set, packed,
---       3 and on: names of the settings that are taken back, so that the default holds
--- Reply the policy as it is now, packed
+-- ARGV  1 tenant; '' for the defaults; the byte 255 and a group's name, 2 settings, packed,
+--       3 and on: names of settings that return to the default
+-- Reply the new policy, packed
 --
--- Safe to repeat. Where the defaults have changed, `review` has to follow.
+-- Safe to repeat: it sets the same values. After a change of the defaults, call review.lua.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -17,35 +17,35 @@ policy = policy and cmsgpack.unpack(policy) or {}
 for setting, value in pairs(cmsgpack.unpack(ARGV[2])) do policy[setting] = value end
 for i = 3, #ARGV do policy[ARGV[i]] = nil end
 
--- The tenant leaves, and comes again as what it is now.
-local function exchange()
-  meet({ name })
-  look_up({ name })
+-- Replaces the tenant by one with the new policy.
+local function replace_tenant()
+  load_tenants({ name })
+  load_tags({ name })
   local before = tenants[name]
   has_policies = true
   local t = new_tenant(name, policy)
-  if t[ON] ~= before[ON] and before[STORED] then before[ON].leave[1] = name end
+  if t[OUTER] ~= before[OUTER] and before[STORED] then before[OUTER].removals[1] = name end
   if t[LIMITS] then
-    measure({ name }, { t[LIMITS] })
-    seat({})
+    load_usage({ name }, { t[LIMITS] })
+    update_ring({})
   elseif call('EXISTS', QUEUE .. name) == 1 then
-    seat({ name })
+    update_ring({ name })
   end
   if t[STORED] and not t[LEAVES] then -- a greater weight counts at once
-    t[TAG] = math.min(t[TAG], time_for(t, name) + usual_cost(name) / t[WEIGHT])
+    t[TAG] = math.min(t[TAG], time_for(t, name) + average_cost(name) / t[WEIGHT])
   end
   return t
 end
 
 -- A greater weight of a group counts at once.
-local function weigh(group)
+local function update_weight(group)
   group[WEIGHT] = policy.weight or 1
-  if group[TAG] then group[TAG] = math.min(group[TAG], root.virtual + usual_cost(group[NAME]) / group[WEIGHT]) end
+  if group[TAG] then group[TAG] = math.min(group[TAG], root.virtual + average_cost(group[NAME]) / group[WEIGHT]) end
 end
 
 local is_tenant = name ~= '' and name:byte() ~= GROUP_BYTE
-local t = is_tenant and exchange()
-if name:byte() == GROUP_BYTE then weigh(group_of(name:sub(2))) end
+local t = is_tenant and replace_tenant()
+if name:byte() == GROUP_BYTE then update_weight(group_of(name:sub(2))) end
 
 begin_writing()
 if next(policy) then

@@ -4,18 +4,18 @@
 -- ARGV  1 and on: ids
 -- Reply how many of them were dead letters
 --
--- Safe to repeat. That they failed stays counted.
+-- Safe to repeat: a deleted one is no dead letter. The counts of failed tasks stay.
 
 -- @include lib/intact.lua
 
-local keys, gone = {}, {}
+local keys, discarded = {}, {}
 for i, record in ipairs(read_records(ARGV)) do
   if record and record:sub(1, 1) == DEAD_STATE then
-    keys[#keys + 1], gone[#gone + 1] = TASK .. ARGV[i], ARGV[i]
+    keys[#keys + 1], discarded[#discarded + 1] = TASK .. ARGV[i], ARGV[i]
   end
 end
 begin_writing()
 local deleted = call_all('DEL', keys)
-write_all('ZREM', DEAD, gone)
+write_all('ZREM', DEAD, discarded)
 end_writing()
 return deleted

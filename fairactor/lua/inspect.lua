@@ -1,9 +1,9 @@
--- What is known of a task.
+-- Returns what is known about a task.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 id
--- Reply {} where there is no such task, else {state, record, when it is due in ms or '', runtime or '',
---       how long the record is kept in ms or -1, its progress or ''}; the state of a settled one is 'settled' and stands in the record
+-- Reply {} if there is no such task, else {state, record, ms at which it is due or '', runtime or '',
+--       ms that the record is kept or -1, progress or ''}; the state 'settled' means that the record has it
 --
 -- Reads only.
 

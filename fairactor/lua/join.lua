@@ -1,10 +1,10 @@
 -- Gives a runtime its lease.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 runtime, 2 lease in ms, 3 what it says of itself, JSON, 4 the tenants that it serves, as lib/assign.lua has it
+-- ARGV  1 runtime, 2 lease in ms, 3 its description, JSON, 4 its tenants, packed (see lib/assign.lua)
 -- Reply 1
 --
--- Safe to repeat. The name of a runtime is never used twice: one that lost its lease joins under a new one.
+-- Safe to repeat: no name is used for two runtimes. One that lost its lease joins under a new name.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -13,7 +13,7 @@
 
 local write_assignment = assign(ARGV[1], ARGV[4])
 begin_writing()
-call('ZADD', LEASES, integer(shard.ms + tonumber(ARGV[2])), ARGV[1]) -- first: whatever is kept of a runtime has a lease
+call('ZADD', LEASES, integer(shard.ms + tonumber(ARGV[2])), ARGV[1]) -- first: a runtime that is known has a lease
 call('HSET', FLEET, ARGV[1], ARGV[3])
 write_assignment()
 save_counts()

@@ -1,8 +1,8 @@
--- Ends a runtime's lease: what it still claims goes back to its place, not counted as a delivery.
+-- Ends a runtime's lease. Its claims go back to their places, and do not count as deliveries.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime
--- Reply how many claims there were
+-- Reply how many claims it had
 --
 -- Safe to repeat: a runtime that has left has no claims.
 
@@ -13,10 +13,10 @@
 -- @include lib/ending.lua
 -- @include lib/release.lua
 
-local number, lodgers, write_release = release(ARGV[1], 0, '')
-conclude()
-seat(arriving)
-move(lodgers)
+local number, assigned_tenants, write_release = release(ARGV[1], 0, '')
+run_ends_hook()
+update_ring(arriving)
+clamp_tags(assigned_tenants)
 
 begin_writing()
 write_release()

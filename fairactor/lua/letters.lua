@@ -1,8 +1,8 @@
--- Lists dead letters, the one that expires first before the others: so in the order in which they failed.
+-- Lists dead letters in the order in which they expire.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 from which place, 2 to which, 3 how many to pass over, 4 how many at most
--- Reply {the last place there is, [place, id, record] ...}; a place is when the record expires, in µs
+-- ARGV  1 first place, 2 last place, 3 how many to skip, 4 how many at most
+-- Reply {place of the last dead letter, [place, id, record] ...}; a place is when the record expires, in µs
 --
 -- Reads only.
 

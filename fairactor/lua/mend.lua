@@ -1,12 +1,12 @@
--- Puts a shard in order that a script has left in the middle of its writes: as if that script had run, or had not.
+-- Repairs a shard that a script left half written, as if that script had run, or had not.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 'torn': only where a script did break off, or 'all'
+-- ARGV  1 'torn': only if a script did fail halfway, or 'all'
 -- Reply 1 if there was something to do
 --
--- Safe to repeat. Where a task stands in two places, the mailbox counts before the scheduled, these before those that a
--- plugin holds back, and these before the claims: nobody was told of such a claim. Every other key follows from the
--- records and from where the tasks stand. It walks over all keys of the shard, which no other script does.
+-- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the
+-- scheduled tasks, these before the held ones, and these before the claims: no runtime was told of such a claim. Every
+-- other key follows from the records and from where the tasks stand. No other script walks over all keys of the shard.
 
 -- @include lib/base.lua
 -- @include lib/counts.lua
@@ -16,9 +16,9 @@
 
 if ARGV[1] == 'torn' and not shard.torn then return 0 end
 
-local SOON = 1e6 -- µs: a stamp further ahead is not the clock's, but when a delayed task is due
+local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
-local found = {} -- prefix -> what follows it
+local found = {} -- prefix -> the rest of each key
 for _, prefix in ipairs({ TASK, QUEUE, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do found[prefix] = {} end
 for _, key in ipairs(call('KEYS', META .. ':*')) do
   for prefix, names in pairs(found) do
@@ -26,7 +26,7 @@ for _, key in ipairs(call('KEYS', META .. ':*')) do
   end
 end
 
-local tasks = {} -- id -> state, priority, stamp, tenant: of each record that can be read
+local tasks = {} -- id -> state, priority, stamp, tenant of each readable record
 for _, id in ipairs(found[TASK]) do
   local header = call('GETRANGE', TASK .. id, 0, 600)
   local state = header:sub(1, 1)
@@ -37,18 +37,18 @@ for _, id in ipairs(found[TASK]) do
   end
 end
 
--- Takes a place for a task, if it lives and stands nowhere else; returns whether it may stay there.
-local function settle_in(id, where, tenant)
+-- Takes a place for a task that lives and has none. Returns whether the task may stay there.
+local function take_place(id, where, tenant)
   local task = tasks[id]
   local stays = task and task.state == LIVE and not task.where and (not tenant or task.name == tenant)
   if stays then task.where = where end
   return stays
 end
 
-local function keep_places()
+local function repair_places()
   for _, name in ipairs(found[QUEUE]) do
     for _, id in ipairs(call('ZRANGE', QUEUE .. name, 0, -1)) do
-      if settle_in(id, 'queued', name) then
+      if take_place(id, 'queued', name) then
         call('ZADD', QUEUE .. name, place(tasks[id].stamp, tasks[id].priority), id)
       else
         call('ZREM', QUEUE .. name, id)
@@ -56,19 +56,19 @@ local function keep_places()
     end
   end
   for _, id in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
-    if not settle_in(id, 'scheduled') then call('ZREM', SCHEDULED, id) end
+    if not take_place(id, 'scheduled') then call('ZREM', SCHEDULED, id) end
   end
   local held_back = call('HGETALL', HELD)
   for i = 1, #held_back, 2 do
     local id = held_back[i]
-    if not (pcall(struct.unpack, HOLD, held_back[i + 1]) and settle_in(id, 'deferred')) then call('HDEL', HELD, id) end
+    if not (pcall(struct.unpack, HOLD, held_back[i + 1]) and take_place(id, 'deferred')) then call('HDEL', HELD, id) end
   end
   for _, runtime in ipairs(found[CLAIMS]) do
     local leased = call('ZSCORE', LEASES, runtime)
     local claims = call('HGETALL', CLAIMS .. runtime)
     for i = 1, #claims, 2 do
       local id = claims[i]
-      if not (leased and settle_in(id, runtime, tenant_in(claims[i + 1]))) then call('HDEL', CLAIMS .. runtime, id) end
+      if not (leased and take_place(id, runtime, tenant_in(claims[i + 1]))) then call('HDEL', CLAIMS .. runtime, id) end
     end
   end
   for id, task in pairs(tasks) do
@@ -85,10 +85,10 @@ local function keep_places()
   write_queues()
 end
 
--- Who is claimed by whom; false where that runtime is unknown.
+-- Returns the runtime that has claimed a task, or where else it stands; false if that is unknown.
 local function claimed_by(id) return tasks[id] and tasks[id].state == LIVE and tasks[id].where end
 
-local function keep_notes()
+local function repair_runtimes()
   for _, key in ipairs({ SESSIONS, FLEET, HOMES }) do
     for _, runtime in ipairs(call('HKEYS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('HDEL', key, runtime) end
@@ -116,7 +116,7 @@ local function keep_notes()
   end
 end
 
-local function keep_keys()
+local function repair_keys()
   local keyed_tasks = call('HGETALL', KEYED)
   for i = 1, #keyed_tasks, 2 do
     local id, task = keyed_tasks[i], tasks[keyed_tasks[i]]
@@ -136,30 +136,30 @@ local function keep_keys()
   end
 end
 
--- Whoever waits for a task that has ended is told, perhaps again.
-local function tell()
+-- Notifies those who wait for ended tasks, perhaps again.
+local function notify()
   local watchers = call('HGETALL', WATCHERS)
   for i = 1, #watchers, 2 do
     local id, task = watchers[i], tasks[watchers[i]]
     if not task then
       call('HDEL', WATCHERS, id)
     elseif task.state ~= LIVE then
-      tell_watchers(id, call('GET', TASK .. id), watchers[i + 1])
+      notify_watchers(id, call('GET', TASK .. id), watchers[i + 1])
     end
   end
 end
 
-local function keep_letters()
+local function repair_dead_letters()
   for _, id in ipairs(call('ZRANGEBYSCORE', DEAD, integer(shard.now), '+inf')) do
     if not tasks[id] or tasks[id].state ~= DEAD_STATE then call('ZREM', DEAD, id) end
   end
   for id, task in pairs(tasks) do
-    if task.state == DEAD_STATE and not call('ZSCORE', DEAD, id) then list_letter(id, call('PTTL', TASK .. id)) end
+    if task.state == DEAD_STATE and not call('ZSCORE', DEAD, id) then list_dead_letter(id, call('PTTL', TASK .. id)) end
   end
-  write_letters()
+  write_dead_letters()
 end
 
--- Counts anew what there is; of what has ended only the records are left, so that never becomes less.
+-- Counts what there is. Of ended tasks only the records are left, so their totals never become less.
 local function recount()
   local kept = {}
   load_counts(call('HKEYS', COUNTS))
@@ -190,23 +190,23 @@ local function recount()
   end
 end
 
--- Takes off a ring whoever does not belong there at all; whether it belongs there now is seen later.
+-- Removes the entries that do not belong on a ring at all. Whether the others do now is decided later.
 local function clear_ring(ring)
   for _, member in ipairs(call('ZRANGE', ring.key, 0, -1)) do
     local t = tenants[member] or (member:byte() == GROUP_BYTE and groups[member:sub(2)])
-    if not t or t[ON] ~= ring then call('ZREM', ring.key, member) end
+    if not t or t[OUTER] ~= ring then call('ZREM', ring.key, member) end
   end
 end
 
-local function line_up_anew()
+local function rebuild_rings()
   local names, waiting = {}, {}
   for name in pairs(counts) do names[#names + 1] = name end
-  meet(names)
+  load_tenants(names)
   for _, name in ipairs(found[GROUP]) do group_of(name) end
   clear_ring(root)
   for _, group in pairs(groups) do clear_ring(group[INNER]) end
   call('DEL', THROTTLED)
-  look_up(names)
+  load_tags(names)
   for _, name in ipairs(names) do
     local t = tenants[name]
     if t[LIMITS] == false and call('EXISTS', QUEUE .. name) == 1 then
@@ -215,9 +215,9 @@ local function line_up_anew()
       t[LEAVES] = t[STORED] and true
     end
   end
-  seat(waiting)
+  update_ring(waiting)
   for _, group in pairs(groups) do
-    if not group[TAG] and call('ZCARD', group[INNER].key) > 0 then enter(group, '') end
+    if not group[TAG] and call('ZCARD', group[INNER].key) > 0 then join_ring(group, '') end
   end
   for _, name in ipairs(call('HKEYS', GROUPS)) do
     if not groups[name] then call('HDEL', GROUPS, name) end
@@ -225,14 +225,14 @@ local function line_up_anew()
 end
 
 begin_writing()
-keep_places()
-keep_notes()
-keep_keys()
-tell()
-keep_letters()
+repair_places()
+repair_runtimes()
+repair_keys()
+notify()
+repair_dead_letters()
 recount()
-line_up_anew()
-for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others are for `tend`
+rebuild_rings()
+for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others: tend.lua
   if not counts[name] then call('ZREM', DRAINED, name) end
 end
 save_counts()

@@ -1,10 +1,10 @@
--- Opens a shard of a namespace, creating it where it is new.
+-- Opens a shard of a namespace, and creates it if it is new.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 version of the data model, 2 shards, 3 aging step of a priority in µs, 4 what is shared: 'tasks' or 'time'
--- Reply {version, shards, step, what is shared} as they are: those given, or what it was created with
+-- Reply {version, shards, step, what is shared}: as given, or as the shard was created
 --
--- Safe to repeat: what is there stays.
+-- Safe to repeat: an existing shard stays as it is.
 
 -- @include lib/needs.lua
 

@@ -1,8 +1,8 @@
--- Lists the policies that were set, some at a time.
+-- Lists the policies that were set, in steps.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 cursor, 0 at first
--- Reply {the next cursor, 0 at the end, {whose it is as configure.lua has it, the policy, packed, ...}}
+-- Reply {next cursor, 0 at the end, {name as in configure.lua, policy, packed, ...}}
 --
 -- Reads only.
 

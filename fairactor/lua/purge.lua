@@ -1,28 +1,28 @@
--- Cancels what waits for a tenant, some at a time: in its mailbox, until it is due, or held back by a plugin.
+-- Cancels a tenant's queued, scheduled and deferred tasks, in steps.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant, 2 how long to keep the records in ms, 3 their outcome, 4 cursor, 's0' at first
--- Reply {how many it has canceled, the next cursor, or '' at the end}
+-- ARGV  1 tenant, 2 ms to keep the records, 3 their outcome, 4 cursor, 's0' at first
+-- Reply {how many were canceled, next cursor, or '' at the end}
 --
--- Safe to repeat: what is canceled waits no more. What has started goes on.
+-- Safe to repeat: canceled tasks have ended. Started tasks go on.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/ending.lua
 
-local SOME = 500
-local name, canceled, cursor = ARGV[1], pack_cancel(tonumber(ARGV[2]), ARGV[3]), ARGV[4]
+local BATCH = 500
+local name, cancellation, cursor = ARGV[1], pack_cancel(tonumber(ARGV[2]), ARGV[3]), ARGV[4]
 load_counts({ name })
-meet({ name })
+load_tenants({ name })
 
-local ids = call('ZRANGE', QUEUE .. name, 0, SOME - 1)
+local ids = call('ZRANGE', QUEUE .. name, 0, BATCH - 1)
 local queued, index = #ids, WAITING
 
--- Adds those of the tenant that the next step of a walk finds; returns the next cursor of that walk.
+-- Adds the tenant's tasks from one step of a scan. Returns the next cursor of that scan.
 local function walk(command, key)
   if counts[name][index] == 0 then return '0' end
-  local found, others = call(command, key, cursor:sub(2), 'COUNT', SOME), {}
+  local found, others = call(command, key, cursor:sub(2), 'COUNT', BATCH), {}
   for i = 1, #found[2], 2 do others[#others + 1] = found[2][i] end
   for i, record in ipairs(read_records(others)) do
     if record and tenant_of(record) == name then ids[#ids + 1] = others[i] end
@@ -30,25 +30,25 @@ local function walk(command, key)
   return found[1]
 end
 
-if queued < SOME and cursor:sub(1, 1) == 's' then
+if queued < BATCH and cursor:sub(1, 1) == 's' then
   cursor = 's' .. walk('ZSCAN', SCHEDULED)
   if cursor == 's0' then cursor = counts[name][DEFERRED] > 0 and 'h0' or '' end
-elseif queued < SOME then
+elseif queued < BATCH then
   index = DEFERRED
   cursor = 'h' .. walk('HSCAN', HELD)
   if cursor == 'h0' then cursor = '' end
 end
 
-learn(ids)
+load_watchers(ids)
 for i, record in ipairs(read_records(ids)) do
   if record then
     add(name, i <= queued and record:byte(3) or index, -1)
-    cancel_task(ids[i], name, record, canceled)
+    cancel_task(ids[i], name, record, cancellation)
   end
 end
-withdraw(name, queued)
-conclude()
-seat(arriving)
+count_withdrawn(name, queued)
+run_ends_hook()
+update_ring(arriving)
 
 begin_writing()
 write_ends()

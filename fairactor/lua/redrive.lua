@@ -1,10 +1,10 @@
--- Sends dead letters again: as new ones, at the end of their mailboxes, with all their attempts before them.
+-- Sends dead letters again, as new tasks at the end of their mailboxes. They keep their history.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 and on, for each task, packed: id, its key as send.lua takes it
--- Reply for each task: 1 it is queued, 0 it is no dead letter (any more), or the id of the task that its key stands for
+-- ARGV  1 and on, for each task, packed: id, its key as in send.lua
+-- Reply for each task: 1 queued, 0 not a dead letter, or the id of the task that its key stands for
 --
--- Safe to repeat: once queued it is no dead letter. Its history stays.
+-- Safe to repeat: a queued task is no dead letter.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -12,9 +12,9 @@
 -- @include lib/queues.lua
 -- @include lib/key.lua
 
-local HISTORY = 20 -- lines that are kept of it, as record.py keeps them
+local HISTORY = 20 -- lines that it keeps, as in record.py
 
--- The call and the history in the body of a dead letter, behind its outcome.
+-- Returns the call and the history, which follow the outcome in the body of a dead letter.
 local function lines_behind(record, body)
   local call_line, history = record:sub(body):match('^[^\n]*\n?([^\n]*)(.*)$')
   local _, lines = history:gsub('\n', '')
@@ -42,7 +42,7 @@ for i, record in ipairs(read_records(ids)) do
   end
 end
 load_counts(names)
-meet(names)
+load_tenants(names)
 local records, queued = {}, {}
 for _, task in ipairs(back) do
   local stamp, name = next_stamp(), task.name
@@ -53,7 +53,7 @@ for _, task in ipairs(back) do
   records[#records + 1] = TASK .. task.id
   records[#records + 1] = struct.pack(HEADER, LIVE, 0, task.priority, 1, stamp, #name, name) .. task.rest
 end
-seat(arriving)
+update_ring(arriving)
 
 begin_writing()
 write_keys()

@@ -1,34 +1,34 @@
--- Keeps room in mailboxes for tasks that are about to be sent in several batches, so that all fit or none is sent.
+-- Reserves room in mailboxes for tasks that will be sent in several batches, so that all fit or none is sent.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 name of the reservation, then for each tenant: its name, how many tasks, their ids as far as they were chosen
---       by who sends, packed: those that are there take no room; 0 tasks give back what is left
+-- ARGV  1 name of the reservation, then for each tenant: its name, how many tasks (0 frees the rest),
+--       the ids chosen by the sender, packed: existing ones take no room
 -- Reply nothing, or the first tenant whose mailbox is too full: then nothing is reserved
 --
--- Safe to repeat: a reservation stands once, whatever it was before.
+-- Safe to repeat: it replaces the reservation of that name.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/room.lua
 
-local own, names, many = ARGV[1], {}, {}
+local reservation, names, wanted = ARGV[1], {}, {}
 for i = 2, #ARGV, 3 do
   local name, records = ARGV[i], {}
   for n, id in ipairs(cmsgpack.unpack(ARGV[i + 2])) do records[n] = TASK .. id end
   names[#names + 1] = name
-  many[name] = tonumber(ARGV[i + 1]) - call_all('EXISTS', records)
+  wanted[name] = tonumber(ARGV[i + 1]) - call_all('EXISTS', records)
 end
 load_counts(names)
-meet(names)
-local held = {}
+load_tenants(names)
+local limited = {}
 for _, name in ipairs(names) do
-  local room = room_in(name, tenants[name][LIMITS], own)
-  if many[name] > 0 and many[name] > room then return name end
-  if room < math.huge then held[#held + 1] = name end
+  local room = room_in(name, tenants[name][LIMITS], reservation)
+  if wanted[name] > 0 and wanted[name] > room then return name end
+  if room < math.huge then limited[#limited + 1] = name end
 end
 
 begin_writing()
-for _, name in ipairs(held) do write_reservation(name, own, many[name]) end
+for _, name in ipairs(limited) do write_reservation(name, reservation, wanted[name]) end
 end_writing()
 return false

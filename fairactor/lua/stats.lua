@@ -1,11 +1,11 @@
--- Counts, at a cost that does not depend on what is counted.
+-- Returns counts, at a cost that does not depend on how much they count.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant, or nothing for the whole shard
 -- Reply of a tenant {counts, packed, or '', its policy, packed, or '', the defaults, likewise, how many are queued};
---       of the shard {counts, how many have started, tenants that could be served now, tenants with counts,
---       tasks due now, dead letters, tasks stolen, tenants held back by their rate, {tenants with work that is nobody's},
---       [runtime, what it says of itself, ms of lease left] ...}
+--       of the shard {counts, started tasks, tenants on the ring, tenants with counts,
+--       tasks due now, dead letters, tasks stolen, tenants held back by their rate, {unassigned tenants with work},
+--       [runtime, its description, ms of lease left] ...}
 --
 -- Reads only.
 
@@ -26,8 +26,8 @@ for i = 1, #leases, 2 do
   fleet[#fleet + 1] = call('HGET', FLEET, leases[i]) or ''
   fleet[#fleet + 1] = tonumber(leases[i + 1]) - now
 end
--- Of the tenants that are next, those that are assigned to no runtime, where each serves certain ones only.
-local function homeless()
+-- If every runtime is dedicated: those of the next tenants that are assigned to none.
+local function unassigned()
   local found = {}
   for i = 1, #leases, 2 do
     if call('HEXISTS', HOMES, leases[i]) == 0 or call('SISMEMBER', STEAL .. leases[i], '') == 1 then return found end
@@ -38,9 +38,9 @@ local function homeless()
     for _, name in ipairs(grouped or { member }) do names[#names + 1] = name end
   end
   for _, name in ipairs(names) do
-    local at_home = false
-    for i = 1, #leases, 2 do at_home = at_home or call('SISMEMBER', ASSIGNED .. leases[i], name) == 1 end
-    if not at_home then found[#found + 1] = name end
+    local is_assigned = false
+    for i = 1, #leases, 2 do is_assigned = is_assigned or call('SISMEMBER', ASSIGNED .. leases[i], name) == 1 end
+    if not is_assigned then found[#found + 1] = name end
   end
   return found
 end
@@ -48,5 +48,5 @@ end
 return {
   shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
   call('ZCOUNT', SCHEDULED, '-inf', integer(now)), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
-  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), homeless(), unpack(fleet),
+  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(), unpack(fleet),
 }

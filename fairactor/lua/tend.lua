@@ -1,11 +1,11 @@
--- Does what time asks for: queues what is due, takes claims back from dead runtimes, forgets what is old.
+-- Maintenance: queues due tasks, takes claims back from dead runtimes, and deletes what has expired.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 the most of each to do in this call, 2 deliveries after which a task is given up,
---       3 how long its record is kept, ms, 4 its outcome
+-- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
+--       3 ms to keep its record, 4 its outcome
 -- Reply {tasks queued, runtimes found dead, 1 if there is more to do}
 --
--- Safe to repeat: it acts on what is due at the moment, whoever calls it.
+-- Safe to repeat: it acts on what is due at that moment, whoever calls it.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -18,10 +18,10 @@ local limit, deliveries, outcome = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 shard.failed_ttl = tonumber(ARGV[3])
 local now = integer(shard.ms)
 
-local old = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(math.floor(shard.now / 1e6)), 'LIMIT', 0, limit)
-load_counts(old) -- to be written again, or dropped
+local drained = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(math.floor(shard.now / 1e6)), 'LIMIT', 0, limit)
+load_counts(drained) -- to be written again, or dropped
 local rates = call('ZRANGEBYSCORE', RATES, '-inf', integer(shard.now - OLD_RATE), 'LIMIT', 0, limit)
-local gone = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, limit)
+local expired = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, limit)
 
 local due = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, limit)
 local promoted = {}
@@ -29,33 +29,33 @@ for i, record in ipairs(read_records(due)) do
   if record then
     local _, _, priority, _, stamp, name = struct.unpack(HEADER, record)
     load_counts({ name })
-    meet({ name })
+    load_tenants({ name })
     enqueue(name, due[i], stamp, priority)
     promoted[#promoted + 1] = { name = name, priority = priority }
   end
 end
-for _, task in ipairs(promoted) do -- only now: `meet` has to see the counts as they were
+for _, task in ipairs(promoted) do -- only now: `load_tenants` needs the counts as they were
   add(task.name, WAITING, -1)
   add(task.name, task.priority, 1)
 end
 
 -- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
-local _, lodgers, write_release
-if dead then _, lodgers, write_release = release(dead, deliveries, outcome) end
-conclude()
-seat(arriving)
-move(lodgers or NONE)
+local _, assigned_tenants, write_release
+if dead then _, assigned_tenants, write_release = release(dead, deliveries, outcome) end
+run_ends_hook()
+update_ring(arriving)
+clamp_tags(assigned_tenants or NONE)
 
 begin_writing()
 if dead then write_release() else write_queues() end
 write_all('ZREM', SCHEDULED, due)
-write_all('ZREM', DRAINED, old)
-write_all('ZREM', DEAD, gone)
+write_all('ZREM', DRAINED, drained)
+write_all('ZREM', DEAD, expired)
 write_all('ZREM', RATES, rates)
 if dead then forget(dead) end
 save_counts()
 save_shard()
 if dead then wake_all() end
-local more = #due == limit or #old == limit or #gone == limit or #rates == limit or dead
+local more = #due == limit or #drained == limit or #expired == limit or #rates == limit or dead
 return { #due, dead and 1 or 0, more and 1 or 0 }

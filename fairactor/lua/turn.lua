@@ -2,20 +2,20 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime, 2 number of the turn, 8 bytes, 3 lease in ms, 4 how many tasks it could start at once,
---       5 how many more it would soon: it gets them where nobody else could start them at once,
---       6 1 if it has heard of the task that was handed to it since its last turn, else 0
+--       5 how many more it could start soon: it gets them only if no other runtime could start them at once,
+--       6 1 if it received the task that was handed to it since its last turn, else 0
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
---       it ran; id; what it has for plugins, by their names, packed, or ''; record. The state is 'F' finished, 'X' failed
---       or 'C' canceled, and ms how long to keep the record; 'R' to try again after ms; or 'B': it never started, and
---       goes back to its place. Who gives back claims nothing
--- Reply {now in µs, ms until something is due or -1, 1 if `tend` has work,
---        {ids whose outcome was refused}, {id, record, ...} claimed, {ids it holds that are to be canceled},
+--       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
+--       'C' canceled, with the ms to keep the record; 'R' to retry after ms; or 'B': it never started and goes back
+--       to its place. A turn with a 'B' claims nothing
+-- Reply {now in µs, ms until something is due or -1, 1 if maintenance is due,
+--        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel},
 --        1 if there is more to claim}
---       or 'lapsed' when the runtime has no lease: its claims belong to others now,
---       or 'behind' when the server does not know the turn before this one: it has lost what it had said
+--       or 'lapsed' if the runtime has no lease: its claims belong to others now,
+--       or 'behind' if the server does not know the turn before this one: it has lost data
 --
--- An outcome counts only from the claim that it names: a late one is refused. A turn sent again under the same
--- number changes nothing but the lease, and gives the same reply.
+-- Safe to repeat: a turn sent again under its number changes only the lease, and gets the same reply. An outcome counts
+-- only for the claim that it names: a late one is refused.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -27,30 +27,29 @@
 -- @include lib/session.lua
 
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local want, ahead, heard = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 local FIRST_OUTCOME = 7
 local claims_key = CLAIMS .. runtime
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
 if not lease_end then return 'lapsed' end
 
--- Until when a sleeping dispatcher may sleep, and whether `tend` has something to do.
-local function outlook()
+-- Returns the ms that a dispatcher may sleep, or -1, and 1 if maintenance (tend.lua) is due.
+local function next_due()
   local due = call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]
   local expiry = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
   local drained = want > 0 and call('ZRANGE', DRAINED, 0, 0, 'WITHSCORES')[2]
   local freed = has_policies and call('ZRANGE', THROTTLED, 0, 0, 'WITHSCORES')[2]
   local old = has_policies and call('ZRANGE', RATES, 0, 0, 'WITHSCORES')[2]
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
-  local tend = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
+  local maintenance = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
     or (old and tonumber(old) <= shard.now - OLD_RATE)
   next_at = math.min(next_at, tonumber(freed) or math.huge)
-  return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), tend and 1 or 0
+  return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), maintenance and 1 or 0
 end
 
--- Renews the lease. Where no turn was taken since it ran out, it was the server that was away, and nobody's fault: then
--- all who hold a lease get a new one.
-local function renew()
+-- Renews the lease. If no turn was taken since it ran out, the server was away, and all leases are renewed.
+local function renew_leases()
   local outage = lease_end < shard.ms and shard.turned and shard.turned < lease_end
   for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '-inf', integer(shard.ms)) or {}) do
     call('ZADD', LEASES, integer(shard.ms + lease), other)
@@ -59,7 +58,7 @@ local function renew()
   call('HSET', META, 'turned', integer(shard.ms))
 end
 
--- The reply to a turn that was carried out before: what it refused, and what it claimed if it is still claimed.
+-- Repeats the reply to an earlier turn: what it refused, what it claimed and still holds.
 local function replay(packed)
   local ids, claims = {}, {}
   local held = call('HGETALL', claims_key)
@@ -69,36 +68,37 @@ local function replay(packed)
   for i, record in ipairs(#ids > 0 and read_records(ids) or {}) do
     if record then claims[#claims + 1], claims[#claims + 2] = ids[i], record end
   end
-  renew() -- who asks again is alive
-  local wait, tend = outlook()
-  return { integer(shard.now), wait, tend, cmsgpack.unpack(packed), claims, call('HKEYS', CANCELS .. runtime), 1 }
+  renew_leases() -- a runtime that asks again is alive
+  local wait, maintenance = next_due()
+  return { integer(shard.now), wait, maintenance, cmsgpack.unpack(packed), claims,
+    call('HKEYS', CANCELS .. runtime), 1 }
 end
 
 local last_turn, handed, refused_then = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
-local last, this = struct.unpack('>I8', last_turn), struct.unpack('>I8', turn)
-if this == last then return replay(refused_then) end
-if this < last then return { integer(shard.now), 0, 0, {}, {}, {}, 0 } end -- a copy that was long under way: too late
-if this > last + 1 then return 'behind' end
+local last_number, number = struct.unpack('>I8', last_turn), struct.unpack('>I8', turn)
+if number == last_number then return replay(refused_then) end
+if number < last_number then return { integer(shard.now), 0, 0, {}, {}, {}, 0 } end -- a late copy
+if number > last_number + 1 then return 'behind' end
 
--- The mark of the claim of a task that was handed to the runtime, and of which it has not heard; nil where there is none.
+-- Returns the mark of a claim that was handed over, if the runtime has not received the task; else nil.
 local function missed_claim()
-  local mark = handed ~= '' and not heard and call('HGET', claims_key, handed)
+  local mark = handed ~= '' and not received and call('HGET', claims_key, handed)
   local by = mark and turn_in(mark)
-  if by == handed_after(last_turn) or by == turn then return mark end -- its own: this turn has broken off before
+  if by == handed_after(last_turn) or by == turn then return mark end -- its own: this turn failed halfway before
 end
 
 local outcomes = settle(runtime, FIRST_OUTCOME)
-if outcomes.gives_back then want, ahead = 0, 0 end
-conclude()
-admit_throttled()
-seat(arriving)
+if outcomes.returns_tasks then want, ahead = 0, 0 end
+run_ends_hook()
+release_throttled()
+update_ring(arriving)
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
 local missed = missed_claim()
 if missed then want = math.max(0, want - 1) end -- it takes a worker
 local claims = choose(runtime, want + ahead)
 if missed then -- the reply brings it
   table.insert(claims.reply, handed)
-  table.insert(claims.reply, read_records({ handed })[1] or stand_for_lost(tenant_in(missed)))
+  table.insert(claims.reply, read_records({ handed })[1] or substitute_record(tenant_in(missed)))
 end
 
 begin_writing()
@@ -108,11 +108,12 @@ if missed then call('HSET', claims_key, handed, turn .. missed:sub(9)) end
 call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))
 forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
-renew()
+renew_leases()
 call(#claims.ids < want and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
 save_counts()
-shard.watching = true -- the reply says when a rate gives way
+shard.reports_throttled = true -- the reply says when a rate lets tasks start
 local more = save_shard(#claims.ids == want + ahead)
 
-local wait, tend = outlook()
-return { integer(shard.now), wait, tend, outcomes.refused, claims.reply, outcomes.to_cancel, more and 1 or 0 }
+local wait, maintenance = next_due()
+return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
+  more and 1 or 0 }

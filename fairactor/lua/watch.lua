@@ -1,11 +1,11 @@
--- Asks for the outcomes of tasks: those that have one at once, the others by message when they settle.
+-- Asks for the outcomes of tasks: the reply has those that exist, messages bring the others.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the runtime that asks, then for each task: id, tenant of the running task that waits for it or ''
 -- Reply for each task {'o', record} settled, {'w'} to come, {'n'} no such task,
---       {'d', tenant} refused: the one who waits holds the only slot of the tenant that it waits for
+--       {'d', tenant} refused: the waiting task holds the only slot of that tenant
 --
--- Safe to repeat.
+-- Safe to repeat: a runtime is listed once.
 
 -- @include lib/intact.lua
 -- @include lib/policy.lua

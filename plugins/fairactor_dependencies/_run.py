@@ -27,7 +27,7 @@ class SentRun(Run):
 
     id: str
     tenant: str
-    handles: dict[str, Handle[Any]]
+    handles: Mapping[str, Handle[Any]]
     _host: Host = attrs.field(repr=False)
     _plan: Plan = attrs.field(repr=False)
     _names: dict[Step, str] = attrs.field(repr=False)
@@ -84,7 +84,7 @@ class SentRun(Run):
             with suppress(TaskNotFound):  # it has ended, long ago
                 await handle.cancel()
 
-        await _all(cancel, reversed(self.handles.values()), _AT_ONCE)
+        await _all(cancel, reversed(list(self.handles.values())), _AT_ONCE)
 
     async def retry(self) -> Run:
         """See `Run`."""

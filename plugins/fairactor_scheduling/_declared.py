@@ -112,7 +112,7 @@ async def _found(host: Host, shard: int) -> list[tuple[bytes, str]]:
     return [(key, actor.decode()) for key, actor in zip(flat[::2], flat[1::2], strict=True)]
 
 
-def _runs(host: Host, actor: str) -> Actor[..., Any] | None:
+def _runs(host: Host, actor: str) -> object:
     try:
         return host.actor(actor)
     except UnknownActor:

@@ -1,4 +1,4 @@
--- Accepting tasks: which of those that are sent are taken into mailboxes, or among the scheduled, and what that writes.
+-- Accepts sent tasks: decides which to take, and puts them into their mailboxes or among the scheduled tasks.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -6,10 +6,9 @@
 -- @include lib/room.lua
 -- @include lib/plugins.lua
 
-local ITEM = '>Bc1Bc0Hc0Hc0Hc0I4c0' -- a task as send.lua says how it is packed
+local ITEM = '>Bc1Bc0Hc0Hc0Hc0I4c0' -- a task, packed as send.lua says
 
--- The same task under another id.
-local function renamed(item, id)
+local function with_id(item, id)
   local priority, flag, due, _, name, key, extra, body = struct.unpack(ITEM, item)
   return struct.pack(ITEM, priority, flag, #due, due, #id, id, #name, name, #key, key, #extra, extra) .. item:sub(body)
 end
@@ -18,21 +17,21 @@ local accept, write_accepted
 do
   local ACCEPTED, REPEAT, TAKEN_BY_ANOTHER, FULL, WITH_FULL = 0, 1, 2, 3, 4
 
-  -- Of each task, in lists beside each other.
+  -- Parallel lists, with one entry for each task.
   local ids, records, names, priorities, flags, dues, keys, extras, bodies = {}, {}, {}, {}, {}, {}, {}, {}, {}
-  local packed, reservation
+  local packed_items, reservation
 
   local verdicts = {}
-  local first = {} -- record -> the tenant of the first task of this batch that takes the id
+  local tenant_of_new = {} -- record key -> the tenant whose task in this batch took the id
 
   local function unpack_items(items)
-    packed = items
+    packed_items = items
     for n, item in ipairs(items) do
       priorities[n], flags[n], dues[n], ids[n], names[n], keys[n], extras[n], bodies[n] = struct.unpack(ITEM, item)
       records[n] = TASK .. ids[n]
     end
     load_counts(names)
-    meet(names)
+    load_tenants(names)
   end
 
   local function has_backlogs()
@@ -42,8 +41,8 @@ do
     return false
   end
 
-  -- Whether all ids are new, and there are no keys to look at: as nearly always.
-  local function all_fresh()
+  -- Whether all ids are new and no task has a key, as nearly always.
+  local function all_new()
     local seen = {}
     for n, key in ipairs(records) do
       if seen[key] or keys[n] ~= '' then return false end
@@ -54,20 +53,20 @@ do
 
   local function judge(n)
     local key = records[n]
-    local record = not first[key] and call('GET', key)
-    local owner = record and (readable(record) and tenant_of(record) or '') or first[key] -- '': it cannot be read
+    local record = not tenant_of_new[key] and call('GET', key)
+    local owner = record and (readable(record) and tenant_of(record) or '') or tenant_of_new[key] -- '': unreadable
     if owner then return owner == names[n] and REPEAT or TAKEN_BY_ANOTHER end
     return take_key(ids[n], names[n], keys[n]) or ACCEPTED
   end
 
-  -- Judges tasks that are accepted together or not at all, where one of their mailboxes is full.
+  -- Judges tasks that are accepted together, or not at all if one of their mailboxes is full.
   local function judge_together(from, to)
-    local keys_before, wanted, full = #given, {}, {}
+    local keys_before, wanted, full = #keyed_fields, {}, {}
     for n = from, to do
       local name = names[n]
       verdicts[n] = judge(n)
       if verdicts[n] == ACCEPTED then
-        first[records[n]] = name
+        tenant_of_new[records[n]] = name
         wanted[name] = (wanted[name] or 0) + 1
         if wanted[name] > room_in(name, tenants[name][LIMITS], reservation) then full[name] = true end
       end
@@ -76,7 +75,7 @@ do
       drop_keys(keys_before)
       for n = from, to do
         if verdicts[n] == ACCEPTED then
-          first[records[n]] = nil
+          tenant_of_new[records[n]] = nil
           verdicts[n] = full[names[n]] and FULL or WITH_FULL
         end
       end
@@ -95,25 +94,26 @@ do
     end
   end
 
-  -- Gives what a task has for plugins to them; returns the one that holds it back for now, if any does.
-  local function tell_plugins(id, name, extra)
+  -- Runs the `sent` hooks. Returns the plugin that holds the task back, if one does, and what it keeps.
+  local function run_sent_hook(id, name, extra)
     local holder, kept
     -- @hook sent
     return holder, kept
   end
 
-  local fresh, scheduled, watching, write_ended = {}, {}, {}, nil -- what is to be written
+  local new_records, scheduled, watching, write_ended = {}, {}, {}, nil -- to write
 
-  local function take_in(n, watcher)
+  local function accept_one(n, watcher)
     local id, name, priority, due, stamp = ids[n], names[n], priorities[n], dues[n], next_stamp()
     local holder, kept
-    if extras[n] ~= '' then holder, kept = tell_plugins(id, name, cmsgpack.unpack(extras[n])) end
+    if extras[n] ~= '' then holder, kept = run_sent_hook(id, name, cmsgpack.unpack(extras[n])) end
     local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due))
-    if at then stamp = at * 1000 end -- a delayed task takes its place by when it is due, not by when it was sent
-    local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed[n]:sub(bodies[n])
+    if at then stamp = at * 1000 end -- a delayed task is ordered by its due time
+    local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end
     if holder then
-      held_here[id] = { holder = holder, kept = kept, record = record, fresh = fresh, hold = { priority, stamp, name } }
+      newly_held[id] = { holder = holder, kept = kept, record = record, new_records = new_records,
+        hold = { priority, stamp, name } }
       return add(name, DEFERRED, 1)
     end
     if at then
@@ -123,53 +123,54 @@ do
       enqueue(name, id, stamp, priority)
       add(name, priority, 1)
     end
-    fresh[#fresh + 1], fresh[#fresh + 2] = records[n], record
+    new_records[#new_records + 1], new_records[#new_records + 2] = records[n], record
   end
 
-  -- What plugins hold back they may let go at once, or end. Returns what writes such ends.
-  local function conclude_these()
+  -- Plugins may admit or cancel at once what they hold back. Returns the function that writes such ends.
+  local function run_ends_hook_for_new()
     -- @include lib/ending.lua
-    for i = 1, #given, 2 do keyed[given[i]] = given[i + 1] end
+    for i = 1, #keyed_fields, 2 do keyed[keyed_fields[i]] = keyed_fields[i + 1] end
     for i = 1, #watching, 2 do watched[watching[i]] = watching[i + 1] end
-    conclude()
+    run_ends_hook()
     return write_ends
   end
 
-  -- Accepts tasks, each packed as send.lua has it. Returns the verdicts, or nil where all were accepted as they are. Reads.
-  function accept(items, watcher, under)
-    reservation = under
+  -- Accepts packed tasks (see send.lua). Only reads. Returns the verdicts, or nil if all were accepted as sent.
+  function accept(items, watcher, reserved_as)
+    reservation = reserved_as
     unpack_items(items)
-    local plain = not has_backlogs() and all_fresh()
+    local plain = not has_backlogs() and all_new()
     if not plain then judge_all() end
     for n = 1, #names do
-      if plain or verdicts[n] == ACCEPTED then take_in(n, watcher) end
+      if plain or verdicts[n] == ACCEPTED then accept_one(n, watcher) end
     end
-    if next(held_here) then write_ended = conclude_these() end
+    if next(newly_held) then write_ended = run_ends_hook_for_new() end
     return not plain and verdicts or nil
   end
 
-  -- Writes them. After `save_shard` comes what this returns: whoever sleeps must learn of an earlier due time.
+  -- Writes the accepted tasks. Returns a function to call after `save_shard`: sleepers must learn of an earlier due
+  -- time.
   function write_accepted()
     write_keys()
     if reservation ~= '' then use_reservation(reservation, names) end
     write_all('HSET', WATCHERS, watching)
-    write_these(later) -- before there is a record: without one, what broke off is accepted anew
+    write_these(later) -- before the records exist, so that a repeat accepts the tasks
     local held_back = {}
-    for id, task in pairs(held_here) do
+    for id, task in pairs(newly_held) do
       local hold = task.hold
       held_back[#held_back + 1] = id
       held_back[#held_back + 1] = pack_hold(hold[1], hold[2], hold[3], task.holder) .. task.kept
-      fresh[#fresh + 1], fresh[#fresh + 2] = TASK .. id, task.record
+      new_records[#new_records + 1], new_records[#new_records + 2] = TASK .. id, task.record
     end
     write_all('HSET', HELD, held_back)
-    call_all('MSET', fresh)
+    call_all('MSET', new_records)
     write_all('ZADD', SCHEDULED, scheduled)
     if write_ended then write_ended() else write_queues() end
     write_these(last)
     return function()
       if #scheduled == 0 then return end
       wake_idle()
-      wake_homes(names)
+      wake_dedicated(names)
     end
   end
 end

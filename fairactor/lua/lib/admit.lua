@@ -1,13 +1,13 @@
--- Letting tasks go that a plugin holds back.
+-- Releases tasks that a plugin holds back.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 -- @include lib/plugins.lua
 
-local held = {} -- task -> its field of HELD; false where it has none, or has none any more
-local unheld, held_anew, filled = {}, {}, {} -- what is to be written: fields that go and that change, and records
+local held = {} -- task -> its field of HELD; false if it has none
+local released, new_holds, replaced = {}, {}, {} -- to write: deleted and changed fields, and records
 
--- Reads those fields that are not known yet.
+-- Reads fields of HELD that are not known yet.
 local function read_held(ids)
   local unknown = {}
   for _, id in ipairs(ids) do
@@ -16,56 +16,56 @@ local function read_held(ids)
   for i, packed in ipairs(read_all('HMGET', HELD, unknown)) do held[unknown[i]] = packed end
 end
 
--- What a plugin keeps of a task that it holds back, and from which byte on that begins; nil where it holds it not.
+-- Returns what a plugin keeps with a task, and from which byte on; nil if it does not hold the task.
 local function kept_of(id, plugin)
-  if held_here[id] then return held_here[id].kept, 1 end
+  if newly_held[id] then return newly_held[id].kept, 1 end
   if held[id] == nil then read_held({ id }) end
   if not held[id] then return nil end
   local _, _, _, holder, at = struct.unpack(HOLD, held[id])
   if holder == plugin then return held[id], at end
 end
 
--- Has what changes of HELD written: some before the records, and what goes after them.
-local function note_change()
-  if #unheld + #held_anew > 0 then return end
+-- Changes of HELD are written before the records, deletions after them.
+local function write_holds_later()
+  if #released + #new_holds > 0 then return end
   later[#later + 1] = function()
-    write_all('HSET', HELD, held_anew)
-    call_all('MSET', filled)
+    write_all('HSET', HELD, new_holds)
+    call_all('MSET', replaced)
   end
-  last[#last + 1] = function() write_all('HDEL', HELD, unheld) end
+  last[#last + 1] = function() write_all('HDEL', HELD, released) end
 end
 
--- Changes that.
+-- Replaces what a plugin keeps with a task.
 local function keep_of(id, kept)
-  if held_here[id] then
-    held_here[id].kept = kept
+  if newly_held[id] then
+    newly_held[id].kept = kept
   else
     local priority, stamp, name, holder = struct.unpack(HOLD, held[id])
-    note_change()
+    write_holds_later()
     held[id] = pack_hold(priority, stamp, name, holder) .. kept
-    held_anew[#held_anew + 1], held_anew[#held_anew + 2] = id, held[id]
+    new_holds[#new_holds + 1], new_holds[#new_holds + 2] = id, held[id]
   end
 end
 
--- The record of a task that is held back; nil where none is.
+-- Returns the record of a task that is held back, or nil.
 local function held_record(id)
-  if held_here[id] then return held_here[id].record end
+  if newly_held[id] then return newly_held[id].record end
   if held[id] == nil then read_held({ id }) end
   local record = held[id] and call('GET', TASK .. id)
   return readable(record) and record or nil
 end
 
-local function hold_no_more(id)
-  note_change()
-  unheld[#unheld + 1], held[id] = id, false
+local function release_hold(id)
+  write_holds_later()
+  released[#released + 1], held[id] = id, false
 end
 
--- Puts a task into its mailbox, or among the scheduled where it is not due yet; `with` is its record, where that is to be
--- another. Returns whether it was held back. Reads; what it writes is left in `later` and `last`.
+-- Puts a held task into its mailbox, or among the scheduled tasks. `with` replaces its record. Returns whether it was
+-- held. Only reads: its writes go into `later` and `last`.
 local function admit(id, with)
-  local here, priority, stamp, name = held_here[id], nil, nil, nil
-  if here then
-    priority, stamp, name = unpack(here.hold)
+  local new, priority, stamp, name = newly_held[id], nil, nil, nil
+  if new then
+    priority, stamp, name = unpack(new.hold)
   else
     if held[id] == nil then read_held({ id }) end
     if not held[id] then return false end
@@ -73,26 +73,26 @@ local function admit(id, with)
   end
   if not (counts[name] and tenants[name]) then
     load_counts({ name })
-    meet({ name })
+    load_tenants({ name })
   end
   add(name, DEFERRED, -1)
-  if not here then hold_no_more(id) end
-  if not here and with then -- its record is to be there before it has its place
+  if not new then release_hold(id) end
+  if not new and with then -- a record must exist before the task has its place
     rewritten[id] = with
-    filled[#filled + 1], filled[#filled + 2] = TASK .. id, with
+    replaced[#replaced + 1], replaced[#replaced + 2] = TASK .. id, with
   end
   local due = math.floor(stamp / 1000)
-  if due > shard.ms + 1 then -- a stamp may be ahead of the clock by a little
+  if due > shard.ms + 1 then -- stamps may be slightly ahead of the clock
     add(name, WAITING, 1)
     later[#later + 1] = function() call('ZADD', SCHEDULED, integer(due), id) end
   else
     add(name, priority, 1)
     enqueue(name, id, stamp, priority)
   end
-  if here then
-    local fresh = here.fresh
-    fresh[#fresh + 1], fresh[#fresh + 2] = TASK .. id, with or here.record
-    held_here[id] = nil
+  if new then
+    local new_records = new.new_records
+    new_records[#new_records + 1], new_records[#new_records + 2] = TASK .. id, with or new.record
+    newly_held[id] = nil
   end
   return true
 end

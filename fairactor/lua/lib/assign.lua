@@ -1,36 +1,39 @@
--- Which tenants a runtime serves.
+-- Assigns tenants to runtimes.
 
--- The virtual time of a home that begins: as far as that of the others its tenants have, or as these are served.
-local function first_time(names)
+-- @include lib/ring.lua
+
+-- Returns the virtual time at which a dedicated runtime starts: its tenants' lowest tag, else the latest time of others
+-- dedicated to them.
+local function initial_time(names)
   local latest, least
-  meet(names)
-  look_up(names)
+  load_tenants(names)
+  load_tags(names)
   for _, name in ipairs(names) do
-    local tag, time = top_of(name)[TAG], home_time(name)
+    local tag, time = root_entry(name)[TAG], dedicated_time(name)
     if tag then least = math.min(least or tag, tag) end
     if time then latest = math.max(latest or time, time) end
   end
   return least or latest or 0
 end
 
--- Changes the tenants of a runtime. `packed`: {names of tenants to serve first, names of those to serve when the first
--- have nothing}, where {''} are all others; '' to serve all alike. Reads, and returns what writes.
+-- Changes a runtime's tenants. `packed` is {tenants to serve first, tenants for when these have no work, {''} for all
+-- others}, or '' to serve all alike. Only reads. Returns the function that writes.
 local function assign(runtime, packed)
   local before, given = call('SMEMBERS', ASSIGNED .. runtime), packed ~= '' and cmsgpack.unpack(packed) or { {}, {} }
-  local time = math.max(shard.virtual, homes[runtime] or first_time(given[1]))
-  local come, gone, had = {}, {}, {}
-  moving, its_tenants = runtime, {}
-  for _, name in ipairs(before) do had[name] = true end
+  local time = math.max(shard.virtual, dedicated[runtime] or initial_time(given[1]))
+  local added, removed, was_assigned = {}, {}, {}
+  reassigned, reassigned_tenants = runtime, {}
+  for _, name in ipairs(before) do was_assigned[name] = true end
   for _, name in ipairs(given[1]) do
-    its_tenants[name] = true
-    if not had[name] then come[#come + 1] = name end
+    reassigned_tenants[name] = true
+    if not was_assigned[name] then added[#added + 1] = name end
   end
   for _, name in ipairs(before) do
-    if not its_tenants[name] then gone[#gone + 1] = name end
+    if not reassigned_tenants[name] then removed[#removed + 1] = name end
   end
-  if packed ~= '' or homes[runtime] then homes[runtime] = time end
-  move(come, time)
-  move(gone)
+  if packed ~= '' or dedicated[runtime] then dedicated[runtime] = time end
+  clamp_tags(added, time)
+  clamp_tags(removed)
   return function()
     call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
     call('SREM', IDLE, runtime)

@@ -1,29 +1,29 @@
--- What every script shares: time, the shard's own state, variadic calls, and the layout of a record.
+-- What every script uses: the time, the shard's state, calls with many arguments, the layout of a record.
 
 local call = redis.call
 
--- States of a record, its first byte. While a task lives, its state is where its id stands.
+-- States of a record, its first byte. A live task's state is where its id stands (see locate.lua).
 local LIVE, DONE, DEAD_STATE, CANCELED_STATE = 'L', 'F', 'X', 'C'
 
--- state, deliveries, priority, attempt, stamp in µs, length of the tenant's name, the name; then the body.
+-- State, deliveries, priority, attempt, stamp in µs, length of the tenant's name, the name; the body follows.
 local HEADER = '>c1BBHdHc0'
 
 local CRITICAL = 6
-local CRITICAL_JUMP = 4e15 -- µs: puts every critical task before all others, and keeps them exact doubles
+local CRITICAL_JUMP = 4e15 -- µs: puts critical tasks before all others, and keeps their places exact doubles
 
 local function microseconds()
   local time = call('TIME')
   return time[1] * 1000000 + time[2]
 end
 
--- Redis reads numbers as text, and Lua would write large ones in scientific notation.
+-- Redis reads numbers as strings, and Lua would format large ones in scientific notation.
 local function integer(n) return string.format('%.0f', n) end
 local function exact(n)
   if n % 1 == 0 and n < 1e15 then return string.format('%d', n) end
   return string.format('%.17g', n)
 end
 
-local SLICE = 4000 -- arguments in one call: Lua's stack holds 8,000; even, so that pairs stay together
+local SLICE = 4000 -- arguments per call: Lua's stack holds 8,000; even, so that pairs stay together
 
 local function write_all(command, key, args, n)
   n = n or #args
@@ -32,7 +32,7 @@ local function write_all(command, key, args, n)
   end
 end
 
--- A command whose arguments are all alike; the sum of its replies, where they are numbers.
+-- Calls a command whose arguments are all of one kind. Returns the sum of its replies, if they are numbers.
 local function call_all(command, args)
   local sum = 0
   for i = 1, #args, SLICE do
@@ -56,16 +56,16 @@ local function read_all(command, key, args)
   return all
 end
 
--- Whether the header of a record can be read, and counted by: somebody may have written there by hand.
+-- Whether a record's header can be read: somebody may have edited it by hand.
 local function readable(record)
   if not record or #record < 15 then return false end
   local priority, high, low = record:byte(3), record:byte(14, 15)
   return priority >= 1 and priority <= CRITICAL and #record >= 15 + 256 * high + low
 end
 
-local rewritten = {} -- task -> its record, as this script is to write it
+local rewritten = {} -- task -> the record that this script writes
 
--- The records of tasks; false for one that is lost or cannot be read.
+-- Returns the records of tasks; false for each that is lost or unreadable.
 local function read_records(ids)
   local records = {}
   for i = 1, #ids, SLICE do
@@ -79,8 +79,8 @@ end
 
 local function tenant_of(record) return (select(6, struct.unpack(HEADER, record))) end
 
--- The shard's own state: a hybrid clock whose stamps only grow, even when the server's clock steps back
--- (Kulkarni et al. 2014), virtual time, the aging step, and the counts of the whole shard.
+-- The shard's own state: a hybrid clock whose stamps only grow, even if the server's clock steps back (Kulkarni et al.
+-- 2014), virtual time, the aging step, and the shard's counts.
 local shard = {}
 do
   local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
@@ -92,10 +92,10 @@ do
   shard.step = tonumber(meta[3])
   shard.total = meta[4]
   shard.torn = meta[5] == '1'
-  shard.turned = tonumber(meta[6]) -- ms: when a runtime took a turn last
+  shard.turned = tonumber(meta[6]) -- ms: when a runtime last took a turn
   shard.by_time = meta[7] == 'time'
-  shard.period = tonumber(meta[8]) or 0 -- counts the times when virtual time began anew
-  shard.plugins = meta[9] -- ',a,b,': those without which nobody may work on the shard
+  shard.period = tonumber(meta[8]) or 0 -- how often virtual time has restarted
+  shard.plugins = meta[9] -- ',a,b,': the plugins that every runtime needs
 end
 
 local function next_stamp()
@@ -103,16 +103,17 @@ local function next_stamp()
   return shard.stamp
 end
 
--- The mark of a claim: number of its turn, when it was made in ms, priority, what it was charged with, 40 bytes of
--- nothing, the tenant. A hash that has held more than 64 bytes in one value is a table to the server, and no list that
--- it searches through.
+-- The mark of a claim: number of the turn, ms when it was made, priority, cost charged, 40 zero bytes, tenant. The
+-- server keeps a hash with a value over 64 bytes as a table, not as a list that it has to search.
 local MARK = '>c8dBdxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
-local function pack_mark(turn, priority, cost, name) return struct.pack(MARK, turn, shard.ms, priority, cost) .. name end
+local function pack_mark(turn, priority, cost, name)
+  return struct.pack(MARK, turn, shard.ms, priority, cost) .. name
+end
 local function turn_in(mark) return mark:sub(1, 8) end
 local function priority_in(mark) return mark:byte(17) end
 local function tenant_in(mark) return mark:sub(66) end
 
--- Where a task stands in its mailbox: lower goes first.
+-- Returns a task's place in its mailbox: lower goes first.
 local function place(stamp, priority)
   if priority == CRITICAL then
     return integer(stamp - CRITICAL_JUMP)
@@ -120,9 +121,8 @@ local function place(stamp, priority)
   return integer(stamp - priority * shard.step)
 end
 
--- The first write and the last of a script that writes more than one thing; `save_shard` is such a last one, too. Redis
--- does not roll back: where an error comes between the two, the mark stays, and the next script is refused until `mend`
--- has run.
+-- The first and the last write of a script that writes more than one thing (`save_shard` includes the last). Redis does
+-- not roll back: if a script fails in between, all scripts are refused until mend.lua has run.
 local function begin_writing() call('HSET', META, 'torn', '1') end
 local function end_writing() call('HSET', META, 'torn', '') end
 

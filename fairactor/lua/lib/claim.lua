@@ -1,87 +1,90 @@
--- The fair choice of the next tasks.
+-- Chooses the next tasks fairly.
 --
--- A line is the part of a ring that is to be served from, in the order of its tags.
+-- The front of a ring: the entries to serve next, in the order of their tags.
 
-local admit_throttled, choose, write_claims, stand_for_lost
+-- @include lib/ring.lua
+-- @include lib/queues.lua
+
+local release_throttled, choose, write_claims, substitute_record
 do
-  local SOME = 500 -- tenants whose rate gives way in one turn
-  local unlimited -- those of them that have no limit any more
+  local BATCH = 500 -- throttled tenants that one turn looks at
+  local unlimited -- those of them that no longer have limits
 
   local function by_tag(a, b) return a[TAG] < b[TAG] end
 
-  -- Puts something into a line by its tag: nearly always at the end, so it looks from there.
-  local function stand_in(line, t)
-    local i, tag = #line, t[TAG]
-    while i > 0 and line[i] and line[i][TAG] > tag do
-      line[i + 1] = line[i]
+  -- Inserts an entry by its tag, nearly always at the end, so the search starts there.
+  local function insert_by_tag(front, t)
+    local i, tag = #front, t[TAG]
+    while i > 0 and front[i] and front[i][TAG] > tag do
+      front[i + 1] = front[i]
       i = i - 1
     end
-    line[i + 1] = t
+    front[i + 1] = t
   end
 
-  -- The line of the first `n` on a ring. To take n times from it is exact: who stands behind could not come first.
+  -- Loads the first `n` entries of a ring as its front. That is exact for `n` tasks: no later entry could come first.
   -- Returns whether there may be more.
-  local function line_up(ring, n)
-    local line, names = {}, {}
-    local found = n > 0 and call('ZRANGE', ring.key, 0, n + #ring.fresh - 1, 'WITHSCORES') or {}
+  local function load_front(ring, n)
+    local front, names = {}, {}
+    local found = n > 0 and call('ZRANGE', ring.key, 0, n + #ring.changed - 1, 'WITHSCORES') or {}
     for i = 1, #found, 2 do
       if found[i]:byte() ~= GROUP_BYTE then names[#names + 1] = found[i] end
     end
-    meet(names)
+    load_tenants(names)
     for i = 1, #found, 2 do
       local t = tenants[found[i]] or group_of(found[i]:sub(2))
       t[STORED] = tonumber(found[i + 1])
       t[TAG] = t[TAG] or t[STORED]
-      if t[TAG] == t[STORED] and not t[LEAVES] then line[#line + 1] = t end
+      if t[TAG] == t[STORED] and not t[LEAVES] then front[#front + 1] = t end
     end
-    for _, t in ipairs(ring.fresh) do
-      if not t[LEAVES] then stand_in(line, t) end
+    for _, t in ipairs(ring.changed) do
+      if not t[LEAVES] then insert_by_tag(front, t) end
     end
-    ring.line, ring.head = line, 1
-    ring.ahead = math.ceil(n / math.max(#line, 1)) + 1 -- one more than its share, to see whether it stays
-    return #found == 2 * (n + #ring.fresh)
+    ring.front, ring.head = front, 1
+    ring.ahead = math.ceil(n / math.max(#front, 1)) + 1 -- one more than its share, to see whether it stays
+    return #found == 2 * (n + #ring.changed)
   end
 
-  -- The line of certain tenants, on a ring that is made for this turn.
-  local function line_up_these(names, n, virtual)
-    local own = { line = {}, head = 1, virtual = virtual, ahead = math.ceil(n / math.max(#names, 1)) + 1 }
-    meet(names)
-    look_up(names)
-    for _, group in pairs(groups) do group[INNER].line = nil end
+  -- Loads certain tenants as the front of a ring that exists only for this turn.
+  local function load_front_of(names, n, virtual)
+    local own = { front = {}, head = 1, virtual = virtual, ahead = math.ceil(n / math.max(#names, 1)) + 1 }
+    load_tenants(names)
+    load_tags(names)
+    for _, group in pairs(groups) do group[INNER].front = nil end
     for _, name in ipairs(names) do
       local t = tenants[name]
-      local group = t[ON].flow
+      local group = t[OUTER].group
       if t[TAG] and not t[LEAVES] and not group then
-        own.line[#own.line + 1] = t
+        own.front[#own.front + 1] = t
       elseif t[TAG] and not t[LEAVES] then
         local inner = group[INNER]
-        if not inner.line then
-          inner.line, inner.head, inner.ahead = {}, 1, own.ahead
-          own.line[#own.line + 1] = group
+        if not inner.front then
+          inner.front, inner.head, inner.ahead = {}, 1, own.ahead
+          own.front[#own.front + 1] = group
         end
-        inner.line[#inner.line + 1] = t
+        inner.front[#inner.front + 1] = t
       end
     end
     for _, group in pairs(groups) do
-      if group[INNER].line then table.sort(group[INNER].line, by_tag) end
+      if group[INNER].front then table.sort(group[INNER].front, by_tag) end
     end
-    table.sort(own.line, by_tag)
+    table.sort(own.front, by_tag)
     return own
   end
 
-  -- Groups some of whose tenants were served may have others; on the ring they do not stand yet where they are now.
-  local function line_up_groups_again()
-    local fresh = {}
-    for _, t in ipairs(root.fresh) do fresh[t] = true end
+  -- Lets groups that were served be loaded again, since they may have other tenants. Their new tags are not stored yet.
+  local function reset_group_fronts()
+    local changed = {}
+    for _, t in ipairs(root.changed) do changed[t] = true end
     for _, group in pairs(groups) do
-      group[INNER].line = nil
-      if group[TAG] ~= group[STORED] and not fresh[group] then table.insert(root.fresh, group) end
+      group[INNER].front = nil
+      if group[TAG] ~= group[STORED] and not changed[group] then table.insert(root.changed, group) end
     end
   end
 
   local function by_place(a, b) return a.place < b.place end
 
-  -- The first `n` of a mailbox, with what this script puts there.
+  -- Returns the first `n` ids of a mailbox, with those that this script adds.
   local function read_head(name, n)
     local arriving = queues[name]
     if not arriving then return call('ZRANGE', QUEUE .. name, 0, n - 1) end
@@ -91,12 +94,12 @@ do
       for i = 1, #list, 2 do all[#all + 1] = { id = list[i + id_at], place = tonumber(list[i + 1 - id_at]) } end
     end
     table.sort(all, by_place)
-    -- Behind the last of those that are stored there may be others.
+    -- More stored ones may follow the last that was read.
     for i = 1, #stored == 2 * n and n or #all do ids[i] = all[i].id end
     return ids
   end
 
-  -- The next id in a tenant's mailbox, or nil. Reads `n` ahead, and again if that was not enough.
+  -- Returns the next id in a tenant's mailbox, or nil. Reads `n` at once, and more if needed.
   local function peek(t, n)
     local head, at = t[HEAD], t[TAKEN] + 1
     if not head or (at > #head and #head == t[AHEAD]) then
@@ -107,33 +110,32 @@ do
     return head[at]
   end
 
-  -- Whether a tenant, after it was served, can be served again.
-  local function stays(t, ahead)
+  -- Whether a tenant that was served can be served again.
+  local function stays_on_ring(t, ahead)
     local limits = t[LIMITS]
     if not limits then return peek(t, ahead) end
-    local place = standing(limits)
-    limits.throttled = place ~= true and place
-    return place == true
+    local eligible = eligibility(limits)
+    limits.throttled = eligible ~= true and eligible
+    return eligible == true
   end
 
-  -- Takes the task that is next from the line of a ring: its id, its tenant and what that is charged; nil where there
-  -- is none.
+  -- Takes the next task from a ring's front. Returns its id, tenant and cost to charge, or nil.
   local function take(ring, n)
-    local line = ring.line
-    while line[ring.head] do
-      local t = line[ring.head]
-      line[ring.head] = false
+    local front = ring.front
+    while front[ring.head] do
+      local t = front[ring.head]
+      front[ring.head] = false
       ring.head = ring.head + 1
       local inner, id, owner, cost = t[INNER], nil, t, nil
       if inner then
-        if not inner.line then line_up(inner, n) end
+        if not inner.front then load_front(inner, n) end
         id, owner, cost = take(inner, n)
-      elseif not t[LIMITS] or standing(t[LIMITS]) == true then
+      elseif not t[LIMITS] or eligibility(t[LIMITS]) == true then
         id = peek(t, ring.ahead)
         cost = id and cost_of(t[NAME], id)
       end
       if id then
-        if not (ring.guest and home_time(owner[NAME])) then ring.virtual = math.max(ring.virtual, t[TAG]) end
+        if not (ring.stealing and dedicated_time(owner[NAME])) then ring.virtual = math.max(ring.virtual, t[TAG]) end
         t[TAG] = t[TAG] + cost / t[WEIGHT]
         if not inner then
           t[TAKEN] = t[TAKEN] + 1
@@ -144,9 +146,9 @@ do
         end
       end
       if inner then
-        if inner.line[inner.head] then stand_in(line, t) end -- else whether the group leaves is seen at the end
-      elseif stays(t, ring.ahead) then
-        stand_in(line, t)
+        if inner.front[inner.head] then insert_by_tag(front, t) end -- else see `write_groups`
+      elseif stays_on_ring(t, ring.ahead) then
+        insert_by_tag(front, t)
       else
         t[LEAVES] = true
       end
@@ -154,13 +156,12 @@ do
     end
   end
 
-  -- Holds back tenants of a home that have been served elsewhere, more slowly.
-  local function raise(own)
-    for _, t in ipairs(own.line) do t[TAG] = math.max(t[TAG], own.virtual) end
+  -- Raises tags of tenants that other runtimes have served more slowly.
+  local function raise_tags(own)
+    for _, t in ipairs(own.front) do t[TAG] = math.max(t[TAG], own.virtual) end
   end
 
-  -- Chooses tasks, up to `n` in all: first of the tenants that are assigned to the runtime, then of those that it may
-  -- steal from, or of all alike.
+  -- Chooses up to `n` tasks: of tenants assigned to the runtime, then of those that it may steal from; or of all alike.
   local function fill(claims, runtime, n)
     local ids, owners, charged = claims.ids, claims.owners, claims.charged
     local function serve(ring)
@@ -171,59 +172,59 @@ do
         ids[i], owners[i], charged[i] = id, owner, cost
       end
     end
-    local function serve_all() -- who should have left the ring, since the defaults have changed, is passed over
+    local function serve_all() -- skips tenants that should have left the ring since the defaults changed
       local length, more = n, true
       while #ids < n and more do
-        more = line_up(root, length)
+        more = load_front(root, length)
         serve(root)
         length = 2 * length
       end
     end
-    local home = homes[runtime]
-    if not home then return serve_all() end
-    local own = line_up_these(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(home, root.virtual))
-    raise(own)
+    local own_time = dedicated[runtime]
+    if not own_time then return serve_all() end
+    local own = load_front_of(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(own_time, root.virtual))
+    raise_tags(own)
     serve(own)
-    claims.home_time = own.virtual
+    claims.dedicated_time = own.virtual
     local assigned, others = #ids, #ids < n and call('SMEMBERS', STEAL .. runtime) or {}
     if others[1] == '' then
-      line_up_groups_again()
-      root.guest = true
+      reset_group_fronts()
+      root.stealing = true
       serve_all()
     elseif #others > 0 then
-      local guest = line_up_these(others, n, root.virtual)
-      guest.guest = true
-      serve(guest)
-      root.virtual = guest.virtual
+      local ring = load_front_of(others, n, root.virtual)
+      ring.stealing = true
+      serve(ring)
+      root.virtual = ring.virtual
     end
     claims.stolen = #ids - assigned
   end
 
-  -- Lets tenants whose rate gives way by now come back. One that has no limit any more, since the defaults have changed,
-  -- is tidied away.
-  function admit_throttled()
-    local freed = has_policies and call('ZRANGEBYSCORE', THROTTLED, '-inf', integer(shard.ms), 'LIMIT', 0, SOME) or {}
+  -- Brings back tenants whose rate allows a task by now, and tidies away those that no longer have limits.
+  function release_throttled()
+    local freed = has_policies and call('ZRANGEBYSCORE', THROTTLED, '-inf', integer(shard.ms), 'LIMIT', 0, BATCH) or {}
     local waiting
-    meet(freed)
+    load_tenants(freed)
     unlimited, waiting = without_limits(freed)
     for _, name in ipairs(waiting) do arriving[#arriving + 1] = name end
   end
 
-  -- A record that somebody deleted by hand: its task goes out all the same, and fails there by name.
-  function stand_for_lost(name)
+  -- Returns a record for a task whose own was deleted by hand: the task is claimed all the same, and its runtime fails
+  -- it.
+  function substitute_record(name)
     load_counts({ name })
     local priority = 1
     while priority < CRITICAL and counts[name][priority] == 0 do priority = priority + 1 end
     return struct.pack(HEADER, LIVE, 0, priority, 1, shard.stamp, #name, name)
   end
 
-  -- Chooses up to `n` tasks for a runtime. Returns them in the order of service, in lists beside each other: ids, their
-  -- tenants, what these are charged; `reply` is each id and its record.
+  -- Chooses up to `n` tasks for a runtime. Returns parallel lists in the order of service: ids, owners (tenants),
+  -- charged costs and records; `reply` is each id and its record.
   function choose(runtime, n)
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
     if n > 0 then fill(claims, runtime, n) end
     for i, record in ipairs(read_records(claims.ids)) do
-      record = record or stand_for_lost(claims.owners[i][NAME])
+      record = record or substitute_record(claims.owners[i][NAME])
       claims.records[i] = record
       claims.reply[2 * i - 1], claims.reply[2 * i] = claims.ids[i], record
     end
@@ -239,13 +240,13 @@ do
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)
     for name, t in pairs(tenants) do
-      if t[TAKEN] > 0 and queues[name] then -- places may be alike
+      if t[TAKEN] > 0 and queues[name] then -- places may be equal
         write_all('ZREM', QUEUE .. name, t[HEAD], t[TAKEN])
       elseif t[TAKEN] > 0 then
         call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1)
       end
     end
-    if claims.home_time then call('HSET', HOMES, runtime, exact(claims.home_time)) end
+    if claims.dedicated_time then call('HSET', HOMES, runtime, exact(claims.dedicated_time)) end
     if claims.stolen > 0 then call('HINCRBY', META, 'stolen', claims.stolen) end
   end
 end

@@ -1,20 +1,24 @@
--- What a task costs its tenant: 1, or where time is what is shared, the seconds that it runs.
+-- What a task costs its tenant: 1, or the seconds that it runs, if time is what is shared.
 --
--- Nobody knows these at the claim. So it is charged with an estimate, a moving average by tenant and actor, and what
--- that was wrong by is a debt, which is paid as soon as the tenant has a place on the ring.
+-- These are unknown at the claim, so the tenant is charged an estimate, a moving average by tenant and actor. The error
+-- is a debt, paid once the tenant has a place on the ring.
 
-local costs_of, actor_in, usual_cost, cost_of, cost_to_arrive, owe, learn_cost, save_costs
+-- @include lib/base.lua
+
+local costs_of, actor_in, average_cost, cost_of, arrival_cost, add_debt, update_cost, save_costs
 do
-  local FIRST = 0.1 -- s: an actor that nobody has run yet
-  local NEW = 0.2 -- the weight of what is learned in a moving average
+  local DEFAULT_COST = 0.1 -- s, for an actor that has not run yet
+  local NEW_WEIGHT = 0.2 -- of the newest value in a moving average
   local KEEP_COSTS = 3600000 -- ms for which costs outlive the last task
 
-  local ledger = {} -- tenant, group, or '' for all together -> its costs
+  local all_costs = {} -- tenant, group, or '' for all together -> costs
 
-  local function moved(average, seconds) return average and average + NEW * (seconds - average) or seconds end
+  local function averaged(average, seconds)
+    return average and average + NEW_WEIGHT * (seconds - average) or seconds
+  end
 
   function costs_of(name)
-    local costs = ledger[name]
+    local costs = all_costs[name]
     if not costs then
       costs = { actors = {}, learned = {}, average = false, debt = 0 }
       local flat = call('HGETALL', COSTS .. name)
@@ -22,62 +26,59 @@ do
         if flat[i] == '' then
           local average, debt, period = struct.unpack('>ddd', flat[i + 1])
           costs.average = average >= 0 and average
-          costs.debt = period == shard.period and debt or 0 -- nobody has waited since: it is forgiven
+          costs.debt = period == shard.period and debt or 0 -- forgiven: virtual time has restarted, so nobody waits
         else
           costs.actors[flat[i]] = struct.unpack('>d', flat[i + 1])
         end
       end
-      ledger[name] = costs
+      all_costs[name] = costs
     end
     return costs
   end
 
-  -- The actor that is named in the body of a live task, or in the outcome of a settled one. Only a key to its costs.
+  -- Returns the actor in the body of a live task, or in a settled one's outcome: only a key to its costs.
   function actor_in(record, body)
     return record:match('^%["(.-)"', body) or record:match('^{"actor":"(.-)"', body)
   end
 
-  -- What to charge for a task of a tenant.
   function cost_of(name, id)
     if not shard.by_time then return 1 end
     local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
     local actor = readable(record) and actor_in(record, (select(7, struct.unpack(HEADER, record))))
-    return costs_of(name).actors[actor] or costs_of('').actors[actor] or FIRST
+    return costs_of(name).actors[actor] or costs_of('').actors[actor] or DEFAULT_COST
   end
 
-  -- What a task of a tenant is charged on average.
-  function usual_cost(name)
-    return shard.by_time and (costs_of(name).average or costs_of('').average or FIRST) or 1
+  function average_cost(name)
+    return shard.by_time and (costs_of(name).average or costs_of('').average or DEFAULT_COST) or 1
   end
 
-  -- What to charge one that arrives, and pays by that what it still owes.
-  function cost_to_arrive(name)
+  -- Returns the cost to charge a tenant that arrives, and settles its debt.
+  function arrival_cost(name)
     if not shard.by_time then return 1 end
     local costs = costs_of(name)
     local debt = costs.debt
     if debt ~= 0 then costs.debt, costs.changed = 0, true end
-    return math.max(0, usual_cost(name) + debt)
+    return math.max(0, average_cost(name) + debt)
   end
 
-  function owe(name, seconds)
+  function add_debt(name, seconds)
     local costs = costs_of(name)
     costs.debt, costs.changed = costs.debt + seconds, true
   end
 
-  -- Learns how long a task of a tenant ran.
-  function learn_cost(name, actor, seconds)
-    for _, whose in ipairs({ name, '' }) do
-      local costs = costs_of(whose)
-      costs.average, costs.changed = moved(costs.average, seconds), true
+  function update_cost(name, actor, seconds)
+    for _, owner in ipairs({ name, '' }) do
+      local costs = costs_of(owner)
+      costs.average, costs.changed = averaged(costs.average, seconds), true
       if actor and actor ~= '' then
-        costs.actors[actor] = moved(costs.actors[actor], seconds)
+        costs.actors[actor] = averaged(costs.actors[actor], seconds)
         costs.learned[actor] = true
       end
     end
   end
 
   function save_costs()
-    for name, costs in pairs(ledger) do
+    for name, costs in pairs(all_costs) do
       if costs.changed then
         local fields = { '', struct.pack('>ddd', costs.average or -1, costs.debt, shard.period) }
         for actor in pairs(costs.learned) do

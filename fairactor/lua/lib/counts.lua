@@ -1,15 +1,17 @@
--- Counts of tasks, by tenant and of the whole shard.
+-- Counts tasks, by tenant and for the whole shard.
 --
--- A tenant's counts are one packed string. Live tasks, queued or started, are counted by priority; how many of
--- them are queued is the length of the mailbox, and the others have started. So a claim changes no count.
+-- A tenant's counts are one packed string. Live tasks are counted by priority: those in the mailbox are queued, the
+-- others have started, so a claim changes no count.
 
--- What a counts array holds; 1 to 6: live tasks by priority.
+-- @include lib/base.lua
+
+-- Indexes of counts; 1 to 6 are the live tasks by priority, WAITING are the scheduled ones.
 local WAITING, DEFERRED, FINISHED, FAILED, CANCELED = 7, 8, 9, 10, 11
-local LATEST = 4294967295
-local KEEP = 12 -- until when (unix seconds) the totals outlive the last task
+local MAX_SECONDS = 4294967295
+local KEEP_UNTIL = 12 -- unix seconds until which totals outlive the last task
 
--- Counts of live tasks are small, those of ended ones may grow for years. The first 5 bytes make it longer than 64, so
--- that the server does not search through a list (see base.lua).
+-- Counts of live tasks are small, those of ended ones may grow for years. The first 5 bytes make this longer than 64
+-- (see MARK).
 local COUNTS_FORMAT = '>xxxxxI4I4I4I4I4I4I4I4dddI4'
 local NO_COUNTS = string.rep('\0', 65)
 local ENDED = { [DONE] = FINISHED, [DEAD_STATE] = FAILED, [CANCELED_STATE] = CANCELED }
@@ -18,51 +20,51 @@ local counts = {}
 local total = { struct.unpack(COUNTS_FORMAT, shard.total or NO_COUNTS) }
 
 local function live(c) return c[1] + c[2] + c[3] + c[4] + c[5] + c[6] end
-local function pack_counts(c) return struct.pack(COUNTS_FORMAT, unpack(c, 1, KEEP)) end
+local function pack_counts(c) return struct.pack(COUNTS_FORMAT, unpack(c, 1, KEEP_UNTIL)) end
 
 local was_busy = live(total) > 0
 
--- Reads the counts of those of `names` that are not here yet. What is here will be written by `save_counts`.
+-- Loads the counts of `names`. `save_counts` writes all that are loaded.
 local function load_counts(names)
-  local fresh = {}
+  local missing = {}
   for _, name in ipairs(names) do
     if not counts[name] then
       counts[name] = true
-      fresh[#fresh + 1] = name
+      missing[#missing + 1] = name
     end
   end
-  local packed = read_all('HMGET', COUNTS, fresh)
-  for i, name in ipairs(fresh) do counts[name] = { struct.unpack(COUNTS_FORMAT, packed[i] or NO_COUNTS) } end
+  local packed = read_all('HMGET', COUNTS, missing)
+  for i, name in ipairs(missing) do counts[name] = { struct.unpack(COUNTS_FORMAT, packed[i] or NO_COUNTS) } end
 end
 
--- Counts `n` tasks more: live at a priority, WAITING or DEFERRED.
+-- Adds `n` to a count of a tenant and of the shard.
 local function add(name, index, n)
   local c = counts[name]
   c[index] = c[index] + n
   total[index] = total[index] + n
 end
 
--- Keeps totals as long as a record that is kept.
+-- Keeps totals as long as a record with that time to live.
 local function keep_totals(c, ttl_ms)
-  c[KEEP] = math.max(c[KEEP], math.min(math.ceil(shard.now / 1e6 + ttl_ms / 1000), LATEST))
+  c[KEEP_UNTIL] = math.max(c[KEEP_UNTIL], math.min(math.ceil(shard.now / 1e6 + ttl_ms / 1000), MAX_SECONDS))
 end
 
--- Counts a task that has ended, and keeps the tenant's totals as long as its record is kept.
+-- Counts a task that ended, and keeps the tenant's totals as long as the record.
 local function add_ended(name, state, ttl_ms)
   add(name, ENDED[state], 1)
   if ttl_ms > 0 then keep_totals(counts[name], ttl_ms) end
 end
 
--- Writes the counts that were loaded; those of a tenant with no task and no totals to keep go.
+-- Writes the loaded counts. Drops those of tenants without tasks and totals to keep.
 local function save_counts()
   local keep, drop, drained = {}, {}, {}
   for name, c in pairs(counts) do
     local gone = live(c) + c[WAITING] + c[DEFERRED] == 0
-    if gone and c[KEEP] * 1e6 <= shard.now then
+    if gone and c[KEEP_UNTIL] * 1e6 <= shard.now then
       drop[#drop + 1] = name
     else
       keep[#keep + 1], keep[#keep + 2] = name, pack_counts(c)
-      if gone then drained[#drained + 1], drained[#drained + 2] = integer(c[KEEP]), name end
+      if gone then drained[#drained + 1], drained[#drained + 2] = integer(c[KEEP_UNTIL]), name end
     end
   end
   write_all('HSET', COUNTS, keep)

@@ -1,92 +1,92 @@
--- The end of a task, whoever brings it about: its record, its counts, its key, and those who wait for it.
+-- Ends tasks, for whatever reason: record, counts, key, and the runtimes that wait.
 
 -- @include lib/admit.lua
 
-local watched, keyed = {}, {} -- task -> who waits for it, its key: of those that `learn` was asked about
+local watched, keyed = {}, {} -- task -> its watchers, and its key, once loaded
 
--- Reads what goes with the end of those tasks.
-local function learn(ids)
+-- Loads the watchers and keys of tasks that may end.
+local function load_watchers(ids)
   if #ids == 0 or call('EXISTS', WATCHERS, KEYED) == 0 then return end
   local watchers, keys = read_all('HMGET', WATCHERS, ids), read_all('HMGET', KEYED, ids)
   for i, id in ipairs(ids) do watched[id], keyed[id] = watchers[i], keys[i] end
 end
 
--- The same record in another state: the header stays, the outcome comes before what the body was.
+-- Returns the record in another state: the same header, then the outcome, then the old body.
 local function ended_record(record, state, outcome)
   local _, deliveries, priority, attempt, stamp, tenant, body = struct.unpack(HEADER, record)
   local header = struct.pack(HEADER, state, deliveries, priority, attempt, stamp, #tenant, tenant)
   return header .. outcome .. '\n' .. record:sub(body)
 end
 
--- How long the window of a task's key is, in ms, and the name of the key.
+-- Returns the window of a task's key, in ms, and the key.
 local function unpack_key(packed) return (struct.unpack('>d', packed)), packed:sub(9) end
 
-local FETCH = 60000 -- ms: who waits for an outcome, and was cut off when it was told, asks for it within them
+local FETCH = 60000 -- ms within which a runtime that missed the message asks for the outcome
 
--- For how long to keep the record of a task that ends: as was asked, while its key stands for it, and until those who
--- wait for it have it.
-local function time_to_keep(id, state, ms)
+-- Returns how long to keep a record: as requested, and at least while its key stands for it and until its watchers have
+-- the outcome.
+local function record_ttl(id, state, ms)
   if state == DONE and keyed[id] then ms = math.max(ms, (unpack_key(keyed[id]))) end
   if watched[id] then ms = math.max(ms, FETCH) end
   return ms
 end
 
--- What is to be written, in lists beside each other.
-local kept, records, ttls, dropped, told, freed, letters = {}, {}, {}, {}, {}, {}, {}
+-- What `write_ends` writes, in parallel lists.
+local stored, records, ttls, dropped, to_notify, freed, dead_letters = {}, {}, {}, {}, {}, {}, {}
 
--- Lists a dead letter. A microsecond apart, so that a list of them can be read in pages.
-local function list_letter(id, ms)
-  letters[#letters + 1], letters[#letters + 2] = integer(shard.now + ms * 1000 + #letters / 2), id
+-- Lists a dead letter. Scores are a microsecond apart, so that it can be read in pages.
+local function list_dead_letter(id, ms)
+  dead_letters[#dead_letters + 1], dead_letters[#dead_letters + 2] =
+    integer(shard.now + ms * 1000 + #dead_letters / 2), id
 end
 
--- Ends a task. The record is needed where it is kept, ms > 0. `extra` is what its worker has said to plugins.
+-- Ends a task. The record is needed only if it is kept, `ms` > 0. `extra` is what the handler attached for plugins.
 local function end_task(id, name, state, ms, record, extra)
   add_ended(name, state, ms)
   -- @hook ended
   if ms > 0 then
-    local n = #kept + 1
-    kept[n], records[n], ttls[n] = id, record, integer(ms)
-    if state == DEAD_STATE then list_letter(id, ms) end
+    local n = #stored + 1
+    stored[n], records[n], ttls[n] = id, record, integer(ms)
+    if state == DEAD_STATE then list_dead_letter(id, ms) end
   else
     dropped[#dropped + 1] = TASK .. id
   end
-  if watched[id] then told[#told + 1] = { id, record } end
+  if watched[id] then to_notify[#to_notify + 1] = { id, record } end
   if keyed[id] then freed[#freed + 1] = { id, state } end
 end
 
--- A cancellation, as CANCELS keeps it while the task runs: for how many ms to keep the record, and the outcome.
+-- Packs a cancellation as CANCELS keeps it: ms to keep the record, and the outcome.
 local function pack_cancel(ms, outcome) return struct.pack('>d', ms) .. outcome end
 
--- Ends a task by a cancellation.
 local function cancel_task(id, name, record, packed)
-  local ms = time_to_keep(id, CANCELED_STATE, (struct.unpack('>d', packed)))
+  local ms = record_ttl(id, CANCELED_STATE, (struct.unpack('>d', packed)))
   end_task(id, name, CANCELED_STATE, ms, ended_record(record, CANCELED_STATE, packed:sub(9)))
 end
 
--- Ends a task that a plugin holds back by a cancellation; returns whether it was held back.
+-- Cancels a task that a plugin holds back. Returns whether it was held.
 local function cancel_held(id, packed)
   local record = held_record(id)
   if not record then return false end
   local name = tenant_of(record)
   load_counts({ name })
-  meet({ name })
+  load_tenants({ name })
   add(name, DEFERRED, -1)
-  if held_here[id] then
-    held_here[id] = nil
+  if newly_held[id] then
+    newly_held[id] = nil
   else
-    learn({ id })
-    hold_no_more(id)
+    load_watchers({ id })
+    release_hold(id)
   end
   cancel_task(id, name, record, packed)
   return true
 end
 
--- What plugins make of all that has ended in this script: they may let go what they hold back, or end it.
-local function conclude()
+-- Runs the `ends` hooks, which may admit or cancel held tasks.
+local function run_ends_hook()
   -- @hook ends
 end
 
--- A key goes with its task, or stands for the rest of its window: of a task that has finished only.
+-- Deletes a task's key, or keeps it for the rest of its window if the task has finished.
 local function free_key(id, state)
   local window, key = unpack_key(keyed[id])
   if state == DONE and window > 0 then
@@ -97,8 +97,8 @@ local function free_key(id, state)
   call('HDEL', KEYED, id)
 end
 
--- Tells those who wait for the outcome of a task. `watching` is the task's field of WATCHERS.
-local function tell_watchers(id, record, watching)
+-- Sends an outcome to those that wait. `watching` is the task's field of WATCHERS.
+local function notify_watchers(id, record, watching)
   local message = 'o' .. struct.pack('>Hc0', #id, id) .. record
   for _, runtime in ipairs(cmsgpack.unpack(watching)) do
     call('PUBLISH', INBOX .. runtime, message)
@@ -106,23 +106,22 @@ local function tell_watchers(id, record, watching)
   call('HDEL', WATCHERS, id)
 end
 
--- The list of dead letters cleans itself: for each that comes, two whose records have expired may go.
-local function write_letters()
-  if #letters == 0 then return end
-  local old = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, #letters)
+-- The list of dead letters cleans itself: each new one removes up to two that have expired.
+local function write_dead_letters()
+  if #dead_letters == 0 then return end
+  local old = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, #dead_letters)
   write_all('ZREM', DEAD, old)
-  write_all('ZADD', DEAD, letters)
+  write_all('ZADD', DEAD, dead_letters)
 end
 
--- Writes it all, and the mailboxes. What plugins make of an end comes first, and then what they let go: where a script
--- breaks off, the task has not ended yet, and does so again.
+-- Writes it all, and the mailboxes. What plugins do comes first: if the script fails there, the task has not ended yet.
 local function write_ends()
   write_these(later)
   write_queues()
-  for i = #kept, 1, -1 do call('SET', TASK .. kept[i], records[i], 'PX', ttls[i]) end -- what has brought it about is last
+  for i = #stored, 1, -1 do call('SET', TASK .. stored[i], records[i], 'PX', ttls[i]) end -- the cause comes last
   call_all('DEL', dropped)
-  write_letters()
+  write_dead_letters()
   for _, task in ipairs(freed) do free_key(task[1], task[2]) end
-  for _, task in ipairs(told) do tell_watchers(task[1], task[2], watched[task[1]]) end
+  for _, task in ipairs(to_notify) do notify_watchers(task[1], task[2], watched[task[1]]) end
   write_these(last)
 end

@@ -1,40 +1,40 @@
--- The short way of a send: one task that finds a runtime asleep, and nothing else that waits, is claimed for that runtime
--- by the script that accepts it, and the message that would wake the runtime brings it. That is half the way of one that
--- is fetched. One between two turns of the runtime, which says with the next whether it has heard: else it gets the task
--- with that.
+-- The fast path of a send: if nothing else waits, a single task is claimed at once for a sleeping runtime, and the
+-- message that wakes it brings the task: half the way of a fetch. A runtime gets one such task between two turns. Its
+-- next turn says whether the message arrived; if not, the reply brings the task.
 --
--- It stands before the general way, and needs little of what that needs: to make its functions would take longest here.
+-- It comes before the general path and uses little of it: creating those functions would take longest here.
 
+-- @takes sender, remember from send.lua
 -- @include lib/counts.lua
 -- @include lib/policy.lua
 -- @include lib/room.lua
 -- @include lib/key.lua
 -- @include lib/session.lua
 
--- A runtime that sleeps, holds its lease and would hear; nil where there is none.
-local function receiver()
+-- Returns a sleeping runtime that holds its lease and is subscribed, or nil.
+local function find_idle_runtime()
   local runtime = call('SRANDMEMBER', IDLE)
   local lease = runtime and tonumber(call('ZSCORE', LEASES, runtime) or 0)
   if runtime and lease > shard.ms and call('PUBSUB', 'NUMSUB', INBOX .. runtime)[2] > 0 then return runtime end
 end
 
--- Whether what limits a tenant, if anything does, lets one more of its tasks be accepted and start.
-local function lets_start(name, limits)
+-- Whether a tenant's limits let one more of its tasks be accepted and start.
+local function can_start(name, limits)
   if not limits then return true end
-  measure({ name }, { limits })
+  load_usage({ name }, { limits })
   if limits.queued > 0 or room_in(name, limits, '') < 1 then return false end
   limits.queued = 1
-  return standing(limits) == true
+  return eligibility(limits) == true
 end
 
--- Accepts a task and hands it over; returns whether it did.
+-- Accepts a task and hands it over. Returns whether it did.
 local function hand_over(priority, flag, id, name, key, body)
-  local runtime = not shard.by_time and receiver()
-  -- Who serves certain tenants only is not looked for here, nor what was sent before.
+  local runtime = not shard.by_time and find_idle_runtime()
+  -- Dedicated runtimes and existing ids are left to the general path.
   if not runtime or call('EXISTS', RING, HOMES, TASK .. id) > 0 then return false end
   load_counts({ name })
   local limits = limits_in(policy_of(name))
-  if not lets_start(name, limits) or take_key(id, name, key) then return false end
+  if not can_start(name, limits) or take_key(id, name, key) then return false end
 
   local turn, _, refused = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
   local mark = handed_after(turn)
@@ -45,7 +45,7 @@ local function hand_over(priority, flag, id, name, key, body)
   begin_writing()
   write_keys()
   if flag == 'w' then call('HSET', WATCHERS, id, cmsgpack.pack({ sender })) end
-  call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: it looks for the claim if it has not heard
+  call('HSET', SESSIONS, runtime, pack_session(turn, id, refused)) -- first: if the message is lost, a turn looks here
   call('HSET', CLAIMS .. runtime, id, pack_mark(mark, priority, 1, name))
   call('SREM', IDLE, runtime)
   call('SET', TASK .. id, record)

@@ -1,29 +1,34 @@
--- Runtimes that serve certain tenants only. Such a runtime is the home of those that are assigned to it.
+-- Dedicated runtimes, which serve certain tenants only.
 --
--- Each home has a virtual time of its own: its tenants may be served faster or slower than all others, and one that
--- arrives among them must neither wait for what those have had more, nor gain by what they have had less. It is never
--- behind that of the shard, for runtimes without a home serve all.
+-- Each has its own virtual time, since its tenants may be served faster or slower than others: one that arrives must
+-- neither wait nor gain by that. It is never behind the shard's, since all other runtimes serve every tenant.
 
-local homes = {} -- runtime -> its virtual time
+-- @include lib/base.lua
+
+local dedicated = {} -- runtime -> its virtual time
 do
   local flat = call('HGETALL', HOMES)
-  for i = 1, #flat, 2 do homes[flat[i]] = tonumber(flat[i + 1]) end
+  for i = 1, #flat, 2 do dedicated[flat[i]] = tonumber(flat[i + 1]) end
 end
-local moving, its_tenants -- a runtime whose tenants change with this script, and those that it will have
+local reassigned, reassigned_tenants -- a runtime whose tenants change here, and its new ones
 
--- The virtual time of a tenant's home, the latest where it has several; nil without one.
-local function home_time(name)
+-- Returns the latest virtual time of a tenant's dedicated runtimes, or nil.
+local function dedicated_time(name)
   local latest
-  for runtime, time in pairs(homes) do
-    local is_home
-    if runtime == moving then is_home = its_tenants[name] else is_home = call('SISMEMBER', ASSIGNED .. runtime, name) == 1 end
-    if is_home then latest = math.max(latest or shard.virtual, time) end
+  for runtime, time in pairs(dedicated) do
+    local serves_it
+    if runtime == reassigned then
+      serves_it = reassigned_tenants[name]
+    else
+      serves_it = call('SISMEMBER', ASSIGNED .. runtime, name) == 1
+    end
+    if serves_it then latest = math.max(latest or shard.virtual, time) end
   end
   return latest
 end
 
--- Wakes one runtime that would take more work of any tenant; it wakes the next if it leaves any. A runtime that was
--- killed hears nothing (PUBLISH counts who did), so the next one is tried.
+-- Wakes one runtime that would take more work of any tenant; it wakes the next if it leaves any. A killed runtime
+-- receives nothing (PUBLISH returns how many did), so the next one is tried.
 local function wake_idle()
   for _ = 1, 8 do
     local runtime = call('SPOP', IDLE)
@@ -31,9 +36,9 @@ local function wake_idle()
   end
 end
 
--- Wakes all that serve certain tenants only, and some of these.
-local function wake_homes(names)
-  for _, runtime in ipairs(next(homes) and call('SMEMBERS', IDLE_HOMES) or {}) do
+-- Wakes the dedicated runtimes that serve some of these tenants.
+local function wake_dedicated(names)
+  for _, runtime in ipairs(next(dedicated) and call('SMEMBERS', IDLE_HOMES) or {}) do
     for _, name in ipairs(names) do
       if call('SISMEMBER', ASSIGNED .. runtime, name) == 1 or call('SISMEMBER', STEAL .. runtime, name) == 1 then
         call('SREM', IDLE_HOMES, runtime)
@@ -44,17 +49,17 @@ local function wake_homes(names)
   end
 end
 
--- Wakes all that serve certain tenants only, and one of the others: a runtime is no more, or serves others now, that may
--- have been the only one which knew of work, or until when to sleep.
+-- Wakes all dedicated runtimes and one of the others: one that leaves or serves others now may have been the only one
+-- that knew of work, or how long to sleep.
 local function wake_all()
   wake_idle()
-  for _, runtime in ipairs(next(homes) and call('SMEMBERS', IDLE_HOMES) or {}) do
+  for _, runtime in ipairs(next(dedicated) and call('SMEMBERS', IDLE_HOMES) or {}) do
     call('SREM', IDLE_HOMES, runtime)
     call('PUBLISH', INBOX .. runtime, 'w')
   end
 end
 
--- Whether a runtime serves tenants of all kinds, first or last.
+-- Whether a runtime serves all tenants, if only when its own have no work.
 local function serves_all(runtime)
-  return not homes[runtime] or call('SISMEMBER', STEAL .. runtime, '') == 1
+  return not dedicated[runtime] or call('SISMEMBER', STEAL .. runtime, '') == 1
 end

@@ -1,4 +1,6 @@
--- Where a live task stands, which is its state: nothing else records it.
+-- Returns where a live task stands, which is its state: nothing else records it.
+
+-- @include lib/base.lua
 
 local function locate(id, record)
   if record:sub(1, 1) ~= LIVE then return 'settled' end

@@ -1,4 +1,4 @@
--- Refuses a shard that depends on plugins, ',a,b,', of which this runtime has not all; nil where it has.
+-- Returns an error if this runtime lacks one of the plugins ',a,b,' that a shard needs; else nil.
 local function refuse_without(needed)
   for plugin in needed:gmatch('[^,]+') do
     if not (PLUGINS):find(',' .. plugin .. ',', 1, true) then return redis.error_reply('PLUGIN ' .. plugin) end

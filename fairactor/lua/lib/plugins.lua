@@ -1,7 +1,9 @@
--- What plugins do in this script. Their texts stand where `-- @hook` says: they read and decide there, and what they write
--- is written by the functions that they leave in `later`.
+-- What plugins do in this script. Their Lua stands at `-- @hook` lines: it reads and decides, and puts functions that
+-- write into `later` and `last`.
 
-local later, last = {}, {} -- what comes before the records of tasks are written, and what comes after
+-- @include lib/base.lua
+
+local later, last = {}, {} -- run before the records of tasks are written, and after
 local function write_these(writes)
   for i, write in ipairs(writes) do
     write()
@@ -9,23 +11,23 @@ local function write_these(writes)
   end
 end
 
--- What the texts of one plugin have in common.
+-- What the hooks of one plugin share.
 local shared = {}
 local function share(plugin)
   shared[plugin] = shared[plugin] or {}
   return shared[plugin]
 end
 
--- A field of HELD: priority, stamp and tenant of a task, and the plugin that holds it back; what that keeps of it follows.
+-- A field of HELD: priority, stamp and tenant of a task, and the plugin that holds it back; what that keeps follows.
 local HOLD = '>BdHc0Bc0'
 local function pack_hold(priority, stamp, name, holder)
   return struct.pack(HOLD, priority, stamp, #name, name, #holder, holder)
 end
 
--- Tasks that this script accepts and a plugin holds back -> who, what that keeps of it, its record, and where that goes.
-local held_here = {}
+-- accepted task that a plugin holds back -> plugin, what it keeps, record, list for the record
+local newly_held = {}
 
--- From now on every runtime of the namespace needs that plugin; it is told in all that have it.
+-- Every runtime of the namespace needs the plugin from now on; those that have it are notified.
 local depends = {}
 local function depend_on(plugin)
   if depends[plugin] then return end

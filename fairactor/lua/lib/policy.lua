@@ -1,11 +1,11 @@
--- How tenants are served: by settings of their own, or else by the defaults.
+-- How tenants are served: by their own settings, or else by the defaults.
 --
--- A policy is packed under the name of its tenant, the defaults under no name; a setting that is not there is the
--- default's. `rate` is {as it was given, µs between two tasks at an even rate, burst}.
+-- A policy is packed under its tenant's name, the defaults under ''. A missing setting is the default's. `rate` is {as
+-- given, µs between tasks at an even rate, burst}.
 
 -- @include lib/counts.lua
 
-local OLD_RATE = 60e6 -- µs after which what is known of a rate is tidied away; it means nothing since it was due
+local OLD_RATE = 60e6 -- µs past its due time when a rate's state is deleted; by then it means nothing
 
 local has_policies = call('EXISTS', POLICY) == 1
 local NONE = {}
@@ -17,7 +17,7 @@ end
 
 local defaults = policy_of('')
 
--- What keeps a tenant of that policy from being served; false where nothing does. Counts come later, with `measure`.
+-- Returns what limits a tenant with that policy, or false. `load_usage` adds the counts.
 local function limits_in(policy)
   local concurrency = policy.concurrency or defaults.concurrency
   local rate, backlog = policy.rate or defaults.rate, policy.backlog or defaults.backlog
@@ -28,37 +28,35 @@ local function limits_in(policy)
     tolerance = rate and rate[2] * (rate[3] - 1) or 0,
     backlog = backlog or math.huge,
     paused = policy.paused,
-    started = 0, -- how many of its tasks run
-    queued = 0, -- how many wait in its mailbox
-    due = 0, -- µs: when its next task is due at an even rate; GCRA calls it the theoretical arrival time
-    throttled = false, -- ms: until when its rate holds back what could run otherwise
-    seated = false, -- whether that was looked at, and not only what is on the ring
+    started = 0, -- its running tasks
+    queued = 0, -- its tasks in the mailbox
+    due = 0, -- µs: when its next task is due at an even rate, GCRA's theoretical arrival time
+    throttled = false, -- ms until which only its rate holds its tasks back
+    checked = false, -- whether `update_ring` has looked at it
   }
 end
 
--- Counts what limits are about, of tenants with `limits`. Before any count is changed: the tasks that run are those that
--- live but are not in the mailbox.
-local function measure(names, limits)
+-- Loads the usage of tenants with `limits`, before any count changes: live tasks outside the mailbox are running.
+local function load_usage(names, limits)
   load_counts(names)
   local dues = read_all('ZMSCORE', RATES, names)
   for i, name in ipairs(names) do
-    local its = limits[i]
-    its.queued = call('ZCARD', QUEUE .. name)
-    its.started = live(counts[name]) - its.queued
-    -- It may be that of another rate, which was changed since.
-    its.due = math.min(tonumber(dues[i]) or 0, shard.now + its.tolerance + its.interval)
+    local limit = limits[i]
+    limit.queued = call('ZCARD', QUEUE .. name)
+    limit.started = live(counts[name]) - limit.queued
+    -- It may stem from another rate.
+    limit.due = math.min(tonumber(dues[i]) or 0, shard.now + limit.tolerance + limit.interval)
   end
 end
 
--- Whether a tenant with limits belongs on the ring: true, or when it will, in ms, or false.
--- The rate is the generic cell rate algorithm (ITU-T I.371): a task may start when it is early by the burst at most.
-local function standing(limits)
+-- Whether a tenant with limits belongs on the ring: true, or when it will, in ms, or false. The rate is the generic
+-- cell rate algorithm (ITU-T I.371): a task may start early by the burst at most.
+local function eligibility(limits)
   if limits.queued <= 0 or limits.paused or limits.started >= limits.concurrency then return false end
   local free_at = limits.due - limits.tolerance
   return free_at <= shard.now or math.ceil(free_at / 1000)
 end
 
--- One of its tasks starts.
 local function count_start(limits)
   limits.started = limits.started + 1
   if limits.interval > 0 then limits.due = math.max(shard.now, limits.due) + limits.interval end

@@ -1,5 +1,7 @@
 -- Tasks that this script puts into mailboxes.
 
+-- @include lib/ring.lua
+
 local queues = {} -- tenant -> place, id, place, id, ...
 local arriving = {} -- those tenants
 

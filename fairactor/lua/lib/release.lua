@@ -1,29 +1,33 @@
--- Taking claims back from a runtime that has died or is leaving.
+-- Takes claims back from a runtime that has died or is leaving.
 
--- What a tenant owes for a claim that its runtime has held until now, and that it was charged with an estimate for.
-local function owed_for(mark)
+-- @include lib/ring.lua
+-- @include lib/queues.lua
+-- @include lib/ending.lua
+
+-- Returns what a tenant owes for a claim: how long its runtime has held it, less the estimate charged.
+local function undercharge(mark)
   local _, since, _, charged = struct.unpack(MARK, mark)
   return shard.by_time and (shard.ms - since) / 1000 - charged
 end
 
--- Puts the claims of a runtime back into the mailboxes, each task at its old place; one that was to be canceled is.
--- With `deliveries` > 0 the claim counts as a delivery, and a task that has had that many is settled as failed
--- instead: it may be what kills its runtimes; `outcome` is that. Returns how many claims there were, the tenants that were
--- assigned to it, for `move`, and a function that writes it.
+-- Returns a runtime's claims to the mailboxes, each task at its old place, unless it was to be canceled. With
+-- `deliveries` > 0 a claim counts as a delivery, and a task with that many fails with `outcome`: it may be what kills
+-- its runtimes. Returns the number of claims, the runtime's assigned tenants for `clamp_tags`, and a function that
+-- writes.
 local function release(runtime, deliveries, outcome)
   local claims, cancels = call('HGETALL', CLAIMS .. runtime), {}
   local ids, marks = {}, {}
   for i = 1, #claims, 2 do ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1] end
   for i, packed in ipairs(read_all('HMGET', CANCELS .. runtime, ids)) do cancels[ids[i]] = packed end
-  local lodgers = call('SMEMBERS', ASSIGNED .. runtime)
-  meet(lodgers)
-  learn(ids)
+  local assigned_tenants = call('SMEMBERS', ASSIGNED .. runtime)
+  load_tenants(assigned_tenants)
+  load_watchers(ids)
   local delivered, found, lost = {}, {}, {}
   for i, record in ipairs(read_records(ids)) do
-    meet({ tenant_in(marks[i]) })
+    load_tenants({ tenant_in(marks[i]) })
     if record then
-      found[#found + 1] = { id = ids[i], name = tenant_in(marks[i]), record = record, owed = owed_for(marks[i]) }
-    else -- somebody deleted it by hand: what is left to do is to count it no more
+      found[#found + 1] = { id = ids[i], name = tenant_in(marks[i]), record = record, owed = undercharge(marks[i]) }
+    else -- somebody deleted it by hand: only its counts are left
       lost[#lost + 1] = marks[i]
     end
   end
@@ -36,14 +40,14 @@ local function release(runtime, deliveries, outcome)
   for _, task in ipairs(found) do
     local id, name, record = task.id, task.name, task.record
     local _, count, priority, attempt, stamp = struct.unpack(HEADER, record)
-    local died
+    local history_line
     count_end(name, task.owed)
     if deliveries > 0 then
-      -- A line of the history, as record.py has it: Lua adds it behind the body.
-      died = string.format('\n[%d,%.3f,0,%s,"WorkerDied","the lease of its runtime ran out"]', attempt,
+      -- A line of the history, as record.py writes it.
+      history_line = string.format('\n[%d,%.3f,0,%s,"WorkerDied","the lease of its runtime ran out"]', attempt,
         shard.now / 1e6, cjson.encode(runtime))
       count = math.min(count + 1, 255)
-      record = record:sub(1, 1) .. string.char(count) .. record:sub(3) .. died
+      record = record:sub(1, 1) .. string.char(count) .. record:sub(3) .. history_line
     end
     if cancels[id] then
       load_counts({ name })
@@ -52,17 +56,17 @@ local function release(runtime, deliveries, outcome)
     elseif deliveries > 0 and count >= deliveries then
       load_counts({ name })
       add(name, priority, -1)
-      local ms = time_to_keep(id, DEAD_STATE, shard.failed_ttl)
+      local ms = record_ttl(id, DEAD_STATE, shard.failed_ttl)
       end_task(id, name, DEAD_STATE, ms, ended_record(record, DEAD_STATE, outcome))
     else
       enqueue(name, id, stamp, priority)
-      if died then delivered[#delivered + 1] = { id, string.char(count), died } end
+      if history_line then delivered[#delivered + 1] = { id, string.char(count), history_line } end
     end
   end
-  moving, its_tenants = runtime, {}
-  return #ids, lodgers, function()
+  reassigned, reassigned_tenants = runtime, {}
+  return #ids, assigned_tenants, function()
     write_ends()
-    for _, task in ipairs(delivered) do -- not claimed any more, so this is not counted twice
+    for _, task in ipairs(delivered) do -- no longer claimed, so a repeat does not count twice
       call('SETRANGE', TASK .. task[1], 1, task[2])
       call('APPEND', TASK .. task[1], task[3])
     end
@@ -70,7 +74,7 @@ local function release(runtime, deliveries, outcome)
   end
 end
 
--- Forgets a runtime.
+-- Deletes all that is stored about a runtime.
 local function forget(runtime)
   call('DEL', CLAIMS .. runtime, CANCELS .. runtime, ASSIGNED .. runtime, STEAL .. runtime)
   call('ZREM', LEASES, runtime)

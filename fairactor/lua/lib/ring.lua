@@ -1,35 +1,35 @@
--- The ring: which tenants could be served now, and in what order.
+-- The ring: which tenants can be served now, and in what order.
 --
 -- Selection is self-clocked fair queuing (Golestani 1994): the ring holds the finish tag of each tenant's next task,
--- the least is served, and virtual time is the tag last served. Serving a tenant adds cost / weight to its tag; one
--- that arrives gets virtual time plus cost / weight. So it waits its turn like all others, and gains nothing by
--- draining and coming back; and since nobody's last tag is ever ahead of virtual time, none needs to be remembered.
--- A tenant is on the ring exactly when its mailbox is not empty and none of its limits keeps it off.
+-- the lowest is served, and virtual time is the tag served last. Serving a tenant adds cost / weight to its tag; one
+-- that arrives gets virtual time plus cost / weight, so it waits its turn, and gains nothing by draining and coming
+-- back. No tenant's last tag is ever ahead of virtual time, so none is remembered. A tenant is on the ring exactly when
+-- its mailbox is not empty and no limit keeps it off.
 --
--- Tenants of a group have a ring of their own, and the group stands for them on the ring of the shard.
+-- The tenants of a group have their own ring, and the group stands for them on the shard's ring.
 
 -- @include lib/policy.lua
 -- @include lib/homes.lua
 -- @include lib/cost.lua
 
--- What stands on a ring, a tenant or a group, is an array, not a table of named fields: half the allocations, and
--- this is where scripts spend their time.
+-- An entry of a ring, a tenant or a group, is an array, not a table of named fields: half the allocations, where
+-- scripts spend their time.
 local NAME, WEIGHT = 1, 2
-local TAG, STORED = 3, 4 -- its tag as it will be, and as it is on the ring; false: none
+local TAG, STORED = 3, 4 -- its new tag, and the one on the ring; false: none
 local HEAD, TAKEN, AHEAD = 5, 6, 7 -- the first ids of its mailbox, how many are claimed, how many were asked for
 local LEAVES = 8
 local LIMITS = 9 -- what can keep a tenant off the ring; false: nothing
-local ON, INNER = 10, 11 -- the ring it stands on, and the ring of a group
+local OUTER, INNER = 10, 11 -- the ring it stands on, and the ring of a group
 
-local GROUP_BYTE = 255 -- before the name of a group: no tenant's name begins with it, for it is no UTF-8
+local GROUP_BYTE = 255 -- precedes the name of a group; no tenant's name begins with it, since it is not UTF-8
 
 local function new_ring(key, virtual)
-  return { key = key, virtual = virtual, fresh = {}, stay = {}, leave = {} } -- fresh: what comes or has moved
+  return { key = key, virtual = virtual, changed = {}, updates = {}, removals = {} } -- changed: joining or moving
 end
 
 local root = new_ring(RING, shard.virtual)
 local tenants, groups = {}, {}
-local owing = {} -- what stands on a ring, or may, and was charged wrongly
+local debtors = {} -- entries charged a wrong cost
 
 local function group_of(name)
   local group = groups[name]
@@ -38,7 +38,7 @@ local function group_of(name)
     local tag = tonumber(call('ZSCORE', RING, member)) or false
     group = { member, policy_of(member).weight or 1, tag, tag, false, 0, 0, false, false, root, false }
     group[INNER] = new_ring(GROUP .. name, tonumber(call('HGET', GROUPS, name)) or 0)
-    group[INNER].flow = group
+    group[INNER].group = group
     groups[name] = group
   end
   return group
@@ -48,14 +48,14 @@ local function new_tenant(name, policy)
   local t = { name, 1, false, false, false, 0, 0, false, false, root, false }
   if policy then
     t[WEIGHT], t[LIMITS] = policy.weight or defaults.weight or 1, limits_in(policy)
-    if policy.group then t[ON] = group_of(policy.group)[INNER] end
+    if policy.group then t[OUTER] = group_of(policy.group)[INNER] end
   end
   tenants[name] = t
   return t
 end
 
--- Makes the tenants of those names that are not here yet. Before any count is changed.
-local function meet(names)
+-- To be called before any count changes.
+local function load_tenants(names)
   local policies, limited, limits = has_policies and read_all('HMGET', POLICY, names), {}, {}
   for i, name in ipairs(names) do
     if not tenants[name] then
@@ -63,25 +63,25 @@ local function meet(names)
       if t[LIMITS] then limited[#limited + 1], limits[#limits + 1] = name, t[LIMITS] end
     end
   end
-  if #limited > 0 then measure(limited, limits) end
+  if #limited > 0 then load_usage(limited, limits) end
 end
 
--- A task of a tenant has ceased to run. If it was charged with another cost than it had, that is owed.
+-- Counts a task that stops running. If it was charged a wrong cost, the tenant owes the difference.
 local function count_end(name, too_little)
   local t = tenants[name]
   if t and t[LIMITS] then t[LIMITS].started = t[LIMITS].started - 1 end
   if too_little and too_little ~= 0 then
-    owing[t] = true
-    owe(t[NAME], too_little)
-    local group = t[ON].flow
+    debtors[t] = true
+    add_debt(t[NAME], too_little)
+    local group = t[OUTER].group
     if group then
-      owing[group] = true
-      owe(group[NAME], too_little)
+      debtors[group] = true
+      add_debt(group[NAME], too_little)
     end
   end
 end
 
--- Those of some tenants that have no limits, and those of them that have something in their mailboxes.
+-- Returns the tenants without limits, and those of them with queued tasks.
 local function without_limits(names)
   local unlimited, waiting = {}, {}
   for _, name in ipairs(names) do
@@ -93,8 +93,8 @@ local function without_limits(names)
   return unlimited, waiting
 end
 
--- `n` tasks leave a tenant's mailbox unclaimed.
-local function withdraw(name, n)
+-- Counts `n` tasks that leave a mailbox unclaimed.
+local function count_withdrawn(name, n)
   local t = tenants[name]
   if t[LIMITS] then
     t[LIMITS].queued = t[LIMITS].queued - n
@@ -103,22 +103,21 @@ local function withdraw(name, n)
   end
 end
 
--- Virtual time, as it holds for something on its ring.
-local function time_for(t, tenant) return t[ON] == root and home_time(tenant) or t[ON].virtual end
+-- Returns the virtual time that counts for an entry.
+local function time_for(t, tenant) return t[OUTER] == root and dedicated_time(tenant) or t[OUTER].virtual end
 
--- Gives a tag to what comes onto its ring; a group comes with the first of its tenants.
-local function enter(t, tenant)
-  local ring = t[ON]
-  t[TAG] = time_for(t, tenant) + cost_to_arrive(t[NAME]) / t[WEIGHT]
-  ring.fresh[#ring.fresh + 1] = t
-  if ring.flow and not ring.flow[TAG] then enter(ring.flow, tenant) end
+-- Gives a tag to an entry that joins its ring; a group joins with its first tenant.
+local function join_ring(t, tenant)
+  local ring = t[OUTER]
+  t[TAG] = time_for(t, tenant) + arrival_cost(t[NAME]) / t[WEIGHT]
+  ring.changed[#ring.changed + 1] = t
+  if ring.group and not ring.group[TAG] then join_ring(ring.group, tenant) end
 end
 
--- Reads where tenants stand.
-local function look_up(names)
+local function load_tags(names)
   local by_ring = has_policies and {} or { [root] = names }
   for _, name in ipairs(has_policies and names or {}) do
-    local ring = tenants[name][ON]
+    local ring = tenants[name][OUTER]
     by_ring[ring] = by_ring[ring] or {}
     table.insert(by_ring[ring], name)
   end
@@ -132,83 +131,82 @@ local function look_up(names)
 end
 
 local function pay_debts()
-  for t in pairs(owing) do
+  for t in pairs(debtors) do
     local costs = costs_of(t[NAME])
     if t[STORED] and costs.debt ~= 0 then
       t[TAG] = t[TAG] + costs.debt / t[WEIGHT]
       costs.debt = 0
-      if t[TAG] ~= t[STORED] then table.insert(t[ON].fresh, t) end
+      if t[TAG] ~= t[STORED] then table.insert(t[OUTER].changed, t) end
     end
   end
 end
 
--- What stands on the ring of the shard for a tenant: its group, or itself.
-local function top_of(name) return tenants[name][ON].flow or tenants[name] end
+-- Returns what stands for a tenant on the shard's ring: its group, or itself.
+local function root_entry(name) return tenants[name][OUTER].group or tenants[name] end
 
--- Holds the tags of tenants whose homes change within what `home`, the virtual time of their new one, allows, or that of
--- those that they have left: ahead of it they would starve, and behind it take everything.
-local function move(names, home)
-  meet(names)
-  look_up(names)
+-- Clamps the tags of tenants whose dedicated runtimes change to `new_time`, the time of their new one, or to that of
+-- what still serves them: ahead of it they would starve, behind it they would take everything.
+local function clamp_tags(names, new_time)
+  load_tenants(names)
+  load_tags(names)
   for _, name in ipairs(names) do
-    local top = top_of(name)
-    local time = home or home_time(name) or root.virtual
+    local top = root_entry(name)
+    local time = new_time or dedicated_time(name) or root.virtual
     if top[STORED] and not top[LEAVES] then
-      top[TAG] = math.min(math.max(top[TAG], time), time + usual_cost(top[NAME]) / top[WEIGHT])
+      top[TAG] = math.min(math.max(top[TAG], time), time + average_cost(top[NAME]) / top[WEIGHT])
     end
   end
 end
 
--- Decides who belongs on the ring and has to come or to leave: `arriving`, tenants to whose mailboxes something was
--- added, and all that have limits. Reads only.
-local function seat(arriving)
+-- Decides which tenants join or leave the ring: `arriving`, whose mailboxes got tasks, and all with limits. Only reads.
+local function update_ring(arriving)
   local names, limited = arriving, {}
   for name, t in pairs(has_policies and tenants or NONE) do
     if t[LIMITS] then limited[#limited + 1] = t end
   end
-  if #limited > 0 or next(owing) then
+  if #limited > 0 or next(debtors) then
     names = {}
     for i, name in ipairs(arriving) do names[i] = name end
     for _, t in ipairs(limited) do names[#names + 1] = t[NAME] end
-    for t in pairs(owing) do
+    for t in pairs(debtors) do
       if not t[INNER] then names[#names + 1] = t[NAME] end
     end
   end
-  look_up(names)
+  load_tags(names)
   pay_debts()
   for _, name in ipairs(arriving) do
     local t = tenants[name]
-    t[LEAVES] = false -- what it had may be gone, and this has come
-    if not t[TAG] and not t[LIMITS] then enter(t, name) end
+    t[LEAVES] = false -- its old tasks may be gone, but new ones have come
+    if not t[TAG] and not t[LIMITS] then join_ring(t, name) end
   end
   for _, t in ipairs(limited) do
     local limits = t[LIMITS]
-    local place = standing(limits)
-    limits.throttled, limits.seated = place ~= true and place, true
-    t[LEAVES] = place ~= true and t[STORED] and true
-    if place == true and not t[TAG] then enter(t, t[NAME]) end
+    local eligible = eligibility(limits)
+    limits.throttled, limits.checked = eligible ~= true and eligible, true
+    t[LEAVES] = eligible ~= true and t[STORED] and true
+    if eligible == true and not t[TAG] then join_ring(t, t[NAME]) end
   end
 end
 
 local save_shard
 do
-  -- Notes what has changed of something that stands on a ring, or did.
-  local function note_place(t)
-    local ring = t[ON]
+  -- Notes the change of an entry. Returns whether it joins its ring.
+  local function note_change(t)
+    local ring = t[OUTER]
     if t[LEAVES] then
-      ring.leave[#ring.leave + 1] = t[NAME]
+      ring.removals[#ring.removals + 1] = t[NAME]
     elseif t[TAG] ~= t[STORED] then
-      ring.stay[#ring.stay + 1], ring.stay[#ring.stay + 2] = exact(t[TAG]), t[NAME]
+      ring.updates[#ring.updates + 1], ring.updates[#ring.updates + 2] = exact(t[TAG]), t[NAME]
       return not t[STORED]
     end
   end
 
   local function write_ring(ring)
-    write_all('ZADD', ring.key, ring.stay)
-    write_all('ZREM', ring.key, ring.leave)
+    write_all('ZADD', ring.key, ring.updates)
+    write_all('ZREM', ring.key, ring.removals)
   end
 
-  -- Writes the rings of groups; a group whose ring is empty leaves, and forgets its virtual time.
+  -- Writes the rings of groups. A group with an empty ring leaves, and its virtual time goes.
   local function write_groups()
     for name, group in pairs(groups) do
       local inner = group[INNER]
@@ -219,53 +217,54 @@ do
       else
         call('HSET', GROUPS, name, exact(inner.virtual))
       end
-      note_place(group)
+      note_change(group)
     end
   end
 
-  -- Writes what limits have come to; returns the tenants for which somebody has to look out for a new time.
+  -- Writes the state of limits. Returns the tenants for which a runtime has to learn of a new time.
   local function write_limits()
-    local dues, held, free, anew = {}, {}, {}, {}
+    local dues, throttled, free, to_watch = {}, {}, {}, {}
     for name, t in pairs(has_policies and tenants or NONE) do
       local limits = t[LIMITS]
       if limits and limits.due > shard.now then dues[#dues + 1], dues[#dues + 2] = integer(limits.due), name end
       if limits and limits.throttled then
-        held[#held + 1], held[#held + 2] = integer(limits.throttled), name
-      elseif limits and limits.seated then
+        throttled[#throttled + 1], throttled[#throttled + 2] = integer(limits.throttled), name
+      elseif limits and limits.checked then
         free[#free + 1] = name
       end
     end
     write_all('ZADD', RATES, dues)
-    for i = 1, #held, 2 do
-      if call('ZADD', THROTTLED, 'CH', held[i], held[i + 1]) == 1 then anew[#anew + 1] = held[i + 1] end
+    for i = 1, #throttled, 2 do
+      if call('ZADD', THROTTLED, 'CH', throttled[i], throttled[i + 1]) == 1 then
+        to_watch[#to_watch + 1] = throttled[i + 1]
+      end
     end
     write_all('ZREM', THROTTLED, free)
-    return anew
+    return to_watch
   end
 
-  -- Writes what has changed, ends a busy period, and so ends what `begin_writing` began. Then it wakes who should know:
-  -- somebody for tenants that have come onto the ring, or where there was `more` to claim than was wanted. Returns
-  -- whether there is more.
+  -- Writes all changes, ends a busy period, and what `begin_writing` began. Then wakes runtimes for tenants that
+  -- joined, or if there was `more` to claim than was wanted. Returns whether there is more.
   function save_shard(more)
-    local came = {}
+    local joined = {}
     for name, t in pairs(tenants) do
-      if note_place(t) then came[#came + 1] = name end
+      if note_change(t) then joined[#joined + 1] = name end
     end
     write_groups()
     write_ring(root)
     local throttled = write_limits()
     save_costs()
-    local empty = (more or #root.leave > 0) and call('ZCARD', RING) == 0
-    if empty then -- nobody waits: start afresh
+    local empty = (more or #root.removals > 0) and call('ZCARD', RING) == 0
+    if empty then -- nobody waits: virtual time restarts
       root.virtual, shard.period = 0, shard.period + 1
-      for _, home in ipairs(next(homes) and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, home, 0) end
+      for _, runtime in ipairs(next(dedicated) and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, runtime, 0) end
     end
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(root.virtual), 'period', shard.period, 'total',
       pack_counts(total), 'torn', '')
-    if shard.watching then throttled = NONE end
-    if not empty and (#came > 0 or more) or #throttled > 0 then wake_idle() end
-    if #came > 0 then wake_homes(came) end
-    if #throttled > 0 then wake_homes(throttled) end
+    if shard.reports_throttled then throttled = NONE end
+    if not empty and (#joined > 0 or more) or #throttled > 0 then wake_idle() end
+    if #joined > 0 then wake_dedicated(joined) end
+    if #throttled > 0 then wake_dedicated(throttled) end
     if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
     return more and not empty
   end

@@ -1,48 +1,50 @@
--- How much a mailbox still takes, where it has a limit. What waits counts, in the mailbox or until its time comes, and
--- what others have reserved; what runs does not.
+-- How many more tasks a limited mailbox takes. Queued, scheduled and deferred tasks count, and what others reserved;
+-- running ones do not.
 
-local RESERVATION = 60000 -- ms for which room is kept for who has reserved it, from the last batch on
+-- @include lib/counts.lua
+
+local RESERVATION = 60000 -- ms for which a reservation lasts after its last batch
 
 local rooms = {} -- tenant -> how many more tasks it takes
 
--- What is reserved in the mailbox of a tenant, but under this name.
-local function reserved_by_others(name, own)
+-- Returns what others have reserved in the mailbox of a tenant.
+local function reserved_by_others(name, reservation)
   local sum, reservations = 0, call('HGETALL', RESERVED .. name)
   for i = 1, #reservations, 2 do
-    local many, till = struct.unpack('>dd', reservations[i + 1])
-    if reservations[i] ~= own and till > shard.ms then sum = sum + many end
+    local number, till = struct.unpack('>dd', reservations[i + 1])
+    if reservations[i] ~= reservation and till > shard.ms then sum = sum + number end
   end
   return sum
 end
 
-local function room_in(name, limits, own)
+local function room_in(name, limits, reservation)
   if not limits or limits.backlog == math.huge then return math.huge end
   if not rooms[name] then
     local c = counts[name]
-    rooms[name] = limits.backlog - limits.queued - c[WAITING] - c[DEFERRED] - reserved_by_others(name, own)
+    rooms[name] = limits.backlog - limits.queued - c[WAITING] - c[DEFERRED] - reserved_by_others(name, reservation)
   end
   return rooms[name]
 end
 
-local function take_room(name, many)
-  if rooms[name] then rooms[name] = rooms[name] - many end
+local function take_room(name, number)
+  if rooms[name] then rooms[name] = rooms[name] - number end
 end
 
-local function write_reservation(name, own, many)
-  if many > 0 then
-    call('HSET', RESERVED .. name, own, struct.pack('>dd', many, shard.ms + RESERVATION))
+local function write_reservation(name, reservation, number)
+  if number > 0 then
+    call('HSET', RESERVED .. name, reservation, struct.pack('>dd', number, shard.ms + RESERVATION))
     call('PEXPIRE', RESERVED .. name, RESERVATION)
   else
-    call('HDEL', RESERVED .. name, own)
+    call('HDEL', RESERVED .. name, reservation)
   end
 end
 
--- Tasks for these mailboxes have come in under a reservation.
-local function use_reservation(own, names)
+-- Reduces a reservation by the tasks that came under it.
+local function use_reservation(reservation, names)
   local used = {}
   for _, name in ipairs(names) do used[name] = (used[name] or 0) + 1 end
-  for name, many in pairs(used) do
-    local packed = call('HGET', RESERVED .. name, own)
-    if packed then write_reservation(name, own, struct.unpack('>d', packed) - many) end
+  for name, number in pairs(used) do
+    local packed = call('HGET', RESERVED .. name, reservation)
+    if packed then write_reservation(name, reservation, struct.unpack('>d', packed) - number) end
   end
 end

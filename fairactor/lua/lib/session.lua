@@ -1,9 +1,9 @@
--- What is known of the last turn of a runtime, so that it can be repeated; and of a task that was handed to it since.
+-- What is kept of a runtime's last turn, so that it can be repeated, and of a task that was handed over since.
 
 local SESSION = '>c8Hc0'
 local NO_SESSION = '\0\0\0\0\0\0\0\0\0\0'
 
--- Number of the turn, 8 bytes, the task handed over since, or '', and what the turn refused, packed.
+-- Number of the turn, 8 bytes; the task handed over since, or ''; the refused outcomes, packed.
 local function unpack_session(packed)
   local turn, handed, rest = struct.unpack(SESSION, packed)
   return turn, handed, packed:sub(rest)
@@ -11,5 +11,5 @@ end
 
 local function pack_session(turn, handed, refused) return struct.pack(SESSION, turn, #handed, handed) .. refused end
 
--- The number that stands in the mark of a claim that was handed over after a turn: no turn has it.
+-- Returns the number in the mark of a claim handed over after a turn; no turn has it.
 local function handed_after(turn) return string.char(turn:byte() + 128) .. turn:sub(2) end

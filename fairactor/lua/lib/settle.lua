@@ -1,10 +1,14 @@
--- The outcomes that a turn reports: which of them count, and what becomes of their tasks.
+-- Settles the outcomes that a turn reports: which of them count, and what becomes of their tasks.
+
+-- @include lib/ring.lua
+-- @include lib/queues.lua
+-- @include lib/ending.lua
 
 local settle, write_retries, forget_claims
 do
   local OUTCOME = '>c8c1ddHc0I4c0'
 
-  -- Of each outcome, in lists beside each other; `bodies` is where in its argument the record is.
+  -- Parallel lists, with one entry for each outcome; `bodies` is where the record begins in the argument.
   local ids, turns, states, times, seconds, extras, bodies, marks = {}, {}, {}, {}, {}, {}, {}, nil
   local first
 
@@ -17,48 +21,50 @@ do
     end
   end
 
-  -- What the tenant of a claim that has ended owes: what it was charged too little.
-  local function owed_for(n, name)
+  -- Returns what the tenant of a claim that has ended was charged too little.
+  local function undercharge(n, name)
     local _, _, _, charged = struct.unpack(MARK, marks[n])
     if states[n] == 'B' then return -charged end
     local record = record_of(n)
-    learn_cost(name, readable(record) and actor_in(record, (select(7, struct.unpack(HEADER, record)))), seconds[n])
+    update_cost(name, readable(record) and actor_in(record, (select(7, struct.unpack(HEADER, record)))), seconds[n])
     return seconds[n] - charged
   end
 
-  -- Settles one whose outcome counts; `cancel` is its field of CANCELS.
+  -- Settles an outcome that counts. `cancel` is the task's field of CANCELS.
   local function settle_one(n, name, cancel, outcomes)
     local id, state, ms, priority = ids[n], states[n], times[n], priority_in(marks[n])
-    count_end(name, shard.by_time and owed_for(n, name))
+    count_end(name, shard.by_time and undercharge(n, name))
     if cancel and (state == 'R' or state == 'B') and readable(record_of(n)) then
-      -- It was to be canceled, and its runtime had not heard.
+      -- The task was to be canceled, and its runtime did not know.
       add(name, priority, -1)
       cancel_task(id, name, record_of(n), cancel)
     elseif state == 'R' then
       add(name, priority, -1)
       add(name, WAITING, 1)
-      table.insert(outcomes.again, { id = id, at = integer(shard.ms + ms), record = record_of(n) })
+      table.insert(outcomes.retries, { id = id, at = integer(shard.ms + ms), record = record_of(n) })
     elseif state == 'B' then
       local record, stamp = record_of(n), shard.now
       if readable(record) then stamp = select(5, struct.unpack(HEADER, record)) end
-      meet({ name })
+      load_tenants({ name })
       enqueue(name, id, stamp, priority)
-      outcomes.gives_back = true
+      outcomes.returns_tasks = true
     else
       add(name, priority, -1)
-      ms = time_to_keep(id, state, ms)
-      end_task(id, name, state, ms, (ms > 0 or shard.plugins) and record_of(n), extras[n] ~= '' and cmsgpack.unpack(extras[n]))
+      ms = record_ttl(id, state, ms)
+      end_task(id, name, state, ms, (ms > 0 or shard.plugins) and record_of(n),
+        extras[n] ~= '' and cmsgpack.unpack(extras[n]))
     end
   end
 
-  -- Decides what becomes of the outcomes, which are the arguments from the `from`th on.
+  -- Decides what becomes of the outcomes, which are the arguments from `from` on.
   function settle(runtime, from)
     first = from
     unpack_arguments()
     marks = read_all('HMGET', CLAIMS .. runtime, ids)
     local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
     for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
-    local outcomes = { settled = {}, again = {}, refused = {}, to_cancel = {}, gives_back = false, canceling = #canceling > 0 }
+    local outcomes = { settled = {}, retries = {}, refused = {}, to_cancel = {}, returns_tasks = false,
+      canceling = #canceling > 0 }
     local counted, owners, seen = {}, {}, {}
     for n, id in ipairs(ids) do
       if marks[n] and turn_in(marks[n]) == turns[n] and not seen[id] then
@@ -72,8 +78,8 @@ do
       if not seen[id] then table.insert(outcomes.to_cancel, id) end
     end
     load_counts(owners)
-    if has_policies or shard.by_time then meet(owners) end
-    learn(ids)
+    if has_policies or shard.by_time then load_tenants(owners) end
+    load_watchers(ids)
     for c, n in ipairs(counted) do
       outcomes.settled[c] = ids[n]
       settle_one(n, owners[c], cancels[ids[n]], outcomes)
@@ -81,15 +87,15 @@ do
     return outcomes
   end
 
-  -- Writes what is to be tried again. Before the number of the turn: who repeats that does not report it anew.
+  -- Writes the retries. Before the number of the turn: a repeat does not report them again.
   function write_retries(outcomes)
-    for _, task in ipairs(outcomes.again) do
+    for _, task in ipairs(outcomes.retries) do
       call('SET', TASK .. task.id, task.record)
       call('ZADD', SCHEDULED, task.at, task.id)
     end
   end
 
-  -- Forgets the claims that were settled. After the number of the turn: until then an outcome has to find its claim.
+  -- Deletes the settled claims. After the number of the turn: until then an outcome must find its claim.
   function forget_claims(runtime, outcomes)
     write_all('HDEL', CLAIMS .. runtime, outcomes.settled)
     if #outcomes.settled > 0 and call('EXISTS', PROGRESS) == 1 then write_all('HDEL', PROGRESS, outcomes.settled) end

@@ -1,4 +1,4 @@
--- The frame of a plugin's script that lets tasks go, or ends them.
+-- The frame of a plugin's script that admits or ends tasks.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -6,10 +6,10 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
--- Has plugins make of it what they do, and writes it all. Nothing is read after it.
+-- Runs the `ends` hooks and writes everything. A script reads nothing after it.
 local function carry_out()
-  conclude()
-  seat(arriving)
+  run_ends_hook()
+  update_ring(arriving)
 
   begin_writing()
   write_ends()

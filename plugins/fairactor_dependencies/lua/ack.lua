@@ -1,10 +1,10 @@
--- Forgets messages that have arrived.
+-- Deletes messages that have arrived.
 --
 -- KEYS  1 META of the shard
 -- ARGV  the messages
 -- Reply how many there were
 --
--- Safe to repeat.
+-- Safe to repeat: a deleted message is not there.
 
 -- @include lib/intact.lua
 

@@ -1,14 +1,14 @@
--- Takes what another shard has to say.
+-- Handles messages of another shard.
 --
 -- KEYS  1 META of the shard
--- ARGV  messages, as `take` of that shard has given them
+-- ARGV  messages, as take.lua of that shard returned them
 -- Reply how many there were
 --
--- Safe to repeat: what is told twice changes nothing.
+-- Safe to repeat: a message changes nothing the second time.
 
 -- @include lib/transition.lua
 
-depend_on(SELF) -- nothing that waits may have been sent here
-share(SELF).told = ARGV
+depend_on(SELF) -- this shard may never have had a waiting task
+share(SELF).messages = ARGV
 carry_out()
 return #ARGV

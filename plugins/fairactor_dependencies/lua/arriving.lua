@@ -1,46 +1,53 @@
--- A part of ends.lua: tasks that come to wait, and what other shards say.
+-- A part of ends.lua: messages of other shards, and sent tasks.
 
-local function not_there(parent) return 'there is no task ' .. parent .. ' before it any more' end
+-- @takes readable, read_records, LIVE from lib/base.lua
+-- @takes NONE from lib/policy.lua
+-- @takes deleted, send_message, add_entry, state_of, result_in from own/ends.lua
+-- @takes HERE, NOTIFIES, MESSAGE, OPEN, CLOSED, NEVER, PENDING, EARLY from own/ends.lua
+-- @takes children, read_children, notify, decide, ID, GATE, OUTCOMES, CHANGED, WANTED from own/waiting.lua
+-- @takes end_gate from own/telling.lua
 
--- What other shards say
+local function no_parent(parent) return 'there is no task ' .. parent .. ' before it any more' end
 
--- A task of another shard wants to hear of a task here.
-local function subscribe(place, wants, id, parent, its_shard)
+-- Messages of other shards
+
+-- A task of another shard is to wait for one of this shard.
+local function subscribe(index, wants, id, parent, its_shard)
   local record = call('GET', TASK .. parent)
   if not readable(record) then
-    send_message(its_shard, 'e', 'C', 0, place, id, parent, '')
+    send_message(its_shard, 'e', 'C', 0, index, id, parent, '')
   elseif record:sub(1, 1) == LIVE then
-    add_entry('t', parent, its_shard, wants, place, id)
+    add_entry('t', parent, its_shard, wants, index, id)
   else
-    local letter, root = letter_of(parent, record)
-    local result = wants == 1 and letter == 'F' and result_in(record)
-    send_message(its_shard, 'e', letter, 0, place, id, parent, root, result)
+    local state, root = state_of(parent, record)
+    local result = wants == 1 and state == 'F' and result_in(record)
+    send_message(its_shard, 'e', state, 0, index, id, parent, root, result)
   end
 end
 
--- A task hears of the end of one on another shard. Where it is still to be sent, it does when it comes.
-local function hear_end(message)
-  local _, _, letter, _, place, id, parent, root, at = struct.unpack(MESSAGE, message)
+-- A parent on another shard has ended. A task not sent yet gets the message when it is.
+local function handle_end(message)
+  local _, _, state, _, index, id, parent, root, at = struct.unpack(MESSAGE, message)
   read_children({ id })
   if children[id] then
-    local why = { id = parent, letter = letter, root = root }
-    if letter == 'C' and root == '' then why = { letter = letter, text = not_there(parent) } end
-    tell(children[id], place, why, at <= #message and message:sub(at) or nil)
+    local cause = { id = parent, state = state, root = root }
+    if state == 'C' and root == '' then cause = { state = state, text = no_parent(parent) } end
+    notify(children[id], index, cause, at <= #message and message:sub(at) or nil)
   elseif call('EXISTS', TASK .. id) == 0 then
-    later[#later + 1] = function() call('SET', OWN .. 'early:' .. place .. ':' .. id, message, 'PX', EARLY) end
+    later[#later + 1] = function() call('SET', OWN .. 'early:' .. index .. ':' .. id, message, 'PX', EARLY) end
   end
 end
 
--- Tasks that are sent
+-- Sent tasks
 
--- The records of the parents that are not of the batch itself, as far as they are here.
+-- Returns the records of the parents on this shard, outside the batch.
 local function read_parents()
   local ids, found = {}, {}
   for _, sent in ipairs(mine.sent) do
     local waits = sent[2]
     for i, parent in ipairs(waits.parents or NONE) do
       local at = waits.shards and waits.shards[i] or HERE
-      if at == HERE and found[parent] == nil and not mine.here[parent] then
+      if at == HERE and found[parent] == nil and not mine.in_batch[parent] then
         ids[#ids + 1], found[parent] = parent, false
       end
     end
@@ -59,31 +66,31 @@ local function wait_for_gate(child, run)
   end
 end
 
--- Has a task wait for one of this shard, or tells it how that has ended.
-local function wait_for(child, place, parent, record, wants)
-  if (mine.here and mine.here[parent]) or (record and record:sub(1, 1) == LIVE) then
-    add_entry('t', parent, HERE, wants, place, child[ID])
+-- Lets a task wait for a parent on this shard, or notifies it if that has ended.
+local function wait_for(child, index, parent, record, wants)
+  if (mine.in_batch and mine.in_batch[parent]) or (record and record:sub(1, 1) == LIVE) then
+    add_entry('t', parent, HERE, wants, index, child[ID])
   elseif record then
-    local letter, root = letter_of(parent, record)
-    local why = { id = parent, letter = letter, root = root }
-    tell(child, place, why, wants == 1 and why.letter == 'F' and result_in(record) or nil)
+    local state, root = state_of(parent, record)
+    local cause = { id = parent, state = state, root = root }
+    notify(child, index, cause, wants == 1 and cause.state == 'F' and result_in(record) or nil)
   else
-    tell(child, place, { letter = 'C', text = not_there(parent) })
+    notify(child, index, { state = 'C', text = no_parent(parent) })
   end
 end
 
-local function wait_for_parent(child, waits, found, place, parent)
-  local at, wants = waits.shards and waits.shards[place] or HERE, child[WANTED][place] and 1 or 0
+local function wait_for_parent(child, waits, found, index, parent)
+  local at, wants = waits.shards and waits.shards[index] or HERE, child[WANTED][index] and 1 or 0
   if at == HERE then
-    wait_for(child, place, parent, found[parent], wants)
-  elseif at ~= TOLD then
-    send_message(at, 's', ' ', wants, place, child[ID], parent, tostring(waits.shard))
-  else -- that one will tell by itself, or has done so
-    local key = OWN .. 'early:' .. place .. ':' .. child[ID]
+    wait_for(child, index, parent, found[parent], wants)
+  elseif at ~= NOTIFIES then
+    send_message(at, 's', ' ', wants, index, child[ID], parent, tostring(waits.shard))
+  else -- the other shard notifies this one by itself
+    local key = OWN .. 'early:' .. index .. ':' .. child[ID]
     local message = call('GET', key)
     if message then
-      gone[#gone + 1] = key
-      hear_end(message)
+      deleted[#deleted + 1] = key
+      handle_end(message)
     end
   end
 end
@@ -91,41 +98,41 @@ end
 local function grow(id, others)
   read_children({ id })
   local child = children[id]
-  local before = child and #child[HEARD]
+  local before = child and #child[OUTCOMES]
   if before ~= 1 then return end
   mine.grown = nil
-  child[HEARD], child[CHANGED] = child[HEARD] .. string.rep(UNHEARD, #others), true
+  child[OUTCOMES], child[CHANGED] = child[OUTCOMES] .. string.rep(PENDING, #others), true
   for i, record in ipairs(read_records(others)) do
     if children[id] then wait_for(child, before + i, others[i], record, 1) end
   end
 end
 
-local function meet_sent()
+local function add_sent()
   local found = read_parents()
   for _, sent in ipairs(mine.sent) do
     local id, waits = sent[1], sent[2]
     local parents = waits.parents or NONE
     local wanted = {}
-    for _, place in ipairs(waits.wants or NONE) do wanted[place] = true end
+    for _, index in ipairs(waits.wants or NONE) do wanted[index] = true end
     local child = { id, waits.rule or 'all_success', OPEN, waits.keep, 0, 0, 0, waits.token or '',
-      string.rep(UNHEARD, #parents), false, false, true, true, wanted }
+      string.rep(PENDING, #parents), false, false, true, true, wanted }
     children[id] = child
     wait_for_gate(child, waits.gate)
-    for place, parent in ipairs(parents) do
+    for index, parent in ipairs(parents) do
       if not children[id] then break end
-      wait_for_parent(child, waits, found, place, parent)
+      wait_for_parent(child, waits, found, index, parent)
     end
-    if children[id] then judge(child) end
+    if children[id] then decide(child) end
   end
 end
 
-local function hear(message)
-  local _, kind, letter, wants, place, id, parent, root = struct.unpack(MESSAGE, message)
+local function handle(message)
+  local _, kind, state, wants, index, id, parent, root = struct.unpack(MESSAGE, message)
   if kind == 'g' then
-    end_gate(id, letter)
+    end_gate(id, state)
   elseif kind == 's' then
-    subscribe(place, wants, id, parent, tonumber(root))
+    subscribe(index, wants, id, parent, tonumber(root))
   else
-    hear_end(message)
+    handle_end(message)
   end
 end

@@ -1,4 +1,5 @@
--- Notes what has ended, where anything may wait for it.
+-- Notes a task that ends, if anything may wait for it.
+
 if mine.used == nil then
   mine.used = shard.plugins and shard.plugins:find(',' .. SELF .. ',', 1, true)
     and call('EXISTS', HELD, OWN .. 'remote', OWN .. 'of:t') > 0 or false

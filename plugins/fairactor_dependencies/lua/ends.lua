@@ -1,49 +1,53 @@
--- What becomes of tasks that wait for others. Known are, in lists: `mine.sent`, tasks that are accepted here, and what
--- they wait for; `mine.ended`, tasks that have ended; `mine.gates`, gates that have; `mine.told`, messages of other shards;
--- `mine.rest`, what ends before have left to do; `mine.grown`, a task, and others for which it is to wait as well.
+-- Decides what becomes of waiting tasks. Its input is in lists: `mine.sent`, accepted tasks and what they wait for;
+-- `mine.ended`, tasks; `mine.gates` that have ended; `mine.messages` of other shards; `mine.rest`, left by earlier
+-- scripts; `mine.grown`, a task and others that it waits for as well.
 --
--- What a task waits for is kept with what holds it back. Who waits for a task stands in its field of 'of:t', who waits for
--- the gate of a run in that of 'of:g', and where these are many, in a list behind it. 'got:' and a task has the results that
--- it is to get.
+-- What a task waits for is kept with its hold. 'of:t' has a field for each task that others wait for, 'of:g' for each
+-- gate; many go on in a list. 'got:' and a task holds results for it.
 --
--- An end is F finished, X failed, or C canceled; of what is canceled since another has failed, it is X as well. One that is
--- told twice changes nothing the second time: of each parent a task remembers what it has heard. Whom it concerns is
--- written before it and crossed out after it, so what breaks off is done again by the end itself.
-if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown then
-  local SOME = 500 -- tasks that are told of ends in one script; who has more leaves the rest to `take`
-  local HERE, TOLD = 65535, 65534
-  local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many are F, X and C, token; then a letter for each parent
-  local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, place, task
-  local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- how many entries follow, at most so many; whether there is a list as well
-  local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list, and how many of these are read at once
-  local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, letter, wants, place, task or run, parent, root; then the result
-  local REST = '>c1Hc0' -- letter, root; then the result
+-- An end is F finished, X failed, or C canceled; X too if another's failure canceled the task. A task remembers each
+-- parent's outcome, so an end changes nothing the second time. Those that wait are stored before it and deleted after
+-- it, so a repeat completes a script that failed halfway.
+
+-- @takes integer, read_all, write_all, call_all, HEADER, CANCELED_STATE, DEAD_STATE from lib/base.lua
+-- @takes NONE from lib/policy.lua
+-- @takes keep_of from lib/admit.lua
+
+if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.grown then
+  local SOME = 500 -- tasks notified in one script; take.lua does the rest
+  local HERE, NOTIFIES = 65535, 65534
+  local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many parents are F, X and C, token; then each one's state
+  local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, index, task
+  local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- number of entries, MOST at most; whether a list follows
+  local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list; elements read at once
+  local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, state, wants, index, task or run, parent, root; then the result
+  local REST = '>c1Hc0' -- state, root; then the result
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
-  local UNHEARD, UNHEARD_BYTE = '?', 63
-  local REMEMBERED = 3600000 -- ms for which it is known how a gate has ended
-  local EARLY = 300000 -- ms for which an end is kept for a task that is still to be sent: as long as a gate may be closed
+  local PENDING, PENDING_BYTE = '?', 63
+  local REMEMBERED = 3600000 -- ms for which the end of a gate is remembered
+  local EARLY = 300000 -- ms that an end is kept for a task not sent yet: as long as for a gate
 
   local budget = SOME
-  local entries, outbox, rest, gone, told = {}, {}, {}, {}, {} -- what is to be written, and keys and fields that go
-  local grown, completed, gates_ended = { t = {}, g = {} }, {}, {}
+  local entries, outbox, rest, deleted, notified = {}, {}, {}, {}, {} -- what to write and to delete
+  local updates, done_rest, gates_ended = { t = {}, g = {} }, {}, {}
   local remote, work_is_left = false, false
 
-  local function send_message(to, kind, letter, wants, place, id, parent, root, result)
-    outbox[#outbox + 1] = struct.pack(MESSAGE, to, kind, letter, wants, place, #id, id, #parent, parent, #root, root)
+  local function send_message(to, kind, state, wants, index, id, parent, root, result)
+    outbox[#outbox + 1] = struct.pack(MESSAGE, to, kind, state, wants, index, #id, id, #parent, parent, #root, root)
       .. (result or '')
   end
 
-  local function add_entry(kind, id_of_it, shard_of_it, wants, place, id)
+  local function add_entry(kind, id_of_it, shard_of_it, wants, index, id)
     local list = entries[kind .. id_of_it]
     if not list then
       list = {}
       entries[kind .. id_of_it] = list
     end
-    list[#list + 1] = struct.pack(ENTRY, shard_of_it, wants, place, #id, id)
+    list[#list + 1] = struct.pack(ENTRY, shard_of_it, wants, index, #id, id)
     remote = remote or shard_of_it ~= HERE
   end
 
-  -- Where entries that were added go: into fields as long as these are short, else into lists, which this returns.
+  -- Adds entries to fields while these are short. Returns the lists for the others.
   local function keep_entries(kind)
     local ids, lists = {}, {}
     for name in pairs(entries) do
@@ -58,23 +62,25 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
       else
         field = struct.pack(FIELD, count, 1) .. before
         local chunks = {}
-        for j = 1, #added, CHUNK do chunks[#chunks + 1] = table.concat(added, '', j, math.min(j + CHUNK - 1, #added)) end
+        for j = 1, #added, CHUNK do
+          chunks[#chunks + 1] = table.concat(added, '', j, math.min(j + CHUNK - 1, #added))
+        end
         lists[OWN .. 'of:' .. kind .. ':' .. ids[i]] = chunks
       end
-      grown[kind][2 * i - 1], grown[kind][2 * i] = ids[i], field
+      updates[kind][2 * i - 1], updates[kind][2 * i] = ids[i], field
     end
     return lists
   end
 
-  -- The result in the record of a task that has finished, JSON.
+  -- Returns the result in a finished task's record, as JSON.
   local function result_in(record)
     local line = record and record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))) or ''
     local _, from = line:find('"result":', 1, true)
     return from and line:sub(from + 1, (line:match('.*(),"started_at":') or #line) - 1) or 'null'
   end
 
-  -- How a task has ended by its record, and the root of that: '' where that is another one.
-  local function letter_of(id, record)
+  -- Returns how a task ended, by its record, and the root: '' if it is another task.
+  local function state_of(id, record)
     local state, _, _, _, _, _, body = struct.unpack(HEADER, record)
     local upstream = state == CANCELED_STATE and record:sub(body):match('^{"error":{"type":"UpstreamFailed"')
     if upstream then return DEAD_STATE, '' end
@@ -85,58 +91,60 @@ if mine.sent or mine.ended or mine.gates or mine.told or mine.rest or mine.grown
 -- @include own/telling.lua
 -- @include own/arriving.lua
 
-  if mine.sent then meet_sent() end
+  if mine.sent then add_sent() end
   for _, feed in ipairs(mine.feeds or {}) do
-    local to, place, wants, id = unpack(feed[2])
-    add_entry('t', feed[1], to, wants, place, id)
+    local to, index, wants, id = unpack(feed[2])
+    add_entry('t', feed[1], to, wants, index, id)
   end
   if mine.grown then grow(mine.grown[1], mine.grown[2]) end
-  for _, message in ipairs(mine.told or {}) do hear(message) end
+  for _, message in ipairs(mine.messages or {}) do handle(message) end
   for _, gate in ipairs(mine.gates or {}) do end_gate(gate[1], gate[2]) end
   for _, left in ipairs(mine.rest or {}) do
-    local letter, root, at = struct.unpack(REST, left[2])
-    completed[#completed + 1] = left[1]
-    spread(left[1]:sub(1, 1), { left[1]:sub(2) }, { letter }, { root }, nil, { left[2]:sub(at) })
+    local state, root, at = struct.unpack(REST, left[2])
+    done_rest[#done_rest + 1] = left[1]
+    notify_all(left[1]:sub(1, 1), { left[1]:sub(2) }, { state }, { root }, nil, { left[2]:sub(at) })
   end
 
-  -- Those that are canceled here come behind those that are known, and are next.
+  -- Tasks canceled here are appended, and come next.
   local first, ended = 1, mine.ended or {}
   mine.ended = ended
   while ended[first] do
-    local ids, letters, roots, records, canceled = {}, {}, {}, {}, {}
+    local ids, states, roots, records, canceled = {}, {}, {}, {}, {}
     for i = first, #ended, 3 do
-      local id, letter, n = ended[i], ended[i + 1], #ids + 1
-      if letter == CANCELED_STATE and not mine.letters[id] then canceled[#canceled + 1] = id end
-      ids[n], letters[n], roots[n], records[n] = id, mine.letters[id] or letter, mine.roots[id] or id, ended[i + 2]
+      local id, state, n = ended[i], ended[i + 1], #ids + 1
+      if state == CANCELED_STATE and not mine.states[id] then canceled[#canceled + 1] = id end
+      ids[n], states[n], roots[n], records[n] = id, mine.states[id] or state, mine.roots[id] or id, ended[i + 2]
     end
     first = #ended + 1
     read_children(canceled) -- they may have waited themselves
     for _, id in ipairs(canceled) do
-      if children[id] then wait_no_more(children[id]) end
+      if children[id] then forget_child(children[id]) end
     end
-    spread('t', ids, letters, roots, records)
+    notify_all('t', ids, states, roots, records)
   end
 
   local lists = { keep_entries('t'), keep_entries('g') }
   for id, child in pairs(children) do
     if child and child[CHANGED] then keep_of(id, pack_child(child)) end
   end
-  table.insert(later, 1, function() -- before it is noted of a task that it has heard
+  table.insert(later, 1, function() -- before a task remembers the outcome
     for id, child in pairs(children) do
-      for place, result in pairs(child and child[RESULTS] or NONE) do call('HSET', OWN .. 'got:' .. id, place, result) end
+      for index, result in pairs(child and child[RESULTS] or NONE) do
+        call('HSET', OWN .. 'got:' .. id, index, result)
+      end
     end
     for _, some in ipairs(lists) do
       for key, list in pairs(some) do write_all('RPUSH', key, list) end
     end
-    for kind, fields in pairs(grown) do write_all('HSET', OWN .. 'of:' .. kind, fields) end
+    for kind, fields in pairs(updates) do write_all('HSET', OWN .. 'of:' .. kind, fields) end
     for name, left in pairs(rest) do call('HSET', OWN .. 'rest', name, left) end
     if remote then call('SET', OWN .. 'remote', '1') end
     for _, message in ipairs(outbox) do call('ZADD', OWN .. 'outbox', 'NX', integer(shard.ms), message) end
   end)
   last[#last + 1] = function()
-    for kind, ids in pairs(told) do write_all('HDEL', OWN .. 'of:' .. kind, ids) end
-    call_all('DEL', gone)
-    for _, name in ipairs(completed) do
+    for kind, ids in pairs(notified) do write_all('HDEL', OWN .. 'of:' .. kind, ids) end
+    call_all('DEL', deleted)
+    for _, name in ipairs(done_rest) do
       if not rest[name] then call('HDEL', OWN .. 'rest', name) end
     end
     for _, gate in ipairs(gates_ended) do

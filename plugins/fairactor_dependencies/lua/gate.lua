@@ -1,8 +1,8 @@
--- Sets up the gate of a run that is sent in several calls: its first tasks wait until it opens. Should nobody open it in
--- time, since who sends has died, all of the run is canceled.
+-- Sets up the gate of a run that is sent in several calls: its first tasks wait until it opens. If nobody opens it in
+-- time, because the sender died, the whole run is canceled.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 run, 2 ms from now until when it has to open, 3 and on numbers of the other shards that have tasks of the run
+-- ARGV  1 run, 2 ms within which it has to open, 3 and on: numbers of the other shards with tasks of the run
 -- Reply 1
 --
 -- Safe to repeat: it only moves the time.

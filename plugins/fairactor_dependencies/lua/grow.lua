@@ -1,8 +1,8 @@
--- Has a task that waits for one wait for others of its shard, too, that were sent meanwhile.
+-- Lets a task that waits for one task wait for more tasks of its shard, which were sent meanwhile.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 the task, 2 and on ids of the others, whose results it wants
--- Reply 1, or 0 where it waits no more, or has grown before
+-- ARGV  1 the task, 2 and on: ids of the others, whose results it wants
+-- Reply 1, or 0 if it no longer waits, or has grown before
 --
 -- Safe to repeat: it grows once.
 

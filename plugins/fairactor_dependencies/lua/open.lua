@@ -1,4 +1,4 @@
--- Opens the gate of a run, or shuts it for ever: then all of the run is canceled.
+-- Opens the gate of a run, or shuts it for good, which cancels the whole run.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 run, 2 'F' opens, 'C' shuts it
@@ -8,10 +8,10 @@
 
 -- @include lib/transition.lua
 
-local run, letter = ARGV[1], ARGV[2]
+local run, state = ARGV[1], ARGV[2]
 local ended = call('GET', OWN .. 'gate:' .. run)
 if ended then return ended end
-if not call('ZSCORE', OWN .. 'gates', run) then return 'C' end -- its time was over long ago
-share(SELF).gates = { { run, letter } }
+if not call('ZSCORE', OWN .. 'gates', run) then return 'C' end -- its time ended long ago
+share(SELF).gates = { { run, state } }
 carry_out()
-return letter
+return state

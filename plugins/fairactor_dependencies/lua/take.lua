@@ -1,20 +1,20 @@
--- Does what earlier scripts have left to do, closes gates that nobody has opened in time, and hands out messages for other
--- shards: each for a while, then others get it, until it is acknowledged.
+-- Does what earlier scripts left to do, shuts gates that nobody opened in time, and returns messages for other shards.
+-- After a while others get them too, until they are acknowledged (ack.lua).
 --
 -- KEYS  1 META of the shard
--- ARGV  1 the most messages, 2 ms for which they are this caller's
--- Reply {ms until there is something to do, as what others carry, or -1 where nobody has used the plugin yet, message, ...}
+-- ARGV  1 the most messages, 2 ms for which only this caller gets them
+-- Reply {ms until there is something to do, or -1 if nobody has used the plugin yet, message, ...}
 --
--- Safe to repeat: what is told twice changes nothing.
+-- Safe to repeat: a message changes nothing the second time.
 
 -- @include lib/transition.lua
 
 if not (shard.plugins or ''):find(',' .. SELF .. ',', 1, true) then return { -1 } end
-local LONG = 3600000 -- ms: nothing is known to come
-local most, mine_for = tonumber(ARGV[1]), tonumber(ARGV[2])
+local LONG = 3600000 -- ms: nothing is due
+local limit, carry_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = integer(shard.ms)
 local mine = share(SELF)
-local messages = call('ZRANGEBYSCORE', OWN .. 'outbox', '-inf', now, 'LIMIT', 0, most)
+local messages = call('ZRANGEBYSCORE', OWN .. 'outbox', '-inf', now, 'LIMIT', 0, limit)
 local field = call('HRANDFIELD', OWN .. 'rest')
 local run = call('ZRANGEBYSCORE', OWN .. 'gates', '-inf', now, 'LIMIT', 0, 1)[1]
 if #messages == 0 and not field and not run then
@@ -25,9 +25,9 @@ if #messages == 0 and not field and not run then
   return { math.min(next_at - shard.ms, LONG) }
 end
 mine.rest = field and { { field, call('HGET', OWN .. 'rest', field) } }
-mine.gates = run and { { run, call('GET', OWN .. 'gate:' .. run) or 'C' } } -- one that broke off ends as it had
+mine.gates = run and { { run, call('GET', OWN .. 'gate:' .. run) or 'C' } } -- if it failed halfway, it ends as before
 local dues = {}
-for _, message in ipairs(messages) do dues[#dues + 1], dues[#dues + 2] = integer(shard.ms + mine_for), message end
+for _, message in ipairs(messages) do dues[#dues + 1], dues[#dues + 2] = integer(shard.ms + carry_ms), message end
 later[#later + 1] = function() write_all('ZADD', OWN .. 'outbox', dues) end
 carry_out()
-return { (field or run or #messages == most) and 0 or mine_for, unpack(messages) }
+return { (field or run or #messages == limit) and 0 or carry_ms, unpack(messages) }

@@ -1,79 +1,86 @@
--- A part of ends.lua: telling those who wait of an end.
+-- A part of ends.lua: notifies the tasks that wait for an end.
 
--- Leaves it to `take` to tell the others.
+-- @takes read_all from lib/base.lua
+-- @takes budget, work_is_left, entries, rest, deleted, notified, gates_ended, send_message, result_in from own/ends.lua
+-- @takes HERE, ENTRY, FIELD, FIELD_SIZE, CHUNKS, REST from own/ends.lua
+-- @takes children, read_children, notify from own/waiting.lua
+
+-- Leaves the others to take.lua.
 local function leave_rest(from)
   work_is_left = true
-  if from.letter == 'F' and not from.result then from.result = result_in(from.record) end
-  rest[from.kind .. from.id] = struct.pack(REST, from.letter, #from.root, from.root) .. (from.result or '')
+  if from.state == 'F' and not from.result then from.result = result_in(from.record) end
+  rest[from.kind .. from.id] = struct.pack(REST, from.state, #from.root, from.root) .. (from.result or '')
 end
 
-local function tell_one(from, to, wants, place, id)
+local function notify_entry(from, to, wants, index, id)
   local child, result = children[id], nil
-  if wants == 1 and from.letter == 'F' and (child or to ~= HERE) then
+  if wants == 1 and from.state == 'F' and (child or to ~= HERE) then
     from.result = from.result or result_in(from.record)
     result = from.result
   end
   if to ~= HERE then
-    send_message(to, 'e', from.letter, 0, place, id, from.id, from.root, result)
+    send_message(to, 'e', from.state, 0, index, id, from.id, from.root, result)
   elseif child then
-    tell(child, place, from, result)
+    notify(child, index, from, result)
   end
 end
 
--- Reads entries from the `at`th byte on, and whom they name: in lists beside each other, behind what these hold.
-local function read_entries(listed, at, tos, wants, places, ids)
+-- Appends the entries from byte `at` on to parallel lists. Returns the new length.
+local function read_entries(listed, at, tos, wants, indexes, ids)
   local n = #ids
   while at <= #listed do
     n = n + 1
-    tos[n], wants[n], places[n], ids[n], at = struct.unpack(ENTRY, listed, at)
+    tos[n], wants[n], indexes[n], ids[n], at = struct.unpack(ENTRY, listed, at)
   end
   return n
 end
 
--- Tells those that stand in the list behind a field, as far as the budget goes; returns whether these were all.
-local function tell_list(from)
+-- Notifies the tasks in the list after a field, within the budget. Returns whether that was all.
+local function notify_list(from)
   local key, done, all = OWN .. 'of:' .. from.kind .. ':' .. from.id, 0, false
   while budget > 0 and not all do
-    local listed, tos, wants, places, ids = call('LRANGE', key, done, done + CHUNKS - 1), {}, {}, {}, {}
-    read_entries(table.concat(listed), 1, tos, wants, places, ids)
+    local listed, tos, wants, indexes, ids = call('LRANGE', key, done, done + CHUNKS - 1), {}, {}, {}, {}
+    read_entries(table.concat(listed), 1, tos, wants, indexes, ids)
     read_children(ids)
-    for i, id in ipairs(ids) do tell_one(from, tos[i], wants[i], places[i], id) end
+    for i, id in ipairs(ids) do notify_entry(from, tos[i], wants[i], indexes[i], id) end
     budget, done, all = budget - #ids, done + #listed, #listed < CHUNKS
   end
   if all then
-    gone[#gone + 1] = key
+    deleted[#deleted + 1] = key
   else
     last[#last + 1] = function() call('LTRIM', key, done, -1) end
   end
   return all
 end
 
--- Tells all that wait for what has ended, in lists beside each other: ids, how these have ended, what was the root of that,
--- and the records, or the results. `kind` is 't' of tasks, or 'g' of gates.
-local function spread(kind, ended, letters, roots, records, results)
-  local tos, wants, places, ids, till = {}, {}, {}, {}, {}
+-- Notifies all that wait for what has ended. Parallel lists: ids, how these ended, the roots, and the records or
+-- results. `kind` is 't' for tasks, 'g' for gates.
+local function notify_all(kind, ended, states, roots, records, results)
+  local tos, wants, indexes, ids, upto = {}, {}, {}, {}, {}
   local fields = read_all('HMGET', OWN .. 'of:' .. kind, ended)
   for i, field in ipairs(fields) do
     local added = entries[kind .. ended[i]]
-    if field and (budget > #ids or added) then till[i] = read_entries(field, FIELD_SIZE + 1, tos, wants, places, ids) end
-    if added then till[i] = read_entries(table.concat(added), 1, tos, wants, places, ids) end
+    if field and (budget > #ids or added) then
+      upto[i] = read_entries(field, FIELD_SIZE + 1, tos, wants, indexes, ids)
+    end
+    if added then upto[i] = read_entries(table.concat(added), 1, tos, wants, indexes, ids) end
   end
   read_children(ids)
   local from, n = { kind = kind }, 0
   for i, field in ipairs(fields) do
-    if field or till[i] then
-      from.id, from.letter, from.root = ended[i], letters[i], roots[i]
+    if field or upto[i] then
+      from.id, from.state, from.root = ended[i], states[i], roots[i]
       from.record, from.result = records and records[i], results and results[i]
       entries[kind .. ended[i]] = nil
-      budget = budget - ((till[i] or n) - n)
-      for j = n + 1, till[i] or n do tell_one(from, tos[j], wants[j], places[j], ids[j]) end
-      n = till[i] or n
+      budget = budget - ((upto[i] or n) - n)
+      for j = n + 1, upto[i] or n do notify_entry(from, tos[j], wants[j], indexes[j], ids[j]) end
+      n = upto[i] or n
     end
-    if field and not till[i] then
+    if field and not upto[i] then
       leave_rest(from)
-    elseif field and (field:byte(FIELD_SIZE) == 0 or tell_list(from)) then
-      told[kind] = told[kind] or {}
-      table.insert(told[kind], ended[i])
+    elseif field and (field:byte(FIELD_SIZE) == 0 or notify_list(from)) then
+      notified[kind] = notified[kind] or {}
+      table.insert(notified[kind], ended[i])
     elseif field then
       local id = ended[i]
       last[#last + 1] = function() call('HSET', OWN .. 'of:' .. kind, id, struct.pack(FIELD, 0, 1)) end
@@ -82,10 +89,10 @@ local function spread(kind, ended, letters, roots, records, results)
   end
 end
 
-local function end_gate(run, letter)
-  spread('g', { run }, { letter }, { run }, nil, { '' })
+local function end_gate(run, state)
+  notify_all('g', { run }, { state }, { run }, nil, { '' })
   for _, other in ipairs(call('SMEMBERS', OWN .. 'gate-to:' .. run)) do
-    send_message(tonumber(other), 'g', letter, 0, 0, run, '', '')
+    send_message(tonumber(other), 'g', state, 0, 0, run, '', '')
   end
-  gates_ended[#gates_ended + 1] = { run, letter }
+  gates_ended[#gates_ended + 1] = { run, state }
 end

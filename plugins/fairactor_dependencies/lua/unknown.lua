@@ -1,4 +1,4 @@
--- Which of some tasks are not there, or not any more.
+-- Returns those of some tasks that do not exist, or no longer.
 --
 -- KEYS  1 META of the shard
 -- ARGV  ids

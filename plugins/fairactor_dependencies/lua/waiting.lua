@@ -1,16 +1,22 @@
--- A part of ends.lua: tasks that wait, and when they wait no more.
+-- A part of ends.lua: waiting tasks.
 --
--- Such a task is an array, not a table of named fields: half of what it would take, where there are many.
+-- Such a task is an array, not a table of named fields: that takes half the space.
+
+-- @takes HEADER from lib/base.lua
+-- @takes NONE from lib/policy.lua
+-- @takes admit, read_held, kept_of, held_record from lib/admit.lua
+-- @takes cancel_held, pack_cancel from lib/ending.lua
+-- @takes deleted, WAITING, OPEN, CLOSED, NEVER, PENDING_BYTE from own/ends.lua
 
 local ID, RULE, GATE, KEEP = 1, 2, 3, 4
-local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of those that it waits for
+local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of its parents
 local TOKEN = 8
-local HEARD = 9 -- a letter for each of those that it waits for
-local NEWS, RESULTS = 10, 11 -- place -> letter, and result, of what it is told here; false: of nothing
+local OUTCOMES = 9 -- the state of each parent
+local NEWS, RESULTS = 10, 11 -- index -> state, result of parents that end here, or false
 local CHANGED, IS_NEW, WANTED = 12, 13, 14
 
 local count_of = { F = HAVE_FINISHED, X = HAVE_FAILED, C = WERE_CANCELED }
-local children = {} -- task -> that array; false where it waits for nothing
+local children = {} -- task -> that array; false if it does not wait
 
 local function read_children(ids)
   read_held(ids)
@@ -20,31 +26,32 @@ local function read_children(ids)
       children[id] = false
       if kept then
         local rule, gate, keep, finished, failed, canceled, token, at = struct.unpack(WAITING, kept, from)
-        children[id] = { id, rule, gate, keep, finished, failed, canceled, token, kept:sub(at), false, false, false, false }
+        children[id] = { id, rule, gate, keep, finished, failed, canceled, token, kept:sub(at),
+          false, false, false, false }
       end
     end
   end
 end
 
 local function pack_child(child)
-  local heard = child[HEARD]
+  local outcomes = child[OUTCOMES]
   if child[NEWS] then
-    local places, pieces, at = {}, {}, 1
-    for place in pairs(child[NEWS]) do places[#places + 1] = place end
-    table.sort(places)
-    for _, place in ipairs(places) do
-      if place > at then pieces[#pieces + 1] = heard:sub(at, place - 1) end
-      pieces[#pieces + 1] = child[NEWS][place]
-      at = place + 1
+    local indexes, pieces, at = {}, {}, 1
+    for index in pairs(child[NEWS]) do indexes[#indexes + 1] = index end
+    table.sort(indexes)
+    for _, index in ipairs(indexes) do
+      if index > at then pieces[#pieces + 1] = outcomes:sub(at, index - 1) end
+      pieces[#pieces + 1] = child[NEWS][index]
+      at = index + 1
     end
-    heard = table.concat(pieces) .. heard:sub(at)
+    outcomes = table.concat(pieces) .. outcomes:sub(at)
   end
   return struct.pack(WAITING, #child[RULE], child[RULE], child[GATE], child[KEEP], child[HAVE_FINISHED],
-    child[HAVE_FAILED], child[WERE_CANCELED], #child[TOKEN], child[TOKEN]) .. heard
+    child[HAVE_FAILED], child[WERE_CANCELED], #child[TOKEN], child[TOKEN]) .. outcomes
 end
 
--- Whether a task may run: true, false never any more, nil not yet; by how many have not ended, finished, failed, and were
--- canceled.
+-- Whether a task may run: true, false (never), nil (not yet); by its parents that have not ended, finished, failed, and
+-- were canceled.
 local rules = {
   all_success = function(open, _, failed, canceled)
     if failed + canceled > 0 then return false end
@@ -65,8 +72,8 @@ local rules = {
   end,
 }
 
--- The record of a task, with results in place of the tokens in its arguments; nil where there are none.
-local function filled(child)
+-- Returns a task's record with results in place of the tokens; nil without tokens.
+local function with_results(child)
   if child[TOKEN] == '' then return nil end
   local record, results = held_record(child[ID]), child[RESULTS] or {}
   if not record then return nil end
@@ -75,101 +82,101 @@ local function filled(child)
   return (record:gsub('"' .. child[TOKEN] .. ':(%w+)"', function(which)
     if which ~= 'all' and which ~= 'rest' then return results[tonumber(which)] or 'null' end
     local all = {}
-    for i = which == 'all' and 1 or 2, #child[HEARD] do all[#all + 1] = results[i] or 'null' end
+    for i = which == 'all' and 1 or 2, #child[OUTCOMES] do all[#all + 1] = results[i] or 'null' end
     return '[' .. table.concat(all, ',') .. ']'
   end))
 end
 
 local WORDS = { F = 'finished', X = 'failed', C = 'was canceled' }
-mine.roots, mine.letters = mine.roots or {}, mine.letters or {}
+mine.roots, mine.states = mine.roots or {}, mine.states or {}
 
--- One of the tasks before it that has ended in that way; nil where its record does not name it, for it has grown since.
-local function one_that_ended(child, letter)
+-- Returns a parent that ended so; nil if the record does not name it: the task has grown.
+local function parent_that_ended(child, state)
   local record = held_record(child[ID])
   local is_read, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
   local parents = is_read and type(sent) == 'table' and type(sent[4]) == 'table' and sent[4].depends_on
-  for place, id in ipairs(type(parents) == 'table' and parents or NONE) do
-    if ((child[NEWS] or NONE)[place] or child[HEARD]:sub(place, place)) == letter then return id end
+  for index, id in ipairs(type(parents) == 'table' and parents or NONE) do
+    if ((child[NEWS] or NONE)[index] or child[OUTCOMES]:sub(index, index)) == state then return id end
   end
 end
 
--- Why a task can run no more whose gate has ended: that is why, or what it had heard before.
-local function after_gate(child)
-  if child[GATE] == NEVER then return { letter = 'C', text = 'its run was not sent whole' } end
+-- Returns why a task cannot run whose gate has ended: the gate, or its parents.
+local function cause_after_gate(child)
+  if child[GATE] == NEVER then return { state = 'C', text = 'its run was not sent whole' } end
   local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
-  local letter = failed > 0 and 'X' or canceled > 0 and 'C' or 'F'
-  local id, text = one_that_ended(child, letter), 'it can run no more (' .. child[RULE] .. '): '
+  local state = failed > 0 and 'X' or canceled > 0 and 'C' or 'F'
+  local id, text = parent_that_ended(child, state), 'it can run no more (' .. child[RULE] .. '): '
   if id then
-    text = text .. 'task ' .. id .. ' before it ' .. (letter == 'F' and 'finished' or 'did not finish')
+    text = text .. 'task ' .. id .. ' before it ' .. (state == 'F' and 'finished' or 'did not finish')
   else
-    text = text .. string.format('of %d tasks before it %d finished, %d failed and %d were canceled', #child[HEARD], finished,
-      failed, canceled)
+    text = text .. string.format('of %d tasks before it %d finished, %d failed and %d were canceled', #child[OUTCOMES],
+      finished, failed, canceled)
   end
-  return { letter = letter, text = text }
+  return { state = state, text = text }
 end
 
--- Cancels a task; `why` is the end that has decided, nil that of its gate. Its root is '' where only its record tells that
+-- Cancels a task. `cause` is the end that decided, nil for the gate's. The root is '' if only a record says that
 -- something before it failed.
-local function cancel_child(child, why)
-  why = why or after_gate(child)
-  local id, text = child[ID], why.text
-  local letter = child[GATE] ~= NEVER and child[HAVE_FAILED] > 0 and 'X' or 'C'
+local function cancel_child(child, cause)
+  cause = cause or cause_after_gate(child)
+  local id, text = child[ID], cause.text
+  local state = child[GATE] ~= NEVER and child[HAVE_FAILED] > 0 and 'X' or 'C'
   if not text then
-    text = 'it can run no more (' .. child[RULE] .. '): task ' .. why.id .. ' before it '
-    if why.root == why.id then
-      text = text .. WORDS[why.letter]
-    elseif why.root == '' then
+    text = 'it can run no more (' .. child[RULE] .. '): task ' .. cause.id .. ' before it '
+    if cause.root == cause.id then
+      text = text .. WORDS[cause.state]
+    elseif cause.root == '' then
       text = text .. 'was canceled, since one before that failed'
     else
-      text = text .. 'was canceled, since task ' .. why.root .. ' ' .. WORDS[why.letter]
+      text = text .. 'was canceled, since task ' .. cause.root .. ' ' .. WORDS[cause.state]
     end
   end
-  mine.letters[id] = letter
-  -- What has decided may have been canceled, and others before it have failed: that is no root of a failure.
-  mine.roots[id] = why.letter == letter and why.root or letter == 'X' and '' or id
-  local kind = letter == 'X' and 'UpstreamFailed' or 'TaskCanceled'
+  mine.states[id] = state
+  -- A canceled parent may have decided although others failed: it is not the root of a failure.
+  mine.roots[id] = cause.state == state and cause.root or state == 'X' and '' or id
+  local kind = state == 'X' and 'UpstreamFailed' or 'TaskCanceled'
   local outcome = '{"error":{"type":"' .. kind .. '","message":' .. cjson.encode(text) .. '}}'
   cancel_held(id, pack_cancel(child[KEEP], outcome))
 end
 
-local function wait_no_more(child)
+local function forget_child(child)
   children[child[ID]] = false
-  if child[TOKEN] ~= '' and not child[IS_NEW] then gone[#gone + 1] = OWN .. 'got:' .. child[ID] end
+  if child[TOKEN] ~= '' and not child[IS_NEW] then deleted[#deleted + 1] = OWN .. 'got:' .. child[ID] end
 end
 
-local function judge(child, why)
+local function decide(child, cause)
   if child[GATE] == CLOSED then return end
-  local many, may = #child[HEARD], true
+  local many, may = #child[OUTCOMES], true
   if child[GATE] == NEVER then
-    may, why = false, nil
+    may, cause = false, nil
   elseif many > 0 then
     local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
     may = rules[child[RULE]](many - finished - failed - canceled, finished, failed, canceled)
   end
   if may == nil then return end
-  wait_no_more(child)
-  if may then admit(child[ID], filled(child)) else cancel_child(child, why) end
+  forget_child(child)
+  if may then admit(child[ID], with_results(child)) else cancel_child(child, cause) end
 end
 
--- Tells a task that what stands at a place of what it waits for has ended; place 0 is the gate.
-local function tell(child, place, why, result)
-  if place == 0 then
+-- Notifies a task that the parent at an index has ended; 0 is the gate.
+local function notify(child, index, cause, result)
+  if index == 0 then
     if child[GATE] ~= CLOSED then return end
-    child[GATE], why = why.letter == 'F' and OPEN or NEVER, nil
+    child[GATE], cause = cause.state == 'F' and OPEN or NEVER, nil
   else
-    local letter, news = why.letter, child[NEWS]
-    if child[HEARD]:byte(place) ~= UNHEARD_BYTE or (news and news[place]) then return end
+    local state, news = cause.state, child[NEWS]
+    if child[OUTCOMES]:byte(index) ~= PENDING_BYTE or (news and news[index]) then return end
     if not news then
       news = {}
       child[NEWS] = news
     end
-    news[place] = letter
+    news[index] = state
     if result and child[TOKEN] ~= '' then
       child[RESULTS] = child[RESULTS] or {}
-      child[RESULTS][place] = result
+      child[RESULTS][index] = result
     end
-    child[count_of[letter]] = child[count_of[letter]] + 1
+    child[count_of[state]] = child[count_of[state]] + 1
   end
   child[CHANGED] = true
-  judge(child, why)
+  decide(child, cause)
 end

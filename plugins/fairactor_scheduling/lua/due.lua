@@ -1,12 +1,12 @@
--- What is due, for the one runtime that looks after it, and for how long to sleep else.
+-- Returns the due schedules to the runtime that leads the shard, and the time to sleep to all others.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime, 2 the most to return, 3 the longest sleep in ms
 -- Reply {ms to sleep, the server's time in ms, {schedule, version, planned, checked, definition}, ...}
 --
--- Who asks first looks after the shard, until a while after it has to wake up: so nobody has to renew anything meanwhile,
--- and where it has died another one comes soon enough. That only saves work: more than one may, since ticks are compared.
--- It also forgets those that finished a while ago. Safe to repeat: it acts on what is due at the moment.
+-- The first runtime to ask leads the shard, until a while after its next wake-up: so nobody has to renew anything, and
+-- if it dies, another one takes over soon enough. This only saves work: several may lead, since ticks are compared. It
+-- also deletes schedules that finished a while ago. Safe to repeat: it acts on what is due at that moment.
 
 -- @include lib/intact.lua
 -- @include own/lib.lua
@@ -17,26 +17,26 @@ if leader and leader ~= runtime then
   return { integer(math.min(math.max(call('PTTL', OWN .. 'leader'), 0) + 1, longest)), integer(shard.ms) }
 end
 
-local reply, gone, idle, later = { 0, integer(shard.ms) }, {}, {}, {}
+local reply, deleted, not_due, postponed = { 0, integer(shard.ms) }, {}, {}, {}
 local found = call('ZRANGEBYSCORE', OWN .. 'due', '-inf', integer(shard.ms), 'LIMIT', 0, limit)
 for _, schedule in ipairs(found) do
   local state, version, planned, checked, definition, kept_until =
-    unpack(call('HMGET', place_of(schedule), 'state', 'version', 'planned', 'checked', 'definition', 'until'))
+    unpack(call('HMGET', key_of(schedule), 'state', 'version', 'planned', 'checked', 'definition', 'until'))
   if state == 'active' and definition and tonumber(version) and tonumber(planned) and tonumber(checked) then
     reply[#reply + 1] = { schedule, version, planned, checked, definition }
-  elseif state == 'finished' and (tonumber(kept_until) or 0) > shard.ms then -- the script broke off that finished it
-    later[#later + 1], later[#later + 2] = kept_until, schedule
+  elseif state == 'finished' and (tonumber(kept_until) or 0) > shard.ms then -- the script that did so failed halfway
+    postponed[#postponed + 1], postponed[#postponed + 2] = kept_until, schedule
   else
-    idle[#idle + 1] = schedule
+    not_due[#not_due + 1] = schedule
     local stays = definition and (state ~= 'finished' or kept_until == '')
-    if not stays then gone[#gone + 1] = schedule end -- its time is over, or somebody has deleted it by hand
+    if not stays then deleted[#deleted + 1] = schedule end -- its time is over, or it was deleted by hand
   end
 end
 
-for _, schedule in ipairs(gone) do call('DEL', place_of(schedule)) end
-write_all('ZREM', OWN .. 'all', gone)
-write_all('ZREM', OWN .. 'due', idle)
-write_all('ZADD', OWN .. 'due', later)
+for _, schedule in ipairs(deleted) do call('DEL', key_of(schedule)) end
+write_all('ZREM', OWN .. 'all', deleted)
+write_all('ZREM', OWN .. 'due', not_due)
+write_all('ZADD', OWN .. 'due', postponed)
 local wait = longest
 if #found > 0 then
   wait = 0

@@ -1,4 +1,7 @@
--- The run has ended for which the next one of its schedule waits: that is due now.
+-- The next run of a schedule has waited for this one to end: it is due now.
+
+-- @takes integer from lib/base.lua
+
 local behind = id:sub(1, 9) == 'schedule:' and call('HGET', OWN .. 'behind', id)
 if behind then
   later[#later + 1] = function()
@@ -6,6 +9,6 @@ if behind then
       if call('PTTL', OWN .. 'leader') > 3000 then call('PEXPIRE', OWN .. 'leader', 3000) end
       call('PUBLISH', EVENTS, 'p' .. SELF)
     end
-    call('HDEL', OWN .. 'behind', id) -- the last one: where the script breaks off before it, this is done again
+    call('HDEL', OWN .. 'behind', id) -- last, so that a repeat does all of it again
   end
 end

@@ -1,8 +1,8 @@
 -- Reads a schedule.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 schedule, 2 and on fields
--- Reply {the server's time in ms, value, ...}; nothing in place of what is not there
+-- ARGV  1 schedule, 2 and on: fields
+-- Reply {the server's time in ms, value, ...}; nothing for a missing value
 --
 -- Reads only.
 
@@ -10,5 +10,5 @@
 -- @include own/lib.lua
 
 local reply = { integer(shard.ms) }
-for i, value in ipairs(call('HMGET', place_of(ARGV[1]), unpack(ARGV, 2))) do reply[i + 1] = value end
+for i, value in ipairs(call('HMGET', key_of(ARGV[1]), unpack(ARGV, 2))) do reply[i + 1] = value end
 return reply

@@ -1,10 +1,10 @@
--- A runtime looks after what is due no more.
+-- Ends a runtime's lead of the shard (due.lua).
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime
--- Reply 1 if it did until now
+-- Reply 1 if it led the shard
 --
--- Safe to repeat: it gives up only what is its own.
+-- Safe to repeat: it ends no other's lead.
 
 -- @include lib/intact.lua
 

@@ -2,17 +2,17 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule
--- Reply the state in which it is now, or nothing where there is none
+-- Reply its state, or nothing if it does not exist
 --
--- Safe to repeat: a paused one stays so, as does one that has finished.
+-- Safe to repeat: a paused or finished schedule stays so.
 
 -- @include lib/intact.lua
 -- @include own/lib.lua
 
-local place = place_of(ARGV[1])
-local state = call('HGET', place, 'state')
+local key = key_of(ARGV[1])
+local state = call('HGET', key, 'state')
 if state == 'active' then
-  call('HSET', place, 'state', 'paused')
+  call('HSET', key, 'state', 'paused')
   state = 'paused'
 end
 if state == 'paused' then call('ZREM', OWN .. 'due', ARGV[1]) end

@@ -1,10 +1,10 @@
--- Adds a schedule, or gives one another definition. What it has done so far stays, and so it does while it is paused.
+-- Adds a schedule, or replaces its definition. What it has done stays, and it stays paused.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 schedule, 2 the version that it replaces, '' for none, 3 generation, unlike that of any other, 4 when it is due
---       next, ms, then field, value, ...: definition, digest, message (the digest of the item), metadata, planned, overlap,
---       budget, kept, where it has another one: item, of a new one: created, where its actor declares it: declared, the actor
--- Reply 1, or 0 where it has another version by now
+-- ARGV  1 schedule, 2 the version to replace, '' for none, 3 a generation that no other has, 4 ms at which it is due,
+--       then field, value, ...: definition, digest, message (digest of the item), metadata, planned, overlap, budget,
+--       kept; item, if it has another; created, if it is new; declared, the actor, if an actor declares it
+-- Reply 1, or 0 if it has another version by now
 --
 -- Safe to repeat: the generation tells.
 
@@ -12,8 +12,8 @@
 -- @include own/lib.lua
 
 local schedule, replaced, generation, due = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local place = place_of(schedule)
-local version, before, state, waiting = unpack(call('HMGET', place, 'version', 'generation', 'state', 'waiting'))
+local key = key_of(schedule)
+local version, before, state, waiting = unpack(call('HMGET', key, 'version', 'generation', 'state', 'waiting'))
 if before == generation then return 1 end
 if (version or '') ~= replaced then return 0 end
 
@@ -30,5 +30,5 @@ if waiting and #cmsgpack.unpack(waiting) > 0 then due = shard.ms end
 call('ZADD', OWN .. 'all', 0, schedule)
 if state == 'active' then put_due(schedule, due) end
 if declared then call('HSET', OWN .. 'declared', schedule, declared) end
-call('HSET', place, unpack(fields)) -- the last one: without it what comes before is tidied up
+call('HSET', key, unpack(fields)) -- last: without it, the rest is tidied up
 return 1

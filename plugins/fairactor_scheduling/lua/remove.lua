@@ -1,19 +1,19 @@
--- Removes a schedule. Tasks that it has sent go on; runs that wait for the one before them go with it.
+-- Removes a schedule, with the runs that wait. Tasks that it has sent go on.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule, 2 the version to remove, or '' for any
 -- Reply how many there were
 --
--- Safe to repeat: what is removed is not there.
+-- Safe to repeat: a removed schedule is not there.
 
 -- @include lib/intact.lua
 -- @include own/lib.lua
 
-local place = place_of(ARGV[1])
-local version, previous = unpack(call('HMGET', place, 'version', 'previous'))
+local key = key_of(ARGV[1])
+local version, previous = unpack(call('HMGET', key, 'version', 'previous'))
 if ARGV[2] ~= '' and version ~= ARGV[2] then return 0 end
 if previous then call('HDEL', OWN .. 'behind', previous) end
-local found = call('DEL', place)
+local found = call('DEL', key)
 call('HDEL', OWN .. 'declared', ARGV[1])
 call('ZREM', OWN .. 'due', ARGV[1])
 call('ZREM', OWN .. 'all', ARGV[1])

@@ -1,51 +1,51 @@
--- Sends the runs of schedules whose time has come, and moves these on: each only where nobody has done so before.
+-- Sends the due runs of schedules, and moves these on: each only if nobody has done so before.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 and on, for each schedule, packed: {schedule, version, the time that it was to run at next, or -1, the time
---       after those below, or -1 for none, when that is due, or -1, up to where what it missed was seen to, the first time
---       that is passed over, or -1, {times to send a run for}}; all in ms
--- Reply for each 1 if it was moved on, 0 if somebody else had done so
+-- ARGV  1 and on, for each schedule, packed: {schedule, version, time of its next run, or -1, time of the run after
+--       those below, or -1, when that is due, or -1, time up to which missed runs were handled, time of the first
+--       missed run, or -1, {times of the runs to send}}; all in ms
+-- Reply for each 1 if it was moved on, 0 if somebody else has done so
 --
--- Safe to repeat: a schedule that was moved on is passed over; where the script breaks off before that, the same tasks have
--- the same ids, and are accepted once.
+-- Safe to repeat: a schedule that was moved on is skipped. If the script fails before that, the ids are the same again,
+-- and are accepted once.
 --
--- A run that has to wait, for the one before it or for room in the mailbox, is kept among the `waiting` of its schedule,
--- and goes before later ones. It is looked at when the run before has ended (ended.lua), or else after a while.
+-- A run that waits for the one before it or for room in the mailbox is kept in `waiting`, and goes before later ones.
+-- It is tried when the run before has ended (ended.lua), or after a while.
 
 -- @include lib/intact.lua
 -- @include lib/accept.lua
 -- @include own/lib.lua
 
-local MOST_WAITING, AT_ONCE = 1000, 10 -- of a schedule; how many of them are tried at once
-local ROOM, LOOK_AGAIN = 5000, 60000 -- ms until there may be room, until the run before may have ended unheard
+local MOST_WAITING, AT_ONCE = 1000, 10 -- of a schedule; how many are tried at once
+local ROOM, LOOK_AGAIN = 5000, 60000 -- ms until there may be room; until the run before may have ended unseen
 
-local items, sent_for = {}, {} -- what is to be accepted; for each the schedule's table, the time, and the id
+local items, sent_for = {}, {} -- tasks to accept; for each its schedule, time and id
 local seen = {}
 
 local function lives(task) return task and call('GETRANGE', TASK .. task, 0, 0) == LIVE end
 
-local function send(s, planned)
+local function add_run(s, planned)
   local id = 'schedule:' .. s.generation .. ':' .. integer(planned)
-  items[#items + 1], sent_for[#sent_for + 1] = renamed(s.item, id), { s, planned, id }
+  items[#items + 1], sent_for[#sent_for + 1] = with_id(s.item, id), { s, planned, id }
   s.busy = true
 end
 
 -- Decides about a run whose time has come, after those that wait.
-local function take(s, planned)
+local function plan_run(s, planned)
   if s.budget and s.runs >= s.budget then return end
   local blocked = #s.waiting > 0 or s.overlap ~= 'allow' and s.busy
   if blocked and s.overlap == 'skip' or s.tried + #s.waiting >= MOST_WAITING then
-    s.lines = with_line(s.lines, planned, 'skipped', s.previous)
+    s.lines = add_line(s.lines, planned, 'skipped', s.previous)
   else
     s.runs = s.runs + 1
-    if blocked then s.waiting[#s.waiting + 1] = planned else send(s, planned) end
+    if blocked then s.waiting[#s.waiting + 1] = planned else add_run(s, planned) end
   end
 end
 
--- What is known of a schedule, if it stands where the tick expects it.
-local function read(name, version, expected)
+-- Reads a schedule; nil if it is not where the tick expects it.
+local function read_schedule(name, version, expected)
   local state, known, planned, generation, item, overlap, budget, kept, runs, waiting, previous, lines =
-    unpack(call('HMGET', place_of(name), 'state', 'version', 'planned', 'generation', 'item', 'overlap', 'budget', 'kept',
+    unpack(call('HMGET', key_of(name), 'state', 'version', 'planned', 'generation', 'item', 'overlap', 'budget', 'kept',
       'runs', 'waiting', 'previous', 'lines'))
   if state ~= 'active' or tonumber(known) ~= version or tonumber(planned) ~= expected then return nil end
   return { name = name, generation = generation, item = item, overlap = overlap, budget = tonumber(budget), kept =
@@ -53,8 +53,8 @@ local function read(name, version, expected)
     lines = lines, behind = previous }
 end
 
--- Sends those that wait, as far as they may go.
-local function try_waiting(s)
+-- Sends the waiting runs that may go.
+local function send_waiting(s)
   local waiting = s.waiting
   s.waiting, s.tried = {}, 0
   for _, planned in ipairs(waiting) do
@@ -62,57 +62,55 @@ local function try_waiting(s)
       s.waiting[#s.waiting + 1] = planned
     else
       s.tried = s.tried + 1
-      send(s, planned)
+      add_run(s, planned)
     end
   end
 end
 
-local function look_at(packed)
+local function advance(packed)
   local name, version, expected, following, due, checked, missed, times = unpack(cmsgpack.unpack(packed))
-  local s = not seen[name] and read(name, version, expected)
+  local s = not seen[name] and read_schedule(name, version, expected)
   if not s then return nil end
   seen[name] = true
   s.planned, s.due, s.checked = following, due, checked
-  if missed >= 0 then s.lines = with_line(s.lines, missed, 'missed') end
+  if missed >= 0 then s.lines = add_line(s.lines, missed, 'missed') end
   s.busy = s.overlap ~= 'allow' and lives(s.previous)
-  try_waiting(s)
-  for _, planned in ipairs(times) do take(s, planned) end
+  send_waiting(s)
+  for _, planned in ipairs(times) do plan_run(s, planned) end
   return s
 end
 
--- What became of a run that was to be accepted.
-local function settle(n, verdict)
+local function note_verdict(n, verdict)
   local s, planned, id = unpack(sent_for[n])
   if verdict == FULL then
     s.full = s.full or {}
     s.full[#s.full + 1] = planned
   elseif verdict == ACCEPTED or verdict == REPEAT then
-    s.lines, s.previous = with_line(s.lines, planned, 'sent', id), id
+    s.lines, s.previous = add_line(s.lines, planned, 'sent', id), id
   else
     local refused = verdict == TAKEN_BY_ANOTHER
-    s.lines = with_line(s.lines, planned, refused and 'refused' or 'duplicate', refused and id or verdict)
+    s.lines = add_line(s.lines, planned, refused and 'refused' or 'duplicate', refused and id or verdict)
     s.busy = false
   end
 end
 
--- Those that found no room wait before those that wait already.
+-- Runs that found no room wait before the others.
 local function keep_full(s)
   for _, planned in ipairs(s.waiting) do s.full[#s.full + 1] = planned end
   s.waiting = s.full
 end
 
--- When to look at those again that wait.
-local function next_try(s)
+local function next_attempt(s)
   if #s.waiting == 0 then return math.huge end
   if s.full then return shard.ms + ROOM end
   return shard.ms + (s.busy and s.overlap ~= 'allow' and LOOK_AGAIN or 0)
 end
 
-local function write(s)
-  local place, fields = place_of(s.name), { 'planned', integer(s.planned), 'checked', integer(s.checked), 'runs',
+local function write_schedule(s)
+  local key, fields = key_of(s.name), { 'planned', integer(s.planned), 'checked', integer(s.checked), 'runs',
     integer(s.runs), 'waiting', cmsgpack.pack(s.waiting) }
   local over = s.planned < 0 or s.budget and s.runs >= s.budget
-  local at = math.min(not over and s.due or math.huge, next_try(s))
+  local at = math.min(not over and s.due or math.huge, next_attempt(s))
   if over then fields[2] = '-1' end
   if over and #s.waiting == 0 then
     at = s.kept > 0 and shard.ms + s.kept or math.huge
@@ -123,27 +121,27 @@ local function write(s)
   if s.previous then fields[#fields + 1], fields[#fields + 2] = 'previous', s.previous end
   if s.behind and s.behind ~= s.previous then call('HDEL', OWN .. 'behind', s.behind) end
   if #s.waiting > 0 and not s.full and s.previous then call('HSET', OWN .. 'behind', s.previous, s.name) end
-  call('HSET', place, unpack(fields))
+  call('HSET', key, unpack(fields))
   if at == math.huge then call('ZREM', OWN .. 'due', s.name) else call('ZADD', OWN .. 'due', integer(at), s.name) end
 end
 
 local schedules, reply = {}, {}
 for i, packed in ipairs(ARGV) do
-  local s = look_at(packed)
+  local s = advance(packed)
   schedules[#schedules + 1] = s
   reply[i] = s and 1 or 0
 end
 if #schedules == 0 then return reply end
 local verdicts = #items > 0 and accept(items, '', '')
-for n = 1, #items do settle(n, verdicts and verdicts[n] or ACCEPTED) end
+for n = 1, #items do note_verdict(n, verdicts and verdicts[n] or ACCEPTED) end
 for _, s in ipairs(schedules) do
   if s.full then keep_full(s) end
 end
-seat(arriving)
+update_ring(arriving)
 
 begin_writing()
 local wake_later = #items > 0 and write_accepted()
-for _, s in ipairs(schedules) do write(s) end
+for _, s in ipairs(schedules) do write_schedule(s) end
 save_counts()
 save_shard()
 if wake_later then wake_later() end

@@ -1,32 +1,32 @@
 -- Deletes values of a run.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant, 2 run, 3 key, 4 the task that has left it, or '' for those of all; with two arguments: all of the run
+-- ARGV  1 tenant, 2 run, 3 key, 4 the task that stored it, or '' for all tasks; with two arguments: all of the run
 -- Reply how many values
 --
--- Safe to repeat: what is deleted is not there.
+-- Safe to repeat: a deleted value is not there.
 
 -- @include lib/intact.lua
 
-local place, key, task = OWN .. #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2], ARGV[3], ARGV[4]
-local doomed, count = {}, 0
+local run_key, key, task = OWN .. #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2], ARGV[3], ARGV[4]
+local deleted, count = {}, 0
 if not key then
-  count = call('HLEN', place)
-  for _, field in ipairs(call('HKEYS', place)) do
+  count = call('HLEN', run_key)
+  for _, field in ipairs(call('HKEYS', run_key)) do
     if struct.unpack('>H', field) == 0 then count = count - 1 end
   end
-  call('DEL', place)
+  call('DEL', run_key)
   return count
 end
 local last = struct.pack('>H', 0) .. key
-local last_value = call('HGET', place, last)
-for _, field in ipairs(task ~= '' and { struct.pack('>Hc0', #task, task) .. key } or call('HKEYS', place)) do
+local last_value = call('HGET', run_key, last)
+for _, field in ipairs(task ~= '' and { struct.pack('>Hc0', #task, task) .. key } or call('HKEYS', run_key)) do
   local length = struct.unpack('>H', field)
-  local value = length > 0 and field:sub(3 + length) == key and call('HGET', place, field)
+  local value = length > 0 and field:sub(3 + length) == key and call('HGET', run_key, field)
   if value then
-    doomed[#doomed + 1], count = field, count + 1
-    if value == last_value then doomed[#doomed + 1] = last end
+    deleted[#deleted + 1], count = field, count + 1
+    if value == last_value then deleted[#deleted + 1] = last end
   end
 end
-write_all('HDEL', place, doomed)
+write_all('HDEL', run_key, deleted)
 return count

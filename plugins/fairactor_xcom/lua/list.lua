@@ -2,7 +2,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant, 2 run
--- Reply {task, key, until when it is kept in unix ms or 0, when it came in unix µs, ...}
+-- Reply {task, key, unix ms until which it is kept or 0, unix µs at which it was stored, ...}
 --
 -- Reads only.
 
@@ -10,11 +10,11 @@
 
 local found, reply = call('HGETALL', OWN .. #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2]), {}
 for i = 1, #found, 2 do
-  local length, till, came = struct.unpack('>H', found[i]), struct.unpack('>dd', found[i + 1])
-  if length > 0 and (till == 0 or till > shard.ms) then
+  local length, expires_at, stored_at = struct.unpack('>H', found[i]), struct.unpack('>dd', found[i + 1])
+  if length > 0 and (expires_at == 0 or expires_at > shard.ms) then
     local n = #reply
     reply[n + 1], reply[n + 2] = found[i]:sub(3, 2 + length), found[i]:sub(3 + length)
-    reply[n + 3], reply[n + 4] = integer(till), integer(came)
+    reply[n + 3], reply[n + 4] = integer(expires_at), integer(stored_at)
   end
 end
 return reply

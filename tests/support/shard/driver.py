@@ -30,7 +30,7 @@ ADMIT: Final = """-- @include lib/intact.lua
 -- @include lib/admit.lua
 local admitted_now = 0
 for _, id in ipairs(ARGV) do admitted_now = admitted_now + (admit(id) and 1 or 0) end
-seat(arriving)
+update_ring(arriving)
 begin_writing()
 write_these(later)
 write_queues()
