@@ -1,7 +1,7 @@
-"""``python -m fairactor``: the command line.
+"""Runs the command line: ``python -m fairactor``.
 
-Worker processes of ``@actor(process=True)`` load this file again, under another name and without its package; that
-is why the import is absolute, and below the test.
+Worker processes of ``@actor(process=True)`` load this file again, under another name. The import stands below the
+test so that they do not import the command line.
 """
 
 if __name__ == "__main__":

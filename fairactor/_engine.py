@@ -1,7 +1,7 @@
-"""The engine: the parts of a runtime that is entered, and the order in which they start and stop.
+"""The engine: the parts of an entered runtime, and the order in which they start and stop.
 
-`Runtime` imports this module when it is entered. With it come the client library and all that needs a server, so that
-programs which only define actors and build messages start fast.
+`Runtime` imports this module when it is entered. The module imports the client library and everything else that needs a
+server, so programs that only define actors and build messages start fast.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Engine:
         settings: its settings.
         registry: its actors.
         plugins: its plugins.
-        runtime: what handlers and plugins get as the runtime.
-        check: raises RuntimeNotRunning where the runtime cannot be used.
+        runtime: the runtime that handlers and plugins get.
+        check: raises RuntimeNotRunning if the calling code cannot use the runtime.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Engine:
         self._stack: Final = AsyncExitStack()
         self._lifespans: Final = AsyncExitStack()  # of plugins; they end while the runtime can still send
         self.consumer: Consumer | None = None
-        """None: this runtime runs no tasks."""
+        """None if this runtime runs no tasks."""
         self.shards: Shards
         self.subscriber: Subscriber
         self.tracker: Tracker
@@ -74,10 +74,10 @@ class Engine:
         self._outcomes: Outcomes
 
     async def start(self, on_connected: Callable[[], None]) -> None:
-        """Connects, starts the actors of the runtime, enters the plugins' lifespans, and starts the workers.
+        """Connects, starts the supervised parts, enters the plugins' lifespans, and starts the workers.
 
         Args:
-            on_connected: is called once the runtime can send, before plugins and workers start.
+            on_connected: called once the runtime can send, before plugins and workers start.
         """
         settings = self._settings
         sdk = tracing.has_sdk()
@@ -121,7 +121,7 @@ class Engine:
         await self._start_consumer(supervisor, sdk=sdk)
 
     async def _start_client(self, supervisor: Supervisor, batchers: Iterable[Batcher]) -> None:
-        """Starts what sends tasks and receives outcomes; returns once outcomes arrive here."""
+        """Starts the parts that send tasks and receive outcomes; returns once outcomes arrive here."""
         for shard in self.shards:
             self._outcomes.listen(shard)
         supervisor.start("subscriber", self.subscriber.run)
@@ -145,14 +145,14 @@ class Engine:
         url = os.environ.get("FAIRACTOR_URL") if settings.url is None and settings.path is None else settings.url
         if url is None:
             url = await self._stack.enter_async_context(embedded_server(settings.path))
-        # A lost reply must not use up all the time that there is for a call, nor the lease.
+        # Waiting for a lost reply must not use up the time for the call, or the lease.
         answer = min(settings.connect_timeout / 2, settings.lease / 3)
         server = await connect(url, timeout=settings.connect_timeout, answer=answer)
         self._stack.push_async_callback(_shielded, server.close)
         return server
 
     async def stop(self, grace: float) -> None:
-        """Stops claiming, gives running tasks ``grace`` seconds to end, and returns those that have not ended."""
+        """Stops claiming, waits ``grace`` seconds for running tasks, then returns the others to their mailboxes."""
         if self.consumer is not None:
             await self.consumer.stop(grace)
 
@@ -164,13 +164,13 @@ class Engine:
             await self._lifespans.__aexit__(*_raised(error))
 
     def close(self) -> None:
-        """Fails everything that callers still wait for."""
+        """Raises an error in all callers that still wait."""
         self.sender.close(RuntimeNotRunning("the runtime was left before this could be sent"))
         self._outcomes.close(RuntimeNotRunning("the runtime was left; the task goes on"))
         self.subscriber.wake_all()
 
     async def unwind(self, error: BaseException | None) -> None:
-        """Ends the supervised actors and closes the connections. Raises what took the runtime down, if anything did."""
+        """Ends the supervised parts and closes the connections. Raises the error that stopped the runtime, if any."""
         try:
             await self._stack.__aexit__(*_raised(error))
         except BaseExceptionGroup as group:
@@ -189,7 +189,7 @@ class Engine:
 def _raised(
     error: BaseException | None,
 ) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
-    """The arguments of ``__aexit__``."""
+    """Returns the arguments for ``__aexit__``."""
     return (None, None, None) if error is None else (type(error), error, error.__traceback__)
 
 

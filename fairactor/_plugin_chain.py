@@ -1,4 +1,4 @@
-"""The plugins of a runtime: found, checked, put in order, and combined into chains around its tasks."""
+"""The plugins of a runtime: checks them, puts them in order, and combines their wrappers and observers."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Observe = Callable[..., None]
 
 
 def _nothing(*_: Any) -> None:
-    """Stands in for an observer if there is none."""
+    """Stands in for the observers of an event that has none."""
 
 
 @attrs.frozen(kw_only=True)
 class Observers:
-    """The observers of each event, as one function with the arguments that `fairactor.plugins` gives it."""
+    """For each event one function, which calls all its observers. `fairactor.plugins` describes the arguments."""
 
     sent: Observe | None = None
     started: Observe = _nothing
@@ -53,11 +53,11 @@ class PluginChain:
     """The plugins of a runtime, in order.
 
     Raises:
-        ConfigurationError: something is not a plugin, two have one name, or their order is circular.
+        ConfigurationError: something is not a plugin, two have the same name, or their order is circular.
     """
 
     def __init__(self, given: Iterable[Plugin]) -> None:
-        if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # what is typed may lie
+        if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # without a type checker
             raise ConfigurationError(f"plugins={given!r}: give a list, as in plugins=[…]")
         self._all = _in_order([_checked(plugin) for plugin in given])
         self.names: Final = frozenset(plugin.name for plugin in self._all)
@@ -84,10 +84,10 @@ class PluginChain:
         self.actors: Final = [actor for plugin in self._all for actor in getattr(plugin, "actors", ())]
 
     def check(self, options: Options) -> None:
-        """Checks that the plugins that add these options are here.
+        """Checks that this runtime uses the plugins that define these options.
 
         Raises:
-            ConfigurationError: one is missing.
+            ConfigurationError: a plugin is missing.
         """
         for option in (*options.plugin_options, *chain.from_iterable(options.script_options.values())):
             if (plugin := plugin_of(option)) not in self.names:
@@ -97,7 +97,7 @@ class PluginChain:
                 )
 
     def lifespans(self, host: Host) -> Iterable[AbstractAsyncContextManager[None]]:
-        """The lifespans of the plugins that have one, in order."""
+        """Returns the lifespans of the plugins, in order."""
         return (plugin.lifespan(host) for plugin in self._all if hasattr(plugin, "lifespan"))
 
     def wraps_send(self, message: Message[Any]) -> bool:
@@ -150,7 +150,7 @@ class _Around:
         if len(handles) != len(messages):
             raise ConfigurationError(
                 f"{getattr(self.wrap, '__qualname__', self.wrap)} returned {len(handles)} handles for {len(messages)} "
-                "messages: a wrapper returns one for each message"
+                "messages: a wrapper must return one for each message"
             )
         return handles
 
@@ -177,19 +177,19 @@ def _notifier(event: str, observing: Sequence[Any]) -> Observe:
 def _checked(plugin: Any) -> Any:
     if isinstance(plugin, type):
         raise ConfigurationError(
-            f"plugins= got the class {plugin.__name__}: give a plugin, as in plugins=[{plugin.__name__}()]"
+            f"plugins= got the class {plugin.__name__}: give an instance, as in plugins=[{plugin.__name__}()]"
         )
     if not isinstance(getattr(plugin, "name", None), str) or not plugin.name:
-        raise ConfigurationError(f"plugins= got {plugin!r}: a plugin has a name, which is a string")
+        raise ConfigurationError(f"plugins= got {plugin!r}: a plugin must have a name, which is a string")
     if not any(hasattr(plugin, method) for method in _METHODS):
         raise ConfigurationError(f"plugin {plugin.name!r} does nothing: it has none of {', '.join(_METHODS)}")
     for hook in _lua(plugin, "lua"):
         if hook not in HOOKS:
             raise ConfigurationError(
-                f"plugin {plugin.name!r}: there is no Lua hook {hook!r}; there are {', '.join(HOOKS)}"
+                f"plugin {plugin.name!r}: there is no Lua hook {hook!r}; the hooks are {', '.join(HOOKS)}"
             )
     if _lua(plugin, "lua") or _lua(plugin, "scripts"):
-        plugin_prefix(plugin.name)  # raises if the name cannot work
+        plugin_prefix(plugin.name)  # raises if the name is invalid
     return plugin
 
 
@@ -203,7 +203,7 @@ def _in_order(plugins: list[Any]) -> list[Any]:
     by_name: dict[str, Any] = {}
     for plugin in plugins:
         if by_name.setdefault(plugin.name, plugin) is not plugin:
-            raise ConfigurationError(f"two plugins are named {plugin.name!r}: give one of them")
+            raise ConfigurationError(f"two plugins are named {plugin.name!r}: give only one of them")
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for plugin in plugins:
         sorter.add(plugin.name, *_others(plugin, "after", by_name))
@@ -213,7 +213,9 @@ def _in_order(plugins: list[Any]) -> list[Any]:
         sorter.prepare()
     except CycleError as error:
         circle = " → ".join(error.args[1])
-        raise ConfigurationError(f"plugins cannot be put in order: {circle}, by their before= and after=") from None
+        raise ConfigurationError(
+            f"plugins cannot be put in order: {circle}, according to their before= and after="
+        ) from None
     places = {plugin.name: place for place, plugin in enumerate(plugins)}
     ordered: list[Any] = []
     ready: list[str] = []

@@ -1,6 +1,6 @@
 """The command line: ``fairactor``, or ``python -m fairactor``.
 
-Each subcommand is a function in `COMMANDS` that adds its parser. What a subcommand does is imported when it is run.
+Each function in `COMMANDS` adds the parser of one subcommand. The code of a subcommand is imported when it runs.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any, Final
 from . import __version__
 
 INTERRUPTED: Final = 130
-"""The exit code after SIGINT, as shells have it: 128 and the signal's number."""
+"""The exit code after SIGINT. Like shells, it is 128 plus the signal's number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code.
+    """Runs the command line and returns the exit code.
 
     Args:
-        arguments: what was typed after ``fairactor``; None: ``sys.argv``.
+        arguments: the arguments after ``fairactor``. None takes them from ``sys.argv``.
 
     Raises:
-        SystemExit: after ``--help``, ``--version`` and what cannot be parsed, as argparse does.
+        SystemExit: after ``--help`` or ``--version``, or if the arguments cannot be parsed.
     """
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except KeyboardInterrupt:  # before or after the subcommand listens to signals itself
+    except KeyboardInterrupt:  # outside the time in which the subcommand handles signals itself
         sys.stderr.write("fairactor: interrupted\n")
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing at exit would fail, too
+    except BrokenPipeError:  # the reader of the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise flushing at exit would fail too
         return 1
     return code
 
@@ -54,17 +54,17 @@ def _add_demo(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="watch one big tenant and many small ones share the workers",
-        description="Every installed Python distribution is a tenant, and each of its source files a task: read, "
-        "hash, parse, count. All are queued first, the biggest tenant first; then the workers start.",
+        description="Makes each installed Python distribution a tenant, and each of its source files a task that "
+        "reads, hashes and parses the file. All tasks are queued before the workers start, the largest tenant's first.",
     )
     add = parser.add_argument
-    add("--path", type=Path, metavar="DIR", help="take the sub-folders of DIR as tenants, and their .py files")
-    add("--limit", type=_number(0), metavar="N", default=1000, help="files per tenant, at most; 0: all (default: 1000)")
-    add("--workers", type=_number(1), metavar="N", help="worker processes (default: one per CPU)")
-    add("--url", help="a Redis or Valkey server (default: FAIRACTOR_URL, else an embedded one)")
+    add("--path", type=Path, metavar="DIR", help="use the subfolders of DIR as tenants, and their .py files as tasks")
+    add("--limit", type=_number(0), metavar="N", default=1000, help="most files per tenant; 0 for all (default: 1000)")
+    add("--workers", type=_number(1), metavar="N", help="number of worker processes (default: one per CPU)")
+    add("--url", help="the Redis or Valkey server (default: $FAIRACTOR_URL, else an embedded server)")
     add("--all", action="store_true", help="show every tenant in the table")
-    add("--json", action="store_true", help="print one JSON document and nothing else")
-    add("--svg", type=Path, metavar="FILE", help="save the table as a picture")
+    add("--json", action="store_true", help="print only a JSON document")
+    add("--svg", type=Path, metavar="FILE", help="save the table as an SVG picture")
     parser.set_defaults(run=_run_demo)
 
 

@@ -1,4 +1,4 @@
-"""The embedded server, on its own: for tests, and for programs that connect several runtimes to it."""
+"""The embedded server without a runtime: for tests, and for programs that connect several runtimes to it."""
 
 from ._server.embedded import embedded_server
 

@@ -1,7 +1,8 @@
-"""Every exception that fairactor raises on purpose.
+"""All exceptions that fairactor raises.
 
-Each message names the cause and the way out. All derive from `FairactorError`; those that replace a
-built-in error also derive from it, so that ``except TimeoutError`` and the like do what one expects.
+Each message says what happened and what to do about it. All exceptions derive from `FairactorError`. Those that
+correspond to a built-in exception also derive from that one, so ``except TimeoutError``, ``except LookupError`` and
+the like work as usual.
 """
 
 from __future__ import annotations
@@ -11,22 +12,26 @@ from typing import Any, Self
 
 
 class FairactorError(Exception):
-    """The base of all that fairactor raises."""
+    """The base class of all exceptions of fairactor."""
 
 
 class ConfigurationError(FairactorError, ValueError):
-    """A setting, an option or a name that cannot work; refused before anything is done."""
+    """A setting, an option or a name is invalid. Nothing was sent or changed; correct the value."""
 
 
 class EmbeddedServerError(FairactorError):
-    """The embedded server cannot be installed, started or joined."""
+    """The embedded server is not installed, or could not be started or joined."""
 
 
 class ServerError(FairactorError):
-    """The server cannot serve as it is, or refuses: it is too old, full, read-only, or about to evict keys.
+    """The server refuses to work: it is too old, full, read-only, or configured to evict keys.
 
-    ``maybe_accepted`` tells whether what was sent may have been accepted all the same, and ``ids`` are the ids under
-    which it was sent. To send it again with the same ``id=`` is always safe: the server takes an id once.
+    Correct the server's configuration. You can safely send the messages again if they have an ``id=``, because the
+    server accepts each id only once.
+
+    Attributes:
+        maybe_accepted: whether the server may have accepted the messages despite the error.
+        ids: the ids of the tasks that were being sent; empty if the error does not concern a send.
     """
 
     def __init__(self, message: str, *, maybe_accepted: bool = False, ids: Sequence[str] = ()) -> None:
@@ -35,30 +40,34 @@ class ServerError(FairactorError):
         self.ids = tuple(ids)
 
     def about(self, ids: Sequence[str], *, maybe_accepted: bool | None = None) -> Self:
-        """The same error, of what was sent under these ids."""
+        """Returns a copy of the error that names the tasks it concerns."""
         maybe = self.maybe_accepted if maybe_accepted is None else maybe_accepted
         return type(self)(str(self), maybe_accepted=maybe, ids=ids)
 
 
 class ServerUnavailable(ServerError, ConnectionError):
-    """The server did not answer, or could not serve, for as long as was tried."""
+    """The server did not answer, or could not serve, until the retries ran out. Try again later."""
 
 
 class NotReplicated(ServerError):
-    """The server has accepted what was sent, but too few replicas have confirmed it in time."""
+    """The server accepted the messages, but too few replicas confirmed them in time."""
 
 
 class NamespaceMismatch(FairactorError):
-    """The namespace was created with other fixed settings than this runtime asks for."""
+    """The namespace was created with other fixed settings. Use the same settings, or another namespace."""
 
 
 class MissingPlugin(NamespaceMismatch):
-    """The namespace depends on a plugin that this runtime has not. ``plugin`` is its name."""
+    """The namespace depends on a plugin that this runtime does not have. Install it.
+
+    Attributes:
+        plugin: the name of the plugin.
+    """
 
     def __init__(self, plugin: str, where: str) -> None:
         super().__init__(
-            f"{where} depends on the plugin {plugin!r}, which this Runtime has not: install it, and leave plugins= out "
-            "or name it there"
+            f"{where} depends on the plugin {plugin!r}, which this Runtime does not have: install it, and leave "
+            "plugins= out or name it there"
         )
         self.plugin = plugin
 
@@ -67,19 +76,19 @@ class MissingPlugin(NamespaceMismatch):
 
 
 class RuntimeNotRunning(FairactorError, RuntimeError):
-    """A runtime is used before it was entered, after it was left, or from another thread or event loop."""
+    """A runtime was used outside its ``async with`` block, or from another thread or event loop."""
 
 
 class UnknownActor(FairactorError, LookupError):
-    """A message names an actor that is not registered."""
+    """A message is for an actor that is not registered. Add the actor to ``Runtime(actors=[…])``."""
 
 
 class DuplicateActor(ConfigurationError):
-    """Two different actors are registered under one name."""
+    """Two different actors are registered under the same name. Rename one of them."""
 
 
 class NotSerializable(FairactorError, TypeError):
-    """An argument or a result has no JSON form; the message gives the path to the value."""
+    """An argument or a result cannot be encoded as JSON. The message gives the path to the value."""
 
 
 class PayloadTooLarge(FairactorError, ValueError):
@@ -87,43 +96,48 @@ class PayloadTooLarge(FairactorError, ValueError):
 
 
 class InvalidPayload(FairactorError, ValueError):
-    """A stored task cannot be decoded, or its arguments no longer fit its actor."""
+    """A stored task cannot be decoded, or its arguments do not fit the actor: its parameters may have changed."""
 
 
 class TaskExists(FairactorError, ValueError):
-    """The id is taken by a task of another tenant."""
+    """The id already belongs to a task of another tenant. Ids are unique in a namespace: choose another one."""
 
 
 class MailboxFull(FairactorError):
-    """The mailbox of a tenant holds as many waiting tasks as its ``backlog`` allows; nothing of the send was accepted.
+    """The tenant's mailbox holds as many waiting tasks as its ``backlog`` allows.
 
-    ``tenant`` is whose it is.
+    None of the messages that were sent together was accepted. Send them again later.
+
+    Attributes:
+        tenant: the owner of the mailbox.
     """
 
     def __init__(self, tenant: str) -> None:
         super().__init__(
-            f"the mailbox of {tenant!r} is full: its backlog limit is reached. Send again when some of it is done, or "
-            "raise the limit with runtime.tenant(…).configure(backlog=…)"
+            f"the mailbox of {tenant!r} is full: it has reached its backlog limit. Send again when some of its tasks "
+            "are done, or raise the limit with runtime.tenant(…).configure(backlog=…)"
         )
         self.tenant = tenant
 
 
 class TaskNotFound(FairactorError, LookupError):
-    """No such task: never sent, or settled so long ago that its record has expired."""
+    """The task does not exist: it was never sent, or it ended so long ago that its record has expired."""
 
 
 class NotADeadLetter(FairactorError, ValueError):
-    """A task is to be sent again that has not failed, or whose key stands for another task by now."""
+    """The task cannot be redriven: it has not failed, or another task now uses its deduplication key."""
 
 
 class Deadlock(FairactorError, RuntimeError):
-    """A handler waits for a task that cannot start before that handler has ended."""
+    """A handler waits for a task that cannot start before the handler ends."""
 
 
 class TaskFailed(FairactorError):
-    """The task has failed for good.
+    """The task failed and will not be tried again.
 
-    ``error`` is the name of the exception's type in the worker and ``traceback`` its text there.
+    Attributes:
+        error: the type name of the exception that the handler raised.
+        traceback: its traceback, as text.
     """
 
     def __init__(self, message: str, *, error: str = "", traceback: str = "") -> None:
@@ -133,13 +147,14 @@ class TaskFailed(FairactorError):
 
 
 class TaskCanceled(FairactorError):
-    """The task was canceled; the message says by what."""
+    """The task was canceled. The message gives the reason."""
 
 
 class RemoteError(FairactorError):
-    """What a handler in a process of its own has raised, where that cannot be carried over.
+    """A handler in a worker process raised an exception that cannot be pickled; this one replaces it.
 
-    ``types`` are the names of the exception's type and of its bases.
+    Attributes:
+        types: the names of the original exception's type and of its base classes.
     """
 
     def __init__(self, message: str, types: Sequence[str] = ()) -> None:
@@ -151,4 +166,4 @@ class RemoteError(FairactorError):
 
 
 class LeaseLost(FairactorError):
-    """The server gave this runtime's claims to others, because its lease ran out."""
+    """The runtime's lease expired, or the server lost data, so other runtimes may run the runtime's tasks."""

@@ -1,12 +1,10 @@
-"""What plugins may do: an interface for each kind of it, and the tools that plugins need.
+"""The interfaces of plugins, and the tools that plugins need.
 
 A plugin is an object with a ``name`` and any of the methods of the interfaces below. It need not derive from them.
 
-Wrappers run in the order of the plugins: the first plugin's wrapper is the outermost. They may change, refuse and
-repeat
-what they wrap, and what they raise reaches the caller. Observers are called in the same order. They run between tasks
-and
-must not block; what they raise is logged and goes no further.
+Wrappers run in the order of the plugins: the first plugin's wrapper is the outermost. A wrapper may change, refuse and
+repeat what it wraps, and its errors reach the caller. Observers are called in the same order. They are called between
+tasks, so they must not block. Their errors are logged and have no other effect.
 """
 
 from __future__ import annotations
@@ -89,15 +87,15 @@ __all__ = [
 ]
 
 Addressed = tuple[str, Message[Any]]
-"""A tenant, and a message to it."""
+"""A tenant, and a message for it."""
 ProceedSend = Callable[[Sequence[Addressed]], Awaitable[list[Handle[Any]]]]
-"""Sends messages through the wrappers that are left; returns a handle for each."""
+"""Sends messages through the remaining wrappers; returns a handle for each."""
 ProceedExecute = Callable[[], Awaitable[Any]]
-"""Runs the handler through the wrappers that are left; returns its result."""
+"""Runs the handler through the remaining wrappers; returns its result."""
 
 
 class Plugin(Protocol):
-    """Anything with a name.
+    """A plugin: any object with a name.
 
     It may also have ``before`` and ``after``: lists of the names of plugins that it must precede or follow. Names of
     plugins that are not used are ignored.
@@ -105,18 +103,19 @@ class Plugin(Protocol):
 
     @property
     def name(self) -> str:
-        """The name, by which other plugins and error messages refer to it: that of its package."""
+        """The name of the plugin's package. Other plugins and error messages refer to the plugin by it."""
         ...
 
 
 class Lifespan(Protocol):
-    """A plugin that runs along with a runtime."""
+    """A plugin that starts and stops with a runtime."""
 
     def lifespan(self, host: Host) -> AbstractAsyncContextManager[None]:
         """Wraps the life of the runtime.
 
-        It is entered once the runtime can send, before its workers start, and exited after they have stopped. An error
-        on entering is raised by entering the runtime. `Host.supervise` starts actors of the plugin.
+        It is entered once the runtime can send, before the workers start, and exited after they have stopped. If
+        entering it fails, entering the runtime fails with the same error. In it, `Host.supervise` starts long-running
+        functions of the plugin.
         """
         ...
 
@@ -125,11 +124,11 @@ class SendWrapper(Protocol):
     """A plugin that wraps sending."""
 
     async def wrap_send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
-        """Wraps `Runtime.send` and ``ask``, with one message, and ``send_many``, with all its messages.
+        """Wraps `Runtime.send`, `Runtime.ask` (one message each) and `Runtime.send_many` (all messages).
 
-        It passes messages to ``proceed`` and returns a handle for each message that it was given. Its errors reach the
-        sender; if it has not called ``proceed``, nothing was sent. If the plugin has ``only_with``, a collection of
-        option names, it is called only if a message has one of these options.
+        It passes messages to ``proceed``, and returns a handle for each message that it was given. Its errors reach the
+        sender. Nothing is sent unless it calls ``proceed``. If the plugin has ``only_with``, a collection of option
+        names, it is called only if a message has one of these options.
         """
         ...
 
@@ -138,7 +137,7 @@ class ExecuteWrapper(Protocol):
     """A plugin that wraps each attempt at a task."""
 
     async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
-        """Is called instead of the handler, which ``proceed`` runs, within the timeout of the attempt.
+        """Runs instead of the handler, within the timeout of the attempt. ``proceed`` runs the handler.
 
         It returns the result of the task. Its error becomes the error of the attempt; `Retry` asks for another attempt.
         If the plugin has ``only_with``, a collection of option names, it is called only for tasks with one of these
@@ -148,7 +147,7 @@ class ExecuteWrapper(Protocol):
 
 
 class Actors(Protocol):
-    """A plugin with handlers of its own."""
+    """A plugin that provides actors."""
 
     @property
     def actors(self) -> Sequence[Registrable]:
@@ -157,27 +156,27 @@ class Actors(Protocol):
 
 
 class SentObserver(Protocol):
-    """A plugin that observes what this runtime sends."""
+    """A plugin that observes the messages that this runtime sends."""
 
     def sent(self, handle: Handle[Any], message: Message[Any]) -> None:
-        """The server has accepted a message, or it had a task with the same key already (``handle.duplicate``)."""
+        """Called when the server has accepted a message, or already had a task with the key (``handle.duplicate``)."""
 
 
 class StartedObserver(Protocol):
     """A plugin that observes when attempts start."""
 
     def started(self, task: Task) -> None:
-        """An attempt is about to start. No wrapper has run yet."""
+        """Called when an attempt is about to start, before any wrapper runs."""
 
 
 class FinishedObserver(Protocol):
     """A plugin that observes finished tasks."""
 
     def finished(self, task: Task, result: Any) -> None:
-        """A task has finished here.
+        """Called when a task has finished here.
 
-        As with all outcomes, the server does not know yet. If the lease is lost meanwhile, the server refuses the
-        outcome, and the task runs again.
+        Like all outcomes, it has not been reported to the server yet. If the lease is lost meanwhile, the server
+        refuses the outcome, and the task runs again.
         """
 
 
@@ -185,23 +184,23 @@ class FailedObserver(Protocol):
     """A plugin that observes failed attempts."""
 
     def failed(self, task: Task, error: BaseException) -> None:
-        """An attempt has failed here; ``retried`` or ``dead`` follows."""
+        """Called when an attempt has failed here, before ``retried`` or ``dead``."""
 
 
 class RetriedObserver(Protocol):
     """A plugin that observes retries."""
 
     def retried(self, task: Task, error: BaseException, delay: float) -> None:
-        """A task gets another attempt, in ``delay`` seconds."""
+        """Called when a failed task gets another attempt, in ``delay`` seconds."""
 
 
 class CanceledObserver(Protocol):
     """A plugin that observes canceled tasks."""
 
     def canceled(self, task: Task, reason: str) -> None:
-        """A task that a worker here had claimed was canceled, or had expired.
+        """Called when a task that this runtime had claimed was canceled, or had expired.
 
-        Workers do not see tasks that are canceled while they wait.
+        It is not called for tasks that are canceled while they wait.
         """
 
 
@@ -209,9 +208,9 @@ class DeadObserver(Protocol):
     """A plugin that observes tasks that fail for good."""
 
     def dead(self, task: Task, error: BaseException) -> None:
-        """A task has failed for good here; also one that cannot be decoded, or whose actor is unknown.
+        """Called when a task has failed for good here, also if it cannot be decoded or its actor is unknown.
 
-        Workers do not see tasks that fail because too many runtimes died while they ran them.
+        It is not called for tasks that fail because too many runtimes have died while they ran them.
         """
 
 
@@ -220,28 +219,28 @@ class LuaHooks(Protocol):
 
     @property
     def lua(self) -> Mapping[str, str]:
-        """Lua by hook: ``sent``, ``ended`` or ``ends``; see docs/write-a-plugin.md.
+        """The Lua source by hook: ``sent``, ``ended`` or ``ends``; see docs/write-a-plugin.md.
 
-        At the hook the Lua reads and decides; it writes in functions that it adds to ``later``.
+        At the hook the Lua only reads and decides. It writes in functions that it adds to ``later``.
         """
         ...
 
 
 class LuaScripts(Protocol):
-    """A plugin with scripts of its own, for `Host.call`."""
+    """A plugin that provides Lua scripts, for `Host.call`."""
 
     @property
     def scripts(self) -> Mapping[str, str]:
-        """Lua by name. It may include the parts of which fairactor's own scripts are made."""
+        """The Lua source by script name. It may include the parts of fairactor's own scripts."""
         ...
 
 
 def installed_plugins() -> list[Plugin]:
-    """Makes all installed plugins, which a `Runtime` uses unless it is given others.
+    """Makes an instance of every installed plugin. A `Runtime` uses these unless ``plugins=`` is given.
 
-    To add one that is not installed: ``Runtime(plugins=[*installed_plugins(), mine])``.
+    To add a plugin that is not installed: ``Runtime(plugins=[*installed_plugins(), mine])``.
 
     Raises:
-        ConfigurationError: one cannot be imported.
+        ConfigurationError: a plugin cannot be imported.
     """
     return [make() for make in factories()]

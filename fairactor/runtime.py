@@ -1,4 +1,4 @@
-"""The runtime: what a service enters, sends with, and runs its actors in."""
+"""The runtime: the object with which a service sends messages and runs its actors."""
 
 from __future__ import annotations
 
@@ -42,25 +42,26 @@ S = TypeVar("S")
 
 
 class Runtime:
-    """A process's part in a fleet: it sends tasks, and runs those that its workers claim.
+    """Sends messages to tenants, and runs tasks with the workers of this process.
 
-    Use it as ``async with Runtime(...) as runtime``. Times are in seconds.
+    Use it as ``async with Runtime(...) as runtime``. The runtimes of a namespace share its tasks. Times are in seconds.
 
     Args:
-        url: the server: ``redis://``, ``rediss://``, ``unix://``. None: ``FAIRACTOR_URL``, else an embedded server.
-        actors: what this process can run: functions with ``@actor``, instances or classes whose methods have it, or
-            modules of these.
-        plugins: the plugins to use, see `fairactor.plugins`. None: all that are installed.
-        settings: such as ``workers=``, ``namespace=``, ``path=``, ``lease=``; see `Settings`.
+        url: the server, such as ``redis://localhost``. None uses the environment variable ``FAIRACTOR_URL``, or else
+            an embedded server.
+        actors: the actors that this process runs: functions with ``@actor``, instances or classes with such methods,
+            or modules of these.
+        plugins: the plugins to use, see `fairactor.plugins`. None uses all installed plugins.
+        settings: ``workers=``, ``namespace=``, ``path=``, ``lease=`` and more, see `Settings`.
 
     Raises:
-        ConfigurationError: a setting cannot work.
-        DuplicateActor: two actors have one name.
-        (on entering)
-        ServerUnavailable: no server answered within ``connect_timeout``.
-        ServerError: the server refused the login, is too old, or may evict keys.
-        NamespaceMismatch: the namespace was created with other shards, aging or data model.
-        EmbeddedServerError: the embedded server cannot start.
+        ConfigurationError: a setting, an actor or a plugin is invalid.
+        DuplicateActor: two actors have the same name.
+        ServerUnavailable: (on entering) no server answered within ``connect_timeout``.
+        ServerError: (on entering) the server refused the login, is too old, or may evict keys.
+        NamespaceMismatch: (on entering) the namespace was created with other fixed settings, or depends on a plugin
+            that is missing here.
+        EmbeddedServerError: (on entering) the embedded server could not be started.
     """
 
     def __init__(
@@ -75,12 +76,12 @@ class Runtime:
         for given in settings:
             if given not in known:
                 raise ConfigurationError(
-                    f"Runtime has no setting {given!r}; there are {', '.join(known)}, actors, plugins"
+                    f"Runtime has no setting {given!r}; its settings are {', '.join(known)}, actors, plugins"
                 )
         self.settings: Final = Settings(url=url, **settings)
-        Keys(self.settings.namespace)  # raises if the name cannot work
+        Keys(self.settings.namespace)  # raises if the name is invalid
         self.name: Final = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-        """The name of this runtime, which no other runtime ever has."""
+        """The name of this runtime, which is unique."""
         self._plugins: Final = PluginChain(installed_plugins() if plugins is None else plugins)
         self._registry: Final = Registry(actors, self._plugins.actors)
         for each in self._registry.actors.values():
@@ -92,8 +93,8 @@ class Runtime:
 
     async def __aenter__(self) -> Self:
         if self._engine is not None:
-            raise RuntimeNotRunning("a Runtime is entered once; make a new one")
-        from ._engine import Engine  # imports all that needs a server
+            raise RuntimeNotRunning("a Runtime can be entered once; make a new one")
+        from ._engine import Engine  # imports everything that needs a server
 
         engine = Engine(self.name, self.settings, self._registry, self._plugins, self, self.check)
         self._engine = engine
@@ -124,12 +125,12 @@ class Runtime:
         self._loop = asyncio.get_running_loop()
 
     async def stop(self, grace: float) -> None:
-        """Stops claiming, gives running tasks ``grace`` seconds to end, and returns those that have not ended."""
+        """Stops claiming, waits ``grace`` seconds for running tasks, then returns the others to their mailboxes."""
         if self._engine is not None:
             await self._engine.stop(grace)
 
     async def run(self) -> None:
-        """Serves until SIGTERM or SIGINT, then stops like `stop` with ``grace``; a second signal stops at once."""
+        """Runs until SIGTERM or SIGINT, then calls `stop` with the setting ``grace``. A second signal stops at once."""
         self.check()
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for received in signals:
@@ -159,37 +160,42 @@ class Runtime:
         """Puts a message into a tenant's mailbox. When it returns, the server has the task.
 
         Args:
-            tenant: any string.
-            message: a call to an actor; or something that a plugin sends, such as a graph, which determines what this
-                returns.
+            tenant: the name of the tenant, any string.
+            message: a call to an actor, or an object that a plugin sends, such as a graph.
             values: options of plugins that do not ship with fairactor, see `fairactor.plugins.Option`.
             options: as in `Message.options`.
 
+        Returns:
+            A handle of the task. For a graph, its `Run`.
+
         Raises:
             ServerUnavailable: the server did not answer, or could not serve, for ``connect_timeout`` seconds.
-            ServerError: the server refused, for example because its memory is full. Both errors say in
-                ``maybe_accepted`` whether the server may have the task, and in ``ids`` under which id. Sending the
+            ServerError: the server refused, for example because its memory is full. For both errors the attribute
+                ``maybe_accepted`` says whether the server may have the task, and ``ids`` has its id. Sending the
                 message again with the same ``id=`` is safe.
-            NotReplicated: the server has it, but too few replicas have confirmed it (``durability="replicated"``).
-            UnknownActor: this runtime runs actors, and the message's is not among them.
-            NotSerializable: an argument has no JSON form. PayloadTooLarge: the arguments are too long.
+            NotReplicated: the server has the task, but too few replicas have confirmed it
+                (``durability="replicated"``).
+            UnknownActor: this runtime runs actors, but not the message's.
+            NotSerializable: an argument cannot be encoded as JSON.
+            PayloadTooLarge: the arguments are longer than ``max_payload`` bytes.
             TaskExists: a task of another tenant has this id.
-            MailboxFull: the tenant's ``backlog`` is reached.
-            ConfigurationError: a tenant, id or option cannot work.
+            MailboxFull: the mailbox has reached the tenant's ``backlog``.
+            ConfigurationError: a tenant, an id or an option is invalid.
         """
         engine = self._running()
         if not isinstance(message, Message) and hasattr(message, "send_to"):
             if values or options:
                 names = ", ".join([*(value.name for value in values), *options])
-                raise ConfigurationError(f"{names}: options belong to messages: give them to each message")
+                raise ConfigurationError(f"{names}: only messages take options: give them to each message in it")
             return await message.send_to(engine.host, tenant)
         return await engine.sender.send(tenant, message.options(*values, **options) if values or options else message)
 
     async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]:
         """Sends many messages; returns their handles in the same order.
 
-        All are checked before the first is sent. They travel in batches of 500, each accepted as a whole. If a tenant
-        has a ``backlog``, either all its messages are accepted or none: room for them is reserved first.
+        It checks all messages before it sends the first one. They travel in batches of 500, each of which is accepted
+        as a whole. If a tenant has a ``backlog``, all its messages are accepted or none is, because room for them is
+        reserved first.
 
         Raises:
             As `send`. After ServerUnavailable some batches may have been accepted.
@@ -204,17 +210,17 @@ class Runtime:
         timeout: float | None = None,  # noqa: ASYNC109 - the promised signature
         **options: Unpack[AskOptions],
     ) -> R:
-        """Sends a message and returns the handler's result. Inside a handler it lends the worker slot out.
+        """Sends a message, and waits for the handler's result. In a handler, its worker can run other tasks meanwhile.
 
         Args:
             tenant: as for `send`.
             message: as for `send`.
             values: as for `send`.
-            timeout: seconds to wait for the result; None: no limit.
+            timeout: the seconds to wait for the result; None for no limit.
             options: as for `send`.
 
         Raises:
-            What `send` and `Handle.result` raise. With Deadlock nothing was sent.
+            As `send` and `Handle.result`. After Deadlock, nothing was sent.
         """
         engine = self._running()
         check_timeout(timeout)
@@ -223,13 +229,13 @@ class Runtime:
         return await engine.sender.ask(tenant, message, timeout)
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
-        """Makes a handle from an id. With the tenant it finds the task at once, without it asks every shard."""
+        """Makes a handle from a task's id. Without the tenant, the handle has to search all shards for the task."""
         engine = self._running()
         checked = None if tenant is None else check_name("tenant", tenant)
         return Handle(engine.tracker, check_name("task id", task_id), checked)
 
     def tenant(self, tenant: str) -> Tenant:
-        """Returns a tenant, to send to, configure and count.
+        """Returns a tenant, to send to it, configure it, and count its tasks.
 
         Raises:
             ConfigurationError: the name is empty or too long.
@@ -238,55 +244,62 @@ class Runtime:
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """The tasks that have failed for good: to inspect, send again or delete."""
+        """The dead letters: tasks that have failed for good. They can be listed, sent again or deleted."""
         return DeadLetters(self._shards)
 
     @property
     def policies(self) -> Policies:
-        """How tenants are served: the defaults, and the settings of groups and tenants."""
+        """The policies: the defaults, and the settings of groups and tenants."""
         return Policies(self._shards)
 
     @property
     def host(self) -> Host:
-        """What plugins may touch of this runtime."""
+        """The part of this runtime that plugins may use."""
         return self._running().host
 
     async def assign(self, assigned: Iterable[str] = (), steal: Iterable[str] | bool = ()) -> None:  # noqa: FBT001 - as in Settings
-        """Changes the tenants that this runtime serves, at once. Without any it serves all alike.
+        """Changes the tenants that this runtime serves. Without arguments it serves all tenants alike.
 
         Args:
             assigned: the tenants that it serves first.
-            steal: those that it serves while the first have nothing to do; True: all others.
+            steal: the tenants that it serves while the first have nothing to do; True for all others.
 
         Raises:
-            ConfigurationError: a name cannot work, or a string was given instead of a list.
+            ConfigurationError: a name is invalid, or a string was given instead of a list.
             RuntimeNotRunning: this runtime runs no tasks.
+            ServerUnavailable: as `send`.
+            ServerError: as `send`.
         """
         consumer = self._running().consumer
         if consumer is None:
             raise RuntimeNotRunning(
-                "this Runtime runs no tasks, so none can be assigned to it: give it actors and workers"
+                "this Runtime runs no tasks, so no tenants can be assigned to it: give it actors and workers"
             )
         await consumer.assign(attrs.evolve(self.settings, assigned=assigned, steal=steal))
 
-    # Looking
+    # Inspecting and repairing
 
     async def stats(self) -> Stats:
-        """Returns the number of tasks in each state. The cost does not depend on how many there are."""
+        """Returns the number of tasks in each state. The cost does not depend on the number of tasks.
+
+        Raises:
+            ServerUnavailable: as `send`.
+            ServerError: as `send`.
+        """
         return await read_stats(self._shards())
 
     async def health(self) -> Health:
-        """Reports whether the server answers and runtimes run the waiting tasks. It reports problems.
+        """Checks whether the server answers, and runtimes run the waiting tasks.
 
-        It does not raise.
+        Errors of the server are part of the report; it does not raise them.
         """
         return await read_health(self._shards())
 
     async def repair(self) -> None:
         """Repairs a namespace whose keys somebody has damaged by hand.
 
-        What a broken script has left is repaired automatically. This reads everything in the namespace, and blocks the
-        server meanwhile.
+        It reads the whole namespace, and blocks the server meanwhile. The damage of a script that failed half-way does
+        not need this: it is repaired automatically.
         """
         for shard in self._shards():
             await shard.repair()
@@ -295,7 +308,7 @@ class Runtime:
         """Waits until no task of the namespace is queued, started or due now.
 
         Raises:
-            TimeoutError: that took longer than ``timeout`` seconds.
+            TimeoutError: it took longer than ``timeout`` seconds.
         """
         from ._store.subscriber import DRAINED
 
@@ -311,7 +324,7 @@ class Runtime:
         """Checks that the runtime can be used by the calling code.
 
         Raises:
-            RuntimeNotRunning: it is not entered, was left, or belongs to another thread or event loop.
+            RuntimeNotRunning: the runtime was not entered, was left, or belongs to another thread or event loop.
         """
         try:
             if self._loop is asyncio.get_running_loop():
@@ -320,15 +333,15 @@ class Runtime:
             pass
         if self._loop is not None:
             raise RuntimeNotRunning(
-                "this Runtime belongs to another event loop or thread: enter one in each loop, and from a worker "
-                "thread call it with anyio.from_thread.run"
+                "this Runtime belongs to another event loop or thread: enter one in each loop, and in a worker thread "
+                "call it with anyio.from_thread.run"
             )
         state = "was left" if self._engine is not None else "was not entered yet"
         raise RuntimeNotRunning(f"this Runtime {state}: use it inside `async with Runtime(...) as runtime`")
 
     def _running(self) -> Engine:
         self.check()
-        assert self._engine is not None  # noqa: S101 - else `check` has raised
+        assert self._engine is not None  # noqa: S101 - otherwise `check` has raised
         return self._engine
 
     def _shards(self) -> Shards:

@@ -1,7 +1,7 @@
-"""How arguments and results travel: the converter between Python and JSON types.
+"""Serialization of arguments and results: the converter between Python and JSON types.
 
-Register structure and unstructure hooks on it for types of your own, in the processes that send and in those that run
-tasks. See https://catt.rs for what it knows by itself.
+Register structure and unstructure hooks on `converter` for your own types, in the processes that send and in those that
+run tasks. See https://catt.rs for the types that it supports by default.
 """
 
 from ._actors.conversion import converter, encode_json

@@ -1,4 +1,4 @@
-"""The settings of a runtime, checked where they are given."""
+"""The settings of a runtime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
 
 
 class RuntimeSettings(TypedDict, total=False):
-    """The keywords that `Runtime` takes, for editors and type checkers. `Settings` describes each."""
+    """The keyword arguments of `Runtime`, for editors and type checkers. `Settings` describes each."""
 
     path: str | os.PathLike[str] | None
     namespace: str
@@ -51,20 +51,21 @@ class RuntimeSettings(TypedDict, total=False):
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """All settings of a `Runtime`, which takes them as keywords. Times are in seconds.
+    """All settings of a `Runtime`, which takes them as keyword arguments. Times are in seconds.
 
     Raises:
-        ConfigurationError: one of them cannot work; the message names it.
+        ConfigurationError: a setting is invalid; the message names it.
     """
 
-    url: str | None = attrs.field(default=None, repr=False)  # it may hold a password
-    """``redis://``, ``rediss://`` or ``unix://``. None: ``FAIRACTOR_URL``, else an embedded server."""
+    url: str | None = attrs.field(default=None, repr=False)  # it may contain a password
+    """The URL of the server: ``redis://``, ``rediss://`` or ``unix://``. None uses the environment variable
+    ``FAIRACTOR_URL``, or else an embedded server."""
     path: str | os.PathLike[str] | None = None
-    """A folder. An embedded server keeps its data there, and all processes that name the folder share that server."""
+    """The folder in which an embedded server keeps its data. All processes that name the folder share that server."""
     namespace: str = "fairactor"
     """Separates services that share a server: runtimes see only the tasks of their namespace."""
     workers: int = attrs.field(default=100, validator=validate(check_whole_number, 0))
-    """How many tasks this process runs at once. 0: this runtime only sends."""
+    """How many tasks this process runs at once. With 0 this runtime only sends."""
     lease: float = attrs.field(default=15.0, validator=validate(check_seconds, zero=False))
     """How long a silent runtime keeps its claims. After that, other runtimes run its tasks."""
     grace: float = attrs.field(default=30.0, validator=validate(check_seconds))
@@ -72,29 +73,30 @@ class Settings:
     connect_timeout: float = attrs.field(default=5.0, validator=validate(check_seconds, zero=False))
     """How long to try to reach the server, on entering and for each call."""
     shards: int | None = attrs.field(default=None, validator=optional(validate(check_whole_number, 1)))
-    """The number of shards of a new namespace. None: 1, or 16 on a cluster; an existing namespace keeps its number."""
+    """The number of shards of a new namespace; None means 1, or 16 on a cluster. It is fixed when the namespace is
+    created: for an existing namespace, give None or its number."""
     aging: float = attrs.field(default=60.0, validator=validate(check_seconds, most=YEAR))
-    """How much waiting one step of priority is worth. It is fixed when the namespace is created."""
+    """The seconds of waiting that one step of priority is worth. It is fixed when the namespace is created."""
     fair_by: FairBy | None = attrs.field(default=None, validator=optional(validate(check_one_of, FAIR_BY)))
     """What tenants get equal shares of: ``tasks``, the number of tasks run, or ``time``, the seconds that they run. It
-    is fixed when the namespace is created. None: ``tasks``; an existing namespace keeps what it has."""
+    is fixed when the namespace is created. None means ``tasks``, or the value of an existing namespace."""
     assigned: Sequence[str] = attrs.field(default=(), converter=check_tenants)
-    """The tenants that this runtime serves first. Without these and `steal` it serves all tenants alike."""
+    """The tenants that this runtime serves first. If this and `steal` are empty, it serves all tenants alike."""
     steal: Sequence[str] | bool = attrs.field(default=(), converter=check_tenants_or_all)
-    """The tenants that it serves while the assigned ones have nothing to do. True: all others."""
+    """The tenants that it serves while the assigned ones have nothing to do. True means all others."""
     result_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
-    """How long to keep the record of a finished task. 0: not at all."""
+    """How long to keep the record of a finished task; 0 keeps none."""
     failed_ttl: float = attrs.field(default=7 * 86400.0, validator=validate(check_seconds))
-    """How long to keep a failed task as a dead letter. 0: not at all."""
+    """How long to keep a failed task as a dead letter; 0 keeps none."""
     canceled_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
-    """How long to keep the record of a canceled task. 0: not at all."""
+    """How long to keep the record of a canceled task; 0 keeps none."""
     max_payload: int = attrs.field(default=1 << 20, validator=validate(check_whole_number, 1))
     """The longest encoded message or result, in bytes."""
     max_deliveries: int = attrs.field(default=5, validator=validate(check_whole_number, 1, 255))
     """A task fails for good once this many runtimes have died while they ran it."""
     durability: Durability = attrs.field(default="server", validator=validate(check_one_of, DURABILITIES))
-    """When a send has succeeded. ``server``: the server has the task, and keeps it as safely as it is configured to.
-    ``replicated``: `replicas` of its replicas have confirmed it, too."""
+    """When a send has succeeded. With ``server``, the server has the task, and stores it as durably as the server is
+    configured to. With ``replicated``, `replicas` of its replicas have also confirmed the task."""
     replicas: int = attrs.field(default=1, validator=validate(check_whole_number, 1))
     """How many replicas must confirm a send of durability ``replicated``."""
 
@@ -106,4 +108,4 @@ class Settings:
         if self.path is not None and not isinstance(self.path, str | os.PathLike):
             raise ConfigurationError(f"path={self.path!r}: give the path of a folder")
         if self.url is not None and self.path is not None:
-            raise ConfigurationError("give url= (a server of yours) or path= (an embedded one), not both")
+            raise ConfigurationError("give url= (your server) or path= (an embedded server), not both")

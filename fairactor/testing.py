@@ -1,7 +1,7 @@
-"""For tests: an audit of everything that a namespace holds in Redis.
+"""Tools for tests: `check_invariants` checks all data of a namespace for consistency.
 
-`check_invariants` reads the whole namespace. The cost grows with it, and the server is blocked meanwhile, so use it in
-tests. It reads each shard in one atomic step, so workers may run meanwhile.
+It reads the whole namespace and blocks the server meanwhile, so use it only in tests. It reads each shard in one atomic
+step, so workers may run meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class InvariantViolation(AssertionError):
-    """A namespace is inconsistent. ``violations`` lists everything that was found."""
+    """The data of a namespace is inconsistent.
+
+    Attributes:
+        violations: a message for each inconsistency.
+    """
 
     def __init__(self, violations: Iterable[str]) -> None:
         self.violations = tuple(violations)
@@ -23,18 +27,19 @@ class InvariantViolation(AssertionError):
 
 
 async def check_invariants(runtime: Runtime, *, overdue: float = math.inf, lowered: Collection[str] = ()) -> None:
-    """Checks that everything in the namespace of a runtime is consistent at this moment. Workers may run meanwhile.
+    """Checks that the data of a runtime's namespace is consistent. Workers may run meanwhile.
 
     Args:
         runtime: an entered runtime of the namespace.
-        overdue: also report what has been due for more than this many seconds: claims of runtimes whose lease has run
-            out, scheduled tasks, expired counts. Give it only if runtimes are there to do this. By default it is
-            infinite.
-        lowered: tenants whose concurrency was lowered while more tasks ran; these may still run.
+        overdue: also report maintenance that has been due for more than this many seconds: leases that have expired,
+            scheduled tasks that are due, and counts that have expired. By default it reports none. Give it only while a
+            runtime with workers is running.
+        lowered: tenants whose concurrency was lowered, so more tasks than it allows may still run.
 
     Raises:
-        InvariantViolation: the namespace is inconsistent.
-        RuntimeNotRunning: the runtime is not entered, or belongs to another event loop.
+        InvariantViolation: the data is inconsistent.
+        RuntimeNotRunning: the runtime was not entered, or belongs to another event loop.
+        ServerUnavailable: the server did not answer.
     """
     from ._audit.audit import audit, misplaced
     from ._audit.snapshot import take_snapshot

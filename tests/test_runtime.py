@@ -350,7 +350,7 @@ async def test_health_says_whether_somebody_serves(make_runtime: Make, db: redis
         handle = await runtime.send("user:1", double(1))
         health = await runtime.health()
         assert not health.ok
-        assert "1 tasks wait, and no runtime with workers is there" in health.problems[0]
+        assert "1 tasks wait, but no runtime with workers is running" in health.problems[0]
         async with make_runtime(double, plugins=[]):
             await handle.result(timeout=PATIENCE)
             health = await runtime.health()
@@ -366,7 +366,7 @@ async def test_health_says_whether_somebody_serves(make_runtime: Make, db: redis
 async def test_a_runtime_without_workers_only_sends(make_runtime: Make) -> None:
     async with make_runtime(double, workers=0) as runtime:
         handle = await runtime.send("user:1", double(1))
-        with pytest.raises(TimeoutError, match=r"has no outcome after 0\.1 s; it goes on"):
+        with pytest.raises(TimeoutError, match=r"has no outcome after 0\.1 s; the task goes on"):
             await handle.result(timeout=0.1)
         assert await handle.state() is TaskState.QUEUED
         assert (await runtime.stats()).runtimes == ()

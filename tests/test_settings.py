@@ -16,7 +16,7 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"worker": 3}, "no setting 'worker'; there are .*workers"),
+        ({"worker": 3}, "no setting 'worker'; its settings are .*workers"),
         ({"workers": -1}, "workers=-1: give a whole number, 0 or more"),
         ({"workers": 2.5}, "workers=2.5: give a whole number"),
         ({"workers": True}, "workers=True: give a whole number"),

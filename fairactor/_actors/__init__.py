@@ -1,1 +1,1 @@
-"""Actors, the messages that call them, and the handles and tasks that come of these."""
+"""Actors, the messages that call them, and the tasks and handles that result from sending these."""

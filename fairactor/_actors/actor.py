@@ -31,14 +31,11 @@ _HOOKS: Final = ("started", "stopped")
 
 
 class Actor(Generic[P, R_co]):
-    """A handler that messages name. Calling it makes a `Message`; it runs nothing.
+    """A handler of messages. Calling it makes a `Message`, and runs nothing.
 
-    A method is an actor, too: ``Cart.add("apple")`` on the class makes a message, and ``cart.add("apple")`` on an
+    A method can be an actor, too: ``Cart.add("apple")`` on the class makes a message, and ``cart.add("apple")`` on an
     instance calls the method. Each runtime has one instance of the class. If the class has the methods ``started`` and
     ``stopped`` (plain or async), the runtime calls them before the first task and when it is left.
-
-    Raises:
-        TypeError: at the call, if the arguments do not fit the handler's signature.
     """
 
     def __init__(
@@ -55,7 +52,7 @@ class Actor(Generic[P, R_co]):
         self.options = options
         self.process = process
         self.owner = owner
-        """The class, if this is a method."""
+        """The class, if the handler is a method."""
         self.codec = Codec(name, function, method=owner is not None)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
@@ -64,7 +61,11 @@ class Actor(Generic[P, R_co]):
         self.__wrapped__ = function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Message[R_co]:
-        """Makes a message with these arguments."""
+        """Makes a message with these arguments.
+
+        Raises:
+            TypeError: they do not fit the handler's signature.
+        """
         positional, named = self.codec.bind(args, kwargs)
         return Message(self, positional, named, self.options)
 
@@ -81,7 +82,7 @@ class Actor(Generic[P, R_co]):
         return partial(run_in_thread, function)
 
     async def run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R_co:
-        """Runs the handler in this process, a method on a new instance. Inside a handler it is part of that task."""
+        """Runs the handler in this process; a method gets a new instance. In a handler it becomes part of that task."""
         if unknown := [value for value in (*args, *kwargs.values()) if isinstance(value, Placeholder)]:
             raise InvalidPayload(f"{self.name}(): {unknown[0]!r} is not known here: send the message, or give a value")
         with enter_task(Task(id="local", tenant="local", actor=self.name)):
@@ -127,7 +128,7 @@ class _Method(Generic[P, R_co]):
 
 
 class AsyncActor(Actor[P, R_co]):
-    """What ``@actor`` makes of an async function, as type checkers see it: it may be a method."""
+    """The type of an async function with ``@actor``. To type checkers it may be a method, too."""
 
     @overload
     def __get__(self: AsyncActor[Concatenate[T, Q], R], instance: None, owner: type[T]) -> Actor[Q, R]: ...
@@ -136,11 +137,11 @@ class AsyncActor(Actor[P, R_co]):
         self: AsyncActor[Concatenate[T, Q], R], instance: T, owner: type[T]
     ) -> Callable[Q, Coroutine[Any, Any, R]]: ...
     def __get__(self, instance: Any, owner: Any) -> Any:
-        return self  # a function that a class only refers to
+        return self  # at run time this is no method: the class just refers to a function
 
 
 class PlainActor(Actor[P, R_co]):
-    """What ``@actor`` makes of a plain function, as type checkers see it: it may be a method."""
+    """The type of a plain function with ``@actor``. To type checkers it may be a method, too."""
 
     @overload
     def __get__(self: PlainActor[Concatenate[T, Q], R], instance: None, owner: type[T]) -> Actor[Q, R]: ...
@@ -152,7 +153,7 @@ class PlainActor(Actor[P, R_co]):
 
 @attrs.frozen
 class _Defaults:
-    """What ``@actor`` on a class has set for its methods."""
+    """The defaults that ``@actor`` on a class sets for its methods."""
 
     name: str
     options: Options
@@ -162,21 +163,21 @@ _DEFAULTS: Final = "__fairactor_defaults__"
 
 
 def _defaults_of(cls: type[Any]) -> _Defaults:
-    """The defaults for the methods of a class. Options are inherited; a name is not."""
+    """Returns the defaults for the methods of a class. Options are inherited, names are not."""
     own: _Defaults | None = vars(cls).get(_DEFAULTS)
     return own or _Defaults(cls.__name__, getattr(cls, _DEFAULTS).options if hasattr(cls, _DEFAULTS) else Options())
 
 
 def methods_of(cls: type[Any]) -> list[Actor[..., Any]]:
-    """The actors of a class: its methods with ``@actor``, and those that it inherits."""
+    """Returns the actors of a class: its methods with ``@actor``, including inherited ones."""
     return [getattr(cls, name) for name, value in inspect.getmembers_static(cls) if isinstance(value, _Method)]
 
 
 def check_takes_no_arguments(cls: type[Any]) -> None:
-    """Accepts a class whose instances can be made without arguments.
+    """Checks that a class can be instantiated without arguments.
 
     Raises:
-        ConfigurationError: it needs some, so its user has to make the instance.
+        ConfigurationError: it needs arguments, so the user has to make the instance.
     """
     try:
         inspect.signature(cls).bind()
@@ -206,9 +207,9 @@ async def _call_hook(instance: object, hook: str) -> None:
 
 
 class ActorDecorator(Protocol):
-    """What ``actor(...)`` with options returns."""
+    """The decorator that ``actor(...)`` with options returns."""
 
-    # The first overlaps the third, since a class is callable, too; the second is a special case of the third.
+    # The first overlaps the third, because a class is callable too. The second is a special case of the third.
     @overload
     def __call__(self, handler: type[T], /) -> type[T]: ...  # type: ignore[overload-overlap]
     @overload
@@ -230,30 +231,32 @@ def actor(
 
 
 def actor(*given: Any, name: str | None = None, process: bool = False, **options: Any) -> Any:
-    """Makes an actor of a function or a method.
+    """Makes a function or a method an actor. It can be used with or without arguments.
 
-    An async function runs in the event loop, a plain one in a thread. On a class, ``@actor`` sets a name and default
-    options for its methods, and marks all public ones if it has marked none itself.
+    An async function runs in the event loop, a plain one in a thread. On a class, the decorator sets a name and default
+    options for the methods with ``@actor``. If the class has none, it makes all public methods actors.
 
     Args:
-        given: the handler; or options of plugins that do not ship with fairactor, see `fairactor.plugins.Option`.
-        name: how messages name the actor. By default the name of the function, without its module, so that code can
-            move while its tasks wait; for a method, the names of its class and of the method.
+        given: the function, method or class. Or options of plugins that do not ship with fairactor, see
+            `fairactor.plugins.Option`.
+        name: the name under which messages refer to the actor. By default it is the name of the function, or of the
+            class and the method as in ``Cart.add``. It does not include the module, so code can move to another module
+            while tasks wait.
         process: run the function in a worker process, because it keeps a CPU busy. Another process must be able to
             import it, and ``if __name__ == "__main__"`` must guard the program's start, as for `multiprocessing`.
-        options: defaults for its messages, see `Options`.
+        options: default options for the messages, see `Options`.
 
     Raises:
-        ConfigurationError: an option is unknown or cannot work, or this cannot be an actor.
+        ConfigurationError: an option is unknown or invalid, or the handler cannot be an actor.
     """
     if "id" in options:
-        raise ConfigurationError("id= is of one message: give it with message.options(id=…)")
+        raise ConfigurationError("id= belongs to a single message: give it with message.options(id=…)")
     handlers = [each for each in given if not isinstance(each, OptionValue)]
     if not handlers:
         defaults = parse_options(options, given)
         return lambda handler: _decorate(handler, name, defaults, process=process)
     if len(given) > 1:
-        raise ConfigurationError(f"@actor takes one handler, and got {len(given)} values")
+        raise ConfigurationError(f"@actor takes one handler, but got {len(given)} values")
     return _decorate(handlers[0], None, Options(), process=False)
 
 
@@ -300,5 +303,5 @@ def _decorate_class(cls: type[Any], name: str | None, options: Options, *, proce
                 marked.__set_name__(cls, method)
                 setattr(cls, method, marked)
     if not methods_of(cls):
-        raise ConfigurationError(f"{name} has no public method, so there is no message to send it")
+        raise ConfigurationError(f"{name} has no public methods, so it cannot receive messages: give it one")
     return cls

@@ -1,4 +1,4 @@
-"""The codec of a handler: it binds arguments, and converts them and the result between Python and JSON types."""
+"""The codec of a handler: binds arguments, and converts them and the result between Python and JSON types."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fairactor._model.placeholder import Placeholder
 from fairactor.errors import ConfigurationError, InvalidPayload
 
 if TYPE_CHECKING:
-    from .conversion import Slot
+    from .conversion import Conversion
 
 
 class Codec:
     """Binds, encodes and decodes the calls of one handler.
 
-    It resolves the annotations at its first use, so these may name types that are defined later.
+    It resolves the annotations when it is first used, so these may name types that are defined later.
     """
 
     def __init__(self, name: str, function: Callable[..., Any], *, method: bool = False) -> None:
@@ -36,13 +36,13 @@ class Codec:
         self._by_name = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._var_positional = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
         self._var_keyword = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), "")
-        self._slots: dict[str, Slot] | None = None
-        self._in_order: list[Slot] = []
-        self._untyped: Slot
-        self._conversion: Any
+        self._by_parameter: dict[str, Conversion] | None = None
+        self._in_order: list[Conversion] = []
+        self._untyped: Conversion
+        self._module: Any  # `conversion`, once it is imported
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Binds arguments to the signature; makes them positional wherever that is possible.
+        """Binds arguments to the signature, and makes them positional where possible.
 
         Raises:
             TypeError: they do not fit the handler's signature.
@@ -59,7 +59,7 @@ class Codec:
         """Converts arguments to values that msgspec can encode.
 
         Raises:
-            NotSerializable: one has no JSON form; the message has the path to it.
+            NotSerializable: an argument cannot be encoded as JSON; the message has the path to the value.
         """
         self.look_up()
         if len(args) <= len(self._in_order) and not kwargs:
@@ -71,16 +71,16 @@ class Codec:
         return self._convert_all(self._to_json, args, kwargs)
 
     def arguments_from_json(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Converts arguments to the types that the handler's annotations ask for; it may change ``args`` in place.
+        """Converts arguments to the types of the handler's annotations; may change ``args`` in place.
 
         Raises:
-            InvalidPayload: they no longer fit the handler; the message says which, and why.
+            InvalidPayload: an argument does not fit the handler; the message says which one, and why.
         """
         self.look_up()
         if self._plain and not kwargs and self._required <= len(args) <= len(self._positional):
             for index, value in enumerate(args):
-                slot = self._in_order[index]
-                if slot.from_json is not None and type(value) is not slot.plain:
+                conversion = self._in_order[index]
+                if conversion.from_json is not None and type(value) is not conversion.plain:
                     args[index] = self._from_json(self._positional[index], value)
             return args, kwargs
         try:
@@ -93,19 +93,19 @@ class Codec:
         """Encodes a result as JSON.
 
         Raises:
-            NotSerializable: it has no JSON form; the message has the path to the value.
+            NotSerializable: it cannot be encoded as JSON; the message has the path to the value.
         """
         if value is None:
             return b"null"
         self.look_up()
-        encoded: bytes = self._conversion.encode_json(f"{self._name}() result", self._to_json("return", value))
+        encoded: bytes = self._module.encode_json(f"{self._name}() result", self._to_json("return", value))
         return encoded
 
     def result_from_json(self, data: bytes | msgspec.Raw) -> Any:
-        """Decodes a result to the type that the handler's annotation promises.
+        """Decodes a result to the type of the handler's annotation.
 
         Raises:
-            InvalidPayload: it does not fit.
+            InvalidPayload: it does not fit the annotation.
         """
         self.look_up()
         return self._from_json("return", msgspec.json.decode(data))
@@ -123,34 +123,34 @@ class Codec:
         """Resolves the annotations and finds their conversion hooks, once.
 
         Raises:
-            ConfigurationError: an annotation cannot be resolved, or names a type that cannot be made from JSON.
+            ConfigurationError: an annotation cannot be resolved, or its type cannot be converted from JSON.
         """
-        if self._slots is not None:
+        if self._by_parameter is not None:
             return
         from . import conversion  # slow to import
 
-        self._conversion = conversion
+        self._module = conversion
         try:
             hints = get_type_hints(self._function, include_extras=True)
         except Exception as error:
             raise ConfigurationError(
-                f"{self._name}(): an annotation cannot be resolved: {error}; define or import what it names at the "
-                "top level of its module, not under TYPE_CHECKING"
+                f"{self._name}(): an annotation cannot be resolved: {error}; define or import its type at the top "
+                "level of the module, not under TYPE_CHECKING"
             ) from error
-        slots = {name: self._slot(name, hint) for name, hint in hints.items()}
+        by_parameter = {name: self._conversion_of(name, hint) for name, hint in hints.items()}
         self._untyped = conversion.UNTYPED
-        self._in_order = [slots.get(name, self._untyped) for name in self._positional]
-        self._slots = slots
+        self._in_order = [by_parameter.get(name, self._untyped) for name in self._positional]
+        self._by_parameter = by_parameter
 
-    def _slot(self, name: str, hint: Any) -> Slot:
+    def _conversion_of(self, name: str, hint: Any) -> Conversion:
         try:
-            slot: Slot = self._conversion.slot_of(hint)
+            found: Conversion = self._module.conversion_for(hint)
         except Exception as error:
             raise ConfigurationError(
                 f"{self._name}(): cannot convert {name}: {hint!r} from JSON ({error}); use another annotation, or "
                 "register hooks on fairactor.serialization.converter"
             ) from error
-        return slot
+        return found
 
     def _convert_all(
         self, convert: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -166,7 +166,7 @@ class Codec:
 
     def _to_json(self, parameter: str, value: Any, name: str = "") -> Any:
         """Converts a value to JSON types; ``name`` is the argument's name if it differs from the parameter's."""
-        hook = self._slot_for(parameter).to_json
+        hook = self._conversion_for(parameter).to_json
         if hook is None or isinstance(value, Placeholder):
             return value
         try:
@@ -174,18 +174,18 @@ class Codec:
         except Exception as error:  # noqa: BLE001 - a hook may raise anything
             name = name or parameter
             what = f"{self._name}() result" if name == "return" else f"{self._name}() argument [{name!r}]"
-            raise self._conversion.not_serializable(what, value, error) from None
+            raise self._module.not_serializable(what, value, error) from None
 
     def _from_json(self, parameter: str, value: Any, name: str = "") -> Any:
         """Converts a value from JSON types; ``name`` as in `_to_json`."""
-        slot = self._slot_for(parameter)
-        if slot.from_json is None or type(value) is slot.plain or isinstance(value, Placeholder):
+        conversion = self._conversion_for(parameter)
+        if conversion.from_json is None or type(value) is conversion.plain or isinstance(value, Placeholder):
             return value
         try:
-            return slot.from_json(value)
+            return conversion.from_json(value)
         except Exception as error:
-            misfit = self._conversion.describe_misfit(name or parameter, value, error)
+            misfit = self._module.describe_misfit(name or parameter, value, error)
             raise InvalidPayload(f"{self._name}(): {misfit}") from error
 
-    def _slot_for(self, parameter: str) -> Slot:
-        return (self._slots or {}).get(parameter, self._untyped)
+    def _conversion_for(self, parameter: str) -> Conversion:
+        return (self._by_parameter or {}).get(parameter, self._untyped)

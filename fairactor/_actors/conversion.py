@@ -1,8 +1,8 @@
-"""Conversion of values between Python and JSON types, by the annotations of handlers.
+"""Converts values between Python and JSON types, by the annotations of handlers.
 
-cattrs converts between types, msgspec writes and reads JSON. Nothing is pickled, and nothing is imported by a name
-found
-in a payload. This module imports cattrs, which is slow to import: `codec` imports it when it converts its first value.
+cattrs converts between types, msgspec writes and reads JSON. Nothing is pickled, and nothing is imported by a name that
+a payload contains. This module imports cattrs, which is slow to import, so `codec` imports it when it converts its
+first value.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from fairactor.errors import NotSerializable
 Hook = Callable[[Any], Any]
 
 converter: Final = make_converter(forbid_extra_keys=False)
-"""The cattrs converter of all actors. Register hooks on it for types of your own."""
+"""The cattrs converter of all actors. Register hooks on it for your own types."""
 
-_AS_THEY_ARE: Final = frozenset({type(None), Any, inspect.Parameter.empty, object, dict, list})
-_DEEPEST: Final = 100  # levels of a value that are searched for the part that cannot be encoded
+_UNCONVERTED: Final = frozenset({type(None), Any, inspect.Parameter.empty, object, dict, list})
+_DEEPEST: Final = 100  # levels of a value to search for the part that cannot be encoded
 
 
 def _finite(value: float) -> float:
@@ -45,32 +45,32 @@ for _type in (uuid.UUID, decimal.Decimal, dt.timedelta, dt.time):  # msgspec kno
 
 
 @attrs.frozen
-class Slot:
-    """How to convert the values of one parameter. A hook that is None leaves them as they are."""
+class Conversion:
+    """How to convert the values of one parameter. A hook that is None leaves them unchanged."""
 
     to_json: Hook | None
     from_json: Hook | None
     plain: type | None = None
-    """A type that JSON has, too: values of exactly this type need no hook."""
+    """A type that JSON has too. Values of exactly this type need no hook."""
 
 
-UNTYPED: Final = Slot(converter.unstructure, None)
+UNTYPED: Final = Conversion(converter.unstructure, None)
 
 
-def slot_of(hint: Any) -> Slot:
-    """How to convert values with this annotation."""
+def conversion_for(hint: Any) -> Conversion:
+    """Returns how to convert values with this annotation."""
     if _untyped(hint):
         return UNTYPED
     from_json = converter.get_structure_hook(hint)
     if hint in (int, str, float, bool):
         to_json = converter.unstructure if hint is float else None  # nan and inf have no JSON form
-        return Slot(to_json, lambda value: from_json(value, hint), plain=hint)
-    return Slot(converter.get_unstructure_hook(hint), lambda value: from_json(value, hint))
+        return Conversion(to_json, lambda value: from_json(value, hint), plain=hint)
+    return Conversion(converter.get_unstructure_hook(hint), lambda value: from_json(value, hint))
 
 
 def _untyped(hint: Any) -> bool:
     try:
-        return hint in _AS_THEY_ARE
+        return hint in _UNCONVERTED
     except TypeError:  # not hashable
         return False
 
@@ -79,7 +79,7 @@ def encode_json(what: str, value: Any) -> bytes:
     """Encodes a value as JSON.
 
     Raises:
-        NotSerializable: it has no JSON form; the message names ``what`` and the path to the value.
+        NotSerializable: it cannot be encoded; the message names ``what`` and the path to the value.
     """
     try:
         return encode(value)
@@ -88,7 +88,7 @@ def encode_json(what: str, value: Any) -> bytes:
 
 
 def not_serializable(what: str, value: Any, error: Exception) -> NotSerializable:
-    """The error for a value without a JSON form; it names ``what`` and the path to the part that has none."""
+    """Returns the error for a value that has no JSON form. It names ``what`` and the path to the part without one."""
     path, culprit = _culprit(value)
     return NotSerializable(
         f"{what}{path} is a {type(culprit).__name__}, {culprit!r:.80}, which has no JSON form ({error}); annotate the "
@@ -106,7 +106,7 @@ def _culprit(value: Any, depth: int = 0) -> tuple[str, Any]:
     for step, child in children:
         try:
             encode(converter.unstructure(child))
-        except Exception:  # noqa: BLE001 - whatever the error is, this part caused it
+        except Exception:  # noqa: BLE001 - any error means that this part caused it
             if depth > _DEEPEST:
                 break
             path, culprit = _culprit(child, depth + 1)
@@ -115,7 +115,7 @@ def _culprit(value: Any, depth: int = 0) -> tuple[str, Any]:
 
 
 def describe_misfit(name: str, value: Any, error: Exception) -> str:
-    """Says in one line why the value of that name does not fit its annotation."""
+    """Describes in one line why the value of a parameter does not fit its annotation."""
     if isinstance(error, BaseValidationError):
         return f"{name}: {'; '.join(transform_error(error))}"
     return f"{name}={value!r:.80}: {error}"

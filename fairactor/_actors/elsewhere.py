@@ -20,7 +20,7 @@ from .retry import exception_names
 
 
 class _Function(Protocol):
-    """What is needed of an actor to run its function in a worker process."""
+    """The part of an actor that is needed to run its function in a worker process."""
 
     name: str
     codec: Codec
@@ -31,8 +31,8 @@ class _Function(Protocol):
 
 
 async def run_in_thread(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Runs a plain function in a thread. A thread cannot be stopped: if the caller is canceled, it runs on."""
-    unlimited = anyio.CapacityLimiter(math.inf)  # the pool of workers is the limit; anyio's own would be 40
+    """Runs a plain function in a thread. If the caller is canceled, the thread runs on: it cannot be stopped."""
+    unlimited = anyio.CapacityLimiter(math.inf)  # the pool of workers is the limit; anyio's default is 40
     return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=unlimited)
 
 
@@ -69,7 +69,7 @@ def _process_main(module: str, qualname: str, arguments: tuple[list[Any], dict[s
 
 
 def _portable(error: Exception) -> Exception:
-    """Makes an error that can be pickled to another process, with its traceback as a note."""
+    """Returns the error, or a `RemoteError` if it cannot be pickled, with the traceback as a note."""
     trace = "".join(traceback.format_tb(error.__traceback__))
     try:
         carried: Exception = pickle.loads(pickle.dumps(error))  # noqa: S301 - pickled in this line

@@ -13,12 +13,12 @@ GROUP: Final = "fairactor.plugins"
 
 @cache
 def factories() -> tuple[Callable[[], Any], ...]:
-    """The classes or functions that make the installed plugins, ordered by entry point name.
+    """Returns the classes or functions that make the installed plugins, ordered by entry point name.
 
     Raises:
-        ConfigurationError: one cannot be imported.
+        ConfigurationError: a plugin cannot be imported.
     """
-    from importlib.metadata import entry_points  # slow to import, and not needed by every program
+    from importlib.metadata import entry_points  # slow to import, and not every program needs it
 
     found = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):

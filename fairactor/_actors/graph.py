@@ -1,6 +1,6 @@
-"""Graphs of messages as users see them.
+"""The interfaces of graphs of messages, and of their runs.
 
-The plugin that defines ``>>``, ``<<`` and ``|`` implements these interfaces.
+The plugin that defines ``>>``, ``<<`` and ``|`` implements them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .handle import Handle
 
 
 class Combinable(Protocol):
-    """What ``>>``, ``<<`` and ``|`` combine: a `Message` or a `Graph`."""
+    """An operand of ``>>``, ``<<`` and ``|``: a `Message` or a `Graph`."""
 
     def __rshift__(self, other: Any, /) -> Graph: ...
 
@@ -25,14 +25,14 @@ class Combinable(Protocol):
 
 
 Operand = Combinable | Sequence[Combinable | Sequence[Combinable]]
-"""A message, a graph, or a list of them side by side."""
+"""A message, a graph, or a list of these, which run side by side."""
 
 
 class Graph(ABC):
-    """Messages, and the order in which their tasks run. `Runtime.send` sends it whole and returns a `Run`.
+    """Messages, and the order in which their tasks run. `Runtime.send` sends all of them and returns a `Run`.
 
-    In ``a >> b`` and ``b << a``, everything that ends ``a`` runs before everything that begins ``b``. In ``a | b`` they
-    run side by side. A list stands for its members side by side.
+    In ``a >> b`` and ``b << a``, the last steps of ``a`` run before the first steps of ``b``. In ``a | b`` they run
+    side by side, and so do the members of a list.
     """
 
     __slots__ = ()
@@ -57,7 +57,7 @@ class Graph(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of messages."""
+        """Returns the number of messages."""
 
     @abstractmethod
     def to_mermaid(self) -> str:
@@ -78,11 +78,11 @@ class Run(ABC):
     tenant: str
     """The tenant to which the graph was sent."""
     attempt: int
-    """1, and one more for each `retry`."""
+    """The number of the attempt: 1, and one more for each `retry`."""
     handles: Mapping[str, Handle[Any]]
-    """The tasks by step name, each after those that it waits for.
+    """The tasks by step name. Each step comes after the steps that it waits for.
 
-    A step's name is the ``id=`` of its message. Without one it is the actor's name, numbered from the second on.
+    A step's name is the ``id=`` of its message, or else the actor's name, numbered from the second on.
     """
 
     @abstractmethod
@@ -90,10 +90,10 @@ class Run(ABC):
         """Waits for the last step and returns its result, or a list of results if there are several last steps.
 
         Args:
-            timeout: in seconds; None: no limit.
+            timeout: the seconds to wait; None for no limit.
 
         Raises:
-            As `Handle.result`. If a last step could not run, it is canceled, and TaskCanceled says what failed.
+            As `Handle.result`. If a last step could not run, it was canceled, and TaskCanceled names the failed step.
         """
 
     @abstractmethod
@@ -101,19 +101,19 @@ class Run(ABC):
         """Waits until all steps have ended, and returns their states.
 
         Args:
-            timeout: in seconds; None: no limit.
+            timeout: the seconds to wait; None for no limit.
 
         Raises:
-            TimeoutError: it took longer; the run goes on.
+            TimeoutError: it took longer. The run goes on.
         """
 
     @abstractmethod
     async def states(self) -> dict[str, TaskState | None]:
-        """The current state of each step; None if its record has expired."""
+        """Returns the current state of each step; None if its record has expired."""
 
     @abstractmethod
     async def cancel(self) -> None:
-        """Cancels each step that has not ended, as `Handle.cancel` does, the last steps first."""
+        """Cancels the steps that have not ended, as `Handle.cancel` does, the last steps first."""
 
     @abstractmethod
     async def retry(self) -> Run:
@@ -123,8 +123,8 @@ class Run(ABC):
 
         Raises:
             ConfigurationError: a step has not ended yet.
-            TaskNotFound: the record of a step has expired, so nobody knows whether it finished.
-            UnknownParent: the same, of a step that others wait for.
+            TaskNotFound: the record of a step has expired, so it is unknown whether it finished.
+            UnknownParent: likewise, for a step that others wait for.
         """
 
     @abstractmethod

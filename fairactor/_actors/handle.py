@@ -17,9 +17,10 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Follower(Protocol):
-    """What a handle needs of the runtime that made it. ``tenant`` is None if only the id is known.
+    """The part of a runtime that its handles use. ``tenant`` is None if only the id is known.
 
-    Every method raises RuntimeNotRunning if the runtime cannot be used here, and TaskNotFound if there is no such task.
+    All async methods raise RuntimeNotRunning if the calling code cannot use the runtime, and TaskNotFound if the task
+    does not exist.
     """
 
     async def outcome(
@@ -32,11 +33,11 @@ class Follower(Protocol):
         ...
 
     async def info(self, task_id: str, tenant: str | None) -> TaskInfo:
-        """What is known of a task now."""
+        """Returns a description of a task."""
         ...
 
     async def cancel(self, task_id: str, tenant: str | None) -> TaskState:
-        """Cancels a task; returns the state that it was in."""
+        """Cancels a task; returns the state in which it was."""
         ...
 
     async def redrive(self, task_id: str, tenant: str | None) -> None:
@@ -44,12 +45,12 @@ class Follower(Protocol):
         ...
 
     def codec(self, actor: str, /) -> Codec | None:
-        """The codec of an actor, if it is registered here."""
+        """Returns the codec of an actor, if it is registered here."""
         ...
 
 
 class Handle(Generic[R_co]):
-    """A sent task. Handles are cheap: they hold no connection, and no memory on the server."""
+    """A task that was sent. Handles are cheap: they use no connection, and no memory on the server."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Handle(Generic[R_co]):
     ) -> None:
         self.id = task_id
         self.tenant = tenant
-        """The tenant. None for a handle made from an id alone, until the task has been looked up."""
+        """The name of the tenant. None if the handle was made from an id alone, until a method has found the task."""
         self.duplicate = duplicate
         """Whether the message was not sent because this earlier task has the same key."""
         self._follower = follower
@@ -72,17 +73,21 @@ class Handle(Generic[R_co]):
         return f"<Handle {self.id!r} of {self.tenant!r}>"
 
     async def result(self, timeout: float | None = None) -> R_co:  # noqa: ASYNC109 - the promised signature
-        """Waits for the outcome and returns the handler's result. Inside a handler it lends the worker slot out.
+        """Waits for the handler's result and returns it. In a handler, its worker can run other tasks meanwhile.
 
         Args:
-            timeout: in seconds; None: no limit.
+            timeout: the seconds to wait; None for no limit.
 
         Raises:
             TaskFailed: the task failed for good.
-            TaskCanceled: it was canceled, or expired before it could start.
-            TimeoutError: there was no outcome in time; the task goes on.
-            TaskNotFound: there is no such task, or its record has expired.
-            Deadlock: this handler holds the only slot of the tenant that the task waits for.
+            TaskCanceled: the task was canceled, or expired before it could start.
+            TimeoutError: the task did not end in time. It goes on.
+            TaskNotFound: the task does not exist, or its record has expired.
+            Deadlock: the task cannot start before this handler ends, because their tenant runs one task at a time.
+            InvalidPayload: the result does not fit the handler's annotation.
+            RuntimeNotRunning: the runtime was left, or belongs to another thread or event loop.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
         """
         header, outcome = await self._follower.outcome(self.id, self.tenant, timeout)
         self.tenant = header.tenant
@@ -92,7 +97,7 @@ class Handle(Generic[R_co]):
         """Returns the result in an outcome, or raises its error."""
         state = record.SETTLED[header.state]
         error = outcome.error
-        actor = f" ({outcome.actor})" if outcome.actor else ""  # scripts do not know it
+        actor = f" ({outcome.actor})" if outcome.actor else ""  # scripts do not store it
         about = f"task {self.id!r} of tenant {header.tenant!r}{actor}"
         if state is TaskState.FAILED:
             reason = f"{error.type}: {error.message}" if error else "no reason was given"
@@ -111,22 +116,25 @@ class Handle(Generic[R_co]):
         """Returns the current state of the task.
 
         Raises:
-            TaskNotFound: there is no such task, or its record has expired.
+            As `info`.
         """
         return (await self.info()).state
 
     async def info(self) -> TaskInfo:
-        """Returns what is known of the task now: its state, times, progress, arguments, error and history.
+        """Returns a description of the task: its state, times, progress, arguments, error and history.
 
         Raises:
-            TaskNotFound: there is no such task, or its record has expired.
+            TaskNotFound: the task does not exist, or its record has expired.
+            RuntimeNotRunning: the runtime was left, or belongs to another thread or event loop.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
         """
         info = await self._follower.info(self.id, self.tenant)
         self.tenant = info.tenant
         return info
 
     async def cancel(self) -> TaskState:
-        """Cancels the task; returns the state that it was in.
+        """Cancels the task; returns the state in which it was.
 
         A task that waits (queued, scheduled or deferred) is canceled when this returns. A task that has started is
         canceled at the next await of its handler, normally within milliseconds, at most within a third of a lease. The
@@ -134,15 +142,15 @@ class Handle(Generic[R_co]):
         receives the cancellation, that outcome counts. A task that has ended stays as it is.
 
         Raises:
-            TaskNotFound: there is no such task, or its record has expired.
+            As `info`.
         """
         return await self._follower.cancel(self.id, self.tenant)
 
     async def redrive(self) -> None:
-        """Sends a dead letter again: as a new task with the same id and all its retries.
+        """Sends a dead letter again, as a new task with the same id and all its retries.
 
         Raises:
-            NotADeadLetter: the task has not failed, or another task has taken its key.
-            TaskNotFound: there is no such task, or its record has expired.
+            NotADeadLetter: the task has not failed, or another task now has its key.
+            As `info`.
         """
         await self._follower.redrive(self.id, self.tenant)

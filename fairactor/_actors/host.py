@@ -1,4 +1,4 @@
-"""What handlers and plugins may do with the runtime that runs them: the written contract."""
+"""The contract between a runtime and the handlers and plugins that it runs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class RegisteredActor(Target[R_co], Protocol[R_co]):
 
 
 class Sendable(Protocol[S_co]):
-    """What `Runtime.send` takes besides messages, such as a `Graph`."""
+    """An object other than a message that `Runtime.send` accepts, such as a `Graph`."""
 
     async def send_to(self, host: Host, tenant: str) -> S_co:
-        """Sends it. `Runtime.send` returns what this returns."""
+        """Sends the object. `Runtime.send` returns the result of this method."""
         ...
 
 
@@ -41,7 +41,7 @@ class Client(Protocol):
 
     @property
     def host(self) -> Host:
-        """What plugins may touch."""
+        """The part of the runtime that plugins may use."""
         ...
 
     @overload
@@ -72,9 +72,9 @@ class Client(Protocol):
 
 
 class Host(Protocol):
-    """What a plugin may touch of a runtime. Nothing else of it is promised to plugins.
+    """The part of a runtime that plugins may use. Everything else is internal and may change.
 
-    A plugin gets its host in ``lifespan(host)``; whoever has a runtime finds it as ``runtime.host``.
+    A plugin receives its host in ``lifespan(host)``. It is also available as ``runtime.host``.
     """
 
     @property
@@ -84,7 +84,7 @@ class Host(Protocol):
 
     @property
     def name(self) -> str:
-        """The runtime's name, which no other runtime ever has."""
+        """The runtime's name, which is unique."""
         ...
 
     @property
@@ -99,18 +99,18 @@ class Host(Protocol):
 
     @property
     def shard_count(self) -> int:
-        """The number of shards of the namespace. Each tenant is on one of them."""
+        """The number of shards of the namespace."""
         ...
 
     def shard_of(self, tenant: str) -> int:
-        """The number of the shard that keeps a tenant, from 0."""
+        """Returns the number of a tenant's shard, from 0."""
         ...
 
     def actor(self, name: str) -> RegisteredActor[Any]:
-        """Returns the actor of that name.
+        """Returns the actor with this name.
 
         Raises:
-            UnknownActor: the runtime does not run it.
+            UnknownActor: the runtime does not run such an actor.
         """
         ...
 
@@ -119,37 +119,38 @@ class Host(Protocol):
 
         Args:
             script: ``plugin/name``.
-            where: a tenant, whose shard runs the script, or the number of a shard.
+            where: the shard that runs the script: its number, or one of its tenants.
             arguments: the script's ``ARGV``.
 
         Raises:
-            ServerUnavailable, ServerError: as `Runtime.send`.
-            ConfigurationError: there is no such script.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
+            ConfigurationError: the script does not exist.
         """
         ...
 
     def pack(self, tenant: str, message: Message[Any]) -> bytes:
-        """Packs a message, with a new id, for scripts that include ``lib/accept.lua``: what `send` would send now.
+        """Packs a message as `Runtime.send` would send it now, for scripts that include ``lib/accept.lua``.
 
         Send wrappers, observers and the sender's trace do not apply.
 
         Raises:
-            What `Runtime.send` raises before it sends anything.
+            As `Runtime.send` before it sends anything.
         """
         ...
 
     def pack_template(self, tenant: str, message: Message[Any]) -> bytes:
-        """Packs a message like `pack`, to be sent many times: without an id, a due time or a trace context.
+        """Packs a message that a script can send many times: without an id, a due time or a trace context.
 
         Raises:
-            What `Runtime.send` raises before it sends anything.
+            As `Runtime.send` before it sends anything.
         """
         ...
 
     def subscribe(self, plugin: str) -> AbstractContextManager[Wakeup]:
-        """Returns a wake-up that scripts of a plugin set in all runtimes: ``call('PUBLISH', EVENTS, 'p' .. SELF)``.
+        """Returns a wake-up that scripts of the plugin set in all runtimes: ``call('PUBLISH', EVENTS, 'p' .. SELF)``.
 
-        It is also set whenever such a message may have been lost.
+        It is also set when such a message may have been lost.
 
         Args:
             plugin: the plugin's name.
@@ -157,12 +158,12 @@ class Host(Protocol):
         ...
 
     def supervise(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
-        """Runs an actor of a plugin until it returns or the plugins' lifespans end; restarts it if it raises.
+        """Runs an async function of a plugin until it returns, or the plugins' lifespans end. Restarts it if it raises.
 
-        If it fails 6 times within 30 seconds, the runtime stops with its error.
+        If it fails 6 times within 30 seconds, the runtime stops with the error.
 
         Args:
-            name: for log messages.
-            actor: an async function without arguments.
+            name: a name for log messages.
+            actor: the function, which takes no arguments.
         """
         ...

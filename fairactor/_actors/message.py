@@ -16,7 +16,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Target(Protocol[R_co]):
-    """What a message needs of the actor that it calls."""
+    """The part of an actor that its messages use."""
 
     @property
     def name(self) -> str:
@@ -25,7 +25,7 @@ class Target(Protocol[R_co]):
 
     @property
     def codec(self) -> Codec:
-        """Binds and encodes its arguments."""
+        """The codec that encodes the arguments."""
         ...
 
     def run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Awaitable[R_co]:
@@ -43,14 +43,14 @@ class Message(Generic[R_co]):
     task_options: Options
 
     def options(self, *values: OptionValue, **options: Unpack[TaskOptions]) -> Message[R_co]:
-        """Returns a copy with other options.
+        """Returns a copy in which these options are changed.
 
         Args:
             values: options of plugins that do not ship with fairactor, see `fairactor.plugins.Option`.
             options: see `Options`.
 
         Raises:
-            ConfigurationError: there is no such option, or its value cannot work.
+            ConfigurationError: an option is unknown or invalid.
         """
         return attrs.evolve(self, task_options=parse_options(options, values).over(self.task_options))
 
@@ -63,12 +63,12 @@ class Message(Generic[R_co]):
         plugin_options: Mapping[str, Any] | None = None,
         script_options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Message[R_co]:
-        """Returns a copy, for plugins that send many messages: it is faster than `options`, and checks nothing.
+        """Returns a changed copy without checks, for plugins that send many messages. It is faster than `options`.
 
         Args:
             args: replaces all positional arguments.
             kwargs: replaces all keyword arguments.
-            id: the id.
+            id: replaces the id.
             plugin_options: further options of plugins, in JSON types.
             script_options: further options for plugins' scripts, by plugin.
         """
@@ -89,20 +89,20 @@ class Message(Generic[R_co]):
         )
 
     def __rshift__(self, other: Operand) -> Graph:
-        """This message, then the other operand."""
+        """Returns a graph in which the other operand runs after this message."""
         graph: Graph = apply_operator(">>", self, other)
         return graph
 
     def __lshift__(self, other: Operand) -> Graph:
-        """The other operand, then this message."""
+        """Returns a graph in which this message runs after the other operand."""
         graph: Graph = apply_operator("<<", self, other)
         return graph
 
     def __or__(self, other: Operand) -> Graph:
-        """This message and the other operand side by side."""
+        """Returns a graph in which this message and the other operand run side by side."""
         graph: Graph = apply_operator("|", self, other)
         return graph
 
     def __await__(self) -> Generator[Any, None, R_co]:
-        """Runs the handler in this process: no server, no queue, no retries."""
+        """Runs the handler in this process, without a server, a queue or retries."""
         return self.actor.run_here(self.args, self.kwargs).__await__()

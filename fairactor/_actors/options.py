@@ -1,4 +1,4 @@
-"""The options of tasks: how one task is run. Actors have them as defaults, messages have their own."""
+"""The options of tasks. An actor has defaults for its messages, and each message can change them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _CommonOptions(TypedDict, total=False):
 
 
 class ActorOptions(_CommonOptions, total=False):
-    """The keywords that ``@actor`` takes, for editors and type checkers. `Options` describes each; None leaves it out.
+    """The options of ``@actor``, for editors and type checkers. `Options` describes each. None means: not given.
 
     Options of other plugins are given as values, see `fairactor.plugins.Option`.
     """
@@ -63,13 +63,13 @@ class ActorOptions(_CommonOptions, total=False):
 
 
 class TaskOptions(ActorOptions, total=False):
-    """The keywords that `Message.options` and `Runtime.send` take: those of ``@actor``, and an id."""
+    """The options of `Message.options` and `Runtime.send`: those of ``@actor``, and an id."""
 
     id: str | None
 
 
 class AskOptions(_CommonOptions, total=False):
-    """The keywords that `Runtime.ask` takes: those of `Runtime.send`, except ``timeout``, which limits the wait."""
+    """The options of `Runtime.ask`: those of `Runtime.send`, except ``timeout``, which limits the wait."""
 
     id: str | None
 
@@ -90,7 +90,7 @@ def _to_types(value: Any) -> tuple[type[BaseException], ...] | None:
     types = tuple(value) if isinstance(value, tuple | list | set | frozenset) else (value,)
     for given in types:
         if not (isinstance(given, type) and issubclass(given, BaseException)):
-            raise ConfigurationError(f"retry_on= and no_retry_on= got {given!r}: give types of exceptions")
+            raise ConfigurationError(f"retry_on= and no_retry_on= got {given!r}: give exception types")
     return types
 
 
@@ -99,7 +99,7 @@ def _to_moment(value: datetime | None) -> datetime | None:
 
 
 def _duration(*, zero: bool = True) -> Any:
-    """A field of seconds, also given as a timedelta."""
+    """Makes a field of seconds, which can also be given as a timedelta."""
     return attrs.field(default=None, converter=to_seconds, validator=optional(validate(check_seconds, zero=zero)))
 
 
@@ -115,21 +115,21 @@ _TRAVELLING: Final = (
 
 @attrs.frozen(kw_only=True, slots=False)  # instances without slots are copied faster, see `copied`
 class Options:
-    """How a task is run. An option that is None is left to the actor, then to the runtime.
+    """How a task is run. For an option that is None, the actor's default holds, and then the runtime's.
 
     Raises:
-        ConfigurationError: a value cannot work; the message names it.
+        ConfigurationError: a value is invalid; the message names it.
     """
 
     id: str | None = None
-    """An id of your own: sending it again changes nothing. Any string; by default 96 random bits."""
+    """The id of the task: any string, by default 96 random bits. Sending the same id again has no effect."""
     priority: Priority | None = attrs.field(default=None, converter=_to_priority)
     delay: float | None = _duration()
-    """Run this many seconds (or a timedelta) after the send, by the server's clock."""
+    """Run the task this many seconds (or a timedelta) after the send, by the server's clock."""
     eta: datetime | None = attrs.field(default=None, converter=_to_moment)
-    """Run at this moment; a datetime with a time zone."""
+    """Run the task at this moment, a datetime with a time zone."""
     timeout: float | None = _duration(zero=False)
-    """The seconds that one attempt may take."""
+    """The seconds that one attempt may take; no limit by default."""
     max_retries: int | None = attrs.field(
         default=None, validator=optional(validate(check_whole_number, 0, MOST_ATTEMPTS - 1))
     )
@@ -138,20 +138,20 @@ class Options:
     """The longest pause before the second attempt, in seconds; 1 by default. It doubles with each further attempt. The
     actual pause is uniform in [0, this], so tasks that failed together do not retry together."""
     backoff_cap: float | None = _duration()
-    """No pause between attempts is longer than this many seconds; 300 by default."""
+    """The longest pause between any two attempts, in seconds; 300 by default."""
     retry_on: tuple[type[BaseException], ...] | None = attrs.field(default=None, converter=_to_types)
-    """Retry only errors of these types; an exception group only if all its members are."""
+    """Retry only errors of these types, and exception groups of only these types. By default all errors are retried."""
     no_retry_on: tuple[type[BaseException], ...] | None = attrs.field(default=None, converter=_to_types)
     """Do not retry errors of these types."""
     result_ttl: float | None = _duration()
-    """The seconds to keep the record of a finished task. 0: the result is delivered only to callers already waiting."""
+    """The seconds to keep the record of a finished task. With 0 only callers that already wait receive the result."""
     expires: float | None = _duration()
-    """No attempt starts later than this many seconds after the send."""
+    """No attempt starts later than this many seconds after the task was sent, or became due."""
     key: str | None = attrs.field(default=None, validator=optional(_check_key))
-    """A deduplication key. Until the task ends, a message to this tenant with the same key is not sent: its sender gets
-    a handle of this task."""
+    """A deduplication key. Until the task ends, a message to this tenant with the same key is not sent, and its sender
+    gets a handle of this task."""
     key_window: float | None = _duration()
-    """How many seconds the key stays taken after the task has finished."""
+    """The seconds for which the key stays in use after the task has finished; 0 by default."""
     durability: Durability | None = attrs.field(default=None, validator=optional(validate(check_one_of, DURABILITIES)))
     """When the send has succeeded; see `Settings.durability`."""
     plugin_options: Mapping[str, Any] = attrs.field(factory=dict)
@@ -172,7 +172,7 @@ class Options:
         object.__setattr__(self, "travelling", travelling)  # once for all messages of an actor
 
     def over(self, defaults: Options) -> Options:
-        """These options, completed from ``defaults``."""
+        """Returns these options, with ``defaults`` for those that are not given."""
         given = _given(self)
         if "delay" in given or "eta" in given:
             defaults = attrs.evolve(defaults, delay=None, eta=None)
@@ -187,7 +187,7 @@ class Options:
         return attrs.evolve(defaults, **given) if given else defaults
 
     def copied(self, **changed: Any) -> Options:
-        """A copy with some fields replaced and nothing checked, for plugins that send many messages."""
+        """Returns a copy with some fields replaced, without checks, for plugins that send many messages."""
         made = object.__new__(Options)
         vars(made).update(vars(self), **changed)
         return made
@@ -210,15 +210,15 @@ def _given(options: Options) -> dict[str, Any]:
 
 
 def parse_options(keywords: Mapping[str, Any], values: Sequence[OptionValue] = ()) -> Options:
-    """Makes options of keywords, and of plugins' options with their values.
+    """Makes options from keyword arguments and from values of plugins' options.
 
     Raises:
-        ConfigurationError: there is no such option, it is given twice, or its value cannot work.
+        ConfigurationError: an option is unknown, given twice, or invalid.
     """
     options = dict(keywords)
     for given in values:
         if not isinstance(given, OptionValue):
-            raise ConfigurationError(f"got {given!r} where options are expected: give options by name, as in timeout=5")
+            raise ConfigurationError(f"got {given!r} instead of an option: give options by name, as in timeout=5")
         if given.name in options:
             raise ConfigurationError(f"option {given.name!r} is given twice")
         options[given.name] = given.value

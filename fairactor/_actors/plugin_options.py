@@ -1,4 +1,4 @@
-"""What plugins add to messages: options, and operators between them."""
+"""The options that plugins add to messages, and the operators that they define between messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ E = TypeVar("E", "Option[Any]", "Operator")
 
 @attrs.frozen
 class OptionValue:
-    """An option of a plugin with its value: what calling an `Option` makes."""
+    """An option of a plugin with a value. Calling an `Option` makes one."""
 
     name: str
     value: Any
@@ -32,15 +32,15 @@ class Option(Generic[T_contra]):
     same at run time.
 
     Raises:
-        ConfigurationError: another plugin has an option of that name.
+        ConfigurationError: another plugin has an option with this name.
     """
 
     name: str
     plugin: str
     """The name of the plugin."""
     convert: Callable[[T_contra], Any] = attrs.field(default=lambda value: value)
-    """Turns the given value into JSON types, in which it travels. It raises ConfigurationError for a value that cannot
-    work. It is never called with None, which means that the option was left out."""
+    """Converts the given value to JSON types, in which it travels. If the value is invalid, it raises
+    ConfigurationError. It is never called with None, which means that the option is not given."""
     script: bool = False
     """Whether only the plugin's Lua reads it, in the hook ``sent``. Such an option does not reach the worker."""
 
@@ -48,13 +48,13 @@ class Option(Generic[T_contra]):
         _register(_known, self.name, self, f"option {self.name!r}: plugins")
 
     def __call__(self, value: T_contra) -> OptionValue:
-        """The option with a value, for `Message.options`, ``@actor`` and `Runtime.send`."""
+        """Returns the option with a value, for `Message.options`, ``@actor`` and `Runtime.send`."""
         return OptionValue(self.name, value)
 
 
 @attrs.frozen(eq=False)
 class Operator:
-    """An operator between messages, ``>>``, ``<<`` or ``|``. Once it is created, messages have it.
+    """An operator between messages: ``>>``, ``<<`` or ``|``. Once it is created, messages support it.
 
     Raises:
         ConfigurationError: another plugin defines the same operator.
@@ -75,10 +75,10 @@ _operators: Final[dict[str, Operator]] = {}
 
 
 def _register(entries: dict[str, E], key: str, entry: E, about: str) -> None:
-    """Adds an entry; the same plugin may replace its own.
+    """Adds an entry. A plugin may replace its own entries.
 
     Raises:
-        ConfigurationError: another plugin has added one under this key.
+        ConfigurationError: another plugin has added an entry under this key.
     """
     known = entries.get(key, entry)
     if known.plugin != entry.plugin:
@@ -87,7 +87,7 @@ def _register(entries: dict[str, E], key: str, entry: E, about: str) -> None:
 
 
 def apply_operator(symbol: str, left: Any, right: Any) -> Any:
-    """Applies the operator that a plugin defines; `NotImplemented` if no installed plugin does."""
+    """Applies the operator that a plugin defines; returns `NotImplemented` if no installed plugin defines it."""
     if symbol not in _operators:
         _load_plugins()
     operator = _operators.get(symbol)
@@ -95,32 +95,35 @@ def apply_operator(symbol: str, left: Any, right: Any) -> Any:
 
 
 def convert_options(given: dict[str, Any], core: Iterable[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Converts plugins' options to JSON types: those that travel with the task, and those for scripts, by plugin.
+    """Converts options of plugins to JSON types.
 
     Args:
         given: the options.
-        core: the names of fairactor's own options, for the message.
+        core: the names of fairactor's own options, for the error message.
+
+    Returns:
+        The options that travel with the task, and those for scripts, by plugin.
 
     Raises:
-        ConfigurationError: there is no such option, or its value cannot work.
+        ConfigurationError: an option is unknown or invalid.
     """
     travelling: dict[str, Any] = {}
-    for_scripts: dict[str, dict[str, Any]] = {}
+    script_options: dict[str, dict[str, Any]] = {}
     for name, value in given.items():
         option = _find(name, core)
         if value is not None:
-            target = for_scripts.setdefault(option.plugin, {}) if option.script else travelling
+            target = script_options.setdefault(option.plugin, {}) if option.script else travelling
             target[name] = option.convert(value)
-    return travelling, for_scripts
+    return travelling, script_options
 
 
 def plugin_of(option: str) -> str:
-    """The name of the plugin that adds an option."""
+    """Returns the name of the plugin that adds an option."""
     return _known[option].plugin
 
 
 def option_names() -> frozenset[str]:
-    """The names of all options that plugins have added so far."""
+    """Returns the names of all options that plugins have added so far."""
     return frozenset(_known)
 
 
@@ -130,13 +133,13 @@ def _find(name: str, core: Iterable[str]) -> Option[Any]:
     if name not in _known:
         names = sorted({*core, *_known})
         near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}? There" if near else "there"
-        raise ConfigurationError(f"there is no option {name!r}; {hint} are {', '.join(names)}")
+        hint = f"did you mean {near[0]!r}? The" if near else "the"
+        raise ConfigurationError(f"there is no option {name!r}; {hint} options are {', '.join(names)}")
     return _known[name]
 
 
 def _load_plugins() -> None:
-    """Imports all installed plugins, which registers what they add."""
+    """Imports all installed plugins, which registers their options and operators."""
     from .entry_points import factories  # plugins import this module
 
     factories()

@@ -1,4 +1,4 @@
-"""The actors of a runtime: it finds them by name, makes instances of their classes, and starts and stops those."""
+"""The registry: finds the actors of a runtime by name, and starts and stops the instances of their classes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from .actor import Actor, Invoke, check_takes_no_arguments, methods_of, start_in
 logger: Final = logging.getLogger(__name__)
 
 Registrable = Actor[..., Any] | type[Any] | ModuleType | object
-"""What a runtime takes as an actor: a function with ``@actor``, an instance or a class of which some methods have it,
-or
-a module of functions and classes."""
+"""A value in ``Runtime(actors=[…])``: a function with ``@actor``, an instance or a class with such methods, or a module
+that contains functions or classes of these kinds."""
 
 
 @attrs.frozen(eq=False)
@@ -32,36 +31,36 @@ class Handler:
 
 
 class Registry:
-    """All actors of this process.
+    """All actors of a runtime.
 
     Args:
-        given: those that the user gives.
-        of_plugins: those of plugins, which are added if the user gives any.
+        given: the user's actors.
+        plugin_actors: the plugins' actors, which are added only if the user gives actors.
 
     Raises:
-        ConfigurationError: something that is not an actor was given, or a class that takes arguments.
-        DuplicateActor: two actors have one name.
+        ConfigurationError: a value is not an actor, or a class takes arguments.
+        DuplicateActor: two actors have the same name.
     """
 
-    def __init__(self, given: Iterable[Registrable], of_plugins: Iterable[Registrable] = ()) -> None:
+    def __init__(self, given: Iterable[Registrable], plugin_actors: Iterable[Registrable] = ()) -> None:
         self.actors: dict[str, Actor[..., Any]] = {}
         self._classes: dict[type[Any], Any] = {}  # each with the instance that the user gave, or None
         self._instances: dict[type[Any], Any] = {}
         if isinstance(given, Actor | ModuleType | str) or not isinstance(given, Iterable):
             raise ConfigurationError(f"actors={given!r}: give a list, as in actors=[…]")
-        for entry in sorted(given, key=_is_no_instance):  # an instance takes the place of its class in a module
+        for entry in sorted(given, key=_is_not_instance):  # an instance takes the place of its class in a module
             self._add(entry)
-        for entry in of_plugins if self.actors else ():
+        for entry in plugin_actors if self.actors else ():
             self._add(entry)
 
     def __bool__(self) -> bool:
         return bool(self.actors)
 
     def get(self, name: str) -> Actor[..., Any]:
-        """Returns the actor of that name.
+        """Returns the actor with this name.
 
         Raises:
-            UnknownActor: it is not registered here; the message names the nearest.
+            UnknownActor: it is not registered here; the message suggests the closest name.
         """
         try:
             return self.actors[name]
@@ -71,7 +70,7 @@ class Registry:
             raise UnknownActor(f"no actor {name!r} is registered here: add it to Runtime(actors=[…]){hint}") from None
 
     async def start(self) -> dict[str, Handler]:
-        """Makes the instances that the user did not give, starts all of them, and returns the handlers by name."""
+        """Makes the instances that the user did not give, starts all instances, and returns the handlers by name."""
         for actor in self.actors.values():
             actor.codec.look_up()
         for cls, given in self._classes.items():
@@ -114,7 +113,7 @@ class Registry:
             if isinstance(value, Actor) or (inspect.isclass(value) and methods_of(value))
         ]
         if not found:
-            raise ConfigurationError(f"module {module.__name__} holds no actors: decorate its handlers with @actor")
+            raise ConfigurationError(f"module {module.__name__} contains no actors: decorate its handlers with @actor")
         for value in found:
             self._add(value)
 
@@ -131,10 +130,10 @@ class Registry:
         if instance is None:
             check_takes_no_arguments(cls)
         if self._classes.setdefault(cls, instance) is not instance:
-            raise DuplicateActor(f"two instances of {cls.__name__} are given: a runtime has one")
+            raise DuplicateActor(f"two instances of {cls.__name__} are given: a runtime takes only one")
         for actor in methods:
             self._add(actor)
 
 
-def _is_no_instance(entry: object) -> bool:
+def _is_not_instance(entry: object) -> bool:
     return isinstance(entry, Actor | ModuleType) or inspect.isclass(entry)

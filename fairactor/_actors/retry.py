@@ -1,4 +1,4 @@
-"""Retries: how a handler asks for one, which errors are retried, and the pause before the next attempt."""
+"""Retries: how a handler asks for a retry, which errors are retried, and the pause before the next attempt."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BACKOFF_CAP: Final = 300.0
 
 
 class Retry(Exception):
-    """A handler raises this to ask for another attempt, whatever ``retry_on`` and ``no_retry_on`` say.
+    """A handler raises this to ask for another attempt, regardless of ``retry_on`` and ``no_retry_on``.
 
-    It counts as an attempt: once ``max_retries`` are used up, the task fails.
+    The attempt counts: when ``max_retries`` are used up, the task fails.
 
     Args:
-        message: why, for the history of the task.
-        delay: seconds (or a timedelta) until the next attempt. None: the actor's back-off.
+        message: the reason, for the history of the task.
+        delay: the seconds (or a timedelta) until the next attempt. None uses the task's ``backoff``.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ Retry.__module__ = "fairactor"  # where users import it; the history of a task n
 
 
 def exception_name(kind: type[BaseException]) -> str:
-    """The name by which a type of exception travels. Nothing is ever imported by it."""
+    """Returns the name under which an exception type is stored. Nothing is ever imported by this name."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def exception_names(error: BaseException) -> Sequence[str]:
-    """The names of an error's type and of its base types; of the original error if this is a `RemoteError`."""
+    """Returns the names of an error's type and base types; for a `RemoteError`, those of the original error."""
     if isinstance(error, RemoteError) and error.types:
         return error.types
     return [exception_name(kind) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
@@ -54,9 +54,9 @@ def may_retry(error: BaseException, attempt: int, options: Mapping[str, Any]) ->
     """Whether another attempt follows one that failed with this error.
 
     Args:
-        error: what the handler raised.
+        error: the error that the handler raised.
         attempt: the number of the failed attempt, from 1.
-        options: those of the task, as they travel.
+        options: the options that travel with the task.
     """
     if attempt > options.get("max_retries", 0):
         return False
@@ -67,9 +67,9 @@ def may_retry(error: BaseException, attempt: int, options: Mapping[str, Any]) ->
 
 
 def delay_before_next(error: BaseException, attempt: int, options: Mapping[str, Any]) -> float:
-    """Seconds until the next attempt: exponential back-off with full jitter, unless the error gives a delay.
+    """Returns the seconds until the next attempt: exponential back-off with full jitter, unless the error has a delay.
 
-    Brooker 2015, "Exponential Backoff And Jitter".
+    See Brooker 2015, "Exponential Backoff And Jitter".
     """
     if isinstance(error, Retry) and error.delay is not None:
         return error.delay

@@ -19,16 +19,16 @@ ReportProgress = Callable[["Task", float, str], Awaitable[None]]
 
 
 class Slots(Protocol):
-    """The worker slots of a process, as far as a task gives its own back and takes it again."""
+    """The worker slots of a process, which a task lends out while it waits for other tasks."""
 
     def lend(self) -> None:
-        """Frees the slot of a running task."""
+        """Frees the slot of a running task, until `take_back` or `seize`."""
 
     async def take_back(self) -> None:
-        """Waits for a slot for a task that has lent its own."""
+        """Waits for a slot for a task that has lent its slot."""
 
     def seize(self) -> None:
-        """Takes a slot for a task that has lent its own, even if none is free."""
+        """Takes a slot for a task that has lent its slot, even if none is free."""
 
 
 @attrs.define(eq=False)
@@ -38,41 +38,43 @@ class Task:
     id: str
     tenant: str
     actor: str
-    """The actor's name."""
+    """The name of the actor."""
     attempt: int = 1
-    """1 for the first attempt."""
+    """The number of the attempt, from 1."""
     priority: Priority = Priority.NORMAL
     options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
-    """The task's options that travel with it, including those of plugins, in JSON types."""
+    """The options that travel with the task, including those of plugins, in JSON types."""
     runtime: Client | None = attrs.field(default=None, repr=False)
-    """The runtime that runs it, to send and ask from inside the handler. None if the message was awaited in place."""
+    """The runtime that runs the task, for sending from its handler. None if the message was awaited directly."""
     attachments: dict[str, Any] | None = attrs.field(default=None, repr=False)
     """Data for the Lua of plugins, by plugin; see `attach`."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
     _slots: Slots | None = attrs.field(default=None, alias="slots")
-    _waits: int = 0  # parts of the handler that wait for other tasks
+    _waits: int = 0  # how many parts of the handler wait for other tasks
     _lent: bool = False
     _returning: bool = False
     _ended: bool = False
 
     def attach(self, plugin: str, data: Any) -> None:
-        """Attaches data for the Lua of a plugin: its hook ``ended`` gets it as ``data`` if the task finishes.
+        """Attaches data for the Lua of a plugin. If the task finishes, the hook ``ended`` gets it as ``data``.
 
         Args:
             plugin: the plugin's name.
-            data: JSON types. It replaces what was attached before.
+            data: the data, in JSON types. It replaces what was attached before.
         """
         self.attachments = {**(self.attachments or {}), plugin: data}
 
     async def progress(self, fraction: float, note: str = "") -> None:
-        """Reports how far the task has come; `Handle.info` shows it.
+        """Reports the progress of the task, which `Handle.info` returns. Without a runtime it does nothing.
 
         Args:
-            fraction: from 0 to 1.
+            fraction: the finished part, from 0 to 1.
             note: a few words.
 
         Raises:
             ConfigurationError: the fraction is out of range.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
         """
         if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
             raise ConfigurationError(f"progress({fraction!r}): give a fraction from 0 to 1")
@@ -108,7 +110,7 @@ class Task:
                 self._lent = False
 
     def end(self) -> None:
-        """Ends the task: code that its handler has left running lends no slot any more."""
+        """Ends the task. Code that its handler has left running no longer lends the slot."""
         self._ended = True
         if self._lent and self._slots is not None:
             self._slots.seize()
@@ -120,7 +122,7 @@ set_current: Final = _current.set
 
 @contextmanager
 def enter_task(task: Task) -> Iterator[None]:
-    """Makes the code inside part of ``task``, unless it is part of a task already."""
+    """Runs the code in the block as part of ``task``, unless it is part of a task already."""
     if running_task() is not None:
         yield
         return
@@ -135,12 +137,12 @@ def current_task() -> Task:
     """Returns the task that the calling code is part of.
 
     Raises:
-        RuntimeNotRunning: it is called outside a handler.
+        RuntimeNotRunning: the code does not run in a handler.
     """
     try:
         return _current.get()
     except LookupError:
-        raise RuntimeNotRunning("current_task() works inside a handler only") from None
+        raise RuntimeNotRunning("current_task() works only inside a handler") from None
 
 
 def running_task() -> Task | None:

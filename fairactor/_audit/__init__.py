@@ -1,1 +1,1 @@
-"""The audit: reads a whole namespace and reports what is inconsistent."""
+"""The audit: reads a whole namespace and reports inconsistencies."""

@@ -1,4 +1,4 @@
-"""Snapshots: everything that a shard holds at one moment, for the audit."""
+"""Snapshots: the complete content of a shard at one moment, for the audit."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fairactor._store.shard import Shard
 
 # KEYS  1 META of the shard
 # ARGV  1 the prefix of all keys of the namespace
-# Reply {seconds, µs, {key, type, ms to live or -1, content} ...}; of a record the header only.
-# Reads only, in one atomic step. It is not a transition, so it is not in lua/.
+# Reply {seconds, µs, {key, type, ms to live or -1, content} ...}; for a record only the header
+# It only reads, in one atomic step. It does not belong to the data model, so it is not in lua/.
 _SCRIPT: Final = """
 local call = redis.call
 local head = 15
@@ -49,74 +49,76 @@ _TYPES: Final = {
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
-_NOTHING: Final = Counts.unpack(b"")
+_NO_COUNTS: Final = Counts.unpack(b"")
 
 
 @attrs.frozen
 class Snapshot:
-    """Everything that a shard holds at one moment."""
+    """The content of a shard at one moment."""
 
     meta: str
+    """The META key of the shard, which all its keys start with."""
     now: float
     """The server's time, unix seconds."""
     fixed: dict[str, dict[str, Any]]
-    """The contents of the keys of `keys.FIXED`, by name: scores of a zset, values of a hash, members of a set."""
+    """The content of each key in `keys.FIXED`: scores of a zset, values of a hash, members of a set."""
     records: dict[str, Header]
+    """task -> the header of its record."""
     queues: dict[str, dict[str, float]]
     """tenant -> task -> place."""
     claims: dict[str, dict[str, bytes]]
     """runtime -> task -> the mark of the claim, for `unpack_mark`."""
     cancels: dict[str, dict[str, bytes]]
-    """runtime -> task -> how long to keep its record, and its outcome."""
+    """runtime -> canceled task -> how long to keep its record, and its outcome."""
     keys: dict[str, tuple[str, int]]
-    """deduplication key (the end of its Redis key) -> the task, and ms to live or -1."""
-    strange: list[str]
-    """Keys and values that do not belong to the data model."""
+    """deduplication key (the end of its Redis key) -> its task, and its time to live in ms, or -1."""
+    malformed: list[str]
+    """A message for each key or value that does not fit the data model."""
     others: list[str]
     """Keys of the namespace outside the shard."""
     counts: dict[str, Counts]
     """tenant -> its counts."""
     groups: dict[str, dict[str, float]] = attrs.Factory(dict)
-    """group -> tenant -> tag, its ring."""
+    """group -> tenant -> tag; its ring."""
     assigned: dict[str, dict[str, None]] = attrs.Factory(dict)
     """runtime -> the tenants that it serves first."""
     steal: dict[str, dict[str, None]] = attrs.Factory(dict)
-    """runtime -> those that it serves next."""
+    """runtime -> the tenants that it serves while the first have nothing to do."""
 
     @property
     def step(self) -> int:
-        """The aging step of a priority, µs."""
+        """The aging step between two priorities, in µs."""
         return int(self.fixed["META"].get("step", 60_000_000))
 
     @property
     def virtual(self) -> float:
-        """Virtual time."""
+        """The virtual time of the shard's ring."""
         return float(self.fixed["META"].get("virtual", 0))
 
     def counts_of(self, tenant: str) -> Counts:
-        """The counts of a tenant; all 0 if it is unknown."""
-        return self.counts.get(tenant, _NOTHING)
+        """Returns the counts of a tenant; all 0 if it is unknown."""
+        return self.counts.get(tenant, _NO_COUNTS)
 
     def policy(self, tenant: str) -> PackedPolicy:
-        """The settings of a tenant itself."""
+        """Returns the settings that were made for a tenant, without the defaults."""
         return unpack_policy(self.fixed["POLICY"].get(tenant, b""))
 
     def effective(self, tenant: str) -> PackedPolicy:
-        """The settings that hold for a tenant, completed from the defaults."""
+        """Returns the settings of a tenant, with the defaults for those that were not made."""
         return self.policy("") | self.policy(tenant)
 
     @property
     def ring(self) -> dict[str, float]:
-        """Tenant -> tag, on the ring of the shard or on that of its group."""
+        """The tag of each tenant on the ring of the shard or of its group."""
         root = {member: tag for member, tag in self.fixed["RING"].items() if not member.startswith(GROUP_MARK)}
         return {tenant: tag for ring in (root, *self.groups.values()) for tenant, tag in ring.items()}
 
 
 async def take_snapshot(shard: Shard) -> Snapshot:
-    """Reads everything that a shard holds, in one atomic step."""
+    """Reads the content of a shard, in one atomic step."""
     meta = shard.keys.meta
     prefix = meta[: meta.rindex("/") + 1]
-    reply = await shard._server.execute("EVAL", _SCRIPT, 1, meta, prefix)  # noqa: SLF001 - the audit looks inside
+    reply = await shard._server.execute("EVAL", _SCRIPT, 1, meta, prefix)  # noqa: SLF001 - the audit reads the internals
     snapshot = Snapshot(
         meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, [], [], {}
     )
@@ -128,25 +130,25 @@ async def take_snapshot(shard: Shard) -> Snapshot:
 
 
 def text(raw: bytes) -> str:
-    """Decodes a stored name, whatever bytes it has."""
+    """Decodes a stored name, even if it is not valid UTF-8."""
     return raw.decode(errors="surrogateescape")
 
 
 def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> None:
-    """Adds the content of one key."""
+    """Adds the content of one key to the snapshot."""
     if not key.startswith(snapshot.meta):
         snapshot.others.append(key)
         return
     suffix = key.removeprefix(snapshot.meta)
     if suffix.startswith(keys.PREFIXES["PLUGIN"]):
-        return  # only the plugin knows its keys
-    found = _model_key(suffix)
+        return  # only the plugin knows the types of its keys
+    found = _find_in_model(suffix)
     if found is None:
-        snapshot.strange.append(f"{key!r}: no such key in the data model")
+        snapshot.malformed.append(f"{key!r}: no such key in the data model")
         return
     name, rest = found
     if kind != _TYPES[name]:
-        snapshot.strange.append(f"{key!r} is a {kind}, not a {_TYPES[name]}")
+        snapshot.malformed.append(f"{key!r} is a {kind}, not a {_TYPES[name]}")
     elif name == "TASK":
         _add_record(snapshot, rest, content, ttl)
     elif name in keys.FIXED:
@@ -154,16 +156,16 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
     elif name == "KEY":
         snapshot.keys[rest] = text(content), ttl
     elif name not in _EXPIRES:
-        of_each: dict[str, dict[str, Any]] = {
+        by_name: dict[str, dict[str, Any]] = {
             "QUEUE": snapshot.queues, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
             "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal,
         }  # fmt: skip
-        of_each[name][rest] = _items(kind, content)
+        by_name[name][rest] = _items(kind, content)
     if (ttl != -1) is not (name in _EXPIRES) and name not in _MAY_EXPIRE:
-        snapshot.strange.append(f"{key!r} {'expires' if ttl != -1 else 'never expires'}")
+        snapshot.malformed.append(f"{key!r} {'expires' if ttl != -1 else 'never expires'}")
 
 
-def _model_key(suffix: str) -> tuple[str, str] | None:
+def _find_in_model(suffix: str) -> tuple[str, str] | None:
     """Returns the name of a key in the data model, and the tenant, task or runtime that it belongs to."""
     for name, fixed in keys.FIXED.items():
         if suffix == fixed and name in _TYPES:
@@ -186,11 +188,11 @@ def _add_record(snapshot: Snapshot, task: str, packed: bytes, ttl: int) -> None:
         header, _ = record.unpack(packed)
         Priority(header.priority)
     except ValueError as error:
-        snapshot.strange.append(f"task {task!r}: {error}")
+        snapshot.malformed.append(f"task {task!r}: {error}")
         return
     if header.state != LIVE and header.state not in SETTLED:
-        snapshot.strange.append(f"task {task!r}: no such state as {header.state!r}")
+        snapshot.malformed.append(f"task {task!r}: unknown state {header.state!r}")
         return
     if (header.state == LIVE) is not (ttl == -1):
-        snapshot.strange.append(f"task {task!r} in state {header.state!r} has a time to live of {ttl} ms")
+        snapshot.malformed.append(f"task {task!r} in state {header.state!r} has a time to live of {ttl} ms")
     snapshot.records[task] = header

@@ -1,1 +1,1 @@
-"""The half of a runtime that callers use: it sends tasks, follows them, and configures tenants."""
+"""The half of a runtime that callers use: sends messages, follows tasks, and configures tenants."""

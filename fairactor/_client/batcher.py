@@ -1,4 +1,4 @@
-"""The batcher: concurrent sends to a shard share one script call."""
+"""The batcher: combines concurrent sends to a shard into one script call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fairactor.errors import NotReplicated, ServerUnavailable
 
 
 class _Posted(NamedTuple):
-    """Tasks whose sender waits until the server has accepted them."""
+    """Tasks that a caller has posted, and its future."""
 
     items: Sequence[Item]
     replicas: int
@@ -23,7 +23,7 @@ class _Posted(NamedTuple):
 
 
 class Batcher:
-    """Sends tasks to one shard. What is posted while a call is under way goes with the next call."""
+    """Sends tasks to one shard. Tasks that are posted during a call go with the next call."""
 
     def __init__(self, shard: Shard, runtime: str) -> None:
         self._shard = shard
@@ -34,20 +34,21 @@ class Batcher:
         self._closed: Exception | None = None
 
     def post(self, items: Sequence[Item], *, replicas: int = 0, reservation: str = "") -> asyncio.Future[Sequence[str]]:
-        """Posts tasks; the future gets their ids once the server has accepted all of them.
+        """Posts tasks. The future gets their ids once the server has accepted all of them.
 
-        A task whose key an earlier task has gets the id of that task.
+        If an earlier task has the key of a task, the id is that of the earlier task.
 
         Args:
             items: the tasks, at most `BATCH`.
-            replicas: how many replicas must confirm them first.
-            reservation: the name under which room is reserved for them.
+            replicas: how many replicas must confirm the tasks first.
+            reservation: the name of the reservation for these tasks, or ''.
 
         Raises (from the future):
-            ServerUnavailable, ServerError: says whether they may have been accepted; sending them again is safe.
-            NotReplicated: they were accepted, but too few replicas confirmed it.
-            TaskExists: an id is taken by a task of another tenant; the others were accepted.
-            MailboxFull: one of the mailboxes has no room; none was accepted.
+            ServerUnavailable: the server did not answer; the error says whether the tasks may have been accepted.
+            ServerError: the server refused; the error says whether the tasks may have been accepted.
+            NotReplicated: the tasks were accepted, but too few replicas have confirmed them.
+            TaskExists: a task of another tenant has one of the ids. The other tasks were accepted.
+            MailboxFull: one of the mailboxes has no room. No task was accepted.
         """
         accepted: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
         if self._closed is not None:
@@ -65,7 +66,7 @@ class Batcher:
                 await self._deliver(self._next_batch())
 
     def close(self, error: Exception) -> None:
-        """Fails the tasks that were not sent, and those posted from now on."""
+        """Raises an error for the tasks that were not sent, and for those posted from now on."""
         self._closed = error
         while self._outbox:
             _fail(self._outbox.popleft(), error)
@@ -113,9 +114,7 @@ def _resolve(posted: _Posted, receipt: Receipt, start: int, end: int) -> None:
     if refused:
         _fail(posted, refused[0])
     elif receipt.replicas < posted.replicas:
-        message = (
-            f"{receipt.replicas} of {posted.replicas} replicas have confirmed the send; the server has accepted it"
-        )
+        message = f"the server has the tasks, but only {receipt.replicas} of {posted.replicas} replicas confirmed them"
         _fail(posted, NotReplicated(message, maybe_accepted=True))
     elif not posted.accepted.done():  # otherwise the sender has stopped waiting
         posted.accepted.set_result(receipt.ids[start:end])

@@ -1,4 +1,4 @@
-"""Dead letters: tasks that have failed for good, kept to be inspected, sent again, or deleted."""
+"""Dead letters: tasks that have failed for good. They are kept to be inspected, sent again, or deleted."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from fairactor._store.shards import Shards
 
 PAGE: Final = 200
-"""How many dead letters one script reads, sends again, or deletes."""
+"""How many dead letters one call of a script reads, sends again, or deletes."""
 
 
 @attrs.frozen
 class DeadLetters:
     """The dead letters of a namespace: tasks that have failed for good. In each shard the oldest failure comes first.
 
-    A filter selects by ``tenant``, by ``actor``, and by ``error``, which is the name of the exception's type, such as
-    ``ValueError`` or ``myapp.errors.NoSuchOrder``. Without a filter all dead letters are selected. Filtering reads all
-    of them.
+    The methods select dead letters by ``tenant``, by ``actor``, and by ``error``: the type name of the exception, such
+    as ``ValueError`` or ``myapp.errors.NoSuchOrder``. Without these they select all dead letters. A selection reads all
+    dead letters of the namespace.
 
     Raises (from every method):
         ConfigurationError: a filter is not a string.
-        ServerUnavailable, ServerError: as `Runtime.stats`. Dead letters that were handled before stay handled.
+        ServerUnavailable: as `Runtime.send`. Some of the dead letters may have been redriven or deleted already.
+        ServerError: likewise.
     """
 
     _shards: Callable[[], Shards]
@@ -52,10 +53,10 @@ class DeadLetters:
         return sum([(await shard.stats()).dead for shard in self._shards()])
 
     async def redrive(self, *, tenant: str | None = None, actor: str | None = None, error: str | None = None) -> int:
-        """Sends the selected dead letters again; returns how many.
+        """Sends the selected dead letters again; returns how many it has sent.
 
-        Each becomes the last task in its mailbox, with its id, all its retries, and its history. A dead letter whose
-        key another task has taken stays a dead letter.
+        Each of them becomes the last task in its mailbox. It keeps its id and its history, and gets all its retries
+        again. If another task now has its key, it stays a dead letter.
         """
         done = 0
         async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
@@ -64,17 +65,14 @@ class DeadLetters:
         return done
 
     async def purge(self, *, tenant: str | None = None, actor: str | None = None, error: str | None = None) -> int:
-        """Deletes the selected dead letters for good; returns how many."""
+        """Deletes the selected dead letters; returns how many it has deleted."""
         done = 0
         async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
             done += await shard.discard([task_id for task_id, _ in tasks])
         return done
 
     async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[tuple[str, bytes]]]]:
-        """Yields pages of (id, key) of the selected dead letters.
-
-        Those that fail again meanwhile are not seen twice.
-        """
+        """Yields the selected dead letters as pages of (id, key). It yields none twice, even if it fails again."""
         for shard in self._shards():
             taken = [
                 (letter.id, key_in(letter.record))
@@ -89,26 +87,26 @@ async def redrive_one(shard: Shard, task_id: str, packed: bytes) -> None:
     """Sends one dead letter again, given its record.
 
     Raises:
-        NotADeadLetter: it has not failed, or another task has taken its key.
+        NotADeadLetter: the task has not failed, or another task now has its key.
     """
     failed = record.SETTLED.get(packed[:1]) is TaskState.FAILED
     (verdict,) = await shard.redrive([(task_id, key_in(packed))]) if failed else (False,)
     if isinstance(verdict, str):
         raise NotADeadLetter(
-            f"task {task_id!r} stays: task {verdict!r} has taken its key; wait until that one has ended"
+            f"task {task_id!r} cannot be redriven, because task {verdict!r} now has its key: wait until that task ends"
         )
     if not verdict:
         raise NotADeadLetter(
-            f"task {task_id!r} has not failed, or was sent again already: only dead letters can be redriven"
+            f"task {task_id!r} has not failed, or was redriven already: only dead letters can be redriven"
         )
 
 
 def key_in(packed: bytes) -> bytes:
     """Returns the packed deduplication key in the record of a dead letter."""
-    _, call, _ = record.unfold(record.unpack(packed)[1], live=False)
+    _, call, _ = record.decode_body(record.unpack(packed)[1], live=False)
     options = call.options if call else {}
     key, window = options.get("key"), options.get("key_window", 0.0)
-    if not isinstance(key, str) or not isinstance(window, int | float):  # no task was ever sent with such a key
+    if not isinstance(key, str) or not isinstance(window, int | float):  # a key like this was never sent
         return b""
     return pack_key(key, window)
 
@@ -122,7 +120,7 @@ class _Filter:
     def __attrs_post_init__(self) -> None:
         for name, value in attrs.asdict(self).items():
             if value is not None and not isinstance(value, str):
-                raise ConfigurationError(f"{name}={value!r}: give a string, as it stands in the dead letter")
+                raise ConfigurationError(f"{name}={value!r}: give a string")
 
     def takes(self, letter: TaskInfo) -> bool:
         error = letter.error.type if letter.error else ""
@@ -131,7 +129,7 @@ class _Filter:
 
 
 async def _walk(shard: Shard) -> AsyncIterator[DeadLetter]:
-    """Yields all current dead letters of a shard, page by page; not those that are added meanwhile."""
+    """Yields the current dead letters of a shard, page by page, without those that are added meanwhile."""
     place, skip, seen = 0, 0, set[str]()  # where the last page ended, and the ids seen at that place
     last, page = await shard.list_dead_letters(place, PAGE)
     while True:

@@ -1,4 +1,4 @@
-"""The envelope: encodes a message into the item that travels to the server."""
+"""The envelope: encodes a message as the item that travels to the server."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
 
     Args:
         tenant: the owner of the mailbox.
-        message: the call.
+        message: the message.
         watch: whether the sender waits for the outcome.
         max_payload: the longest body, in bytes.
-        sdk: whether to make a span.
+        sdk: whether to make a span, because an OpenTelemetry SDK is installed.
 
     Raises:
-        ConfigurationError: this is not a message, or the tenant's name cannot be used.
-        NotSerializable: an argument has no JSON form. PayloadTooLarge: the body is too long.
+        ConfigurationError: the value is not a message, or the tenant's name is invalid.
+        NotSerializable: an argument cannot be encoded as JSON.
+        PayloadTooLarge: the body is too long.
     """
     if not isinstance(message, Message):
         raise ConfigurationError(f"{message!r} is not a message: call an actor to make one, as in send(tenant, f(1))")
@@ -46,7 +47,7 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
     if len(body) > max_payload:
         raise PayloadTooLarge(
             f"{actor.name}(): the call takes {len(body)} bytes, the limit is {max_payload} (max_payload=); store the "
-            "data elsewhere and send where"
+            "data elsewhere and send a reference to it"
         )
     priority = options.priority or Priority.NORMAL
     key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
@@ -61,7 +62,7 @@ def as_template(item: Item) -> Item:
 
 
 def _due(options: Options) -> str:
-    """When the task is due, in the form that send.lua reads."""
+    """Returns when the task is due, in the form that send.lua reads."""
     if options.delay:
         return f"+{max(1, round(options.delay * 1000))}"
     if options.eta is not None:

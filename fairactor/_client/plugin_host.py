@@ -1,4 +1,4 @@
-"""The plugin host: what a runtime offers to its plugins. It implements `fairactor.plugins.Host`."""
+"""The plugin host: the part of a runtime that plugins may use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sender import Sender
 
 
 class PluginHost:
-    """See `Host`, which documents each attribute and method."""
+    """Implements `Host`, which documents each attribute and method."""
 
     def __init__(
         self,

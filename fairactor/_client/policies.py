@@ -21,7 +21,7 @@ _GROUP: Final = GROUP_MARK.encode(errors="surrogateescape")
 
 @attrs.frozen
 class Policies:
-    """How tenants are served. A change applies to the whole fleet at once."""
+    """The policies of a namespace, which say how tenants are served. A change applies to the whole fleet at once."""
 
     _shards: Callable[[], Shards]
 
@@ -33,14 +33,14 @@ class Policies:
     async def configure_defaults(self, **settings: Unpack[DefaultPolicy]) -> Policy:
         """Changes the policy of tenants that have no settings of their own; returns the new one.
 
-        It applies at once to all tenants served from now on. It also checks all tenants that a lifted limit may have
-        held back, which takes about a second for each 100,000.
+        The change applies at once. It also checks all tenants that a lifted limit may have held back, which takes about
+        a second per 100,000 tenants.
 
         Args:
-            settings: ``weight=``, ``concurrency=``, ``rate=``, ``burst=``, ``backlog=``, see `Tenant.configure`.
+            settings: ``weight=``, ``concurrency=``, ``rate=``, ``burst=`` and ``backlog=``, see `Tenant.configure`.
 
         Raises:
-            ConfigurationError: a setting cannot work; nothing is changed.
+            ConfigurationError: a setting is invalid. Nothing has changed.
         """
         shards = self._shards()
         changes = changes_of(settings, *SETTINGS[:-1])
@@ -52,26 +52,26 @@ class Policies:
         return Policy.read({}, new)
 
     async def configure_group(self, group: str, *, weight: float | None) -> None:
-        """Changes the weight of a group relative to other groups and to tenants without one; None: 1.
+        """Changes the weight of a group relative to other groups and to tenants without a group; None resets it to 1.
 
         Raises:
-            ConfigurationError: the weight or the name cannot work.
+            ConfigurationError: the weight or the name is invalid.
         """
         shards = self._shards()
-        whose = _GROUP + check_name("group", group).encode()
+        name = _GROUP + check_name("group", group).encode()
         for shard in shards:
-            await shard.configure(whose, changes_of({"weight": weight}, "weight"))
+            await shard.configure(name, changes_of({"weight": weight}, "weight"))
 
     async def groups(self) -> dict[str, float]:
-        """Returns the weights of the groups that have one."""
+        """Returns the weights of the groups that have been configured."""
         found = await self._all()
-        return {whose[1:].decode(): own.get("weight", 1.0) for whose, own in found.items() if whose[:1] == _GROUP}
+        return {name[1:].decode(): own.get("weight", 1.0) for name, own in found.items() if name[:1] == _GROUP}
 
     async def tenants(self) -> dict[str, Policy]:
-        """Returns the policies of all tenants that have settings of their own. There may be many."""
+        """Returns the policies of all tenants that have settings of their own, which may be many."""
         found = await self._all()
         defaults = found.pop(_DEFAULTS, {})
-        return {whose.decode(): Policy.read(own, defaults) for whose, own in found.items() if whose[:1] != _GROUP}
+        return {name.decode(): Policy.read(own, defaults) for name, own in found.items() if name[:1] != _GROUP}
 
     async def remove(self, tenant: str) -> None:
         """Resets all settings of a tenant to the defaults, and ends a pause."""

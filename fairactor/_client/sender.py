@@ -1,4 +1,4 @@
-"""The sender: messages become items, go through the batchers of their shards, and come back as handles."""
+"""The sender: encodes messages, sends them through the batchers of their shards, and returns handles."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .envelope import encode_message
 from .tracker import Tracker
 
 R = TypeVar("R")
-_Sent = tuple[Message[Any], int, Item]  # and the number of its shard
+_Sent = tuple[Message[Any], int, Item]  # with the number of its shard
 
 _GIVE_BACK: Final = 1.0
-"""Seconds to try to release reserved room; it expires by itself after a minute."""
+"""Seconds to try to release a reservation. It expires by itself after a minute."""
 
 
 class Sender:
@@ -41,13 +41,13 @@ class Sender:
 
     Args:
         shards: the shards of the namespace.
-        batchers: one for each shard.
-        outcomes: where `ask` waits for the outcome.
-        tracker: what the handles share.
+        batchers: a batcher for each shard.
+        outcomes: the outcomes for which `ask` waits.
+        tracker: follows tasks for the handles.
         registry: the actors of the runtime.
-        settings: its settings.
-        plugins: its plugins.
-        sdk: whether to make spans.
+        settings: the settings of the runtime.
+        plugins: the plugins of the runtime.
+        sdk: whether to make spans, because an OpenTelemetry SDK is installed.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class Sender:
         asked: dict[Handle[Any], asyncio.Future[Settled]] = {}
 
         async def proceed(messages: Sequence[Addressed]) -> list[Handle[Any]]:
-            return (
-                [await self._send_asking(*messages[0], asked)] if len(messages) == 1 else await self._proceed(messages)
-            )
+            if len(messages) == 1:
+                return [await self._send_asking(*messages[0], asked)]
+            return await self._proceed(messages)
 
         try:
             handle: Handle[R]
@@ -109,7 +109,7 @@ class Sender:
         return handle.unpack(*await self._tracker.wait(asked[handle], handle.id, wait))
 
     async def _proceed(self, messages: Sequence[Addressed]) -> list[Handle[Any]]:
-        """Sends the messages, once every `wrap_send` has run."""
+        """Sends the messages, after every `wrap_send` has run."""
         return [await self._send_one(*messages[0])] if len(messages) == 1 else await self._send_all(messages)
 
     async def _send_one(self, tenant: str, message: Message[R]) -> Handle[R]:
@@ -127,7 +127,7 @@ class Sender:
             number = self._shards.number_of(tenant)
             if len(batches[number][-1]) == BATCH:
                 batches[number].append([])
-                await anyio.lowlevel.checkpoint()  # encoding many messages must not block the event loop
+                await anyio.lowlevel.checkpoint()  # so encoding many messages does not block the event loop
             elif batches[number][-1]:
                 item = item._replace(flag="+")
             batches[number][-1].append(item)
@@ -140,7 +140,7 @@ class Sender:
             )
             ids: dict[str, str] = {}
             for (_, batch), reply in zip(posts, replies, strict=True):
-                if isinstance(reply, ServerError):  # of one batch; others may have been accepted
+                if isinstance(reply, ServerError):  # of one batch; the others may have been accepted
                     raise reply.about(
                         [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or reply.maybe_accepted
                     )
@@ -170,7 +170,7 @@ class Sender:
         return handle
 
     def close(self, error: Exception) -> None:
-        """Fails the messages that were not sent, and those sent from now on."""
+        """Raises an error for the messages that were not sent, and for those sent from now on."""
         for batcher in self._batchers:
             batcher.close(error)
 
@@ -181,7 +181,7 @@ class Sender:
         """Reserves room for messages that take several batches; yields the reservation's name, '' for a single batch.
 
         Raises:
-            MailboxFull: a mailbox has too little room; nothing is reserved then.
+            MailboxFull: a mailbox has too little room. Nothing stays reserved.
         """
         if len(posts) < 2:  # noqa: PLR2004 - one batch is accepted in one step
             yield ""
@@ -210,7 +210,7 @@ class Sender:
 
         Args:
             tenant: the owner of the mailbox.
-            message: the call.
+            message: the message.
             watch: whether the sender waits for the outcome.
         """
         item = encode_message(tenant, message, watch=watch, max_payload=self._settings.max_payload, sdk=self._sdk)
@@ -236,13 +236,14 @@ class Sender:
         return handle
 
     def _replicas(self, message: Message[Any]) -> int:
-        """How many replicas must confirm a message."""
+        """Returns how many replicas must confirm a message."""
         durability = message.task_options.durability or self._settings.durability
         return self._settings.replicas if durability == "replicated" else 0
 
     async def _check_deadlock(self, tenant: str) -> None:
         if Policy.read(*await self._shards.of(tenant).policy(tenant)).concurrency == 1:
             raise Deadlock(
-                f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time: it "
-                "could never start. Send without waiting, call the handler in place, or raise the tenant's concurrency"
+                f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time, so "
+                "the task could never start. Send it without waiting, await the message instead, or raise the "
+                "tenant's concurrency"
             )

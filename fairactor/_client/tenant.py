@@ -1,4 +1,4 @@
-"""A tenant, as its runtime sees it."""
+"""A tenant: sending to it, configuring it, and counting its tasks."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Tenant:
     """One tenant of a runtime's namespace."""
 
     name: str
+    """The name of the tenant."""
     _runtime: Client
     _shard: Callable[[str], Shard]
     """Returns the shard of a tenant, or raises RuntimeNotRunning."""
@@ -58,18 +59,20 @@ class Tenant:
     async def configure(self, **settings: Unpack[TenantPolicy]) -> Policy:
         """Changes how the tenant is served, for the whole fleet at once; returns the new policy.
 
-        Settings that are left out stay as they are. None resets one to the default (see `Policies`). ``math.inf`` is no
-        limit, whatever the default.
+        Settings that are not given stay as they are. None resets a setting to the default (see `Policies`).
+        ``math.inf`` means no limit, whatever the default is.
 
         Args:
-            settings: ``weight=``, its share relative to tenants of weight 1, from 0.001 to a million. ``concurrency=``,
-                how many of its tasks run at once; 1 makes it a classic actor. ``rate=``, how many start per unit of
-                time, such as ``"10/s"`` or ``"1000/h"``. ``burst=``, how many of them may start at once; by default as
-                many as the rate allows in a tenth of a second, at least 1. ``backlog=``, how many may wait. ``group=``,
-                the group whose turns it shares.
+            settings: any of these. ``weight=``: the tenant's share relative to tenants of weight 1, from 0.001 to a
+                million. ``concurrency=``: the most tasks that run at once; 1 makes the tenant a classic actor.
+                ``rate=``: the most tasks that start per unit of time, such as ``"10/s"`` or ``"1000/h"``. ``burst=``:
+                the most tasks that start at once; by default as many as the rate allows in a tenth of a second, at
+                least 1. ``backlog=``: the most tasks that wait. ``group=``: the group that the tenant belongs to.
 
         Raises:
-            ConfigurationError: a setting cannot work; nothing is changed.
+            ConfigurationError: a setting is invalid. Nothing has changed.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
         """
         changes = changes_of(settings, *SETTINGS)
         if not changes:
@@ -77,11 +80,11 @@ class Tenant:
         return await self._change(changes)
 
     async def policy(self) -> Policy:
-        """Returns the policy that holds for the tenant: its own settings, completed from the defaults."""
+        """Returns the policy of the tenant: its own settings, and the defaults for all others."""
         return Policy.read(*await self._shard(self.name).policy(self.name))
 
     async def pause(self) -> None:
-        """Starts no more of its tasks until `resume`. Running tasks go on, and new ones wait."""
+        """Starts no more tasks of the tenant until `resume`. Running tasks go on, and new ones wait."""
         await self._change({"paused": True})
 
     async def resume(self) -> None:
@@ -89,14 +92,19 @@ class Tenant:
         await self._change({"paused": None})
 
     async def purge(self, *, canceled_ttl: float | None = None) -> int:
-        """Cancels all its waiting tasks, whatever they wait for; running tasks go on. Returns how many it canceled.
+        """Cancels all waiting tasks of the tenant: queued, scheduled and deferred ones. Running tasks go on.
 
         Args:
-            canceled_ttl: the seconds to keep their records; 0 frees their memory at once. None: the runtime's
-                ``canceled_ttl``.
+            canceled_ttl: the seconds to keep the records of these tasks; 0 frees their memory at once. None uses the
+                runtime's ``canceled_ttl``.
+
+        Returns:
+            The number of tasks that it has canceled.
 
         Raises:
-            ConfigurationError: the time cannot work.
+            ConfigurationError: ``canceled_ttl`` is invalid.
+            ServerUnavailable: as `Runtime.send`. Some tasks may have been canceled.
+            ServerError: likewise.
         """
         shard = self._shard(self.name)
         ttl = self._canceled_ttl if canceled_ttl is None else check_seconds("canceled_ttl", canceled_ttl)
@@ -104,7 +112,7 @@ class Tenant:
         return await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
 
     async def stats(self) -> Counts:
-        """Returns the number of its tasks in each state. The cost does not depend on how many there are."""
+        """Returns the number of the tenant's tasks in each state. The cost does not depend on the number of tasks."""
         return await self._shard(self.name).tenant_stats(self.name)
 
     async def _change(self, changes: dict[str, Any]) -> Policy:

@@ -26,7 +26,7 @@ from .dead_letters import redrive_one
 
 @attrs.frozen(eq=False)
 class Tracker:
-    """What the handles of a runtime share. It implements `Follower`."""
+    """Implements `Follower` for the handles of a runtime."""
 
     shards: Shards
     outcomes: Outcomes
@@ -43,36 +43,28 @@ class Tracker:
         check_timeout(timeout)
         task = running_task()
         if task is not None and task.id == task_id:
-            raise Deadlock(f"task {task_id!r} waits for itself: its handler asks for its own outcome")
+            raise Deadlock(f"task {task_id!r} waits for its own outcome, so it can never end")
         future = self.outcomes.expect(task_id, shard, inside=task.tenant if task else "")
         return await self.wait(future, task_id, timeout)
 
     async def wait(self, outcome: asyncio.Future[Settled], task_id: str, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as above
-        """Waits for an expected outcome. A running task lends its slot out meanwhile.
+        """Waits for an expected outcome. A running task lends its worker slot out meanwhile.
 
         Raises:
-            TimeoutError: it did not come in time.
+            TimeoutError: it did not arrive in time.
         """
         task = running_task()
         async with task.lend() if task is not None and not outcome.done() else nullcontext():
             with anyio.move_on_after(timeout):
                 return await outcome
-        raise TimeoutError(f"task {task_id!r} has no outcome after {timeout:g} s; it goes on")
+        raise TimeoutError(f"task {task_id!r} has no outcome after {timeout:g} s; the task goes on")
 
     async def info(self, task_id: str, tenant: str | None) -> TaskInfo:
-        """Returns what is known of a task.
-
-        Raises:
-            TaskNotFound: there is no such task, or its record has expired.
-        """
+        """Returns a description of a task; raises as `Handle.info`."""
         return read_info(task_id, *await _inspect(await self._locate(task_id, tenant), task_id))
 
     async def cancel(self, task_id: str, tenant: str | None) -> TaskState:
-        """Cancels a task; returns the state that it was in.
-
-        Raises:
-            TaskNotFound: there is no such task, or its record has expired.
-        """
+        """Cancels a task; returns the state in which it was; raises as `Handle.cancel`."""
         shard = await self._locate(task_id, tenant)
         body = record.encode(record.Outcome(error=record.Error("TaskCanceled", "by handle.cancel()")))
         state = await shard.cancel(task_id, ttl=self.canceled_ttl, body=body)

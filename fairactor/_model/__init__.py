@@ -1,1 +1,1 @@
-"""The data model: states, key names, records, and how values are packed. No I/O here."""
+"""The data model: states, key names, records, and the packing of values. No I/O here."""

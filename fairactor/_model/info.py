@@ -1,4 +1,4 @@
-"""What is known of a task: what `Handle.info` returns, and dead letters are."""
+"""`TaskInfo`: the description of a task that `Handle.info` and lists of dead letters return."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .states import Priority, TaskState
 
 @attrs.frozen
 class TaskInfo:
-    """What is known of a task."""
+    """A description of a task, as `Handle.info` and lists of dead letters return it."""
 
     id: str
     tenant: str
@@ -23,24 +23,27 @@ class TaskInfo:
     state: TaskState
     priority: Priority
     attempt: int
-    """The number of the attempt that is made, is to be made, or was the last."""
+    """The number of the current, the next or the last attempt, from 1."""
     enqueued_at: datetime
-    """When it was sent, or is or was due."""
+    """When the task was sent or redriven, or, if it has a delay or a time, when it is due."""
     due_at: datetime | None = None
-    """When a scheduled one will be queued."""
+    """When a scheduled task will be queued; None in other states."""
     started_at: datetime | None = None
+    """When the last attempt started; None if the task has not ended, or never started."""
     ended_at: datetime | None = None
+    """When the task ended; None until then."""
     runtime: str | None = None
-    """Who runs it, while it is started."""
+    """The runtime that runs it; None if it is not started."""
     progress: tuple[float, str] | None = None
-    """What its handler said last, while it is started: a fraction and a note."""
+    """The last progress that the handler reported: a fraction and a note. None if there is none, or it has ended."""
     error: record.Error | None = None
-    """Why it failed or was canceled, with the traceback."""
+    """Why it failed or was canceled, with the traceback if it failed."""
     history: Sequence[record.Attempt] = ()
-    """The attempts that did not end well, the last 20 of them; also those before it was sent again."""
+    """The last 20 failed attempts, including those before a redrive."""
     args: Sequence[Any] = ()
-    """The positional arguments, as JSON has them; of a finished task they are not kept."""
+    """The positional arguments as decoded JSON. They are not kept once the task has finished."""
     kwargs: Mapping[str, Any] = attrs.field(factory=dict)
+    """The keyword arguments, likewise."""
 
 
 def read_info(
@@ -52,10 +55,10 @@ def read_info(
     _ttl: int = -1,
     progress: bytes = b"",
 ) -> TaskInfo:
-    """What a record says, and what inspect.lua says beside it."""
+    """Makes a description of a task from its record and the rest of the reply of inspect.lua."""
     header, body = record.unpack(packed)
     settled = record.SETTLED.get(header.state)
-    outcome, call, history = record.unfold(body, live=settled is None)
+    outcome, call, history = record.decode_body(body, live=settled is None)
     actor = outcome.actor if outcome and outcome.actor else call.actor if call else ""
     return TaskInfo(
         id=task_id,

@@ -6,23 +6,23 @@ from typing import Any
 
 
 class Placeholder:
-    """An argument that a plugin fills in before the task runs.
+    """An argument whose value a plugin's Lua fills in before the task runs.
 
-    Until then the record of the task holds `token` in its place, as a JSON string that occurs nowhere else. The
-    plugin's Lua replaces the string, quotes included, by JSON.
+    Until then the record of the task contains `token` instead, as a JSON string that occurs nowhere else. The Lua
+    replaces this string, including the quotes, by JSON.
     """
 
     token: str | None = None
-    """None: a message with it cannot be sent."""
+    """None if a message with this argument cannot be sent."""
     way_out = "it can be sent only where its plugin gives it a token"
-    """What to do if it has no token, for the error message."""
+    """The advice in the error message if it has no token."""
 
 
 def token_of(value: Any) -> str:
-    """The token that stands for a placeholder in JSON.
+    """Returns the token that stands for a placeholder in JSON.
 
     Raises:
-        TypeError: the value is no placeholder, or has no token.
+        TypeError: the value is not a placeholder, or has no token.
     """
     if not isinstance(value, Placeholder):
         raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")

@@ -1,4 +1,4 @@
-"""The policy of a tenant: its settings, how they are checked, and how they are stored."""
+"""The policy of a tenant: its settings, and how they are checked and stored."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fairactor.errors import ConfigurationError
 from .wire import PackedPolicy
 
 WEIGHTS: Final = (1e-3, 1e6)
-"""The smallest and the largest weight: beyond them, tags would lose their precision."""
+"""The smallest and the largest weight. Outside these bounds, tags would lose their precision."""
 
-_LARGEST: Final = 2**53  # whole number: Lua counts in doubles
+_LARGEST: Final = 2**53  # the largest whole number: Lua counts in doubles
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|sec|second|m|min|minute|h|hour|d|day)")
 _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BURST_TIME: Final = 0.1  # seconds: by default, as many tasks may start at once as the rate allows in this time
+_BURST_TIME: Final = 0.1  # seconds: the default burst is what the rate allows in this time
 
 
 class DefaultPolicy(TypedDict, total=False):
-    """The keywords of `Policies.configure_defaults`, for editors and type checkers. None resets a setting."""
+    """The settings of `Policies.configure_defaults`, for editors and type checkers. None resets a setting."""
 
     weight: float | None
     concurrency: float | None
@@ -34,7 +34,7 @@ class DefaultPolicy(TypedDict, total=False):
 
 
 class TenantPolicy(DefaultPolicy, total=False):
-    """The keywords of `Tenant.configure`, for editors and type checkers. None resets a setting."""
+    """The settings of `Tenant.configure`, for editors and type checkers. None resets a setting."""
 
     group: str | None
 
@@ -44,23 +44,23 @@ class Policy:
     """How a tenant is served. None means no limit, or no group."""
 
     weight: float = 1.0
-    """Its share of service relative to tenants of weight 1."""
+    """The tenant's share relative to tenants of weight 1."""
     concurrency: int | None = None
-    """How many of its tasks run at once, at most, over the whole fleet."""
+    """The most tasks of the tenant that run at once, over the whole fleet."""
     rate: str | None = None
-    """How many of its tasks start per unit of time, at most, over the whole fleet; such as ``10/s``."""
+    """The most tasks of the tenant that start per unit of time, over the whole fleet, such as ``10/s``."""
     burst: int | None = None
-    """How many may start at once after it has been below its rate."""
+    """The most tasks that start at once, when the tenant has been below its rate before."""
     backlog: int | None = None
-    """How many of its tasks may wait; beyond that, `send` raises `MailboxFull`."""
+    """The most tasks of the tenant that wait. Beyond that, `send` raises `MailboxFull`."""
     paused: bool = False
-    """Whether its tasks are held back until it is resumed."""
+    """Whether no tasks of the tenant start until `Tenant.resume`."""
     group: str | None = None
-    """The group whose turns it shares."""
+    """The group that the tenant belongs to."""
 
     @classmethod
     def read(cls, own: PackedPolicy, defaults: PackedPolicy) -> Self:
-        """Unpacks the policy that holds for a tenant: its own settings, completed from the defaults."""
+        """Unpacks the policy of a tenant: its own settings, and the defaults for all others."""
         policy = {**defaults, **own}
         text, interval, burst = policy.get("rate") or ("", 0, 0)
         return cls(
@@ -78,11 +78,11 @@ def changes_of(given: Mapping[str, Any], *known: str) -> PackedPolicy:
     """Checks settings and packs them as they are stored. None resets a setting to the default.
 
     Raises:
-        ConfigurationError: a setting is not among ``known``, or cannot work.
+        ConfigurationError: a setting is not among ``known``, or is invalid.
     """
     for setting in given:
         if setting not in known:
-            raise ConfigurationError(f"there is no {setting!r} to configure here; there are {', '.join(known)}")
+            raise ConfigurationError(f"there is no setting {setting!r} here; the settings are {', '.join(known)}")
     changes: PackedPolicy = {setting: _CHECKS[setting](value) for setting, value in given.items() if setting != "burst"}
     burst = given.get("burst")
     if burst is not None:
@@ -114,7 +114,7 @@ def _whole(setting: str, value: Any) -> int:
 
 
 def _rate(value: Any) -> tuple[str, float, int] | None:
-    """Returns (the text, µs between two tasks at an even rate, burst); 0 µs means no limit."""
+    """Returns the rate as given, the µs between two tasks at an even rate (0 for no limit), and the burst."""
     if value is None:
         return None
     if value == math.inf:

@@ -1,8 +1,8 @@
-"""The record of a task in Redis: a binary header that Lua reads, then lines of JSON.
+"""The record of a task in Redis: a binary header, which Lua reads, and a body of JSON lines.
 
-The header is that of ``lua/lib/base.lua``. The lines of a live task are its `Call`, then its history, an `Attempt`
-each. Those of a settled one are its `Outcome`, then what its lines were when it ended; of a task that has finished the
-call is not kept, so that line is empty, and where there is no history there is only the first line.
+``lua/lib/base.lua`` describes the header. The body of a live task is its `Call`, followed by its history, one `Attempt`
+per line. The body of a settled task is its `Outcome`, followed by the lines that it had before. The call of a finished
+task is not kept, so its line is empty; without a history the outcome is the only line.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _HEADER: Final = struct.Struct(">cBBHdH")
 _ATTEMPT: Final = struct.Struct(">H")
 
 NO_HEADER: Final = _HEADER.pack(b" ", 0, 3, 1, 0.0, 0)[1:]
-"""A stand-in for the header of a record that has none, without the state."""
+"""The header of a task whose record cannot be read, without the state."""
 
 LIVE: Final = b"L"
 SETTLED: Final = {b"F": TaskState.FINISHED, b"X": TaskState.FAILED, b"C": TaskState.CANCELED}
 
 MOST_ATTEMPTS: Final = 65_535
 HISTORY: Final = 20
-"""How many attempts the history of a task holds: the last ones."""
+"""The most attempts in a task's history. Older ones are dropped."""
 
 
 class Call(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What a task is to do."""
+    """What a task does: its actor, the arguments and the options."""
 
     actor: str
     args: list[Any]
@@ -41,23 +41,23 @@ class Call(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Attempt(msgspec.Struct, array_like=True, frozen=True):
-    """An attempt that did not end well."""
+    """A failed attempt."""
 
     attempt: int
-    """1 for the first; one that its runtime died of is made again under the same number."""
+    """The number of the attempt, from 1. An attempt whose runtime died is repeated under the same number."""
     started_at: float
-    """Unix seconds by the server's clock; of a runtime that died: when that was found."""
+    """When it started, in unix seconds by the server's clock. If its runtime died: when that was detected."""
     seconds: float
-    """How long it took."""
+    """How long it took, in seconds."""
     runtime: str
-    """Which runtime made it."""
+    """The runtime that ran it."""
     error: str
-    """The exception's type."""
+    """The type name of the exception."""
     message: str
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a task failed."""
+    """Why a task failed or was canceled."""
 
     type: str
     message: str
@@ -65,7 +65,7 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a task ended. Times are the server's, in unix seconds."""
+    """How a task ended. Times are unix seconds by the server's clock."""
 
     actor: str = ""
     result: msgspec.Raw = msgspec.Raw(b"null")
@@ -79,17 +79,17 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
     state: bytes
     deliveries: int
-    """How many runtimes have died under the task."""
+    """How many runtimes have died while they ran the task."""
     priority: int
     attempt: int
-    """The number of the attempt that is made, is to be made, or was the last."""
+    """The number of the current, the next or the last attempt."""
     stamp: float
     tenant: str
     rest: bytes
-    """The header as it is stored, but for the state."""
+    """The packed header without the state."""
 
-    def again(self) -> Header:
-        """The header of the next attempt."""
+    def for_next_attempt(self) -> Header:
+        """Returns the header for the next attempt."""
         attempt = self.attempt + 1
         rest = self.rest[:2] + _ATTEMPT.pack(attempt) + self.rest[4:]
         return msgspec.structs.replace(self, attempt=attempt, rest=rest)
@@ -101,65 +101,65 @@ def without_trace(call: Call) -> Call:
 
 
 def unpack(record: bytes) -> tuple[Header, bytes]:
-    """The header and the body of a record.
+    """Splits a record into its header and its body.
 
     Raises:
-        ValueError: these bytes are no record.
+        ValueError: the bytes are not a record.
     """
     try:
         state, deliveries, priority, attempt, stamp, length = _HEADER.unpack_from(record)
         end = _HEADER.size + length
         tenant = record[_HEADER.size : end].decode()
         if len(record) < end:
-            raise ValueError("the tenant's name is cut off")  # noqa: TRY301 - told below, with the record
+            raise ValueError("the tenant's name is cut off")  # noqa: TRY301 - reported below, with the record
     except (struct.error, ValueError) as error:
         raise ValueError(f"not a task's record: {record[:40]!r}") from error
     return Header(state, deliveries, priority, attempt, stamp, tenant, record[1:end]), record[end:]
 
 
-def live(header: Header, body: bytes, attempt: Attempt) -> bytes:
-    """The record of a task that is to be tried again, after that attempt."""
-    return LIVE + header.again().rest + _with_attempt(body, attempt)
+def pack_retried(header: Header, body: bytes, attempt: Attempt) -> bytes:
+    """Packs the record of a task that will be tried again, after a failed attempt."""
+    return LIVE + header.for_next_attempt().rest + _with_attempt(body, attempt)
 
 
-def settled(state: str, rest: bytes, outcome: Outcome, body: bytes = b"", attempt: Attempt | None = None) -> bytes:
-    """The record of a task that has ended.
+def pack_settled(state: str, rest: bytes, outcome: Outcome, body: bytes = b"", attempt: Attempt | None = None) -> bytes:
+    """Packs the record of a task that has ended.
 
     Args:
-        state: ``F``, ``X`` or ``C``.
-        rest: the header as it is stored, but for the state.
-        outcome: how it ended.
-        body: what the body was until now, as far as it is to be kept.
-        attempt: how the last attempt failed, if it did.
+        state: ``F``, ``X`` or ``C``, for finished, failed and canceled.
+        rest: the packed header without the state.
+        outcome: how the task ended.
+        body: the part of its previous body that is kept.
+        attempt: the last attempt, if it failed.
     """
     kept = body if attempt is None else _with_attempt(body, attempt)
     return state.encode() + rest + encode(outcome) + (b"\n" + kept if kept else b"")
 
 
-def history_alone(body: bytes) -> bytes:
-    """The body of a live task without its call."""
+def without_call(body: bytes) -> bytes:
+    """Returns the body of a live task without its call."""
     at = body.find(b"\n")
     return b"" if at < 0 else body[at:]
 
 
 def call_in(body: bytes) -> Call:
-    """The call in the body of a live task.
+    """Decodes the call in the body of a live task.
 
     Raises:
-        ValueError, msgspec.MsgspecError: there is none.
+        ValueError, msgspec.MsgspecError: it cannot be decoded.
     """
     at = body.find(b"\n")
     return decode_call(body if at < 0 else body[:at])
 
 
 def outcome_in(body: bytes) -> Outcome:
-    """The outcome in the body of a settled task."""
+    """Decodes the outcome in the body of a settled task."""
     at = body.find(b"\n")
     return decode_outcome(body if at < 0 else body[:at])
 
 
-def unfold(body: bytes, *, live: bool) -> tuple[Outcome | None, Call | None, list[Attempt]]:
-    """All that a body holds: the outcome, the call where there is one that can be read, and the history."""
+def decode_body(body: bytes, *, live: bool) -> tuple[Outcome | None, Call | None, list[Attempt]]:
+    """Decodes a body: the outcome if the task has ended, the call if it is there and readable, and the history."""
     lines = body.split(b"\n")
     outcome = None if live else decode_outcome(lines.pop(0))
     call, *history = lines or [b""]

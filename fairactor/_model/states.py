@@ -1,17 +1,23 @@
-"""The states of a task, the priorities, and which moves between states there are. No I/O here.
+"""The states of a task, the transitions between them, and the priorities. No I/O here.
 
-==========  ==================================  ==========================================
-from        what happens                        to
-==========  ==================================  ==========================================
-(sent)      due now · later · after other tasks  queued · scheduled · deferred
-scheduled   its time comes · it is canceled     queued · canceled
-deferred    its turn comes · it is canceled     queued · canceled
-queued      a runtime claims it · it is canceled  started · canceled
-started     it ends · it is to be tried again   finished, failed or canceled · scheduled
-started     its runtime dies or leaves          queued; failed after too many deliveries
-==========  ==================================  ==========================================
+==========  ======================================  ===============================================
+from        event                                   to
+==========  ======================================  ===============================================
+(new)       sent to start now                       queued
+(new)       sent with a delay or a time             scheduled
+(new)       sent, but held back by a plugin         deferred
+scheduled   its time has come                       queued
+deferred    the plugin releases it                  queued, or scheduled if not yet due
+queued      a runtime claims it                     started
+started     the handler ends                        finished or failed
+started     the handler fails, and a retry is left  scheduled
+started     its runtime dies or stops               queued, or failed after too many deliveries
+any above   canceled                                canceled
+failed      redriven                                queued
+==========  ======================================  ===============================================
 
-While a task lives, its state is where its id stands in Redis; a settled one says so in its record.
+The state of a live task is not stored: it follows from the place in Redis that holds the task's id. The record of a
+settled task contains its state.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from typing import Final
 
 
 class TaskState(StrEnum):
-    """Where a task is in its life; exactly one of seven."""
+    """The state of a task. Each task is in exactly one of them."""
 
     QUEUED = "queued"
     STARTED = "started"
@@ -33,7 +39,7 @@ class TaskState(StrEnum):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing will happen to the task any more."""
+        """Whether the state is final: finished, failed or canceled."""
         return self in _SETTLED
 
 
@@ -41,11 +47,10 @@ _SETTLED: Final = frozenset({TaskState.FINISHED, TaskState.FAILED, TaskState.CAN
 
 
 class Priority(IntEnum):
-    """How urgent a task is beside others of its tenant.
+    """How urgent a task is compared with other tasks of its tenant. It has no effect on other tenants.
 
-    From `VERY_LOW` to `VERY_HIGH` each step is worth ``aging`` seconds of waiting, so an old low one is never
-    starved. `CRITICAL` tasks go before all others of the tenant, first in first out. No priority jumps another
-    tenant.
+    From `VERY_LOW` to `VERY_HIGH`, each step counts like ``aging`` seconds of waiting, so tasks of low priority are
+    not starved. `CRITICAL` tasks start before all others of the tenant, in the order in which they were sent.
     """
 
     VERY_LOW = 1

@@ -1,4 +1,4 @@
-"""The arguments and replies of scripts, and the messages that they publish: their types, and how they are packed."""
+"""The arguments and replies of scripts, and the messages that scripts publish: types and packing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fairactor.errors import FairactorError
 from .states import Priority
 
 BATCH: Final = 500
-"""The most tasks that one script sends, which takes some milliseconds of the server's time."""
+"""The most tasks in one call of send.lua, which takes the server some milliseconds."""
 TAKEN: Final = 2
-"""What ``lib/accept.lua`` returns for a task whose id another tenant's task has."""
+"""The verdict of ``lib/accept.lua`` for a task whose id belongs to a task of another tenant."""
 FULL: Final = 3
-"""What ``lib/accept.lua`` returns for a task whose mailbox is full."""
+"""The verdict of ``lib/accept.lua`` for a task whose mailbox is full."""
 
 _COUNTS: Final = struct.Struct(">5x8I3dI")
 _LENGTH: Final = struct.Struct(">H")
@@ -26,25 +26,26 @@ _WINDOW: Final = struct.Struct(">d")
 _OUTCOME: Final = struct.Struct(">8scddH")
 _LONG: Final = struct.Struct(">I")
 GROUP_MARK: Final = b"\xff".decode(errors="surrogateescape")
-"""Precedes the name of a group where a tenant name could stand: no UTF-8 begins with that byte."""
+"""Precedes the name of a group in places that also hold names of tenants. No UTF-8 string begins with this byte."""
 
 _MARK: Final = struct.Struct(">8sdBd40x")
-_HOLD: Final = struct.calcsize(">Bd")  # where the tenant is
-_NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua takes for a list
+_HOLD: Final = struct.calcsize(">Bd")  # the position of the tenant
+_NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua packs as a list
 
 PackedPolicy = dict[str, Any]
 """A policy as it is stored; policy.py packs and unpacks it."""
 
 
 class Mark(NamedTuple):
-    """How a task was claimed."""
+    """The mark of a claim."""
 
     turn: bytes
+    """The turn that claimed the task, from `turn_mark` or `handed_mark`."""
     ms: float
     """The time of the claim, unix ms."""
     priority: int
     charged: float
-    """What its tenant was charged: 1, or the estimated seconds of its run."""
+    """What the tenant was charged: 1, or the estimated seconds of the run."""
     tenant: bytes
 
 
@@ -55,7 +56,7 @@ def unpack_mark(packed: bytes) -> Mark:
 
 
 def unpack_holder(packed: bytes) -> bytes:
-    """Returns the plugin that holds a task back, from its field of HELD, which plugins.lua packs."""
+    """Returns the plugin that holds a task back, from the task's field in HELD, which plugins.lua packs."""
     length = _LENGTH.unpack_from(packed, _HOLD)[0]
     at = _HOLD + _LENGTH.size + length
     return packed[at + 1 : at + 1 + packed[at]]
@@ -65,9 +66,9 @@ class Assignment(NamedTuple):
     """The tenants that a runtime serves."""
 
     assigned: Sequence[str]
-    """Those that it serves first."""
+    """The tenants that it serves first."""
     steal: Sequence[str]
-    """Those that it serves while the first have nothing to do; one empty name means all others."""
+    """The tenants that it serves while the first have nothing to do. A single empty name means all others."""
 
 
 class Item(NamedTuple):
@@ -76,7 +77,7 @@ class Item(NamedTuple):
     id: str
     tenant: str
     priority: int
-    due: str  # '' now, '+N' in N ms, 'N' at unix ms N
+    due: str  # '' for now, '+N' for in N ms, 'N' for at unix ms N
     flag: str  # 'w': the sender waits for the outcome; '+': accept it only together with the item before it
     body: bytes
     key: bytes = b""  # from `pack_key`
@@ -96,7 +97,7 @@ class Settlement(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """A task that the server has handed to an idle runtime, between two of its turns."""
+    """A task that the server has handed to an idle runtime, between two of the runtime's turns."""
 
     mark: bytes
     """The mark of its claim."""
@@ -109,7 +110,7 @@ class Handed(NamedTuple):
 _HANDED: Final = struct.Struct(">8sdH")
 
 
-# The first byte of a message to a runtime says what kind it is.
+# The kinds of messages to a runtime: the first byte.
 HANDED: Final = b"k"
 WORK: Final = b"w"
 CANCEL: Final = b"c"
@@ -117,7 +118,7 @@ OUTCOME: Final = b"o"
 
 
 def unpack_handed(message: bytes) -> Handed:
-    """Unpacks a message that brings a task, which hand.lua packs."""
+    """Unpacks a message with a task, which hand.lua packs."""
     mark, now, length = _HANDED.unpack_from(message, 1)
     start = 1 + _HANDED.size
     end = start + length
@@ -125,13 +126,13 @@ def unpack_handed(message: bytes) -> Handed:
 
 
 def unpack_outcome(message: bytes) -> tuple[str, bytes]:
-    """Unpacks a message that brings an outcome, which ending.lua packs: the task's id and its record."""
+    """Unpacks a message with an outcome, which ending.lua packs; returns the task's id and its record."""
     end = 3 + _LENGTH.unpack_from(message, 1)[0]
     return message[3:end].decode(), message[end:]
 
 
 def handed_mark(turn: int) -> bytes:
-    """The mark of a claim that was handed over after a turn."""
+    """Returns the mark of the claim of a task that was handed over after a turn."""
     return turn_mark(turn | 1 << 63)
 
 
@@ -144,13 +145,15 @@ class Turn:
     wait: float
     """Seconds until something is due; infinite if nothing is."""
     maintenance_due: bool
+    """Whether `Shard.maintain` has something to do."""
     refused: Sequence[bytes]
+    """The ids of tasks whose outcomes were refused."""
     claims: Sequence[bytes]
     """id, record, id, record, …"""
     cancels: Sequence[bytes]
-    """Claimed tasks to cancel."""
+    """The ids of claimed tasks to cancel."""
     more: bool
-    """Whether there is more to claim than was wanted."""
+    """Whether more tasks wait than the runtime wanted."""
 
 
 @attrs.frozen
@@ -158,11 +161,11 @@ class Receipt:
     """The reply to a batch that was sent."""
 
     ids: Sequence[str]
-    """For each task its own id, or the id of the earlier task that has its key."""
+    """For each task its id, or the id of the earlier task that has its key."""
     refused: dict[int, FairactorError]
     """The errors of tasks that were not accepted, by position in the batch: TaskExists or MailboxFull."""
     replicas: int
-    """How many replicas have confirmed it, up to the number asked for."""
+    """How many replicas have confirmed the batch, up to the requested number."""
 
 
 @attrs.frozen
@@ -170,13 +173,14 @@ class DeadLetter:
     """A dead letter, as it is stored."""
 
     place: int
+    """Its place in the list of dead letters of the shard."""
     id: str
     record: bytes
 
 
 @attrs.frozen
 class Counts:
-    """The number of tasks in each state. Ended tasks of a tenant are counted until its counts expire."""
+    """The number of tasks in each state. For a tenant, ended tasks are counted until its counts expire."""
 
     queued: int
     started: int
@@ -186,11 +190,11 @@ class Counts:
     failed: int
     canceled: int
     by_priority: dict[Priority, int]
-    """Tasks that are queued or started."""
+    """The queued and started tasks by priority."""
 
     @staticmethod
     def unpack(packed: bytes, *, queued: int | None = None, started: int = 0) -> Counts:
-        """Unpacks stored counts, given the number of queued or of started tasks, of which only the sum is stored."""
+        """Unpacks stored counts. They have only the sum of queued and started tasks, so give the number of one kind."""
         n = _COUNTS.unpack(packed) if packed else (0,) * 12
         by_priority = {priority: n[priority - 1] for priority in Priority}
         live = sum(by_priority.values())
@@ -203,19 +207,19 @@ class ShardStats(NamedTuple):
 
     counts: Counts
     waiting: int
-    """Tenants, and groups of them, that could be served now."""
+    """The tenants and groups that can be served now."""
     known: int
-    """Tenants with counts."""
+    """The tenants with counts."""
     due: int
-    """Scheduled tasks whose time has come."""
+    """The scheduled tasks whose time has come."""
     dead: int
     stolen: int
     throttled: int
-    """Tenants held back by their rate only."""
+    """The tenants that only their rate holds back."""
     unassigned: Sequence[bytes]
     """Some tenants with work that no runtime serves."""
     runtimes: Sequence[tuple[bytes, bytes, int]]
-    """(name, JSON that the runtime joined with, ms of lease left)."""
+    """(name, the JSON with which the runtime joined, ms until its lease expires)."""
 
 
 def unpack_stats(reply: Sequence[Any]) -> ShardStats:
@@ -227,33 +231,33 @@ def unpack_stats(reply: Sequence[Any]) -> ShardStats:
 
 
 def unpack_policy(packed: bytes) -> PackedPolicy:
-    """Unpacks a stored policy; an empty one if there is none."""
+    """Unpacks a stored policy; returns an empty one if there is none."""
     return msgspec.msgpack.decode(packed) if packed not in _NO_POLICY else {}
 
 
 def pack_assignment(serves: Assignment | None) -> bytes:
-    """Packs the tenants that a runtime serves, for lib/assign.lua; None: all alike."""
+    """Packs the tenants that a runtime serves, for lib/assign.lua; None means all tenants alike."""
     return b"" if serves is None else msgspec.msgpack.encode(serves)
 
 
 def pack_key(key: str, window: float) -> bytes:
-    """Packs a deduplication key, with the seconds for which it outlives its task."""
+    """Packs a deduplication key, with the seconds for which it stays in use after its task."""
     return _WINDOW.pack(whole_ms(window)) + key.encode()
 
 
 def pack_extra(by_plugin: Mapping[str, Any] | None) -> bytes:
     """Packs data for the scripts of plugins, by plugin.
 
-    The server's MessagePack is an old version without bytes and times, so these are packed as strings, as in JSON.
+    The MessagePack of the server is an old version without bytes and times, so these are packed as strings as in JSON.
 
     Raises:
-        TypeError: something cannot be packed.
+        TypeError: a value cannot be packed.
     """
     return msgspec.msgpack.encode(msgspec.to_builtins(by_plugin, str_keys=True)) if by_plugin else b""
 
 
 def sized(part: bytes) -> bytes:
-    """Puts their length before bytes."""
+    """Returns bytes with their length before them."""
     return _LENGTH.pack(len(part)) + part
 
 
@@ -275,10 +279,10 @@ def pack_settlement(settlement: Settlement) -> bytes:
 
 
 def turn_mark(number: int) -> bytes:
-    """The number of a turn or a batch in the form that scripts compare."""
+    """Packs the number of a turn or a batch in the form that scripts compare."""
     return number.to_bytes(8, "big")
 
 
 def whole_ms(seconds: float) -> int:
-    """Rounds seconds to whole milliseconds; only 0 becomes 0."""
+    """Converts seconds to whole milliseconds, at least 1 unless the seconds are 0."""
     return max(1, round(seconds * 1000)) if seconds > 0 else 0

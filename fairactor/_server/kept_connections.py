@@ -1,7 +1,7 @@
 """Connections that are kept for calls, with one command at a time on each.
 
 A call of redis-py's client spends most of its time on taking a connection from the pool and putting it back. Here each
-connection is taken from the pool once, and kept.
+connection is taken from the pool only once.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from redis.asyncio import ConnectionPool
 
 
 class KeptConnections:
-    """Up to ``limit`` connections of a pool. A call waits for a free one, and takes the most recently used first."""
+    """Up to ``limit`` connections of a pool. A call waits for a free one, and prefers the most recently used."""
 
     def __init__(self, pool: ConnectionPool, limit: int) -> None:
         self._pool: Final[Any] = pool  # its types are incomplete
         self._limit: Final = limit
         self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
         for _ in range(limit):
-            self._free.put_nowait(None)  # stands for a connection that is not yet taken from the pool
+            self._free.put_nowait(None)  # a connection that has not been taken from the pool yet
 
     @property
     def busy(self) -> int:
@@ -32,20 +32,21 @@ class KeptConnections:
         """Sends a command and returns its reply.
 
         Raises:
-            redis.exceptions.RedisError, OSError: as redis-py. `connection.was_never_sent` tells whether a command
-                without a reply can have reached the server.
+            redis.exceptions.RedisError: as redis-py. `connection.was_never_sent` says whether the command may have
+                reached the server.
+            OSError: likewise.
         """
         connection = await self._free.get()
         try:
             if connection is None:
                 connection = await self._pool.get_connection()
-            elif connection.is_connected and connection._reader.at_eof():  # noqa: SLF001 - otherwise a write would find out
+            elif connection.is_connected and connection._reader.at_eof():  # noqa: SLF001 - otherwise only a write would notice
                 await connection.disconnect(nowait=True)  # the server has closed it
             if not connection.is_connected:
                 await connection.connect()
-            # `send_packed_command` would start a task for its timeout; here the timeout of the reply covers both.
+            # `send_packed_command` would start a task for its timeout. Here the timeout of the reply covers both.
             connection._writer.write(pack_command(command))  # noqa: SLF001
-            return await connection.read_response()  # closes the connection if there is none
+            return await connection.read_response()  # closes the connection if no reply comes
         finally:
             self._free.put_nowait(connection)
 

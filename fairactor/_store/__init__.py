@@ -1,1 +1,1 @@
-"""The shards of a namespace: every script as a typed call, and what the server publishes."""
+"""The shards of a namespace: a typed method for each script, and the messages that the server publishes."""

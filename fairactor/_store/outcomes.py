@@ -1,4 +1,4 @@
-"""Outcomes: futures of how tasks end. The server publishes an outcome to the runtimes that have asked for it."""
+"""The outcomes of tasks, as futures. The server publishes an outcome to the runtimes that have asked for it."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from .subscriber import Subscriber
 logger: Final = logging.getLogger(__name__)
 
 Settled = tuple[record.Header, record.Outcome]
-"""How a task has ended."""
+"""The header of a task's record, and the outcome of the task."""
 
-_AT_ONCE: Final = 500  # outcomes that are asked for in one call
+_PER_CALL: Final = 500  # outcomes that one call asks for
 
 
 @attrs.define(eq=False)
 class _Awaited:
-    """A task whose outcome callers here wait for."""
+    """A task for whose outcome callers in this process wait."""
 
     shard: Shard
     waiters: dict[asyncio.Future[Settled], str | None]
-    """Each with the tenant of the running task that waits, or ''; None while the send is under way."""
+    """future -> the tenant of the running task that waits, or ''; None while the task is being sent."""
     may_have_missed: bool = False
-    """Whether the outcome may have been published while nobody listened and the send was under way."""
+    """Whether the outcome may have been lost: the subscription was down while the task was being sent."""
 
 
 class Outcomes:
-    """The outcomes that callers in this process wait for."""
+    """The outcomes for which callers in this process wait."""
 
     def __init__(self, subscriber: Subscriber, runtime: str) -> None:
         self._subscriber = subscriber
@@ -65,17 +65,17 @@ class Outcomes:
         await self._subscriber.ready(shard, self._runtime)
 
     def expect(self, task_id: str, shard: Shard, *, inside: str = "", ask: bool = True) -> asyncio.Future[Settled]:
-        """Returns a future of a task's outcome. Cancel it when the outcome is no longer of interest.
+        """Returns a future of a task's outcome. Cancel it if you no longer need the outcome.
 
         Args:
             task_id: the task.
-            shard: where it is.
-            inside: the tenant of the running task that waits, if one does.
-            ask: False if the send itself asks for the outcome; `sent` follows.
+            shard: the task's shard.
+            inside: the tenant of the running task that waits, or ''.
+            ask: False if the send itself asks for the outcome. Then call `sent` after it.
 
         Raises (from the future):
-            TaskNotFound: there is no such task.
-            Deadlock: the task cannot start before the running task of tenant ``inside`` has ended.
+            TaskNotFound: the task does not exist.
+            Deadlock: the task cannot start before the running task of tenant ``inside`` ends.
         """
         future: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         if self._closed is not None:
@@ -93,8 +93,8 @@ class Outcomes:
 
         Args:
             task_id: the task.
-            future: from `expect`.
-            ask: whether the server may not know that the outcome is wanted, because the task may be an older one.
+            future: the future from `expect`.
+            ask: whether to ask for the outcome again, because the send does not ask if the task existed already.
         """
         awaited = self._awaited.get(task_id)
         if awaited is not None and future in awaited.waiters:
@@ -103,17 +103,17 @@ class Outcomes:
                 self._ask(task_id, "")
 
     def close(self, error: Exception) -> None:
-        """Fails all futures, now and from now on."""
+        """Raises an error in all futures, and in those made from now on."""
         self._closed = error
         for task_id in tuple(self._awaited):
             self._fail(task_id, error)
 
     async def run(self) -> None:
-        """Asks the server for the outcomes that are waited for, many at a time, until canceled."""
+        """Asks the server for the expected outcomes, many at a time, until canceled."""
         while True:
             await self._wakeup.wait()
             while self._to_ask:
-                asked = {self._to_ask.popleft() for _ in range(min(len(self._to_ask), _AT_ONCE))}
+                asked = {self._to_ask.popleft() for _ in range(min(len(self._to_ask), _PER_CALL))}
                 await self._watch([(task_id, inside) for task_id, inside in asked if task_id in self._awaited])
 
     def _ask(self, task_id: str, inside: str) -> None:
@@ -155,7 +155,7 @@ class Outcomes:
                     future.set_result(settled)
 
     def _fail(self, task_id: str, error: Exception, inside: str | None = None) -> None:
-        """Fails all futures of a task, or only those that wait inside tasks of one tenant."""
+        """Raises an error in all futures of a task, or only in those that tasks of one tenant wait for."""
         awaited = self._awaited.get(task_id)
         for future, waiter in tuple(awaited.waiters.items()) if awaited else ():
             if not future.done() and inside in (None, waiter):
@@ -170,14 +170,15 @@ class Outcomes:
 
 
 def no_such_task(task_id: str) -> TaskNotFound:
-    """The error for an id that no task has."""
+    """Returns the error for an id that no task has."""
     return TaskNotFound(f"there is no task {task_id!r}: it was never sent, or its record has expired")
 
 
 def _deadlock(task_id: str, tenant: str) -> Deadlock:
     return Deadlock(
-        f"task {task_id!r} of tenant {tenant!r} cannot start before the handler that waits for it has ended, because "
-        "the tenant runs one task at a time. Send without waiting, call the handler in place, or raise its concurrency"
+        f"task {task_id!r} of tenant {tenant!r} cannot start before the handler that waits for it ends, because the "
+        "tenant runs one task at a time. Send it without waiting, await the message instead, or raise the tenant's "
+        "concurrency"
     )
 
 

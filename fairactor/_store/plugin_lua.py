@@ -1,4 +1,4 @@
-"""Lua of plugins: text at the hooks of fairactor's scripts, and scripts of the plugins' own."""
+"""The Lua of plugins: code at the hooks of fairactor's scripts, and complete scripts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HOOKS: Final = {
     "ended": ("local data = extra and extra['{plugin}']\nif data then depend_on('{plugin}') end\n" + _MINE + "{text}"),
     "ends": _MINE + "{text}",
 }
-"""The hooks, and the Lua around a plugin's text; docs/write-a-plugin.md says which names the text can use."""
+"""The hooks, and the Lua around a plugin's text. docs/write-a-plugin.md lists the names that the text can use."""
 
 
-@attrs.frozen(cache_hash=True)  # each call of a script looks it up by these
+@attrs.frozen(cache_hash=True)  # each call of a script looks the script up by this object
 class PluginLua:
-    """The Lua of some plugins."""
+    """The Lua of the plugins of a runtime."""
 
     hooks: tuple[tuple[str, str, str], ...] = ()
     """(hook, plugin, text), in the order of the plugins."""
@@ -42,7 +42,7 @@ class PluginLua:
         return f",{','.join(sorted(names))},"
 
     def at_hook(self, name: str) -> str:
-        """Returns the Lua that all plugins have at a hook."""
+        """Returns the Lua of all plugins at a hook."""
         return "\n".join(
             f"do\n{HOOKS[name].format(plugin=plugin, text=_with_own_constants(text, plugin))}\nend"
             for hook, plugin, text in self.hooks
@@ -53,13 +53,13 @@ class PluginLua:
         """Returns the text of a plugin's script.
 
         Raises:
-            ConfigurationError: there is no script of that name.
+            ConfigurationError: no plugin has this script.
         """
         for known, plugin, text in self.scripts:
             if known == name:
                 return _with_own_constants(text, plugin)
         names = ", ".join(known for known, _, _ in self.scripts) or "none"
-        raise ConfigurationError(f"there is no script {name!r}; the plugins here have: {names}")
+        raise ConfigurationError(f"there is no script {name!r}; the scripts of the plugins are: {names}")
 
 
 NO_PLUGIN_LUA: Final = PluginLua()
@@ -68,13 +68,13 @@ _OWN_PART: Final = re.compile(r"^-- @include own/(\w+)\.lua$", re.MULTILINE)
 
 
 def read_lua(package: str, name: str) -> str:
-    """Reads ``lua/NAME.lua`` of a plugin's package; puts ``lua/PART.lua`` in for ``-- @include own/PART.lua``."""
+    """Reads ``lua/NAME.lua`` of a plugin's package; replaces ``-- @include own/PART.lua`` by ``lua/PART.lua``."""
     text = (files(package) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
     return _OWN_PART.sub(lambda part: read_lua(package, part[1]), text)
 
 
 def _with_own_constants(text: str, plugin: str) -> str:
-    """Replaces a plugin's constants, its name and its key prefix in its text, where no other text can see them."""
+    """Replaces the constants of a plugin's text, and ``OWN`` and ``SELF``, so no other text can see them."""
     return replace_constants(text, {"OWN": plugin_prefix(plugin), "SELF": f"'{plugin}'"})
 
 
@@ -86,7 +86,7 @@ _TOKEN: Final = re.compile(r"--[^\n]*|'(?:\\.|[^'\\])*'|\b[A-Z][A-Z_]*\b")
 
 
 def replace_constants(text: str, given: Mapping[str, str]) -> str:
-    """Replaces names in capitals by their values: those given, and locals that the text sets to literals.
+    """Replaces names in capitals by their values: the given ones, and locals that the text sets to literals.
 
     Raises:
         ValueError: a constant has two values.

@@ -1,7 +1,7 @@
-"""Runs scripts on a server that may be away, busy, read-only, restarted, or without the data that it had.
+"""Runs scripts on a server that may be unreachable, busy, read-only or restarted, or may have lost its data.
 
-Every script may run twice (see docs/architecture.md). So a call whose reply is lost is made again until its time is up,
-and the caller learns whether it may have been carried out.
+Every script may run twice (see docs/architecture.md). So a call whose reply is lost is repeated until its time is up.
+The caller learns whether the call may have been carried out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 from redis import exceptions as redis_errors
 
-from fairactor._server.connection import AWAY, Server, is_read_only, passes, was_never_sent
+from fairactor._server.connection import AWAY, Server, is_read_only, is_temporary, was_never_sent
 from fairactor._util.backoff import Backoff
 from fairactor.errors import FairactorError, MissingPlugin, ServerError, ServerUnavailable
 
@@ -26,7 +26,7 @@ from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 logger: Final = logging.getLogger(__name__)
 
 _MARGIN: Final = 0.25
-"""Seconds of the time that the server has to answer which are not spent on waiting for replicas; at most half of it."""
+"""Waiting for replicas ends this many seconds before the answer timeout, but not before half of it."""
 
 
 class ScriptRunner:
@@ -38,15 +38,15 @@ class ScriptRunner:
         self._patience = patience
         self._plugins = plugins
         self.open_arguments: tuple[int, ...] | None = None
-        """The arguments of ``open``, to open the shard again if a server has lost it."""
+        """The arguments of ``open``, to open the shard again if the server has lost it."""
 
     async def run(self, name: str, *arguments: Any, patience: float | None = None) -> Any:
         """Runs a script and returns its reply.
 
         Args:
             name: the script.
-            arguments: its ARGV.
-            patience: seconds to keep trying, at least once; None: the runtime's ``connect_timeout``.
+            arguments: the script's ``ARGV``.
+            patience: the seconds to keep trying; it tries at least once. None uses the runtime's ``connect_timeout``.
 
         Raises:
             ServerUnavailable: the server did not answer, or could not serve, in that time.
@@ -56,7 +56,7 @@ class ScriptRunner:
         return await self._patiently(partial(self._once, name, arguments), name, patience)
 
     async def run_replicated(self, replicas: int, name: str, *arguments: Any) -> tuple[Any, int]:
-        """Runs a script; returns its reply, and how many replicas have confirmed its writes, at most ``replicas``."""
+        """Runs a script; returns its reply, and how many replicas have confirmed its writes, up to ``replicas``."""
         if replicas == 0:
             return await self.run(name, *arguments), 0
         call = partial(self._once_replicated, replicas, name, arguments)
@@ -70,16 +70,18 @@ class ScriptRunner:
         script = self._script(name)
         try:
             return await self._server.execute("EVALSHA", script.sha, 1, self._meta, *arguments)
-        except redis_errors.NoScriptError:  # a new server, or SCRIPT FLUSH: nothing was run
+        except redis_errors.NoScriptError:  # after a restart or SCRIPT FLUSH; nothing was run
             return await self._server.execute("EVAL", script.text, 1, self._meta, *arguments)
 
     async def _once_replicated(self, replicas: int, name: str, arguments: tuple[Any, ...]) -> tuple[Any, int]:
-        if self._server.cluster:  # lets the client find the node; the script below then repeats this call
+        if self._server.cluster:  # makes the client find the node; the script below repeats this call
             await self._once(name, arguments)
         script = ("EVAL", self._script(name).text, 1, self._meta, *arguments)
         answer = self._server.answer
         wait = ("WAIT", replicas, round(1000 * max(answer - _MARGIN, answer / 2)))
-        reply, confirmed = await self._server.execute_on_one(self._meta, script, wait)  # WAIT is about its connection
+        reply, confirmed = await self._server.execute_on_one(
+            self._meta, script, wait
+        )  # WAIT counts the writes of its connection
         for error in (reply, confirmed):
             if isinstance(error, Exception):
                 raise error
@@ -97,7 +99,7 @@ class ScriptRunner:
                 unsure = unsure or self._server.cluster or not was_never_sent(error)
                 failure, problem = error, f"no answer from {self._server.where}: {str(error) or type(error).__name__}"
             except redis_errors.ResponseError as error:
-                if not passes(error):
+                if not is_temporary(error):
                     if not await self._help(error):
                         raise self._refused(name, error, unsure=unsure) from error
                     if not helped:
@@ -105,7 +107,7 @@ class ScriptRunner:
                         continue
                 failure, problem = error, f"{self._server.where} cannot serve now: {error}"
                 if is_read_only(error):
-                    await self._server.turn_away()
+                    await self._server.drop_connections()
             pause = backoff.next()
             if time.monotonic() + pause > deadline:
                 may = "it may have been carried out" if unsure else "it was not carried out"
@@ -113,14 +115,14 @@ class ScriptRunner:
             await anyio.sleep(pause)
 
     async def _help(self, error: redis_errors.ResponseError) -> bool:
-        """Opens or repairs a shard that is not fit for use; returns whether that may have helped."""
+        """Opens or repairs a shard that cannot be used; returns whether that may have helped."""
         code = str(error).partition(" ")[0]
         with suppress(*AWAY, redis_errors.ResponseError):  # the next attempt will tell
             if code == "NOTOPEN" and self.open_arguments is not None:
                 logger.warning("%s has lost the namespace of %s: opening it again", self._server.where, self._meta)
                 await self._once("open", self.open_arguments)
             elif code == "TORN":
-                logger.error("%s: a script broke off in the middle; repairing %s", self._server.where, self._meta)
+                logger.error("%s: a script failed half-way; repairing %s", self._server.where, self._meta)
                 await self._once("mend", ("torn",))
         return code in {"NOTOPEN", "TORN"}
 
@@ -130,10 +132,10 @@ class ScriptRunner:
         if code == "PLUGIN":
             return MissingPlugin(rest.partition(" ")[0], f"the namespace of {self._meta} at {where}")
         if "OOM command" in str(error) or isinstance(error, redis_errors.OutOfMemoryError):
-            stored = "of this attempt nothing was stored" if unsure else "nothing was stored"
+            stored = "this attempt stored nothing" if unsure else "nothing was stored"
             advice = "Let workers drain it, raise its maxmemory, or shorten result_ttl="
             return ServerError(f"{where} is full ({error}): {stored}. {advice}", maybe_accepted=unsure)
         if isinstance(error, redis_errors.NoPermissionError):
             return ServerError(f"{where} refused {name}: {error}; check the user's permissions", maybe_accepted=unsure)
-        # The next script repairs one that broke off in the middle, and may complete it.
+        # If the script failed half-way, the next call repairs the shard, which may complete it.
         return ServerError(f"{where} refused {name}: {error}", maybe_accepted=True)

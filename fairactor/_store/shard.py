@@ -1,4 +1,4 @@
-"""One shard of a namespace: each script as a typed call. Nothing else runs scripts."""
+"""One shard of a namespace: a typed method for each script. Nothing else runs scripts."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .script_runner import ScriptRunner
 
 MODEL: Final = 4
-"""The version of the data model; a namespace of another version is refused."""
+"""The version of the data model. A namespace with another version is refused."""
 
 
 class Shard:
-    """The scripts of one shard."""
+    """One shard, with a method for each script."""
 
     def __init__(self, server: Server, keys: Keys, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
         self.keys = keys
@@ -54,10 +54,10 @@ class Shard:
         """Runs a script of a plugin."""
 
     async def open(self, *, shards: int | None, aging: float, fair_by: FairBy | None = None) -> int:
-        """Opens the shard; creates it if it is new. Returns the number of shards of the namespace.
+        """Opens the shard, or creates it; returns the number of shards of the namespace.
 
         Raises:
-            NamespaceMismatch: it was created with other fixed settings.
+            NamespaceMismatch: the shard was created with other fixed settings.
         """
         step = int(aging * 1e6)
         wanted = shards or (16 if self._server.cluster else 1)
@@ -66,7 +66,9 @@ class Shard:
         self._runner.open_arguments = tuple(reply)
         where = f"the namespace of {self.keys.meta} at {self._server.where}"
         if version != MODEL:
-            raise NamespaceMismatch(f"{where} has data model {version}, this fairactor has {MODEL}; use another one")
+            raise NamespaceMismatch(
+                f"{where} has data model {version}, this fairactor has {MODEL}; use another namespace"
+            )
         if shards not in (None, found):
             raise NamespaceMismatch(f"{where} was created with shards={found}, not {shards}; leave shards= out")
         if found_step != step:
@@ -78,14 +80,14 @@ class Shard:
     async def send(
         self, items: Sequence[Item], runtime: str, number: int, *, replicas: int = 0, reservation: str = ""
     ) -> Receipt:
-        """Puts tasks into mailboxes, all in one step. Repeating the call changes nothing.
+        """Puts tasks into mailboxes, in one atomic step. Repeating the call changes nothing.
 
         Args:
             items: the tasks.
-            runtime: the sender.
-            number: of the batch, by which the server recognises a repeated one.
+            runtime: the runtime that sends.
+            number: the number of the batch, by which the server recognizes a repeated call.
             replicas: how many replicas to wait for.
-            reservation: the name of a reservation for these tasks, see `reserve`.
+            reservation: the name of the reservation for these tasks, or ''; see `reserve`.
         """
         packed = [pack_item(item) for item in items]
         reply, confirmed = await self._runner.run_replicated(
@@ -105,12 +107,12 @@ class Shard:
     async def reserve(
         self, name: str, rooms: Mapping[str, int], ids: Mapping[str, Sequence[str]] = MappingProxyType({})
     ) -> str | None:
-        """Reserves room in mailboxes for a minute. If one is too full, it reserves none and returns that tenant.
+        """Reserves room in mailboxes for a minute. If one is too full, it reserves nothing and returns that tenant.
 
         Args:
-            name: of the reservation.
+            name: the name of the reservation.
             rooms: the number of tasks by tenant.
-            ids: the ids that the caller has chosen, by tenant; such tasks may exist already.
+            ids: by tenant the ids that the caller has chosen. Such tasks may exist already.
         """
         flat: list[Any] = []
         for tenant, many in rooms.items():
@@ -123,7 +125,7 @@ class Shard:
         await self._run("join", runtime, whole_ms(lease), json.dumps(info), pack_assignment(serves))
 
     async def assign(self, runtime: str, serves: Assignment | None) -> bool:
-        """Changes the tenants that a runtime serves; returns whether it has a lease."""
+        """Changes the tenants that a runtime serves; returns whether the runtime has a lease."""
         return bool(await self._run("assign", runtime, pack_assignment(serves)))
 
     async def leave(self, runtime: str) -> int:
@@ -145,11 +147,11 @@ class Shard:
 
         Args:
             runtime: the runtime that takes the turn.
-            number: of the turn, by which the server recognises a repeated one.
-            lease: seconds for which to renew the lease.
+            number: the number of the turn, by which the server recognizes a repeated call.
+            lease: the seconds for which to renew the lease.
             want: how many tasks could start here now.
-            ahead: how many more could start soon; they are claimed only if no other runtime could start them now.
-            received: whether the runtime has received the task handed to it since its last turn.
+            ahead: how many more could start soon. They are claimed only if no other runtime could start them now.
+            received: whether the runtime has received the task that the server handed to it since its last turn.
             settle: the outcomes of tasks that have ended.
 
         Raises:
@@ -161,9 +163,9 @@ class Shard:
         )
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
-        now, wait, tend, refused, claims, cancels, more = reply
+        now, wait, maintenance_due, refused, claims, cancels, more = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
-        return Turn(int(now) / 1e6, rest, bool(tend), refused, claims, cancels, bool(more))
+        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more))
 
     async def maintain(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 500) -> bool:
         """Queues due tasks and takes back the claims of dead runtimes; returns whether there is more to do."""
@@ -171,32 +173,32 @@ class Shard:
         return bool(more)
 
     async def watch(self, runtime: str, tasks: Sequence[tuple[str, str]]) -> list[list[bytes]]:
-        """Asks for outcomes of (task, tenant of the handler that waits, or '') pairs; see watch.lua."""
+        """Asks for the outcomes of tasks, as pairs (task, tenant of the waiting handler or ''); see watch.lua."""
         reply: list[list[bytes]] = await self._run("watch", runtime, *[part for task in tasks for part in task])
         return reply
 
     async def inspect(self, task_id: str) -> list[Any]:
-        """Returns what is known of a task; see inspect.lua."""
+        """Returns the stored data of a task; see inspect.lua."""
         reply: list[Any] = await self._run("inspect", task_id)
         return reply
 
     async def cancel(self, task_id: str, *, ttl: float, body: bytes) -> str:
-        """Cancels a task; returns the state that it was in, or 'missing'."""
+        """Cancels a task; returns the state in which it was, or 'missing'."""
         state: bytes = await self._run("cancel", task_id, whole_ms(ttl), body)
         return state.decode()
 
     async def list_dead_letters(
         self, place: int, limit: int, *, skip: int = 0, last: int | None = None
     ) -> tuple[int, list[DeadLetter]]:
-        """Returns the place of the last dead letter, and a page of them from a place on, in order.
+        """Returns the place of the last dead letter, and a page of dead letters in order.
+
+        A task on the page that is no longer a dead letter has an empty record.
 
         Args:
-            place: the first place.
+            place: the place where the page begins.
             limit: the size of the page.
-            skip: how many to pass over.
-            last: the last place; None: no limit.
-
-        A task that is no longer a dead letter has an empty record.
+            skip: how many dead letters to pass over.
+            last: the place after which the page ends; None for no limit.
         """
         end, *rest = await self._run("letters", place, "+inf" if last is None else last, skip, limit)
         flat = iter(rest)
@@ -206,9 +208,10 @@ class Shard:
         return int(end), found
 
     async def redrive(self, tasks: Sequence[tuple[str, bytes]]) -> list[bool | str]:
-        """Sends dead letters again, given as (task, key from `pack_key`).
+        """Sends dead letters again, given as pairs (task, key from `pack_key`).
 
-        Returns for each whether it was a dead letter, or the id of the task that has taken its key.
+        Returns:
+            For each, whether it was a dead letter, or the id of the task that now has its key.
         """
         packed = [sized(task_id.encode()) + sized(key) for task_id, key in tasks]
         reply: list[int | bytes] = await self._run("redrive", *packed)
@@ -226,16 +229,16 @@ class Shard:
         """Stores the progress of a task that the runtime has claimed."""
         return bool(await self._run("progress", runtime, task_id, note))
 
-    async def configure(self, whose: str | bytes, changes: Mapping[str, Any]) -> PackedPolicy:
-        """Changes the policy of a tenant, a group, or the defaults; None resets a setting. Returns the new policy.
+    async def configure(self, name: str | bytes, changes: Mapping[str, Any]) -> PackedPolicy:
+        """Changes the policy of a tenant or a group, or the defaults; returns the new policy.
 
         Args:
-            whose: as configure.lua names them.
-            changes: packed settings, from `policy.changes_of`.
+            name: the tenant, the group or the defaults, as configure.lua names them.
+            changes: packed settings, from `policy.changes_of`. None resets a setting.
         """
-        given = msgspec.msgpack.encode({name: value for name, value in changes.items() if value is not None})
-        back = [name for name, value in changes.items() if value is None]
-        return unpack_policy(await self._run("configure", whose, given, *back))
+        given = msgspec.msgpack.encode({key: value for key, value in changes.items() if value is not None})
+        reset = [key for key, value in changes.items() if value is None]
+        return unpack_policy(await self._run("configure", name, given, *reset))
 
     async def review(self) -> None:
         """Checks again which tenants can be served, after the defaults have changed."""
@@ -244,7 +247,7 @@ class Shard:
             pass
 
     async def policies(self) -> dict[bytes, PackedPolicy]:
-        """Returns all policies that were set, by the names that `configure` uses."""
+        """Returns all policies that were configured, by the names that `configure` uses."""
         found, cursor = {}, b"0"
         while True:
             cursor, flat = await self._run("policies", cursor)
@@ -259,7 +262,7 @@ class Shard:
         return unpack_policy(own), unpack_policy(defaults)
 
     async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
-        """Cancels the waiting tasks of a tenant; returns how many."""
+        """Cancels the waiting tasks of a tenant; returns how many it has canceled."""
         number, cursor = 0, b"s0"
         while cursor:
             canceled, cursor = await self._run("purge", tenant, whole_ms(ttl), body, cursor)
@@ -272,15 +275,15 @@ class Shard:
         return Counts.unpack(counts, queued=queued)
 
     async def stats(self, *, patience: float | None = None) -> ShardStats:
-        """Returns the counts of the shard, and its runtimes."""
+        """Returns the counts of the shard, and its runtimes. ``patience`` is as in `ScriptRunner.run`."""
         return unpack_stats(await self._run("stats", patience=patience))
 
 
 _LOST: Final = {
-    b"lapsed": "was silent for longer than its lease, so its tasks were given to others. Was the event loop blocked, "
-    "the process stopped, or the network cut? Or the server has lost its data",
-    b"behind": "has a reply that the server does not know of: the server has lost its latest data, as after a restart "
-    "or a failover, so nobody can tell which claims stand",
+    b"lapsed": "has lost its lease, so other runtimes run its tasks. It was silent for longer than the lease: was the "
+    "event loop blocked, the process stopped, or the network cut? Or the server has lost its data",
+    b"behind": "is ahead of the server, which has lost its latest data, for example in a restart or a failover. So it "
+    "is unknown which claims are still valid",
 }
 
 

@@ -1,4 +1,4 @@
-"""The shards of a namespace, and which of them keeps a tenant."""
+"""The shards of a namespace, and how tenants and tasks are found in them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Shards:
         return self._shards[number]
 
     def number_of(self, tenant: str) -> int:
-        """The number of the shard that keeps a tenant, from 0."""
+        """Returns the number of a tenant's shard, from 0."""
         return shard_of(tenant, len(self._shards))
 
     def of(self, tenant: str) -> Shard:
-        """The shard that keeps a tenant."""
+        """Returns the shard of a tenant."""
         return self._shards[shard_of(tenant, len(self._shards))]
 
     async def locate(self, task_id: str, tenant: str | None) -> Shard | None:
-        """Finds the shard of a task: by its tenant, or else by asking all shards. None: no shard has the task."""
+        """Finds the shard of a task, by its tenant or else by asking all shards; None if no shard has the task."""
         if tenant is not None:
             return self.of(tenant)
         if len(self._shards) == 1:
@@ -48,7 +48,7 @@ class Shards:
 
 
 async def open_shards(server: Server, settings: Settings, plugins: PluginLua = NO_PLUGIN_LUA) -> Shards:
-    """Opens all shards of a namespace; creates them if it is new.
+    """Opens all shards of a namespace, or creates them.
 
     Raises:
         NamespaceMismatch: it was created with other fixed settings, or depends on a plugin that is missing.

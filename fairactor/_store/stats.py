@@ -1,4 +1,4 @@
-"""Statistics and health of a namespace, over all its shards."""
+"""The statistics and the health of a namespace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fairactor.errors import ServerError
 if TYPE_CHECKING:
     from .shards import Shards
 
-_NAMED: Final = 10  # tenants in a message
+_NAMED: Final = 10  # the most tenants in a message
 
 
 @attrs.frozen
@@ -29,7 +29,7 @@ class RuntimeInfo:
     workers: int
     actors: Sequence[str]
     lease_left: float
-    """Seconds. Below 0 the runtime counts as dead, and other runtimes are about to take its tasks."""
+    """The seconds until its lease expires. Below 0 the runtime counts as dead, and others will take its tasks."""
 
 
 @attrs.frozen
@@ -41,29 +41,27 @@ class Stats:
     scheduled: int
     deferred: int
     finished: int
-    """Since the namespace was created, like `failed` and `canceled`."""
+    """The tasks that have finished since the namespace was created. `failed` and `canceled` count likewise."""
     failed: int
     canceled: int
     by_priority: dict[Priority, int]
-    """Tasks that are queued or started."""
+    """The queued and started tasks by priority."""
     dead_letters: int
-    """Failed tasks whose records are kept."""
+    """The failed tasks whose records still exist."""
     due: int
-    """Scheduled tasks whose time has come."""
+    """The scheduled tasks whose time has come."""
     waiting_tenants: int
-    """Tenants, and groups of them, with a task that could start now."""
+    """The tenants and groups with a task that could start now."""
     throttled_tenants: int
-    """Tenants that only their rate holds back."""
+    """The tenants that only their rate holds back."""
     known_tenants: int
-    """Tenants with a live task, or with one that ended recently."""
+    """The tenants with a live task, or with one that ended recently."""
     stolen: int
-    """Tasks that a runtime took from a tenant in its ``steal``, since the namespace was created."""
+    """The tasks that runtimes have taken from tenants in their ``steal``, since the namespace was created."""
     unassigned_tenants: Sequence[str]
-    """Some tenants with a task that could start, but that no runtime serves.
-
-    Each serves only the tenants assigned to it.
-    """
+    """Some of the tenants with tasks that could start, but that no runtime serves, because all serve only others."""
     runtimes: Sequence[RuntimeInfo]
+    """The runtimes that run tasks."""
 
     @property
     def pending(self) -> int:
@@ -73,13 +71,15 @@ class Stats:
 
 @attrs.frozen
 class Health:
-    """Whether a namespace is served, and what is wrong if it is not."""
+    """Whether the tasks of a namespace are being served, and the problems if not."""
 
     ok: bool
     problems: Sequence[str]
+    """A message for each problem."""
     latency: float
-    """Seconds that the server took to answer."""
+    """The seconds that the server took to answer."""
     stats: Stats | None
+    """None if the server did not answer."""
 
 
 async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
@@ -87,10 +87,11 @@ async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
 
     Args:
         shards: the shards.
-        patience: seconds to keep trying on each; None: the runtime's ``connect_timeout``.
+        patience: the seconds to keep trying, for each shard. None uses the runtime's ``connect_timeout``.
 
     Raises:
-        ServerUnavailable, ServerError: as `Runtime.stats`.
+        ServerUnavailable: as `Runtime.send`.
+        ServerError: as `Runtime.send`.
     """
     found = [await shard.stats(patience=patience) for shard in shards]
     counts = [each.counts for each in found]
@@ -115,7 +116,7 @@ async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
 
 
 async def read_health(shards: Shards) -> Health:
-    """Reports whether tasks are being served. It does not raise if the server is away."""
+    """Checks whether tasks are being served. An error of the server becomes a problem in the report."""
     began = time.monotonic()
     try:
         stats = await read_stats(shards, patience=0)
@@ -128,17 +129,17 @@ async def read_health(shards: Shards) -> Health:
         if runtime.lease_left < 0
     ]
     if stats.pending and not any(runtime.workers and runtime.lease_left >= 0 for runtime in stats.runtimes):
-        problems.append(f"{stats.pending} tasks wait, and no runtime with workers is there to run them")
+        problems.append(f"{stats.pending} tasks wait, but no runtime with workers is running")
     if stats.unassigned_tenants:
         names = ", ".join(map(repr, stats.unassigned_tenants[:_NAMED]))
         problems.append(
-            f"tenants with tasks are assigned to no runtime: {names}; name them in some runtime's assigned="
+            f"no runtime serves these tenants, which have tasks: {names}; name them in assigned= of a runtime"
         )
     return Health(ok=not problems, problems=tuple(problems), latency=latency, stats=stats)
 
 
 def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
-    """The runtimes of all shards, each once: on every shard it holds a lease, under its name and a number."""
+    """Returns each runtime once. A runtime holds a lease on every shard, under its name and a number."""
     runtimes: dict[str, RuntimeInfo] = {}
     for each in found:
         for name, packed, ms_left in each.runtimes:

@@ -1,7 +1,7 @@
-"""The subscriber: receives what the server publishes to a runtime, over one connection.
+"""The subscriber: receives the messages that the server publishes to a runtime, over one connection.
 
-Publish/subscribe means that nothing polls. Messages published while the connection is down are lost, so each time a
-subscription begins, everybody who may have missed one is called.
+With publish/subscribe nothing has to poll. Messages that are published while the connection is down are lost. So each
+time a subscription begins, all callbacks run and all wake-ups are set.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 import anyio
 from redis.exceptions import ResponseError
 
-from fairactor._server.connection import AWAY, Server, passes
+from fairactor._server.connection import AWAY, Server, is_temporary
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import ServerUnavailable
 
@@ -24,23 +24,23 @@ from .shard import Shard
 logger: Final = logging.getLogger(__name__)
 
 DRAINED: Final = b"d"
-"""The event that a shard publishes when its last task has ended."""
+"""The event that a shard publishes when its last task ends."""
 
 Deliver = Callable[[bytes], None]
 
 
 def plugin_event(plugin: str) -> bytes:
-    """The event that the scripts of a plugin publish."""
+    """Returns the event that the scripts of a plugin publish."""
     return b"p" + plugin.encode()
 
 
 class Subscriber:
-    """The listener of one runtime, for all its shards.
+    """Receives the messages of all shards for one runtime.
 
     Args:
         server: the server to listen to.
         heartbeat: seconds of silence after which it checks the connection.
-        patience: seconds that a subscription may take.
+        patience: the longest time, in seconds, that a subscription may take.
     """
 
     def __init__(self, server: Server, *, heartbeat: float, patience: float) -> None:
@@ -52,22 +52,22 @@ class Subscriber:
         self._callbacks: list[Callable[[], None]] = []
         self._wakeups: dict[bytes, set[Wakeup]] = {}  # by event
         self._reading = anyio.CancelScope()  # while `run` waits for a message
-        self._turned_away = False
-        server.on_turn_away = self._turn_away
+        self._must_reconnect = False
+        server.on_drop = self._reconnect
 
     def listen(self, shard: Shard, runtime: str, deliver: Deliver) -> None:
-        """Calls ``deliver`` with each message that a shard publishes to a runtime name; `ready` says from when on."""
+        """Calls ``deliver`` with each message that a shard publishes to a runtime name. See `ready`."""
         self._channels[shard.keys.inbox(runtime).encode()] = deliver
         self._channels[shard.keys.events.encode()] = self._publish
         self._reading.cancel()
 
     def ignore(self, shard: Shard, runtime: str) -> None:
-        """Receives no more messages that a shard publishes to a runtime name."""
+        """Stops receiving the messages that a shard publishes to a runtime name."""
         self._channels.pop(shard.keys.inbox(runtime).encode(), None)
         self._reading.cancel()
 
     async def ready(self, shard: Shard, runtime: str) -> None:
-        """Waits until messages of a shard to a runtime name arrive here.
+        """Waits until the messages of a shard to a runtime name arrive here.
 
         Raises:
             ServerUnavailable: the server did not confirm the subscription in time.
@@ -80,12 +80,12 @@ class Subscriber:
         raise ServerUnavailable(f"no answer from {where}: a subscription took longer than {patience:g} s")
 
     def on_subscribe(self, callback: Callable[[], None]) -> None:
-        """Calls ``callback`` each time a subscription begins: messages from before may be lost."""
+        """Calls ``callback`` each time a subscription begins, because earlier messages may be lost."""
         self._callbacks.append(callback)
 
     @contextmanager
     def subscribe(self, event: bytes) -> Iterator[Wakeup]:
-        """Returns a wake-up that is set whenever a shard has published an event to all, or may have.
+        """Returns a wake-up that is set when a shard has published an event to all runtimes, or may have.
 
         Args:
             event: `DRAINED`, or a `plugin_event`.
@@ -99,12 +99,12 @@ class Subscriber:
             wakeups.discard(wakeup)
 
     def wake_all(self) -> None:
-        """Sets the wake-ups of all events, because any of them may have been missed."""
+        """Sets the wake-ups of all events, because any event may have been lost."""
         for event in self._wakeups:
             self._publish(event)
 
     async def run(self) -> None:
-        """Listens until canceled. Nobody else uses the connection."""
+        """Receives messages until canceled. Nothing else uses the connection."""
         pubsub: Any = self._server.listener.pubsub()
         subscribed: set[bytes] = set()
         silent = away = False
@@ -125,7 +125,7 @@ class Subscriber:
                             away = False
                 except (*AWAY, ResponseError) as error:
                     if not isinstance(error, AWAY):
-                        if not passes(error):
+                        if not is_temporary(error):
                             raise
                         subscribed.clear()  # the server may have refused a subscription
                     logger.log(logging.DEBUG if away else logging.WARNING, "%s is away: %s", self._server.where, error)
@@ -135,16 +135,16 @@ class Subscriber:
             with anyio.CancelScope(shield=True):
                 await pubsub.aclose()
 
-    def _turn_away(self) -> None:
-        self._turned_away = True
+    def _reconnect(self) -> None:
+        self._must_reconnect = True
         self._reading.cancel()
 
     async def _subscribe(self, pubsub: Any, subscribed: set[bytes]) -> None:
-        """Subscribes to the channels that are listened to now, and leaves the others, until nothing changes."""
-        while self._turned_away or self._channels.keys() != subscribed:
-            if self._turned_away:
-                self._turned_away = False
-                await pubsub.connection.disconnect()  # the next command connects, and so subscribes
+        """Subscribes to the current channels and unsubscribes from the others, until nothing changes."""
+        while self._must_reconnect or self._channels.keys() != subscribed:
+            if self._must_reconnect:
+                self._must_reconnect = False
+                await pubsub.connection.disconnect()  # the next command connects and subscribes again
             if new := self._channels.keys() - subscribed:
                 await pubsub.subscribe(*new)
                 subscribed |= new
@@ -171,8 +171,8 @@ class Subscriber:
 
 
 async def _probe(pubsub: Any, *, silent: bool) -> None:
-    """Checks whether a silent connection is a dead one: the server answers a ping within a heartbeat."""
+    """Checks a silent connection: pings the server, and reconnects if it stays silent for another heartbeat."""
     if silent:
-        await pubsub.connection.disconnect()  # the next read connects again, and so subscribes
+        await pubsub.connection.disconnect()  # the next read connects and subscribes again
     else:
         await pubsub.ping()

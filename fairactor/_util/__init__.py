@@ -1,1 +1,1 @@
-"""Tools that know nothing of tasks: checks of values, waiting, supervision, tracing."""
+"""Tools that do not depend on the rest of fairactor: checks of values, waiting, supervision, tracing."""

@@ -1,23 +1,23 @@
-"""Backing off: pauses that double from one failure to the next."""
+"""Exponential back-off: pauses that double from one failure to the next."""
 
 from __future__ import annotations
 
 import math
 
-_DOUBLINGS = 63  # beyond these a float would overflow sooner or later
+_DOUBLINGS = 63  # more could overflow a float
 
 
 def doubled(first: float, times: int, longest: float = math.inf) -> float:
-    """The pause after ``times`` doublings of ``first``, at most ``longest``; in seconds."""
+    """Returns ``first`` doubled ``times`` times, but at most ``longest``."""
     return min(first * 2.0 ** min(times, _DOUBLINGS), longest)
 
 
 class Backoff:
-    """The pauses of one loop that tries again, in seconds.
+    """The pauses of a loop that repeats an operation until it succeeds, in seconds.
 
     Args:
         first: the first pause.
-        longest: no pause is longer.
+        longest: the longest pause.
     """
 
     def __init__(self, first: float = 0.02, longest: float = 0.5) -> None:
@@ -27,19 +27,19 @@ class Backoff:
 
     @property
     def failures(self) -> int:
-        """How many pauses it has given since the last success."""
+        """The number of pauses since the last success."""
         return self._failures
 
     def peek(self) -> float:
-        """The next pause, without counting it."""
+        """Returns the next pause, without counting it."""
         return doubled(self._first, self._failures, self._longest)
 
     def next(self) -> float:
-        """The next pause; the one after it is twice as long."""
+        """Returns the next pause. The one after it is twice as long."""
         pause = self.peek()
         self._failures += 1
         return pause
 
     def reset(self) -> None:
-        """Starts with the first pause again, after a success."""
+        """Starts again with the first pause, after a success."""
         self._failures = 0

@@ -1,4 +1,4 @@
-"""Checks of values that users give. Each returns the value, or raises an error that names it and says what to give."""
+"""Checks of values from users. Each returns the value, or raises an error that names it and says what to give."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import attrs
 from fairactor.errors import ConfigurationError
 
 MAX_NAME: Final = 512
-"""The longest tenant name and the longest task id, in bytes of UTF-8."""
+"""The longest name of a tenant and the longest task id, in bytes of UTF-8."""
 YEAR: Final = 365 * 86400.0
-"""Seconds."""
+"""A year, in seconds."""
 CENTURY: Final = 100 * YEAR
-"""Seconds; a longer time is a mistake, and too large for the server's clock."""
-_UNBOUNDED: Final = 2**53  # a bound this large says nothing to a user
+"""A hundred years, in seconds. A longer time is a mistake, and too large for the server's clock."""
+_UNBOUNDED: Final = 2**53  # a message does not mention a larger bound
 
 
 def to_seconds(value: float | timedelta | None) -> float | None:
@@ -26,10 +26,10 @@ def to_seconds(value: float | timedelta | None) -> float | None:
 
 
 def check_seconds(setting: str, value: float, *, zero: bool = True, most: float = CENTURY) -> float:
-    """Accepts a finite number of seconds from 0 to ``most``; 0 itself only with ``zero``.
+    """Accepts a finite number of seconds from 0 to ``most``, or above 0 if ``zero`` is false.
 
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: the value is something else.
     """
     bound = "0 or more" if zero else "more than 0"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -42,27 +42,27 @@ def check_seconds(setting: str, value: float, *, zero: bool = True, most: float 
 
 
 def check_timeout(value: float | None) -> None:
-    """Accepts None, or seconds from 0.
+    """Accepts None, or a finite number of seconds, 0 or more.
 
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: the value is something else.
     """
     if value is not None:
         check_seconds("timeout", value)
 
 
 def check_whole_number(setting: str, value: Any, least: int, most: float = math.inf, *, hint: str = "") -> int:
-    """Accepts an int from ``least`` to ``most``; a bool is none.
+    """Accepts an int from ``least`` to ``most``, but no bool.
 
     Args:
-        setting: its name, for the message.
-        value: what was given.
-        least: the smallest allowed.
-        most: the largest allowed.
-        hint: what else may be given, for the message.
+        setting: the name of the setting, for the message.
+        value: the given value.
+        least: the smallest allowed value.
+        most: the largest allowed value.
+        hint: other allowed values, for the message.
 
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: the value is something else.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         bound = f", {least} or more" if most >= _UNBOUNDED else f" from {least} to {most}"
@@ -74,7 +74,7 @@ def check_one_of(setting: str, value: Any, allowed: Sequence[str]) -> str:
     """Accepts one of the strings in ``allowed``.
 
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: the value is something else.
     """
     if value not in allowed:
         raise ConfigurationError(f"{setting}={value!r}: give one of {', '.join(map(repr, allowed))}")
@@ -85,24 +85,26 @@ def check_name(kind: str, value: str) -> str:
     """Accepts a name for a tenant or a task: any string of 1 to `MAX_NAME` bytes of UTF-8.
 
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: the value is something else.
     """
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{kind} {value!r}: give a string that is not empty")
     try:
         length = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
-        raise ConfigurationError(f"{kind} {value!r}: holds half a surrogate pair, which has no UTF-8") from None
+        raise ConfigurationError(
+            f"{kind} {value!r}: contains half a surrogate pair, which UTF-8 cannot encode"
+        ) from None
     if length > MAX_NAME:
         raise ConfigurationError(f"{kind} {value[:40]!r}…: {length} bytes long, the limit is {MAX_NAME}")
     return value
 
 
 def check_tenants(given: Iterable[str]) -> tuple[str, ...]:
-    """Accepts tenant names, of which it drops the repeated ones.
+    """Accepts tenant names, and drops repeated ones.
 
     Raises:
-        ConfigurationError: it is something else, or holds something else.
+        ConfigurationError: the value is something else, or a name is invalid.
     """
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise ConfigurationError(f"{given!r} is not a list of tenants: give their names, as in assigned=['acme']")
@@ -110,7 +112,7 @@ def check_tenants(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_tenants_or_all(given: Iterable[str] | bool) -> tuple[str, ...] | bool:  # noqa: FBT001 - as in Settings
-    """Accepts tenant names, as `check_tenants` does, or a bool."""
+    """Accepts a bool, or tenant names as `check_tenants` does."""
     return given if isinstance(given, bool) else check_tenants(given)
 
 
@@ -118,7 +120,7 @@ def check_aware(setting: str, value: Any) -> datetime:
     """Accepts a datetime with a time zone.
 
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: the value is something else.
     """
     if not isinstance(value, datetime):
         raise ConfigurationError(f"{setting}={value!r}: give a datetime with a time zone")

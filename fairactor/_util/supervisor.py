@@ -1,7 +1,7 @@
-"""Supervision: runs the long-lived actors of a runtime in one task group, and restarts those that fail.
+"""Supervision: runs the long-running functions of a runtime in a task group, and restarts those that fail.
 
-The pause before a restart doubles. An actor that keeps failing stops the runtime with its last error. As in Erlang/OTP,
-the number of restarts within a period is bounded.
+The pause before a restart doubles. As in Erlang/OTP, the number of restarts within a period is bounded: a function that
+keeps failing stops the runtime with its last error.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ from .backoff import doubled
 logger: Final = logging.getLogger(__name__)
 
 RESTARTS: Final = 5
-PERIOD: Final = 30.0  # seconds
-FIRST_PAUSE: Final = 0.05  # seconds
+"""The most restarts within `PERIOD`."""
+PERIOD: Final = 30.0
+"""Seconds."""
+FIRST_PAUSE: Final = 0.05
+"""Seconds before the first restart, of which a random part is subtracted."""
 
 
 class Supervisor:
-    """Starts actors in a task group and keeps them running."""
+    """Starts async functions in a task group and keeps them running."""
 
     def __init__(self, group: TaskGroup) -> None:
         self._group = group
-        self._context = copy_context()  # not that of the task that needs another worker
+        self._context = copy_context()  # so that workers do not inherit the context of the task that starts them
         self._scopes: set[anyio.CancelScope] = set()
         self._one_ended = anyio.Event()
 
     def start(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
-        """Runs ``actor`` until it returns; restarts it when it raises.
+        """Runs ``actor`` until it returns; restarts it if it raises.
 
         Raises (in the task group):
-            Exception: the actor's error, once it has failed more than `RESTARTS` times within `PERIOD`.
+            Exception: the last error, once ``actor`` has failed more than `RESTARTS` times within `PERIOD`.
         """
         scope = anyio.CancelScope()
         self._scopes.add(scope)
@@ -52,7 +55,7 @@ class Supervisor:
         self._context.run(begin)
 
     async def stop(self) -> None:
-        """Cancels the actors that were started here, and waits until they have ended."""
+        """Cancels all functions that were started here, and waits until they have ended."""
         for scope in self._scopes:
             scope.cancel()
         with anyio.CancelScope(shield=True):
@@ -75,9 +78,11 @@ class Supervisor:
             try:
                 await actor()
             except NamespaceMismatch:
-                raise  # another try would fail as well
+                raise  # a restart would fail in the same way
             except Exception:
-                await anyio.lowlevel.checkpoint_if_cancelled()  # an error while the runtime is left is not a failure
+                await (
+                    anyio.lowlevel.checkpoint_if_cancelled()
+                )  # an error while the runtime is being left is not a failure
                 now = anyio.current_time()
                 failures.append(now)
                 if len(failures) > RESTARTS and now - failures[0] < PERIOD:

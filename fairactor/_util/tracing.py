@@ -1,8 +1,7 @@
-"""Tracing with the OpenTelemetry API alone; without an SDK it costs two look-ups a task.
+"""Tracing with the OpenTelemetry API alone. Without an SDK it costs two look-ups per task.
 
-``send {actor}`` is a PRODUCER span. Its context travels with the task, and ``process {actor}``, a CONSUMER span, links
-to
-it. Names and attributes follow the semantic conventions for messaging.
+``send {actor}`` is a PRODUCER span. Its context travels with the task. ``process {actor}`` is a CONSUMER span, which
+links to the PRODUCER span. Names and attributes follow the semantic conventions for messaging.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def has_sdk() -> bool:
 
 
 def outgoing(actor: str, tenant: str, task_id: str, *, sdk: bool) -> dict[str, str]:
-    """Returns the context that a task carries: that of its ``send`` span, or the caller's if there is no SDK."""
+    """Returns the trace context for a task: that of its ``send`` span, or without an SDK that of the caller."""
     carrier: dict[str, str] = {}
     if sdk:
         attributes = _attributes("send", tenant, task_id)
@@ -35,7 +34,7 @@ def outgoing(actor: str, tenant: str, task_id: str, *, sdk: bool) -> dict[str, s
 
 @contextmanager
 def processing(actor: str, tenant: str, task_id: str, carrier: dict[str, str]) -> Iterator[None]:
-    """Wraps an attempt in a span, which records what the handler raises."""
+    """Wraps an attempt in a span, which records the error of the handler."""
     sent = trace.get_current_span(propagate.extract(carrier, context=context.Context())).get_span_context()
     links = [trace.Link(sent)] if sent.is_valid else []
     attributes = _attributes("process", tenant, task_id)

@@ -1,4 +1,4 @@
-"""A wake-up: one coroutine waits for it, others set it."""
+"""Wake-ups: one coroutine waits for a wake-up, others set it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 
 
 class Wakeup:
-    """Set any number of times, it wakes its waiter once. Waiting clears it.
+    """Wakes the coroutine that waits for it. Waiting clears it, so setting it several times wakes only once.
 
-    It uses plain futures rather than anyio's events and scopes, because every send and every turn waits for one.
+    It uses plain futures instead of anyio's events and scopes, because every send and every turn waits for one.
     """
 
     def __init__(self) -> None:
@@ -17,16 +17,16 @@ class Wakeup:
         self._waiter: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        """Wakes the waiter, or the next one to come."""
+        """Wakes the coroutine that waits, or else the next one that does."""
         self._is_set = True
         if self._waiter is not None:
             _resolve(self._waiter)
 
     def clear(self) -> None:
-        """Takes back what was set: the work that it announced is being done."""
+        """Clears the wake-up without waiting, because the work that it announced is being done."""
         self._is_set = False
 
-    async def wait(self, timeout: float = math.inf) -> None:  # noqa: ASYNC109 - it returns, it does not raise
+    async def wait(self, timeout: float = math.inf) -> None:  # noqa: ASYNC109 - it returns after the timeout, and does not raise
         """Returns once it is set, or after ``timeout`` seconds, and clears it."""
         if not self._is_set and timeout > 0:
             loop = asyncio.get_running_loop()

@@ -1,1 +1,1 @@
-"""The half of a runtime that runs tasks: it claims them, runs their handlers, and reports the outcomes."""
+"""The half of a runtime that runs tasks: claims them, runs their handlers, and reports the outcomes."""

@@ -1,4 +1,4 @@
-"""A task that this runtime has claimed."""
+"""Claims: tasks that this runtime has taken from their mailboxes to run them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class Owner(Protocol):
     """The dispatcher that a claim came from."""
 
     runtime: str
-    """The name under which it claims now."""
+    """The name under which it claims now; '' without a lease."""
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim."""
 
     def wake(self) -> None:
-        """Makes it look for work, because a worker has become free."""
+        """Makes it claim more tasks soon, because a worker has become free."""
 
 
 class Claim:
     """A task that this runtime has claimed."""
 
     __slots__ = (
-        "begun", "body", "call", "cancel_reason", "claimed", "header", "id",
-        "owner", "record", "runtime", "server_time", "stained", "task", "turn",
+        "begun", "body", "call", "cancel_reason", "claimed", "context_changed", "header", "id",
+        "owner", "record", "runtime", "server_time", "task", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -47,28 +47,28 @@ class Claim:
         self.call: record.Call | None = None
         self.task: Task | None = None
         self.cancel_reason: str | None = None
-        self.stained = False  # whether its handler has set context variables
+        self.context_changed = False  # whether its handler has set context variables
 
     def server_clock(self, at: float | None = None) -> float:
-        """Converts a moment of the monotonic clock, by default now, to the server's clock; unix seconds."""
+        """Converts a moment of the monotonic clock, by default now, to unix seconds by the server's clock."""
         return self.server_time + (time.monotonic() if at is None else at) - self.claimed
 
     @property
     def seconds(self) -> float:
-        """How long its task has run, in seconds."""
+        """The seconds for which the task has run."""
         return time.monotonic() - self.begun if self.begun != self.claimed else 0.0
 
     def age(self) -> float:
-        """Seconds since the task was sent or became due, by the server's clock."""
+        """Returns the seconds since the task was sent or became due, by the server's clock."""
         return self.server_clock() - self.header.stamp / 1e6 if self.header else 0.0
 
     def given_back(self) -> Settlement:
-        """The settlement of a claim that was never started: the task returns to its place in the mailbox."""
+        """Returns the settlement of a task that was not started: it goes back to its place in the mailbox."""
         return Settlement(self.id, self.turn, "B", 0, self.record)
 
 
 def new_claims(ids_and_records: Any, turn: bytes, owner: Owner, server_time: float) -> list[Claim]:
-    """Makes claims of the flat list in the reply to a turn."""
+    """Makes claims from the flat list [id, record, …] in the reply to a turn."""
     now = time.monotonic()
     flat = iter(ids_and_records)
     return [

@@ -29,7 +29,7 @@ from .pool import Pool
 logger: Final = logging.getLogger(__name__)
 
 GOODBYE: Final = 5.0
-"""Seconds that leaving waits for a handler or a server; then the lease runs out by itself."""
+"""Seconds to wait for handlers and the server on leaving. After that the leases expire by themselves."""
 
 
 class Consumer:
@@ -38,11 +38,11 @@ class Consumer:
     Args:
         name: the runtime's name.
         shards: the shards to consume from.
-        subscriber: receives what the shards publish.
+        subscriber: receives the messages of the shards.
         registry: the actors.
         settings: the runtime's settings.
-        plugins: their wrappers and observers.
-        runtime: what handlers get as ``current_task().runtime``.
+        plugins: the wrappers and observers.
+        runtime: the runtime that handlers get as ``current_task().runtime``.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Consumer:
         self._pool: Pool | None = None
 
     async def start(self, start: Callable[[str, Callable[[], Awaitable[None]]], None], *, sdk: bool) -> None:
-        """Starts the instances of actor classes, takes the leases, and begins to claim."""
+        """Starts the instances of actor classes, takes the leases, and starts to claim."""
         handlers = await self._registry.start()
         executor = Executor(
             handlers, self._settings, self._is_known_elsewhere, self._report, sdk, self._plugins, self._runtime
@@ -86,12 +86,12 @@ class Consumer:
             start(f"dispatcher {number}", dispatcher.run)
 
     async def assign(self, settings: Settings) -> None:
-        """Changes the tenants that are served here to those that the settings name."""
+        """Changes the tenants that are served here to those in the settings."""
         for number, dispatcher in enumerate(self._dispatchers):
             await dispatcher.assign(self._assignment(number, settings))
 
     def _assignment(self, number: int, settings: Settings) -> Assignment | None:
-        """Returns the tenants of a shard that are served here; None: all alike."""
+        """Returns the tenants of a shard that are served here; None means all tenants alike."""
         if not settings.assigned and not settings.steal:
             return None
         assigned, steal = (
@@ -101,7 +101,7 @@ class Consumer:
         return Assignment(assigned, [""] if settings.steal is True else steal)
 
     async def stop(self, grace: float) -> None:
-        """Stops claiming, gives running tasks ``grace`` seconds to end, and returns those that have not ended."""
+        """Stops claiming, waits ``grace`` seconds for running tasks, then returns the others to their mailboxes."""
         if self._pool is None:
             return
         pool, self._pool = self._pool, None

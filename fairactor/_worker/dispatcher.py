@@ -1,4 +1,4 @@
-"""The dispatcher: turn by turn it reports outcomes of this process to one shard, and claims the next tasks from it."""
+"""The dispatcher: in each turn it reports outcomes of this process to a shard, and claims the next tasks."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ logger: Final = logging.getLogger(__name__)
 PER_TURN: Final = 500
 """The most outcomes, and the most claims, in one turn."""
 
-_LET_GO: Final = 1.0
-"""Seconds that handlers get to end after their claims were lost, before the dispatcher takes a new lease."""
+_ABANDON_TIMEOUT: Final = 1.0
+"""Seconds to wait for handlers whose claims were lost, before the dispatcher takes a new lease."""
 _CANCEL_REASON: Final = "by handle.cancel()"
 
 
 @attrs.frozen
 class _Request:
-    """A turn as it is sent; it is repeated unchanged until it is answered."""
+    """The arguments of a turn. They stay the same when the turn is repeated, until it is answered."""
 
     number: int
     want: int
@@ -57,7 +57,7 @@ class _Request:
 
 
 class Dispatcher:
-    """Holds the lease of this runtime on one shard, and keeps the workers supplied from it."""
+    """Holds the lease of this runtime on one shard, and supplies the workers with tasks from it."""
 
     def __init__(
         self,
@@ -77,9 +77,9 @@ class Dispatcher:
         self._info = info
         self._serves = serves
         self._joined = 0
-        self.runtime = ""  # the name under which it holds its lease; a lost lease costs the name, '' means no lease
+        self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
         self._number = 0
-        self._received = False  # a task that was handed over since the last turn
+        self._received = False  # whether it received the task that was handed over since the last turn
         self._request: _Request | None = None
         self._outbox: list[Settlement] = []
         self._wakeup = Wakeup()
@@ -91,20 +91,20 @@ class Dispatcher:
         self._pace = _Pace(pool.size)
         subscriber.on_subscribe(self._on_subscribe)
 
-    # What others call
+    # Called by other parts
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
-        """Takes the outcome of a claim; it goes with the next turn."""
-        if claim.runtime == self.runtime:  # otherwise the lease was lost, and with it the numbers of its turns
+        """Takes the outcome of a claim, which the next turn reports."""
+        if claim.runtime == self.runtime:  # otherwise the lease of this claim was lost
             self._outbox.append(settlement)
         self._wakeup.set()
 
     def wake(self) -> None:
-        """Takes a turn soon: there is work, or a free worker."""
+        """Makes it take a turn soon, because there is work or a free worker."""
         self._wakeup.set()
 
     async def join(self) -> None:
-        """Takes a lease under a new name."""
+        """Takes a new lease, under a new name."""
         self._joined += 1
         name = f"{self._name}/{self._joined}"
         self._subscriber.listen(self._shard, name, self._deliver)
@@ -122,19 +122,19 @@ class Dispatcher:
         self.runtime = name
 
     async def assign(self, serves: Assignment | None) -> None:
-        """Changes the tenants that are served; None: all alike."""
+        """Changes the tenants that are served; None means all tenants alike."""
         self._serves = serves
         if self.runtime:
             await self._shard.assign(self.runtime, serves)
         self._wakeup.set()
 
     def stop_claiming(self) -> None:
-        """Stops claiming; outcomes are still reported."""
+        """Stops claiming. Outcomes are still reported."""
         self._claiming = False
         self._wakeup.set()
 
     async def leave(self) -> None:
-        """Reports outcomes, then gives up the lease and the claims that are left."""
+        """Reports outcomes, then gives up the lease and the remaining claims."""
         self._leaving = True
         self.stop_claiming()
         await self._stopped.wait()  # `run` may have been canceled long ago
@@ -144,13 +144,13 @@ class Dispatcher:
             except ServerUnavailable:
                 await anyio.sleep(0.1)
             except LeaseLost as error:
-                logger.error("%s", error)  # noqa: TRY400 - the message says it all
+                logger.error("%s", error)  # noqa: TRY400 - the traceback would add nothing
                 break
         if self.runtime:
             await self._shard.leave(self.runtime)
 
     async def run(self) -> None:
-        """Takes turns until it leaves. While the server is away it keeps trying."""
+        """Takes turns until it leaves. While the server does not answer, it keeps trying."""
         self._stopped = anyio.Event()
         backoff = Backoff()
         try:
@@ -163,8 +163,8 @@ class Dispatcher:
                     logger.log(logging.DEBUG if backoff.failures else logging.WARNING, "%s; trying again", error)
                     await self._server_back.wait(backoff.next())
                 except LeaseLost as error:
-                    logger.error("%s", error)  # noqa: TRY400 - the message says it all
-                    await self._let_go()
+                    logger.error("%s", error)  # noqa: TRY400 - the traceback would add nothing
+                    await self._abandon_claims()
                 else:
                     backoff.reset()
         finally:
@@ -181,12 +181,12 @@ class Dispatcher:
             self._pool.cancel(task_id.decode(), _CANCEL_REASON)
         if turn.maintenance_due:
             await self._maintain()
-        await self._rest(request, turn)
+        await self._wait_for_work(request, turn)
 
     def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True) -> None:
-        """Starts claimed tasks, or returns them if no worker is free for them.
+        """Starts claimed tasks, or returns them to their mailboxes if no worker is free.
 
-        With ``at_once=False``, because more tasks wait, they start after the next turn has been sent.
+        With ``at_once=False`` they start after the next turn has been sent, because more tasks wait.
         """
         if self._claiming and free:
             self._pool.submit(claims, at_once=at_once)
@@ -194,7 +194,7 @@ class Dispatcher:
             self._outbox += [claim.given_back() for claim in claims]
 
     def _take(self, handed: Handed) -> None:
-        """Starts a task that was handed over. If it comes late, the turn that was taken since brings it."""
+        """Starts a task that was handed over. If the message is late, the reply to a later turn has the task."""
         if self.runtime and handed.mark == handed_mark(self._number):
             self._received = True
             claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
@@ -203,7 +203,7 @@ class Dispatcher:
             self._wakeup.set()  # to claim more
 
     async def _exchange(self) -> tuple[_Request, Turn]:
-        """Sends the next turn, or repeats the one that was not answered; returns it with its reply."""
+        """Sends the next turn, or repeats the one that was not answered; returns it with the reply."""
         request = self._request = self._request or self._next_request()
         started = time.monotonic()
         turn = await self._shard.turn(
@@ -223,28 +223,30 @@ class Dispatcher:
 
     def _next_request(self) -> _Request:
         self._number += 1
-        self._wakeup.clear()  # this turn does the work that it announced
+        self._wakeup.clear()  # this turn handles what it announced
         settle, self._outbox = self._outbox[:PER_TURN], self._outbox[PER_TURN:]
         received, self._received = self._received, False
         return _Request(self._number, *self._wanted(), received, settle)
 
     def _wanted(self) -> tuple[int, int]:
-        """How many tasks could start here now, and how many more could start soon."""
+        """Returns how many tasks could start here now, and how many more could start soon."""
         if not self._claiming:
             return 0, 0
         vacancies = min(PER_TURN, self._pool.vacancies)
         want = max(0, vacancies)
         return want, max(0, min(PER_TURN, vacancies + self._pace.ahead) - want)
 
-    async def _rest(self, request: _Request, turn: Turn) -> None:
+    async def _wait_for_work(self, request: _Request, turn: Turn) -> None:
         """Waits until there is a reason for the next turn.
 
-        While more work waits than was claimed, the next turn is sent at once, so that the server selects tasks while
-        the workers here run.
+        If more work waits than was claimed, the next turn is sent at once, so the server selects tasks while the
+        workers here run.
         """
         if self._outbox or turn.maintenance_due or self._leaving or (turn.more and any(self._wanted())):
             return
-        if self._claiming and len(turn.claims) >= 2 * request.want:  # otherwise the server wakes it when there is work
+        if (
+            self._claiming and len(turn.claims) >= 2 * request.want
+        ):  # otherwise the server sends a wake-up when there is work
             self._pool.wake_on_vacancy(self)
         heartbeat = self._settings.lease / 3
         await self._wakeup.wait(min(heartbeat, turn.wait + 0.001))
@@ -260,16 +262,16 @@ class Dispatcher:
         ):
             pass
 
-    async def _let_go(self) -> None:
-        """Abandons all claims, because the lease is lost. The next turn is taken under a new name."""
+    async def _abandon_claims(self) -> None:
+        """Abandons all claims, because the lease is lost. The next turn takes a new lease."""
         lost, self.runtime = self.runtime, ""
         self._request = None
         self._outbox.clear()
         self._pool.abandon(self)
-        with anyio.move_on_after(_LET_GO):
+        with anyio.move_on_after(_ABANDON_TIMEOUT):
             await self._pool.wait_until_idle(self)
         self._subscriber.ignore(self._shard, lost)
-        with suppress(ServerError):  # a server that has lost data may still hold claims in that name
+        with suppress(ServerError):  # a server that has lost data may still have claims under that name
             await self._shard.leave(lost)
 
     def _deliver(self, message: bytes) -> None:
@@ -288,11 +290,11 @@ class Dispatcher:
 
     def _cancel(self, task_id: str) -> None:
         if not self._pool.cancel(task_id, _CANCEL_REASON):
-            self.wake()  # its claim may be on its way here; the next turn repeats the cancellation
+            self.wake()  # its claim may still be on the way; the next turn repeats the cancellation
 
 
 class _Pace:
-    """How much to claim ahead: what the workers will start within one round trip, and nothing if tasks are slow."""
+    """Decides how many tasks to claim ahead: as many as will start within a round trip; none if tasks are slow."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -306,9 +308,8 @@ class _Pace:
         now = time.monotonic()
         elapsed, self._last = max(now - self._last, 1e-6), now
         rate = len(settled) / elapsed
-        self._rate = max(
-            rate, self._rate + 0.2 * (rate - self._rate)
-        )  # rises at once, so that a late starter catches up
+        # The rate rises at once, so a runtime that has just started catches up.
+        self._rate = max(rate, self._rate + 0.2 * (rate - self._rate))
         self._round_trip += 0.2 * (round_trip - self._round_trip)
         if settled:
             mean = sum(settlement.seconds for settlement in settled) / len(settled)
@@ -316,9 +317,9 @@ class _Pace:
 
     @property
     def ahead(self) -> int:
-        """How many tasks to hold ready beyond those that run.
+        """How many tasks to hold ready in addition to those that run.
 
-        Short tasks free all workers several times within a round trip, but the process will at most double its rate.
+        Short tasks free all workers several times within a round trip. But the process at most doubles its rate.
         """
         free = self._workers * self._round_trip / max(self._run, 1e-6)
         return min(PER_TURN, round(free), 1 + int(2 * self._rate * self._round_trip))

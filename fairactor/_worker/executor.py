@@ -1,4 +1,4 @@
-"""The executor: runs one attempt at one task. It decodes the call, runs the handler, and encodes the outcome."""
+"""The executor: runs one attempt at a task. It decodes the call, runs the handler, and encodes the outcome."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .claim import Claim
 logger: Final = logging.getLogger(__name__)
 
 ELSEWHERE_DELAY: Final = 1.0
-"""Seconds after which a task is offered again whose actor only another runtime has."""
+"""Seconds after which a task is queued again, if only another runtime has its actor."""
 
 _MESSAGE_LIMIT: Final = 10_000  # characters
 _HISTORY_LIMIT: Final = 500  # characters of a message, in the history
@@ -59,7 +59,7 @@ class Executor:
         self._observers = self.plugins.observers
 
     async def run(self, claim: Claim) -> Settlement:
-        """Runs one attempt. An error of the handler becomes the outcome; a cancellation is raised."""
+        """Runs one attempt. An error of the handler becomes the outcome. A cancellation is raised."""
         try:
             return await self._run(claim)
         except Exception as error:
@@ -102,7 +102,7 @@ class Executor:
             if len(encoded) > self.settings.max_payload:
                 raise PayloadTooLarge(  # noqa: TRY301 - the attempt fails like any other
                     f"{call.actor}() result: {len(encoded)} bytes, the limit is {self.settings.max_payload} "
-                    "(max_payload=); store it elsewhere and return where"
+                    "(max_payload=); store it elsewhere and return a reference"
                 )
             extra = pack_extra(task.attachments)
         except (KeyboardInterrupt, GeneratorExit):  # these concern the process, not the task
@@ -110,12 +110,14 @@ class Executor:
         except asyncio.CancelledError as error:
             if (worker := asyncio.current_task()) and worker.cancelling():
                 raise
-            return self._tried(claim, call, error)  # something that the handler awaited was canceled, not the handler
+            return self._tried(
+                claim, call, error
+            )  # the handler awaited something that was canceled; it was not canceled itself
         except BaseException as error:  # noqa: BLE001 - any error of a handler is its outcome
             return self._tried(claim, call, error)
         finally:
             task.end()
-            claim.stained = copy_context() != context
+            claim.context_changed = copy_context() != context
         self._observers.finished(task, result)
         return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
 
@@ -133,7 +135,7 @@ class Executor:
         return self.plugins.wrap_execute(task, partial(handler.invoke, args, kwargs))()
 
     def _task(self, claim: Claim) -> Task:
-        """Returns the task of a claim, as far as it could be decoded."""
+        """Returns the task of a claim, as far as the claim could be decoded."""
         if claim.task is None:
             header, call = claim.header, claim.call
             claim.task = Task(
@@ -150,18 +152,18 @@ class Executor:
         return claim.task
 
     def _expired(self, claim: Claim, expires: float) -> Settlement:
-        """The outcome of a task that expired: canceled if it has never started, otherwise failed."""
+        """Returns the outcome of an expired task: canceled if it was never started, otherwise failed."""
         header = claim.header
-        assert header is not None  # noqa: S101 - of a task that was decoded
+        assert header is not None  # noqa: S101 - the task was decoded
         why = f"it expired {expires:g} s after it was sent, before"
         if header.attempt == 1:
             return self.canceled(claim, f"{why} it could start")
         return self._failed(
-            claim, TimeoutError(f"{why} attempt {header.attempt}; its history says how earlier attempts failed")
+            claim, TimeoutError(f"{why} attempt {header.attempt}; see its history for the earlier attempts")
         )
 
     def canceled(self, claim: Claim, reason: str) -> Settlement:
-        """The outcome of a canceled task, which may not have started."""
+        """Returns the outcome of a canceled task, which may not have started."""
         if claim.header is None:
             with suppress(ValueError, msgspec.MsgspecError):
                 _decode(claim)
@@ -169,33 +171,27 @@ class Executor:
         return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))
 
     def _tried(self, claim: Claim, call: record.Call, error: BaseException) -> Settlement:
-        """The outcome of a failed attempt: another attempt, if one is left."""
+        """Returns the outcome of a failed attempt: another attempt if one is left."""
         if claim.cancel_reason is not None:
             return self.canceled(claim, claim.cancel_reason)
         header = claim.header
-        assert header is not None  # noqa: S101 - of a task that has run
+        assert header is not None  # noqa: S101 - the task was decoded
         attempt = _attempt(claim, header, error)
         self._observers.failed(self._task(claim), error)
         if not may_retry(error, header.attempt, call.options):
             return self._failed(claim, error, attempt)
         delay = delay_before_next(error, header.attempt, call.options)
         if claim.age() + delay > call.options.get("expires", float("inf")):
-            return self._failed(claim, error, attempt)  # it would be too late
-        logger.info(
-            "task %s (%s): attempt %d failed: %r; retrying in %.3g s",
-            claim.id,
-            call.actor,
-            header.attempt,
-            error,
-            delay,
-        )
+            return self._failed(claim, error, attempt)  # the next attempt would be too late
+        message = "task %s (%s): attempt %d failed: %r; retrying in %.3g s"
+        logger.info(message, claim.id, call.actor, header.attempt, error, delay)
         self._observers.retried(self._task(claim), error, delay)
-        return _again(claim, record.live(header, claim.body, attempt), delay)
+        return _again(claim, record.pack_retried(header, claim.body, attempt), delay)
 
     async def _unknown(self, claim: Claim, call: record.Call) -> Settlement:
-        """The outcome of a task whose actor is not registered here.
+        """Returns the outcome of a task whose actor is not registered here.
 
-        Another runtime may have it, as during a deployment.
+        Another runtime may have the actor, for example during a deployment.
         """
         if await self.is_known_elsewhere(call.actor):
             return _again(claim, claim.record, ELSEWHERE_DELAY)
@@ -230,9 +226,9 @@ class Executor:
             claim.server_clock(claim.begun),
             claim.server_clock(),
         )
-        body = record.history_alone(claim.body) if state == "F" else claim.body
+        body = record.without_call(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
-        packed = record.settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
+        packed = record.pack_settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
         return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
 
 
@@ -260,7 +256,7 @@ def _text(error: BaseException) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escapes what UTF-8 cannot encode."""
+    """Escapes characters that UTF-8 cannot encode."""
     return text.encode(errors="backslashreplace").decode()
 
 

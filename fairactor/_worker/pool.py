@@ -1,4 +1,4 @@
-"""The pool of workers: each runs claimed tasks, one after the other."""
+"""The pool of workers. Each worker runs claimed tasks, one after the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .claim import Claim, Owner
 
 
 class _Worker:
-    """Runs one task after the other. Canceling its scope cancels the current task; it then goes on with the next."""
+    """Runs one task after the other. Canceling its scope cancels the current task. Then it continues with the next."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -32,12 +32,12 @@ class _Worker:
                 claim, self.claim = self.claim, None
                 if claim is not None:
                     self._pool.canceled(claim)
-            if claim is not None and claim.stained:
+            if claim is not None and claim.context_changed:
                 self._pool.retired()
                 return
 
     async def _serve(self) -> bool:
-        """Runs tasks until there are too many workers (returns False) or the scope has been canceled."""
+        """Runs tasks; returns False if the worker should end, True if its scope was canceled between two tasks."""
         pool = self._pool
         while (claim := await pool.take(self)) is not None:
             self.claim = claim
@@ -45,10 +45,10 @@ class _Worker:
             settlement = await pool.execute(claim)
             self.claim = None
             pool.finished(claim, settlement)
-            if claim.stained:
+            if claim.context_changed:
                 pool.retired()
                 return False
-            if self.scope.cancel_called:  # the task has ended already, and the cancellation must not hit the next one
+            if self.scope.cancel_called:  # it came after the task had ended, and must not hit the next task
                 return True
         return False
 
@@ -56,8 +56,8 @@ class _Worker:
 class Pool:
     """Runs at most ``size`` tasks at once, not counting those that wait for other tasks.
 
-    It starts workers as it needs them. A worker that takes a task wakes the next one if more tasks are ready, so a
-    single worker runs a batch of tasks that never wait, without a switch.
+    It starts workers when it needs them. A worker that takes a task wakes the next worker if more tasks are ready. So a
+    single worker runs a whole batch of tasks that never wait, without switching between workers.
     """
 
     def __init__(
@@ -72,26 +72,25 @@ class Pool:
         self._canceled = canceled
         self._start = start
         self._ready: deque[Claim] = deque()
-        self._running: dict[
-            Claim, _Worker
-        ] = {}  # not by id: a lost claim may still run beside the next claim of its task
+        # Not by id: a lost claim may still run beside the next claim of the same task.
+        self._running: dict[Claim, _Worker] = {}
         self._idle: list[anyio.Event] = []
         self._waking = False
         self._workers = 0
         self._busy = 0
         self._lent = 0
         self._returning: deque[asyncio.Future[None]] = deque()
-        self._hungry: set[Owner] = set()  # owners that would have claimed more, had there been room
+        self._to_wake: set[Owner] = set()  # owners that want to claim more as soon as a slot is free
         self._ended: anyio.Event | None = None  # set when the next task ends
 
     @property
     def vacancies(self) -> int:
-        """How many more tasks could start now; negative if tasks wait here already."""
+        """How many more tasks could start now; negative if tasks already wait here."""
         return self.size - self._busy - len(self._ready) - len(self._returning)
 
     def wake_on_vacancy(self, owner: Owner) -> None:
-        """Wakes an owner once, as soon as any slot becomes free."""
-        self._hungry.add(owner)
+        """Wakes an owner once, as soon as a slot becomes free."""
+        self._to_wake.add(owner)
 
     def submit(self, claims: Iterable[Claim], *, at_once: bool = True) -> None:
         """Adds tasks, which start as workers become free.
@@ -123,7 +122,7 @@ class Pool:
         return False
 
     def abandon(self, owner: Owner) -> None:
-        """Drops the waiting tasks of an owner and cancels its running ones, because its claims are lost."""
+        """Drops the waiting tasks of an owner and cancels its running tasks, because its claims are lost."""
         self._ready = deque(claim for claim in self._ready if claim.owner is not owner)
         for claim, worker in self._running.items():
             if claim.owner is owner:
@@ -146,12 +145,12 @@ class Pool:
         """Lends out the slot of a running task."""
         self._busy -= 1
         self._lent += 1
-        self._hand_over()
+        self._return_slots()
         self._wake()
-        self._offer_room()
+        self._wake_owners()
 
     async def take_back(self) -> None:
-        """Waits for a slot for a task that has lent its own. It comes before tasks that have not started."""
+        """Waits for a slot for a task that has lent its slot. It has precedence over tasks that have not started."""
         if self._busy < self.size:
             self.seize()
             return
@@ -167,12 +166,12 @@ class Pool:
             raise
 
     def seize(self) -> None:
-        """Takes a slot for a task that has lent its own, even if none is free: the task is about to end."""
+        """Takes a slot for a task that has lent its slot, even if none is free, because the task is about to end."""
         self._busy += 1
         self._lent -= 1
 
     def retired(self) -> None:
-        """Replaces a worker that has ended because a task changed its context; the next one starts with a clean one."""
+        """Replaces a worker that has ended because a task changed its context. The next worker has a clean context."""
         self._workers -= 1
         self._wake()
 
@@ -199,12 +198,12 @@ class Pool:
         return claim
 
     def finished(self, claim: Claim, settlement: Settlement) -> None:
-        """Frees the slot of a task that has ended, and passes its outcome on."""
+        """Frees the slot of a task that has ended, and reports the outcome to its owner."""
         self._free(claim)
         claim.owner.settle(claim, settlement)
 
     def canceled(self, claim: Claim) -> None:
-        """Frees the slot of a canceled task. Without a reason its claim is lost, and nobody wants the outcome."""
+        """Frees the slot of a canceled task. If no reason was given, the claim was lost, and no outcome is reported."""
         self._free(claim)
         if claim.cancel_reason is not None:
             claim.owner.settle(claim, self._canceled(claim, claim.cancel_reason))
@@ -214,21 +213,21 @@ class Pool:
     def _free(self, claim: Claim) -> None:
         del self._running[claim]
         self._busy -= 1
-        self._hand_over()
-        if self._hungry:
-            self._offer_room()
+        self._return_slots()
+        if self._to_wake:
+            self._wake_owners()
         if self._ended is not None:
             self._ended.set()
             self._ended = None
 
-    def _offer_room(self) -> None:
+    def _wake_owners(self) -> None:
         if self.vacancies > 0:
-            hungry, self._hungry = self._hungry, set()
-            for owner in hungry:
+            owners, self._to_wake = self._to_wake, set()
+            for owner in owners:
                 owner.wake()
 
-    def _hand_over(self) -> None:
-        """Gives free slots to tasks that want theirs back."""
+    def _return_slots(self) -> None:
+        """Gives free slots to tasks that wait to get theirs back."""
         while self._returning and self._busy < self.size:
             slot = self._returning.popleft()
             if not slot.done():
@@ -236,7 +235,7 @@ class Pool:
                 slot.set_result(None)
 
     def _wake(self) -> None:
-        """Wakes or starts one worker if one is needed and none is on its way."""
+        """Wakes or starts a worker, if one is needed and none is being woken."""
         if self._waking or not self._ready or self._busy >= self.size:
             return
         if self._idle:

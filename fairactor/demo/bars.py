@@ -1,4 +1,4 @@
-"""One frame of the demo while it runs: a bar for each tenant."""
+"""The display of the running demo: a progress bar for each tenant."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.text import Text
 from .layout import choose_rows, seconds
 from .workload import Progress
 
-_NAME: Final = 24  # columns that a tenant's name gets, at most
+_NAME: Final = 24  # the most columns for a tenant's name
 
 
 def bars(progress: Progress, rows: int) -> RenderableType:
-    """The frame for what has happened by now."""
+    """Draws the current progress."""
     if not progress.sources:
         return Text("looking for tenants …", style="dim")
     if progress.queued_at is None:

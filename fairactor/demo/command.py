@@ -1,4 +1,4 @@
-"""What ``fairactor demo`` does: find the tenants, play, report, and leave cleanly whenever a signal says so."""
+"""The command ``fairactor demo``: finds the tenants, runs their tasks, reports, and exits cleanly after a signal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Options:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     path: Path | None = None
     limit: int = 0
@@ -40,19 +40,23 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Runs the demo; returns the exit code: 0, 1 (it cannot run), 2 (nothing to run), 130 or 143 (a signal)."""
+    """Runs the demo.
+
+    Returns:
+        The exit code: 0; 1 if it cannot run; 2 if there is nothing to run; 130 or 143 after SIGINT or SIGTERM.
+    """
     try:
         screen = None if options.json and not options.svg else _screen(options)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "rich":
             raise
-        return _fail(1, 'the display needs rich: pip install "fairactor[cli]" (--json alone works without it)')
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it may warn of a worker process that ended before it looked
+        return _fail(1, 'the display needs rich: pip install "fairactor[cli]", or use --json, which works without it')
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it may warn about a worker process that has ended already
     try:
         return anyio.run(_perform, options, screen)
     except (Exception, BaseExceptionGroup) as raised:
         cause = _first(raised)
-        if isinstance(cause, BrokenPipeError):  # nobody reads on
+        if isinstance(cause, BrokenPipeError):  # the reader of the output has gone
             raise cause from None
         if isinstance(cause, NoSources):
             return _fail(2, str(cause))
@@ -68,7 +72,7 @@ def _screen(options: Options) -> Screen:
 
 
 async def _perform(options: Options, screen: Screen | None) -> int:
-    """Everything that a signal may interrupt; the exit code."""
+    """Runs the part that a signal may interrupt; returns the exit code."""
     progress = Progress(options.workers or os.cpu_count() or 1)
     received: list[signal.Signals] = []
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -81,17 +85,17 @@ async def _perform(options: Options, screen: Screen | None) -> int:
                     _show(options, screen, report)
                 group.cancel_scope.cancel()
         except Exception:
-            if not received:  # else it came of leaving in a hurry
+            if not received:  # otherwise the interruption caused the error
                 raise
     if received:
         done = f"after {sum(progress.settled):,} of {len(progress.places):,} files"
-        when = done if progress.queued_at else "before it began"
+        when = done if progress.queued_at else "before the first task started"
         return _fail(128 + received[0], f"stopped by {received[0].name} {when}")
     return 0
 
 
 async def _listen(signals: AsyncIterator[signal.Signals], received: list[signal.Signals], progress: Progress) -> None:
-    """Stops the demo at the first signal; a second one stops the process at once."""
+    """Stops the demo at the first signal. A second signal kills the process."""
     async for number in signals:
         received.append(number)
         for each in (signal.SIGINT, signal.SIGTERM):
@@ -101,12 +105,12 @@ async def _listen(signals: AsyncIterator[signal.Signals], received: list[signal.
 
 
 async def _run_and_draw(options: Options, progress: Progress, screen: Screen | None) -> Report | None:
-    """Runs the demo, and draws it meanwhile; None: it was interrupted."""
+    """Runs the demo and displays its progress; returns None if it was interrupted."""
     complete = False
     async with anyio.create_task_group() as display:
         if screen is not None:
             display.start_soon(screen.follow, progress)
-        async with anyio.create_task_group() as beginning:  # both take a moment
+        async with anyio.create_task_group() as beginning:  # both take some time
             beginning.start_soon(start_processes, progress.processes)
             beginning.start_soon(_find, progress, options)
         complete = await run_workload(progress, options.url or os.environ.get("FAIRACTOR_URL"))
@@ -135,7 +139,7 @@ def _fail(code: int, message: str) -> int:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The first exception in nested groups."""
+    """Returns the first exception in nested groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

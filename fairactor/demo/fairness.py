@@ -1,4 +1,4 @@
-"""How fair a run was, and what one FIFO queue would have made of it. Nothing but arithmetic here."""
+"""Measures of how fair a run was, and a replay of the run with one FIFO queue."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 import attrs
 
 ENOUGH: Final = 10
-"""Tenants with fewer tasks are not compared: they run out before a share can be told."""
+"""Tenants with fewer tasks are not compared, because they run out of tasks too early."""
 
 
 @attrs.frozen
 class Service:
-    """One task, as a worker served it; times are seconds after all were queued."""
+    """The run of one task. Times are seconds since all tasks were queued."""
 
     tenant: str
     began: float
@@ -23,9 +23,9 @@ class Service:
 
 
 def jain_index(values: Iterable[float]) -> float:
-    """Jain's fairness index, (Σx)² / (n·Σx²): 1 if all have the same, 1/n if one has everything.
+    """Returns Jain's fairness index, (Σx)² / (n·Σx²): 1 if all values are equal, 1/n if only one is not 0.
 
-    1 also where nobody has anything.
+    If all values are 0, or there are none, the index is 1.
     """
     xs = list(values)
     most = max(xs, default=0.0)
@@ -35,16 +35,16 @@ def jain_index(values: Iterable[float]) -> float:
     return sum(xs) ** 2 / (len(xs) * sum(x * x for x in xs))
 
 
-def compared(sizes: Iterable[int]) -> int:
-    """How many tasks a tenant must have to be compared: `ENOUGH`, or as many as the second largest has."""
+def least_to_compare(sizes: Iterable[int]) -> int:
+    """Returns how many tasks a tenant needs to be compared: `ENOUGH`, or fewer if the second largest has fewer."""
     two = heapq.nlargest(2, sizes)
     return min(ENOUGH, *two) if two else ENOUGH
 
 
 def service_while_all_had_work(services: Sequence[Service], least: int) -> dict[str, int]:
-    """How many tasks of each tenant began until the first tenant ran out, of those with ``least`` tasks or more.
+    """Counts the tasks of each tenant that began before the first tenant had no more tasks waiting.
 
-    A tenant has run out when its last task begins: from then on nothing of it waits.
+    Only tenants with at least ``least`` tasks are counted. A tenant has none waiting once its last task has begun.
     """
     begins: defaultdict[str, list[float]] = defaultdict(list)
     for service in services:
@@ -55,15 +55,14 @@ def service_while_all_had_work(services: Sequence[Service], least: int) -> dict[
 
 
 def replay_fifo(services: Sequence[Service], workers: int) -> list[Service]:
-    """The same tasks as one FIFO queue would have served them, in the order in which they were sent.
+    """Returns the tasks as one FIFO queue would have run them, in the order in which they were sent.
 
-    The replay takes what was measured: each task occupies a worker for as long as it did, the workers begin when
-    the first task began, and each takes its next task, the oldest, as soon as it is free. Between two tasks it takes
-    the time that a worker took on average in the run, so that the replay is as fast as the run was: the only
-    difference is the order.
+    The replay uses the measured times. Each task occupies a worker for as long as it did in the run. The workers begin
+    when the first task began, and a free worker takes the oldest task. Between two tasks a worker pauses for as long as
+    workers did on average in the run. So the replay is as fast as the run, and differs only in the order.
 
     Args:
-        services: what was measured, in the order of sending.
+        services: the measured runs, in the order of sending.
         workers: how many tasks ran at once.
     """
     if not services:

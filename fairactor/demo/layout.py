@@ -1,4 +1,4 @@
-"""What is drawn, as plain text: which tenants get a row, and how times look."""
+"""Layout as plain text: which tenants get a row, and how numbers and times are written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _HALVES: Final = {(True, True): "━", (True, False): "╸", (False, True): "╺
 
 
 def choose_rows(tenants: int, rows: int) -> list[int]:
-    """The places of the tenants that get a row of their own: all, or the largest and some of the others.
+    """Returns the indexes of the tenants that get a row: all, or the largest and some of the others.
 
     Args:
-        tenants: how many there are, sorted by size.
-        rows: how many fit, with one for those left over; 3 or more.
+        tenants: the number of tenants, which are sorted by size.
+        rows: the number of rows, including one for the remaining tenants; at least 3.
     """
     if tenants <= rows:
         return list(range(tenants))
@@ -24,12 +24,12 @@ def choose_rows(tenants: int, rows: int) -> list[int]:
 
 
 def seconds(value: float) -> str:
-    """A time and its unit."""
+    """Formats a time with its unit."""
     return f"{short(value)} s"
 
 
 def short(value: float) -> str:
-    """A number with two decimals, or as many as fit into four characters."""
+    """Formats a number with two decimals, or with as many as fit into four characters."""
     for places in (2, 1):
         text = f"{value:.{places}f}"
         if len(text) <= _SHORT:
@@ -38,7 +38,7 @@ def short(value: float) -> str:
 
 
 def span(began: float, ended: float, whole: float, width: int) -> str:
-    """A line of time of ``width`` characters, from 0 to ``whole``, with a bar from ``began`` to ``ended``."""
+    """Draws a timeline of ``width`` characters, from 0 to ``whole``, with a bar from ``began`` to ``ended``."""
     halves = 2 * width
     first = min(halves - 1, int(halves * began / whole)) if whole else 0
     last = max(first + 1, min(halves, round(halves * ended / whole))) if whole else halves

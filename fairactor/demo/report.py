@@ -1,4 +1,4 @@
-"""What there is to tell about a run, for people and for machines."""
+"""The report of a run, for the display and as JSON."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import attrs
 
 from fairactor import FairactorError
 
-from .fairness import Service, compared, jain_index, replay_fifo, service_while_all_had_work
+from .fairness import Service, jain_index, least_to_compare, replay_fifo, service_while_all_had_work
 from .sources import Source
 from .survey import Survey
 from .workload import Progress
 
 
 class AllFailed(FairactorError):
-    """No task has a result."""
+    """All tasks failed, so there is nothing to report."""
 
 
 @attrs.frozen
 class Served:
-    """How somebody was served; times are seconds after all tasks were queued."""
+    """The waiting times of one tenant, or of all. Times are seconds since all tasks were queued."""
 
     first: float
     """How long the first task waited."""
@@ -32,24 +32,24 @@ class Served:
     ended: float
     """When the last task ended."""
     throughput: float
-    """Tasks a second, until then."""
+    """Tasks per second, until then."""
 
 
 @attrs.frozen
 class Contents:
-    """What is in the files."""
+    """The contents of the files."""
 
     lines: int
     functions: int
     classes: int
     bytes: int
     errors: int
-    """Files that cannot be read or parsed."""
+    """How many files cannot be read or parsed."""
 
 
 @attrs.frozen
 class TenantReport:
-    """One tenant: as fairactor served it, and as one FIFO would have."""
+    """One tenant: how fairactor served it, and how one FIFO queue would have."""
 
     tenant: str
     tasks: int
@@ -61,10 +61,10 @@ class TenantReport:
 
 @attrs.frozen
 class Report:
-    """The whole run."""
+    """A whole run."""
 
     tenants: Sequence[TenantReport]
-    """The largest first, which is the order in which they were sent."""
+    """The largest first, in the order in which their tasks were sent."""
     processes: int
     tasks: int
     left_out: int
@@ -73,15 +73,16 @@ class Report:
     fair: Served
     fifo: Served
     compared: int
-    """How many tenants Jain's index is about."""
+    """How many tenants Jain's index compares."""
     least: int
-    """How many tasks each of these has, at least."""
+    """The least number of tasks of a compared tenant."""
     jain: float
-    """Jain's index over the tasks of each that were served until the first of these tenants ran out."""
+    """Jain's index of the numbers of tasks that began while all compared tenants had tasks waiting."""
     fifo_jain: float
+    """The same index for one FIFO queue."""
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON has it. Times are seconds, to the microsecond."""
+        """Returns the report as JSON types. Times are seconds, rounded to microseconds."""
         overall = attrs.asdict(self, filter=lambda field, _: field.name != "tenants")
         tenants = [attrs.asdict(tenant) for tenant in self.tenants]
         document: dict[str, Any] = _rounded({"overall": overall, "tenants": tenants})
@@ -89,19 +90,19 @@ class Report:
 
 
 def make_report(progress: Progress) -> Report:
-    """The report of a run that has ended.
+    """Makes the report of a run that has ended.
 
     Raises:
-        AllFailed: there is nothing to report.
+        AllFailed: all tasks failed.
     """
     sources = [progress.sources[place] for place in progress.places]
     done = [(source, found) for source, found in zip(sources, progress.surveys, strict=True) if found]
     if not done:
-        raise AllFailed(f"all {progress.failed} tasks failed; the log above says why")
+        raise AllFailed(f"all {progress.failed} tasks failed; the log above shows the errors")
     queued = progress.queued_at or 0.0
     fair = [Service(source.tenant, found.began - queued, found.ended - queued) for source, found in done]
     fifo = replay_fifo(fair, progress.processes)
-    least = compared(len(source.files) for source in progress.sources)
+    least = least_to_compare(len(source.files) for source in progress.sources)
     shares = service_while_all_had_work(fair, least)
     return Report(
         tenants=_tenants(progress.sources, done, fair, fifo),
@@ -126,16 +127,16 @@ def _tenants(
     fifo: Sequence[Service],
 ) -> list[TenantReport]:
     parts: defaultdict[str, list[tuple[Survey, Service, Service]]] = defaultdict(list)
-    for (source, found), as_it_was, as_fifo in zip(done, fair, fifo, strict=True):
-        parts[source.tenant].append((found, as_it_was, as_fifo))
+    for (source, found), measured, replayed in zip(done, fair, fifo, strict=True):
+        parts[source.tenant].append((found, measured, replayed))
     return [
         TenantReport(
             tenant=source.tenant,
             tasks=len(part),
             left_out=source.left_out,
             contents=_contents([found for found, _, _ in part]),
-            fair=_served([as_it_was for _, as_it_was, _ in part]),
-            fifo=_served([as_fifo for _, _, as_fifo in part]),
+            fair=_served([measured for _, measured, _ in part]),
+            fifo=_served([replayed for _, _, replayed in part]),
         )
         for source in sources
         if (part := parts.get(source.tenant))

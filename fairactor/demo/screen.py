@@ -1,4 +1,4 @@
-"""The demo on a screen: bars while it runs, then a table. The only part that needs rich."""
+"""The display of the demo: progress bars while it runs, then a table. Only the display needs rich."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from .report import Report
 from .table import table, verdict
 from .workload import Progress
 
-_FRAME: Final = 0.1  # seconds
-_PICTURE: Final = 112  # columns, where there is no terminal to say it
+_FRAME: Final = 0.1  # seconds between two frames
+_PICTURE: Final = 112  # columns of the picture if the output is not a terminal
 _WEB_FONT: Final = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
 class _Console(Console):
-    """A console that leaves it to the command line what a broken pipe means."""
+    """A console that leaves broken pipes to the command line."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 class Screen:
-    """Where the demo is shown: a terminal, or a file that gets what can be read later.
+    """Displays the demo on a terminal, or writes the final report to a file or a pipe.
 
     Args:
-        quiet: show nothing; it is only recorded.
-        every_tenant: give each tenant a row, however many there are.
+        quiet: display nothing; the report can still be saved as a picture.
+        every_tenant: give each tenant a row, even if they do not fit on the screen.
     """
 
     def __init__(self, *, quiet: bool = False, every_tenant: bool = False) -> None:
@@ -44,7 +44,7 @@ class Screen:
         self._report: Report | None = None
 
     async def follow(self, progress: Progress) -> None:
-        """Shows how far it is, until canceled. Where nobody watches, it says only when the run begins."""
+        """Displays the progress until canceled. If the output is not a terminal, it only prints when the run begins."""
         console = self._console
         if not console.is_terminal:
             await progress.queued.wait()
@@ -56,15 +56,15 @@ class Screen:
                 await anyio.sleep(_FRAME)
 
     def finish(self, report: Report) -> None:
-        """Shows the report."""
+        """Displays the report."""
         self._report = report
         self._print(self._drawn(report, self._console.width))
 
     def save(self, file: Path) -> None:
-        """Saves what was shown last as an SVG. It names no font of the web, so that it loads nothing.
+        """Saves the report as an SVG picture. The picture refers to no web fonts, so it loads nothing.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         if self._report is None:
             return
@@ -80,8 +80,8 @@ class Screen:
         rows = len(report.tenants) if self._every_tenant else max(8, min(20, self._console.height - 12))
         return Group(table(report, rows, width), *verdict(report))
 
-    def _print(self, what: RenderableType) -> None:
-        self._console.print(what)
+    def _print(self, content: RenderableType) -> None:
+        self._console.print(content)
         self._console.file.flush()
 
 

@@ -1,4 +1,4 @@
-"""Who the tenants of the demo are, and which files are their tasks."""
+"""Finds the tenants of the demo and the files that are their tasks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 
 import attrs
 
-_SNIFFED: Final = 1024  # bytes that tell text from other files
+_SNIFFED: Final = 1024  # bytes to read to tell text files from others
 
 
 class NoSources(Exception):
-    """There is nothing to do; the message says why."""
+    """No files were found. The message says where it looked."""
 
 
 @attrs.frozen
@@ -24,30 +24,30 @@ class Source:
     tenant: str
     files: tuple[str, ...]
     left_out: int = 0
-    """How many more it has, that are not read."""
+    """How many more files it has, which are not read."""
 
 
 def find_sources(folder: Path | None = None, *, limit: int = 0) -> list[Source]:
-    """The tenants, the one with the most files first.
+    """Returns the tenants, sorted by their number of files, the largest first.
 
     Args:
-        folder: its sub-folders are the tenants; None: the installed distributions are.
-        limit: how many files to take of each; 0: all.
+        folder: the folder whose subfolders are the tenants. None makes the installed distributions the tenants.
+        limit: the most files per tenant; 0 for all.
 
     Raises:
-        NoSources: the folder is none, or there are no files.
+        NoSources: the folder cannot be read, or no files were found.
     """
     found = _installed() if folder is None else _in_folder(folder)
     sources = [_source(tenant, files, limit) for tenant, files in found]
     sources = [source for source in sources if source.files]
     if not sources:
-        where = "the installed distributions have" if folder is None else f"the sub-folders of {folder} have"
+        where = "the installed distributions have" if folder is None else f"the subfolders of {folder} have"
         raise NoSources(f"{where} no source files")
     return sorted(sources, key=lambda source: (-len(source.files), source.tenant))
 
 
 def _source(tenant: str, files: Iterable[str], limit: int) -> Source:
-    """A tenant that can be named, with files that can: text that has a UTF-8 form."""
+    """Makes a tenant. Its name is escaped to be valid UTF-8, and files whose names are not are left out."""
     everything = list(files)
     named = sorted(file for file in everything if _is_text(file))
     kept = named[: limit or None]
@@ -64,7 +64,7 @@ def _is_text(name: str) -> bool:
 
 
 def _installed() -> Iterator[tuple[str, list[str]]]:
-    """The installed distributions with their source files. What is installed twice counts where Python finds it."""
+    """Yields the installed distributions with their source files. Of duplicates it takes the one that Python finds."""
     seen: set[str] = set()
     taken: set[str] = set()
     for distribution in distributions():
@@ -82,7 +82,7 @@ def _files_of(distribution: Distribution) -> list[str]:
 
 
 def _in_folder(folder: Path) -> list[tuple[str, list[str]]]:
-    """The sub-folders with their Python files; where there are none at all, with their text files."""
+    """Returns the subfolders with their Python files, or with their text files if no subfolder has Python files."""
     try:
         tenants = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The actor of the demo: it reads a source file, hashes it, parses it, and counts what is in it."""
+"""The actor of the demo: reads, hashes and parses a source file, and counts its functions and classes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import attrs
 
 from fairactor import actor
 
-_BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")  # where statements hold statements
+_BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")  # fields that contain nested statements
 
 
 @attrs.frozen
 class Survey:
-    """What is in a file, and when that was found out."""
+    """The contents of a file, and when the handler ran."""
 
     lines: int
     functions: int
@@ -26,15 +26,16 @@ class Survey:
     bytes: int
     sha256: str
     errors: int
-    """1 for a file that cannot be read or parsed."""
+    """1 if the file cannot be read or parsed, otherwise 0."""
     began: float
-    """When the handler began and ended, by the clock of this machine (`time.monotonic`)."""
+    """When the handler began, by `time.monotonic`."""
     ended: float
+    """When the handler ended, by `time.monotonic`."""
 
 
 @actor(process=True, max_retries=2)
 def survey(path: str) -> Survey:
-    """Surveys one file. It keeps a CPU busy, so it runs in a worker process and leaves the event loop free."""
+    """Surveys one file. It runs in a worker process, because it would block the event loop."""
     began = time.monotonic()
     try:
         data = Path(path).read_bytes()
@@ -44,7 +45,7 @@ def survey(path: str) -> Survey:
     if path.endswith(".py"):
         try:
             functions, classes = _count(data)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last one: nested too deep
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
             errors = 1
     lines = data.count(b"\n") + (not data.endswith(b"\n") and data != b"")
     digest = hashlib.sha256(data).hexdigest()
@@ -52,10 +53,10 @@ def survey(path: str) -> Survey:
 
 
 def _count(source: bytes) -> tuple[int, int]:
-    """How many functions and classes there are, at any depth.
+    """Counts the functions and classes, at any depth.
 
     Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: it cannot be parsed.
+        SyntaxError, ValueError, RecursionError, MemoryError: the source cannot be parsed.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other people's invalid escapes
@@ -65,7 +66,7 @@ def _count(source: bytes) -> tuple[int, int]:
         statement = statements.pop()
         functions += isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
         classes += isinstance(statement, ast.ClassDef)
-        for block in _BLOCKS:  # not `ast.walk`: expressions hold no definitions, and there are many
+        for block in _BLOCKS:  # not `ast.walk`: it visits all expressions, which contain no definitions
             inner = getattr(statement, block, None)
             if isinstance(inner, list):
                 statements += inner
@@ -73,4 +74,4 @@ def _count(source: bytes) -> tuple[int, int]:
 
 
 def prepare() -> None:
-    """Makes a worker process ready: to call it there, all that a survey needs has been imported."""
+    """Does nothing. Calling it in a worker process makes the process import what a survey needs."""

@@ -1,4 +1,4 @@
-"""The table and the verdict that the demo ends with."""
+"""The table and the verdict at the end of the demo."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rich.text import Text
 from .layout import choose_rows, seconds, short, span
 from .report import Report, Served, TenantReport
 
-_NAME: Final = (10, 28)  # columns that a tenant's name gets
-_NUMBER: Final = 7  # columns of a number or a time
+_NAME: Final = (10, 28)  # the least and the most columns for a tenant's name
+_NUMBER: Final = 7  # columns for a number or a time
 _FILES: Final = 6
-_FIXED: Final = 6 * _NUMBER + _FILES + 9  # columns that all but names and lines of time take, with the gaps
-_LINE: Final = 8  # columns that a line of time needs to tell anything
+_FIXED: Final = 6 * _NUMBER + _FILES + 9  # columns for all but names and timelines, with the gaps
+_LINE: Final = 8  # the least useful columns for a timeline
 
 
 def table(report: Report, rows: int, width: int) -> RenderableType:
-    """A row for each tenant, or for some where there are more than ``rows``; beside it, what one FIFO gives."""
+    """Draws a row for each of at most ``rows`` tenants: its waits with fairactor, and in one FIFO queue."""
     chosen = choose_rows(len(report.tenants), rows)
     shown = [report.tenants[place] for place in chosen]
     left_over = len(report.tenants) - len(shown)
@@ -93,7 +93,7 @@ def _axis(whole: float, width: int) -> str:
 
 
 def verdict(report: Report) -> list[Text]:
-    """What the table means, in plain words."""
+    """Says in words what the table shows."""
     last = report.tenants[-1]
     files = "1 file" if last.tasks == 1 else f"{last.tasks:,} files"
     contents = report.contents
@@ -120,7 +120,7 @@ def verdict(report: Report) -> list[Text]:
         ),
     ]
     if report.failed:
-        lines.append(Text(f"{report.failed:,} tasks failed and are left out of all this.", style="bold red"))
+        lines.append(Text(f"{report.failed:,} tasks failed and are not included above.", style="bold red"))
     if report.left_out:
         lines.append(Text(f"{report.left_out:,} more files were left out; --limit 0 takes all.", style="dim"))
     return lines

@@ -1,4 +1,4 @@
-"""The run itself: everything is queued, then the workers start. It uses fairactor as any service would."""
+"""The run: queues all tasks, then starts the workers. It uses fairactor as any service would."""
 
 from __future__ import annotations
 
@@ -21,34 +21,35 @@ from fairactor.embedded import embedded_server
 from .sources import Source
 from .survey import Survey, prepare, survey
 
-_KEPT: Final = 60.0  # seconds that a server of the user's keeps the results
-_CONNECTIONS: Final = 20  # how many of them it cancels at once
-_FAREWELL: Final = 5.0  # seconds that an interrupted demo takes to clear its queue there
+_KEEP: Final = 60.0  # seconds for which the user's server keeps results
+_CANCELERS: Final = 20  # how many tasks are canceled at once
+_CLEANUP: Final = 5.0  # seconds that an interrupted demo gets to cancel its tasks on the user's server
 
 
 @attrs.define
 class Progress:
-    """What has happened so far; the run writes it, the screen reads it."""
+    """The progress of the run, which the display reads."""
 
     processes: int
     sources: Sequence[Source] = ()
     surveys: list[Survey | None] = attrs.field(factory=list)
-    """What was found out, in the order of sending; None where it has not been yet, or never will."""
+    """The results in the order of sending; None for a task that has not ended or has failed."""
     places: list[int] = attrs.field(factory=list)
-    """For each task the place of its tenant in `sources`."""
+    """For each task the index of its tenant in `sources`."""
     queued_at: float | None = None
-    """When the server had accepted all tasks (`time.monotonic`)."""
+    """When the server had accepted all tasks, by `time.monotonic`."""
     settled: list[int] = attrs.field(factory=list)
-    """For each tenant, how many of its tasks have ended."""
+    """For each tenant the number of its tasks that have ended."""
     first_waits: list[float | None] = attrs.field(factory=list)
-    """For each tenant, how long its first task waited; None: it still does."""
+    """For each tenant how long its first task waited, in seconds; None while it waits."""
     failed: int = 0
     interrupt: Callable[[], object] = lambda: None
-    """What to call at a signal."""
+    """Is called after a signal."""
     queued: anyio.Event = attrs.field(factory=anyio.Event)
+    """Is set when the server has accepted all tasks."""
 
     def begin(self, sources: Sequence[Source]) -> None:
-        """Takes the tenants in."""
+        """Sets the tenants."""
         self.sources = sources
         self.places = [place for place, source in enumerate(sources) for _ in source.files]
         self.surveys = [None] * len(self.places)
@@ -61,7 +62,7 @@ class Progress:
         return 0.0 if self.queued_at is None else time.monotonic() - self.queued_at
 
     def note(self, number: int, found: Survey) -> None:
-        """Takes the result of a task in."""
+        """Adds the result of a task."""
         place = self.places[number]
         self.surveys[number] = found
         self.settled[place] += 1
@@ -70,32 +71,32 @@ class Progress:
         self.first_waits[place] = wait if first is None else min(first, wait)
 
     def note_failure(self, number: int) -> None:
-        """Takes in that a task has failed for good."""
+        """Counts a task that has failed."""
         self.settled[self.places[number]] += 1
         self.failed += 1
 
 
 async def run_workload(progress: Progress, url: str | None) -> bool:
-    """Sends all tasks of all tenants, then starts the workers; returns when every task has ended, or it is interrupted.
+    """Sends all tasks of all tenants, then starts the workers, until all tasks have ended or it is interrupted.
 
     Args:
-        progress: where it is told.
-        url: a server; None: an embedded one.
+        progress: the tenants, and the progress, which it updates.
+        url: the server; None starts an embedded one.
 
     Returns:
-        Whether every task has ended.
+        Whether all tasks have ended.
     """
     namespace = f"fairactor-demo-{os.urandom(4).hex()}"
-    settings: dict[str, Any] = {"namespace": namespace, "result_ttl": _KEPT, "failed_ttl": _KEPT, "grace": 0}
+    settings: dict[str, Any] = {"namespace": namespace, "result_ttl": _KEEP, "failed_ttl": _KEEP, "grace": 0}
     async with _server(url) as address, Runtime(address, workers=0, **settings) as sender:
         messages = [(source.tenant, survey(file)) for source in progress.sources for file in source.files]
         handles: list[Handle[Any]] = []
-        with anyio.CancelScope(shield=True):  # all or nothing: what was sent is known, and can be withdrawn
+        with anyio.CancelScope(shield=True):  # a half-finished send could not be canceled
             handles = await sender.send_many(messages)
         progress.queued_at = time.monotonic()
         progress.queued.set()
         try:
-            # Twice as many workers as processes: each process finds its next task at hand.
+            # Twice as many workers as processes, so the next task is ready as soon as a process is free.
             async with Runtime(address, actors=[survey], workers=2 * progress.processes, **settings):
                 with anyio.CancelScope() as scope:
                     progress.interrupt = scope.cancel
@@ -107,15 +108,15 @@ async def run_workload(progress: Progress, url: str | None) -> bool:
 
 
 async def start_processes(count: int) -> None:
-    """Starts the worker processes, so that the first tasks don't wait for Python to load.
+    """Starts the worker processes in advance, so the first tasks do not wait for Python to load.
 
-    Ctrl-C reaches all processes of a terminal. What it means is for this one to decide, so the others are born with
-    the signals blocked; one that comes in these tenths of a second waits here until they are there.
+    A Ctrl-C reaches all processes of a terminal, but only this process must react. So the worker processes start with
+    the signals blocked. A signal that arrives meanwhile is delivered once they have started.
     """
     anyio.to_process.current_default_process_limiter().total_tokens = count
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        with anyio.CancelScope(shield=True):  # anyio loses sight of a process that is canceled before it is ready
+        with anyio.CancelScope(shield=True):  # anyio loses track of a process that is canceled before it is ready
             await _in_each(count, os.getpid)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -123,7 +124,7 @@ async def start_processes(count: int) -> None:
 
 
 async def _in_each(count: int, function: Callable[[], object]) -> None:
-    """Calls a function in each worker process: as many calls at once as there are processes."""
+    """Calls a function in each worker process, by making as many concurrent calls as there are processes."""
     async with anyio.create_task_group() as group:
         for _ in range(count):
             group.start_soon(partial(anyio.to_process.run_sync, function, cancellable=True))
@@ -139,7 +140,7 @@ async def _server(url: str | None) -> AsyncIterator[str]:
 
 
 async def _collect(progress: Progress, handles: Sequence[Handle[Any]]) -> None:
-    """Takes the results in as they come: for each tenant one after the other, which is how they are served."""
+    """Collects the results. Those of one tenant are awaited one after the other, in the order in which they run."""
     tasks = iter(enumerate(handles))
     async with anyio.create_task_group() as group:
         for source in progress.sources:
@@ -155,14 +156,14 @@ async def _collect_of_tenant(progress: Progress, tasks: Sequence[tuple[int, Hand
 
 
 async def _withdraw(handles: Sequence[Handle[Any]]) -> None:
-    """Cancels what has not been done, so that nothing of an interrupted demo stays on the user's server."""
+    """Cancels tasks, so an interrupted demo leaves none on the user's server."""
     left = iter(handles)
 
     async def cancel() -> None:
         for handle in left:
             await handle.cancel()
 
-    with anyio.move_on_after(_FAREWELL, shield=True):
+    with anyio.move_on_after(_CLEANUP, shield=True):
         async with anyio.create_task_group() as group:
-            for _ in range(_CONNECTIONS):
+            for _ in range(_CANCELERS):
                 group.start_soon(cancel)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairactor.demo.fairness import Service, compared, jain_index, replay_fifo, service_while_all_had_work
+from fairactor.demo.fairness import Service, jain_index, least_to_compare, replay_fifo, service_while_all_had_work
 
 amounts = st.lists(st.floats(0, 1e12), min_size=1, max_size=50)
 
@@ -33,10 +33,10 @@ def test_jain_index_where_nobody_has_anything() -> None:
 
 
 def test_tenants_with_few_tasks_are_not_compared_unless_all_have_few() -> None:
-    assert compared([500, 40, 9, 1]) == 10
-    assert compared([500, 4, 1]) == 4
-    assert compared([7]) == 7
-    assert compared([]) == 10
+    assert least_to_compare([500, 40, 9, 1]) == 10
+    assert least_to_compare([500, 4, 1]) == 4
+    assert least_to_compare([7]) == 7
+    assert least_to_compare([]) == 10
 
 
 def test_service_is_counted_until_the_first_tenant_runs_out() -> None:

@@ -92,7 +92,7 @@ async def test_to_wait_in_vain_leaves_the_task_alone(make_runtime: Make) -> None
     gate = Gate()
     async with make_runtime(gate.wait) as runtime:
         handle = await runtime.send("user:1", gate.wait())
-        with pytest.raises(TimeoutError, match=r"has no outcome after 0\.05 s; it goes on"):
+        with pytest.raises(TimeoutError, match=r"has no outcome after 0\.05 s; the task goes on"):
             await handle.result(timeout=0.05)
         with pytest.raises(TimeoutError):
             await runtime.ask("user:2", gate.wait(), timeout=0.05)

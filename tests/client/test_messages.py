@@ -128,7 +128,7 @@ NAMES = [
     (b"bytes", "give a string"),
     ("x" * 513, "513 bytes long, the limit is 512"),
     ("é" * 257, "514 bytes long, the limit is 512"),
-    ("\ud800", "half a surrogate pair, which has no UTF-8"),
+    ("\ud800", "half a surrogate pair, which UTF-8 cannot encode"),
 ]
 
 

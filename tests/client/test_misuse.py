@@ -141,12 +141,12 @@ async def test_a_runtime_is_used_only_while_it_is_entered(make_runtime: Make) ->
     await refused(runtime, "was not entered yet: use it inside `async with Runtime")
     async with runtime:
         handle = await runtime.send("user:1", double(1))
-        with pytest.raises(RuntimeNotRunning, match="entered once; make a new one"):
+        with pytest.raises(RuntimeNotRunning, match="can be entered once; make a new one"):
             await runtime.__aenter__()
     await refused(runtime, "was left: use it inside")
     with pytest.raises(RuntimeNotRunning, match="was left"):
         await handle.result()
-    with pytest.raises(RuntimeNotRunning, match="entered once; make a new one"):
+    with pytest.raises(RuntimeNotRunning, match="can be entered once; make a new one"):
         await runtime.__aenter__()
 
 

@@ -85,7 +85,10 @@ class Gate:
         ({"group": 5}, "group 5"),
         ({"group": "x" * 513}, "group 'x+'…: 513 bytes long, the limit is 512"),
         ({"group": "\ud800"}, "group .*surrogate"),
-        ({"paused": True}, "no 'paused' to configure here; there are weight, concurrency, rate, burst, backlog, group"),
+        (
+            {"paused": True},
+            "there is no setting 'paused' here; the settings are weight, concurrency, rate, burst, backlog, group",
+        ),
         ({"weight": 2, "rat": "1/s"}, "no 'rat' to configure"),
     ],
 )

@@ -337,7 +337,7 @@ async def test_what_cannot_be_assigned_is_refused(make_runtime: Make) -> None:
     bad: Any
     for bad in ("acme", b"acme", 5, None):
         for setting in ("assigned", "steal"):
-            with pytest.raises(ConfigurationError, match=f"{bad!r} is no list of tenants: give their names"):
+            with pytest.raises(ConfigurationError, match=f"{bad!r} is not a list of tenants: give their names"):
                 make_runtime(**{setting: bad})
     for bad in (True, False):
         with pytest.raises(ConfigurationError, match="assigned= takes the names of tenants"):

@@ -115,43 +115,55 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "no record": (record("set", "odd", b"?"), "task 'odd': not a task's record"),
     "half a name": (record("set", "odd", b"L\0\3" + bytes(11) + b"\1\xff"), "task 'odd': not"),
     "no such priority": (record("setrange", "t2", 2, b"\7"), "task 't2': 7 is not a valid Priority"),
-    "no such state": (record("setrange", "t2", 0, b"Z"), "task 't2': no such state as b'Z'"),
+    "no such state": (record("setrange", "t2", 0, b"Z"), "task 't2': unknown state b'Z'"),
     "a live task that expires": (record("expire", "t2", 100), "'t2' in state b'L' has a time to"),
     "a settled one that stays": (record("persist", "d0"), "'d0' in state b'F' has a time to live of -1 ms"),
-    "a lost record": (record("delete", "t2"), "task 't2' in the queue of 't' has no record"),
-    "queued and scheduled": (zadd("SCHEDULED", "t2", 1e13), "task 't2' is in the queue of 't' and the scheduled"),
+    "a lost record": (record("delete", "t2"), "task 't2' in the mailbox of 't' has no record"),
+    "queued and scheduled": (
+        zadd("SCHEDULED", "t2", 1e13), "task 't2' is in the mailbox of 't' and the scheduled tasks",
+    ),
     "claimed twice": (claim("c0", "s", "capped"), "task 'c0' is in the claims of .* and the claims of"),
-    "claimed for another": (claim("c0", "r", "t"), "task 'c0' in the claims of 'r' of 't' belongs to 'capped'"),
-    "ended, and queued": (queue("zadd", "drained", {"d0": 1}), "task 'd0' in .* has ended: b'F'"),
-    "in another's queue": (queue("zadd", "once", {"t2": 1}), "task 't2' in .* of 'once' belongs to 't'"),
-    "nowhere": (queue("zrem", "t", "t2"), "task 't2' of 't' lives and is nowhere"),
-    "out of place": (queue("zincrby", "t", 5, "t2"), "task 't2' of 't' stands at .* instead of"),
-    "one counted too many": (count("t", 1, 2), "of 't' are counted .*'live at 2': 2.* and there are .*'live at 2': 1"),
-    "one counted too few": (count("t", 6, 0), "of 't' are counted .* and there are .*'scheduled': 1"),
-    "a total": (count("", 2, 99), "in total are counted .*'live at 3': 99.* of the tenants together"),
-    "fewer ended than kept": (count("drained", 8, 0), "of 'drained' 0 are counted as finished, and 1 records are kept"),
-    "a total of ended": (count("", 9, 0), "in total 0 are counted as failed, and of the tenants together 1"),
-    "not on the ring": (zrem("RING", "t"), "'t' could be served, and is not on the ring"),
-    "on the ring at its cap": (zadd("RING", "capped", 9), "'capped' cannot be served, and is on the ring"),
-    "on the ring for nothing": (zadd("RING", "nobody", 9), "'nobody' cannot be served, and is on the ring"),
-    "held back, and not listed": (zrem("THROTTLED", "held"), "'held' could be served, and is not on the ring"),
-    "held back on the ring": (zadd("RING", "held", 9), "'held' is held back by its rate, and on the ring"),
+    "claimed for another": (claim("c0", "r", "t"), "task 'c0' in the claims of 'r' belongs to 'capped', not to 't'"),
+    "ended, and queued": (queue("zadd", "drained", {"d0": 1}), "task 'd0' in .* has ended with state b'F'"),
+    "in another's queue": (queue("zadd", "once", {"t2": 1}), "task 't2' in .* of 'once' belongs to 't', not to 'once'"),
+    "nowhere": (queue("zrem", "t", "t2"), "task 't2' of 't' is live, but neither queued"),
+    "out of place": (queue("zincrby", "t", 5, "t2"), "task 't2' has place .* in the mailbox of 't' instead of"),
+    "one counted too many": (
+        count("t", 1, 2), "counts of 't' are .*'live at 2': 2.*, but its tasks are .*'live at 2': 1",
+    ),
+    "one counted too few": (count("t", 6, 0), "counts of 't' are .*, but its tasks are .*'scheduled': 1"),
+    "a total": (count("", 2, 99), "counts of the shard are .*'live at 3': 99.*, but the sum over its tenants"),
+    "fewer ended than kept": (count("drained", 8, 0), "counts of 'drained' have 0 finished tasks, but 1 records"),
+    "a total of ended": (count("", 9, 0), "counts of the shard have 0 failed tasks, those of its tenants 1"),
+    "not on the ring": (zrem("RING", "t"), "'t' can be served, but is neither on the ring nor throttled"),
+    "on the ring at its cap": (zadd("RING", "capped", 9), "'capped' cannot be served, but is on the ring"),
+    "on the ring for nothing": (zadd("RING", "nobody", 9), "'nobody' cannot be served, but is on the ring"),
+    "held back, and not listed": (
+        zrem("THROTTLED", "held"), "'held' can be served, but is neither on the ring nor throttled",
+    ),
+    "held back on the ring": (zadd("RING", "held", 9), "'held' is throttled, but also on the ring"),
     "held back without a rate": (
-        both(zrem("RING", "t"), zadd("THROTTLED", "t", 1e13)), "'t' is held back by its rate, and has none",
+        both(zrem("RING", "t"), zadd("THROTTLED", "t", 1e13)), "'t' is throttled, but has no rate",
     ),
-    "held back without work": (zadd("THROTTLED", "nobody", 1e13), "'nobody' cannot be served, and is on the ring"),
+    "held back without work": (zadd("THROTTLED", "nobody", 1e13), "'nobody' cannot be served, but is on the ring"),
     "ahead of its rate": (zadd("RATES", "held", 1e17), r"'held' is \d{8,}\.\d+ s ahead of its rate"),
-    "on the ring beside its group": (zadd("RING", "member", 9), "'member' is of group 'g', and on the ring of None"),
-    "on the ring of a group": (on_group("zadd", {"t": 9}), "'t' is of group None, and on the ring of 'g'"),
-    "a group that is not on the ring": (zrem("RING", b"\xffg"), r"of groups, {'g'} have work, set\(\) are on the ring"),
-    "a group without work": (on_group("zrem", "member"), r"of groups, set\(\) have work, {'g'} are on the ring, and"),
-    "a group without time": (
-        lambda db, keys: db.hdel(keys.fixed("GROUPS"), "g"), r"{'g'} are on the ring, and set\(\) have a virtual time",
+    "on the ring beside its group": (
+        zadd("RING", "member", 9), "'member' belongs to group 'g', but is on the ring of group None",
     ),
-    "time of no group": (hset("GROUPS", "odd", b"1"), r"{'g'} are on the ring, and {.*'odd'.*} have a virtual time"),
-    "a home without a lease": (hset("HOMES", "q", b"0"), "'q' has no lease, and is in homes"),
+    "on the ring of a group": (
+        on_group("zadd", {"t": 9}), "'t' belongs to group None, but is on the ring of group 'g'",
+    ),
+    "a group that is not on the ring": (
+        zrem("RING", b"\xffg"), r"groups differ: {'g'} have work, set\(\) are on the ring",
+    ),
+    "a group without work": (on_group("zrem", "member"), r"groups differ: set\(\) have work, {'g'} are on the ring"),
+    "a group without time": (
+        lambda db, keys: db.hdel(keys.fixed("GROUPS"), "g"), r"{'g'} are on the ring, set\(\) have a virtual time",
+    ),
+    "time of no group": (hset("GROUPS", "odd", b"1"), r"{'g'} are on the ring, {.*'odd'.*} have a virtual time"),
+    "a home without a lease": (hset("HOMES", "q", b"0"), "'q' has no lease, but is in homes"),
     "an idle home without a lease": (
-        lambda db, keys: db.sadd(keys.fixed("IDLE_HOMES"), "q"), "'q' has no lease, and is in idle_homes",
+        lambda db, keys: db.sadd(keys.fixed("IDLE_HOMES"), "q"), "'q' has no lease, but is in idle_homes",
     ),
     "tenants of nobody": (lambda db, keys: db.sadd(keys.meta + ":assigned:q", "t"), "'q' has no .* in assigned"),
     "tenants to steal of nobody": (lambda db, keys: db.sadd(keys.meta + ":steal:q", ""), "'q' has no .* in steal"),
@@ -159,30 +171,34 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda db, keys: db.hset(keys.meta + ":reserved:t", "q", bytes(16)), "reserved:t' never expires",
     ),
     "costs that stay": (lambda db, keys: db.hset(keys.meta + ":costs:t", "", bytes(24)), "costs:t' never expires"),
-    "above the cap": (hset("POLICY", "t", b"\x81\xabconcurrency\1"), "3 tasks of 't' run, and its concurrency is 1"),
-    "claims without a lease": (zrem("LEASES", "r"), "'r' has no lease, and is in claims"),
-    "a session without a lease": (hset("SESSIONS", "q", bytes(10) + b"\x90"), "'q' has no lease, and is in sessions"),
-    "idle without a lease": (lambda db, keys: db.sadd(keys.fixed("IDLE"), "q"), "'q' has no lease, and is in idle"),
-    "a lease of nobody": (zadd("LEASES", "q", 1e13), "'q' has a lease, and is not in fleet"),
-    "drained, and not listed": (zrem("DRAINED", "drained"), "'drained' has no live task; its totals are kept until"),
-    "listed otherwise": (zadd("DRAINED", "drained", 5), "'drained' has no live task; .* it is drained until 5"),
-    "listed without totals": (zadd("DRAINED", "q", 1e13), "'q' is drained, to be forgotten at 10000000000000"),
-    "an ended one is watched": (hset("WATCHERS", "d0", b"\x91\xa1q"), "task 'd0' is watched, and has ended"),
-    "a lost one is watched": (hset("WATCHERS", "q", b"\x91\xa1q"), "task 'q' is watched, and has no record"),
-    "watched by nobody": (hset("WATCHERS", "t2", b"\x90"), "task 't2' is watched by nobody"),
-    "a failed one is no letter": (zrem("DEAD", "d1"), "task 'd1' is kept as failed, and is no dead letter"),
-    "a letter that has not failed": (zadd("DEAD", "d0", 1e16), "task 'd0' is a dead letter, and is not kept as failed"),
-    "an ended one has a key": (hset("KEYED", "d0", bytes(8) + b"1:tx"), "task 'd0' has the key '1:tx', and has ended"),
-    "a key that is lost": (of_key("delete"), "'k' has the key '4:onceonce', and that stands for None"),
-    "a key of another": (of_key("set", "t2"), "the key '4:onceonce' stands for task 't2' for ever"),
-    "a key that will be lost": (of_key("expire", 9), r"'k' has the key '4:onceonce', and that stands for .'k', \d{4}"),
+    "above the cap": (hset("POLICY", "t", b"\x81\xabconcurrency\1"), "3 tasks of 't' run, but its concurrency is 1"),
+    "claims without a lease": (zrem("LEASES", "r"), "'r' has no lease, but is in claims"),
+    "a session without a lease": (hset("SESSIONS", "q", bytes(10) + b"\x90"), "'q' has no lease, but is in sessions"),
+    "idle without a lease": (lambda db, keys: db.sadd(keys.fixed("IDLE"), "q"), "'q' has no lease, but is in idle"),
+    "a lease of nobody": (zadd("LEASES", "q", 1e13), "'q' has a lease, but is not in fleet"),
+    "drained, and not listed": (zrem("DRAINED", "drained"), "'drained' has no live tasks and its counts expire at"),
+    "listed otherwise": (zadd("DRAINED", "drained", 5), "'drained' has no live tasks .* it is drained until 5"),
+    "listed without totals": (zadd("DRAINED", "q", 1e13), "'q' is drained until 10000000000000, but has no counts"),
+    "an ended one is watched": (hset("WATCHERS", "d0", b"\x91\xa1q"), "task 'd0' is watched, but has ended"),
+    "a lost one is watched": (hset("WATCHERS", "q", b"\x91\xa1q"), "task 'q' is watched, but has no record"),
+    "watched by nobody": (hset("WATCHERS", "t2", b"\x90"), "task 't2' is watched by no runtime"),
+    "a failed one is no letter": (zrem("DEAD", "d1"), "task 'd1' has failed, but is not a dead letter"),
+    "a letter that has not failed": (
+        zadd("DEAD", "d0", 1e16), "task 'd0' is a dead letter, but its record is not a failed one",
+    ),
+    "an ended one has a key": (hset("KEYED", "d0", bytes(8) + b"1:tx"), "task 'd0' has the key '1:tx', but has ended"),
+    "a key that is lost": (of_key("delete"), "'k' has the key '4:onceonce', but the key's task and expiry are None"),
+    "a key of another": (of_key("set", "t2"), "the key '4:onceonce' of task 't2' never expires"),
+    "a key that will be lost": (
+        of_key("expire", 9), r"the key '4:onceonce', but the key's task and expiry are .'k', \d{4}",
+    ),
     "a batch that stays": (lambda db, keys: db.persist(keys.meta + ":sent:sender"), "sent:sender' never expires"),
     "a cancellation of another's": (
         lambda db, keys: db.hset(keys.meta + ":cancels:r", "t6", bytes(8)),
-        "task 't6' is to be canceled by 'r', which has not claimed it",
+        "task 't6' will be canceled by 'r', which has not claimed it",
     ),
-    "half a script": (lambda db, keys: db.hset(keys.meta, "torn", 1), "a script broke off before its last write"),
-    "progress of none": (hset("PROGRESS", "t2", b"[1]"), "task 't2' has progress, and is not claimed"),
+    "half a script": (lambda db, keys: db.hset(keys.meta, "torn", 1), "a script failed before its last write"),
+    "progress of none": (hset("PROGRESS", "t2", b"[1]"), "task 't2' has progress, but is not claimed"),
 }  # fmt: skip
 
 
@@ -224,7 +240,7 @@ def test_what_cannot_be_read_does_not_keep_the_rest_from_being_mended(used: Shar
 def test_virtual_time_ends_when_nobody_waits(used: ShardDriver) -> None:
     claimed = used.claim("s", 3, 50)
     used.db.hset(used.keys.meta, "virtual", "5")
-    with pytest.raises(InvariantViolation, match="nobody waits, yet virtual time is 5"):
+    with pytest.raises(InvariantViolation, match="no tenant waits, but virtual time is 5"):
         used.check()
     assert claimed
 
@@ -239,7 +255,7 @@ def test_what_should_have_been_tended_to_is_reported_after_a_time_that_is_given(
     with pytest.raises(InvariantViolation) as caught:
         used.check(overdue=5.0)
     assert len(caught.value.violations) == 3
-    for expected in ("the lease of 'r' ran out", "task 'later' was due", "the totals of 'drained' should have been"):
+    for expected in ("the lease of 'r' expired", "task 'later' was due", "the counts of 'drained' should have expired"):
         assert expected in str(caught.value)
     while used.maintain():
         pass
@@ -248,7 +264,7 @@ def test_what_should_have_been_tended_to_is_reported_after_a_time_that_is_given(
 
 def test_a_tenant_whose_cap_was_lowered_may_be_named(used: ShardDriver) -> None:
     used.run(used.shard.configure("t", {"concurrency": 1}))
-    with pytest.raises(InvariantViolation, match="3 tasks of 't' run, and its concurrency is 1"):
+    with pytest.raises(InvariantViolation, match="3 tasks of 't' run, but its concurrency is 1"):
         used.check()
     used.check(lowered=["t"])
 
@@ -303,7 +319,7 @@ async def test_every_shard_is_looked_at(make_runtime: Make, db: redis.Redis) -> 
         with pytest.raises(InvariantViolation) as caught:
             await check_invariants(runtime)
         text = str(caught.value)
-        assert re.search(r"\{n.-_1/2\} 't\d+' could be served", text)
+        assert re.search(r"\{n.-_1/2\} 't\d+' can be served", text)
         assert f"{{n.-_1/1}} {name.decode()!r} belongs to shard 0" in text
         assert "'{n.-_1/3}:odd' is in none of the 3 shards" in text
         assert "nx-" not in text

@@ -240,7 +240,9 @@ async def test_who_has_it_not_is_refused_once_it_was_used(make_runtime: Make) ->
         async with make_runtime(workers=0, plugins=[]) as another:
             await another.send("t", run())
         await runtime.ask("t", run().options(tally="x"), timeout=PATIENCE)
-        with pytest.raises(MissingPlugin, match="depends on the plugin 'tally', which this Runtime has not") as caught:
+        with pytest.raises(
+            MissingPlugin, match="depends on the plugin 'tally', which this Runtime does not have"
+        ) as caught:
             await other.send("t", run())
         assert caught.value.plugin == "tally"
     with pytest.raises(MissingPlugin, match="'tally'"):
@@ -292,9 +294,9 @@ async def test_what_cannot_be_called_is_refused_by_name(make_runtime: Make) -> N
 @pytest.mark.parametrize(
     ("name", "lua", "why"),
     [
-        ("a", {"nowhere": ""}, "there is no Lua hook 'nowhere'; there are sent, ended"),
-        ("a b", {"ended": ""}, "plugin 'a b': one with Lua has a name of 1 to 64 letters"),
-        ("a'", {"ended": ""}, "one with Lua has a name"),
+        ("a", {"nowhere": ""}, "there is no Lua hook 'nowhere'; the hooks are sent, ended"),
+        ("a b", {"ended": ""}, "plugin 'a b' has Lua, so its name must be 1 to 64 letters"),
+        ("a'", {"ended": ""}, "has Lua, so its name must be"),
     ],
 )
 def test_lua_that_cannot_be_composed_is_refused_at_once(name: str, lua: dict[str, str], why: str) -> None:

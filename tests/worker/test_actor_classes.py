@@ -106,7 +106,7 @@ async def test_a_message_of_such_a_class_cannot_run_here_without_an_instance() -
 def test_a_runtime_has_one_instance_of_a_class() -> None:
     cart = Cart(Prices({}))
     Runtime(actors=[cart, cart])
-    with pytest.raises(DuplicateActor, match="two instances of Cart are given: a runtime has one"):
+    with pytest.raises(DuplicateActor, match="two instances of Cart are given: a runtime takes only one"):
         Runtime(actors=[cart, Cart(Prices({}))])
 
 

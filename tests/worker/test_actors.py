@@ -79,7 +79,7 @@ def test_a_class_without_messages_is_refused() -> None:
 
 
 def test_a_module_without_actors_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="module empty holds no actors: decorate its handlers"):
+    with pytest.raises(ConfigurationError, match="module empty contains no actors: decorate its handlers"):
         Runtime(actors=[ModuleType("empty")])
 
 

@@ -47,5 +47,5 @@ def test_what_is_not_an_option_is_refused() -> None:
         report().options(5)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="option 'report_day' is given twice"):
         report().options(day(date(2026, 1, 1)), report_day=date(2026, 1, 2))  # type: ignore[call-arg]
-    with pytest.raises(ConfigurationError, match="@actor takes one handler, and got 2"):
+    with pytest.raises(ConfigurationError, match="@actor takes one handler, but got 2"):
         actor(report, report)  # type: ignore[call-overload]

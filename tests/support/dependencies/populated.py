@@ -199,11 +199,13 @@ def _entries(packed: bytes) -> set[bytes]:
 def _report(name: str, packed: Any, letter: str, result: str = "null", turn: int = 1) -> Settlement:
     header, body = record.unpack(packed)
     if letter == "F":
-        packed = record.settled("F", header.rest, record.Outcome("a", msgspec.Raw(result.encode()), None, 1.0, 2.0))
+        packed = record.pack_settled(
+            "F", header.rest, record.Outcome("a", msgspec.Raw(result.encode()), None, 1.0, 2.0)
+        )
     elif letter == "X":
-        packed = record.settled("X", header.rest, record.Outcome("a", error=record.Error("E", "no")), body)
+        packed = record.pack_settled("X", header.rest, record.Outcome("a", error=record.Error("E", "no")), body)
     elif letter == "R":
-        packed = record.live(header, body, record.Attempt(header.attempt, 1e9, 0.5, "r", "E", "no"))
+        packed = record.pack_retried(header, body, record.Attempt(header.attempt, 1e9, 0.5, "r", "E", "no"))
     return Settlement(name, turn_mark(turn), letter, HOUR, packed)
 
 

@@ -118,11 +118,11 @@ class TwoShardsMachine(TwoShardsMachineBase):
 
         if letter == "F":
             outcome = record.Outcome("step", record.msgspec.Raw(result.encode()), None, 1.5, 2.5)
-            packed = record.settled("F", header.rest, outcome, record.history_alone(body))
+            packed = record.pack_settled("F", header.rest, outcome, record.without_call(body))
         elif letter == "X":
-            packed = record.settled("X", header.rest, record.Outcome("step", error=record.Error("E", "no")), body)
+            packed = record.pack_settled("X", header.rest, record.Outcome("step", error=record.Error("E", "no")), body)
         elif letter == "R":
-            packed = record.live(header, body, record.Attempt(header.attempt, 1.0, 0.5, "r", "E", "again"))
+            packed = record.pack_retried(header, body, record.Attempt(header.attempt, 1.0, 0.5, "r", "E", "again"))
             one.body += b"\n" + record.encode(record.Attempt(header.attempt, 1.0, 0.5, "r", "E", "again"))
         return Settlement(one.id, turn_mark(one.turn), letter, ms, packed), change
 

@@ -217,9 +217,9 @@ def report(populated: PopulatedShard, task: str) -> Settlement:
     packed, verdict = populated.held[task], HELD[task]
     header, body = record.unpack(packed)
     if verdict[0] == "R":
-        packed = record.live(header, body, record.Attempt(header.attempt, 1e9, 0.5, "r", "ValueError", "no"))
+        packed = record.pack_retried(header, body, record.Attempt(header.attempt, 1e9, 0.5, "r", "ValueError", "no"))
     elif verdict[0] != "B":
-        packed = record.settled(verdict[0], header.rest, record.Outcome("a"), body)
+        packed = record.pack_settled(verdict[0], header.rest, record.Outcome("a"), body)
     return settlement(task, 1, verdict, packed)
 
 
