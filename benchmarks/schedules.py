@@ -40,7 +40,7 @@ _LOOKS: Final = 1_000
 class _Scripts:
     """The plugin's scripts, without the actor that runs them."""
 
-    name: Final = NAME
+    name = NAME
     scripts: Final = Scheduling().scripts
     lua: Final = Scheduling().lua
 

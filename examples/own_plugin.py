@@ -1,6 +1,6 @@
 """A custom plugin: a spending limit for each tenant, and an audit trail.
 
-It adds the option ``cost=``, wraps sending to refuse messages that a tenant cannot pay for, and observes tasks that
+It adds the option ``cost``, wraps sending to refuse messages that a tenant cannot pay for, and observes tasks that
 finish or fail for good. As a package with an entry point it would be discovered automatically: docs/write-a-plugin.md
 says how.
 """
@@ -24,19 +24,19 @@ class OverBudget(Exception):
     """A tenant would spend more than its limit."""
 
 
-def _cost(value: Any) -> float:
+def _cost(value: float) -> float:
     if not isinstance(value, int | float) or value < 0:
         raise ConfigurationError(f"cost={value!r}: give a number, 0 or more")
     return float(value)
 
 
-Option("cost", plugin=NAME, convert=_cost)
+cost = Option("cost", plugin=NAME, convert=_cost)
 
 
 class Budget:
     """Limits what each tenant spends, and records what became of its tasks."""
 
-    name: Final = NAME
+    name = NAME
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -48,10 +48,10 @@ class Budget:
         wanted: Counter[str] = Counter()
         for tenant, message in messages:
             wanted[tenant] += message.task_options.plugin_options.get("cost", 0)
-        for tenant, cost in wanted.items():
-            if self.spent[tenant] + cost > self.limit:
+        for tenant, more in wanted.items():
+            if self.spent[tenant] + more > self.limit:
                 raise OverBudget(
-                    f"{tenant} has spent {self.spent[tenant]:g} of {self.limit:g}, and {cost:g} more is asked"
+                    f"{tenant} has spent {self.spent[tenant]:g} of {self.limit:g}, and {more:g} more is asked"
                 )
         handles = await proceed(messages)
         self.spent.update(wanted)
@@ -66,13 +66,13 @@ class Budget:
         self.trail.append(f"{task.tenant}: {task.actor} failed: {error}")
 
 
-@actor(cost=1)
+@actor(cost(1))
 async def summarize(text: str) -> str:
     """Summarizes a text, cheaply."""
     return text[:5]
 
 
-@actor(cost=5)
+@actor(cost(5))
 async def translate(text: str) -> str:
     """Translates a text, at a higher cost."""
     if not text:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from . import __version__
+
 INTERRUPTED: Final = 130
 """The exit code after SIGINT. Like shells, it is 128 plus the signal's number."""
 
@@ -41,25 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fairactor", description="An actor-style asyncio runtime for services with many tenants."
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--version", action="version", version=f"fairactor {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(subparsers)
     return parser
-
-
-class _Version(argparse.Action):
-    """Prints the version, and looks it up only then."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            found = version("fairactor")
-        except PackageNotFoundError:
-            found = "(not installed, imported from a folder)"
-        sys.stdout.write(f"fairactor {found}\n")
-        parser.exit()
 
 
 def _add_demo(subparsers: Any) -> None:

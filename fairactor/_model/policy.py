@@ -85,7 +85,7 @@ def changes_of(given: Mapping[str, Any], *known: str) -> PackedPolicy:
     for setting in given:
         if setting not in known:
             raise ConfigurationError(f"there is no setting {setting!r} here; the settings are {', '.join(known)}")
-    changes = {setting: _CHECKS[setting](value) for setting, value in given.items() if setting != "burst"}
+    changes: PackedPolicy = {setting: _CHECKS[setting](value) for setting, value in given.items() if setting != "burst"}
     burst = given.get("burst")
     if burst is not None:
         if changes.get("rate") is None:

@@ -41,7 +41,7 @@ Operator("|", plugin=NAME, apply=beside)
 class Dependencies:
     """The plugin. It is installed with fairactor, so every runtime uses it unless ``plugins=`` leaves it out."""
 
-    name: Final = NAME
+    name = NAME
     only_with: Final = ("depends_on",)
     actors: Final = (spread, join)
 

@@ -42,7 +42,7 @@ _SCRIPTS: Final = ("put", "get", "list", "remove", "pause", "resume", "run", "du
 class Scheduling:
     """The plugin. It is installed with fairactor, so every runtime uses it unless ``plugins=`` leaves it out."""
 
-    name: Final = NAME
+    name = NAME
 
     @property
     def lua(self) -> Mapping[str, str]:

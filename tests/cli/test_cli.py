@@ -18,7 +18,7 @@ def test_python_m_fairactor_is_the_command_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "fairactor", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("fairactor ")
+    assert done.stdout == f"fairactor {fairactor.__version__}\n"
     assert not done.stderr
 
 

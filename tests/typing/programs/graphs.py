@@ -1,0 +1,75 @@
+"""Messages combine to a graph, and sending it gives a run."""
+
+from typing import Any, assert_type
+
+from fairactor_dependencies import Dependencies, Graph, Run, at, chain, each, graph, group, result_of, results
+from fairactor_scheduling import Scheduling
+from fairactor_xcom import XCom
+
+from fairactor import Handle, Message, Runtime, TaskState, actor
+
+
+@actor
+async def extract(source: str) -> list[int]:
+    return [len(source)]
+
+
+@actor
+async def convert(row: int, rate: float = 1.0) -> float:
+    return row * rate
+
+
+@actor
+async def load(rows: list[int]) -> None:
+    print(rows)
+
+
+@actor
+async def report() -> str:
+    return ""
+
+
+def graphs() -> None:
+    assert_type(extract("a") >> report(), Graph)
+    assert_type(extract("a") | report(), Graph)
+    assert_type(report() << extract("a"), Graph)
+    assert_type(extract("a") >> (report() | report()) >> report(), Graph)
+    assert_type(extract("a") >> [report(), report() | report()], Graph)
+    assert_type((extract("a") | extract("b")) >> report(), Graph)
+    assert_type([extract("a"), extract("b")] >> (report() >> report()), Graph)
+    assert_type(graph(extract("a"), [report(), report()]), Graph)
+    assert_type(group(extract("a"), extract("b")), Graph)
+    assert_type(chain(extract("a"), group(report(), report())), Graph)
+    assert_type(at("globex", extract("a") >> report()), Graph)
+    extracted = extract("a")
+    assert_type(result_of(extracted), list[int])
+    assert_type(load(result_of(extracted)), Message[None])
+    extract("a") >> each(convert, rate=2.0) >> load(results())
+    each(convert, result_of(extracted))
+
+    extract("a") >> 3  # flagged
+    extract("a") >> report  # flagged
+    extract("a") + report()  # flagged
+    convert(result_of(extracted))  # flagged
+
+
+async def runs(runtime: Runtime) -> None:
+    run = await runtime.send("acme", extract("a") >> report())
+    assert_type(run, Run)
+    assert_type(run.id, str)
+    assert_type(run.attempt, int)
+    assert_type(run.handles["report"], Handle[Any])
+    assert_type(await run.result(timeout=5), Any)
+    assert_type(await run.wait(), dict[str, TaskState | None])
+    assert_type(await run.retry(), Run)
+    assert_type(await runtime.tenant("acme").send(extract("a") >> report()), Run)
+    await run.cancel()
+
+    await runtime.send("acme", extract("a") >> report(), delay=5)  # flagged
+    await runtime.ask("acme", extract("a") >> report())  # flagged
+    await run.result(timeout="5")  # flagged
+    await run.results()  # flagged
+
+
+def runtimes() -> None:
+    Runtime(plugins=[Dependencies(), Scheduling(), XCom()])
