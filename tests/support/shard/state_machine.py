@@ -279,7 +279,7 @@ class ShardMachine(ShardMachineBase):
 
     # Dead letters
 
-    def letters(self) -> list[str]:
+    def list_dead_letters(self) -> list[str]:
         return [task.id for task in self.model.tasks.values() if task.state == "failed"]
 
     def redrive(self, asked: list[tuple[int, str, bool]]) -> None:
