@@ -159,7 +159,8 @@ def _select(placeholder: ResultOf, item: BatchItem) -> tuple[str, Iterable[int]]
         case str(parent) if parent in item.parents:
             index = item.parents.index(parent) + 1
             return str(index), [index]
-    raise GraphError(
-        f"{item.message.actor.name}(): {placeholder!r} is not the result of a parent: name the task in depends_on=, or "
-        "send both in one graph"
-    )
+        case _:
+            raise GraphError(
+                f"{item.message.actor.name}(): {placeholder!r} is not the result of a parent: name the task in "
+                "depends_on=, or send both in one graph"
+            )

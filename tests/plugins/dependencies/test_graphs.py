@@ -328,7 +328,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_sent(make: Make, wro
 
 async def test_options_are_those_of_messages(make: Make) -> None:
     async with make(workers=0) as runtime:
-        with pytest.raises(ConfigurationError, match="priority: options belong to messages: give them to each"):
+        with pytest.raises(ConfigurationError, match="priority: only messages take options: give them to each message"):
             await runtime.send("t", a() >> b(), priority="high")  # type: ignore[call-overload]
         with pytest.raises(ConfigurationError, match="is not a message"):
             await runtime.ask("t", a() >> b(), timeout=1)
