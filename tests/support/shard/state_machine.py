@@ -367,10 +367,11 @@ class ShardMachine(ShardMachineBase):
 def drive(url: str, steps: int) -> int:
     """Runs the machine, in parts for the sake of memory, until it has taken so many steps; returns how many it took."""
     ShardMachine.driver, ShardMachine.steps = ShardDriver(url), 0
-    how = settings(max_examples=200, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck))
+    how = settings(stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck))
     try:
-        while ShardMachine.steps < steps:
-            run_state_machine_as_test(ShardMachine, settings=how)
+        while (left := steps - ShardMachine.steps) > 0:
+            examples = min(200, left // 100 + 1)
+            run_state_machine_as_test(ShardMachine, settings=settings(how, max_examples=examples))
     finally:
         ShardMachine.driver.close()
     return ShardMachine.steps
