@@ -27,12 +27,14 @@ def server(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("--server"))
 
 
+@pytest.mark.long
 def test_twenty_seeds(server: str) -> None:
     done = chaos(server, "--seeds", "20")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 lost, 0 doubled" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_thousand_seeds(server: str) -> None:
     done = chaos(server, "--seeds", "1000", "--first", "1000")

@@ -101,7 +101,7 @@ def stored(replica: Instance) -> set[str]:
         return {key.decode().partition(":task:")[2] for key in db.scan_iter("*:task:*")}
 
 
-SHORT: Final = {"connect_timeout": 2.0}
+SHORT: Final = {"connect_timeout": 1.0}
 """Where replicas are waited for in vain: for some tenths of that. The server looks at its clock ten times a second."""
 
 

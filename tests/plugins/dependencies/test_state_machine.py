@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import servers
 
+pytestmark = pytest.mark.long
+
 
 def steps_taken(binary: str, steps: int) -> int:
     """How many steps the machine took, at least so many."""
