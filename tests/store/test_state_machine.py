@@ -1,4 +1,4 @@
-"""The scripts do what the model does: the state machine runs in two processes, since it keeps a processor busy."""
+"""Runs the state machine, which compares the scripts with the model, in two processes: each keeps a processor busy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROCESSES = 2
 
 
 def steps_taken(binary: str, steps: int) -> int:
-    """How many steps the machine took, at least so many; each process has a server of its own."""
+    """Runs the machines for at least this many steps; returns the number taken. Each process has a private server."""
     with ExitStack() as stack:
         machines = []
         for _ in range(PROCESSES):

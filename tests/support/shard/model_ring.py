@@ -49,7 +49,7 @@ class Costs:
 class Service:
     by_time: bool = False
     policies: dict[str, dict[str, Any]] = attrs.Factory(dict)  # by tenant, '' (the defaults), or group
-    ahead: dict[str, float] = attrs.Factory(dict)  # tenant -> starts ahead of its rate; -inf: none any more
+    ahead: dict[str, float] = attrs.Factory(dict)  # tenant -> starts ahead of its rate; -inf: its starts are long ago
     throttled: set[str] = attrs.Factory(set)
     root: Ring = attrs.Factory(Ring)
     groups: dict[str, Ring] = attrs.Factory(dict)
@@ -253,7 +253,10 @@ class Service:
                 self.root.tags[member] = min(max(self.root.tags[member], start), latest)
 
     def homeless(self, runtimes: Collection[str]) -> set[str]:
-        """Returns the servable tenants that none of these runtimes is assigned; empty if one serves or steals from all."""
+        """Returns the tenants that could be served but are assigned to none of these runtimes.
+
+        Returns an empty set if one of them serves all tenants or may steal from all.
+        """
         homes = [self.homes.get(runtime) for runtime in runtimes]
         if not homes or any(home is None or "" in home.steal for home in homes):
             return set()
