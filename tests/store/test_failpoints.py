@@ -90,7 +90,7 @@ TEARING: Final = [
     for title, case in CASES.items()
     if "\nbegin_writing()" in scripts.load(case.script, flags=True, plugins=HOLDER).text
 ]
-TEARING.remove("cancel of a started one")  # with a single write
+TEARING.remove("cancel of a started one")  # it makes a single write
 
 
 @pytest.fixture(scope="module")

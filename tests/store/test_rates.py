@@ -219,7 +219,7 @@ def test_the_audit_understands_a_rate_that_was_raised(url: str, rate: str) -> No
         shard.driver.check()
 
 
-# Return after a wait
+# With runtimes
 
 
 @pytest.mark.anyio

@@ -43,7 +43,7 @@ HELD: Final = {
     "f": "F60000", "f0": "F0", "fk": "F0", "fw": "F0", "x": "X60000", "x0": "X0", "xk": "X0", "c": "C60000",
     "r": "R99000", "b": "B0", "rc": "R99000", "bc": "B0", "stays": "",
 }  # fmt: skip
-"""What runtime r holds, and how each task ends; r has been told to cancel rc, bc and stays."""
+"""What runtime r holds, and how each task ends; rc, bc and stays are being canceled."""
 
 
 class PopulatedShard(ShardDriver):
@@ -131,7 +131,7 @@ class PopulatedShard(ShardDriver):
         shebang = re.match(r"(?:#!.*\n)?", whole.text)
         assert shebang is not None
         text = shebang[0] + BREAKING.format(at=at) + whole.text[shebang.end() :]
-        broken = scripts.Script(name, text, "0" * 40)  # an unknown digest makes the client load this text
+        broken = scripts.Script(name, text, "0" * 40)  # an unknown digest, so that the client sends this text
         script = calls._script
         calls._script = lambda called: broken if called == name else script(called)  # type: ignore[method-assign]
         try:
