@@ -28,9 +28,7 @@ Make = Callable[..., Runtime]
 
 def from_source(source: str) -> types.ModuleType:
     module = types.ModuleType("written")
-    exec(
-        compile(source, "written", "exec", dont_inherit=True), module.__dict__
-    )  # like a user's module, without our __future__ import
+    exec(compile(source, "written", "exec", dont_inherit=True), module.__dict__)  # without our __future__ import
     return module
 
 

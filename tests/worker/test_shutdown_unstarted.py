@@ -85,9 +85,7 @@ async def test_what_is_claimed_by_a_turn_that_was_under_way_goes_back_at_once(
         dispatcher._shard.turn = slow  # type: ignore[method-assign]
         first = await sender.send("user:1", run("first"))
         await begun.wait()
-        second, _ = await sender.send_many(
-            [("user:1", run("second"))] * 2
-        )  # a single task would be handed over directly
+        second, _ = await sender.send_many([("user:1", run("second"))] * 2)  # one alone is handed over
         await claimed.wait()
         stopping = asyncio.ensure_future(leaving.stop(grace=PATIENCE))
         await until(lambda: not dispatcher._claiming)
