@@ -36,7 +36,7 @@ class TaskInfo:
     runtime: str | None = None
     """The runtime that runs it; None if it is not started."""
     progress: tuple[float, str] | None = None
-    """The last progress that the handler reported: a fraction and a note. None if there is none, or it has ended."""
+    """The last progress that the handler reported: a fraction and a note. None before the first, and after the end."""
     error: record.Error | None = None
     """Why it failed or was canceled, with the traceback if it failed."""
     history: Sequence[record.Attempt] = ()

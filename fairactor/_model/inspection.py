@@ -1,4 +1,4 @@
-"""Reads what is known of a task from the reply of inspect.lua."""
+"""Reads the description of a task from the reply of inspect.lua."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import record
 from .info import TaskInfo
 from .states import Priority, TaskState
 
-attrs.resolve_types(TaskInfo, localns={"record": record})  # `info` imports the types of records for type checkers only
+attrs.resolve_types(TaskInfo, localns={"record": record})  # `info` imports `record` only for type checkers
 
 
 def read_info(

@@ -244,9 +244,8 @@ class Dispatcher:
         """
         if self._outbox or turn.maintenance_due or self._leaving or (turn.more and any(self._wanted())):
             return
-        if (
-            self._claiming and len(turn.claims) >= 2 * request.want
-        ):  # otherwise the server sends a wake-up when there is work
+        # Otherwise the server sends a wake-up when there is work.
+        if self._claiming and len(turn.claims) >= 2 * request.want:
             self._pool.wake_on_vacancy(self)
         heartbeat = self._settings.lease / 3
         await self._wakeup.wait(min(heartbeat, turn.wait + 0.001))

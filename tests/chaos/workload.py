@@ -174,7 +174,7 @@ class Workload:
 
     async def _send(self, at: float, jobs: list[Job], sending: TaskGroup, watching: TaskGroup) -> None:
         await anyio.sleep_until(at)
-        if jobs[0].task_options == "many":
+        if jobs[0].how == "many":
             await self._again(jobs, self._send_many)
         for job in jobs:
             sending.start_soon(self._send_one, job, watching)
@@ -202,10 +202,10 @@ class Workload:
         await self._again([step], self._cancel)
 
     async def _send_one(self, job: Job, watching: TaskGroup) -> None:
-        if job.task_options == "ask":
+        if job.how == "ask":
             await self._again([job], self._ask)
             return
-        if job.task_options == "send":
+        if job.how == "send":
             await self._again([job], self._send_many)
         if job.twin:
             await self._again([job], self._send_twin)

@@ -116,7 +116,7 @@ async def test_the_outcome_of_a_frozen_process_is_refused(
         assert await handle.result() == HERE
         assert (await sender.stats()).finished == 2
     assert await frozen.stop() == 0
-    assert "silent for longer than its lease" in frozen.log
+    assert "silent for longer than the lease" in frozen.log
 
 
 async def test_tasks_of_a_frozen_process_are_canceled_in_it_when_it_goes_on(

@@ -158,7 +158,7 @@ class Walk:
 
 SHARES = {
     "send": 25, "turn": 30, "configure": 15, "configure_defaults": 4, "configure_group": 2, "cancel": 5, "purge": 2,
-    "reserve": 2, "tend": 4, "mend": 1, "redrive": 1, "join": 4, "assign": 3, "lose": 4,
+    "reserve": 2, "maintain": 4, "mend": 1, "redrive": 1, "join": 4, "assign": 3, "lose": 4,
 }  # fmt: skip
 
 

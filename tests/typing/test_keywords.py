@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, get_type_hints
 
 import attrs
+from fairactor_scheduling import Schedules, schedule
+from fairactor_scheduling._options import RuleOptions, ScheduleChanges, ScheduleOptions
 
 from fairactor._actors import plugin_options
 from fairactor._actors.options import ActorOptions, AskOptions, Options, TaskOptions
@@ -53,3 +56,10 @@ def test_a_keyword_has_one_type() -> None:
     assert get_type_hints(ActorOptions).items() <= for_tasks.items()
     assert for_ask.items() <= for_tasks.items()
     assert get_type_hints(DefaultPolicy).items() <= get_type_hints(TenantPolicy).items()
+
+
+def test_schedules_are_added_and_changed_with_the_same_keywords() -> None:
+    added = get_type_hints(Schedules.add)
+    assert get_type_hints(ScheduleChanges) == {key: added[key] for key in added.keys() - {"id", "tenant", "return"}}
+    assert get_type_hints(RuleOptions).items() <= get_type_hints(ScheduleChanges).items()
+    assert not get_type_hints(ScheduleOptions).keys() & inspect.signature(schedule).parameters.keys()

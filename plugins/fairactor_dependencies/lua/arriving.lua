@@ -7,7 +7,7 @@
 -- @takes children, read_children, notify, decide, ID, GATE, OUTCOMES, CHANGED, WANTED from own/waiting.lua
 -- @takes end_gate from own/telling.lua
 
-local function no_parent(parent) return 'there is no task ' .. parent .. ' before it any more' end
+local function no_parent(parent) return 'upstream task ' .. parent .. ' no longer exists' end
 
 -- Messages of other shards
 

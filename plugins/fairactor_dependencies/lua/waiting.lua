@@ -105,30 +105,30 @@ local function cause_after_gate(child)
   if child[GATE] == NEVER then return { state = 'C', text = 'its run was not sent whole' } end
   local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
   local state = failed > 0 and 'X' or canceled > 0 and 'C' or 'F'
-  local id, text = parent_that_ended(child, state), 'it can run no more (' .. child[RULE] .. '): '
+  local id, text = parent_that_ended(child, state), 'cannot run (trigger rule ' .. child[RULE] .. '): '
   if id then
-    text = text .. 'task ' .. id .. ' before it ' .. (state == 'F' and 'finished' or 'did not finish')
+    text = text .. 'upstream task ' .. id .. (state == 'F' and ' finished' or ' did not finish')
   else
-    text = text .. string.format('of %d tasks before it %d finished, %d failed and %d were canceled', #child[OUTCOMES],
-      finished, failed, canceled)
+    text = text .. string.format('of %d upstream tasks %d finished, %d failed and %d were canceled',
+      #child[OUTCOMES], finished, failed, canceled)
   end
   return { state = state, text = text }
 end
 
 -- Cancels a task. `cause` is the end that decided, nil for the gate's. The root is '' if only a record says that
--- something before it failed.
+-- something upstream of it failed.
 local function cancel_child(child, cause)
   cause = cause or cause_after_gate(child)
   local id, text = child[ID], cause.text
   local state = child[GATE] ~= NEVER and child[HAVE_FAILED] > 0 and 'X' or 'C'
   if not text then
-    text = 'it can run no more (' .. child[RULE] .. '): task ' .. cause.id .. ' before it '
+    text = 'cannot run (trigger rule ' .. child[RULE] .. '): upstream task ' .. cause.id .. ' '
     if cause.root == cause.id then
       text = text .. WORDS[cause.state]
     elseif cause.root == '' then
-      text = text .. 'was canceled, since one before that failed'
+      text = text .. 'was canceled because a task upstream of it failed'
     else
-      text = text .. 'was canceled, since task ' .. cause.root .. ' ' .. WORDS[cause.state]
+      text = text .. 'was canceled because task ' .. cause.root .. ' ' .. WORDS[cause.state]
     end
   end
   mine.states[id] = state

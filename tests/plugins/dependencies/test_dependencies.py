@@ -74,7 +74,7 @@ async def test_parents_that_have_ended_count_at_once(make: Make, how: str) -> No
             assert await child.result(PATIENCE) == 2
         else:
             said = "failed" if how == "failed" else "was canceled"
-            assert f"it can run no more (all_success): task {parent.id} before it {said}" in await why(child)
+            assert f"cannot run (trigger rule all_success): upstream task {parent.id} {said}" in await why(child)
         assert await anyway.result(PATIENCE) == 3
 
 
@@ -141,8 +141,8 @@ async def test_cancellations_go_down_and_name_what_has_caused_them(make: Make, g
         alarm = await runtime.send("t", give("alarm"), depends_on=[grandchild], trigger_rule="one_failed")
         spared = await runtime.send("t", give(1), depends_on=[grandchild], trigger_rule="none_failed")
         gate.opened.set()
-        assert "task root before it failed" in await why(child)
-        assert "task child before it was canceled, since task root failed" in await why(grandchild)
+        assert "upstream task root failed" in await why(child)
+        assert "upstream task child was canceled because task root failed" in await why(grandchild)
         assert await alarm.result(PATIENCE) == "alarm", "what is canceled since another failed counts as failed"
         assert await ended(spared) == CANCELED
         late = await runtime.send("t", give("late"), depends_on=[grandchild], trigger_rule="one_failed")
@@ -159,7 +159,7 @@ async def test_one_that_is_canceled_while_it_waits_takes_with_it_what_waits_for_
         assert await child.cancel() == DEFERRED
         assert await grandchild.state() == CANCELED
         assert await runtime.tenant("purged").purge() == 1
-        assert f"task {purged.id} before it was canceled" in await why(of_purged)
+        assert f"upstream task {purged.id} was canceled" in await why(of_purged)
         gate.opened.set()
         await root.result(PATIENCE)
         assert await child.state() == CANCELED
@@ -205,7 +205,7 @@ async def test_ids_and_tenants_may_be_any_text(make: Make, gate: Gate, name: str
         doomed = await runtime.send(name, give(1), depends_on=[parent], trigger_rule="one_failed")
         gate.opened.set()
         assert await child.result(PATIENCE) == 1
-        assert f"task {name} before it finished" in await why(doomed)
+        assert f"upstream task {name} finished" in await why(doomed)
 
 
 async def test_it_waits_for_its_time_too(make: Make, gate: Gate) -> None:

@@ -352,5 +352,5 @@ async def test_what_has_failed_while_a_run_was_sent_is_named(make: Make) -> None
             await failed.result(PATIENCE)
         wide = group(*(a() for _ in range(600)))
         run = await runtime.send("t", wide >> b() | c().options(depends_on=[failed]))
-        with pytest.raises(TaskCanceled, match=f"task {failed.id} before it did not finish"):
+        with pytest.raises(TaskCanceled, match=f"upstream task {failed.id} did not finish"):
             await run.handles["c"].result(PATIENCE)

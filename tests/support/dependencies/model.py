@@ -17,15 +17,15 @@ LIVE: Final = ("deferred", "scheduled", "queued", "started")
 UNHEARD: Final = "?"
 WORDS: Final = {"F": "finished", "X": "failed", "C": "was canceled"}
 _WHY: Final = re.compile(
-    r"it can run no more \((?P<rule>\w+)\): task (?P<id>.+?) before it (?P<word>finished|failed|was canceled)"
-    r"(, since (?P<root>task .+|one before that) (?P<by>failed|was canceled))?",
+    r"cannot run \(trigger rule (?P<rule>\w+)\): upstream task (?P<id>.+?) (?P<word>finished|failed|was canceled)"
+    r"( because (?P<root>task .+|a task upstream of it) (?P<by>failed|was canceled))?",
     re.DOTALL,
 )
 _COUNTED: Final = re.compile(
-    r"it can run no more \((\w+)\): of (\d+) tasks before it (\d+) finished, (\d+) failed and (\d+) were canceled"
+    r"cannot run \(trigger rule (\w+)\): of (\d+) upstream tasks (\d+) finished, (\d+) failed and (\d+) were canceled"
 )
 _AFTER_GATE: Final = re.compile(
-    r"it can run no more \((?P<rule>\w+)\): task (?P<id>.+) before it did not finish", re.DOTALL
+    r"cannot run \(trigger rule (?P<rule>\w+)\): upstream task (?P<id>.+) did not finish", re.DOTALL
 )
 
 
@@ -87,7 +87,7 @@ class Step:
     gate: str = "o"
     """What it knows of its gate: 'o' open, 'c' closed, 'n' never to be opened."""
     keep: bool = True
-    """Whether its record stays if it is canceled since it can run no more."""
+    """Whether its record stays if it is canceled because it cannot run."""
     runtime: str = ""
     turn: int = 0
     deliveries: int = 0
@@ -196,7 +196,7 @@ class Model:
         return found
 
     def letters_of_canceled(self, step: Step) -> str:
-        """As what it may count that is canceled since it can run no more: X where it had heard that one has failed."""
+        """As what it may count that is canceled because it cannot run: X where it had heard that one has failed."""
         if step.run and step.run.ended == "C":
             return "C"
         heard = "".join(self.choice(step, place) for place in range(len(step.parents)))
@@ -208,7 +208,7 @@ class Model:
         parents = [self.steps[parent] for parent in step.parents if parent in self.steps]
         if text == "its run was not sent whole":
             return step.run is not None and step.run.ended == "C"
-        if missing := re.fullmatch("there is no task (.+) before it any more", text, re.DOTALL):
+        if missing := re.fullmatch("upstream task (.+) no longer exists", text, re.DOTALL):
             return any(parent.id == missing[1] and not parent.kept for parent in parents)
         if (after := self._names_what_was_heard(step, text)) is not None:
             return after
@@ -219,7 +219,7 @@ class Model:
         if not why["root"]:
             return bool(named)
         return bool(named) and any(
-            why["root"] in (f"task {above.id}", "one before that") and why["by"] in above.ever
+            why["root"] in (f"task {above.id}", "a task upstream of it") and why["by"] in above.ever
             for parent in named
             for above in self.above(parent)
         )

@@ -162,7 +162,7 @@ class WaitingShard(PopulatedShard):
         found = super().gather()
         snapshot = self.snapshot()
         held = {name: waiting_of(kept)[:2] + waiting_of(kept)[3:] for name, kept in snapshot.fixed["HELD"].items()}
-        bodies = {name: re.sub(rb"(?s)task .*? before it [^\"]*", b"", body) for name, body in found["bodies"].items()}
+        bodies = {name: re.sub(rb"(?s)upstream task [^\"]*", b"", body) for name, body in found["bodies"].items()}
         live = {name for name, header in snapshot.records.items() if header.state == record.LIVE}
         keys = {
             name: content

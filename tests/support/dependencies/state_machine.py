@@ -297,10 +297,11 @@ OPERATIONS: Final = [
 def drive(url: str, steps: int) -> int:
     """Runs the machine until it has taken so many steps; returns how many it took."""
     TwoShardsMachine.shards, TwoShardsMachine.steps = TwoShards(url), 0
-    how = settings(max_examples=30, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+    how = settings(stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
     try:
-        while TwoShardsMachine.steps < steps:
-            run_state_machine_as_test(TwoShardsMachine, settings=how)
+        while (left := steps - TwoShardsMachine.steps) > 0:
+            examples = min(30, left // 60 + 1)
+            run_state_machine_as_test(TwoShardsMachine, settings=settings(how, max_examples=examples))
     finally:
         TwoShardsMachine.shards.close()
     return TwoShardsMachine.steps

@@ -19,7 +19,7 @@ from .two_shards import TwoShards
 HOUR: Final = 3_600_000  # ms
 TENANTS: Final = {"t": 0, "ż:'\"*": 0, "u": 1}
 """And the shards where they are."""
-ODD: Final = ("", "", "", " before it failed", "'\"\n", "ñ☃")
+ODD: Final = ("", "", "", " failed", "'\"\n", "ñ☃")
 RESULTS: Final = (
     "1", '"x"', '{"a":[1,{"started_at":2}],"result":"\\"result\\":5","started_at":3}', '"%1 %%"', "[]", '"a\\nb ☃"',
 )  # fmt: skip

@@ -71,7 +71,7 @@ OPERATIONS = [
     *operations(4, "finish", pick, st.sampled_from(["F", "X", "R", "B"]), st.booleans(), seconds),
     *operations(1, "turn_again", pick),
     *operations(1, "turn_ahead", pick, pick),
-    *operations(1, "tend", st.sampled_from([1, 500, 500]), st.integers(1, 4), st.booleans()),
+    *operations(1, "maintain", st.sampled_from([1, 500, 500]), st.integers(1, 4), st.booleans()),
     *operations(1, "join", st.sampled_from(RUNTIMES), serves),
     *operations(2, "assign", pick, serves),
     *operations(2, "leave", pick),

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, reject, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from fairactor._model.wire import Assignment, Item
+from fairactor._model.wire import Assignment, Counts, Item
 from fairactor.settings import FAIR_BY, FairBy
 
 from .driver import ShardDriver, flat
@@ -266,16 +266,15 @@ class ShardMachine(ShardMachineBase):
         assert counts.queued == len(self.model.of(tenant, "queued"))
         assert counts.started == len(self.model.of(tenant, "started"))
         stats = self.driver.run(self.driver.shard.stats())
-        total, started, waiting, known, due, letters, stolen, throttled, homeless, *fleet = stats
-        service = self.model.service
-        assert (stolen, throttled) == (service.stolen, len(service.throttled))
-        assert {name.decode() for name in homeless} == service.homeless(self.model.leases)
-        assert started == sum(task.state == "started" for task in self.model.tasks.values())
-        assert (waiting, known) == (len(service.root.tags), len(self.snapshot.counts))
-        assert due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.fixed["SCHEDULED"].values())
-        assert letters == len(self.list_dead_letters())
-        assert {name.decode() for name in fleet[::3]} == self.model.leases.keys()
-        assert total == self.snapshot.fixed["META"].get("total", b"")
+        service, total = self.model.service, self.snapshot.fixed["META"].get("total", b"")
+        started = sum(task.state == "started" for task in self.model.tasks.values())
+        assert stats.counts == Counts.unpack(total, started=started)
+        assert (stats.stolen, stats.throttled) == (service.stolen, len(service.throttled))
+        assert {name.decode() for name in stats.unassigned} == service.homeless(self.model.leases)
+        assert (stats.waiting, stats.known) == (len(service.root.tags), len(self.snapshot.counts))
+        assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.fixed["SCHEDULED"].values())
+        assert stats.dead == len(self.list_dead_letters())
+        assert {name.decode() for name, *_ in stats.runtimes} == self.model.leases.keys()
 
     # Dead letters
 
@@ -368,10 +367,11 @@ class ShardMachine(ShardMachineBase):
 def drive(url: str, steps: int) -> int:
     """Runs the machine, in parts for the sake of memory, until it has taken so many steps; returns how many it took."""
     ShardMachine.driver, ShardMachine.steps = ShardDriver(url), 0
-    how = settings(max_examples=200, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck))
+    how = settings(stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck))
     try:
-        while ShardMachine.steps < steps:
-            run_state_machine_as_test(ShardMachine, settings=how)
+        while (left := steps - ShardMachine.steps) > 0:
+            examples = min(200, left // 100 + 1)
+            run_state_machine_as_test(ShardMachine, settings=settings(how, max_examples=examples))
     finally:
         ShardMachine.driver.close()
     return ShardMachine.steps

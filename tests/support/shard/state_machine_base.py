@@ -90,7 +90,7 @@ class ShardMachineBase(RuleBasedStateMachine):
 
     def handed_over(self) -> list[tuple[str, Handed]]:
         """What listening runtimes were told of tasks."""
-        return [(runtime, unpack_handed(said[1:])) for runtime, said in self.driver.hear() if said[:1] == b"k"]
+        return [(runtime, unpack_handed(said)) for runtime, said in self.driver.hear() if said[:1] == b"k"]
 
     def tell(self, receiver: str, sent: list[Item], *, hears: bool) -> None:
         """A runtime hears of the task that was handed to it, or not."""

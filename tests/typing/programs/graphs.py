@@ -46,11 +46,14 @@ def graphs() -> None:
     assert_type(load(result_of(extracted)), Message[None])
     extract("a") >> each(convert, rate=2.0) >> load(results())
     each(convert, result_of(extracted))
+    each(convert, [1, 2], 3.0)
 
     extract("a") >> 3  # flagged
     extract("a") >> report  # flagged
     extract("a") + report()  # flagged
     convert(result_of(extracted))  # flagged
+    each(convert, ["a"])  # flagged
+    each(convert, rates=2.0)  # flagged
 
 
 async def runs(runtime: Runtime) -> None:

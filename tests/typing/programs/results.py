@@ -1,8 +1,8 @@
 """The result of a handler is known wherever a task is sent, asked or followed."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, assert_type
+from collections.abc import Awaitable, Iterable
+from typing import Any, TypeVar, assert_type
 
 from fairactor import (
     Handle,
@@ -21,6 +21,8 @@ from fairactor import (
     current_task,
 )
 from fairactor.plugins import Actor
+
+R = TypeVar("R")
 
 
 @actor
@@ -112,6 +114,14 @@ async def covariant(runtime: Runtime, handle: Handle[int], message: Message[int]
     print(some)
 
     await send_later(runtime, "acme", render(1))  # flagged
+
+
+async def ask_all(runtime: Runtime, tenant: str, messages: Iterable[Message[R]]) -> list[R]:
+    return [await runtime.ask(tenant, message) for message in messages]
+
+
+async def generic(runtime: Runtime) -> None:
+    assert_type(await ask_all(runtime, "acme", [render(1), render(2)]), list[str])
 
 
 async def facts(runtime: Runtime, handle: Handle[int]) -> None:

@@ -1,10 +1,10 @@
 """Schedules, and values that tasks share."""
 
-from datetime import timedelta
-from typing import assert_type
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
 
 from fairactor_scheduling import Schedule, Schedules, schedule
-from fairactor_xcom import xcom
+from fairactor_xcom import Values, xcom
 
 from fairactor import Handle, Message, Runtime, actor
 
@@ -26,7 +26,47 @@ async def schedules(runtime: Runtime) -> None:
         assert_type(each, Schedule)
     assert_type(await runtime.send("acme", report()), Handle[str])
 
+    assert_type(await all_of_them.update("acme", "daily", budget=3, message=report("weekly")), Schedule)
+    await all_of_them.add(datetime(2027, 1, 1, tzinfo=UTC), "acme", report())
+
     report(1)  # flagged
     await all_of_them.add("0 9 * * *", "acme", report(), gracee=5)  # flagged
     await all_of_them.add("0 9 * * *", "acme", report(), catch_up="never")  # flagged
     await all_of_them.add("0 9 * * *", "acme", report)  # flagged
+    await all_of_them.add("0 9 * * *", "acme", report(), when="0 8 * * *")  # flagged
+    await all_of_them.update("acme", "daily", gracee=5)  # flagged
+    await all_of_them.update("acme", "daily", budget="3")  # flagged
+    await all_of_them.update("acme", "daily", tenant="globex")  # flagged
+
+
+def declared() -> None:
+    @schedule(3600, tenant=["acme", "globex"], jitter=timedelta(minutes=5), kwargs={"kind": "weekly"})
+    @actor(max_retries=3)
+    async def often(kind: str) -> str:
+        return kind
+
+    assert_type(often("weekly"), Message[str])
+
+    @schedule("0 9 * * *", tenant="acme", gracee=60)  # flagged
+    @actor
+    async def misspelled() -> None: ...
+
+    @schedule("0 9 * * *", tenant="acme", overlap="never")  # flagged
+    @actor
+    async def wrong_value() -> None: ...
+
+    @schedule("0 9 * * *")  # flagged
+    @actor
+    async def without_a_tenant() -> None: ...
+
+
+async def values(runtime: Runtime) -> None:
+    assert_type(await xcom.pull("kind", type=str), str)
+    assert_type(await xcom.pull("kind", type=str, default=None), str | None)
+    assert_type(await xcom.pull("kind", from_task=["report-1"], type=int), list[int])
+    assert_type(await xcom.pull("kind"), Any)
+    assert_type(await Values(runtime, "acme", "nightly").pull("kind", type=int), int)
+
+    await xcom.push("kind", 1, tll=5)  # flagged
+    await xcom.pull(7)  # flagged
+    await xcom.pull("kind", from_task=7)  # flagged
