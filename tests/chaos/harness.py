@@ -42,9 +42,7 @@ _TRACEBACK: Final = "Traceback (most recent call last):"
 
 def fork(main: Callable[[], None]) -> int:
     """Runs ``main`` in a new process; returns its id."""
-    blocked = signal.pthread_sigmask(
-        signal.SIG_BLOCK, SIGNALS
-    )  # no signal gets lost or reaches a handler of the parent
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # no signal is lost or runs a parent's handler
     pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
