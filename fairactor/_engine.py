@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final
@@ -79,10 +79,21 @@ class Engine:
         Args:
             on_connected: called once the runtime can send, before plugins and workers start.
         """
-        settings = self._settings
         sdk = tracing.has_sdk()
         server = await self._connect()
-        self.shards = await open_shards(server, settings, self._plugins.lua)
+        self.shards = await open_shards(server, self._settings, self._plugins.lua)
+        batchers = self._make_client(server, sdk=sdk)
+        group = await self._stack.enter_async_context(anyio.create_task_group())
+        self._stack.callback(group.cancel_scope.cancel)
+        supervisor = Supervisor(group)
+        await self._start_client(supervisor, batchers)
+        on_connected()
+        await self._enter_plugins(Supervisor(group))
+        await self._start_consumer(supervisor, sdk=sdk)
+
+    def _make_client(self, server: Server, *, sdk: bool) -> Sequence[Batcher]:
+        """Makes the parts that send tasks and follow them; returns the batchers."""
+        settings = self._settings
         self.subscriber = Subscriber(server, heartbeat=settings.lease / 3, patience=settings.connect_timeout)
         self._outcomes = Outcomes(self.subscriber, self._name)
         self.tracker = Tracker(self.shards, self._outcomes, self._codec, self._check, settings.canceled_ttl)
@@ -97,30 +108,28 @@ class Engine:
             plugins=self._plugins,
             sdk=sdk,
         )
-        group = await self._stack.enter_async_context(anyio.create_task_group())
-        self._stack.callback(group.cancel_scope.cancel)
-        supervisor, plugin_supervisor = Supervisor(group), Supervisor(group)
-        await self._start_client(supervisor, batchers)
-        on_connected()
+        return batchers
+
+    async def _enter_plugins(self, supervisor: Supervisor) -> None:
+        """Enters the plugins' lifespans. The supervisor is for the plugins' actors."""
         self.host = PluginHost(
             runtime=self._runtime,
             name=self._name,
-            settings=settings,
+            settings=self._settings,
             plugins=self._plugins.names,
             shards=self.shards,
             subscriber=self.subscriber,
             sender=self.sender,
             registry=self._registry,
-            supervisor=plugin_supervisor,
+            supervisor=supervisor,
             check=self._check,
         )
         await self._stack.enter_async_context(self._lifespans)
-        self._lifespans.push_async_callback(plugin_supervisor.stop)
+        self._lifespans.push_async_callback(supervisor.stop)
         for lifespan in self._plugins.lifespans(self.host):
             await self._lifespans.enter_async_context(lifespan)
-        await self._start_consumer(supervisor, sdk=sdk)
 
-    async def _start_client(self, supervisor: Supervisor, batchers: Iterable[Batcher]) -> None:
+    async def _start_client(self, supervisor: Supervisor, batchers: Sequence[Batcher]) -> None:
         """Starts the parts that send tasks and receive outcomes; returns once outcomes arrive here."""
         for shard in self.shards:
             self._outcomes.listen(shard)

@@ -1,4 +1,4 @@
-"""Fixtures: a real server, runtimes on it, and a check that nothing is left behind."""
+"""Fixtures: a real server, runtimes on it, and a check that tests leave nothing behind."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ def session_server(server_binary: str) -> Iterator[str]:
 
 @pytest.fixture
 def server(server_binary: str) -> Iterator[servers.Instance]:
-    """A server of its own, to kill and start again. It forgets all when it is killed."""
+    """Yields a separate server that a test may kill and start again. It loses all data when it is killed."""
     with servers.instance(server_binary) as made:
         yield made
 
 
 @pytest.fixture
 def url(session_server: str) -> Iterator[str]:
-    """The URL of an empty server. Afterwards no runtime has left its lease, claims or connections there."""
+    """Yields the URL of an empty server. Checks afterwards that no lease, claim or connection is left."""
     with servers.client(session_server) as client:
         client.flushall()
         yield session_server
         left = [key for key in client.scan_iter() if _is_of_a_runtime(key)]
         assert not left, f"a runtime that has left leaves {left}"
-        deadline = time.monotonic() + 5  # the server learns of a killed process when it next looks at its connection
+        deadline = time.monotonic() + 5  # the server notices a killed process when it next checks its connection
         while (others := _others(client)) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not others, f"connections are still open: {others}"
@@ -85,14 +85,14 @@ def _is_of_a_runtime(key: bytes) -> bool:
 
 @pytest.fixture
 def db(url: str) -> Iterator[redis.Redis]:
-    """A plain client of the server at ``url``."""
+    """Yields a plain client of the server at ``url``."""
     with servers.client(url) as client:
         yield client
 
 
 @pytest.fixture
 def make_runtime(url: str) -> Callable[..., Runtime]:
-    """Makes runtimes on the server at ``url``, with short times."""
+    """Returns a function that makes runtimes on the server at ``url``, with short times."""
 
     def make(*actors: Any, **settings: Any) -> Runtime:
         return Runtime(url, actors=actors, **{"lease": 3.0, "grace": 2.0, "workers": 10} | settings)
@@ -102,23 +102,23 @@ def make_runtime(url: str) -> Callable[..., Runtime]:
 
 @pytest.fixture
 def processes(url: str, nothing_left_behind: None) -> Iterator[Fleet]:
-    """Processes of `tests.support.service` on the server at ``url``, to start, kill and stop."""
+    """Yields a fleet of `tests.support.service` processes on the server at ``url``."""
     with fleet(url) as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """No test leaves a process or a thread of its own."""
+    """Checks that a test leaves no process or thread behind."""
     processes = set(psutil.Process(os.getpid()).children(recursive=True))
     threads = set(threading.enumerate())
     yield
     left = set(psutil.Process(os.getpid()).children(recursive=True)) - processes
     left = {process for process in left if process.is_running() and "valkey-server" not in process.name()}
-    left = set(psutil.wait_procs(left, timeout=5)[1])  # one that was killed may need a moment
+    left = set(psutil.wait_procs(left, timeout=5)[1])  # a killed process may need a moment
     assert not left, f"processes are still running: {left}"
     others = {thread for thread in set(threading.enumerate()) - threads if not thread.daemon}
     for thread in others:
-        thread.join(timeout=5)  # one that was told to stop may need a moment
+        thread.join(timeout=5)  # a stopping thread may need a moment
     running = {thread for thread in others if thread.is_alive()}
     assert not running, f"threads are still running: {running}"

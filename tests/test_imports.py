@@ -1,4 +1,4 @@
-"""Importing fairactor is cheap: what sends, runs or converts is imported once it is needed."""
+"""Tests that importing fairactor is cheap: modules that send, run or convert are imported on first use."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""No import of fairactor goes up, across or in a circle, and others import public names only."""
+"""Tests that no import in fairactor goes up, across or in a cycle, and that others import public names only."""
 
 from pathlib import Path
 

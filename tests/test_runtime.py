@@ -1,4 +1,4 @@
-"""The main job: send, run, result; over the public API alone."""
+"""Tests the main job through the public API: send a task, run it, get its result."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ async def has_state(handle: Handle[Any], state: TaskState) -> bool:
     return await handle.state() is state
 
 
-# The whole
+# The runtime as a whole
 
 
 async def test_drain_waits_for_what_is_queued_running_or_due(make_runtime: Make) -> None:

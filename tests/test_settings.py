@@ -1,4 +1,4 @@
-"""Settings: each is checked where it is given."""
+"""Tests that each setting is checked where it is given."""
 
 from __future__ import annotations
 

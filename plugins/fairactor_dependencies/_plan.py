@@ -76,9 +76,9 @@ def plan_of(part: object) -> Plan:
     Raises:
         ConfigurationError: it is neither a message nor a graph.
     """
-    if isinstance(part, Planned):
-        return part.plan
     if not isinstance(part, Message):
+        if isinstance(part, Planned):
+            return part.plan
         raise ConfigurationError(
             f"{part!r} cannot be a step of a graph: give messages, such as f(1), or graphs of messages"
         )

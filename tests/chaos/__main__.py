@@ -1,4 +1,4 @@
-"""Runs seeds, some at a time, and says what came of them: ``python -m tests.chaos [--seeds N] [--first SEED]``."""
+"""Runs seeds in parallel and prints their reports: ``python -m tests.chaos [--seeds N] [--first SEED]``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SUMS: Final = ("tasks", "steps", "unfit", "workers", "audits", "rerun", "resent
 
 
 def main() -> int:
-    """Runs what the command line says; returns 1 if anything was not as it must be."""
+    """Runs the seeds of the command line; returns 1 if any check failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seeds", type=int, default=50, help="how many (default: 50)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (default: 0)")
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="a line for each seed")
     options = parser.parse_args()
     binary = servers.binary(options.server)
-    gc.freeze()  # what is imported stays shared with what is forked
+    gc.freeze()  # forked processes share the memory of imported modules
     began = time.monotonic()
     sums: Counter[str] = Counter()
     faults: Counter[str] = Counter()
@@ -54,8 +54,8 @@ def main() -> int:
 
 
 def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str, Any]]:
-    """Runs each in a process of its own; yields what came of it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they are waited for
+    """Runs each seed in a separate process; yields its report."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # sigwait receives them
     left = iter(seeds)
     running: dict[int, int] = {}
     with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
@@ -81,7 +81,7 @@ def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str,
 
 
 def _report(found: dict[str, Any]) -> str:
-    """All that may help to understand what went wrong."""
+    """Formats everything that may help to find the cause of a failure."""
     seed = found["seed"]
     lines = [f"seed {seed} FAILED; the same again: python -m tests.chaos --first {seed} --seeds 1", "", "Violations:"]
     lines += [f"  {text}" for text in found["violations"]]

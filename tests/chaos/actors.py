@@ -1,4 +1,4 @@
-"""The actors of chaos, and a worker process that runs them."""
+"""The actors of the chaos tests, and a worker process that runs them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fairactor import Retry, Runtime, actor, current_task
 from fairactor.errors import ServerUnavailable
 
 RETRIES: Final = 10_000
-"""So many that no task ever fails for good, but for those that are doomed."""
+"""So many that only tasks of `doomed` and `broken` ever fail for good."""
 
 runtime: Runtime
-"""That of this worker."""
+"""The runtime of this worker."""
 notes = -1
-"""A pipe to the workload: each note is one line, written in one piece."""
+"""A pipe to the workload; each note is one line, written at once."""
 
 
 def note(word: str, rest: str = "") -> None:
-    """Writes a note for the workload into the pipe."""
+    """Writes a note for the workload to the pipe."""
     os.write(notes, f"{word} {os.getpid()} {rest}\n".encode())
 
 
@@ -33,7 +33,7 @@ def _begun() -> None:
 
 @actor(max_retries=RETRIES)
 async def echo(n: int, seconds: float) -> int:
-    """Takes its time."""
+    """Sleeps, then returns its number."""
     _begun()
     await anyio.sleep(seconds)
     return n
@@ -41,7 +41,7 @@ async def echo(n: int, seconds: float) -> int:
 
 @actor(max_retries=RETRIES)
 def plain(n: int, seconds: float) -> int:
-    """Takes its time in a thread."""
+    """Sleeps in a thread, then returns its number."""
     _begun()
     time.sleep(seconds)
     return n
@@ -49,7 +49,7 @@ def plain(n: int, seconds: float) -> int:
 
 @actor(max_retries=RETRIES)
 async def flaky(n: int, times: int) -> int:
-    """Asks for another attempt, the first so many times that it is run."""
+    """Asks for another attempt in its first ``times`` attempts."""
     _begun()
     if current_task().attempt <= times:
         raise Retry(delay=0.01 * current_task().attempt)
@@ -58,7 +58,7 @@ async def flaky(n: int, times: int) -> int:
 
 @actor
 async def doomed(n: int) -> int:
-    """Fails for good, until it is sent again: then it has a history."""
+    """Fails for good until it is redriven; then it has a history."""
     _begun()
     me = current_task()
     if not (await runtime.handle(me.id, me.tenant).info()).history:
@@ -68,7 +68,7 @@ async def doomed(n: int) -> int:
 
 @actor(max_retries=RETRIES)
 async def piece(n: int, times: int, before: list[int | None]) -> int:
-    """Adds to what those before it have returned; asks for other attempts at first."""
+    """Adds its number to its parents' results; asks for another attempt in its first ``times`` attempts."""
     _begun()
     if current_task().attempt <= times:
         raise Retry(delay=0.01)
@@ -84,7 +84,7 @@ async def broken(n: int) -> int:
 
 @actor(max_retries=RETRIES)
 async def parent(n: int, kids: int) -> int:
-    """Sends some tasks, waits for all of them, and for one more."""
+    """Sends some tasks, asks one more, and returns the sum of all results."""
     _begun()
     me = current_task().id
     try:
@@ -97,7 +97,7 @@ async def parent(n: int, kids: int) -> int:
 
 @attrs.frozen
 class WorkerSpec:
-    """What a worker process is to do."""
+    """The options of a worker process."""
 
     url: str
     notes: int
@@ -105,7 +105,7 @@ class WorkerSpec:
 
 
 async def work(spec: WorkerSpec) -> None:
-    """Serves until SIGTERM. A server that is away when it begins is tried again, as by whoever starts services."""
+    """Serves until SIGTERM. Retries while the server is down at the start, as a service manager would."""
     global runtime, notes  # noqa: PLW0603 - a process is one worker
     notes = spec.notes
     while True:
@@ -114,7 +114,7 @@ async def work(spec: WorkerSpec) -> None:
                 Runtime(spec.url, actors=[sys.modules[__name__]], **spec.settings) as runtime,
                 anyio.create_task_group() as group,
             ):
-                group.start_soon(_say_ready)  # it comes to run when `run` waits, and so has its signal handlers
+                group.start_soon(_say_ready)  # runs once `run` waits, when its signal handlers are installed
                 await runtime.run()
                 return
         except ServerUnavailable as error:

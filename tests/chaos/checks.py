@@ -1,4 +1,4 @@
-"""What has to hold when the faults are over: nothing lost, nothing counted twice, nothing left behind."""
+"""Checks that nothing was lost, counted twice or left behind once the faults are over."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ _META: Final = {
     "fair_by", "period", "version", "shards", "step", "stamp", "virtual", "total", "torn", "turned",
     "plugins",
 }  # fmt: skip
-"""What stays of a shard."""
+"""The fields of the meta key that a shard keeps."""
 _ENDED: Final = {TaskState.QUEUED, TaskState.SCHEDULED, TaskState.CANCELED}
-"""States in which a task is found that is canceled from then on."""
+"""States found by a cancel call that guarantee that the task is canceled."""
 
 
 @attrs.define(eq=False)
 class Observations:
-    """What the workload has seen."""
+    """The facts that the workload has observed."""
 
     plan: Plan
     runs: Mapping[str, int]
-    """How often the handler of each task was begun."""
+    """How often each task's handler has started."""
     outcomes: dict[str, int | str] = attrs.field(factory=dict)
-    """The result of each task whose outcome is kept, 'canceled', or what is wrong with it."""
+    """The outcome of each task that keeps one: its result, 'canceled', or a description of what is wrong."""
     canceled_as: dict[str, TaskState] = attrs.field(factory=dict)
-    """In which state each that was canceled was found."""
+    """The state in which each cancel call found its task."""
     resent: Counter[str] = attrs.field(factory=Counter)
-    """How often each was sent again because its send had raised."""
+    """How often each task was sent again because its send had raised."""
     violations: list[str] = attrs.field(factory=list)
     tasks: int = 0
     lost: int = 0
     doubled: int = 0
     audits: int = 0
     unfit: int = 0
-    """How many steps of graphs could not run, since one before them had failed."""
+    """How many steps of graphs could not run because an upstream step had failed."""
 
 
 def over_cap(snapshot: Snapshot) -> Iterator[str]:
-    """Tenants of which more is claimed than may run."""
+    """Yields tenants with more claimed tasks than may run at once."""
     claimed = Counter(
         unpack_mark(mark).tenant.decode() for claims in snapshot.claims.values() for mark in claims.values()
     )
@@ -59,7 +59,7 @@ def over_cap(snapshot: Snapshot) -> Iterator[str]:
 
 
 def check_tasks(facts: Observations, snapshot: Snapshot, stats: Stats) -> Iterator[str]:
-    """What is not as it has to be, now that all has drained."""
+    """Yields violations among tasks, once everything has drained."""
     jobs = facts.plan.jobs
     kids = {task: header for task, header in snapshot.records.items() if "." in task}
     facts.tasks = len(jobs) + len(kids) + sum(len(pipeline.steps) for pipeline in facts.plan.pipelines)
@@ -112,10 +112,10 @@ def _finished(facts: Observations, job: Job, kids: Iterable[str]) -> Iterator[st
 
 
 def _sums(facts: Observations, snapshot: Snapshot, stats: Stats) -> Iterator[str]:
-    """Every outcome was accepted once."""
+    """Yields violations of the rule that every outcome is counted once."""
     kept = Counter(SETTLED.get(header.state) for header in snapshot.records.values())
     forgotten = [job.id for job in facts.plan.jobs if job.forgotten]
-    # Of a task that leaves no record a send after one that raised may be a new one.
+    # If a task leaves no record, sending it again after an error may make a new task.
     spare = sum(facts.resent[task] for task in forgotten)
     finished, canceled = kept[TaskState.FINISHED] + len(forgotten), kept[TaskState.CANCELED]
     if not finished <= stats.finished <= finished + spare:
@@ -129,14 +129,14 @@ def _sums(facts: Observations, snapshot: Snapshot, stats: Stats) -> Iterator[str
     if stats.canceled != canceled:
         facts.doubled += max(0, stats.canceled - canceled)
         yield f"{stats.canceled} tasks are counted as canceled, and there are {canceled}"
-    if stats.failed != kept[TaskState.FAILED]:  # but for steps of graphs, whoever has failed was sent again
+    if stats.failed != kept[TaskState.FAILED]:  # all failed tasks were redriven, except steps of graphs
         yield f"{stats.failed} tasks are counted as failed, and {kept[TaskState.FAILED]} records say so"
     if stats.pending or stats.scheduled or stats.deferred:
         yield f"it has not drained: {stats}"
 
 
 def ended_wrongly(workers: Iterable[Worker]) -> Iterator[str]:
-    """Workers that did not end as they were told to."""
+    """Yields workers that did not end as expected."""
     for worker in workers:
         if worker.status != worker.expected:
             how = "by itself" if worker.expected is None else f"instead of {worker.expected}"
@@ -144,7 +144,7 @@ def ended_wrongly(workers: Iterable[Worker]) -> Iterator[str]:
 
 
 def what_is_left(driver: ShardDriver) -> Iterator[str]:
-    """What is left that should not be, when everybody has left and the time of all records and totals has passed."""
+    """Yields leftovers once all runtimes have left and all records and totals have expired."""
     snapshot = driver.snapshot()
     for name in ("LEASES", "SESSIONS", "FLEET", "IDLE", "WATCHERS", "PROGRESS", "SCHEDULED", "RING", "KEYED"):
         if snapshot.fixed[name]:
@@ -161,11 +161,11 @@ def what_is_left(driver: ShardDriver) -> Iterator[str]:
 
 
 def _after_all(driver: ShardDriver) -> Iterator[str]:
-    """What is left when nothing is to be kept any more."""
+    """Yields keys that remain although everything has expired."""
     for key in {key.decode() for key in driver.db.scan_iter()} - {driver.keys.meta, driver.keys.fixed("POLICY")}:
         brief = (f"{driver.keys.meta}:sent:", f"{driver.keys.meta}:key:", f"{driver.keys.meta}:plugin:")
         expires = key.startswith(brief) and driver.db.pttl(key) > 0
-        if not expires:  # as the last batches and the windows of keys
+        if not expires:  # the last batches and the windows of keys expire by themselves
             yield f"{key!r} is left behind"
     end = driver.snapshot()
     if end.fixed["POLICY"].keys() != CAPS.keys():

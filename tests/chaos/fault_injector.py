@@ -1,4 +1,4 @@
-"""How each fault of a plan is brought about."""
+"""Injects the faults of a plan."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SHOWN: Final = 300  # characters of a request
 
 
 class FaultInjector:
-    """Brings them about."""
+    """Injects the faults of a plan into the server, the proxy and the workers."""
 
     def __init__(
         self, harness: HarnessClient, before: Proxy, db: redis.Redis, url: str, note: Callable[[str], None]
     ) -> None:
         self.counts: Counter[str] = Counter()
-        """How often each has come."""
+        """How often each fault has struck."""
         self._harness = harness
         self._proxy = before
         self._db = db
@@ -50,7 +50,7 @@ class FaultInjector:
         }  # fmt: skip
 
     async def inject(self, planned: PlannedFault, start: float) -> None:
-        """Brings one about at its moment; returns when it is over."""
+        """Injects a fault at its moment; returns when it is over."""
         await anyio.sleep_until(start + planned.at)
         self._note(f"fault: {planned}")
         self.counts[planned.kind] += 1
@@ -103,7 +103,7 @@ class FaultInjector:
         self._note("the server is back")
 
     async def _forget(self, planned: PlannedFault) -> None:
-        with suppress(redis.RedisError):  # it may be down at this moment
+        with suppress(redis.RedisError):  # the server may be down at this moment
             self._db.script_flush()
 
     async def _close(self, planned: PlannedFault) -> None:
@@ -142,7 +142,7 @@ class FaultInjector:
         self._note(f"no more chance: {planned.fault}")
 
     def struck(self, fault: Fault, request: bytes) -> None:
-        """Takes down what the proxy has done."""
+        """Records a fault that the proxy has caused."""
         self.counts[fault] += 1
         words = re.sub(rb"[^ -~]+", b" ", request).decode()
         for script in _SCRIPTS:

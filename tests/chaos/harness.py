@@ -32,17 +32,17 @@ from .plan import Plan
 from .workload import Sockets, run_workload
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-"""Those that a process of chaos hears."""
+"""The signals that a chaos process handles."""
 LIMIT: Final = 60.0
-"""Seconds after which a seed hangs."""
+"""Seconds after which a seed counts as hung."""
 _LINES: Final = 400
-"""How many of each log are shown."""
+"""The number of lines of each log that are shown."""
 _TRACEBACK: Final = "Traceback (most recent call last):"
 
 
 def fork(main: Callable[[], None]) -> int:
-    """Runs ``main`` in a process of its own; returns its id."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # none is lost, or comes to a handler of its parent's
+    """Runs ``main`` in a new process; returns its id."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # no signal is lost or runs a parent's handler
     pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -55,7 +55,7 @@ def fork(main: Callable[[], None]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         main()
         status = 0
-    except BaseException:  # noqa: BLE001 - nothing may get out of here: it would go on as its parent
+    except BaseException:  # noqa: BLE001 - an exception that escapes would run the code of the parent
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -79,7 +79,7 @@ class Harness:
         self._verdict: dict[str, Any] | None = None
 
     def run(self) -> dict[str, Any]:
-        """Runs the seed to its end; returns the report."""
+        """Runs the seed to its end and returns the report."""
         self._signals_in.setblocking(False)
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
@@ -159,7 +159,7 @@ class Harness:
         os.close(self._notes_in)
         os.close(self._notes_out)
 
-    # In the processes that it forks
+    # In forked processes
 
     def _fork(self, name: str, main: Callable[[], None]) -> int:
         log = self._folder / name
@@ -177,7 +177,7 @@ class Harness:
         handler = logging.StreamHandler()
         handler.setFormatter(_Formatter(self._began))
         logging.basicConfig(level=logging.INFO, handlers=[handler])
-        logging.getLogger("fairactor.execution").setLevel(logging.WARNING)  # each retry would be a line
+        logging.getLogger("fairactor.execution").setLevel(logging.WARNING)  # it logs a line for each retry
         for end in (self._here, self._signals_out, self._signals_in):
             end.close()
         main()
@@ -192,7 +192,7 @@ class Harness:
 
 
 class _Formatter(logging.Formatter):
-    """Tells times as the schedule does: in seconds from the start."""
+    """Formats times like the plan's schedule: in seconds from the start."""
 
     def __init__(self, began: float) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -203,11 +203,11 @@ class _Formatter(logging.Formatter):
 
 
 def run_seed(seed: int, binary: str, report: Path) -> None:
-    """Runs a seed and writes its report to a file. Needs a process of its own."""
+    """Runs a seed and writes its report to a file. Call it in a separate process."""
     began = time.monotonic()
     signal.pthread_sigmask(
         signal.SIG_BLOCK, SIGNALS
-    )  # until the harness handles them, so that it stops the server, too
+    )  # until the harness handles them, so that it also stops the server
     with (
         tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder,
         servers.instance(binary, *servers.LASTING) as server,

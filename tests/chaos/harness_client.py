@@ -17,7 +17,7 @@ import attrs
 
 @attrs.define(eq=False)
 class Worker:
-    """A worker process, as the workload knows it."""
+    """A worker process, seen from the workload."""
 
     pid: int
     ready: anyio.Event = attrs.field(factory=anyio.Event)
@@ -25,10 +25,10 @@ class Worker:
     status: int | None = None
     stopped: bool = False
     expected: int | None = None
-    """The status with which it is to end, once it has been killed or told to leave."""
+    """The expected exit status, once it was killed or told to stop."""
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal, if it is still there."""
+        """Sends the process a signal if it still runs."""
         if not self.ended.is_set():
             os.kill(self.pid, number)
 
@@ -39,17 +39,17 @@ class HarnessClient:
     def __init__(self, journal: Callable[[str], None]) -> None:
         self.workers: dict[int, Worker] = {}
         self.runs: Counter[str] = Counter()
-        """How often each task was begun."""
+        """How often each task has started."""
         self.first: dict[str, int] = {}
-        """When each was begun first: its place among all that was begun."""
+        """When each task first started: its position among all starts."""
         self._journal = journal
         self._writer: asyncio.StreamWriter
         self._answer: asyncio.Future[dict[str, Any]] | None = None
         self._turn = anyio.Lock()
-        self._orphans: list[bytes] = []  # notes of workers that the harness has not reported yet
+        self._orphans: list[bytes] = []  # notes of workers that the harness has not yet reported
 
     async def open(self, harness: socket.socket, notes: int) -> list[asyncio.Task[None]]:
-        """Begins to listen; returns what listens."""
+        """Starts to listen; returns the tasks that do so."""
         reader, self._writer = await asyncio.open_unix_connection(sock=harness)
         pipe = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
@@ -65,11 +65,11 @@ class HarnessClient:
         return worker
 
     async def kill_server(self) -> None:
-        """Ends the server by force."""
+        """Kills the server."""
         await self._ask("kill server")
 
     async def start_server(self) -> None:
-        """Starts the server again; it is ready when this returns."""
+        """Starts the server again and waits until it is ready."""
         await self._ask("start server")
 
     async def end(self, verdict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Graphs of tasks: what is sent of them, and what has to have become of it."""
+"""Plans graphs of tasks, and checks their outcomes."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Step:
     parents: list[str]
     message: Message[int]
     breaks: bool
-    """Whether it fails for good."""
+    """Whether the step fails for good."""
     cancel_after: float | None
 
 
 @attrs.frozen
 class Pipeline:
-    """A graph, sent in one call."""
+    """A graph of tasks, sent in one call."""
 
     at: float
     steps: list[Step]
 
 
 def pipelines(seed: int, span: float, tenants: list[str]) -> list[Pipeline]:
-    """Those of a seed."""
+    """Returns the graphs of a seed."""
     rng = random.Random(f"{seed} pipelines")
     return [_pipeline(rng, number, span, tenants) for number in range(rng.randint(3, 8))]
 
@@ -56,7 +56,7 @@ def _pipeline(rng: random.Random, number: int, span: float, tenants: list[str]) 
         before = names[:place]
         if shape == "chain":
             before = before[-1:]
-        elif shape == "fan":  # from the first to many, and from these to the last
+        elif shape == "fan":  # from the first step to many, and from these to the last
             before = before[1:] or before if name == names[-1] else before[:1]
         else:
             before = rng.sample(before, rng.randint(0, min(3, len(before))))
@@ -83,25 +83,25 @@ def _step(rng: random.Random, name: str, parents: list[str], tenants: list[str])
 
 @attrs.frozen
 class Ends:
-    """How the steps have ended."""
+    """The outcomes of the steps."""
 
     snapshot: Snapshot
     outcomes: Mapping[str, Any]
     canceled: Mapping[str, Any]
-    """Those that somebody has canceled."""
+    """The steps that were canceled by a call."""
     upstream: set[str]
-    """Those that were canceled since one before them had failed."""
+    """The steps that were canceled because an upstream step had failed."""
     first: Mapping[str, int]
-    """When each was begun first: its place among all that was begun."""
+    """When each step first started: its position among all starts."""
 
     def letter(self, step_id: str) -> str:
-        """How a step has ended, as those behind it hear of it."""
+        """Returns the outcome of a step that its dependents receive."""
         state = self.snapshot.records[step_id].state.decode()
         return "X" if step_id in self.upstream else state
 
 
 def check_pipelines(planned: list[Pipeline], ends: Ends) -> Iterator[str]:
-    """What is not as it has to be."""
+    """Yields violations among the graphs."""
     for pipeline in planned:
         missing = [step.id for step in pipeline.steps if step.id not in ends.snapshot.records]
         if missing:
@@ -143,7 +143,7 @@ def _of_one(step: Step, ends: Ends, results_of: dict[str, set[int]]) -> Iterator
 
 
 def _sums(step: Step, letters: str, results_of: dict[str, set[int]]) -> set[int]:
-    """What may be its result: that of who waits for all has those of all."""
+    """Returns the possible results of a step. With a rule that waits for all parents, all their results are in it."""
     sums = {step.n}
     for parent, letter in zip(step.parents, letters, strict=True):
         if letter == "F":

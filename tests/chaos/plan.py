@@ -1,4 +1,4 @@
-"""What happens to a seed: which tasks are sent, which faults come, and when. Nothing but the seed decides it."""
+"""Plans a seed: which tasks are sent, which faults strike, and when. Only the seed decides it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .schedules import PlannedSchedule, schedules
 
 LEASE: Final = 0.5
 SPAN: Final = 1.5
-"""Seconds in which tasks are sent and faults come."""
+"""Seconds in which tasks are sent and faults strike."""
 KEPT: Final = 60.0
-"""Seconds for which outcomes are kept: for as long as a seed takes, and then some."""
+"""Seconds for which outcomes are kept: longer than a seed takes."""
 CAPS: Final = {"one": 1, "two": 2, "three": 3}
-"""Tenants that run so many tasks at once."""
+"""Tenants with a limit, and how many tasks they may run at once."""
 FREE: Final = ("free:1", "free:2", "free:3", "ZAŻÓŁĆ {0}*")
 """Tenants without a limit."""
 
 
 class FaultKind(StrEnum):
-    """What may go wrong."""
+    """The kinds of faults."""
 
     KILL = "kill a worker"
     STOP = "stop a worker for longer than its lease"
@@ -45,24 +45,24 @@ class FaultKind(StrEnum):
 
 @attrs.frozen
 class PlannedFault:
-    """One fault."""
+    """A fault of the plan."""
 
     at: float
-    """Seconds from the start, as `seconds` and `later`."""
+    """Seconds from the start. `seconds` and `later` are in seconds, too."""
     kind: FaultKind
     seconds: float = 0.0
-    """How long it lasts."""
+    """How long the fault lasts."""
     later: float = 0.0
-    """How long after it whatever was ended is started again."""
+    """How long after the fault an ended process is started again."""
     pick: int = 0
-    """Which worker."""
+    """The worker that it strikes."""
     fault: Fault = Fault.CUT_REPLY
     size: float = 0.0
-    """Of `LATE` seconds, of `STRIKE` how many, of `CHANCE` a probability."""
+    """`LATE`: the delay in seconds. `STRIKE`: how many. `CHANCE`: the probability."""
     clients: str = "normal"
 
     def __str__(self) -> str:
-        """As a line of the schedule."""
+        """Formats the fault as a line of the schedule."""
         match self.kind:
             case FaultKind.KILL | FaultKind.LEAVE:
                 more = f"({self.pick}), the next one starts {self.later:.3f} s later"
@@ -87,7 +87,7 @@ class PlannedFault:
 
 @attrs.frozen
 class Job:
-    """One task that is sent."""
+    """A task of the plan."""
 
     id: str
     at: float
@@ -95,12 +95,12 @@ class Job:
     message: Message[int]
     result: int
     how: str
-    """'send', 'ask', or 'many': those of the same moment go together."""
+    """'send', 'ask', or 'many'; jobs with 'many' of the same moment are sent together."""
     awaited: bool
-    """Whether somebody waits for it from the start."""
+    """Whether the workload waits for it from the start."""
     kids: int = 0
     attempts: int = 1
-    """How often its handler is run where nothing goes wrong."""
+    """How often its handler runs if nothing goes wrong."""
     cancel_after: float | None = None
     forgotten: bool = False
     """Whether its outcome is not kept."""
@@ -110,14 +110,14 @@ class Job:
 
 @attrs.frozen
 class Plan:
-    """All that a seed decides."""
+    """Everything that a seed decides."""
 
     seed: int
     workers: int
     jobs: list[Job]
     faults: list[PlannedFault]
     redrives: list[float]
-    """When dead letters are sent again."""
+    """When dead letters are redriven."""
     pipelines: list[Pipeline]
     schedules: list[PlannedSchedule]
     sender: dict[str, Any]
@@ -125,7 +125,7 @@ class Plan:
 
     @staticmethod
     def of(seed: int) -> Plan:
-        """The plan of a seed."""
+        """Makes the plan of a seed."""
         rng = random.Random(seed)
         jobs = _jobs(rng)
         faults = sorted((_fault(rng) for _ in range(rng.randint(4, 16))), key=lambda planned: planned.at)

@@ -1,4 +1,4 @@
-"""Schedules: what is planned, and what has to have become of it."""
+"""Plans schedules, and checks their runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import actors
 
 @attrs.frozen
 class PlannedSchedule:
-    """A schedule that sends so many tasks."""
+    """A schedule that sends a fixed number of tasks."""
 
     id: str
     at: float
@@ -29,7 +29,7 @@ class PlannedSchedule:
     jitter: float
 
     async def add(self, runtime: Runtime) -> None:
-        """Adds it; again and again changes nothing."""
+        """Adds the schedule; adding it again changes nothing."""
         await Schedules(runtime).add(
             timedelta(seconds=self.every),
             self.tenant,
@@ -42,19 +42,19 @@ class PlannedSchedule:
         )
 
     async def is_over(self, runtime: Runtime) -> bool:
-        """Whether all its tasks were sent."""
+        """Returns whether all its tasks were sent."""
         try:
             return (await Schedules(runtime).get(self.tenant, self.id)).state == "finished"
         except ScheduleNotFound:  # it was removed, and the reply was lost
             return True
 
     async def remove(self, runtime: Runtime) -> None:
-        """Removes it."""
+        """Removes the schedule."""
         await Schedules(runtime).remove(self.tenant, self.id)
 
 
 def schedules(seed: int, span: float, tenants: list[str]) -> list[PlannedSchedule]:
-    """Those of a seed."""
+    """Returns the schedules of a seed."""
     rng = random.Random(f"{seed} schedules")
     return [
         PlannedSchedule(
@@ -70,7 +70,7 @@ def schedules(seed: int, span: float, tenants: list[str]) -> list[PlannedSchedul
 
 
 def check_schedules(planned: list[PlannedSchedule], snapshot: Snapshot, runs: Mapping[str, int]) -> Iterator[str]:
-    """What is not as it has to be: each was run once for each of its times."""
+    """Yields violations of the rule that each schedule runs once for each of its times."""
     found: dict[str, list[Any]] = {}
     for task, header in snapshot.records.items():
         if task.startswith("schedule:"):

@@ -1,4 +1,4 @@
-"""Chaos, as `tests.chaos` makes it: some seeds each time, and a thousand where there is time for them."""
+"""Runs the chaos tests of `tests.chaos`: some seeds each time, and a thousand where time allows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "tests.chaos"]
 
 
 def chaos(server: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """It runs as a program: what it forks has to begin without the threads and loops of other tests."""
+    """Runs it as a program, because forked processes must not inherit the threads and event loops of other tests."""
     command = [*COMMAND, "--server", server, *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 

@@ -1,4 +1,4 @@
-"""The workload of a seed: sends the tasks, injects the faults, and then checks what has become of everything."""
+"""The workload of a seed: sends the tasks, injects the faults, and checks the results."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from .plan import CAPS, Job, Plan
 from .schedules import PlannedSchedule, check_schedules
 
 PATIENCE: Final = 12.0
-"""Seconds; far more than anything takes once the faults are over."""
+"""Seconds; far longer than any phase takes once the faults are over."""
 _AUDIT_EACH: Final = 0.1  # seconds
 _SHOWN: Final = 20  # violations
 
 
 @attrs.frozen
 class Sockets:
-    """Where the workload finds the other processes."""
+    """The sockets and pipes to the other processes."""
 
     server: str
     proxy: str
@@ -64,7 +64,7 @@ async def run_workload(plan: Plan, sockets: Sockets, began: float) -> None:
         workload = Workload(plan, harness, before, f"unix://{sockets.server}", note)
         try:
             await workload.run()
-        except Exception:  # noqa: BLE001 - whatever it is, it is to be told
+        except Exception:  # noqa: BLE001 - the report takes every error
             workload.facts.violations.append(traceback.format_exc())
         await harness.end(workload.verdict() | {"journal": journal})
     for task in listening:
@@ -89,7 +89,7 @@ class Workload:
         self._runtime: Runtime
 
     def verdict(self) -> dict[str, Any]:
-        """What is to be said of the seed."""
+        """Returns the report on the seed."""
         facts = self.facts
         return {
             "violations": [*facts.violations[:_SHOWN], *(["…"] if facts.violations[_SHOWN:] else [])],
@@ -106,7 +106,7 @@ class Workload:
         }
 
     async def run(self) -> None:
-        """Runs it to its end."""
+        """Runs the workload to its end."""
         async with self._patience("the workers start"):
             for _ in range(self._plan.workers):
                 worker = await self._harness.start_worker(self._url)
@@ -124,7 +124,7 @@ class Workload:
 
     @asynccontextmanager
     async def _patience(self, what: str) -> AsyncIterator[None]:
-        """Bounds a phase; what takes longer is a violation."""
+        """Limits the time of a phase; a timeout is a violation."""
         with anyio.move_on_after(PATIENCE) as scope:
             yield
         if scope.cancelled_caught:
@@ -132,7 +132,7 @@ class Workload:
             self.facts.violations.append(f"after {PATIENCE:g} s without faults it still hangs: {what}")
 
     async def _audit(self) -> None:
-        """Looks again and again whether all fits together, over a connection that has no faults."""
+        """Audits the shard repeatedly, over a connection without faults."""
         while True:
             try:
                 snapshot = self._driver.snapshot()
@@ -149,7 +149,7 @@ class Workload:
     # Sending
 
     async def _storm(self, watching: TaskGroup) -> None:
-        """Sends the tasks while the faults come; returns when they are over and all is sent."""
+        """Sends the tasks and injects the faults; returns when both are done."""
         start = anyio.current_time()
         self._note("it begins")
         async with anyio.create_task_group() as sending:
@@ -218,7 +218,7 @@ class Workload:
     async def _again(
         self, jobs: Sequence[Job | Step | PlannedSchedule], call: Callable[[Sequence[Any]], Awaitable[None]]
     ) -> None:
-        """Calls until the server answers."""
+        """Repeats a call until the server answers."""
         while True:
             try:
                 return await call(jobs)
@@ -261,10 +261,10 @@ class Workload:
     async def _await(self, job: Job | Step) -> None:
         self.facts.outcomes[job.id] = await _outcome(self._handles[job.id].result())
 
-    # When the faults are over
+    # After the faults
 
     async def _settle(self) -> None:
-        """Waits until everything has ended, and looks what has become of it."""
+        """Waits until everything has ended, and checks the outcomes."""
         async with self._patience("schedules"):
             for schedule in self._plan.schedules:
                 await self._again([schedule], self._see_out)
@@ -294,13 +294,13 @@ class Workload:
             await until(self._leased, math.inf)
 
     def _upstream(self) -> set[str]:
-        """The steps that were canceled since one before them had failed."""
+        """Returns the steps that were canceled because an upstream step had failed."""
         steps = [step.id for pipeline in self._plan.pipelines for step in pipeline.steps]
         records = {step: self._driver.db.get(self._driver.keys.task(step)) for step in steps}
         return {step for step, packed in records.items() if packed and b'{"type":"UpstreamFailed"' in packed}
 
     async def _empty(self) -> bool:
-        """Whether nothing waits; for what is scheduled it waits a little itself."""
+        """Returns whether no task waits. Sleeps briefly if only scheduled tasks do."""
         stats = await self._runtime.stats()
         if stats.scheduled and not stats.pending:
             await anyio.sleep(0.01)
@@ -311,12 +311,12 @@ class Workload:
         return [worker for worker in workers if worker.expected is None and not worker.ended.is_set()]
 
     def _leased(self) -> bool:
-        """Whether leases have those that live, and one each."""
+        """Returns whether exactly the living workers hold leases, one each."""
         holders = sorted(int(name.split(":")[1]) for name in self._driver.snapshot().fixed["LEASES"])
         return holders == sorted(worker.pid for worker in self._living())
 
     async def _dismiss(self) -> None:
-        """Lets all workers leave."""
+        """Stops all workers and waits for them."""
         for worker in self._living():
             await worker.ready.wait()
             worker.expected = 0

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 TREE = {"big": 12, "middle": 3, "small": 1}
-"""The tenants of `tree`, with the numbers of their files."""
+"""The tenants of `tree` and the number of files of each."""
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A folder of folders of Python files."""
+    """Makes a folder for each tenant with its Python files."""
     for tenant, files in TREE.items():
         for number in range(files):
             file = tmp_path / "tree" / tenant / "inner" / f"m{number}.py"

@@ -1,4 +1,4 @@
-"""The command line itself; what `fairactor demo` does is in test_demo_runs.py."""
+"""Tests the command line itself; test_demo_runs.py tests `fairactor demo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the demo: Jain's index, who is compared, and the same tasks in a FIFO queue."""
+"""Tests the demo's arithmetic: Jain's index, which tenants are compared, and the same tasks in a FIFO queue."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_service_is_counted_until_the_first_tenant_runs_out() -> None:
 
 @st.composite
 def runs(draw: st.DrawFn) -> tuple[list[Service], int]:
-    """A run as it could have been measured: each worker serves one task after the other, with pauses."""
+    """Draws a possible measured run: each worker serves one task after the other, with pauses."""
     workers = draw(st.integers(1, 5))
     free = [0.0] * workers
     services = []

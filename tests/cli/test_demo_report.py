@@ -1,4 +1,4 @@
-"""The demo's report, its drawings, and its picture."""
+"""Tests the demo's report, its charts, and its picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .conftest import TREE
 
 
 def played(sizes: dict[str, int], *, failed: Sequence[int] = ()) -> Progress:
-    """A run in which one process served the tenants in turn, a second for each task."""
+    """Makes a run in which one process served the tenants in turn, one second per task."""
     progress = Progress(processes=1)
     progress.begin([Source(tenant, tuple(f"{n}.py" for n in range(size)), 5) for tenant, size in sizes.items()])
     progress.queued_at = 100.0

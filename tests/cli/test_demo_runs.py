@@ -1,4 +1,4 @@
-"""Whole runs of the demo, in processes of their own."""
+"""Tests whole runs of the demo in separate processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(fairactor.__file__).parents[1]
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """A folder for temporary files, that is empty again at the end; its name is short enough for sockets in it."""
+    """Yields a temporary folder and checks that it is empty afterwards. Its path is short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="fa-") as folder:
         yield Path(folder)
         assert not list(Path(folder).iterdir())
@@ -65,7 +65,7 @@ def test_json_needs_no_rich_and_is_all_there_is(tree: Path, tmp_path: Path, temp
     assert (overall["tasks"], overall["failed"], overall["left_out"]) == (17, 0, 0)
     assert overall["jain"] > overall["fifo_jain"]
     small = document["tenants"][-1]
-    assert small["fair"]["first"] > 0  # how much sooner that is than in a FIFO is the machine's to say
+    assert small["fair"]["first"] > 0  # the gain over a FIFO queue depends on the machine
     assert small["fifo"]["first"] > 0
 
 
@@ -100,7 +100,7 @@ def test_a_server_that_is_not_there(tree: Path, temporary: Path) -> None:
 
 @pytest.fixture
 def long_run(tmp_path: Path) -> Path:
-    """A folder whose files take far longer than any test waits."""
+    """Makes a folder whose files take far longer to process than any test waits."""
     first = tmp_path / "long" / "a" / "m0.py"
     first.parent.mkdir(parents=True)
     first.write_text("x = [(1, 2, 3, 'four') for i in range(5)]\n" * 20_000)
@@ -110,7 +110,7 @@ def long_run(tmp_path: Path) -> Path:
 
 
 def interrupted(run: subprocess.Popen[str], number: signal.Signals) -> str:
-    """Waits until the workers have begun, sends the signal to all processes of the "terminal"; what is then said."""
+    """Waits until the workers run, signals all processes of the "terminal", and returns their further output."""
     assert run.stdout is not None
     assert run.stderr is not None
     assert "500 files of 1 tenants are queued" in run.stdout.readline()

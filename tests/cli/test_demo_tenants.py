@@ -1,4 +1,4 @@
-"""The demo's tenants and their files, and the actor that surveys them."""
+"""Tests the demo's tenants and their files, and the actor that surveys them."""
 
 from __future__ import annotations
 

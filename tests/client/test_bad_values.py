@@ -1,4 +1,4 @@
-"""Arguments, results and records that are refused: each has its own exception, whose message names the cause."""
+"""Tests refused arguments, results and records: each raises a specific exception that names the cause."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_a_retry_that_cannot_be_is_refused_where_it_is_raised(delay: Any) -> Non
         Retry(delay=delay)
 
 
-# Records that somebody else wrote, or that do not fit any more
+# Records from other writers, and records that no longer match the handler
 
 
 @pytest.mark.parametrize(

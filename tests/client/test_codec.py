@@ -1,4 +1,4 @@
-"""Arguments and results: what comes out of JSON is what went in, by the annotations of the handler."""
+"""Tests that arguments and results survive JSON unchanged, guided by the annotations of the handler."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Make = Callable[..., Runtime]
 
 def from_source(source: str) -> types.ModuleType:
     module = types.ModuleType("written")
-    exec(compile(source, "written", "exec", dont_inherit=True), module.__dict__)  # a module as a user may write it
+    exec(compile(source, "written", "exec", dont_inherit=True), module.__dict__)  # without our __future__ import
     return module
 
 
@@ -71,7 +71,7 @@ class Path:
     by_name: dict[str, Point] = dataclasses.field(default_factory=dict)
 
 
-# cattrs takes a NamedTuple whose annotations are types, not texts.
+# cattrs accepts a NamedTuple only if its annotations are types, not strings.
 Named = from_source("import typing\nclass Named(typing.NamedTuple):\n    key: str\n    count: int\n").Named
 
 

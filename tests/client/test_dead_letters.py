@@ -1,4 +1,4 @@
-"""Dead letters: what is kept of tasks that failed for good, and looking at them, sending them again, deleting them."""
+"""Tests dead letters: the records of tasks that failed for good, and finding, redriving and purging them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def ids(runtime: Runtime, **wanted: Any) -> list[str]:
 
 
 async def bury(make_runtime: Make, *messages: tuple[str, Any], **settings: Any) -> list[str]:
-    """Sends what fails, and has it fail, in order; returns the ids."""
+    """Sends messages whose tasks fail, and runs them in order; returns the ids."""
     async with make_runtime(fail, fail_too, **{"workers": 1} | settings) as runtime:
         handles = await runtime.send_many(messages)
         await runtime.drain(timeout=PATIENCE)
@@ -69,7 +69,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fairactor._client.dead_letters.PAGE", 3)
 
 
-# What becomes one
+# Tasks that become dead letters
 
 
 async def test_a_task_out_of_retries_is_kept_with_all_that_is_known(make_runtime: Make) -> None:
@@ -163,12 +163,12 @@ async def test_a_task_whose_runtimes_died_is_kept_with_their_names(make_runtime:
         assert len((await handle.info()).history) == 2
 
 
-# Looking, sending again and deleting, with filters
+# Finding, redriving and purging, with filters
 
 
 @pytest.fixture
 async def graveyard(make_runtime: Make, small_pages: None) -> list[tuple[str, str, str, str]]:
-    """Dead letters of ten tenants in three shards, in the order in which they failed: id, tenant, actor, error."""
+    """Makes dead letters of ten tenants in three shards; returns (id, tenant, actor, error) in the order of failure."""
     errors = {"value": "ValueError", "order": f"{__name__}.NoSuchOrder"}
     of_each = list(itertools.product([f"user:{n}" for n in range(10)], (fail, fail_too), errors))
     made = [(tenant, of.name, errors[kind]) for tenant, of, kind in of_each]
@@ -254,7 +254,7 @@ async def test_none_is_skipped_or_met_twice_while_others_come_and_go(make_runtim
         async for letter in sender.dead_letters.find(actor="fail"):
             met.append(letter.id)
             at = sent.index(letter.id)
-            redriven = {at - 1, at, at + 5} & set(range(0, 40, 3))  # some that were met, some that were not yet
+            redriven = {at - 1, at, at + 5} & set(range(0, 40, 3))  # some before and some after the current position
             purged = {at - 2, at + 2} & set(range(1, 40, 3))
             for other in redriven:
                 await sender.dead_letters.redrive(tenant=f"user:{other:02}")
@@ -307,7 +307,7 @@ async def test_more_than_a_page_in_one_place_are_found(make_runtime: Make, db: r
         assert sorted(await ids(runtime)) == sorted(sent)
 
 
-# How long they are kept
+# Retention
 
 
 async def test_they_go_when_their_time_is_over(make_runtime: Make, db: redis.Redis) -> None:
@@ -320,7 +320,7 @@ async def test_they_go_when_their_time_is_over(make_runtime: Make, db: redis.Red
         with pytest.raises(TaskNotFound):
             await sender.handle(gone).redrive()
         await check_invariants(sender)
-        async with make_runtime(fail, lease=0.6):  # which tends
+        async with make_runtime(fail, lease=0.6):  # runs maintenance
             await until(lambda: not db.exists(DEAD))
 
 
@@ -333,7 +333,7 @@ async def test_without_a_time_none_is_kept(make_runtime: Make, db: redis.Redis) 
         await check_invariants(sender)
 
 
-# What cannot be, and what is odd
+# Invalid filters and odd names
 
 
 @pytest.mark.parametrize("bad", [5, b"x", ValueError, ["user:1"], True])

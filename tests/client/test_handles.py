@@ -1,4 +1,4 @@
-"""Handles: following a task, from any runtime, and canceling it."""
+"""Tests handles: they follow and cancel a task from any runtime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Make = Callable[..., Runtime]
 
 
 class Gate:
-    """An actor that waits, and says what becomes of it."""
+    """Provides an actor that waits, and records its cancellation."""
 
     def __init__(self) -> None:
         self.begun, self.release = anyio.Event(), anyio.Event()
@@ -72,7 +72,7 @@ async def test_a_result_is_pushed_and_nothing_polls(make_runtime: Make, db: redi
         await until(lambda: db.hlen("{fairactor/0}:watchers"))
         await until(partial(is_quiet, db))
         before = commands(db)
-        await anyio.sleep(1)  # not to wait for something: what is tested is that nothing happens
+        await anyio.sleep(1)  # a fixed time: the test checks that nothing happens in it
         assert commands(db) - before <= 2, "one INFO, and hardly anything else"
         gate.release.set()
         assert await asyncio.gather(*waiting) == ["done"] * 11
@@ -169,7 +169,7 @@ async def test_without_a_time_to_live_the_result_goes_to_who_waits_by_then(make_
 
 
 def noted(db: redis.Redis, task_id: str, *runtimes: Runtime) -> bool:
-    """Whether the server knows that these wait for the outcome of the task."""
+    """Returns whether the server lists these runtimes as watchers of the task."""
     watchers = db.hget("{fairactor/0}:watchers", task_id) or b""
     return all(runtime.name.encode() in watchers for runtime in runtimes)
 
@@ -187,7 +187,7 @@ async def test_a_failure_is_told_with_all_that_is_known(make_runtime: Make) -> N
         assert (error.type, error.message) == ("ValueError", "as told")
 
 
-# What is known
+# Task info
 
 
 async def test_info_in_each_state(make_runtime: Make) -> None:

@@ -1,4 +1,4 @@
-"""Messages, their options, and names: checked at the call, before anything is sent."""
+"""Tests messages, options and names: each call checks them before it sends anything."""
 
 from __future__ import annotations
 

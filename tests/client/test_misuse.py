@@ -1,4 +1,4 @@
-"""Calls that cannot work: each has its own exception, whose message names the cause and the way out."""
+"""Tests calls that cannot work: each raises a specific exception that names the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_two_actors_of_one_name_are_refused() -> None:
         DuplicateActor, match=r"two actors are named 'double': .*test_misuse\.double and .*other; give one"
     ):
         Runtime(actors=[double, other])
-    Runtime(actors=[double, double])  # the same one twice is no matter
+    Runtime(actors=[double, double])  # the same actor twice is allowed
 
 
 async def test_what_is_no_message_is_refused(make_runtime: Make) -> None:
@@ -111,7 +111,7 @@ async def test_a_policy_that_cannot_work_is_refused(make_runtime: Make, policy: 
             await runtime.tenant("user:1").configure(**policy)
 
 
-# Use where it cannot work
+# Calls in the wrong place
 
 
 def uses(runtime: Runtime) -> list[Callable[[], Any]]:

@@ -1,4 +1,4 @@
-"""Policies: what tenants are told, what holds for those that are told nothing, and pausing and purging."""
+"""Tests policies: the settings of tenants, the defaults for other tenants, pausing and purging."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.shard.selection import SelectionDriver, open_selection
 
 Make = Callable[..., Runtime]
 IDLE = "{fairactor/0}:idle"
-SOON = 10.0  # seconds: a heartbeat of a lease of 60 s comes later
+SOON = 10.0  # seconds; with a lease of 60 s, the next heartbeat is later
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def echo(value: int = 0) -> int:
 
 
 class Gate:
-    """An actor that waits until it is let go."""
+    """Provides an actor that waits until the gate opens."""
 
     def __init__(self) -> None:
         self.began = anyio.Semaphore(0)

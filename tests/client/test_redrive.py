@@ -1,4 +1,4 @@
-"""Sending a dead letter again: as a new task under its old id, and nothing else is sent again."""
+"""Tests redriving: it sends a dead letter as a new task under the old id, and sends nothing else."""
 
 from __future__ import annotations
 

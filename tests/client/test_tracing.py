@@ -1,4 +1,4 @@
-"""Tracing: what an OpenTelemetry SDK gets to see, in this process and across processes."""
+"""Tests tracing: the spans that an OpenTelemetry SDK receives, in this process and across processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Make = Callable[..., Runtime]
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """An SDK for the length of a test, though OpenTelemetry lets one set it only once in a process."""
+    """Installs an SDK for one test, although OpenTelemetry allows setting it only once per process."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -1,4 +1,4 @@
-"""Every Python block of the README and the docs, and every example, runs as a program of its own."""
+"""Runs every Python block of the README and the docs, and every example, as a separate program."""
 
 from __future__ import annotations
 

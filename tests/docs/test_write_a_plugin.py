@@ -1,4 +1,4 @@
-"""The plugin of docs/write-a-plugin.md, installed as a package of its own."""
+"""Tests the plugin of docs/write-a-plugin.md as an installed package."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(command: Sequence[str | Path], folder: Path, *places: Path) -> subproces
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the package is installed."""
+    """Installs the package into a folder and returns the folder."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name in ("fairactor_slow.py", "pyproject.toml"):
         (source / name).write_text(FILES[name])

@@ -1,4 +1,4 @@
-"""Sends of durability "replicated": they have succeeded when replicas have the task, too."""
+"""Tests sends with durability "replicated": they succeed only once replicas have the task, too."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def free_port() -> str:
 
 
 def replicates(db: redis.Redis) -> bool:
-    """Whether what is written reaches a replica."""
-    for _ in range(2):  # the first may have come with the copy that a replica begins with
+    """Returns whether writes reach a replica."""
+    for _ in range(2):  # the replica may get the first write with its initial copy
         db.incr("written")
         if not db.wait(1, 100):
             return False
@@ -54,7 +54,7 @@ def replicates(db: redis.Redis) -> bool:
 
 @contextmanager
 def pair(binary: str) -> Iterator[tuple[Instance, Instance]]:
-    """A server, and a replica that follows it."""
+    """Starts a server, and a replica that follows it."""
     port = free_port()
     with (
         servers.instance(binary, "--port", port, "--repl-diskless-sync-delay", "0") as server,
@@ -78,7 +78,7 @@ def shared(server_binary: str) -> Iterator[Both]:
 
 @pytest.fixture
 def both(shared: Both) -> Both:
-    """A server, emptied, and its replica; to be left as they are."""
+    """Provides the shared server, emptied, and its replica; tests must not stop or reconfigure them."""
     with servers.client(shared[0].url) as db:
         db.flushall()
         wait_until(lambda: replicates(db))
@@ -96,13 +96,13 @@ def sender(server: Instance, **settings: Any) -> Runtime:
 
 
 def stored(replica: Instance) -> set[str]:
-    """The tasks that a replica has."""
+    """Returns the ids of the tasks that a replica has."""
     with servers.client(replica.url) as db:
         return {key.decode().partition(":task:")[2] for key in db.scan_iter("*:task:*")}
 
 
 SHORT: Final = {"connect_timeout": 1.0}
-"""Where replicas are waited for in vain: for some tenths of that. The server looks at its clock ten times a second."""
+"""For waits that no replica confirms; they take a fraction of it. The server checks its clock ten times a second."""
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def gone(replica: Instance) -> Iterator[None]:
 
 @contextmanager
 def detached(replica: Instance) -> Iterator[None]:
-    """It follows nobody."""
+    """Stops the replica from following the server."""
     with servers.client(replica.url) as db:
         port = db.info("replication")["master_port"]
         db.execute_command("REPLICAOF", "NO", "ONE")
@@ -202,7 +202,7 @@ async def test_a_repeat_waits_for_the_replicas_though_there_is_nothing_new_to_wr
     server, replica = both
     async with sender(server, **SHORT) as runtime, sender(server) as patient:
         with frozen(replica):
-            await runtime.send("user:1", double(1), id="a")  # of durability "server"
+            await runtime.send("user:1", double(1), id="a")  # with durability "server"
             with pytest.raises(NotReplicated):
                 await runtime.send("user:1", double(1), id="a", durability="replicated")
         await has_caught_up(server)
@@ -278,7 +278,7 @@ def test_an_option_that_cannot_work_is_refused(durability: Any) -> None:
 
 @pytest.fixture
 def cluster(server_binary: str, tmp_path: Path) -> Iterator[list[redis.Redis]]:
-    """Two nodes that have half of the slots each, and a replica of the first."""
+    """Starts two nodes with half of the slots each, and a replica of the first."""
     with ExitStack() as stack:
         nodes = []
         for number, port in enumerate(free_ports(3)):
@@ -302,7 +302,7 @@ def cluster(server_binary: str, tmp_path: Path) -> Iterator[list[redis.Redis]]:
 
 
 def _replicate(node: redis.Redis, of: str) -> bool:
-    with suppress(redis.ResponseError):  # it has not heard of it yet
+    with suppress(redis.ResponseError):  # the node does not know the other one yet
         return bool(node.execute_command("CLUSTER REPLICATE", of))
     return False
 

@@ -1,4 +1,4 @@
-"""Servers and connections that fail: failover, outages, lost replies, silent lines."""
+"""Tests failing servers and connections: failover, outages, lost replies, silent connections."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_server_that_became_a_replica_behind_open_connections_is_turned_
             await until(lambda: replicates(first))
             second.execute_command("REPLICAOF", "NO", "ONE")
             first.replicaof("127.0.0.1", second.config_get("port")["port"] if follows else 1)
-            before.target = replica.socket  # for new connections; none is cut
+            before.target = replica.socket  # for new connections; the old ones stay open
             moved = time.monotonic()
             work.gate.set()
             assert await runtime.ask("user:2", work.quick(2), timeout=3) == 2
@@ -104,7 +104,7 @@ async def test_a_server_that_became_a_replica_behind_open_connections_is_turned_
 
 
 def strike(before: Proxy, script: str, fault: Fault, times: int = 1) -> None:
-    """A fault befalls the next calls of a script that the server knows, and nothing else."""
+    """Applies a fault only to the next calls of a script that the server has already loaded."""
     plugins = PluginChain(installed_plugins()).lua
     digests = [scripts.load(script, flags=flags, plugins=plugins).sha.encode() for flags in (True, False)]
     whole = Proxy.strikes
@@ -124,7 +124,7 @@ async def before(url: str) -> AsyncIterator[Proxy]:
 
 @pytest.fixture(params=[Fault.LOSE_AND_CUT, Fault.LOSE_AND_HANG])
 def lost(request: pytest.FixtureRequest) -> Fault:
-    """What becomes of a reply."""
+    """Provides each way to lose a reply."""
     return Fault(request.param)
 
 
@@ -146,7 +146,7 @@ async def test_a_send_that_is_repeated_when_its_task_has_come_and_gone_is_accept
     async with sender(before.url, lease=0.9) as runtime, work.runtime(url), sender(url) as looking:
         await runtime.ask("user:1", work.quick(0), timeout=PATIENCE, result_ttl=0)
         strike(before, "send", lost)
-        before.on_strike = lambda *_: before.refuse()  # it cannot ask again before its task is gone
+        before.on_strike = lambda *_: before.refuse()  # the sender cannot retry before its task is gone
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: runtime.send("user:1", work.quick(1), result_ttl=0, id="a"))
             await until(lambda: work.begun["a"])
@@ -193,7 +193,7 @@ async def test_a_send_that_never_reached_the_server_was_not_accepted(url: str, b
         await runtime.send("user:1", work.quick(0))
         before.refuse()
         before.cut()
-        await runtime.health()  # finds that its connections have ended
+        await runtime.health()  # notices that its connections are closed
         with pytest.raises(ServerError) as caught:
             await runtime.send_many([("user:1", work.quick(n).options(id=f"{n}")) for n in range(3)])
         assert (caught.value.maybe_accepted, caught.value.ids) == (False, ("0", "1", "2"))
@@ -248,7 +248,7 @@ async def test_a_runtime_enters_and_leaves_though_replies_are_lost(
 ) -> None:
     async with sender(url) as looking:
         async with work.runtime(url):
-            pass  # from now on the server knows the scripts
+            pass  # loads the scripts into the server
         strike(before, "join", lost)
         began = time.monotonic()
         async with work.runtime(before.url, lease=0.9, grace=0) as runtime:
@@ -284,11 +284,11 @@ async def test_a_subscription_that_is_silent_is_noticed(url: str, before: Proxy,
 
 
 async def freeze(server: Instance, seconds: float, then: Callable[[], None] = lambda: None) -> None:
-    """The server stands still for so long, by the clock that it will look at."""
+    """Freezes the server for so many seconds, while its clock goes on."""
     assert server._process is not None
     server._process.send_signal(signal.SIGSTOP)
     try:
-        await anyio.sleep(seconds)  # nothing to wait for: what passes is time
+        await anyio.sleep(seconds)  # a fixed time: the server must miss it
         then()
     finally:
         server._process.send_signal(signal.SIGCONT)
@@ -356,7 +356,7 @@ def test_whatever_comes_first_after_an_outage_nobody_is_blamed(url: str, first: 
         for runtime in "abc":
             made.run(made.shard.join(runtime, lease=0.05, info={}))
         made.send(item("a"), item("b"), item("later", due="+3600000"))
-        for runtime in "ab":  # with a lease as short; they hold one task each
+        for runtime in "ab":  # keeps the lease short; each runtime holds one task
             assert made.run(made.shard.turn(runtime, 1, lease=0.05, want=1))
         ended = max(score for _, score in made.db.zrange(made.keys.fixed("LEASES"), 0, -1, withscores=True))
         while (now := made.db.time())[0] * 1000 + now[1] / 1000 <= ended + 1:

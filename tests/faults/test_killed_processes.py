@@ -1,4 +1,4 @@
-"""What survives: processes that are killed or frozen, connections that are cut, event loops that are blocked."""
+"""Tests that tasks survive killed and frozen processes, cut connections and blocked event loops."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ HERE = os.getpid()
 
 @pytest.fixture
 async def here(url: str) -> AsyncIterator[None]:
-    """Lets the actors of `service` run in this process, too."""
+    """Enables the actors of `service` to run in this process, too."""
     async with redis.asyncio.Redis.from_url(url) as service.store:
         yield
 
 
 def runs(db: redis.Redis) -> list[tuple[str, int]]:
-    """Which tasks were begun, by which processes, in order."""
+    """Returns the started tasks and their processes, in order."""
     entries = (entry.decode().rpartition(" ") for entry in db.lrange("runs", 0, -1))
     return [(task, int(pid)) for task, _, pid in entries]
 
@@ -130,7 +130,7 @@ async def test_tasks_of_a_frozen_process_are_canceled_in_it_when_it_goes_on(
         async with make_runtime(service, workers=1):
             await until(lambda: db.llen("runs") == 2)
             frozen.signal(signal.SIGCONT)
-            # Its only worker is free again, and ours is not: further tasks run there.
+            # The only worker of the thawed process is free again and ours is busy: further tasks run there.
             naps = await sender.send_many([("user:2", service.nap(0)), ("user:3", service.nap(0))])
             assert await results(naps) == [frozen.pid] * 2
             db.rpush("gate", 1)

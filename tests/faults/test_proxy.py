@@ -1,4 +1,4 @@
-"""The proxy: each of its faults is what it says, to the client and to the server."""
+"""Tests the proxy: each fault has the promised effect on the client and on the server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def before(url: str) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def through(before: Proxy) -> AsyncIterator[redis.asyncio.Redis]:
-    """A client that goes through the proxy, and never tries again by itself."""
+    """Connects a client through the proxy; the client never retries by itself."""
     async with client_of(before) as client:
         await client.ping()
         yield client
@@ -125,7 +125,7 @@ async def test_frozen_it_is_silent_and_thawed_it_goes_on(
     with pytest.raises(redis.TimeoutError):
         await through.incr("n")
     with pytest.raises(BROKEN):
-        await through.incr("n")  # over a new connection, which is accepted
+        await through.incr("n")  # over a new connection, which the proxy accepts
     assert db.get("n") is None
     before.thaw()
     await through.incr("n")

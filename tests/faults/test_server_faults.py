@@ -1,4 +1,4 @@
-"""A server that is killed, loses what it had, goes back to an earlier state, or cannot serve for a while."""
+"""Tests a server that is killed, loses its data, returns to an earlier state, or cannot serve for a while."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.support.servers import LASTING, Instance
 pytestmark = pytest.mark.anyio
 
 SOON: Final = 5.0
-"""Seconds within which work goes on; it is one or two, but machines are busy."""
+"""Seconds within which work continues; usually one or two, with a margin for busy machines."""
 
 
 class Work:
-    """An actor that notes what has begun, and ends when it may."""
+    """Provides actors that record their starts; some wait for the gate."""
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
@@ -195,7 +195,7 @@ async def test_a_server_that_goes_back_to_an_earlier_state_gets_its_claims_back(
         shutil.rmtree(earlier, ignore_errors=True)
 
 
-# Unwilling
+# Refusing to serve
 
 
 @asynccontextmanager
@@ -211,7 +211,7 @@ async def _setting(server: Instance, **settings: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _replica(server: Instance) -> AsyncIterator[None]:
-    """It was made a replica of somebody who is not there."""
+    """Makes the server a replica of a server that does not exist."""
     with servers.client(server.url) as db:
         db.execute_command("REPLICAOF", "127.0.0.1", "1")
         yield
@@ -220,7 +220,7 @@ async def _replica(server: Instance) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _busy(server: Instance) -> AsyncIterator[None]:
-    """Somebody's script runs, and does not end."""
+    """Blocks the server with another client's endless script."""
     with servers.client(server.url) as db, servers.client(server.url) as other:
         db.config_set("lua-time-limit", 20)
 
@@ -247,7 +247,7 @@ def _refuses(db: redis.Redis) -> bool:
 
 @asynccontextmanager
 async def _no_disk(server: Instance) -> AsyncIterator[None]:
-    """It cannot write its file, since a folder is in the way."""
+    """Prevents the server from writing its dump file: a folder has the name of the file."""
     dump = Path(server.socket).with_name("dump.rdb")
     dump.mkdir()
     async with _setting(server, save="3600 1000000"):
@@ -262,9 +262,9 @@ async def _no_disk(server: Instance) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _loading(server: Instance) -> AsyncIterator[None]:
-    """It has been started anew, and reads its file."""
+    """Restarts the server, which then loads its file for a while."""
     with servers.client(server.url) as db:
-        db.config_set("rdbcompression", "no")  # it looks up from its work every 2 MB
+        db.config_set("rdbcompression", "no")  # while loading, it serves clients only every 2 MB
         db.eval("for i = 1, 240 do redis.call('SET', 'filler' .. i, string.rep('x', 262144)) end", 0)
         db.config_set("appendonly", "yes")
         await until(lambda: not db.info("persistence")["aof_rewrite_in_progress"])
@@ -286,7 +286,7 @@ TROUBLES: dict[str, Callable[[Instance], AbstractAsyncContextManager[None]]] = {
 
 
 def attempts(runtime: Runtime) -> list[str]:
-    """The calls of a runtime to its first shard, as they are attempted."""
+    """Returns a list that records each attempted call of a runtime to its first shard."""
     calls = runtime._shards()[0]._runner
     once, made = calls._once, list[str]()
 
@@ -335,7 +335,7 @@ async def test_a_server_that_cannot_serve_for_long_takes_no_runtime_down(
     async with sender(server.url, lease=0.3) as runtime, work.runtime(server.url, lease=0.3):
         await runtime.ask("user:1", work.quick(1), timeout=PATIENCE)
         async with TROUBLES[trouble](server):
-            await anyio.sleep(2)  # nothing to wait for: many heartbeats, each of which is refused
+            await anyio.sleep(2)  # a fixed time: many heartbeats, each refused
         with anyio.fail_after(SOON):
             assert await runtime.ask("user:1", work.quick(2)) == 2
     assert not [line for line in caplog.messages if "starting it again" in line]
@@ -354,9 +354,7 @@ async def test_what_the_server_refused_was_not_accepted_and_may_be_sent_again(
             (f"user:{n}", work.quick(n).options(id=f"batch {n}")) for n in range(3)
         ]
         async with REFUSALS[trouble](server):
-            async with (
-                anyio.create_task_group() as group
-            ):  # where it was started anew, the first calls find dead connections
+            async with anyio.create_task_group() as group:  # after a restart, the first calls meet dead connections
                 for _ in range(8):
                     group.start_soon(runtime.health)
             began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Processes whose clocks are wrong: what counts is the server's."""
+"""Tests processes with wrong clocks: only the clock of the server counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
 WRONG: Final = [-30.0, 30.0]
-"""Seconds by which clocks are wrong: many leases."""
+"""Seconds by which the clocks are wrong; each spans many leases."""
 
 PROGRAM: Final = """
 import datetime, runpy, sys, time
@@ -43,7 +43,7 @@ runpy.run_module("tests.support.service", run_name="__main__", alter_sys=True)
 
 
 class Wrong(Process):
-    """A process of `tests.support.service` whose clock is wrong."""
+    """Runs `tests.support.service` in a process with a wrong clock."""
 
     def __init__(self, url: str, shift: float, **settings: Any) -> None:
         command = [sys.executable, "-W", "error", "-c", PROGRAM, str(shift), url, json.dumps(settings)]
@@ -79,7 +79,7 @@ async def test_leases_order_and_times_follow_the_clock_of_the_server(
         pids = await asyncio.gather(*(handle.result(timeout=PATIENCE) for handle in handles))
         assert len(set(pids)) == 2, "both have had a part"
         assert [int(n) for n in db.lrange("order serial", 0, -1)] == list(range(0, 200, 2))
-        await until(lambda: now(db) > began + 2.5)  # leases of one second
+        await until(lambda: now(db) > began + 2.5)  # leases last one second
         assert set(db.zrange("{fairactor/0}:leases", 0, -1)) == leases, "none was lost"
         for handle in handles[:10]:
             info = await handle.info()

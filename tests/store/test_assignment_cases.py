@@ -1,4 +1,4 @@
-"""Runtimes that serve certain tenants only, and what they steal: cases that the machine has found."""
+"""Assigned tenants and stealing: regression cases that the state machine found."""
 
 from __future__ import annotations
 

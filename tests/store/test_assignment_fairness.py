@@ -1,4 +1,4 @@
-"""Fair among the tenants that are assigned to a runtime, however far those of others have come."""
+"""Fairness among the tenants assigned to a runtime, however far the virtual time of other tenants has advanced."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_who_steals_from_all_is_as_fair_as_who_serves_all(shard: SelectionDriver
 def test_one_that_arrives_among_the_assigned_neither_waits_nor_gains(
     shard: SelectionDriver, before: int, others: int
 ) -> None:
-    """However far those of other runtimes have come, and its own."""
+    """However far the tenants of this and of other runtimes have advanced."""
     shard.join("h", ["a", "b", "new"])
     shard.send(a=400, b=400, x=500, y=500)
     shard.serve(before, 1, "h")

@@ -1,6 +1,6 @@
-"""Tenants that are assigned to runtimes: these serve them first, and others only when there is nothing left of them.
+"""Runtimes with assigned tenants serve these first, and others only when none of these has work left.
 
-How fair they are to them is in test_homes.py.
+test_assignment_fairness.py tests how fairly the assigned tenants share a runtime.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def shard(url: str) -> Iterator[SelectionDriver]:
 
 
 class Log:
-    """An actor that notes whose tasks ran."""
+    """An actor that records the tenants whose tasks ran."""
 
     def __init__(self) -> None:
         self.order: list[str] = []
@@ -48,7 +48,7 @@ class Log:
         self.note = note
 
 
-# What is served
+# Which tenants are served
 
 
 def test_those_that_are_assigned_come_first_and_others_never_without_steal(shard: SelectionDriver) -> None:
@@ -155,7 +155,7 @@ def test_who_was_woken_and_does_not_serve_wakes_another(shard: SelectionDriver, 
         assert sorted(_told(inboxes)) == ["r", "s"], "that they listen"
         for runtime in "rs":
             assert shard.claim(1, runtime) == []
-        shard.send(t=2)  # one alone would be handed over
+        shard.send(t=2)  # a single task would be handed over directly
         (woken,) = _told(inboxes)
         if change == "leaves":
             shard.driver.run(shard.driver.shard.leave(woken))
@@ -166,7 +166,7 @@ def test_who_was_woken_and_does_not_serve_wakes_another(shard: SelectionDriver, 
 
 
 def _told(inboxes: Any) -> list[str]:
-    """Who hears of work now."""
+    """Returns the runtimes that have just been notified of work."""
     found = []
     while (message := inboxes.get_message(timeout=0.3)) is not None:
         found.append(message["channel"].decode().rpartition(":")[2])
@@ -322,7 +322,7 @@ async def test_the_assignment_outlives_a_lease(make_runtime: Make, db: redis.Red
         await runtime.assign(["a"], steal=["b"])
         (dispatcher,) = runtime._engine.consumer._dispatchers  # type: ignore[union-attr]
         lost = dispatcher.runtime
-        await runtime._shards()[0].leave(lost)  # as if it had run out
+        await runtime._shards()[0].leave(lost)  # as if its lease had run out
         await until(lambda: dispatcher.runtime not in {"", lost})
         await sender.send_many((tenant, log.note()) for tenant in "abc")
         await until(lambda: len(log.order) == 2)

@@ -1,4 +1,4 @@
-"""The audit: it passes what is right, and names whatever is wrong."""
+"""The audit accepts consistent data and names each violation."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ META = Keys("test").meta
 
 @pytest.fixture
 def used(url: str) -> Iterator[ShardDriver]:
-    """A shard with something of everything: tenants that wait, one at its cap, and one that is drained; tasks that
-    are queued, started, scheduled and settled, watched and with progress; a tag that is remembered."""
+    """A shard with something of everything.
+
+    Tenants: some wait, one is at its cap, one is drained. Tasks: queued, started, scheduled and settled ones, some
+    watched or with progress. One tag is remembered.
+    """
     with open_shard(url) as made:
         made.run(made.shard.configure("capped", {"concurrency": 1}))
         made.join("r", "s")
@@ -59,7 +62,7 @@ def used(url: str) -> Iterator[ShardDriver]:
 
 
 def count(tenant: str, at: int, number: int) -> Damage:
-    """Changes one of the counts of a tenant, or with '' of the total."""
+    """Changes one of a tenant's counts, or of the total's for ''."""
 
     def damage(db: redis.Redis, keys: Keys) -> None:
         key, field = (keys.fixed("COUNTS"), tenant) if tenant else (keys.meta, "total")
@@ -215,7 +218,7 @@ LEFT_TO_HANDS = {
     "no such state", "a settled one that stays", "above the cap", "watched by nobody", "a batch that stays",
     "a reservation that stays", "costs that stay",
 }  # fmt: skip
-"""What `mend` does not know what to make of, or what mends itself with time."""
+"""Damage that `repair` cannot interpret, or that disappears with time."""
 
 
 @pytest.mark.parametrize("damage", [pytest.param(DAMAGES[n][0], id=n) for n in DAMAGES if n not in LEFT_TO_HANDS])
@@ -312,7 +315,7 @@ async def test_every_shard_is_looked_at(make_runtime: Make, db: redis.Redis) -> 
         db.zrem(Keys("n.-_1", 2).fixed("RING"), *[f"t{n}" for n in range(20)])
         db.set("{n.-_1/3}:odd", 1)
         db.set("{n.-_1}", 1)
-        db.set("{nx-_1/0}:odd", 1)  # of somebody else
+        db.set("{nx-_1/0}:odd", 1)  # somebody else's key
         counts = Keys("n.-_1", 0).fixed("COUNTS"), Keys("n.-_1", 1).fixed("COUNTS")
         name, packed = next(iter(db.hgetall(counts[0]).items()))
         db.hset(counts[1], name, packed)

@@ -1,4 +1,4 @@
-"""Backlogs: a mailbox takes as many waiting tasks as its limit says; a send is accepted as a whole or not at all."""
+"""Backlogs: a mailbox accepts waiting tasks up to its limit, and each send is accepted as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
 BY_SHARD = {shard_of(f"u{n}", 4): f"u{n}" for n in range(40)}
-"""A tenant of each of four shards."""
+"""One tenant in each of four shards."""
 
 
 @actor
@@ -238,7 +238,7 @@ async def test_a_task_that_is_to_be_tried_again_is_not_refused(make_runtime: Mak
     async def fail_once() -> None:
         went.append(True)
         if len(went) == 1:
-            await runtime.send("t", echo())  # takes the room that it has left
+            await runtime.send("t", echo())  # takes the remaining room
             raise ValueError
 
     async with make_runtime(fail_once, echo, workers=1) as runtime:
@@ -293,7 +293,7 @@ def test_a_reservation_keeps_room_until_it_is_used_given_back_or_expired(url: st
         assert 0 < driver.db.pttl("{test/0}:reserved:t") <= 60_000
         driver.db.hset("{test/0}:reserved:t", "two", struct.pack(">dd", 2, 1))
         assert reserve("three", 2) is None
-        driver.db.delete("{test/0}:reserved:t")  # as when it has expired
+        driver.db.delete("{test/0}:reserved:t")  # as if it had expired
         driver.batch = 7
         assert driver.send(item("5"), item("6", flag="+")) == ["5", "6"]
         assert driver.send(item("7")) == [FULL]

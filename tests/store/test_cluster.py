@@ -1,4 +1,4 @@
-"""On a real cluster of three nodes: shards spread over them, and everything works as on one server."""
+"""A real cluster of three nodes: shards spread over the nodes, and everything works as on one server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reaching the server: what is refused, how soon, and in which words."""
+"""Connecting to the server: which servers are refused, how soon, and with which message."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ async def test_a_server_that_is_started_again_is_served_on(server_binary: str) -
         assert await runtime.ask("user:1", double(2), timeout=PATIENCE) == 4
     try:
         asked = asyncio.ensure_future(runtime.ask("user:1", double(3), timeout=PATIENCE))
-        with servers.running(server_binary, "--port", str(port)):  # it has lost everything, the lease too
+        with servers.running(server_binary, "--port", str(port)):  # it has lost all data, including the lease
             assert await asked == 6
             assert await runtime.ask("user:1", double(4), timeout=PATIENCE) == 8
             await runtime.__aexit__(None, None, None)

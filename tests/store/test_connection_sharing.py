@@ -1,4 +1,4 @@
-"""Thousands of calls at once share a handful of connections."""
+"""Thousands of concurrent calls share a few connections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_thousands_of_concurrent_calls_wait_for_their_turn(
         handles = await runtime.send_many([(f"tenant {n % 10}", nothing(n)) for n in range(2000)])
         assert await asyncio.gather(*(handle.state() for handle in handles)) == [TaskState.QUEUED] * 2000
         assert await asyncio.gather(*(handle.cancel() for handle in handles)) == [TaskState.QUEUED] * 2000
-        assert len(db.client_list()) <= CONNECTIONS + 2  # and the two of the fixtures
+        assert len(db.client_list()) <= CONNECTIONS + 2  # plus the two of the fixtures
         assert (await runtime.stats()).canceled == 2000
 
 

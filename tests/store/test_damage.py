@@ -1,5 +1,4 @@
-"""What scripts do about records and queues that somebody damaged by hand, about numbers that cannot be, and whom
-they tell of what they did."""
+"""How scripts cope with manually damaged records and queues and with impossible numbers, and whom they notify."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ def mend(shard: ShardDriver) -> None:
     shard.run(shard.shard.repair())
 
 
-# A record that is gone
+# Missing records
 
 
 def test_a_task_whose_record_is_lost_goes_out_all_the_same_and_is_reported(shard: ShardDriver) -> None:
@@ -38,7 +37,7 @@ def test_a_task_whose_record_is_lost_goes_out_all_the_same_and_is_reported(shard
     assert turn is not None
     assert [task.decode() for task in turn.claims[::2]] == ["a", "b", "c"]
     assert turn.claims[3][:1] == b"L"
-    assert turn.claims[3].endswith(b"\0\1t")  # its tenant, and no body
+    assert turn.claims[3].endswith(b"\0\1t")  # its tenant but no body
     shard.claim("r", 2, 0, [outcome("a", 1), outcome("b", 1, "X1000"), outcome("c", 1)])
     snapshot = shard.check()
     assert (snapshot.counts["t"].finished, snapshot.counts["t"].failed) == (2, 1)
@@ -98,7 +97,7 @@ def test_a_scheduled_task_whose_record_is_lost_is_counted_no_more_when_the_shard
     shard.check()
 
 
-# A record that nobody can read
+# Unreadable records
 
 UNREADABLE = (b"garbage", b"", b"L\0\0" + bytes(10) + b"\0\1t", b"L\0\3" + bytes(10) + b"\1\1t")
 
@@ -127,7 +126,7 @@ def test_a_record_that_cannot_be_read_keeps_nobody_from_working(shard: ShardDriv
     assert [found for found in audit(shard.snapshot()) if "'odd'" not in found] == []
 
 
-# A queue that is shorter than its counts say
+# Queues that are shorter than their counts
 
 
 def test_a_queue_that_lost_tasks_holds_nobody_up(shard: ShardDriver) -> None:
@@ -153,12 +152,12 @@ def test_a_capped_tenant_whose_queue_lost_tasks_is_served_when_the_shard_was_men
     assert shard.claim("r", 3, 2, [outcome("a", 2)]) == ["b"]
 
 
-# Numbers that cannot be
+# Impossible numbers
 
 
 def test_a_task_may_be_delivered_as_often_as_settings_allow(shard: ShardDriver) -> None:
     shard.send(item("a"))
-    shard.db.setrange(shard.keys.task("a"), 1, b"\xfd")  # 253 runtimes have died
+    shard.db.setrange(shard.keys.task("a"), 1, b"\xfd")  # 253 deliveries: that many runtimes have died
     for deaths, runtime in enumerate("rs", 254):
         assert shard.claim(runtime, 1, 1) == ["a"]
         shard.lapse(runtime)
@@ -200,7 +199,7 @@ def test_a_task_that_is_given_up_leaves_its_slot_to_another_of_its_tenant(shard:
     assert shard.claim("s", 1, 2) == ["b"]
 
 
-# What is left
+# Leftovers
 
 
 def test_a_drained_tenant_leaves_nothing_behind(shard: ShardDriver) -> None:
@@ -225,12 +224,12 @@ def test_a_drained_tenant_leaves_nothing_behind(shard: ShardDriver) -> None:
     assert left == {f"{shard.keys.meta}:sent:sender".encode()}, "but that expires by itself"
 
 
-# Who is told
+# Notifications
 
 
 @pytest.fixture
 def heard(shard: ShardDriver) -> Iterator[Any]:
-    """Says what was published since it was asked last: (channel after the shard's name, message)."""
+    """Yields a function that returns the messages since its last call: (channel after the shard's name, message)."""
     with redis.Redis(connection_pool=shard.db.connection_pool).pubsub() as pubsub:
         pubsub.psubscribe(shard.keys.meta.replace("{", "\\{") + "*")
         pubsub.get_message(timeout=5)
@@ -249,7 +248,7 @@ def heard(shard: ShardDriver) -> Iterator[Any]:
 
 
 def told(task: str, state: bytes) -> bytes:
-    """The beginning of the message about an outcome."""
+    """Returns the beginning of the message about an outcome."""
     return b"o" + len(task.encode()).to_bytes(2, "big") + task.encode() + state
 
 
@@ -308,7 +307,7 @@ def test_idle_runtimes_that_hear_nothing_are_passed_over(shard: ShardDriver) -> 
     with redis.Redis(connection_pool=shard.db.connection_pool).pubsub() as pubsub:
         pubsub.subscribe(shard.keys.inbox("r"))
         assert pubsub.get_message(timeout=5) is not None
-        shard.send(item("a"), item("b"))  # one alone could be handed over
+        shard.send(item("a"), item("b"))  # a single task could be handed over directly
         message = pubsub.get_message(timeout=5)
         assert message is not None
         assert message["data"] == b"w"

@@ -1,4 +1,4 @@
-"""Deduplication keys: while a task lives, another message with its key to its tenant is not sent."""
+"""Deduplication keys: while a task is live, a tenant gets no other task with the same key."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def fail(text: str = "as told") -> None:
 
 
 def kept_keys(db: redis.Redis) -> list[bytes]:
-    """What the server holds of keys."""
+    """Returns everything that the server stores about deduplication keys."""
     return [*db.scan_iter("*:key:*"), *db.scan_iter("*:keyed")]
 
 
@@ -74,7 +74,7 @@ async def count() -> int:
     return 1
 
 
-# While the first one lives
+# While the first task is live
 
 
 @pytest.mark.parametrize("state", ["queued", "scheduled", "started", "between retries"])
@@ -200,7 +200,7 @@ async def test_an_id_sent_twice_is_a_repeat_whatever_its_key(make_runtime: Make)
         await check_invariants(runtime)
 
 
-# Many at once
+# Many messages at once
 
 
 async def test_within_one_send_and_over_concurrent_ones_the_first_is_taken(make_runtime: Make) -> None:
@@ -239,7 +239,7 @@ async def test_of_runtimes_that_race_one_wins(make_runtime: Make) -> None:
         await check_invariants(one)
 
 
-# After its end
+# After the end of the first task
 
 
 async def test_within_its_window_a_key_stands_for_one_that_has_finished(make_runtime: Make, db: redis.Redis) -> None:
@@ -338,7 +338,7 @@ async def test_a_key_outlives_the_process_that_is_killed(make_runtime: Make, pro
     await processes.stop()
 
 
-# What cannot be
+# Invalid keys
 
 
 @pytest.mark.parametrize(

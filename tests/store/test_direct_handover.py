@@ -1,4 +1,4 @@
-"""What the scripts hand over and to whom, told by themselves; and where they break off."""
+"""Direct handover: which tasks the scripts hand over, to which runtimes, and what happens if the scripts break off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = pack_key("k", 60.0)
 
 
 def idle(shard: ShardDriver, *runtimes: str, listening: bool = True) -> ShardDriver:
-    """Runtimes that sleep after their first turn."""
+    """Joins runtimes that sleep after their first turn."""
     shard.join(*runtimes)
     if listening:
         shard.listen(*runtimes)
@@ -27,7 +27,7 @@ def idle(shard: ShardDriver, *runtimes: str, listening: bool = True) -> ShardDri
 
 
 def told(shard: ShardDriver) -> list[str]:
-    """The tasks that were handed over, as it was said to who listens."""
+    """Returns the tasks that listening runtimes were notified of as handed over."""
     return [unpack_handed(said).id.decode() for _, said in shard.hear() if said[:1] == b"k"]
 
 
@@ -199,11 +199,11 @@ def test_a_tenant_that_is_assigned_to_a_home_that_lags_behind_does_not_jump_all_
     shard.check()
 
 
-# Where they break off
+# Scripts that break off
 
 
 class Quiet(PopulatedShard):
-    """A shard where nothing waits, and a runtime that sleeps and listens."""
+    """A shard where nothing waits, with a runtime that sleeps and listens."""
 
     def __init__(self, url: str) -> None:
         ShardDriver.__init__(self, url)

@@ -1,4 +1,4 @@
-"""Scripts that break off: at each of their calls to the server, and what the next call makes of that."""
+"""Scripts that break off at each of their calls to the server, and how the next call recovers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ CASES: dict[str, Case] = {
     "configure a pause": Case("configure", configure("t", paused=True)),
     "configure no pause": Case("configure", configure("off", paused=None)),
     "configure a group": Case("configure", configure(b"\xffg", weight=None)),
-    "review": Case("review", lower_the_default, untidy=True),  # the defaults have changed before
+    "review": Case("review", lower_the_default, untidy=True),  # a separate call has changed the defaults before
     "policies": Case("policies", lambda populated: populated.run(populated.shard.policies())),
     "watch": Case(
         "watch", lambda populated: populated.run(populated.shard.watch("q", [("t1", ""), ("no", ""), ("dead1", "u")]))
@@ -90,7 +90,7 @@ TEARING: Final = [
     for title, case in CASES.items()
     if "\nbegin_writing()" in scripts.load(case.script, flags=True, plugins=HOLDER).text
 ]
-TEARING.remove("cancel of a started one")  # by one write
+TEARING.remove("cancel of a started one")  # it makes a single write
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_wherever_a_script_breaks_off_nothing_is_lost_and_it_can_be_sent_again(
     for at, _ in breaking_points(populated, case):
         if populated.torn:
             tore += 1
-            populated.insist(stats)  # whichever script comes next has it mended
+            populated.insist(stats)  # any script that comes next triggers the repair
             assert populated.live - populated.check().records.keys() <= case.dropped, f"lost when it broke off at {at}"
         elif not case.untidy:
             assert populated.gather() in (before, done), f"neither done nor torn when it broke off at {at}"

@@ -20,7 +20,7 @@ from tests.support.shard.selection import Held, SelectionDriver, open_selection
 
 Make = Callable[..., Runtime]
 TAKES = {"short": 1.0, "long": 20.0}
-"""Seconds that a task takes, by its tenant."""
+"""The seconds that a task takes, by its tenant."""
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def shard(url: str) -> Iterator[SelectionDriver]:
 
 
 class Clock:
-    """Serves tasks that take the seconds of their tenants, and sums these."""
+    """Serves tasks that take their tenants' seconds, and sums these up."""
 
     def __init__(self, shard: SelectionDriver, takes: dict[str, float], actors: dict[str, float] | None = None) -> None:
         self.shard = shard
@@ -39,7 +39,7 @@ class Clock:
         self._taken: dict[str, float] = {}
 
     def serve(self, seconds: float, want: int = 1, **how: str) -> Counter[str]:
-        """Turns until tasks have run for so many seconds; what each tenant had of them."""
+        """Takes turns until tasks have run for this many seconds; returns each tenant's part of them."""
         ran: Counter[str] = Counter()
 
         def end(held: Held) -> float:
@@ -91,7 +91,7 @@ def test_it_does_not_matter_how_tasks_end(shard: SelectionDriver, verdict: str) 
 
 @pytest.mark.parametrize("want", [1, 10])
 def test_tenants_whose_tasks_are_of_several_kinds_get_equal_seconds(shard: SelectionDriver, want: int) -> None:
-    """The kind of a task is known when it is claimed, how long it takes is not."""
+    """A task's kind is known when it is claimed; its duration is not."""
     shard.send(mixed=1000, actors=("quick", "slow"))
     shard.send(even=1500)
     ran = Clock(shard, {"mixed": 1.0, "even": 1.0}, {"quick": 0.1, "slow": 5.0}).serve(1600, want)
@@ -111,7 +111,7 @@ def test_one_that_drains_after_each_task_gains_nothing(shard: SelectionDriver) -
 
 
 def test_one_whose_tasks_turn_long_is_charged_for_that_later(shard: SelectionDriver) -> None:
-    """What it learned to cost was wrong a hundred times; the shares even out."""
+    """Its estimated cost was wrong a hundred times, but the shares even out."""
     takes = {"liar": 0.01, "even": 1.0}
     shard.send(liar=1000, even=2000)
     clock = Clock(shard, takes)
@@ -135,7 +135,7 @@ def test_what_is_given_back_costs_nothing(shard: SelectionDriver) -> None:
 
 @pytest.mark.parametrize("deliveries", [5, 1])
 def test_what_a_runtime_died_of_is_charged(shard: SelectionDriver, deliveries: int) -> None:
-    """Its claims are as old as they look, which is 40 s; so the other has 40 s before it."""
+    """Its claims look 40 s old, and these count; the other tenant therefore gets the next 40 s."""
     shard.send(dies=300, lives=1000)
     clock = Clock(shard, {"dies": 1.0, "lives": 1.0})
     clock.serve(20)
@@ -156,7 +156,7 @@ def test_what_a_runtime_died_of_is_charged(shard: SelectionDriver, deliveries: i
 
 
 def test_a_debt_is_paid_after_coming_back(shard: SelectionDriver) -> None:
-    """It was charged a tenth of a second, as one that is new, for a task that takes 40 s, and has drained."""
+    """As a new tenant it was charged a tenth of a second for a task that takes 40 s, and then it drained."""
     shard.send(others=200, debtor=1)
     takes = {"others": 1.0, "debtor": 40.0}
     clock = Clock(shard, takes)

@@ -1,4 +1,4 @@
-"""Groups: tenants that share their turns, so that ten of them get no more than one."""
+"""Groups: tenants that share their turns, so that ten of them together get no more than one tenant."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_group_gets_as_much_as_one_tenant_without_a_group(shard: SelectionDriv
 
 @pytest.mark.parametrize("want", [1, 40])
 def test_weights_hold_inside_a_group_and_of_the_group(shard: SelectionDriver, want: int) -> None:
-    """Of twelve turns the group has three in four; of its members one has two in three."""
+    """The group gets three of four turns; within it, one member gets two of three."""
     form(shard, "acme", ["small"])
     form(shard, "acme", ["big"], weight=2)
     shard.configure_group("acme", 3)

@@ -1,4 +1,4 @@
-"""The connections that calls go over."""
+"""The connections that carry the calls."""
 
 from __future__ import annotations
 

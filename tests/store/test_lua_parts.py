@@ -1,8 +1,8 @@
-"""Each Lua file says where the names that it uses come from: from parts that it includes, or that it takes them from.
+"""Each Lua file declares where the names that it uses come from: parts that it includes or takes names from.
 
-The loader joins parts as text, so a part can use every name that stands before it in the script. A line
-``-- @include lib/ring.lua`` brings in a part, once in each script. Where a file cannot include another one, because of
-the order or because the other one includes it, a line ``-- @takes NAME, NAME from PART`` lists what it uses.
+The loader concatenates parts, so a part can use every name that stands before it in the script. A line
+``-- @include lib/ring.lua`` includes a part, once in each script. Where a file cannot include another one, because of
+the order or because the other one includes it, a line ``-- @takes NAME, NAME from PART`` lists the names that it uses.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ BUILTIN: Final = frozenset({
 })  # fmt: skip
 PUT_IN: Final = {"PLUGINS", *lua_names()}
 PUT_IN_FOR_PLUGINS: Final = {"OWN", "SELF", *lua_names()}
-"""Constants for which the loader puts in values that no Lua file gives them."""
+"""Constants that no Lua file defines: the loader substitutes their values."""
 
 AT_HAND: Final = frozenset({"call", "shard", "later", "last"})
-"""What docs/write-a-plugin.md promises to each hook, beside the names that the function around it and the text that
-`extensions.HOOKS` puts there define."""
+"""The names that docs/write-a-plugin.md promises to each hook.
+
+A hook also has the names of the function around it and those that `plugin_lua.HOOKS` defines there.
+"""
 
 TAKES: Final = re.compile(r"^ *-- @takes (.+) from (\S+)$", re.MULTILINE)
 TOKEN: Final = re.compile(
@@ -61,12 +63,12 @@ CLOSING: Final = frozenset({"end", "until", "else", "elseif"})
 
 
 class Scan:
-    """The names that a piece of Lua defines, and those that it uses although nothing defines them.
+    """Finds the names that a piece of Lua defines, and those that it uses although nothing defines them.
 
     Args:
         text: the Lua.
-        given: the names that are visible in all of it.
-        defined_by: returns the names that a part defines, for an include of that part.
+        given: the names that are visible everywhere in it.
+        defined_by: returns the names that an included part defines.
     """
 
     def __init__(
@@ -75,13 +77,13 @@ class Scan:
         self.undefined: set[str] = set()
         self.used: set[str] = set()
         self.own: set[str] = set()
-        """The names that it defines itself, whatever their scope, and not by an include."""
+        """The names that it defines itself, in any scope; without those of includes."""
         self.visible_at: dict[str, set[str]] = {}
-        """For an include the names that are visible there; for a hook those of the function around it."""
+        """The names visible at each include, or of the function around each hook."""
         self._defined_by = defined_by
         self._tokens = ["", *filter(None, map("".join, TOKEN.findall(text))), "", ""]
         self._at = 0
-        self._constants: set[str] = set()  # the loader replaces them in the whole script, whatever their scope
+        self._constants: set[str] = set()  # the loader replaces them in the whole script, regardless of scope
         self._scopes: list[tuple[str, set[str]]] = [("given", set(given)), ("file", set())]
         self._loop: list[str] = []  # the variables of a loop whose body comes next
         self._brackets = [""]
@@ -169,7 +171,7 @@ def read(package: str, path: str) -> str:
 
 
 def taken_by(package: str, path: str) -> list[tuple[str, str]]:
-    """Each name that a file says it takes, and the part that it takes it from."""
+    """Returns each name that a file declares with ``@takes``, and the part that the name comes from."""
     return [(name, part) for names, part in TAKES.findall(read(package, path)) for name in names.split(", ")]
 
 
@@ -181,12 +183,12 @@ def scan(package: str, path: str) -> Scan:
 
 
 def scan_part(package: str, part: str) -> Scan:
-    """What a part holds that a file of a package includes, or takes something from."""
+    """Scans a part that a file of a package includes or takes names from."""
     return scan(package, part.removeprefix("own/")) if part.startswith("own/") else scan("fairactor", part)
 
 
 def hook_names(package: str, path: str) -> set[str]:
-    """What Lua at a hook, and the parts that it includes, can use without a word."""
+    """Returns the names that a hook's Lua, and the parts that it includes, can use without a declaration."""
     for place in HOOKS:
         hook = f"{place}.lua"
         if (package, hook) in FILES and (path == hook or f"-- @include own/{path}\n" in read(package, hook)):

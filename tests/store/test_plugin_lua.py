@@ -1,4 +1,4 @@
-"""Lua of plugins: where it stands, what it sees, that it is one step with the scripts, and who needs it."""
+"""Lua of plugins: where it is inserted, what it can use, its atomicity with the scripts, and who needs it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Option("held", plugin="tally", script=True)
 
 
 class Tally:
-    """Counts what is sent with ``tally=``, and all that ends, with what it has left."""
+    """Counts messages sent with ``tally=``, and all tasks that end, with their attachments."""
 
     name = "tally"
     lua: Final = {
@@ -232,7 +232,7 @@ async def test_mending_leaves_what_is_held_back_where_it_is(make_runtime: Make, 
         await check_invariants(runtime)
 
 
-# Who needs it
+# Who needs the plugin
 
 
 async def test_who_has_it_not_is_refused_once_it_was_used(make_runtime: Make) -> None:
@@ -267,7 +267,7 @@ async def test_a_runtime_that_lacks_what_was_used_meanwhile_stops_with_its_name(
         await runtime.send("t", run(), tally="x")
         with pytest.raises(MissingPlugin, match="'tally'"):
             await serving
-    db.flushall()  # its lease would end by itself
+    db.flushall()  # its lease would only end with time
 
 
 # Scripts

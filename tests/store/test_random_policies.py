@@ -1,6 +1,6 @@
-"""Whatever is configured, served, assigned and lost: all fits together after each step, and nobody is forgotten.
+"""Random configurations, turns, assignments and losses: the audit passes after each step, and no tenant is forgotten.
 
-The state machine predicts the outcome of each step, but knows few policies; here all of them are given.
+The state machine predicts the outcome of each step but knows few policies; these walks set all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEPS = 80
 
 
 class Walk:
-    """Random steps on a shard."""
+    """A random walk of operations on a shard."""
 
     def __init__(self, url: str, random: Random) -> None:
         self.driver = ShardDriver(url)
@@ -52,7 +52,7 @@ class Walk:
     def steal(self) -> list[str]:
         return [""] if self.random.random() < 0.4 else self.some()
 
-    # Steps; each says what it did
+    # Steps; each returns what it did
 
     def configure(self) -> Any:
         tenant, policy = self.random.choice(TENANTS), self.policy()
@@ -138,7 +138,7 @@ class Walk:
         return runtime, leaves
 
     def end(self) -> None:
-        """Without any limit, all that waits is served, and nothing is left."""
+        """Removes all limits, serves everything that waits, and asserts that nothing is left."""
         for tenant in TENANTS:
             self.driver.run(self.driver.shard.configure(tenant, dict.fromkeys(SETTINGS)))
         self.driver.run(self.driver.shard.configure("", dict.fromkeys(SETTINGS)))
@@ -165,7 +165,7 @@ SHARES = {
 @settings(
     max_examples=12,
     deadline=None,
-    phases=[Phase.reuse, Phase.generate],  # steps are drawn by chance: a shorter walk would be another
+    phases=[Phase.reuse, Phase.generate],  # shrinking is useless: a shorter walk draws other steps
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(random=st.randoms(use_true_random=True))

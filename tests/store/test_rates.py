@@ -1,4 +1,4 @@
-"""Rates: no stretch of time has more starts than they allow, and who is held back comes back by time alone."""
+"""Rates: no interval has more starts than they allow, and throttled tenants return by the passing of time alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.shard.selection import SelectionDriver, open_selection
 
 Make = Callable[..., Runtime]
 ASLEEP = 60.0
-"""A lease whose heartbeats are 20 s apart: what starts sooner, nobody has polled for."""
+"""A lease whose heartbeats are 20 s apart: whatever starts sooner was not found by polling."""
 SOON = 10.0
 IDLE, IDLE_HOMES, RATES = "{fairactor/0}:idle", "{fairactor/0}:idle-homes", "{test/0}:rates"
 
@@ -34,7 +34,7 @@ async def stamp() -> float:
 
 
 def conforms(times: list[float], burst: int, per_second: float) -> bool:
-    """Whether no stretch of time has more than the burst, and what the rate brings."""
+    """Whether no interval has more starts than the burst plus what the rate allows."""
     return all(
         later - first + 1 <= burst + per_second * (times[later] - times[first]) + 1e-6
         for first in range(len(times))
@@ -42,7 +42,7 @@ def conforms(times: list[float], burst: int, per_second: float) -> bool:
     )
 
 
-# At turns
+# Limits at turns
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_no_stretch_of_time_has_more_starts_than_burst_and_rate(
     shard.send(t=300)
     interval = 1e6 / per_second if per_second else 3600e6
     times: list[float] = []
-    due = 0.0  # of the next one at an even rate
+    due = 0.0  # the due time of the next start at an even rate
     for n, want in enumerate([1, 5, 30] * 100):
         claimed = shard.turn(want, "rs"[n % 2])
         now = shard.last.now * 1e6
@@ -71,7 +71,7 @@ def test_no_stretch_of_time_has_more_starts_than_burst_and_rate(
 
 
 def _ready(due: float, now: float, interval: float, burst: int) -> int:
-    """How many could start."""
+    """Returns how many tasks could start."""
     return burst if due <= now else max(0, math.floor((now - due) / interval + burst))
 
 
@@ -79,7 +79,7 @@ def test_one_that_was_below_its_rate_has_its_burst_again(shard: SelectionDriver)
     shard.configure("t", rate="100/s", burst=4)
     shard.send(t=8)
     assert len(shard.turn(20)) == 4
-    time.sleep(0.06)  # 4 tasks at 100/s, and more
+    time.sleep(0.06)  # enough for 4 tasks at 100/s
     assert len(shard.turn(20)) == 4
 
 
@@ -171,7 +171,7 @@ def test_a_changed_rate_holds_at_once(shard: SelectionDriver, rate: str | None, 
     assert len(shard.turn(5)) == claims
     assert claims or shard.last.wait < 30.1
     if rate == math.inf:
-        shard.driver.db.delete(RATES)  # the audit misunderstands it, see below
+        shard.driver.db.delete(RATES)  # the audit would misread it, see below
 
 
 def test_what_is_known_of_a_rate_is_tidied_away_after_a_minute(shard: SelectionDriver) -> None:
@@ -219,7 +219,7 @@ def test_the_audit_understands_a_rate_that_was_raised(url: str, rate: str) -> No
         shard.driver.check()
 
 
-# In time
+# With runtimes
 
 
 @pytest.mark.anyio
@@ -242,7 +242,7 @@ async def test_a_runtime_that_sleeps_starts_what_was_held_back_when_its_time_has
         late, before = [], await one.ask("t", stamp(), timeout=SOON)
         for _ in range(2):
             await until(lambda: db.scard(IDLE) == 2)
-            handle = await one.send("t", stamp())  # while all sleep, and it has to wait
+            handle = await one.send("t", stamp())  # all runtimes sleep, and the task has to wait
             assert (await one.stats()).throttled_tenants == 1
             began = await handle.result(timeout=SOON)
             late.append(began - before - 0.5)
@@ -317,7 +317,7 @@ async def test_a_rate_that_is_removed_wakes_who_sleeps(make_runtime: Make, db: r
 async def test_one_that_is_held_back_outlives_the_runtime_that_knew_of_it(make_runtime: Make, db: redis.Redis) -> None:
     async with make_runtime(workers=0) as sender, make_runtime(stamp, lease=ASLEEP):
         await until(lambda: db.scard(IDLE) == 1)
-        other = db.spop(IDLE)  # so that the one to come is told
+        other = db.spop(IDLE)  # so that the next runtime is notified
         async with make_runtime(stamp, lease=ASLEEP):
             await until(lambda: db.scard(IDLE) == 1)
             await sender.tenant("t").configure(rate="1/s")

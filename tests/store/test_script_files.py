@@ -1,4 +1,4 @@
-"""The Lua files: their form, their size, and what they include."""
+"""The Lua files: their format, their size, and their includes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FILES = sorted(str(path.relative_to(LUA)) for path in LUA.rglob("*.lua"))  # typ
 
 
 WALKING = {
-    "mend.lua": {"KEYS"},  # after damage only
-    "review.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"ZSCAN"},  # some at a time
+    "mend.lua": {"KEYS"},  # only after damage
+    "review.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"ZSCAN"},  # in batches
 }  # fmt: skip
-"""What walks over more than it was told of, and never on the way of a task."""
+"""Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 
 
 def read(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The scripts one by one: that they may be repeated, their limits, and what they do on a full server."""
+"""The scripts one by one: repeated calls, limits, and behavior on a full server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.shard.driver import ShardDriver, item, open_shard, outcome
 
 KEY = pack_key("k", 60.0)
 HOURLY = ("1/h", 3.6e9, 1)
-MANY = 5_500  # more than a call may have arguments
+MANY = 5_500  # more than the maximum number of arguments of a call
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def shard(url: str) -> Iterator[ShardDriver]:
         yield made
 
 
-# Repeating
+# Repeated calls
 
 
 def everything(shard: ShardDriver) -> dict[bytes, Any]:
-    """The whole database, but for times."""
+    """Returns the contents of the whole database, apart from times."""
     readers: dict[bytes, Callable[[bytes], Any]] = {
         b"string": shard.db.get,
         b"hash": shard.db.hgetall,
@@ -68,7 +68,7 @@ def again_send(shard: ShardDriver) -> Any:
 
 
 def again_review(shard: ShardDriver) -> Any:
-    """Of a change in the defaults: there are tenants that it keeps off the ring."""
+    """Reviews after a change of the defaults that keeps some tenants off the ring."""
     reply = shard.run(shard.shard.configure("", {"concurrency": 3}))
     shard.run(shard.shard.review())
     assert "t" not in shard.check().ring
@@ -86,7 +86,7 @@ def again_turn(shard: ShardDriver) -> Any:
 
 TRANSITIONS: dict[
     str, tuple[Callable[[ShardDriver], Any], Any]
-] = {  # what it is, and the reply when repeated; ...: the same
+] = {  # the transition, and its reply when repeated; ...: the same reply
     "open": (lambda shard: shard.run(shard.shard.open(shards=None, aging=60.0)), ...),
     "send": (again_send, ...),
     "join": (lambda shard: shard.join("new"), ...),
@@ -153,7 +153,7 @@ def test_ids_are_taken_once_within_a_batch_and_over_all_tenants(shard: ShardDriv
     assert snapshot.records["b"].priority == 3
 
 
-# Outcomes that come too late
+# Late outcomes
 
 
 def test_an_outcome_is_refused_after_the_claim_has_gone_to_another(shard: ShardDriver) -> None:
@@ -164,7 +164,7 @@ def test_an_outcome_is_refused_after_the_claim_has_gone_to_another(shard: ShardD
     shard.maintain()
     assert shard.turn("r", 2, 0, [outcome("a", 1)]) is None
     assert shard.claim("s", 1, 1) == ["a"]
-    shard.join("r")  # even one that took its old name again
+    shard.join("r")  # even a runtime that joined again under its old name
     for number, claiming in ((1, 2), (2, 1)):
         turn = shard.turn("r", number, 5, [outcome("a", claiming)])
         assert turn is not None
@@ -273,7 +273,7 @@ def test_stamps_grow_even_when_the_clock_of_the_server_steps_back(shard: ShardDr
 
 @pytest.fixture
 def full(server_binary: str) -> Iterator[ShardDriver]:
-    """A shard with claims and mailboxes, on a server that takes nothing more."""
+    """A shard with claims and mailboxes, on a server that accepts no more data."""
     with servers.running(server_binary, "--maxmemory-policy", "noeviction") as url, open_shard(url) as made:
         populate(made)
         made.join("gone")

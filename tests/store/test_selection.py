@@ -1,4 +1,4 @@
-"""Who is served next: fairness between tenants, caps, and the order within one mailbox."""
+"""Which task is served next: fairness between tenants, caps, and the order within a mailbox."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome
 
-MINUTE = 60_000  # ms; the worth of one step of priority
+MINUTE = 60_000  # ms; one level of priority is worth this much
 WANTS = st.lists(st.integers(1, 40), min_size=1, max_size=10)
 examples = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -25,7 +25,7 @@ def shard(url: str) -> Iterator[ShardDriver]:
 
 
 class Service:
-    """Sends to a shard and claims from it, task by task; a task is named for its tenant."""
+    """Sends tasks to a shard and claims them; the ids of tasks name their tenants."""
 
     def __init__(self, shard: ShardDriver) -> None:
         self.shard = shard.open()
@@ -38,12 +38,12 @@ class Service:
         self.shard.run(self.shard.shard.configure(tenant, policy))
 
     def send(self, **numbers: int) -> None:
-        """So many tasks of each tenant."""
+        """Sends this many tasks of each tenant."""
         tenants = [tenant for tenant, number in numbers.items() for _ in range(number)]
         self.shard.send(*[item(f"{tenant}:{next(self._ids):06}", tenant) for tenant in tenants])
 
     def claim(self, want: int, *, runtime: str = "r", finish: bool = True) -> list[str]:
-        """Whose tasks a turn claims, in order; what was claimed before is finished, unless it is to go on."""
+        """Claims tasks and returns their tenants in order; finishes the earlier claims, unless ``finish`` is false."""
         number = next(self._turns[runtime])
         ended = [outcome(task, turn, "F0", tenant) for task, turn, tenant in self._held] if finish else []
         turn = self.shard.turn(runtime, number, want, ended)
@@ -57,7 +57,7 @@ class Service:
         return names
 
     def claim_all(self, wants: Sequence[int]) -> list[str]:
-        """Everything that waits, in turns of these sizes, over and over."""
+        """Claims everything that waits, in turns of these sizes, over and over."""
         served: list[str] = []
         while True:
             for want in wants:
@@ -68,7 +68,7 @@ class Service:
 
 
 def windows(served: list[str]) -> Iterator[Counter[str]]:
-    """How often each tenant was served, in any stretch of what was served."""
+    """Counts how often each tenant was served, for every interval of the served tasks."""
     for start in range(len(served)):
         seen: Counter[str] = Counter()
         for name in served[start:]:
@@ -106,7 +106,7 @@ def test_one_that_comes_later_is_served_as_often_as_others_from_then_on(
     service.send(new=10)
     served = service.claim_all(wants)
     assert sorted(before + served) == sorted(["new"] * 10 + [f"t{n}" for n, b in enumerate(backlogs) for _ in range(b)])
-    least = min(len(served) - served[::-1].index(name) for name in set(served))  # so long they all wait
+    least = min(len(served) - served[::-1].index(name) for name in set(served))  # all of them wait until here
     for seen in windows(served[: least - 1]):
         assert all(abs(seen["new"] - seen[f"t{n}"]) <= 2 for n in range(len(backlogs)))
     assert "new" in served[: 2 * len(backlogs) + 1]
@@ -115,7 +115,7 @@ def test_one_that_comes_later_is_served_as_often_as_others_from_then_on(
 @examples
 @given(weights=st.lists(st.sampled_from([0.25, 0.3, 1, 1.7, 2, 3, 8]), min_size=2, max_size=4), wants=WANTS)
 def test_service_follows_weights_in_every_stretch(shard: ShardDriver, weights: list[float], wants: list[int]) -> None:
-    """The bound of start-time fair queuing: two tenants that wait differ by no more than one task each."""
+    """The bound of start-time fair queuing: two waiting tenants differ by no more than one task each."""
     service = Service(shard)
     share = {f"t{n}": weight for n, weight in enumerate(weights)}
     for name, weight in share.items():
@@ -181,7 +181,7 @@ def test_one_that_is_capped_and_freed_gains_nothing(shard: ShardDriver) -> None:
 
 
 def test_a_tenant_is_not_held_up_by_new_ones_that_keep_coming(shard: ShardDriver) -> None:
-    """One new tenant for each claim: one more waits each time that `busy` is served, as round robin has it."""
+    """With one new tenant per claim, one more tenant waits each time that `busy` is served, as in round robin."""
     service = Service(shard)
     service.send(z=1, busy=20)
     served: list[str] = []
@@ -249,7 +249,7 @@ def test_first_in_first_out_within_a_priority_and_higher_ones_first(shard: Shard
 @examples
 @given(tasks=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 10 * MINUTE)), min_size=1, max_size=30))
 def test_a_step_of_priority_is_worth_so_much_waiting(shard: ShardDriver, tasks: list[tuple[int, int]]) -> None:
-    """Tasks that were due at these times, in order of when; critical ones before all others."""
+    """Tasks due at these times are ordered by time and priority; critical ones come before all others."""
     shard.open().join("r")
     start = 1_000_000_000_000  # long ago, ms
     shard.send(*[item(f"{n:02}", "t", priority, due=f"{start + at}") for n, (priority, at) in enumerate(tasks)])
@@ -263,7 +263,7 @@ def test_an_old_low_one_is_not_starved_by_new_high_ones(shard: ShardDriver) -> N
     shard.send(item("old", "t", 1, due=f"{start}"))
     shard.send(*[item(f"high{n}", "t", 5, due=f"{start + n * MINUTE}") for n in range(10)])
     shard.maintain()
-    assert shard.claim("r", 1, 11).index("old") == 5  # after those of the first four minutes
+    assert shard.claim("r", 1, 11).index("old") == 5  # after the tasks of the first four minutes
 
 
 def test_a_critical_task_does_not_jump_other_tenants(shard: ShardDriver) -> None:

@@ -1,4 +1,4 @@
-"""A namespace in several shards, on one server: everything is as with one."""
+"""A namespace of several shards on one server works as one of a single shard."""
 
 from __future__ import annotations
 

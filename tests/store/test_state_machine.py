@@ -1,6 +1,6 @@
-"""The scripts do what the model does: the state machine runs in processes with servers of their own.
+"""Runs the state machine, which compares the scripts with the model: half of the steps in each of two processes.
 
-Half of the steps are in each of two tests, which two workers of pytest run at the same time.
+Each process keeps a processor busy, so each half is a test, and two workers of pytest run them at the same time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.long, pytest.mark.parametrize("half", ["one half", "ot
 
 
 def steps_taken(binary: str, steps: int) -> int:
-    """How many steps the machine took, at least so many."""
+    """Runs the machine for at least this many steps, on a private server; returns the number taken."""
     with servers.running(binary) as url:
         command = [sys.executable, "-m", "tests.support.shard.state_machine", url, str(steps)]
         done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)

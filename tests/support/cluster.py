@@ -1,4 +1,4 @@
-"""Starts the nodes of a cluster, and waits until they know each other."""
+"""Starts the nodes of a cluster and waits until they have found each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def start_node(binary: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports whose cluster bus port, 10,000 above, exists as well."""
+    """Returns free ports whose cluster bus port, 10,000 above, is also valid."""
     found: list[int] = []
     for port in range(21000, 32000):
         with socket.socket() as one, socket.socket() as bus:

@@ -1,4 +1,4 @@
-"""Helpers for tests of the embedded server: its processes, and programs that pretend to be one."""
+"""Helpers for tests of the embedded server: its processes, and programs that imitate a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anyio.abc import Process
 
 
-PATIENCE = 30.0  # seconds; far more than anything here takes, so that a loaded machine passes too
+PATIENCE = 30.0  # seconds; far longer than any step takes, for loaded machines
 
 USER = """
 import sys
@@ -37,7 +37,7 @@ async def main(path=None):
 anyio.run(main, *sys.argv[1:])
 """
 
-# Answers a number of PINGs like a server that is loading its data, and counts them in a file.
+# Answers a number of PINGs like a server that loads its data, and writes their count to a file.
 LOADING_SERVER = """#!{python}
 import socket, sys
 from pathlib import Path
@@ -54,7 +54,7 @@ for count in range(10**6):
 
 
 def processes(folder: Path, program: str = "") -> dict[int, str]:
-    """The keepers and servers with something in the folder: their ids and command lines."""
+    """Returns the ids and command lines of keepers and servers that use the folder."""
     listing = subprocess.run(["ps", "-axww", "-o", "pid=,args="], check=True, capture_output=True, text=True)
     found = {}
     for line in listing.stdout.splitlines():
@@ -70,7 +70,7 @@ def keeper_of(folder: Path) -> int:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process; a zombie is one."""
+    """Returns whether the process exists. A zombie counts."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -79,14 +79,14 @@ def exists(pid: int) -> bool:
 
 
 def names(folder: Path) -> set[str]:
-    """What is in a folder."""
+    """Returns the names in a folder."""
     return {path.name for path in folder.iterdir()}
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for what has no event."""
+    """Waits until a condition is true."""
     with anyio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - that is what it is for
+        while not condition():  # noqa: ASYNC110 - there is no event
             await anyio.sleep(0.01)
 
 
@@ -96,7 +96,7 @@ async def ask(url: str, *command: Any) -> Any:
 
 
 async def server_of(url: str) -> int:
-    """The process id of the server."""
+    """Returns the process id of the server."""
     async with Redis.from_url(url) as redis:
         return int((await redis.info("server"))["process_id"])
 
@@ -107,7 +107,7 @@ def folder_of(url: str) -> Path:
 
 @asynccontextmanager
 async def other_process(path: Path | None = None) -> AsyncIterator[tuple[Process, str]]:
-    """Another process that uses a server: at `path`, or its own. It leaves when the block ends."""
+    """Runs another process that uses the server at ``path``, or a server of its own, until the block ends."""
     command = [sys.executable, "-c", USER, *([str(path)] if path else [])]
     environment = {**os.environ, "PYTHONPATH": str(Path(fairactor.__file__).parents[1])}
     async with await anyio.open_process(command, stderr=None, env=environment) as process:
@@ -118,7 +118,7 @@ async def other_process(path: Path | None = None) -> AsyncIterator[tuple[Process
 
 
 def program(folder: Path, text: str) -> str:
-    """Make a program of a script."""
+    """Writes an executable script and returns its path."""
     path = folder / "program"
     path.write_text(text)
     path.chmod(0o700)
@@ -126,6 +126,6 @@ def program(folder: Path, text: str) -> str:
 
 
 def loading_server(folder: Path, loading: int) -> str:
-    """Make a server that needs so many PINGs to load its data."""
+    """Writes a program that imitates a server; its first ``loading`` PINGs fail because it loads its data."""
     text = LOADING_SERVER.format(python=sys.executable, counter=str(folder / "counter"), loading=loading)
     return program(folder, text)

@@ -1,6 +1,6 @@
-"""The rule of layers: which module of fairactor may import which, and what others may import of it.
+"""Checks the layers: which fairactor modules may import which, and which names others may import.
 
-All imports count: those inside functions, and those for type checkers only.
+All imports count, even those inside functions and those for type checkers only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LAYERS: Final = (
     {"_util"},
     {"errors"},
 )
-"""The rooms of fairactor, from the top. Each may import those below it. ``fairactor`` is the package's ``__init__``."""
+"""The layers of fairactor, from the top. Each may import those below it. ``fairactor`` is the root ``__init__``."""
 
 _BLOCK: Final = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -60,7 +60,7 @@ class Tree:
                     self._modules[_module_name(path.relative_to(folder))] = path
 
     def violations(self) -> list[str]:
-        """Returns what breaks the rule, one line for each import or circle."""
+        """Returns the violations, one line for each import or cycle."""
         return [*self._wrong_arrows(), *self._circles(), *self._private_imports()]
 
     def _wrong_arrows(self) -> Iterator[str]:
@@ -95,7 +95,7 @@ class Tree:
                 return
 
     def _private_imports(self) -> Iterator[str]:
-        """Yields what plugins, examples and docs import of a package beside its public names."""
+        """Yields imports of private names in plugins, examples and docs."""
         for path in sorted(self._root.glob("plugins/**/*.py")):
             own = path.relative_to(self._root / "plugins").parts[0]
             yield from self._private_in(self._imports(path), own)
@@ -132,7 +132,7 @@ class Tree:
         return _imports_in(path.read_text(encoding="utf-8"), self._name(path), package)
 
     def _target(self, each: Import) -> str | None:
-        """Returns the module that is imported; None if it is of another project."""
+        """Returns the imported module; None if it belongs to another project."""
         of_package = f"{each.module}.{each.name}"
         return of_package if of_package in self._modules else each.module if each.module in self._modules else None
 
@@ -164,7 +164,7 @@ def _imports_in(text: str, file: str, package: str, lines_before: int = 0) -> Se
 
 @cache
 def _public_names(path: Path) -> frozenset[str]:
-    """Returns the names in ``__all__`` of a module; without that, what it defines."""
+    """Returns a module's ``__all__``, or without one the names that it defines."""
     names = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

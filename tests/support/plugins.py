@@ -1,4 +1,4 @@
-"""Plugins for tests: the base that gives them a name and a log, and one that wraps sending and running."""
+"""Plugins for tests: a base class with a name and a log, and a plugin that wraps sending and running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting, with a limit, for what has no event."""
+"""Waits for conditions that have no event, with a time limit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import anyio.to_thread
 import redis
 
 PATIENCE = 30.0
-"""Seconds; far more than anything takes, so that a busy machine passes too."""
+"""Seconds; far longer than any step takes, for busy machines."""
 
 
 async def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Returns what ``condition`` returns (or what it awaits) as soon as that is true.
+    """Waits until ``condition`` returns (or its awaitable gives) a true value, and returns that value.
 
     Raises:
-        TimeoutError: it did not become true in time.
+        TimeoutError: the value did not become true in time.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -33,7 +33,7 @@ async def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
 
 
 async def pushed(db: redis.Redis, key: str, count: int = 1) -> list[str]:
-    """Takes the next values off a list, waiting for them."""
+    """Waits for the next values of a list and pops them."""
     values = []
     for _ in range(count):
         found = await anyio.to_thread.run_sync(lambda: db.blpop([key], timeout=PATIENCE))

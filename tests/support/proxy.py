@@ -1,4 +1,4 @@
-"""A proxy before a server: it cuts, freezes and delays connections, and loses replies, when it is told to."""
+"""A proxy in front of a server that cuts, freezes and delays connections and loses replies on demand."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _CHUNK: Final = 1 << 16  # bytes
 
 
 class Fault(StrEnum):
-    """What can befall one request or one reply."""
+    """A fault of one request or one reply."""
 
     CUT_REQUEST = "cut a request"
-    """It gets through up to a random byte; then the connection ends. The server never runs it."""
+    """The server gets part of the request, up to a random byte; then the connection ends. The command is never run."""
     CUT_REPLY = "cut a reply"
-    """The server has run the command; the reply gets through up to a random byte, then the connection ends."""
+    """The server runs the command; the client gets part of the reply, up to a random byte, then the connection ends."""
     LOSE_AND_CUT = "lose a reply and cut"
-    """The server has run the command; nothing of the reply gets through, and the connection ends."""
+    """The server runs the command; the client gets no byte of the reply, and the connection ends."""
     LOSE_AND_HANG = "lose a reply and hang"
-    """Likewise, but the connection stays open and silent, and takes whatever is sent to nowhere."""
+    """Likewise, but the connection stays open and silent, and drops all that is sent over it."""
 
 
 class _Line:
@@ -37,11 +37,11 @@ class _Line:
         self._proxy = proxy
         self._reader = reader
         self._writers = [writer]
-        self._request = b""  # the last piece of one
+        self._request = b""  # the last chunk of it
         self.hangs = False
 
     async def run(self) -> None:
-        """Carries bytes both ways until either side ends, or it is cut."""
+        """Copies bytes both ways until either side closes or the connection is cut."""
         client = self._writers[0]
         try:
             reader, server = await asyncio.open_unix_connection(self._proxy.target)
@@ -56,13 +56,13 @@ class _Line:
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
-        except OSError:  # nobody listens there; or an end in mid-word, which is what this is for
+        except OSError:  # the server is down, or a connection was cut: both are expected
             pass
         finally:
             self.cut()
 
     def cut(self) -> None:
-        """Ends the connection, on both sides, at once."""
+        """Aborts the connection on both sides."""
         for writer in self._writers:
             writer.transport.abort()
 
@@ -98,14 +98,14 @@ class _Line:
 
 
 async def _part(writer: asyncio.StreamWriter, data: bytes, rng: random.Random) -> None:
-    """Writes less than all of it, and waits until the kernel has that: what is cut then is not taken back."""
+    """Writes only the start of ``data``, and waits until the kernel has it, so that a cut cannot take it back."""
     writer.write(data[: rng.randrange(len(data))])
     writer.transport.set_write_buffer_limits(0)
     await writer.drain()
 
 
 class Proxy:
-    """Stands before a server, as `proxy` makes it. A reply is what comes in one piece, so a message, too."""
+    """A proxy in front of a server, made by `proxy`. Each chunk from the server counts as a reply, even a message."""
 
     def __init__(self, target: str, path: str, rng: random.Random) -> None:
         self.target = target
@@ -117,68 +117,68 @@ class Proxy:
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.struck: Counter[Fault] = Counter()
-        """How often each fault has come about."""
+        """How often each fault has struck."""
         self.on_strike: Callable[[Fault, bytes], None] = lambda *_: None
-        """Called with each that comes about, and the request that it befalls, or whose reply."""
+        """Called with each fault that strikes, and with the request that it, or its reply, belongs to."""
         self._path = path
         self._server: asyncio.Server | None = None
         self._lines: dict[asyncio.Task[None], _Line] = {}
         self._next: Counter[Fault] = Counter()
         self._chances: dict[Fault, float] = {}
 
-    # What can be told
+    # Commands for tests
 
     async def accept(self) -> None:
-        """Takes new connections; so it begins."""
+        """Accepts new connections, as at the start."""
         if self._server is None:
             self._server = await asyncio.start_unix_server(self._connected, self._path)
 
     def refuse(self) -> None:
-        """Refuses new connections, until `accept`. Those that are open stay."""
+        """Refuses new connections until `accept`. Open ones stay."""
         if self._server is not None:
             self._server.close()
             self._server = None
             Path(self._path).unlink(missing_ok=True)
 
     def cut(self, *, hanging: bool = False) -> None:
-        """Cuts all connections; or only those that hang since they lost a reply."""
+        """Cuts all connections; with ``hanging`` only those that hang after a lost reply."""
         for line in self._lines.values():
             if line.hangs or not hanging:
                 line.cut()
 
     def freeze(self) -> None:
-        """Lets nothing through either way, until `thaw`. New connections are accepted, and as silent."""
+        """Stops all bytes in both directions until `thaw`. New connections are accepted and stay silent."""
         self.flowing.clear()
 
     def thaw(self) -> None:
-        """Lets everything through again; what was sent meanwhile arrives now."""
+        """Resumes after `freeze`; bytes sent meanwhile arrive now."""
         self.flowing.set()
 
     def strike(self, fault: Fault, times: int = 1) -> None:
-        """A fault befalls the next requests or replies, whosever they are."""
+        """Applies a fault to the next requests or replies of any connection."""
         self._next[fault] += times
 
     def chance(self, fault: Fault, probability: float) -> None:
-        """A fault befalls any request or reply with a probability, until it is set to 0."""
+        """Applies a fault to each request or reply with a probability, until that is set to 0."""
         self._chances[fault] = probability
 
     def retarget(self, target: str) -> None:
-        """Leads to another server from now on, and cuts what is open."""
+        """Switches to another server, and cuts open connections."""
         self.target = target
         self.cut()
 
     async def calm(self) -> None:
-        """Ends all faults. What hangs stays so: it has to be cut, or given up by its client."""
+        """Ends all faults. Hanging connections keep hanging until they are cut or their clients close them."""
         self.delay = 0.0
         self._next.clear()
         self._chances.clear()
         self.thaw()
         await self.accept()
 
-    # What lines ask
+    # For the connections
 
     def strikes(self, fault: Fault, request: bytes) -> bool:
-        """Whether a fault befalls what is at hand."""
+        """Returns whether a fault strikes this request or its reply."""
         probability = self._chances.get(fault, 0.0)
         if self._next[fault] > 0:
             self._next[fault] -= 1
@@ -195,7 +195,7 @@ class Proxy:
         task.add_done_callback(self._lines.pop)
 
     async def close(self) -> None:
-        """Refuses and cuts everything."""
+        """Refuses new connections and cuts all others."""
         self.refuse()
         for task in tuple(self._lines):
             task.cancel()
@@ -204,12 +204,12 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(target: str, rng: random.Random | None = None, *, path: str | None = None) -> AsyncIterator[Proxy]:
-    """A proxy before a server.
+    """Runs a proxy in front of a server.
 
     Args:
-        target: the Unix socket of the server, as path or URL.
-        rng: where it draws its chances from.
-        path: where it listens; None: in a folder of its own.
+        target: the Unix socket of the server, as a path or URL.
+        rng: the source of its random numbers.
+        path: the socket on which it listens; None: one in a new folder.
     """
     with tempfile.TemporaryDirectory(prefix="fairactor-test-") if path is None else nullcontext() as folder:
         made = Proxy(target.removeprefix("unix://"), path or f"{folder}/proxy.sock", rng or random.Random(0))

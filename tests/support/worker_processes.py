@@ -26,46 +26,46 @@ class Process:
         )
         self.pid = self._process.pid
         self.log = ""
-        """What it said, once it has ended."""
+        """Its output, once it has ended."""
 
     async def ready(self) -> None:
-        """Waits until it serves."""
+        """Waits until the process serves."""
         assert self._process.stdout is not None
         line = await anyio.to_thread.run_sync(self._process.stdout.readline)
         if line.strip() != b"ready":
             raise RuntimeError(f"it did not start: {self._process.communicate()[1].decode()}")
 
     def signal(self, which: signal.Signals) -> None:
-        """Sends it a signal."""
+        """Sends the process a signal."""
         self._process.send_signal(which)
 
     async def ended(self) -> int:
-        """Waits for its end; returns its status, negative if a signal killed it."""
+        """Waits for the process to end and returns its status, which is negative if a signal killed it."""
         _, said = await anyio.to_thread.run_sync(lambda: self._process.communicate(timeout=PATIENCE))
         self.log = said.decode()
         return self._process.returncode
 
     async def stop(self) -> int:
-        """Ends it in the way that is intended."""
+        """Stops the process gracefully and returns its status."""
         self.signal(signal.SIGTERM)
         return await self.ended()
 
     def kill(self) -> None:
-        """Ends it by force, whatever it does."""
+        """Kills the process."""
         if self._process.returncode is None:
             self._process.kill()
             self._process.communicate()
 
 
 class Fleet:
-    """Some processes on one server."""
+    """Worker processes on one server."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self.processes: list[Process] = []
 
     async def start(self, count: int = 1, **settings: Any) -> list[Process]:
-        """Starts processes that serve, all with these settings."""
+        """Starts processes with the given settings and waits until they serve."""
         new = [Process(self._url, **{"lease": 1.0, "grace": 5.0, "workers": 4} | settings) for _ in range(count)]
         self.processes += new
         for process in new:
@@ -73,7 +73,7 @@ class Fleet:
         return new
 
     async def stop(self) -> None:
-        """Ends those that still run, in the way that is intended."""
+        """Stops running processes gracefully."""
         for process in self.processes:
             process.signal(signal.SIGTERM)
         for process in self.processes:
@@ -82,7 +82,7 @@ class Fleet:
 
 @contextmanager
 def fleet(url: str) -> Iterator[Fleet]:
-    """A fleet; whatever of it still runs afterwards is killed."""
+    """Yields a fleet; kills the processes that still run afterwards."""
     made = Fleet(url)
     try:
         yield made

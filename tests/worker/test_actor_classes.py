@@ -1,4 +1,4 @@
-"""Classes whose methods are actors: one instance in each runtime, given by the user or made by the runtime."""
+"""Tests classes with actor methods: each runtime has one instance, from the user or made by the runtime."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Make = Callable[..., Runtime]
 
 @attrs.define
 class Prices:
-    """What a cart depends on: in production a database, in a unit test a dict."""
+    """Stands for a dependency of a cart: a database in production, a dict in a unit test."""
 
     of: dict[str, int]
 
 
 class Cart:
-    """Has one instance in each runtime."""
+    """Holds actor methods and state; each runtime has one instance."""
 
     def __init__(self, prices: Prices) -> None:
         self.prices = prices
@@ -50,7 +50,7 @@ class Cart:
         return f"{current_task().actor} {await self.add('pen', 0)}"
 
     def price(self, item: str) -> int:
-        """No message: it has no @actor."""
+        """Runs as a plain method: without @actor, a call creates no message."""
         return self.prices.of[item]
 
 

@@ -1,4 +1,4 @@
-"""Actors: what can be one, how each kind is run, and what happens where."""
+"""Tests actors: which objects @actor accepts, and how and where each kind of handler runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
 
-# What can be an actor
+# Accepted and refused handlers
 
 
 @pytest.mark.parametrize("process", [True, False])
@@ -90,7 +90,7 @@ def test_an_actor_looks_like_its_function() -> None:
     assert service.nap.__wrapped__ is service.nap.function
 
 
-# How each kind is run
+# Kinds of handlers
 
 
 async def test_an_async_handler_runs_on_the_event_loop(make_runtime: Make) -> None:
@@ -163,7 +163,7 @@ async def test_a_retry_in_another_process_is_one(make_runtime: Make) -> None:
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 async def test_another_process_is_ended_with_its_task(make_runtime: Make, how: str) -> None:
     async with make_runtime(service.crunch_long, service.crunch) as runtime:
-        await runtime.ask("user:1", service.crunch(1), timeout=PATIENCE)  # a process has been started
+        await runtime.ask("user:1", service.crunch(1), timeout=PATIENCE)  # starts the process
         began = asyncio.get_running_loop().time()
         if how == "timeout":
             with pytest.raises(TaskFailed, match="TimeoutError"):
@@ -221,7 +221,7 @@ async def test_a_name_of_its_own(make_runtime: Make) -> None:
 
 
 class Count:
-    """What a counter can do."""
+    """Implements a counter, with methods of every kind."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -249,7 +249,7 @@ class Count:
 
 
 def counter(*, hooks: str = "plain") -> tuple[Any, list[str]]:
-    """An actor class with hooks, and what they have said."""
+    """Returns an actor class with hooks, and the list to which the hooks append."""
     said: list[str] = []
 
     class Plain(Count):

@@ -1,4 +1,4 @@
-"""Cancellations that nothing loses, and that free what a handler held: its slot, its process."""
+"""Tests that no cancellation is lost, and that each frees the slot and the process of its handler."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ Make = Callable[..., Runtime]
 
 HOUR = 3600.0
 CANCELS = "{fairactor/0}:cancels:*"
-"""What is noted of cancellations that their runtimes have not reported yet."""
+"""Matches the keys of cancellations that the runtimes have not reported yet."""
 
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No runtime hears that a task is to be canceled, as if the message had been lost."""
+    """Makes every runtime ignore cancel messages, as if the messages were lost."""
     monkeypatch.setattr(Dispatcher, "_cancel", lambda self, task_id: None)
 
 
 class Work:
-    """An actor that waits to be released or canceled, and then does as it is told; counts its runs."""
+    """Provides an actor that counts its runs, waits until it is released or canceled, and then calls `end`."""
 
     def __init__(self, end: Callable[[], str] = lambda: "done", **options: Any) -> None:
         self.begun, self.release = anyio.Event(), anyio.Event()
@@ -69,7 +69,7 @@ async def has_state(handle: Handle[Any], state: TaskState) -> bool:
     return await handle.state() is state
 
 
-# What is lost
+# Lost messages
 
 
 async def test_who_does_not_hear_of_it_cancels_at_its_next_heartbeat(
@@ -205,12 +205,12 @@ async def test_one_between_retries_is_canceled_and_keeps_its_history(make_runtim
         await check_invariants(runtime)
 
 
-# What a handler held
+# Slots, threads and processes of handlers
 
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """What plain handlers wait for; it opens in the end, so that no thread is left."""
+    """Blocks plain handlers; opens after the test, so that no thread stays blocked."""
     opens = threading.Event()
     yield opens
     opens.set()
@@ -244,7 +244,7 @@ async def test_a_thread_is_let_go_and_its_slot_is_free_at_once(
 async def test_a_process_is_killed_and_its_slot_is_free_at_once(make_runtime: Make, how: str) -> None:
     async with make_runtime(service.crunch, service.crunch_long, echo, workers=1) as runtime:
         pid, _ = await runtime.ask("user:1", service.crunch(1), timeout=PATIENCE)
-        process = psutil.Process(pid)  # it waits for the next one
+        process = psutil.Process(pid)  # the process waits for its next task
         timeout = 0.2 if how == "timeout" else HOUR
         handle = await runtime.send("user:1", service.crunch_long(PATIENCE), timeout=timeout)
         await until(partial(has_state, handle, TaskState.STARTED))
@@ -258,7 +258,7 @@ async def test_a_process_is_killed_and_its_slot_is_free_at_once(make_runtime: Ma
 
 
 async def ends(handle: Handle[Any], how: str) -> None:
-    """A started task is canceled, or its time is over; either way that takes little."""
+    """Checks that a started task ends quickly when it is canceled or exceeds its timeout."""
     began = time.monotonic()
     if how == "timeout":
         with pytest.raises(TaskFailed, match=r"TimeoutError: the attempt took longer than its timeout of 0\.2 s"):

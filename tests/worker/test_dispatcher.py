@@ -1,4 +1,4 @@
-"""What the dispatchers of a fleet do together: caps and order over all of them, and nobody idles or polls."""
+"""Tests the dispatchers of a fleet: caps and order hold across runtimes, and no runtime polls or stays idle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Make = Callable[..., Runtime]
 
 
 class Log:
-    """An actor that notes who ran when, and how many of its tenant at once."""
+    """Provides an actor that records the order of its runs, and the most concurrent runs of each tenant."""
 
     def __init__(self) -> None:
         self.order: dict[str, list[int]] = {}
@@ -158,7 +158,7 @@ async def test_two_runtimes_share_the_work(make_runtime: Make) -> None:
         @actor
         async def work() -> int:
             both[number].set()
-            await both[1 - number].wait()  # each has begun one
+            await both[1 - number].wait()  # until the other runtime has started one, too
             return number
 
         return work
@@ -172,9 +172,9 @@ async def test_two_runtimes_share_the_work(make_runtime: Make) -> None:
 async def test_an_idle_fleet_says_nothing_between_its_heartbeats(make_runtime: Make, db: redis.Redis) -> None:
     async with make_runtime(service.nap, lease=60), make_runtime(service.nap, lease=60), make_runtime(workers=0):
         await until(lambda: db.scard("{fairactor/0}:idle") == 2)
-        await anyio.sleep(0.2)  # for what plugins ask when they start
+        await anyio.sleep(0.2)  # for the requests of plugins at their start
         before = db.info("stats")["total_commands_processed"]
-        await anyio.sleep(1)  # not to wait for something: what is tested is that nothing happens
+        await anyio.sleep(1)  # a fixed time: the test checks that nothing happens in it
         assert db.info("stats")["total_commands_processed"] - before <= 2
 
 
@@ -182,7 +182,7 @@ async def test_a_wake_up_that_is_lost_costs_no_more_than_a_heartbeat(make_runtim
     log = Log()
     async with make_runtime(log.run, lease=1.5), make_runtime(workers=0) as sender:
         await until(lambda: db.scard("{fairactor/0}:idle") == 1)
-        db.delete("{fairactor/0}:idle")  # as if it had been told, and had not heard
+        db.delete("{fairactor/0}:idle")  # as if the server had sent a wake-up and it was lost
         await sender.ask("user:1", log.run(1), timeout=1.5 / 3 + 1)
 
 
@@ -264,7 +264,7 @@ async def test_a_task_that_was_claimed_but_not_started_is_canceled_with_its_name
         second = await runtime.send("user:1", run())
         pool, dispatcher = runtime._engine.consumer._pool, runtime._engine.consumer._dispatchers[0]  # type: ignore[union-attr]
         pace = dispatcher._pace
-        pace._rate = pace._round_trip = pace._run = 1.0  # as after many short tasks: it claims one ahead
+        pace._rate = pace._round_trip = pace._run = 1.0  # after short tasks, it claims one task ahead
         dispatcher.wake()
         await until(lambda: pool._ready)  # type: ignore[union-attr]
         assert await second.cancel() is TaskState.STARTED
@@ -285,7 +285,7 @@ async def test_a_cancellation_that_overtakes_the_claim_is_not_lost(make_runtime:
     async with make_runtime(run) as runtime, make_runtime(workers=0) as sender:
         (dispatcher,) = runtime._engine.consumer._dispatchers  # type: ignore[union-attr]
         turn = dispatcher._shard.turn
-        await until(lambda: db.scard("{fairactor/0}:idle"))  # its first turn is over
+        await until(lambda: db.scard("{fairactor/0}:idle"))  # its first turn has ended
 
         async def slow(*args: Any, **kwargs: Any) -> Any:
             reply = await turn(*args, **kwargs)
@@ -295,7 +295,7 @@ async def test_a_cancellation_that_overtakes_the_claim_is_not_lost(make_runtime:
             return reply
 
         dispatcher._shard.turn = slow  # type: ignore[method-assign]
-        handles = await sender.send_many([("user:1", run())] * 2)  # one alone would be handed over
+        handles = await sender.send_many([("user:1", run())] * 2)  # a single task would be handed over directly
         await claimed.wait()
         assert [await handle.cancel() for handle in handles] == [TaskState.STARTED] * 2
         go_on.set()
@@ -347,9 +347,9 @@ async def test_a_lost_lease_leaves_nothing_behind(make_runtime: Make, db: redis.
         channels = len(db.pubsub_channels())
         for _ in range(3):
             (info,) = (await runtime.stats()).runtimes
-            await until(lambda name=info.name: db.sismember("{fairactor/0}:idle", name))  # it sleeps
-            db.zadd("{fairactor/0}:leases", {info.name: 5})  # it ran out long ago
-            async with make_runtime(service.nap):  # which tends
+            await until(lambda name=info.name: db.sismember("{fairactor/0}:idle", name))  # the runtime sleeps
+            db.zadd("{fairactor/0}:leases", {info.name: 5})  # the lease expired long ago
+            async with make_runtime(service.nap):  # runs maintenance
                 await until(lambda name=info.name: db.zscore("{fairactor/0}:leases", name) is None)
                 runtime._engine.consumer._dispatchers[0].wake()  # type: ignore[union-attr]
                 await until(lambda: db.hlen("{fairactor/0}:fleet") == 2)

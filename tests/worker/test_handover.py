@@ -1,4 +1,4 @@
-"""A task that is handed to a runtime that sleeps: real runtimes, and messages that are lost."""
+"""Tests tasks that are handed to sleeping runtimes, with real runtimes and with lost messages."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.polling import PATIENCE, until
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 ASLEEP = {"lease": 60.0, "workers": 2}
-"""Heartbeats are 20 s apart."""
+"""With this lease, heartbeats are 20 s apart."""
 SOON = 10.0
 
 
 class Log:
-    """An actor that notes what ran."""
+    """Provides actors that record their runs."""
 
     def __init__(self) -> None:
         self.ran: list[int] = []
@@ -54,7 +54,7 @@ def dispatcher(runtime: Runtime, shard: int = 0) -> Dispatcher:
 
 
 async def asleep(db: redis.Redis, *runtimes: Runtime, shard: int = 0) -> None:
-    """Until they sleep, and so would be handed a task."""
+    """Waits until the runtimes sleep: a task can then be handed to them."""
     for runtime in runtimes:
         name, of_shard = dispatcher(runtime, shard).runtime, dispatcher(runtime, shard)
         await until(lambda name=name: db.sismember(f"{{fairactor/{shard}}}:idle", name))
@@ -62,7 +62,7 @@ async def asleep(db: redis.Redis, *runtimes: Runtime, shard: int = 0) -> None:
 
 
 class Turns:
-    """What the turns of a runtime have claimed."""
+    """Records the tasks that the turns of a runtime claim."""
 
     def __init__(self, runtime: Runtime) -> None:
         shard = dispatcher(runtime)._shard
@@ -86,7 +86,7 @@ def claims_of(db: redis.Redis, runtime: Runtime) -> dict[str, bytes]:
 
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No runtime hears of what is handed to it."""
+    """Makes every runtime ignore the tasks that are handed to it, as if the messages were lost."""
     monkeypatch.setattr(Dispatcher, "_take", lambda *_: None)
 
 
@@ -209,7 +209,7 @@ async def test_one_that_is_handed_over_while_tasks_of_other_shards_have_the_work
     async with make_runtime(workers=0, shards=2) as sender, make_runtime(log.wait, lease=60.0, workers=1) as runtime:
         await asleep(db, runtime, shard=0)
         await asleep(db, runtime, shard=1)
-        dispatcher(runtime, 1)._pace._run = 3600.0  # tasks are slow: it claims none ahead
+        dispatcher(runtime, 1)._pace._run = 3600.0  # as after slow tasks: the dispatcher claims none ahead
         first = await sender.send(near, log.wait(1))
         await log.begun.acquire()
         second = await sender.send(far, log.wait(2))

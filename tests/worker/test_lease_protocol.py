@@ -1,4 +1,4 @@
-"""The lease protocol, `docs/lease.pml`: spin tries every order of its steps, and finds what is broken on purpose."""
+"""Tests the lease protocol in `docs/lease.pml`: spin tries every order of its steps and finds deliberate bugs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RIGHT = [
     "ROLLBACKS=1 STRAYS=1 IDLES=1",
 ]
 
-# What each property looks like when pan finds it broken.
+# The pattern that pan prints when it finds a violation of each property.
 S1_S3 = r"!\(settled\["
 S2 = r"\(sum==1\)"
 S4 = r"held_attempt\["
@@ -59,7 +59,7 @@ WITHOUT_CYCLES = ["LAPSES=1 LOSSES=1 STRAYS=1 ZOMBIES=1", "ROLLBACKS=1 LOSSES=1"
 
 
 def check(switches: str, folder: Path, *, kind: str = "SAFETY", options: tuple[str, ...] = ()) -> str:
-    """What pan says of the model with these switches."""
+    """Returns the output of pan for the model with these switches."""
 
     def run(*command: str) -> str:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)

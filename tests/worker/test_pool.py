@@ -1,4 +1,4 @@
-"""The pool of workers: how many run at once, and slots that are lent out while a handler waits for other tasks."""
+"""Tests the worker pool: its limit on concurrent tasks, and slots lent out while handlers wait for other tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Make = Callable[..., Runtime]
 
 @asynccontextmanager
 async def entered(runtime: Runtime) -> AsyncIterator[Runtime]:
-    """The runtime; when its tasks have ended, its pool has every slot back."""
+    """Enters the runtime, and checks that its pool has every slot back once its tasks have ended."""
     async with runtime:
         yield runtime
         await runtime.drain(timeout=PATIENCE)
@@ -36,7 +36,7 @@ async def entered(runtime: Runtime) -> AsyncIterator[Runtime]:
 
 
 class Gauge:
-    """How many are inside at once, and at most."""
+    """Counts the tasks that are inside now, and the most at any time."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -154,7 +154,7 @@ async def test_a_handler_that_waits_can_be_canceled(make_runtime: Make) -> None:
 
     @actor
     async def child() -> str:
-        waits.set()  # it runs, with one worker: so its parent waits
+        waits.set()  # the only worker runs the child, so the parent is waiting
         await release.wait()
         return "child"
 

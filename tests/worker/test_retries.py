@@ -1,4 +1,4 @@
-"""Another attempt: when it comes, and what is remembered of those before it."""
+"""Tests retries: when the next attempt runs, and what the history keeps of earlier attempts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Make = Callable[..., Runtime]
 
 SCHEDULED, LEASES = "{fairactor/0}:scheduled", "{fairactor/0}:leases"
 SLACK = 20.0
-"""Seconds that an outcome may need to reach the server; far below the delays that are told apart."""
+"""Seconds that an outcome may take to reach the server; far less than the differences between the tested delays."""
 
 
 @actor
@@ -34,7 +34,7 @@ async def fail(text: str = "as told") -> None:
 
 
 async def comes_again(handle: Handle[Any], attempt: int = 2) -> TaskInfo | None:
-    """What is known of a task once it waits for that attempt."""
+    """Returns the info of a task if it waits for that attempt, else None."""
     info = await handle.info()
     return info if (info.state, info.attempt) == (TaskState.SCHEDULED, attempt) else None
 
@@ -45,21 +45,21 @@ def make_due(runtime: Runtime, db: redis.Redis, handle: Handle[Any]) -> None:
 
 
 def make_older(db: redis.Redis, handle: Handle[Any], seconds: float) -> None:
-    """As if the task had been sent that much earlier."""
+    """Changes the record of a task as if it had been sent that many seconds earlier."""
     key = f"{{fairactor/0}}:task:{handle.id}"
     (stamp,) = struct.unpack(">d", db.getrange(key, 5, 12))  # type: ignore[arg-type]
     db.setrange(key, 5, struct.pack(">d", stamp - seconds * 1e6))  # type: ignore[arg-type]
 
 
 def wait_of(info: TaskInfo) -> float:
-    """Seconds from the end of the last attempt to the next one."""
+    """Returns the seconds from the end of the last attempt to the start of the next one."""
     assert info.due_at is not None
     return info.due_at.timestamp() - info.history[-1].started_at - info.history[-1].seconds
 
 
 @pytest.fixture
 def longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is drawn is always the most that it may be."""
+    """Makes every random delay as long as it can be."""
     monkeypatch.setattr(random, "uniform", lambda _, most: most)
 
 
@@ -151,7 +151,7 @@ async def test_a_retry_keeps_the_place_that_the_task_had(make_runtime: Make) -> 
         (shard,) = sender._shards()
         await until(
             partial(shard.maintain, deliveries=5, failed_ttl=1, body=b"{}", limit=1)
-        )  # there may be more: it was due
+        )  # true: it queued the due task, and there may be more
         assert await old.state() is TaskState.QUEUED
         async with make_runtime(run, workers=1) as runtime:
             await runtime.drain(timeout=PATIENCE)
@@ -173,14 +173,14 @@ async def test_an_attempt_that_would_come_too_late_is_not_made(make_runtime: Mak
                     await handle.result(timeout=PATIENCE)
                 assert [attempt.message for attempt in (await handle.info()).history] == [f"in {delay} s"]
             assert await until(partial(comes_again, in_time))
-            make_older(db, in_time, 60)  # it waits in its mailbox for longer than anybody thought
+            make_older(db, in_time, 60)  # as if it waited in its mailbox for longer than expected
             make_due(runtime, db, in_time)
             with pytest.raises((TaskFailed, TaskCanceled)):
                 await in_time.result(timeout=PATIENCE)
             assert [attempt.attempt for attempt in (await in_time.info()).history] == [1], "it was not made"
 
 
-# What is remembered
+# History
 
 
 async def test_the_history_tells_of_every_attempt_that_did_not_end_well(make_runtime: Make, db: redis.Redis) -> None:

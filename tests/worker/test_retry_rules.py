@@ -1,4 +1,4 @@
-"""Which errors get another attempt, and how long it waits: the rules alone, without a server."""
+"""Tests the retry rules without a server: which errors are retried, and after what delay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def fail(text: str = "as told") -> None:
     raise ValueError(text)
 
 
-# How long it waits
+# Delays
 
 
 @given(st.floats(0, CENTURY), st.floats(0, CENTURY), st.integers(1, 10**12))
@@ -37,7 +37,7 @@ def test_a_back_off_is_never_longer_than_doubling_and_its_cap_allow(base: float,
 def test_a_back_off_may_be_as_long_as_they_allow(base: float, cap: float, attempt: int) -> None:
     most = float(min(Fraction(cap), Fraction(base) * 2 ** (attempt - 1)))
     delays = [delay_before_next(ValueError(), attempt, {"backoff": base, "backoff_cap": cap}) for _ in range(150)]
-    assert max(delays) > 0.7 * most  # fails once in 10^23 times
+    assert max(delays) > 0.7 * most  # fails by chance once in 10^23 runs
     assert min(delays) < 0.3 * most
 
 
@@ -55,7 +55,7 @@ def test_a_retry_may_say_how_long() -> None:
     assert delay_before_next(Retry(delay=timedelta(hours=1)), 1, {"backoff_cap": 5}) == 3600
 
 
-# Which errors get another attempt
+# Retried errors
 
 
 class Special(ConnectionError): ...

@@ -1,4 +1,4 @@
-"""Leaving: what is finished, what goes back, and that nothing is left hanging."""
+"""Tests shutdown: running tasks finish or return to the queue, and nothing is left waiting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
 IDLE = "{fairactor/0}:idle"
-"""The runtimes that would take more work: one that stops is none of them any more."""
+"""The key of the set of runtimes that can take more work; a runtime that stops leaves it."""
 
 
 async def test_at_a_signal_running_tasks_end_and_nothing_more_is_claimed(

@@ -1,4 +1,4 @@
-"""Leaving: tasks that were claimed and have not started go back at once."""
+"""Tests shutdown: tasks that are claimed but not started return to the queue at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
 IDLE = "{fairactor/0}:idle"
-"""The runtimes that would take more work: one that stops is none of them any more."""
+"""The key of the set of runtimes that can take more work; a runtime that stops leaves it."""
 
 
 async def test_what_was_claimed_ahead_goes_back_at_once_and_in_front(make_runtime: Make, db: redis.Redis) -> None:
@@ -85,7 +85,7 @@ async def test_what_is_claimed_by_a_turn_that_was_under_way_goes_back_at_once(
         dispatcher._shard.turn = slow  # type: ignore[method-assign]
         first = await sender.send("user:1", run("first"))
         await begun.wait()
-        second, _ = await sender.send_many([("user:1", run("second"))] * 2)  # one alone would be handed over
+        second, _ = await sender.send_many([("user:1", run("second"))] * 2)  # one alone is handed over
         await claimed.wait()
         stopping = asyncio.ensure_future(leaving.stop(grace=PATIENCE))
         await until(lambda: not dispatcher._claiming)

@@ -1,4 +1,4 @@
-"""Supervision: what fails is started again, and what keeps failing takes the runtime down."""
+"""Tests supervision: a failed job restarts, and a job that keeps failing stops the runtime."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def double(n: int) -> int:
 
 
 class Failing:
-    """Fails the first so many times that it is run."""
+    """Provides a job whose first `times` runs fail."""
 
     def __init__(self, times: float) -> None:
         self.times = times

@@ -1,4 +1,4 @@
-"""Plugins: what wraps sending and running, and what observes."""
+"""Tests the hooks of plugins that wrap sending and running, and those that observe."""
 
 from __future__ import annotations
 

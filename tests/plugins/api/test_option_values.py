@@ -1,4 +1,4 @@
-"""Options of plugins that are given with their values, which type checkers can check."""
+"""Tests plugin options that are given as typed values, which type checkers can check."""
 
 from __future__ import annotations
 

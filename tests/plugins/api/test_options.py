@@ -1,4 +1,4 @@
-"""Options that plugins add to messages and actors."""
+"""Tests the options that plugins add to messages and actors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def whole(value: Any) -> int:
 
 
 def option(convert: Callable[[Any], Any] = lambda value: value, plugin: str = "reading") -> str:
-    """A new option."""
+    """Declares an option under a new name and returns the name."""
     return Option(f"tries{next(numbers)}", plugin=plugin, convert=convert).name
 
 

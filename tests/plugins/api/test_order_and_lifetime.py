@@ -1,4 +1,4 @@
-"""The order of plugins, and how long they live."""
+"""Tests the order of plugins and their lifespan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def double(n: int) -> int:
     return 2 * n
 
 
-# Their order
+# Order
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_what_cannot_be_is_refused_at_once(plugins: Any, why: str) -> None:
         Runtime("redis://nowhere", plugins=plugins)
 
 
-# How long they live
+# Lifespan
 
 
 class Living(Named):
@@ -102,7 +102,7 @@ async def test_one_that_cannot_begin_stops_the_runtime_and_ends_those_that_have(
     runtime = make_runtime(double, plugins=[Living("a", log), Broken()])
     with pytest.raises(RuntimeError, match="no licence"):
         await runtime.__aenter__()
-    assert log == ["a begins"]  # an exception goes through its lifespan
+    assert log == ["a begins"]  # an exception left its lifespan, so that it logged no end
     with pytest.raises(RuntimeNotRunning):
         await runtime.stats()
 

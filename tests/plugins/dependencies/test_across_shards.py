@@ -1,4 +1,4 @@
-"""Dependencies between tenants of different shards."""
+"""Tests dependencies between tenants of different shards."""
 
 from __future__ import annotations
 

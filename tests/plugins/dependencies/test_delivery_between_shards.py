@@ -1,4 +1,4 @@
-"""Graphs over two shards: what one has to say to the other is carried, whoever is killed meanwhile."""
+"""Tests graphs over two shards: messages between the shards arrive even if processes are killed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_whoever_carries_and_is_killed_each_step_runs_after_those_before_i
     order = {
         handle.id: before for run in runs for handle, before in zip(run.handles.values(), _before(run), strict=True)
     }
-    for victim in (0, 1, 2):  # nobody but these processes carries
+    for victim in (0, 1, 2):  # only these processes deliver messages
         await until(lambda many=10 * (victim + 1): db.llen("runs") >= many)
         processes.processes[victim].signal(signal.SIGKILL)
         await processes.start(shards=2, lease=1.0)
@@ -55,7 +55,7 @@ async def test_whoever_carries_and_is_killed_each_step_runs_after_those_before_i
         assert (stats.finished, stats.deferred, stats.pending, stats.canceled) == (len(order), 0, 0, 0)
         await check_invariants(asking)
         await until(lambda: not keys_of_plugin(db))
-        await until(lambda: db.zcard("{fairactor/0}:leases") == db.zcard("{fairactor/1}:leases") == 2)  # of those alive
+        await until(lambda: db.zcard("{fairactor/0}:leases") == db.zcard("{fairactor/1}:leases") == 2)  # the living
     began: dict[str, list[int]] = {}
     for place, entry in enumerate(db.lrange("runs", 0, -1)):
         began.setdefault(entry.decode().rpartition(" ")[0], []).append(place)
@@ -66,7 +66,7 @@ async def test_whoever_carries_and_is_killed_each_step_runs_after_those_before_i
 
 
 def _there_and_back() -> Any:
-    """From one shard to the other, and from several to one."""
+    """Builds a graph with steps that go from one shard to the other and join there."""
     nap = service.nap
     beside = group(at(THERE, nap(0.01).options(id="b")), at(HERE, nap(0.01).options(id="c")))
     return chain(
@@ -75,7 +75,7 @@ def _there_and_back() -> Any:
 
 
 def _before(run: Run) -> list[list[str]]:
-    """Of each step, in their order, those before it."""
+    """Returns the ids of each step's parents, in the order of the steps."""
     names = {"a": "", "b": "a", "c": "a", "d": "bc", "e": "d"}
     return [[run.handles[name].id for name in names[step]] for step in run.handles]
 
@@ -90,7 +90,7 @@ async def test_what_somebody_has_taken_who_has_died_is_carried_by_another(make_r
         child = await runtime.send(THERE, add(result_of(parent), 1).options(depends_on=[parent]))
         with anyio.move_on_after(PATIENCE):
             while not (await child.info()).ended_at:
-                await runtime.host.call("fairactor_dependencies/take", HERE, 100, 1)  # and says nothing
+                await runtime.host.call("fairactor_dependencies/take", HERE, 100, 1)  # never delivers them
         assert await child.result(timeout=PATIENCE) == 6
 
 

@@ -1,4 +1,4 @@
-"""Dependencies: tasks that wait for others, when they run, when they never can, and what they get."""
+"""Tests dependencies: when dependent tasks run, when they cannot run, and which results they receive."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ async def test_it_waits_for_its_time_too(make: Make, gate: Gate) -> None:
         await child.cancel()
         waiting = await runtime.send("t", gate.wait())
         late = await runtime.send("t", give(1), expires=0.001, depends_on=[waiting])
-        await anyio.sleep(0.01)  # it expires
+        await anyio.sleep(0.01)  # until the task expires
         gate.opened.set()
         assert await ended(late) == CANCELED
 

@@ -1,4 +1,4 @@
-"""A task for each item of a result, and one that joins them."""
+"""Tests graphs with a task for each item of a result, and one that joins them."""
 
 from __future__ import annotations
 

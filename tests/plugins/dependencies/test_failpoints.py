@@ -1,4 +1,4 @@
-"""Scripts that break off while tasks wait for others: at each of their calls, and what the next call makes of that."""
+"""Interrupts scripts at each of their calls while tasks wait for others, and checks that the next call recovers."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ FEW: Final = {"all at once": None, "few at once": (2, 2, 1, 1)}
 
 
 def told(case: Case) -> Case:
-    """With all that is left to be told."""
+    """Extends a case: delivers all remaining notifications afterwards."""
 
     def then(populated: Any) -> None:
-        for run in populated.plugin.gates():  # one that has ended, and broke off, does so again when its time is over
+        for run in populated.plugin.gates():  # an interrupted end of a gate is repeated once the gate's time is over
             if populated.db.exists(f"{populated.plugin.prefix}gate:{run}"):
                 populated.plugin.set_due(run)
         while populated.call("take", 1, 10_000_000)[0] == 0:
@@ -81,7 +81,7 @@ def test_wherever_a_script_breaks_off_those_that_wait_hear_as_if_it_had_not(
     _, want = wanted(populated, case)
     for at, _ in breaking_points(populated, case):
         if populated.torn:
-            populated.insist(stats)  # whichever script comes next has it mended
+            populated.insist(stats)  # the next script triggers the repair
             assert populated.live <= populated.check().records.keys(), f"lost when it broke off at {at}"
         populated.insist(case.transition)
         case.then(populated)

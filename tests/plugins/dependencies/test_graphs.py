@@ -1,4 +1,4 @@
-"""Graphs of messages: how they are written, sent whole, followed, canceled and sent again."""
+"""Tests graphs of messages: how to write, send, follow, cancel and resend them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of tasks, as arguments of those that wait for them."""
+"""Tests results of tasks as arguments of their dependents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that wait for others do what the model says: the state machine runs in a process with a server of its own."""
+"""Runs the state machine of dependencies in a separate process with its own server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 
 
 def steps_taken(binary: str, steps: int) -> int:
-    """How many steps the machine took, at least so many."""
+    """Runs the state machine for at least ``steps`` steps and returns their number."""
     with servers.running(binary) as url:
         command = [sys.executable, "-m", "tests.support.dependencies.state_machine", url, str(steps)]
         done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)

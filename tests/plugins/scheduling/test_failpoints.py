@@ -1,4 +1,4 @@
-"""The scripts of schedules, broken off at each of their calls to the server, and called again."""
+"""Interrupts the scripts of schedules at each of their server calls, and calls them again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEY: Final = pack_key("k", 60.0)
 
 
 class Clockwork(PopulatedShard):
-    """A shard with schedules of all kinds whose time has come."""
+    """A shard with schedules of all kinds that are due."""
 
     def __init__(self, url: str) -> None:
         ShardDriver.__init__(self, url)
@@ -87,7 +87,7 @@ class Clockwork(PopulatedShard):
         self.arguments = ticks(due, int(now))
 
     def _wait_behind(self) -> None:
-        """A run that has started, and the next one that waits for it."""
+        """Adds a started run, and the next one that waits for it."""
         self.send(item("schedule:x:1", "w"))
         turn = 2
         while "schedule:x:1" not in self.claim("r", turn, 9):
@@ -99,7 +99,7 @@ class Clockwork(PopulatedShard):
         self.db.zadd(f"{self.keys.meta}:plugin:{OURS}:due", {"1:tbehind": self.base + 1000 * HOUR})
 
     def schedules(self) -> dict[str, Any]:
-        """All that is known of them, but for when what was done."""
+        """Returns the stored schedules without timestamps."""
         found: dict[str, Any] = {}
         for key in self.db.scan_iter(match=f"*:plugin:{OURS}:schedule:*"):
             fields = {field.decode(): value for field, value in self.db.hgetall(key).items()}
@@ -126,7 +126,7 @@ def tick(clockwork: Clockwork) -> None:
 
 
 def look_after(clockwork: Clockwork) -> None:
-    """What a runtime does then: it asks what is due, and does it."""
+    """Does what a runtime does next: asks which schedules are due, and runs them."""
     _, now, *due = clockwork.call("due", "r", 100, 60_000)
     if due:
         clockwork.call("tick", *ticks(due, int(now)))
@@ -208,7 +208,7 @@ def test_a_script_that_is_called_twice_does_nothing_the_second_time(clockwork: C
     clockwork.restore()
     case.transition(clockwork)
     once = clockwork.gather()
-    if title != "end of a run that another one waits for":  # a turn is told apart by its number
+    if title != "end of a run that another one waits for":  # a repeated turn is recognized by its number
         case.transition(clockwork)
     assert clockwork.gather() == once
 

@@ -1,4 +1,4 @@
-"""What cannot be a schedule is refused, and nothing is stored; and what actors declare."""
+"""Tests that invalid schedules are rejected and not stored, and schedules that actors declare."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.scheduling.schedules import list_schedules, note, remaining_k
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 UTC = dt.UTC
-NAIVE = dt.datetime(2030, 1, 1)  # noqa: DTZ001 - that is what is wrong with it
+NAIVE = dt.datetime(2030, 1, 1)  # noqa: DTZ001 - naive on purpose
 LATER, EVEN_LATER = (dt.datetime(year, 1, 1, tzinfo=UTC) for year in (2030, 2031))
 
 
@@ -182,7 +182,7 @@ async def test_what_is_declared_otherwise_replaces_it_and_what_is_declared_no_mo
     assert await ids(declare(at("0 1 * * *", "t"), at("0 3 * * *", "u"))) == [
         first, by_hand, ("u", "@report#1", "0 3 * * *"),
     ]  # fmt: skip
-    assert await ids() == [first, by_hand, ("u", "@report#1", "0 3 * * *")]  # it runs another actor
+    assert await ids() == [first, by_hand, ("u", "@report#1", "0 3 * * *")]  # kept, because it runs another actor
     assert await ids(declare()) == [by_hand]
 
 

@@ -1,4 +1,4 @@
-"""Who looks after what is due: one runtime at a time, at the right moment, whatever becomes of it and of the server."""
+"""Tests that one runtime at a time sends due runs, at the right moment, even if it or the server fails."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_where_there_is_no_schedule_nobody_asks_again(make: Make, db: redi
         assert set(calls.waits) == {_plugin.LONGEST_SLEEP}
         assert not db.exists(LEADER)
         assert calls.asked.keys() == {runtime.name, other.name}
-        assert max(calls.asked.values()) <= 2  # once more when the subscription begins
+        assert max(calls.asked.values()) <= 2  # one more when the subscription begins
 
 
 async def test_one_runtime_does_the_work_and_the_others_sleep(make: Make, db: redis.Redis, monkeypatch: Any) -> None:
@@ -64,7 +64,7 @@ async def test_one_runtime_does_the_work_and_the_others_sleep(make: Make, db: re
         await wait_for_runs(schedules, "t", "s", 10)
         await until(lambda: db.hget(schedule_key("t", "s"), "state") == b"finished")
         asked = sorted(calls.asked.values())
-        assert asked[-1] >= 40  # for each tick what is due, and then for how long to sleep
+        assert asked[-1] >= 40  # two calls a tick: which runs are due, and how long to sleep
         assert all(number <= 6 for number in asked[:-1]), asked
 
 
@@ -86,7 +86,7 @@ async def test_a_runtime_that_dies_has_a_successor_and_one_that_leaves_says_so(m
         assert db.get(LEADER) in (None, runtime.name.encode())
         await until(lambda: db.get(LEADER) == runtime.name.encode())
         db.set(LEADER, "a runtime that is dead", px=50_000)
-        await schedules.add(0.1, "t", note(), id="soon")  # whoever is in charge should have woken by now
+        await schedules.add(0.1, "t", note(), id="soon")  # this should wake the leader
         assert db.pttl(LEADER) <= 3_100 or db.get(LEADER) == runtime.name.encode()
         await wait_for_runs(schedules, "t", "soon")
     assert not db.exists(LEADER)
@@ -101,7 +101,7 @@ async def test_what_is_due_waits_for_a_server_that_is_away(server: servers.Insta
             await schedules.add(0.1, "t", note(), id="s")
             await wait_for_runs(schedules, "t", "s")
             server.kill()
-            server.start()  # and it has forgotten all
+            server.start()  # without any data
             await schedules.add(0.1, "t", note(), id="s")
             await wait_for_runs(schedules, "t", "s")
 

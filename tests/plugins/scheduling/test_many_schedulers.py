@@ -1,4 +1,4 @@
-"""Many schedulers with wrong clocks, killed at random: each time of a schedule is run, and none twice."""
+"""Tests that many schedulers with wrong clocks, killed at random, run each time of a schedule exactly once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOUR, TICK = dt.timedelta(hours=1), dt.timedelta(seconds=1)
 
 
 class Crew:
-    """Eight schedulers; each that is killed has a successor."""
+    """Eight scheduler processes; each killed one is replaced."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -39,8 +39,8 @@ class Crew:
             await each.ready()
 
     async def kill(self) -> None:
-        """Kills one, all of a sudden, and starts another; that may be killed before it is ready."""
-        await anyio.sleep(self._random.uniform(0, 0.05))  # at a random moment: that is what is tested
+        """Kills one process and starts another, which may be killed before it is ready."""
+        await anyio.sleep(self._random.uniform(0, 0.05))  # the random moment is the point of the test
         number = self._random.randrange(len(self.members))
         self.members[number].kill()
         self.members[number] = SchedulerProcess(self._url, SKEWS[number])
@@ -60,7 +60,7 @@ def crew(url: str, nothing_left_behind: None) -> Iterator[Crew]:
 
 
 class Ticks:
-    """Counts runs by tenant and the time that they are for."""
+    """Counts runs by tenant and planned time."""
 
     def __init__(self) -> None:
         self.seen: Counter[tuple[str, dt.datetime]] = Counter()

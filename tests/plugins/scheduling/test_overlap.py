@@ -1,4 +1,4 @@
-"""What becomes of a run when the one before it has not ended, when there is no room for it, or its key is taken."""
+"""Tests runs whose previous run has not ended, whose tenant's backlog is full, or whose key is taken."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Make = Callable[..., Runtime]
 
 
 class Gate:
-    """Runs that wait to be let through, one by one."""
+    """An actor whose tasks wait until the test releases them one by one."""
 
     def __init__(self) -> None:
         self.order: list[str] = []
@@ -115,7 +115,7 @@ async def end_by_purge(runtime: Runtime, gate: Gate) -> None:
 
 
 async def end_by_hand(runtime: Runtime, gate: Gate) -> None:
-    """Nobody hears of this end: it is found out after a while."""
+    """Deletes the task's record, so that no notification is sent; the scheduler finds out when it next looks."""
     with redis.Redis.from_url(runtime.settings.url or "") as db:
         (task,) = list(db.scan_iter(match="*:task:schedule:*"))
         db.delete(task)
@@ -167,7 +167,7 @@ async def test_a_run_waits_for_room_in_the_mailbox(make: Make, db: redis.Redis) 
         await tenant.resume()
         db.zadd(
             "{fairactor/0}:plugin:fairactor_scheduling:due", {"1:ts": 1}, xx=True
-        )  # it looks again by itself, later
+        )  # without this it would look again only later
         db.publish("{fairactor/0}:events", "pfairactor_scheduling")
         runs = await wait_for_runs(schedules, "t", "s", 5)
         assert added.next_time is not None

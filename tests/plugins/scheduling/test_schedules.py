@@ -1,4 +1,4 @@
-"""Schedules: added, changed, looked at, paused, removed; and that they run."""
+"""Tests schedules: adding, changing, reading, pausing and removing them, and their runs."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ async def test_a_paused_schedule_sends_nothing_and_goes_on(make: Make, db: redis
                 await change("t", "nothing")
 
 
-OUTCOMES: dict[str, list[tuple[str, int]]] = {  # and how many days after the first time that was missed
+OUTCOMES: dict[str, list[tuple[str, int]]] = {  # each with its number of days after the first missed time
     "skip": [("missed", 0)],
     "once": [("sent", 2), ("missed", 0)],
     "all": [("sent", 2), ("sent", 1), ("sent", 0)],

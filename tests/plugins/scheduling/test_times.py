@@ -1,4 +1,4 @@
-"""When schedules run: what clocks on the wall show, when they are put forward and back, and what was missed."""
+"""Tests the times of schedules: local time, clock changes, and missed runs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ CHANGES: Final = {
     "America/New_York": ["2026-03-08", "2026-11-01"],
     "Australia/Sydney": ["2026-10-04", "2026-04-05"],
     "Australia/Lord_Howe": ["2026-10-04", "2026-04-05"],  # by 30 minutes
-    "America/Havana": ["2026-03-08", "2026-11-01"],  # at midnight, and at 1 back to it
-    "Asia/Beirut": ["2026-03-29", "2026-10-25"],  # at midnight, and at it back to 23
-    "Pacific/Apia": ["2011-12-30", "2012-04-01"],  # leaves out a day
+    "America/Havana": ["2026-03-08", "2026-11-01"],  # forward at midnight; back from 1 to midnight
+    "Asia/Beirut": ["2026-03-29", "2026-10-25"],  # forward at midnight; back from midnight to 23
+    "Pacific/Apia": ["2011-12-30", "2012-04-01"],  # skips a day
     "UTC": ["2026-03-29"],
 }
 
@@ -35,7 +35,7 @@ def cron(expression: str, zone: str) -> Cron:
 
 
 def times(expression: str, zone: str, start: str, end: str) -> list[str]:
-    """The times of a cron expression from one local time until another, as local times with their offsets."""
+    """Returns the times of a cron expression between two local times, as local times with offsets."""
     first, last = (in_ms(dt.datetime.fromisoformat(each).replace(tzinfo=ZoneInfo(zone))) for each in (start, end))
     made, found = cron(expression, zone), []
     at = made.after(first - 1)
@@ -108,7 +108,10 @@ def matches(wall: dt.datetime, minutes: set[int], hours: set[int] | None) -> boo
 
 
 def expected(zone: str, start: int, end: int, minutes: set[int], hours: set[int] | None) -> list[int]:
-    """As a cron would do that looks at its clock each minute, and knows of the days before and after."""
+    """Returns the times at which a cron daemon that checks the local time every minute would run.
+
+    It starts three days early, so that it knows of earlier clock changes.
+    """
     found, shown = set(), set()
     previous = None
     for ms in range(start - 3 * DAY, end, MINUTE):
@@ -214,7 +217,7 @@ def test_the_latest_times_are_found(every: int, since: int, length: int, count: 
     assert latest(made, count, since, before) == list(range(since, before, every))[-count:]
 
 
-# What is to be done at one moment
+# Decisions at one moment
 
 
 def plan(now: int, at: int = 0, checked: int = 0, most: int = 500, **rule: object) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""XCom: what tasks leave for others, when it can be seen, by whom, and for how long."""
+"""Tests XCom: the values that tasks store for others, and when, where and for how long they can be read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
 NAMES = ["a", "1:a", "a:1", "", "{a}", "*", "a\x00b", "Ünïcode ✓", "fairactor/0}:plugin:", "x" * 400]
-"""Of tenants, runs and keys; '' stands for none."""
+"""Names for tenants, runs and keys; '' means none."""
 
 
 @attrs.frozen
@@ -225,7 +225,7 @@ async def test_what_cannot_be_pushed_is_refused_in_the_handler(
 async def test_outside_of_a_handler_and_without_a_server_it_says_so() -> None:
     with pytest.raises(RuntimeNotRunning, match="current_task"):
         await xcom.push("k", 1)
-    await push({"k": 1})  # in place it leaves nothing
+    await push({"k": 1})  # a direct call stores nothing
     with pytest.raises(RuntimeNotRunning, match="xcom needs a server"):
         await pull("k")
 

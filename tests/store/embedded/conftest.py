@@ -1,4 +1,4 @@
-"""A folder for each test of the embedded server, in which no process may be left."""
+"""A folder for each test of the embedded server; no process may use it afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.embedded import PATIENCE, processes
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for all that a test makes, with a short name; at the end no process may have to do with it."""
+    """Yields a folder with a short name for all files of a test; asserts at the end that no process uses it."""
     folder = Path(tempfile.mkdtemp(prefix="fa-")).resolve()
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)

@@ -1,4 +1,4 @@
-"""The embedded server without a path: it is private, and ends with its user."""
+"""The embedded server without a path is private and ends with its user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs that the embedded server can run, and those that fail."""
+"""Server programs that the embedded server can run, and programs that fail."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TestPrograms:
             async with embedded_server(home / "data", binary=failing):
                 pass
         assert "out of cheese" in (home / "data" / "server.log").read_text()
-        async with embedded_server(home / "data") as url:  # and it is no obstacle to the next one
+        async with embedded_server(home / "data") as url:  # and the next start still works
             assert await ask(url, "PING")
 
     async def test_program_that_is_none(self, home: Path) -> None:

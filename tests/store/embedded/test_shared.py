@@ -1,4 +1,4 @@
-"""The embedded server with a path: who starts it, who shares it, and that it ends with its last user."""
+"""The embedded server with a path: who starts it, who shares it, and how it ends with its last user."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestShared:
                 await stack.enter_async_context(other_process(home / "data"))
                 keeper = keeper_of(home)
             assert await ask(url, "PING")
-        await until(lambda: not exists(keeper))  # it was our child: not even a zombie is left
+        await until(lambda: not exists(keeper))  # our child: not even a zombie may remain
         assert not processes(home)
 
     async def test_the_last_to_leave_ends_it(self, home: Path) -> None:
@@ -78,7 +78,7 @@ class TestShared:
         assert not processes(home)
 
     async def test_coming_and_going_loses_nothing(self, home: Path) -> None:
-        """However the last one's leaving meets the next one's coming."""
+        """Even when a user arrives just as the last one leaves."""
 
         async def come_and_go() -> None:
             for _ in range(15):
@@ -95,9 +95,9 @@ class TestShared:
         async with other_process(home / "data") as (process, url):
             await ask(url, "SET", "key", "value")
             server = await server_of(url)
-            os.kill(keeper_of(home), signal.SIGKILL)  # first: it would tidy up after the others
+            os.kill(keeper_of(home), signal.SIGKILL)  # first, because it would clean up after the others
             process.kill()
-            with suppress(ProcessLookupError):  # on Linux it goes with the keeper
+            with suppress(ProcessLookupError):  # on Linux it dies with the keeper
                 os.kill(server, signal.SIGKILL)
             await process.wait()
         assert (home / "data" / "keeper.sock").exists()
@@ -149,7 +149,7 @@ class TestShared:
             assert os.getsid(await server_of(url)) == os.getsid(keeper_of(home))
 
     async def test_captured_output_ends_with_the_program(self, home: Path) -> None:
-        """Though the keeper that the program started stays."""
+        """Even though the keeper that the program started goes on."""
         async with AsyncExitStack() as stack:
             async with other_process(home / "data") as (starter, _):
                 url = await stack.enter_async_context(embedded_server(home / "data"))

@@ -1,7 +1,7 @@
-"""A model of tasks that wait for others: it knows nothing of scripts, of keys, or of messages between shards.
+"""Models tasks that depend on others, without scripts, keys, or messages between shards.
 
-It says what may have become of each. What has ended is told to those who wait for it, at once or a little later, so of
-each that waits there is a choice: it may have heard of an end, or not yet.
+The model computes the states that each task may be in. When a task ends, its dependents are notified at once or a
+little later. The model therefore allows both for each dependent: it has received the outcome, or not yet.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _AFTER_GATE: Final = re.compile(
 
 
 def verdict(rule: str, letters: str) -> bool | None:
-    """Whether a task may run: yes, never, or not yet. ``letters`` has how each of those before it has ended."""
+    """Returns whether a task may run: True, False (never), None (not yet). ``letters`` has one outcome per parent."""
     waits = UNHEARD in letters
     match rule:
         case "all_success":
@@ -47,18 +47,18 @@ def verdict(rule: str, letters: str) -> bool | None:
 
 @attrs.define(eq=False)
 class Run:
-    """What is sent in several calls."""
+    """A batch of tasks that is sent in several calls."""
 
     id: str
     shard: int
-    """Where its gate is."""
+    """The shard that holds its gate."""
     ended: str = ""
-    """'F' it was opened, 'C' it was shut."""
+    """'F' if the gate was opened, 'C' if it was shut."""
 
 
 @attrs.define(eq=False)
 class Step:
-    """A task."""
+    """A task of the model."""
 
     id: str
     tenant: str
@@ -68,31 +68,31 @@ class Step:
     body: bytes
     token: str = ""
     run: Run | None = None
-    """Whose gate has to open first."""
+    """The run whose gate has to open before the task may run."""
     told: frozenset[str] = frozenset()
-    """Those of its parents, on the other shard, that were sent with it: they tell it by themselves."""
+    """The parents on the other shard that were sent with it: they notify it without being asked."""
     delayed: bool = False
     state: str = "deferred"
     kept: bool = True
-    """Whether its record is there."""
+    """Whether its record exists."""
     letters: str = ""
-    """How it has ended, as others hear of it; several where that cannot be told."""
+    """The outcome that its dependents receive; several letters if the model cannot know which."""
     ever: set[str] = attrs.Factory(set)
-    """The words for how it has ended, now or before it was sent again."""
+    """The words for its outcomes, now or before a redrive."""
     result: str = "null"
     heard: str = ""
-    """What it has surely heard of each of its parents."""
+    """The outcome that it has certainly received from each parent."""
     coming: list[str] = attrs.Factory(list)
-    """What it is to hear, or has heard: a choice of letters."""
+    """The outcomes that it may have received, or may still receive, from each parent."""
     gate: str = "o"
-    """What it knows of its gate: 'o' open, 'c' closed, 'n' never to be opened."""
+    """The state of its gate as it last received it: 'o' open, 'c' closed, 'n' never opens."""
     keep: bool = True
-    """Whether its record stays if it is canceled because it cannot run."""
+    """Whether its record is kept if it is canceled because it cannot run."""
     runtime: str = ""
     turn: int = 0
     deliveries: int = 0
     canceling: bool | None = None
-    """Of a started one that is to be canceled: whether its record is to be kept."""
+    """None, or for a started task with a cancel request: whether its record is kept."""
 
     @property
     def live(self) -> bool:
@@ -111,15 +111,15 @@ class Model:
         self.children: dict[str, list[tuple[Step, int]]] = {}
         self.runs: list[Run] = []
         self.under_way: Callable[[Step, int, Step], bool] = lambda step, place, parent: False
-        """Whether what a task is to hear of its parent at a place may be under way."""
+        """Whether the outcome of the parent at a place may be on its way to the task."""
         self.asks: Callable[[Step, int], bool] = lambda step, place: False
-        """Whether that it wants to hear of it may be under way."""
+        """Whether the task's request for that outcome may be on its way."""
 
     def of(self, *states: str) -> list[Step]:
         return [step for step in self.steps.values() if step.state in states]
 
     def add(self, step: Step) -> None:
-        """One that is sent."""
+        """Adds a task that is sent."""
         self.steps[step.id] = step
         parents, step.parents = step.parents, []
         self.grow(step, parents)
@@ -127,23 +127,23 @@ class Model:
             step.state = "scheduled" if step.delayed else "queued"
 
     def grow(self, step: Step, parents: list[str]) -> None:
-        """It waits for others as well."""
+        """Adds parents to a task."""
         for parent in parents:
             self.children.setdefault(parent, []).append((step, len(step.parents)))
-            before = self.steps.get(parent)  # None: it is still to be sent, to another shard
+            before = self.steps.get(parent)  # None: not sent yet, and on another shard
             step.parents.append(parent)
             step.heard += UNHEARD
             known = before is not None and (before.kept or parent in step.told)
             step.coming.append("" if before is None or before.live else before.letters if known else "C")
 
     def end(self, step: Step, state: str, letters: str, *, kept: bool) -> None:
-        """It has ended; those who wait for it are to hear of that."""
+        """Ends a task; its dependents receive the outcome at once or later."""
         step.state, step.letters, step.kept = state, letters, kept
         step.ever.add({"canceled": "was canceled"}.get(state, state))
         step.canceling, step.runtime = None, ""
         for child, place in self.children.get(step.id, ()):
             if child.state == "deferred" and child.heard[place] == UNHEARD:
-                # Who asks only now finds nothing of one that is not kept.
+                # A dependent that asks only now finds no record if it was not kept.
                 more = letters if kept or not self.asks(child, place) else letters + "C"
                 child.coming[place] = "".join(dict.fromkeys(child.coming[place].replace(UNHEARD, "") + more))
 
@@ -159,10 +159,10 @@ class Model:
             if child.state == "deferred" and child.coming[place] and self.asks(child, place):
                 child.coming[place] += UNHEARD
 
-    # What may be
+    # Possible states
 
     def choice(self, step: Step, place: int) -> str:
-        """What it may have heard of one of its parents."""
+        """Returns the outcomes that a task may have received from the parent at a place."""
         if step.heard[place] != UNHEARD:
             return step.heard[place]
         coming = step.coming[place] or UNHEARD
@@ -174,17 +174,17 @@ class Model:
         return map("".join, product(*(self.choice(step, place) for place in range(len(step.parents)))))
 
     def verdicts(self, step: Step, gates: str) -> set[bool | None]:
-        """What may be its state; ``gates`` is what it may know of its gate."""
+        """Returns the possible verdicts on a task; ``gates`` holds the possible states of its gate."""
         by_rule = {verdict(step.rule, heard) if heard else True for heard in self.choices(step)}
         return {None if gate == "c" else False if gate == "n" else each for gate in gates for each in by_rule}
 
     def bodies(self, step: Step) -> set[bytes]:
-        """What its record may be once it is let go: with results in the place of tokens."""
+        """Returns the possible bodies of its record after its release, with results in place of tokens."""
         found = set()
         options = []
         for place in range(len(step.parents)):
             option = self.choice(step, place)
-            # Who is let go by one of several that end together may not have heard of the others.
+            # If several parents end together and one releases the task, the others' outcomes may not have arrived.
             options.append(option if step.needs_all or step.heard[place] != UNHEARD else option + UNHEARD)
         for heard in map("".join, product(*options)):
             if not heard or verdict(step.rule, heard):
@@ -196,7 +196,7 @@ class Model:
         return found
 
     def letters_of_canceled(self, step: Step) -> str:
-        """As what it may count that is canceled because it cannot run: X where it had heard that one has failed."""
+        """Returns the possible outcomes of a task that cannot run: X if it has received that a parent failed."""
         if step.run and step.run.ended == "C":
             return "C"
         heard = "".join(self.choice(step, place) for place in range(len(step.parents)))
@@ -204,7 +204,7 @@ class Model:
         return failed if "X" in step.heard or (step.rule == "none_failed" and step.run is None) else "C" + failed
 
     def names_a_cause(self, step: Step, text: str) -> bool:
-        """Whether what it says of why it was canceled can be so."""
+        """Returns whether the reason that a canceled task gives may be right."""
         parents = [self.steps[parent] for parent in step.parents if parent in self.steps]
         if text == "its run was not sent whole":
             return step.run is not None and step.run.ended == "C"
@@ -225,7 +225,7 @@ class Model:
         )
 
     def _names_what_was_heard(self, step: Step, text: str) -> bool | None:
-        """Whether what it had heard before its gate opened can be so; None where that is not what it says."""
+        """Returns whether a reason from before its gate opened may be right; None if the text is of another kind."""
         counted, heard = _COUNTED.fullmatch(text), _AFTER_GATE.fullmatch(text)
         if not counted and not heard:
             return None
@@ -245,14 +245,14 @@ class Model:
         return trigger == step.rule and many == len(step.parents) and tuple(ended) in may
 
     def _can_have_heard(self, step: Step, parent: str) -> bool:
-        """Whether it may have heard of that one, which did not finish."""
+        """Returns whether it may have received from that parent that it did not finish."""
         return any(
             other == parent and {"X", "C"} & {known if known != UNHEARD else "", *self.choice(step, place)}
             for place, (other, known) in enumerate(zip(step.parents, step.heard, strict=True))
         )
 
     def above(self, step: Step) -> Iterator[Step]:
-        """All that comes before it."""
+        """Yields every task upstream of it."""
         found, left = set(), list(step.parents)
         while left:
             parent = left.pop()

@@ -1,4 +1,4 @@
-"""A shard with tasks that wait for others in every way, whose scripts can be made to break off."""
+"""A shard with tasks that depend on others in every way. Tests can interrupt its scripts."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from tests.support.shard.populated import PopulatedShard, Transition
 from .two_shards import Plugin, extensions, waiting_of
 
 FAR: Final = "far"
-"""A tenant of another shard, 1; all others are of this one."""
+"""A tenant of shard 1; all other tenants are on shard 0."""
 HOUR: Final = 3_600_000  # ms
 STARTED: Final = ("a", "b", "x", "y")
 
 
 @actor(name="step")
 async def step(*arguments: Any) -> None:
-    """Never runs."""
+    """Is never run."""
 
 
 def task(name: str, *parents: str, tenant: str = "t", wants: str = "", **options: Any) -> tuple[str, Message[Any]]:
-    """One that waits for others; ``wants`` is which results: 'first', 'all' or 'rest'."""
+    """Makes a task with parents; ``wants`` names the results that it takes: 'first', 'all' or 'rest'."""
     arguments = {
         "first": result_of(parents[0] if parents else ""),
         "all": results(),
@@ -48,7 +48,7 @@ def task(name: str, *parents: str, tenant: str = "t", wants: str = "", **options
 def packed(
     tasks: Sequence[tuple[str, Message[Any]]], homes: Mapping[str, int], gate: str = "", keep: int = HOUR
 ) -> list[Item]:
-    """As they are sent, but for those of the other shard."""
+    """Encodes tasks as a send does, without those of the other shard."""
     batch = [
         BatchItem(tenant, message, int(tenant == FAR), message.task_options.plugin_options["depends_on"])
         for tenant, message in tasks
@@ -68,13 +68,13 @@ def packed(
 def message(
     kind: str, letter: str, place: int, task_id: str, parent: str = "", root: str = "", result: str = ""
 ) -> bytes:
-    """What the other shard says."""
+    """Packs a message from the other shard."""
     names = b"".join(struct.pack(">H", len(name)) + name.encode() for name in (task_id, parent, root))
     return struct.pack(">HccBI", 0, kind.encode(), letter.encode(), 1, place) + names + result.encode()
 
 
 class WaitingShard(PopulatedShard):
-    """Such a shard, to which it can return."""
+    """A shard with dependent tasks that can be restored to its first state."""
 
     def __init__(self, url: str, few: tuple[int, int, int, int] | None) -> None:
         ShardDriver.__init__(self, url, plugins=extensions(few))
@@ -155,9 +155,10 @@ class WaitingShard(PopulatedShard):
         return self.run(self.shard.call(f"{NAME}/{script}", *arguments))
 
     def gather(self) -> dict[str, Any]:
-        """All that the shard holds, with what the plugin does; whichever of several ends has canceled a task.
+        """Returns the contents of the shard and of the plugin's keys, without the reasons that canceled tasks give.
 
-        What is left of tasks that have ended does not matter: nobody looks at it, unless they are sent again.
+        Several outcomes may cancel a task, and each gives another reason. The plugin's keys of ended tasks are left
+        out, because they matter only if those tasks are redriven.
         """
         found = super().gather()
         snapshot = self.snapshot()
@@ -174,7 +175,7 @@ class WaitingShard(PopulatedShard):
 
 
 def _contents(keys: dict[str, Any]) -> dict[str, Any]:
-    """The plugin's keys, where it does not matter whether somebody is named twice as waiting."""
+    """Returns the plugin's keys with dependents as sets, because a dependent may be listed twice."""
     found: dict[str, Any] = {}
     waiting: dict[str, set[bytes]] = {}
     for name, content in keys.items():
@@ -210,11 +211,11 @@ def _report(name: str, packed: Any, letter: str, result: str = "null", turn: int
     return Settlement(name, turn_mark(turn), letter, HOUR, packed)
 
 
-# What is done to it
+# Transitions
 
 
 def turn(want: int, **letters: str) -> Transition:
-    """A turn that reports how tasks have ended."""
+    """Makes a turn that reports the outcomes of tasks."""
 
     def transition(populated: Any) -> None:
         reports = [_report(name, populated.held[name], letter, f'["{name}"]') for name, letter in letters.items()]

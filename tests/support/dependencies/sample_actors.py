@@ -1,4 +1,4 @@
-"""Actors for tests of dependencies, and tasks that end on demand."""
+"""Actors for tests of dependencies, and tasks that end when a test wants it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def ran_after() -> list[str]:
 
 
 class Gate:
-    """A task that ends when it is told to."""
+    """An actor whose tasks end once ``opened`` is set."""
 
     def __init__(self) -> None:
         self.opened = anyio.Event()
@@ -67,14 +67,14 @@ class Gate:
 
 
 async def ended(handle: Handle[Any]) -> TaskState:
-    """The state in which a task has ended."""
+    """Waits for a task to end and returns its state."""
     with suppress(TaskCanceled, TaskFailed):
         await handle.result(PATIENCE)
     return await handle.state()
 
 
 async def ended_parent(runtime: Runtime, how: str, tenant: str = "parent") -> Handle[Any]:
-    """A task that has ended in that way."""
+    """Sends a task, waits until it has ended as ``how`` says, and returns its handle."""
     message: Message[Any] = fail() if how == "failed" else give(1)
     handle = await runtime.send(tenant, message, **{"delay": 60} if how == "canceled" else {})
     if how == "canceled":

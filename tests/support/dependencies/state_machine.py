@@ -1,7 +1,7 @@
-"""Tasks that wait for others, on two shards, against the model of `tests.support.dependencies.model`.
+"""Compares dependent tasks on two shards with the model of `tests.support.dependencies.model`.
 
-``python -m tests.support.dependencies.state_machine URL STEPS`` takes at least so many steps on the server at URL,
-which must be empty.
+``python -m tests.support.dependencies.state_machine URL STEPS`` takes at least STEPS steps on the server at URL, which
+must be empty.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .two_shards import TwoShards
 
 
 class TwoShardsMachine(TwoShardsMachineBase):
-    """Drives the scripts and the model side by side."""
+    """Runs every operation on the scripts and on the model, and compares them."""
 
     @initialize(
         few=st.sampled_from([None, None, (1, 1, 1, 1), (2, 2, 1, 1), (3, 2, 2, 2), (2, 100, 50, 10)]),
@@ -36,7 +36,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
         self.model.under_way, self.model.asks = self.shards.under_way, self.shards.asks
         self.join(0)
         self.join(1)
-        if asks:  # one of a shard where nothing waits is waited for on the other
+        if asks:  # a task on the other shard depends on one of a shard without dependent tasks
             self.send([("t", "all_done", [], 0, False, 3)], gated=False, keep=True)
             self.send([("u", "all_done", [0], 3, False, 3)], gated=False, keep=True)
             self.carry_all()
@@ -49,7 +49,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
         self.failed = False
 
     def teardown(self) -> None:
-        """Everything comes to its end: nothing waits for ever, and of all this nothing is left."""
+        """Ends all tasks, and asserts that none waits forever and that the plugin leaves no keys behind."""
         if not self.numbers or self.failed:
             return
         for run in list(self.calls):
@@ -99,7 +99,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
         assert pairs(again) == pairs(turn)
 
     def settle(self, one: Step, letter: str, result: str, keep: bool) -> tuple[Settlement, Callable[[], None]]:
-        """A report on a claim, and what the model makes of it."""
+        """Returns a settlement for a claim, and the function that applies it to the model."""
         packed = self.shards.record(one)
         header, body = record.unpack(packed)
         ms = HOUR if keep or letter in "RX" else 0
@@ -127,7 +127,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
         return Settlement(one.id, turn_mark(one.turn), letter, ms, packed), change
 
     def work(self, shard: int, letters: str, result: int) -> None:
-        """All that is claimed ends, and more is claimed."""
+        """Ends the claimed tasks and claims more."""
         self.turn(shard, 4, [(0, letters[n % len(letters)], result + n, n != 3) for n in range(6)])
 
     def wake(self, shard: int) -> None:
@@ -161,7 +161,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
     def redrive(self, which: int) -> None:
         one = self.pick(self.model.of("failed"), which)
         if one and one.kept:
-            while f"t{one.id}" in self.shards.rest[one.shard]:  # it cannot be told apart how it has ended which time
+            while f"t{one.id}" in self.shards.rest[one.shard]:  # otherwise its two outcomes would be indistinguishable
                 self.take(one.shard, 0)
             assert self.shards.drivers[one.shard].run(
                 self.shards.drivers[one.shard].shard.redrive([(one.id, b"")])
@@ -172,7 +172,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
     # Ending
 
     def run_out(self, which: int) -> None:
-        """The time of a gate is over."""
+        """Lets the time of a gate run out."""
         if self.calls:
             run = self.pick(list(self.calls), which)
             self.due.add(run.id)
@@ -211,7 +211,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
         self.shards.drivers[shard].run(self.shards.drivers[shard].shard.repair())
         self.compare()
 
-    # Carrying
+    # Delivery between shards
 
     def take(self, shard: int, most: int) -> int:
         more, *messages = self.shards.drivers[shard].run(
@@ -228,7 +228,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
         return int(more)
 
     def carry(self, shard: int, which: int, lost: bool) -> None:
-        """Some of what was taken arrives, in any order; where the reply is lost, it comes again."""
+        """Delivers some of the messages that were taken, in any order; with ``lost`` they are delivered again later."""
         air = self.shards.air[shard]
         chosen = [air[(which * 7 + n) % len(air)] for n in range(1 + which % 3)] if air else []
         self.deliver(shard, list(dict.fromkeys(chosen)), lost)
@@ -245,7 +245,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
             self.compare()
 
     def carry_all(self) -> None:
-        """All is told."""
+        """Delivers messages until none is left."""
         for _ in range(1000):
             for shard in (0, 1):
                 self.shards.plugins[shard].make_due()
@@ -295,7 +295,7 @@ OPERATIONS: Final = [
 
 
 def drive(url: str, steps: int) -> int:
-    """Runs the machine until it has taken so many steps; returns how many it took."""
+    """Runs the machine until it has taken at least ``steps`` steps; returns their number."""
     TwoShardsMachine.shards, TwoShardsMachine.steps = TwoShards(url), 0
     how = settings(stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
     try:

@@ -1,4 +1,4 @@
-"""The base of the state machine of dependencies: what exists, and sending batches of tasks that wait for others."""
+"""The base of the dependencies' state machine: its state, and the operations that send batches of dependent tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .two_shards import TwoShards
 
 HOUR: Final = 3_600_000  # ms
 TENANTS: Final = {"t": 0, "ż:'\"*": 0, "u": 1}
-"""And the shards where they are."""
+"""The tenants and their shards."""
 ODD: Final = ("", "", "", " failed", "'\"\n", "ñ☃")
 RESULTS: Final = (
     "1", '"x"', '{"a":[1,{"started_at":2}],"result":"\\"result\\":5","started_at":3}', '"%1 %%"', "[]", '"a\\nb ☃"',
@@ -28,11 +28,11 @@ CANCELED: Final = b'{"error":{"type":"TaskCanceled","message":"by hand"}}'
 
 @actor(name="step")
 async def step(*arguments: Any) -> None:
-    """Never runs."""
+    """Is never run."""
 
 
 class TwoShardsMachineBase(RuleBasedStateMachine):
-    """The scripts and the model side by side."""
+    """Holds the scripts and the model, and sends the same batches to both."""
 
     shards: TwoShards
     steps = 0
@@ -40,23 +40,23 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.model = Model()
-        self.calls: dict[Run, list[list[tuple[Step, Item]]]] = {}  # that are still to come
-        self.numbers: dict[tuple[int, str], int] = {}  # of the last turns
+        self.calls: dict[Run, list[list[tuple[Step, Item]]]] = {}  # not sent yet
+        self.numbers: dict[tuple[int, str], int] = {}  # the last turn of each runtime
         self.count = 0
         self.failed = False
-        self.due: set[str] = set()  # gates whose time is over
+        self.due: set[str] = set()  # gates whose time has run out
 
     def compare(self, purged: str = "") -> None:
-        """After each step."""
+        """Compares the shards with the model; called after each step."""
         type(self).steps += 1
         self.shards.snapshot()
         self.shards.learn(self.model, purged)
         self.shards.compare(self.model)
 
-    # What exists
+    # State
 
     def pick(self, found: list[Any], which: int) -> Any:
-        """One of these, of the latest if possible."""
+        """Picks one of the latest 12 items; None if ``found`` is empty."""
         return found[-1 - which % min(len(found), 12)] if found else None
 
     def join(self, shard: int) -> None:
@@ -129,7 +129,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             made.gate = "c" if made.run else "o"
             item = encode_message(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
             if run is None and not within and not any(one.parents for one in batch):
-                item = item._replace(extra=b"")  # nothing waits: it is sent as without the plugin
+                item = item._replace(extra=b"")  # no dependent tasks: it is sent as without the plugin
             made.body, made.token = item.body, each.script_input.get("token", "")
             calls[made.shard].append((made, item))
         if run is None:
@@ -157,7 +157,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             self.compare()
 
     def send_on(self, run: Run, which: int) -> None:
-        """The next call of a run; behind the last one it is opened."""
+        """Sends the next call of a run; opens its gate after the last one."""
         calls = self.calls[run]
         if calls:
             last = next(n for n, call in enumerate(calls) if call[0][0].shard == calls[-1][0][0].shard)
@@ -179,7 +179,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
         self.compare()
 
     def shut(self, which: int) -> None:
-        """Who sends gives up; what is under way may come all the same."""
+        """Shuts the gate of a run whose sender gives up; its other calls may still arrive."""
         if self.calls:
             self.open_gate(self.pick(list(self.calls), which), "C")
 

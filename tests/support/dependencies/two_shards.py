@@ -1,4 +1,4 @@
-"""Two shards with the dependencies plugin, and whether they hold what the model says."""
+"""Two shards with the dependencies plugin, and their comparison with the model."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ return reply
 
 @cache
 def extensions(few: tuple[int, int, int, int] | None) -> PluginLua:
-    """Those of the plugin; `few` is how many are told in one script, and how many stand in a field, in an element of a
-    list, and in what is read of that at once.
+    """Returns the plugin's Lua.
+
+    ``few`` lowers its limits: tasks notified in one script, entries in a field, entries in an element of a list, and
+    elements read at once.
     """
     whole = PluginChain([Dependencies()]).lua
     hooks = []
@@ -50,7 +52,7 @@ def extensions(few: tuple[int, int, int, int] | None) -> PluginLua:
 
 
 class _Setting(NamedTuple):
-    """Sets one of the names of a line of Lua to another number."""
+    """Replaces the number of one name in a ``local`` line of Lua."""
 
     name: str
     number: int
@@ -63,7 +65,7 @@ class _Setting(NamedTuple):
 
 
 class Message(NamedTuple):
-    """What one shard has to say to another."""
+    """A message from one shard to another."""
 
     to: int
     kind: str
@@ -79,7 +81,7 @@ def message_of(packed: bytes) -> Message:
 
 
 class Waiting(NamedTuple):
-    """What the plugin keeps of a task that waits."""
+    """What the plugin stores about a waiting task."""
 
     rule: str
     gate: str
@@ -108,11 +110,11 @@ class Plugin:
         self.prefix = f"{driver.keys.meta}:plugin:{NAME}:"
 
     def set_due(self, run: str) -> None:
-        """The time of a gate is over."""
+        """Makes the gate of a run due."""
         self._db.zadd(f"{self.prefix}gates", {run: 1}, xx=True)
 
     def make_due(self) -> None:
-        """What somebody carries is given to another."""
+        """Makes messages due again that a runtime has taken, so that another may take them."""
         outbox = f"{self.prefix}outbox"
         if messages := self._db.zrange(outbox, 0, -1):
             self._db.zadd(outbox, dict.fromkeys(messages, 1))  # type: ignore[arg-type]
@@ -126,7 +128,7 @@ class Plugin:
 
 
 class TwoShards:
-    """Two shards on one server, and what stands there since the last snapshot."""
+    """Two shards on one server, and their contents at the last snapshot."""
 
     def __init__(self, url: str) -> None:
         self.drivers = [ShardDriver(url, namespace=name) for name in "ab"]
@@ -137,14 +139,14 @@ class TwoShards:
             driver.close()
 
     def open(self, few: tuple[int, int, int, int] | None) -> None:
-        """Empties the server and starts again."""
+        """Empties the server and opens both shards."""
         self.drivers[0].db.flushall()
         for driver in self.drivers:
             driver.load_plugins(extensions(few))
             driver.run(driver.shard.open(shards=None, aging=60.0))
         self.plugins = [Plugin(driver) for driver in self.drivers]
         self.air: list[list[bytes]] = [[], []]
-        """What was taken of each, and was not acknowledged."""
+        """The messages that were taken from each shard and not acknowledged."""
         self.rest: list[set[str]] = [set(), set()]
         self.outbox: list[list[Message]] = [[], []]
         self._messages: set[Message] = set()
@@ -161,7 +163,7 @@ class TwoShards:
         assert isinstance(found, bytes)
         return found
 
-    # Looking
+    # Snapshots
 
     def snapshot(self) -> None:
         self.snapshots: list[Snapshot] = [driver.check() for driver in self.drivers]
@@ -175,7 +177,7 @@ class TwoShards:
         self._asking = self._said | {(message.kind, message.id, message.place) for message in self._before}
 
     def under_way(self, step: Step, place: int, parent: Step) -> bool:
-        """Whether news of a parent may be under way."""
+        """Returns whether a parent's outcome may be on its way to the task."""
         if f"t{parent.id}" in self.rest[parent.shard]:
             return True
         return parent.shard != step.shard and bool({(kind, step.id, place + 1) for kind in "es"} & self._said)
@@ -184,7 +186,7 @@ class TwoShards:
         return ("s", step.id, place + 1) in self._asking
 
     def gate_choice(self, step: Step) -> str:
-        """What a task may know of its gate."""
+        """Returns the states of its gate that a task may have received."""
         run = step.run
         if run is None:
             return "o"
@@ -205,10 +207,10 @@ class TwoShards:
     def stands(self, step: Step) -> str:
         return self._standing[step.shard].get(step.id, "gone")
 
-    # Learning
+    # Updating the model
 
     def learn(self, model: Model, purged: str) -> None:
-        """Takes over what has become of those that wait, where it can have become so."""
+        """Copies the state of waiting tasks from the shards to the model where the model allows it."""
         learned = 1
         while learned:
             learned = sum(self._learn_one(model, step, purged) for step in model.of("deferred"))
@@ -261,7 +263,7 @@ class TwoShards:
     def waiting(self, step: Step) -> Waiting:
         return waiting_of(self.snapshots[step.shard].fixed["HELD"][step.id])
 
-    # Comparing
+    # Comparison
 
     def compare(self, model: Model) -> None:
         """Asserts that the shards hold what the model holds."""
@@ -322,7 +324,7 @@ class TwoShards:
 
 
 def _standing(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """Where each task stands, or how it has ended."""
+    """Yields each task with its place in the shard or its outcome."""
     for task, header in snapshot.records.items():
         if header.state != record.LIVE:
             yield task, record.SETTLED[header.state].value

@@ -1,7 +1,7 @@
-"""A process that keeps to schedules by a clock that is wrong, for tests that kill it.
+"""A process that runs schedules with a wrong clock, for tests that kill it.
 
-``python -m tests.support.scheduling.scheduler_process URL SKEW`` says "ready" and goes on until it is killed. Its
-clocks are SKEW seconds ahead, and it never leaves the work to others: all that run at once race for each tick.
+``python -m tests.support.scheduling.scheduler_process URL SKEW`` prints "ready" and runs until it is killed. Its clocks
+are SKEW seconds ahead. It ignores leadership: all processes that run at the same time race for each tick.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import anyio.to_thread
 
 
 class SchedulerProcess:
-    """Such a process, from outside."""
+    """A scheduler process, seen from the test."""
 
     def __init__(self, url: str, skew: float) -> None:
         command = [sys.executable, "-W", "error", "-m", "tests.support.scheduling.scheduler_process", url, str(skew)]
@@ -27,20 +27,20 @@ class SchedulerProcess:
         )
 
     async def ready(self) -> None:
-        """Waits until it keeps to schedules."""
+        """Waits until the process runs schedules."""
         assert self._process.stdout is not None
         line = await anyio.to_thread.run_sync(self._process.stdout.readline)
         if line.strip() != b"ready":
             raise RuntimeError(f"it did not start: {self._process.communicate()[1].decode()}")
 
     def kill(self) -> str:
-        """Ends it by force; returns what it said."""
+        """Kills the process and returns its output."""
         self._process.kill()
         return self._process.communicate()[1].decode()
 
 
 def put_clocks_wrong(skew: float) -> None:
-    """All that asks this process for the time of the day gets a wrong one."""
+    """Moves the clocks of this process ahead by ``skew`` seconds."""
     right, now = time.time, dt.datetime.now
 
     class Wrong(dt.datetime):
@@ -63,7 +63,7 @@ async def _main(url: str) -> None:
 
     from fairactor import Runtime
 
-    _plugin.MOST_RUNS = 7  # type: ignore[misc]  # many small steps, so that there is much to race for
+    _plugin.MOST_RUNS = 7  # type: ignore[misc]  # many small steps make many races
     alone = _plugin._Poller._send_due
     async with redis.asyncio.Redis.from_url(url) as store:
 
@@ -73,7 +73,7 @@ async def _main(url: str) -> None:
 
         _plugin._Poller._send_due = racing  # type: ignore[method-assign]
         async with Runtime(url, workers=0, plugins=[Scheduling()]):
-            print("ready", flush=True)  # noqa: T201 - told to the parent
+            print("ready", flush=True)  # noqa: T201 - for the parent process
             await anyio.sleep_forever()
 
 

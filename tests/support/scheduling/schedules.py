@@ -1,4 +1,4 @@
-"""Schedules for tests: runtimes that have them, a handler that waits, and making time pass for a schedule."""
+"""Helpers for tests of schedules: an actor, the server's time, and functions that rewind and read schedules."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ FOREVER = 86400.0
 
 @actor
 async def note(*what: Any) -> str:
-    """Its id is its result."""
+    """Returns its task id."""
     return current_task().id
 
 
 def server_time(db: redis.Redis) -> dt.datetime:
-    """The server's time."""
+    """Returns the server's time."""
     seconds, us = db.time()  # type: ignore[misc]
     return dt.datetime.fromtimestamp(seconds, dt.UTC) + dt.timedelta(microseconds=us)
 
 
 def schedule_key(tenant: str, schedule: str) -> str:
-    """Where a schedule is stored."""
+    """Returns the key of a stored schedule."""
     return f"{PREFIX}schedule:{len(tenant.encode())}:{tenant}{schedule}"
 
 
 async def rewind(db: redis.Redis, runtime: Runtime, tenant: str, schedule: str, by: dt.timedelta) -> dt.datetime:
-    """So much time has gone by, and nobody has seen to the schedule since; returns its time that is next."""
+    """Makes a schedule look as if no runtime had handled it for a while; returns its next planned time."""
     schedules = Schedules(runtime)
     await schedules.pause(tenant, schedule)
     planned = int(db.hincrby(schedule_key(tenant, schedule), "planned", -(by // dt.timedelta(milliseconds=1))))
@@ -42,7 +42,7 @@ async def rewind(db: redis.Redis, runtime: Runtime, tenant: str, schedule: str, 
 
 
 async def wait_for_runs(schedules: Schedules, tenant: str, schedule: str, lines: int = 1) -> tuple[ScheduleRun, ...]:
-    """What became of its last times, when there are so many of them."""
+    """Waits until a schedule has at least ``lines`` past runs, and returns them."""
 
     async def enough_runs() -> tuple[ScheduleRun, ...]:
         found = await schedules.last_runs(tenant, schedule)
@@ -53,10 +53,10 @@ async def wait_for_runs(schedules: Schedules, tenant: str, schedule: str, lines:
 
 
 async def list_schedules(schedules: Schedules, tenant: str | None = None) -> list[Schedule]:
-    """All that are listed."""
+    """Returns all listed schedules."""
     return [each async for each in schedules.list(tenant)]
 
 
 def remaining_keys(db: redis.Redis) -> set[bytes]:
-    """The keys of the plugin that hold schedules."""
+    """Returns the plugin's keys, without the leader's."""
     return {key for key in db.scan_iter(match="*plugin:fairactor_scheduling:*") if not key.endswith(b":leader")}

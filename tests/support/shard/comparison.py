@@ -1,4 +1,4 @@
-"""Whether a shard holds what the model holds, and what the model has to be told: what the server's clock said."""
+"""Compares a shard with the model, and copies the server's clock readings to the model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .model_tasks import DIED, ENDED, LIVE, Task, pack
 
 
 def learn(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snapshot, delay: float) -> None:
-    """Takes over what the server's clock has said between two snapshots, if it can have said so. ``delay`` in ms."""
+    """Copies the server's times from the snapshot to the model; asserts that they are possible. ``delay`` in ms."""
     clock = float(before.fixed["META"].get("stamp", 0))
     for task in model.tasks.values():
         if DIED in task.body:
@@ -46,7 +46,7 @@ def learn(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snapsho
 
 
 def _with_deaths(task: Task, stored: bytes) -> bytes:
-    """The body as it is stored, if it is that of the task, but for when its runtimes were found dead."""
+    """Returns the stored body; asserts that it is the task's, apart from the times of its runtimes' deaths."""
     parts = task.body.split(DIED)
     pattern = b"".join(map(re.escape, parts[:1]))
     for runtime, rest in zip(parts[1::2], parts[2::2], strict=True):
@@ -58,7 +58,7 @@ def _with_deaths(task: Task, stored: bytes) -> bytes:
 
 
 def _lua_json(text: str) -> str:
-    """As cjson writes it."""
+    """Encodes a string as Lua's cjson does."""
     return json.dumps(text, ensure_ascii=False).replace("/", "\\/").replace("\x7f", "\\u007f")
 
 
@@ -81,7 +81,7 @@ def compare(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snaps
 
 
 def _adopt(found: dict[str, float], told: dict[str, float]) -> None:
-    """Asserts that numbers are the same, but for what comes of adding them up in another order; takes them over."""
+    """Asserts that the numbers agree up to floating-point rounding, then copies the shard's numbers to the model."""
     assert found.keys() == told.keys()
     for name, number in found.items():
         assert math.isclose(number, told[name], rel_tol=1e-12, abs_tol=1e-9), f"{name!r}: {number} and {told[name]}"
@@ -130,7 +130,7 @@ def _compare_limits(driver: ShardDriver, model: Model, snapshot: Snapshot) -> No
 
 
 def _forgive(model: Model, before: Snapshot, snapshot: Snapshot) -> None:
-    """Who has to wait no more owes nothing; when that is, the server says, if it can be."""
+    """Clears all debts once no tenant waits; asserts that the server did so at a possible moment."""
     grown = int(snapshot.fixed["META"].get("period", 0)) - int(before.fixed["META"].get("period", 0))
     now, then = snapshot.fixed["RING"], before.fixed["RING"]
     assert grown == 0 if now else grown == 1 if then else grown in {0, 1}

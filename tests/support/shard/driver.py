@@ -45,13 +45,13 @@ HOLDER: Final = PluginLua(
     hooks=(("sent", "holder", "hold()"), ("ended", "holder", "if data then admit(data) end")),
     scripts=(("holder/admit", "holder", ADMIT),),
 )
-"""A plugin that holds back what is `HELD_BACK`, until its script is called with it, or one that ends has named it."""
+"""A plugin that defers tasks with `HELD_BACK` until a call of its script or the data of an ended task names them."""
 
 HELD_BACK: Final = msgspec.msgpack.encode({"holder": True})
 
 
 class SyncClient:
-    """A synchronous client with the interface of an asynchronous one, as far as a shard uses it: it never waits."""
+    """A synchronous client with those asynchronous methods that a shard uses; it never suspends."""
 
     def __init__(self, db: redis.Redis) -> None:
         self._db = db
@@ -61,7 +61,7 @@ class SyncClient:
 
 
 class ShardDriver:
-    """Calls a shard on a real server without an event loop, and makes time pass for it."""
+    """Calls a shard on a real server without an event loop, and simulates the passing of time for it."""
 
     def __init__(self, url: str, *, namespace: str = "test", plugins: PluginLua = HOLDER) -> None:
         self.db = servers.client(url)
@@ -75,11 +75,11 @@ class ShardDriver:
         self.load_plugins(plugins)
 
     def load_plugins(self, plugins: PluginLua) -> None:
-        """From now on it has the scripts of these plugins."""
+        """Replaces the shard by one with the scripts of these plugins."""
         self.shard = Shard(self._server, self.keys, patience=0, plugins=plugins)
 
     def run(self, transition: Coroutine[Any, Any, T]) -> T:
-        """What a call to the shard returns. It needs no event loop, since its client never waits."""
+        """Runs a call of the shard and returns its result. No event loop is needed because the client never waits."""
         try:
             transition.send(None)
         except StopIteration as end:
@@ -92,7 +92,7 @@ class ShardDriver:
         self._ears.close()
         self.db.close()
 
-    # Transitions, in the words of tests
+    # Transitions
 
     def open(self, aging: float = 60.0, fair_by: FairBy | None = None) -> ShardDriver:
         self.db.flushall()
@@ -100,14 +100,15 @@ class ShardDriver:
         return self
 
     def send(self, *items: Item, reservation: str = "") -> list[str | None]:
-        """Of each its id, or that of the task that its key stands for; None where its id is another tenant's, and FULL
-        where its mailbox is full.
+        """Returns, for each task, its id or the id of the task that holds its key.
+
+        The entry is None where another tenant has a task with that id, and FULL where the mailbox is full.
         """
         self.batch += 1
         return self.send_again(*items, reservation=reservation)
 
     def send_again(self, *items: Item, reservation: str = "") -> list[str | None]:
-        """The last batch, as if its reply had been lost."""
+        """Sends the last batch again, as if its reply had been lost."""
         receipt = self.run(self.shard.send(items, "sender", self.batch, reservation=reservation))
         refused = {n: FULL if isinstance(error, MailboxFull) else None for n, error in receipt.refused.items()}
         return [refused.get(number, task) for number, task in enumerate(receipt.ids)]
@@ -122,7 +123,7 @@ class ShardDriver:
     def turn(
         self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = (), *, heard: bool = False
     ) -> Turn | None:
-        """None where the lease is lost."""
+        """Returns None if the lease is lost."""
         try:
             turn = self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), received=heard)
             return self.run(turn)
@@ -130,7 +131,7 @@ class ShardDriver:
             return None
 
     def claim(self, runtime: str, number: int, want: int, settle: Iterable[Settlement] = ()) -> list[str]:
-        """The ids that a turn claims."""
+        """Returns the ids of the tasks that a turn claims."""
         turn = self.turn(runtime, number, want, settle)
         assert turn is not None
         return [task_id.decode() for task_id in turn.claims[::2]]
@@ -138,10 +139,10 @@ class ShardDriver:
     def maintain(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 500) -> bool:
         return self.run(self.shard.maintain(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
 
-    # Listening, in the place of runtimes
+    # Subscribing on behalf of runtimes
 
     def listen(self, *runtimes: str) -> None:
-        """From now on what is said to them is heard, and nothing of what is said to others."""
+        """Subscribes to the channels of these runtimes only, and drops the messages so far."""
         self._ears.subscribe("a channel of its own", *map(self.keys.inbox, runtimes))
         if no_more := self._subscribed - set(runtimes):
             self._ears.unsubscribe(*map(self.keys.inbox, no_more))
@@ -149,7 +150,7 @@ class ShardDriver:
         self.hear()
 
     def hear(self) -> list[tuple[str, bytes]]:
-        """What was said since the last time, of (runtime, message)."""
+        """Returns the messages since the last call, as (runtime, message)."""
         said: list[tuple[str, bytes]] = []
         if self._ears.subscribed:
             self._ears.ping("now")
@@ -160,26 +161,26 @@ class ShardDriver:
             assert message is not None, "no answer to a ping"
         return said
 
-    # Looking
+    # Inspecting
 
     def snapshot(self) -> Snapshot:
         return self.run(take_snapshot(self.shard))
 
     def check(self, **allowed: Any) -> Snapshot:
-        """Raises InvariantViolation: the shard does not fit together."""
+        """Takes a snapshot and audits it; raises InvariantViolation if the audit finds anything."""
         snapshot = self.snapshot()
         if found := audit(snapshot, **allowed):
             raise InvariantViolation(found)
         return snapshot
 
-    # What time does
+    # The passing of time
 
     def make_due(self, task_id: str, at: int = 1) -> None:
-        """The time of a scheduled task has come."""
+        """Makes a scheduled task due."""
         self.db.zadd(self.keys.fixed("SCHEDULED"), {task_id: at}, xx=True)
 
     def let_start(self, tenant: str, starts: float = 1.0) -> None:
-        """So much time has gone by that a rate of one an hour gives way to so many starts."""
+        """Makes as much time pass as a rate of one start an hour needs to allow this many starts."""
         rates, throttled = self.keys.fixed("RATES"), self.keys.fixed("THROTTLED")
         if self.db.zscore(rates, tenant) is not None:
             self.db.zincrby(rates, -starts * 3.6e9 - 1e6, tenant)
@@ -187,29 +188,29 @@ class ShardDriver:
             self.db.zincrby(throttled, -starts * 3.6e6 - 1e3, tenant)
 
     def lapse(self, runtime: str) -> None:
-        """A lease runs out."""
+        """Makes a lease run out."""
         self.db.zadd(self.keys.fixed("LEASES"), {runtime: 1}, xx=True)
 
     def outlive(self, tenant: str) -> None:
-        """The totals of a tenant have been kept for as long as they were to be."""
+        """Makes the retention of a tenant's totals run out."""
         packed = self.db.hget(self.keys.fixed("COUNTS"), tenant)
         assert isinstance(packed, bytes)
         self.db.hset(self.keys.fixed("COUNTS"), tenant, packed[:-4] + (1).to_bytes(4, "big"))
         self.db.zadd(self.keys.fixed("DRAINED"), {tenant: 1}, xx=True)
 
     def expire(self, task_id: str) -> None:
-        """A settled record has been kept for as long as it was to be."""
+        """Makes the retention of a settled task's record run out."""
         self.db.delete(self.keys.task(task_id))
         self.db.zadd(self.keys.fixed("DEAD"), {task_id: 1}, xx=True)
 
     def forget_key(self, tenant: str, key: str) -> None:
-        """The window of a key is over."""
+        """Makes the window of a deduplication key run out."""
         assert self.db.delete(f"{self.keys.meta}:key:{len(tenant.encode())}:{tenant}{key}")
 
 
 @contextmanager
 def open_shard(url: str, *, aging: float = 60.0) -> Iterator[ShardDriver]:
-    """A driver of an open shard; the server is emptied afterwards."""
+    """Yields a driver of an open shard; empties the server afterwards."""
     made = ShardDriver(url)
     try:
         yield made.open(aging)
@@ -218,23 +219,23 @@ def open_shard(url: str, *, aging: float = 60.0) -> Iterator[ShardDriver]:
 
 
 def item(task_id: str, tenant: str = "t", priority: int = 3, **rest: Any) -> Item:
-    """A task to send; ``rest``: due, flag, body, key."""
+    """Makes a task to send; ``rest`` may set due, flag, body and key."""
     return Item(task_id, tenant, priority, **{"due": "", "flag": "", "body": b"{}"} | rest)
 
 
 def outcome(task_id: str, turn: int, verdict: str = "F3600000", tenant: str = "t", seconds: float = 0.0) -> Settlement:
-    """A report on a claim."""
+    """Makes a report on a claim, with its record."""
     letter = "L" if verdict[0] in "RB" else verdict[0]
     return settlement(task_id, turn, verdict, pack(letter.encode(), Task(task_id, tenant, 3, b"{}", "")), seconds)
 
 
 def settlement(task_id: str, turn: int, verdict: str, record: bytes, seconds: float = 0.0) -> Settlement:
-    """A report on a claim; ``verdict`` is a state and ms."""
+    """Makes a report on a claim; ``verdict`` is the letter of a state, followed by ms."""
     return Settlement(task_id, turn_mark(turn), verdict[0], int(verdict[1:] or 0), record, seconds)
 
 
 def flat(counts: Counts) -> dict[str, int]:
-    """As the model counts."""
+    """Converts counts to the form that the model uses."""
     named = {f"live at {priority}": number for priority, number in counts.by_priority.items()}
     rest = {state: getattr(counts, state) for state in (*LIVE, *ENDED.values())}
     return {state: number for state, number in (named | rest).items() if number}

@@ -1,4 +1,4 @@
-"""Scripts that are made to fail at each of their calls to the server, and what has to hold afterwards."""
+"""Makes scripts fail at each of their calls to the server, and checks the state of the shard afterwards."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .populated import (
 
 @attrs.frozen
 class Case:
-    """A script to break off, and how it may be afterwards that it would not be without."""
+    """A script to break off, and how the outcome may then differ from that of a complete run."""
 
     script: str
     transition: Transition
     then: Transition = lambda _: None
     dropped: frozenset[str] = frozenset()
-    """Live tasks of which it leaves nothing."""
+    """Live tasks that may vanish without a trace."""
     uncounted: int = 0
-    """How many that ended may be counted wrongly: those that left no record, or were sent again."""
+    """How far counts of ended tasks may be off, because a task left no record or was sent again."""
     deaths: int = 0
-    """How many deliveries of a task may be counted wrongly."""
+    """How far the delivery count of a task may be off."""
     untidy: bool = False
-    """Whether the audit may find something until it is sent again."""
+    """Whether the audit may find something until the call is sent again."""
 
 
 def wanted(populated: PopulatedShard, case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What it comes to where nothing breaks off: at once, and with what comes after it."""
+    """Returns the state after a complete run: right after it, and after the transition that follows."""
     populated.restore()
     case.transition(populated)
     done = populated.gather()
@@ -44,20 +44,20 @@ def wanted(populated: PopulatedShard, case: Case) -> tuple[dict[str, Any], dict[
 
 
 def compare(found: dict[str, Any], want: dict[str, Any], case: Case) -> None:
-    """Asserts that it has come to what it should have."""
+    """Asserts that the shard has reached the wanted state."""
     for part in want.keys() - {"ended", "deliveries"}:
         assert found[part] == want[part], part
     for task, deliveries in want["deliveries"].items():
         assert abs(found["deliveries"][task] - deliveries) <= case.deaths, task
-    for tenant in want["ended"].keys() - {"o"}:  # of which all may be forgotten by now
+    for tenant in want["ended"].keys() - {"o"}:  # all totals of "o" may be forgotten by now
         for state in ENDS:
             counted, there = (each["ended"].get(tenant, {}).get(state, 0) for each in (found, want))
             assert counted - there <= case.uncounted, f"{state} of {tenant!r} is counted twice"
-            assert there - counted <= case.uncounted or not tenant  # of the total, only what is kept is counted anew
+            assert there - counted <= case.uncounted or not tenant  # a repair counts only kept records in the total
 
 
 def breaking_points(populated: PopulatedShard, case: Case) -> Iterator[tuple[int, ServerError]]:
-    """The shard is as it is when the script breaks off, at one call after the other."""
+    """Breaks the script off at each call in turn; yields the call's number and the error, with the shard left as is."""
     for at in count(1):
         populated.restore()
         error = populated.breaks(case.script, at, case.transition)

@@ -1,6 +1,6 @@
-"""A plain model of one shard: what the scripts of `fairactor/lua` do, told without Redis and without haste.
+"""A plain model of one shard: it does what the scripts in `fairactor/lua` do, without Redis or any optimization.
 
-Time is not in it. Whoever drives it says what the server's clock said, that is, the stamps and due times that it gave.
+The model has no clock. Its caller passes in the stamps and due times that the server's clock gave.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .model_state import State, Step
 from .model_tasks import DIED, ENDED, FULL, HANDED, LIVE, Task, Verdict
 
 Assigned = tuple[list[str], list[str]] | None
-"""Which tenants a runtime serves first, and which then; None: all alike."""
+"""The tenants that a runtime serves first, and those that it may steal from; None: it serves all alike."""
 
 
 @attrs.define
@@ -33,11 +33,13 @@ class Model(State):
         receiver: str = "",
         choice: Collection[str] = ("",),
     ) -> list[str | None]:
-        """Of each its id, or that of the task that its key stands for; None where it is taken by another tenant, and
-        FULL where its mailbox is full. What goes together with such a one is not accepted, either.
+        """Returns, for each task, its id or the id of the task that holds its key.
 
-        The server says to which runtime it has handed the task, '' to none; that is right if it is in ``choice``, and
-        '' where nothing may be handed.
+        The entry is None where another tenant has a task with that id, and FULL where the mailbox is full. Tasks that
+        were sent together with a task that finds its mailbox full are not accepted either.
+
+        ``receiver`` is the runtime to which the server handed the task, or '' for none. It must be in ``choice``, or ''
+        if the task must not be handed over.
         """
         answers: list[str | None] = []
         with Step(self) as step:
@@ -56,7 +58,7 @@ class Model(State):
         return answers
 
     def _at_once(self, task: Task) -> bool:
-        """Whether a task that was just accepted may be handed over: nothing waits but it, and it need not."""
+        """Whether a newly accepted task may be handed over: no other waits, and nothing holds it back."""
         service, name = self.service, task.tenant
         return (
             self.tasks.get(task.id) is task
@@ -73,7 +75,7 @@ class Model(State):
         self.handed[runtime] = task.id
 
     def _post(self, items: Sequence[Task], watcher: str, reservation: str) -> list[str | None]:
-        """Tasks that are accepted together or not at all; only a single one is watched."""
+        """Accepts all of these tasks or none; only the first can have a watcher."""
         answers: list[str | None] = []
         accepted: list[Task] = []
         for task in items:
@@ -99,7 +101,7 @@ class Model(State):
         return [FULL if id(task) in ids else answer for task, answer in zip(items, answers, strict=True)]
 
     def reserve(self, own: str, rooms: dict[str, int]) -> str | None:
-        """Keeps room; or returns the first tenant whose mailbox has too little."""
+        """Reserves room in mailboxes; returns the first tenant whose mailbox has too little room, if any."""
         for name, many in rooms.items():
             self.tenant(name)
             if many and many > self.room(name, own):
@@ -139,9 +141,10 @@ class Model(State):
         *,
         heard: bool = False,
     ) -> list[str]:
-        """Settles, and claims what the server says it did, in that order, if that is right. Returns what is refused.
+        """Settles claims, then claims the tasks that the server claimed, in the same order. Returns the refused ids.
 
-        What was handed over since the last turn comes last, where it has not been ``heard`` of.
+        Asserts that the server's choice is right. A task that was handed over since the last turn comes last in
+        ``claimed``, unless the runtime has received it (``heard``).
         """
         refused = []
         with Step(self) as step:
@@ -176,13 +179,13 @@ class Model(State):
         return refused
 
     def missed(self, runtime: str, *, heard: bool) -> Task | None:
-        """The task that was handed to a runtime since its last turn, if it stands and was not heard of."""
+        """Returns the task handed to a runtime since its last turn, if it stands but was not received."""
         task = None if heard else self.tasks.get(self.handed.get(runtime, ""))
         stands = task and (task.state, task.runtime, task.turn) == ("started", runtime, self.turns[runtime][0] | HANDED)
         return task if stands else None
 
     def turn_again(self, runtime: str) -> tuple[int, list[str]]:
-        """The number of a runtime's last turn, and what it refused. Who asks again is alive."""
+        """Returns the number of a runtime's last turn and the ids that it refused; renews the lease."""
         self.leases[runtime] = False
         return self.turns[runtime]
 
@@ -240,7 +243,7 @@ class Model(State):
         step.seat()
 
     def maintain(self, limit: int, deliveries: int, *, keep: bool, body: bytes, now: float) -> bool:
-        """Whether there is more to do; ``now`` in ms."""
+        """Returns whether there is more to do; ``now`` in ms."""
         with Step(self) as step:
             due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]
             due = sorted(due, key=lambda task: (task.due, task.id.encode()))[:limit]
@@ -274,7 +277,7 @@ class Model(State):
             return self._leave(runtime, step)
 
     def _take_back(self, runtime: str, now: float, step: Step) -> None:
-        """Who was charged for what a runtime holds owes what that has taken until now."""
+        """Charges tenants for the time that a runtime's claims have taken until now, beyond what they were charged."""
         for task in self.claims(runtime):
             step.touch(task.tenant)
             if self.service.by_time:
@@ -311,7 +314,7 @@ class Model(State):
         return found
 
     def purge(self, name: str, body: bytes, *, keep: bool) -> int:
-        """Cancels all that waits."""
+        """Cancels all waiting tasks of a tenant."""
         waiting = self.of(name, "queued") + self.of(name, "scheduled")
         with Step(self) as step:
             step.touch(name)
@@ -321,7 +324,10 @@ class Model(State):
         return len(waiting)
 
     def redrive(self, asked: Sequence[tuple[str, str, bool]]) -> list[bool | str]:
-        """Of (task, key, window): whether each was a dead letter, or the id of the task that its key stands for."""
+        """Redrives (task, key, window).
+
+        Returns, for each, whether it was a dead letter, or the id of the task that holds its key.
+        """
         answers: list[bool | str] = []
         with Step(self) as step:
             for task_id, key, window in asked:
@@ -338,19 +344,19 @@ class Model(State):
                     task.body = task.body.partition(b"\n")[2]
                     task.key, task.window = key, window
                     self._hold_key(task)
-                    self.tasks[task_id] = self.tasks.pop(task_id)  # stamps grow in the order of the tasks
+                    self.tasks[task_id] = self.tasks.pop(task_id)  # keep tasks ordered by stamp
                     step.touch(task.tenant)
         return answers
 
     def discard(self, asked: Iterable[str]) -> int:
-        """Deletes dead letters; returns how many there were."""
+        """Deletes dead letters; returns how many existed."""
         gone = {task_id for task_id in asked if task_id in self.tasks and self.tasks[task_id].state == "failed"}
         for task_id in gone:
             del self.tasks[task_id]
         return len(gone)
 
     def configure(self, whose: str, changes: dict[str, Any]) -> dict[str, Any]:
-        """A tenant, a group, or the defaults; these with a review."""
+        """Configures a tenant, a group, or the defaults; a change of the defaults includes a review of all tenants."""
         service = self.service
         with Step(self) as step:
             policy = service.configure(whose, changes)
@@ -394,7 +400,7 @@ class Model(State):
         return True
 
     def mend(self) -> None:
-        """Where all is right there is nothing to mend, but for totals that are past their time."""
+        """Repairs the shard: if nothing is damaged, this only drops totals whose retention is over."""
         with Step(self) as step:
             step.counted.update(self.tenants)
             step.touch(*filter(self.counts, self.tenants))

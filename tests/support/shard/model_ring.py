@@ -1,6 +1,6 @@
-"""The part of the model that says who is served next: policies, limits, tags, costs and homes.
+"""The part of the model that decides who is served next: policies, limits, tags, costs and homes.
 
-Time is not in it: a rate is one start an hour, and how far a tenant is ahead of it is counted in starts.
+It has no clock: a rate is one start an hour, and starts measure how far a tenant is ahead of its rate.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ from typing import Any
 import attrs
 
 GROUP = b"\xff".decode(errors="surrogateescape")
-"""Before the name of a group where a tenant's could stand."""
+"""The prefix of a group's name where a tenant's name could also stand."""
 
-FIRST = 0.1  # s that a task is thought to take whose actor nobody knows
-NEW = 0.2  # how much what is learned counts in an average
+FIRST = 0.1  # s: the assumed duration of a task of an unknown actor
+NEW = 0.2  # the weight of a new sample in an average
 
 
 class UndecidedError(Exception):
-    """A group comes, or moves, with the first of its tenants, and several do at once, of different homes: nobody says
-    which.
-    """
+    """The tag of a group is ambiguous: tenants of different homes bring or move the group in the same step."""
 
 
 @attrs.define
@@ -50,16 +48,16 @@ class Costs:
 @attrs.define
 class Service:
     by_time: bool = False
-    policies: dict[str, dict[str, Any]] = attrs.Factory(dict)  # of tenants, of '' (the defaults), and of groups
-    ahead: dict[str, float] = attrs.Factory(dict)  # tenant -> starts that its rate is ahead; -inf: that is long ago
+    policies: dict[str, dict[str, Any]] = attrs.Factory(dict)  # by tenant, '' (the defaults), or group
+    ahead: dict[str, float] = attrs.Factory(dict)  # tenant -> starts ahead of its rate; -inf: its starts are long ago
     throttled: set[str] = attrs.Factory(set)
     root: Ring = attrs.Factory(Ring)
     groups: dict[str, Ring] = attrs.Factory(dict)
     homes: dict[str, Home] = attrs.Factory(dict)
-    costs: dict[str, Costs] = attrs.Factory(dict)  # of tenants, of '' (all), and of groups
+    costs: dict[str, Costs] = attrs.Factory(dict)  # by tenant, '' (all), or group
     owing: list[str] = attrs.Factory(list)
     stolen: int = 0
-    came: dict[str, float] = attrs.Factory(dict)  # group that comes in this step -> virtual time as it found it
+    came: dict[str, float] = attrs.Factory(dict)  # group that joins in this step -> virtual time at which it joined
 
     # Policies
 
@@ -67,7 +65,7 @@ class Service:
         return self.policies.get(name, {}).get(setting)
 
     def setting(self, name: str, setting: str) -> Any:
-        """As it holds for a tenant."""
+        """Returns the effective value of a setting for a tenant."""
         own = self.own(name, setting)
         return self.own("", setting) if own is None else own
 
@@ -84,7 +82,7 @@ class Service:
         return math.inf if found is None else found
 
     def burst(self, name: str) -> int:
-        """How many tasks may start at once; 0 where no rate limits them."""
+        """Returns how many tasks may start at once; 0 without a rate limit."""
         _, interval, burst = self.setting(name, "rate") or ("", 0, 0)
         return burst if interval else 0
 
@@ -103,12 +101,12 @@ class Service:
     # Who may be served
 
     def mark(self, name: str) -> str | None:
-        """What stands on the ring of the shard for a tenant's group."""
+        """Returns the entry on the shard's ring for a tenant's group; None without a group."""
         group = self.own(name, "group")
         return None if group is None else GROUP + group
 
     def member(self, name: str) -> str:
-        """What stands on the ring of the shard for a tenant."""
+        """Returns the entry on the shard's ring for a tenant: its group or itself."""
         return self.mark(name) or name
 
     def ring_of(self, member: str) -> Ring:
@@ -126,7 +124,7 @@ class Service:
         }
 
     def seat(self, name: str, queued: int, started: int) -> None:
-        """Puts a tenant where it belongs now."""
+        """Adds a tenant to its ring, removes it, or throttles it, according to its present state."""
         could = queued > 0 and not self.own(name, "paused") and started < self.limit(name, "concurrency")
         early = False
         if burst := self.burst(name):
@@ -155,22 +153,22 @@ class Service:
             raise UndecidedError
 
     def fresh_tag(self, name: str) -> float:
-        """The tag of a tenant that comes."""
+        """Returns the tag of a tenant that joins a ring."""
         return self.time_for(name) + self.cost_to_arrive(name) / self.weight(name)
 
     def time_for(self, name: str) -> float:
-        """Virtual time, as it holds for a tenant on its ring."""
+        """Returns the virtual time that applies to a tenant on its ring."""
         ring, home = self.ring_of(name), self.home_time(name)
         return home if home is not None and ring is self.root else ring.virtual
 
     def hasten(self, member: str, time: float) -> None:
-        """A greater weight counts at once."""
+        """Makes a greater weight count at once."""
         tags = self.ring_of(member).tags
         if member in tags:
             tags[member] = min(tags[member], time + self.usual_cost(member) / self.weight(member))
 
     def settle(self) -> None:
-        """After each change: a group without work leaves, and where nobody waits, time begins anew."""
+        """Runs after each change: removes groups without work, and resets virtual time when nobody waits."""
         for mark, ring in list(self.groups.items()):
             if not ring.tags:
                 del self.groups[mark]
@@ -183,7 +181,7 @@ class Service:
     # Service
 
     def open_to(self, runtime: str) -> tuple[Collection[str], Home | None, bool]:
-        """Which tenants a runtime may be given now, whether they are those of its home, and whether it steals."""
+        """Returns the tenants that a runtime may serve now, its home if they belong to it, and whether it steals."""
         served, home = self.served, self.homes.get(runtime)
         if home is None:
             return served, None, False
@@ -192,7 +190,7 @@ class Service:
         return (served if "" in home.steal else served.keys() & home.steal), None, True
 
     def serve(self, name: str, runtime: str, cost: float) -> None:
-        """A task of a tenant starts. It must be the turn of that tenant."""
+        """Starts a task of a tenant; asserts that it is the turn of that tenant."""
         among, home, steals = self.open_to(runtime)
         assert name in among, f"{name!r} cannot be served: {among}"
         mark, member = self.mark(name), self.member(name)
@@ -220,12 +218,12 @@ class Service:
     # Homes
 
     def home_time(self, name: str) -> float | None:
-        """The latest time of a tenant's homes, and at least that of the shard; None without one."""
+        """Returns the latest time of a tenant's homes, or the shard's if that is later; None without a home."""
         times = [home.virtual for home in self.homes.values() if name in home.assigned]
         return max(self.root.virtual, *times) if times else None
 
     def assign(self, runtime: str, serves: tuple[list[str], list[str]] | None) -> frozenset[str]:
-        """Returns the tenants that have come to a runtime, or are gone."""
+        """Assigns tenants to a runtime; returns those that were added or removed."""
         home = self.homes.pop(runtime, None)
         had = home.assigned if home else frozenset()
         has = frozenset(serves[0] if serves else ())
@@ -237,13 +235,13 @@ class Service:
         return had ^ has
 
     def _first_time(self, names: Collection[str]) -> float:
-        """The time of a home that begins."""
+        """Returns the initial virtual time of a home."""
         tags = [self.root.tags[member] for member in map(self.member, names) if member in self.root.tags]
         times = [time for time in map(self.home_time, names) if time is not None]
         return max(self.root.virtual, min(tags) if tags else max(times, default=0.0))
 
     def move(self, names: Collection[str], time: float | None = None) -> None:
-        """Holds the tags of tenants within what a new home allows, or what they have left where they have lost one."""
+        """Clamps the tags of tenants that joined a home to its time, or of those that left one to what applies now."""
         held: dict[str, float] = {}
         for name in names:
             member, left = self.member(name), self.home_time(name)
@@ -255,8 +253,9 @@ class Service:
                 self.root.tags[member] = min(max(self.root.tags[member], start), latest)
 
     def homeless(self, runtimes: Collection[str]) -> set[str]:
-        """The tenants that could be served and are assigned to none of these runtimes, where each serves certain ones
-        only.
+        """Returns the tenants that could be served but are assigned to none of these runtimes.
+
+        Returns an empty set if one of them serves all tenants or may steal from all.
         """
         homes = [self.homes.get(runtime) for runtime in runtimes]
         if not homes or any(home is None or "" in home.steal for home in homes):
@@ -264,7 +263,7 @@ class Service:
         return set(self.served).difference(*[home.assigned for home in homes if home])
 
     def come_home(self, runtime: str) -> None:
-        """A home begins to choose: none of its tenants is behind it."""
+        """Starts a home's selection: raises the tags of its tenants to its virtual time."""
         home = self.homes[runtime]
         home.virtual = max(home.virtual, self.root.virtual)
         for member in map(self.member, self.served.keys() & home.assigned):
@@ -273,7 +272,7 @@ class Service:
     # Costs
 
     def cost(self, name: str, body: bytes) -> float:
-        """What to charge for a task."""
+        """Returns what to charge for a task."""
         if not self.by_time:
             return 1
         actor = actor_in(body)
@@ -286,7 +285,7 @@ class Service:
         return self.costs.setdefault(name, Costs())
 
     def cost_to_arrive(self, member: str) -> float:
-        """What to charge one that comes, and pays by that what it owes."""
+        """Returns what to charge a tenant that joins a ring; this includes its debt, which it pays so."""
         if not self.by_time:
             return 1
         costs = self.costs_of(member)
@@ -308,14 +307,14 @@ class Service:
                 costs.actors[actor] = _moved(costs.actors.get(actor), seconds)
 
     def owe(self, name: str, seconds: float) -> None:
-        """A tenant was charged so much too little."""
+        """Adds these seconds to the debt of a tenant and of its group."""
         if seconds:
             for whose in filter(None, (name, self.mark(name))):
                 self.costs_of(whose).debt += seconds
                 self.owing.append(whose)
 
     def pay(self) -> None:
-        """Who has a place pays what it owes."""
+        """Adds the debts of tenants and groups to their tags, if they are on a ring."""
         for whose in self.owing:
             ring, costs = self.ring_of(whose), self.costs_of(whose)
             if whose in ring.tags:
@@ -333,6 +332,6 @@ def _moved(average: float | None, seconds: float) -> float:
 
 
 def actor_in(body: bytes) -> str:
-    """The actor that a body names; '' where none is found."""
+    """Returns the actor that a body names; '' if it names none."""
     match = re.match(rb'\["(.*?)"', body, re.DOTALL) or re.match(rb'\{"actor":"(.*?)"', body, re.DOTALL)
     return match[1].decode() if match else ""

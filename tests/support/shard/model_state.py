@@ -1,4 +1,4 @@
-"""What the model holds, what can be seen of it, and what goes with every change."""
+"""The state of the model, queries of it, and the steps that accompany every change."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .model_tasks import CRITICAL, LIVE, Task, Tenant
 
 @attrs.define
 class State:
-    step: float  # µs that a priority is worth
+    step: float  # µs that one level of priority is worth
     tasks: dict[str, Task] = attrs.Factory(dict)
     tenants: dict[str, Tenant] = attrs.Factory(dict)
     leases: dict[str, bool] = attrs.Factory(dict)  # runtime -> whether it has run out
-    turns: dict[str, tuple[int, list[str]]] = attrs.Factory(dict)  # runtime -> its last turn, and what that refused
+    turns: dict[str, tuple[int, list[str]]] = attrs.Factory(dict)  # runtime -> (last turn, refused ids)
     handed: dict[str, str] = attrs.Factory(dict)  # runtime -> the task that was handed to it since its last turn
-    total: Counter[str] = attrs.Factory(Counter)  # of tasks that ended
+    total: Counter[str] = attrs.Factory(Counter)  # ended tasks by state
     service: Service = attrs.Factory(Service)
-    reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> room that is kept
-    keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> task, whether it has ended
-    stale: set[str] = attrs.Factory(set)  # dead letters whose records have expired, and that are still listed
+    reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> reserved room
+    keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> (task, whether it has ended)
+    stale: set[str] = attrs.Factory(set)  # dead letters whose records have expired, but which are still listed
 
-    # Looking
+    # Queries
 
     def tenant(self, name: str) -> Tenant:
         if name not in self.tenants:
@@ -40,65 +40,65 @@ class State:
         return [task for task in self.tasks.values() if task.state == "started" and task.runtime == runtime]
 
     def place(self, task: Task) -> float:
-        """Lower goes first."""
+        """Returns the position of a task in its mailbox; lower goes first."""
         return task.stamp - (4e15 if task.priority == CRITICAL else task.priority * self.step)
 
     def queue(self, tenant: str) -> list[Task]:
-        """The mailbox of a tenant, in order."""
+        """Returns the waiting tasks of a tenant, in order."""
         return sorted(self.of(tenant, "queued"), key=lambda task: (self.place(task), task.id.encode()))
 
     def room(self, name: str, reservation: str) -> float:
-        """How many tasks a mailbox still takes."""
+        """Returns how many more tasks a mailbox accepts."""
         waiting = len(self.of(name, "queued")) + len(self.of(name, "scheduled"))
         others = sum(many for (tenant, own), many in self.reserved.items() if tenant == name and own != reservation)
         return self.service.limit(name, "backlog") - waiting - others
 
     def free(self, name: str) -> bool:
-        """Whether the rate of a tenant gives way."""
+        """Whether a tenant's rate allows a start."""
         return self.service.ahead.get(name, 0) <= self.service.burst(name) - 1
 
     def counts(self, name: str) -> dict[str, int]:
-        """Of the live tasks of a tenant, and of those that ended, as far as it is remembered."""
+        """Counts the live tasks of a tenant by state, and those of its ended tasks that are still remembered."""
         live = [task for state in LIVE for task in self.of(name, state)]
         states = Counter(task.state for task in live)
         by_priority = Counter(f"live at {task.priority}" for task in live if task.state != "scheduled")
         return dict(states + by_priority + self.tenant(name).ended)
 
-    # What time does
+    # The passing of time
 
     def expire(self, task_id: str) -> None:
-        """The record of a task that ended goes."""
+        """Removes the record of an ended task."""
         if self.tasks.pop(task_id).state == "failed":
             self.stale.add(task_id)
 
     def forget_key(self, tenant: str, key: str) -> None:
-        """The window of a key is over."""
+        """Ends the window of a key."""
         assert self.keys.pop((tenant, key))[1]
 
     def lapse(self, runtime: str) -> None:
-        """A lease runs out."""
+        """Makes a lease run out."""
         self.leases[runtime] = True
 
     def let_start(self, name: str) -> None:
-        """So much time has gone by that the rate of a tenant gives way to one more start."""
+        """Makes enough time pass for a tenant's rate to allow one more start."""
         ahead = self.service.ahead[name]
         self.service.ahead[name] = ahead - 1 if ahead >= 1 else -math.inf
 
     def outlive(self, name: str) -> None:
-        """The totals of a tenant are past their time."""
+        """Ends the retention of a tenant's totals."""
         self.tenant(name).kept = False
 
 
 class Step:
-    """What goes with every change: whoever it touches gets its place on a ring, or loses it."""
+    """Accompanies every change: adds each touched tenant to its ring or removes it, and updates the counts."""
 
     def __init__(self, model: State) -> None:
         self._model = model
         model.service.came.clear()
-        self.touched: dict[str, None] = {}  # tenants, in the order in which they were met
-        self.counted: set[str] = set()  # those whose counts are written, too
+        self.touched: dict[str, None] = {}  # tenants, in the order of the first touch
+        self.counted: set[str] = set()  # tenants whose counts are written too
         self.letters: list[str] = []  # new dead letters
-        self.swept = 0  # how many old ones may be swept out
+        self.swept = 0  # how many stale entries may be swept
 
     def touch(self, *names: str, count: bool = True) -> None:
         for name in names:
@@ -108,7 +108,7 @@ class Step:
                 self.counted.add(name)
 
     def count_limited(self, *names: str) -> None:
-        """Whoever has limits is counted."""
+        """Also counts those of these tenants that have limits."""
         self.counted.update(filter(self._model.service.limited, names))
 
     def __enter__(self) -> Self:

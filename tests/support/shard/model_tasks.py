@@ -1,4 +1,4 @@
-"""The part of the model that says what a task is."""
+"""The part of the model that defines a task."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import attrs
 
 CRITICAL = 6
 FULL = "\0full"
-"""In the place of the id of a task that was refused since its mailbox is full."""
+"""Stands for the id of a task that was refused because its mailbox is full."""
 DIED = b"\0died\0"
-"""Around the name of a runtime: where the server has noted when that was found dead."""
+"""Encloses the name of a dead runtime, where the server has noted the time at which it was found dead."""
 HANDED = 1 << 63
-"""In the number of the turn of a claim that was handed over after that turn."""
+"""A flag in a claim's turn number: the task was handed over after that turn."""
 LIVE = ("queued", "scheduled", "started")
 ENDED = {"F": "finished", "X": "failed", "C": "canceled"}
 _LETTERS = {name: letter.encode() for letter, name in ENDED.items()}
@@ -27,7 +27,7 @@ class Task:
     tenant: str
     priority: int
     body: bytes
-    state: str  # one of LIVE, or of ENDED's values
+    state: str  # one of LIVE, or of the values of ENDED
     stamp: float = 0.0
     due: float = 0.0  # unix ms, while it is scheduled
     deliveries: int = 0
@@ -37,42 +37,42 @@ class Task:
     progress: bytes | None = None
     attempt: int = 1
     key: str = ""
-    window: bool = False  # whether its key outlives it
-    canceling: tuple[bool, bytes] | None = None  # to be canceled: whether to keep its record, and its outcome
+    window: bool = False  # whether its key outlives the task
+    canceling: tuple[bool, bytes] | None = None  # a requested cancellation: (whether to keep the record, the outcome)
     charged: float = 0.0  # what its tenant was charged for its claim
-    since: float = math.nan  # unix ms: when it was claimed
+    since: float = math.nan  # unix ms, the time of the claim
 
     @property
     def letter(self) -> bytes:
-        """The state that its record gives."""
+        """The letter of the state in its record."""
         return _LETTERS.get(self.state, b"L")
 
     @property
     def record(self) -> bytes:
-        """As it is stored."""
+        """The record as it is stored."""
         return pack(self.letter, self)
 
 
 @attrs.define
 class Tenant:
     ended: Counter[str] = attrs.Factory(Counter)
-    kept: bool = False  # whether a record of it may still be there: so long its totals are
-    drained: bool = False  # whether it is listed to be forgotten; it may live again since
+    kept: bool = False  # whether a record may still exist: its totals last as long
+    drained: bool = False  # whether it is listed to be forgotten; it may have new tasks since
 
 
 class Verdict(NamedTuple):
     """How a claim ended."""
 
     id: str
-    turn: int  # that claimed it
-    state: str  # 'F', 'X', 'C', 'R': again, or 'B': back
+    turn: int  # the turn that claimed it
+    state: str  # 'F', 'X', 'C', 'R': retry, or 'B': give back
     keep: bool
     body: bytes
     seconds: float = 0.0
 
 
 def pack(state: bytes, task: Task, body: bytes | None = None) -> bytes:
-    """A record: the header that scripts read, then the body."""
+    """Makes a record: the header that scripts read, then the body."""
     tenant = task.tenant.encode()
     header = struct.pack(">cBBHdH", state, task.deliveries, task.priority, task.attempt, task.stamp, len(tenant))
     return header + tenant + (task.body if body is None else body)

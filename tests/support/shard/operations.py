@@ -1,4 +1,4 @@
-"""What the machine of `tests.support.shard.state_machine` may do: any transition, with hostile names."""
+"""The operations that `tests.support.shard.state_machine` draws from: any transition, with hostile names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEFAULTS: tuple[dict[str, Any], ...] = (
     {"backlog": None}, dict.fromkeys(("concurrency", "weight", "rate", "backlog")),
 )  # fmt: skip
 
-RARE = 900  # of 1000
+RARE = 900  # numbers of 0…999 from here on choose a rare case
 pick = st.integers(0, 999)
 tenants, ids = st.sampled_from(TENANTS), st.sampled_from(IDS)
 dues = st.sampled_from(["", "", "", "", f"+{HOUR}", "60000", "60001", "4102444800000"])

@@ -1,4 +1,4 @@
-"""A shard with something of everything, whose scripts can be made to break off; and what is done to it."""
+"""A shard that contains something of everything, whose scripts can be broken off, and transitions to apply to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .model_tasks import FULL
 HOURLY: Final = ("1/h", 3.6e9, 1)
 KEY: Final = pack_key("k", 60.0)
 
-# A table `redis` of our own, whose `call` raises the time that is asked for. All else is the server's.
+# Replaces the table `redis` by one whose `call` raises at the chosen call and otherwise calls the server.
 BREAKING: Final = """local redis = (function(whole)
   local calls = 0
   local function call(...)
@@ -43,11 +43,11 @@ HELD: Final = {
     "f": "F60000", "f0": "F0", "fk": "F0", "fw": "F0", "x": "X60000", "x0": "X0", "xk": "X0", "c": "C60000",
     "r": "R99000", "b": "B0", "rc": "R99000", "bc": "B0", "stays": "",
 }  # fmt: skip
-"""What runtime r holds, and how it ends; of rc, bc and stays it has been told that they are to be canceled."""
+"""What runtime r holds, and how each task ends; rc, bc and stays are being canceled."""
 
 
 class PopulatedShard(ShardDriver):
-    """A shard with something of everything, to which it can return; its scripts can be made to break off."""
+    """A shard that contains something of everything and can be restored; its scripts can be broken off."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -94,7 +94,7 @@ class PopulatedShard(ShardDriver):
         self.lapse("gone")
 
     def _limit(self) -> None:
-        """Tenants with limits, and in a group; runtimes that are the homes of some."""
+        """Adds tenants with limits, some in groups, and runtimes that are homes of some tenants."""
         self.configure("held", rate=HOURLY)
         self.configure("freed", rate=("1/h", 3.6e9, 2))
         self.configure("small", backlog=3)
@@ -112,26 +112,26 @@ class PopulatedShard(ShardDriver):
         self.let_start("freed")
         self.db.zadd(self.keys.fixed("RATES"), {"solo": 1})
         assert self.run(self.shard.reserve("post", {"small": 1, "t": 9})) is None
-        for_ever = struct.pack(">dd", 1, 1e15)  # the tests go on for longer than a reservation
+        for_ever = struct.pack(">dd", 1, 1e15)  # the tests outlast a reservation
         self.db.hset(f"{self.keys.meta}:reserved:small", "post", for_ever)
 
     def dump(self) -> list[tuple[bytes, int, Any]]:
         return [(key, max(0, self.db.pttl(key)), self.db.dump(key)) for key in sorted(self.db.scan_iter())]
 
     def restore(self, kept: list[tuple[bytes, int, Any]] | None = None) -> None:
-        """All is as it was at first; or as it was dumped."""
+        """Restores the initial state, or the given dump."""
         self.db.eval(RESTORE, 0, *chain.from_iterable(self.kept if kept is None else kept))
         self.batch = 99
 
     @contextmanager
     def breaking(self, name: str, at: int) -> Iterator[None]:
-        """A script breaks off at one of its calls to the server, counted from 1."""
+        """Makes a script break off at one of its calls to the server, counted from 1."""
         calls = self.shard._runner
         whole = calls._script(name)
         shebang = re.match(r"(?:#!.*\n)?", whole.text)
         assert shebang is not None
         text = shebang[0] + BREAKING.format(at=at) + whole.text[shebang.end() :]
-        broken = scripts.Script(name, text, "0" * 40)  # a digest that the server does not know
+        broken = scripts.Script(name, text, "0" * 40)  # an unknown digest, so that the client sends this text
         script = calls._script
         calls._script = lambda called: broken if called == name else script(called)  # type: ignore[method-assign]
         try:
@@ -147,14 +147,14 @@ class PopulatedShard(ShardDriver):
         return None
 
     def breaks(self, name: str, at: int, transition: Transition) -> ServerError | None:
-        """The error where a script breaks off there; None where it is carried out before."""
+        """Returns the error if the script breaks off at that call; None if it completes before."""
         with self.breaking(name, at):
             error = self.refusal(transition)
         assert error is None or re.search("broken off|TORN", str(error)), error
         return error
 
     def insist(self, transition: Transition) -> None:
-        """As a client does: it sends again while the shard is torn, and so has it mended."""
+        """Calls as a client does, which repeats the call if the shard is torn; the first attempt repairs it."""
         if error := self.refusal(transition):
             assert "TORN" in str(error)
             transition(self)
@@ -164,7 +164,7 @@ class PopulatedShard(ShardDriver):
         return self.db.hget(self.keys.meta, "torn") == b"1"
 
     def gather(self) -> dict[str, Any]:
-        """All that the shard holds, but for times, numbers of turns, and tags."""
+        """Returns the contents of the shard, apart from times, turn numbers and tags."""
         snapshot = self.check()
         fixed = snapshot.fixed
         stored = dict(zip(snapshot.records, self.db.mget(map(self.keys.task, snapshot.records)), strict=True))  # type: ignore[arg-type]  # the client is synchronous
@@ -189,7 +189,7 @@ class PopulatedShard(ShardDriver):
             "RING": set(fixed["RING"]) | freed,
             "THROTTLED": set(fixed["THROTTLED"]) - freed,
             **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED")},
-        }  # what lives is counted as it stands: the audit has compared that
+        }  # live tasks are left out of the counts: the audit has compared those
 
 
 Transition = Callable[[PopulatedShard], Any]
@@ -202,7 +202,7 @@ def _but_for_deaths(body: bytes) -> bytes:
 
 
 def _places(snapshot: Snapshot) -> dict[str, str]:
-    """Where each task stands."""
+    """Returns the place of each task: its state, or the runtime that holds it."""
     return {
         **dict.fromkeys(snapshot.fixed["SCHEDULED"], "scheduled"),
         **dict.fromkeys(snapshot.fixed["HELD"], "deferred"),
@@ -211,7 +211,7 @@ def _places(snapshot: Snapshot) -> dict[str, str]:
     }
 
 
-# What is done to it
+# Transitions
 
 
 def report(populated: PopulatedShard, task: str) -> Settlement:
@@ -225,7 +225,7 @@ def report(populated: PopulatedShard, task: str) -> Settlement:
 
 
 def settle(populated: PopulatedShard) -> None:
-    """A turn with outcomes of all kinds, as one takes that stops."""
+    """Settles claims with outcomes of all kinds, in one turn of a runtime that is stopping."""
     assert populated.turn("r", 2, 0, [report(populated, task) for task in HELD if HELD[task]])
 
 
@@ -234,7 +234,7 @@ def settle_and_claim(populated: PopulatedShard) -> None:
 
 
 def claim_the_rest(populated: PopulatedShard) -> None:
-    """What a broken turn had claimed may be queued again; the next one claims it."""
+    """Claims all that waits: what the broken turn had claimed may be queued again."""
     populated.claim("r", 3, 100)
 
 
@@ -255,7 +255,7 @@ def admit(populated: PopulatedShard) -> None:
 
 
 def settle_and_admit(populated: PopulatedShard) -> None:
-    """A turn whose outcomes let go what was held back."""
+    """Settles claims with outcomes that release deferred tasks."""
     let_go = {"f": msgspec.msgpack.encode({"holder": "waits"}), "c": msgspec.msgpack.encode({"holder": "waits too"})}
     assert populated.turn(
         "r", 2, 8, [report(populated, task)._replace(extra=let_go.get(task, b"")) for task in ("f", "c", "x")]

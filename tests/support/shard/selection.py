@@ -1,4 +1,4 @@
-"""Sends tasks to a shard and claims them, for tests of which tenant is served next; the ids of tasks name tenants."""
+"""Sends tasks to a shard and claims them, to test which tenant is served next; the ids of tasks name their tenants."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SelectionDriver:
             self.driver.run(self.driver.shard.review())
 
     def join(self, runtime: str, assigned: Sequence[str] | None = None, steal: Sequence[str] = ()) -> None:
-        """A runtime on all tenants, or on certain ones; to steal from ``""`` is from all others."""
+        """Joins a runtime that serves all tenants or certain ones; to steal from ``""`` is to steal from all others."""
         serves = None if assigned is None else Assignment(list(assigned), list(steal))
         self.driver.run(self.driver.shard.join(runtime, lease=3600.0, info={"workers": 1}, serves=serves))
 
@@ -71,7 +71,7 @@ class SelectionDriver:
         actors: Sequence[str] = ("work",),
         **more: int,
     ) -> list[str]:
-        """So many tasks of each tenant, for these actors in turn; returns their ids."""
+        """Sends this many tasks of each tenant, cycling through the given actors; returns their ids."""
         wanted = dict(numbers or {}) | more
         items = [
             item(
@@ -90,9 +90,9 @@ class SelectionDriver:
     def turn(
         self, want: int, runtime: str = "r", *, verdict: str = "F0", seconds: Any = 0.0, keep: int = 0
     ) -> list[str]:
-        """Whose tasks a turn claims, in order. It reports what was claimed before, but for the last ``keep`` of it.
+        """Claims tasks and returns their tenants in order. Reports earlier claims, except the last ``keep`` of them.
 
-        ``seconds`` is how long each ran, or a function that says so of a claim.
+        ``seconds`` is how long each task ran, or a function that returns this for a claim.
         """
         number = next(self._turns[runtime])
         held = self.held[runtime]
@@ -116,11 +116,11 @@ class SelectionDriver:
         return [each.tenant for each in new]
 
     def claim(self, want: int, runtime: str = "r") -> list[str]:
-        """A turn that ends nothing: what was claimed goes on."""
+        """Claims tasks but ends none of the earlier claims."""
         return self.turn(want, runtime, keep=len(self.held[runtime]))
 
     def serve(self, turns: int, want: int = 1, runtime: str = "r", **how: Any) -> Counter[str]:
-        """How many tasks of each tenant that many turns claim."""
+        """Returns how many tasks of each tenant this many turns claim."""
         return Counter(tenant for _ in range(turns) for tenant in self.turn(want, runtime, **how))
 
     def waits(self, tenant: str) -> int:
@@ -129,7 +129,7 @@ class SelectionDriver:
 
 @contextmanager
 def open_selection(url: str, *, fair_by: Any = None) -> Iterator[SelectionDriver]:
-    """A driver of an open shard, which passes the audit afterwards; then the server is emptied."""
+    """Yields a driver of an open shard; audits the shard and empties the server afterwards."""
     driver = ShardDriver(url)
     try:
         made = SelectionDriver(driver, fair_by=fair_by)

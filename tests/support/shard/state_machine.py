@@ -1,7 +1,7 @@
-"""The scripts against the model: every transition in any order, with hostile names, and the audit after each step.
+"""Runs the scripts against the model: every transition in any order, with hostile names, and an audit after each step.
 
-``python -m tests.support.shard.state_machine URL STEPS`` takes at least so many steps on the server at URL, which must
-be empty.
+``python -m tests.support.shard.state_machine URL STEPS`` takes at least this many steps on the server at URL, which
+must be empty.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class ShardMachine(ShardMachineBase):
 
     @rule(operation=st.one_of(*OPERATIONS))
     def do(self, operation: tuple[str, tuple[Any, ...]]) -> None:
-        """One rule, and not one for each: hypothesis would leave most of them out of most runs."""
+        """Runs one operation. With a rule for each, hypothesis would leave most of them out of most runs."""
         name, arguments = operation
         try:
             getattr(self, name)(*arguments)
         except UndecidedError:
             reject()
 
-    # Operations; those that find nothing to do, do nothing
+    # Operations; they do nothing where they do not apply
 
     def send(
         self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]], reservation: str, hears: bool = True
@@ -85,13 +85,13 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def fill(self, tenant: str, number: int, priority: int) -> None:
-        """Many tasks of one tenant, all new."""
+        """Sends many new tasks of one tenant."""
         self.sent += number
         new = [(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6) for i in range(number)]
         self.send([(*task, "", "", BODIES[number % 2], "", False) for task in new], "")
 
     def hand(self, tenant: str, priority: int, hears: bool, lead: str) -> None:
-        """A single task, most often while some runtime sleeps and listens, and nothing waits."""
+        """Sends a single task, most often while a runtime sleeps and listens, and nothing waits."""
         able = [runtime for runtime, lapsed in self.model.leases.items() if not lapsed]
         runtime = able[self.sent % len(able)] if able else ""
         if runtime and lead != "as it is":
@@ -104,7 +104,7 @@ class ShardMachine(ShardMachineBase):
         self.send([(f"{self.sent}\0", tenant, priority, "", "", BODIES[0], "", False)], "", hears)
 
     def hear(self, who: int) -> None:
-        """One runtime listens, or all do, or none."""
+        """Makes one runtime listen, or all, or none."""
         runtimes = list(self.model.leases)
         chosen = [[], runtimes, runtimes, runtimes[who % len(runtimes) :][:1] if runtimes else []]
         self.listen(chosen[who % 4])
@@ -126,7 +126,7 @@ class ShardMachine(ShardMachineBase):
         claims = pairs(turn)
         want = 0 if any(verdict.state == "B" for verdict in verdicts) and self.gives_back(runtime, verdicts) else want
         missed = self.model.missed(runtime, heard=heard)
-        want = max(0, want - bool(missed))  # that takes a worker
+        want = max(0, want - bool(missed))  # a missed task occupies a worker
         taken = len(claims) - bool(missed)
         refused = self.model.turn(runtime, number, verdicts, want, list(claims), heard=heard)
         assert [task_id.decode() for task_id in turn.refused] == refused
@@ -141,12 +141,12 @@ class ShardMachine(ShardMachineBase):
         self.turn(who, want, [])
 
     def finish(self, who: int, state: str, keep: bool, seconds: float) -> None:
-        """A runtime reports on all that it claimed, and claims as many again."""
+        """Makes a runtime report on all of its claims, and claim as many again."""
         runtime = self.runtime(who)
         self.finish_all(runtime, len(self.held(runtime)), state, keep, seconds)
 
     def drain(self, who: int, keep: bool) -> None:
-        """A runtime claims all that waits, and finishes it."""
+        """Makes a runtime claim all that waits, and finish it."""
         runtime = self.runtime(who % RARE)
         self.finish_all(runtime, 50, "F", keep)
         self.finish_all(runtime, 1, "F", keep)
@@ -158,7 +158,7 @@ class ShardMachine(ShardMachineBase):
         )
 
     def turn_again(self, who: int) -> None:
-        """The last turn of a runtime, as if its reply had been lost; what it says of outcomes does not matter now."""
+        """Repeats the last turn of a runtime, as if its reply had been lost; its outcomes no longer matter."""
         if not self.model.turns:
             return
         runtime = list(self.model.turns)[who % len(self.model.turns)]
@@ -169,13 +169,13 @@ class ShardMachine(ShardMachineBase):
         assert [task_id.decode() for task_id in turn.refused] == refused
         self.compare()
         self.compare_outlook(turn, 7)
-        late = self.driver.turn(runtime, number - 1, 7, [])  # a copy of the one before it, that was long under way
+        late = self.driver.turn(runtime, number - 1, 7, [])  # a delayed copy of the turn before
         assert late is not None
         assert (late.refused, late.claims) == ([], [])
         self.compare()
 
     def turn_ahead(self, who: int, much: int) -> None:
-        """A turn whose predecessor the server does not know: it has lost some of what it knew."""
+        """Takes a turn whose predecessor the server does not know, as if the server had lost some of its data."""
         runtime = self.runtime(who)
         assert self.driver.turn(runtime, self.numbers[runtime] + 2 + much, 3) is None
         self.compare()
@@ -186,7 +186,7 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:
-        """A runtime falls silent, and somebody tends."""
+        """Makes a runtime fail, then runs maintenance."""
         self.lapse(who)
         self.maintain(500, deliveries, keep)
 
@@ -205,7 +205,7 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def cancel_all(self, which: int, keep: bool) -> None:
-        """All that waits of one tenant is canceled, one by one."""
+        """Cancels all waiting tasks of one tenant, one by one."""
         if waiting := list(self.model.service.served):
             for task in self.model.queue(waiting[which % len(waiting)]):
                 self.cancel_task(task.id, keep)
@@ -247,7 +247,7 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def ask(self, which: int, tenant: str) -> None:
-        """What reads only."""
+        """Makes calls that only read."""
         task_id = self.task(which)
         task = self.model.tasks.get(task_id)
         found = self.driver.run(self.driver.shard.inspect(task_id))
@@ -298,7 +298,7 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def read_letters(self) -> None:
-        """All of them, two at a time."""
+        """Reads all dead letters, two at a time."""
         met: dict[str, bytes] = {}
         place = 0
         while True:
@@ -307,16 +307,16 @@ class ShardMachine(ShardMachineBase):
             if len(page) < 3 or page[-1].place == place:
                 break
             place = page[-1].place
-        if all(place > 1 for place in self.snapshot.fixed["DEAD"].values()):  # else more than a page has one place
+        if all(place > 1 for place in self.snapshot.fixed["DEAD"].values()):  # else one place holds more than a page
             assert met == {task: self.model.tasks[task].record for task in self.list_dead_letters()}
 
     def mend(self) -> None:
-        """Where everything is right, nothing is mended."""
+        """Repairs a shard without damage; nothing may change."""
         self.driver.run(self.driver.shard.repair())
         self.model.mend()
         self.compare()
 
-    # What time does
+    # The passing of time
 
     def forget_key(self, which: int) -> None:
         if left := [key for key, (_, ended) in self.model.keys.items() if ended]:
@@ -365,7 +365,7 @@ class ShardMachine(ShardMachineBase):
 
 
 def drive(url: str, steps: int) -> int:
-    """Runs the machine, in parts for the sake of memory, until it has taken so many steps; returns how many it took."""
+    """Runs the machine until it has taken this many steps, in parts to bound memory; returns the number of steps."""
     ShardMachine.driver, ShardMachine.steps = ShardDriver(url), 0
     how = settings(stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck))
     try:

@@ -1,4 +1,4 @@
-"""The base of the state machine: a shard and the model side by side, what to choose from, and how to compare them."""
+"""The base of the state machine: a shard and the model side by side, choices for operations, and comparisons."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class ShardMachineBase(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.numbers: dict[str, int] = {}  # runtime -> its last turn, of all that ever joined
-        self.claimed: list[tuple[str, int]] = []  # each claim ever made: the task, and the turn
+        self.numbers: dict[str, int] = {}  # runtime -> its last turn, for all runtimes that ever joined
+        self.claimed: list[tuple[str, int]] = []  # every claim ever made: (task, turn)
         self.sent = 0
         self.ears: set[str] = set()  # runtimes that listen
-        self.heard: set[str] = set()  # those that have heard of a task since their last turn
+        self.heard: set[str] = set()  # those that have received a task since their last turn
         self.lowered: set[str] = set()  # tenants that may run more than their concurrency
 
     def compare(self) -> None:
-        """After each step."""
+        """Compares the shard with the model after each step."""
         type(self).steps += 1
         before, self.snapshot = self.snapshot, self.driver.snapshot()
         assert not self.handed_over(), "told of a task that nobody has sent"
@@ -46,7 +46,7 @@ class ShardMachineBase(RuleBasedStateMachine):
         compare(self.driver, self.model, before, self.snapshot)
 
     def runtime(self, number: int) -> str:
-        """One with a lease, if possible one that has claims; now and then one that has left, or has lost its lease."""
+        """Returns a runtime with a lease, preferably with claims; rarely one that has left or lost its lease."""
         if not self.model.leases:
             self.join(RUNTIMES[number % len(RUNTIMES)], None)
         if number >= RARE:
@@ -66,18 +66,18 @@ class ShardMachineBase(RuleBasedStateMachine):
     # Handing over
 
     def listen(self, runtimes: Collection[str]) -> None:
-        """From now on these runtimes listen, and no others."""
+        """Makes these runtimes listen, and no others."""
         self.ears = set(runtimes)
         self.driver.listen(*runtimes)
 
     def choice(self) -> set[str]:
-        """To whom a task may be handed; '' to none: the server asks one of the idle by chance."""
+        """Returns the possible receivers of a task, '' for none: the server picks one idle runtime at random."""
         idle = self.snapshot.fixed["IDLE"]
         able = {runtime for runtime in idle if runtime in self.ears and not self.model.leases[runtime]}
         return able | ({""} if able != idle.keys() or not idle else set())
 
     def receiver(self, items: Sequence[Item]) -> str:
-        """To whom the task of a batch has just been handed, as the server has it."""
+        """Returns the runtime to which the server has just handed the task of a batch, or ''."""
         new = [item.id for item in items if item.id not in self.model.tasks]
         holders = [
             runtime
@@ -89,11 +89,11 @@ class ShardMachineBase(RuleBasedStateMachine):
         return "".join(holders)
 
     def handed_over(self) -> list[tuple[str, Handed]]:
-        """What listening runtimes were told of tasks."""
+        """Returns the tasks that listening runtimes were notified of."""
         return [(runtime, unpack_handed(said)) for runtime, said in self.driver.hear() if said[:1] == b"k"]
 
     def tell(self, receiver: str, sent: list[Item], *, hears: bool) -> None:
-        """A runtime hears of the task that was handed to it, or not."""
+        """Checks the notification of a handed-over task; the runtime receives it only if ``hears``."""
         told = self.handed_over()
         self.compare()
         assert [runtime for runtime, _ in told] == [receiver] * bool(receiver)
@@ -108,21 +108,24 @@ class ShardMachineBase(RuleBasedStateMachine):
                 self.claimed.append((task.id, task.turn))
 
     def held(self, runtime: str) -> list[Task]:
-        """What a runtime knows that it has claimed."""
+        """Returns the claims that a runtime knows of."""
         missed = self.model.missed(runtime, heard=runtime in self.heard)
         return [task for task in self.model.claims(runtime) if task is not missed]
 
     def task(self, number: int) -> str:
-        """A task that lives; now and then another."""
+        """Returns the id of a live task; rarely another id."""
         live = [task.id for task in self.model.tasks.values() if task.state in LIVE]
         return live[number % len(live)] if live and number < RARE else IDS[number % len(IDS)]
 
     def clock(self) -> int:
-        """When the last script ran, if it has written: unix ms."""
+        """Returns the time at which the last writing script ran, in unix ms."""
         return int(self.driver.db.hget(self.driver.keys.meta, "stamp") or 0) // 1000  # type: ignore[arg-type]
 
     def compare_configured(self) -> None:
-        """What runs, runs on; and of a tenant that has no tasks nobody looks at what was known of its rate."""
+        """Compares after a configuration change.
+
+        Tasks above a new limit go on running, and a tenant without tasks keeps the state of its former rate.
+        """
         service = self.model.service
         self.lowered = {
             name
@@ -135,14 +138,14 @@ class ShardMachineBase(RuleBasedStateMachine):
     # Settling
 
     def verdicts(self, runtime: str, ended: list[tuple[int, str, bool, float]]) -> list[Verdict]:
-        """Mostly on what the runtime has claimed; some on what it has lost, or never had."""
+        """Returns verdicts, mostly on present claims; some on claims that the runtime has lost or never had."""
         held = [(task.id, task.turn) for task in self.held(runtime)]
         missed = self.model.missed(runtime, heard=runtime in self.heard)
         found = []
         for number, state, keep, seconds in ended:
             among = held if held and number < RARE else self.claimed or [("never sent", 1)]
             task_id, turn = among[number % len(among)]
-            turn -= number % 10 == 9  # an earlier one
+            turn -= number % 10 == 9  # an earlier turn
             if missed and task_id == missed.id:
                 continue
             found.append(Verdict(task_id, turn, state, keep, BODIES[number % len(BODIES)], seconds))
@@ -160,7 +163,7 @@ class ShardMachineBase(RuleBasedStateMachine):
         return settlement(verdict.id, verdict.turn, f"{verdict.state}{ms}", packed, verdict.seconds)
 
     def gives_back(self, runtime: str, verdicts: list[Verdict]) -> bool:
-        """Whether a verdict puts something back: then nothing is claimed."""
+        """Whether a verdict gives a task back: then the turn claims nothing."""
         held = {(task.id, task.turn) for task in self.model.claims(runtime) if not task.canceling}
         first: dict[str, Verdict] = {}
         for verdict in verdicts:
@@ -169,7 +172,7 @@ class ShardMachineBase(RuleBasedStateMachine):
         return any(verdict.state == "B" and (verdict.id, verdict.turn) in held for verdict in first.values())
 
     def compare_outlook(self, turn: Turn, want: int) -> None:
-        """When a turn is wanted next, and whether there is something to tend; old totals only if it has time."""
+        """Compares when the next turn and maintenance are due; old totals count only if the runtime has time."""
         snapshot, now = self.snapshot, math.floor(round(turn.now * 1e6) / 1000)
         events = [*snapshot.fixed["SCHEDULED"].values(), *snapshot.fixed["LEASES"].values()]
         freed = snapshot.fixed["THROTTLED"].values()
