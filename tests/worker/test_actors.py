@@ -85,7 +85,7 @@ def test_a_module_without_actors_is_refused() -> None:
 
 def test_an_actor_looks_like_its_function() -> None:
     assert service.nap.__name__ == "nap"
-    assert service.nap.__doc__ == "Sleeps; the process that ran it is its result."
+    assert service.nap.__doc__ == "Sleeps and returns the id of its process."
     assert repr(service.nap) == "<actor nap>"
     assert service.nap.__wrapped__ is service.nap.function
 

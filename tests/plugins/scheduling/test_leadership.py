@@ -78,7 +78,7 @@ async def test_a_schedule_that_comes_before_all_others_wakes_who_sleeps(make: Ma
 
 
 async def test_a_runtime_that_dies_has_a_successor_and_one_that_leaves_says_so(make: Make, db: redis.Redis) -> None:
-    async with make(lease=1.0) as runtime:
+    async with make() as runtime:
         schedules = Schedules(runtime)
         async with make():
             await schedules.add("0 9 * * *", "t", note(), id="s")
@@ -87,7 +87,7 @@ async def test_a_runtime_that_dies_has_a_successor_and_one_that_leaves_says_so(m
         await until(lambda: db.get(LEADER) == runtime.name.encode())
         db.set(LEADER, "a runtime that is dead", px=50_000)
         await schedules.add(0.1, "t", note(), id="soon")  # this should wake the leader
-        assert db.pttl(LEADER) <= 1_100 or db.get(LEADER) == runtime.name.encode()
+        assert db.pttl(LEADER) <= 3_100 or db.get(LEADER) == runtime.name.encode()
         await wait_for_runs(schedules, "t", "soon")
     assert not db.exists(LEADER)
 
