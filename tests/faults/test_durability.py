@@ -46,7 +46,7 @@ def free_port() -> str:
 def replicates(db: redis.Redis) -> bool:
     """Returns whether writes reach a replica."""
     for _ in range(2):  # the replica may get the first write with its initial copy
-        db.incr("written")
+        db.incr("replicated")  # its slot is one of the first node of the cluster below
         if not db.wait(1, 100):
             return False
     return True
@@ -298,6 +298,7 @@ def cluster(server_binary: str, tmp_path: Path) -> Iterator[list[redis.Redis]]:
         wait_until(lambda: all(knows_all_nodes(node) for node in nodes))
         wait_until(lambda: _replicate(nodes[2], nodes[0].execute_command("CLUSTER MYID").decode()))
         wait_until(lambda: nodes[2].info("replication")["master_link_status"] == "up")
+        wait_until(lambda: replicates(nodes[0]))  # the node may not count the replica yet, although their link is up
         yield nodes
 
 
