@@ -3,7 +3,8 @@
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime, 2 number of the turn, 8 bytes, 3 lease in ms, 4 how many tasks it could start at once,
 --       5 how many more it could start soon: it gets them only if no other runtime could start them at once,
---       6 1 if it received the task that was handed to it since its last turn, else 0
+--       6 1 if it received the task that was handed to it since its last turn, else 0,
+--       7 not used yet, 8 not used yet, 9 not used yet
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
 --       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
 --       'C' canceled, with the ms to keep the record; 'R' to retry after ms; or 'B': it never started and goes back
@@ -28,7 +29,7 @@
 
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
-local FIRST_OUTCOME = 7
+local FIRST_OUTCOME = 10
 local claims_key = CLAIMS .. runtime
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
