@@ -159,7 +159,18 @@ class Shard:
         """
         arguments = [pack_settlement(settlement) for settlement in settle]
         reply = await self._run(
-            "turn", runtime, turn_mark(number), whole_ms(lease), want, ahead, int(received), 0, 0, "", *arguments, patience=0
+            "turn",
+            runtime,
+            turn_mark(number),
+            whole_ms(lease),
+            want,
+            ahead,
+            int(received),
+            0,
+            0,
+            "",
+            *arguments,
+            patience=0,
         )
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
