@@ -70,6 +70,11 @@ class Registry:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UnknownActor(f"no actor {name!r} is registered here: add it to Runtime(actors=[…]){hint}") from None
 
+    def is_plain(self, name: str) -> bool:
+        """Whether an actor is a plain function of this process, which runs in a thread."""
+        actor = self.actors.get(name)
+        return actor is not None and not actor.process and not inspect.iscoroutinefunction(actor.function)
+
     async def start(self) -> dict[str, Handler]:
         """Makes the instances that the user did not give, starts all instances, and returns the handlers by name."""
         for actor in self.actors.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -81,6 +82,8 @@ class Server:
     """Seconds after which a command without an answer fails."""
     connections: KeptConnections | None = None
     """The connections for calls. None on a cluster, where the client finds the node."""
+    blocking_client: Callable[[], Any] | None = None
+    """Makes a synchronous client of the same server, for threads; it connects with its first command."""
     on_drop: Callable[[], None] = lambda: None
     """Called when the connections are dropped, so other connections must be opened again, too."""
 
@@ -150,9 +153,31 @@ async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa
     flags = _version(info) >= _FLAGS_SINCE
     if info.get("redis_mode") == "cluster" or info.get("server_mode") == "cluster":
         cluster = RedisCluster.from_url(url, socket_timeout=answer, socket_connect_timeout=answer)
-        return Server(cluster, client, flags, cluster=True, where=where, answer=answer)
+        blocking = partial(_blocking_client, url, answer, cluster=True)
+        return Server(cluster, client, flags, cluster=True, where=where, answer=answer, blocking_client=blocking)
     connections = KeptConnections(pool, CONNECTIONS - 2)
-    return Server(client, client, flags, cluster=False, where=where, answer=answer, connections=connections)
+    blocking = partial(_blocking_client, url, answer, cluster=False)
+    return Server(
+        client,
+        client,
+        flags,
+        cluster=False,
+        where=where,
+        answer=answer,
+        connections=connections,
+        blocking_client=blocking,
+    )
+
+
+def _blocking_client(url: str, answer: float, *, cluster: bool) -> Any:
+    from redis import Redis as BlockingRedis
+    from redis import RedisCluster as BlockingRedisCluster
+    from redis.retry import Retry as BlockingRetry
+
+    timeouts = {"socket_timeout": answer, "socket_connect_timeout": answer}
+    if cluster:
+        return BlockingRedisCluster.from_url(url, **timeouts)
+    return BlockingRedis.from_url(url, retry=BlockingRetry(NoBackoff(), 0), **timeouts)
 
 
 async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: float) -> T:  # noqa: ASYNC109

@@ -33,7 +33,7 @@ _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
 # memory as it writes.
 _RUN_WITHOUT_MEMORY: Final = {
     *("turn", "tend", "leave", "cancel", "purge", "join", "open", "watch", "stats", "inspect", "mend", "letters"),
-    *("discard", "configure", "review", "policies"),
+    *("discard", "configure", "review", "policies", "renew"),
 }
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
 
 from fairactor._actors.task import Task
 from fairactor._model import record
 from fairactor._model.wire import Settlement
+
+_NAMED: Final = 5  # the most tasks in a message
 
 
 class Owner(Protocol):
@@ -65,6 +68,13 @@ class Claim:
     def given_back(self) -> Settlement:
         """Returns the settlement of a task that was not started: it goes back to its place in the mailbox."""
         return Settlement(self.id, self.turn, "B", 0, self.record)
+
+
+def names(tasks: Iterable[Task | None]) -> str:
+    """Names tasks in a message: the actor, the id and the tenant of each, up to a number."""
+    found = [f"{task.actor} (task {task.id} of tenant {task.tenant!r})" for task in dict.fromkeys(tasks) if task]
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return ", ".join(found[:_NAMED]) + more
 
 
 def new_claims(ids_and_records: Any, turn: bytes, owner: Owner, server_time: float) -> list[Claim]:

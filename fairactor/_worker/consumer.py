@@ -24,7 +24,9 @@ from fairactor.settings import Settings
 
 from .dispatcher import Dispatcher
 from .executor import Executor
+from .lease_keeper import LeaseKeeper
 from .pool import Pool
+from .watchdog import Watchdog
 
 logger: Final = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Consumer:
         self._runtime = runtime
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
+        self._keeper: LeaseKeeper | None = None
 
     async def start(self, start: Callable[[str, Callable[[], Awaitable[None]]], None], *, sdk: bool) -> None:
         """Starts the instances of actor classes, takes the leases, and starts to claim."""
@@ -84,6 +87,14 @@ class Consumer:
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
+        self._keep_leases(pool)
+
+    def _keep_leases(self, pool: Pool) -> None:
+        client = self._shards.server.blocking_client
+        if client is not None:
+            watchdog = Watchdog(pool, self._settings.lease, self._registry.is_plain)
+            self._keeper = LeaseKeeper(self._dispatchers, self._settings.lease, watchdog, client)
+            self._keeper.start()
 
     async def assign(self, settings: Settings) -> None:
         """Changes the tenants that are served here to those in the settings."""
@@ -114,7 +125,11 @@ class Consumer:
                 with anyio.move_on_after(grace):
                     await pool.wait_until_idle()
         finally:
-            await self._leave(pool)
+            try:
+                await self._leave(pool)
+            finally:
+                if self._keeper is not None:
+                    self._keeper.stop()
 
     async def _leave(self, pool: Pool) -> None:
         """Cancels running tasks, reports outcomes, and gives up the leases."""

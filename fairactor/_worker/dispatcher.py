@@ -32,7 +32,7 @@ from fairactor._util.wakeup import Wakeup
 from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
 
-from .claim import Claim, new_claims
+from .claim import Claim, names, new_claims
 from .pool import Pool
 
 logger: Final = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ class Dispatcher:
         self._serves = serves
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
+        self.renewed = time.monotonic()
+        """When the last turn that was answered began: it has renewed the lease."""
         self._number = 0
         self._received = False  # whether it received the task that was handed over since the last turn
         self._request: _Request | None = None
@@ -103,6 +105,10 @@ class Dispatcher:
         """Makes it take a turn soon, because there is work or a free worker."""
         self._wakeup.set()
 
+    def renew(self, client: Any) -> bool:
+        """Renews the lease from a thread, because the event loop is blocked; returns whether there is a lease."""
+        return self._shard.renew(client, self.runtime, lease=self._settings.lease)
+
     async def join(self) -> None:
         """Takes a new lease, under a new name."""
         self._joined += 1
@@ -111,6 +117,7 @@ class Dispatcher:
         try:
             await self._subscriber.ready(self._shard, name)
             serves = self._serves
+            renewed = time.monotonic()
             await self._shard.join(name, lease=self._settings.lease, info=self._info, serves=serves)
             if serves is not self._serves:  # it was changed meanwhile
                 await self._shard.assign(name, self._serves)
@@ -119,6 +126,7 @@ class Dispatcher:
             raise
         self._number = 0
         self._received = False
+        self.renewed = renewed
         self.runtime = name
 
     async def assign(self, serves: Assignment | None) -> None:
@@ -216,6 +224,7 @@ class Dispatcher:
             settle=request.settle,
         )
         self._request = None
+        self.renewed = started
         self._pace.note(time.monotonic() - started, request.settle)
         for refused in turn.refused:
             logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
@@ -266,9 +275,14 @@ class Dispatcher:
         lost, self.runtime = self.runtime, ""
         self._request = None
         self._outbox.clear()
+        running = names(claim.task for claim in self._pool.running if claim.owner is self)
         self._pool.abandon(self)
+        if running:
+            logger.warning("%s: other runtimes may run these tasks now, so they are canceled here: %s", lost, running)
         with anyio.move_on_after(_ABANDON_TIMEOUT):
             await self._pool.wait_until_idle(self)
+        if running := names(claim.task for claim in self._pool.running if claim.owner is self):
+            logger.warning("%s: these handlers go on although they were canceled: %s", lost, running)
         self._subscriber.ignore(self._shard, lost)
         with suppress(ServerError):  # a server that has lost data may still have claims under that name
             await self._shard.leave(lost)

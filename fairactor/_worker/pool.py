@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 import anyio
 
@@ -20,6 +22,7 @@ class _Worker:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.claim: Claim | None = None
+        self.task = asyncio.current_task()
         self.scope = anyio.CancelScope()
 
     async def run(self) -> None:
@@ -74,6 +77,9 @@ class Pool:
         self._ready: deque[Claim] = deque()
         # Not by id: a lost claim may still run beside the next claim of the same task.
         self._running: dict[Claim, _Worker] = {}
+        self.slow = math.inf
+        """Tasks that run for longer than these seconds are listed in `slow_ended` when they end."""
+        self.slow_ended: deque[tuple[float, Claim]] = deque(maxlen=10)
         self._idle: list[anyio.Event] = []
         self._waking = False
         self._workers = 0
@@ -87,6 +93,15 @@ class Pool:
     def vacancies(self) -> int:
         """How many more tasks could start now; negative if tasks already wait here."""
         return self.size - self._busy - len(self._ready) - len(self._returning)
+
+    @property
+    def running(self) -> list[Claim]:
+        """The claims that run. Other threads may ask, too."""
+        return list(self._running)
+
+    def claim_of(self, task: asyncio.Task[Any]) -> Claim | None:
+        """Returns the claim whose handler runs in an asyncio task. Other threads may ask, too."""
+        return next((claim for claim, worker in list(self._running.items()) if worker.task is task), None)
 
     def wake_on_vacancy(self, owner: Owner) -> None:
         """Wakes an owner once, as soon as a slot becomes free."""
@@ -200,6 +215,8 @@ class Pool:
     def finished(self, claim: Claim, settlement: Settlement) -> None:
         """Frees the slot of a task that has ended, and reports the outcome to its owner."""
         self._free(claim)
+        if settlement.seconds > self.slow:
+            self.slow_ended.append((time.monotonic(), claim))
         claim.owner.settle(claim, settlement)
 
     def canceled(self, claim: Claim) -> None:

@@ -77,6 +77,7 @@ OPERATIONS = [
     *operations(2, "leave", pick),
     *operations(1, "die", pick, st.integers(1, 4), st.booleans()),
     *operations(1, "lapse", pick),
+    *operations(1, "renew", pick),
     *operations(2, "cancel", pick, st.booleans()),
     *operations(1, "cancel_all", pick, st.booleans()),
     *operations(1, "purge", tenants, st.booleans()),
