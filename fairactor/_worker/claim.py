@@ -10,7 +10,7 @@ from fairactor._actors.task import Task
 from fairactor._model import record
 from fairactor._model.wire import Settlement
 
-_NAMED: Final = 5  # the most tasks in a message
+_NAMED: Final = 20  # the most tasks in a message
 
 
 class Owner(Protocol):
@@ -30,7 +30,7 @@ class Claim:
     """A task that this runtime has claimed."""
 
     __slots__ = (
-        "begun", "body", "call", "cancel_reason", "claimed", "context_changed", "header", "id",
+        "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "lost",
         "owner", "record", "runtime", "server_time", "task", "turn",
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ class Claim:
         self.call: record.Call | None = None
         self.task: Task | None = None
         self.cancel_reason: str | None = None
-        self.context_changed = False  # whether its handler has set context variables
+        self.lost = False  # whether it was canceled because this runtime has given it up
 
     def server_clock(self, at: float | None = None) -> float:
         """Converts a moment of the monotonic clock, by default now, to unix seconds by the server's clock."""
@@ -65,16 +65,22 @@ class Claim:
         """Returns the seconds since the task was sent or became due, by the server's clock."""
         return self.server_clock() - self.header.stamp / 1e6 if self.header else 0.0
 
+    def described(self) -> str:
+        """Returns the task's id, actor and tenant, for the log."""
+        actor = self.call.actor if self.call else "?"
+        tenant = self.header.tenant if self.header else "?"
+        return f"{self.id} ({actor} of tenant {tenant!r})"
+
     def given_back(self) -> Settlement:
         """Returns the settlement of a task that was not started: it goes back to its place in the mailbox."""
         return Settlement(self.id, self.turn, "B", 0, self.record)
 
 
-def names(tasks: Iterable[Task | None]) -> str:
-    """Names tasks in a message: the actor, the id and the tenant of each, up to a number."""
-    found = [f"{task.actor} (task {task.id} of tenant {task.tenant!r})" for task in dict.fromkeys(tasks) if task]
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return ", ".join(found[:_NAMED]) + more
+def described(claims: Iterable[Claim]) -> str:
+    """Returns tasks as a list for the log, with their actors and tenants."""
+    found = list(claims)
+    more = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return (", ".join(claim.described() for claim in found[:_NAMED]) or "none") + more
 
 
 def new_claims(ids_and_records: Any, turn: bytes, owner: Owner, server_time: float) -> list[Claim]:

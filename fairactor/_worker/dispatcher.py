@@ -32,7 +32,7 @@ from fairactor._util.wakeup import Wakeup
 from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
 
-from .claim import Claim, names, new_claims
+from .claim import Claim, described, new_claims
 from .pool import Pool
 
 logger: Final = logging.getLogger(__name__)
@@ -141,8 +141,12 @@ class Dispatcher:
         self._claiming = False
         self._wakeup.set()
 
-    async def leave(self) -> None:
-        """Reports outcomes, then gives up the lease and the remaining claims."""
+    async def leave(self, *, crashed: bool = False) -> None:
+        """Reports outcomes, then gives up the lease and the remaining claims.
+
+        If what ran here has ended the event loop (``crashed``), it keeps the lease until it runs out, so that the
+        claims count as delivered.
+        """
         self._leaving = True
         self.stop_claiming()
         await self._stopped.wait()  # `run` may have been canceled long ago
@@ -154,7 +158,7 @@ class Dispatcher:
             except LeaseLost as error:
                 logger.error("%s", error)  # noqa: TRY400 - the traceback would add nothing
                 break
-        if self.runtime:
+        if self.runtime and not crashed:
             await self._shard.leave(self.runtime)
 
     async def run(self) -> None:
@@ -275,17 +279,21 @@ class Dispatcher:
         lost, self.runtime = self.runtime, ""
         self._request = None
         self._outbox.clear()
-        running = names(claim.task for claim in self._pool.running if claim.owner is self)
+        if running := self._running():
+            logger.warning(
+                "%s: others may run these tasks now, so they are canceled here: %s", lost, described(running)
+            )
         self._pool.abandon(self)
-        if running:
-            logger.warning("%s: other runtimes may run these tasks now, so they are canceled here: %s", lost, running)
         with anyio.move_on_after(_ABANDON_TIMEOUT):
             await self._pool.wait_until_idle(self)
-        if running := names(claim.task for claim in self._pool.running if claim.owner is self):
-            logger.warning("%s: these handlers go on although they were canceled: %s", lost, running)
+        if running := self._running():
+            logger.warning("%s: these tasks still run here although they were canceled: %s", lost, described(running))
         self._subscriber.ignore(self._shard, lost)
         with suppress(ServerError):  # a server that has lost data may still have claims under that name
             await self._shard.leave(lost)
+
+    def _running(self) -> list[Claim]:
+        return [claim for claim in self._pool.running() if claim.owner is self]
 
     def _deliver(self, message: bytes) -> None:
         """Handles a message that the shard has published to this dispatcher."""

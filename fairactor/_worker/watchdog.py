@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from fairactor._actors.task import Task, task_in
+from fairactor._actors.task import task_in
 
-from .claim import names
+from .claim import described
 from .pool import Pool
 
 logger: Final = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Watchdog:
         else:
             logger.warning(
                 "this process stood still for %.1f s: a handler kept Python's lock, as a long regular expression does, "
-                "or the process was stopped, or its machine was busy. %s",
+                "or the process was stopped, or its machine was busy. Tasks that ended then, or run in threads: %s",
                 late,
                 self._what_ran(began),
             )
@@ -101,9 +101,8 @@ class Watchdog:
     def _what_ran(self, since: float) -> str:
         """Names the tasks that may have kept the interpreter's lock: plain handlers, and what ended meanwhile."""
         ended = [claim for at, claim in self._pool.slow_ended if at >= since]
-        plain = [claim for claim in self._pool.running if claim.task and self._is_plain(claim.task.actor)]
-        tasks = [claim.task for claim in (*ended, *plain) if claim.task]
-        return f"Handlers that ran then: {names(tasks)}" if tasks else "No handler ran in a thread then"
+        plain = [claim for claim in self._pool.running() if claim.call and self._is_plain(claim.call.actor)]
+        return described(dict.fromkeys([*ended, *plain]))
 
     # In the thread
 
@@ -128,22 +127,19 @@ class Watchdog:
 
     def _find_culprit(self) -> str:
         frames = _frames(sys._current_frames().get(self._thread))  # noqa: SLF001 - there is no public function
-        task = self._task_of(frames)
-        return f"{names([task]) if task else 'code outside of handlers'}, at {_position(frames)}"
+        return f"{self._task_in(frames) or 'code outside of handlers'}, at {_position(frames)}"
 
-    def _task_of(self, frames: Sequence[FrameType]) -> Task | None:
-        """Returns the fairactor task that the loop works for: its handler, or what its handler has started."""
-        handle = frames[-1].f_locals.get("self") if frames and frames[-1].f_code is _STEP else None
-        if handle is not None:
-            return task_in(handle._context)  # noqa: SLF001 - there is no public attribute
-        running = asyncio.current_task(self._loop)  # a loop in C, as uvloop, has no frames
-        if running is None:
-            return None
-        claim = self._pool.claim_of(running)
-        if claim is not None:
-            return claim.task
-        context: Any = getattr(running, "get_context", None)  # Python 3.12
-        return task_in(context()) if context is not None else None
+    def _task_in(self, frames: Sequence[FrameType]) -> str:
+        """Describes the task that the loop works for, whose handler runs, or what its handler has started; or ''."""
+        asyncio_task = asyncio.current_task(self._loop)
+        if asyncio_task is not None and (claim := self._pool.claim_of(asyncio_task)) is not None:
+            return claim.described()
+        context: Any = getattr(asyncio_task, "get_context", None)  # Python 3.12
+        if frames and frames[-1].f_code is _STEP:  # not in a loop that is written in C
+            task = task_in(frames[-1].f_locals["self"]._context)  # noqa: SLF001 - there is no public attribute
+        else:
+            task = task_in(context()) if context is not None else None
+        return f"{task.id} ({task.actor} of tenant {task.tenant!r})" if task else ""
 
 
 def _frames(frame: FrameType | None) -> list[FrameType]:

@@ -223,7 +223,7 @@ async def test_a_loop_blocked_for_longer_than_its_lease_keeps_its_claim(
         assert (await runtime.health()).ok
     await processes.stop()
     (log,) = [process.log for process in (blocked, other) if process.pid == ended_in]
-    assert f"block (task {handle.id} of tenant 'user:1')" in log
+    assert f"{handle.id} (block of tenant 'user:1')" in log
 
 
 async def test_a_loop_blocked_beyond_the_bound_goes_on_under_a_new_lease(
@@ -255,7 +255,7 @@ async def test_a_handler_that_keeps_pythons_lock_is_named_by_its_process(
         await handle.result(timeout=PATIENCE)
         assert await runtime.ask("user:1", service.nap(0), timeout=PATIENCE), "they still serve"
     await processes.stop()
-    assert f"match (task {handle.id} of tenant 'user:1')" in first.log + second.log
+    assert f"{handle.id} (match of tenant 'user:1')" in first.log + second.log
 
 
 async def test_a_task_that_kills_its_processes_is_given_up(

@@ -90,7 +90,7 @@ async def test_a_runtime_whose_loop_is_blocked_keeps_its_lease_and_says_why(
             assert not (await handle.info()).history
             assert [each.name[-2:] for each in (await sender.stats()).runtimes] == ["/1"], "it had to join again"
     first, last = said(caplog, "the event loop")
-    who = rf"{blocks.name} \(task {handle.id} of tenant 'acme'\), at .*test_lease_keeper\.py:\d+ \(\w+\)"
+    who = rf"{handle.id} \({blocks.name} of tenant 'acme'\), at .*test_lease_keeper\.py:\d+ \(\w+\)"
     assert re.match(rf"the event loop has been blocked for 0\.\d s by {who}.*: nothing else runs", first)
     assert re.match(rf"the event loop was blocked for 1\.\d s by {who}", last)
 
@@ -132,7 +132,7 @@ async def test_a_handler_that_keeps_pythons_lock_is_named_afterwards(
         await until(lambda: said(caplog, "this process stood still"))
     (line,) = said(caplog, "this process stood still")
     assert re.match(r"this process stood still for 0\.[34] s: a handler kept Python's lock", line)
-    assert line.endswith(f"{holds.name} (task {handle.id} of tenant 'acme')")
+    assert line.endswith(f": {handle.id} ({holds.name} of tenant 'acme')")
 
 
 async def test_the_keeper_asks_nothing_of_the_server_while_the_loop_runs(
