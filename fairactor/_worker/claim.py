@@ -76,6 +76,11 @@ class Claim:
         return Settlement(self.id, self.turn, "B", 0, self.record)
 
 
+def again(claim: Claim, packed: bytes, delay: float) -> Settlement:
+    """Returns the settlement of a task that is tried again after a delay, with the record that it has then."""
+    return Settlement(claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds)
+
+
 def described(claims: Iterable[Claim]) -> str:
     """Returns tasks as a list for the log, with their actors and tenants."""
     found = list(claims)

@@ -27,6 +27,7 @@ from .dispatcher import Dispatcher
 from .executor import Executor
 from .lease_keeper import LeaseKeeper
 from .pool import Pool
+from .unknown_actors import UnknownActors
 from .watchdog import Watchdog
 
 logger: Final = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Consumer:
         executor = Executor(
             handlers,
             self._settings,
-            self._is_known_elsewhere,
+            UnknownActors(self._registered, self._settings.unknown_ttl),
             self._report,
             sdk,
             self._plugins,
@@ -189,12 +190,13 @@ class Consumer:
         except ServerError as error:
             logger.warning("%s: its tasks return to their mailboxes when the lease ends: %s", dispatcher.runtime, error)
 
-    async def _is_known_elsewhere(self, actor: str) -> bool:
+    async def _registered(self) -> set[str] | None:
+        """Returns the actors of all runtimes; None if the server does not say."""
         try:
             stats = await read_stats(self._shards, patience=0)
-        except ServerError:  # unknown: trying again later is better than failing the task
-            return True
-        return any(actor in runtime.actors for runtime in stats.runtimes)
+        except ServerError:
+            return None
+        return {actor for runtime in stats.runtimes for actor in runtime.actors}
 
     async def _report(self, task: Task, fraction: float, note: str) -> None:
         number = self._shards.number_of(task.tenant)
