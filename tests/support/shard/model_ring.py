@@ -211,6 +211,13 @@ class Service:
         self.stolen += steals
         self.count_start(name)
 
+    def charge(self, name: str, cost: float) -> None:
+        """Charges a tenant for a task that it did not have to wait its turn for, if it has a place on a ring."""
+        for whose in filter(None, (name, self.mark(name))):
+            tags = self.ring_of(whose).tags
+            if whose in tags:
+                tags[whose] += cost / self.weight(whose)
+
     def count_start(self, name: str) -> None:
         if self.burst(name):
             self.ahead[name] = max(self.ahead.get(name, 0), 0) + 1
