@@ -57,14 +57,19 @@ do
     return eligible == true
   end
 
-  -- Returns a tenant's first suspect that may run beside other tasks, and its first one that has to run alone.
-  local function first_of(name)
-    local apart, alone
+  local apart, alone, least -- the suspects that may run, with their tenants, and the deliveries of the first
+
+  -- Looks at a tenant's suspects: which may run beside other tasks, and which has to run alone. What has died least
+  -- goes first: it is the least likely to kill.
+  local function look_at(name)
     for _, id in ipairs(call('ZRANGE', SUSPECTS .. name, 0, DEPTH - 1)) do
       local count = call('GETRANGE', TASK .. id, 1, 1):byte() or 1
-      if count + 1 >= most then alone = alone or id else apart = apart or id end
+      if count + 1 >= most then
+        alone = alone or { id, name }
+      elseif not least or count < least then
+        apart, least = { id, name }, count
+      end
     end
-    return apart, alone
   end
 
   -- Whether a process may empty itself: one at a time, so that the others go on.
@@ -78,21 +83,17 @@ do
   local function look(runtime, want)
     local names = candidates(runtime)
     load_tenants(names)
-    local apart, alone, apart_of, alone_of
     for i, name in ipairs(names) do
       passed[i] = name
-      if may_start(tenants[name][LIMITS]) then
-        local beside, by_itself = first_of(name)
-        if not apart then apart, apart_of = beside, name end
-        if not alone then alone, alone_of = by_itself, name end
-        if permit == ALONE and alone or permit == APART and apart then break end
-      end
+      if may_start(tenants[name][LIMITS]) then look_at(name) end
+      if permit == ALONE and alone or permit == APART and least == 1 then break end
     end
     to_empty = permit == APART and alone and may_empty(runtime)
     if to_empty then return 0 end
     local by_itself = permit == ALONE and alone
-    local id, name = by_itself or apart, by_itself and alone_of or apart_of
-    if not id or want < 1 then return want end
+    local found = by_itself or apart
+    if not found or want < 1 then return want end
+    local id, name = found[1], found[2]
     chosen = { id = id, owner = tenants[name], cost = cost_of(name, id), alone = by_itself and true }
     if chosen.owner[LIMITS] then
       chosen.owner[LIMITS].suspects = chosen.owner[LIMITS].suspects - 1

@@ -52,9 +52,9 @@ def choose_suspect(
         for task in model.suspects(name)[:5]:
             if task.deliveries + 1 >= most:
                 alone = alone or task
-            else:
-                apart = apart or task
-        if (alone if permit == Permit.ALONE else apart) is not None:
+            elif apart is None or task.deliveries < apart.deliveries:
+                apart = task
+        if alone if permit == Permit.ALONE else apart and apart.deliveries == 1:
             break
     if permit == Permit.APART and alone and _may_empty(model, runtime, emptying):
         model.emptying = runtime

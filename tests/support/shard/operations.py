@@ -54,7 +54,9 @@ items = st.tuples(
 seconds = st.sampled_from(SECONDS)
 outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R", "B"]), st.booleans(), seconds)
 permissions = st.tuples(
-    st.sampled_from([*Permit, Permit.APART, Permit.ALONE, Permit.ALONE]), st.sampled_from([1, 2, 2, 3, 4]), st.sampled_from(Emptying)
+    st.sampled_from([*Permit, Permit.APART, Permit.ALONE, Permit.ALONE]),
+    st.sampled_from([1, 2, 2, 3, 4]),
+    st.sampled_from(Emptying),
 )
 some = st.lists(tenants, max_size=3, unique=True)
 steals = st.one_of(some, st.just([""]), st.just([""]))
