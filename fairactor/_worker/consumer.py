@@ -66,6 +66,7 @@ class Consumer:
         self._runtime = runtime
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
+        self._patience = anyio.CancelScope()  # while it waits for running tasks
 
     async def start(
         self,
@@ -139,11 +140,15 @@ class Consumer:
         if crashed:
             logger.critical("the event loop was ended while these tasks ran: %s", _named(pool.running()))
         try:
-            if grace > 0:
-                with anyio.move_on_after(grace):
-                    await pool.wait_until_idle()
+            with self._patience:
+                self._patience.deadline = anyio.current_time() + grace
+                await pool.wait_until_idle()
         finally:
             await self._leave(pool, crashed=crashed)
+
+    def hurry(self) -> None:
+        """Makes `stop` wait no longer for running tasks."""
+        self._patience.cancel()
 
     async def _leave(self, pool: Pool, *, crashed: bool) -> None:
         """Cancels running tasks, reports outcomes, and gives up the leases."""
