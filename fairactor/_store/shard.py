@@ -11,8 +11,8 @@ import msgspec
 
 from fairactor._model.keys import Keys
 from fairactor._model.wire import (
+    ANY_SUSPECT,
     FULL,
-    NO_SUSPECTS,
     TAKEN,
     Assignment,
     Counts,
@@ -153,7 +153,7 @@ class Shard:
         want: int,
         ahead: int = 0,
         received: bool = False,
-        permit: bytes = NO_SUSPECTS,
+        permit: bytes = ANY_SUSPECT,
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.

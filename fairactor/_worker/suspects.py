@@ -16,9 +16,10 @@ from fairactor._model.wire import Emptying, Permit, Waits, pack_permit
 from .claim import Claim, Owner
 from .pool import Pool
 
-APART: Final = 2.0
-"""Seconds for which a task with one delivery runs with no other suspect beside it; with each further one, four times as
-long. What kills at once is found out soon, and what kills late does not hold up the others for long."""
+APART: Final = 0.2
+"""Seconds for which a task with one delivery runs with no other suspect beside it; with each further one, ten times as
+long. So what a single death has interrupted goes on soon, and what kills is soon apart from the rest."""
+_LONGER: Final = 10
 
 EMPTYING: Final = 30.0
 """Seconds for which a process claims nothing, so that a task can run alone. If that was too short, it goes on for as
@@ -137,7 +138,7 @@ class Suspects:
         self._running.add(claim)
         self._end_latest()
         self._latest = claim
-        seconds = APART * 4 ** min(claim.deliveries - 1, 8)
+        seconds = APART * _LONGER ** min(claim.deliveries - 1, 5)
         self._timer = asyncio.get_running_loop().call_later(seconds, self._end_latest)
         if alone:
             self._alone = claim

@@ -154,7 +154,6 @@ class Model(State):
         Returns:
             The refused ids, how many tasks beside a suspect it could claim, and what the reply says of suspects.
         """
-        refused = []
         waits = Waits.SOME if self.suspected and permission[0] in {Permit.NONE, Permit.SHARED} else Waits.NONE
         suspect: Task | None = None
         with Step(self) as step:
@@ -163,12 +162,7 @@ class Model(State):
                 missed.turn = number
                 assert claimed[-1:] == [missed.id]
                 claimed = claimed[:-1]
-            for verdict in verdicts:
-                task = self.tasks.get(verdict.id)
-                if task and task.state == "started" and (task.runtime, task.turn) == (runtime, verdict.turn):
-                    self._end(task, verdict, step)
-                else:
-                    refused.append(verdict.id)
+            refused = self._end_all(runtime, verdicts, step)
             step.touch(*[name for name in self.service.throttled if self.free(name)])
             if self.suspected and not gives_back:
                 suspect, want, waits = choose_suspect(self, runtime, want, permission, step)
@@ -177,8 +171,7 @@ class Model(State):
                 assert claimed[-1:] == [suspect.id], f"{suspect.id!r} is not the last of {claimed}"
                 claimed = claimed[:-1]
             step.seat()
-            if suspect:
-                self.service.charge(suspect.tenant, suspect.charged)
+            self.service.charge(suspect)
             home = self.service.homes.get(runtime)
             stolen = self.service.stolen
             if home and want:
@@ -191,12 +184,15 @@ class Model(State):
                     step.count_limited(*home.steal)
             left, _, _ = self.service.open_to(runtime)
             assert len(claimed) == want or not left, f"{want} wanted, {len(claimed)} given, {left} wait"
-            for task in self.claims(runtime) if permission[0] == Permit.SHARED else ():
-                task.alone = False
+            self._share(runtime, permission)
         self.leases[runtime] = False
         self.turns[runtime] = (number, refused)
         self.handed.pop(runtime, None)
         return refused, want, waits
+
+    def _share(self, runtime: str, permission: Permission) -> None:
+        for task in self.claims(runtime) if permission[0] == Permit.SHARED else ():
+            task.alone = False
 
     def missed(self, runtime: str, *, heard: bool) -> Task | None:
         """Returns the task handed to a runtime since its last turn, if it stands but was not received."""
@@ -208,6 +204,17 @@ class Model(State):
         """Returns the number of a runtime's last turn and the ids that it refused; renews the lease."""
         self.leases[runtime] = False
         return self.turns[runtime]
+
+    def _end_all(self, runtime: str, verdicts: Sequence[Verdict], step: Step) -> list[str]:
+        """Settles claims; returns the refused ids."""
+        refused = []
+        for verdict in verdicts:
+            task = self.tasks.get(verdict.id)
+            if task and task.state == "started" and (task.runtime, task.turn) == (runtime, verdict.turn):
+                self._end(task, verdict, step)
+            else:
+                refused.append(verdict.id)
+        return refused
 
     def _end(self, task: Task, verdict: Verdict, step: Step) -> None:
         task.progress = None
