@@ -27,6 +27,7 @@ from .dispatcher import Dispatcher
 from .executor import Executor
 from .lease_keeper import LeaseKeeper
 from .pool import Pool
+from .suspects import Suspects
 from .unknown_actors import UnknownActors
 from .watchdog import Watchdog
 
@@ -97,6 +98,7 @@ class Consumer:
             is_ending,
         )
         pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
+        suspects = Suspects(pool, self._settings.max_deliveries)
         info = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -105,7 +107,7 @@ class Consumer:
         }
         for number, shard in enumerate(self._shards):
             serves = self._assignment(number, self._settings)
-            dispatcher = Dispatcher(self._name, shard, pool, self._subscriber, self._settings, info, serves)
+            dispatcher = Dispatcher(self._name, shard, pool, suspects, self._subscriber, self._settings, info, serves)
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
