@@ -35,6 +35,7 @@ _MESSAGE_LIMIT: Final = 10_000  # characters
 _HISTORY_LIMIT: Final = 500  # characters of a message, in the history
 _TRACEBACK_LIMIT: Final = 20_000  # characters, from the end
 
+
 @attrs.define(eq=False)
 class Executor:
     """Runs claims with the handlers of this process."""

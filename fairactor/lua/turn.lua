@@ -120,6 +120,12 @@ forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
 write_suspect(runtime)
 renew_leases()
+if #outcomes.retried > 0 then -- others must learn when to look: this runtime may not have the tasks' actors
+  call('SREM', IDLE, runtime)
+  call('SREM', IDLE_HOMES, runtime)
+  wake_idle()
+  wake_dedicated(outcomes.retried)
+end
 call(rests and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
 save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start

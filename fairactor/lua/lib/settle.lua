@@ -41,6 +41,7 @@ do
     elseif state == 'R' then
       add(name, priority, -1)
       add(name, WAITING, 1)
+      table.insert(outcomes.retried, name)
       table.insert(outcomes.retries, { id = id, at = integer(shard.ms + ms), record = record_of(n) })
     elseif state == 'B' then
       local record, stamp, count, _ = record_of(n), shard.now, 0
@@ -63,7 +64,7 @@ do
     marks = read_all('HMGET', CLAIMS .. runtime, ids)
     local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
     for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
-    local outcomes = { settled = {}, retries = {}, refused = {}, to_cancel = {}, returns_tasks = false,
+    local outcomes = { settled = {}, retries = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
       canceling = #canceling > 0 }
     local counted, owners, seen = {}, {}, {}
     for n, id in ipairs(ids) do
