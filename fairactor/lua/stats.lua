@@ -5,6 +5,7 @@
 -- Reply of a tenant {counts, packed, or '', its policy, packed, or '', the defaults, likewise, how many are queued};
 --       of the shard {counts, started tasks, tenants on the ring, tenants with counts,
 --       tasks due now, dead letters, tasks stolen, tenants held back by their rate, {unassigned tenants with work},
+--       ms by which the server's clock was set back,
 --       [runtime, its description, ms of lease left] ...}
 --
 -- Reads only.
@@ -49,5 +50,6 @@ end
 return {
   shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
   call('ZCOUNT', SCHEDULED, '-inf', integer(now)), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
-  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(), unpack(fleet),
+  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(),
+  math.floor(shard.behind / 1000), unpack(fleet),
 }
