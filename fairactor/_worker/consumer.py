@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 
 from fairactor._actors.host import Client
+from fairactor._actors.process_pool import ProcessPool
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import Task
 from fairactor._model import record
@@ -65,6 +66,7 @@ class Consumer:
         self._runtime = runtime
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
+        self._processes = ProcessPool(settings.processes, max_result=settings.max_payload)
 
     async def start(
         self,
@@ -80,7 +82,7 @@ class Consumer:
             sdk: whether to make spans, because an OpenTelemetry SDK is installed.
             is_ending: whether the event loop ends, and so cancels every asyncio task.
         """
-        handlers = await self._registry.start()
+        handlers = await self._registry.start(self._processes.run)
         executor = Executor(
             handlers,
             self._settings,
@@ -162,6 +164,7 @@ class Consumer:
                     "the server did not respond for %g s: tasks return to their mailboxes when the lease ends", GOODBYE
                 )
             await pool.close()
+            await self._processes.close()
 
     async def _give_up_lease(self, dispatcher: Dispatcher, *, crashed: bool) -> None:
         try:
