@@ -82,9 +82,9 @@ class Actor(Generic[P, R_co]):
         """
         function = self.function if instance is None else partial(self.function, instance)
         if self.process:
-            if run_in_process is None:
-                from .process_pool import run_in_process  # slow to import
-            return partial(run_in_process, self)
+            from .process_pool import run_in_own_process  # slow to import
+
+            return partial(run_in_process or run_in_own_process, self)
         if inspect.iscoroutinefunction(self.function):
             return lambda args, kwargs: function(*args, **kwargs)
         from .threads import run_in_thread  # imports anyio's backend for asyncio

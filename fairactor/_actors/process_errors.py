@@ -41,22 +41,23 @@ def pack_error(error: BaseException) -> bytes:
     return msgspec.msgpack.encode(packed)
 
 
-def unpack_error(body: bytes) -> Exception:
-    """Unpacks an exception. Its traceback in the process is a note."""
+def unpack_error(body: bytes, where: str = "In the process of the handler") -> Exception:
+    """Unpacks an exception. Its traceback there is a note."""
     packed = msgspec.msgpack.decode(body, type=_Packed)
-    error: Any = None
-    if packed.pickled:
-        try:
-            error = _Unpickler(io.BytesIO(packed.pickled)).load()
-        except BaseException:  # noqa: BLE001 - it calls code of the exception's class
-            error = None
-    if not isinstance(error, Exception):
-        error = RemoteError(packed.message, packed.names)
+    error = _unpickle(packed.pickled) or RemoteError(packed.message, packed.names)
     try:
-        error.add_note(f"In the process of the handler:\n{packed.traceback}")
+        error.add_note(f"{where}:\n{packed.traceback}")
     except Exception:  # noqa: BLE001 - a class may forbid that
         return RemoteError(packed.message, packed.names)
     return error
+
+
+def _unpickle(pickled: bytes) -> Exception | None:
+    try:
+        error = _Unpickler(io.BytesIO(pickled)).load() if pickled else None
+    except BaseException:  # noqa: BLE001 - it calls code of the exception's class
+        return None
+    return error if isinstance(error, Exception) else None
 
 
 class _Unpickler(pickle.Unpickler):

@@ -13,7 +13,7 @@ _HEAD: Final = struct.Struct(">cI")
 # The kinds of frames to a process.
 SETUP: Final = b"s"  # how to set up the main module, pickled
 CALL: Final = b"c"  # a `Call`
-NOTED: Final = b"n"  # answers PROGRESS: its number, and a pickled exception or nothing
+NOTED: Final = b"n"  # answers PROGRESS: its number, and an exception or nothing
 
 # The kinds of frames from a process.
 BEGUN: Final = b"b"  # the handler starts now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -11,6 +11,7 @@ import msgspec
 
 from fairactor.errors import FairactorError
 
+from . import record
 from .states import Priority
 
 BATCH: Final = 500
@@ -238,6 +239,12 @@ def unpack_policy(packed: bytes) -> PackedPolicy:
 def pack_assignment(serves: Assignment | None) -> bytes:
     """Packs the tenants that a runtime serves, for lib/assign.lua; None means all tenants alike."""
     return b"" if serves is None else msgspec.msgpack.encode(serves)
+
+
+def pack_capped(actors: Iterable[str]) -> bytes:
+    """Packs the names of actors, for turn.lua, as they stand between quotation marks in records."""
+    names = [record.encode(name)[1:-1].decode() for name in actors]
+    return msgspec.msgpack.encode(names) if names else b""
 
 
 def pack_key(key: str, window: float) -> bytes:

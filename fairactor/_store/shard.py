@@ -141,6 +141,8 @@ class Shard:
         want: int,
         ahead: int = 0,
         received: bool = False,
+        room: int = 0,
+        capped: bytes = b"",
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.
@@ -152,6 +154,8 @@ class Shard:
             want: how many tasks could start here now.
             ahead: how many more could start soon. They are claimed only if no other runtime could start them now.
             received: whether the runtime has received the task that the server handed to it since its last turn.
+            room: how many tasks of the capped actors could start here now.
+            capped: the actors for which this limit holds, from `pack_capped`.
             settle: the outcomes of tasks that have ended.
 
         Raises:
@@ -167,8 +171,8 @@ class Shard:
             ahead,
             int(received),
             0,
-            0,
-            "",
+            room,
+            capped,
             *arguments,
             patience=0,
         )

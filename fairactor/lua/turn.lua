@@ -4,7 +4,8 @@
 -- ARGV  1 runtime, 2 number of the turn, 8 bytes, 3 lease in ms, 4 how many tasks it could start at once,
 --       5 how many more it could start soon: it gets them only if no other runtime could start them at once,
 --       6 1 if it received the task that was handed to it since its last turn, else 0,
---       7 not used yet, 8 not used yet, 9 not used yet
+--       7 not used yet, 8 how many tasks of the actors in 9 it could start, 9 these actors, as they stand in records,
+--       packed; '' if there is no such limit
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
 --       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
 --       'C' canceled, with the ms to keep the record; 'R' to retry after ms; or 'B': it never started and goes back
@@ -96,7 +97,7 @@ update_ring(arriving)
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
 local missed = missed_claim()
 if missed then want = math.max(0, want - 1) end -- it takes a worker
-local claims = choose(runtime, want + ahead)
+local claims = choose(runtime, want + ahead, tonumber(ARGV[8]), ARGV[9])
 if missed then -- the reply brings it
   table.insert(claims.reply, handed)
   table.insert(claims.reply, read_records({ handed })[1] or substitute_record(tenant_in(missed)))
@@ -111,10 +112,14 @@ forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
 renew_leases()
 call(#claims.ids < want and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
+if ARGV[9] ~= '' then
+  call(#claims.ids < want and claims.room > 0 and 'SADD' or 'SREM', IDLE_PROCESSES, runtime)
+  if claims.passed > 0 then wake_idle(IDLE_PROCESSES) end
+end
 save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start
 local more = save_shard(#claims.ids == want + ahead)
 
 local wait, maintenance = next_due()
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
-  more and 1 or 0 }
+  (more or claims.stopped) and 1 or 0 }

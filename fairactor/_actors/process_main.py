@@ -32,7 +32,7 @@ from fairactor.errors import ConfigurationError, PayloadTooLarge, RuntimeNotRunn
 
 from . import process_logs
 from . import process_protocol as protocol
-from .process_errors import pack_error
+from .process_errors import pack_error, unpack_error
 from .process_protocol import Call
 from .task import Task, enter_task
 
@@ -200,7 +200,7 @@ class _Worker:
                     return
                 number, error = protocol.decode_noted(frame[1])
         if error:
-            raise pickle.loads(error)  # noqa: S301 - from the runtime
+            raise unpack_error(error, "In the runtime")
 
 
 class _Here:
