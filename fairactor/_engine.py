@@ -175,6 +175,11 @@ class Engine:
         if self.consumer is not None:
             await self.consumer.stop(grace)
 
+    def hurry(self) -> None:
+        """Makes `stop` wait no longer for running tasks."""
+        if self.consumer is not None:
+            self.consumer.hurry()
+
     async def end_work(self, grace: float, error: BaseException | None, *, crashed: bool = False) -> None:
         """Stops the workers, then the plugins, which may use the runtime until they have stopped.
 

@@ -38,7 +38,7 @@ class Lifetime:
         self._error: BaseException | None = None
         self._user: asyncio.Task[object] | None = None
         self._interrupted = False
-        self._hurried = False
+        self._abandoned = False  # while it started
         self._task: asyncio.Task[None]
 
     async def start(self) -> None:
@@ -53,7 +53,9 @@ class Lifetime:
         try:
             await asyncio.wait([self._task, started], return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
-            await self._hurry()
+            self._abandoned = True
+            self._task.cancel()
+            await self._wait_for_end()
             raise
         finally:
             started.cancel()
@@ -77,7 +79,8 @@ class Lifetime:
         try:
             await asyncio.wait([self._task])
         except asyncio.CancelledError:
-            await self._hurry()
+            self._engine.hurry()
+            await self._wait_for_end()
             raise
         if not self._task.cancelled():
             self._task.result()
@@ -86,11 +89,8 @@ class Lifetime:
         """Whether the event loop ends, and so cancels every asyncio task, or the engine has failed."""
         return self._task.cancelling() > 0
 
-    async def _hurry(self) -> None:
-        """Makes the engine end without waiting for its running tasks."""
-        self._hurried = True
-        if not self._task.cancelling():
-            self._task.cancel()
+    async def _wait_for_end(self) -> None:
+        """Waits until the engine has ended, although the caller is being canceled."""
         with anyio.CancelScope(shield=True):
             await asyncio.wait([self._task])
         if not self._task.cancelled() and (error := self._task.exception()) is not None:
@@ -108,7 +108,7 @@ class Lifetime:
         except asyncio.CancelledError as error:
             if self._engine.failed:
                 self._interrupt()
-            crashed = not (self._engine.failed or self._hurried)
+            crashed = not (self._engine.failed or self._abandoned)
             await self._finish(0, error, crashed=crashed)
             raise
         await self._finish(self._grace, self._error)

@@ -44,8 +44,8 @@ _TYPES: Final = {
     "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset", "SESSIONS": "hash", "FLEET": "hash",
     "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
-    "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set", "IDLE_PROCESSES": "set",
-    "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
+    "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
+    "IDLE_PROCESSES": "set", "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}

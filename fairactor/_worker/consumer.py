@@ -27,6 +27,7 @@ from .claim import Claim
 from .dispatcher import Dispatcher
 from .executor import Executor
 from .pool import Pool
+from .process_slots import ProcessSlots
 
 logger: Final = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Consumer:
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
         self._processes = ProcessPool(settings.processes, max_result=settings.max_payload)
+        self._patience = anyio.CancelScope()  # while it waits for running tasks
 
     async def start(
         self,
@@ -94,6 +96,8 @@ class Consumer:
             is_ending,
         )
         pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
+        in_processes = [name for name, handler in handlers.items() if handler.actor.process]
+        processes = ProcessSlots(self._settings.processes, in_processes, pool)
         info = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -102,7 +106,7 @@ class Consumer:
         }
         for number, shard in enumerate(self._shards):
             serves = self._assignment(number, self._settings)
-            dispatcher = Dispatcher(self._name, shard, pool, self._subscriber, self._settings, info, serves)
+            dispatcher = Dispatcher(self._name, shard, pool, processes, self._subscriber, self._settings, info, serves)
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
@@ -139,11 +143,15 @@ class Consumer:
         if crashed:
             logger.critical("the event loop was ended while these tasks ran: %s", _named(pool.running()))
         try:
-            if grace > 0:
-                with anyio.move_on_after(grace):
-                    await pool.wait_until_idle()
+            with self._patience:
+                self._patience.deadline = anyio.current_time() + grace
+                await pool.wait_until_idle()
         finally:
             await self._leave(pool, crashed=crashed)
+
+    def hurry(self) -> None:
+        """Makes `stop` wait no longer for running tasks."""
+        self._patience.cancel()
 
     async def _leave(self, pool: Pool, *, crashed: bool) -> None:
         """Cancels running tasks, reports outcomes, and gives up the leases."""

@@ -34,6 +34,7 @@ from fairactor.settings import Settings
 
 from .claim import Claim, new_claims
 from .pool import Pool
+from .process_slots import ProcessSlots
 
 logger: Final = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class _Request:
     number: int
     want: int
     ahead: int
+    processes: int
     received: bool
     settle: list[Settlement]
 
@@ -64,6 +66,7 @@ class Dispatcher:
         name: str,
         shard: Shard,
         pool: Pool,
+        processes: ProcessSlots,
         subscriber: Subscriber,
         settings: Settings,
         info: dict[str, Any],
@@ -72,6 +75,7 @@ class Dispatcher:
         self._name = name
         self._shard = shard
         self._pool = pool
+        self._processes = processes
         self._subscriber = subscriber
         self._settings = settings
         self._info = info
@@ -178,22 +182,27 @@ class Dispatcher:
 
     async def _take_turn(self) -> None:
         request, turn = await self._exchange()
+        room = request.processes
         if turn.claims:
-            mark = turn_mark(request.number)
-            self._begin(new_claims(turn.claims, mark, self, turn.now), at_once=not turn.more)
+            claims = new_claims(turn.claims, turn_mark(request.number), self, turn.now)
+            self._begin(claims, at_once=not turn.more)
+            room -= sum(claim.in_process for claim in claims)
         for task_id in turn.cancels:
             self._pool.cancel(task_id.decode(), _CANCEL_REASON)
         if turn.maintenance_due:
             await self._maintain()
-        await self._wait_for_work(request, turn)
+        if room > 0 or self._wait_for_process():
+            await self._wait_for_work(request, turn)
 
     def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True) -> None:
-        """Starts claimed tasks, or returns them to their mailboxes if no worker is free.
+        """Starts claimed tasks, or returns them to their mailboxes if no worker or process is free.
 
         With ``at_once=False`` they start after the next turn has been sent, because more tasks wait.
         """
         if self._claiming and free:
-            self._pool.submit(claims, at_once=at_once)
+            starting, too_many = self._processes.divide(claims)
+            self._pool.submit(starting, at_once=at_once)
+            self._outbox += [claim.given_back() for claim in too_many]
         elif not self._leaving:
             self._outbox += [claim.given_back() for claim in claims]
 
@@ -217,6 +226,8 @@ class Dispatcher:
             want=request.want,
             ahead=request.ahead,
             received=request.received,
+            room=request.processes,
+            capped=self._processes.capped,
             settle=request.settle,
         )
         self._request = None
@@ -230,7 +241,7 @@ class Dispatcher:
         self._wakeup.clear()  # this turn handles what it announced
         settle, self._outbox = self._outbox[:PER_TURN], self._outbox[PER_TURN:]
         received, self._received = self._received, False
-        return _Request(self._number, *self._wanted(), received, settle)
+        return _Request(self._number, *self._wanted(), self._processes.free, received, settle)
 
     def _wanted(self) -> tuple[int, int]:
         """Returns how many tasks could start here now, and how many more could start soon."""
@@ -239,6 +250,13 @@ class Dispatcher:
         vacancies = min(PER_TURN, self._pool.vacancies)
         want = max(0, vacancies)
         return want, max(0, min(PER_TURN, vacancies + self._pace.ahead) - want)
+
+    def _wait_for_process(self) -> bool:
+        """Lets a free process wake it, because tasks may wait for one; returns False if one is free already."""
+        if not self._claiming or not self._processes.capped:
+            return True
+        self._processes.wake_when_free(self)
+        return not self._processes.free
 
     async def _wait_for_work(self, request: _Request, turn: Turn) -> None:
         """Waits until there is a reason for the next turn.

@@ -112,7 +112,9 @@ class Executor:
             if claim.lost or claim.cancel_reason is not None or self.is_ending():
                 raise
             return self._tried(claim, call, _explained(error))
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its outcome, even SystemExit
+        except BaseException as error:  # whatever a handler raises is its outcome, even SystemExit
+            if claim.lost:
+                raise asyncio.CancelledError from error
             return self._tried(claim, call, error)
         finally:
             task.end()
