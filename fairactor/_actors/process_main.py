@@ -8,6 +8,7 @@ in its process group.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` makes enums of all signals that are blocked, with each call
 import asyncio
 import contextvars
 import multiprocessing.process
@@ -41,19 +42,22 @@ if TYPE_CHECKING:
 
 
 ALL_SIGNALS: Final = signal.valid_signals()
-_OF_PYTHON: Final = {signal.SIGPIPE, *({signal.SIGXFSZ} if hasattr(signal, "SIGXFSZ") else ())}
-"""The signals that Python ignores."""
+_CHANGEABLE: Final = [
+    number
+    for number in signal.Signals
+    if number not in {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores the last two
+]
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Holds back all signals, since what a handler does about one may raise anything, or log."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    before = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
+        _signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Connection:
@@ -267,14 +271,16 @@ def _released_signals() -> Iterator[None]:
     """
     try:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for number in ALL_SIGNALS - _OF_PYTHON:
-            with suppress(OSError, ValueError):  # SIGKILL, SIGSTOP and those of the C library
+        came = signal.sigpending()
+        for number in _CHANGEABLE:
+            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            if number in came or signal.getsignal(number) is not usual:
                 signal.signal(number, signal.SIG_IGN)
-                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+                signal.signal(number, usual)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, ())
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
+        _signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
 
 
 def _die_at_end_of(lifeline: int) -> None:
@@ -310,7 +316,7 @@ def main(connection: int, lifeline: int, runtime: int) -> None:
         lifeline: that of a pipe whose other end the runtime keeps open.
         runtime: the process id of the runtime.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
+    _signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
     _die_at_end_of(lifeline)
     die_with(runtime)
     with suppress(Exception):  # it may be closed

@@ -44,7 +44,8 @@ class ProcessSlots:
         """
         if not self._actors:
             return claims, []
-        starting, too_many = [], []
+        starting: list[Claim] = []
+        too_many: list[Claim] = []
         free = self.free
         for claim in claims:
             claim.in_process = actor_in(claim.record) in self._actors

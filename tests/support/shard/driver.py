@@ -12,7 +12,7 @@ import redis
 from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import Snapshot, take_snapshot
 from fairactor._model.keys import Keys
-from fairactor._model.wire import Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
+from fairactor._model.wire import Assignment, Counts, Item, PackedPolicy, Settlement, Turn, pack_capped, turn_mark
 from fairactor._server.connection import Server
 from fairactor._store.plugin_lua import PluginLua
 from fairactor._store.shard import Shard
@@ -121,12 +121,21 @@ class ShardDriver:
         return self.run(self.shard.configure(whose, changes))
 
     def turn(
-        self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = (), *, heard: bool = False
+        self,
+        runtime: str,
+        number: int,
+        want: int = 0,
+        settle: Iterable[Settlement] = (),
+        *,
+        heard: bool = False,
+        room: int | None = None,
     ) -> Turn | None:
-        """Returns None if the lease is lost."""
+        """Returns None if the lease is lost. ``room`` is how many tasks of actor ``f`` could start; None: any number."""
+        how: dict[str, Any] = {} if room is None else {"room": room, "capped": pack_capped(["f"])}
         try:
-            turn = self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), received=heard)
-            return self.run(turn)
+            return self.run(
+                self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), received=heard, **how)
+            )
         except LeaseLost:
             return None
 

@@ -51,6 +51,7 @@ items = st.tuples(
 )
 seconds = st.sampled_from(SECONDS)
 outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R", "B"]), st.booleans(), seconds)
+rooms = st.sampled_from([None, None, 0, 1, 2])
 some = st.lists(tenants, max_size=3, unique=True)
 steals = st.one_of(some, st.just([""]), st.just([""]))
 serves = st.one_of(st.none(), st.tuples(some, steals), st.tuples(some, steals))
@@ -66,8 +67,8 @@ OPERATIONS = [
     *operations(3, "hand", tenants, st.integers(1, 6), st.booleans(), st.sampled_from(["as it is", "", "no homes"])),
     *operations(1, "hear", pick),
     *operations(5, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
-    *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4)),
-    *operations(6, "claim", pick, st.integers(1, 6)),
+    *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4), rooms),
+    *operations(6, "claim", pick, st.integers(1, 6), rooms),
     *operations(4, "finish", pick, st.sampled_from(["F", "X", "R", "B"]), st.booleans(), seconds),
     *operations(1, "turn_again", pick),
     *operations(1, "turn_ahead", pick, pick),

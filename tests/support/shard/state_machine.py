@@ -19,7 +19,7 @@ from fairactor.settings import FAIR_BY, FairBy
 
 from .driver import ShardDriver, flat
 from .model import Assigned, Model
-from .model_ring import GROUP, Service, UndecidedError
+from .model_ring import GROUP, Service, UndecidedError, is_capped
 from .model_tasks import LIVE, Task, Verdict
 from .operations import BODIES, HOUR, OPERATIONS, RARE, TENANTS
 from .state_machine_base import ShardMachineBase, packed_key, pairs
@@ -109,15 +109,16 @@ class ShardMachine(ShardMachineBase):
         chosen = [[], runtimes, runtimes, runtimes[who % len(runtimes) :][:1] if runtimes else []]
         self.listen(chosen[who % 4])
 
-    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]]) -> None:
+    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]], room: int | None) -> None:
         runtime = self.runtime(who)
-        self.turn_of(runtime, want, self.verdicts(runtime, ended))
+        self.turn_of(runtime, want, self.verdicts(runtime, ended), room)
 
-    def turn_of(self, runtime: str, want: int, verdicts: list[Verdict]) -> None:
+    def turn_of(self, runtime: str, want: int, verdicts: list[Verdict], room: int | None = None) -> None:
         number = self.numbers[runtime] = self.numbers[runtime] + 1
         heard = runtime in self.heard
         self.heard.discard(runtime)
-        turn = self.driver.turn(runtime, number, want, [self.settlement(verdict) for verdict in verdicts], heard=heard)
+        settle = [self.settlement(verdict) for verdict in verdicts]
+        turn = self.driver.turn(runtime, number, want, settle, heard=heard, room=room)
         if runtime not in self.model.leases:
             assert turn is None
             self.compare()
@@ -128,7 +129,9 @@ class ShardMachine(ShardMachineBase):
         missed = self.model.missed(runtime, heard=heard)
         want = max(0, want - bool(missed))  # a missed task occupies a worker
         taken = len(claims) - bool(missed)
-        refused = self.model.turn(runtime, number, verdicts, want, list(claims), heard=heard)
+        given = [task for task in claims if not missed or task != missed.id]
+        taken_room = sum(is_capped(self.model.tasks[task].body) for task in given if task in self.model.tasks)
+        refused = self.model.turn(runtime, number, verdicts, want, list(claims), heard=heard, room=room)
         assert [task_id.decode() for task_id in turn.refused] == refused
         self.claimed += [(task_id, number) for task_id in claims]
         self.compare()
@@ -136,9 +139,12 @@ class ShardMachine(ShardMachineBase):
         self.compare_outlook(turn, want)
         resting = self.snapshot.fixed["IDLE"].keys() | self.snapshot.fixed["IDLE_HOMES"].keys()
         assert runtime not in resting or taken < want, "who has enough is not idle"
+        if room is not None:
+            free = taken < want and taken_room < room
+            assert (runtime in self.snapshot.fixed["IDLE_PROCESSES"]) is free
 
-    def claim(self, who: int, want: int) -> None:
-        self.turn(who, want, [])
+    def claim(self, who: int, want: int, room: int | None) -> None:
+        self.turn(who, want, [], room)
 
     def finish(self, who: int, state: str, keep: bool, seconds: float) -> None:
         """Makes a runtime report on all of its claims, and claim as many again."""
