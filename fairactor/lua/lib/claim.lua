@@ -10,6 +10,7 @@ do
   local BATCH = 500 -- throttled tenants that one turn looks at
   local unlimited -- those of them that no longer have limits
   local MOST_PASSED = 200 -- tenants that one turn passes over
+  local MORE_ENTRIES = 50
   -- Of some actors a runtime can start only so many tasks: it has so much room for them. Tenants whose next task is one
   -- of theirs are passed over when there is no room; `capped` is the set of these actors as in records; nil: none.
   local capped, room
@@ -27,12 +28,11 @@ do
     front[i + 1] = t
   end
 
-  -- Loads the first `n` entries of a ring as its front. That is exact for `n` tasks: no later entry could come first.
-  -- Returns whether there may be more.
-  local function load_front(ring, n)
-    local front, names = {}, {}
-    local from = ring == root and skip or 0
-    local found = n > 0 and call('ZRANGE', ring.key, from, from + n + #ring.changed - 1, 'WITHSCORES') or {}
+  -- Reads `n` entries of a ring from a rank on. Returns those that may be served with their stored tags, and how many
+  -- there are in all.
+  local function read_ring(ring, rank, n)
+    local entries, names = {}, {}
+    local found = n > 0 and call('ZRANGE', ring.key, rank, rank + n - 1, 'WITHSCORES') or {}
     for i = 1, #found, 2 do
       if found[i]:byte() ~= GROUP_BYTE then names[#names + 1] = found[i] end
     end
@@ -41,20 +41,38 @@ do
       local t = tenants[found[i]] or group_of(found[i]:sub(2))
       t[STORED] = tonumber(found[i + 1])
       t[TAG] = t[TAG] or t[STORED]
-      if t[TAG] == t[STORED] and not t[LEAVES] and not t[PASSED] then front[#front + 1] = t end
+      if t[TAG] == t[STORED] and not t[LEAVES] and not t[PASSED] then entries[#entries + 1] = t end
     end
+    return entries, #found / 2
+  end
+
+  -- Loads the first `n` entries of a ring as its front. That is exact for `n` tasks: no later entry could come first.
+  -- `rest` is the rank from which on there may be more.
+  local function load_front(ring, n)
+    local rank, length = ring == root and skip or 0, n + #ring.changed
+    local front, found = read_ring(ring, rank, length)
     for _, t in ipairs(ring.changed) do
       if not t[LEAVES] and not t[PASSED] then insert_by_tag(front, t) end
     end
     ring.front, ring.head = front, 1
     ring.ahead = math.ceil(n / math.max(#front, 1)) + 1 -- one more than its share, to see whether it stays
-    ring.loaded = #found == 2 * (n + #ring.changed) and n -- false: all
-    return ring.loaded
+    ring.rest, ring.spare = found == length and rank + length, 0
+  end
+
+  -- Notes that an entry of a ring's front was passed over, and loads others in its place.
+  local function pass_over(ring)
+    ring.spare = ring.spare - 1
+    while ring.spare < 0 and ring.rest do
+      local more, found = read_ring(ring, ring.rest, MORE_ENTRIES)
+      for _, t in ipairs(more) do insert_by_tag(ring.front, t) end
+      ring.rest = found == MORE_ENTRIES and ring.rest + MORE_ENTRIES
+      ring.spare = ring.spare + #more
+    end
   end
 
   -- Loads certain tenants as the front of a ring that exists only for this turn.
   local function load_front_of(names, n, virtual)
-    local own = { front = {}, head = 1, virtual = virtual, ahead = math.ceil(n / math.max(#names, 1)) + 1 }
+    local own = { front = {}, head = 1, spare = 0, virtual = virtual, ahead = math.ceil(n / math.max(#names, 1)) + 1 }
     load_tenants(names)
     load_tags(names)
     for _, group in pairs(groups) do group[INNER].front = nil end
@@ -66,7 +84,7 @@ do
       elseif t[TAG] and not t[LEAVES] then
         local inner = group[INNER]
         if not inner.front then
-          inner.front, inner.head, inner.ahead, inner.loaded = {}, 1, own.ahead, false
+          inner.front, inner.head, inner.ahead, inner.rest, inner.spare = {}, 1, own.ahead, nil, 0
           own.front[#own.front + 1] = group
         end
         inner.front[#inner.front + 1] = t
@@ -141,10 +159,6 @@ do
   local function take(ring, n)
     local front = ring.front
     while passed < MOST_PASSED do
-      while capped and not front[ring.head] and ring.group and ring.loaded do
-        load_front(ring, 2 * ring.loaded)
-        front = ring.front
-      end
       local t = front[ring.head]
       if not t then return end
       front[ring.head] = false
@@ -180,7 +194,10 @@ do
         t[LEAVES] = not t[PASSED]
       end
       if id then return id, owner, cost end
-      if ring == root and not t[LEAVES] then seen = seen + 1 end
+      if capped and not t[LEAVES] then
+        if ring == root then seen = seen + 1 end
+        pass_over(ring)
+      end
     end
   end
 
@@ -201,12 +218,12 @@ do
       end
     end
     local function serve_all() -- skips tenants that should have left the ring since the defaults changed
-      local length, more = n, true
-      while #ids < n and more and passed < MOST_PASSED do
-        more = load_front(root, length)
+      local length = n
+      repeat
+        load_front(root, length)
         serve(root)
         length = 2 * length
-      end
+      until #ids == n or not root.rest or passed == MOST_PASSED
     end
     local own_time = dedicated[runtime]
     if not own_time then return serve_all() end
