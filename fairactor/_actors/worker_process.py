@@ -154,7 +154,7 @@ class WorkerProcess(asyncio.Protocol):
         if status >= 0:
             return f"exited with status {status}"
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        hint = ", perhaps because memory ran out" if -status == signal.SIGKILL else ""
+        hint = ", perhaps because memory ran out," if -status == signal.SIGKILL else ""
         return f"was killed by {name}{hint}"
 
     # Calls

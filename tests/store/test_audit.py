@@ -56,7 +56,9 @@ def used(url: str) -> Iterator[ShardDriver]:
         made.join("home", serves=Assignment(["held"], ["nobody"]))
         assert made.claim("home", 1, 2) == ["h0"]
         snapshot = made.check()
-        assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in {"IDLE", "IDLE_PROCESSES"}), snapshot.fixed
+        assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in {"IDLE", "IDLE_PROCESSES"}), (
+            snapshot.fixed
+        )
         assert snapshot.groups
         yield made
 

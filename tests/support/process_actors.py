@@ -100,7 +100,7 @@ def use_a_pool(method: str) -> list[int]:
         return pool.map(square, range(4))
 
 
-@actor(process=True, xcom="told")
+@actor(process=True)
 def tell() -> dict[str, Any]:
     """Reports progress, and returns what it knows about its task."""
     task = current_task()
@@ -110,6 +110,14 @@ def tell() -> dict[str, Any]:
     asyncio.run(task.progress(0.5, "half"))
     facts = {"id": task.id, "tenant": task.tenant, "actor": task.actor, "attempt": task.attempt}
     return facts | {"priority": task.priority.name, "key": task.options["key"], "runtime": repr(task.runtime)}
+
+
+@actor(process=True)
+def report_and_wait(path: str) -> None:
+    """Reports progress, and waits until a file exists."""
+    anyio.from_thread.run(current_task().progress, 0.5, "half")
+    while not Path(path).exists():
+        time.sleep(0.005)
 
 
 @actor(process=True)
@@ -191,7 +199,7 @@ def interrupt() -> None:
 
 
 @actor(process=True)
-def die(how: str) -> None:
+def end_process(how: str) -> None:
     """Ends its process."""
     if how == "exit":
         os._exit(9)

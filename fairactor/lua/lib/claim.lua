@@ -144,11 +144,21 @@ do
     return eligible == true
   end
 
+  -- Whether the actor of a task is capped. A name may contain quotation marks, which a backslash precedes.
+  local function is_capped(id)
+    local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
+    local first = readable(record) and select(7, struct.unpack(HEADER, record)) + 2
+    local last = first
+    repeat
+      last = last and record:find('",', last, true)
+      if last and capped[record:sub(first, last - 1)] then return true end
+      last = last and last + 1
+    until not last or record:sub(last - 2, last - 2) ~= '\\'
+  end
+
   -- Whether a task can start in the runtime. One of a capped actor takes room.
   local function can_start(id)
-    local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
-    local actor = readable(record) and record:match('^%["(.-[^\\])",', (select(7, struct.unpack(HEADER, record))))
-    if not actor or not capped[actor] then return true end
+    if not is_capped(id) then return true end
     if room == 0 then return false end
     room = room - 1
     return true
