@@ -139,8 +139,8 @@ def log(fork: bool = False) -> None:
     logger.debug("not %s", "wanted")
     logger.info("wanted %s", "too", extra={"path": Path("/"), "half": "\ud800"})
     try:
-        raise ValueError("why")
-    except ValueError:
+        Path("/nowhere").read_text(encoding="utf-8")
+    except FileNotFoundError:
         logger.exception("failed")
 
 
@@ -171,7 +171,7 @@ class Quit(BaseException):
 
 ERRORS: dict[str, Any] = {
     "ValueError": lambda: ValueError("told"),
-    "KeyboardInterrupt": lambda: KeyboardInterrupt(),
+    "KeyboardInterrupt": KeyboardInterrupt,
     "SystemExit": lambda: SystemExit(3),
     "GeneratorExit": lambda: GeneratorExit("told"),
     "StopIteration": lambda: StopIteration("told"),
