@@ -188,7 +188,8 @@ ERRORS: dict[str, Any] = {
 @actor(process=True)
 def fail(how: str) -> None:
     """Raises one of `ERRORS`."""
-    raise ERRORS[how]()
+    error = ERRORS[how]()
+    raise error
 
 
 @actor(process=True)

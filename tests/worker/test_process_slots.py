@@ -33,6 +33,10 @@ def gate(tmp_path: Path) -> Path:
     return tmp_path / "gate"
 
 
+def open_gate(gate: Path) -> None:
+    gate.touch()
+
+
 def waiting(gate: Path, number: int, begun: bool = False) -> list[tuple[str, Any]]:
     names = [str(gate.with_name(f"begun{n}")) if begun else "" for n in range(number)]
     return [(f"user:{n}", process_actors.wait_for(str(gate), name)) for n, name in enumerate(names)]
@@ -61,7 +65,7 @@ async def test_it_claims_as_many_as_it_has_processes(make_runtime: Make, gate: P
         assert db.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 5, "it does not claim them in a circle"
         assert await states(handles) == {TaskState.STARTED: 2, TaskState.QUEUED: 4}
         assert await behind.state() is TaskState.QUEUED, "a mailbox keeps its order"
-        gate.touch()
+        open_gate(gate)
         assert len(set(await results(handles))) == 2
         assert await behind.result(timeout=PATIENCE) == 1
         await check_invariants(runtime)
@@ -73,7 +77,7 @@ async def test_other_runtimes_take_what_waits(make_runtime: Make, gate: Path) ->
         await until(partial(have, {TaskState.STARTED: 1, TaskState.QUEUED: 3}, handles))
         async with make_runtime(process_actors, processes=2):
             await until(partial(have, {TaskState.STARTED: 3, TaskState.QUEUED: 1}, handles))
-            gate.touch()
+            open_gate(gate)
             assert len(set(await results(handles))) == 3
 
 
@@ -84,7 +88,7 @@ async def test_a_task_that_is_handed_to_a_busy_runtime_goes_on_to_another(make_r
             handles.append(await one.send(f"user:{n}", process_actors.wait_for(str(gate))))
             await until(partial(have, {TaskState.STARTED: n + 1}, handles))
         handles += await one.send_many(waiting(gate, 3))
-        gate.touch()
+        open_gate(gate)
         await results(handles)
 
 
@@ -94,7 +98,7 @@ async def test_several_shards_share_the_processes(make_runtime: Make, gate: Path
         await until(lambda: len(list(gate.parent.glob("begun*"))) == 2)
         assert await runtime.ask("other", echo(1), timeout=PATIENCE) == 1
         assert len(list(gate.parent.glob("begun*"))) == 2
-        gate.touch()
+        open_gate(gate)
         assert len(set(await results(handles))) == 2
         await check_invariants(runtime)
 
@@ -106,5 +110,5 @@ async def test_a_canceled_task_frees_its_process(make_runtime: Make, gate: Path)
         started, other = (first, second) if await first.state() is TaskState.STARTED else (second, first)
         await started.cancel()
         await until(partial(have, {TaskState.STARTED: 1}, [other]))
-        gate.touch()
+        open_gate(gate)
         await other.result(timeout=PATIENCE)

@@ -130,7 +130,7 @@ class ShardDriver:
         heard: bool = False,
         room: int | None = None,
     ) -> Turn | None:
-        """Returns None if the lease is lost. ``room`` is how many tasks of actor ``f`` could start; None: any number."""
+        """Returns None if the lease is lost. ``room`` is how many tasks of actor ``f`` could start; None: no limit."""
         how: dict[str, Any] = {} if room is None else {"room": room, "capped": pack_capped(["f"])}
         try:
             return self.run(
