@@ -28,6 +28,7 @@ from .dispatcher import Dispatcher
 from .executor import Executor
 from .pool import Pool
 from .process_slots import ProcessSlots
+from .suspects import Suspects
 
 logger: Final = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Consumer:
         pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
         in_processes = [name for name, handler in handlers.items() if handler.actor.process]
         processes = ProcessSlots(self._settings.processes, in_processes, pool)
+        suspects = Suspects(pool, self._settings.max_deliveries)
         info = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -106,7 +108,9 @@ class Consumer:
         }
         for number, shard in enumerate(self._shards):
             serves = self._assignment(number, self._settings)
-            dispatcher = Dispatcher(self._name, shard, pool, processes, self._subscriber, self._settings, info, serves)
+            dispatcher = Dispatcher(
+                self._name, shard, pool, processes, suspects, self._subscriber, self._settings, info, serves
+            )
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)

@@ -40,7 +40,8 @@ class ProcessSlots:
     def divide(self, claims: list[Claim]) -> tuple[list[Claim], list[Claim]]:
         """Divides claims: those that can start, and those for which no process is free.
 
-        Several shards may have been asked for a task for the same process.
+        Several shards may have been asked for a task for the same process. Suspects are claimed whatever they need, and
+        wait here for a process.
         """
         if not self._actors:
             return claims, []
@@ -50,5 +51,6 @@ class ProcessSlots:
         for claim in claims:
             claim.in_process = actor_in(claim.record) in self._actors
             free -= claim.in_process
-            (too_many if claim.in_process and free < 0 else starting).append(claim)
+            waits = claim.in_process and free < 0 and not claim.deliveries
+            (too_many if waits else starting).append(claim)
         return starting, too_many
