@@ -270,7 +270,8 @@ def _released_signals() -> Iterator[None]:
     Outside of such blocks they are held back: a late one must not hit the next handler.
     """
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
         came = signal.sigpending()
         for number in _CHANGEABLE:
             usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL

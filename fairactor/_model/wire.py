@@ -22,6 +22,11 @@ TAKEN: Final = 2
 FULL: Final = 3
 """The verdict of ``lib/accept.lua`` for a task whose mailbox is full."""
 
+MORE: Final = 1
+"""In the reply to a turn: more tasks wait than the runtime wanted."""
+UNSEEN: Final = 2
+"""In the reply to a turn: tasks may wait behind tenants that were passed over."""
+
 _COUNTS: Final = struct.Struct(">5x8I3dI")
 _LENGTH: Final = struct.Struct(">H")
 _WINDOW: Final = struct.Struct(">d")
@@ -199,6 +204,8 @@ class Turn:
     """The ids of claimed tasks to cancel."""
     more: bool
     """Whether more tasks wait than the runtime wanted."""
+    unseen: bool = False
+    """Whether tasks may wait behind tenants that were passed over; the next turn looks there."""
     suspects: Waits = Waits.NONE
     """Whether suspects wait for this runtime."""
 

@@ -13,7 +13,9 @@ from fairactor._model.keys import Keys
 from fairactor._model.wire import (
     ANY_SUSPECT,
     FULL,
+    MORE,
     TAKEN,
+    UNSEEN,
     Assignment,
     Counts,
     DeadLetter,
@@ -194,8 +196,8 @@ class Shard:
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
         now, wait, maintenance_due, refused, claims, cancels, more, suspects = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
-        waits = Waits(suspects)
-        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more), waits)
+        left = {"more": more == MORE, "unseen": more == UNSEEN, "suspects": Waits(suspects)}
+        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, **left)
 
     async def maintain(
         self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 500

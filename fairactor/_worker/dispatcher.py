@@ -42,6 +42,9 @@ logger: Final = logging.getLogger(__name__)
 PER_TURN: Final = 500
 """The most outcomes, and the most claims, in one turn."""
 
+LOOKING: Final = 2
+"""While many tenants wait for a process, a pause before it looks for others behind them, by the time that takes."""
+
 _ABANDON_TIMEOUT: Final = 1.0
 """Seconds to wait for handlers whose claims were lost, before the dispatcher takes a new lease."""
 _CANCEL_REASON: Final = "by handle.cancel()"
@@ -89,6 +92,7 @@ class Dispatcher:
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
         self._number = 0
+        self._duration = 0.0  # seconds that the last turn took
         self._received = False  # whether it received the task that was handed over since the last turn
         self._request: _Request | None = None
         self._outbox: list[Settlement] = []
@@ -245,7 +249,8 @@ class Dispatcher:
             settle=request.settle,
         )
         self._request = None
-        self._pace.note(time.monotonic() - started, request.settle)
+        self._duration = time.monotonic() - started
+        self._pace.note(self._duration, request.settle)
         for refused in turn.refused:
             logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
         return request, turn
@@ -284,8 +289,8 @@ class Dispatcher:
         # Otherwise the server sends a wake-up when there is work.
         if self._claiming and len(turn.claims) >= 2 * request.want:
             self._pool.wake_on_vacancy(self)
-        heartbeat = self._settings.lease / 3
-        await self._wakeup.wait(min(heartbeat, turn.wait + 0.001))
+        pause = LOOKING * self._duration if turn.unseen else self._settings.lease / 3  # else for a heartbeat
+        await self._wakeup.wait(min(pause, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
         given = self._when_given_up()

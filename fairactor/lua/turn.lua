@@ -12,7 +12,7 @@
 --       to its place. A turn with a 'B' claims nothing
 -- Reply {now in µs, ms until something is due or -1, 1 if maintenance is due,
 --        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel},
---        1 if there is more to claim,
+--        1 if there is more to claim, 2 if there may be behind the tenants that were passed over,
 --        0 if no suspect waits for it, 1 if some do, 2 if one waits until its process runs nothing else}
 --       or 'lapsed' if the runtime has no lease: its claims belong to others now,
 --       or 'behind' if the server does not know the turn before this one: it has lost data
@@ -132,4 +132,4 @@ local more = save_shard(has_all)
 
 local wait, maintenance = next_due()
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
-  (more or claims.stopped) and 1 or 0, suspects_left(suspects_wait) }
+  more and 1 or claims.stopped and 2 or 0, suspects_left(suspects_wait) }

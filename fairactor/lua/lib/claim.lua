@@ -9,7 +9,7 @@ local release_throttled, choose, write_claims, substitute_record
 do
   local BATCH = 500 -- throttled tenants that one turn looks at
   local unlimited -- those of them that no longer have limits
-  local MOST_PASSED = 200 -- tenants that one turn passes over
+  local MOST_PASSED = 100 -- tenants that one turn passes over
   local MORE_ENTRIES = 50
   -- Of some actors a runtime can start only so many tasks: it has so much room for them. Tenants whose next task is one
   -- of theirs are passed over when there is no room; `capped` is the set of these actors as in records; nil: none.
