@@ -38,7 +38,7 @@ from fairactor.settings import FairBy
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .script_runner import ScriptRunner
 
-MODEL: Final = 4
+MODEL: Final = 5
 """The version of the data model. A namespace with another version is refused."""
 
 
@@ -179,7 +179,16 @@ class Shard:
         return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more))
 
     async def maintain(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 500) -> bool:
-        """Queues due tasks and takes back the claims of dead runtimes; returns whether there is more to do."""
+        """Does a step of the maintenance; returns whether there is more to do.
+
+        It queues due tasks, takes back the claims of a dead runtime, and deletes what has expired.
+
+        Args:
+            deliveries: a task whose runtimes have died so many times fails.
+            failed_ttl: the seconds for which to keep its record.
+            body: its outcome.
+            limit: the most tasks to queue, and the most entries of each kind to delete.
+        """
         _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body)
         return bool(more)
 
@@ -274,7 +283,7 @@ class Shard:
 
     async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
         """Cancels the waiting tasks of a tenant; returns how many it has canceled."""
-        number, cursor = 0, b"s0"
+        number, cursor = 0, b"0"
         while cursor:
             canceled, cursor = await self._run("purge", tenant, whole_ms(ttl), body, cursor)
             number += canceled

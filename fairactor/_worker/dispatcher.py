@@ -251,15 +251,15 @@ class Dispatcher:
         await self._wakeup.wait(min(heartbeat, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
+        """Does a step of the maintenance. If there is more to do, the next turn says so: no turn waits for a backlog."""
         body = record.encode(
             record.Outcome(
                 error=record.Error("WorkerDied", f"{self._settings.max_deliveries} runtimes died while they ran it")
             )
         )
-        while await self._shard.maintain(
+        await self._shard.maintain(
             deliveries=self._settings.max_deliveries, failed_ttl=self._settings.failed_ttl, body=body
-        ):
-            pass
+        )
 
     async def _abandon_claims(self) -> None:
         """Abandons all claims, because the lease is lost. The next turn takes a new lease."""

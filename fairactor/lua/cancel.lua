@@ -12,6 +12,7 @@
 -- @include lib/ring.lua
 -- @include lib/ending.lua
 -- @include lib/locate.lua
+-- @include lib/undelay.lua
 
 local SETTLED = { [DONE] = 'finished', [DEAD_STATE] = 'failed', [CANCELED_STATE] = 'canceled' }
 local id, ttl_ms, outcome = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -43,7 +44,7 @@ update_ring(arriving)
 begin_writing()
 write_ends()
 call('ZREM', QUEUE .. name, id)
-call('ZREM', SCHEDULED, id)
+if state == 'scheduled' then remove_delayed(name, { id }, 0) end
 if state == 'deferred' then call('HDEL', HELD, id) end
 save_counts()
 save_shard()

@@ -5,7 +5,7 @@
 -- Reply 1 if there was something to do
 --
 -- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the
--- scheduled tasks, these before the held ones, and these before the claims: no runtime was told of such a claim. Every
+-- delayed tasks, these before the held ones, and these before the claims: no runtime was told of such a claim. Every
 -- other key follows from the records and from where the tasks stand. No other script walks over all keys of the shard.
 
 -- @include lib/base.lua
@@ -19,7 +19,7 @@ if ARGV[1] == 'torn' and not shard.torn then return 0 end
 local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
 local found = {} -- prefix -> the rest of each key
-for _, prefix in ipairs({ TASK, QUEUE, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do found[prefix] = {} end
+for _, prefix in ipairs({ TASK, QUEUE, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do found[prefix] = {} end
 for _, key in ipairs(call('KEYS', META .. ':*')) do
   for prefix, names in pairs(found) do
     if key:sub(1, #prefix) == prefix then names[#names + 1] = key:sub(#prefix + 1) end
@@ -55,8 +55,10 @@ local function repair_places()
       end
     end
   end
-  for _, id in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
-    if not take_place(id, 'scheduled') then call('ZREM', SCHEDULED, id) end
+  for _, name in ipairs(found[DELAYED]) do
+    for _, id in ipairs(call('ZRANGE', DELAYED .. name, 0, -1)) do
+      if not take_place(id, 'scheduled', name) then call('ZREM', DELAYED .. name, id) end
+    end
   end
   local held_back = call('HGETALL', HELD)
   for i = 1, #held_back, 2 do
@@ -75,7 +77,8 @@ local function repair_places()
     if task.state == LIVE and not task.where then
       if task.stamp > shard.stamp + SOON then
         task.where = 'scheduled'
-        call('ZADD', SCHEDULED, integer(math.floor(task.stamp / 1000)), id)
+        call('ZADD', DELAYED .. task.name, integer(math.floor(task.stamp / 1000)), id)
+        table.insert(found[DELAYED], task.name)
       else
         task.where = 'queued'
         enqueue(task.name, id, task.stamp, task.priority)
@@ -83,6 +86,11 @@ local function repair_places()
     end
   end
   write_queues()
+  call('DEL', SCHEDULED)
+  for _, name in ipairs(found[DELAYED]) do
+    local next_at = call('ZRANGE', DELAYED .. name, 0, 0, 'WITHSCORES')[2]
+    if next_at then call('ZADD', SCHEDULED, next_at, name) end
+  end
 end
 
 -- Returns the runtime that has claimed a task, or where else it stands; false if that is unknown.

@@ -1,4 +1,5 @@
--- Maintenance: queues due tasks, takes claims back from dead runtimes, and deletes what has expired.
+-- Maintenance: queues due tasks, takes claims back from dead runtimes, and deletes what has expired. A call does a
+-- bounded part of it.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
@@ -13,6 +14,11 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 -- @include lib/release.lua
+-- @include lib/undelay.lua
+
+local TENANTS = 100 -- whose due tasks one call queues
+local NORMAL = 3 -- the priority of a task whose record cannot be read
+local HEADER_START, HEADER_SIZE = '>c1BBHd', 15 -- a record up to its tenant's name
 
 local limit, deliveries, outcome = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 shard.failed_ttl = tonumber(ARGV[3])
@@ -23,21 +29,31 @@ load_counts(drained) -- to be written again, or dropped
 local rates = call('ZRANGEBYSCORE', RATES, '-inf', integer(shard.now - OLD_RATE), 'LIMIT', 0, limit)
 local expired = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, limit)
 
-local due = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, limit)
-local promoted = {}
-for i, record in ipairs(read_records(due)) do
-  if record then
-    local _, _, priority, _, stamp, name = struct.unpack(HEADER, record)
-    load_counts({ name })
-    load_tenants({ name })
-    enqueue(name, due[i], stamp, priority)
-    promoted[#promoted + 1] = { name = name, priority = priority }
+local due, number_due = {}, 0 -- tenant -> the ids of its tasks that are queued here; how many they are
+
+-- Queues due tasks of a tenant, in the order in which they are due; `most` at most.
+local function promote(name, most)
+  local found, ids = call('ZRANGEBYSCORE', DELAYED .. name, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most), {}
+  for i = 1, #found, 2 do
+    local id, stamp, priority = found[i], tonumber(found[i + 1]) * 1000, NORMAL
+    local header = call('GETRANGE', TASK .. id, 0, HEADER_SIZE - 1) -- not the record, which may be large
+    if #header == HEADER_SIZE and header:byte(3) >= 1 and header:byte(3) <= CRITICAL then
+      _, _, priority, _, stamp = struct.unpack(HEADER_START, header)
+    end -- else it is lost or unreadable: the runtime that claims it fails it
+    ids[#ids + 1] = id
+    enqueue(name, id, stamp, priority)
+    add(name, WAITING, -1)
+    add(name, priority, 1)
   end
+  due[name], number_due = ids, number_due + #ids
 end
-for _, task in ipairs(promoted) do -- only now: `load_tenants` needs the counts as they were
-  add(task.name, WAITING, -1)
-  add(task.name, task.priority, 1)
-end
+
+-- Each tenant gets an equal share, and what those before it have left. One with more due tasks then goes behind the
+-- others (`remove_delayed`).
+local waiting = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, math.min(limit, TENANTS))
+load_counts(waiting)
+load_tenants(waiting)
+for i, name in ipairs(waiting) do promote(name, math.ceil((limit - number_due) / (#waiting - i + 1))) end
 
 -- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
@@ -49,13 +65,15 @@ clamp_tags(assigned_tenants or NONE)
 
 begin_writing()
 if dead then write_release() else write_queues() end
-write_all('ZREM', SCHEDULED, due)
+for name, ids in pairs(due) do remove_delayed(name, ids, shard.ms) end
 write_all('ZREM', DRAINED, drained)
 write_all('ZREM', DEAD, expired)
 write_all('ZREM', RATES, rates)
 if dead then forget(dead) end
 save_counts()
+call('HDEL', META, 'tended') -- the next turn may ask for more at once
 save_shard()
 if dead then wake_all() end
-local more = #due == limit or #drained == limit or #expired == limit or #rates == limit or dead
-return { #due, dead and 1 or 0, more and 1 or 0 }
+local next_at = tonumber(call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]) or math.huge
+local more = next_at <= shard.ms or #drained == limit or #expired == limit or #rates == limit or dead
+return { number_due, dead and 1 or 0, more and 1 or 0 }

@@ -11,6 +11,7 @@ import redis
 
 from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import Snapshot, take_snapshot
+from fairactor._model import record
 from fairactor._model.keys import Keys
 from fairactor._model.wire import Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
 from fairactor._server.connection import Server
@@ -177,7 +178,11 @@ class ShardDriver:
 
     def make_due(self, task_id: str, at: int = 1) -> None:
         """Makes a scheduled task due."""
-        self.db.zadd(self.keys.fixed("SCHEDULED"), {task_id: at}, xx=True)
+        packed = self.db.get(self.keys.task(task_id))
+        assert isinstance(packed, bytes)
+        tenant = record.unpack(packed)[0].tenant
+        self.db.zadd(self.keys.delayed(tenant), {task_id: at}, xx=True)
+        self.db.zadd(self.keys.fixed("SCHEDULED"), {tenant: at}, lt=True)
 
     def let_start(self, tenant: str, starts: float = 1.0) -> None:
         """Makes as much time pass as a rate of one start an hour needs to allow this many starts."""

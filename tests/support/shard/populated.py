@@ -204,7 +204,7 @@ def _but_for_deaths(body: bytes) -> bytes:
 def _places(snapshot: Snapshot) -> dict[str, str]:
     """Returns the place of each task: its state, or the runtime that holds it."""
     return {
-        **dict.fromkeys(snapshot.fixed["SCHEDULED"], "scheduled"),
+        **dict.fromkeys(snapshot.due, "scheduled"),
         **dict.fromkeys(snapshot.fixed["HELD"], "deferred"),
         **{task: "queued" for queue in snapshot.queues.values() for task in queue},
         **{task: runtime for runtime, claims in snapshot.claims.items() for task in claims},

@@ -272,7 +272,7 @@ class ShardMachine(ShardMachineBase):
         assert (stats.stolen, stats.throttled) == (service.stolen, len(service.throttled))
         assert {name.decode() for name in stats.unassigned} == service.homeless(self.model.leases)
         assert (stats.waiting, stats.known) == (len(service.root.tags), len(self.snapshot.counts))
-        assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.fixed["SCHEDULED"].values())
+        assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.due.values())
         assert stats.dead == len(self.list_dead_letters())
         assert {name.decode() for name, *_ in stats.runtimes} == self.model.leases.keys()
 
