@@ -178,7 +178,7 @@ class Shard:
         rest = wait / 1000 if wait >= 0 else float("inf")
         return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more))
 
-    async def maintain(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 500) -> bool:
+    async def maintain(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 150) -> bool:
         """Does a step of the maintenance; returns whether there is more to do.
 
         It queues due tasks, takes back the claims of a dead runtime, and deletes what has expired.

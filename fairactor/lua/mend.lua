@@ -86,10 +86,19 @@ local function repair_places()
     end
   end
   write_queues()
-  call('DEL', SCHEDULED)
+end
+
+local function repair_due_times()
+  local first = {}
   for _, name in ipairs(found[DELAYED]) do
-    local next_at = call('ZRANGE', DELAYED .. name, 0, 0, 'WITHSCORES')[2]
-    if next_at then call('ZADD', SCHEDULED, next_at, name) end
+    first[name] = tonumber(call('ZRANGE', DELAYED .. name, 0, 0, 'WITHSCORES')[2])
+    local at = tonumber(call('ZSCORE', SCHEDULED, name) or -1)
+    if first[name] and (at < first[name] or at > math.max(first[name], shard.ms)) then
+      call('ZADD', SCHEDULED, integer(first[name]), name)
+    end
+  end
+  for _, name in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
+    if not first[name] then call('ZREM', SCHEDULED, name) end
   end
 end
 
@@ -234,6 +243,7 @@ end
 
 begin_writing()
 repair_places()
+repair_due_times()
 repair_runtimes()
 repair_keys()
 notify()

@@ -1,5 +1,4 @@
--- Maintenance: queues due tasks, takes claims back from dead runtimes, and deletes what has expired. A call does a
--- bounded part of it.
+-- Does a step of the maintenance: queues due tasks, takes back the claims of a dead runtime, deletes what has expired.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
@@ -16,9 +15,9 @@
 -- @include lib/release.lua
 -- @include lib/undelay.lua
 
-local TENANTS = 100 -- whose due tasks one call queues
-local NORMAL = 3 -- the priority of a task whose record cannot be read
+local TENANTS = 40 -- whose due tasks one call queues
 local HEADER_START, HEADER_SIZE = '>c1BBHd', 15 -- a record up to its tenant's name
+local NO_HEADER = 'L\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 
 local limit, deliveries, outcome = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 shard.failed_ttl = tonumber(ARGV[3])
@@ -35,11 +34,9 @@ local due, number_due = {}, 0 -- tenant -> the ids of its tasks that are queued 
 local function promote(name, most)
   local found, ids = call('ZRANGEBYSCORE', DELAYED .. name, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most), {}
   for i = 1, #found, 2 do
-    local id, stamp, priority = found[i], tonumber(found[i + 1]) * 1000, NORMAL
-    local header = call('GETRANGE', TASK .. id, 0, HEADER_SIZE - 1) -- not the record, which may be large
-    if #header == HEADER_SIZE and header:byte(3) >= 1 and header:byte(3) <= CRITICAL then
-      _, _, priority, _, stamp = struct.unpack(HEADER_START, header)
-    end -- else it is lost or unreadable: the runtime that claims it fails it
+    local id, header = found[i], call('GETRANGE', TASK .. found[i], 0, HEADER_SIZE - 1) -- records may be large
+    local _, _, priority, _, stamp = struct.unpack(HEADER_START, #header == HEADER_SIZE and header or NO_HEADER)
+    if priority < 1 or priority > CRITICAL then priority = 3 end -- the runtime that claims it finds it unreadable
     ids[#ids + 1] = id
     enqueue(name, id, stamp, priority)
     add(name, WAITING, -1)

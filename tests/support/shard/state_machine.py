@@ -181,8 +181,10 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def maintain(self, limit: int, deliveries: int, keep: bool) -> None:
+        scheduled = self.snapshot.fixed["SCHEDULED"]
         more = self.driver.maintain(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
-        assert more is self.model.maintain(limit, deliveries, keep=keep, body=b"{}", now=self.clock())
+        args = {"keep": keep, "body": b"{}", "now": self.clock(), "scheduled": scheduled}
+        assert more is self.model.maintain(limit, deliveries, **args)
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:
