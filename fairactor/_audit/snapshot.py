@@ -46,6 +46,7 @@ _TYPES: Final = {
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
     "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
     "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
+    "SUSPECTED": "zset", "SUSPECTS": "zset",
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
@@ -80,6 +81,8 @@ class Snapshot:
     """Keys of the namespace outside the shard."""
     counts: dict[str, Counts]
     """tenant -> its counts."""
+    suspects: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """tenant -> suspect -> place."""
     groups: dict[str, dict[str, float]] = attrs.Factory(dict)
     """group -> tenant -> tag; its ring."""
     assigned: dict[str, dict[str, None]] = attrs.Factory(dict)
@@ -132,7 +135,8 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     for key, kind, ttl, content in reply[2:]:
         _add(snapshot, text(key), text(kind), ttl, content)
     for tenant, packed in snapshot.fixed["COUNTS"].items():
-        snapshot.counts[tenant] = Counts.unpack(packed, queued=len(snapshot.queues.get(tenant, ())))
+        queued = len(snapshot.queues.get(tenant, ())) + len(snapshot.suspects.get(tenant, ()))
+        snapshot.counts[tenant] = Counts.unpack(packed, queued=queued)
     return snapshot
 
 
@@ -164,7 +168,8 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
         snapshot.keys[rest] = text(content), ttl
     elif name not in _EXPIRES:
         by_name: dict[str, dict[str, Any]] = {
-            "QUEUE": snapshot.queues, "DELAYED": snapshot.delayed, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
+            "QUEUE": snapshot.queues, "SUSPECTS": snapshot.suspects, "DELAYED": snapshot.delayed,
+            "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
             "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal,
         }  # fmt: skip
         by_name[name][rest] = _items(kind, content)

@@ -11,6 +11,7 @@ import msgspec
 
 from fairactor._model.keys import Keys
 from fairactor._model.wire import (
+    ANY_SUSPECT,
     FULL,
     TAKEN,
     Assignment,
@@ -22,6 +23,7 @@ from fairactor._model.wire import (
     Settlement,
     ShardStats,
     Turn,
+    Waits,
     pack_assignment,
     pack_item,
     pack_settlement,
@@ -128,9 +130,19 @@ class Shard:
         """Changes the tenants that a runtime serves; returns whether the runtime has a lease."""
         return bool(await self._run("assign", runtime, pack_assignment(serves)))
 
-    async def leave(self, runtime: str) -> int:
-        """Ends a lease; returns the number of claims that it held."""
-        return int(await self._run("leave", runtime))
+    async def leave(
+        self, runtime: str, *, crashed: bool = False, deliveries: int = 255, failed_ttl: float = 0.0, body: bytes = b""
+    ) -> int:
+        """Ends a lease; returns the number of claims that it held.
+
+        Args:
+            runtime: the runtime that leaves.
+            crashed: whether what it ran has ended it. Then its claims count as deliveries.
+            deliveries: the deliveries after which a task fails.
+            failed_ttl: the seconds for which to keep the record of such a task.
+            body: the outcome of such a task.
+        """
+        return int(await self._run("leave", runtime, int(crashed), deliveries, whole_ms(failed_ttl), body))
 
     async def turn(
         self,
@@ -141,6 +153,7 @@ class Shard:
         want: int,
         ahead: int = 0,
         received: bool = False,
+        permit: bytes = ANY_SUSPECT,
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.
@@ -152,6 +165,7 @@ class Shard:
             want: how many tasks could start here now.
             ahead: how many more could start soon. They are claimed only if no other runtime could start them now.
             received: whether the runtime has received the task that the server handed to it since its last turn.
+            permit: how it may claim suspects, from `pack_permit`.
             settle: the outcomes of tasks that have ended.
 
         Raises:
@@ -166,7 +180,7 @@ class Shard:
             want,
             ahead,
             int(received),
-            0,
+            permit,
             0,
             "",
             *arguments,
@@ -174,22 +188,26 @@ class Shard:
         )
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
-        now, wait, maintenance_due, refused, claims, cancels, more = reply
+        now, wait, maintenance_due, refused, claims, cancels, more, suspects = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
-        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more))
+        waits = Waits(suspects)
+        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more), waits)
 
-    async def maintain(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 150) -> bool:
+    async def maintain(
+        self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 150
+    ) -> bool:
         """Does a step of the maintenance; returns whether there is more to do.
 
         It queues due tasks, takes back the claims of a dead runtime, and deletes what has expired.
 
         Args:
-            deliveries: a task whose runtimes have died so many times fails.
-            failed_ttl: the seconds for which to keep its record.
-            body: its outcome.
+            deliveries: the deliveries after which a task fails.
+            failed_ttl: the seconds for which to keep the record of such a task.
+            body: the outcome of such a task if its runtime died.
+            silent_body: its outcome if its runtime lives, but has lost its lease.
             limit: the most tasks to queue, and the most entries of each kind to delete.
         """
-        _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body)
+        _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
         return bool(more)
 
     async def watch(self, runtime: str, tasks: Sequence[tuple[str, str]]) -> list[list[bytes]]:

@@ -11,6 +11,7 @@
 -- @include lib/ring.lua
 -- @include lib/ending.lua
 -- @include lib/undelay.lua
+-- @include lib/withdraw.lua
 
 local BATCH = 500
 local name, cancellation, cursor = ARGV[1], pack_cancel(tonumber(ARGV[2]), ARGV[3]), ARGV[4]
@@ -18,8 +19,11 @@ load_counts({ name })
 load_tenants({ name })
 
 local ids = call('ZRANGE', QUEUE .. name, 0, BATCH - 1)
-local queued, delayed_ids = #ids, {}
-if queued < BATCH then delayed_ids = call('ZRANGE', DELAYED .. name, 0, BATCH - 1 - queued) end
+local queued = #ids
+local suspects = queued < BATCH and call('ZRANGE', SUSPECTS .. name, 0, BATCH - queued - 1) or {}
+for _, id in ipairs(suspects) do ids[#ids + 1] = id end
+local ready = #ids
+local delayed_ids = ready < BATCH and call('ZRANGE', DELAYED .. name, 0, BATCH - ready - 1) or {}
 for _, id in ipairs(delayed_ids) do ids[#ids + 1] = id end
 local waiting = #ids
 
@@ -42,7 +46,7 @@ end
 -- Returns the count that a task leaves.
 local function index_of(i, record)
   if i > waiting then return DEFERRED end
-  return i > queued and WAITING or record:byte(3)
+  return i > ready and WAITING or record:byte(3)
 end
 
 load_watchers(ids)
@@ -53,12 +57,14 @@ for i, record in ipairs(read_records(ids)) do
   end
 end
 count_withdrawn(name, queued)
+count_suspects_withdrawn(name, #suspects)
 run_ends_hook()
 update_ring(arriving)
 
 begin_writing()
 write_ends()
 write_all('ZREM', QUEUE .. name, ids)
+remove_suspects(name, suspects)
 if #delayed_ids > 0 then remove_delayed(name, delayed_ids, 0) end
 write_all('HDEL', HELD, ids)
 save_counts()

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
---       3 ms to keep its record, 4 its outcome
+--       3 ms to keep its record, 4 its outcome if its runtimes died, 5 if they were silent
 -- Reply {tasks queued, runtimes found dead, 1 if there is more to do}
 --
 -- Safe to repeat: it acts on what is due at that moment, whoever calls it.
@@ -19,7 +19,7 @@ local TENANTS = 40 -- whose due tasks one call queues
 local HEADER_START, HEADER_SIZE = '>c1BBHd', 15 -- a record up to its tenant's name
 local NO_HEADER = 'L\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 
-local limit, deliveries, outcome = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
+local limit, deliveries = tonumber(ARGV[1]), tonumber(ARGV[2])
 shard.failed_ttl = tonumber(ARGV[3])
 local now = integer(shard.ms)
 
@@ -35,10 +35,10 @@ local function promote(name, most)
   local found, ids = call('ZRANGEBYSCORE', DELAYED .. name, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most), {}
   for i = 1, #found, 2 do
     local id, header = found[i], call('GETRANGE', TASK .. found[i], 0, HEADER_SIZE - 1) -- records may be large
-    local _, _, priority, _, stamp = struct.unpack(HEADER_START, #header == HEADER_SIZE and header or NO_HEADER)
-    if priority < 1 or priority > CRITICAL then priority = 3 end -- the runtime that claims it finds it unreadable
+    local _, count, priority, _, stamp = struct.unpack(HEADER_START, #header == HEADER_SIZE and header or NO_HEADER)
+    if priority < 1 or priority > CRITICAL then count, priority = 0, 3 end -- the runtime that claims it fails it
     ids[#ids + 1] = id
-    enqueue(name, id, stamp, priority)
+    enqueue(name, id, stamp, priority, count)
     add(name, WAITING, -1)
     add(name, priority, 1)
   end
@@ -55,7 +55,12 @@ for i, name in ipairs(waiting) do promote(name, math.ceil((limit - number_due) /
 -- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
 local _, assigned_tenants, write_release
-if dead then _, assigned_tenants, write_release = release(dead, deliveries, outcome) end
+if dead then
+  -- Its process lives if it is still subscribed: its event loop is blocked, or it is stopped.
+  local lives = call('PUBSUB', 'NUMSUB', INBOX .. dead)[2] > 0
+  _, assigned_tenants, write_release =
+    release(dead, lives and 'silent' or 'died', deliveries, lives and ARGV[5] or ARGV[4])
+end
 run_ends_hook()
 update_ring(arriving)
 clamp_tags(assigned_tenants or NONE)

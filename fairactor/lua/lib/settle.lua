@@ -45,10 +45,10 @@ do
       table.insert(outcomes.retries, { id = id, record = record_of(n) })
       delay(name, id, shard.ms + ms)
     elseif state == 'B' then
-      local record, stamp = record_of(n), shard.now
-      if readable(record) then stamp = select(5, struct.unpack(HEADER, record)) end
+      local record, stamp, count, _ = record_of(n), shard.now, 0
+      if readable(record) then _, count, _, _, stamp = struct.unpack(HEADER, record) end
       load_tenants({ name })
-      enqueue(name, id, stamp, priority)
+      enqueue(name, id, stamp, priority, count)
       outcomes.returns_tasks = true
     else
       add(name, priority, -1)
