@@ -42,7 +42,8 @@ return reply
 _TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "DRAINED": "zset",
     "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset", "SESSIONS": "hash", "FLEET": "hash",
-    "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "DELAYED": "zset", "CLAIMS": "hash",
+    "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "DELAYED": "zset",
+    "CLAIMS": "hash",
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
     "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
     "IDLE_PROCESSES": "set", "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
@@ -114,7 +115,7 @@ class Snapshot:
 
     @property
     def due(self) -> dict[str, float]:
-        """delayed task -> when it is due, unix ms."""
+        """The delayed tasks, each with the time at which it is due, in unix ms."""
         return {task: at for tasks in self.delayed.values() for task, at in tasks.items()}
 
     @property
