@@ -195,7 +195,7 @@ class Turn:
     wait: float
     """Seconds until something is due; infinite if nothing is."""
     maintenance_due: bool
-    """Whether `Shard.maintain` has something to do."""
+    """Whether the runtime has to call `Shard.maintain`. The server asks one at a time."""
     refused: Sequence[bytes]
     """The ids of tasks whose outcomes were refused."""
     claims: Sequence[bytes]

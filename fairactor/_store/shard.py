@@ -200,16 +200,18 @@ class Shard:
         return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, **left)
 
     async def maintain(
-        self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 500
+        self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 150
     ) -> bool:
-        """Queues due tasks and takes back the claims of dead runtimes; returns whether there is more to do.
+        """Does a step of the maintenance; returns whether there is more to do.
+
+        It queues due tasks, takes back the claims of a dead runtime, and deletes what has expired.
 
         Args:
             deliveries: the deliveries after which a task fails.
             failed_ttl: the seconds for which to keep the record of such a task.
             body: the outcome of such a task if its runtime died.
             silent_body: its outcome if its runtime lives, but has lost its lease.
-            limit: the most of each kind to do.
+            limit: the most tasks to queue, and the most entries of each kind to delete.
         """
         _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
         return bool(more)
@@ -305,7 +307,7 @@ class Shard:
 
     async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
         """Cancels the waiting tasks of a tenant; returns how many it has canceled."""
-        number, cursor = 0, b"s0"
+        number, cursor = 0, b"0"
         while cursor:
             canceled, cursor = await self._run("purge", tenant, whole_ms(ttl), body, cursor)
             number += canceled

@@ -293,9 +293,8 @@ class Dispatcher:
         await self._wakeup.wait(min(pause, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
-        given = self._when_given_up()
-        while await self._shard.maintain(**given, silent_body=_failure("LeaseLost", _SILENT)):
-            pass
+        """Does a step of the maintenance. If there is more to do, the next turn says so: no turn waits for a backlog."""
+        await self._shard.maintain(**self._when_given_up(), silent_body=_failure("LeaseLost", _SILENT))
 
     def _when_given_up(self) -> dict[str, Any]:
         """Returns when a task is given up because its runtimes died, how long to keep it, and its outcome."""

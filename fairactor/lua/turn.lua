@@ -33,12 +33,14 @@
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 local FIRST_OUTCOME = 10
+local TENDING = 100 -- ms that a runtime has for maintenance
 local claims_key = CLAIMS .. runtime
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
 if not lease_end then return 'lapsed' end
 
--- Returns the ms that a dispatcher may sleep, or -1, and 1 if maintenance (tend.lua) is due.
+-- Returns the ms that a dispatcher may sleep, or -1, and 1 if it has to do maintenance (tend.lua): one runtime at a time
+-- is asked to. If it does not in time, another is.
 local function next_due()
   local due = call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]
   local expiry = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
@@ -48,6 +50,15 @@ local function next_due()
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
   local maintenance = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
     or (old and tonumber(old) <= shard.now - OLD_RATE)
+  if maintenance then
+    local asked_until = tonumber(call('HGET', META, 'tended') or 0)
+    maintenance = asked_until <= shard.ms or asked_until > shard.ms + TENDING -- or the clock was set back
+    if maintenance then
+      call('HSET', META, 'tended', integer(shard.ms + TENDING))
+    else
+      next_at = next_at <= shard.ms and asked_until or math.min(next_at, asked_until)
+    end
+  end
   next_at = math.min(next_at, tonumber(freed) or math.huge)
   return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), maintenance and 1 or 0
 end

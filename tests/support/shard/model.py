@@ -6,7 +6,7 @@ The model has no clock. Its caller passes in the stamps and due times that the s
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -285,15 +285,29 @@ class Model(State):
         step.seat()
 
     def maintain(
-        self, limit: int, most: int, *, keep: bool, body: bytes, now: float, ears: Collection[str] = ()
+        self,
+        limit: int,
+        most: int,
+        *,
+        keep: bool,
+        body: bytes,
+        now: float,
+        scheduled: Mapping[str, float],
+        ears: Collection[str] = (),
     ) -> bool:
-        """Returns whether there is more to do; ``now`` in ms; ``ears`` are the runtimes that still listen."""
+        """Returns whether there is more to do; ``now`` in ms.
+
+        ``scheduled`` orders the tenants with delayed tasks; ``ears`` are the runtimes that still listen.
+        """
         with Step(self) as step:
-            due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]
-            due = sorted(due, key=lambda task: (task.due, task.id.encode()))[:limit]
-            for task in due:
-                task.state = "queued"
-                step.touch(task.tenant)
+            waiting = sorted((at, name.encode()) for name, at in scheduled.items() if at <= now)[:limit]
+            left = limit
+            for number, (_, name) in enumerate(waiting):
+                due = self._due(now, name.decode())[: math.ceil(left / (len(waiting) - number))]
+                left -= len(due)
+                for task in due:
+                    task.state = "queued"
+                step.touch(name.decode())
             dead = min((runtime for runtime, lapsed in self.leases.items() if lapsed), key=str.encode, default=None)
             if dead is not None:
                 self._take_back(dead, now, step)
@@ -309,7 +323,12 @@ class Model(State):
             rates = sorted((name for name, ahead in service.ahead.items() if ahead < 0), key=str.encode)[:limit]
             for name in rates:
                 del service.ahead[name]
-        return limit in (len(due), len(old), min(gone, limit), len(rates)) or dead is not None
+        return bool(self._due(now)) or limit in (len(old), min(gone, limit), len(rates)) or dead is not None
+
+    def _due(self, now: float, tenant: str | None = None) -> list[Task]:
+        """Returns the delayed tasks whose time has come, of one tenant or of all."""
+        due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]
+        return sorted((t for t in due if tenant in (None, t.tenant)), key=lambda task: (task.due, task.id.encode()))
 
     def leave(self, runtime: str, now: float, *, crashed: bool, most: int, body: bytes, keep: bool) -> int:
         with Step(self) as step:

@@ -211,7 +211,7 @@ def _but_for_deaths(body: bytes) -> bytes:
 def _places(snapshot: Snapshot) -> dict[str, str]:
     """Returns the place of each task: its state, or the runtime that holds it."""
     return {
-        **dict.fromkeys(snapshot.fixed["SCHEDULED"], "scheduled"),
+        **dict.fromkeys(snapshot.due, "scheduled"),
         **dict.fromkeys(snapshot.fixed["HELD"], "deferred"),
         **{task: "queued" for queue in snapshot.queues.values() for task in queue},
         **{task: "suspect" for suspects in snapshot.suspects.values() for task in suspects},

@@ -209,9 +209,10 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def maintain(self, limit: int, deliveries: int, keep: bool) -> None:
+        scheduled = self.snapshot.fixed["SCHEDULED"]
         more = self.driver.maintain(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
-        how: dict[str, Any] = {"keep": keep, "body": b"{}", "now": self.clock(), "ears": self.ears}
-        assert more is self.model.maintain(limit, deliveries, **how)
+        how: dict[str, Any] = {"now": self.clock(), "scheduled": scheduled, "ears": self.ears}
+        assert more is self.model.maintain(limit, deliveries, keep=keep, body=b"{}", **how)
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:
@@ -303,7 +304,7 @@ class ShardMachine(ShardMachineBase):
         assert (stats.stolen, stats.throttled) == (service.stolen, len(service.throttled))
         assert {name.decode() for name in stats.unassigned} == service.homeless(self.model.leases)
         assert (stats.waiting, stats.known) == (len(service.root.tags), len(self.snapshot.counts))
-        assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.fixed["SCHEDULED"].values())
+        assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.due.values())
         assert stats.dead == len(self.list_dead_letters())
         assert {name.decode() for name, *_ in stats.runtimes} == self.model.leases.keys()
 
