@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, TypedDict, get_args
 
 import attrs
@@ -28,9 +28,8 @@ DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
 
 def available_processors() -> int:
     """Returns how many processors this process may use."""
-    if hasattr(os, "process_cpu_count"):  # since Python 3.13
-        return int(os.process_cpu_count() or 1)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)  # since Python 3.13
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count() or 1
 
 
 class RuntimeSettings(TypedDict, total=False):

@@ -47,7 +47,7 @@ def unpack_error(body: bytes, where: str = "In the process of the handler") -> E
     error = _unpickle(packed.pickled) or RemoteError(packed.message, packed.names)
     try:
         error.add_note(f"{where}:\n{packed.traceback}")
-    except Exception:  # noqa: BLE001 - a class may forbid that
+    except BaseException:  # noqa: BLE001 - a class may forbid that
         return RemoteError(packed.message, packed.names)
     return error
 

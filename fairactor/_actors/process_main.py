@@ -14,6 +14,7 @@ import contextvars
 import multiprocessing.process
 import os
 import pickle
+import runpy
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import spawn
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -102,6 +104,7 @@ class _Worker:
         self._logs = process_logs.Forwarder(connection.send)
         self._asking = threading.Lock()
         self._asked = 0
+        self._main: _Main
         self._running = False
 
     def run(self) -> None:
@@ -120,7 +123,7 @@ class _Worker:
         try:
             with _released_signals():
                 if kind == protocol.SETUP:
-                    _set_up(pickle.loads(body))  # noqa: S301 - from the runtime
+                    self._main = _Main(pickle.loads(body))  # noqa: S301 - from the runtime
                     self._logs.take_over()
                     return True
                 call = protocol.decode_call(body)
@@ -137,6 +140,8 @@ class _Worker:
     def _prepare(self, call: Call) -> Callable[[Task], bytes]:
         """Imports the handler and decodes its arguments; returns the function that runs it."""
         known = call.module in sys.modules
+        if call.module == "__main__":
+            self._main.load()
         actor: Any = __import__(call.module, fromlist=["_"])
         for part in call.qualname.split("."):
             actor = getattr(actor, part)
@@ -247,12 +252,40 @@ def _end_fork(error: BaseException | None) -> None:
     os._exit(code if isinstance(code, int) else 1 if code else 0)
 
 
-def _set_up(data: dict[str, Any]) -> None:
-    """Imports the main module of the runtime as ``__mp_main__``, as `multiprocessing` does."""
+class _Main:
+    """The main module of the runtime, which is imported as ``__mp_main__``, as `multiprocessing` does.
+
+    `multiprocessing` leaves out each module that is called ``__main__``, since few have a guard. It is loaded here if
+    an actor is in it.
+    """
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self._name = data["main_name"]
+        self._path = data["main_path"]
+        with _setting_up():
+            spawn.prepare(data)
+
+    def load(self) -> None:
+        """Loads the module, if that was not done."""
+        if sys.modules["__main__"].__name__ == "__mp_main__" or self._path is None:
+            return
+        main = ModuleType("__mp_main__")
+        with _setting_up():
+            if "." in (self._name or ""):
+                content = runpy.run_module(self._name, run_name="__mp_main__", alter_sys=True)
+            else:  # of a folder or an archive
+                content = runpy.run_path(self._path, run_name="__mp_main__")
+        main.__dict__.update(content)
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = main
+
+
+@contextmanager
+def _setting_up() -> Iterator[None]:
+    """Makes `multiprocessing` and runtimes refuse to start anything, because the main module may have no guard."""
     me: Any = multiprocessing.process.current_process()
-    me._inheriting = True  # noqa: SLF001 - `multiprocessing` and `refuse_in_set_up` refuse to start anything now
+    me._inheriting = True  # noqa: SLF001 - as `multiprocessing` does
     try:
-        spawn.prepare(data)
+        yield
     finally:
         del me._inheriting  # noqa: SLF001 - as above
 

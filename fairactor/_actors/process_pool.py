@@ -21,12 +21,9 @@ from . import process_protocol as protocol
 from .codec import Codec
 from .process_errors import unpack_error
 from .task import Task, running_task
-from .worker_process import EndedIdle, WorkerProcess
+from .worker_process import END_TIMEOUT, EndedIdle, WorkerProcess
 
 logger: Final = logging.getLogger(__name__)
-
-END_TIMEOUT: Final = 1.0
-"""Seconds that an idle process gets to end by itself."""
 
 
 class _Function(Protocol):

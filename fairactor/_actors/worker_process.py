@@ -16,7 +16,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import process as multiprocessing_process
 from multiprocessing import spawn
-from typing import Any, Final
+from typing import Any, Final, cast
+
+import anyio
 
 from fairactor._util.backoff import Backoff
 from fairactor._util.wakeup import Wakeup
@@ -32,6 +34,8 @@ logger: Final = logging.getLogger(__name__)
 
 START_TIMEOUT: Final = 120.0
 """Seconds from the start of a process until its handler begins. Meanwhile it imports the handler's modules."""
+END_TIMEOUT: Final = 1.0
+"""Seconds that a process gets to end by itself."""
 KILL_TIMEOUT: Final = 5.0
 """Seconds to wait until a killed process is gone."""
 
@@ -66,6 +70,7 @@ class WorkerProcess(asyncio.Protocol):
         self._begun = False
         self._closed = False
         self._dismissed = False
+        self._hung_up = False  # whether it has closed its connection, and lived on
         self._reaping = Backoff(first=0.001, longest=0.05)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Is done when the process is gone."""
@@ -110,6 +115,21 @@ class WorkerProcess(asyncio.Protocol):
         finally:
             os.close(watched)
 
+    async def _wait_for_exit(self) -> None:
+        """Waits a little for the end of a process that has closed its connection."""
+        pause = Backoff(first=0.001, longest=0.05)
+        with anyio.move_on_after(END_TIMEOUT):
+            while not self._has_exited():  # noqa: ASYNC110 - nothing else tells of it
+                await anyio.sleep(pause.next())
+            return
+        self._hung_up = True
+
+    def _has_exited(self) -> bool:
+        """Whether it has exited; leaves it uncollected, because its number also stands for its process group."""
+        if self._popen is None or self._closed:
+            return True
+        return os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     async def kill(self) -> None:
         """Kills the process, and what its handler has started in its process group; waits until it is gone."""
         self._kill()
@@ -149,8 +169,8 @@ class WorkerProcess(asyncio.Protocol):
     def end_described(self) -> str:
         """Returns how it ended."""
         status = self._popen.returncode if self._popen is not None else None
-        if status is None:
-            return "has closed its connection"
+        if status is None or self._hung_up:
+            return "closed its connection to the runtime"
         if status >= 0:
             return f"exited with status {status}"
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
@@ -172,6 +192,7 @@ class WorkerProcess(asyncio.Protocol):
                 self._send(protocol.CALL, call)
                 return await self._outcome(name, task, limit)
         except EOFError:
+            await self._wait_for_exit()
             await self.kill()
             if reused and not self._begun:
                 raise EndedIdle from None
@@ -228,8 +249,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - as asyncio says
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -268,11 +288,13 @@ def _setup() -> dict[str, Any]:
     if method := multiprocessing.get_start_method(allow_none=True):
         data["start_method"] = method
     name, path = getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None)
+    if path is not None:
+        path = os.path.normpath(os.path.join(start, path))  # noqa: PTH118 - likewise
     if name is not None:
         data["init_main_from_name"] = name
     elif path is not None:
-        data["init_main_from_path"] = os.path.normpath(os.path.join(start, path))  # noqa: PTH118 - likewise
-    return data
+        data["init_main_from_path"] = path
+    return data | {"main_name": name, "main_path": path}
 
 
 def _not_started(name: str, error: Exception) -> WorkerProcessDied:

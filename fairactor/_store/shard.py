@@ -196,7 +196,7 @@ class Shard:
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
         now, wait, maintenance_due, refused, claims, cancels, more, suspects = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
-        left = {"more": more == MORE, "unseen": more == UNSEEN, "suspects": Waits(suspects)}
+        left: dict[str, Any] = {"more": more == MORE, "unseen": more == UNSEEN, "suspects": Waits(suspects)}
         return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, **left)
 
     async def maintain(

@@ -285,11 +285,22 @@ async def main() -> None:
 """
 
 
-@pytest.mark.parametrize("how", ["script", "module", "unguarded"])
+PROGRAMS = {
+    "script": ("program.py", ["program.py"]),
+    "module": ("program.py", ["-m", "program"]),
+    "package": ("package/__main__.py", ["-m", "package"]),
+    "folder": ("package/__main__.py", ["package"]),
+    "unguarded": ("program.py", ["program.py"]),
+}
+
+
+@pytest.mark.parametrize("how", PROGRAMS)
 async def test_handlers_and_errors_of_the_main_module(url: str, tmp_path: Path, how: str) -> None:
     end = "asyncio.run(main())\n" if how == "unguarded" else 'if __name__ == "__main__":\n    asyncio.run(main())\n'
-    (tmp_path / "program.py").write_text(MAIN + end)
-    command = [sys.executable, *(["-m", "program"] if how == "module" else ["program.py"])]
+    name, options = PROGRAMS[how]
+    (tmp_path / "package").mkdir()
+    (tmp_path / name).write_text(MAIN + end)
+    command = [sys.executable, *options]
     environment = os.environ | {"URL": url, "PYTHONPATH": str(ROOT)}
     done = await anyio.run_process(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, check=False)
     said = done.stdout.decode()
