@@ -18,6 +18,7 @@ from ._actors.plugin_options import plugin_of
 from ._actors.task import Task
 from ._model.keys import plugin_prefix
 from ._store.plugin_lua import HOOKS, PluginLua
+from ._util.checks import shown
 from .errors import ConfigurationError
 from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend
 
@@ -57,7 +58,7 @@ class PluginChain:
 
     def __init__(self, given: Iterable[Plugin]) -> None:
         if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # without a type checker
-            raise ConfigurationError(f"plugins={given!r}: give a list, as in plugins=[…]")
+            raise ConfigurationError(f"plugins={shown(given)}: give a list, as in plugins=[…]")
         self._all = _in_order([_checked(plugin) for plugin in given])
         self.names: Final = frozenset(plugin.name for plugin in self._all)
         self.observers: Final = Observers(
@@ -179,7 +180,7 @@ def _checked(plugin: Any) -> Any:
             f"plugins= got the class {plugin.__name__}: give an instance, as in plugins=[{plugin.__name__}()]"
         )
     if not isinstance(getattr(plugin, "name", None), str) or not plugin.name:
-        raise ConfigurationError(f"plugins= got {plugin!r}: a plugin must have a name, which is a string")
+        raise ConfigurationError(f"plugins= got {shown(plugin)}: a plugin must have a name, which is a string")
     if not any(hasattr(plugin, method) for method in _METHODS):
         raise ConfigurationError(f"plugin {plugin.name!r} does nothing: it has none of {', '.join(_METHODS)}")
     for hook in _lua(plugin, "lua"):
@@ -231,5 +232,5 @@ def _in_order(plugins: list[Any]) -> list[Any]:
 def _others(plugin: Any, which: str, known: Collection[str]) -> list[str]:
     names = getattr(plugin, which, ())
     if isinstance(names, str):
-        raise ConfigurationError(f"plugin {plugin.name!r}: {which} is {names!r}: give a list of names")
+        raise ConfigurationError(f"plugin {plugin.name!r}: {which} is {shown(names)}: give a list of names")
     return [name for name in names if name in known]

@@ -23,7 +23,7 @@ from ._actors.registry import Registrable, Registry
 from ._client.tenant import Tenant
 from ._model.keys import Keys
 from ._store.stats import Health, Stats, read_health, read_stats
-from ._util.checks import check_name, check_timeout
+from ._util.checks import check_name, check_timeout, shown
 from .errors import ConfigurationError, RuntimeNotRunning
 from .settings import RuntimeSettings, Settings
 
@@ -78,7 +78,7 @@ class Runtime:
         for given in settings:
             if given not in known:
                 raise ConfigurationError(
-                    f"Runtime has no setting {given!r}; its settings are {', '.join(known)}, actors, plugins"
+                    f"Runtime has no setting {shown(given)}; its settings are {', '.join(known)}, actors, plugins"
                 )
         self.settings: Final = Settings(url=url, **settings)
         Keys(self.settings.namespace)  # raises if the name is invalid

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 import attrs
 
 from fairactor._model.placeholder import Placeholder
-from fairactor._util.checks import check_name
+from fairactor._util.checks import check_name, shown
 from fairactor.errors import ConfigurationError, InvalidPayload
 
 from .codec import Codec
@@ -262,7 +262,7 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
 
 def _decorate(handler: Any, name: str | None, options: Options, *, process: bool) -> Any:
     if not callable(handler):
-        raise ConfigurationError(f"@actor cannot make an actor of {handler!r}: give a function or a class")
+        raise ConfigurationError(f"@actor cannot make an actor of {shown(handler)}: give a function or a class")
     if name is not None:
         check_name("actor name", name)
     if inspect.isclass(handler):

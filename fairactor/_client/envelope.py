@@ -11,7 +11,7 @@ from fairactor._model import record
 from fairactor._model.states import Priority
 from fairactor._model.wire import Item, pack_extra, pack_key
 from fairactor._util import tracing
-from fairactor._util.checks import check_name
+from fairactor._util.checks import check_name, shown
 from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge
 
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
@@ -33,7 +33,9 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         PayloadTooLarge: the body is too long.
     """
     if not isinstance(message, Message):
-        raise ConfigurationError(f"{message!r} is not a message: call an actor to make one, as in send(tenant, f(1))")
+        raise ConfigurationError(
+            f"{shown(message)} is not a message: call an actor to make one, as in send(tenant, f(1))"
+        )
     actor, options = message.actor, message.task_options
     task_id = options.id or os.urandom(_ID_BYTES).hex()
     args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
