@@ -23,7 +23,7 @@ from ._actors.registry import Registrable, Registry
 from ._client.tenant import Tenant
 from ._model.keys import Keys
 from ._store.stats import Health, Stats, read_health, read_stats
-from ._util.checks import check_name, check_timeout, shown
+from ._util.checks import check_name, check_seconds, check_timeout, shown
 from .errors import ConfigurationError, RuntimeNotRunning
 from .settings import RuntimeSettings, Settings
 
@@ -129,7 +129,7 @@ class Runtime:
     async def stop(self, grace: float) -> None:
         """Stops claiming, waits ``grace`` seconds for running tasks, then returns the others to their mailboxes."""
         if self._engine is not None:
-            await self._engine.stop(grace)
+            await self._engine.stop(check_seconds("grace", grace))
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT, then calls `stop` with the setting ``grace``. A second signal stops at once."""

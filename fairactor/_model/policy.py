@@ -125,8 +125,8 @@ def _rate(value: Any) -> tuple[str, float, int] | None:
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if match is None or float(match[1]) == 0:
         raise ConfigurationError(
-            f"rate={shown(value)}: give tasks per unit of time, such as '10/s', '600/min', '1000/h' or '5/day', or None; "
-            "math.inf is no limit"
+            f"rate={shown(value)}: give tasks per unit of time, such as '10/s', '600/min', '1000/h' or '5/day', or "
+            "None; math.inf is no limit"
         )
     interval = _PERIODS[match[2][0]] / float(match[1]) * 1e6
     if not 1 <= interval <= 366 * 86400e6:

@@ -50,7 +50,8 @@ def _to_when(value: Any) -> str | int | datetime:
     every = check_seconds("interval", value, zero=False)
     if every < MIN_INTERVAL:
         raise ConfigurationError(
-            f"interval={shown(value)}: give at least {MIN_INTERVAL:g} seconds; to act more often, use a loop in a handler"
+            f"interval={shown(value)}: give at least {MIN_INTERVAL:g} seconds; to act more often, use a loop in a "
+            "handler"
         )
     return whole_ms(every)
 
@@ -82,8 +83,8 @@ def _to_grace(value: float | timedelta) -> float:
     grace = _to_seconds("grace", value)
     if grace < MIN_GRACE:
         raise ConfigurationError(
-            f"grace={shown(value)}: give at least {MIN_GRACE:g} seconds; it can take that long until another runtime takes "
-            "over from one that died"
+            f"grace={shown(value)}: give at least {MIN_GRACE:g} seconds; it can take that long until another runtime "
+            "takes over from one that died"
         )
     return grace
 
