@@ -36,8 +36,8 @@ _LEAST: Final = (6, 2)
 _FLAGS_SINCE: Final = (7, 0)
 
 CONNECTIONS: Final = 8
-"""The most connections of a runtime, unless its URL says otherwise: one receives messages, one is for rare commands, the
-others are for calls."""
+"""The most connections of a runtime, unless its URL says otherwise. One receives messages, one is for rare commands,
+the others are for calls."""
 
 AWAY: Final = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ClusterDownError, OSError)
 """The errors that redis-py raises if the server did not answer."""

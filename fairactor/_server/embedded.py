@@ -64,8 +64,8 @@ def allow_private_server() -> None:
         )
     if verdict == "warn":
         logger.warning(
-            "no server was given: tasks are kept in a private server, and are lost when this process ends. Give url= or "
-            "path= to the Runtime, or set FAIRACTOR_URL. If that is intended, set FAIRACTOR_EMBEDDED=1"
+            "no server was given: tasks are kept in a private server, and are lost when this process ends. Give url= "
+            "or path= to the Runtime, or set FAIRACTOR_URL. If that is intended, set FAIRACTOR_EMBEDDED=1"
         )
 
 
