@@ -19,15 +19,15 @@ from ._actors.task import Task
 from ._model.keys import plugin_prefix
 from ._store.plugin_lua import HOOKS, PluginLua
 from ._util.checks import shown
+from ._util.kinds import is_async, is_generator, is_plain
 from .errors import ConfigurationError
 from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend
 
 logger: Final = logging.getLogger(__name__)
 
-_METHODS: Final = (
-    "lifespan", "wrap_send", "wrap_execute", "lua", "scripts", "actors",
-    "sent", "started", "finished", "failed", "retried", "canceled", "dead",
-)  # fmt: skip
+_WRAPPERS: Final = ("wrap_send", "wrap_execute")
+_OBSERVERS: Final = ("sent", "started", "finished", "failed", "retried", "canceled", "dead")
+_METHODS: Final = ("lifespan", *_WRAPPERS, "lua", "scripts", "actors", *_OBSERVERS)
 
 Observe = Callable[..., None]
 
@@ -183,6 +183,7 @@ def _checked(plugin: Any) -> Any:
         raise ConfigurationError(f"plugins= got {shown(plugin)}: a plugin must have a name, which is a string")
     if not any(hasattr(plugin, method) for method in _METHODS):
         raise ConfigurationError(f"plugin {plugin.name!r} does nothing: it has none of {', '.join(_METHODS)}")
+    _check_hooks(plugin)
     for hook in _lua(plugin, "lua"):
         if hook not in HOOKS:
             raise ConfigurationError(
@@ -191,6 +192,39 @@ def _checked(plugin: Any) -> Any:
     if _lua(plugin, "lua") or _lua(plugin, "scripts"):
         plugin_prefix(plugin.name)  # raises if the name is invalid
     return plugin
+
+
+def _check_hooks(plugin: Any) -> None:
+    """Checks that the hooks of a plugin are of the right kind: an observer that is a coroutine would never run.
+
+    Raises:
+        ConfigurationError: one is not; the message names the plugin and the hook.
+    """
+    for hook in ("lifespan", *_WRAPPERS, *_OBSERVERS):
+        method, about = getattr(plugin, hook, None), f"plugin {plugin.name!r}: {hook}"
+        if not hasattr(plugin, hook):
+            continue
+        if not callable(method):
+            raise ConfigurationError(f"{about} is {shown(method)}: it must be a method")
+        if hook in _OBSERVERS and (is_async(method) or is_generator(method)):
+            raise ConfigurationError(
+                f"{about}() is async or a generator, so it would never run: make it a plain `def`. For what takes "
+                "time, put the event into a queue, and read it in a function that lifespan() gives to host.supervise"
+            )
+        if hook in _WRAPPERS and (is_generator(method) or is_plain(method)):
+            raise ConfigurationError(f"{about}() must be `async def`, without `yield`, and await proceed")
+        if hook == "lifespan" and (is_async(method) or is_generator(method)):
+            raise ConfigurationError(
+                f"{about}() must return an async context manager: decorate it with contextlib.asynccontextmanager"
+            )
+    for name, kind, what in (
+        ("lua", Mapping, "a dict"),
+        ("scripts", Mapping, "a dict"),
+        ("actors", Iterable, "a list"),
+    ):
+        value = getattr(plugin, name, ())
+        if hasattr(plugin, name) and (not isinstance(value, kind) or isinstance(value, str)):
+            raise ConfigurationError(f"plugin {plugin.name!r}: {name} is {shown(value)}: it must be {what}")
 
 
 def _lua(plugin: Any, which: str) -> Mapping[str, str]:

@@ -70,7 +70,7 @@ class Settings:
     """The folder in which an embedded server keeps its data. All processes that name the folder share that server."""
     namespace: str = "fairactor"
     """Separates services that share a server: runtimes see only the tasks of their namespace."""
-    workers: int = attrs.field(default=100, validator=validate(check_whole_number, 0, _MOST_WORKERS))
+    workers: int = attrs.field(default=100, validator=validate(check_whole_number, 0, _MOST_WORKERS, far=True))
     """How many tasks this process runs at once. With 0 this runtime only sends."""
     lease: float = attrs.field(default=15.0, validator=validate(check_seconds, zero=False))
     """How long a silent runtime keeps its claims. After that, other runtimes run its tasks."""
@@ -78,7 +78,9 @@ class Settings:
     """How long running tasks may go on after `Runtime.run` receives a signal to stop."""
     connect_timeout: float = attrs.field(default=5.0, validator=validate(check_seconds, zero=False))
     """How long to try to reach the server, on entering and for each call."""
-    shards: int | None = attrs.field(default=None, validator=optional(validate(check_whole_number, 1, _MOST_SHARDS)))
+    shards: int | None = attrs.field(
+        default=None, validator=optional(validate(check_whole_number, 1, _MOST_SHARDS, far=True))
+    )
     """The number of shards of a new namespace; None means 1, or 16 on a cluster. It is fixed when the namespace is
     created: for an existing namespace, give None or its number."""
     aging: float = attrs.field(default=60.0, validator=validate(check_seconds, most=YEAR))
@@ -96,14 +98,14 @@ class Settings:
     """How long to keep a failed task as a dead letter; 0 keeps none."""
     canceled_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
     """How long to keep the record of a canceled task; 0 keeps none."""
-    max_payload: int = attrs.field(default=1 << 20, validator=validate(check_whole_number, 1, _LONGEST))
+    max_payload: int = attrs.field(default=1 << 20, validator=validate(check_whole_number, 1, _LONGEST, far=True))
     """The longest encoded message or result, in bytes."""
     max_deliveries: int = attrs.field(default=5, validator=validate(check_whole_number, 1, 255))
     """A task fails for good once this many runtimes have died while they ran it."""
     durability: Durability = attrs.field(default="server", validator=validate(check_one_of, DURABILITIES))
     """When a send has succeeded. With ``server``, the server has the task, and stores it as durably as the server is
     configured to. With ``replicated``, `replicas` of its replicas have also confirmed the task."""
-    replicas: int = attrs.field(default=1, validator=validate(check_whole_number, 1, _MOST_REPLICAS))
+    replicas: int = attrs.field(default=1, validator=validate(check_whole_number, 1, _MOST_REPLICAS, far=True))
     """How many replicas must confirm a send of durability ``replicated``."""
 
     def __attrs_post_init__(self) -> None:

@@ -11,6 +11,7 @@ import attrs
 
 from fairactor._model.placeholder import Placeholder
 from fairactor._util.checks import check_name, shown
+from fairactor._util.kinds import is_generator
 from fairactor.errors import ConfigurationError, InvalidPayload
 
 from .codec import Codec
@@ -186,6 +187,22 @@ def check_takes_no_arguments(cls: type[Any]) -> None:
             f"{cls.__name__} cannot be made without arguments ({error}): give an instance, as in "
             f"Runtime(actors=[{cls.__name__}(…)]), or call the method on one"
         ) from None
+
+
+def check_hooks(owner: object, name: str) -> None:
+    """Checks that ``started`` and ``stopped``, if there are any, are methods that run when they are called.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for hook in ("started", "stopped"):
+        method = getattr(owner, hook, None)
+        if method is not None and (not callable(method) or is_generator(method)):
+            found = "a generator" if callable(method) else shown(method)
+            raise ConfigurationError(
+                f"{name}.{hook} is {found}: it must be a method, async or plain, without arguments; rename it if it is "
+                "something else"
+            )
 
 
 async def start_instance(instance: object) -> None:

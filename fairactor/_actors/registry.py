@@ -13,7 +13,7 @@ import attrs
 from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, DuplicateActor, UnknownActor
 
-from .actor import Actor, Invoke, check_takes_no_arguments, methods_of, start_instance, stop_instance
+from .actor import Actor, Invoke, check_hooks, check_takes_no_arguments, methods_of, start_instance, stop_instance
 
 logger: Final = logging.getLogger(__name__)
 
@@ -131,6 +131,7 @@ class Registry:
             )
         if instance is None and cls in self._classes:
             return
+        check_hooks(cls if instance is None else instance, cls.__name__)
         if instance is None:
             check_takes_no_arguments(cls)
         if self._classes.setdefault(cls, instance) is not instance:

@@ -80,7 +80,9 @@ def check_timeout(value: float | None) -> None:
         check_seconds("timeout", value)
 
 
-def check_whole_number(setting: str, value: Any, least: int, most: float = math.inf, *, hint: str = "") -> int:
+def check_whole_number(
+    setting: str, value: Any, least: int, most: float = math.inf, *, far: bool = False, hint: str = ""
+) -> int:
     """Accepts an int from ``least`` to ``most``, but no bool.
 
     Args:
@@ -88,13 +90,16 @@ def check_whole_number(setting: str, value: Any, least: int, most: float = math.
         value: the given value.
         least: the smallest allowed value.
         most: the largest allowed value.
+        far: whether the message mentions ``most`` only if the value is larger.
         hint: other allowed values, for the message.
 
     Raises:
         ConfigurationError: the value is something else.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= int.__index__(value) <= most:
-        bound = f", {least} or more" if most >= _UNBOUNDED else f" from {least} to {most}"
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= int.__index__(value) <= most:
+        beyond = whole and int.__index__(value) > least
+        bound = f", {least} or more" if most >= _UNBOUNDED or (far and not beyond) else f" from {least} to {most}"
         raise ConfigurationError(f"{setting}={shown(value)}: give a whole number{bound}{hint}")
     return value
 
@@ -125,7 +130,7 @@ def check_name(kind: str, value: str) -> str:
             f"{kind} {shown(value)}: contains half a surrogate pair, which UTF-8 cannot encode"
         ) from None
     if length > MAX_NAME:
-        raise ConfigurationError(f"{kind} {shown(value)}: {length} bytes long, the limit is {MAX_NAME}")
+        raise ConfigurationError(f"{kind} {value[:40]!r}…: {length} bytes long, the limit is {MAX_NAME}")
     return value
 
 
