@@ -94,6 +94,11 @@ class Keys:
         return self.meta + PREFIXES["INBOX"] + runtime
 
 
+def namespace_of(meta: str) -> str:
+    """Returns the namespace of a shard from its META key."""
+    return meta[1:].rpartition("/")[0]
+
+
 def shard_of(tenant: str, shards: int) -> int:
     """Returns the number of a tenant's shard, which is the same in every process and version."""
     return crc32(tenant.encode()) % shards if shards > 1 else 0

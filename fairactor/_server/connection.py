@@ -27,6 +27,7 @@ from fairactor._util.backoff import Backoff
 from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
 
 from .kept_connections import KeptConnections
+from .rights import User, missing_right, user_of
 from .urls import Address, parse_url
 
 logger: Final = logging.getLogger(__name__)
@@ -84,10 +85,17 @@ class Server:
     """The URL without the password, for messages."""
     answer: float = 5.0
     """Seconds after which a command without an answer fails."""
+    user_name: str = "default"
+    """Who has logged in, for messages."""
     connections: KeptConnections | None = None
     """The connections for calls. None on a cluster, where the client finds the node."""
     on_drop: Callable[[], None] = lambda: None
     """Called when the connections are dropped, so other connections must be opened again, too."""
+
+    @property
+    def user(self) -> User:
+        """Who has logged in, to say which rights are missing."""
+        return User(self.user_name, self.where)
 
     async def drop_connections(self) -> None:
         """Closes the connections. The server has become a replica, and its name may now lead to another server."""
@@ -138,11 +146,11 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
         ServerError: the server refused the login, is too old, or may evict keys.
     """
     address = _with_timeouts(parse_url(url, source), answer, source)
-    where, many = address.where, address.connections or CONNECTIONS
+    where, many, user = address.where, address.connections or CONNECTIONS, user_of(address.arguments, address.where)
     pool = _pool(address, many, source)
     client = Redis.from_pool(pool)
     try:
-        info: dict[str, Any] = await _patiently(client.info, where, timeout)
+        info: dict[str, Any] = await _patiently(client.info, user, timeout)
         _check_fitness(info, where)
         cluster = _cluster(address, source) if "cluster" in (info.get("redis_mode"), info.get("server_mode")) else None
     except BaseException:
@@ -150,9 +158,11 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
         raise
     flags = _version(info) >= _FLAGS_SINCE
     if cluster is not None:
-        return Server(cluster, client, flags, cluster=True, where=where, answer=answer)
+        return Server(cluster, client, flags, cluster=True, where=where, answer=answer, user_name=user.name)
     connections = KeptConnections(pool, many - 2)
-    return Server(client, client, flags, cluster=False, where=where, answer=answer, connections=connections)
+    return Server(
+        client, client, flags, cluster=False, where=where, answer=answer, user_name=user.name, connections=connections
+    )
 
 
 def _with_timeouts(address: Address, answer: float, source: str) -> Address:
@@ -207,7 +217,8 @@ def _cluster(address: Address, source: str) -> RedisCluster:
     return RedisCluster(**arguments, ssl=address.kind == "rediss")
 
 
-async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: float) -> T:  # noqa: ASYNC109
+async def _patiently(command: Callable[[], Awaitable[T]], user: User, timeout: float) -> T:  # noqa: ASYNC109
+    where = user.where
     error: BaseException = TimeoutError("it took too long")
     with anyio.move_on_after(timeout):
         backoff = Backoff()
@@ -216,6 +227,8 @@ async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: f
                 return await command()
             except redis_errors.ResponseError as refused:
                 if not is_temporary(refused):
+                    if right := missing_right(refused):
+                        raise ServerError(user.lacks([right])) from None
                     advice = "check the URL and the user's permissions"
                     raise ServerError(f"{where} refused: {refused}; {advice}") from None
                 error = refused

@@ -160,7 +160,11 @@ async def test_a_call(make_runtime: Make, value: Any) -> None:
         await call()
 
 
-@pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000, math.nan, OddInt(5), OddInt(10**400), CENTURY + 1])
+@pytest.mark.parametrize(
+    "value",
+    [10**400, -(10**400), 10**5000, math.nan, OddInt(5), OddInt(10**400), CENTURY + 1],
+    ids=["large", "negative", "long", "nan", "odd", "odd and large", "century"],
+)
 def test_seconds_that_are_none(value: float) -> None:
     for setting in ("lease", "grace", "connect_timeout", "result_ttl"):
         with pytest.raises(ConfigurationError, match=f"{setting}=.*: give a .*number of seconds"):
