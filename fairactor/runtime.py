@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
@@ -132,8 +133,17 @@ class Runtime:
             await self._engine.stop(check_seconds("grace", grace))
 
     async def run(self) -> None:
-        """Runs until SIGTERM or SIGINT, then calls `stop` with the setting ``grace``. A second signal stops at once."""
+        """Runs until SIGTERM or SIGINT, then calls `stop` with the setting ``grace``. A second signal stops at once.
+
+        Raises:
+            RuntimeNotRunning: the runtime was not entered, or this is not the main thread of the process.
+        """
         self.check()
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeNotRunning(
+                "run() waits for signals, which only the main thread receives: call it there. In another thread, wait "
+                "for an event of your own, and then call `await runtime.stop(grace)`"
+            )
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for received in signals:
                 logger.info("%s: stopping, with %g s for running tasks", received.name, self.settings.grace)

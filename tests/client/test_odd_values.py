@@ -189,7 +189,7 @@ def test_a_number_that_is_too_large(setting: str, bound: str) -> None:
         Settings(**{setting: 10**5000})
 
 
-@pytest.mark.parametrize("value", [10**5000, {"n": 10**5000}, [10**400]], ids=["number", "dict", "list"])
+@pytest.mark.parametrize("value", [10**5000, {"n": 10**5000}, [10**5000]], ids=["number", "dict", "list"])
 async def test_a_number_that_has_no_json_form(make_runtime: Make, value: Any) -> None:
     async with make_runtime(echo, whole, huge) as runtime:
         for message in (echo(value), whole(value)):
