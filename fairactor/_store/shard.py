@@ -38,6 +38,8 @@ from fairactor.settings import FairBy
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .script_runner import ScriptRunner
 
+LOOKED_AT: Final = 100
+"""How many mailboxes, claims and policies `Shard.load` looks at, each."""
 MODEL: Final = 4
 """The version of the data model. A namespace with another version is refused."""
 
@@ -288,6 +290,11 @@ class Shard:
     async def stats(self, *, patience: float | None = None) -> ShardStats:
         """Returns the counts of the shard, and its runtimes. ``patience`` is as in `ScriptRunner.run`."""
         return unpack_stats(await self._run("stats", patience=patience))
+
+    async def load(self, *, patience: float | None = None) -> list[Any]:
+        """Returns how the tasks of the shard fare; see health.lua. ``patience`` is as in `ScriptRunner.run`."""
+        reply: list[Any] = await self._run("health", LOOKED_AT, patience=patience)
+        return reply
 
 
 _LOST: Final = {

@@ -11,6 +11,8 @@ import attrs
 from fairactor._model.states import Priority
 from fairactor.errors import ServerError
 
+from .load import Load, read_load
+
 if TYPE_CHECKING:
     from fairactor._model.wire import ShardStats
 
@@ -80,6 +82,10 @@ class Health:
     """The seconds that the server took to answer."""
     stats: Stats | None
     """None if the server did not answer."""
+    notes: Sequence[str] = ()
+    """A message for each thing that needs nobody now, such as a tenant that is paused while its tasks wait."""
+    load: Load | None = None
+    """How tasks fare, in numbers, to set other alerts; None if the server did not answer."""
 
 
 async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
@@ -135,7 +141,11 @@ async def read_health(shards: Shards) -> Health:
         problems.append(
             f"no runtime serves these tenants, which have tasks: {names}; name them in assigned= of a runtime"
         )
-    return Health(ok=not problems, problems=tuple(problems), latency=latency, stats=stats)
+    load = await read_load(shards, stats)
+    problems += load.problems()
+    return Health(
+        ok=not problems, problems=tuple(problems), latency=latency, stats=stats, notes=tuple(load.notes()), load=load
+    )
 
 
 def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:

@@ -4,7 +4,7 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
-local settle, write_retries, forget_claims
+local settle, write_retries, forget_claims, runs_of_turn
 do
   local OUTCOME = '>c8c1ddHc0I4c0'
 
@@ -85,6 +85,15 @@ do
       settle_one(n, owners[c], cancels[ids[n]], outcomes)
     end
     return outcomes
+  end
+
+  -- Returns how many of the tasks have run, and for how many seconds together.
+  function runs_of_turn()
+    local runs, sum = 0, 0
+    for n, state in ipairs(states) do
+      if state ~= 'B' then runs, sum = runs + 1, sum + seconds[n] end
+    end
+    return runs, sum
   end
 
   -- Writes the retries. Before the number of the turn: a repeat does not report them again.
