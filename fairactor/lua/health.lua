@@ -62,8 +62,8 @@ for i = 1, #policies, 2 do
   end
 end
 
-local meta = call('HMGET', META, 'sample', 'sample_before', 'usual')
+local known = call('HMGET', META, 'sample', 'sample_before', 'usual')
 return {
-  integer(now), shard.total or '', meta[1] or '', meta[2] or '', meta[3] or '', integer(longest), integer(oldest),
+  integer(now), shard.total or '', known[1] or '', known[2] or '', known[3] or '', integer(longest), integer(oldest),
   integer(newest), call('EXISTS', HOMES), unpack(held),
 }

@@ -11,14 +11,14 @@ do
 
   -- Given is how many tasks this script settles that have run, and for how many seconds together.
   function sample_counts(runs, seconds)
-    local meta = call('HMGET', META, 'sample', 'usual')
-    local at = tonumber((meta[1] or ''):match('^%d+')) or 0
+    local known = call('HMGET', META, 'sample', 'usual')
+    local at = tonumber((known[1] or ''):match('^%d+')) or 0
     if shard.ms >= at + SAMPLED_EVERY or at > shard.ms then
       call('HSET', META, 'sample', string.format(SAMPLE_FORMAT, shard.ms, total[FINISHED], total[FAILED]), 'sample_before',
-        meta[1] or '')
+        known[1] or '')
     end
     if runs > 0 then
-      local usual = tonumber(meta[2] or '') or seconds / runs
+      local usual = tonumber(known[2] or '') or seconds / runs
       call('HSET', META, 'usual', exact(usual + LATEST_SHARE * (seconds / runs - usual)))
     end
   end
