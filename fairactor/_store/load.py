@@ -9,9 +9,10 @@ import attrs
 
 from fairactor._model.wire import Counts
 
+from .runtimes import RuntimeInfo
+
 if TYPE_CHECKING:
     from .shards import Shards
-    from .stats import Stats
 
 FAILING_SHARE: Final = 0.5
 """The share of failed tasks from which on they are a problem."""
@@ -19,10 +20,12 @@ FAILING_LEAST: Final = 20
 """The least number of tasks that must have ended to tell."""
 FAILING_WITHIN: Final = 600.0
 """The seconds that the counts of late may cover, to tell."""
-STUCK: Final = 5.0
-"""The seconds for which no task has started, at least, while all workers are busy and tasks wait."""
+STUCK: Final = 10.0
+"""The seconds for which no worker of a runtime has taken a task, at least, while all are busy and tasks wait."""
 STUCK_TIMES: Final = 10
-"""For how many times the usual run."""
+"""And for how many times as long as a task usually runs."""
+STUCK_UNKNOWN: Final = 600.0
+"""The same, while it is not known how long a task usually runs."""
 UNSERVED: Final = 60.0
 """The seconds that a task may wait while workers are free."""
 BEHIND: Final = 600.0
@@ -50,24 +53,22 @@ class HeldTenant:
 class Load:
     """How the tasks of a namespace fare. Times are in seconds.
 
-    What waits and runs is looked at in samples of each shard: 100 mailboxes, those that are served next and those that
-    are served last; 100 running tasks; 100 policies.
+    It looks at samples of each shard: at 100 mailboxes, those that are served next and those that are served last, and
+    at about 100 policies.
     """
 
     queued: int
     """How many tasks wait in mailboxes."""
     started: int
-    """How many tasks were given to workers."""
+    """How many tasks were given to runtimes."""
     workers: int
     """The workers of all runtimes."""
     oldest_wait: float | None
     """How long the first of the tasks that could start has waited; None if none waits."""
     oldest_run: float | None
-    """How long the oldest of the running tasks has run; None if none runs."""
-    newest_run: float | None
-    """How long ago the last of the running tasks has started; None if none runs."""
-    usual_run: float | None
-    """How long tasks have run lately, on average; None if that is not known yet."""
+    """How long the oldest of the running tasks has run, by the latest reports; None if none was reported."""
+    stuck: Sequence[RuntimeInfo]
+    """The runtimes whose workers are all busy, for longer than tasks usually run, while tasks wait."""
     recent: float
     """How far back `recent_finished` and `recent_failed` reach: one to two minutes, while runtimes run."""
     recent_finished: int
@@ -84,7 +85,8 @@ class Load:
         ended = self.recent_finished + self.recent_failed
         many_fail = ended >= FAILING_LEAST and self.recent_failed >= FAILING_SHARE * ended
         if many_fail and self.recent <= FAILING_WITHIN:
-            yield f"{self.recent_failed} of the {ended} tasks that ended in the last {self.recent:.0f} s have failed"
+            seconds = max(1, round(self.recent))
+            yield f"{self.recent_failed} of the {ended} tasks that ended in the last {seconds} s have failed"
         yield from self._waiting()
         for held in self.held:
             if held.paused and held.waited >= FORGOTTEN:
@@ -97,23 +99,36 @@ class Load:
                 yield _described(held)
 
     def _waiting(self) -> Iterator[str]:
-        wait, quiet, free = self.oldest_wait, self.newest_run, self.workers - self.started
-        if wait is None or not self.workers:
+        wait, free = self.oldest_wait, self.workers - self.started
+        for runtime in self.stuck:
+            yield _stuck(runtime, self.queued)
+        if wait is None or not self.workers or self.stuck:
             return
-        usual = "" if self.usual_run is None else f" (a task usually takes {self.usual_run:.2g} s)"
-        if quiet is not None and free <= 0 and quiet >= max(STUCK, STUCK_TIMES * (self.usual_run or 0)):
-            yield (
-                f"all {self.workers} workers are busy, and none has taken a task for {quiet:.0f} s{usual}, while "
-                f"{self.queued} tasks wait: look at what the running tasks do, and give them a timeout="
-            )
-        elif free > 0 and wait >= UNSERVED and not self.dedicated:
-            tasks = f"{self.queued} tasks wait, the first for {wait:.0f} s"
+        tasks = f"{self.queued} tasks wait, the first for {wait:.0f} s"
+        if free > 0 and wait >= UNSERVED and not self.dedicated:
             yield f"{tasks}, although {free} of {self.workers} workers are free"
         elif wait >= BEHIND:
-            yield (
-                f"{self.queued} tasks wait, the first for {wait:.0f} s: {self.workers} workers do not keep up, so add "
-                "some, or see what the tasks wait for"
-            )
+            yield f"{tasks}: {self.workers} workers do not keep up, so add some, or see what their tasks wait for"
+
+
+def _is_stuck(runtime: RuntimeInfo, *, more: bool) -> bool:
+    """Whether all workers of a runtime have been busy for longer than usual, while tasks wait: here, or ``more``."""
+    pulse = runtime.pulse
+    if pulse is None or pulse.busy < runtime.workers or not runtime.workers or not (more or pulse.ready):
+        return False
+    usual = pulse.usual_run
+    return pulse.newest_run >= (STUCK_UNKNOWN if usual is None else max(STUCK, STUCK_TIMES * usual))
+
+
+def _stuck(runtime: RuntimeInfo, queued: int) -> str:
+    pulse = runtime.pulse
+    assert pulse is not None  # noqa: S101 - otherwise nobody knows that it is stuck
+    usual = "" if pulse.usual_run is None else f" (a task usually takes {pulse.usual_run:.2g} s)"
+    return (
+        f"{runtime.name}: all {runtime.workers} workers are busy, and none has taken a task for "
+        f"{pulse.newest_run:.0f} s{usual}, while {queued + pulse.ready} tasks wait: see what the running tasks do, and "
+        "give them a timeout="
+    )
 
 
 def _described(held: HeldTenant) -> str:
@@ -121,27 +136,30 @@ def _described(held: HeldTenant) -> str:
     return f"tenant {held.tenant!r} {why}, and {held.queued} of its tasks wait"
 
 
-async def read_load(shards: Shards, stats: Stats) -> Load:
+async def read_load(shards: Shards, *, queued: int, started: int, runtimes: Sequence[RuntimeInfo]) -> Load:
     """Adds up how the tasks of all shards fare.
 
     Args:
         shards: the shards.
-        stats: what was counted just before.
+        queued: how many tasks wait in mailboxes.
+        started: how many tasks were given to runtimes.
+        runtimes: all runtimes.
 
     Raises:
         ServerUnavailable: as `Runtime.send`.
         ServerError: as `Runtime.send`.
     """
     found = [_ShardLoad.unpack(await shard.load(patience=0)) for shard in shards]
-    runs = [each.usual for each in found if each.usual is not None]
+    alive = [runtime for runtime in runtimes if runtime.lease_left >= 0]
+    pulses = [runtime.pulse for runtime in alive if runtime.pulse is not None and runtime.pulse.busy]
+    oldest_wait = max((each.waited for each in found if each.waited is not None), default=None)
     return Load(
-        queued=stats.queued,
-        started=stats.started,
-        workers=sum(runtime.workers for runtime in stats.runtimes if runtime.lease_left >= 0),
-        oldest_wait=max((each.waited for each in found if each.waited is not None), default=None),
-        oldest_run=max((each.oldest for each in found if each.oldest is not None), default=None),
-        newest_run=min((each.newest for each in found if each.newest is not None), default=None),
-        usual_run=sum(runs) / len(runs) if runs else None,
+        queued=queued,
+        started=started,
+        workers=sum(runtime.workers for runtime in alive),
+        oldest_wait=oldest_wait,
+        oldest_run=max((pulse.oldest_run for pulse in pulses), default=None),
+        stuck=tuple(runtime for runtime in alive if _is_stuck(runtime, more=oldest_wait is not None)),
         recent=max(each.recent for each in found),
         recent_finished=sum(each.finished for each in found),
         recent_failed=sum(each.failed for each in found),
@@ -155,9 +173,6 @@ class _ShardLoad:
     """The reply of health.lua."""
 
     waited: float | None
-    oldest: float | None
-    newest: float | None
-    usual: float | None
     recent: float
     finished: int
     failed: int
@@ -166,15 +181,12 @@ class _ShardLoad:
 
     @staticmethod
     def unpack(reply: Sequence[Any]) -> _ShardLoad:
-        now, packed, last, before, usual, waited, oldest, newest, dedicated, *flat = reply
+        now, packed, last, before, waited, dedicated, *flat = reply
         counts = Counts.unpack(packed)
         at, finished, failed = _sample(before) or _sample(last) or (int(now), counts.finished, counts.failed)
         fields = iter(flat)
         return _ShardLoad(
             waited=_seconds(waited),
-            oldest=_seconds(oldest),
-            newest=_seconds(newest),
-            usual=float(usual) if usual else None,
             recent=max(0.0, (int(now) - at) / 1000),
             finished=max(0, counts.finished - finished),
             failed=max(0, counts.failed - failed),

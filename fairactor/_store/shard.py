@@ -39,7 +39,7 @@ from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .script_runner import ScriptRunner
 
 LOOKED_AT: Final = 100
-"""How many mailboxes, claims and policies `Shard.load` looks at, each."""
+"""How many mailboxes `Shard.load` looks at, and how many policies."""
 MODEL: Final = 4
 """The version of the data model. A namespace with another version is refused."""
 
@@ -125,6 +125,10 @@ class Shard:
     async def join(self, runtime: str, *, lease: float, info: dict[str, Any], serves: Assignment | None = None) -> None:
         """Gives a runtime its lease, for all tenants or for certain ones."""
         await self._run("join", runtime, whole_ms(lease), json.dumps(info), pack_assignment(serves))
+
+    async def describe(self, runtime: str, info: dict[str, Any]) -> bool:
+        """Replaces what a runtime said when it joined; returns whether the runtime has a lease. It tries once."""
+        return bool(await self._run("describe", runtime, json.dumps(info), patience=0))
 
     async def assign(self, runtime: str, serves: Assignment | None) -> bool:
         """Changes the tenants that a runtime serves; returns whether the runtime has a lease."""

@@ -12,6 +12,7 @@ from fairactor._model.states import Priority
 from fairactor.errors import ServerError
 
 from .load import Load, read_load
+from .runtimes import RuntimeInfo, read_pulse
 
 if TYPE_CHECKING:
     from fairactor._model.wire import ShardStats
@@ -19,19 +20,6 @@ if TYPE_CHECKING:
     from .shards import Shards
 
 _NAMED: Final = 10  # the most tenants in a message
-
-
-@attrs.frozen
-class RuntimeInfo:
-    """A runtime that holds a lease."""
-
-    name: str
-    host: str
-    pid: int
-    workers: int
-    actors: Sequence[str]
-    lease_left: float
-    """The seconds until its lease expires. Below 0 the runtime counts as dead, and others will take its tasks."""
 
 
 @attrs.frozen
@@ -141,7 +129,7 @@ async def read_health(shards: Shards) -> Health:
         problems.append(
             f"no runtime serves these tenants, which have tasks: {names}; name them in assigned= of a runtime"
         )
-    load = await read_load(shards, stats)
+    load = await read_load(shards, queued=stats.queued, started=stats.started, runtimes=stats.runtimes)
     problems += load.problems()
     return Health(
         ok=not problems, problems=tuple(problems), latency=latency, stats=stats, notes=tuple(load.notes()), load=load
@@ -157,12 +145,15 @@ def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
         for name, packed, ms_left in each.runtimes:
             info = json.loads(packed)
             full_name = name.decode()
-            runtimes[full_name.rpartition("/")[0]] = RuntimeInfo(
+            base_name = full_name.rpartition("/")[0]
+            known = runtimes.get(base_name)
+            runtimes[base_name] = RuntimeInfo(
                 name=full_name,
                 host=info.get("host", "?"),
                 pid=info.get("pid", 0),
                 workers=info.get("workers", 0),
                 actors=tuple(info.get("actors", ())),
                 lease_left=ms_left / 1000,
+                pulse=read_pulse(info.get("pulse")) or (known and known.pulse),
             )
     return tuple(runtimes.values())

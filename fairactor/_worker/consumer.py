@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -26,6 +26,7 @@ from .claim import Claim
 from .dispatcher import Dispatcher
 from .executor import Executor
 from .pool import Pool
+from .pulse import Pulse
 
 logger: Final = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Consumer:
             is_ending,
         )
         pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
-        info = {
+        info: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "workers": self._settings.workers,
@@ -105,6 +106,7 @@ class Consumer:
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
+        start("pulse", Pulse(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease).run)
 
     async def assign(self, settings: Settings) -> None:
         """Changes the tenants that are served here to those in the settings."""

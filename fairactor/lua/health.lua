@@ -1,10 +1,10 @@
--- Returns how the tasks of a shard fare: what waits and runs for how long, and what has ended of late.
+-- Returns how the tasks of a shard fare: what waits for how long, and what has ended of late.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 how many mailboxes, claims and policies to look at, each
--- Reply {now in ms, counts, packed, or '', the last two samples and what a task usually takes, or '' (see lib/sample.lua),
+-- ARGV  1 how many mailboxes to look at, and how many policies
+-- Reply {now in ms, counts, packed, or '', the last two samples, or '' (see lib/sample.lua),
 --        ms that the longest of the sampled tasks that could start has waited, or -1,
---        ms since the oldest and since the newest of the sampled claims, or -1 and -1, 1 if a runtime is dedicated,
+--        1 if a runtime is dedicated,
 --        [tenant that is paused or has reached its concurrency, how many wait, ms that the first has waited, 1 if it is
 --         paused] ...}
 --
@@ -33,19 +33,6 @@ for _, range in ipairs({ { 0, math.floor(most / 2) - 1 }, { -math.ceil(most / 2)
   end
 end
 
-local oldest, newest = -1, -1
-local runtimes = call('ZRANGE', LEASES, 0, most)
-local each = math.max(5, math.floor(most / math.max(1, #runtimes)))
-for _, runtime in ipairs(runtimes) do
-  local key = CLAIMS .. runtime
-  local claims = call('HLEN', key) <= each and call('HGETALL', key) or call('HRANDFIELD', key, each, 'WITHVALUES')
-  for i = 2, #claims, 2 do
-    local age = #claims[i] >= 16 and math.max(0, now - struct.unpack('>d', claims[i], 9)) or 0
-    oldest = math.max(oldest, age)
-    newest = newest < 0 and age or math.min(newest, age)
-  end
-end
-
 -- Tenants that have a pause or a limit of their own have a policy.
 local held = {}
 local policies = call('HSCAN', POLICY, 0, 'COUNT', most)[2]
@@ -62,8 +49,8 @@ for i = 1, #policies, 2 do
   end
 end
 
-local known = call('HMGET', META, 'sample', 'sample_before', 'usual')
+local known = call('HMGET', META, 'sample', 'sample_before')
 return {
-  integer(now), shard.total or '', known[1] or '', known[2] or '', known[3] or '', integer(longest), integer(oldest),
-  integer(newest), call('EXISTS', HOMES), unpack(held),
+  integer(now), shard.total or '', known[1] or '', known[2] or '', integer(longest),
+  call('EXISTS', HOMES), unpack(held),
 }

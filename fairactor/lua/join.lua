@@ -17,7 +17,7 @@ begin_writing()
 call('ZADD', LEASES, integer(shard.ms + tonumber(ARGV[2])), ARGV[1]) -- first: a runtime that is known has a lease
 call('HSET', FLEET, ARGV[1], ARGV[3])
 write_assignment()
-sample_counts(0, 0)
+sample_counts()
 save_counts()
 save_shard()
 return 1

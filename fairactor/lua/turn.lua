@@ -112,7 +112,7 @@ if missed then call('HSET', claims_key, handed, turn .. missed:sub(9)) end
 call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))
 forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
-if renew_leases() then sample_counts(runs_of_turn()) end
+if renew_leases() then sample_counts() end
 call(#claims.ids < want and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
 save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start

@@ -4,7 +4,7 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
-local settle, write_retries, forget_claims, runs_of_turn
+local settle, write_retries, forget_claims
 do
   local OUTCOME = '>c8c1ddHc0I4c0'
 
@@ -43,10 +43,10 @@ do
       add(name, WAITING, 1)
       table.insert(outcomes.retries, { id = id, at = integer(shard.ms + ms), record = record_of(n) })
     elseif state == 'B' then
-      local record, stamp = record_of(n), shard.now
-      if readable(record) then stamp = select(5, struct.unpack(HEADER, record)) end
+      local record, stamp, count, _ = record_of(n), shard.now, 0
+      if readable(record) then _, count, _, _, stamp = struct.unpack(HEADER, record) end
       load_tenants({ name })
-      enqueue(name, id, stamp, priority)
+      enqueue(name, id, stamp, priority, count)
       outcomes.returns_tasks = true
     else
       add(name, priority, -1)
@@ -85,15 +85,6 @@ do
       settle_one(n, owners[c], cancels[ids[n]], outcomes)
     end
     return outcomes
-  end
-
-  -- Returns how many of the tasks have run, and for how many seconds together.
-  function runs_of_turn()
-    local runs, sum = 0, 0
-    for n, state in ipairs(states) do
-      if state ~= 'B' then runs, sum = runs + 1, sum + seconds[n] end
-    end
-    return runs, sum
   end
 
   -- Writes the retries. Before the number of the turn: a repeat does not report them again.
