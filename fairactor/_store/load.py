@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from fairactor._model.wire import Counts
+from fairactor.errors import ServerError
 
 from .runtimes import RuntimeInfo
 
@@ -149,7 +151,7 @@ async def read_load(shards: Shards, *, queued: int, started: int, runtimes: Sequ
         ServerUnavailable: as `Runtime.send`.
         ServerError: as `Runtime.send`.
     """
-    found = [_ShardLoad.unpack(await shard.load(patience=0)) for shard in shards]
+    found = [_ShardLoad.unpack(await shard.load(patience=0), shard.keys.meta) for shard in shards]
     alive = [runtime for runtime in runtimes if runtime.lease_left >= 0]
     pulses = [runtime.pulse for runtime in alive if runtime.pulse is not None and runtime.pulse.busy]
     oldest_wait = max((each.waited for each in found if each.waited is not None), default=None)
@@ -179,8 +181,22 @@ class _ShardLoad:
     held: Sequence[HeldTenant]
     dedicated: bool
 
+    @classmethod
+    def unpack(cls, reply: Sequence[Any], where: str) -> _ShardLoad:
+        """Unpacks the reply of health.lua.
+
+        Raises:
+            ServerError: the counts were damaged.
+        """
+        try:
+            return cls._unpack(reply)
+        except (ValueError, TypeError, struct.error) as error:
+            raise ServerError(
+                f"the counts of {where} cannot be read ({error}): call `await runtime.repair()`"
+            ) from error
+
     @staticmethod
-    def unpack(reply: Sequence[Any]) -> _ShardLoad:
+    def _unpack(reply: Sequence[Any]) -> _ShardLoad:
         now, packed, last, before, waited, dedicated, *flat = reply
         counts = Counts.unpack(packed)
         at, finished, failed = _sample(before) or _sample(last) or (int(now), counts.finished, counts.failed)
@@ -191,7 +207,7 @@ class _ShardLoad:
             finished=max(0, counts.finished - finished),
             failed=max(0, counts.failed - failed),
             held=tuple(
-                HeldTenant(name.decode(), queued, int(ms) / 1000, bool(paused))
+                HeldTenant(name.decode(errors="replace"), queued, int(ms) / 1000, bool(paused))
                 for name, queued, ms, paused in zip(fields, fields, fields, fields, strict=True)
             ),
             dedicated=bool(dedicated),

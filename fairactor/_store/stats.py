@@ -129,7 +129,10 @@ async def read_health(shards: Shards) -> Health:
         problems.append(
             f"no runtime serves these tenants, which have tasks: {names}; name them in assigned= of a runtime"
         )
-    load = await read_load(shards, queued=stats.queued, started=stats.started, runtimes=stats.runtimes)
+    try:
+        load = await read_load(shards, queued=stats.queued, started=stats.started, runtimes=stats.runtimes)
+    except ServerError as error:
+        return Health(ok=False, problems=(*problems, str(error)), latency=latency, stats=stats)
     problems += load.problems()
     return Health(
         ok=not problems, problems=tuple(problems), latency=latency, stats=stats, notes=tuple(load.notes()), load=load

@@ -115,7 +115,7 @@ TRANSITIONS: dict[
     "discard": (lambda shard: shard.run(shard.shard.discard(["dead2", "t1", "no"])), 0),
     "mend": (lambda shard: shard.run(shard.shard.repair()), ...),
     "stats": (lambda shard: shard.run(shard.shard.tenant_stats("t")), ...),
-    "health": (lambda shard: _load(shard), ...),
+    "health": (_load, ...),
     "describe": (lambda shard: shard.run(shard.shard.describe("r", {"workers": 5})), ...),
 }
 
