@@ -26,6 +26,7 @@ def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[
         *snapshot.malformed,
         *_check_locations(snapshot),
         *_check_scores(snapshot),
+        *_check_suspects(snapshot),
         *_check_counts(snapshot),
         *_check_ring(snapshot),
         *_check_limits(snapshot, lowered),
@@ -54,6 +55,9 @@ def _locations(snapshot: Snapshot) -> Iterator[_Location]:
     for tenant, mailbox in snapshot.queues.items():
         for task in mailbox:
             yield _Location(task, "queued", f"the mailbox of {tenant!r}", tenant)
+    for tenant, suspects in snapshot.suspects.items():
+        for task in suspects:
+            yield _Location(task, "queued", f"the suspects of {tenant!r}", tenant)
     for task in snapshot.fixed["SCHEDULED"]:
         yield _Location(task, "scheduled", "the scheduled tasks", None)
     for task, packed in snapshot.fixed["HELD"].items():
@@ -83,7 +87,7 @@ def _check_locations(snapshot: Snapshot) -> Iterator[str]:
 
 def _check_scores(snapshot: Snapshot) -> Iterator[str]:
     """The place of each task in its mailbox follows from its stamp and priority."""
-    for tenant, mailbox in snapshot.queues.items():
+    for tenant, mailbox in [*snapshot.queues.items(), *snapshot.suspects.items()]:
         for task, score in mailbox.items():
             header = snapshot.records.get(task)
             if header is None:
@@ -94,6 +98,19 @@ def _check_scores(snapshot: Snapshot) -> Iterator[str]:
                     f"task {task!r} has place {score:.0f} in the mailbox of {tenant!r} instead of "
                     f"{header.stamp - jump:.0f}"
                 )
+
+
+def _check_suspects(snapshot: Snapshot) -> Iterator[str]:
+    """A queued task is a suspect exactly if a runtime died while it had it, and tenants with suspects are listed."""
+    for places, suspected in ((snapshot.queues, False), (snapshot.suspects, True)):
+        for tenant, tasks in places.items():
+            for task in tasks:
+                header = snapshot.records.get(task)
+                if header and (header.deliveries > 0) is not suspected:
+                    where = "among the suspects" if suspected else "in the mailbox"
+                    yield f"task {task!r} of {tenant!r} was delivered {header.deliveries} times, but is {where}"
+    if snapshot.suspects.keys() != snapshot.fixed["SUSPECTED"].keys():
+        yield f"tenants {set(snapshot.suspects)} have suspects, but {set(snapshot.fixed['SUSPECTED'])} are listed"
 
 
 def _live(counts: Counts) -> dict[str, int]:
@@ -144,7 +161,8 @@ def _check_ring(snapshot: Snapshot) -> Iterator[str]:
     ring, throttled = snapshot.ring, snapshot.fixed["THROTTLED"]
     for tenant in ring.keys() | throttled.keys() | snapshot.counts.keys():
         counts, policy = snapshot.counts_of(tenant), snapshot.effective(tenant)
-        ready = counts.queued > 0 and counts.started < policy.get("concurrency", math.inf) and not policy.get("paused")
+        queued = tenant in snapshot.queues  # its suspects need no place on the ring
+        ready = queued and counts.started < policy.get("concurrency", math.inf) and not policy.get("paused")
         if ready and tenant not in ring and tenant not in throttled:
             yield f"{tenant!r} can be served, but is neither on the ring nor throttled"
         if not ready and (tenant in ring or tenant in throttled):

@@ -46,6 +46,7 @@ _TYPES: Final = {
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
     "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
     "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
+    "SUSPECTED": "zset", "SUSPECTS": "zset",
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
@@ -78,6 +79,8 @@ class Snapshot:
     """Keys of the namespace outside the shard."""
     counts: dict[str, Counts]
     """tenant -> its counts."""
+    suspects: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """tenant -> suspect -> place."""
     groups: dict[str, dict[str, float]] = attrs.Factory(dict)
     """group -> tenant -> tag; its ring."""
     assigned: dict[str, dict[str, None]] = attrs.Factory(dict)
@@ -125,7 +128,8 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     for key, kind, ttl, content in reply[2:]:
         _add(snapshot, text(key), text(kind), ttl, content)
     for tenant, packed in snapshot.fixed["COUNTS"].items():
-        snapshot.counts[tenant] = Counts.unpack(packed, queued=len(snapshot.queues.get(tenant, ())))
+        queued = len(snapshot.queues.get(tenant, ())) + len(snapshot.suspects.get(tenant, ()))
+        snapshot.counts[tenant] = Counts.unpack(packed, queued=queued)
     return snapshot
 
 
@@ -158,7 +162,7 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
     elif name not in _EXPIRES:
         by_name: dict[str, dict[str, Any]] = {
             "QUEUE": snapshot.queues, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
-            "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal,
+            "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "SUSPECTS": snapshot.suspects,
         }  # fmt: skip
         by_name[name][rest] = _items(kind, content)
     if (ttl != -1) is not (name in _EXPIRES) and name not in _MAY_EXPIRE:

@@ -35,12 +35,14 @@ FIXED: Final = {
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
+    "SUSPECTED": ":suspected",  # zset: tenant with suspects -> when one was last claimed or passed over, unix µs
 }
 
 # Keys that exist once per task, tenant or runtime. Its name follows the prefix.
 PREFIXES: Final = {
     "TASK": ":task:",  # string: header and body (record.py)
     "QUEUE": ":queue:",  # zset: task -> place; the mailbox of a tenant
+    "SUSPECTS": ":suspects:",  # zset: task -> place; a tenant's queued tasks whose runtime died while it had them
     "GROUP": ":group:",  # zset: tenant -> tag; the ring of a group
     "COSTS": ":costs:",  # hash: actor -> average seconds that its tasks run, for a tenant, a group or all; expires
     "CLAIMS": ":claims:",  # hash: task claimed by a runtime -> the mark of the claim (`wire.Mark`)

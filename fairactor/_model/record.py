@@ -82,7 +82,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
     state: bytes
     deliveries: int
-    """How many runtimes have died while they ran the task."""
+    """How many runtimes died, or lost their lease, while they had it claimed; 0 after an attempt that ended."""
     priority: int
     attempt: int
     """The number of the current, the next or the last attempt."""
@@ -97,10 +97,10 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         return SETTLED[self.state]
 
     def for_next_attempt(self) -> Header:
-        """Returns the header for the next attempt."""
+        """Returns the header for the next attempt. A task whose attempt has ended, however, has killed nothing."""
         attempt = self.attempt + 1
-        rest = self.rest[:2] + _ATTEMPT.pack(attempt) + self.rest[4:]
-        return msgspec.structs.replace(self, attempt=attempt, rest=rest)
+        rest = b"\0" + self.rest[1:2] + _ATTEMPT.pack(attempt) + self.rest[4:]
+        return msgspec.structs.replace(self, attempt=attempt, deliveries=0, rest=rest)
 
 
 def without_trace(call: Call) -> Call:

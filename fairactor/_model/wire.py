@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -28,7 +29,7 @@ _LONG: Final = struct.Struct(">I")
 GROUP_MARK: Final = b"\xff".decode(errors="surrogateescape")
 """Precedes the name of a group in places that also hold names of tenants. No UTF-8 string begins with this byte."""
 
-_MARK: Final = struct.Struct(">8sdBd40x")
+_MARK: Final = struct.Struct(">8sdBdB39x")
 _HOLD: Final = struct.calcsize(">Bd")  # the position of the tenant
 _NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua packs as a list
 
@@ -46,13 +47,15 @@ class Mark(NamedTuple):
     priority: int
     charged: float
     """What the tenant was charged: 1, or the estimated seconds of the run."""
+    alone: bool
+    """Whether its process runs nothing else."""
     tenant: bytes
 
 
 def unpack_mark(packed: bytes) -> Mark:
     """Unpacks the mark of a claim, which base.lua packs."""
-    turn, ms, priority, charged = _MARK.unpack_from(packed)
-    return Mark(turn, ms, priority, charged, packed[_MARK.size :])
+    turn, ms, priority, charged, alone = _MARK.unpack_from(packed)
+    return Mark(turn, ms, priority, charged, bool(alone), packed[_MARK.size :])
 
 
 def unpack_holder(packed: bytes) -> bytes:
@@ -136,6 +139,47 @@ def handed_mark(turn: int) -> bytes:
     return turn_mark(turn | 1 << 63)
 
 
+class Permit(IntEnum):
+    """How a turn may claim a suspect: a task whose runtime died, or lost its lease, while it was claimed."""
+
+    NONE = 0
+    APART = 1
+    """One may run here, with no other suspect beside it."""
+    ALONE = 2
+    """Nothing runs here, so one that has to run alone may run here too."""
+    SHARED = 3
+    """None; and the one that runs alone here waits for another task, so others will run beside it."""
+
+
+class Emptying(IntEnum):
+    """Whether a process would claim nothing until it has run all its tasks, so that a suspect can run alone."""
+
+    NO = 0
+    YES = 1
+    RESTS = 2
+    """It runs nothing now."""
+
+
+class Waits(IntEnum):
+    """Which suspects wait for a runtime."""
+
+    NONE = 0
+    SOME = 1
+    TO_RUN_ALONE = 2
+    """One has to run alone, and this process should run it."""
+
+
+_PERMIT: Final = struct.Struct(">BBB")
+
+
+def pack_permit(permit: Permit, most: int, emptying: Emptying) -> bytes:
+    """Packs what a process permits suspects, for turn.lua; ``most`` are the deliveries after which a task fails."""
+    return _PERMIT.pack(permit, most, emptying)
+
+
+ANY_SUSPECT: Final = pack_permit(Permit.APART, 255, Emptying.NO)
+
+
 @attrs.frozen
 class Turn:
     """The reply to a turn."""
@@ -154,6 +198,8 @@ class Turn:
     """The ids of claimed tasks to cancel."""
     more: bool
     """Whether more tasks wait than the runtime wanted."""
+    suspects: Waits = Waits.NONE
+    """Whether suspects wait for this runtime."""
 
 
 @attrs.frozen

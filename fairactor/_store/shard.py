@@ -11,6 +11,7 @@ import msgspec
 
 from fairactor._model.keys import Keys
 from fairactor._model.wire import (
+    ANY_SUSPECT,
     FULL,
     TAKEN,
     Assignment,
@@ -22,6 +23,7 @@ from fairactor._model.wire import (
     Settlement,
     ShardStats,
     Turn,
+    Waits,
     pack_assignment,
     pack_item,
     pack_settlement,
@@ -38,10 +40,10 @@ from fairactor.settings import FairBy
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .script_runner import ScriptRunner
 
+MODEL: Final = 5
+"""The version of the data model. A namespace with another version is refused."""
 LOOKED_AT: Final = 100
 """How many mailboxes `Shard.load` looks at, and how many policies."""
-MODEL: Final = 4
-"""The version of the data model. A namespace with another version is refused."""
 
 
 class Shard:
@@ -134,9 +136,19 @@ class Shard:
         """Changes the tenants that a runtime serves; returns whether the runtime has a lease."""
         return bool(await self._run("assign", runtime, pack_assignment(serves)))
 
-    async def leave(self, runtime: str) -> int:
-        """Ends a lease; returns the number of claims that it held."""
-        return int(await self._run("leave", runtime))
+    async def leave(
+        self, runtime: str, *, crashed: bool = False, deliveries: int = 255, failed_ttl: float = 0.0, body: bytes = b""
+    ) -> int:
+        """Ends a lease; returns the number of claims that it held.
+
+        Args:
+            runtime: the runtime that leaves.
+            crashed: whether what it ran has ended it. Then its claims count as deliveries.
+            deliveries: the deliveries after which a task fails.
+            failed_ttl: the seconds for which to keep the record of such a task.
+            body: the outcome of such a task.
+        """
+        return int(await self._run("leave", runtime, int(crashed), deliveries, whole_ms(failed_ttl), body))
 
     async def turn(
         self,
@@ -147,6 +159,7 @@ class Shard:
         want: int,
         ahead: int = 0,
         received: bool = False,
+        permit: bytes = ANY_SUSPECT,
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.
@@ -158,6 +171,7 @@ class Shard:
             want: how many tasks could start here now.
             ahead: how many more could start soon. They are claimed only if no other runtime could start them now.
             received: whether the runtime has received the task that the server handed to it since its last turn.
+            permit: how it may claim suspects, from `pack_permit`.
             settle: the outcomes of tasks that have ended.
 
         Raises:
@@ -172,7 +186,7 @@ class Shard:
             want,
             ahead,
             int(received),
-            0,
+            permit,
             0,
             "",
             *arguments,
@@ -180,13 +194,24 @@ class Shard:
         )
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
-        now, wait, maintenance_due, refused, claims, cancels, more = reply
+        now, wait, maintenance_due, refused, claims, cancels, more, suspects = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
-        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more))
+        waits = Waits(suspects)
+        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more), waits)
 
-    async def maintain(self, *, deliveries: int, failed_ttl: float, body: bytes, limit: int = 500) -> bool:
-        """Queues due tasks and takes back the claims of dead runtimes; returns whether there is more to do."""
-        _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body)
+    async def maintain(
+        self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 500
+    ) -> bool:
+        """Queues due tasks and takes back the claims of dead runtimes; returns whether there is more to do.
+
+        Args:
+            deliveries: the deliveries after which a task fails.
+            failed_ttl: the seconds for which to keep the record of such a task.
+            body: the outcome of such a task if its runtime died.
+            silent_body: its outcome if its runtime lives, but has lost its lease.
+            limit: the most of each kind to do.
+        """
+        _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
         return bool(more)
 
     async def watch(self, runtime: str, tasks: Sequence[tuple[str, str]]) -> list[list[bytes]]:

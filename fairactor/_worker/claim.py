@@ -49,6 +49,11 @@ class Claim:
         self.cancel_reason: str | None = None
         self.lost = False  # whether it was canceled because this runtime has given it up
 
+    @property
+    def deliveries(self) -> int:
+        """How many runtimes have died, or lost their lease, while they had it; with one, it is a suspect."""
+        return self.record[1] if len(self.record) > 1 else 0
+
     def server_clock(self, at: float | None = None) -> float:
         """Converts a moment of the monotonic clock, by default now, to unix seconds by the server's clock."""
         return self.server_time + (time.monotonic() if at is None else at) - self.claimed

@@ -26,7 +26,8 @@ from .claim import Claim
 from .dispatcher import Dispatcher
 from .executor import Executor
 from .pool import Pool
-from .pulse import Pulse
+from .pulse_reporter import PulseReporter
+from .suspects import Suspects
 
 logger: Final = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class Consumer:
             is_ending,
         )
         pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
+        suspects = Suspects(pool, self._settings.max_deliveries)
         info: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -102,11 +104,12 @@ class Consumer:
         }
         for number, shard in enumerate(self._shards):
             serves = self._assignment(number, self._settings)
-            dispatcher = Dispatcher(self._name, shard, pool, self._subscriber, self._settings, info, serves)
+            dispatcher = Dispatcher(self._name, shard, pool, suspects, self._subscriber, self._settings, info, serves)
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
-        start("pulse", Pulse(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease).run)
+        reporter = PulseReporter(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease)
+        start("pulse", reporter.run)
 
     async def assign(self, settings: Settings) -> None:
         """Changes the tenants that are served here to those in the settings."""

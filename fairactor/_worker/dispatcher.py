@@ -34,6 +34,7 @@ from fairactor.settings import Settings
 
 from .claim import Claim, new_claims
 from .pool import Pool
+from .suspects import Suspects
 
 logger: Final = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ PER_TURN: Final = 500
 _ABANDON_TIMEOUT: Final = 1.0
 """Seconds to wait for handlers whose claims were lost, before the dispatcher takes a new lease."""
 _CANCEL_REASON: Final = "by handle.cancel()"
+_SILENT: Final = "its runtimes lost their leases again and again: it blocks their event loops, or stops their processes"
 
 
 @attrs.frozen
@@ -52,6 +54,7 @@ class _Request:
     number: int
     want: int
     ahead: int
+    permit: bytes
     received: bool
     settle: list[Settlement]
 
@@ -64,6 +67,7 @@ class Dispatcher:
         name: str,
         shard: Shard,
         pool: Pool,
+        suspects: Suspects,
         subscriber: Subscriber,
         settings: Settings,
         info: dict[str, Any],
@@ -72,6 +76,8 @@ class Dispatcher:
         self._name = name
         self._shard = shard
         self._pool = pool
+        self._suspects = suspects
+        suspects.add(self)
         self._subscriber = subscriber
         self._settings = settings
         self._info = info
@@ -100,6 +106,7 @@ class Dispatcher:
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim, which the next turn reports."""
+        self._suspects.ended(claim)
         if claim.runtime == self.runtime:  # otherwise the lease of this claim was lost
             self._outbox.append(settlement)
         self._wakeup.set()
@@ -141,8 +148,7 @@ class Dispatcher:
     async def leave(self, *, crashed: bool = False) -> None:
         """Reports outcomes, then gives up the lease and the remaining claims.
 
-        If what ran here has ended the event loop (``crashed``), it keeps the lease until it runs out, so that the
-        claims count as delivered.
+        If what ran here has ended the event loop (``crashed``), the claims count as delivered.
         """
         self._leaving = True
         self.stop_claiming()
@@ -155,8 +161,9 @@ class Dispatcher:
             except LeaseLost as error:
                 logger.error("%s", error)  # noqa: TRY400 - the traceback would add nothing
                 break
-        if self.runtime and not crashed:
-            await self._shard.leave(self.runtime)
+        if self.runtime:
+            given: dict[str, Any] = self._when_given_up() if crashed else {}
+            await self._shard.leave(self.runtime, crashed=crashed, **given)
 
     async def run(self) -> None:
         """Takes turns until it leaves. While the server does not answer, it keeps trying."""
@@ -183,31 +190,36 @@ class Dispatcher:
 
     async def _take_turn(self) -> None:
         request, turn = await self._exchange()
-        if turn.claims:
-            mark = turn_mark(request.number)
-            self._begin(new_claims(turn.claims, mark, self, turn.now), at_once=not turn.more)
+        claims = new_claims(turn.claims, turn_mark(request.number), self, turn.now) if turn.claims else []
+        # What was handed over comes even if it was not wanted.
+        begun = self._begin(claims, at_once=not turn.more, free=not self._suspects.excluding or request.want > 0)
+        self._suspects.answer(self, turn.suspects, claims if begun else (), asked=request.permit)
         for task_id in turn.cancels:
             self._pool.cancel(task_id.decode(), _CANCEL_REASON)
         if turn.maintenance_due:
             await self._maintain()
         await self._wait_for_work(request, turn)
 
-    def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True) -> None:
-        """Starts claimed tasks, or returns them to their mailboxes if no worker is free.
+    def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True) -> bool:
+        """Starts claimed tasks, or returns them to their mailboxes if no worker is free; returns whether they start.
 
         With ``at_once=False`` they start after the next turn has been sent, because more tasks wait.
         """
         if self._claiming and free:
-            self._pool.submit(claims, at_once=at_once)
-        elif not self._leaving:
+            if claims:
+                self._pool.submit(claims, at_once=at_once)
+            return True
+        if not self._leaving:
             self._outbox += [claim.given_back() for claim in claims]
+        return False
 
     def _take(self, handed: Handed) -> None:
         """Starts a task that was handed over. If the message is late, the reply to a later turn has the task."""
         if self.runtime and handed.mark == handed_mark(self._number):
             self._received = True
             claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
-            free = self._pool.vacancies > 0  # tasks of other shards may occupy the workers
+            # Tasks of other shards may occupy the workers, or one of them has to run alone.
+            free = self._pool.vacancies > 0 and not self._suspects.excluding
             self._begin(claims, at_once=True, free=free)
             self._wakeup.set()  # to claim more
 
@@ -221,6 +233,7 @@ class Dispatcher:
             lease=self._settings.lease,
             want=request.want,
             ahead=request.ahead,
+            permit=request.permit,
             received=request.received,
             settle=request.settle,
         )
@@ -235,11 +248,11 @@ class Dispatcher:
         self._wakeup.clear()  # this turn handles what it announced
         settle, self._outbox = self._outbox[:PER_TURN], self._outbox[PER_TURN:]
         received, self._received = self._received, False
-        return _Request(self._number, *self._wanted(), received, settle)
+        return _Request(self._number, *self._suspects.ask(self, *self._wanted()), received, settle)
 
     def _wanted(self) -> tuple[int, int]:
         """Returns how many tasks could start here now, and how many more could start soon."""
-        if not self._claiming:
+        if not self._claiming or self._suspects.excluding:
             return 0, 0
         vacancies = min(PER_TURN, self._pool.vacancies)
         want = max(0, vacancies)
@@ -260,15 +273,15 @@ class Dispatcher:
         await self._wakeup.wait(min(heartbeat, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
-        body = record.encode(
-            record.Outcome(
-                error=record.Error("WorkerDied", f"{self._settings.max_deliveries} runtimes died while they ran it")
-            )
-        )
-        while await self._shard.maintain(
-            deliveries=self._settings.max_deliveries, failed_ttl=self._settings.failed_ttl, body=body
-        ):
+        given = self._when_given_up()
+        while await self._shard.maintain(**given, silent_body=_failure("LeaseLost", _SILENT)):
             pass
+
+    def _when_given_up(self) -> dict[str, Any]:
+        """Returns when a task is given up because its runtimes died, how long to keep it, and its outcome."""
+        most = self._settings.max_deliveries
+        body = _failure("WorkerDied", f"{most} runtimes died while they ran it")
+        return {"deliveries": most, "failed_ttl": self._settings.failed_ttl, "body": body}
 
     async def _abandon_claims(self) -> None:
         """Abandons all claims, because the lease is lost. The next turn takes a new lease."""
@@ -276,6 +289,7 @@ class Dispatcher:
         self._request = None
         self._outbox.clear()
         self._pool.abandon(self)
+        self._suspects.lost(self)
         with anyio.move_on_after(_ABANDON_TIMEOUT):
             await self._pool.wait_until_idle(self)
         self._subscriber.ignore(self._shard, lost)
@@ -299,6 +313,10 @@ class Dispatcher:
     def _cancel(self, task_id: str) -> None:
         if not self._pool.cancel(task_id, _CANCEL_REASON):
             self.wake()  # its claim may still be on the way; the next turn repeats the cancellation
+
+
+def _failure(error: str, message: str) -> bytes:
+    return record.encode(record.Outcome(error=record.Error(error, message)))
 
 
 class _Pace:

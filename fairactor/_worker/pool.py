@@ -48,6 +48,27 @@ class Pool:
         self._returning: deque[asyncio.Future[None]] = deque()
         self._to_wake: set[Owner] = set()  # owners that want to claim more as soon as a slot is free
         self._ended: anyio.Event | None = None  # set when the next task ends
+        self.on_rest: Callable[[], None] = lambda: None
+        """Called when nothing runs any more, apart from tasks that wait for other tasks."""
+        self.hold_slots = False
+        """Whether tasks that wait to get their slots back have to wait on."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing runs or is about to, apart from tasks that wait for other tasks."""
+        return not self._busy and not self._ready and not self._returning
+
+    def waits(self, claim: Claim) -> bool:
+        """Whether a task waits for another one, and nothing runs here."""
+        return claim in self._running and not self._busy
+
+    def return_slots(self) -> None:
+        """Gives free slots to tasks that wait to get theirs back."""
+        while self._returning and self._busy < self.size and not self.hold_slots:
+            slot = self._returning.popleft()
+            if not slot.done():
+                self.seize()
+                slot.set_result(None)
 
     @property
     def vacancies(self) -> int:
@@ -140,13 +161,15 @@ class Pool:
         """Lends out the slot of a running task."""
         self._busy -= 1
         self._lent += 1
-        self._return_slots()
+        self.return_slots()
         self._wake()
         self._wake_owners()
+        if not self._busy:
+            self.on_rest()
 
     async def take_back(self) -> None:
         """Waits for a slot for a task that has lent its slot. It has precedence over tasks that have not started."""
-        if self._busy < self.size:
+        if self._busy < self.size and not self.hold_slots:
             self.seize()
             return
         slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -205,9 +228,11 @@ class Pool:
     def _free(self, claim: Claim) -> None:
         del self._running[claim]
         self._busy -= 1
-        self._return_slots()
+        self.return_slots()
         if self._to_wake:
             self._wake_owners()
+        if not self._busy:
+            self.on_rest()
         if self._ended is not None:
             self._ended.set()
             self._ended = None
@@ -217,14 +242,6 @@ class Pool:
             owners, self._to_wake = self._to_wake, set()
             for owner in owners:
                 owner.wake()
-
-    def _return_slots(self) -> None:
-        """Gives free slots to tasks that wait to get theirs back."""
-        while self._returning and self._busy < self.size:
-            slot = self._returning.popleft()
-            if not slot.done():
-                self.seize()
-                slot.set_result(None)
 
     def _wake(self) -> None:
         """Wakes or starts a worker, if one is needed and none is being woken."""

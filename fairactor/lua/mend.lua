@@ -4,9 +4,10 @@
 -- ARGV  1 'torn': only if a script did fail halfway, or 'all'
 -- Reply 1 if there was something to do
 --
--- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the
--- scheduled tasks, these before the held ones, and these before the claims: no runtime was told of such a claim. Every
--- other key follows from the records and from where the tasks stand. No other script walks over all keys of the shard.
+-- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the suspects
+-- and the scheduled tasks, these before the held ones, and these before the claims: no runtime was told of such a
+-- claim. Every other key follows from the records and from where the tasks stand. No other script walks over all keys
+-- of the shard.
 
 -- @include lib/base.lua
 -- @include lib/counts.lua
@@ -19,20 +20,20 @@ if ARGV[1] == 'torn' and not shard.torn then return 0 end
 local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
 local found = {} -- prefix -> the rest of each key
-for _, prefix in ipairs({ TASK, QUEUE, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do found[prefix] = {} end
+for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do found[prefix] = {} end
 for _, key in ipairs(call('KEYS', META .. ':*')) do
   for prefix, names in pairs(found) do
     if key:sub(1, #prefix) == prefix then names[#names + 1] = key:sub(#prefix + 1) end
   end
 end
 
-local tasks = {} -- id -> state, priority, stamp, tenant of each readable record
+local tasks = {} -- id -> state, deliveries, priority, stamp, tenant of each readable record
 for _, id in ipairs(found[TASK]) do
   local header = call('GETRANGE', TASK .. id, 0, 600)
   local state = header:sub(1, 1)
   if readable(header) and (state == LIVE or ENDED[state]) then
-    local _, _, priority, _, stamp, name = struct.unpack(HEADER, header)
-    tasks[id] = { state = state, priority = priority, stamp = stamp, name = name }
+    local _, count, priority, _, stamp, name = struct.unpack(HEADER, header)
+    tasks[id] = { state = state, count = count, priority = priority, stamp = stamp, name = name }
     if state == LIVE then call('PERSIST', TASK .. id) end
   end
 end
@@ -45,13 +46,19 @@ local function take_place(id, where, tenant)
   return stays
 end
 
+-- Puts a task into its mailbox or among the suspects of its tenant, as its record says.
+local function put_back(id)
+  local task = tasks[id]
+  enqueue(task.name, id, task.stamp, task.priority, task.count)
+end
+
 local function repair_places()
-  for _, name in ipairs(found[QUEUE]) do
-    for _, id in ipairs(call('ZRANGE', QUEUE .. name, 0, -1)) do
-      if take_place(id, 'queued', name) then
-        call('ZADD', QUEUE .. name, place(tasks[id].stamp, tasks[id].priority), id)
-      else
-        call('ZREM', QUEUE .. name, id)
+  for _, prefix in ipairs({ QUEUE, SUSPECTS }) do
+    for _, name in ipairs(found[prefix]) do
+      for _, id in ipairs(call('ZRANGE', prefix .. name, 0, -1)) do
+        local stays = take_place(id, 'queued', name)
+        if stays then put_back(id) end
+        if not stays or (tasks[id].count > 0) ~= (prefix == SUSPECTS) then call('ZREM', prefix .. name, id) end
       end
     end
   end
@@ -78,11 +85,14 @@ local function repair_places()
         call('ZADD', SCHEDULED, integer(math.floor(task.stamp / 1000)), id)
       else
         task.where = 'queued'
-        enqueue(task.name, id, task.stamp, task.priority)
+        put_back(id)
       end
     end
   end
   write_queues()
+  for _, name in ipairs(call('ZRANGE', SUSPECTED, 0, -1)) do
+    if call('EXISTS', SUSPECTS .. name) == 0 then call('ZREM', SUSPECTED, name) end
+  end
 end
 
 -- Returns the runtime that has claimed a task, or where else it stands; false if that is unknown.

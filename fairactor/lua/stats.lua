@@ -14,7 +14,8 @@
 local tenant = ARGV[1]
 if tenant then
   local policies = call('HMGET', POLICY, tenant, '')
-  return { call('HGET', COUNTS, tenant) or '', policies[1] or '', policies[2] or '', call('ZCARD', QUEUE .. tenant) }
+  local queued = call('ZCARD', QUEUE .. tenant) + call('ZCARD', SUSPECTS .. tenant)
+  return { call('HGET', COUNTS, tenant) or '', policies[1] or '', policies[2] or '', queued }
 end
 
 local now = shard.ms

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
---       3 ms to keep its record, 4 its outcome
+--       3 ms to keep its record, 4 its outcome if its runtimes died, 5 if they were silent
 -- Reply {tasks queued, runtimes found dead, 1 if there is more to do}
 --
 -- Safe to repeat: it acts on what is due at that moment, whoever calls it.
@@ -14,7 +14,7 @@
 -- @include lib/ending.lua
 -- @include lib/release.lua
 
-local limit, deliveries, outcome = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
+local limit, deliveries = tonumber(ARGV[1]), tonumber(ARGV[2])
 shard.failed_ttl = tonumber(ARGV[3])
 local now = integer(shard.ms)
 
@@ -27,10 +27,10 @@ local due = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, limit)
 local promoted = {}
 for i, record in ipairs(read_records(due)) do
   if record then
-    local _, _, priority, _, stamp, name = struct.unpack(HEADER, record)
+    local _, count, priority, _, stamp, name = struct.unpack(HEADER, record)
     load_counts({ name })
     load_tenants({ name })
-    enqueue(name, due[i], stamp, priority)
+    enqueue(name, due[i], stamp, priority, count)
     promoted[#promoted + 1] = { name = name, priority = priority }
   end
 end
@@ -42,7 +42,12 @@ end
 -- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
 local _, assigned_tenants, write_release
-if dead then _, assigned_tenants, write_release = release(dead, deliveries, outcome) end
+if dead then
+  -- Its process lives if it is still subscribed: its event loop is blocked, or it is stopped.
+  local lives = call('PUBSUB', 'NUMSUB', INBOX .. dead)[2] > 0
+  _, assigned_tenants, write_release =
+    release(dead, lives and 'silent' or 'died', deliveries, lives and ARGV[5] or ARGV[4])
+end
 run_ends_hook()
 update_ring(arriving)
 clamp_tags(assigned_tenants or NONE)

@@ -103,11 +103,12 @@ local function next_stamp()
   return shard.stamp
 end
 
--- The mark of a claim: number of the turn, ms when it was made, priority, cost charged, 40 zero bytes, tenant. The
--- server keeps a hash with a value over 64 bytes as a table, not as a list that it has to search.
-local MARK = '>c8dBdxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
-local function pack_mark(turn, priority, cost, name)
-  return struct.pack(MARK, turn, shard.ms, priority, cost) .. name
+-- The mark of a claim: number of the turn, ms when it was made, priority, cost charged, 1 if its runtime runs nothing
+-- else, 39 zero bytes, tenant. The server keeps a hash with a value over 64 bytes as a table, not as a list that it has
+-- to search.
+local MARK = '>c8dBdBxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
+local function pack_mark(turn, priority, cost, name, alone)
+  return struct.pack(MARK, turn, shard.ms, priority, cost, alone and 1 or 0) .. name
 end
 local function turn_in(mark) return mark:sub(1, 8) end
 local function priority_in(mark) return mark:byte(17) end

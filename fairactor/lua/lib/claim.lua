@@ -234,7 +234,8 @@ do
   function write_claims(runtime, turn, claims)
     local marks = {}
     for i, id in ipairs(claims.ids) do
-      local mark = pack_mark(turn, claims.records[i]:byte(3), claims.charged[i], claims.owners[i][NAME])
+      local mark =
+        pack_mark(turn, claims.records[i]:byte(3), claims.charged[i], claims.owners[i][NAME], claims.alone == i)
       marks[2 * i - 1], marks[2 * i] = id, mark
     end
     write_all('HSET', CLAIMS .. runtime, marks)

@@ -1,11 +1,20 @@
--- Tasks that this script puts into mailboxes.
+-- Tasks that this script puts into mailboxes, or among the suspects of their tenants (see suspects.lua).
 
 -- @include lib/ring.lua
 
 local queues = {} -- tenant -> place, id, place, id, ...
 local arriving = {} -- those tenants
 
-local function enqueue(name, id, stamp, priority)
+local suspects = {} -- tenant -> place, id, place, id, ...
+
+-- Puts a task at its place. With `deliveries` > 0 it is a suspect.
+local function enqueue(name, id, stamp, priority, deliveries)
+  if deliveries and deliveries > 0 then
+    local list = suspects[name] or {}
+    suspects[name] = list
+    list[#list + 1], list[#list + 2] = place(stamp, priority), id
+    return
+  end
   local queue = queues[name]
   if not queue then
     queue = {}
@@ -19,4 +28,10 @@ end
 
 local function write_queues()
   for name, queue in pairs(queues) do write_all('ZADD', QUEUE .. name, queue) end
+  local at = shard.now
+  for name, list in pairs(suspects) do
+    at = at + 1
+    call('ZADD', SUSPECTED, 'NX', integer(at), name)
+    write_all('ZADD', SUSPECTS .. name, list)
+  end
 end

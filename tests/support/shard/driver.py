@@ -12,7 +12,7 @@ import redis
 from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import Snapshot, take_snapshot
 from fairactor._model.keys import Keys
-from fairactor._model.wire import Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
+from fairactor._model.wire import ANY_SUSPECT, Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
 from fairactor._server.connection import Server
 from fairactor._store.plugin_lua import PluginLua
 from fairactor._store.shard import Shard
@@ -121,18 +121,33 @@ class ShardDriver:
         return self.run(self.shard.configure(whose, changes))
 
     def turn(
-        self, runtime: str, number: int, want: int = 0, settle: Iterable[Settlement] = (), *, heard: bool = False
+        self,
+        runtime: str,
+        number: int,
+        want: int = 0,
+        settle: Iterable[Settlement] = (),
+        *,
+        heard: bool = False,
+        permit: bytes = ANY_SUSPECT,
     ) -> Turn | None:
         """Returns None if the lease is lost."""
+        how: dict[str, Any] = {"received": heard, "permit": permit}
         try:
-            turn = self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), received=heard)
-            return self.run(turn)
+            return self.run(self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), **how))
         except LeaseLost:
             return None
 
-    def claim(self, runtime: str, number: int, want: int, settle: Iterable[Settlement] = ()) -> list[str]:
+    def claim(
+        self,
+        runtime: str,
+        number: int,
+        want: int,
+        settle: Iterable[Settlement] = (),
+        *,
+        permit: bytes = ANY_SUSPECT,
+    ) -> list[str]:
         """Returns the ids of the tasks that a turn claims."""
-        turn = self.turn(runtime, number, want, settle)
+        turn = self.turn(runtime, number, want, settle, permit=permit)
         assert turn is not None
         return [task_id.decode() for task_id in turn.claims[::2]]
 

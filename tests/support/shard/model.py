@@ -11,8 +11,11 @@ from typing import Any
 
 import attrs
 
+from fairactor._model.wire import Permit, Waits
+
 from .model_ring import GROUP, actor_in
 from .model_state import State, Step
+from .model_suspects import FORBIDDEN, Permission, choose_suspect, is_given_up
 from .model_tasks import DIED, ENDED, FULL, HANDED, LIVE, Task, Verdict
 
 Assigned = tuple[list[str], list[str]] | None
@@ -140,27 +143,35 @@ class Model(State):
         claimed: Sequence[str],
         *,
         heard: bool = False,
-    ) -> list[str]:
-        """Settles claims, then claims the tasks that the server claimed, in the same order. Returns the refused ids.
+        permission: Permission = FORBIDDEN,
+        gives_back: bool = False,
+    ) -> tuple[list[str], int, Waits]:
+        """Settles claims, then claims the tasks that the server claimed, in the same order.
 
         Asserts that the server's choice is right. A task that was handed over since the last turn comes last in
-        ``claimed``, unless the runtime has received it (``heard``).
+        ``claimed``, unless the runtime has received it (``heard``). A suspect comes before it.
+
+        Returns:
+            The refused ids, how many tasks beside a suspect it could claim, and what the reply says of suspects.
         """
-        refused = []
+        waits = Waits.SOME if self.suspected and permission[0] in {Permit.NONE, Permit.SHARED} else Waits.NONE
+        suspect: Task | None = None
         with Step(self) as step:
             missed = self.missed(runtime, heard=heard)
             if missed:
                 missed.turn = number
                 assert claimed[-1:] == [missed.id]
                 claimed = claimed[:-1]
-            for verdict in verdicts:
-                task = self.tasks.get(verdict.id)
-                if task and task.state == "started" and (task.runtime, task.turn) == (runtime, verdict.turn):
-                    self._end(task, verdict, step)
-                else:
-                    refused.append(verdict.id)
+            refused = self._end_all(runtime, verdicts, step)
             step.touch(*[name for name in self.service.throttled if self.free(name)])
+            if self.suspected and not gives_back:
+                suspect, want, waits = choose_suspect(self, runtime, want, permission, step)
+            if suspect:
+                suspect.turn = number
+                assert claimed[-1:] == [suspect.id], f"{suspect.id!r} is not the last of {claimed}"
+                claimed = claimed[:-1]
             step.seat()
+            self.service.charge(suspect)
             home = self.service.homes.get(runtime)
             stolen = self.service.stolen
             if home and want:
@@ -173,10 +184,15 @@ class Model(State):
                     step.count_limited(*home.steal)
             left, _, _ = self.service.open_to(runtime)
             assert len(claimed) == want or not left, f"{want} wanted, {len(claimed)} given, {left} wait"
+            self._share(runtime, permission)
         self.leases[runtime] = False
         self.turns[runtime] = (number, refused)
         self.handed.pop(runtime, None)
-        return refused
+        return refused, want, waits
+
+    def _share(self, runtime: str, permission: Permission) -> None:
+        for task in self.claims(runtime) if permission[0] == Permit.SHARED else ():
+            task.alone = False
 
     def missed(self, runtime: str, *, heard: bool) -> Task | None:
         """Returns the task handed to a runtime since its last turn, if it stands but was not received."""
@@ -188,6 +204,17 @@ class Model(State):
         """Returns the number of a runtime's last turn and the ids that it refused; renews the lease."""
         self.leases[runtime] = False
         return self.turns[runtime]
+
+    def _end_all(self, runtime: str, verdicts: Sequence[Verdict], step: Step) -> list[str]:
+        """Settles claims; returns the refused ids."""
+        refused = []
+        for verdict in verdicts:
+            task = self.tasks.get(verdict.id)
+            if task and task.state == "started" and (task.runtime, task.turn) == (runtime, verdict.turn):
+                self._end(task, verdict, step)
+            else:
+                refused.append(verdict.id)
+        return refused
 
     def _end(self, task: Task, verdict: Verdict, step: Step) -> None:
         task.progress = None
@@ -201,6 +228,7 @@ class Model(State):
         if verdict.state in "RB":
             if verdict.state == "R":
                 task.body, task.attempt = verdict.body, task.attempt + 1
+                task.deliveries *= verdict.keep
             if task.canceling:
                 self._cancel(task, step)
             elif verdict.state == "R":
@@ -238,12 +266,14 @@ class Model(State):
         assert task is self.queue(task.tenant)[0], f"{task.id!r} is not first in {self.queue(task.tenant)}"
         task.charged = self.service.cost(task.tenant, task.body)
         self.service.serve(task.tenant, runtime, task.charged)
-        task.state, task.runtime, task.turn, task.since = "started", runtime, number, math.nan
+        task.state, task.runtime, task.turn, task.since, task.alone = "started", runtime, number, math.nan, False
         step.touch(task.tenant)
         step.seat()
 
-    def maintain(self, limit: int, deliveries: int, *, keep: bool, body: bytes, now: float) -> bool:
-        """Returns whether there is more to do; ``now`` in ms."""
+    def maintain(
+        self, limit: int, most: int, *, keep: bool, body: bytes, now: float, ears: Collection[str] = ()
+    ) -> bool:
+        """Returns whether there is more to do; ``now`` in ms; ``ears`` are the runtimes that still listen."""
         with Step(self) as step:
             due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]
             due = sorted(due, key=lambda task: (task.due, task.id.encode()))[:limit]
@@ -253,11 +283,7 @@ class Model(State):
             dead = min((runtime for runtime, lapsed in self.leases.items() if lapsed), key=str.encode, default=None)
             if dead is not None:
                 self._take_back(dead, now, step)
-                for task in self.claims(dead):
-                    task.deliveries = min(task.deliveries + 1, 255)
-                    task.body += DIED + dead.encode() + DIED
-                    if task.canceling is None and task.deliveries >= deliveries:
-                        self._settle(task, "X", body + b"\n" + task.body, step, keep=keep)
+                self._blame(dead, "silent" if dead in ears else "died", most, body, step, keep=keep)
                 self._leave(dead, step)
             step.swept = limit
             gone = len(self.stale)
@@ -271,10 +297,22 @@ class Model(State):
                 del service.ahead[name]
         return limit in (len(due), len(old), min(gone, limit), len(rates)) or dead is not None
 
-    def leave(self, runtime: str, now: float) -> int:
+    def leave(self, runtime: str, now: float, *, crashed: bool, most: int, body: bytes, keep: bool) -> int:
         with Step(self) as step:
             self._take_back(runtime, now, step)
-            return self._leave(runtime, step)
+            number = len(self.claims(runtime))
+            if crashed:
+                self._blame(runtime, "crashed", most, body, step, keep=keep)
+            self._leave(runtime, step)
+            return number
+
+    def _blame(self, runtime: str, reason: str, most: int, body: bytes, step: Step, *, keep: bool) -> None:
+        """Counts the claims of a runtime as deliveries."""
+        for task in self.claims(runtime):
+            task.deliveries = min(task.deliveries + 1, 255)
+            task.body += DIED + f"{reason} {runtime}".encode() + DIED
+            if task.canceling is None and is_given_up(task, reason, most):
+                self._settle(task, "X", body + b"\n" + task.body, step, keep=keep)
 
     def _take_back(self, runtime: str, now: float, step: Step) -> None:
         """Charges tenants for the time that a runtime's claims have taken until now, beyond what they were charged."""
@@ -283,9 +321,8 @@ class Model(State):
             if self.service.by_time:
                 self.service.owe(task.tenant, (now - task.since) / 1000 - task.charged)
 
-    def _leave(self, runtime: str, step: Step) -> int:
-        claims = self.claims(runtime)
-        for task in claims:
+    def _leave(self, runtime: str, step: Step) -> None:
+        for task in self.claims(runtime):
             task.state, task.progress = "queued", None
             if task.canceling:
                 self._cancel(task, step)
@@ -298,7 +335,6 @@ class Model(State):
         service.move(stood)
         for of_each in (self.leases, self.turns, self.handed):
             of_each.pop(runtime, None)
-        return len(claims)
 
     def cancel(self, task_id: str, body: bytes, *, keep: bool) -> str:
         task = self.tasks.get(task_id)

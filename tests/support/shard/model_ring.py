@@ -12,6 +12,8 @@ from typing import Any
 
 import attrs
 
+from .model_tasks import Task
+
 GROUP = b"\xff".decode(errors="surrogateescape")
 """The prefix of a group's name where a tenant's name could also stand."""
 
@@ -210,6 +212,13 @@ class Service:
         self.root.tags[member] = tag + cost / self.weight(member)
         self.stolen += steals
         self.count_start(name)
+
+    def charge(self, task: Task | None) -> None:
+        """Charges a tenant for a task that did not wait its turn, if the tenant has a place on a ring."""
+        for whose in filter(None, (task.tenant, self.mark(task.tenant))) if task else ():
+            tags = self.ring_of(whose).tags
+            if whose in tags:
+                tags[whose] += task.charged / self.weight(whose)
 
     def count_start(self, name: str) -> None:
         if self.burst(name):

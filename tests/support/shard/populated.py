@@ -13,7 +13,7 @@ import msgspec
 
 from fairactor._audit.snapshot import Snapshot
 from fairactor._model import record
-from fairactor._model.wire import Assignment, Counts, Item, Settlement, pack_key
+from fairactor._model.wire import Assignment, Counts, Emptying, Item, Permit, Settlement, pack_key, pack_permit
 from fairactor._store import loader as scripts
 from fairactor.errors import ServerError
 
@@ -74,8 +74,13 @@ class PopulatedShard(ShardDriver):
         self._claim_all("first", item("doomed", "g"))
         self.lapse("first")
         self.maintain()
+        assert self.claim("gone", 1, 1, permit=pack_permit(Permit.ALONE, 2, Emptying.NO)) == ["doomed"]
         self.send(item("back", "g"), item("kept", "g", 5, flag="w"), item("off", "g", 6, key=KEY, flag="w"))
-        assert set(self.claim("gone", 1, 4)) == {"doomed", "back", "kept", "off"}
+        assert set(self.claim("gone", 2, 3)) == {"back", "kept", "off"}
+        self.join("second")
+        self._claim_all("second", item("suspect", "w"))
+        self.lapse("second")
+        self.maintain()
         run(shard.configure("u", {"concurrency": 2, "weight": 2.0}))
         how = {"fw": {"flag": "w"}, "fk": {"key": KEY}, "xk": {"key": pack_key("xk", 60.0), "flag": "w"}}
         self._claim_all("r", *[item(task, "u" if task == "r" else "t", **how.get(task, {})) for task in HELD])
@@ -193,12 +198,12 @@ class PopulatedShard(ShardDriver):
 
 
 Transition = Callable[[PopulatedShard], Any]
-SETS: Final = ("LEASES", "FLEET", "SESSIONS", "GROUPS", "HOMES", "RATES")
+SETS: Final = ("SUSPECTED", "LEASES", "FLEET", "SESSIONS", "GROUPS", "HOMES", "RATES")
 ENDS: Final = ("finished", "failed", "canceled")
 
 
 def _but_for_deaths(body: bytes) -> bytes:
-    return re.sub(rb'\n[^\n]*"WorkerDied","the lease[^\n]*', b"", body)
+    return re.sub(rb'\n[^\n]*"WorkerDied","[^\n]*', b"", body)
 
 
 def _places(snapshot: Snapshot) -> dict[str, str]:
@@ -207,6 +212,7 @@ def _places(snapshot: Snapshot) -> dict[str, str]:
         **dict.fromkeys(snapshot.fixed["SCHEDULED"], "scheduled"),
         **dict.fromkeys(snapshot.fixed["HELD"], "deferred"),
         **{task: "queued" for queue in snapshot.queues.values() for task in queue},
+        **{task: "suspect" for suspects in snapshot.suspects.values() for task in suspects},
         **{task: runtime for runtime, claims in snapshot.claims.items() for task in claims},
     }
 
@@ -231,6 +237,24 @@ def settle(populated: PopulatedShard) -> None:
 
 def settle_and_claim(populated: PopulatedShard) -> None:
     assert populated.turn("r", 2, 8, [report(populated, task) for task in ("f", "fk", "fw", "x", "c", "r", "rc")])
+
+
+def claim_with(permit: Permit, most: int) -> Transition:
+    """Makes a turn that may claim a suspect."""
+    return lambda populated: populated.claim("r", 2, 8, permit=pack_permit(permit, most, Emptying.RESTS))
+
+
+def claim_the_rest_and_suspects(populated: PopulatedShard) -> None:
+    populated.claim("r", 3, 100, permit=pack_permit(Permit.APART, 5, Emptying.NO))
+
+
+def share(populated: PopulatedShard) -> None:
+    """Makes a turn that says that a task no longer runs alone."""
+    assert populated.turn("r", 2, 0, permit=pack_permit(Permit.SHARED, 2, Emptying.NO))
+
+
+def crash(populated: PopulatedShard) -> None:
+    populated.run(populated.shard.leave("r", crashed=True, deliveries=1, failed_ttl=3600, body=b"{}"))
 
 
 def claim_the_rest(populated: PopulatedShard) -> None:

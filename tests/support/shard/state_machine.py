@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, reject, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from fairactor._model.wire import Assignment, Counts, Item
+from fairactor._model.wire import Assignment, Counts, Item, pack_permit
 from fairactor.settings import FAIR_BY, FairBy
 
 from .driver import ShardDriver, flat
 from .model import Assigned, Model
 from .model_ring import GROUP, Service, UndecidedError
+from .model_suspects import FORBIDDEN, Permission
 from .model_tasks import LIVE, Task, Verdict
 from .operations import BODIES, HOUR, OPERATIONS, RARE, TENANTS
 from .state_machine_base import ShardMachineBase, packed_key, pairs
@@ -113,29 +114,39 @@ class ShardMachine(ShardMachineBase):
         runtime = self.runtime(who)
         self.turn_of(runtime, want, self.verdicts(runtime, ended))
 
-    def turn_of(self, runtime: str, want: int, verdicts: list[Verdict]) -> None:
+    def turn_of(self, runtime: str, want: int, verdicts: list[Verdict], permission: Permission = FORBIDDEN) -> None:
         number = self.numbers[runtime] = self.numbers[runtime] + 1
         heard = runtime in self.heard
         self.heard.discard(runtime)
-        turn = self.driver.turn(runtime, number, want, [self.settlement(verdict) for verdict in verdicts], heard=heard)
+        settle = [self.settlement(verdict) for verdict in verdicts]
+        turn = self.driver.turn(runtime, number, want, settle, heard=heard, permit=pack_permit(*permission))
         if runtime not in self.model.leases:
             assert turn is None
             self.compare()
             return
         assert turn is not None
         claims = pairs(turn)
-        want = 0 if any(verdict.state == "B" for verdict in verdicts) and self.gives_back(runtime, verdicts) else want
+        gives_back = any(verdict.state == "B" for verdict in verdicts) and self.gives_back(runtime, verdicts)
+        want = 0 if gives_back else want
         missed = self.model.missed(runtime, heard=heard)
         want = max(0, want - bool(missed))  # a missed task occupies a worker
-        taken = len(claims) - bool(missed)
-        refused = self.model.turn(runtime, number, verdicts, want, list(claims), heard=heard)
+        how: dict[str, Any] = {"heard": heard, "permission": permission, "gives_back": gives_back}
+        refused, free, waits = self.model.turn(runtime, number, verdicts, want, list(claims), **how)
         assert [task_id.decode() for task_id in turn.refused] == refused
+        assert turn.suspects == waits
+        taken = len(claims) - bool(missed) - any(self.model.tasks[task_id].deliveries for task_id in claims)
         self.claimed += [(task_id, number) for task_id in claims]
         self.compare()
         assert claims == {task_id: self.model.tasks[task_id].record for task_id in claims}
         self.compare_outlook(turn, want)
         resting = self.snapshot.fixed["IDLE"].keys() | self.snapshot.fixed["IDLE_HOMES"].keys()
-        assert runtime not in resting or taken < want, "who has enough is not idle"
+        assert runtime not in resting or taken < free, "who has enough is not idle"
+
+    def claim_suspect(
+        self, who: int, want: int, permission: Permission, ended: list[tuple[int, str, bool, float]]
+    ) -> None:
+        runtime = self.runtime(who)
+        self.turn_of(runtime, want, self.verdicts(runtime, ended), permission)
 
     def claim(self, who: int, want: int) -> None:
         self.turn(who, want, [])
@@ -182,7 +193,8 @@ class ShardMachine(ShardMachineBase):
 
     def maintain(self, limit: int, deliveries: int, keep: bool) -> None:
         more = self.driver.maintain(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
-        assert more is self.model.maintain(limit, deliveries, keep=keep, body=b"{}", now=self.clock())
+        how: dict[str, Any] = {"keep": keep, "body": b"{}", "now": self.clock(), "ears": self.ears}
+        assert more is self.model.maintain(limit, deliveries, **how)
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:
@@ -190,10 +202,12 @@ class ShardMachine(ShardMachineBase):
         self.lapse(who)
         self.maintain(500, deliveries, keep)
 
-    def leave(self, who: int) -> None:
+    def leave(self, who: int, crashed: bool, deliveries: int, keep: bool) -> None:
         runtime = self.runtime(who)
-        number = self.driver.run(self.driver.shard.leave(runtime))
-        assert number == self.model.leave(runtime, self.clock())
+        given: dict[str, Any] = {"crashed": crashed, "deliveries": deliveries, "body": b"{}"}
+        number = self.driver.run(self.driver.shard.leave(runtime, failed_ttl=HOUR / 1000 if keep else 0, **given))
+        how: dict[str, Any] = {"crashed": crashed, "most": deliveries, "body": b"{}", "keep": keep}
+        assert number == self.model.leave(runtime, self.clock(), **how)
         self.compare()
 
     def cancel(self, which: int, keep: bool) -> None:

@@ -157,7 +157,8 @@ class ShardMachineBase(RuleBasedStateMachine):
         if verdict.state == "B":
             return settlement(verdict.id, verdict.turn, "B", pack(b"L", task), verdict.seconds)
         if verdict.state == "R":
-            again = attrs.evolve(task, attempt=task.attempt + 1)
+            # A retry clears a suspect; a task whose actor is unknown stays one.
+            again = attrs.evolve(task, attempt=task.attempt + 1, deliveries=task.deliveries * verdict.keep)
             return settlement(verdict.id, verdict.turn, f"R{ms}", pack(b"L", again, verdict.body), verdict.seconds)
         packed = pack(verdict.state.encode(), task, verdict.body)
         return settlement(verdict.id, verdict.turn, f"{verdict.state}{ms}", packed, verdict.seconds)

@@ -16,7 +16,7 @@ EVERY: Final = 5.0
 """The seconds between two reports, at most."""
 
 
-class Pulse:
+class PulseReporter:
     """Reports how the workers of a pool fare.
 
     Args:
