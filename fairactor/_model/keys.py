@@ -24,7 +24,7 @@ FIXED: Final = {
     "GROUPS": ":groups",  # hash: group with work -> virtual time of its ring
     "HOMES": ":homes",  # hash: runtime dedicated to certain tenants -> virtual time of the tenants assigned to it
     "DRAINED": ":drained",  # zset: tenant without live tasks -> when its counts expire, unix seconds
-    "SCHEDULED": ":scheduled",  # zset: task -> when it is due, unix ms
+    "SCHEDULED": ":scheduled",  # zset: tenant -> when the next of its delayed tasks is due, unix ms
     "WATCHERS": ":watchers",  # hash: task -> packed list of the runtimes that wait for its outcome
     "LEASES": ":leases",  # zset: runtime -> when its lease expires, unix ms
     "SESSIONS": ":sessions",  # hash: runtime -> its last turn, packed, for replay
@@ -32,6 +32,7 @@ FIXED: Final = {
     "PROGRESS": ":progress",  # hash: started task -> the last progress that its handler reported, JSON
     "IDLE": ":idle",  # set: runtimes that can take more work of any tenant
     "IDLE_HOMES": ":idle-homes",  # set: dedicated runtimes that can take more work of their tenants
+    "IDLE_PROCESSES": ":idle-processes",  # set: runtimes that can take more tasks of actors with process=True
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
@@ -43,6 +44,7 @@ PREFIXES: Final = {
     "TASK": ":task:",  # string: header and body (record.py)
     "QUEUE": ":queue:",  # zset: task -> place; the mailbox of a tenant
     "SUSPECTS": ":suspects:",  # zset: task -> place; a tenant's queued tasks whose runtime died while it had them
+    "DELAYED": ":delayed:",  # zset: task -> when it is due, unix ms; the delayed tasks of a tenant
     "GROUP": ":group:",  # zset: tenant -> tag; the ring of a group
     "COSTS": ":costs:",  # hash: actor -> average seconds that its tasks run, for a tenant, a group or all; expires
     "CLAIMS": ":claims:",  # hash: task claimed by a runtime -> the mark of the claim (`wire.Mark`)
@@ -86,6 +88,10 @@ class Keys:
     def queue(self, tenant: str) -> str:
         """Returns the key of a tenant's mailbox."""
         return self.meta + PREFIXES["QUEUE"] + tenant
+
+    def delayed(self, tenant: str) -> str:
+        """Returns the key of a tenant's delayed tasks."""
+        return self.meta + PREFIXES["DELAYED"] + tenant
 
     def claims(self, runtime: str) -> str:
         """Returns the key of a runtime's claims."""

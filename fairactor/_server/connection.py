@@ -6,6 +6,7 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -152,7 +153,11 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
     try:
         info: dict[str, Any] = await _patiently(client.info, user, timeout)
         _check_fitness(info, where)
-        cluster = _cluster(address, source) if "cluster" in (info.get("redis_mode"), info.get("server_mode")) else None
+        cluster = None
+        if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+            cluster = _cluster(address, source)
+            # The client of a cluster would say only that no node can be reached.
+            await _patiently(partial(client.execute_command, "CLUSTER SLOTS"), user, timeout)
     except BaseException:
         await client.aclose()
         raise

@@ -23,6 +23,8 @@ ALONE: Final = ("eval", "evalsha", "info", "ping", "subscribe", "unsubscribe")
 """The commands that a runtime sends outside scripts."""
 REPLICATED: Final = "wait"
 """The command for ``durability="replicated"``."""
+IN_CLUSTERS: Final = ("asking", "cluster|slots", "command")
+"""The commands that the client of a cluster needs."""
 
 PROBE: Final = """#!lua flags=no-writes
 local missing, of_keys, refused = {}, 0, {}
@@ -30,6 +32,7 @@ local channel = KEYS[1] .. ':events'
 local arguments = {
   eval = { '', '0' }, evalsha = { '', '0' }, info = {}, ping = {}, time = {}, wait = { '0', '0' }, unsubscribe = {},
   publish = { channel, '' }, subscribe = { channel }, ['pubsub|numsub'] = { 'numsub' },
+  asking = {}, command = {}, ['cluster|slots'] = { 'slots' },
 }
 for _, name in ipairs(ARGV) do
   local given = arguments[name]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fairactor._model.keys import Keys, shard_of
 from fairactor._server.connection import Server
-from fairactor._server.rights import ALONE, IN_SCRIPTS, PROBE, REPLICATED
+from fairactor._server.rights import ALONE, IN_CLUSTERS, IN_SCRIPTS, PROBE, REPLICATED
 from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
@@ -58,10 +58,10 @@ async def check_rights(server: Server, settings: Settings) -> None:
     """
     if not server.flags:
         return
-    replicated = (REPLICATED,) if settings.durability == "replicated" else ()
+    others = [*((REPLICATED,) if settings.durability == "replicated" else ()), *(IN_CLUSTERS if server.cluster else ())]
     meta = Keys(settings.namespace).meta
     runner = ScriptRunner(server, meta, patience=settings.connect_timeout)
-    if missing := await runner.evaluate("the check of rights", PROBE, *ALONE, *replicated, *IN_SCRIPTS):
+    if missing := await runner.evaluate("the check of rights", PROBE, *ALONE, *others, *IN_SCRIPTS):
         raise ServerError(server.user.lacks([right.decode() for right in missing], settings.namespace))
 
 

@@ -14,5 +14,5 @@ local id = ARGV[1]
 local record = call('GET', TASK .. id)
 if not readable(record) then return {} end
 local state, runtime = locate(id, record)
-return { state, record, call('ZSCORE', SCHEDULED, id) or '', runtime or '', call('PTTL', TASK .. id),
+return { state, record, call('ZSCORE', DELAYED .. tenant_of(record), id) or '', runtime or '', call('PTTL', TASK .. id),
   call('HGET', PROGRESS, id) or '' }

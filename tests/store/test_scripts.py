@@ -258,7 +258,7 @@ def test_numbers_beyond_32_bits(shard: ShardDriver) -> None:
     shard.send(item("a", priority=6), item("b"), item("c", due="253402300799999"), item("d", due=f"+{10 * year}"))
     snapshot = shard.check()
     assert [snapshot.records[task].stamp - 2**52 for task in ("a", "b")] == [1, 2]
-    assert snapshot.fixed["SCHEDULED"]["c"] == 253402300799999
+    assert snapshot.due["c"] == 253402300799999
     shard.db.hset(shard.keys.fixed("SESSIONS"), "r", turn_mark(2**32 - 4) + b"\0\0\x90")
     assert shard.claim("r", 2**32 - 3, 1) == ["a"]
     assert shard.check().virtual == 123456789012.625
