@@ -81,7 +81,9 @@ class Settings:
     """Separates services that share a server: runtimes see only the tasks of their namespace."""
     workers: int = attrs.field(default=100, validator=validate(check_whole_number, 0, _MOST_WORKERS, far=True))
     """How many tasks this process runs at once. With 0 this runtime only sends."""
-    processes: int = attrs.field(factory=available_processors, validator=validate(check_whole_number, 1))
+    processes: int = attrs.field(
+        factory=available_processors, validator=validate(check_whole_number, 1, _MOST_WORKERS, far=True)
+    )
     """How many of these tasks may be those of actors with ``process=True``, each in a worker process of its own. By
     default as many as there are processors that this process may use."""
     lease: float = attrs.field(default=15.0, validator=validate(check_seconds, zero=False))

@@ -16,7 +16,7 @@ IN_SCRIPTS: Final = (
     "hlen", "hmget", "hrandfield", "hscan", "hset", "hsetnx", "keys", "lrange", "ltrim", "mget", "mset", "persist",
     "pexpire", "pttl", "publish", "pubsub|numsub", "rpush", "sadd", "scard", "set", "setrange", "sismember", "smembers",
     "spop", "srandmember", "srem", "time", "zadd", "zcard", "zcount", "zmscore", "zrange", "zrangebylex",
-    "zrangebyscore", "zrem", "zremrangebyrank", "zscan", "zscore",
+    "zrangebyscore", "zrem", "zremrangebyrank", "zscore",
 )  # fmt: skip
 """The commands of the scripts, those of the plugins that ship with fairactor included."""
 ALONE: Final = ("eval", "evalsha", "info", "ping", "subscribe", "unsubscribe")
