@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import attrs
 
 from fairactor._model.states import Priority
+from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, RuntimeNotRunning
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Task:
             ServerError: as `Runtime.send`.
         """
         if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
-            raise ConfigurationError(f"progress({fraction!r}): give a fraction from 0 to 1")
+            raise ConfigurationError(f"progress({shown(fraction)}): give a fraction from 0 to 1")
         if self._report is not None:
             await self._report(self, float(fraction), note)
 

@@ -11,25 +11,15 @@ import attrs
 from fairactor._model.states import Priority
 from fairactor.errors import ServerError
 
+from .load import Load, read_load
+from .runtimes import RuntimeInfo, read_pulse
+
 if TYPE_CHECKING:
     from fairactor._model.wire import ShardStats
 
     from .shards import Shards
 
 _NAMED: Final = 10  # the most tenants in a message
-
-
-@attrs.frozen
-class RuntimeInfo:
-    """A runtime that holds a lease."""
-
-    name: str
-    host: str
-    pid: int
-    workers: int
-    actors: Sequence[str]
-    lease_left: float
-    """The seconds until its lease expires. Below 0 the runtime counts as dead, and others will take its tasks."""
 
 
 @attrs.frozen
@@ -80,6 +70,10 @@ class Health:
     """The seconds that the server took to answer."""
     stats: Stats | None
     """None if the server did not answer."""
+    notes: Sequence[str] = ()
+    """A message for each thing that needs nobody now, such as a tenant that is paused while its tasks wait."""
+    load: Load | None = None
+    """How tasks fare, in numbers, to set other alerts; None if the server did not answer."""
 
 
 async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
@@ -135,7 +129,14 @@ async def read_health(shards: Shards) -> Health:
         problems.append(
             f"no runtime serves these tenants, which have tasks: {names}; name them in assigned= of a runtime"
         )
-    return Health(ok=not problems, problems=tuple(problems), latency=latency, stats=stats)
+    try:
+        load = await read_load(shards, queued=stats.queued, started=stats.started, runtimes=stats.runtimes)
+    except ServerError as error:
+        return Health(ok=False, problems=(*problems, str(error)), latency=latency, stats=stats)
+    problems += load.problems()
+    return Health(
+        ok=not problems, problems=tuple(problems), latency=latency, stats=stats, notes=tuple(load.notes()), load=load
+    )
 
 
 def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
@@ -147,12 +148,15 @@ def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
         for name, packed, ms_left in each.runtimes:
             info = json.loads(packed)
             full_name = name.decode()
-            runtimes[full_name.rpartition("/")[0]] = RuntimeInfo(
+            base_name = full_name.rpartition("/")[0]
+            known = runtimes.get(base_name)
+            runtimes[base_name] = RuntimeInfo(
                 name=full_name,
                 host=info.get("host", "?"),
                 pid=info.get("pid", 0),
                 workers=info.get("workers", 0),
                 actors=tuple(info.get("actors", ())),
                 lease_left=ms_left / 1000,
+                pulse=read_pulse(info.get("pulse")) or (known and known.pulse),
             )
     return tuple(runtimes.values())

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -28,6 +28,7 @@ from .dispatcher import Dispatcher
 from .executor import Executor
 from .pool import Pool
 from .process_slots import ProcessSlots
+from .pulse_reporter import PulseReporter
 from .suspects import Suspects
 
 logger: Final = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class Consumer:
         in_processes = [name for name, handler in handlers.items() if handler.actor.process]
         processes = ProcessSlots(self._settings.processes, in_processes, pool)
         suspects = Suspects(pool, self._settings.max_deliveries)
-        info = {
+        info: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "workers": self._settings.workers,
@@ -114,6 +115,8 @@ class Consumer:
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
+        reporter = PulseReporter(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease)
+        start("pulse", reporter.run)
 
     async def assign(self, settings: Settings) -> None:
         """Changes the tenants that are served here to those in the settings."""

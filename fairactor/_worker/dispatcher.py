@@ -105,6 +105,11 @@ class Dispatcher:
         self._pace = _Pace(pool.size)
         subscriber.on_subscribe(self._on_subscribe)
 
+    @property
+    def usual_run(self) -> float | None:
+        """The seconds that a task has run lately, on average; None if none has."""
+        return self._pace.usual_run
+
     # Called by other parts
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
@@ -359,6 +364,11 @@ class _Pace:
         if settled:
             mean = sum(settlement.seconds for settlement in settled) / len(settled)
             self._run = mean if self._run == math.inf else self._run + 0.2 * (mean - self._run)
+
+    @property
+    def usual_run(self) -> float | None:
+        """The seconds that a task has run lately, on average; None if none has."""
+        return None if self._run == math.inf else self._run
 
     @property
     def ahead(self) -> int:

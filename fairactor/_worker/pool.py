@@ -130,6 +130,16 @@ class Pool:
         """Returns the tasks that run now."""
         return list(self._running)
 
+    def pulse(self) -> dict[str, float]:
+        """Returns how the workers fare: how many are busy, how many tasks are ready, and since when tasks run."""
+        seconds = [claim.seconds for claim in self._running]
+        return {
+            "busy": self._busy,
+            "ready": len(self._ready),
+            "oldest": max(seconds, default=0.0),
+            "newest": min(seconds, default=0.0),
+        }
+
     def claim_of(self, task: asyncio.Task[Any]) -> Claim | None:
         """Returns the claim that an asyncio task runs; None if it is not that of a worker."""
         return next((claim for claim, worker in self._running.items() if worker.task is task), None)
