@@ -42,10 +42,10 @@ return reply
 _TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "DRAINED": "zset",
     "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset", "SESSIONS": "hash", "FLEET": "hash",
-    "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "DELAYED": "zset", "CLAIMS": "hash",
+    "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
     "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
-    "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
+    "DELAYED": "zset", "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
     "SUSPECTED": "zset", "SUSPECTS": "zset",
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
@@ -114,7 +114,7 @@ class Snapshot:
 
     @property
     def due(self) -> dict[str, float]:
-        """delayed task -> when it is due, unix ms."""
+        """Delayed task -> when it is due, unix ms."""
         return {task: at for tasks in self.delayed.values() for task, at in tasks.items()}
 
     @property

@@ -268,7 +268,7 @@ class Dispatcher:
         await self._wakeup.wait(min(heartbeat, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
-        """Does a step of the maintenance. If there is more to do, the next turn says so: no turn waits for a backlog."""
+        """Does a step of the maintenance. The next turn says if there is more to do: no turn waits for a backlog."""
         await self._shard.maintain(**self._when_given_up(), silent_body=_failure("LeaseLost", _SILENT))
 
     def _when_given_up(self) -> dict[str, Any]:
