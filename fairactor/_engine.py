@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from ._actors.codec import Codec
 from ._actors.host import Client
+from ._actors.process_pool import refuse_in_set_up
 from ._actors.registry import Registry
 from ._client.batcher import Batcher
 from ._client.plugin_host import PluginHost
@@ -87,6 +88,7 @@ class Engine:
             on_connected: called once the runtime can send, before plugins and workers start.
             is_ending: whether the event loop ends, and so cancels every asyncio task.
         """
+        refuse_in_set_up()
         sdk = tracing.has_sdk()
         server = await self._connect()
         self.shards = await open_shards(server, self._settings, self._plugins.lua)

@@ -26,12 +26,20 @@ Durability = Literal["server", "replicated"]
 DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
 
 
+def available_processors() -> int:
+    """Returns how many processors this process may use."""
+    if hasattr(os, "process_cpu_count"):  # since Python 3.13
+        return int(os.process_cpu_count() or 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class RuntimeSettings(TypedDict, total=False):
     """The keyword arguments of `Runtime`, for editors and type checkers. `Settings` describes each."""
 
     path: str | os.PathLike[str] | None
     namespace: str
     workers: int
+    processes: int
     lease: float
     grace: float
     connect_timeout: float
@@ -66,6 +74,9 @@ class Settings:
     """Separates services that share a server: runtimes see only the tasks of their namespace."""
     workers: int = attrs.field(default=100, validator=validate(check_whole_number, 0))
     """How many tasks this process runs at once. With 0 this runtime only sends."""
+    processes: int = attrs.field(factory=available_processors, validator=validate(check_whole_number, 1))
+    """How many of these tasks may be those of actors with ``process=True``, each in a worker process of its own. By
+    default as many as there are processors that this process may use."""
     lease: float = attrs.field(default=15.0, validator=validate(check_seconds, zero=False))
     """How long a silent runtime keeps its claims. After that, other runtimes run its tasks."""
     grace: float = attrs.field(default=25.0, validator=validate(check_seconds))

@@ -14,7 +14,6 @@ from fairactor._util.checks import check_name
 from fairactor.errors import ConfigurationError, InvalidPayload
 
 from .codec import Codec
-from .elsewhere import run_in_process
 from .message import Message
 from .options import ActorOptions, Options, parse_options
 from .plugin_options import OptionValue
@@ -27,6 +26,8 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 Invoke = Callable[[Sequence[Any], Mapping[str, Any]], Awaitable[Any]]
+RunInProcess = Callable[..., Awaitable[Any]]
+"""Runs an actor in a worker process, given the actor, the positional and the named arguments."""
 _HOOKS: Final = ("started", "stopped")
 
 
@@ -72,11 +73,18 @@ class Actor(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<actor {self.name}>"
 
-    def bind(self, instance: object = None) -> Invoke:
-        """Returns a function that runs the handler, on an instance if it is a method."""
+    def bind(self, instance: object = None, run_in_process: RunInProcess | None = None) -> Invoke:
+        """Returns a function that runs the handler.
+
+        Args:
+            instance: what it runs on, if it is a method.
+            run_in_process: runs an actor in a worker process. By default the actor gets a process of its own.
+        """
         function = self.function if instance is None else partial(self.function, instance)
         if self.process:
-            return partial(run_in_process, self)
+            from .process_pool import run_in_own_process  # slow to import
+
+            return partial(run_in_process or run_in_own_process, self)
         if inspect.iscoroutinefunction(self.function):
             return lambda args, kwargs: function(*args, **kwargs)
         from .threads import run_in_thread  # imports anyio's backend for asyncio

@@ -12,7 +12,7 @@ import attrs
 
 from fairactor.errors import ConfigurationError, DuplicateActor, UnknownActor
 
-from .actor import Actor, Invoke, check_takes_no_arguments, methods_of, start_instance, stop_instance
+from .actor import Actor, Invoke, RunInProcess, check_takes_no_arguments, methods_of, start_instance, stop_instance
 
 logger: Final = logging.getLogger(__name__)
 
@@ -70,8 +70,12 @@ class Registry:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UnknownActor(f"no actor {name!r} is registered here: add it to Runtime(actors=[…]){hint}") from None
 
-    async def start(self) -> dict[str, Handler]:
-        """Makes the instances that the user did not give, starts all instances, and returns the handlers by name."""
+    async def start(self, run_in_process: RunInProcess | None = None) -> dict[str, Handler]:
+        """Makes the instances that the user did not give, starts all instances, and returns the handlers by name.
+
+        Args:
+            run_in_process: see `Actor.bind`.
+        """
         for actor in self.actors.values():
             actor.codec.look_up()
         for cls, given in self._classes.items():
@@ -79,7 +83,7 @@ class Registry:
             await start_instance(instance)
             self._instances[cls] = instance
         return {
-            name: Handler(actor, actor.bind(self._instances[actor.owner] if actor.owner else None))
+            name: Handler(actor, actor.bind(self._instances[actor.owner] if actor.owner else None, run_in_process))
             for name, actor in self.actors.items()
         }
 

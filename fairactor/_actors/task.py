@@ -50,6 +50,7 @@ class Task:
     """Data for the Lua of plugins, by plugin; see `attach`."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
     _slots: Slots | None = attrs.field(default=None, alias="slots")
+    _on_begin: Callable[[], None] | None = None
     _waits: int = 0  # how many parts of the handler wait for other tasks
     _lent: bool = False
     _returning: bool = False
@@ -108,6 +109,15 @@ class Task:
                 slots.lend()
             else:
                 self._lent = False
+
+    def call_when_begun(self, callback: Callable[[], None]) -> None:
+        """Sets what to call when the handler starts in its process."""
+        self._on_begin = callback
+
+    def begin(self) -> None:
+        """Notes that the handler starts now, because its process is ready."""
+        if self._on_begin is not None:
+            self._on_begin()
 
     def end(self) -> None:
         """Ends the task. Code that its handler has left running no longer lends the slot."""

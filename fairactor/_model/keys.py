@@ -31,6 +31,7 @@ FIXED: Final = {
     "PROGRESS": ":progress",  # hash: started task -> the last progress that its handler reported, JSON
     "IDLE": ":idle",  # set: runtimes that can take more work of any tenant
     "IDLE_HOMES": ":idle-homes",  # set: dedicated runtimes that can take more work of their tenants
+    "IDLE_PROCESSES": ":idle-processes",  # set: runtimes that can take more tasks of actors with process=True
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs

@@ -13,7 +13,9 @@ from fairactor._model.keys import Keys
 from fairactor._model.wire import (
     ANY_SUSPECT,
     FULL,
+    MORE,
     TAKEN,
+    UNSEEN,
     Assignment,
     Counts,
     DeadLetter,
@@ -154,6 +156,8 @@ class Shard:
         ahead: int = 0,
         received: bool = False,
         permit: bytes = ANY_SUSPECT,
+        room: int = 0,
+        capped: bytes = b"",
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.
@@ -166,6 +170,8 @@ class Shard:
             ahead: how many more could start soon. They are claimed only if no other runtime could start them now.
             received: whether the runtime has received the task that the server handed to it since its last turn.
             permit: how it may claim suspects, from `pack_permit`.
+            room: how many tasks of the capped actors could start here now.
+            capped: the actors for which this limit holds, from `pack_capped`.
             settle: the outcomes of tasks that have ended.
 
         Raises:
@@ -181,8 +187,8 @@ class Shard:
             ahead,
             int(received),
             permit,
-            0,
-            "",
+            room,
+            capped,
             *arguments,
             patience=0,
         )
@@ -190,8 +196,8 @@ class Shard:
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
         now, wait, maintenance_due, refused, claims, cancels, more, suspects = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
-        waits = Waits(suspects)
-        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more), waits)
+        left = {"more": more == MORE, "unseen": more == UNSEEN, "suspects": Waits(suspects)}
+        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, **left)
 
     async def maintain(
         self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 150

@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 
 from fairactor._actors.host import Client
+from fairactor._actors.process_pool import ProcessPool
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import Task
 from fairactor._model import record
@@ -26,6 +27,7 @@ from .claim import Claim
 from .dispatcher import Dispatcher
 from .executor import Executor
 from .pool import Pool
+from .process_slots import ProcessSlots
 from .suspects import Suspects
 
 logger: Final = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Consumer:
         self._runtime = runtime
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
+        self._processes = ProcessPool(settings.processes, max_result=settings.max_payload)
         self._patience = anyio.CancelScope()  # while it waits for running tasks
 
     async def start(
@@ -82,7 +85,7 @@ class Consumer:
             sdk: whether to make spans, because an OpenTelemetry SDK is installed.
             is_ending: whether the event loop ends, and so cancels every asyncio task.
         """
-        handlers = await self._registry.start()
+        handlers = await self._registry.start(self._processes.run)
         executor = Executor(
             handlers,
             self._settings,
@@ -94,6 +97,8 @@ class Consumer:
             is_ending,
         )
         pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
+        in_processes = [name for name, handler in handlers.items() if handler.actor.process]
+        processes = ProcessSlots(self._settings.processes, in_processes, pool)
         suspects = Suspects(pool, self._settings.max_deliveries)
         info = {
             "host": socket.gethostname(),
@@ -103,7 +108,9 @@ class Consumer:
         }
         for number, shard in enumerate(self._shards):
             serves = self._assignment(number, self._settings)
-            dispatcher = Dispatcher(self._name, shard, pool, suspects, self._subscriber, self._settings, info, serves)
+            dispatcher = Dispatcher(
+                self._name, shard, pool, processes, suspects, self._subscriber, self._settings, info, serves
+            )
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
@@ -169,6 +176,7 @@ class Consumer:
                     "the server did not respond for %g s: tasks return to their mailboxes when the lease ends", GOODBYE
                 )
             await pool.close()
+            await self._processes.close()
 
     async def _give_up_lease(self, dispatcher: Dispatcher, *, crashed: bool) -> None:
         try:

@@ -47,6 +47,7 @@ class Pool:
         self._lent = 0
         self._returning: deque[asyncio.Future[None]] = deque()
         self._to_wake: set[Owner] = set()  # owners that want to claim more as soon as a slot is free
+        self._to_wake_for_process: set[Owner] = set()  # likewise, as soon as a worker process is free
         self._ended: anyio.Event | None = None  # set when the next task ends
         self.on_rest: Callable[[], None] = lambda: None
         """Called when nothing runs any more, apart from tasks that wait for other tasks."""
@@ -78,6 +79,15 @@ class Pool:
     def wake_on_vacancy(self, owner: Owner) -> None:
         """Wakes an owner once, as soon as a slot becomes free."""
         self._to_wake.add(owner)
+
+    @property
+    def in_processes(self) -> int:
+        """How many tasks run in worker processes, or wait here and will."""
+        return sum(claim.in_process for claims in (self._running, self._ready) for claim in claims)
+
+    def wake_on_free_process(self, owner: Owner) -> None:
+        """Wakes an owner once, as soon as a task that runs in a worker process ends."""
+        self._to_wake_for_process.add(owner)
 
     def submit(self, claims: Iterable[Claim], *, at_once: bool = True) -> None:
         """Adds tasks, which start as workers become free.
@@ -221,6 +231,10 @@ class Pool:
         self.return_slots()
         if self._to_wake:
             self._wake_owners()
+        if claim.in_process:
+            owners, self._to_wake_for_process = self._to_wake_for_process, set()
+            for owner in owners:
+                owner.wake()
         if not self._busy:
             self.on_rest()
         if self._ended is not None:

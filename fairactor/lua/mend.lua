@@ -123,7 +123,7 @@ local function repair_runtimes()
       if not call('ZSCORE', LEASES, runtime) then call('HDEL', key, runtime) end
     end
   end
-  for _, key in ipairs({ IDLE, IDLE_HOMES }) do
+  for _, key in ipairs({ IDLE, IDLE_HOMES, IDLE_PROCESSES }) do
     for _, runtime in ipairs(call('SMEMBERS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('SREM', key, runtime) end
     end

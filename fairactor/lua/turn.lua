@@ -4,14 +4,15 @@
 -- ARGV  1 runtime, 2 number of the turn, 8 bytes, 3 lease in ms, 4 how many tasks it could start at once,
 --       5 how many more it could start soon: it gets them only if no other runtime could start them at once,
 --       6 1 if it received the task that was handed to it since its last turn, else 0,
---       7 what it permits suspects, packed as wire.py says, 8 not used yet, 9 not used yet
+--       7 what it permits suspects, packed as wire.py says, 8 how many tasks of the actors in 9 it could start,
+--       9 these actors, as they stand in records, packed; '' if there is no such limit
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
 --       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
 --       'C' canceled, with the ms to keep the record; 'R' to retry after ms; or 'B': it never started and goes back
 --       to its place. A turn with a 'B' claims nothing
 -- Reply {now in µs, ms until something is due or -1, 1 if maintenance is due,
 --        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel},
---        1 if there is more to claim,
+--        1 if there is more to claim, 2 if there may be behind the tenants that were passed over,
 --        0 if no suspect waits for it, 1 if some do, 2 if one waits until its process runs nothing else}
 --       or 'lapsed' if the runtime has no lease: its claims belong to others now,
 --       or 'behind' if the server does not know the turn before this one: it has lost data
@@ -114,7 +115,7 @@ if not may_claim_ahead then ahead = 0 end
 update_ring(arriving)
 charge_suspect()
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
-local claims = choose(runtime, want + ahead)
+local claims = choose(runtime, want + ahead, tonumber(ARGV[8]), ARGV[9])
 local rests, has_all = #claims.ids < want, #claims.ids == want + ahead
 add_suspect(claims)
 if missed then -- the reply brings it
@@ -132,10 +133,14 @@ write_claims(runtime, turn, claims)
 write_suspect(runtime)
 renew_leases()
 call(rests and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
+if ARGV[9] ~= '' then
+  call(rests and claims.room > 0 and 'SADD' or 'SREM', IDLE_PROCESSES, runtime)
+  if claims.passed > 0 then wake_idle(IDLE_PROCESSES) end
+end
 save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start
 local more = save_shard(has_all)
 
 local wait, maintenance = next_due()
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
-  more and 1 or 0, suspects_left(suspects_wait) }
+  more and 1 or claims.stopped and 2 or 0, suspects_left(suspects_wait) }

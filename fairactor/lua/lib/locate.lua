@@ -1,4 +1,4 @@
--- Returns where a live task stands, which is its state: nothing else records it.
+-- Returns where a live task stands, which is its state: nothing else records it. A suspect is queued, too.
 
 -- @include lib/base.lua
 

@@ -13,7 +13,17 @@ from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import Snapshot, take_snapshot
 from fairactor._model import record
 from fairactor._model.keys import Keys
-from fairactor._model.wire import ANY_SUSPECT, Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
+from fairactor._model.wire import (
+    ANY_SUSPECT,
+    Assignment,
+    Counts,
+    Item,
+    PackedPolicy,
+    Settlement,
+    Turn,
+    pack_capped,
+    turn_mark,
+)
 from fairactor._server.connection import Server
 from fairactor._store.plugin_lua import PluginLua
 from fairactor._store.shard import Shard
@@ -130,9 +140,12 @@ class ShardDriver:
         *,
         heard: bool = False,
         permit: bytes = ANY_SUSPECT,
+        room: int | None = None,
     ) -> Turn | None:
-        """Returns None if the lease is lost."""
+        """Returns None if the lease is lost. ``room`` is how many tasks of actor ``f`` could start; None: no limit."""
         how: dict[str, Any] = {"received": heard, "permit": permit}
+        if room is not None:
+            how |= {"room": room, "capped": pack_capped(["f"])}
         try:
             return self.run(self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), **how))
         except LeaseLost:

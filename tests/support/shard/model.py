@@ -13,7 +13,7 @@ import attrs
 
 from fairactor._model.wire import Permit, Waits
 
-from .model_ring import GROUP, actor_in
+from .model_ring import GROUP, actor_in, is_capped
 from .model_state import State, Step
 from .model_suspects import FORBIDDEN, Permission, choose_suspect, is_given_up
 from .model_tasks import DIED, ENDED, FULL, HANDED, LIVE, Task, Verdict
@@ -145,6 +145,7 @@ class Model(State):
         heard: bool = False,
         permission: Permission = FORBIDDEN,
         gives_back: bool = False,
+        room: int | None = None,
     ) -> tuple[list[str], int, Waits]:
         """Settles claims, then claims the tasks that the server claimed, in the same order.
 
@@ -174,16 +175,24 @@ class Model(State):
             self.service.charge(suspect)
             home = self.service.homes.get(runtime)
             stolen = self.service.stolen
+            self.service.capped = room is not None and want > 0
             if home and want:
                 self.service.come_home(runtime)
+            self._pass_over(room)
             for task_id in claimed:
+                if room is not None and is_capped(self.tasks[task_id].body):
+                    room -= 1
                 self._serve(self.tasks[task_id], runtime, number, step)
+                self._pass_over(room)
             if home and want:
                 step.count_limited(*home.assigned)
                 if len(claimed) - (self.service.stolen - stolen) < want:
                     step.count_limited(*home.steal)
             left, _, _ = self.service.open_to(runtime)
             assert len(claimed) == want or not left, f"{want} wanted, {len(claimed)} given, {left} wait"
+            assert room is None or room >= 0
+            self.service.capped = False
+            self.service.passed.clear()
             self._share(runtime, permission)
         self.leases[runtime] = False
         self.turns[runtime] = (number, refused)
@@ -193,6 +202,11 @@ class Model(State):
     def _share(self, runtime: str, permission: Permission) -> None:
         for task in self.claims(runtime) if permission[0] == Permit.SHARED else ():
             task.alone = False
+
+    def _pass_over(self, room: int | None) -> None:
+        """Passes over the tenants whose next task is of a capped actor, if there is no room for it."""
+        heads = {name: self.queue(name)[0] for name in self.service.served} if room == 0 else {}
+        self.service.passed = {name for name, task in heads.items() if is_capped(task.body)}
 
     def missed(self, runtime: str, *, heard: bool) -> Task | None:
         """Returns the task handed to a runtime since its last turn, if it stands but was not received."""
