@@ -39,7 +39,7 @@ class Stats:
     dead_letters: int
     """The failed tasks whose records still exist."""
     due: int
-    """The scheduled tasks whose time has come."""
+    """The scheduled tasks whose time has come; a lower bound if more than 100 tenants of a shard have some."""
     waiting_tenants: int
     """The tenants and groups with a task that could start now."""
     throttled_tenants: int

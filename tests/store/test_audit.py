@@ -131,10 +131,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda db, keys: db.zadd(keys.delayed("once"), {"later": 1e13}),
         "task 'later' in the delayed tasks of 'once' belongs to 't', not to 'once'",
     ),
-    "not scheduled": (
-        zrem("SCHEDULED", "t"),
-        "a delayed task of 't' is due at .*, but the tenant is scheduled for inf",
-    ),
+    "not scheduled": (zrem("SCHEDULED", "t"), "of 't' is due at .*, but the tenant is scheduled for inf"),
     "scheduled too late": (zadd("SCHEDULED", "t", 1e14), "but the tenant is scheduled for 100000000000000"),
     "scheduled for nothing": (zadd("SCHEDULED", "nobody", 1e13), "'nobody' is scheduled, but has no delayed tasks"),
     "delayed long ago": (
