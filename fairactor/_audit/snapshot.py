@@ -45,8 +45,8 @@ _TYPES: Final = {
     "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
     "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
-    "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
-    "SUSPECTED": "zset", "SUSPECTS": "zset",
+    "IDLE_PROCESSES": "set", "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
+    "SUSPECTED": "zset", "SUSPECTS": "zset", "DELAYED": "zset",
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
@@ -69,6 +69,8 @@ class Snapshot:
     """task -> the header of its record."""
     queues: dict[str, dict[str, float]]
     """tenant -> task -> place."""
+    delayed: dict[str, dict[str, float]]
+    """tenant -> delayed task -> when it is due, unix ms."""
     claims: dict[str, dict[str, bytes]]
     """runtime -> task -> the mark of the claim, for `unpack_mark`."""
     cancels: dict[str, dict[str, bytes]]
@@ -113,6 +115,11 @@ class Snapshot:
         return self.policy("") | self.policy(tenant)
 
     @property
+    def due(self) -> dict[str, float]:
+        """The delayed tasks, each with the time at which it is due, in unix ms."""
+        return {task: at for tasks in self.delayed.values() for task, at in tasks.items()}
+
+    @property
     def ring(self) -> dict[str, float]:
         """The tag of each tenant on the ring of the shard or of its group."""
         root = {member: tag for member, tag in self.fixed["RING"].items() if not member.startswith(GROUP_MARK)}
@@ -125,7 +132,7 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     prefix = meta[: meta.rindex("/") + 1]
     reply = await shard._server.execute("EVAL", _SCRIPT, 1, meta, prefix)  # noqa: SLF001 - the audit reads the internals
     snapshot = Snapshot(
-        meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, [], [], {}
+        meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, {}, [], [], {}
     )
     for key, kind, ttl, content in reply[2:]:
         _add(snapshot, text(key), text(kind), ttl, content)
@@ -174,8 +181,9 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
         snapshot.keys[rest] = text(content), ttl
     elif name not in _EXPIRES:
         by_name: dict[str, dict[str, Any]] = {
-            "QUEUE": snapshot.queues, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
-            "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "SUSPECTS": snapshot.suspects,
+            "QUEUE": snapshot.queues, "SUSPECTS": snapshot.suspects, "DELAYED": snapshot.delayed,
+            "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
+            "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal,
         }  # fmt: skip
         by_name[name][rest] = _items(kind, content)
     if (ttl != -1) is not (name in _EXPIRES) and name not in _MAY_EXPIRE:

@@ -30,7 +30,7 @@ class Claim:
     """A task that this runtime has claimed."""
 
     __slots__ = (
-        "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "lost",
+        "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "in_process", "lost",
         "owner", "record", "runtime", "server_time", "task", "turn",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Claim:
         self.call: record.Call | None = None
         self.task: Task | None = None
         self.cancel_reason: str | None = None
+        self.in_process = False  # whether its handler runs in a worker process
         self.lost = False  # whether it was canceled because this runtime has given it up
 
     @property

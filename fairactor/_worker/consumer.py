@@ -6,11 +6,12 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
 from fairactor._actors.host import Client
+from fairactor._actors.process_pool import ProcessPool
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import Task
 from fairactor._model import record
@@ -27,6 +28,8 @@ from .dispatcher import Dispatcher
 from .executor import Executor
 from .lease_keeper import LeaseKeeper
 from .pool import Pool
+from .process_slots import ProcessSlots
+from .pulse_reporter import PulseReporter
 from .suspects import Suspects
 from .unknown_actors import UnknownActors
 from .watchdog import Watchdog
@@ -70,6 +73,7 @@ class Consumer:
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
         self._keeper: LeaseKeeper | None = None
+        self._processes = ProcessPool(settings.processes, max_result=settings.max_payload)
         self._patience = anyio.CancelScope()  # while it waits for running tasks
 
     async def start(
@@ -86,7 +90,7 @@ class Consumer:
             sdk: whether to make spans, because an OpenTelemetry SDK is installed.
             is_ending: whether the event loop ends, and so cancels every asyncio task.
         """
-        handlers = await self._registry.start()
+        handlers = await self._registry.start(self._processes.run)
         executor = Executor(
             handlers,
             self._settings,
@@ -98,8 +102,10 @@ class Consumer:
             is_ending,
         )
         pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
+        in_processes = [name for name, handler in handlers.items() if handler.actor.process]
+        processes = ProcessSlots(self._settings.processes, in_processes, pool)
         suspects = Suspects(pool, self._settings.max_deliveries)
-        info = {
+        info: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "workers": self._settings.workers,
@@ -107,10 +113,14 @@ class Consumer:
         }
         for number, shard in enumerate(self._shards):
             serves = self._assignment(number, self._settings)
-            dispatcher = Dispatcher(self._name, shard, pool, suspects, self._subscriber, self._settings, info, serves)
+            dispatcher = Dispatcher(
+                self._name, shard, pool, processes, suspects, self._subscriber, self._settings, info, serves
+            )
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
+        reporter = PulseReporter(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease)
+        start("pulse", reporter.run)
         self._keep_leases(pool)
 
     def _keep_leases(self, pool: Pool) -> None:
@@ -185,6 +195,7 @@ class Consumer:
                     "the server did not respond for %g s: tasks return to their mailboxes when the lease ends", GOODBYE
                 )
             await pool.close()
+            await self._processes.close()
 
     async def _give_up_lease(self, dispatcher: Dispatcher, *, crashed: bool) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -92,9 +93,9 @@ class Executor:
         try:
             if self.tracing:
                 with tracing.processing(call.actor, header.tenant, claim.id, call.trace):
-                    result = await self._invoke(task, handler, args, kwargs)
+                    result = await self._invoke(claim, task, handler, args, kwargs)
             else:
-                result = await self._invoke(task, handler, args, kwargs)
+                result = await self._invoke(claim, task, handler, args, kwargs)
             encoded = handler.actor.codec.result_to_json(result)
             if len(encoded) > self.settings.max_payload:
                 raise PayloadTooLarge(  # noqa: TRY301 - the attempt fails like any other
@@ -115,11 +116,16 @@ class Executor:
         self._observers.finished(task, result)
         return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
 
-    async def _invoke(self, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _invoke(self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
         timeout = task.options.get("timeout")
-        if timeout is None:
+        if handler.actor.process:  # its clock starts when the process does
+            limit = anyio.CancelScope()
+            task.call_when_begun(partial(_begin, claim, limit, timeout))
+        elif timeout is None:
             return await self._run_handler(task, handler, args, kwargs)
-        with anyio.move_on_after(timeout):
+        else:
+            limit = anyio.move_on_after(timeout)
+        with limit:
             return await self._run_handler(task, handler, args, kwargs)
         raise TimeoutError(f"the attempt took longer than its timeout of {timeout:g} s")
 
@@ -221,6 +227,13 @@ class Executor:
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = record.pack_settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
         return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
+
+
+def _begin(claim: Claim, limit: anyio.CancelScope, timeout: float | None) -> None:
+    """Starts the clock of an attempt again, because its handler starts only now."""
+    claim.begun = time.monotonic()
+    if timeout is not None:
+        limit.deadline = anyio.current_time() + timeout
 
 
 def _decode(claim: Claim) -> record.Call:

@@ -16,10 +16,11 @@ from fairactor._model.wire import Emptying, Permit, Waits, pack_permit
 from .claim import Claim, Owner
 from .pool import Pool
 
-APART: Final = 0.2
-"""Seconds for which a task with one delivery runs with no other suspect beside it; with each further one, ten times as
-long. So what a single death has interrupted goes on soon, and what kills is soon apart from the rest."""
-_LONGER: Final = 10
+APART: Final = 2.0
+"""Seconds for which a suspect with one delivery runs before others may start beside it; with each further delivery
+three times as long. So what kills at once is soon apart from the rest, and what kills late does not hold it up long."""
+FEW: Final = 4
+"""How many with one delivery may start in that time, so that what a single death has interrupted goes on soon."""
 
 EMPTYING: Final = 30.0
 """Seconds for which a process claims nothing, so that a task can run alone. If that was too short, it goes on for as
@@ -43,8 +44,8 @@ class Suspects:
         self._claiming: set[Owner] = set()  # their turns may claim something
         self._denied: dict[Owner, None] = {}  # suspects may wait for them, in order
         self._running: set[Claim] = set()
-        self._latest: Claim | None = None  # no other suspect may start beside it
-        self._timer: asyncio.TimerHandle | None = None
+        # Suspects beside which no other may start yet, or only a few, and what ends that.
+        self._apart: dict[Claim, asyncio.TimerHandle] = {}
         self._alone: Claim | None = None  # nothing else may start beside it
         self._emptying: Owner | None = None  # the process claims nothing, so that one of its tasks can run alone
         self._empty_until = 0.0
@@ -69,7 +70,7 @@ class Suspects:
         if self.excluding:
             permit, emptying = self._permit_alone(owner)
             want, ahead = int(permit == Permit.ALONE), 0
-        elif want and self._asking is None and self._latest is None:
+        elif want and self._may_start:
             self._asking, permit = owner, Permit.APART
             if self._rests:
                 emptying = Emptying.RESTS
@@ -113,8 +114,7 @@ class Suspects:
         """Notes that a claim has ended; called for each, so it must be quick if no suspect runs."""
         if claim in self._running:
             self._running.discard(claim)
-            if claim is self._latest:
-                self._end_latest()
+            self._end_apart(claim)
             if claim is self._alone:
                 self._end_alone()
 
@@ -136,20 +136,26 @@ class Suspects:
 
     def _start(self, claim: Claim, *, alone: bool) -> None:
         self._running.add(claim)
-        self._end_latest()
-        self._latest = claim
-        seconds = APART * _LONGER ** min(claim.deliveries - 1, 5)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._end_latest)
+        seconds = APART * 3 ** min(claim.deliveries - 1, 8)
+        self._apart[claim] = asyncio.get_running_loop().call_later(seconds, self._end_apart, claim)
         if alone:
             self._alone = claim
             self._pool.hold_slots = True
             self._wake_all()
 
-    def _end_latest(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._latest = self._timer = None
-        self._pass_on()
+    @property
+    def _may_start(self) -> bool:
+        return (
+            self._asking is None
+            and len(self._apart) < FEW
+            and all(claim.deliveries == 1 for claim in self._apart)
+            and not self.excluding
+        )
+
+    def _end_apart(self, claim: Claim) -> None:
+        if (timer := self._apart.pop(claim, None)) is not None:
+            timer.cancel()
+            self._pass_on()
 
     def _end_alone(self) -> None:
         self._alone = None
@@ -175,7 +181,7 @@ class Suspects:
 
     def _pass_on(self) -> None:
         """Lets the next dispatcher for which suspects may wait take a turn, if one of them may start."""
-        if self._denied and self._asking is None and self._latest is None and not self.excluding:
+        if self._denied and self._may_start:
             owner = next(iter(self._denied))
             del self._denied[owner]
             owner.wake()

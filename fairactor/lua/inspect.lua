@@ -14,6 +14,6 @@ local id = ARGV[1]
 local record = call('GET', TASK .. id)
 if not readable(record) then return {} end
 local state, runtime = locate(id, record)
-local due = tonumber(call('ZSCORE', SCHEDULED, id))
-return { state, record, due and integer(due - math.floor(shard.behind / 1000)) or '', runtime or '', call('PTTL', TASK .. id),
-  call('HGET', PROGRESS, id) or '' }
+local due = tonumber(call('ZSCORE', DELAYED .. tenant_of(record), id))
+return { state, record, due and integer(due - math.floor(shard.behind / 1000)) or '', runtime or '',
+  call('PTTL', TASK .. id), call('HGET', PROGRESS, id) or '' }

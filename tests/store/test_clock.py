@@ -22,8 +22,8 @@ def shard(url: str) -> Iterator[ShardDriver]:
 def set_back(shard: ShardDriver, seconds: float = HOUR) -> None:
     """Sets the server's clock back: everything that the shard has stored is ahead of it."""
     shard.set_back(seconds)
-    for name, unit in (("LEASES", 1000), ("SCHEDULED", 1000), ("RATES", 1e6), ("THROTTLED", 1000)):
-        key = shard.keys.fixed(name)
+    for name, unit in (("leases", 1000), ("scheduled", 1000), ("delayed:t", 1000), ("rates", 1e6), ("throttled", 1000)):
+        key = f"{shard.keys.meta}:{name}"
         for member, _ in shard.db.zrange(key, 0, -1, withscores=True):
             shard.db.zincrby(key, seconds * unit, member)
 
@@ -56,7 +56,7 @@ def test_a_delay_is_as_long_as_it_was(shard: ShardDriver) -> None:
     shard.send(item("a", due="+60000"))
     set_back(shard)
     shard.send(item("b", due="+60000"))
-    due = shard.snapshot().fixed["SCHEDULED"]
+    due = shard.snapshot().delayed["t"]
     assert due["b"] - due["a"] == pytest.approx(0, abs=5000)
 
 
@@ -65,7 +65,7 @@ def test_a_time_is_the_servers(shard: ShardDriver) -> None:
     at = int((time.time() + 60) * 1000)
     shard.send(item("a", due=str(at)))
     assert float(shard.run(shard.shard.inspect("a"))[2]) == at
-    assert shard.snapshot().fixed["SCHEDULED"]["a"] == pytest.approx(at + HOUR * 1000, abs=5000)
+    assert shard.snapshot().delayed["t"]["a"] == pytest.approx(at + HOUR * 1000, abs=5000)
     assert not shard.maintain()
     assert not shard.snapshot().queues
 

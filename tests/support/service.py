@@ -15,6 +15,7 @@ import anyio
 import redis.asyncio
 
 from fairactor import Retry, Runtime, actor, current_task
+from tests.support import process_actors
 
 store: redis.asyncio.Redis
 """A client of the server, for notes that outlive the process."""
@@ -119,7 +120,7 @@ async def _main(url: str, settings: str) -> None:
     async with (
         redis.asyncio.Redis.from_url(url) as store,
         anyio.create_task_group() as group,
-        Runtime(url, actors=[sys.modules[__name__]], **json.loads(settings)) as runtime,
+        Runtime(url, actors=[sys.modules[__name__], process_actors], **json.loads(settings)) as runtime,
     ):
         group.start_soon(_say_ready)  # runs once `run` waits, when its signal handlers are installed
         await runtime.run()

@@ -41,7 +41,9 @@ local function release(runtime, reason, most, outcome)
     load_tenants({ tenant_in(marks[i]) })
     if record then
       local mark = marks[i]
-      found[#found + 1] = { id = ids[i], name = tenant_in(mark), record = record, owed = undercharge(mark), mark = mark }
+      local _, since = struct.unpack(MARK, mark)
+      found[#found + 1] =
+        { id = ids[i], name = tenant_in(mark), record = record, owed = undercharge(mark), mark = mark, since = since }
     else -- somebody deleted it by hand: only its counts are left
       lost[#lost + 1] = marks[i]
     end
@@ -52,6 +54,8 @@ local function release(runtime, reason, most, outcome)
     count_end(name)
     add(name, priority_in(mark), -1)
   end
+  -- What was claimed last is the most likely cause, so its tenant comes last.
+  if reason then table.sort(found, function(a, b) return a.since < b.since end) end
   for _, task in ipairs(found) do
     local id, name, record = task.id, task.name, task.record
     local _, count, priority, attempt, stamp = struct.unpack(HEADER, record)
@@ -98,4 +102,5 @@ local function forget(runtime)
   call('HDEL', HOMES, runtime)
   call('SREM', IDLE, runtime)
   call('SREM', IDLE_HOMES, runtime)
+  call('SREM', IDLE_PROCESSES, runtime)
 end

@@ -20,6 +20,7 @@ local HEAD, TAKEN, AHEAD = 5, 6, 7 -- the first ids of its mailbox, how many are
 local LEAVES = 8
 local LIMITS = 9 -- what can keep a tenant off the ring; false: nothing
 local OUTER, INNER = 10, 11 -- the ring it stands on, and the ring of a group
+local PASSED = 12 -- whether this turn passes it over; nil: no
 
 local GROUP_BYTE = 255 -- precedes the name of a group; no tenant's name begins with it, since it is not UTF-8
 

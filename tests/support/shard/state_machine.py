@@ -19,7 +19,7 @@ from fairactor.settings import FAIR_BY, FairBy
 
 from .driver import ShardDriver, flat
 from .model import Assigned, Model
-from .model_ring import GROUP, Service, UndecidedError
+from .model_ring import GROUP, Service, UndecidedError, is_capped
 from .model_suspects import FORBIDDEN, Permission
 from .model_tasks import LIVE, Task, Verdict
 from .operations import BODIES, HOUR, OPERATIONS, RARE, TENANTS
@@ -114,16 +114,23 @@ class ShardMachine(ShardMachineBase):
         chosen = [[], runtimes, runtimes, runtimes[who % len(runtimes) :][:1] if runtimes else []]
         self.listen(chosen[who % 4])
 
-    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]]) -> None:
+    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]], room: int | None) -> None:
         runtime = self.runtime(who)
-        self.turn_of(runtime, want, self.verdicts(runtime, ended))
+        self.turn_of(runtime, want, self.verdicts(runtime, ended), room)
 
-    def turn_of(self, runtime: str, want: int, verdicts: list[Verdict], permission: Permission = FORBIDDEN) -> None:
+    def turn_of(
+        self,
+        runtime: str,
+        want: int,
+        verdicts: list[Verdict],
+        room: int | None = None,
+        permission: Permission = FORBIDDEN,
+    ) -> None:
         number = self.numbers[runtime] = self.numbers[runtime] + 1
         heard = runtime in self.heard
         self.heard.discard(runtime)
         settle = [self.settlement(verdict) for verdict in verdicts]
-        turn = self.driver.turn(runtime, number, want, settle, heard=heard, permit=pack_permit(*permission))
+        turn = self.driver.turn(runtime, number, want, settle, heard=heard, permit=pack_permit(*permission), room=room)
         if runtime not in self.model.leases:
             assert turn is None
             self.compare()
@@ -134,7 +141,7 @@ class ShardMachine(ShardMachineBase):
         want = 0 if gives_back else want
         missed = self.model.missed(runtime, heard=heard)
         want = max(0, want - bool(missed))  # a missed task occupies a worker
-        how: dict[str, Any] = {"heard": heard, "permission": permission, "gives_back": gives_back}
+        how: dict[str, Any] = {"heard": heard, "permission": permission, "gives_back": gives_back, "room": room}
         refused, free, waits = self.model.turn(runtime, number, verdicts, want, list(claims), **how)
         assert [task_id.decode() for task_id in turn.refused] == refused
         assert turn.suspects == waits
@@ -145,15 +152,25 @@ class ShardMachine(ShardMachineBase):
         self.compare_outlook(turn, want)
         resting = self.snapshot.fixed["IDLE"].keys() | self.snapshot.fixed["IDLE_HOMES"].keys()
         assert runtime not in resting or taken < free, "who has enough is not idle"
+        if room is not None:
+            common = [self.model.tasks[task] for task in claims if not missed or task != missed.id]
+            taken_room = sum(is_capped(task.body) for task in common if not task.deliveries)
+            able = taken < free and taken_room < room
+            assert (runtime in self.snapshot.fixed["IDLE_PROCESSES"]) is able
 
     def claim_suspect(
-        self, who: int, want: int, permission: Permission, ended: list[tuple[int, str, bool, float]]
+        self,
+        who: int,
+        want: int,
+        permission: Permission,
+        ended: list[tuple[int, str, bool, float]],
+        room: int | None,
     ) -> None:
         runtime = self.runtime(who)
-        self.turn_of(runtime, want, self.verdicts(runtime, ended), permission)
+        self.turn_of(runtime, want, self.verdicts(runtime, ended), room, permission)
 
-    def claim(self, who: int, want: int) -> None:
-        self.turn(who, want, [])
+    def claim(self, who: int, want: int, room: int | None) -> None:
+        self.turn(who, want, [], room)
 
     def finish(self, who: int, state: str, keep: bool, seconds: float) -> None:
         """Makes a runtime report on all of its claims, and claim as many again."""
@@ -196,9 +213,10 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def maintain(self, limit: int, deliveries: int, keep: bool) -> None:
+        scheduled = self.snapshot.fixed["SCHEDULED"]
         more = self.driver.maintain(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
-        how: dict[str, Any] = {"keep": keep, "body": b"{}", "now": self.clock(), "ears": self.ears}
-        assert more is self.model.maintain(limit, deliveries, **how)
+        how: dict[str, Any] = {"now": self.clock(), "scheduled": scheduled, "ears": self.ears}
+        assert more is self.model.maintain(limit, deliveries, keep=keep, body=b"{}", **how)
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:
@@ -306,7 +324,7 @@ class ShardMachine(ShardMachineBase):
         assert (stats.stolen, stats.throttled) == (service.stolen, len(service.throttled))
         assert {name.decode() for name in stats.unassigned} == service.homeless(self.model.leases)
         assert (stats.waiting, stats.known) == (len(service.root.tags), len(self.snapshot.counts))
-        assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.fixed["SCHEDULED"].values())
+        assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.due.values())
         assert stats.dead == len(self.list_dead_letters())
         assert {name.decode() for name, *_ in stats.runtimes} == self.model.leases.keys()
 
