@@ -213,7 +213,7 @@ def _cluster(address: Address, source: str) -> RedisCluster:
         ConfigurationError: the URL has what no cluster can have.
     """
     arguments = {name: value for name, value in address.arguments.items() if name != "db"}
-    refused = [name for name in ("path", "ssl_password", "ssl_ca_path") if name in arguments]
+    refused: list[str] = [name for name in ("path", "ssl_password", "ssl_ca_path") if name in arguments]
     if address.connections is not None:
         refused.append("max_connections")
     if address.arguments.get("db"):

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from fairactor._model.wire import Counts
 from fairactor.errors import ServerError
 
 from .runtimes import RuntimeInfo
 
 if TYPE_CHECKING:
+    from fairactor._model.wire import Counts
+
     from .shards import Shards
 
 FAILING_SHARE: Final = 0.5

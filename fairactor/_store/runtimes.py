@@ -42,9 +42,9 @@ def read_pulse(found: object) -> Pulse | None:
     """Reads what a runtime has reported; returns None if it has not, or if the report was damaged."""
     if not isinstance(found, dict):
         return None
-    numbers = [found.get(name) for name in ("busy", "ready", "oldest", "newest")]
     usual = found.get("usual")
-    if not all(isinstance(number, int | float) for number in (*numbers, 0 if usual is None else usual)):
+    try:
+        busy, ready, oldest, newest = (float(found[name]) for name in ("busy", "ready", "oldest", "newest"))
+        return Pulse(int(busy), int(ready), oldest, newest, None if usual is None else float(usual))
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    busy, ready, oldest, newest = map(float, numbers)
-    return Pulse(int(busy), int(ready), oldest, newest, usual if usual is None else float(usual))

@@ -167,6 +167,6 @@ def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
                 workers=info.get("workers", 0),
                 actors=tuple(info.get("actors", ())),
                 lease_left=ms_left / 1000,
-                pulse=read_pulse(info.get("pulse")) or (known and known.pulse),
+                pulse=read_pulse(info.get("pulse")) or (known.pulse if known else None),
             )
     return tuple(runtimes.values())

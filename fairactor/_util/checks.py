@@ -101,7 +101,8 @@ def check_whole_number(
         beyond = whole and int.__index__(value) > least
         bound = f", {least} or more" if most >= _UNBOUNDED or (far and not beyond) else f" from {least} to {most}"
         raise ConfigurationError(f"{setting}={shown(value)}: give a whole number{bound}{hint}")
-    return value
+    number: int = value
+    return number
 
 
 def check_one_of(setting: str, value: Any, allowed: Sequence[str]) -> str:
