@@ -56,6 +56,7 @@ class RuntimeSettings(TypedDict, total=False):
     result_ttl: float
     failed_ttl: float
     canceled_ttl: float
+    unknown_ttl: float
     max_payload: int
     max_deliveries: int
     durability: Durability
@@ -111,6 +112,8 @@ class Settings:
     """How long to keep a failed task as a dead letter; 0 keeps none."""
     canceled_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
     """How long to keep the record of a canceled task; 0 keeps none."""
+    unknown_ttl: float = attrs.field(default=600.0, validator=validate(check_seconds))
+    """How long a task waits for a process that has registered its actor. Then it fails; with 0 it fails at once."""
     max_payload: int = attrs.field(default=1 << 20, validator=validate(check_whole_number, 1, _LONGEST, far=True))
     """The longest encoded message or result, in bytes."""
     max_deliveries: int = attrs.field(default=5, validator=validate(check_whole_number, 1, 255))

@@ -82,6 +82,11 @@ class Registry:
                 f"no actor {shown(name)} is registered here: add it to Runtime(actors=[…]){hint}"
             ) from None
 
+    def is_plain(self, name: str) -> bool:
+        """Whether an actor is a plain function of this process, which runs in a thread."""
+        actor = self.actors.get(name)
+        return actor is not None and not actor.process and not inspect.iscoroutinefunction(actor.function)
+
     async def start(self, run_in_process: RunInProcess | None = None) -> dict[str, Handler]:
         """Makes the instances that the user did not give, starts all instances, and returns the handlers by name.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
@@ -142,6 +142,11 @@ def enter_task(task: Task) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def task_in(context: Context) -> Task | None:
+    """Returns the task that the code in a context is part of, if any."""
+    return context.get(_current)
 
 
 def current_task() -> Task:

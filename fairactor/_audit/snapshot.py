@@ -50,6 +50,8 @@ _TYPES: Final = {
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
+_STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
+_DAMAGED: Final = 3.16224e13
 _NO_COUNTS: Final = Counts.unpack(b"")
 
 
@@ -60,7 +62,7 @@ class Snapshot:
     meta: str
     """The META key of the shard, which all its keys start with."""
     now: float
-    """The server's time, unix seconds."""
+    """The shard's time, unix seconds: the server's, unless its clock was set back."""
     fixed: dict[str, dict[str, Any]]
     """The content of each key in `keys.FIXED`: scores of a zset, values of a hash, members of a set."""
     records: dict[str, Header]
@@ -137,7 +139,18 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     for tenant, packed in snapshot.fixed["COUNTS"].items():
         queued = len(snapshot.queues.get(tenant, ())) + len(snapshot.suspects.get(tenant, ()))
         snapshot.counts[tenant] = Counts.unpack(packed, queued=queued)
-    return snapshot
+    return attrs.evolve(snapshot, now=snapshot.now + _behind(snapshot))
+
+
+def _behind(snapshot: Snapshot) -> float:
+    """Returns the seconds by which the server's clock is behind the shard's; see lib/base.lua."""
+    meta = snapshot.fixed["META"]
+    behind = int(meta.get("behind", b"0")) if meta.get("behind", b"0").isdigit() else 0
+    stamp = int(meta.get("stamp", b"0")) if meta.get("stamp", b"0").isdigit() else 0
+    ahead = stamp - snapshot.now * 1e6
+    if ahead <= 0:
+        return 0.0
+    return (ahead if ahead - behind > _STEP_BACK and ahead < _DAMAGED else behind) / 1e6
 
 
 def text(raw: bytes) -> str:

@@ -27,6 +27,7 @@ from redis.backoff import NoBackoff
 from fairactor._util.backoff import Backoff
 from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
 
+from .blocking import blocking_client
 from .kept_connections import KeptConnections
 from .rights import User, missing_right, user_of
 from .urls import Address, parse_url
@@ -90,6 +91,8 @@ class Server:
     """Who has logged in, for messages."""
     connections: KeptConnections | None = None
     """The connections for calls. None on a cluster, where the client finds the node."""
+    blocking_client: Callable[[], Any] | None = None
+    """Makes a synchronous client of the same server, for threads; it connects with its first command."""
     on_drop: Callable[[], None] = lambda: None
     """Called when the connections are dropped, so other connections must be opened again, too."""
 
@@ -162,12 +165,12 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
         await client.aclose()
         raise
     flags = _version(info) >= _FLAGS_SINCE
+    threads = partial(blocking_client, address, cluster=cluster is not None)
+    rest: dict[str, Any] = {"where": where, "answer": answer, "user_name": user.name, "blocking_client": threads}
     if cluster is not None:
-        return Server(cluster, client, flags, cluster=True, where=where, answer=answer, user_name=user.name)
+        return Server(cluster, client, flags, cluster=True, **rest)
     connections = KeptConnections(pool, many - 2)
-    return Server(
-        client, client, flags, cluster=False, where=where, answer=answer, user_name=user.name, connections=connections
-    )
+    return Server(client, client, flags, cluster=False, connections=connections, **rest)
 
 
 def _with_timeouts(address: Address, answer: float, source: str) -> Address:

@@ -69,6 +69,14 @@ class ScriptRunner:
         reply: tuple[Any, int] = await self._patiently(call, name, None)
         return reply
 
+    def run_blocking(self, client: Any, name: str, *arguments: Any) -> Any:
+        """Runs a script over a synchronous client, for threads; tries once, and raises the errors of redis-py."""
+        script = self._script(name)
+        try:
+            return client.execute_command("EVALSHA", script.sha, 1, self._meta, *arguments)
+        except redis_errors.NoScriptError:
+            return client.execute_command("EVAL", script.text, 1, self._meta, *arguments)
+
     def _script(self, name: str) -> loader.Script:
         return loader.load(name, flags=self._server.flags, plugins=self._plugins)
 

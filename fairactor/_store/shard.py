@@ -152,6 +152,20 @@ class Shard:
         """
         return int(await self._run("leave", runtime, int(crashed), deliveries, whole_ms(failed_ttl), body))
 
+    def renew(self, client: Any, runtime: str, *, lease: float) -> bool:
+        """Renews a lease from a thread, without an event loop; returns whether the runtime still has the lease.
+
+        Args:
+            client: a synchronous client, from `Server.blocking_client`.
+            runtime: the runtime.
+            lease: the seconds for which to renew the lease.
+
+        Raises:
+            redis.exceptions.RedisError: as redis-py. It tries once.
+            OSError: likewise.
+        """
+        return bool(self._runner.run_blocking(client, "renew", runtime, whole_ms(lease)))
+
     async def turn(
         self,
         runtime: str,

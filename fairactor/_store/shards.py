@@ -18,8 +18,9 @@ from .shard import Shard
 class Shards:
     """All shards of a namespace, in the order of their numbers."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[Shard], server: Server) -> None:
         self._shards = shards
+        self.server = server
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -82,4 +83,4 @@ async def open_shards(server: Server, settings: Settings, plugins: PluginLua = N
     others = [shard(number) for number in range(1, count)]
     for each in others:
         await each.open(shards=count, aging=settings.aging, fair_by=settings.fair_by)
-    return Shards([first, *others])
+    return Shards([first, *others], server)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .shards import Shards
 
 _NAMED: Final = 10  # the most tenants in a message
+_SET_BACK: Final = 60.0  # seconds; corrections of a few seconds are normal
 
 
 @attrs.frozen
@@ -52,6 +53,9 @@ class Stats:
     """Some of the tenants with tasks that could start, but that no runtime serves, because all serve only others."""
     runtimes: Sequence[RuntimeInfo]
     """The runtimes that run tasks."""
+    clock_set_back: float = 0.0
+    """The seconds by which the server's clock was set back. The shards have gone on without a step, so the times that
+    they note are ahead of the server's clock by that."""
 
     @property
     def pending(self) -> int:
@@ -106,6 +110,7 @@ async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
         stolen=sum(each.stolen for each in found),
         unassigned_tenants=tuple(name.decode() for each in found for name in each.unassigned),
         runtimes=_runtimes(found),
+        clock_set_back=max(each.set_back for each in found),
     )
 
 
@@ -128,6 +133,11 @@ async def read_health(shards: Shards) -> Health:
         names = ", ".join(map(repr, stats.unassigned_tenants[:_NAMED]))
         problems.append(
             f"no runtime serves these tenants, which have tasks: {names}; name them in assigned= of a runtime"
+        )
+    if stats.clock_set_back > _SET_BACK:
+        problems.append(
+            f"the clock of the server was set back by {stats.clock_set_back:.0f} s: set it right. Tasks, delays and "
+            "leases go on, but schedules wait until it has caught up"
         )
     try:
         load = await read_load(shards, queued=stats.queued, started=stats.started, runtimes=stats.runtimes)

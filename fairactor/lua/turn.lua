@@ -135,6 +135,12 @@ forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
 write_suspect(runtime)
 if renew_leases() then sample_counts() end
+if #outcomes.retried > 0 then -- others must learn when to look: this runtime may not have the tasks' actors
+  call('SREM', IDLE, runtime)
+  call('SREM', IDLE_HOMES, runtime)
+  wake_idle()
+  wake_dedicated(outcomes.retried)
+end
 call(rests and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
 if ARGV[9] ~= '' then
   call(rests and claims.room > 0 and 'SADD' or 'SREM', IDLE_PROCESSES, runtime)

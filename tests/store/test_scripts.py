@@ -108,6 +108,7 @@ TRANSITIONS: dict[
     "reserve": (lambda shard: shard.run(shard.shard.reserve("post", {"full": 2, "t": 9})), ...),
     "purge": (lambda shard: shard.run(shard.shard.purge("t", ttl=60.0, body=b"{}")), 0),
     "watch": (lambda shard: shard.run(shard.shard.watch("q", [("t1", ""), ("no", ""), ("u1", "u")])), ...),
+    "renew": (lambda shard: shard.shard.renew(shard.db, "r", lease=7200.0), ...),
     "progress": (lambda shard: shard.run(shard.shard.progress("r", "t6", b"[1]")), ...),
     "inspect": (lambda shard: shard.run(shard.shard.inspect("t6")), ...),
     "redrive": (lambda shard: shard.run(shard.shard.redrive([("dead1", KEY), ("dead2", b"")])), [False, False]),
@@ -120,7 +121,7 @@ TRANSITIONS: dict[
 }
 
 
-UNCHANGING = {"open", "inspect", "stats", "health", "letters", "mend", "policies"}
+UNCHANGING = {"open", "inspect", "stats", "health", "letters", "mend", "policies", "renew"}
 
 
 @pytest.mark.parametrize("name", scripts.NAMES)
