@@ -226,36 +226,39 @@ def _cluster(address: Address, source: str) -> RedisCluster:
 
 
 async def _patiently(command: Callable[[], Awaitable[T]], user: User, timeout: float) -> T:  # noqa: ASYNC109
-    where = user.where
-    error: BaseException = TimeoutError("it took too long")
+    problem = "it took too long"
     with anyio.move_on_after(timeout):
         backoff = Backoff()
         while True:
             try:
                 return await command()
-            except redis_errors.ResponseError as refused:
-                if not is_temporary(refused):
-                    if right := missing_right(refused):
-                        raise ServerError(user.lacks([right])) from None
-                    advice = "check the URL and the user's permissions"
-                    raise ServerError(f"{where} refused: {refused}; {advice}") from None
-                error = refused
-            except AWAY as failure:
-                if any(isinstance(each, redis_errors.AuthenticationError) for each in (failure, failure.__cause__)):
-                    raise ServerError(
-                        f"{where} refused the login: {failure}; check the URL's user and password"
-                    ) from None
-                if _is_untrusted(failure):
-                    advice = "give the certificate of its authority with ssl_ca_certs= in the URL"
-                    raise ServerError(
-                        f"{where} has a certificate that cannot be trusted: {failure}; {advice}"
-                    ) from None
-                error = failure
+            except (redis_errors.RedisError, OSError) as error:
+                problem, refusal = user.hide(str(error) or type(error).__name__), _refusal(error, user)
+            if refusal is not None:
+                raise refusal  # not in the handler above: then it would carry the error, in which the password may be
             await anyio.sleep(backoff.next())
     raise ServerUnavailable(
-        f"no answer from {where}: {str(error) or type(error).__name__}; tried for {timeout:g} s (connect_timeout=). Is "
-        "it running, and is url= right?"
+        f"no answer from {user.where}: {problem}; tried for {timeout:g} s (connect_timeout=). Is it running, and is "
+        "url= right?"
     )
+
+
+def _refusal(error: Exception, user: User) -> ServerError | None:
+    """Returns the error to raise if trying again is of no use.
+
+    Old servers repeat what they do not know, so the text may contain the password.
+    """
+    text, where = user.hide(str(error)), user.where
+    if any(isinstance(each, redis_errors.AuthenticationError) for each in (error, error.__cause__)):
+        return ServerError(f"{where} refused the login: {text}; check the URL's user and password")
+    if _is_untrusted(error):
+        advice = "give the certificate of its authority with ssl_ca_certs= in the URL"
+        return ServerError(f"{where} has a certificate that cannot be trusted: {text}; {advice}")
+    if isinstance(error, AWAY) or is_temporary(error):
+        return None
+    if right := missing_right(error):
+        return ServerError(user.lacks([right]))
+    return ServerError(f"{where} refused: {text}; check the URL and the user's permissions")
 
 
 def _is_untrusted(error: BaseException | None) -> bool:

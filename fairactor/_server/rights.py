@@ -62,6 +62,8 @@ return { unpack(missing) }
 It asks about complete commands only: the server may crash if the arguments that it looks for keys in are missing. If
 all commands with keys are refused, the pattern of the keys is missing; likewise with channels."""
 
+_TELLTALE: Final = 3  # characters: a shorter password would be found in any text
+
 # What Redis 6.2, Redis 7 and Valkey say. Within scripts, Redis before 7.2 does not name the command.
 _COMMAND: Final = re.compile(r"no permissions to run the '([\w|-]+)' command")
 _SOME_COMMAND: Final = re.compile(r"can't run this command or subcommand")
@@ -88,6 +90,12 @@ class User:
     """Its name; ``default`` if the URL names none."""
     where: str
     """The server."""
+    secret: str = attrs.field(default="", repr=False)
+    """Its password."""
+
+    def hide(self, text: str) -> str:
+        """Removes the password from what a server or its client says."""
+        return text.replace(self.secret, "…") if len(self.secret) >= _TELLTALE else text
 
     def lacks(self, rights: Iterable[str], namespace: str = "") -> str:
         """Says which rights the user lacks, and which command grants them.
@@ -124,4 +132,4 @@ def _describe(right: str, namespace: str) -> tuple[str, str]:
 
 def user_of(arguments: dict[str, Any], where: str) -> User:
     """Returns the user of a connection with these arguments."""
-    return User(str(arguments.get("username", "default")), where)
+    return User(str(arguments.get("username", "default")), where, str(arguments.get("password", "")))

@@ -57,6 +57,7 @@ def parse_url(url: str, source: str) -> Address:
     Raises:
         ConfigurationError: the URL cannot be used. The message has no part of it that could be a password.
     """
+    url = url.strip()  # a variable that was read from a file may end with a line break
     scheme, separator, rest = url.partition("://")
     kind = SCHEMES.get(scheme)
     if not separator or kind is None:
@@ -153,7 +154,7 @@ def _pairs(query: str, source: str) -> Iterator[tuple[str, str]]:
         ConfigurationError: an option is given twice, or is empty.
     """
     seen = set[str]()
-    for part in query.split("&") if query else ():
+    for part in filter(None, query.split("&")):
         name, _, given = part.partition("=")
         text = _decoded(given.replace("+", " "))
         known = name in OPTIONS or name in REFUSED

@@ -13,8 +13,6 @@ from fairactor.errors import ServerError
 from .runtimes import RuntimeInfo
 
 if TYPE_CHECKING:
-    from fairactor._model.wire import Counts
-
     from .shards import Shards
 
 FAILING_SHARE: Final = 0.5
@@ -198,6 +196,8 @@ class _ShardLoad:
 
     @staticmethod
     def _unpack(reply: Sequence[Any]) -> _ShardLoad:
+        from fairactor._model.wire import Counts  # imports msgspec
+
         now, packed, last, before, waited, dedicated, *flat = reply
         counts = Counts.unpack(packed)
         at, finished, failed = _sample(before) or _sample(last) or (int(now), counts.finished, counts.failed)

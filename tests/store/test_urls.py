@@ -281,6 +281,26 @@ async def test_no_password_is_logged_or_raised_when_the_server_is_away(caplog: p
     assert SECRET not in caplog.text
 
 
+async def test_what_a_server_repeats_of_the_password_is_hidden() -> None:
+    async def repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.read(1000)  # as Redis 5 does: it does not know HELLO
+        words = asked.split(b"\r\n")[2::2]
+        writer.write(b"-ERR unknown command, with args beginning with: %s\r\n" % b" ".join(words))
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(repeat, "127.0.0.1", 0) as old:
+        port = old.sockets[0].getsockname()[1]
+        with pytest.raises(ServerError, match="unknown command") as caught:
+            await connect(f"redis://:{SECRET}@127.0.0.1:{port}", timeout=1, answer=0.5)
+    assert_hides(SECRET, caught.value)
+
+
+def test_a_line_break_at_the_end_is_no_part_of_a_url() -> None:
+    assert parse_url("redis://localhost:6379/1?\n", "FAIRACTOR_URL").where == "redis://localhost:6379/1"
+
+
 def test_every_option_of_redis_py_is_known_here() -> None:
     parsers = set(redis_connections.URL_QUERY_ARGUMENT_PARSERS)
     assert parsers <= OPTIONS.keys() | REFUSED.keys()
