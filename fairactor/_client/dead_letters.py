@@ -61,7 +61,7 @@ class DeadLetters:
         """
         done = 0
         async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
-            verdicts = await shard.redrive(tasks)
+            verdicts = await shard.redrive(tasks, tenant or "")
             done += sum(verdict is True for verdict in verdicts)
         return done
 
@@ -69,7 +69,7 @@ class DeadLetters:
         """Deletes the selected dead letters; returns how many it has deleted."""
         done = 0
         async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
-            done += await shard.discard([task_id for task_id, _ in tasks])
+            done += await shard.discard([task_id for task_id, _ in tasks], tenant or "")
         return done
 
     async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[tuple[str, bytes]]]]:
@@ -84,14 +84,14 @@ class DeadLetters:
                 yield shard, taken[start : start + PAGE]
 
 
-async def redrive_one(shard: Shard, task_id: str, packed: bytes) -> None:
-    """Sends one dead letter again, given its record.
+async def redrive_one(shard: Shard, task_id: str, packed: bytes, tenant: str | None) -> None:
+    """Sends one dead letter of a tenant, None for any, again, given its record.
 
     Raises:
         NotADeadLetter: the task has not failed, or another task now has its key.
     """
     failed = record.SETTLED.get(packed[:1]) is TaskState.FAILED
-    (verdict,) = await shard.redrive([(task_id, key_in(packed))]) if failed else (False,)
+    (verdict,) = await shard.redrive([(task_id, key_in(packed))], tenant or "") if failed else (False,)
     if isinstance(verdict, str):
         raise NotADeadLetter(
             f"task {task_id!r} cannot be redriven, because task {verdict!r} now has its key: wait until that task ends"

@@ -19,6 +19,9 @@ from .states import TaskState
 _HEADER: Final = struct.Struct(">cBBHdH")
 _ATTEMPT: Final = struct.Struct(">H")
 
+UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError)
+"""What the functions of this module raise for bytes that are no record."""
+
 NO_HEADER: Final = _HEADER.pack(b" ", 0, 3, 1, 0.0, 0)[1:]
 """The header of a task whose record cannot be read, without the state."""
 
@@ -154,14 +157,18 @@ def call_in(body: bytes) -> Call:
     """Decodes the call in the body of a live task.
 
     Raises:
-        ValueError, msgspec.MsgspecError: it cannot be decoded.
+        UNREADABLE: it cannot be decoded.
     """
     at = body.find(b"\n")
     return decode_call(body if at < 0 else body[:at])
 
 
 def outcome_in(body: bytes) -> Outcome:
-    """Decodes the outcome in the body of a settled task."""
+    """Decodes the outcome in the body of a settled task.
+
+    Raises:
+        UNREADABLE: it cannot be decoded.
+    """
     at = body.find(b"\n")
     return decode_outcome(body if at < 0 else body[:at])
 
@@ -183,7 +190,7 @@ def _with_attempt(body: bytes, attempt: Attempt) -> bytes:
 def _if_readable(decode: Any, line: bytes) -> Any:
     try:
         return decode(line)
-    except (ValueError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None
 
 

@@ -32,6 +32,17 @@ _MARK: Final = struct.Struct(">8sdBd40x")
 _HOLD: Final = struct.calcsize(">Bd")  # the position of the tenant
 _NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua packs as a list
 
+
+def as_text(stored: bytes) -> str:
+    """Decodes a stored name, even if somebody has damaged it so that it is not valid UTF-8; see `as_bytes`."""
+    return stored.decode(errors="surrogateescape")
+
+
+def as_bytes(name: str) -> bytes:
+    """Encodes a name as it is stored, also one from `as_text`."""
+    return name.encode(errors="surrogateescape")
+
+
 PackedPolicy = dict[str, Any]
 """A policy as it is stored; policy.py packs and unpacks it."""
 
@@ -118,17 +129,34 @@ OUTCOME: Final = b"o"
 
 
 def unpack_handed(message: bytes) -> Handed:
-    """Unpacks a message with a task, which hand.lua packs."""
-    mark, now, length = _HANDED.unpack_from(message, 1)
+    """Unpacks a message with a task, which hand.lua packs.
+
+    Raises:
+        ValueError: it is not such a message.
+    """
     start = 1 + _HANDED.size
+    if len(message) < start:
+        raise ValueError("the message is cut off")
+    mark, now, length = _HANDED.unpack_from(message, 1)
     end = start + length
+    if len(message) < end:
+        raise ValueError("the task's id is cut off")
     return Handed(mark, now / 1e6, message[start:end], message[end:])
 
 
 def unpack_outcome(message: bytes) -> tuple[str, bytes]:
-    """Unpacks a message with an outcome, which ending.lua packs; returns the task's id and its record."""
-    end = 3 + _LENGTH.unpack_from(message, 1)[0]
-    return message[3:end].decode(), message[end:]
+    """Unpacks a message with an outcome, which ending.lua packs; returns the task's id and its record.
+
+    Raises:
+        ValueError: it is not such a message.
+    """
+    start = 1 + _LENGTH.size
+    if len(message) < start:
+        raise ValueError("the message is cut off")
+    end = start + _LENGTH.unpack_from(message, 1)[0]
+    if len(message) < end:
+        raise ValueError("the task's id is cut off")
+    return as_text(message[start:end]), message[end:]
 
 
 def handed_mark(turn: int) -> bytes:
@@ -274,7 +302,7 @@ def pack_item(item: Item) -> bytes:
 def pack_settlement(settlement: Settlement) -> bytes:
     """Packs an outcome, for turn.lua."""
     task_id, turn, state, ms, packed, seconds, extra = settlement
-    name = task_id.encode()
+    name = as_bytes(task_id)
     return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + _LONG.pack(len(extra)) + extra + packed
 
 

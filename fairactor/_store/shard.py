@@ -22,6 +22,8 @@ from fairactor._model.wire import (
     Settlement,
     ShardStats,
     Turn,
+    as_bytes,
+    as_text,
     pack_assignment,
     pack_item,
     pack_settlement,
@@ -96,7 +98,7 @@ class Shard:
         if reply == 0:
             return Receipt([item.id for item in items], {}, confirmed)
         ids = [
-            verdict.decode() if isinstance(verdict, bytes) else item.id
+            as_text(verdict) if isinstance(verdict, bytes) else item.id
             for item, verdict in zip(items, reply, strict=True)
         ]
         refused = {
@@ -183,19 +185,24 @@ class Shard:
         _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body)
         return bool(more)
 
-    async def watch(self, runtime: str, tasks: Sequence[tuple[str, str]]) -> list[list[bytes]]:
-        """Asks for the outcomes of tasks, as pairs (task, tenant of the waiting handler or ''); see watch.lua."""
+    async def watch(self, runtime: str, tasks: Sequence[tuple[str, str, str]]) -> list[list[bytes]]:
+        """Asks for the outcomes of tasks; see watch.lua.
+
+        Args:
+            runtime: the runtime that asks.
+            tasks: (task, its tenant or '' for any, tenant of the waiting handler or '').
+        """
         reply: list[list[bytes]] = await self._run("watch", runtime, *[part for task in tasks for part in task])
         return reply
 
-    async def inspect(self, task_id: str) -> list[Any]:
-        """Returns the stored data of a task; see inspect.lua."""
-        reply: list[Any] = await self._run("inspect", task_id)
+    async def inspect(self, task_id: str, tenant: str = "") -> list[Any]:
+        """Returns the stored data of a task of a tenant, '' for any; see inspect.lua."""
+        reply: list[Any] = await self._run("inspect", task_id, tenant)
         return reply
 
-    async def cancel(self, task_id: str, *, ttl: float, body: bytes) -> str:
-        """Cancels a task; returns the state in which it was, or 'missing'."""
-        state: bytes = await self._run("cancel", task_id, whole_ms(ttl), body)
+    async def cancel(self, task_id: str, tenant: str = "", *, ttl: float, body: bytes) -> str:
+        """Cancels a task of a tenant, '' for any; returns the state in which it was, or 'missing'."""
+        state: bytes = await self._run("cancel", task_id, whole_ms(ttl), body, tenant)
         return state.decode()
 
     async def list_dead_letters(
@@ -214,23 +221,23 @@ class Shard:
         end, *rest = await self._run("letters", place, "+inf" if last is None else last, skip, limit)
         flat = iter(rest)
         found = [
-            DeadLetter(int(at), task_id.decode(), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)
+            DeadLetter(int(at), as_text(task_id), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)
         ]
         return int(end), found
 
-    async def redrive(self, tasks: Sequence[tuple[str, bytes]]) -> list[bool | str]:
-        """Sends dead letters again, given as pairs (task, key from `pack_key`).
+    async def redrive(self, tasks: Sequence[tuple[str, bytes]], tenant: str = "") -> list[bool | str]:
+        """Sends dead letters of a tenant, '' for any, again. They are given as pairs (task, key from `pack_key`).
 
         Returns:
             For each, whether it was a dead letter, or the id of the task that now has its key.
         """
-        packed = [sized(task_id.encode()) + sized(key) for task_id, key in tasks]
-        reply: list[int | bytes] = await self._run("redrive", *packed)
-        return [verdict.decode() if isinstance(verdict, bytes) else bool(verdict) for verdict in reply]
+        packed = [sized(as_bytes(task_id)) + sized(key) for task_id, key in tasks]
+        reply: list[int | bytes] = await self._run("redrive", tenant, *packed)
+        return [as_text(verdict) if isinstance(verdict, bytes) else bool(verdict) for verdict in reply]
 
-    async def discard(self, tasks: Sequence[str]) -> int:
-        """Deletes dead letters; returns how many of the tasks were dead letters."""
-        return int(await self._run("discard", *tasks))
+    async def discard(self, tasks: Sequence[str], tenant: str = "") -> int:
+        """Deletes dead letters of a tenant, '' for any; returns how many of the tasks were dead letters."""
+        return int(await self._run("discard", tenant, *map(as_bytes, tasks)))
 
     async def repair(self) -> None:
         """Rebuilds the shard from its records; see mend.lua."""

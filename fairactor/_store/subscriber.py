@@ -51,6 +51,7 @@ class Subscriber:
         self._subscribed: dict[bytes, anyio.Event] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._wakeups: dict[bytes, set[Wakeup]] = {}  # by event
+        self._malformed: set[tuple[bytes, bytes]] = set()  # channels and kinds of messages that were reported
         self._reading = anyio.CancelScope()  # while `run` waits for a message
         self._must_reconnect = False
         server.on_drop = self._reconnect
@@ -156,14 +157,29 @@ class Subscriber:
 
     def _receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "message":
-            deliver = self._channels.get(message["channel"])
-            if deliver is not None:
-                deliver(message["data"])
+            self._pass_on(message["channel"], message["data"])
         elif message["type"] == "subscribe":
             self._subscribed.setdefault(message["channel"], anyio.Event()).set()
             self.wake_all()
             for callback in self._callbacks:
                 callback()
+
+    def _pass_on(self, channel: bytes, message: bytes) -> None:
+        """Passes a message on. Anybody may publish anything, so one that nobody understands is logged and dropped."""
+        deliver = self._channels.get(channel)
+        if deliver is None:
+            return
+        try:
+            deliver(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop the messages that follow
+            kind = channel, message[:1]
+            level = logging.DEBUG if kind in self._malformed else logging.WARNING
+            self._malformed.add(kind)
+            logger.log(
+                level,
+                "a message on channel %s is dropped (%s; %d bytes, %r); others of this kind are logged at DEBUG only",
+                channel.decode(errors="replace"), error, len(message), message[:40],
+            )  # fmt: skip
 
     def _publish(self, event: bytes) -> None:
         for wakeup in self._wakeups.get(event, ()):

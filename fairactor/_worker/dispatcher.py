@@ -22,6 +22,7 @@ from fairactor._model.wire import (
     Settlement,
     Turn,
     handed_mark,
+    as_text,
     turn_mark,
     unpack_handed,
 )
@@ -178,7 +179,7 @@ class Dispatcher:
             mark = turn_mark(request.number)
             self._begin(new_claims(turn.claims, mark, self, turn.now), at_once=not turn.more)
         for task_id in turn.cancels:
-            self._pool.cancel(task_id.decode(), _CANCEL_REASON)
+            self._pool.cancel(as_text(task_id), _CANCEL_REASON, self)
         if turn.maintenance_due:
             await self._maintain()
         await self._wait_for_work(request, turn)
@@ -196,8 +197,8 @@ class Dispatcher:
     def _take(self, handed: Handed) -> None:
         """Starts a task that was handed over. If the message is late, the reply to a later turn has the task."""
         if self.runtime and handed.mark == handed_mark(self._number):
-            self._received = True
             claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
+            self._received = True
             free = self._pool.vacancies > 0  # tasks of other shards may occupy the workers
             self._begin(claims, at_once=True, free=free)
             self._wakeup.set()  # to claim more
@@ -281,14 +282,16 @@ class Dispatcher:
         elif kind == WORK:
             self.wake()
         elif kind == CANCEL:
-            self._cancel(message[1:].decode())
+            self._cancel(as_text(message[1:]))
+        else:
+            raise ValueError(f"{kind!r} is no kind of message that this version of fairactor knows")
 
     def _on_subscribe(self) -> None:
         self._server_back.set()
         self.wake()
 
     def _cancel(self, task_id: str) -> None:
-        if not self._pool.cancel(task_id, _CANCEL_REASON):
+        if not self._pool.cancel(task_id, _CANCEL_REASON, self):
             self.wake()  # its claim may still be on the way; the next turn repeats the cancellation
 
 
