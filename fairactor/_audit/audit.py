@@ -12,9 +12,9 @@ import msgspec
 from fairactor._model import keys
 from fairactor._model.record import LIVE, SETTLED
 from fairactor._model.states import Priority, TaskState
-from fairactor._model.wire import GROUP_MARK, Counts, as_text, unpack_holder, unpack_mark
+from fairactor._model.wire import GROUP_MARK, Counts, unpack_holder, unpack_mark
 
-from .snapshot import Snapshot
+from .snapshot import Snapshot, text
 
 _CRITICAL_JUMP: Final = 4e15  # as in lua/lib/base.lua
 _WINDOW: Final = 8  # bytes, before a key
@@ -57,10 +57,10 @@ def _locations(snapshot: Snapshot) -> Iterator[_Location]:
     for task in snapshot.fixed["SCHEDULED"]:
         yield _Location(task, "scheduled", "the scheduled tasks", None)
     for task, packed in snapshot.fixed["HELD"].items():
-        yield _Location(task, "deferred", f"the tasks held back by {as_text(unpack_holder(packed))!r}", None)
+        yield _Location(task, "deferred", f"the tasks held back by {text(unpack_holder(packed))!r}", None)
     for runtime, claims in snapshot.claims.items():
         for task, mark in claims.items():
-            yield _Location(task, "started", f"the claims of {runtime!r}", as_text(unpack_mark(mark).tenant))
+            yield _Location(task, "started", f"the claims of {runtime!r}", text(unpack_mark(mark).tenant))
 
 
 def _check_locations(snapshot: Snapshot) -> Iterator[str]:
@@ -249,7 +249,7 @@ def _check_dead_letters(snapshot: Snapshot) -> Iterator[str]:
 
 def _check_deduplication_keys(snapshot: Snapshot) -> Iterator[str]:
     """A task with a key is live and owns the key. A key without a live task expires."""
-    keyed = {task: as_text(packed[_WINDOW:]) for task, packed in snapshot.fixed["KEYED"].items()}
+    keyed = {task: text(packed[_WINDOW:]) for task, packed in snapshot.fixed["KEYED"].items()}
     for task, key in keyed.items():
         header = snapshot.records.get(task)
         if header is None or header.state != LIVE:

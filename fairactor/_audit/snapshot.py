@@ -49,6 +49,7 @@ _TYPES: Final = {
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
+text: Final = as_text
 _NO_COUNTS: Final = Counts.unpack(b"")
 
 
@@ -123,7 +124,7 @@ async def take_snapshot(shard: Shard) -> Snapshot:
         meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, [], [], {}
     )
     for key, kind, ttl, content in reply[2:]:
-        _add(snapshot, as_text(key), as_text(kind), ttl, content)
+        _add(snapshot, text(key), text(kind), ttl, content)
     for tenant, packed in snapshot.fixed["COUNTS"].items():
         snapshot.counts[tenant] = Counts.unpack(packed, queued=len(snapshot.queues.get(tenant, ())))
     return snapshot
@@ -149,7 +150,7 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
     elif name in keys.FIXED:
         snapshot.fixed[name] = _items(kind, content)
     elif name == "KEY":
-        snapshot.keys[rest] = as_text(content), ttl
+        snapshot.keys[rest] = text(content), ttl
     elif name not in _EXPIRES:
         by_name: dict[str, dict[str, Any]] = {
             "QUEUE": snapshot.queues, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
@@ -173,8 +174,8 @@ def _find_in_model(suffix: str) -> tuple[str, str] | None:
 
 def _items(kind: str, content: list[bytes]) -> dict[str, Any]:
     if kind == "set":
-        return dict.fromkeys(map(as_text, content))
-    names, values = map(as_text, content[::2]), content[1::2]
+        return dict.fromkeys(map(text, content))
+    names, values = map(text, content[::2]), content[1::2]
     return dict(zip(names, map(float, values) if kind == "zset" else values, strict=True))
 
 

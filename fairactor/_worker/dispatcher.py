@@ -21,8 +21,8 @@ from fairactor._model.wire import (
     Handed,
     Settlement,
     Turn,
-    handed_mark,
     as_text,
+    handed_mark,
     turn_mark,
     unpack_handed,
 )

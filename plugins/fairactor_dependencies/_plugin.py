@@ -31,7 +31,7 @@ _MOST_MESSAGES: Final = 100
 """The most messages in one call."""
 _ERROR_PAUSE: Final = 1.0
 """Seconds to wait after an error of the server."""
-_SCRIPTS: Final = ("unknown", "gate", "open", "grow", "take", "arrive", "ack")
+_SCRIPTS: Final = ("known", "gate", "open", "grow", "take", "arrive", "ack")
 
 Operator(">>", plugin=NAME, apply=then)
 Operator("<<", plugin=NAME, apply=after)

@@ -94,7 +94,9 @@ OPERATIONS = [
         st.sampled_from(["post", "other\0"]),
         st.dictionaries(tenants, st.integers(0, 3), min_size=1, max_size=3),
     ),
-    *operations(1, "watch", st.sampled_from(["sender", "other\0"]), st.lists(st.tuples(pick, owners, tenants), max_size=4)),
+    *operations(
+        1, "watch", st.sampled_from(["sender", "other\0"]), st.lists(st.tuples(pick, owners, tenants), max_size=4)
+    ),
     *operations(2, "progress", pick, pick),
     *operations(1, "ask", pick, tenants),
     *operations(2, "make_due", pick, st.sampled_from([1, 2, 3])),
