@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from ._actors.codec import Codec
 from ._actors.host import Client
@@ -64,6 +65,7 @@ class Engine:
         self._check = check
         self._stack: Final = AsyncExitStack()
         self._lifespans: Final = AsyncExitStack()  # of plugins; they end while the runtime can still send
+        self._group: TaskGroup | None = None
         self.consumer: Consumer | None = None
         """None if this runtime runs no tasks."""
         self.shards: Shards
@@ -73,23 +75,29 @@ class Engine:
         self.host: PluginHost
         self._outcomes: Outcomes
 
-    async def start(self, on_connected: Callable[[], None]) -> None:
+    @property
+    def failed(self) -> bool:
+        """Whether a supervised part keeps failing, so the engine has to end."""
+        return self._group is not None and self._group.cancel_scope.cancel_called
+
+    async def start(self, on_connected: Callable[[], None], is_ending: Callable[[], bool]) -> None:
         """Connects, starts the supervised parts, enters the plugins' lifespans, and starts the workers.
 
         Args:
             on_connected: called once the runtime can send, before plugins and workers start.
+            is_ending: whether the event loop ends, and so cancels every asyncio task.
         """
         sdk = tracing.has_sdk()
         server = await self._connect()
         self.shards = await open_shards(server, self._settings, self._plugins.lua)
         batchers = self._make_client(server, sdk=sdk)
-        group = await self._stack.enter_async_context(anyio.create_task_group())
+        group = self._group = await self._stack.enter_async_context(anyio.create_task_group())
         self._stack.callback(group.cancel_scope.cancel)
         supervisor = Supervisor(group)
         await self._start_client(supervisor, batchers)
         on_connected()
         await self._enter_plugins(Supervisor(group))
-        await self._start_consumer(supervisor, sdk=sdk)
+        await self._start_consumer(supervisor, is_ending, sdk=sdk)
 
     def _make_client(self, server: Server, *, sdk: bool) -> Sequence[Batcher]:
         """Makes the parts that send tasks and follow them; returns the batchers."""
@@ -140,14 +148,14 @@ class Engine:
         for shard in self.shards:
             await self._outcomes.ready(shard)
 
-    async def _start_consumer(self, supervisor: Supervisor, *, sdk: bool) -> None:
+    async def _start_consumer(self, supervisor: Supervisor, is_ending: Callable[[], bool], *, sdk: bool) -> None:
         settings, registry = self._settings, self._registry
         if settings.workers and registry:
             self.consumer = Consumer(
                 self._name, self.shards, self.subscriber, registry, settings, self._plugins, self._runtime
             )
             self._stack.push_async_callback(_shielded, registry.stop)
-            await self.consumer.start(supervisor.start, sdk=sdk)
+            await self.consumer.start(supervisor.start, sdk=sdk, is_ending=is_ending)
 
     async def _connect(self) -> Server:
         settings = self._settings
@@ -165,10 +173,22 @@ class Engine:
         if self.consumer is not None:
             await self.consumer.stop(grace)
 
-    async def end_work(self, grace: float, error: BaseException | None) -> None:
-        """Stops the workers, then the plugins, which may use the runtime until they have stopped."""
+    def hurry(self) -> None:
+        """Makes `stop` wait no longer for running tasks."""
+        if self.consumer is not None:
+            self.consumer.hurry()
+
+    async def end_work(self, grace: float, error: BaseException | None, *, crashed: bool = False) -> None:
+        """Stops the workers, then the plugins, which may use the runtime until they have stopped.
+
+        Args:
+            grace: the seconds that running tasks may still take.
+            error: why the engine ends; None if it was left.
+            crashed: whether what ran here has ended the event loop.
+        """
         try:
-            await self.stop(grace)
+            if self.consumer is not None:
+                await self.consumer.stop(grace, crashed=crashed)
         finally:
             await self._lifespans.__aexit__(*_raised(error))
 

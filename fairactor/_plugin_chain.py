@@ -167,7 +167,7 @@ def _notifier(event: str, observing: Sequence[Any]) -> Observe:
         for name, method in methods:
             try:
                 method(*arguments)
-            except Exception:
+            except BaseException:
                 logger.exception("plugin %s: %s() failed", name, event)
 
     return notify

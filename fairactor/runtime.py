@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._client.dead_letters import DeadLetters
     from ._client.policies import Policies
     from ._engine import Engine
+    from ._lifetime import Lifetime
     from ._store.shard import Shard
     from ._store.shards import Shards
     from .plugins import Plugin
@@ -89,6 +90,7 @@ class Runtime:
         for each in self._registry.actors.values():
             self._plugins.check(each.options)
         self._engine: Engine | None = None
+        self._lifetime: Lifetime | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # while the runtime can be used
 
     # Entering and leaving
@@ -97,34 +99,24 @@ class Runtime:
         if self._engine is not None:
             raise RuntimeNotRunning("a Runtime can be entered once; make a new one")
         from ._engine import Engine  # imports everything that needs a server
+        from ._lifetime import Lifetime
 
-        engine = Engine(self.name, self.settings, self._registry, self._plugins, self, self.check)
-        self._engine = engine
-        try:
-            await engine.start(self._allow_use)
-        except BaseException as error:
-            try:
-                await engine.end_work(0, error)
-            finally:
-                self._loop = None
-                await engine.unwind(error)
-            raise
+        self._engine = Engine(self.name, self.settings, self._registry, self._plugins, self, self.check)
+        self._lifetime = Lifetime(self._engine, self._allow_use, self._forbid_use)
+        await self._lifetime.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        engine = self._engine
-        assert engine is not None  # noqa: S101 - it was entered
-        try:
-            await engine.end_work(self.settings.grace if error is None else 0, error)
-        finally:
-            self._loop = None
-            engine.close()
-            await engine.unwind(error)
+        assert self._lifetime is not None  # noqa: S101 - it was entered
+        await self._lifetime.end(self.settings.grace if error is None else 0, error)
 
     def _allow_use(self) -> None:
         self._loop = asyncio.get_running_loop()
+
+    def _forbid_use(self) -> None:
+        self._loop = None
 
     async def stop(self, grace: float) -> None:
         """Stops claiming, waits ``grace`` seconds for running tasks, then returns the others to their mailboxes."""

@@ -68,7 +68,7 @@ class Settings:
     """How many tasks this process runs at once. With 0 this runtime only sends."""
     lease: float = attrs.field(default=15.0, validator=validate(check_seconds, zero=False))
     """How long a silent runtime keeps its claims. After that, other runtimes run its tasks."""
-    grace: float = attrs.field(default=30.0, validator=validate(check_seconds))
+    grace: float = attrs.field(default=25.0, validator=validate(check_seconds))
     """How long running tasks may go on after `Runtime.run` receives a signal to stop."""
     connect_timeout: float = attrs.field(default=5.0, validator=validate(check_seconds, zero=False))
     """How long to try to reach the server, on entering and for each call."""

@@ -14,7 +14,7 @@ from fairactor._util.checks import check_name
 from fairactor.errors import ConfigurationError, InvalidPayload
 
 from .codec import Codec
-from .elsewhere import run_in_process, run_in_thread
+from .elsewhere import run_in_process
 from .message import Message
 from .options import ActorOptions, Options, parse_options
 from .plugin_options import OptionValue
@@ -79,6 +79,8 @@ class Actor(Generic[P, R_co]):
             return partial(run_in_process, self)
         if inspect.iscoroutinefunction(self.function):
             return lambda args, kwargs: function(*args, **kwargs)
+        from .threads import run_in_thread  # imports anyio's backend for asyncio
+
         return partial(run_in_thread, function)
 
     async def run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R_co:

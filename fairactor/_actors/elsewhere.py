@@ -1,16 +1,11 @@
-"""Running handlers outside the event loop: in a thread, or in a worker process."""
+"""Running handlers in worker processes."""
 
 from __future__ import annotations
 
-import math
 import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol
-
-import anyio
-import anyio.to_thread
 
 from fairactor.errors import ConfigurationError, RemoteError
 
@@ -27,12 +22,6 @@ class _Function(Protocol):
     process: bool
     __module__: str
     __qualname__: str
-
-
-async def run_in_thread(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Runs a plain function in a thread. If the caller is canceled, the thread runs on: it cannot be stopped."""
-    unlimited = anyio.CapacityLimiter(math.inf)  # the pool of workers is the limit; anyio's default is 40
-    return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True, limiter=unlimited)
 
 
 async def run_in_process(actor: _Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -27,7 +27,7 @@ class Claim:
     """A task that this runtime has claimed."""
 
     __slots__ = (
-        "begun", "body", "call", "cancel_reason", "claimed", "context_changed", "header", "id",
+        "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "lost",
         "owner", "record", "runtime", "server_time", "task", "turn",
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ class Claim:
         self.call: record.Call | None = None
         self.task: Task | None = None
         self.cancel_reason: str | None = None
-        self.context_changed = False  # whether its handler has set context variables
+        self.lost = False  # whether it was canceled because this runtime has given it up
 
     def server_clock(self, at: float | None = None) -> float:
         """Converts a moment of the monotonic clock, by default now, to unix seconds by the server's clock."""
@@ -61,6 +61,12 @@ class Claim:
     def age(self) -> float:
         """Returns the seconds since the task was sent or became due, by the server's clock."""
         return self.server_clock() - self.header.stamp / 1e6 if self.header else 0.0
+
+    def described(self) -> str:
+        """Returns the task's id, actor and tenant, for the log."""
+        actor = self.call.actor if self.call else "?"
+        tenant = self.header.tenant if self.header else "?"
+        return f"{self.id} ({actor} of tenant {tenant!r})"
 
     def given_back(self) -> Settlement:
         """Returns the settlement of a task that was not started: it goes back to its place in the mailbox."""

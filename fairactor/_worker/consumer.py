@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import anyio
@@ -22,14 +22,15 @@ from fairactor._store.subscriber import Subscriber
 from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
+from .claim import Claim
 from .dispatcher import Dispatcher
 from .executor import Executor
 from .pool import Pool
 
 logger: Final = logging.getLogger(__name__)
 
-GOODBYE: Final = 5.0
-"""Seconds to wait for handlers and the server on leaving. After that the leases expire by themselves."""
+GOODBYE: Final = 2.0
+"""Seconds to wait on leaving: for handlers that were canceled, and as long for the server."""
 
 
 class Consumer:
@@ -64,14 +65,34 @@ class Consumer:
         self._runtime = runtime
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
+        self._patience = anyio.CancelScope()  # while it waits for running tasks
 
-    async def start(self, start: Callable[[str, Callable[[], Awaitable[None]]], None], *, sdk: bool) -> None:
-        """Starts the instances of actor classes, takes the leases, and starts to claim."""
+    async def start(
+        self,
+        start: Callable[[str, Callable[[], Awaitable[None]]], None],
+        *,
+        sdk: bool,
+        is_ending: Callable[[], bool],
+    ) -> None:
+        """Starts the instances of actor classes, takes the leases, and starts to claim.
+
+        Args:
+            start: starts a supervised function, given its name.
+            sdk: whether to make spans, because an OpenTelemetry SDK is installed.
+            is_ending: whether the event loop ends, and so cancels every asyncio task.
+        """
         handlers = await self._registry.start()
         executor = Executor(
-            handlers, self._settings, self._is_known_elsewhere, self._report, sdk, self._plugins, self._runtime
+            handlers,
+            self._settings,
+            self._is_known_elsewhere,
+            self._report,
+            sdk,
+            self._plugins,
+            self._runtime,
+            is_ending,
         )
-        pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled, start)
+        pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
         info = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -100,8 +121,13 @@ class Consumer:
         )
         return Assignment(assigned, [""] if settings.steal is True else steal)
 
-    async def stop(self, grace: float) -> None:
-        """Stops claiming, waits ``grace`` seconds for running tasks, then returns the others to their mailboxes."""
+    async def stop(self, grace: float, *, crashed: bool = False) -> None:
+        """Stops claiming, waits ``grace`` seconds for running tasks, then returns the others to their mailboxes.
+
+        Args:
+            grace: the seconds.
+            crashed: whether what ran here has ended the event loop. Then the running tasks count as delivered.
+        """
         if self._pool is None:
             return
         pool, self._pool = self._pool, None
@@ -109,31 +135,44 @@ class Consumer:
             dispatcher.stop_claiming()
         for claim in pool.drop_ready():
             claim.owner.settle(claim, claim.given_back())
+        if crashed:
+            logger.critical("the event loop was ended while these tasks ran: %s", _named(pool.running()))
         try:
-            if grace > 0:
-                with anyio.move_on_after(grace):
-                    await pool.wait_until_idle()
+            with self._patience:
+                self._patience.deadline = anyio.current_time() + grace
+                await pool.wait_until_idle()
         finally:
-            await self._leave(pool)
+            await self._leave(pool, crashed=crashed)
 
-    async def _leave(self, pool: Pool) -> None:
+    def hurry(self) -> None:
+        """Makes `stop` wait no longer for running tasks."""
+        self._patience.cancel()
+
+    async def _leave(self, pool: Pool, *, crashed: bool) -> None:
         """Cancels running tasks, reports outcomes, and gives up the leases."""
-        with anyio.move_on_after(GOODBYE, shield=True) as patience:
-            for dispatcher in self._dispatchers:
-                pool.abandon(dispatcher)
-            await pool.wait_until_idle()
-            for dispatcher in self._dispatchers:
-                try:
-                    await dispatcher.leave()
-                except ServerError as error:
-                    logger.warning(
-                        "%s: its tasks return to their mailboxes when the lease ends: %s", dispatcher.runtime, error
-                    )
-        if patience.cancelled_caught:
-            logger.warning(
-                "a handler or the server did not respond for %g s: tasks return to their mailboxes when the lease ends",
-                GOODBYE,
-            )
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(GOODBYE):
+                for dispatcher in self._dispatchers:
+                    pool.abandon(dispatcher)
+                await pool.wait_until_idle()
+            if stuck := pool.running():
+                logger.error(
+                    "these tasks ignored their cancellation for %g s, and are abandoned: %s", GOODBYE, _named(stuck)
+                )
+            with anyio.move_on_after(GOODBYE) as patience:
+                for dispatcher in self._dispatchers:
+                    await self._give_up_lease(dispatcher, crashed=crashed)
+            if patience.cancelled_caught:
+                logger.warning(
+                    "the server did not respond for %g s: tasks return to their mailboxes when the lease ends", GOODBYE
+                )
+            await pool.close()
+
+    async def _give_up_lease(self, dispatcher: Dispatcher, *, crashed: bool) -> None:
+        try:
+            await dispatcher.leave(crashed=crashed)
+        except ServerError as error:
+            logger.warning("%s: its tasks return to their mailboxes when the lease ends: %s", dispatcher.runtime, error)
 
     async def _is_known_elsewhere(self, actor: str) -> bool:
         try:
@@ -145,3 +184,8 @@ class Consumer:
     async def _report(self, task: Task, fraction: float, note: str) -> None:
         number = self._shards.number_of(task.tenant)
         await self._shards[number].progress(self._dispatchers[number].runtime, task.id, record.encode([fraction, note]))
+
+
+def _named(claims: Iterable[Claim]) -> str:
+    """Returns tasks as a list for the log, with their actors and tenants."""
+    return ", ".join(claim.described() for claim in claims) or "none"

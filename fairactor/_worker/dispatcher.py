@@ -134,8 +134,12 @@ class Dispatcher:
         self._claiming = False
         self._wakeup.set()
 
-    async def leave(self) -> None:
-        """Reports outcomes, then gives up the lease and the remaining claims."""
+    async def leave(self, *, crashed: bool = False) -> None:
+        """Reports outcomes, then gives up the lease and the remaining claims.
+
+        If what ran here has ended the event loop (``crashed``), it keeps the lease until it runs out, so that the
+        claims count as delivered.
+        """
         self._leaving = True
         self.stop_claiming()
         await self._stopped.wait()  # `run` may have been canceled long ago
@@ -147,7 +151,7 @@ class Dispatcher:
             except LeaseLost as error:
                 logger.error("%s", error)  # noqa: TRY400 - the traceback would add nothing
                 break
-        if self.runtime:
+        if self.runtime and not crashed:
             await self._shard.leave(self.runtime)
 
     async def run(self) -> None:

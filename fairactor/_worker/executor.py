@@ -7,7 +7,6 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
@@ -52,6 +51,8 @@ class Executor:
     tracing: bool
     plugins: PluginChain
     runtime: Client
+    is_ending: Callable[[], bool]
+    """Whether the event loop ends, and so cancels every asyncio task."""
     slots: Slots | None = None
     _observers: Observers = attrs.field(init=False)
 
@@ -59,10 +60,12 @@ class Executor:
         self._observers = self.plugins.observers
 
     async def run(self, claim: Claim) -> Settlement:
-        """Runs one attempt. An error of the handler becomes the outcome. A cancellation is raised."""
+        """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
         try:
             return await self._run(claim)
-        except Exception as error:
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
             logger.exception("task %s: fairactor itself failed", claim.id)
             return self._failed(claim, error)
 
@@ -76,7 +79,7 @@ class Executor:
             return await self._unknown(claim, call)
         try:
             args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
-        except InvalidPayload as error:
+        except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
             return self._failed(claim, error)
         options = call.options
         if options and "expires" in options and claim.age() > options["expires"]:
@@ -90,7 +93,6 @@ class Executor:
         assert header is not None  # noqa: S101 - set by `run`
         task = self._task(claim)
         set_current(task)
-        context = copy_context()
         self._observers.started(task)
         try:
             if self.tracing:
@@ -105,19 +107,16 @@ class Executor:
                     "(max_payload=); store it elsewhere and return a reference"
                 )
             extra = pack_extra(task.attachments)
-        except (KeyboardInterrupt, GeneratorExit):  # these concern the process, not the task
-            raise
-        except asyncio.CancelledError as error:
-            if (worker := asyncio.current_task()) and worker.cancelling():
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if claim.lost or claim.cancel_reason is not None or self.is_ending():
                 raise
-            return self._tried(
-                claim, call, error
-            )  # the handler awaited something that was canceled; it was not canceled itself
-        except BaseException as error:  # noqa: BLE001 - any error of a handler is its outcome
+            return self._tried(claim, call, _explained(error))
+        except BaseException as error:  # whatever a handler raises is its outcome, even SystemExit
+            if claim.lost:
+                raise asyncio.CancelledError from error
             return self._tried(claim, call, error)
         finally:
             task.end()
-            claim.context_changed = copy_context() != context
         self._observers.finished(task, result)
         return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
 
@@ -183,8 +182,8 @@ class Executor:
         delay = delay_before_next(error, header.attempt, call.options)
         if claim.age() + delay > call.options.get("expires", float("inf")):
             return self._failed(claim, error, attempt)  # the next attempt would be too late
-        message = "task %s (%s): attempt %d failed: %r; retrying in %.3g s"
-        logger.info(message, claim.id, call.actor, header.attempt, error, delay)
+        message = "task %s (%s): attempt %d failed: %s; retrying in %.3g s"
+        logger.info(message, claim.id, call.actor, header.attempt, _shown(error), delay)
         self._observers.retried(self._task(claim), error, delay)
         return _again(claim, record.pack_retried(header, claim.body, attempt), delay)
 
@@ -198,10 +197,9 @@ class Executor:
         return self._failed(claim, UnknownActor(f"no running process has registered an actor {call.actor!r}"))
 
     def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
-        text = _plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
-        logger.warning("task %s (%s) failed: %r", claim.id, claim.call.actor if claim.call else "?", error)
+        logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
         self._observers.dead(self._task(claim), error)
-        failure = record.Error(exception_names(error)[0], _text(error), text)
+        failure = record.Error(exception_names(error)[0], _text(error), _traceback(error))
         return self._settle(claim, "X", self.settings.failed_ttl, error=failure, attempt=attempt)
 
     def _ttl(self, call: record.Call) -> float:
@@ -248,11 +246,35 @@ def _attempt(claim: Claim, header: record.Header, error: BaseException) -> recor
     return record.Attempt(header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message)
 
 
+def _explained(error: BaseException) -> BaseException:
+    """Gives a message to the cancellation of a handler that fairactor has not canceled."""
+    if error.args or not isinstance(error, asyncio.CancelledError):
+        return error
+    text = "not by fairactor: the handler canceled its own asyncio task, or awaited something that was canceled"
+    return asyncio.CancelledError(text).with_traceback(error.__traceback__)
+
+
+# The code of an exception's class may be broken, too: it must not raise anything here.
+
+
 def _text(error: BaseException) -> str:
     try:
         return _plain(str(error)[:_MESSAGE_LIMIT])
-    except Exception as broken:  # noqa: BLE001 - an exception's own __str__ may be broken
-        return f"(its message cannot be read: {broken!r})"
+    except BaseException as broken:  # noqa: BLE001 - as above
+        return f"(its message cannot be read: {type(broken).__name__})"
+
+
+def _shown(error: BaseException) -> str:
+    """Returns an error as one line of a log."""
+    text = _text(error)[:_HISTORY_LIMIT]
+    return f"{exception_names(error)[0]}: {text}" if text else exception_names(error)[0]
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return _plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
+    except BaseException as broken:  # noqa: BLE001 - as above
+        return f"(its traceback cannot be read: {type(broken).__name__})"
 
 
 def _plain(text: str) -> str:

@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import copy_context
+from typing import Any, Final
 
 import anyio
 
 from fairactor._model.wire import Settlement
 
 from .claim import Claim, Owner
+from .worker import Worker
 
-
-class _Worker:
-    """Runs one task after the other. Canceling its scope cancels the current task. Then it continues with the next."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self.claim: Claim | None = None
-        self.scope = anyio.CancelScope()
-
-    async def run(self) -> None:
-        while True:
-            try:
-                with anyio.CancelScope() as self.scope:
-                    if not await self._serve():
-                        return
-            finally:
-                claim, self.claim = self.claim, None
-                if claim is not None:
-                    self._pool.canceled(claim)
-            if claim is not None and claim.context_changed:
-                self._pool.retired()
-                return
-
-    async def _serve(self) -> bool:
-        """Runs tasks; returns False if the worker should end, True if its scope was canceled between two tasks."""
-        pool = self._pool
-        while (claim := await pool.take(self)) is not None:
-            self.claim = claim
-            claim.begun = time.monotonic()
-            settlement = await pool.execute(claim)
-            self.claim = None
-            pool.finished(claim, settlement)
-            if claim.context_changed:
-                pool.retired()
-                return False
-            if self.scope.cancel_called:  # it came after the task had ended, and must not hit the next task
-                return True
-        return False
+logger: Final = logging.getLogger(__name__)
 
 
 class Pool:
@@ -63,20 +29,20 @@ class Pool:
     def __init__(
         self,
         size: int,
-        execute: Callable[[Claim], Awaitable[Settlement]],
+        execute: Callable[[Claim], Coroutine[Any, Any, Settlement]],
         canceled: Callable[[Claim, str], Settlement],
-        start: Callable[[str, Callable[[], Awaitable[None]]], None],
     ) -> None:
         self.size = size
         self.execute = execute
         self._canceled = canceled
-        self._start = start
+        self._context = copy_context()  # so that workers do not inherit the context of the task that starts them
         self._ready: deque[Claim] = deque()
         # Not by id: a lost claim may still run beside the next claim of the same task.
-        self._running: dict[Claim, _Worker] = {}
+        self._running: dict[Claim, Worker] = {}
         self._idle: list[anyio.Event] = []
-        self._waking = False
-        self._workers = 0
+        self._waking: Worker | anyio.Event | None = None
+        self._closed = False
+        self._workers: set[Worker] = set()
         self._busy = 0
         self._lent = 0
         self._returning: deque[asyncio.Future[None]] = deque()
@@ -114,7 +80,7 @@ class Pool:
                 found = True
                 if claim.cancel_reason is None:  # otherwise it has been canceled already
                     claim.cancel_reason = reason
-                    worker.scope.cancel()
+                    worker.cancel()
         if found:
             return True
         for claim in self._ready:
@@ -129,7 +95,26 @@ class Pool:
         self._ready = deque(claim for claim in self._ready if claim.owner is not owner)
         for claim, worker in self._running.items():
             if claim.owner is owner:
-                worker.scope.cancel()
+                claim.lost = True
+                worker.cancel()
+
+    def running(self) -> list[Claim]:
+        """Returns the tasks that run now."""
+        return list(self._running)
+
+    def claim_of(self, task: asyncio.Task[Any]) -> Claim | None:
+        """Returns the claim that an asyncio task runs; None if it is not that of a worker."""
+        return next((claim for claim, worker in self._running.items() if worker.task is task), None)
+
+    async def close(self) -> None:
+        """Ends all workers, even those whose handlers ignore their cancellation. Waiting tasks are dropped."""
+        self._closed = True
+        self._ready.clear()
+        workers = list(self._workers)
+        for worker in workers:
+            worker.abort()
+        if workers:
+            await asyncio.wait([worker.task for worker in workers])
 
     def drop_ready(self) -> list[Claim]:
         """Removes the tasks that have not started, and returns them."""
@@ -173,16 +158,13 @@ class Pool:
         self._busy += 1
         self._lent -= 1
 
-    def retired(self) -> None:
-        """Replaces a worker that has ended because a task changed its context. The next worker has a clean context."""
-        self._workers -= 1
-        self._wake()
-
-    async def take(self, worker: _Worker) -> Claim | None:
+    async def take(self, worker: Worker) -> Claim | None:
         """Waits for the next task; returns None if there are more workers than needed."""
+        if self._waking is worker:
+            self._waking = None
         while not self._ready or self._busy >= self.size:
-            if self._workers > self.size + self._lent:
-                self._workers -= 1
+            if len(self._workers) > self.size + self._lent:
+                self._workers.discard(worker)
                 return None
             wake = anyio.Event()
             self._idle.append(wake)
@@ -190,7 +172,7 @@ class Pool:
                 await wake.wait()
             finally:
                 if wake.is_set():
-                    self._waking = False
+                    self._waking = None
                 else:
                     self._idle.remove(wake)
         claim = self._ready.popleft()
@@ -239,16 +221,20 @@ class Pool:
 
     def _wake(self) -> None:
         """Wakes or starts a worker, if one is needed and none is being woken."""
-        if self._waking or not self._ready or self._busy >= self.size:
+        if self._waking is not None or not self._ready or self._busy >= self.size or self._closed:
             return
         if self._idle:
-            self._waking = True
-            self._idle.pop().set()
-        elif self._workers < self.size + self._lent:
-            self._waking = True
-            self._workers += 1
-            self._start("worker", self._run_worker)
+            self._waking = wake = self._idle.pop()
+            wake.set()
+        elif len(self._workers) < self.size + self._lent:
+            self._waking = self._context.run(Worker, self, self._ended_worker)
+            self._workers.add(self._waking)
 
-    async def _run_worker(self) -> None:
-        self._waking = False
-        await _Worker(self).run()
+    def _ended_worker(self, worker: Worker) -> None:
+        """Replaces a worker that has ended, if there is more to do."""
+        self._workers.discard(worker)
+        if self._waking is worker:
+            self._waking = None
+        if not worker.task.cancelled() and (error := worker.task.exception()) is not None:
+            logger.error("a worker failed; another takes its place", exc_info=error)
+        self._wake()

@@ -21,6 +21,7 @@ LAYERS: Final = (
     {"testing", "embedded", "serialization"},
     {"fairactor"},
     {"runtime"},
+    {"_lifetime"},
     {"_engine"},
     {"_worker", "_client", "_audit"},
     {"_plugin_chain"},

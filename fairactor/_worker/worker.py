@@ -1,0 +1,136 @@
+"""A worker: runs claimed tasks, one after the other, in an asyncio task of its own.
+
+What a handler does to its asyncio task must not reach the next handler: it may cancel the task, leave a timeout or a
+cancel scope open, or keep a reference to the task and cancel it later. An asyncio task for each handler would prevent
+that, but is expensive. Instead a worker runs many handlers in one asyncio task, and ends after a handler that may have
+left something behind: if the task has been canceled, or if anything else still refers to it. Every open timeout or
+scope does.
+
+Each handler runs in its own copy of the context, so its context variables end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, Protocol
+
+import anyio
+
+from fairactor._model.wire import Settlement
+
+from .claim import Claim
+
+logger = logging.getLogger(__name__)
+
+
+class Supply(Protocol):
+    """The pool, as far as its workers use it."""
+
+    execute: Callable[[Claim], Coroutine[Any, Any, Settlement]]
+
+    async def take(self, worker: Worker) -> Claim | None:
+        """Waits for the next task; returns None if the worker should end."""
+
+    def finished(self, claim: Claim, settlement: Settlement) -> None:
+        """Takes the outcome of a task that has ended."""
+
+    def canceled(self, claim: Claim) -> None:
+        """Takes back a task that was canceled or lost."""
+
+
+class Worker:
+    """Runs one task after the other.
+
+    Args:
+        supply: where its tasks come from.
+        ended: called when it has ended. If more tasks are ready, the pool starts another worker.
+    """
+
+    def __init__(self, supply: Supply, ended: Callable[[Worker], None]) -> None:
+        self._supply = supply
+        self._scope = anyio.CancelScope()
+        self._claim: Claim | None = None
+        self._ends = False  # whether it ends after its current task
+        self._aborted = False
+        self._references = 0
+        self.task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self._run(), name="fairactor worker")
+        self.task.add_done_callback(lambda _: ended(self))
+
+    def cancel(self) -> None:
+        """Cancels the current task. Then the worker continues with the next."""
+        self._scope.cancel()
+
+    def abort(self) -> None:
+        """Ends the worker and its current task, even if the handler ignores its cancellation."""
+        self._aborted = True
+        self.task.cancel()
+
+    async def _run(self) -> None:
+        self._references = sys.getrefcount(self.task)
+        while not self._ends:
+            try:
+                with anyio.CancelScope() as self._scope:
+                    await self._serve()
+            except asyncio.CancelledError:  # not by `cancel`: by the handler, by `abort`, or because the loop is closed
+                self._ends = True
+            except RuntimeError:
+                if not self._ends:  # otherwise a scope that the handler has left open prevents that ours is closed
+                    raise
+            finally:
+                claim, self._claim = self._claim, None
+                if claim is not None:
+                    self._supply.canceled(claim)
+            self._ends = self._ends or self._is_marked()
+
+    async def _serve(self) -> None:
+        """Runs tasks until the worker has to end, or its scope is canceled."""
+        supply = self._supply
+        while (claim := await supply.take(self)) is not None:
+            self._claim = claim
+            claim.begun = time.monotonic()
+            settlement = await self._drive(supply.execute(claim), copy_context())
+            self._claim = None
+            supply.finished(claim, settlement)
+            if self._is_marked():
+                self._ends = True
+                return
+            if self._scope.cancel_called:  # it came after the task had ended, and must not hit the next task
+                return
+        self._ends = True
+
+    def _is_marked(self) -> bool:
+        """Whether a handler has canceled this task, or has left something behind that could still cancel it."""
+        return sys.getrefcount(self.task) > self._references or self.task.cancelling() > 0
+
+    @types.coroutine
+    def _drive(self, coroutine: Coroutine[Any, Any, Settlement], context: Context) -> Generator[Any, Any, Settlement]:
+        """Runs a coroutine in a context of its own, as part of this worker's task."""
+        step: Callable[[Any], Any] = coroutine.send
+        given: Any = None
+        while True:
+            try:
+                awaited = context.run(step, given)
+            except StopIteration as stop:
+                settlement: Settlement = stop.value
+                return settlement
+            try:
+                given = yield awaited
+                step = coroutine.send
+            except BaseException as error:
+                if self._aborted or isinstance(error, GeneratorExit):
+                    context.run(_close, coroutine)
+                    raise
+                step, given = coroutine.throw, error
+
+
+def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    try:
+        coroutine.close()
+    except BaseException:
+        logger.debug("a handler failed while it was ended", exc_info=True)
