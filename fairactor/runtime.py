@@ -16,7 +16,7 @@ import attrs
 
 from ._actors.handle import Handle
 from ._actors.host import Host, Sendable
-from ._actors.message import Message
+from ._actors.message import Message, check_message
 from ._actors.options import AskOptions, TaskOptions
 from ._actors.plugin_options import OptionValue
 from ._actors.registry import Registrable, Registry
@@ -182,6 +182,7 @@ class Runtime:
                 names = ", ".join([*(value.name for value in values), *options])
                 raise ConfigurationError(f"{names}: only messages take options: give them to each message in it")
             return await message.send_to(engine.host, tenant)
+        check_message(message)
         return await engine.sender.send(tenant, message.options(*values, **options) if values or options else message)
 
     async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]:
@@ -218,12 +219,25 @@ class Runtime:
         """
         engine = self._running()
         check_timeout(timeout)
+        check_message(message)
         if values or options:
             message = message.options(*values, **options)
         return await engine.sender.ask(tenant, message, timeout)
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
-        """Makes a handle from a task's id. Without the tenant, the handle has to search all shards for the task."""
+        """Makes a handle from a task's id.
+
+        Always give the tenant if the id, or the wish, comes from outside, as in ``GET /tasks/{id}`` of a web service:
+        for such a handle the tasks of other tenants do not exist.
+
+        Args:
+            task_id: the id.
+            tenant: the tenant of the task. None, which is for operators, finds the task of any tenant, and searches
+                all shards for it.
+
+        Raises:
+            ConfigurationError: the id or the tenant is invalid.
+        """
         engine = self._running()
         checked = None if tenant is None else check_name("tenant", tenant)
         return Handle(engine.tracker, check_name("task id", task_id), checked)

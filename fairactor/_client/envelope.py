@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 from fairactor._actors.conversion import encode_json
-from fairactor._actors.message import Message
+from fairactor._actors.message import Message, check_message
 from fairactor._actors.options import Options
 from fairactor._model import record
 from fairactor._model.states import Priority
 from fairactor._model.wire import Item, pack_extra, pack_key
 from fairactor._util import tracing
 from fairactor._util.checks import check_name
-from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge
+from fairactor.errors import NotSerializable, PayloadTooLarge
 
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
 
@@ -32,8 +32,7 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         NotSerializable: an argument cannot be encoded as JSON.
         PayloadTooLarge: the body is too long.
     """
-    if not isinstance(message, Message):
-        raise ConfigurationError(f"{message!r} is not a message: call an actor to make one, as in send(tenant, f(1))")
+    check_message(message)
     actor, options = message.actor, message.task_options
     task_id = options.id or os.urandom(_ID_BYTES).hex()
     args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -223,11 +224,12 @@ class Counts:
     @staticmethod
     def unpack(packed: bytes, *, queued: int | None = None, started: int = 0) -> Counts:
         """Unpacks stored counts. They have only the sum of queued and started tasks, so give the number of one kind."""
-        n = _COUNTS.unpack(packed) if packed else (0,) * 12
+        n = _COUNTS.unpack(packed) if len(packed) == _COUNTS.size else (0,) * 12  # otherwise missing, or damaged
         by_priority = {priority: n[priority - 1] for priority in Priority}
         live = sum(by_priority.values())
         mailbox = live - started if queued is None else queued
-        return Counts(mailbox, live - mailbox, n[6], n[7], int(n[8]), int(n[9]), int(n[10]), by_priority)
+        finished, failed, canceled = (int(total) if math.isfinite(total) else 0 for total in n[8:11])
+        return Counts(mailbox, live - mailbox, n[6], n[7], finished, failed, canceled, by_priority)
 
 
 class ShardStats(NamedTuple):
@@ -248,14 +250,16 @@ class ShardStats(NamedTuple):
     """Some tenants with work that no runtime serves."""
     runtimes: Sequence[tuple[bytes, bytes, int]]
     """(name, the JSON with which the runtime joined, ms until its lease expires)."""
+    counted: bool = True
+    """Whether the counts could be read; otherwise they are 0."""
 
 
 def unpack_stats(reply: Sequence[Any]) -> ShardStats:
     """Unpacks the reply of stats.lua for a shard."""
     counts, started, waiting, known, due, dead, stolen, throttled, unassigned, *flat = reply
     runtimes = [(flat[i], flat[i + 1] or b"{}", flat[i + 2]) for i in range(0, len(flat), 3)]
-    unpacked = Counts.unpack(counts, started=started)
-    return ShardStats(unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes)
+    unpacked, counted = Counts.unpack(counts, started=started), len(counts) in (0, _COUNTS.size)
+    return ShardStats(unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes, counted)
 
 
 def unpack_policy(packed: bytes) -> PackedPolicy:

@@ -37,7 +37,7 @@ class ScriptRunner:
         self._meta = meta
         self._patience = patience
         self._plugins = plugins
-        self.open_arguments: tuple[int, ...] | None = None
+        self.open_arguments: tuple[int | str, ...] | None = None
         """The arguments of ``open``, to open the shard again if the server has lost it."""
 
     async def run(self, name: str, *arguments: Any, patience: float | None = None) -> Any:

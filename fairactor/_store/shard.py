@@ -34,7 +34,7 @@ from fairactor._model.wire import (
     whole_ms,
 )
 from fairactor._server.connection import Server
-from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, TaskExists
+from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, ServerError, TaskExists
 from fairactor.settings import FairBy
 
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
@@ -64,9 +64,17 @@ class Shard:
         step = int(aging * 1e6)
         wanted = shards or (16 if self._server.cluster else 1)
         reply = await self._run("open", MODEL, wanted, step, fair_by or "tasks")
-        version, found, found_step = map(int, reply[:3])
-        self._runner.open_arguments = tuple(reply)
         where = f"the namespace of {self.keys.meta} at {self._server.where}"
+        try:
+            version, found, found_step = map(int, reply[:3])
+        except ValueError:
+            names = ", ".join(f"{name}={value!r}" for name, value in zip(_FIXED, reply, strict=True))
+            raise ServerError(
+                f"{where} was damaged, its fixed settings are {names}: a runtime that still runs can repair it with "
+                f"`await runtime.repair()`, or set them by hand (HSET {self.keys.meta} …)"
+            ) from None
+        shared = "time" if reply[3] == b"time" else "tasks"
+        self._runner.open_arguments = (version, found, found_step, shared)
         if version != MODEL:
             raise NamespaceMismatch(
                 f"{where} has data model {version}, this fairactor has {MODEL}; use another namespace"
@@ -75,8 +83,8 @@ class Shard:
             raise NamespaceMismatch(f"{where} was created with shards={found}, not {shards}; leave shards= out")
         if found_step != step:
             raise NamespaceMismatch(f"{where} was created with aging={found_step / 1e6:g}, not {aging:g}")
-        if fair_by not in (None, reply[3].decode()):
-            raise NamespaceMismatch(f"{where} was created with fair_by={reply[3].decode()!r}; leave fair_by= out")
+        if fair_by not in (None, shared):
+            raise NamespaceMismatch(f"{where} was created with fair_by={shared!r}; leave fair_by= out")
         return found
 
     async def send(
@@ -297,6 +305,7 @@ class Shard:
         return unpack_stats(await self._run("stats", patience=patience))
 
 
+_FIXED: Final = ("version", "shards", "step", "fair_by")
 _LOST: Final = {
     b"lapsed": "has lost its lease, so other runtimes run its tasks. It was silent for longer than the lease: was the "
     "event loop blocked, the process stopped, or the network cut? Or the server has lost its data",

@@ -17,6 +17,7 @@ if tenant then
   return { call('HGET', COUNTS, tenant) or '', policies[1] or '', policies[2] or '', call('ZCARD', QUEUE .. tenant) }
 end
 
+local FAR = 1e15 -- ms: nothing real is that far away
 local now = shard.ms
 local started, fleet = 0, {}
 local leases = call('ZRANGE', LEASES, 0, -1, 'WITHSCORES')
@@ -24,7 +25,7 @@ for i = 1, #leases, 2 do
   started = started + call('HLEN', CLAIMS .. leases[i])
   fleet[#fleet + 1] = leases[i]
   fleet[#fleet + 1] = call('HGET', FLEET, leases[i]) or ''
-  fleet[#fleet + 1] = tonumber(leases[i + 1]) - now
+  fleet[#fleet + 1] = math.max(-FAR, math.min(tonumber(leases[i + 1]) - now, FAR))
 end
 -- If every runtime is dedicated: those of the next tenants that are assigned to none.
 local function unassigned()
@@ -48,5 +49,5 @@ end
 return {
   shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
   call('ZCOUNT', SCHEDULED, '-inf', integer(now)), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
-  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(), unpack(fleet),
+  tonumber(call('HGET', META, 'stolen') or 0) or 0, call('ZCARD', THROTTLED), unassigned(), unpack(fleet),
 }
