@@ -41,11 +41,15 @@ class DeadLetters:
     async def find(
         self, *, tenant: str | None = None, actor: str | None = None, error: str | None = None
     ) -> AsyncIterator[TaskInfo]:
-        """Yields the selected dead letters, each with its error, traceback, history and arguments."""
+        """Yields the selected dead letters, each with its error, traceback, history and arguments.
+
+        If a record cannot be decoded, an error ``fairactor.errors.InvalidPayload`` says so. Its tenant is '' if not
+        even that can be read. Only `purge` without a tenant deletes such a record.
+        """
         wanted = _Filter(tenant, actor, error)
         for shard in self._shards():
             async for letter in _walk(shard):
-                info = read_info(letter.id, b"", letter.record)
+                info = _describe(letter)
                 if wanted.takes(info):
                     yield info
 
@@ -76,9 +80,7 @@ class DeadLetters:
         """Yields the selected dead letters as pages of (id, key). It yields none twice, even if it fails again."""
         for shard in self._shards():
             taken = [
-                (letter.id, key_in(letter.record))
-                async for letter in _walk(shard)
-                if wanted.takes(read_info(letter.id, b"", letter.record))
+                (letter.id, key_in(letter.record)) async for letter in _walk(shard) if wanted.takes(_describe(letter))
             ]
             for start in range(0, len(taken), PAGE):
                 yield shard, taken[start : start + PAGE]
@@ -103,13 +105,21 @@ async def redrive_one(shard: Shard, task_id: str, packed: bytes, tenant: str | N
 
 
 def key_in(packed: bytes) -> bytes:
-    """Returns the packed deduplication key in the record of a dead letter."""
-    _, call, _ = record.decode_body(record.unpack(packed)[1], live=False)
+    """Returns the packed deduplication key in the record of a dead letter; b"" if it cannot be read."""
+    try:
+        _, _, body = record.unpack(packed)[1].partition(b"\n")
+    except record.UNREADABLE:
+        return b""
+    _, call, _ = record.decode_body(body, live=True)
     options = call.options if call else {}
     key, window = options.get("key"), options.get("key_window", 0.0)
     if not isinstance(key, str) or not isinstance(window, int | float):  # a key like this was never sent
         return b""
     return pack_key(key, window)
+
+
+def _describe(letter: DeadLetter) -> TaskInfo:
+    return read_info(letter.id, TaskState.FAILED.value.encode(), letter.record)
 
 
 @attrs.frozen
@@ -126,6 +136,8 @@ class _Filter:
     def takes(self, letter: TaskInfo) -> bool:
         error = letter.error.type if letter.error else ""
         pairs = ((self.tenant, letter.tenant), (self.actor, letter.actor), (self.error, error))
+        if self.tenant is not None and not letter.tenant:  # unreadable
+            return False
         return all(wanted in (None, found) for wanted, found in pairs)
 
 

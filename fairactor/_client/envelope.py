@@ -40,6 +40,9 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
     call = record.Call(actor.name, args, kwargs, options.travelling, trace)
     try:
         body = record.encode(call)
+        if record.too_deep(body):
+            raise RecursionError(f"it has more than {record.DEEPEST} levels")  # noqa: TRY301 - as one that is far deeper
+        extra = pack_extra(options.script_options)
     except Exception as error:
         encode_json(f"{actor.name}() argument ", actor.codec.named(args, kwargs))  # raises, and names the argument
         raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
@@ -50,7 +53,7 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         )
     priority = options.priority or Priority.NORMAL
     key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
-    flag, extra = "w" if watch else "", pack_extra(options.script_options)
+    flag = "w" if watch else ""
     return Item(task_id, check_name("tenant", tenant), priority.value, _due(options), flag, body, key, extra)
 
 

@@ -16,7 +16,7 @@ from fairactor._model import record
 from fairactor._model.wire import OUTCOME, unpack_outcome
 from fairactor._util.backoff import Backoff
 from fairactor._util.wakeup import Wakeup
-from fairactor.errors import Deadlock, InvalidPayload, ServerError, TaskNotFound
+from fairactor.errors import Deadlock, InvalidPayload, NamespaceMismatch, ServerError, TaskNotFound
 
 from .shard import Shard
 from .subscriber import Subscriber
@@ -173,7 +173,12 @@ class Outcomes:
             by_shard.setdefault(question.place[0], []).append(question)
         for shard, questions in by_shard.items():
             tasks = [(question.place[1], question.tenant, question.inside) for question in questions]
-            replies = await _until_answered(partial(shard.watch, self._runtime, tasks))
+            try:
+                replies = await _until_answered(partial(shard.watch, self._runtime, tasks))
+            except NamespaceMismatch as error:  # the server refuses this runtime, but its other parts decide about that
+                for question in questions:
+                    self._fail(question, error)
+                continue
             for question, reply in zip(questions, replies, strict=True):
                 self._answer(question, *reply)
 
