@@ -72,7 +72,6 @@ class Worker:
         self.task.cancel()
 
     async def _run(self) -> None:
-        self._references = sys.getrefcount(self.task)
         while not self._ends:
             try:
                 with anyio.CancelScope() as self._scope:
@@ -86,15 +85,26 @@ class Worker:
                 claim, self._claim = self._claim, None
                 if claim is not None:
                     self._supply.canceled(claim)
-            self._ends = self._ends or self._is_marked()
+            self._ends = self._ends or self.task.cancelling() > 0
 
     async def _serve(self) -> None:
         """Runs tasks until the worker has to end, or its scope is canceled."""
         supply = self._supply
+        if not self._references:  # before the first handler
+            self._references = sys.getrefcount(self.task)
+        elif self._is_marked():  # by the handler that was canceled
+            self._ends = True
+            return
         while (claim := await supply.take(self)) is not None:
             self._claim = claim
             claim.begun = time.monotonic()
-            settlement = await self._drive(supply.execute(claim), copy_context())
+            coroutine, context = supply.execute(claim), copy_context()
+            try:
+                awaited = context.run(coroutine.send, None)
+            except StopIteration as stop:  # it never waited
+                settlement = stop.value
+            else:
+                settlement = await self._drive(coroutine, context, awaited)
             self._claim = None
             supply.finished(claim, settlement)
             if self._is_marked():
@@ -109,24 +119,23 @@ class Worker:
         return sys.getrefcount(self.task) > self._references or self.task.cancelling() > 0
 
     @types.coroutine
-    def _drive(self, coroutine: Coroutine[Any, Any, Settlement], context: Context) -> Generator[Any, Any, Settlement]:
-        """Runs a coroutine in a context of its own, as part of this worker's task."""
-        step: Callable[[Any], Any] = coroutine.send
-        given: Any = None
+    def _drive(
+        self, coroutine: Coroutine[Any, Any, Settlement], context: Context, awaited: Any
+    ) -> Generator[Any, Any, Settlement]:
+        """Runs the rest of a coroutine in its context, as part of this worker's task."""
         while True:
             try:
-                awaited = context.run(step, given)
-            except StopIteration as stop:
-                settlement: Settlement = stop.value
-                return settlement
-            try:
-                given = yield awaited
-                step = coroutine.send
+                step, given = coroutine.send, (yield awaited)
             except BaseException as error:
                 if self._aborted or isinstance(error, GeneratorExit):
                     context.run(_close, coroutine)
                     raise
                 step, given = coroutine.throw, error
+            try:
+                awaited = context.run(step, given)
+            except StopIteration as stop:
+                settlement: Settlement = stop.value
+                return settlement
 
 
 def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
