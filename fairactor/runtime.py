@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._client.policies import Policies
     from ._engine import Engine
     from ._lifetime import Lifetime
+    from ._store.damage import Repairs
     from ._store.shard import Shard
     from ._store.shards import Shards
     from .plugins import Plugin
@@ -307,14 +308,29 @@ class Runtime:
         """
         return await read_health(self._shards())
 
-    async def repair(self) -> None:
-        """Repairs a namespace whose keys somebody has damaged by hand.
+    async def repair(self) -> Repairs:
+        """Repairs a namespace whose keys somebody has damaged by hand; returns and logs what it has done.
+
+        It rebuilds everything that follows from the records of the tasks. What it can neither rebuild nor use, it keeps
+        under keys with ``:aside:`` in their names, which nothing reads; delete them when you have looked at them.
 
         It reads the whole namespace, and blocks the server meanwhile. The damage of a script that failed half-way does
         not need this: it is repaired automatically.
+
+        Raises:
+            ServerUnavailable: as `send`.
+            ServerError: as `send`.
         """
-        for shard in self._shards():
-            await shard.repair()
+        from ._store.damage import Repairs
+
+        found = [await shard.repair() for shard in self._shards()]
+        repaired = tuple(line for repairs in found for line in repairs.repaired)
+        set_aside = tuple(line for repairs in found for line in repairs.set_aside)
+        for line in repaired:
+            logger.warning("repaired: %s", line)
+        for line in set_aside:
+            logger.warning("set aside: %s", line)
+        return Repairs(repaired, set_aside)
 
     async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the promised signature
         """Waits until no task of the namespace is queued, started or due now.

@@ -30,23 +30,23 @@ local readers = {
     return call('GETRANGE', key, 0, head - 1 + (length:byte(1) or 0) * 256 + (length:byte(2) or 0))
   end,
 }
-local reply = call('TIME')
-for _, key in ipairs(call('KEYS', ARGV[1] .. '*')) do
+local reply, seen, cursor = call('TIME'), {}, '0'
+local function add(key)
   local kind = call('TYPE', key).ok
   local read = key:sub(1, #KEYS[1]) == KEYS[1] and readers[kind]
   reply[#reply + 1] = { key, kind, call('PTTL', key), read and read(key) or '' }
 end
+repeat
+  local found = call('SCAN', cursor, 'MATCH', ARGV[1] .. '*', 'COUNT', 1000)
+  cursor = found[1]
+  for _, key in ipairs(found[2]) do
+    if not seen[key] then add(key) end
+    seen[key] = true
+  end
+until cursor == '0'
 return reply
 """
 
-_TYPES: Final = {
-    "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "DRAINED": "zset",
-    "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset", "SESSIONS": "hash", "FLEET": "hash",
-    "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
-    "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
-    "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
-    "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
-}  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
 text: Final = as_text
@@ -136,15 +136,15 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
         snapshot.others.append(key)
         return
     suffix = key.removeprefix(snapshot.meta)
-    if suffix.startswith(keys.PREFIXES["PLUGIN"]):
-        return  # only the plugin knows the types of its keys
+    if suffix.startswith((keys.PREFIXES["PLUGIN"], keys.PREFIXES["ASIDE"])):
+        return  # only the plugin knows the types of its keys, and nothing reads what was set aside
     found = _find_in_model(suffix)
     if found is None:
         snapshot.malformed.append(f"{key!r}: no such key in the data model")
         return
     name, rest = found
-    if kind != _TYPES[name]:
-        snapshot.malformed.append(f"{key!r} is a {kind}, not a {_TYPES[name]}")
+    if kind != keys.TYPES[name]:
+        snapshot.malformed.append(f"{key!r} is a {kind}, not a {keys.TYPES[name]}")
     elif name == "TASK":
         _add_record(snapshot, rest, content, ttl)
     elif name in keys.FIXED:
@@ -164,10 +164,10 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
 def _find_in_model(suffix: str) -> tuple[str, str] | None:
     """Returns the name of a key in the data model, and the tenant, task or runtime that it belongs to."""
     for name, fixed in keys.FIXED.items():
-        if suffix == fixed and name in _TYPES:
+        if suffix == fixed and name in keys.TYPES:
             return name, ""
     for name, prefix in keys.PREFIXES.items():
-        if name in _TYPES and suffix.startswith(prefix):
+        if name in keys.TYPES and suffix.startswith(prefix):
             return name, suffix.removeprefix(prefix)
     return None
 

@@ -67,6 +67,11 @@ def unpack_mark(packed: bytes) -> Mark:
     return Mark(turn, ms, priority, charged, packed[_MARK.size :])
 
 
+def unpack_cancel(packed: bytes) -> tuple[float, bytes]:
+    """Unpacks a task's field in CANCELS, which ending.lua packs: ms for which to keep its record, and its outcome."""
+    return _WINDOW.unpack_from(packed)[0], packed[_WINDOW.size :]
+
+
 def unpack_holder(packed: bytes) -> bytes:
     """Returns the plugin that holds a task back, from the task's field in HELD, which plugins.lua packs."""
     length = _LENGTH.unpack_from(packed, _HOLD)[0]

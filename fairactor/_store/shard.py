@@ -29,6 +29,7 @@ from fairactor._model.wire import (
     pack_settlement,
     sized,
     turn_mark,
+    unpack_cancel,
     unpack_policy,
     unpack_stats,
     whole_ms,
@@ -37,6 +38,7 @@ from fairactor._server.connection import Server
 from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, ServerError, TaskExists
 from fairactor.settings import FairBy
 
+from .damage import Repairs, read_repairs
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .script_runner import ScriptRunner
 
@@ -210,7 +212,7 @@ class Shard:
 
     async def cancel(self, task_id: str, tenant: str = "", *, ttl: float, body: bytes) -> str:
         """Cancels a task of a tenant, '' for any; returns the state in which it was, or 'missing'."""
-        state: bytes = await self._run("cancel", task_id, whole_ms(ttl), body, tenant)
+        state: bytes = await self._run("cancel", as_bytes(task_id), whole_ms(ttl), body, tenant)
         return state.decode()
 
     async def list_dead_letters(
@@ -247,9 +249,14 @@ class Shard:
         """Deletes dead letters of a tenant, '' for any; returns how many of the tasks were dead letters."""
         return int(await self._run("discard", tenant, *map(as_bytes, tasks)))
 
-    async def repair(self) -> None:
-        """Rebuilds the shard from its records; see mend.lua."""
-        await self._run("mend", "all")
+    async def repair(self) -> Repairs:
+        """Rebuilds the shard from its records; see mend.lua. Returns what it has done."""
+        reply = await self._run("mend", "all", *(self._runner.open_arguments or ()))
+        canceled = iter(reply[3])
+        for task_id, packed in zip(canceled, canceled, strict=True):
+            ms, outcome = unpack_cancel(packed)
+            await self.cancel(as_text(task_id), ttl=ms / 1000, body=outcome)
+        return read_repairs(reply)
 
     async def progress(self, runtime: str, task_id: str, note: bytes) -> bool:
         """Stores the progress of a task that the runtime has claimed."""

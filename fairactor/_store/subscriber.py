@@ -26,6 +26,9 @@ logger: Final = logging.getLogger(__name__)
 DRAINED: Final = b"d"
 """The event that a shard publishes when its last task ends."""
 
+REPAIRED: Final = b"m"
+"""The event that a shard publishes when it was repaired: what was to be published may be lost."""
+
 Deliver = Callable[[bytes], None]
 
 
@@ -59,7 +62,7 @@ class Subscriber:
     def listen(self, shard: Shard, runtime: str, deliver: Deliver) -> None:
         """Calls ``deliver`` with each message that a shard publishes to a runtime name. See `ready`."""
         self._channels[shard.keys.inbox(runtime).encode()] = deliver
-        self._channels[shard.keys.events.encode()] = self._publish
+        self._channels[shard.keys.events.encode()] = self._on_event
         self._reading.cancel()
 
     def ignore(self, shard: Shard, runtime: str) -> None:
@@ -81,7 +84,7 @@ class Subscriber:
         raise ServerUnavailable(f"no answer from {where}: a subscription took longer than {patience:g} s")
 
     def on_subscribe(self, callback: Callable[[], None]) -> None:
-        """Calls ``callback`` each time a subscription begins, because earlier messages may be lost."""
+        """Calls ``callback`` each time a subscription begins or a shard was repaired: earlier messages may be lost."""
         self._callbacks.append(callback)
 
     @contextmanager
@@ -180,6 +183,12 @@ class Subscriber:
                 "a message on channel %s is dropped (%s; %d bytes, %r); others of this kind are logged at DEBUG only",
                 channel.decode(errors="replace"), error, len(message), message[:40],
             )  # fmt: skip
+
+    def _on_event(self, event: bytes) -> None:
+        self._publish(event)
+        if event == REPAIRED:
+            for callback in self._callbacks:
+                callback()
 
     def _publish(self, event: bytes) -> None:
         for wakeup in self._wakeups.get(event, ()):

@@ -42,7 +42,8 @@ end
 
 for id in pairs(register) do
   local packed = call('HGET', WATCHERS, id)
-  local runtimes = packed and cmsgpack.unpack(packed) or {}
+  local readable_list, runtimes = pcall(cmsgpack.unpack, packed or '\144') -- an empty list
+  if not readable_list or type(runtimes) ~= 'table' then runtimes = {} end -- somebody has damaged it
   local known = false
   for _, other in ipairs(runtimes) do known = known or other == runtime end
   if not known then

@@ -58,6 +58,15 @@ class Dependencies:
         """See `fairactor.plugins.LuaScripts`."""
         return {script: read_lua(NAME, script) for script in _SCRIPTS}
 
+    @property
+    def lua_keys(self) -> Mapping[str, str]:
+        """See `fairactor.plugins.LuaKeys`."""
+        return {
+            "of:t": "hash", "of:g": "hash", "of:t:*": "list", "of:g:*": "list", "got:*": "hash", "rest": "hash",
+            "remote": "string", "outbox": "zset", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
+            "early:*": "string",
+        }  # fmt: skip
+
     @asynccontextmanager
     async def lifespan(self, host: Host) -> AsyncIterator[None]:
         """Starts an actor per shard that delivers its messages to other shards."""

@@ -44,6 +44,11 @@ class XCom:
         """See `fairactor.plugins.LuaScripts`."""
         return {script: read_lua(NAME, script) for script in ("pull", "list", "delete")}
 
+    @property
+    def lua_keys(self) -> Mapping[str, str]:
+        """See `fairactor.plugins.LuaKeys`."""
+        return {"*": "hash"}
+
     async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
         """Pushes the result of a task that has the option ``xcom=``, under that key."""
         result = await proceed()
