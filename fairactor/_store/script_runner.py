@@ -30,7 +30,7 @@ logger: Final = logging.getLogger(__name__)
 _MARGIN: Final = 0.25
 """Waiting for replicas ends this many seconds before the answer timeout, but not before half of it."""
 
-_LOOK_AGAIN: Final = 5.0
+_LOOK_AGAIN: Final = 1.0
 """Seconds for which it is not looked again for the key that keeps scripts from running."""
 
 

@@ -142,25 +142,36 @@ local function repair_runtimes()
   end
 end
 
+local function is_key_of(task, key)
+  local prefix = #task.name .. ':' .. task.name
+  return key:sub(1, #prefix) == prefix
+end
+
 -- Returns the window of a key, in ms, if a live task owns it; else nil. Nowhere else do scripts parse JSON.
 local function window_of(id, key)
   local task = tasks[id]
-  local prefix = task and task.state == LIVE and #task.name .. ':' .. task.name
-  if not prefix or key:sub(1, #prefix) ~= prefix then return nil end
+  if not task or task.state ~= LIVE or not is_key_of(task, key) then return nil end
   local record = call('GET', TASK .. id)
   local read, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
   local options = read and type(sent) == 'table' and type(sent[4]) == 'table' and sent[4] or {}
-  if options.key ~= nil and options.key ~= key:sub(#prefix + 1) then return nil end
+  local own = key:sub(#(#task.name .. ':' .. task.name) + 1)
+  if options.key ~= nil and options.key ~= own then return nil end
   return math.floor((tonumber(options.key_window) or 0) * 1000 + 0.5)
 end
 
 local function repair_keys()
+  local owners = {} -- key -> task
   local keyed_tasks = call('HGETALL', KEYED)
   for i = 1, #keyed_tasks, 2 do
     local id, task = keyed_tasks[i], tasks[keyed_tasks[i]]
     keyed[id] = keyed_tasks[i + 1]
-    local key = KEY .. select(2, unpack_key(keyed[id]))
-    if task and task.state == LIVE then
+    local name = select(2, unpack_key(keyed[id]))
+    local key = KEY .. name
+    if task and task.state == LIVE and (owners[name] or not is_key_of(task, name)) then
+      call('HDEL', KEYED, id)
+      repaired[#repaired + 1] = KEYED .. ': the key of ' .. id .. ' is not its own'
+    elseif task and task.state == LIVE then
+      owners[name] = id
       call('SET', key, id)
     elseif call('GET', key) == id then
       free_key(id, task and task.state)
@@ -279,7 +290,10 @@ repair_dead_letters()
 recount()
 rebuild_rings()
 for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others: tend.lua
-  if not counts[name] then call('ZREM', DRAINED, name) end
+  local c = counts[name]
+  if not c or (c[KEEP_UNTIL] * 1e6 <= shard.now and live(c) + c[WAITING] + c[DEFERRED] == 0) then
+    call('ZREM', DRAINED, name)
+  end
 end
 save_counts()
 save_shard(true)

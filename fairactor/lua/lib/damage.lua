@@ -168,8 +168,9 @@ do
   end
 
   local function is_policy(value)
-    local policy = is_message_pack(value)
-    if not policy then return false end
+    local policy, kind = is_message_pack(value), value:byte() or 0
+    local is_map = kind >= 128 and kind < 144 or kind == 222 or kind == 223 or value == '\144' -- or an empty table
+    if not (policy and is_map) then return false end
     local function fits(setting, kind)
       local found = policy[setting]
       return found == nil or (type(found) == kind and (kind ~= 'number' or found == found and found > 0))
@@ -190,9 +191,12 @@ do
     return true
   end
 
+  -- Whether the 8 bytes are the number of a turn or a batch: nobody takes so many.
+  local function is_number(packed) return struct.unpack('>I8', packed) < LARGEST end
+
   local function is_session(value)
     local fits, parts = is_packed(SESSION, value)
-    return fits and is_message_pack(value:sub(parts[4]))
+    return fits and is_number(parts[2]) and is_message_pack(value:sub(parts[4]))
   end
 
   local function is_mark(value)
@@ -267,7 +271,7 @@ do
     end,
     [SENT] = function(key)
       local stored = call('GET', key)
-      local ok = #stored > 8 and pcall(cmsgpack.unpack, stored:sub(9))
+      local ok = #stored > 8 and is_number(stored) and pcall(cmsgpack.unpack, stored:sub(9))
       if not ok then
         call('DEL', key)
         note_repair(key, 'it could not be read')
