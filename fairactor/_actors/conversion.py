@@ -23,6 +23,7 @@ from cattrs.v import transform_error
 
 from fairactor._model import record
 from fairactor._model.record import DEEPEST, encode, too_deep
+from fairactor._util.checks import shown
 from fairactor.errors import NotSerializable
 
 Hook = Callable[[Any], Any]
@@ -107,7 +108,7 @@ def not_serializable(what: str, value: Any, error: Exception) -> NotSerializable
         return _too_deep(what)
     path, culprit = _culprit(value)
     return NotSerializable(
-        f"{what}{path} is a {type(culprit).__name__}, {culprit!r:.80}, which has no JSON form ({error}); annotate the "
+        f"{what}{path} is a {type(culprit).__name__}, {shown(culprit)}, which has no JSON form ({error}); annotate the "
         "handler with a type that cattrs knows, or register a hook on fairactor.serialization.converter"
     )
 
@@ -123,7 +124,7 @@ def _culprit(value: Any, depth: int = 0) -> tuple[str, Any]:
     """Finds the innermost part that cannot be encoded; returns its path and the part."""
     children: list[tuple[str, Any]] = []
     if isinstance(value, Mapping):
-        children = [(f"[{key!r}]", child) for key, child in value.items()]
+        children = [(f"[{shown(key)}]", child) for key, child in value.items()]
     elif isinstance(value, list | tuple | set | frozenset):
         children = [(f"[{index}]", child) for index, child in enumerate(value)]
     for step, child in children:
@@ -141,4 +142,4 @@ def describe_misfit(name: str, value: Any, error: Exception) -> str:
     """Describes in one line why the value of a parameter does not fit its annotation."""
     if isinstance(error, BaseValidationError):
         return f"{name}: {'; '.join(transform_error(error))}"
-    return f"{name}={value!r:.80}: {error}"
+    return f"{name}={shown(value)}: {error}"

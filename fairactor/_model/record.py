@@ -25,6 +25,7 @@ _ATTEMPT: Final = struct.Struct(">H")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _STEPS)
+_ACTOR: Final = re.compile(rb'\[("(?:[^"\\]|\\.)*")')  # the beginning of a `Call`
 
 UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError)
 """What the functions of this module raise for bytes that are no record."""
@@ -97,7 +98,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
     state: bytes
     deliveries: int
-    """How many runtimes have died while they ran the task."""
+    """How many runtimes died, or lost their lease, while they had it claimed; 0 after an attempt that ended."""
     priority: int
     attempt: int
     """The number of the current, the next or the last attempt."""
@@ -112,10 +113,10 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         return SETTLED[self.state]
 
     def for_next_attempt(self) -> Header:
-        """Returns the header for the next attempt."""
+        """Returns the header for the next attempt. A task whose attempt has ended, however, has killed nothing."""
         attempt = self.attempt + 1
-        rest = self.rest[:2] + _ATTEMPT.pack(attempt) + self.rest[4:]
-        return msgspec.structs.replace(self, attempt=attempt, rest=rest)
+        rest = b"\0" + self.rest[1:2] + _ATTEMPT.pack(attempt) + self.rest[4:]
+        return msgspec.structs.replace(self, attempt=attempt, deliveries=0, rest=rest)
 
 
 def too_deep(encoded: bytes) -> bool:
@@ -153,6 +154,23 @@ def pack_retried(header: Header, body: bytes, attempt: Attempt) -> bytes:
     return LIVE + header.for_next_attempt().rest + _with_attempt(body, attempt)
 
 
+def pack_noted(header: Header, body: bytes, note: Attempt) -> bytes:
+    """Packs the record of a live task with another line in its history, which does not count as an attempt."""
+    return LIVE + header.rest + _with_attempt(body, note)
+
+
+def pack_without_last_attempt(header: Header, body: bytes) -> bytes:
+    """Packs the record of a live task without the last line of its history."""
+    return LIVE + header.rest + body[: body.rindex(b"\n")]
+
+
+def last_attempt(body: bytes) -> Attempt | None:
+    """Returns the last line in the history of a live task; None if there is none that can be read."""
+    at = body.rfind(b"\n")
+    found: Attempt | None = None if at < 0 else _if_readable(_decode_attempt, body[at + 1 :])
+    return found
+
+
 def pack_settled(state: str, rest: bytes, outcome: Outcome, body: bytes = b"", attempt: Attempt | None = None) -> bytes:
     """Packs the record of a task that has ended.
 
@@ -181,6 +199,13 @@ def call_in(body: bytes) -> Call:
     """
     at = body.find(b"\n")
     return decode_call(body if at < 0 else body[:at])
+
+
+def actor_in(record: bytes) -> str:
+    """Returns the actor in the record of a live task; '' if it cannot be read. It decodes nothing else."""
+    at = _HEADER.size + int.from_bytes(record[_HEADER.size - 2 : _HEADER.size], "big")
+    found = _ACTOR.match(record, at)
+    return _if_readable(_decode_text, found[1]) or "" if found else ""
 
 
 def outcome_in(body: bytes) -> Outcome:
@@ -227,6 +252,7 @@ def decode_json(stored: bytes | msgspec.Raw) -> Any:
 
 
 encode: Final = msgspec.json.Encoder(enc_hook=token_of).encode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 decode_call: Final = msgspec.json.Decoder(Call).decode
 decode_outcome: Final = msgspec.json.Decoder(Outcome).decode
 _decode_attempt: Final = msgspec.json.Decoder(Attempt).decode

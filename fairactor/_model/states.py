@@ -11,7 +11,8 @@ deferred    the plugin releases it                  queued, or scheduled if not 
 queued      a runtime claims it                     started
 started     the handler ends                        finished or failed
 started     the handler fails, and a retry is left  scheduled
-started     its runtime dies or stops               queued, or failed after too many deliveries
+started     its runtime stops                       queued
+started     its runtime dies                        queued as a suspect, or failed after too many deaths
 any above   canceled                                canceled
 failed      redriven                                queued
 ==========  ======================================  ===============================================

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -12,6 +13,7 @@ import msgspec
 
 from fairactor.errors import FairactorError
 
+from . import record
 from .states import Priority
 
 BATCH: Final = 500
@@ -21,6 +23,11 @@ TAKEN: Final = 2
 FULL: Final = 3
 """The verdict of ``lib/accept.lua`` for a task whose mailbox is full."""
 
+MORE: Final = 1
+"""In the reply to a turn: more tasks wait than the runtime wanted."""
+UNSEEN: Final = 2
+"""In the reply to a turn: tasks may wait behind tenants that were passed over."""
+
 _COUNTS: Final = struct.Struct(">5x8I3dI")
 _LENGTH: Final = struct.Struct(">H")
 _WINDOW: Final = struct.Struct(">d")
@@ -29,7 +36,7 @@ _LONG: Final = struct.Struct(">I")
 GROUP_MARK: Final = b"\xff".decode(errors="surrogateescape")
 """Precedes the name of a group in places that also hold names of tenants. No UTF-8 string begins with this byte."""
 
-_MARK: Final = struct.Struct(">8sdBd40x")
+_MARK: Final = struct.Struct(">8sdBdB39x")
 _HOLD: Final = struct.calcsize(">Bd")  # the position of the tenant
 _NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua packs as a list
 
@@ -58,13 +65,15 @@ class Mark(NamedTuple):
     priority: int
     charged: float
     """What the tenant was charged: 1, or the estimated seconds of the run."""
+    alone: bool
+    """Whether its process runs nothing else."""
     tenant: bytes
 
 
 def unpack_mark(packed: bytes) -> Mark:
     """Unpacks the mark of a claim, which base.lua packs."""
-    turn, ms, priority, charged = _MARK.unpack_from(packed)
-    return Mark(turn, ms, priority, charged, packed[_MARK.size :])
+    turn, ms, priority, charged, alone = _MARK.unpack_from(packed)
+    return Mark(turn, ms, priority, charged, bool(alone), packed[_MARK.size :])
 
 
 def unpack_cancel(packed: bytes) -> tuple[float, bytes]:
@@ -170,6 +179,47 @@ def handed_mark(turn: int) -> bytes:
     return turn_mark(turn | 1 << 63)
 
 
+class Permit(IntEnum):
+    """How a turn may claim a suspect: a task whose runtime died, or lost its lease, while it was claimed."""
+
+    NONE = 0
+    APART = 1
+    """One may run here, with no other suspect beside it."""
+    ALONE = 2
+    """Nothing runs here, so one that has to run alone may run here too."""
+    SHARED = 3
+    """None; and the one that runs alone here waits for another task, so others will run beside it."""
+
+
+class Emptying(IntEnum):
+    """Whether a process would claim nothing until it has run all its tasks, so that a suspect can run alone."""
+
+    NO = 0
+    YES = 1
+    RESTS = 2
+    """It runs nothing now."""
+
+
+class Waits(IntEnum):
+    """Which suspects wait for a runtime."""
+
+    NONE = 0
+    SOME = 1
+    TO_RUN_ALONE = 2
+    """One has to run alone, and this process should run it."""
+
+
+_PERMIT: Final = struct.Struct(">BBB")
+
+
+def pack_permit(permit: Permit, most: int, emptying: Emptying) -> bytes:
+    """Packs what a process permits suspects, for turn.lua; ``most`` are the deliveries after which a task fails."""
+    return _PERMIT.pack(permit, most, emptying)
+
+
+ANY_SUSPECT: Final = pack_permit(Permit.APART, 255, Emptying.NO)
+
+
 @attrs.frozen
 class Turn:
     """The reply to a turn."""
@@ -179,7 +229,7 @@ class Turn:
     wait: float
     """Seconds until something is due; infinite if nothing is."""
     maintenance_due: bool
-    """Whether `Shard.maintain` has something to do."""
+    """Whether the runtime has to call `Shard.maintain`. The server asks one at a time."""
     refused: Sequence[bytes]
     """The ids of tasks whose outcomes were refused."""
     claims: Sequence[bytes]
@@ -188,6 +238,10 @@ class Turn:
     """The ids of claimed tasks to cancel."""
     more: bool
     """Whether more tasks wait than the runtime wanted."""
+    unseen: bool = False
+    """Whether tasks may wait behind tenants that were passed over; the next turn looks there."""
+    suspects: Waits = Waits.NONE
+    """Whether suspects wait for this runtime."""
 
 
 @attrs.frozen
@@ -257,14 +311,18 @@ class ShardStats(NamedTuple):
     """(name, the JSON with which the runtime joined, ms until its lease expires)."""
     counted: bool = True
     """Whether the counts could be read; otherwise they are 0."""
+    set_back: float = 0.0
+    """The seconds by which the server's clock was set back."""
 
 
 def unpack_stats(reply: Sequence[Any]) -> ShardStats:
     """Unpacks the reply of stats.lua for a shard."""
-    counts, started, waiting, known, due, dead, stolen, throttled, unassigned, *flat = reply
+    counts, started, waiting, known, due, dead, stolen, throttled, unassigned, behind, *flat = reply
     runtimes = [(flat[i], flat[i + 1] or b"{}", flat[i + 2]) for i in range(0, len(flat), 3)]
     unpacked, counted = Counts.unpack(counts, started=started), len(counts) in (0, _COUNTS.size)
-    return ShardStats(unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes, counted)
+    return ShardStats(
+        unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes, counted, behind / 1000
+    )
 
 
 def unpack_policy(packed: bytes) -> PackedPolicy:
@@ -275,6 +333,12 @@ def unpack_policy(packed: bytes) -> PackedPolicy:
 def pack_assignment(serves: Assignment | None) -> bytes:
     """Packs the tenants that a runtime serves, for lib/assign.lua; None means all tenants alike."""
     return b"" if serves is None else msgspec.msgpack.encode(serves)
+
+
+def pack_capped(actors: Iterable[str]) -> bytes:
+    """Packs the names of actors, for turn.lua, as they stand between quotation marks in records."""
+    names = [record.encode(name)[1:-1].decode() for name in actors]
+    return msgspec.msgpack.encode(names) if names else b""
 
 
 def pack_key(key: str, window: float) -> bytes:

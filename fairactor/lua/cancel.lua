@@ -13,6 +13,8 @@
 -- @include lib/ring.lua
 -- @include lib/ending.lua
 -- @include lib/locate.lua
+-- @include lib/undelay.lua
+-- @include lib/withdraw.lua
 
 local SETTLED = { [DONE] = 'finished', [DEAD_STATE] = 'failed', [CANCELED_STATE] = 'canceled' }
 local id, ttl_ms, outcome, tenant = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
@@ -30,9 +32,10 @@ local _, _, priority, _, _, name = struct.unpack(HEADER, record)
 load_watchers({ id })
 load_counts({ name })
 load_tenants({ name })
+local suspect = state == 'queued' and call('ZSCORE', SUSPECTS .. name, id)
 if state == 'queued' then
   add(name, priority, -1)
-  count_withdrawn(name, 1)
+  if suspect then count_suspects_withdrawn(name, 1) else count_withdrawn(name, 1) end
 else
   add(name, state == 'scheduled' and WAITING or DEFERRED, -1)
 end
@@ -44,7 +47,8 @@ update_ring(arriving)
 begin_writing()
 write_ends()
 call('ZREM', QUEUE .. name, id)
-call('ZREM', SCHEDULED, id)
+if suspect then remove_suspects(name, { id }) end
+if state == 'scheduled' then remove_delayed(name, { id }, 0) end
 if state == 'deferred' then call('HDEL', HELD, id) end
 save_counts()
 save_shard()

@@ -1,7 +1,8 @@
--- Ends a runtime's lease. Its claims go back to their places, and do not count as deliveries.
+-- Ends a runtime's lease. Its claims go back to their places. They count as deliveries only if what it ran ended it.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 runtime
+-- ARGV  1 runtime, 2 1 if what it ran ended it, else 0, 3 to 5 then: deliveries after which a task fails, ms to keep
+--       its record, its outcome
 -- Reply how many claims it had
 --
 -- Safe to repeat: a runtime that has left has no claims.
@@ -13,7 +14,9 @@
 -- @include lib/ending.lua
 -- @include lib/release.lua
 
-local number, assigned_tenants, write_release = release(ARGV[1], 0, '')
+shard.failed_ttl = tonumber(ARGV[4])
+local crashed = ARGV[2] == '1' and 'crashed'
+local number, assigned_tenants, write_release = release(ARGV[1], crashed, tonumber(ARGV[3]), ARGV[5])
 run_ends_hook()
 update_ring(arriving)
 clamp_tags(assigned_tenants)

@@ -6,9 +6,10 @@
 -- Reply {1, or 0 if there was nothing to do, {what was repaired}, {what was set aside},
 --        {id, its cancellation as CANCELS keeps it, ...} of tasks to cancel again, since they are no longer claimed}
 --
--- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the
--- scheduled tasks, these before the held ones, and these before the claims: no runtime was told of such a claim. Every
--- other key follows from the records and from where the tasks stand. No other script walks over all keys of the shard.
+-- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the suspects
+-- and the delayed tasks, these before the held ones, and these before the claims: no runtime was told of such a
+-- claim. Every other key follows from the records and from where the tasks stand. No other script walks over all keys
+-- of the shard.
 
 if ARGV[1] == 'torn' and redis.pcall('HGET', META, 'torn') ~= '1' then return { 0, {}, {}, {} } end
 
@@ -39,20 +40,22 @@ local REPAIRED = 'm' -- an event, as in subscriber.py
 local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
 local found = {} -- prefix -> the rest of each key
-for _, prefix in ipairs({ TASK, QUEUE, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do found[prefix] = {} end
+for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do
+  found[prefix] = {}
+end
 for _, key in ipairs(shard_keys) do
   for prefix, names in pairs(found) do
     if key:sub(1, #prefix) == prefix then names[#names + 1] = key:sub(#prefix + 1) end
   end
 end
 
-local tasks = {} -- id -> state, priority, stamp, tenant of each readable record
+local tasks = {} -- id -> state, deliveries, priority, stamp, tenant of each readable record
 for _, id in ipairs(found[TASK]) do
   local header = call('GETRANGE', TASK .. id, 0, 600)
   local state = header:sub(1, 1)
   if readable(header) and (state == LIVE or ENDED[state]) then
-    local _, _, priority, _, stamp, name = struct.unpack(HEADER, header)
-    tasks[id] = { state = state, priority = priority, stamp = stamp, name = name }
+    local _, count, priority, _, stamp, name = struct.unpack(HEADER, header)
+    tasks[id] = { state = state, count = count, priority = priority, stamp = stamp, name = name }
     if state == LIVE then call('PERSIST', TASK .. id) end
   end
 end
@@ -67,18 +70,30 @@ end
 
 local canceled = {} -- id, its cancellation, ... of tasks that are no longer claimed
 
+-- Puts a task into its mailbox or among the suspects of its tenant, as its record says.
+local function put_back(id)
+  local task = tasks[id]
+  enqueue(task.name, id, task.stamp, task.priority, task.count)
+end
+
 local function repair_places()
-  for _, name in ipairs(found[QUEUE]) do
-    for _, id in ipairs(call('ZRANGE', QUEUE .. name, 0, -1)) do
-      if take_place(id, 'queued', name) then
-        call('ZADD', QUEUE .. name, place(tasks[id].stamp, tasks[id].priority), id)
-      else
-        call('ZREM', QUEUE .. name, id)
+  for _, prefix in ipairs({ QUEUE, SUSPECTS }) do
+    for _, name in ipairs(found[prefix]) do
+      for _, id in ipairs(call('ZRANGE', prefix .. name, 0, -1)) do
+        local stays = take_place(id, 'queued', name)
+        if stays and prefix == SUSPECTS and tasks[id].count == 0 then -- the script broke off before it wrote the count
+          tasks[id].count = 1
+          call('SETRANGE', TASK .. id, 1, string.char(1))
+        end
+        if stays then put_back(id) end
+        if not stays or (tasks[id].count > 0) ~= (prefix == SUSPECTS) then call('ZREM', prefix .. name, id) end
       end
     end
   end
-  for _, id in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
-    if not take_place(id, 'scheduled') then call('ZREM', SCHEDULED, id) end
+  for _, name in ipairs(found[DELAYED]) do
+    for _, id in ipairs(call('ZRANGE', DELAYED .. name, 0, -1)) do
+      if not take_place(id, 'scheduled', name) then call('ZREM', DELAYED .. name, id) end
+    end
   end
   local held_back = call('HGETALL', HELD)
   for i = 1, #held_back, 2 do
@@ -101,14 +116,32 @@ local function repair_places()
     if task.state == LIVE and not task.where then
       if task.stamp > shard.stamp + SOON then
         task.where = 'scheduled'
-        call('ZADD', SCHEDULED, integer(math.floor(task.stamp / 1000)), id)
+        call('ZADD', DELAYED .. task.name, integer(math.floor(task.stamp / 1000)), id)
+        table.insert(found[DELAYED], task.name)
       else
         task.where = 'queued'
-        enqueue(task.name, id, task.stamp, task.priority)
+        put_back(id)
       end
     end
   end
   write_queues()
+  for _, name in ipairs(call('ZRANGE', SUSPECTED, 0, -1)) do
+    if call('EXISTS', SUSPECTS .. name) == 0 then call('ZREM', SUSPECTED, name) end
+  end
+end
+
+local function repair_due_times()
+  local first = {}
+  for _, name in ipairs(found[DELAYED]) do
+    first[name] = tonumber(call('ZRANGE', DELAYED .. name, 0, 0, 'WITHSCORES')[2])
+    local at = tonumber(call('ZSCORE', SCHEDULED, name) or -1)
+    if first[name] and (at < first[name] or at > math.max(first[name], shard.ms)) then
+      call('ZADD', SCHEDULED, integer(first[name]), name)
+    end
+  end
+  for _, name in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
+    if not first[name] then call('ZREM', SCHEDULED, name) end
+  end
 end
 
 -- Returns the runtime that has claimed a task, or where else it stands; false if that is unknown.
@@ -120,7 +153,7 @@ local function repair_runtimes()
       if not call('ZSCORE', LEASES, runtime) then call('HDEL', key, runtime) end
     end
   end
-  for _, key in ipairs({ IDLE, IDLE_HOMES }) do
+  for _, key in ipairs({ IDLE, IDLE_HOMES, IDLE_PROCESSES }) do
     for _, runtime in ipairs(call('SMEMBERS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('SREM', key, runtime) end
     end
@@ -283,6 +316,7 @@ end
 
 begin_writing()
 repair_places()
+repair_due_times()
 repair_runtimes()
 repair_keys()
 notify()

@@ -347,7 +347,7 @@ async def test_what_has_ended_cannot_be_canceled(make_runtime: Make) -> None:
         assert await finished.result(timeout=PATIENCE) == 1
 
 
-async def test_a_plain_handler_is_let_go_when_it_is_canceled(make_runtime: Make) -> None:
+async def test_a_canceled_plain_handler_ends_when_its_thread_does(make_runtime: Make) -> None:
     begun, release = anyio.Event(), threading.Event()
 
     @actor
@@ -359,7 +359,8 @@ async def test_a_plain_handler_is_let_go_when_it_is_canceled(make_runtime: Make)
         handle = await runtime.send("user:1", block())
         await begun.wait()
         await handle.cancel()
+        assert await handle.state() is TaskState.STARTED
+        release.set()
         with pytest.raises(TaskCanceled):
             await handle.result(timeout=PATIENCE)
         assert await runtime.ask("user:1", echo(1), timeout=PATIENCE) == 1, "its worker is free"
-        release.set()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairactor._model.wire import Assignment
+from fairactor._model.wire import Assignment, Permit
 from fairactor._store import loader as scripts
 from tests.support import servers
 from tests.support.shard.driver import HOLDER
@@ -24,7 +24,10 @@ from tests.support.shard.populated import (
     assign,
     cancel,
     claim_the_rest,
+    claim_the_rest_and_suspects,
+    claim_with,
     configure,
+    crash,
     lower_the_default,
     purge,
     reserve,
@@ -35,6 +38,7 @@ from tests.support.shard.populated import (
     settle,
     settle_and_admit,
     settle_and_claim,
+    share,
     stats,
 )
 
@@ -55,6 +59,13 @@ CASES: dict[str, Case] = {
     "assign to all": Case("assign", assign("home", None)),
     "turn that settles": Case("turn", settle, dropped=frozenset({"f0", "x0"}), uncounted=1),
     "turn that claims": Case("turn", settle_and_claim, claim_the_rest),
+    "turn that claims a suspect": Case("turn", claim_with(Permit.APART, 5), claim_the_rest_and_suspects),
+    "turn that claims a suspect alone": Case("turn", claim_with(Permit.ALONE, 2), claim_the_rest_and_suspects),
+    "turn that empties its process": Case("turn", claim_with(Permit.APART, 2), claim_the_rest),
+    "turn that shares": Case("turn", share),
+    "cancel of a suspect": Case("cancel", cancel("suspect", 60)),
+    "purge of a suspect": Case("purge", purge("w", 60)),
+    "leave after a crash": Case("leave", crash, deaths=1),
     "leave": Case("leave", lambda populated: populated.run(populated.shard.leave("r"))),
     "leave of a home": Case("leave", lambda populated: populated.run(populated.shard.leave("home"))),
     "tend": Case("tend", lambda populated: populated.maintain(deliveries=2), deaths=1),
@@ -87,6 +98,8 @@ CASES: dict[str, Case] = {
     "discard": Case("discard", lambda populated: populated.run(populated.shard.discard(["dead1", "t1"]))),
     "mend": Case("mend", lambda populated: populated.run(populated.shard.repair())),
     "stats": Case("stats", stats),
+    "health": Case("health", lambda populated: populated.run(populated.shard.load())),
+    "describe": Case("describe", lambda populated: populated.run(populated.shard.describe("r", {"workers": 5}))),
 }
 TEARING: Final = [
     title

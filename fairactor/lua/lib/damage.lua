@@ -3,7 +3,7 @@
 -- It comes before all other parts, which read some of these keys as soon as they are included. What cannot be rebuilt
 -- it sets aside, under keys that no script reads and that anybody may delete.
 
--- @takes HEADER, MARK, LIVE, DONE, DEAD_STATE, CANCELED_STATE, CRITICAL from lib/base.lua
+-- @takes HEADER, MARK, DAMAGED, LIVE, DONE, DEAD_STATE, CANCELED_STATE, CRITICAL from lib/base.lua
 -- @takes COUNTS_FORMAT from lib/counts.lua
 -- @takes HOLD from lib/plugins.lua
 -- @takes shard_keys from mend.lua
@@ -81,7 +81,7 @@ do
         note_repair(META, field .. ' is ' .. given .. ' again')
       end
     end
-    local most = { stamp = now_us + CENTURY, virtual = LARGEST, period = LARGEST, turned = LARGEST, stolen = LARGEST }
+    local most = { stamp = now_us + DAMAGED, behind = DAMAGED, virtual = LARGEST, period = LARGEST, turned = LARGEST, stolen = LARGEST }
     for field, limit in pairs(most) do
       local stored = call('HGET', META, field)
       if stored and not in_range(stored, 0, limit) then
@@ -100,6 +100,9 @@ do
       note_repair(META, 'the plugins that the shard depends on could not be read')
     end
   end
+
+  -- From here on by the shard's clock, which goes on where it was when the server's is set back.
+  local function follow_clock() now_us = now_us + (finite(call('HGET', META, 'behind')) or 0) end
 
   local fixed_types, prefix_types = TYPES_OF_FIXED, TYPES_OF_PREFIXES
 
@@ -247,6 +250,8 @@ do
     [RATES] = function(key) each_score(key, -now_us, now_us + CENTURY, drop_member) end,
     [DRAINED] = function(key) each_score(key, 0, 4294967295, drop_member) end,
     [DEAD] = function(key) each_score(key, 0, now_us * 100, drop_member) end,
+    [SUSPECTED] = function(key) each_score(key, 0, now_us + CENTURY, drop_member) end,
+    [DELAYED] = function(key) each_score(key, 0, LARGEST, drop_member) end,
     [SCHEDULED] = function(key) each_score(key, 0, LARGEST, drop_member) end,
     [LEASES] = function(key)
       each_score(key, 0, now_us / 1000 + CENTURY / 1000, function(_, runtime)
@@ -311,6 +316,7 @@ do
   function remove_damage()
     read_time()
     repair_meta()
+    follow_clock()
     for _, key in ipairs(shard_keys) do
       local kind, _, type = kind_of(key)
       local found = type_of(key)

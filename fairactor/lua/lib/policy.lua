@@ -30,20 +30,23 @@ local function limits_in(policy)
     paused = policy.paused,
     started = 0, -- its running tasks
     queued = 0, -- its tasks in the mailbox
+    suspects = 0, -- its queued tasks beside the mailbox
     due = 0, -- µs: when its next task is due at an even rate, GCRA's theoretical arrival time
     throttled = false, -- ms until which only its rate holds its tasks back
     checked = false, -- whether `update_ring` has looked at it
   }
 end
 
--- Loads the usage of tenants with `limits`, before any count changes: live tasks outside the mailbox are running.
+-- Loads the usage of tenants with `limits`, before any count changes: live tasks that are not queued are running.
 local function load_usage(names, limits)
   load_counts(names)
   local dues = read_all('ZMSCORE', RATES, names)
+  local has_suspects = call('EXISTS', SUSPECTED) == 1
   for i, name in ipairs(names) do
     local limit = limits[i]
     limit.queued = call('ZCARD', QUEUE .. name)
-    limit.started = live(counts[name]) - limit.queued
+    limit.suspects = has_suspects and call('ZCARD', SUSPECTS .. name) or 0
+    limit.started = live(counts[name]) - limit.queued - limit.suspects
     -- It may stem from another rate.
     limit.due = math.min(tonumber(dues[i]) or 0, shard.now + limit.tolerance + limit.interval)
   end

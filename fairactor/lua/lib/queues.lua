@@ -1,11 +1,25 @@
--- Tasks that this script puts into mailboxes.
+-- Tasks that this script puts into mailboxes, or among the suspects of their tenants (see suspects.lua).
 
 -- @include lib/ring.lua
 
 local queues = {} -- tenant -> place, id, place, id, ...
 local arriving = {} -- those tenants
 
-local function enqueue(name, id, stamp, priority)
+local suspects = {} -- tenant -> place, id, place, id, ...
+local suspected = {} -- those tenants, in order
+
+-- Puts a task at its place. With `deliveries` > 0 it is a suspect.
+local function enqueue(name, id, stamp, priority, deliveries)
+  if deliveries and deliveries > 0 then
+    local list = suspects[name]
+    if not list then
+      list = {}
+      suspects[name] = list
+      suspected[#suspected + 1] = name
+    end
+    list[#list + 1], list[#list + 2] = place(stamp, priority), id
+    return
+  end
   local queue = queues[name]
   if not queue then
     queue = {}
@@ -19,4 +33,8 @@ end
 
 local function write_queues()
   for name, queue in pairs(queues) do write_all('ZADD', QUEUE .. name, queue) end
+  for i, name in ipairs(suspected) do
+    call('ZADD', SUSPECTED, 'NX', integer(shard.now + i), name)
+    write_all('ZADD', SUSPECTS .. name, suspects[name])
+  end
 end

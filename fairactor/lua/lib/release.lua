@@ -10,11 +10,25 @@ local function undercharge(mark)
   return shard.by_time and (shard.ms - since) / 1000 - charged
 end
 
--- Returns a runtime's claims to the mailboxes, each task at its old place, unless it was to be canceled. With
--- `deliveries` > 0 a claim counts as a delivery, and a task with that many fails with `outcome`: it may be what kills
--- its runtimes. Returns the number of claims, the runtime's assigned tenants for `clamp_tags`, and a function that
--- writes.
-local function release(runtime, deliveries, outcome)
+-- Why claims count as deliveries: the error and its message in the history.
+local REASONS = {
+  died = '"WorkerDied","the lease of its runtime ran out"',
+  silent = '"LeaseLost","its runtime was silent for longer than its lease; its event loop was blocked, or its process '
+    .. 'stopped"',
+  crashed = '"WorkerDied","its runtime crashed while it ran this task, alone or beside others"',
+}
+
+-- Whether to give a task up. Only a death with nothing beside it proves that the task is what kills: others are
+-- innocent until twice as many deliveries. With `most` = 1 it must not run again after any death.
+local function is_given_up(count, mark, reason, most)
+  local proved = reason ~= 'silent' and (most == 1 or mark:byte(26) == 1)
+  return count >= (proved and most or math.min(2 * most, 255))
+end
+
+-- Returns a runtime's claims to the mailboxes, each task at its old place, unless it was to be canceled. With a
+-- `reason` a claim counts as a delivery: the task becomes a suspect, or fails with `outcome` (see `is_given_up`).
+-- Returns the number of claims, the runtime's assigned tenants for `clamp_tags`, and a function that writes.
+local function release(runtime, reason, most, outcome)
   local claims, cancels = call('HGETALL', CLAIMS .. runtime), {}
   local ids, marks = {}, {}
   for i = 1, #claims, 2 do ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1] end
@@ -26,7 +40,10 @@ local function release(runtime, deliveries, outcome)
   for i, record in ipairs(read_records(ids)) do
     load_tenants({ tenant_in(marks[i]) })
     if record then
-      found[#found + 1] = { id = ids[i], name = tenant_in(marks[i]), record = record, owed = undercharge(marks[i]) }
+      local mark = marks[i]
+      local _, since = struct.unpack(MARK, mark)
+      found[#found + 1] =
+        { id = ids[i], name = tenant_in(mark), record = record, owed = undercharge(mark), mark = mark, since = since }
     else -- somebody deleted it by hand: only its counts are left
       lost[#lost + 1] = marks[i]
     end
@@ -37,15 +54,17 @@ local function release(runtime, deliveries, outcome)
     count_end(name)
     add(name, priority_in(mark), -1)
   end
+  -- What was claimed last is the most likely cause, so its tenant comes last.
+  if reason then table.sort(found, function(a, b) return a.since < b.since end) end
   for _, task in ipairs(found) do
     local id, name, record = task.id, task.name, task.record
     local _, count, priority, attempt, stamp = struct.unpack(HEADER, record)
     local history_line
     count_end(name, task.owed)
-    if deliveries > 0 then
+    if reason then
       -- A line of the history, as record.py writes it.
-      history_line = string.format('\n[%d,%.3f,0,%s,"WorkerDied","the lease of its runtime ran out"]', attempt,
-        shard.now / 1e6, cjson.encode(runtime))
+      history_line = string.format('\n[%d,%.3f,0,%s,%s]', attempt, shard.now / 1e6, cjson.encode(runtime),
+        REASONS[reason])
       count = math.min(count + 1, 255)
       record = record:sub(1, 1) .. string.char(count) .. record:sub(3) .. history_line
     end
@@ -53,13 +72,13 @@ local function release(runtime, deliveries, outcome)
       load_counts({ name })
       add(name, priority, -1)
       cancel_task(id, name, record, cancels[id])
-    elseif deliveries > 0 and count >= deliveries then
+    elseif reason and is_given_up(count, task.mark, reason, most) then
       load_counts({ name })
       add(name, priority, -1)
       local ms = record_ttl(id, DEAD_STATE, shard.failed_ttl)
       end_task(id, name, DEAD_STATE, ms, ended_record(record, DEAD_STATE, outcome))
     else
-      enqueue(name, id, stamp, priority)
+      enqueue(name, id, stamp, priority, count)
       if history_line then delivered[#delivered + 1] = { id, string.char(count), history_line } end
     end
   end
@@ -83,4 +102,5 @@ local function forget(runtime)
   call('HDEL', HOMES, runtime)
   call('SREM', IDLE, runtime)
   call('SREM', IDLE_HOMES, runtime)
+  call('SREM', IDLE_PROCESSES, runtime)
 end

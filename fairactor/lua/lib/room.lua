@@ -21,7 +21,8 @@ local function room_in(name, limits, reservation)
   if not limits or limits.backlog == math.huge then return math.huge end
   if not rooms[name] then
     local c = counts[name]
-    rooms[name] = limits.backlog - limits.queued - c[WAITING] - c[DEFERRED] - reserved_by_others(name, reservation)
+    local queued = limits.queued + limits.suspects + c[WAITING] + c[DEFERRED]
+    rooms[name] = limits.backlog - queued - reserved_by_others(name, reservation)
   end
   return rooms[name]
 end

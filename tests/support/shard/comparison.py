@@ -32,7 +32,7 @@ def learn(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snapsho
             assert math.isclose(mark.charged, task.charged, rel_tol=1e-12)
             task.since, task.charged = mark.ms, mark.charged
         if task.state == "scheduled" and math.isnan(task.due):
-            task.due = snapshot.fixed["SCHEDULED"][task.id]
+            task.due = snapshot.due[task.id]
             said = task.due / 1000 - (delay / 1000 if task.due / 1000 > snapshot.now else 0)
             assert before.now - 0.001 <= said <= snapshot.now
         if math.isnan(task.stamp):
@@ -50,8 +50,9 @@ def _with_deaths(task: Task, stored: bytes) -> bytes:
     parts = task.body.split(DIED)
     pattern = b"".join(map(re.escape, parts[:1]))
     for runtime, rest in zip(parts[1::2], parts[2::2], strict=True):
-        who = re.escape(_lua_json(runtime.decode()))
-        line = rf'\n\[{task.attempt},[\d.]+,0,{who},"WorkerDied","[^"]+"\]'
+        reason, _, name = runtime.decode().partition(" ")
+        who, error = re.escape(_lua_json(name)), "LeaseLost" if reason == "silent" else "WorkerDied"
+        line = rf'\n\[{task.attempt},[\d.]+,0,{who},"{error}","[^"]+"\]'
         pattern += line.encode() + re.escape(rest)
     assert re.fullmatch(pattern, stored, re.DOTALL), f"{pattern!r} and {stored!r}"
     return stored
@@ -161,14 +162,20 @@ def _compare_tasks(model: Model, snapshot: Snapshot) -> None:
     queues = {name: [task.id for task in model.queue(name)] for name in model.tenants}
     assert {name: list(queue) for name, queue in snapshot.queues.items()} == {n: q for n, q in queues.items() if q}
     live = [task for task in model.tasks.values() if task.state in LIVE]
-    assert snapshot.fixed["SCHEDULED"] == {task.id: task.due for task in live if task.state == "scheduled"}
-    claims: dict[str, dict[str, tuple[bytes, int, bytes]]] = {}
+    assert snapshot.due == {task.id: task.due for task in live if task.state == "scheduled"}
+    suspects = {name: [task.id for task in model.suspects(name)] for name in model.tenants}
+    assert {name: list(ids) for name, ids in snapshot.suspects.items()} == {
+        n: ids for n, ids in suspects.items() if ids
+    }
+    model.suspected = snapshot.fixed["SUSPECTED"]
+    claims: dict[str, dict[str, tuple[bytes, int, bytes, bool]]] = {}
     for task in live:
         if task.state == "started":
-            claims.setdefault(task.runtime, {})[task.id] = (turn_mark(task.turn), task.priority, task.tenant.encode())
+            mark = turn_mark(task.turn), task.priority, task.tenant.encode(), task.alone
+            claims.setdefault(task.runtime, {})[task.id] = mark
     marks = {who: {task: unpack_mark(mark) for task, mark in held.items()} for who, held in snapshot.claims.items()}
     assert {
-        who: {task: (m.turn, m.priority, m.tenant) for task, m in held.items()} for who, held in marks.items()
+        who: {task: (m.turn, m.priority, m.tenant, m.alone) for task, m in held.items()} for who, held in marks.items()
     } == claims
     watchers = {task.id: msgspec.msgpack.encode(task.watchers) for task in live if task.watchers}
     assert snapshot.fixed["WATCHERS"] == watchers

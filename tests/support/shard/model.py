@@ -6,13 +6,16 @@ The model has no clock. Its caller passes in the stamps and due times that the s
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from .model_ring import GROUP, actor_in
+from fairactor._model.wire import Permit, Waits
+
+from .model_ring import GROUP, actor_in, is_capped
 from .model_state import State, Step
+from .model_suspects import FORBIDDEN, Permission, choose_suspect, is_given_up
 from .model_tasks import DIED, ENDED, FULL, HANDED, LIVE, Task, Verdict
 
 Assigned = tuple[list[str], list[str]] | None
@@ -140,43 +143,70 @@ class Model(State):
         claimed: Sequence[str],
         *,
         heard: bool = False,
-    ) -> list[str]:
-        """Settles claims, then claims the tasks that the server claimed, in the same order. Returns the refused ids.
+        permission: Permission = FORBIDDEN,
+        gives_back: bool = False,
+        room: int | None = None,
+    ) -> tuple[list[str], int, Waits]:
+        """Settles claims, then claims the tasks that the server claimed, in the same order.
 
         Asserts that the server's choice is right. A task that was handed over since the last turn comes last in
-        ``claimed``, unless the runtime has received it (``heard``).
+        ``claimed``, unless the runtime has received it (``heard``). A suspect comes before it.
+
+        Returns:
+            The refused ids, how many tasks beside a suspect it could claim, and what the reply says of suspects.
         """
-        refused = []
+        waits = Waits.SOME if self.suspected and permission[0] in {Permit.NONE, Permit.SHARED} else Waits.NONE
+        suspect: Task | None = None
         with Step(self) as step:
             missed = self.missed(runtime, heard=heard)
             if missed:
                 missed.turn = number
                 assert claimed[-1:] == [missed.id]
                 claimed = claimed[:-1]
-            for verdict in verdicts:
-                task = self.tasks.get(verdict.id)
-                if task and task.state == "started" and (task.runtime, task.turn) == (runtime, verdict.turn):
-                    self._end(task, verdict, step)
-                else:
-                    refused.append(verdict.id)
+            refused = self._end_all(runtime, verdicts, step)
             step.touch(*[name for name in self.service.throttled if self.free(name)])
+            if self.suspected and not gives_back:
+                suspect, want, waits = choose_suspect(self, runtime, want, permission, step)
+            if suspect:
+                suspect.turn = number
+                assert claimed[-1:] == [suspect.id], f"{suspect.id!r} is not the last of {claimed}"
+                claimed = claimed[:-1]
             step.seat()
+            self.service.charge(suspect)
             home = self.service.homes.get(runtime)
             stolen = self.service.stolen
+            self.service.capped = room is not None and want > 0
             if home and want:
                 self.service.come_home(runtime)
+            self._pass_over(room)
             for task_id in claimed:
+                if room is not None and is_capped(self.tasks[task_id].body):
+                    room -= 1
                 self._serve(self.tasks[task_id], runtime, number, step)
+                self._pass_over(room)
             if home and want:
                 step.count_limited(*home.assigned)
                 if len(claimed) - (self.service.stolen - stolen) < want:
                     step.count_limited(*home.steal)
             left, _, _ = self.service.open_to(runtime)
             assert len(claimed) == want or not left, f"{want} wanted, {len(claimed)} given, {left} wait"
+            assert room is None or room >= 0
+            self.service.capped = False
+            self.service.passed.clear()
+            self._share(runtime, permission)
         self.leases[runtime] = False
         self.turns[runtime] = (number, refused)
         self.handed.pop(runtime, None)
-        return refused
+        return refused, want, waits
+
+    def _share(self, runtime: str, permission: Permission) -> None:
+        for task in self.claims(runtime) if permission[0] == Permit.SHARED else ():
+            task.alone = False
+
+    def _pass_over(self, room: int | None) -> None:
+        """Passes over the tenants whose next task is of a capped actor, if there is no room for it."""
+        heads = {name: self.queue(name)[0] for name in self.service.served} if room == 0 else {}
+        self.service.passed = {name for name, task in heads.items() if is_capped(task.body)}
 
     def missed(self, runtime: str, *, heard: bool) -> Task | None:
         """Returns the task handed to a runtime since its last turn, if it stands but was not received."""
@@ -188,6 +218,17 @@ class Model(State):
         """Returns the number of a runtime's last turn and the ids that it refused; renews the lease."""
         self.leases[runtime] = False
         return self.turns[runtime]
+
+    def _end_all(self, runtime: str, verdicts: Sequence[Verdict], step: Step) -> list[str]:
+        """Settles claims; returns the refused ids."""
+        refused = []
+        for verdict in verdicts:
+            task = self.tasks.get(verdict.id)
+            if task and task.state == "started" and (task.runtime, task.turn) == (runtime, verdict.turn):
+                self._end(task, verdict, step)
+            else:
+                refused.append(verdict.id)
+        return refused
 
     def _end(self, task: Task, verdict: Verdict, step: Step) -> None:
         task.progress = None
@@ -201,6 +242,7 @@ class Model(State):
         if verdict.state in "RB":
             if verdict.state == "R":
                 task.body, task.attempt = verdict.body, task.attempt + 1
+                task.deliveries *= verdict.keep
             if task.canceling:
                 self._cancel(task, step)
             elif verdict.state == "R":
@@ -238,26 +280,38 @@ class Model(State):
         assert task is self.queue(task.tenant)[0], f"{task.id!r} is not first in {self.queue(task.tenant)}"
         task.charged = self.service.cost(task.tenant, task.body)
         self.service.serve(task.tenant, runtime, task.charged)
-        task.state, task.runtime, task.turn, task.since = "started", runtime, number, math.nan
+        task.state, task.runtime, task.turn, task.since, task.alone = "started", runtime, number, math.nan, False
         step.touch(task.tenant)
         step.seat()
 
-    def maintain(self, limit: int, deliveries: int, *, keep: bool, body: bytes, now: float) -> bool:
-        """Returns whether there is more to do; ``now`` in ms."""
+    def maintain(
+        self,
+        limit: int,
+        most: int,
+        *,
+        keep: bool,
+        body: bytes,
+        now: float,
+        scheduled: Mapping[str, float],
+        ears: Collection[str] = (),
+    ) -> bool:
+        """Returns whether there is more to do; ``now`` in ms.
+
+        ``scheduled`` orders the tenants with delayed tasks; ``ears`` are the runtimes that still listen.
+        """
         with Step(self) as step:
-            due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]
-            due = sorted(due, key=lambda task: (task.due, task.id.encode()))[:limit]
-            for task in due:
-                task.state = "queued"
-                step.touch(task.tenant)
+            waiting = sorted((at, name.encode()) for name, at in scheduled.items() if at <= now)[:limit]
+            left = limit
+            for number, (_, name) in enumerate(waiting):
+                due = self._due(now, name.decode())[: math.ceil(left / (len(waiting) - number))]
+                left -= len(due)
+                for task in due:
+                    task.state = "queued"
+                step.touch(name.decode())
             dead = min((runtime for runtime, lapsed in self.leases.items() if lapsed), key=str.encode, default=None)
             if dead is not None:
                 self._take_back(dead, now, step)
-                for task in self.claims(dead):
-                    task.deliveries = min(task.deliveries + 1, 255)
-                    task.body += DIED + dead.encode() + DIED
-                    if task.canceling is None and task.deliveries >= deliveries:
-                        self._settle(task, "X", body + b"\n" + task.body, step, keep=keep)
+                self._blame(dead, "silent" if dead in ears else "died", most, body, step, keep=keep)
                 self._leave(dead, step)
             step.swept = limit
             gone = len(self.stale)
@@ -269,12 +323,29 @@ class Model(State):
             rates = sorted((name for name, ahead in service.ahead.items() if ahead < 0), key=str.encode)[:limit]
             for name in rates:
                 del service.ahead[name]
-        return limit in (len(due), len(old), min(gone, limit), len(rates)) or dead is not None
+        return bool(self._due(now)) or limit in (len(old), min(gone, limit), len(rates)) or dead is not None
 
-    def leave(self, runtime: str, now: float) -> int:
+    def _due(self, now: float, tenant: str | None = None) -> list[Task]:
+        """Returns the delayed tasks whose time has come, of one tenant or of all."""
+        due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]
+        return sorted((t for t in due if tenant in (None, t.tenant)), key=lambda task: (task.due, task.id.encode()))
+
+    def leave(self, runtime: str, now: float, *, crashed: bool, most: int, body: bytes, keep: bool) -> int:
         with Step(self) as step:
             self._take_back(runtime, now, step)
-            return self._leave(runtime, step)
+            number = len(self.claims(runtime))
+            if crashed:
+                self._blame(runtime, "crashed", most, body, step, keep=keep)
+            self._leave(runtime, step)
+            return number
+
+    def _blame(self, runtime: str, reason: str, most: int, body: bytes, step: Step, *, keep: bool) -> None:
+        """Counts the claims of a runtime as deliveries."""
+        for task in self.claims(runtime):
+            task.deliveries = min(task.deliveries + 1, 255)
+            task.body += DIED + f"{reason} {runtime}".encode() + DIED
+            if task.canceling is None and is_given_up(task, reason, most):
+                self._settle(task, "X", body + b"\n" + task.body, step, keep=keep)
 
     def _take_back(self, runtime: str, now: float, step: Step) -> None:
         """Charges tenants for the time that a runtime's claims have taken until now, beyond what they were charged."""
@@ -283,9 +354,8 @@ class Model(State):
             if self.service.by_time:
                 self.service.owe(task.tenant, (now - task.since) / 1000 - task.charged)
 
-    def _leave(self, runtime: str, step: Step) -> int:
-        claims = self.claims(runtime)
-        for task in claims:
+    def _leave(self, runtime: str, step: Step) -> None:
+        for task in self.claims(runtime):
             task.state, task.progress = "queued", None
             if task.canceling:
                 self._cancel(task, step)
@@ -298,7 +368,6 @@ class Model(State):
         service.move(stood)
         for of_each in (self.leases, self.turns, self.handed):
             of_each.pop(runtime, None)
-        return len(claims)
 
     def cancel(self, task_id: str, body: bytes, tenant: str = "", *, keep: bool) -> str:
         task = self.tasks.get(task_id)

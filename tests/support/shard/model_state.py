@@ -24,6 +24,8 @@ class State:
     service: Service = attrs.Factory(Service)
     reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> reserved room
     keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> (task, whether it has ended)
+    suspected: dict[str, float] = attrs.Factory(dict)  # tenant with suspects -> its place among these tenants
+    emptying: str = ""  # the runtime that empties itself for a suspect
     stale: set[str] = attrs.Factory(set)  # dead letters whose records have expired, but which are still listed
 
     # Queries
@@ -44,8 +46,15 @@ class State:
         return task.stamp - (4e15 if task.priority == CRITICAL else task.priority * self.step)
 
     def queue(self, tenant: str) -> list[Task]:
-        """Returns the waiting tasks of a tenant, in order."""
-        return sorted(self.of(tenant, "queued"), key=lambda task: (self.place(task), task.id.encode()))
+        """Returns the tasks in the mailbox of a tenant, in order."""
+        return self._in_order([task for task in self.of(tenant, "queued") if not task.suspect])
+
+    def suspects(self, tenant: str) -> list[Task]:
+        """Returns the suspects of a tenant, in order."""
+        return self._in_order([task for task in self.of(tenant, "queued") if task.suspect])
+
+    def _in_order(self, tasks: list[Task]) -> list[Task]:
+        return sorted(tasks, key=lambda task: (self.place(task), task.id.encode()))
 
     def room(self, name: str, reservation: str) -> float:
         """Returns how many more tasks a mailbox accepts."""
@@ -118,7 +127,7 @@ class Step:
         model = self._model
         model.service.pay()
         for name in self.touched:
-            model.service.seat(name, len(model.of(name, "queued")), len(model.of(name, "started")))
+            model.service.seat(name, len(model.queue(name)), len(model.of(name, "started")))
         self.touched.clear()
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:

@@ -13,7 +13,7 @@ CRITICAL = 6
 FULL = "\0full"
 """Stands for the id of a task that was refused because its mailbox is full."""
 DIED = b"\0died\0"
-"""Encloses the name of a dead runtime, where the server has noted the time at which it was found dead."""
+"""Encloses how a runtime ended and its name, where the server has noted the time at which it was found dead."""
 HANDED = 1 << 63
 """A flag in a claim's turn number: the task was handed over after that turn."""
 LIVE = ("queued", "scheduled", "started")
@@ -41,6 +41,12 @@ class Task:
     canceling: tuple[bool, bytes] | None = None  # a requested cancellation: (whether to keep the record, the outcome)
     charged: float = 0.0  # what its tenant was charged for its claim
     since: float = math.nan  # unix ms, the time of the claim
+    alone: bool = False  # whether its runtime runs nothing else
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is queued beside the mailbox."""
+        return self.state == "queued" and self.deliveries > 0
 
     @property
     def letter(self) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 
 from fairactor._audit.snapshot import Snapshot
 from fairactor._model import record
-from fairactor._model.wire import Assignment, Counts, Item, Settlement, pack_key
+from fairactor._model.wire import Assignment, Counts, Emptying, Item, Permit, Settlement, pack_key, pack_permit
 from fairactor._store import loader as scripts
 from fairactor.errors import ServerError
 
@@ -39,6 +39,8 @@ RESTORE: Final = """redis.call('FLUSHALL')
 for i = 1, #ARGV, 3 do redis.call('RESTORE', ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
 """
 
+NO_SUSPECT: Final = pack_permit(Permit.NONE, 2, Emptying.NO)
+
 HELD: Final = {
     "f": "F60000", "f0": "F0", "fk": "F0", "fw": "F0", "x": "X60000", "x0": "X0", "xk": "X0", "c": "C60000",
     "r": "R99000", "b": "B0", "rc": "R99000", "bc": "B0", "stays": "",
@@ -54,14 +56,17 @@ class PopulatedShard(ShardDriver):
         self.open()
         self._populate()
         snapshot = self.check()
-        assert all(snapshot.fixed[name] for name in snapshot.fixed if name != "IDLE"), snapshot.fixed
+        assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in {"IDLE", "IDLE_PROCESSES"}), (
+            snapshot.fixed
+        )
         self.kept = self.dump()
         self.held: dict[str, Any] = {task: self.db.get(self.keys.task(task)) for task in HELD}
         self.live = {task for task, header in snapshot.records.items() if header.state == b"L"}
 
     def _claim_all(self, runtime: str, *items: Item) -> None:
         self.send(*items)
-        assert set(self.claim(runtime, 1, len(items))) == {each.id for each in items}
+        claimed = self.claim(runtime, 1, len(items), permit=NO_SUSPECT)
+        assert set(claimed) == {each.id for each in items}
 
     def _populate(self) -> None:
         run, shard = self.run, self.shard
@@ -74,8 +79,13 @@ class PopulatedShard(ShardDriver):
         self._claim_all("first", item("doomed", "g"))
         self.lapse("first")
         self.maintain()
+        assert self.claim("gone", 1, 1, permit=pack_permit(Permit.ALONE, 2, Emptying.NO)) == ["doomed"]
         self.send(item("back", "g"), item("kept", "g", 5, flag="w"), item("off", "g", 6, key=KEY, flag="w"))
-        assert set(self.claim("gone", 1, 4)) == {"doomed", "back", "kept", "off"}
+        assert set(self.claim("gone", 2, 3)) == {"back", "kept", "off"}
+        self.join("second")
+        self._claim_all("second", item("suspect", "w"))
+        self.lapse("second")
+        self.maintain()
         run(shard.configure("u", {"concurrency": 2, "weight": 2.0}))
         how = {"fw": {"flag": "w"}, "fk": {"key": KEY}, "xk": {"key": pack_key("xk", 60.0), "flag": "w"}}
         self._claim_all("r", *[item(task, "u" if task == "r" else "t", **how.get(task, {})) for task in HELD])
@@ -83,7 +93,7 @@ class PopulatedShard(ShardDriver):
             assert run(shard.progress(runtime, task, b"[0.5]"))
             assert run(shard.cancel(task, ttl=60.0, body=b"{}")) == "started"
         self.send(*[item(f"{tenant}{n}", tenant, n, flag="w") for tenant in "tuv" for n in range(1, 7)])
-        self.claim("s", 1, 3)
+        self.turn("s", 1, 3, room=9, permit=NO_SUSPECT)
         self.send(item("keyed", "v", key=KEY, flag="w"), item("later", "t", due="+3600000"))
         self.send(item("due", "t", 6, due="1"), item("due2", "solo", due="1"))
         self.send(item("waits", "t", extra=HELD_BACK), item("waits too", "v", extra=HELD_BACK))
@@ -108,7 +118,7 @@ class PopulatedShard(ShardDriver):
         self._claim_all("big", *[item(f"bulk{n}", "bulk") for n in range(20)])
         limited = [f"{tenant}.{n}" for tenant in ("held", "freed", "small", "off", "m1", "m2", "m3") for n in (0, 1)]
         self.send(item("freed.2", "freed"), *[item(task, task[:-2]) for task in limited], item("bulk20", "bulk"))
-        assert set(self.claim("home", 1, 9)) == {"held.0", "freed.2", "freed.0", "m2.0", "m3.0"}
+        assert set(self.claim("home", 1, 9, permit=NO_SUSPECT)) == {"held.0", "freed.2", "freed.0", "m2.0", "m3.0"}
         self.let_start("freed")
         self.db.zadd(self.keys.fixed("RATES"), {"solo": 1})
         assert self.run(self.shard.reserve("post", {"small": 1, "t": 9})) is None
@@ -193,20 +203,21 @@ class PopulatedShard(ShardDriver):
 
 
 Transition = Callable[[PopulatedShard], Any]
-SETS: Final = ("LEASES", "FLEET", "SESSIONS", "GROUPS", "HOMES", "RATES")
+SETS: Final = ("SUSPECTED", "LEASES", "FLEET", "SESSIONS", "GROUPS", "HOMES", "RATES")
 ENDS: Final = ("finished", "failed", "canceled")
 
 
 def _but_for_deaths(body: bytes) -> bytes:
-    return re.sub(rb'\n[^\n]*"WorkerDied","the lease[^\n]*', b"", body)
+    return re.sub(rb'\n[^\n]*"WorkerDied","[^\n]*', b"", body)
 
 
 def _places(snapshot: Snapshot) -> dict[str, str]:
     """Returns the place of each task: its state, or the runtime that holds it."""
     return {
-        **dict.fromkeys(snapshot.fixed["SCHEDULED"], "scheduled"),
+        **dict.fromkeys(snapshot.due, "scheduled"),
         **dict.fromkeys(snapshot.fixed["HELD"], "deferred"),
         **{task: "queued" for queue in snapshot.queues.values() for task in queue},
+        **{task: "suspect" for suspects in snapshot.suspects.values() for task in suspects},
         **{task: runtime for runtime, claims in snapshot.claims.items() for task in claims},
     }
 
@@ -231,6 +242,24 @@ def settle(populated: PopulatedShard) -> None:
 
 def settle_and_claim(populated: PopulatedShard) -> None:
     assert populated.turn("r", 2, 8, [report(populated, task) for task in ("f", "fk", "fw", "x", "c", "r", "rc")])
+
+
+def claim_with(permit: Permit, most: int) -> Transition:
+    """Makes a turn that may claim a suspect."""
+    return lambda populated: populated.claim("r", 2, 8, permit=pack_permit(permit, most, Emptying.RESTS))
+
+
+def claim_the_rest_and_suspects(populated: PopulatedShard) -> None:
+    populated.claim("r", 3, 100, permit=pack_permit(Permit.APART, 5, Emptying.NO))
+
+
+def share(populated: PopulatedShard) -> None:
+    """Makes a turn that says that a task no longer runs alone."""
+    assert populated.turn("r", 2, 0, permit=pack_permit(Permit.SHARED, 2, Emptying.NO))
+
+
+def crash(populated: PopulatedShard) -> None:
+    populated.run(populated.shard.leave("r", crashed=True, deliveries=1, failed_ttl=3600, body=b"{}"))
 
 
 def claim_the_rest(populated: PopulatedShard) -> None:
