@@ -35,6 +35,7 @@ def acl_server(server_binary: str) -> Iterator[str]:
 def db(acl_server: str) -> Iterator[redis.Redis]:
     with servers.client(acl_server) as client:
         client.flushall()
+        client.script_flush()
         yield client
 
 
