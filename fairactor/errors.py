@@ -165,5 +165,12 @@ class RemoteError(FairactorError):
         return type(self), (str(self), self.types), self.__dict__  # with its notes
 
 
+class WorkerProcessDied(FairactorError):
+    """The process of a handler with ``process=True`` ended before the handler returned, or could not start it.
+
+    The message says how: the exit status, the signal, or the module that cannot be imported.
+    """
+
+
 class LeaseLost(FairactorError):
     """The runtime's lease expired, or the server lost data, so other runtimes may run the runtime's tasks."""

@@ -10,11 +10,11 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 import attrs
 
 from fairactor._model.placeholder import Placeholder
-from fairactor._util.checks import check_name
+from fairactor._util.checks import check_name, shown
+from fairactor._util.kinds import is_generator
 from fairactor.errors import ConfigurationError, InvalidPayload
 
 from .codec import Codec
-from .elsewhere import run_in_process
 from .message import Message
 from .options import ActorOptions, Options, parse_options
 from .plugin_options import OptionValue
@@ -27,6 +27,8 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 Invoke = Callable[[Sequence[Any], Mapping[str, Any]], Awaitable[Any]]
+RunInProcess = Callable[..., Awaitable[Any]]
+"""Runs an actor in a worker process, given the actor, the positional and the named arguments."""
 _HOOKS: Final = ("started", "stopped")
 
 
@@ -72,11 +74,18 @@ class Actor(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<actor {self.name}>"
 
-    def bind(self, instance: object = None) -> Invoke:
-        """Returns a function that runs the handler, on an instance if it is a method."""
+    def bind(self, instance: object = None, run_in_process: RunInProcess | None = None) -> Invoke:
+        """Returns a function that runs the handler.
+
+        Args:
+            instance: what it runs on, if it is a method.
+            run_in_process: runs an actor in a worker process. By default the actor gets a process of its own.
+        """
         function = self.function if instance is None else partial(self.function, instance)
         if self.process:
-            return partial(run_in_process, self)
+            from .process_pool import run_in_own_process  # slow to import
+
+            return partial(run_in_process or run_in_own_process, self)
         if inspect.iscoroutinefunction(self.function):
             return lambda args, kwargs: function(*args, **kwargs)
         from .threads import run_in_thread  # imports anyio's backend for asyncio
@@ -190,6 +199,22 @@ def check_takes_no_arguments(cls: type[Any]) -> None:
         ) from None
 
 
+def check_hooks(owner: object, name: str) -> None:
+    """Checks that ``started`` and ``stopped``, if there are any, are methods that run when they are called.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for hook in ("started", "stopped"):
+        method = getattr(owner, hook, None)
+        if method is not None and (not callable(method) or is_generator(method)):
+            found = "a generator" if callable(method) else shown(method)
+            raise ConfigurationError(
+                f"{name}.{hook} is {found}: it must be a method, async or plain, without arguments; rename it if it is "
+                "something else"
+            )
+
+
 async def start_instance(instance: object) -> None:
     """Calls the method ``started`` of an instance, if it has one."""
     await _call_hook(instance, "started")
@@ -264,7 +289,7 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
 
 def _decorate(handler: Any, name: str | None, options: Options, *, process: bool) -> Any:
     if not callable(handler):
-        raise ConfigurationError(f"@actor cannot make an actor of {handler!r}: give a function or a class")
+        raise ConfigurationError(f"@actor cannot make an actor of {shown(handler)}: give a function or a class")
     if name is not None:
         check_name("actor name", name)
     if inspect.isclass(handler):

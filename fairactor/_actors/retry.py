@@ -40,7 +40,8 @@ Retry.__module__ = "fairactor"  # where users import it; the history of a task n
 
 def exception_name(kind: type[BaseException]) -> str:
     """Returns the name under which an exception type is stored. Nothing is ever imported by this name."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__  # its name in worker processes
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
 
 
 def exception_names(error: BaseException) -> Sequence[str]:

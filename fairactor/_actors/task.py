@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
 from fairactor._model.states import Priority
+from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, RuntimeNotRunning
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Task:
     """Data for the Lua of plugins, by plugin; see `attach`."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
     _slots: Slots | None = attrs.field(default=None, alias="slots")
+    _on_begin: Callable[[], None] | None = None
     _waits: int = 0  # how many parts of the handler wait for other tasks
     _lent: bool = False
     _returning: bool = False
@@ -77,7 +79,7 @@ class Task:
             ServerError: as `Runtime.send`.
         """
         if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
-            raise ConfigurationError(f"progress({fraction!r}): give a fraction from 0 to 1")
+            raise ConfigurationError(f"progress({shown(fraction)}): give a fraction from 0 to 1")
         if self._report is not None:
             await self._report(self, float(fraction), note)
 
@@ -109,6 +111,15 @@ class Task:
             else:
                 self._lent = False
 
+    def call_when_begun(self, callback: Callable[[], None]) -> None:
+        """Sets what to call when the handler starts in its process."""
+        self._on_begin = callback
+
+    def begin(self) -> None:
+        """Notes that the handler starts now, because its process is ready."""
+        if self._on_begin is not None:
+            self._on_begin()
+
     def end(self) -> None:
         """Ends the task. Code that its handler has left running no longer lends the slot."""
         self._ended = True
@@ -131,6 +142,11 @@ def enter_task(task: Task) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def task_in(context: Context) -> Task | None:
+    """Returns the task that the code in a context is part of, if any."""
+    return context.get(_current)
 
 
 def current_task() -> Task:

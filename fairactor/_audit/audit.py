@@ -26,6 +26,7 @@ def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[
         *snapshot.malformed,
         *_check_locations(snapshot),
         *_check_scores(snapshot),
+        *_check_delayed(snapshot),
         *_check_suspects(snapshot),
         *_check_counts(snapshot),
         *_check_ring(snapshot),
@@ -58,8 +59,9 @@ def _locations(snapshot: Snapshot) -> Iterator[_Location]:
     for tenant, suspects in snapshot.suspects.items():
         for task in suspects:
             yield _Location(task, "queued", f"the suspects of {tenant!r}", tenant)
-    for task in snapshot.fixed["SCHEDULED"]:
-        yield _Location(task, "scheduled", "the scheduled tasks", None)
+    for tenant, tasks in snapshot.delayed.items():
+        for task in tasks:
+            yield _Location(task, "scheduled", f"the delayed tasks of {tenant!r}", tenant)
     for task, packed in snapshot.fixed["HELD"].items():
         yield _Location(task, "deferred", f"the tasks held back by {text(unpack_holder(packed))!r}", None)
     for runtime, claims in snapshot.claims.items():
@@ -98,6 +100,16 @@ def _check_scores(snapshot: Snapshot) -> Iterator[str]:
                     f"task {task!r} has place {score:.0f} in the mailbox of {tenant!r} instead of "
                     f"{header.stamp - jump:.0f}"
                 )
+
+
+def _check_delayed(snapshot: Snapshot) -> Iterator[str]:
+    """Each tenant with delayed tasks is scheduled for the first of them, or for a time that has passed since."""
+    scheduled = snapshot.fixed["SCHEDULED"]
+    for tenant, tasks in snapshot.delayed.items():
+        at, first = scheduled.get(tenant, math.inf), min(tasks.values())
+        if not first <= at <= max(first, snapshot.now * 1000):
+            yield f"a delayed task of {tenant!r} is due at {first:.0f}, but the tenant is scheduled for {at:.0f}"
+    yield from (f"{tenant!r} is scheduled, but has no delayed tasks" for tenant in scheduled.keys() - snapshot.delayed)
 
 
 def _check_suspects(snapshot: Snapshot) -> Iterator[str]:
@@ -214,7 +226,7 @@ def _check_runtimes(snapshot: Snapshot) -> Iterator[str]:
     stored: dict[str, Collection[str]] = {
         "claims": snapshot.claims, "cancels": snapshot.cancels, "assigned": snapshot.assigned, "steal": snapshot.steal,
     }  # fmt: skip
-    for name in ("SESSIONS", "FLEET", "IDLE", "HOMES", "IDLE_HOMES"):
+    for name in ("SESSIONS", "FLEET", "IDLE", "HOMES", "IDLE_HOMES", "IDLE_PROCESSES"):
         stored[name.lower()] = snapshot.fixed[name]
     for name, runtimes in stored.items():
         for runtime in runtimes:
@@ -281,12 +293,13 @@ def _check_deduplication_keys(snapshot: Snapshot) -> Iterator[str]:
 
 def _check_overdue(snapshot: Snapshot, patience: float) -> Iterator[str]:
     """Nothing that maintenance does has been due for longer than ``patience`` seconds."""
-    for name, unit, message in (
-        ("LEASES", 1000, "the lease of {!r} expired {:.3f} s ago"),
-        ("SCHEDULED", 1000, "task {!r} was due {:.3f} s ago"),
-        ("DRAINED", 1, "the counts of {!r} should have expired {:.3f} s ago"),
+    leases, drained = snapshot.fixed["LEASES"], snapshot.fixed["DRAINED"]
+    for times, unit, message in (
+        (leases, 1000, "the lease of {!r} expired {:.3f} s ago"),
+        (snapshot.due, 1000, "task {!r} was due {:.3f} s ago"),
+        (drained, 1, "the counts of {!r} should have expired {:.3f} s ago"),
     ):
-        for member, score in snapshot.fixed[name].items():
+        for member, score in times.items():
             late = snapshot.now - score / unit
             if late > patience:
                 yield message.format(member, late)

@@ -45,11 +45,13 @@ _TYPES: Final = {
     "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
     "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
-    "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
-    "SUSPECTED": "zset", "SUSPECTS": "zset",
+    "IDLE_PROCESSES": "set", "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
+    "SUSPECTED": "zset", "SUSPECTS": "zset", "DELAYED": "zset",
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
+_STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
+_DAMAGED: Final = 3.16224e13
 _NO_COUNTS: Final = Counts.unpack(b"")
 
 
@@ -60,13 +62,15 @@ class Snapshot:
     meta: str
     """The META key of the shard, which all its keys start with."""
     now: float
-    """The server's time, unix seconds."""
+    """The shard's time, unix seconds: the server's, unless its clock was set back."""
     fixed: dict[str, dict[str, Any]]
     """The content of each key in `keys.FIXED`: scores of a zset, values of a hash, members of a set."""
     records: dict[str, Header]
     """task -> the header of its record."""
     queues: dict[str, dict[str, float]]
     """tenant -> task -> place."""
+    delayed: dict[str, dict[str, float]]
+    """tenant -> delayed task -> when it is due, unix ms."""
     claims: dict[str, dict[str, bytes]]
     """runtime -> task -> the mark of the claim, for `unpack_mark`."""
     cancels: dict[str, dict[str, bytes]]
@@ -111,6 +115,11 @@ class Snapshot:
         return self.policy("") | self.policy(tenant)
 
     @property
+    def due(self) -> dict[str, float]:
+        """The delayed tasks, each with the time at which it is due, in unix ms."""
+        return {task: at for tasks in self.delayed.values() for task, at in tasks.items()}
+
+    @property
     def ring(self) -> dict[str, float]:
         """The tag of each tenant on the ring of the shard or of its group."""
         root = {member: tag for member, tag in self.fixed["RING"].items() if not member.startswith(GROUP_MARK)}
@@ -123,14 +132,25 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     prefix = meta[: meta.rindex("/") + 1]
     reply = await shard._server.execute("EVAL", _SCRIPT, 1, meta, prefix)  # noqa: SLF001 - the audit reads the internals
     snapshot = Snapshot(
-        meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, [], [], {}
+        meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, {}, [], [], {}
     )
     for key, kind, ttl, content in reply[2:]:
         _add(snapshot, text(key), text(kind), ttl, content)
     for tenant, packed in snapshot.fixed["COUNTS"].items():
         queued = len(snapshot.queues.get(tenant, ())) + len(snapshot.suspects.get(tenant, ()))
         snapshot.counts[tenant] = Counts.unpack(packed, queued=queued)
-    return snapshot
+    return attrs.evolve(snapshot, now=snapshot.now + _behind(snapshot))
+
+
+def _behind(snapshot: Snapshot) -> float:
+    """Returns the seconds by which the server's clock is behind the shard's; see lib/base.lua."""
+    meta = snapshot.fixed["META"]
+    behind = int(meta.get("behind", b"0")) if meta.get("behind", b"0").isdigit() else 0
+    stamp = int(meta.get("stamp", b"0")) if meta.get("stamp", b"0").isdigit() else 0
+    ahead = stamp - snapshot.now * 1e6
+    if ahead <= 0:
+        return 0.0
+    return (ahead if ahead - behind > _STEP_BACK and ahead < _DAMAGED else behind) / 1e6
 
 
 def text(raw: bytes) -> str:
@@ -161,8 +181,9 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
         snapshot.keys[rest] = text(content), ttl
     elif name not in _EXPIRES:
         by_name: dict[str, dict[str, Any]] = {
-            "QUEUE": snapshot.queues, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
-            "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "SUSPECTS": snapshot.suspects,
+            "QUEUE": snapshot.queues, "SUSPECTS": snapshot.suspects, "DELAYED": snapshot.delayed,
+            "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
+            "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal,
         }  # fmt: skip
         by_name[name][rest] = _items(kind, content)
     if (ttl != -1) is not (name in _EXPIRES) and name not in _MAY_EXPIRE:

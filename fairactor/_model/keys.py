@@ -10,6 +10,7 @@ import re
 from typing import Final
 from zlib import crc32
 
+from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError
 
 # Keys that exist once per shard. The loader makes them available to the scripts under these names.
@@ -23,7 +24,7 @@ FIXED: Final = {
     "GROUPS": ":groups",  # hash: group with work -> virtual time of its ring
     "HOMES": ":homes",  # hash: runtime dedicated to certain tenants -> virtual time of the tenants assigned to it
     "DRAINED": ":drained",  # zset: tenant without live tasks -> when its counts expire, unix seconds
-    "SCHEDULED": ":scheduled",  # zset: task -> when it is due, unix ms
+    "SCHEDULED": ":scheduled",  # zset: tenant -> when the next of its delayed tasks is due, unix ms
     "WATCHERS": ":watchers",  # hash: task -> packed list of the runtimes that wait for its outcome
     "LEASES": ":leases",  # zset: runtime -> when its lease expires, unix ms
     "SESSIONS": ":sessions",  # hash: runtime -> its last turn, packed, for replay
@@ -31,6 +32,7 @@ FIXED: Final = {
     "PROGRESS": ":progress",  # hash: started task -> the last progress that its handler reported, JSON
     "IDLE": ":idle",  # set: runtimes that can take more work of any tenant
     "IDLE_HOMES": ":idle-homes",  # set: dedicated runtimes that can take more work of their tenants
+    "IDLE_PROCESSES": ":idle-processes",  # set: runtimes that can take more tasks of actors with process=True
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
@@ -42,6 +44,7 @@ PREFIXES: Final = {
     "TASK": ":task:",  # string: header and body (record.py)
     "QUEUE": ":queue:",  # zset: task -> place; the mailbox of a tenant
     "SUSPECTS": ":suspects:",  # zset: task -> place; a tenant's queued tasks whose runtime died while it had them
+    "DELAYED": ":delayed:",  # zset: task -> when it is due, unix ms; the delayed tasks of a tenant
     "GROUP": ":group:",  # zset: tenant -> tag; the ring of a group
     "COSTS": ":costs:",  # hash: actor -> average seconds that its tasks run, for a tenant, a group or all; expires
     "CLAIMS": ":claims:",  # hash: task claimed by a runtime -> the mark of the claim (`wire.Mark`)
@@ -69,7 +72,7 @@ class Keys:
     def __init__(self, namespace: str, shard: int = 0) -> None:
         if not _NAMESPACE.fullmatch(namespace):
             raise ConfigurationError(
-                f"namespace {namespace!r} cannot be used: give 1 to 64 letters, digits or the characters '_.-'"
+                f"namespace {shown(namespace)} cannot be used: give 1 to 64 letters, digits or the characters '_.-'"
             )
         self.meta = f"{{{namespace}/{shard}}}"
         self.events = self.meta + PREFIXES["EVENTS"]
@@ -86,6 +89,10 @@ class Keys:
         """Returns the key of a tenant's mailbox."""
         return self.meta + PREFIXES["QUEUE"] + tenant
 
+    def delayed(self, tenant: str) -> str:
+        """Returns the key of a tenant's delayed tasks."""
+        return self.meta + PREFIXES["DELAYED"] + tenant
+
     def claims(self, runtime: str) -> str:
         """Returns the key of a runtime's claims."""
         return self.meta + PREFIXES["CLAIMS"] + runtime
@@ -93,6 +100,11 @@ class Keys:
     def inbox(self, runtime: str) -> str:
         """Returns the channel on which a runtime receives wake-ups and outcomes."""
         return self.meta + PREFIXES["INBOX"] + runtime
+
+
+def namespace_of(meta: str) -> str:
+    """Returns the namespace of a shard from its META key."""
+    return meta[1:].rpartition("/")[0]
 
 
 def shard_of(tenant: str, shards: int) -> int:

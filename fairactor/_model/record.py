@@ -7,6 +7,7 @@ task is not kept, so its line is empty; without a history the outcome is the onl
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from .states import TaskState
 # state, deliveries, priority, attempt, stamp in µs, length of the tenant's name
 _HEADER: Final = struct.Struct(">cBBHdH")
 _ATTEMPT: Final = struct.Struct(">H")
+_ACTOR: Final = re.compile(rb'\[("(?:[^"\\]|\\.)*")')  # the beginning of a `Call`
 
 NO_HEADER: Final = _HEADER.pack(b" ", 0, 3, 1, 0.0, 0)[1:]
 """The header of a task whose record cannot be read, without the state."""
@@ -130,6 +132,23 @@ def pack_retried(header: Header, body: bytes, attempt: Attempt) -> bytes:
     return LIVE + header.for_next_attempt().rest + _with_attempt(body, attempt)
 
 
+def pack_noted(header: Header, body: bytes, note: Attempt) -> bytes:
+    """Packs the record of a live task with another line in its history, which does not count as an attempt."""
+    return LIVE + header.rest + _with_attempt(body, note)
+
+
+def pack_without_last_attempt(header: Header, body: bytes) -> bytes:
+    """Packs the record of a live task without the last line of its history."""
+    return LIVE + header.rest + body[: body.rindex(b"\n")]
+
+
+def last_attempt(body: bytes) -> Attempt | None:
+    """Returns the last line in the history of a live task; None if there is none that can be read."""
+    at = body.rfind(b"\n")
+    found: Attempt | None = None if at < 0 else _if_readable(_decode_attempt, body[at + 1 :])
+    return found
+
+
 def pack_settled(state: str, rest: bytes, outcome: Outcome, body: bytes = b"", attempt: Attempt | None = None) -> bytes:
     """Packs the record of a task that has ended.
 
@@ -160,6 +179,13 @@ def call_in(body: bytes) -> Call:
     return decode_call(body if at < 0 else body[:at])
 
 
+def actor_in(record: bytes) -> str:
+    """Returns the actor in the record of a live task; '' if it cannot be read. It decodes nothing else."""
+    at = _HEADER.size + int.from_bytes(record[_HEADER.size - 2 : _HEADER.size], "big")
+    found = _ACTOR.match(record, at)
+    return _if_readable(_decode_text, found[1]) or "" if found else ""
+
+
 def outcome_in(body: bytes) -> Outcome:
     """Decodes the outcome in the body of a settled task."""
     at = body.find(b"\n")
@@ -188,6 +214,7 @@ def _if_readable(decode: Any, line: bytes) -> Any:
 
 
 encode: Final = msgspec.json.Encoder(enc_hook=token_of).encode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 decode_call: Final = msgspec.json.Decoder(Call).decode
 decode_outcome: Final = msgspec.json.Decoder(Outcome).decode
 _decode_attempt: Final = msgspec.json.Decoder(Attempt).decode

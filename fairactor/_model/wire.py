@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -12,6 +12,7 @@ import msgspec
 
 from fairactor.errors import FairactorError
 
+from . import record
 from .states import Priority
 
 BATCH: Final = 500
@@ -20,6 +21,11 @@ TAKEN: Final = 2
 """The verdict of ``lib/accept.lua`` for a task whose id belongs to a task of another tenant."""
 FULL: Final = 3
 """The verdict of ``lib/accept.lua`` for a task whose mailbox is full."""
+
+MORE: Final = 1
+"""In the reply to a turn: more tasks wait than the runtime wanted."""
+UNSEEN: Final = 2
+"""In the reply to a turn: tasks may wait behind tenants that were passed over."""
 
 _COUNTS: Final = struct.Struct(">5x8I3dI")
 _LENGTH: Final = struct.Struct(">H")
@@ -189,7 +195,7 @@ class Turn:
     wait: float
     """Seconds until something is due; infinite if nothing is."""
     maintenance_due: bool
-    """Whether `Shard.maintain` has something to do."""
+    """Whether the runtime has to call `Shard.maintain`. The server asks one at a time."""
     refused: Sequence[bytes]
     """The ids of tasks whose outcomes were refused."""
     claims: Sequence[bytes]
@@ -198,6 +204,8 @@ class Turn:
     """The ids of claimed tasks to cancel."""
     more: bool
     """Whether more tasks wait than the runtime wanted."""
+    unseen: bool = False
+    """Whether tasks may wait behind tenants that were passed over; the next turn looks there."""
     suspects: Waits = Waits.NONE
     """Whether suspects wait for this runtime."""
 
@@ -266,14 +274,16 @@ class ShardStats(NamedTuple):
     """Some tenants with work that no runtime serves."""
     runtimes: Sequence[tuple[bytes, bytes, int]]
     """(name, the JSON with which the runtime joined, ms until its lease expires)."""
+    set_back: float = 0.0
+    """The seconds by which the server's clock was set back."""
 
 
 def unpack_stats(reply: Sequence[Any]) -> ShardStats:
     """Unpacks the reply of stats.lua for a shard."""
-    counts, started, waiting, known, due, dead, stolen, throttled, unassigned, *flat = reply
+    counts, started, waiting, known, due, dead, stolen, throttled, unassigned, behind, *flat = reply
     runtimes = [(flat[i], flat[i + 1] or b"{}", flat[i + 2]) for i in range(0, len(flat), 3)]
     unpacked = Counts.unpack(counts, started=started)
-    return ShardStats(unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes)
+    return ShardStats(unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes, behind / 1000)
 
 
 def unpack_policy(packed: bytes) -> PackedPolicy:
@@ -284,6 +294,12 @@ def unpack_policy(packed: bytes) -> PackedPolicy:
 def pack_assignment(serves: Assignment | None) -> bytes:
     """Packs the tenants that a runtime serves, for lib/assign.lua; None means all tenants alike."""
     return b"" if serves is None else msgspec.msgpack.encode(serves)
+
+
+def pack_capped(actors: Iterable[str]) -> bytes:
+    """Packs the names of actors, for turn.lua, as they stand between quotation marks in records."""
+    names = [record.encode(name)[1:-1].decode() for name in actors]
+    return msgspec.msgpack.encode(names) if names else b""
 
 
 def pack_key(key: str, window: float) -> bytes:

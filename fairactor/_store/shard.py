@@ -13,7 +13,9 @@ from fairactor._model.keys import Keys
 from fairactor._model.wire import (
     ANY_SUSPECT,
     FULL,
+    MORE,
     TAKEN,
+    UNSEEN,
     Assignment,
     Counts,
     DeadLetter,
@@ -42,6 +44,8 @@ from .script_runner import ScriptRunner
 
 MODEL: Final = 5
 """The version of the data model. A namespace with another version is refused."""
+LOOKED_AT: Final = 100
+"""How many mailboxes `Shard.load` looks at, and how many policies."""
 
 
 class Shard:
@@ -126,6 +130,10 @@ class Shard:
         """Gives a runtime its lease, for all tenants or for certain ones."""
         await self._run("join", runtime, whole_ms(lease), json.dumps(info), pack_assignment(serves))
 
+    async def describe(self, runtime: str, info: dict[str, Any]) -> bool:
+        """Replaces what a runtime said when it joined; returns whether the runtime has a lease. It tries once."""
+        return bool(await self._run("describe", runtime, json.dumps(info), patience=0))
+
     async def assign(self, runtime: str, serves: Assignment | None) -> bool:
         """Changes the tenants that a runtime serves; returns whether the runtime has a lease."""
         return bool(await self._run("assign", runtime, pack_assignment(serves)))
@@ -144,6 +152,20 @@ class Shard:
         """
         return int(await self._run("leave", runtime, int(crashed), deliveries, whole_ms(failed_ttl), body))
 
+    def renew(self, client: Any, runtime: str, *, lease: float) -> bool:
+        """Renews a lease from a thread, without an event loop; returns whether the runtime still has the lease.
+
+        Args:
+            client: a synchronous client, from `Server.blocking_client`.
+            runtime: the runtime.
+            lease: the seconds for which to renew the lease.
+
+        Raises:
+            redis.exceptions.RedisError: as redis-py. It tries once.
+            OSError: likewise.
+        """
+        return bool(self._runner.run_blocking(client, "renew", runtime, whole_ms(lease)))
+
     async def turn(
         self,
         runtime: str,
@@ -154,6 +176,8 @@ class Shard:
         ahead: int = 0,
         received: bool = False,
         permit: bytes = ANY_SUSPECT,
+        room: int = 0,
+        capped: bytes = b"",
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.
@@ -166,6 +190,8 @@ class Shard:
             ahead: how many more could start soon. They are claimed only if no other runtime could start them now.
             received: whether the runtime has received the task that the server handed to it since its last turn.
             permit: how it may claim suspects, from `pack_permit`.
+            room: how many tasks of the capped actors could start here now.
+            capped: the actors for which this limit holds, from `pack_capped`.
             settle: the outcomes of tasks that have ended.
 
         Raises:
@@ -181,8 +207,8 @@ class Shard:
             ahead,
             int(received),
             permit,
-            0,
-            "",
+            room,
+            capped,
             *arguments,
             patience=0,
         )
@@ -190,20 +216,22 @@ class Shard:
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
         now, wait, maintenance_due, refused, claims, cancels, more, suspects = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
-        waits = Waits(suspects)
-        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, bool(more), waits)
+        left: dict[str, Any] = {"more": more == MORE, "unseen": more == UNSEEN, "suspects": Waits(suspects)}
+        return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, **left)
 
     async def maintain(
-        self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 500
+        self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 150
     ) -> bool:
-        """Queues due tasks and takes back the claims of dead runtimes; returns whether there is more to do.
+        """Does a step of the maintenance; returns whether there is more to do.
+
+        It queues due tasks, takes back the claims of a dead runtime, and deletes what has expired.
 
         Args:
             deliveries: the deliveries after which a task fails.
             failed_ttl: the seconds for which to keep the record of such a task.
             body: the outcome of such a task if its runtime died.
             silent_body: its outcome if its runtime lives, but has lost its lease.
-            limit: the most of each kind to do.
+            limit: the most tasks to queue, and the most entries of each kind to delete.
         """
         _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
         return bool(more)
@@ -299,7 +327,7 @@ class Shard:
 
     async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
         """Cancels the waiting tasks of a tenant; returns how many it has canceled."""
-        number, cursor = 0, b"s0"
+        number, cursor = 0, b"0"
         while cursor:
             canceled, cursor = await self._run("purge", tenant, whole_ms(ttl), body, cursor)
             number += canceled
@@ -313,6 +341,11 @@ class Shard:
     async def stats(self, *, patience: float | None = None) -> ShardStats:
         """Returns the counts of the shard, and its runtimes. ``patience`` is as in `ScriptRunner.run`."""
         return unpack_stats(await self._run("stats", patience=patience))
+
+    async def load(self, *, patience: float | None = None) -> list[Any]:
+        """Returns how the tasks of the shard fare; see health.lua. ``patience`` is as in `ScriptRunner.run`."""
+        reply: list[Any] = await self._run("health", LOOKED_AT, patience=patience)
+        return reply
 
 
 _LOST: Final = {

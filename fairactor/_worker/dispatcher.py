@@ -32,14 +32,18 @@ from fairactor._util.wakeup import Wakeup
 from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
 
-from .claim import Claim, new_claims
+from .claim import Claim, described, new_claims
 from .pool import Pool
+from .process_slots import ProcessSlots
 from .suspects import Suspects
 
 logger: Final = logging.getLogger(__name__)
 
 PER_TURN: Final = 500
 """The most outcomes, and the most claims, in one turn."""
+
+LOOKING: Final = 2
+"""While many tenants wait for a process, a pause before it looks for others behind them, by the time that takes."""
 
 _ABANDON_TIMEOUT: Final = 1.0
 """Seconds to wait for handlers whose claims were lost, before the dispatcher takes a new lease."""
@@ -55,6 +59,7 @@ class _Request:
     want: int
     ahead: int
     permit: bytes
+    processes: int
     received: bool
     settle: list[Settlement]
 
@@ -67,6 +72,7 @@ class Dispatcher:
         name: str,
         shard: Shard,
         pool: Pool,
+        processes: ProcessSlots,
         suspects: Suspects,
         subscriber: Subscriber,
         settings: Settings,
@@ -76,6 +82,7 @@ class Dispatcher:
         self._name = name
         self._shard = shard
         self._pool = pool
+        self._processes = processes
         self._suspects = suspects
         suspects.add(self)
         self._subscriber = subscriber
@@ -84,7 +91,10 @@ class Dispatcher:
         self._serves = serves
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
+        self.renewed = time.monotonic()
+        """When the last turn that was answered began: it has renewed the lease."""
         self._number = 0
+        self._duration = 0.0  # seconds that the last turn took
         self._received = False  # whether it received the task that was handed over since the last turn
         self._request: _Request | None = None
         self._outbox: list[Settlement] = []
@@ -96,6 +106,11 @@ class Dispatcher:
         self._stopped.set()
         self._pace = _Pace(pool.size)
         subscriber.on_subscribe(self._on_subscribe)
+
+    @property
+    def usual_run(self) -> float | None:
+        """The seconds that a task has run lately, on average; None if none has."""
+        return self._pace.usual_run
 
     # Called by other parts
 
@@ -110,6 +125,10 @@ class Dispatcher:
         """Makes it take a turn soon, because there is work or a free worker."""
         self._wakeup.set()
 
+    def renew(self, client: Any) -> bool:
+        """Renews the lease from a thread, because the event loop is blocked; returns whether there is a lease."""
+        return self._shard.renew(client, self.runtime, lease=self._settings.lease)
+
     async def join(self) -> None:
         """Takes a new lease, under a new name."""
         self._joined += 1
@@ -118,6 +137,7 @@ class Dispatcher:
         try:
             await self._subscriber.ready(self._shard, name)
             serves = self._serves
+            renewed = time.monotonic()
             await self._shard.join(name, lease=self._settings.lease, info=self._info, serves=serves)
             if serves is not self._serves:  # it was changed meanwhile
                 await self._shard.assign(name, self._serves)
@@ -126,6 +146,7 @@ class Dispatcher:
             raise
         self._number = 0
         self._received = False
+        self.renewed = renewed
         self.runtime = name
 
     async def assign(self, serves: Assignment | None) -> None:
@@ -189,20 +210,26 @@ class Dispatcher:
         # What was handed over comes even if it was not wanted.
         begun = self._begin(claims, at_once=not turn.more, free=not self._suspects.excluding or request.want > 0)
         self._suspects.answer(self, turn.suspects, claims if begun else (), asked=request.permit)
+        room = request.processes - sum(claim.in_process for claim in claims)
         for task_id in turn.cancels:
             self._pool.cancel(task_id.decode(), _CANCEL_REASON)
         if turn.maintenance_due:
             await self._maintain()
-        await self._wait_for_work(request, turn)
+        if room > 0 or self._wait_for_process():
+            await self._wait_for_work(request, turn)
 
     def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True) -> bool:
         """Starts claimed tasks, or returns them to their mailboxes if no worker is free; returns whether they start.
+
+        Those that need a process go back if none is free.
 
         With ``at_once=False`` they start after the next turn has been sent, because more tasks wait.
         """
         if self._claiming and free:
             if claims:
-                self._pool.submit(claims, at_once=at_once)
+                starting, too_many = self._processes.divide(claims)
+                self._pool.submit(starting, at_once=at_once)
+                self._outbox += [claim.given_back() for claim in too_many]
             return True
         if not self._leaving:
             self._outbox += [claim.given_back() for claim in claims]
@@ -230,10 +257,14 @@ class Dispatcher:
             ahead=request.ahead,
             permit=request.permit,
             received=request.received,
+            room=request.processes,
+            capped=self._processes.capped,
             settle=request.settle,
         )
         self._request = None
-        self._pace.note(time.monotonic() - started, request.settle)
+        self.renewed = started
+        self._duration = time.monotonic() - started
+        self._pace.note(self._duration, request.settle)
         for refused in turn.refused:
             logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
         return request, turn
@@ -243,7 +274,8 @@ class Dispatcher:
         self._wakeup.clear()  # this turn handles what it announced
         settle, self._outbox = self._outbox[:PER_TURN], self._outbox[PER_TURN:]
         received, self._received = self._received, False
-        return _Request(self._number, *self._suspects.ask(self, *self._wanted()), received, settle)
+        asked = self._suspects.ask(self, *self._wanted())
+        return _Request(self._number, *asked, self._processes.free, received, settle)
 
     def _wanted(self) -> tuple[int, int]:
         """Returns how many tasks could start here now, and how many more could start soon."""
@@ -252,6 +284,13 @@ class Dispatcher:
         vacancies = min(PER_TURN, self._pool.vacancies)
         want = max(0, vacancies)
         return want, max(0, min(PER_TURN, vacancies + self._pace.ahead) - want)
+
+    def _wait_for_process(self) -> bool:
+        """Lets a free process wake it, because tasks may wait for one; returns False if one is free already."""
+        if not self._claiming or not self._processes.capped:
+            return True
+        self._processes.wake_when_free(self)
+        return not self._processes.free
 
     async def _wait_for_work(self, request: _Request, turn: Turn) -> None:
         """Waits until there is a reason for the next turn.
@@ -264,13 +303,12 @@ class Dispatcher:
         # Otherwise the server sends a wake-up when there is work.
         if self._claiming and len(turn.claims) >= 2 * request.want:
             self._pool.wake_on_vacancy(self)
-        heartbeat = self._settings.lease / 3
-        await self._wakeup.wait(min(heartbeat, turn.wait + 0.001))
+        pause = LOOKING * self._duration if turn.unseen else self._settings.lease / 3  # else for a heartbeat
+        await self._wakeup.wait(min(pause, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
-        given = self._when_given_up()
-        while await self._shard.maintain(**given, silent_body=_failure("LeaseLost", _SILENT)):
-            pass
+        """Does a step of the maintenance. If more is left, the next turn says so: no turn waits for a backlog."""
+        await self._shard.maintain(**self._when_given_up(), silent_body=_failure("LeaseLost", _SILENT))
 
     def _when_given_up(self) -> dict[str, Any]:
         """Returns when a task is given up because its runtimes died, how long to keep it, and its outcome."""
@@ -283,13 +321,22 @@ class Dispatcher:
         lost, self.runtime = self.runtime, ""
         self._request = None
         self._outbox.clear()
+        if running := self._running():
+            logger.warning(
+                "%s: others may run these tasks now, so they are canceled here: %s", lost, described(running)
+            )
         self._pool.abandon(self)
         self._suspects.lost(self)
         with anyio.move_on_after(_ABANDON_TIMEOUT):
             await self._pool.wait_until_idle(self)
+        if running := self._running():
+            logger.warning("%s: these tasks still run here although they were canceled: %s", lost, described(running))
         self._subscriber.ignore(self._shard, lost)
         with suppress(ServerError):  # a server that has lost data may still have claims under that name
             await self._shard.leave(lost)
+
+    def _running(self) -> list[Claim]:
+        return [claim for claim in self._pool.running() if claim.owner is self]
 
     def _deliver(self, message: bytes) -> None:
         """Handles a message that the shard has published to this dispatcher."""
@@ -335,6 +382,11 @@ class _Pace:
         if settled:
             mean = sum(settlement.seconds for settlement in settled) / len(settled)
             self._run = mean if self._run == math.inf else self._run + 0.2 * (mean - self._run)
+
+    @property
+    def usual_run(self) -> float | None:
+        """The seconds that a task has run lately, on average; None if none has."""
+        return None if self._run == math.inf else self._run
 
     @property
     def ahead(self) -> int:

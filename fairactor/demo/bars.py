@@ -22,7 +22,7 @@ def bars(progress: Progress, rows: int) -> RenderableType:
         return Text("looking for tenants …", style="dim")
     if progress.queued_at is None:
         files, tenants = len(progress.places), len(progress.sources)
-        return Text(f"{files:,} files of {tenants} tenants found, starting worker processes …", style="dim")
+        return Text(f"{files:,} files of {tenants} tenants found …", style="dim")
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
     grid.add_column(max_width=_NAME, no_wrap=True, overflow="ellipsis")
     grid.add_column(ratio=1)

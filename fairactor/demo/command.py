@@ -20,7 +20,7 @@ from fairactor import FairactorError
 
 from .report import Report, make_report
 from .sources import NoSources, find_sources
-from .workload import Progress, run_workload, start_processes
+from .workload import Progress, run_workload
 
 if TYPE_CHECKING:
     from .screen import Screen
@@ -110,9 +110,7 @@ async def _run_and_draw(options: Options, progress: Progress, screen: Screen | N
     async with anyio.create_task_group() as display:
         if screen is not None:
             display.start_soon(screen.follow, progress)
-        async with anyio.create_task_group() as beginning:  # both take some time
-            beginning.start_soon(start_processes, progress.processes)
-            beginning.start_soon(_find, progress, options)
+        await _find(progress, options)
         complete = await run_workload(progress, options.url or os.environ.get("FAIRACTOR_URL"))
         display.cancel_scope.cancel()
     return make_report(progress) if complete else None

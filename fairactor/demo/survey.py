@@ -71,7 +71,3 @@ def _count(source: bytes) -> tuple[int, int]:
             if isinstance(inner, list):
                 statements += inner
     return functions, classes
-
-
-def prepare() -> None:
-    """Does nothing. Calling it in a worker process makes the process import what a survey needs."""

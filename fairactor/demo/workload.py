@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from itertools import islice
 from typing import Any, Final
 
 import anyio
-import anyio.to_process
 import attrs
 
 from fairactor import Handle, Runtime, TaskFailed
 from fairactor.embedded import embedded_server
 
 from .sources import Source
-from .survey import Survey, prepare, survey
+from .survey import Survey, survey
 
 _KEEP: Final = 60.0  # seconds for which the user's server keeps results
 _CANCELERS: Final = 20  # how many tasks are canceled at once
@@ -96,8 +93,7 @@ async def run_workload(progress: Progress, url: str | None) -> bool:
         progress.queued_at = time.monotonic()
         progress.queued.set()
         try:
-            # Twice as many workers as processes, so the next task is ready as soon as a process is free.
-            async with Runtime(address, actors=[survey], workers=2 * progress.processes, **settings):
+            async with Runtime(address, actors=[survey], processes=progress.processes, **settings):
                 with anyio.CancelScope() as scope:
                     progress.interrupt = scope.cancel
                     await _collect(progress, handles)
@@ -105,29 +101,6 @@ async def run_workload(progress: Progress, url: str | None) -> bool:
             if url is not None:
                 await _withdraw([handle for handle, found in zip(handles, progress.surveys, strict=True) if not found])
     return not scope.cancelled_caught
-
-
-async def start_processes(count: int) -> None:
-    """Starts the worker processes in advance, so the first tasks do not wait for Python to load.
-
-    A Ctrl-C reaches all processes of a terminal, but only this process must react. So the worker processes start with
-    the signals blocked. A signal that arrives meanwhile is delivered once they have started.
-    """
-    anyio.to_process.current_default_process_limiter().total_tokens = count
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        with anyio.CancelScope(shield=True):  # anyio loses track of a process that is canceled before it is ready
-            await _in_each(count, os.getpid)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    await _in_each(count, prepare)
-
-
-async def _in_each(count: int, function: Callable[[], object]) -> None:
-    """Calls a function in each worker process, by making as many concurrent calls as there are processes."""
-    async with anyio.create_task_group() as group:
-        for _ in range(count):
-            group.start_soon(partial(anyio.to_process.run_sync, function, cancellable=True))
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@
 -- @include lib/ring.lua
 -- @include lib/ending.lua
 -- @include lib/locate.lua
+-- @include lib/undelay.lua
 -- @include lib/withdraw.lua
 
 local SETTLED = { [DONE] = 'finished', [DEAD_STATE] = 'failed', [CANCELED_STATE] = 'canceled' }
@@ -46,7 +47,7 @@ begin_writing()
 write_ends()
 call('ZREM', QUEUE .. name, id)
 if suspect then remove_suspects(name, { id }) end
-call('ZREM', SCHEDULED, id)
+if state == 'scheduled' then remove_delayed(name, { id }, 0) end
 if state == 'deferred' then call('HDEL', HELD, id) end
 save_counts()
 save_shard()

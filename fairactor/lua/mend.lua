@@ -5,7 +5,7 @@
 -- Reply 1 if there was something to do
 --
 -- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the suspects
--- and the scheduled tasks, these before the held ones, and these before the claims: no runtime was told of such a
+-- and the delayed tasks, these before the held ones, and these before the claims: no runtime was told of such a
 -- claim. Every other key follows from the records and from where the tasks stand. No other script walks over all keys
 -- of the shard.
 
@@ -20,7 +20,9 @@ if ARGV[1] == 'torn' and not shard.torn then return 0 end
 local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
 local found = {} -- prefix -> the rest of each key
-for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do found[prefix] = {} end
+for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do
+  found[prefix] = {}
+end
 for _, key in ipairs(call('KEYS', META .. ':*')) do
   for prefix, names in pairs(found) do
     if key:sub(1, #prefix) == prefix then names[#names + 1] = key:sub(#prefix + 1) end
@@ -57,13 +59,19 @@ local function repair_places()
     for _, name in ipairs(found[prefix]) do
       for _, id in ipairs(call('ZRANGE', prefix .. name, 0, -1)) do
         local stays = take_place(id, 'queued', name)
+        if stays and prefix == SUSPECTS and tasks[id].count == 0 then -- the script broke off before it wrote the count
+          tasks[id].count = 1
+          call('SETRANGE', TASK .. id, 1, string.char(1))
+        end
         if stays then put_back(id) end
         if not stays or (tasks[id].count > 0) ~= (prefix == SUSPECTS) then call('ZREM', prefix .. name, id) end
       end
     end
   end
-  for _, id in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
-    if not take_place(id, 'scheduled') then call('ZREM', SCHEDULED, id) end
+  for _, name in ipairs(found[DELAYED]) do
+    for _, id in ipairs(call('ZRANGE', DELAYED .. name, 0, -1)) do
+      if not take_place(id, 'scheduled', name) then call('ZREM', DELAYED .. name, id) end
+    end
   end
   local held_back = call('HGETALL', HELD)
   for i = 1, #held_back, 2 do
@@ -82,7 +90,8 @@ local function repair_places()
     if task.state == LIVE and not task.where then
       if task.stamp > shard.stamp + SOON then
         task.where = 'scheduled'
-        call('ZADD', SCHEDULED, integer(math.floor(task.stamp / 1000)), id)
+        call('ZADD', DELAYED .. task.name, integer(math.floor(task.stamp / 1000)), id)
+        table.insert(found[DELAYED], task.name)
       else
         task.where = 'queued'
         put_back(id)
@@ -95,6 +104,20 @@ local function repair_places()
   end
 end
 
+local function repair_due_times()
+  local first = {}
+  for _, name in ipairs(found[DELAYED]) do
+    first[name] = tonumber(call('ZRANGE', DELAYED .. name, 0, 0, 'WITHSCORES')[2])
+    local at = tonumber(call('ZSCORE', SCHEDULED, name) or -1)
+    if first[name] and (at < first[name] or at > math.max(first[name], shard.ms)) then
+      call('ZADD', SCHEDULED, integer(first[name]), name)
+    end
+  end
+  for _, name in ipairs(call('ZRANGE', SCHEDULED, 0, -1)) do
+    if not first[name] then call('ZREM', SCHEDULED, name) end
+  end
+end
+
 -- Returns the runtime that has claimed a task, or where else it stands; false if that is unknown.
 local function claimed_by(id) return tasks[id] and tasks[id].state == LIVE and tasks[id].where end
 
@@ -104,7 +127,7 @@ local function repair_runtimes()
       if not call('ZSCORE', LEASES, runtime) then call('HDEL', key, runtime) end
     end
   end
-  for _, key in ipairs({ IDLE, IDLE_HOMES }) do
+  for _, key in ipairs({ IDLE, IDLE_HOMES, IDLE_PROCESSES }) do
     for _, runtime in ipairs(call('SMEMBERS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('SREM', key, runtime) end
     end
@@ -236,6 +259,7 @@ end
 
 begin_writing()
 repair_places()
+repair_due_times()
 repair_runtimes()
 repair_keys()
 notify()

@@ -1,7 +1,7 @@
--- Cancels a tenant's queued, scheduled and deferred tasks, in steps.
+-- Cancels a tenant's queued, delayed and deferred tasks, in steps.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant, 2 ms to keep the records, 3 their outcome, 4 cursor, 's0' at first
+-- ARGV  1 tenant, 2 ms to keep the records, 3 their outcome, 4 cursor, '0' at first
 -- Reply {how many were canceled, next cursor, or '' at the end}
 --
 -- Safe to repeat: canceled tasks have ended. Started tasks go on.
@@ -10,6 +10,7 @@
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/ending.lua
+-- @include lib/undelay.lua
 -- @include lib/withdraw.lua
 
 local BATCH = 500
@@ -18,15 +19,18 @@ load_counts({ name })
 load_tenants({ name })
 
 local ids = call('ZRANGE', QUEUE .. name, 0, BATCH - 1)
-local queued, index = #ids, WAITING
+local queued = #ids
 local suspects = queued < BATCH and call('ZRANGE', SUSPECTS .. name, 0, BATCH - queued - 1) or {}
 for _, id in ipairs(suspects) do ids[#ids + 1] = id end
 local ready = #ids
+local delayed_ids = ready < BATCH and call('ZRANGE', DELAYED .. name, 0, BATCH - ready - 1) or {}
+for _, id in ipairs(delayed_ids) do ids[#ids + 1] = id end
+local waiting = #ids
 
--- Adds the tenant's tasks from one step of a scan. Returns the next cursor of that scan.
-local function walk(command, key)
-  if counts[name][index] == 0 then return '0' end
-  local found, others = call(command, key, cursor:sub(2), 'COUNT', BATCH), {}
+-- Adds the tenant's tasks from one step of a scan of all deferred ones. Returns the next cursor.
+local function scan_deferred()
+  if counts[name][DEFERRED] == 0 then return '0' end
+  local found, others = call('HSCAN', HELD, cursor, 'COUNT', BATCH), {}
   for i = 1, #found[2], 2 do others[#others + 1] = found[2][i] end
   for i, record in ipairs(read_records(others)) do
     if record and tenant_of(record) == name then ids[#ids + 1] = others[i] end
@@ -34,19 +38,21 @@ local function walk(command, key)
   return found[1]
 end
 
-if ready < BATCH and cursor:sub(1, 1) == 's' then
-  cursor = 's' .. walk('ZSCAN', SCHEDULED)
-  if cursor == 's0' then cursor = counts[name][DEFERRED] > 0 and 'h0' or '' end
-elseif ready < BATCH then
-  index = DEFERRED
-  cursor = 'h' .. walk('HSCAN', HELD)
-  if cursor == 'h0' then cursor = '' end
+if waiting < BATCH then
+  cursor = scan_deferred()
+  if cursor == '0' then cursor = '' end
+end
+
+-- Returns the count that a task leaves.
+local function index_of(i, record)
+  if i > waiting then return DEFERRED end
+  return i > ready and WAITING or record:byte(3)
 end
 
 load_watchers(ids)
 for i, record in ipairs(read_records(ids)) do
   if record then
-    add(name, i <= ready and record:byte(3) or index, -1)
+    add(name, index_of(i, record), -1)
     cancel_task(ids[i], name, record, cancellation)
   end
 end
@@ -59,7 +65,7 @@ begin_writing()
 write_ends()
 write_all('ZREM', QUEUE .. name, ids)
 remove_suspects(name, suspects)
-write_all('ZREM', SCHEDULED, ids)
+if #delayed_ids > 0 then remove_delayed(name, delayed_ids, 0) end
 write_all('HDEL', HELD, ids)
 save_counts()
 save_shard()

@@ -4,7 +4,8 @@
 -- ARGV  1 tenant, or nothing for the whole shard
 -- Reply of a tenant {counts, packed, or '', its policy, packed, or '', the defaults, likewise, how many are queued};
 --       of the shard {counts, started tasks, tenants on the ring, tenants with counts,
---       tasks due now, dead letters, tasks stolen, tenants held back by their rate, {unassigned tenants with work},
+--       tasks due now (of more than 100 tenants: at least so many), dead letters, tasks stolen, tenants held back by
+--       their rate, {unassigned tenants with work}, ms by which the server's clock was set back,
 --       [runtime, its description, ms of lease left] ...}
 --
 -- Reads only.
@@ -46,8 +47,18 @@ local function unassigned()
   return found
 end
 
+-- Counts the due tasks: each one of the first tenants, and one for each of the others.
+local function count_due()
+  local MOST = 100
+  local names = call('ZRANGEBYSCORE', SCHEDULED, '-inf', integer(now), 'LIMIT', 0, MOST)
+  local number = #names == MOST and call('ZCOUNT', SCHEDULED, '-inf', integer(now)) - MOST or 0
+  for _, name in ipairs(names) do number = number + call('ZCOUNT', DELAYED .. name, '-inf', integer(now)) end
+  return number
+end
+
 return {
   shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
-  call('ZCOUNT', SCHEDULED, '-inf', integer(now)), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
-  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(), unpack(fleet),
+  count_due(), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
+  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(),
+  math.floor(shard.behind / 1000), unpack(fleet),
 }

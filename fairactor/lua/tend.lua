@@ -1,4 +1,4 @@
--- Maintenance: queues due tasks, takes claims back from dead runtimes, and deletes what has expired.
+-- Does a step of the maintenance: queues due tasks, takes back the claims of a dead runtime, deletes what has expired.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
@@ -13,6 +13,11 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 -- @include lib/release.lua
+-- @include lib/undelay.lua
+
+local TENANTS = 40 -- whose due tasks one call queues
+local HEADER_START, HEADER_SIZE = '>c1BBHd', 15 -- a record up to its tenant's name
+local NO_HEADER = 'L\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 
 local limit, deliveries = tonumber(ARGV[1]), tonumber(ARGV[2])
 shard.failed_ttl = tonumber(ARGV[3])
@@ -23,21 +28,29 @@ load_counts(drained) -- to be written again, or dropped
 local rates = call('ZRANGEBYSCORE', RATES, '-inf', integer(shard.now - OLD_RATE), 'LIMIT', 0, limit)
 local expired = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, limit)
 
-local due = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, limit)
-local promoted = {}
-for i, record in ipairs(read_records(due)) do
-  if record then
-    local _, count, priority, _, stamp, name = struct.unpack(HEADER, record)
-    load_counts({ name })
-    load_tenants({ name })
-    enqueue(name, due[i], stamp, priority, count)
-    promoted[#promoted + 1] = { name = name, priority = priority }
+local due, number_due = {}, 0 -- tenant -> the ids of its tasks that are queued here; how many they are
+
+-- Queues due tasks of a tenant, in the order in which they are due; `most` at most.
+local function promote(name, most)
+  local found, ids = call('ZRANGEBYSCORE', DELAYED .. name, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most), {}
+  for i = 1, #found, 2 do
+    local id, header = found[i], call('GETRANGE', TASK .. found[i], 0, HEADER_SIZE - 1) -- records may be large
+    local _, count, priority, _, stamp = struct.unpack(HEADER_START, #header == HEADER_SIZE and header or NO_HEADER)
+    if priority < 1 or priority > CRITICAL then count, priority = 0, 3 end -- the runtime that claims it fails it
+    ids[#ids + 1] = id
+    enqueue(name, id, stamp, priority, count)
+    add(name, WAITING, -1)
+    add(name, priority, 1)
   end
+  due[name], number_due = ids, number_due + #ids
 end
-for _, task in ipairs(promoted) do -- only now: `load_tenants` needs the counts as they were
-  add(task.name, WAITING, -1)
-  add(task.name, task.priority, 1)
-end
+
+-- Each tenant gets an equal share, and what those before it have left. One with more due tasks then goes behind the
+-- others (`remove_delayed`).
+local waiting = call('ZRANGEBYSCORE', SCHEDULED, '-inf', now, 'LIMIT', 0, math.min(limit, TENANTS))
+load_counts(waiting)
+load_tenants(waiting)
+for i, name in ipairs(waiting) do promote(name, math.ceil((limit - number_due) / (#waiting - i + 1))) end
 
 -- One dead runtime a call: its claims may be many.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
@@ -54,13 +67,15 @@ clamp_tags(assigned_tenants or NONE)
 
 begin_writing()
 if dead then write_release() else write_queues() end
-write_all('ZREM', SCHEDULED, due)
+for name, ids in pairs(due) do remove_delayed(name, ids, shard.ms) end
 write_all('ZREM', DRAINED, drained)
 write_all('ZREM', DEAD, expired)
 write_all('ZREM', RATES, rates)
 if dead then forget(dead) end
 save_counts()
+call('HDEL', META, 'tended') -- the next turn may ask for more at once
 save_shard()
 if dead then wake_all() end
-local more = #due == limit or #drained == limit or #expired == limit or #rates == limit or dead
-return { #due, dead and 1 or 0, more and 1 or 0 }
+local next_at = tonumber(call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]) or math.huge
+local more = next_at <= shard.ms or #drained == limit or #expired == limit or #rates == limit or dead
+return { number_due, dead and 1 or 0, more and 1 or 0 }

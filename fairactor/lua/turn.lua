@@ -4,14 +4,15 @@
 -- ARGV  1 runtime, 2 number of the turn, 8 bytes, 3 lease in ms, 4 how many tasks it could start at once,
 --       5 how many more it could start soon: it gets them only if no other runtime could start them at once,
 --       6 1 if it received the task that was handed to it since its last turn, else 0,
---       7 what it permits suspects, packed as wire.py says, 8 not used yet, 9 not used yet
+--       7 what it permits suspects, packed as wire.py says, 8 how many tasks of the actors in 9 it could start,
+--       9 these actors, as they stand in records, packed; '' if there is no such limit
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
 --       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
 --       'C' canceled, with the ms to keep the record; 'R' to retry after ms; or 'B': it never started and goes back
 --       to its place. A turn with a 'B' claims nothing
 -- Reply {now in µs, ms until something is due or -1, 1 if maintenance is due,
 --        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel},
---        1 if there is more to claim,
+--        1 if there is more to claim, 2 if there may be behind the tenants that were passed over,
 --        0 if no suspect waits for it, 1 if some do, 2 if one waits until its process runs nothing else}
 --       or 'lapsed' if the runtime has no lease: its claims belong to others now,
 --       or 'behind' if the server does not know the turn before this one: it has lost data
@@ -25,6 +26,7 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 -- @include lib/settle.lua
+-- @include lib/sample.lua
 -- @include lib/claim.lua
 -- @include lib/suspects.lua
 -- @include lib/session.lua
@@ -32,12 +34,14 @@
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 local FIRST_OUTCOME = 10
+local TENDING = 100 -- ms that a runtime has for maintenance
 local claims_key = CLAIMS .. runtime
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
 if not lease_end then return 'lapsed' end
 
--- Returns the ms that a dispatcher may sleep, or -1, and 1 if maintenance (tend.lua) is due.
+-- Returns the ms that a dispatcher may sleep, or -1, and 1 if it has to do maintenance (tend.lua): one runtime at a time
+-- is asked to. If it does not in time, another is.
 local function next_due()
   local due = call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]
   local expiry = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
@@ -47,18 +51,29 @@ local function next_due()
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
   local maintenance = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
     or (old and tonumber(old) <= shard.now - OLD_RATE)
+  if maintenance then
+    local asked_until = tonumber(call('HGET', META, 'tended') or 0)
+    maintenance = asked_until <= shard.ms or asked_until > shard.ms + TENDING -- or the clock was set back
+    if maintenance then
+      call('HSET', META, 'tended', integer(shard.ms + TENDING))
+    else
+      next_at = next_at <= shard.ms and asked_until or math.min(next_at, asked_until)
+    end
+  end
   next_at = math.min(next_at, tonumber(freed) or math.huge)
   return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), maintenance and 1 or 0
 end
 
--- Renews the lease. If no turn was taken since it ran out, the server was away, and all leases are renewed.
+-- Renews the lease, from time to time: returns whether it did. If no turn was taken since it ran out, the server was away, and all leases are renewed.
 local function renew_leases()
   local outage = lease_end < shard.ms and shard.turned and shard.turned < lease_end
   for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '-inf', integer(shard.ms)) or {}) do
     call('ZADD', LEASES, integer(shard.ms + lease), other)
   end
-  if lease_end - shard.ms < 0.9 * lease then call('ZADD', LEASES, integer(shard.ms + lease), runtime) end
+  local renews = lease_end - shard.ms < 0.9 * lease
+  if renews then call('ZADD', LEASES, integer(shard.ms + lease), runtime) end
   call('HSET', META, 'turned', integer(shard.ms))
+  return renews
 end
 
 -- Repeats the reply to an earlier turn: what it refused, what it claimed and still holds.
@@ -104,7 +119,7 @@ end
 update_ring(arriving)
 if charge_suspect then charge_suspect() end
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
-local claims = choose(runtime, want + ahead)
+local claims = choose(runtime, want + ahead, tonumber(ARGV[8]), ARGV[9])
 local rests, has_all = #claims.ids < want, #claims.ids == want + ahead
 if add_suspect then add_suspect(claims) end
 if missed then -- the reply brings it
@@ -120,12 +135,22 @@ call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.re
 forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
 if write_suspect then write_suspect(runtime) end
-renew_leases()
+if renew_leases() then sample_counts() end
+if #outcomes.retried > 0 then -- others must learn when to look: this runtime may not have the tasks' actors
+  call('SREM', IDLE, runtime)
+  call('SREM', IDLE_HOMES, runtime)
+  wake_idle()
+  wake_dedicated(outcomes.retried)
+end
 call(rests and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
+if ARGV[9] ~= '' then
+  call(rests and claims.room > 0 and 'SADD' or 'SREM', IDLE_PROCESSES, runtime)
+  if claims.passed > 0 then wake_idle(IDLE_PROCESSES) end
+end
 save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start
 local more = save_shard(has_all)
 
 local wait, maintenance = next_due()
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
-  more and 1 or 0, suspects_left and suspects_left() or 0 }
+  more and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0 }

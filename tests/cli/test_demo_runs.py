@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,7 +115,9 @@ def interrupted(run: subprocess.Popen[str], number: signal.Signals) -> str:
     assert run.stdout is not None
     assert run.stderr is not None
     assert "500 files of 1 tenants are queued" in run.stdout.readline()
-    children = psutil.Process(run.pid).children(recursive=True)
+    deadline = time.monotonic() + 20
+    while not (children := psutil.Process(run.pid).children(recursive=True)) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert children
     os.killpg(run.pid, number)
     assert run.wait(timeout=10) == 128 + number

@@ -61,7 +61,8 @@ def used(url: str) -> Iterator[ShardDriver]:
         made.lapse("dead")
         made.maintain()
         snapshot = made.check()
-        assert all(snapshot.fixed[name] for name in snapshot.fixed if name != "IDLE"), snapshot.fixed
+        empty = {"IDLE", "IDLE_PROCESSES", "SUSPECTED"}
+        assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in empty), snapshot.fixed
         assert snapshot.groups
         yield made
 
@@ -128,7 +129,18 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a settled one that stays": (record("persist", "d0"), "'d0' in state b'F' has a time to live of -1 ms"),
     "a lost record": (record("delete", "t2"), "task 't2' in the mailbox of 't' has no record"),
     "queued and scheduled": (
-        zadd("SCHEDULED", "t2", 1e13), "task 't2' is in the mailbox of 't' and the scheduled tasks",
+        lambda db, keys: db.zadd(keys.delayed("t"), {"t2": 1e13}),
+        "task 't2' is in the mailbox of 't' and the delayed tasks of 't'",
+    ),
+    "delayed for another": (
+        lambda db, keys: db.zadd(keys.delayed("once"), {"later": 1e13}),
+        "task 'later' in the delayed tasks of 'once' belongs to 't', not to 'once'",
+    ),
+    "not scheduled": (zrem("SCHEDULED", "t"), "of 't' is due at .*, but the tenant is scheduled for inf"),
+    "scheduled too late": (zadd("SCHEDULED", "t", 1e14), "but the tenant is scheduled for 100000000000000"),
+    "scheduled for nothing": (zadd("SCHEDULED", "nobody", 1e13), "'nobody' is scheduled, but has no delayed tasks"),
+    "delayed long ago": (
+        lambda db, keys: db.zadd(keys.delayed("t"), {"later": 1e12}), "but the tenant is scheduled for [0-9]{13}",
     ),
     "claimed twice": (claim("c0", "s", "capped"), "task 'c0' is in the claims of .* and the claims of"),
     "claimed for another": (claim("c0", "r", "t"), "task 'c0' in the claims of 'r' belongs to 'capped', not to 't'"),
@@ -182,6 +194,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "above the cap": (hset("POLICY", "t", b"\x81\xabconcurrency\1"), "3 tasks of 't' run, but its concurrency is 1"),
     "claims without a lease": (zrem("LEASES", "r"), "'r' has no lease, but is in claims"),
     "a session without a lease": (hset("SESSIONS", "q", bytes(10) + b"\x90"), "'q' has no lease, but is in sessions"),
+    "idle processes without a lease": (
+        lambda db, keys: db.sadd(keys.fixed("IDLE_PROCESSES"), "q"), "'q' has no lease, but is in idle_processes",
+    ),
     "idle without a lease": (lambda db, keys: db.sadd(keys.fixed("IDLE"), "q"), "'q' has no lease, but is in idle"),
     "a lease of nobody": (zadd("LEASES", "q", 1e13), "'q' has a lease, but is not in fleet"),
     "drained, and not listed": (zrem("DRAINED", "drained"), "'drained' has no live tasks and its counts expire at"),

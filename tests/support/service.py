@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 
@@ -14,6 +15,7 @@ import anyio
 import redis.asyncio
 
 from fairactor import Retry, Runtime, actor, current_task
+from tests.support import process_actors
 
 store: redis.asyncio.Redis
 """A client of the server, for notes that outlive the process."""
@@ -49,6 +51,17 @@ async def block(seconds: float, times: int = 1) -> int:
     if await _note("runs") <= times:
         time.sleep(seconds)  # noqa: ASYNC251 - the fault under test
     return os.getpid()
+
+
+@actor
+def match(length: int) -> None:
+    """Keeps Python's lock for a long time in its first run: the expression tries every way to divide the text."""
+    _matches.append(length)
+    if len(_matches) == 1:
+        re.match(r"(a+)+$", "a" * length + "b")
+
+
+_matches: list[int] = []
 
 
 @actor
@@ -107,7 +120,7 @@ async def _main(url: str, settings: str) -> None:
     async with (
         redis.asyncio.Redis.from_url(url) as store,
         anyio.create_task_group() as group,
-        Runtime(url, actors=[sys.modules[__name__]], **json.loads(settings)) as runtime,
+        Runtime(url, actors=[sys.modules[__name__], process_actors], **json.loads(settings)) as runtime,
     ):
         group.start_soon(_say_ready)  # runs once `run` waits, when its signal handlers are installed
         await runtime.run()

@@ -141,7 +141,7 @@ async def test_a_process_handler_runs_in_another_process(make_runtime: Make) -> 
     [
         ("told", "ValueError", "ValueError: told"),
         ("custom", "tests.support.service.NotCarried", r"NotCarried: it did not fit \(5\)"),
-        ("exit", "BrokenWorkerProcess", r"crunch_and_fail\(\): its process ended before it returned"),
+        ("exit", "WorkerProcessDied", r"crunch_and_fail\(\): its process exited with status 9 before the handler"),
     ],
 )
 async def test_an_error_in_another_process_comes_back(make_runtime: Make, how: str, error: str, words: str) -> None:

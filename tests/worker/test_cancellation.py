@@ -198,7 +198,7 @@ async def test_one_between_retries_is_canceled_and_keeps_its_history(make_runtim
         info = await handle.info()
         assert (info.state, info.due_at) == (TaskState.CANCELED, None)
         assert [(attempt.attempt, attempt.message) for attempt in info.history] == [(1, "of the handler")]
-        assert not db.exists("{fairactor/0}:scheduled", "{fairactor/0}:keyed")
+        assert not db.exists("{fairactor/0}:scheduled", "{fairactor/0}:delayed:user:1", "{fairactor/0}:keyed")
         with pytest.raises(TaskCanceled):
             await handle.result(timeout=PATIENCE)
         assert await handle.cancel() is TaskState.CANCELED

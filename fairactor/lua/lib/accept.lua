@@ -1,10 +1,11 @@
--- Accepts sent tasks: decides which to take, and puts them into their mailboxes or among the scheduled tasks.
+-- Accepts sent tasks: decides which to take, and puts them into their mailboxes or among the delayed tasks.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 -- @include lib/key.lua
 -- @include lib/room.lua
 -- @include lib/plugins.lua
+-- @include lib/delayed.lua
 
 local ITEM = '>Bc1Bc0Hc0Hc0Hc0I4c0' -- a task, packed as send.lua says
 
@@ -101,13 +102,14 @@ do
     return holder, kept
   end
 
-  local new_records, scheduled, watching, write_ended = {}, {}, {}, nil -- to write
+  local new_records, watching, write_ended = {}, {}, nil -- to write
 
   local function accept_one(n, watcher)
     local id, name, priority, due, stamp = ids[n], names[n], priorities[n], dues[n], next_stamp()
     local holder, kept
     if extras[n] ~= '' then holder, kept = run_sent_hook(id, name, cmsgpack.unpack(extras[n])) end
-    local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due))
+    local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due)
+      or tonumber(due) + math.floor(shard.behind / 1000))
     if at then stamp = at * 1000 end -- a delayed task is ordered by its due time
     local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end
@@ -117,7 +119,7 @@ do
       return add(name, DEFERRED, 1)
     end
     if at then
-      scheduled[#scheduled + 1], scheduled[#scheduled + 2] = integer(at), id
+      delay(name, id, at)
       add(name, WAITING, 1)
     else
       enqueue(name, id, stamp, priority)
@@ -154,6 +156,7 @@ do
     write_keys()
     if reservation ~= '' then use_reservation(reservation, names) end
     write_all('HSET', WATCHERS, watching)
+    local any_delayed = next(delayed)
     write_these(later) -- before the records exist, so that a repeat accepts the tasks
     local held_back = {}
     for id, task in pairs(newly_held) do
@@ -164,11 +167,11 @@ do
     end
     write_all('HSET', HELD, held_back)
     call_all('MSET', new_records)
-    write_all('ZADD', SCHEDULED, scheduled)
+    write_delayed()
     if write_ended then write_ended() else write_queues() end
     write_these(last)
     return function()
-      if #scheduled == 0 then return end
+      if not any_delayed then return end
       wake_idle()
       wake_dedicated(names)
     end

@@ -3,6 +3,7 @@
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 -- @include lib/plugins.lua
+-- @include lib/delayed.lua
 
 local held = {} -- task -> its field of HELD; false if it has none
 local released, new_holds, replaced = {}, {}, {} -- to write: deleted and changed fields, and records
@@ -60,7 +61,7 @@ local function release_hold(id)
   released[#released + 1], held[id] = id, false
 end
 
--- Puts a held task into its mailbox, or among the scheduled tasks. `with` replaces its record. Returns whether it was
+-- Puts a held task into its mailbox, or among the delayed tasks. `with` replaces its record. Returns whether it was
 -- held. Only reads: its writes go into `later` and `last`.
 local function admit(id, with)
   local new, priority, stamp, name = newly_held[id], nil, nil, nil
@@ -84,7 +85,8 @@ local function admit(id, with)
   local due = math.floor(stamp / 1000)
   if due > shard.ms + 1 then -- stamps may be slightly ahead of the clock
     add(name, WAITING, 1)
-    later[#later + 1] = function() call('ZADD', SCHEDULED, integer(due), id) end
+    delay(name, id, due)
+    later[#later + 1] = write_delayed
   else
     add(name, priority, 1)
     enqueue(name, id, stamp, priority)

@@ -9,6 +9,12 @@ local release_throttled, choose, write_claims, substitute_record
 do
   local BATCH = 500 -- throttled tenants that one turn looks at
   local unlimited -- those of them that no longer have limits
+  local MOST_PASSED = 100 -- tenants that one turn passes over
+  local MORE_ENTRIES = 50
+  -- Of some actors a runtime can start only so many tasks: it has so much room for them. Tenants whose next task is one
+  -- of theirs are passed over when there is no room; `capped` is the set of these actors as in records; nil: none.
+  local capped, room
+  local passed, seen, skip = 0, 0, 0 -- tenants; entries of the root ring, and those that an earlier turn has seen
 
   local function by_tag(a, b) return a[TAG] < b[TAG] end
 
@@ -22,11 +28,11 @@ do
     front[i + 1] = t
   end
 
-  -- Loads the first `n` entries of a ring as its front. That is exact for `n` tasks: no later entry could come first.
-  -- Returns whether there may be more.
-  local function load_front(ring, n)
-    local front, names = {}, {}
-    local found = n > 0 and call('ZRANGE', ring.key, 0, n + #ring.changed - 1, 'WITHSCORES') or {}
+  -- Reads `n` entries of a ring from a rank on. Returns those that may be served with their stored tags, and how many
+  -- there are in all.
+  local function read_ring(ring, rank, n)
+    local entries, names = {}, {}
+    local found = n > 0 and call('ZRANGE', ring.key, rank, rank + n - 1, 'WITHSCORES') or {}
     for i = 1, #found, 2 do
       if found[i]:byte() ~= GROUP_BYTE then names[#names + 1] = found[i] end
     end
@@ -35,19 +41,38 @@ do
       local t = tenants[found[i]] or group_of(found[i]:sub(2))
       t[STORED] = tonumber(found[i + 1])
       t[TAG] = t[TAG] or t[STORED]
-      if t[TAG] == t[STORED] and not t[LEAVES] then front[#front + 1] = t end
+      if t[TAG] == t[STORED] and not t[LEAVES] and not t[PASSED] then entries[#entries + 1] = t end
     end
+    return entries, #found / 2
+  end
+
+  -- Loads the first `n` entries of a ring as its front. That is exact for `n` tasks: no later entry could come first.
+  -- `rest` is the rank from which on there may be more.
+  local function load_front(ring, n)
+    local rank, length = ring == root and skip or 0, n + #ring.changed
+    local front, found = read_ring(ring, rank, length)
     for _, t in ipairs(ring.changed) do
-      if not t[LEAVES] then insert_by_tag(front, t) end
+      if not t[LEAVES] and not t[PASSED] then insert_by_tag(front, t) end
     end
     ring.front, ring.head = front, 1
     ring.ahead = math.ceil(n / math.max(#front, 1)) + 1 -- one more than its share, to see whether it stays
-    return #found == 2 * (n + #ring.changed)
+    ring.rest, ring.spare = found == length and rank + length, 0
+  end
+
+  -- Notes that an entry of a ring's front was passed over, and loads others in its place.
+  local function pass_over(ring)
+    ring.spare = ring.spare - 1
+    while ring.spare < 0 and ring.rest do
+      local more, found = read_ring(ring, ring.rest, MORE_ENTRIES)
+      for _, t in ipairs(more) do insert_by_tag(ring.front, t) end
+      ring.rest = found == MORE_ENTRIES and ring.rest + MORE_ENTRIES
+      ring.spare = ring.spare + #more
+    end
   end
 
   -- Loads certain tenants as the front of a ring that exists only for this turn.
   local function load_front_of(names, n, virtual)
-    local own = { front = {}, head = 1, virtual = virtual, ahead = math.ceil(n / math.max(#names, 1)) + 1 }
+    local own = { front = {}, head = 1, spare = 0, virtual = virtual, ahead = math.ceil(n / math.max(#names, 1)) + 1 }
     load_tenants(names)
     load_tags(names)
     for _, group in pairs(groups) do group[INNER].front = nil end
@@ -59,7 +84,7 @@ do
       elseif t[TAG] and not t[LEAVES] then
         local inner = group[INNER]
         if not inner.front then
-          inner.front, inner.head, inner.ahead = {}, 1, own.ahead
+          inner.front, inner.head, inner.ahead, inner.rest, inner.spare = {}, 1, own.ahead, nil, 0
           own.front[#own.front + 1] = group
         end
         inner.front[#inner.front + 1] = t
@@ -119,11 +144,33 @@ do
     return eligible == true
   end
 
-  -- Takes the next task from a ring's front. Returns its id, tenant and cost to charge, or nil.
+  -- Whether the actor of a task is capped. A name may contain quotation marks, which a backslash precedes.
+  local function is_capped(id)
+    local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
+    local first = readable(record) and select(7, struct.unpack(HEADER, record)) + 2
+    local last = first
+    repeat
+      last = last and record:find('",', last, true)
+      if last and capped[record:sub(first, last - 1)] then return true end
+      last = last and last + 1
+    until not last or record:sub(last - 2, last - 2) ~= '\\'
+  end
+
+  -- Whether a task can start in the runtime. One of a capped actor takes room.
+  local function can_start(id)
+    if not is_capped(id) then return true end
+    if room == 0 then return false end
+    room = room - 1
+    return true
+  end
+
+  -- Takes the next task from a ring's front. Returns its id, tenant and cost to charge, or nil. A tenant whose next task
+  -- cannot start keeps its tag, and is passed over for the rest of the turn.
   local function take(ring, n)
     local front = ring.front
-    while front[ring.head] do
+    while passed < MOST_PASSED do
       local t = front[ring.head]
+      if not t then return end
       front[ring.head] = false
       ring.head = ring.head + 1
       local inner, id, owner, cost = t[INNER], nil, t, nil
@@ -132,11 +179,15 @@ do
         id, owner, cost = take(inner, n)
       elseif not t[LIMITS] or eligibility(t[LIMITS]) == true then
         id = peek(t, ring.ahead)
+        if id and capped and not can_start(id) then
+          id, t[PASSED], passed = nil, true, passed + 1
+        end
         cost = id and cost_of(t[NAME], id)
       end
       if id then
         if not (ring.stealing and dedicated_time(owner[NAME])) then ring.virtual = math.max(ring.virtual, t[TAG]) end
-        t[TAG] = t[TAG] + cost / t[WEIGHT]
+        -- A tenant that was passed over may lag behind the others. It must not catch up at their cost.
+        t[TAG] = (capped and math.max(t[TAG], ring.virtual) or t[TAG]) + cost / t[WEIGHT]
         if not inner then
           t[TAKEN] = t[TAKEN] + 1
           if t[LIMITS] then
@@ -147,12 +198,16 @@ do
       end
       if inner then
         if inner.front[inner.head] then insert_by_tag(front, t) end -- else see `write_groups`
-      elseif stays_on_ring(t, ring.ahead) then
+      elseif not t[PASSED] and stays_on_ring(t, ring.ahead) then
         insert_by_tag(front, t)
       else
-        t[LEAVES] = true
+        t[LEAVES] = not t[PASSED]
       end
       if id then return id, owner, cost end
+      if capped and not t[LEAVES] then
+        if ring == root then seen = seen + 1 end
+        pass_over(ring)
+      end
     end
   end
 
@@ -173,12 +228,12 @@ do
       end
     end
     local function serve_all() -- skips tenants that should have left the ring since the defaults changed
-      local length, more = n, true
-      while #ids < n and more do
-        more = load_front(root, length)
+      local length = n
+      repeat
+        load_front(root, length)
         serve(root)
         length = 2 * length
-      end
+      until #ids == n or not root.rest or passed == MOST_PASSED
     end
     local own_time = dedicated[runtime]
     if not own_time then return serve_all() end
@@ -218,11 +273,22 @@ do
     return struct.pack(HEADER, LIVE, 0, priority, 1, shard.stamp, #name, name)
   end
 
-  -- Chooses up to `n` tasks for a runtime. Returns parallel lists in the order of service: ids, owners (tenants),
-  -- charged costs and records; `reply` is each id and its record.
-  function choose(runtime, n)
+  -- Prepares for actors, packed, of which the runtime can start only `most` tasks. If there is no room for any, and the
+  -- last turn passed over so many tenants that it had to stop, this one goes on behind them.
+  local function cap(actors, most)
+    capped, room = {}, most
+    for _, actor in ipairs(cmsgpack.unpack(actors)) do capped[actor] = true end
+    skip = most == 0 and tonumber(call('HGET', META, 'passed')) or 0
+  end
+
+  -- Chooses up to `n` tasks for a runtime, of `actors` at most `most`. Returns parallel lists in the order of service:
+  -- ids, owners (tenants), charged costs and records; `reply` is each id and its record; and how many tenants were
+  -- passed over, whether there are more, and the room that is left.
+  function choose(runtime, n, most, actors)
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
+    if n > 0 and actors ~= '' then cap(actors, most) end
     if n > 0 then fill(claims, runtime, n) end
+    claims.passed, claims.stopped, claims.room = passed, passed == MOST_PASSED, room or 0
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or substitute_record(claims.owners[i][NAME])
       claims.records[i] = record
@@ -240,6 +306,7 @@ do
     end
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)
+    if claims.stopped or skip > 0 then call('HSET', META, 'passed', claims.stopped and skip + seen or 0) end
     for name, t in pairs(tenants) do
       if t[TAKEN] > 0 and queues[name] then -- places may be equal
         write_all('ZREM', QUEUE .. name, t[HEAD], t[TAKEN])

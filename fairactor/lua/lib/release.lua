@@ -102,4 +102,5 @@ local function forget(runtime)
   call('HDEL', HOMES, runtime)
   call('SREM', IDLE, runtime)
   call('SREM', IDLE_HOMES, runtime)
+  call('SREM', IDLE_PROCESSES, runtime)
 end

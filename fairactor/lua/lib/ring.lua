@@ -20,6 +20,7 @@ local HEAD, TAKEN, AHEAD = 5, 6, 7 -- the first ids of its mailbox, how many are
 local LEAVES = 8
 local LIMITS = 9 -- what can keep a tenant off the ring; false: nothing
 local OUTER, INNER = 10, 11 -- the ring it stands on, and the ring of a group
+local PASSED = 12 -- whether this turn passes it over; nil: no
 
 local GROUP_BYTE = 255 -- precedes the name of a group; no tenant's name begins with it, since it is not UTF-8
 
@@ -259,6 +260,7 @@ do
       root.virtual, shard.period = 0, shard.period + 1
       for _, runtime in ipairs(next(dedicated) and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, runtime, 0) end
     end
+    save_clock()
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(root.virtual), 'period', shard.period, 'total',
       pack_counts(total), 'torn', '')
     if shard.reports_throttled then throttled = NONE end

@@ -3,6 +3,7 @@
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 -- @include lib/ending.lua
+-- @include lib/delayed.lua
 
 local settle, write_retries, forget_claims
 do
@@ -41,7 +42,9 @@ do
     elseif state == 'R' then
       add(name, priority, -1)
       add(name, WAITING, 1)
-      table.insert(outcomes.retries, { id = id, at = integer(shard.ms + ms), record = record_of(n) })
+      table.insert(outcomes.retried, name)
+      table.insert(outcomes.retries, { id = id, record = record_of(n) })
+      delay(name, id, shard.ms + ms)
     elseif state == 'B' then
       local record, stamp, count, _ = record_of(n), shard.now, 0
       if readable(record) then _, count, _, _, stamp = struct.unpack(HEADER, record) end
@@ -63,7 +66,7 @@ do
     marks = read_all('HMGET', CLAIMS .. runtime, ids)
     local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
     for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
-    local outcomes = { settled = {}, retries = {}, refused = {}, to_cancel = {}, returns_tasks = false,
+    local outcomes = { settled = {}, retries = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
       canceling = #canceling > 0 }
     local counted, owners, seen = {}, {}, {}
     for n, id in ipairs(ids) do
@@ -91,8 +94,8 @@ do
   function write_retries(outcomes)
     for _, task in ipairs(outcomes.retries) do
       call('SET', TASK .. task.id, task.record)
-      call('ZADD', SCHEDULED, task.at, task.id)
     end
+    write_delayed()
   end
 
   -- Deletes the settled claims. After the number of the turn: until then an outcome must find its claim.

@@ -32,7 +32,7 @@ def learn(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snapsho
             assert math.isclose(mark.charged, task.charged, rel_tol=1e-12)
             task.since, task.charged = mark.ms, mark.charged
         if task.state == "scheduled" and math.isnan(task.due):
-            task.due = snapshot.fixed["SCHEDULED"][task.id]
+            task.due = snapshot.due[task.id]
             said = task.due / 1000 - (delay / 1000 if task.due / 1000 > snapshot.now else 0)
             assert before.now - 0.001 <= said <= snapshot.now
         if math.isnan(task.stamp):
@@ -162,7 +162,7 @@ def _compare_tasks(model: Model, snapshot: Snapshot) -> None:
     queues = {name: [task.id for task in model.queue(name)] for name in model.tenants}
     assert {name: list(queue) for name, queue in snapshot.queues.items()} == {n: q for n, q in queues.items() if q}
     live = [task for task in model.tasks.values() if task.state in LIVE]
-    assert snapshot.fixed["SCHEDULED"] == {task.id: task.due for task in live if task.state == "scheduled"}
+    assert snapshot.due == {task.id: task.due for task in live if task.state == "scheduled"}
     suspects = {name: [task.id for task in model.suspects(name)] for name in model.tenants}
     assert {name: list(ids) for name, ids in snapshot.suspects.items()} == {
         n: ids for n, ids in suspects.items() if ids

@@ -11,8 +11,19 @@ import redis
 
 from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import Snapshot, take_snapshot
+from fairactor._model import record
 from fairactor._model.keys import Keys
-from fairactor._model.wire import ANY_SUSPECT, Assignment, Counts, Item, PackedPolicy, Settlement, Turn, turn_mark
+from fairactor._model.wire import (
+    ANY_SUSPECT,
+    Assignment,
+    Counts,
+    Item,
+    PackedPolicy,
+    Settlement,
+    Turn,
+    pack_capped,
+    turn_mark,
+)
 from fairactor._server.connection import Server
 from fairactor._store.plugin_lua import PluginLua
 from fairactor._store.shard import Shard
@@ -129,9 +140,12 @@ class ShardDriver:
         *,
         heard: bool = False,
         permit: bytes = ANY_SUSPECT,
+        room: int | None = None,
     ) -> Turn | None:
-        """Returns None if the lease is lost."""
+        """Returns None if the lease is lost. ``room`` is how many tasks of actor ``f`` could start; None: no limit."""
         how: dict[str, Any] = {"received": heard, "permit": permit}
+        if room is not None:
+            how |= {"room": room, "capped": pack_capped(["f"])}
         try:
             return self.run(self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), **how))
         except LeaseLost:
@@ -151,7 +165,7 @@ class ShardDriver:
         assert turn is not None
         return [task_id.decode() for task_id in turn.claims[::2]]
 
-    def maintain(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 500) -> bool:
+    def maintain(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 150) -> bool:
         return self.run(self.shard.maintain(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
 
     # Subscribing on behalf of runtimes
@@ -192,7 +206,16 @@ class ShardDriver:
 
     def make_due(self, task_id: str, at: int = 1) -> None:
         """Makes a scheduled task due."""
-        self.db.zadd(self.keys.fixed("SCHEDULED"), {task_id: at}, xx=True)
+        packed = self.db.get(self.keys.task(task_id))
+        assert isinstance(packed, bytes)
+        tenant = record.unpack(packed)[0].tenant
+        self.db.zadd(self.keys.delayed(tenant), {task_id: at}, xx=True)
+        self.schedule(tenant)
+
+    def schedule(self, tenant: str) -> None:
+        """Schedules a tenant for the first of its delayed tasks."""
+        [(_, first)] = self.db.zrange(self.keys.delayed(tenant), 0, 0, withscores=True)
+        self.db.zadd(self.keys.fixed("SCHEDULED"), {tenant: first})
 
     def let_start(self, tenant: str, starts: float = 1.0) -> None:
         """Makes as much time pass as a rate of one start an hour needs to allow this many starts."""
@@ -201,6 +224,19 @@ class ShardDriver:
             self.db.zincrby(rates, -starts * 3.6e9 - 1e6, tenant)
         if self.db.zscore(throttled, tenant) is not None:
             self.db.zincrby(throttled, -starts * 3.6e6 - 1e3, tenant)
+
+    def set_back(self, seconds: float) -> None:
+        """Makes the server's clock look as if it had been set back: the last stamp is ahead of it by that much."""
+        self.db.hset(self.keys.meta, "stamp", int(self.now() * 1e6 + seconds * 1e6))
+
+    def now(self) -> float:
+        """Returns the shard's time, in unix seconds."""
+        return self.snapshot().now
+
+    @property
+    def behind(self) -> int:
+        """The ms by which the shard believes that the server's clock was set back."""
+        return int(self.db.hget(self.keys.meta, "behind") or 0) // 1000  # type: ignore[arg-type]  # it is synchronous
 
     def lapse(self, runtime: str) -> None:
         """Makes a lease run out."""

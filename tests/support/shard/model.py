@@ -6,14 +6,14 @@ The model has no clock. Its caller passes in the stamps and due times that the s
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from fairactor._model.wire import Permit, Waits
 
-from .model_ring import GROUP, actor_in
+from .model_ring import GROUP, actor_in, is_capped
 from .model_state import State, Step
 from .model_suspects import FORBIDDEN, Permission, choose_suspect, is_given_up
 from .model_tasks import DIED, ENDED, FULL, HANDED, LIVE, Task, Verdict
@@ -145,6 +145,7 @@ class Model(State):
         heard: bool = False,
         permission: Permission = FORBIDDEN,
         gives_back: bool = False,
+        room: int | None = None,
     ) -> tuple[list[str], int, Waits]:
         """Settles claims, then claims the tasks that the server claimed, in the same order.
 
@@ -174,16 +175,24 @@ class Model(State):
             self.service.charge(suspect)
             home = self.service.homes.get(runtime)
             stolen = self.service.stolen
+            self.service.capped = room is not None and want > 0
             if home and want:
                 self.service.come_home(runtime)
+            self._pass_over(room)
             for task_id in claimed:
+                if room is not None and is_capped(self.tasks[task_id].body):
+                    room -= 1
                 self._serve(self.tasks[task_id], runtime, number, step)
+                self._pass_over(room)
             if home and want:
                 step.count_limited(*home.assigned)
                 if len(claimed) - (self.service.stolen - stolen) < want:
                     step.count_limited(*home.steal)
             left, _, _ = self.service.open_to(runtime)
             assert len(claimed) == want or not left, f"{want} wanted, {len(claimed)} given, {left} wait"
+            assert room is None or room >= 0
+            self.service.capped = False
+            self.service.passed.clear()
             self._share(runtime, permission)
         self.leases[runtime] = False
         self.turns[runtime] = (number, refused)
@@ -193,6 +202,11 @@ class Model(State):
     def _share(self, runtime: str, permission: Permission) -> None:
         for task in self.claims(runtime) if permission[0] == Permit.SHARED else ():
             task.alone = False
+
+    def _pass_over(self, room: int | None) -> None:
+        """Passes over the tenants whose next task is of a capped actor, if there is no room for it."""
+        heads = {name: self.queue(name)[0] for name in self.service.served} if room == 0 else {}
+        self.service.passed = {name for name, task in heads.items() if is_capped(task.body)}
 
     def missed(self, runtime: str, *, heard: bool) -> Task | None:
         """Returns the task handed to a runtime since its last turn, if it stands but was not received."""
@@ -271,15 +285,29 @@ class Model(State):
         step.seat()
 
     def maintain(
-        self, limit: int, most: int, *, keep: bool, body: bytes, now: float, ears: Collection[str] = ()
+        self,
+        limit: int,
+        most: int,
+        *,
+        keep: bool,
+        body: bytes,
+        now: float,
+        scheduled: Mapping[str, float],
+        ears: Collection[str] = (),
     ) -> bool:
-        """Returns whether there is more to do; ``now`` in ms; ``ears`` are the runtimes that still listen."""
+        """Returns whether there is more to do; ``now`` in ms.
+
+        ``scheduled`` orders the tenants with delayed tasks; ``ears`` are the runtimes that still listen.
+        """
         with Step(self) as step:
-            due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]
-            due = sorted(due, key=lambda task: (task.due, task.id.encode()))[:limit]
-            for task in due:
-                task.state = "queued"
-                step.touch(task.tenant)
+            waiting = sorted((at, name.encode()) for name, at in scheduled.items() if at <= now)[:limit]
+            left = limit
+            for number, (_, name) in enumerate(waiting):
+                due = self._due(now, name.decode())[: math.ceil(left / (len(waiting) - number))]
+                left -= len(due)
+                for task in due:
+                    task.state = "queued"
+                step.touch(name.decode())
             dead = min((runtime for runtime, lapsed in self.leases.items() if lapsed), key=str.encode, default=None)
             if dead is not None:
                 self._take_back(dead, now, step)
@@ -295,7 +323,12 @@ class Model(State):
             rates = sorted((name for name, ahead in service.ahead.items() if ahead < 0), key=str.encode)[:limit]
             for name in rates:
                 del service.ahead[name]
-        return limit in (len(due), len(old), min(gone, limit), len(rates)) or dead is not None
+        return bool(self._due(now)) or limit in (len(old), min(gone, limit), len(rates)) or dead is not None
+
+    def _due(self, now: float, tenant: str | None = None) -> list[Task]:
+        """Returns the delayed tasks whose time has come, of one tenant or of all."""
+        due = [task for task in self.tasks.values() if task.state == "scheduled" and task.due <= now]
+        return sorted((t for t in due if tenant in (None, t.tenant)), key=lambda task: (task.due, task.id.encode()))
 
     def leave(self, runtime: str, now: float, *, crashed: bool, most: int, body: bytes, keep: bool) -> int:
         with Step(self) as step:

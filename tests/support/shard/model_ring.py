@@ -59,6 +59,8 @@ class Service:
     costs: dict[str, Costs] = attrs.Factory(dict)  # by tenant, '' (all), or group
     owing: list[str] = attrs.Factory(list)
     stolen: int = 0
+    capped: bool = False  # whether the runtime of this turn can start only so many tasks of some actors
+    passed: set[str] = attrs.Factory(set)  # tenants that this turn passes over for that
     came: dict[str, float] = attrs.Factory(dict)  # group that joins in this step -> virtual time at which it joined
 
     # Policies
@@ -184,7 +186,10 @@ class Service:
 
     def open_to(self, runtime: str) -> tuple[Collection[str], Home | None, bool]:
         """Returns the tenants that a runtime may serve now, its home if they belong to it, and whether it steals."""
-        served, home = self.served, self.homes.get(runtime)
+        served, home = (
+            {name: tag for name, tag in self.served.items() if name not in self.passed},
+            self.homes.get(runtime),
+        )
         if home is None:
             return served, None, False
         if own := served.keys() & home.assigned:
@@ -204,11 +209,13 @@ class Service:
             least = min(inner.tags[other] for other in among if other in inner.tags)
             assert inner.tags[name] == least, f"{name!r} is served out of turn in its group: {inner.tags}"
             inner.virtual = max(inner.virtual, least)
-            inner.tags[name] += cost / self.weight(name)
+            inner.tags[name] = (inner.virtual if self.capped else least) + cost / self.weight(name)
         if home:
             home.virtual = max(home.virtual, tag)
         elif not steals or self.home_time(name) is None:
             self.root.virtual = max(self.root.virtual, tag)
+        if self.capped:  # it must not catch up with what it has missed
+            tag = max(tag, home.virtual if home else self.root.virtual)
         self.root.tags[member] = tag + cost / self.weight(member)
         self.stolen += steals
         self.count_start(name)
@@ -338,6 +345,11 @@ class Service:
 
 def _moved(average: float | None, seconds: float) -> float:
     return seconds if average is None else average + NEW * (seconds - average)
+
+
+def is_capped(body: bytes) -> bool:
+    """Whether the actor of a live task is the one that `ShardDriver.turn` limits."""
+    return body.startswith(b'["f",')
 
 
 def actor_in(body: bytes) -> str:

@@ -53,6 +53,7 @@ items = st.tuples(
 )
 seconds = st.sampled_from(SECONDS)
 outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R", "B"]), st.booleans(), seconds)
+rooms = st.sampled_from([None, None, 0, 1, 2])
 permissions = st.tuples(
     st.sampled_from([*Permit, Permit.APART, Permit.ALONE, Permit.ALONE]),
     st.sampled_from([1, 2, 2, 3, 4]),
@@ -73,8 +74,8 @@ OPERATIONS = [
     *operations(3, "hand", tenants, st.integers(1, 6), st.booleans(), st.sampled_from(["as it is", "", "no homes"])),
     *operations(1, "hear", pick),
     *operations(5, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
-    *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4)),
-    *operations(6, "claim", pick, st.integers(1, 6)),
+    *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4), rooms),
+    *operations(6, "claim", pick, st.integers(1, 6), rooms),
     *operations(4, "finish", pick, st.sampled_from(["F", "X", "R", "B"]), st.booleans(), seconds),
     *operations(1, "turn_again", pick),
     *operations(1, "turn_ahead", pick, pick),
@@ -83,8 +84,10 @@ OPERATIONS = [
     *operations(2, "assign", pick, serves),
     *operations(2, "leave", pick, st.sampled_from([False, False, True]), st.integers(1, 4), st.booleans()),
     *operations(3, "die", pick, st.integers(1, 4), st.booleans()),
-    *operations(9, "claim_suspect", pick, st.integers(0, 3), permissions, st.lists(outcomes, max_size=2)),
+    *operations(9, "claim_suspect", pick, st.integers(0, 3), permissions, st.lists(outcomes, max_size=2), rooms),
     *operations(1, "lapse", pick),
+    *operations(1, "renew", pick),
+    *operations(1, "set_back", st.sampled_from([1.5, 3.0])),
     *operations(2, "cancel", pick, st.booleans()),
     *operations(1, "cancel_all", pick, st.booleans()),
     *operations(1, "purge", tenants, st.booleans()),

@@ -19,7 +19,7 @@ from fairactor.settings import FAIR_BY, FairBy
 
 from .driver import ShardDriver, flat
 from .model import Assigned, Model
-from .model_ring import GROUP, Service, UndecidedError
+from .model_ring import GROUP, Service, UndecidedError, is_capped
 from .model_suspects import FORBIDDEN, Permission
 from .model_tasks import LIVE, Task, Verdict
 from .operations import BODIES, HOUR, OPERATIONS, RARE, TENANTS
@@ -60,7 +60,11 @@ class ShardMachine(ShardMachineBase):
     ) -> None:
         tasks, packed = [], []
         for task_id, tenant, priority, due, watch, body, key, window in batch:
-            state, at = ("scheduled", float(due) if due[0] != "+" else math.nan) if due else ("queued", 0.0)
+            state, at = (
+                ("scheduled", float(due) + self.driver.behind if due[0] != "+" else math.nan)
+                if due
+                else ("queued", 0.0)
+            )
             stamp = at * 1000 if due else math.nan
             tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
             packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
@@ -110,16 +114,23 @@ class ShardMachine(ShardMachineBase):
         chosen = [[], runtimes, runtimes, runtimes[who % len(runtimes) :][:1] if runtimes else []]
         self.listen(chosen[who % 4])
 
-    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]]) -> None:
+    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]], room: int | None) -> None:
         runtime = self.runtime(who)
-        self.turn_of(runtime, want, self.verdicts(runtime, ended))
+        self.turn_of(runtime, want, self.verdicts(runtime, ended), room)
 
-    def turn_of(self, runtime: str, want: int, verdicts: list[Verdict], permission: Permission = FORBIDDEN) -> None:
+    def turn_of(
+        self,
+        runtime: str,
+        want: int,
+        verdicts: list[Verdict],
+        room: int | None = None,
+        permission: Permission = FORBIDDEN,
+    ) -> None:
         number = self.numbers[runtime] = self.numbers[runtime] + 1
         heard = runtime in self.heard
         self.heard.discard(runtime)
         settle = [self.settlement(verdict) for verdict in verdicts]
-        turn = self.driver.turn(runtime, number, want, settle, heard=heard, permit=pack_permit(*permission))
+        turn = self.driver.turn(runtime, number, want, settle, heard=heard, permit=pack_permit(*permission), room=room)
         if runtime not in self.model.leases:
             assert turn is None
             self.compare()
@@ -130,7 +141,7 @@ class ShardMachine(ShardMachineBase):
         want = 0 if gives_back else want
         missed = self.model.missed(runtime, heard=heard)
         want = max(0, want - bool(missed))  # a missed task occupies a worker
-        how: dict[str, Any] = {"heard": heard, "permission": permission, "gives_back": gives_back}
+        how: dict[str, Any] = {"heard": heard, "permission": permission, "gives_back": gives_back, "room": room}
         refused, free, waits = self.model.turn(runtime, number, verdicts, want, list(claims), **how)
         assert [task_id.decode() for task_id in turn.refused] == refused
         assert turn.suspects == waits
@@ -141,15 +152,25 @@ class ShardMachine(ShardMachineBase):
         self.compare_outlook(turn, want)
         resting = self.snapshot.fixed["IDLE"].keys() | self.snapshot.fixed["IDLE_HOMES"].keys()
         assert runtime not in resting or taken < free, "who has enough is not idle"
+        if room is not None:
+            common = [self.model.tasks[task] for task in claims if not missed or task != missed.id]
+            taken_room = sum(is_capped(task.body) for task in common if not task.deliveries)
+            able = taken < free and taken_room < room
+            assert (runtime in self.snapshot.fixed["IDLE_PROCESSES"]) is able
 
     def claim_suspect(
-        self, who: int, want: int, permission: Permission, ended: list[tuple[int, str, bool, float]]
+        self,
+        who: int,
+        want: int,
+        permission: Permission,
+        ended: list[tuple[int, str, bool, float]],
+        room: int | None,
     ) -> None:
         runtime = self.runtime(who)
-        self.turn_of(runtime, want, self.verdicts(runtime, ended), permission)
+        self.turn_of(runtime, want, self.verdicts(runtime, ended), room, permission)
 
-    def claim(self, who: int, want: int) -> None:
-        self.turn(who, want, [])
+    def claim(self, who: int, want: int, room: int | None) -> None:
+        self.turn(who, want, [], room)
 
     def finish(self, who: int, state: str, keep: bool, seconds: float) -> None:
         """Makes a runtime report on all of its claims, and claim as many again."""
@@ -192,15 +213,32 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def maintain(self, limit: int, deliveries: int, keep: bool) -> None:
+        scheduled = self.snapshot.fixed["SCHEDULED"]
         more = self.driver.maintain(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
-        how: dict[str, Any] = {"keep": keep, "body": b"{}", "now": self.clock(), "ears": self.ears}
-        assert more is self.model.maintain(limit, deliveries, **how)
+        how: dict[str, Any] = {"now": self.clock(), "scheduled": scheduled, "ears": self.ears}
+        assert more is self.model.maintain(limit, deliveries, keep=keep, body=b"{}", **how)
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:
         """Makes a runtime fail, then runs maintenance."""
         self.lapse(who)
         self.maintain(500, deliveries, keep)
+
+    def set_back(self, seconds: float) -> None:
+        """Sets the server's clock back. The shard's goes on, as the comparisons after each later step check."""
+        before = self.driver.now()
+        self.driver.set_back(seconds)
+        self.maintain(1, 5, keep=True)
+        assert self.driver.behind >= 1000 * seconds
+        assert before + seconds <= self.driver.now() < before + seconds + 30
+
+    def renew(self, who: int) -> None:
+        """Renews a lease without a turn, as the thread of a blocked runtime does."""
+        runtime = self.runtime(who)
+        assert self.driver.shard.renew(self.driver.db, runtime, lease=3600.0) is (runtime in self.model.leases)
+        if runtime in self.model.leases:
+            self.model.leases[runtime] = False
+        self.compare()
 
     def leave(self, who: int, crashed: bool, deliveries: int, keep: bool) -> None:
         runtime = self.runtime(who)
@@ -271,7 +309,7 @@ class ShardMachine(ShardMachineBase):
             state = task.state if task.state in LIVE else "settled"
             due = float(found[2]) if found[2] else 0.0
             assert found[:2] == [state.encode(), task.record]
-            assert due == (task.due if state == "scheduled" else 0.0)
+            assert due == (task.due - self.driver.behind if state == "scheduled" else 0.0)
             assert found[3].decode() == (task.runtime if state == "started" else "")
             assert (found[4] == -1) is (state != "settled")
             assert found[5] == (task.progress or b"")
@@ -286,7 +324,7 @@ class ShardMachine(ShardMachineBase):
         assert (stats.stolen, stats.throttled) == (service.stolen, len(service.throttled))
         assert {name.decode() for name in stats.unassigned} == service.homeless(self.model.leases)
         assert (stats.waiting, stats.known) == (len(service.root.tags), len(self.snapshot.counts))
-        assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.fixed["SCHEDULED"].values())
+        assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.due.values())
         assert stats.dead == len(self.list_dead_letters())
         assert {name.decode() for name, *_ in stats.runtimes} == self.model.leases.keys()
 

@@ -177,10 +177,15 @@ class ShardMachineBase(RuleBasedStateMachine):
         snapshot, now = self.snapshot, math.floor(round(turn.now * 1e6) / 1000)
         events = [*snapshot.fixed["SCHEDULED"].values(), *snapshot.fixed["LEASES"].values()]
         freed = snapshot.fixed["THROTTLED"].values()
-        assert round(turn.wait * 1000) == max(0, min([*events, *freed]) - now)
         old = want > 0 and any(until * 1000 <= now for until in snapshot.fixed["DRAINED"].values())
         rates = snapshot.fixed["POLICY"] and any(ahead < 0 for ahead in self.model.service.ahead.values())
-        assert turn.maintenance_due is bool(min(events) <= now or old or rates)
+        due = bool(min(events) <= now or old or rates)
+        asked_until = int(snapshot.fixed["META"].get("tended", 0))
+        if due and not turn.maintenance_due:  # another runtime does it
+            assert now < asked_until <= now + 100
+            events = [asked_until, *(at for at in events if at > now)]
+        assert due or not turn.maintenance_due
+        assert round(turn.wait * 1000) == max(0, min([*events, *freed]) - now)
 
 
 def packed_key(key: str, window: bool) -> bytes:

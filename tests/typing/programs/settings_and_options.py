@@ -39,7 +39,15 @@ async def nothing() -> None: ...
 
 def runtimes() -> None:
     Runtime()
-    Runtime("redis://localhost", actors=[render, compress], workers=8, lease=5, fair_by="time", durability="server")
+    Runtime(
+        "redis://localhost",
+        actors=[render, compress],
+        workers=8,
+        processes=2,
+        lease=5,
+        fair_by="time",
+        durability="server",
+    )
     Runtime(path=Path("data"), assigned=["acme"], steal=True, shards=None)
     shared: RuntimeSettings = {"namespace": "shop", "workers": 0}
     Runtime(**shared)
