@@ -26,7 +26,7 @@ from ._client.sender import Sender
 from ._client.tracker import Tracker
 from ._plugin_chain import PluginChain
 from ._server.connection import Server, connect
-from ._server.embedded import embedded_server
+from ._server.embedded import allow_private_server, embedded_server
 from ._store.outcomes import Outcomes
 from ._store.shards import Shards, open_shards
 from ._store.subscriber import Subscriber
@@ -161,12 +161,16 @@ class Engine:
 
     async def _connect(self) -> Server:
         settings = self._settings
-        url = os.environ.get("FAIRACTOR_URL") if settings.url is None and settings.path is None else settings.url
+        url, source = settings.url, "url="
+        if url is None and settings.path is None:
+            url, source = os.environ.get("FAIRACTOR_URL"), "FAIRACTOR_URL"
         if url is None:
+            if settings.path is None:
+                allow_private_server()
             url = await self._stack.enter_async_context(embedded_server(settings.path))
         # Waiting for a lost reply must not use up the time for the call, or the lease.
         answer = min(settings.connect_timeout / 2, settings.lease / 3)
-        server = await connect(url, timeout=settings.connect_timeout, answer=answer)
+        server = await connect(url, timeout=settings.connect_timeout, answer=answer, source=source)
         self._stack.push_async_callback(_shielded, server.close)
         return server
 

@@ -18,15 +18,16 @@ from ._actors.plugin_options import plugin_of
 from ._actors.task import Task
 from ._model.keys import plugin_prefix
 from ._store.plugin_lua import HOOKS, PluginLua
+from ._util.checks import shown
+from ._util.kinds import is_async, is_generator, is_plain
 from .errors import ConfigurationError
 from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend
 
 logger: Final = logging.getLogger(__name__)
 
-_METHODS: Final = (
-    "lifespan", "wrap_send", "wrap_execute", "lua", "scripts", "actors",
-    "sent", "started", "finished", "failed", "retried", "canceled", "dead",
-)  # fmt: skip
+_WRAPPERS: Final = ("wrap_send", "wrap_execute")
+_OBSERVERS: Final = ("sent", "started", "finished", "failed", "retried", "canceled", "dead")
+_METHODS: Final = ("lifespan", *_WRAPPERS, "lua", "scripts", "actors", *_OBSERVERS)
 
 Observe = Callable[..., None]
 
@@ -57,7 +58,7 @@ class PluginChain:
 
     def __init__(self, given: Iterable[Plugin]) -> None:
         if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # without a type checker
-            raise ConfigurationError(f"plugins={given!r}: give a list, as in plugins=[…]")
+            raise ConfigurationError(f"plugins={shown(given)}: give a list, as in plugins=[…]")
         self._all = _in_order([_checked(plugin) for plugin in given])
         self.names: Final = frozenset(plugin.name for plugin in self._all)
         self.observers: Final = Observers(
@@ -179,9 +180,10 @@ def _checked(plugin: Any) -> Any:
             f"plugins= got the class {plugin.__name__}: give an instance, as in plugins=[{plugin.__name__}()]"
         )
     if not isinstance(getattr(plugin, "name", None), str) or not plugin.name:
-        raise ConfigurationError(f"plugins= got {plugin!r}: a plugin must have a name, which is a string")
+        raise ConfigurationError(f"plugins= got {shown(plugin)}: a plugin must have a name, which is a string")
     if not any(hasattr(plugin, method) for method in _METHODS):
         raise ConfigurationError(f"plugin {plugin.name!r} does nothing: it has none of {', '.join(_METHODS)}")
+    _check_hooks(plugin)
     for hook in _lua(plugin, "lua"):
         if hook not in HOOKS:
             raise ConfigurationError(
@@ -190,6 +192,39 @@ def _checked(plugin: Any) -> Any:
     if _lua(plugin, "lua") or _lua(plugin, "scripts"):
         plugin_prefix(plugin.name)  # raises if the name is invalid
     return plugin
+
+
+def _check_hooks(plugin: Any) -> None:
+    """Checks that the hooks of a plugin are of the right kind: an observer that is a coroutine would never run.
+
+    Raises:
+        ConfigurationError: one is not; the message names the plugin and the hook.
+    """
+    for hook in ("lifespan", *_WRAPPERS, *_OBSERVERS):
+        method, about = getattr(plugin, hook, None), f"plugin {plugin.name!r}: {hook}"
+        if not hasattr(plugin, hook):
+            continue
+        if not callable(method):
+            raise ConfigurationError(f"{about} is {shown(method)}: it must be a method")
+        if hook in _OBSERVERS and (is_async(method) or is_generator(method)):
+            raise ConfigurationError(
+                f"{about}() is async or a generator, so it would never run: make it a plain `def`. For what takes "
+                "time, put the event into a queue, and read it in a function that lifespan() gives to host.supervise"
+            )
+        if hook in _WRAPPERS and (is_generator(method) or is_plain(method)):
+            raise ConfigurationError(f"{about}() must be `async def`, without `yield`, and await proceed")
+        if hook == "lifespan" and (is_async(method) or is_generator(method)):
+            raise ConfigurationError(
+                f"{about}() must return an async context manager: decorate it with contextlib.asynccontextmanager"
+            )
+    for name, kind, what in (
+        ("lua", Mapping, "a dict"),
+        ("scripts", Mapping, "a dict"),
+        ("actors", Iterable, "a list"),
+    ):
+        value = getattr(plugin, name, ())
+        if hasattr(plugin, name) and (not isinstance(value, kind) or isinstance(value, str)):
+            raise ConfigurationError(f"plugin {plugin.name!r}: {name} is {shown(value)}: it must be {what}")
 
 
 def _lua(plugin: Any, which: str) -> Mapping[str, str]:
@@ -231,5 +266,5 @@ def _in_order(plugins: list[Any]) -> list[Any]:
 def _others(plugin: Any, which: str, known: Collection[str]) -> list[str]:
     names = getattr(plugin, which, ())
     if isinstance(names, str):
-        raise ConfigurationError(f"plugin {plugin.name!r}: {which} is {names!r}: give a list of names")
+        raise ConfigurationError(f"plugin {plugin.name!r}: {which} is {shown(names)}: give a list of names")
     return [name for name in names if name in known]

@@ -33,6 +33,7 @@ from ._util.checks import (
     check_one_of,
     check_seconds,
     check_whole_number,
+    shown,
     to_seconds,
     validate,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "check_whole_number",
     "installed_plugins",
     "read_lua",
+    "shown",
     "to_seconds",
     "validate",
     "whole_ms",

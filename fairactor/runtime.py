@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
@@ -23,7 +24,7 @@ from ._actors.registry import Registrable, Registry
 from ._client.tenant import Tenant
 from ._model.keys import Keys
 from ._store.stats import Health, Stats, read_health, read_stats
-from ._util.checks import check_name, check_timeout
+from ._util.checks import check_name, check_seconds, check_timeout, shown
 from .errors import ConfigurationError, RuntimeNotRunning
 from .settings import RuntimeSettings, Settings
 
@@ -79,7 +80,7 @@ class Runtime:
         for given in settings:
             if given not in known:
                 raise ConfigurationError(
-                    f"Runtime has no setting {given!r}; its settings are {', '.join(known)}, actors, plugins"
+                    f"Runtime has no setting {shown(given)}; its settings are {', '.join(known)}, actors, plugins"
                 )
         self.settings: Final = Settings(url=url, **settings)
         Keys(self.settings.namespace)  # raises if the name is invalid
@@ -121,11 +122,20 @@ class Runtime:
     async def stop(self, grace: float) -> None:
         """Stops claiming, waits ``grace`` seconds for running tasks, then returns the others to their mailboxes."""
         if self._engine is not None:
-            await self._engine.stop(grace)
+            await self._engine.stop(check_seconds("grace", grace))
 
     async def run(self) -> None:
-        """Runs until SIGTERM or SIGINT, then calls `stop` with the setting ``grace``. A second signal stops at once."""
+        """Runs until SIGTERM or SIGINT, then calls `stop` with the setting ``grace``. A second signal stops at once.
+
+        Raises:
+            RuntimeNotRunning: the runtime was not entered, or this is not the main thread of the process.
+        """
         self.check()
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeNotRunning(
+                "run() waits for signals, which only the main thread receives: call it there. In another thread, wait "
+                "for an event of your own, and then call `await runtime.stop(grace)`"
+            )
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for received in signals:
                 logger.info("%s: stopping, with %g s for running tasks", received.name, self.settings.grace)

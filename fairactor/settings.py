@@ -16,6 +16,7 @@ from ._util.checks import (
     check_tenants,
     check_tenants_or_all,
     check_whole_number,
+    shown,
     validate,
 )
 from .errors import ConfigurationError
@@ -24,6 +25,11 @@ FairBy = Literal["tasks", "time"]
 FAIR_BY: Final[tuple[FairBy, ...]] = get_args(FairBy)
 Durability = Literal["server", "replicated"]
 DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
+
+_MOST_WORKERS: Final = 1_000_000
+_MOST_SHARDS: Final = 16_384  # a cluster has so many slots
+_LONGEST: Final = 512 << 20  # the longest value of Redis, in bytes
+_MOST_REPLICAS: Final = 1_000
 
 
 def available_processors() -> int:
@@ -50,6 +56,7 @@ class RuntimeSettings(TypedDict, total=False):
     result_ttl: float
     failed_ttl: float
     canceled_ttl: float
+    unknown_ttl: float
     max_payload: int
     max_deliveries: int
     durability: Durability
@@ -66,14 +73,17 @@ class Settings:
 
     url: str | None = attrs.field(default=None, repr=False)  # it may contain a password
     """The URL of the server: ``redis://``, ``rediss://`` or ``unix://``. None uses the environment variable
-    ``FAIRACTOR_URL``, or else an embedded server."""
+    ``FAIRACTOR_URL``, or else a private embedded server, unless ``FAIRACTOR_EMBEDDED=0`` forbids that. docs/servers.md
+    has the options that may follow a ``?``."""
     path: str | os.PathLike[str] | None = None
     """The folder in which an embedded server keeps its data. All processes that name the folder share that server."""
     namespace: str = "fairactor"
     """Separates services that share a server: runtimes see only the tasks of their namespace."""
-    workers: int = attrs.field(default=100, validator=validate(check_whole_number, 0))
+    workers: int = attrs.field(default=100, validator=validate(check_whole_number, 0, _MOST_WORKERS, far=True))
     """How many tasks this process runs at once. With 0 this runtime only sends."""
-    processes: int = attrs.field(factory=available_processors, validator=validate(check_whole_number, 1))
+    processes: int = attrs.field(
+        factory=available_processors, validator=validate(check_whole_number, 1, _MOST_WORKERS, far=True)
+    )
     """How many of these tasks may be those of actors with ``process=True``, each in a worker process of its own. By
     default as many as there are processors that this process may use."""
     lease: float = attrs.field(default=15.0, validator=validate(check_seconds, zero=False))
@@ -82,7 +92,9 @@ class Settings:
     """How long running tasks may go on after `Runtime.run` receives a signal to stop."""
     connect_timeout: float = attrs.field(default=5.0, validator=validate(check_seconds, zero=False))
     """How long to try to reach the server, on entering and for each call."""
-    shards: int | None = attrs.field(default=None, validator=optional(validate(check_whole_number, 1)))
+    shards: int | None = attrs.field(
+        default=None, validator=optional(validate(check_whole_number, 1, _MOST_SHARDS, far=True))
+    )
     """The number of shards of a new namespace; None means 1, or 16 on a cluster. It is fixed when the namespace is
     created: for an existing namespace, give None or its number."""
     aging: float = attrs.field(default=60.0, validator=validate(check_seconds, most=YEAR))
@@ -100,22 +112,24 @@ class Settings:
     """How long to keep a failed task as a dead letter; 0 keeps none."""
     canceled_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
     """How long to keep the record of a canceled task; 0 keeps none."""
-    max_payload: int = attrs.field(default=1 << 20, validator=validate(check_whole_number, 1))
+    unknown_ttl: float = attrs.field(default=600.0, validator=validate(check_seconds))
+    """How long a task waits for a process that has registered its actor. Then it fails; with 0 it fails at once."""
+    max_payload: int = attrs.field(default=1 << 20, validator=validate(check_whole_number, 1, _LONGEST, far=True))
     """The longest encoded message or result, in bytes."""
     max_deliveries: int = attrs.field(default=5, validator=validate(check_whole_number, 1, 255))
     """A task fails for good once this many runtimes have died while they ran it."""
     durability: Durability = attrs.field(default="server", validator=validate(check_one_of, DURABILITIES))
     """When a send has succeeded. With ``server``, the server has the task, and stores it as durably as the server is
     configured to. With ``replicated``, `replicas` of its replicas have also confirmed the task."""
-    replicas: int = attrs.field(default=1, validator=validate(check_whole_number, 1))
+    replicas: int = attrs.field(default=1, validator=validate(check_whole_number, 1, _MOST_REPLICAS, far=True))
     """How many replicas must confirm a send of durability ``replicated``."""
 
     def __attrs_post_init__(self) -> None:
         if self.url is not None and not isinstance(self.url, str):
-            raise ConfigurationError(f"url={self.url!r}: give a string, such as 'redis://localhost'")
+            raise ConfigurationError(f"url= is a {type(self.url).__name__}: give a string, such as 'redis://localhost'")
         if not isinstance(self.namespace, str):
-            raise ConfigurationError(f"namespace={self.namespace!r}: give a string")
+            raise ConfigurationError(f"namespace={shown(self.namespace)}: give a string")
         if self.path is not None and not isinstance(self.path, str | os.PathLike):
-            raise ConfigurationError(f"path={self.path!r}: give the path of a folder")
+            raise ConfigurationError(f"path={shown(self.path)}: give the path of a folder")
         if self.url is not None and self.path is not None:
             raise ConfigurationError("give url= (your server) or path= (an embedded server), not both")

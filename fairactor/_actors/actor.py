@@ -10,7 +10,8 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 import attrs
 
 from fairactor._model.placeholder import Placeholder
-from fairactor._util.checks import check_name
+from fairactor._util.checks import check_name, shown
+from fairactor._util.kinds import is_generator
 from fairactor.errors import ConfigurationError, InvalidPayload
 
 from .codec import Codec
@@ -198,6 +199,22 @@ def check_takes_no_arguments(cls: type[Any]) -> None:
         ) from None
 
 
+def check_hooks(owner: object, name: str) -> None:
+    """Checks that ``started`` and ``stopped``, if there are any, are methods that run when they are called.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for hook in ("started", "stopped"):
+        method = getattr(owner, hook, None)
+        if method is not None and (not callable(method) or is_generator(method)):
+            found = "a generator" if callable(method) else shown(method)
+            raise ConfigurationError(
+                f"{name}.{hook} is {found}: it must be a method, async or plain, without arguments; rename it if it is "
+                "something else"
+            )
+
+
 async def start_instance(instance: object) -> None:
     """Calls the method ``started`` of an instance, if it has one."""
     await _call_hook(instance, "started")
@@ -272,7 +289,7 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
 
 def _decorate(handler: Any, name: str | None, options: Options, *, process: bool) -> Any:
     if not callable(handler):
-        raise ConfigurationError(f"@actor cannot make an actor of {handler!r}: give a function or a class")
+        raise ConfigurationError(f"@actor cannot make an actor of {shown(handler)}: give a function or a class")
     if name is not None:
         check_name("actor name", name)
     if inspect.isclass(handler):

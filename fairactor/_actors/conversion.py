@@ -22,6 +22,7 @@ from cattrs.preconf.msgspec import make_converter
 from cattrs.v import transform_error
 
 from fairactor._model.record import encode
+from fairactor._util.checks import shown
 from fairactor.errors import NotSerializable
 
 Hook = Callable[[Any], Any]
@@ -92,7 +93,7 @@ def not_serializable(what: str, value: Any, error: Exception) -> NotSerializable
     """Returns the error for a value that has no JSON form. It names ``what`` and the path to the part without one."""
     path, culprit = _culprit(value)
     return NotSerializable(
-        f"{what}{path} is a {type(culprit).__name__}, {culprit!r:.80}, which has no JSON form ({error}); annotate the "
+        f"{what}{path} is a {type(culprit).__name__}, {shown(culprit)}, which has no JSON form ({error}); annotate the "
         "handler with a type that cattrs knows, or register a hook on fairactor.serialization.converter"
     )
 
@@ -101,7 +102,7 @@ def _culprit(value: Any, depth: int = 0) -> tuple[str, Any]:
     """Finds the innermost part that cannot be encoded; returns its path and the part."""
     children: list[tuple[str, Any]] = []
     if isinstance(value, Mapping):
-        children = [(f"[{key!r}]", child) for key, child in value.items()]
+        children = [(f"[{shown(key)}]", child) for key, child in value.items()]
     elif isinstance(value, list | tuple | set | frozenset):
         children = [(f"[{index}]", child) for index, child in enumerate(value)]
     for step, child in children:
@@ -119,4 +120,4 @@ def describe_misfit(name: str, value: Any, error: Exception) -> str:
     """Describes in one line why the value of a parameter does not fit its annotation."""
     if isinstance(error, BaseValidationError):
         return f"{name}: {'; '.join(transform_error(error))}"
-    return f"{name}={value!r:.80}: {error}"
+    return f"{name}={shown(value)}: {error}"

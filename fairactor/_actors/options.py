@@ -16,6 +16,7 @@ from fairactor._util.checks import (
     check_one_of,
     check_seconds,
     check_whole_number,
+    shown,
     to_seconds,
     validate,
 )
@@ -78,9 +79,9 @@ def _to_priority(value: Priority | int | str | None) -> Priority | None:
         return None
     try:
         return Priority[value.upper()] if isinstance(value, str) else Priority(value)
-    except (KeyError, ValueError):
+    except Exception:  # noqa: BLE001 - comparing the value may raise anything
         names = ", ".join(f"{p.name.lower()} ({p.value})" for p in Priority)
-        raise ConfigurationError(f"priority={value!r}: give one of {names}") from None
+        raise ConfigurationError(f"priority={shown(value)}: give one of {names}") from None
 
 
 def _to_types(value: Any) -> tuple[type[BaseException], ...] | None:
@@ -89,7 +90,7 @@ def _to_types(value: Any) -> tuple[type[BaseException], ...] | None:
     types = tuple(value) if isinstance(value, tuple | list | set | frozenset) else (value,)
     for given in types:
         if not (isinstance(given, type) and issubclass(given, BaseException)):
-            raise ConfigurationError(f"retry_on= and no_retry_on= got {given!r}: give exception types")
+            raise ConfigurationError(f"retry_on= and no_retry_on= got {shown(given)}: give exception types")
     return types
 
 
@@ -218,9 +219,9 @@ def parse_options(keywords: Mapping[str, Any], values: Sequence[OptionValue] = (
     options = dict(keywords)
     for given in values:
         if not isinstance(given, OptionValue):
-            raise ConfigurationError(f"got {given!r} instead of an option: give options by name, as in timeout=5")
+            raise ConfigurationError(f"got {shown(given)} instead of an option: give options by name, as in timeout=5")
         if given.name in options:
-            raise ConfigurationError(f"option {given.name!r} is given twice")
+            raise ConfigurationError(f"option {shown(given.name)} is given twice")
         options[given.name] = given.value
     others = {name: options.pop(name) for name in options.keys() - _CORE}
     if not others:

@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
+from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -135,7 +136,7 @@ def _find(name: str, core: Iterable[str]) -> Option[Any]:
         names = sorted({*core, *_known})
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? The" if near else "the"
-        raise ConfigurationError(f"there is no option {name!r}; {hint} options are {', '.join(names)}")
+        raise ConfigurationError(f"there is no option {shown(name)}; {hint} options are {', '.join(names)}")
     return _known[name]
 
 

@@ -10,9 +10,19 @@ from typing import Any, Final
 
 import attrs
 
+from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, DuplicateActor, UnknownActor
 
-from .actor import Actor, Invoke, RunInProcess, check_takes_no_arguments, methods_of, start_instance, stop_instance
+from .actor import (
+    Actor,
+    Invoke,
+    RunInProcess,
+    check_hooks,
+    check_takes_no_arguments,
+    methods_of,
+    start_instance,
+    stop_instance,
+)
 
 logger: Final = logging.getLogger(__name__)
 
@@ -46,7 +56,7 @@ class Registry:
         self._classes: dict[type[Any], Any] = {}  # each with the instance that the user gave, or None
         self._instances: dict[type[Any], Any] = {}
         if isinstance(given, Actor | ModuleType | str) or not isinstance(given, Iterable):
-            raise ConfigurationError(f"actors={given!r}: give a list, as in actors=[…]")
+            raise ConfigurationError(f"actors={shown(given)}: give a list, as in actors=[…]")
         for entry in sorted(given, key=_is_not_instance):  # an instance takes the place of its class in a module
             self._add(entry)
         for entry in plugin_actors if self.actors else ():
@@ -68,7 +78,14 @@ class Registry:
 
             near = difflib.get_close_matches(name, self.actors, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UnknownActor(f"no actor {name!r} is registered here: add it to Runtime(actors=[…]){hint}") from None
+            raise UnknownActor(
+                f"no actor {shown(name)} is registered here: add it to Runtime(actors=[…]){hint}"
+            ) from None
+
+    def is_plain(self, name: str) -> bool:
+        """Whether an actor is a plain function of this process, which runs in a thread."""
+        actor = self.actors.get(name)
+        return actor is not None and not actor.process and not inspect.iscoroutinefunction(actor.function)
 
     async def start(self, run_in_process: RunInProcess | None = None) -> dict[str, Handler]:
         """Makes the instances that the user did not give, starts all instances, and returns the handlers by name.
@@ -125,13 +142,14 @@ class Registry:
     def _add_class(self, cls: type[Any], instance: Any) -> None:
         methods = methods_of(cls)
         if not methods:
-            given = repr(cls if instance is None else instance)
+            given = shown(cls if instance is None else instance)
             raise ConfigurationError(
                 f"actors= got {given}: give functions with @actor, classes or instances whose methods have it, "
                 "or their modules"
             )
         if instance is None and cls in self._classes:
             return
+        check_hooks(cls if instance is None else instance, cls.__name__)
         if instance is None:
             check_takes_no_arguments(cls)
         if self._classes.setdefault(cls, instance) is not instance:

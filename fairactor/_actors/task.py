@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
 from fairactor._model.states import Priority
+from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, RuntimeNotRunning
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Task:
             ServerError: as `Runtime.send`.
         """
         if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
-            raise ConfigurationError(f"progress({fraction!r}): give a fraction from 0 to 1")
+            raise ConfigurationError(f"progress({shown(fraction)}): give a fraction from 0 to 1")
         if self._report is not None:
             await self._report(self, float(fraction), note)
 
@@ -141,6 +142,11 @@ def enter_task(task: Task) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def task_in(context: Context) -> Task | None:
+    """Returns the task that the code in a context is part of, if any."""
+    return context.get(_current)
 
 
 def current_task() -> Task:

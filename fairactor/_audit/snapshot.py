@@ -42,14 +42,16 @@ return reply
 _TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "DRAINED": "zset",
     "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset", "SESSIONS": "hash", "FLEET": "hash",
-    "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "DELAYED": "zset", "CLAIMS": "hash",
+    "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
     "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
     "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
     "IDLE_PROCESSES": "set", "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
-    "SUSPECTED": "zset", "SUSPECTS": "zset",
+    "SUSPECTED": "zset", "SUSPECTS": "zset", "DELAYED": "zset",
 }  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
+_STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
+_DAMAGED: Final = 3.16224e13
 _NO_COUNTS: Final = Counts.unpack(b"")
 
 
@@ -60,7 +62,7 @@ class Snapshot:
     meta: str
     """The META key of the shard, which all its keys start with."""
     now: float
-    """The server's time, unix seconds."""
+    """The shard's time, unix seconds: the server's, unless its clock was set back."""
     fixed: dict[str, dict[str, Any]]
     """The content of each key in `keys.FIXED`: scores of a zset, values of a hash, members of a set."""
     records: dict[str, Header]
@@ -114,7 +116,7 @@ class Snapshot:
 
     @property
     def due(self) -> dict[str, float]:
-        """delayed task -> when it is due, unix ms."""
+        """The delayed tasks, each with the time at which it is due, in unix ms."""
         return {task: at for tasks in self.delayed.values() for task, at in tasks.items()}
 
     @property
@@ -137,7 +139,18 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     for tenant, packed in snapshot.fixed["COUNTS"].items():
         queued = len(snapshot.queues.get(tenant, ())) + len(snapshot.suspects.get(tenant, ()))
         snapshot.counts[tenant] = Counts.unpack(packed, queued=queued)
-    return snapshot
+    return attrs.evolve(snapshot, now=snapshot.now + _behind(snapshot))
+
+
+def _behind(snapshot: Snapshot) -> float:
+    """Returns the seconds by which the server's clock is behind the shard's; see lib/base.lua."""
+    meta = snapshot.fixed["META"]
+    behind = int(meta.get("behind", b"0")) if meta.get("behind", b"0").isdigit() else 0
+    stamp = int(meta.get("stamp", b"0")) if meta.get("stamp", b"0").isdigit() else 0
+    ahead = stamp - snapshot.now * 1e6
+    if ahead <= 0:
+        return 0.0
+    return (ahead if ahead - behind > _STEP_BACK and ahead < _DAMAGED else behind) / 1e6
 
 
 def text(raw: bytes) -> str:

@@ -12,6 +12,7 @@ from fairactor._model.info import TaskInfo
 from fairactor._model.inspection import read_info
 from fairactor._model.states import TaskState
 from fairactor._model.wire import DeadLetter, pack_key
+from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, NotADeadLetter
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class _Filter:
     def __attrs_post_init__(self) -> None:
         for name, value in attrs.asdict(self).items():
             if value is not None and not isinstance(value, str):
-                raise ConfigurationError(f"{name}={value!r}: give a string")
+                raise ConfigurationError(f"{name}={shown(value)}: give a string")
 
     def takes(self, letter: TaskInfo) -> bool:
         error = letter.error.type if letter.error else ""

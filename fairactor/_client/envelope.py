@@ -11,7 +11,7 @@ from fairactor._model import record
 from fairactor._model.states import Priority
 from fairactor._model.wire import Item, pack_extra, pack_key
 from fairactor._util import tracing
-from fairactor._util.checks import check_name
+from fairactor._util.checks import check_name, shown
 from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge
 
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
@@ -33,7 +33,9 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         PayloadTooLarge: the body is too long.
     """
     if not isinstance(message, Message):
-        raise ConfigurationError(f"{message!r} is not a message: call an actor to make one, as in send(tenant, f(1))")
+        raise ConfigurationError(
+            f"{shown(message)} is not a message: call an actor to make one, as in send(tenant, f(1))"
+        )
     actor, options = message.actor, message.task_options
     task_id = options.id or os.urandom(_ID_BYTES).hex()
     args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
@@ -45,10 +47,7 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         encode_json(f"{actor.name}() argument ", actor.codec.named(args, kwargs))  # raises, and names the argument
         raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
     if len(body) > max_payload:
-        raise PayloadTooLarge(
-            f"{actor.name}(): the call takes {len(body)} bytes, the limit is {max_payload} (max_payload=); store the "
-            "data elsewhere and send a reference to it"
-        )
+        raise _too_large(call, len(body), max_payload)
     priority = options.priority or Priority.NORMAL
     key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
     flag, extra = "w" if watch else "", pack_extra(options.script_options)
@@ -59,6 +58,17 @@ def as_template(item: Item) -> Item:
     """Returns an item that can be sent many times: without an id, a due time or a trace context."""
     call = record.without_trace(record.decode_call(item.body))
     return item._replace(id="", due="", flag="", body=record.encode(call))
+
+
+def _too_large(call: record.Call, size: int, limit: int) -> PayloadTooLarge:
+    sizes = {option: len(record.encode(value)) for option, value in call.options.items()}
+    largest = max(sizes, key=sizes.__getitem__, default="")
+    advice = "store the data elsewhere and send a reference to it"
+    if sizes.get(largest, 0) > size / 2:
+        advice = f"its option {largest}= takes most of them: give that fewer values, or raise max_payload="
+    return PayloadTooLarge(
+        f"{call.actor}(): the call takes {size} bytes, the limit is {limit} (max_payload=); {advice}"
+    )
 
 
 def _due(options: Options) -> str:

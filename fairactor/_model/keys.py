@@ -10,6 +10,7 @@ import re
 from typing import Final
 from zlib import crc32
 
+from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError
 
 # Keys that exist once per shard. The loader makes them available to the scripts under these names.
@@ -71,7 +72,7 @@ class Keys:
     def __init__(self, namespace: str, shard: int = 0) -> None:
         if not _NAMESPACE.fullmatch(namespace):
             raise ConfigurationError(
-                f"namespace {namespace!r} cannot be used: give 1 to 64 letters, digits or the characters '_.-'"
+                f"namespace {shown(namespace)} cannot be used: give 1 to 64 letters, digits or the characters '_.-'"
             )
         self.meta = f"{{{namespace}/{shard}}}"
         self.events = self.meta + PREFIXES["EVENTS"]
@@ -99,6 +100,11 @@ class Keys:
     def inbox(self, runtime: str) -> str:
         """Returns the channel on which a runtime receives wake-ups and outcomes."""
         return self.meta + PREFIXES["INBOX"] + runtime
+
+
+def namespace_of(meta: str) -> str:
+    """Returns the namespace of a shard from its META key."""
+    return meta[1:].rpartition("/")[0]
 
 
 def shard_of(tenant: str, shards: int) -> int:

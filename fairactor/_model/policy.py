@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypedDict
 
 import attrs
 
-from fairactor._util.checks import check_name, check_whole_number
+from fairactor._util.checks import check_name, check_whole_number, shown
 from fairactor.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -84,12 +84,12 @@ def changes_of(given: Mapping[str, Any], *known: str) -> PackedPolicy:
     """
     for setting in given:
         if setting not in known:
-            raise ConfigurationError(f"there is no setting {setting!r} here; the settings are {', '.join(known)}")
+            raise ConfigurationError(f"there is no setting {shown(setting)} here; the settings are {', '.join(known)}")
     changes: PackedPolicy = {setting: _CHECKS[setting](value) for setting, value in given.items() if setting != "burst"}
     burst = given.get("burst")
     if burst is not None:
         if changes.get("rate") is None:
-            raise ConfigurationError(f"burst={burst!r}: give it together with rate=, as in rate='10/s', burst=20")
+            raise ConfigurationError(f"burst={shown(burst)}: give it together with rate=, as in rate='10/s', burst=20")
         text, interval, _ = changes["rate"]
         changes["rate"] = (text, interval, _whole("burst", burst))
     return changes
@@ -100,13 +100,14 @@ def _weight(value: float | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise ConfigurationError(f"weight={value!r}: give a number from {least:g} to {most:g}, or None")
+        raise ConfigurationError(f"weight={shown(value)}: give a number from {least:g} to {most:g}, or None")
     return float(value)
 
 
 def _limit(setting: str) -> Any:
     def check(value: float | None) -> float | None:
-        return value if value is None or value == math.inf else _whole(setting, value)
+        infinite = isinstance(value, float) and value == math.inf
+        return value if value is None or infinite else _whole(setting, value)
 
     return check
 
@@ -119,17 +120,17 @@ def _rate(value: Any) -> tuple[str, float, int] | None:
     """Returns the rate as given, the µs between two tasks at an even rate (0 for no limit), and the burst."""
     if value is None:
         return None
-    if value == math.inf:
+    if isinstance(value, float) and value == math.inf:
         return "", 0.0, 1
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if match is None or float(match[1]) == 0:
         raise ConfigurationError(
-            f"rate={value!r}: give tasks per unit of time, such as '10/s', '600/min', '1000/h' or '5/day', or None; "
-            "math.inf is no limit"
+            f"rate={shown(value)}: give tasks per unit of time, such as '10/s', '600/min', '1000/h' or '5/day', or "
+            "None; math.inf is no limit"
         )
     interval = _PERIODS[match[2][0]] / float(match[1]) * 1e6
     if not 1 <= interval <= 366 * 86400e6:
-        raise ConfigurationError(f"rate={value!r}: give a rate from one a year to a million a second")
+        raise ConfigurationError(f"rate={shown(value)}: give a rate from one a year to a million a second")
     return value, interval, max(1, int(_BURST_TIME * 1e6 / interval))
 
 

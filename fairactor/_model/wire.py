@@ -274,14 +274,16 @@ class ShardStats(NamedTuple):
     """Some tenants with work that no runtime serves."""
     runtimes: Sequence[tuple[bytes, bytes, int]]
     """(name, the JSON with which the runtime joined, ms until its lease expires)."""
+    set_back: float = 0.0
+    """The seconds by which the server's clock was set back."""
 
 
 def unpack_stats(reply: Sequence[Any]) -> ShardStats:
     """Unpacks the reply of stats.lua for a shard."""
-    counts, started, waiting, known, due, dead, stolen, throttled, unassigned, *flat = reply
+    counts, started, waiting, known, due, dead, stolen, throttled, unassigned, behind, *flat = reply
     runtimes = [(flat[i], flat[i + 1] or b"{}", flat[i + 2]) for i in range(0, len(flat), 3)]
     unpacked = Counts.unpack(counts, started=started)
-    return ShardStats(unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes)
+    return ShardStats(unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes, behind / 1000)
 
 
 def unpack_policy(packed: bytes) -> PackedPolicy:

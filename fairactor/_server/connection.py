@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 import attrs
 from redis import exceptions as redis_errors
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import (
+    BlockingConnectionPool,
+    Connection,
+    Redis,
+    RedisCluster,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.cluster import PipelineCommand
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -19,20 +27,20 @@ from redis.backoff import NoBackoff
 from fairactor._util.backoff import Backoff
 from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
 
+from .blocking import blocking_client
 from .kept_connections import KeptConnections
+from .rights import User, missing_right, user_of
+from .urls import Address, parse_url
 
 logger: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_SCHEMES: Final = {
-    "redis": "redis", "rediss": "rediss", "unix": "unix",
-    "valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix",
-}  # fmt: skip
 _LEAST: Final = (6, 2)
 _FLAGS_SINCE: Final = (7, 0)
 
 CONNECTIONS: Final = 8
-"""The most connections of a runtime: one receives messages, one is for rare commands, the others are for calls."""
+"""The most connections of a runtime, unless its URL says otherwise. One receives messages, one is for rare commands,
+the others are for calls."""
 
 AWAY: Final = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ClusterDownError, OSError)
 """The errors that redis-py raises if the server did not answer."""
@@ -79,10 +87,19 @@ class Server:
     """The URL without the password, for messages."""
     answer: float = 5.0
     """Seconds after which a command without an answer fails."""
+    user_name: str = "default"
+    """Who has logged in, for messages."""
     connections: KeptConnections | None = None
     """The connections for calls. None on a cluster, where the client finds the node."""
+    blocking_client: Callable[[], Any] | None = None
+    """Makes a synchronous client of the same server, for threads; it connects with its first command."""
     on_drop: Callable[[], None] = lambda: None
     """Called when the connections are dropped, so other connections must be opened again, too."""
+
+    @property
+    def user(self) -> User:
+        """Who has logged in, to say which rights are missing."""
+        return User(self.user_name, self.where)
 
     async def drop_connections(self) -> None:
         """Closes the connections. The server has become a replica, and its name may now lead to another server."""
@@ -115,89 +132,142 @@ class Server:
             await self.listener.aclose()
 
 
-async def connect(url: str, *, timeout: float, answer: float) -> Server:  # noqa: ASYNC109 - the error message has it
+async def connect(url: str, *, timeout: float, answer: float, source: str = "url=") -> Server:  # noqa: ASYNC109 - the error message has it
     """Connects to a server, trying for ``timeout`` seconds.
 
     A command without an answer fails after ``answer`` seconds, and its connection is closed. The client never repeats a
     command by itself, because the caller must know whether the command may have been carried out.
 
+    Args:
+        url: the URL of the server.
+        timeout: the seconds to try.
+        answer: the seconds to wait for the reply to a command.
+        source: where the URL was given, for messages.
+
     Raises:
-        ConfigurationError: the URL is invalid, or has an unknown scheme.
+        ConfigurationError: the URL is invalid, or has an unknown scheme or option.
         ServerUnavailable: no server answered in time.
         ServerError: the server refused the login, is too old, or may evict keys.
     """
-    url = _checked(url)
-    where = _without_password(url)
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),
-            max_connections=CONNECTIONS,
-            timeout=None,
-            socket_timeout=answer,
-            socket_connect_timeout=answer,
-        )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # parses the URL's query
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"url={where!r} cannot be used: {error}") from None
+    address = _with_timeouts(parse_url(url, source), answer, source)
+    where, many, user = address.where, address.connections or CONNECTIONS, user_of(address.arguments, address.where)
+    pool = _pool(address, many, source)
     client = Redis.from_pool(pool)
     try:
-        info: dict[str, Any] = await _patiently(client.info, where, timeout)
+        info: dict[str, Any] = await _patiently(client.info, user, timeout)
         _check_fitness(info, where)
+        cluster = None
+        if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+            cluster = _cluster(address, source)
+            # The client of a cluster would say only that no node can be reached.
+            await _patiently(partial(client.execute_command, "CLUSTER SLOTS"), user, timeout)
     except BaseException:
         await client.aclose()
         raise
     flags = _version(info) >= _FLAGS_SINCE
-    if info.get("redis_mode") == "cluster" or info.get("server_mode") == "cluster":
-        cluster = RedisCluster.from_url(url, socket_timeout=answer, socket_connect_timeout=answer)
-        return Server(cluster, client, flags, cluster=True, where=where, answer=answer)
-    connections = KeptConnections(pool, CONNECTIONS - 2)
-    return Server(client, client, flags, cluster=False, where=where, answer=answer, connections=connections)
+    threads = partial(blocking_client, address, cluster=cluster is not None)
+    rest: dict[str, Any] = {"where": where, "answer": answer, "user_name": user.name, "blocking_client": threads}
+    if cluster is not None:
+        return Server(cluster, client, flags, cluster=True, **rest)
+    connections = KeptConnections(pool, many - 2)
+    return Server(client, client, flags, cluster=False, connections=connections, **rest)
 
 
-async def _patiently(command: Callable[[], Awaitable[T]], where: str, timeout: float) -> T:  # noqa: ASYNC109
-    error: BaseException = TimeoutError("it took too long")
+def _with_timeouts(address: Address, answer: float, source: str) -> Address:
+    """Adds the timeouts of a connection. Those of the URL may be shorter."""
+    timeouts = {"socket_timeout": answer, "socket_connect_timeout": answer}
+    for name in timeouts:
+        if address.arguments.get(name, 0) > answer:
+            raise ConfigurationError(
+                f"{source}, for {address.where}, has {name}= of more than {answer:g} s, which is half of "
+                "connect_timeout=, or a third of lease=: leave it out, or raise these settings"
+            )
+    return attrs.evolve(address, arguments=timeouts | address.arguments)
+
+
+def _pool(address: Address, many: int, source: str) -> BlockingConnectionPool:
+    kinds = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
+    arguments = dict(address.arguments)
+    if address.kind == "rediss":
+        arguments.setdefault("ssl_password", "")  # otherwise OpenSSL would ask for it on the terminal
+    try:
+        pool = BlockingConnectionPool(
+            max_connections=many,
+            timeout=None,
+            connection_class=kinds[address.kind],
+            retry=Retry(NoBackoff(), 0),
+            **arguments,
+        )
+        connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]  # checks the arguments
+        if address.kind == "rediss":
+            connection.ssl_context.get()  # reads the files
+    except (TypeError, ValueError, OSError, redis_errors.RedisError) as error:
+        raise ConfigurationError(f"{source}, for {address.where}, has options that cannot be used: {error}") from None
+    return pool
+
+
+def _cluster(address: Address, source: str) -> RedisCluster:
+    """Makes the client of a cluster.
+
+    Raises:
+        ConfigurationError: the URL has what no cluster can have.
+    """
+    arguments = {name: value for name, value in address.arguments.items() if name != "db"}
+    refused: list[str] = [name for name in ("path", "ssl_password", "ssl_ca_path") if name in arguments]
+    if address.connections is not None:
+        refused.append("max_connections")
+    if address.arguments.get("db"):
+        refused.append("db")
+    if refused:
+        what = "a socket" if refused[0] == "path" else f"{refused[0]}="
+        raise ConfigurationError(f"{source}, for {address.where}, is a cluster, whose URL cannot have {what}")
+    arguments.setdefault("host", "localhost")
+    return RedisCluster(**arguments, ssl=address.kind == "rediss")
+
+
+async def _patiently(command: Callable[[], Awaitable[T]], user: User, timeout: float) -> T:  # noqa: ASYNC109
+    problem = "it took too long"
     with anyio.move_on_after(timeout):
         backoff = Backoff()
         while True:
             try:
                 return await command()
-            except redis_errors.ResponseError as refused:
-                if not is_temporary(refused):
-                    advice = "check the URL and the user's permissions"
-                    raise ServerError(f"{where} refused: {refused}; {advice}") from None
-                error = refused
-            except AWAY as failure:
-                if any(isinstance(each, redis_errors.AuthenticationError) for each in (failure, failure.__cause__)):
-                    raise ServerError(
-                        f"{where} refused the login: {failure}; check the URL's user and password"
-                    ) from None
-                error = failure
+            except (redis_errors.RedisError, OSError) as error:
+                problem, refusal = user.hide(str(error) or type(error).__name__), _refusal(error, user)
+            if refusal is not None:
+                raise refusal  # not in the handler above: then it would carry the error, in which the password may be
             await anyio.sleep(backoff.next())
     raise ServerUnavailable(
-        f"no answer from {where}: {str(error) or type(error).__name__}; tried for {timeout:g} s (connect_timeout=). Is "
-        "it running, and is url= right?"
+        f"no answer from {user.where}: {problem}; tried for {timeout:g} s (connect_timeout=). Is it running, and is "
+        "url= right?"
     )
 
 
-def _checked(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in _SCHEMES:
-        known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise ConfigurationError(f"url={_without_password(url)!r}: give a URL that starts with {known}")
-    path = urlsplit(url).path
-    if _SCHEMES[scheme] == "unix" and not path:
-        raise ConfigurationError(
-            f"url={_without_password(url)!r}: give the path of a socket, as in unix:///run/server.sock"
-        )
-    if _SCHEMES[scheme] != "unix" and path.strip("/") and not path.strip("/").isdigit():
-        raise ConfigurationError(f"url={_without_password(url)!r}: only the number of a database may follow the host")
-    return f"{_SCHEMES[scheme]}://{rest}"
+def _refusal(error: Exception, user: User) -> ServerError | None:
+    """Returns the error to raise if trying again is of no use.
+
+    Old servers repeat what they do not know, so the text may contain the password.
+    """
+    text, where = user.hide(str(error)), user.where
+    if any(isinstance(each, redis_errors.AuthenticationError) for each in (error, error.__cause__)):
+        return ServerError(f"{where} refused the login: {text}; check the URL's user and password")
+    if _is_untrusted(error):
+        advice = "give the certificate of its authority with ssl_ca_certs= in the URL"
+        return ServerError(f"{where} has a certificate that cannot be trusted: {text}; {advice}")
+    if isinstance(error, AWAY) or is_temporary(error):
+        return None
+    if right := missing_right(error):
+        return ServerError(user.lacks([right]))
+    return ServerError(f"{where} refused: {text}; check the URL and the user's permissions")
 
 
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("?")[0].rpartition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
+def _is_untrusted(error: BaseException | None) -> bool:
+    """Whether an error came from a certificate that could not be verified."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _version(info: dict[str, Any]) -> tuple[int, int]:

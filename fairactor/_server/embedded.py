@@ -8,6 +8,7 @@ exit or because its process was killed, the keeper stops the server and exits. S
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import socket
@@ -17,22 +18,55 @@ import tempfile
 import threading
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import anyio
 import attrs
 
-from fairactor.errors import EmbeddedServerError
+from fairactor._util.checks import shown
+from fairactor.errors import ConfigurationError, EmbeddedServerError
 
 from . import keeper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+logger: Final = logging.getLogger(__name__)
+
 START_TIMEOUT = 300.0  # seconds until the server must answer: it may have much data to load
 LEAVE_TIMEOUT = 10.0  # seconds that the last user waits for the server to end
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes: the size of `sun_path` without the zero
+
+_PRIVATE: Final = (
+    {"": "warn"}
+    | dict.fromkeys(("1", "true", "yes", "on"), "allow")
+    | dict.fromkeys(("0", "false", "no", "off"), "forbid")
+)
+
+
+def allow_private_server() -> None:
+    """Warns that tasks are kept in a private server. ``FAIRACTOR_EMBEDDED`` forbids (0) or allows (1) that.
+
+    Raises:
+        ConfigurationError: it is forbidden, or the variable has another value.
+    """
+    given = os.environ.get("FAIRACTOR_EMBEDDED", "")
+    verdict = _PRIVATE.get(given.strip().lower())
+    if verdict is None:
+        raise ConfigurationError(
+            f"FAIRACTOR_EMBEDDED={shown(given)}: set it to 0 to forbid a private server, or to 1 to allow it"
+        )
+    if verdict == "forbid":
+        raise ConfigurationError(
+            "no server was given, and FAIRACTOR_EMBEDDED=0 forbids a private one: give url= or path= to the Runtime, "
+            "or set FAIRACTOR_URL"
+        )
+    if verdict == "warn":
+        logger.warning(
+            "no server was given: tasks are kept in a private server, and are lost when this process ends. Give url= "
+            "or path= to the Runtime, or set FAIRACTOR_URL. If that is intended, set FAIRACTOR_EMBEDDED=1"
+        )
 
 
 @asynccontextmanager

@@ -32,8 +32,8 @@ _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
 # that only read, and those that a worker needs to start. Except for results that are kept, each frees at least as much
 # memory as it writes.
 _RUN_WITHOUT_MEMORY: Final = {
-    *("turn", "tend", "leave", "cancel", "purge", "join", "open", "watch", "stats", "inspect", "mend", "letters"),
-    *("discard", "configure", "review", "policies"),
+    *("turn", "tend", "leave", "cancel", "purge", "join", "open", "watch", "stats", "health", "inspect", "mend"),
+    *("letters", "discard", "configure", "review", "policies", "renew"),
 }
 
 

@@ -16,7 +16,9 @@ from typing import Any, Final
 import anyio
 from redis import exceptions as redis_errors
 
+from fairactor._model.keys import namespace_of
 from fairactor._server.connection import AWAY, Server, is_read_only, is_temporary, was_never_sent
+from fairactor._server.rights import missing_right
 from fairactor._util.backoff import Backoff
 from fairactor.errors import FairactorError, MissingPlugin, ServerError, ServerUnavailable
 
@@ -55,6 +57,10 @@ class ScriptRunner:
         """
         return await self._patiently(partial(self._once, name, arguments), name, patience)
 
+    async def evaluate(self, name: str, text: str, *arguments: Any) -> Any:
+        """Runs a script that is not among those of `loader`; returns its reply, and raises as `run`."""
+        return await self._patiently(partial(self._server.execute, "EVAL", text, 1, self._meta, *arguments), name, None)
+
     async def run_replicated(self, replicas: int, name: str, *arguments: Any) -> tuple[Any, int]:
         """Runs a script; returns its reply, and how many replicas have confirmed its writes, up to ``replicas``."""
         if replicas == 0:
@@ -62,6 +68,14 @@ class ScriptRunner:
         call = partial(self._once_replicated, replicas, name, arguments)
         reply: tuple[Any, int] = await self._patiently(call, name, None)
         return reply
+
+    def run_blocking(self, client: Any, name: str, *arguments: Any) -> Any:
+        """Runs a script over a synchronous client, for threads; tries once, and raises the errors of redis-py."""
+        script = self._script(name)
+        try:
+            return client.execute_command("EVALSHA", script.sha, 1, self._meta, *arguments)
+        except redis_errors.NoScriptError:
+            return client.execute_command("EVAL", script.text, 1, self._meta, *arguments)
 
     def _script(self, name: str) -> loader.Script:
         return loader.load(name, flags=self._server.flags, plugins=self._plugins)
@@ -135,7 +149,9 @@ class ScriptRunner:
             stored = "this attempt stored nothing" if unsure else "nothing was stored"
             advice = "Let workers drain it, raise its maxmemory, or shorten result_ttl="
             return ServerError(f"{where} is full ({error}): {stored}. {advice}", maybe_accepted=unsure)
-        if isinstance(error, redis_errors.NoPermissionError):
-            return ServerError(f"{where} refused {name}: {error}; check the user's permissions", maybe_accepted=unsure)
+        if right := missing_right(error):
+            lacks = self._server.user.lacks([right], namespace_of(self._meta))
+            inside = not isinstance(error, redis_errors.NoPermissionError)  # the script had begun
+            return ServerError(f"{lacks} ({name} was refused)", maybe_accepted=unsure or inside)
         # If the script failed half-way, the next call repairs the shard, which may complete it.
         return ServerError(f"{where} refused {name}: {error}", maybe_accepted=True)

@@ -44,6 +44,8 @@ from .script_runner import ScriptRunner
 
 MODEL: Final = 5
 """The version of the data model. A namespace with another version is refused."""
+LOOKED_AT: Final = 100
+"""How many mailboxes `Shard.load` looks at, and how many policies."""
 
 
 class Shard:
@@ -128,6 +130,10 @@ class Shard:
         """Gives a runtime its lease, for all tenants or for certain ones."""
         await self._run("join", runtime, whole_ms(lease), json.dumps(info), pack_assignment(serves))
 
+    async def describe(self, runtime: str, info: dict[str, Any]) -> bool:
+        """Replaces what a runtime said when it joined; returns whether the runtime has a lease. It tries once."""
+        return bool(await self._run("describe", runtime, json.dumps(info), patience=0))
+
     async def assign(self, runtime: str, serves: Assignment | None) -> bool:
         """Changes the tenants that a runtime serves; returns whether the runtime has a lease."""
         return bool(await self._run("assign", runtime, pack_assignment(serves)))
@@ -145,6 +151,20 @@ class Shard:
             body: the outcome of such a task.
         """
         return int(await self._run("leave", runtime, int(crashed), deliveries, whole_ms(failed_ttl), body))
+
+    def renew(self, client: Any, runtime: str, *, lease: float) -> bool:
+        """Renews a lease from a thread, without an event loop; returns whether the runtime still has the lease.
+
+        Args:
+            client: a synchronous client, from `Server.blocking_client`.
+            runtime: the runtime.
+            lease: the seconds for which to renew the lease.
+
+        Raises:
+            redis.exceptions.RedisError: as redis-py. It tries once.
+            OSError: likewise.
+        """
+        return bool(self._runner.run_blocking(client, "renew", runtime, whole_ms(lease)))
 
     async def turn(
         self,
@@ -321,6 +341,11 @@ class Shard:
     async def stats(self, *, patience: float | None = None) -> ShardStats:
         """Returns the counts of the shard, and its runtimes. ``patience`` is as in `ScriptRunner.run`."""
         return unpack_stats(await self._run("stats", patience=patience))
+
+    async def load(self, *, patience: float | None = None) -> list[Any]:
+        """Returns how the tasks of the shard fare; see health.lua. ``patience`` is as in `ScriptRunner.run`."""
+        reply: list[Any] = await self._run("health", LOOKED_AT, patience=patience)
+        return reply
 
 
 _LOST: Final = {

@@ -6,17 +6,21 @@ from collections.abc import Iterator, Sequence
 
 from fairactor._model.keys import Keys, shard_of
 from fairactor._server.connection import Server
+from fairactor._server.rights import ALONE, IN_CLUSTERS, IN_SCRIPTS, PROBE, REPLICATED
+from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
+from .script_runner import ScriptRunner
 from .shard import Shard
 
 
 class Shards:
     """All shards of a namespace, in the order of their numbers."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[Shard], server: Server) -> None:
         self._shards = shards
+        self.server = server
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -47,12 +51,29 @@ class Shards:
         return None
 
 
+async def check_rights(server: Server, settings: Settings) -> None:
+    """Checks that the user of the server may do all that a runtime does. Redis 6.2 cannot tell beforehand.
+
+    Raises:
+        ServerError: the user lacks rights; the message names them.
+    """
+    if not server.flags:
+        return
+    others = [*((REPLICATED,) if settings.durability == "replicated" else ()), *(IN_CLUSTERS if server.cluster else ())]
+    meta = Keys(settings.namespace).meta
+    runner = ScriptRunner(server, meta, patience=settings.connect_timeout)
+    if missing := await runner.evaluate("the check of rights", PROBE, *ALONE, *others, *IN_SCRIPTS):
+        raise ServerError(server.user.lacks([right.decode() for right in missing], settings.namespace))
+
+
 async def open_shards(server: Server, settings: Settings, plugins: PluginLua = NO_PLUGIN_LUA) -> Shards:
     """Opens all shards of a namespace, or creates them.
 
     Raises:
         NamespaceMismatch: it was created with other fixed settings, or depends on a plugin that is missing.
+        ServerError: the user lacks a right.
     """
+    await check_rights(server, settings)
 
     def shard(number: int) -> Shard:
         return Shard(server, Keys(settings.namespace, number), patience=settings.connect_timeout, plugins=plugins)
@@ -62,4 +83,4 @@ async def open_shards(server: Server, settings: Settings, plugins: PluginLua = N
     others = [shard(number) for number in range(1, count)]
     for each in others:
         await each.open(shards=count, aging=settings.aging, fair_by=settings.fair_by)
-    return Shards([first, *others])
+    return Shards([first, *others], server)

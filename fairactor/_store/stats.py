@@ -11,25 +11,16 @@ import attrs
 from fairactor._model.states import Priority
 from fairactor.errors import ServerError
 
+from .load import Load, read_load
+from .runtimes import RuntimeInfo, read_pulse
+
 if TYPE_CHECKING:
     from fairactor._model.wire import ShardStats
 
     from .shards import Shards
 
 _NAMED: Final = 10  # the most tenants in a message
-
-
-@attrs.frozen
-class RuntimeInfo:
-    """A runtime that holds a lease."""
-
-    name: str
-    host: str
-    pid: int
-    workers: int
-    actors: Sequence[str]
-    lease_left: float
-    """The seconds until its lease expires. Below 0 the runtime counts as dead, and others will take its tasks."""
+_SET_BACK: Final = 60.0  # seconds; corrections of a few seconds are normal
 
 
 @attrs.frozen
@@ -49,7 +40,7 @@ class Stats:
     dead_letters: int
     """The failed tasks whose records still exist."""
     due: int
-    """The scheduled tasks whose time has come."""
+    """The scheduled tasks whose time has come; a lower bound if more than 100 tenants of a shard have some."""
     waiting_tenants: int
     """The tenants and groups with a task that could start now."""
     throttled_tenants: int
@@ -62,6 +53,9 @@ class Stats:
     """Some of the tenants with tasks that could start, but that no runtime serves, because all serve only others."""
     runtimes: Sequence[RuntimeInfo]
     """The runtimes that run tasks."""
+    clock_set_back: float = 0.0
+    """The seconds by which the server's clock was set back. The shards have gone on without a step, so the times that
+    they note are ahead of the server's clock by that."""
 
     @property
     def pending(self) -> int:
@@ -80,6 +74,10 @@ class Health:
     """The seconds that the server took to answer."""
     stats: Stats | None
     """None if the server did not answer."""
+    notes: Sequence[str] = ()
+    """A message for each thing that needs nobody now, such as a tenant that is paused while its tasks wait."""
+    load: Load | None = None
+    """How tasks fare, in numbers, to set other alerts; None if the server did not answer."""
 
 
 async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
@@ -112,6 +110,7 @@ async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
         stolen=sum(each.stolen for each in found),
         unassigned_tenants=tuple(name.decode() for each in found for name in each.unassigned),
         runtimes=_runtimes(found),
+        clock_set_back=max(each.set_back for each in found),
     )
 
 
@@ -135,7 +134,19 @@ async def read_health(shards: Shards) -> Health:
         problems.append(
             f"no runtime serves these tenants, which have tasks: {names}; name them in assigned= of a runtime"
         )
-    return Health(ok=not problems, problems=tuple(problems), latency=latency, stats=stats)
+    if stats.clock_set_back > _SET_BACK:
+        problems.append(
+            f"the clock of the server was set back by {stats.clock_set_back:.0f} s: set it right. Tasks, delays and "
+            "leases go on, but schedules wait until it has caught up"
+        )
+    try:
+        load = await read_load(shards, queued=stats.queued, started=stats.started, runtimes=stats.runtimes)
+    except ServerError as error:
+        return Health(ok=False, problems=(*problems, str(error)), latency=latency, stats=stats)
+    problems += load.problems()
+    return Health(
+        ok=not problems, problems=tuple(problems), latency=latency, stats=stats, notes=tuple(load.notes()), load=load
+    )
 
 
 def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
@@ -147,12 +158,15 @@ def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
         for name, packed, ms_left in each.runtimes:
             info = json.loads(packed)
             full_name = name.decode()
-            runtimes[full_name.rpartition("/")[0]] = RuntimeInfo(
+            base_name = full_name.rpartition("/")[0]
+            known = runtimes.get(base_name)
+            runtimes[base_name] = RuntimeInfo(
                 name=full_name,
                 host=info.get("host", "?"),
                 pid=info.get("pid", 0),
                 workers=info.get("workers", 0),
                 actors=tuple(info.get("actors", ())),
                 lease_left=ms_left / 1000,
+                pulse=read_pulse(info.get("pulse")) or (known.pulse if known else None),
             )
     return tuple(runtimes.values())

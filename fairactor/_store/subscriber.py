@@ -15,9 +15,11 @@ from typing import Any, Final
 import anyio
 from redis.exceptions import ResponseError
 
+from fairactor._model.keys import namespace_of
 from fairactor._server.connection import AWAY, Server, is_temporary
+from fairactor._server.rights import missing_right
 from fairactor._util.wakeup import Wakeup
-from fairactor.errors import ServerUnavailable
+from fairactor.errors import ServerError, ServerUnavailable
 
 from .shard import Shard
 
@@ -53,6 +55,7 @@ class Subscriber:
         self._wakeups: dict[bytes, set[Wakeup]] = {}  # by event
         self._reading = anyio.CancelScope()  # while `run` waits for a message
         self._must_reconnect = False
+        self._refusal = ""  # why the server refuses subscriptions
         server.on_drop = self._reconnect
 
     def listen(self, shard: Shard, runtime: str, deliver: Deliver) -> None:
@@ -71,10 +74,13 @@ class Subscriber:
 
         Raises:
             ServerUnavailable: the server did not confirm the subscription in time.
+            ServerError: the user lacks the right to subscribe.
         """
         channel = shard.keys.inbox(runtime).encode()
         with anyio.move_on_after(self._patience):
             await self._subscribed.setdefault(channel, anyio.Event()).wait()
+            if self._refusal:
+                raise ServerError(self._refusal)
             return
         where, patience = self._server.where, self._patience
         raise ServerUnavailable(f"no answer from {where}: a subscription took longer than {patience:g} s")
@@ -125,7 +131,9 @@ class Subscriber:
                             away = False
                 except (*AWAY, ResponseError) as error:
                     if not isinstance(error, AWAY):
-                        if not is_temporary(error):
+                        if right := missing_right(error):
+                            await self._refuse(right)
+                        elif not is_temporary(error):
                             raise
                         subscribed.clear()  # the server may have refused a subscription
                     logger.log(logging.DEBUG if away else logging.WARNING, "%s is away: %s", self._server.where, error)
@@ -134,6 +142,18 @@ class Subscriber:
         finally:
             with anyio.CancelScope(shield=True):
                 await pubsub.aclose()
+
+    async def _refuse(self, right: str) -> None:
+        """Tells all who wait for a subscription that the user lacks a right; waits before the next try."""
+        channel = next(iter(self._channels)).decode()
+        message = self._server.user.lacks([right], namespace_of(channel.partition("}")[0]))
+        if self._refusal != message:
+            logger.error("%s", message)
+            self._refusal = message
+        for ready in self._subscribed.values():
+            ready.set()
+        self._subscribed.clear()
+        await anyio.sleep(1)
 
     def _reconnect(self) -> None:
         self._must_reconnect = True
@@ -160,6 +180,7 @@ class Subscriber:
             if deliver is not None:
                 deliver(message["data"])
         elif message["type"] == "subscribe":
+            self._refusal = ""
             self._subscribed.setdefault(message["channel"], anyio.Event()).set()
             self.wake_all()
             for callback in self._callbacks:

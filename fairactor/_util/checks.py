@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,6 +19,33 @@ YEAR: Final = 365 * 86400.0
 CENTURY: Final = 100 * YEAR
 """A hundred years, in seconds. A longer time is a mistake, and too large for the server's clock."""
 _UNBOUNDED: Final = 2**53  # a message does not mention a larger bound
+_SHOWN: Final = 100  # the most characters of a value in a message
+
+_brief: Final = reprlib.Repr()
+_brief.maxlevel = 4
+_brief.maxlist = _brief.maxtuple = _brief.maxset = _brief.maxfrozenset = _brief.maxdict = _brief.maxdeque = 10
+_brief.maxstring = _brief.maxlong = _brief.maxother = _SHOWN
+
+
+def shown(value: object) -> str:
+    """Returns the repr of a value for a message: never long, and never an error, whatever the value's class does."""
+    if isinstance(value, int) and value.bit_length() > 4 * _SHOWN:  # Python refuses to write very long numbers
+        return f"<a number of {value.bit_length()} bits>"
+    try:
+        text = _brief.repr(value[: 2 * _SHOWN] if isinstance(value, str | bytes) else value)
+    except Exception:  # noqa: BLE001 - the value's own __repr__ may raise anything
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def plain_number(value: float) -> float:
+    """Returns a number as a float; infinity if it is too large for one, and nan if it has no value."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except Exception:  # noqa: BLE001 - the number's own __float__ may raise anything
+        return math.nan
 
 
 def to_seconds(value: float | timedelta | None) -> float | None:
@@ -33,12 +61,13 @@ def check_seconds(setting: str, value: float, *, zero: bool = True, most: float 
     """
     bound = "0 or more" if zero else "more than 0"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"{setting}={value!r}: give seconds as a number, {bound}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ConfigurationError(f"{setting}={value!r}: give a finite number of seconds, {bound}")
-    if value > most:
-        raise ConfigurationError(f"{setting}={value!r}: give a number of seconds, at most {most:.0f}")
-    return float(value)
+        raise ConfigurationError(f"{setting}={shown(value)}: give seconds as a number, {bound}")
+    seconds = plain_number(value)
+    if math.isinf(seconds) or not seconds >= 0 or (seconds == 0 and not zero):
+        raise ConfigurationError(f"{setting}={shown(value)}: give a finite number of seconds, {bound}")
+    if seconds > most:
+        raise ConfigurationError(f"{setting}={shown(value)}: give a number of seconds, at most {most:.0f}")
+    return abs(seconds)  # -0.0 is 0
 
 
 def check_timeout(value: float | None) -> None:
@@ -51,7 +80,9 @@ def check_timeout(value: float | None) -> None:
         check_seconds("timeout", value)
 
 
-def check_whole_number(setting: str, value: Any, least: int, most: float = math.inf, *, hint: str = "") -> int:
+def check_whole_number(
+    setting: str, value: Any, least: int, most: float = math.inf, *, far: bool = False, hint: str = ""
+) -> int:
     """Accepts an int from ``least`` to ``most``, but no bool.
 
     Args:
@@ -59,15 +90,19 @@ def check_whole_number(setting: str, value: Any, least: int, most: float = math.
         value: the given value.
         least: the smallest allowed value.
         most: the largest allowed value.
+        far: whether the message mentions ``most`` only if the value is larger.
         hint: other allowed values, for the message.
 
     Raises:
         ConfigurationError: the value is something else.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        bound = f", {least} or more" if most >= _UNBOUNDED else f" from {least} to {most}"
-        raise ConfigurationError(f"{setting}={value!r}: give a whole number{bound}{hint}")
-    return value
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= int.__index__(value) <= most:
+        beyond = whole and int.__index__(value) > least
+        bound = f", {least} or more" if most >= _UNBOUNDED or (far and not beyond) else f" from {least} to {most}"
+        raise ConfigurationError(f"{setting}={shown(value)}: give a whole number{bound}{hint}")
+    number: int = value
+    return number
 
 
 def check_one_of(setting: str, value: Any, allowed: Sequence[str]) -> str:
@@ -76,8 +111,8 @@ def check_one_of(setting: str, value: Any, allowed: Sequence[str]) -> str:
     Raises:
         ConfigurationError: the value is something else.
     """
-    if value not in allowed:
-        raise ConfigurationError(f"{setting}={value!r}: give one of {', '.join(map(repr, allowed))}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ConfigurationError(f"{setting}={shown(value)}: give one of {', '.join(map(repr, allowed))}")
     return str(value)
 
 
@@ -88,12 +123,12 @@ def check_name(kind: str, value: str) -> str:
         ConfigurationError: the value is something else.
     """
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{kind} {value!r}: give a string that is not empty")
+        raise ConfigurationError(f"{kind} {shown(value)}: give a string that is not empty")
     try:
         length = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
         raise ConfigurationError(
-            f"{kind} {value!r}: contains half a surrogate pair, which UTF-8 cannot encode"
+            f"{kind} {shown(value)}: contains half a surrogate pair, which UTF-8 cannot encode"
         ) from None
     if length > MAX_NAME:
         raise ConfigurationError(f"{kind} {value[:40]!r}…: {length} bytes long, the limit is {MAX_NAME}")
@@ -107,7 +142,7 @@ def check_tenants(given: Iterable[str]) -> tuple[str, ...]:
         ConfigurationError: the value is something else, or a name is invalid.
     """
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"{given!r} is not a list of tenants: give their names, as in assigned=['acme']")
+        raise ConfigurationError(f"{shown(given)} is not a list of tenants: give their names, as in assigned=['acme']")
     return tuple(dict.fromkeys(check_name("tenant", name) for name in given))
 
 
@@ -123,9 +158,16 @@ def check_aware(setting: str, value: Any) -> datetime:
         ConfigurationError: the value is something else.
     """
     if not isinstance(value, datetime):
-        raise ConfigurationError(f"{setting}={value!r}: give a datetime with a time zone")
-    if value.utcoffset() is None:
-        raise ConfigurationError(f"{setting}={value!r}: has no time zone; give one, such as tzinfo=timezone.utc")
+        raise ConfigurationError(f"{setting}={shown(value)}: give a datetime with a time zone")
+    try:
+        offset = value.utcoffset()
+        value.timestamp()
+    except Exception as error:  # noqa: BLE001 - the time zone's own code may raise anything
+        offset, reason = None, f"its time zone fails: {shown(error)}"
+    else:
+        reason = "has no time zone"
+    if offset is None:
+        raise ConfigurationError(f"{setting}={shown(value)}: {reason}; give one, such as tzinfo=timezone.utc")
     return value
 
 

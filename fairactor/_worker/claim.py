@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
 
 from fairactor._actors.task import Task
 from fairactor._model import record
 from fairactor._model.wire import Settlement
+
+_NAMED: Final = 20  # the most tasks in a message
 
 
 class Owner(Protocol):
@@ -77,6 +80,18 @@ class Claim:
     def given_back(self) -> Settlement:
         """Returns the settlement of a task that was not started: it goes back to its place in the mailbox."""
         return Settlement(self.id, self.turn, "B", 0, self.record)
+
+
+def again(claim: Claim, packed: bytes, delay: float) -> Settlement:
+    """Returns the settlement of a task that is tried again after a delay, with the record that it has then."""
+    return Settlement(claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds)
+
+
+def described(claims: Iterable[Claim]) -> str:
+    """Returns tasks as a list for the log, with their actors and tenants."""
+    found = list(claims)
+    more = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return (", ".join(claim.described() for claim in found[:_NAMED]) or "none") + more
 
 
 def new_claims(ids_and_records: Any, turn: bytes, owner: Owner, server_time: float) -> list[Claim]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import anyio
 
@@ -23,12 +23,16 @@ from fairactor._store.subscriber import Subscriber
 from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
-from .claim import Claim
+from .claim import described
 from .dispatcher import Dispatcher
 from .executor import Executor
+from .lease_keeper import LeaseKeeper
 from .pool import Pool
 from .process_slots import ProcessSlots
+from .pulse_reporter import PulseReporter
 from .suspects import Suspects
+from .unknown_actors import UnknownActors
+from .watchdog import Watchdog
 
 logger: Final = logging.getLogger(__name__)
 
@@ -68,6 +72,7 @@ class Consumer:
         self._runtime = runtime
         self._dispatchers: list[Dispatcher] = []
         self._pool: Pool | None = None
+        self._keeper: LeaseKeeper | None = None
         self._processes = ProcessPool(settings.processes, max_result=settings.max_payload)
         self._patience = anyio.CancelScope()  # while it waits for running tasks
 
@@ -89,7 +94,7 @@ class Consumer:
         executor = Executor(
             handlers,
             self._settings,
-            self._is_known_elsewhere,
+            UnknownActors(self._registered, self._settings.unknown_ttl),
             self._report,
             sdk,
             self._plugins,
@@ -100,7 +105,7 @@ class Consumer:
         in_processes = [name for name, handler in handlers.items() if handler.actor.process]
         processes = ProcessSlots(self._settings.processes, in_processes, pool)
         suspects = Suspects(pool, self._settings.max_deliveries)
-        info = {
+        info: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "workers": self._settings.workers,
@@ -114,6 +119,16 @@ class Consumer:
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
+        reporter = PulseReporter(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease)
+        start("pulse", reporter.run)
+        self._keep_leases(pool)
+
+    def _keep_leases(self, pool: Pool) -> None:
+        client = self._shards.server.blocking_client
+        if client is not None:
+            watchdog = Watchdog(pool, self._settings.lease, self._registry.is_plain)
+            self._keeper = LeaseKeeper(self._dispatchers, self._settings.lease, watchdog, client)
+            self._keeper.start()
 
     async def assign(self, settings: Settings) -> None:
         """Changes the tenants that are served here to those in the settings."""
@@ -145,13 +160,17 @@ class Consumer:
         for claim in pool.drop_ready():
             claim.owner.settle(claim, claim.given_back())
         if crashed:
-            logger.critical("the event loop was ended while these tasks ran: %s", _named(pool.running()))
+            logger.critical("the event loop was ended while these tasks ran: %s", described(pool.running()))
         try:
             with self._patience:
                 self._patience.deadline = anyio.current_time() + grace
                 await pool.wait_until_idle()
         finally:
-            await self._leave(pool, crashed=crashed)
+            try:
+                await self._leave(pool, crashed=crashed)
+            finally:
+                if self._keeper is not None:
+                    self._keeper.stop()
 
     def hurry(self) -> None:
         """Makes `stop` wait no longer for running tasks."""
@@ -166,7 +185,7 @@ class Consumer:
                 await pool.wait_until_idle()
             if stuck := pool.running():
                 logger.error(
-                    "these tasks ignored their cancellation for %g s, and are abandoned: %s", GOODBYE, _named(stuck)
+                    "these tasks ignored their cancellation for %g s, and are abandoned: %s", GOODBYE, described(stuck)
                 )
             with anyio.move_on_after(GOODBYE) as patience:
                 for dispatcher in self._dispatchers:
@@ -184,18 +203,14 @@ class Consumer:
         except ServerError as error:
             logger.warning("%s: its tasks return to their mailboxes when the lease ends: %s", dispatcher.runtime, error)
 
-    async def _is_known_elsewhere(self, actor: str) -> bool:
+    async def _registered(self) -> set[str] | None:
+        """Returns the actors of all runtimes; None if the server does not say."""
         try:
             stats = await read_stats(self._shards, patience=0)
-        except ServerError:  # unknown: trying again later is better than failing the task
-            return True
-        return any(actor in runtime.actors for runtime in stats.runtimes)
+        except ServerError:
+            return None
+        return {actor for runtime in stats.runtimes for actor in runtime.actors}
 
     async def _report(self, task: Task, fraction: float, note: str) -> None:
         number = self._shards.number_of(task.tenant)
         await self._shards[number].progress(self._dispatchers[number].runtime, task.id, record.encode([fraction, note]))
-
-
-def _named(claims: Iterable[Claim]) -> str:
-    """Returns tasks as a list for the log, with their actors and tenants."""
-    return ", ".join(claim.described() for claim in claims) or "none"

@@ -32,7 +32,7 @@ from fairactor._util.wakeup import Wakeup
 from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
 
-from .claim import Claim, new_claims
+from .claim import Claim, described, new_claims
 from .pool import Pool
 from .process_slots import ProcessSlots
 from .suspects import Suspects
@@ -91,6 +91,8 @@ class Dispatcher:
         self._serves = serves
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
+        self.renewed = time.monotonic()
+        """When the last turn that was answered began: it has renewed the lease."""
         self._number = 0
         self._duration = 0.0  # seconds that the last turn took
         self._received = False  # whether it received the task that was handed over since the last turn
@@ -105,6 +107,11 @@ class Dispatcher:
         self._pace = _Pace(pool.size)
         subscriber.on_subscribe(self._on_subscribe)
 
+    @property
+    def usual_run(self) -> float | None:
+        """The seconds that a task has run lately, on average; None if none has."""
+        return self._pace.usual_run
+
     # Called by other parts
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
@@ -118,6 +125,10 @@ class Dispatcher:
         """Makes it take a turn soon, because there is work or a free worker."""
         self._wakeup.set()
 
+    def renew(self, client: Any) -> bool:
+        """Renews the lease from a thread, because the event loop is blocked; returns whether there is a lease."""
+        return self._shard.renew(client, self.runtime, lease=self._settings.lease)
+
     async def join(self) -> None:
         """Takes a new lease, under a new name."""
         self._joined += 1
@@ -126,6 +137,7 @@ class Dispatcher:
         try:
             await self._subscriber.ready(self._shard, name)
             serves = self._serves
+            renewed = time.monotonic()
             await self._shard.join(name, lease=self._settings.lease, info=self._info, serves=serves)
             if serves is not self._serves:  # it was changed meanwhile
                 await self._shard.assign(name, self._serves)
@@ -134,6 +146,7 @@ class Dispatcher:
             raise
         self._number = 0
         self._received = False
+        self.renewed = renewed
         self.runtime = name
 
     async def assign(self, serves: Assignment | None) -> None:
@@ -249,6 +262,7 @@ class Dispatcher:
             settle=request.settle,
         )
         self._request = None
+        self.renewed = started
         self._duration = time.monotonic() - started
         self._pace.note(self._duration, request.settle)
         for refused in turn.refused:
@@ -293,7 +307,7 @@ class Dispatcher:
         await self._wakeup.wait(min(pause, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
-        """Does a step of the maintenance. If there is more to do, the next turn says so: no turn waits for a backlog."""
+        """Does a step of the maintenance. If more is left, the next turn says so: no turn waits for a backlog."""
         await self._shard.maintain(**self._when_given_up(), silent_body=_failure("LeaseLost", _SILENT))
 
     def _when_given_up(self) -> dict[str, Any]:
@@ -307,13 +321,22 @@ class Dispatcher:
         lost, self.runtime = self.runtime, ""
         self._request = None
         self._outbox.clear()
+        if running := self._running():
+            logger.warning(
+                "%s: others may run these tasks now, so they are canceled here: %s", lost, described(running)
+            )
         self._pool.abandon(self)
         self._suspects.lost(self)
         with anyio.move_on_after(_ABANDON_TIMEOUT):
             await self._pool.wait_until_idle(self)
+        if running := self._running():
+            logger.warning("%s: these tasks still run here although they were canceled: %s", lost, described(running))
         self._subscriber.ignore(self._shard, lost)
         with suppress(ServerError):  # a server that has lost data may still have claims under that name
             await self._shard.leave(lost)
+
+    def _running(self) -> list[Claim]:
+        return [claim for claim in self._pool.running() if claim.owner is self]
 
     def _deliver(self, message: bytes) -> None:
         """Handles a message that the shard has published to this dispatcher."""
@@ -359,6 +382,11 @@ class _Pace:
         if settled:
             mean = sum(settlement.seconds for settlement in settled) / len(settled)
             self._run = mean if self._run == math.inf else self._run + 0.2 * (mean - self._run)
+
+    @property
+    def usual_run(self) -> float | None:
+        """The seconds that a task has run lately, on average; None if none has."""
+        return None if self._run == math.inf else self._run
 
     @property
     def ahead(self) -> int:

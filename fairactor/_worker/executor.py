@@ -24,21 +24,17 @@ from fairactor._model.states import Priority
 from fairactor._model.wire import Settlement, pack_extra
 from fairactor._plugin_chain import Observers, PluginChain
 from fairactor._util import tracing
-from fairactor.errors import InvalidPayload, PayloadTooLarge, UnknownActor
+from fairactor.errors import InvalidPayload, PayloadTooLarge
 from fairactor.settings import Settings
 
-from .claim import Claim
+from .claim import Claim, again
+from .unknown_actors import UnknownActors
 
 logger: Final = logging.getLogger(__name__)
-
-ELSEWHERE_DELAY: Final = 1.0
-"""Seconds after which a task is queued again, if only another runtime has its actor."""
 
 _MESSAGE_LIMIT: Final = 10_000  # characters
 _HISTORY_LIMIT: Final = 500  # characters of a message, in the history
 _TRACEBACK_LIMIT: Final = 20_000  # characters, from the end
-
-IsKnownElsewhere = Callable[[str], Awaitable[bool]]
 
 
 @attrs.define(eq=False)
@@ -47,7 +43,7 @@ class Executor:
 
     handlers: dict[str, Handler]
     settings: Settings
-    is_known_elsewhere: IsKnownElsewhere
+    unknown: UnknownActors
     report: ReportProgress
     tracing: bool
     plugins: PluginChain
@@ -82,9 +78,8 @@ class Executor:
             args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
         except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
             return self._failed(claim, error)
-        options = call.options
-        if options and "expires" in options and claim.age() > options["expires"]:
-            return self._expired(claim, options["expires"])
+        if _is_expired(claim, call):
+            return self._expired(claim, call.options["expires"])
         return await self._attempt(claim, call, handler, args, kwargs)
 
     async def _attempt(
@@ -191,16 +186,14 @@ class Executor:
         message = "task %s (%s): attempt %d failed: %s; retrying in %.3g s"
         logger.info(message, claim.id, call.actor, header.attempt, _shown(error), delay)
         self._observers.retried(self._task(claim), error, delay)
-        return _again(claim, record.pack_retried(header, claim.body, attempt), delay)
+        return again(claim, record.pack_retried(header, claim.body, attempt), delay)
 
     async def _unknown(self, claim: Claim, call: record.Call) -> Settlement:
-        """Returns the outcome of a task whose actor is not registered here.
-
-        Another runtime may have the actor, for example during a deployment.
-        """
-        if await self.is_known_elsewhere(call.actor):
-            return _again(claim, claim.record, ELSEWHERE_DELAY)
-        return self._failed(claim, UnknownActor(f"no running process has registered an actor {call.actor!r}"))
+        """Returns the outcome of a task whose actor is not registered here."""
+        if _is_expired(claim, call):
+            return self._expired(claim, call.options["expires"])
+        found = await self.unknown.settle(claim, call)
+        return found if isinstance(found, Settlement) else self._failed(claim, found)
 
     def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
         logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
@@ -249,8 +242,9 @@ def _decode(claim: Claim) -> record.Call:
     return claim.call
 
 
-def _again(claim: Claim, packed: bytes, delay: float) -> Settlement:
-    return Settlement(claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds)
+def _is_expired(claim: Claim, call: record.Call) -> bool:
+    options = call.options
+    return bool(options) and "expires" in options and claim.age() > options["expires"]
 
 
 def _attempt(claim: Claim, header: record.Header, error: BaseException) -> record.Attempt:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
@@ -39,6 +41,9 @@ class Pool:
         self._ready: deque[Claim] = deque()
         # Not by id: a lost claim may still run beside the next claim of the same task.
         self._running: dict[Claim, Worker] = {}
+        self.slow = math.inf
+        """Tasks that run for longer than these seconds are noted in `slow_ended` when they end."""
+        self.slow_ended: deque[tuple[float, Claim]] = deque(maxlen=10)
         self._idle: list[anyio.Event] = []
         self._waking: Worker | anyio.Event | None = None
         self._closed = False
@@ -127,12 +132,22 @@ class Pool:
                 worker.cancel()
 
     def running(self) -> list[Claim]:
-        """Returns the tasks that run now."""
+        """Returns the tasks that run now. Other threads may call it, too."""
         return list(self._running)
 
+    def pulse(self) -> dict[str, float]:
+        """Returns how the workers fare: how many are busy, how many tasks are ready, and since when tasks run."""
+        seconds = [claim.seconds for claim in self._running]
+        return {
+            "busy": self._busy,
+            "ready": len(self._ready),
+            "oldest": max(seconds, default=0.0),
+            "newest": min(seconds, default=0.0),
+        }
+
     def claim_of(self, task: asyncio.Task[Any]) -> Claim | None:
-        """Returns the claim that an asyncio task runs; None if it is not that of a worker."""
-        return next((claim for claim, worker in self._running.items() if worker.task is task), None)
+        """Returns the claim that an asyncio task runs; None if it is not that of a worker. As `running`."""
+        return next((claim for claim, worker in list(self._running.items()) if worker.task is task), None)
 
     async def close(self) -> None:
         """Ends all workers, even those whose handlers ignore their cancellation. Waiting tasks are dropped."""
@@ -215,6 +230,8 @@ class Pool:
     def finished(self, claim: Claim, settlement: Settlement) -> None:
         """Frees the slot of a task that has ended, and reports the outcome to its owner."""
         self._free(claim)
+        if settlement.seconds > self.slow:
+            self.slow_ended.append((time.monotonic(), claim))
         claim.owner.settle(claim, settlement)
 
     def canceled(self, claim: Claim) -> None:

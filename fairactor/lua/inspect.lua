@@ -2,7 +2,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 id
--- Reply {} if there is no such task, else {state, record, ms at which it is due or '', runtime or '',
+-- Reply {} if there is no such task, else {state, record, ms at which it is due by the server's clock or '', runtime or '',
 --       ms that the record is kept or -1, progress or ''}; the state 'settled' means that the record has it
 --
 -- Reads only.
@@ -14,5 +14,6 @@ local id = ARGV[1]
 local record = call('GET', TASK .. id)
 if not readable(record) then return {} end
 local state, runtime = locate(id, record)
-return { state, record, call('ZSCORE', DELAYED .. tenant_of(record), id) or '', runtime or '', call('PTTL', TASK .. id),
-  call('HGET', PROGRESS, id) or '' }
+local due = tonumber(call('ZSCORE', DELAYED .. tenant_of(record), id))
+return { state, record, due and integer(due - math.floor(shard.behind / 1000)) or '', runtime or '',
+  call('PTTL', TASK .. id), call('HGET', PROGRESS, id) or '' }

@@ -8,6 +8,7 @@
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
+-- @include lib/sample.lua
 -- @include lib/ring.lua
 -- @include lib/assign.lua
 
@@ -16,6 +17,7 @@ begin_writing()
 call('ZADD', LEASES, integer(shard.ms + tonumber(ARGV[2])), ARGV[1]) -- first: a runtime that is known has a lease
 call('HSET', FLEET, ARGV[1], ARGV[3])
 write_assignment()
+sample_counts()
 save_counts()
 save_shard()
 return 1

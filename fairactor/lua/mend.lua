@@ -59,6 +59,10 @@ local function repair_places()
     for _, name in ipairs(found[prefix]) do
       for _, id in ipairs(call('ZRANGE', prefix .. name, 0, -1)) do
         local stays = take_place(id, 'queued', name)
+        if stays and prefix == SUSPECTS and tasks[id].count == 0 then -- the script broke off before it wrote the count
+          tasks[id].count = 1
+          call('SETRANGE', TASK .. id, 1, string.char(1))
+        end
         if stays then put_back(id) end
         if not stays or (tasks[id].count > 0) ~= (prefix == SUSPECTS) then call('ZREM', prefix .. name, id) end
       end

@@ -4,7 +4,8 @@
 -- ARGV  1 tenant, or nothing for the whole shard
 -- Reply of a tenant {counts, packed, or '', its policy, packed, or '', the defaults, likewise, how many are queued};
 --       of the shard {counts, started tasks, tenants on the ring, tenants with counts,
---       tasks due now (of more than 100 tenants: at least so many), dead letters, tasks stolen, tenants held back by their rate, {unassigned tenants with work},
+--       tasks due now (of more than 100 tenants: at least so many), dead letters, tasks stolen, tenants held back by
+--       their rate, {unassigned tenants with work}, ms by which the server's clock was set back,
 --       [runtime, its description, ms of lease left] ...}
 --
 -- Reads only.
@@ -58,5 +59,6 @@ end
 return {
   shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
   count_due(), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
-  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(), unpack(fleet),
+  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(),
+  math.floor(shard.behind / 1000), unpack(fleet),
 }

@@ -26,6 +26,7 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 -- @include lib/settle.lua
+-- @include lib/sample.lua
 -- @include lib/claim.lua
 -- @include lib/suspects.lua
 -- @include lib/session.lua
@@ -63,14 +64,16 @@ local function next_due()
   return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), maintenance and 1 or 0
 end
 
--- Renews the lease. If no turn was taken since it ran out, the server was away, and all leases are renewed.
+-- Renews the lease, from time to time: returns whether it did. If no turn was taken since it ran out, the server was away, and all leases are renewed.
 local function renew_leases()
   local outage = lease_end < shard.ms and shard.turned and shard.turned < lease_end
   for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '-inf', integer(shard.ms)) or {}) do
     call('ZADD', LEASES, integer(shard.ms + lease), other)
   end
-  if lease_end - shard.ms < 0.9 * lease then call('ZADD', LEASES, integer(shard.ms + lease), runtime) end
+  local renews = lease_end - shard.ms < 0.9 * lease
+  if renews then call('ZADD', LEASES, integer(shard.ms + lease), runtime) end
   call('HSET', META, 'turned', integer(shard.ms))
+  return renews
 end
 
 -- Repeats the reply to an earlier turn: what it refused, what it claimed and still holds.
@@ -131,7 +134,13 @@ call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.re
 forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
 write_suspect(runtime)
-renew_leases()
+if renew_leases() then sample_counts() end
+if #outcomes.retried > 0 then -- others must learn when to look: this runtime may not have the tasks' actors
+  call('SREM', IDLE, runtime)
+  call('SREM', IDLE_HOMES, runtime)
+  wake_idle()
+  wake_dedicated(outcomes.retried)
+end
 call(rests and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
 if ARGV[9] ~= '' then
   call(rests and claims.room > 0 and 'SADD' or 'SREM', IDLE_PROCESSES, runtime)

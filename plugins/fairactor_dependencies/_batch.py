@@ -132,11 +132,12 @@ def _insert_tokens(item: BatchItem) -> set[int]:
     if not results_in(item.message):
         return wants
     token = os.urandom(12).hex()
+    places = {parent: index for index, parent in enumerate(item.parents, 1)}
 
     def with_token(argument: Any) -> Any:
         if not isinstance(argument, ResultOf):
             return argument
-        suffix, indexes = _select(argument, item)
+        suffix, indexes = _select(argument, item, places)
         wants.update(indexes)
         return ResultOf(argument.of, f"{token}:{suffix}")
 
@@ -147,7 +148,7 @@ def _insert_tokens(item: BatchItem) -> set[int]:
     return wants
 
 
-def _select(placeholder: ResultOf, item: BatchItem) -> tuple[str, Iterable[int]]:
+def _select(placeholder: ResultOf, item: BatchItem, places: Mapping[str, int]) -> tuple[str, Iterable[int]]:
     """Returns what a placeholder's token ends with, and the indexes of the parents whose results it takes."""
     match placeholder.of:
         case Selection.ALL:
@@ -156,9 +157,8 @@ def _select(placeholder: ResultOf, item: BatchItem) -> tuple[str, Iterable[int]]
             return Selection.ALL_BUT_FIRST.value, range(2, len(item.parents) + 1)
         case Selection.FIRST:
             return Selection.FIRST.value, [1]
-        case str(parent) if parent in item.parents:
-            index = item.parents.index(parent) + 1
-            return str(index), [index]
+        case str(parent) if parent in places:
+            return str(places[parent]), [places[parent]]
         case _:
             raise GraphError(
                 f"{item.message.actor.name}(): {placeholder!r} is not the result of a parent: name the task in "

@@ -7,7 +7,7 @@ from typing import Any, Final, TypedDict, get_args
 
 from fairactor import Handle
 from fairactor.errors import ConfigurationError
-from fairactor.plugins import Option, TriggerRule, check_one_of
+from fairactor.plugins import Option, TriggerRule, check_one_of, shown
 
 NAME: Final = "fairactor_dependencies"
 RULES: Final[tuple[str, ...]] = get_args(TriggerRule)
@@ -43,11 +43,11 @@ class ScriptInput(TypedDict, total=False):
 
 def _to_ids(value: Iterable[Handle[Any] | str]) -> list[str]:
     if isinstance(value, str | Handle) or not isinstance(value, Iterable):
-        raise ConfigurationError(f"depends_on={value!r}: give a list of handles or ids, as in depends_on=[handle]")
+        raise ConfigurationError(f"depends_on={shown(value)}: give a list of handles or ids, as in depends_on=[handle]")
     ids = [parent.id if isinstance(parent, Handle) else parent for parent in value]
     for parent in ids:
         if not isinstance(parent, str) or not parent:
-            raise ConfigurationError(f"depends_on= got {parent!r}: give handles or ids of tasks")
+            raise ConfigurationError(f"depends_on= got {shown(parent)}: give handles or ids of tasks")
     return list(dict.fromkeys(ids))
 
 

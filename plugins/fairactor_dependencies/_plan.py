@@ -11,7 +11,7 @@ import attrs
 
 from fairactor import Message, TaskState
 from fairactor.errors import ConfigurationError
-from fairactor.plugins import Graph, Operand
+from fairactor.plugins import Graph, Operand, shown
 
 from ._errors import GraphError
 from ._mermaid import flowchart, label
@@ -80,7 +80,7 @@ def plan_of(part: object) -> Plan:
         if isinstance(part, Planned):
             return part.plan
         raise ConfigurationError(
-            f"{part!r} cannot be a step of a graph: give messages, such as f(1), or graphs of messages"
+            f"{shown(part)} cannot be a step of a graph: give messages, such as f(1), or graphs of messages"
         )
     steps: dict[Step, str | None] = {part: None}
     edges: list[tuple[Step, Step]] = []

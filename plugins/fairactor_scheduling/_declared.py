@@ -12,7 +12,7 @@ import attrs
 
 from fairactor import Message
 from fairactor.errors import ConfigurationError, UnknownActor
-from fairactor.plugins import Actor, Host, check_name
+from fairactor.plugins import Actor, Host, check_name, shown
 
 from ._options import Recurring, ScheduleOptions, check_keywords
 from ._rule import Rule
@@ -78,7 +78,7 @@ def schedule(
     def declare(actor: A) -> A:
         if not isinstance(actor, Actor):
             raise ConfigurationError(
-                f"@schedule stands above @actor, on a function; {actor!r} is not an actor of that kind"
+                f"@schedule stands above @actor, on a function; {shown(actor)} is not an actor of that kind"
             )
         _check_arguments(actor, declaration)
         _declarations.setdefault(actor, []).append(declaration)

@@ -19,6 +19,7 @@ from fairactor.plugins import (
     check_one_of,
     check_seconds,
     check_whole_number,
+    shown,
     to_seconds,
     whole_ms,
 )
@@ -44,12 +45,13 @@ def _to_when(value: Any) -> str | int | datetime:
     value = to_seconds(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(
-            f"when={value!r}: give a cron expression, an interval (seconds or a timedelta), or a datetime"
+            f"when={shown(value)}: give a cron expression, an interval (seconds or a timedelta), or a datetime"
         )
     every = check_seconds("interval", value, zero=False)
     if every < MIN_INTERVAL:
         raise ConfigurationError(
-            f"interval={value!r}: give at least {MIN_INTERVAL:g} seconds; to act more often, use a loop in a handler"
+            f"interval={shown(value)}: give at least {MIN_INTERVAL:g} seconds; to act more often, use a loop in a "
+            "handler"
         )
     return whole_ms(every)
 
@@ -57,7 +59,7 @@ def _to_when(value: Any) -> str | int | datetime:
 def _to_moment(name: str, value: Any) -> datetime:
     found = check_aware(name, value)
     if not 1971 <= found.year < 2099:  # noqa: PLR2004 - in UTC it is between 1970 and 2099
-        raise ConfigurationError(f"{name}={value!r}: give a time from 1971 to 2098")
+        raise ConfigurationError(f"{name}={shown(value)}: give a time from 1971 to 2098")
     return found
 
 
@@ -81,8 +83,8 @@ def _to_grace(value: float | timedelta) -> float:
     grace = _to_seconds("grace", value)
     if grace < MIN_GRACE:
         raise ConfigurationError(
-            f"grace={value!r}: give at least {MIN_GRACE:g} seconds; it can take that long until another runtime takes "
-            "over from one that died"
+            f"grace={shown(value)}: give at least {MIN_GRACE:g} seconds; it can take that long until another runtime "
+            "takes over from one that died"
         )
     return grace
 
@@ -99,7 +101,7 @@ def _to_zone(value: str | ZoneInfo) -> str:
         raise
     except Exception:  # noqa: BLE001 - what it raises depends on what is wrong with the name
         raise ConfigurationError(
-            f"timezone={value!r}: there is no such time zone here; give a name from the IANA database, such as "
+            f"timezone={shown(value)}: there is no such time zone here; give a name from the IANA database, such as "
             "'Europe/Berlin'. If the system has no time zones, install tzdata"
         ) from None
 

@@ -11,7 +11,7 @@ import msgspec
 
 from fairactor import Message
 from fairactor.errors import ConfigurationError
-from fairactor.plugins import Host
+from fairactor.plugins import Host, shown
 from fairactor.serialization import encode_json
 
 from ._options import RuleOptions
@@ -208,7 +208,7 @@ def _pack_message(host: Host, tenant: str, message: Message[Any]) -> bytes:
 
 def _pack_metadata(metadata: Mapping[str, Any]) -> bytes:
     if not isinstance(metadata, Mapping):
-        raise ConfigurationError(f"metadata={metadata!r}: give a dict")
+        raise ConfigurationError(f"metadata={shown(metadata)}: give a dict")
     packed = encode_json("metadata ", dict(metadata))
     if len(packed) > MAX_METADATA:
         raise ConfigurationError(f"metadata: {len(packed)} bytes of JSON, the limit is {MAX_METADATA}")

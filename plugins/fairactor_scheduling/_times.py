@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
 from fairactor.errors import ConfigurationError
+from fairactor.plugins import shown
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - what a clock on the wall shows has no time zone
 _EPOCH_UTC: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -200,7 +201,7 @@ def _parse(expression: str, hash_id: str) -> Any:
 
     if _RANDOM.search(expression):
         raise ConfigurationError(
-            f"cron expression {expression!r}: each runtime would choose another value for R; use H, whose value "
+            f"cron expression {shown(expression)}: each runtime would choose another value for R; use H, whose value "
             "derives from the tenant and the schedule's id"
         )
     used_id = None if expression.startswith("@") else hash_id  # with an id, croniter runs @daily at a hashed time
@@ -209,6 +210,6 @@ def _parse(expression: str, hash_id: str) -> Any:
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error).rstrip(".")
         raise ConfigurationError(
-            f"cron expression {expression!r}: {reason}. Give minute, hour, day of the month, month and day of the "
+            f"cron expression {shown(expression)}: {reason}. Give minute, hour, day of the month, month and day of the "
             "week, as in '0 9 * * mon-fri'; a sixth field is for seconds"
         ) from None

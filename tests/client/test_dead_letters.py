@@ -116,7 +116,7 @@ async def test_poison_is_kept_and_can_be_sent_again_when_its_cause_is_gone(
             good = db.get(key(handle.id))
             assert isinstance(good, bytes)
             db.set(key(handle.id), good[: good.index(b"user:1") + 6] + b'["fail",[1],{\n{}\n"')
-        async with make_runtime(fail):
+        async with make_runtime(fail, unknown_ttl=0):
             with pytest.raises(TaskFailed):
                 await handle.result(timeout=PATIENCE)
         (letter,) = await letters(sender)

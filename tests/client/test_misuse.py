@@ -46,7 +46,7 @@ async def test_an_actor_that_is_not_registered_is_refused_with_the_nearest_name(
 
 
 async def test_a_task_whose_actor_nobody_has_registered_fails(make_runtime: Make) -> None:
-    async with make_runtime(workers=0) as sender, make_runtime(anything):
+    async with make_runtime(workers=0) as sender, make_runtime(anything, unknown_ttl=0):
         with pytest.raises(TaskFailed, match="no running process has registered an actor 'double'") as caught:
             await sender.ask("user:1", double(1), timeout=PATIENCE)
         assert caught.value.error == "fairactor.errors.UnknownActor"
@@ -55,7 +55,7 @@ async def test_a_task_whose_actor_nobody_has_registered_fails(make_runtime: Make
 async def test_a_task_whose_actor_another_runtime_has_gets_there_in_the_end(
     make_runtime: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fairactor._worker.executor.ELSEWHERE_DELAY", 0.1)
+    monkeypatch.setattr("fairactor._worker.unknown_actors.ELSEWHERE_DELAY", 0.1)
     async with make_runtime(workers=0) as sender, make_runtime(anything), make_runtime(double):
         results = await asyncio.gather(*(sender.ask(f"user:{n}", double(n), timeout=PATIENCE) for n in range(20)))
         assert results == [2 * n for n in range(20)]

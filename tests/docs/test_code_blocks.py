@@ -25,7 +25,7 @@ def run(program: Path, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", program],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FAIRACTOR_EMBEDDED": "1"},
         capture_output=True,
         text=True,
         timeout=60,

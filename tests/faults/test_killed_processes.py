@@ -211,12 +211,27 @@ async def test_a_blocked_loop_with_nobody_else_there_keeps_its_claim(
     await processes.stop()
 
 
-async def test_a_loop_blocked_for_longer_than_its_lease_goes_on_under_a_new_one(
+async def test_a_loop_blocked_for_longer_than_its_lease_keeps_its_claim(
     make_runtime: Make, processes: Fleet, db: redis.Redis
 ) -> None:
-    first, second = await processes.start(2, lease=0.5)
+    blocked, other = await processes.start(2, lease=0.5)
     async with make_runtime(workers=0) as runtime:
         handle = await runtime.send("user:1", service.block(1.5))
+        ended_in = await handle.result(timeout=PATIENCE)
+        assert runs(db) == [(handle.id, ended_in)]
+        assert not (await handle.info()).history
+        assert (await runtime.health()).ok
+    await processes.stop()
+    (log,) = [process.log for process in (blocked, other) if process.pid == ended_in]
+    assert f"{handle.id} (block of tenant 'user:1')" in log
+
+
+async def test_a_loop_blocked_beyond_the_bound_goes_on_under_a_new_lease(
+    make_runtime: Make, processes: Fleet, db: redis.Redis
+) -> None:
+    first, second = await processes.start(2, lease=0.4)
+    async with make_runtime(workers=0) as runtime:
+        handle = await runtime.send("user:1", service.block(3.0))
         await handle.result(timeout=PATIENCE)
         (_, blocked), (_, other) = runs(db)
         assert {blocked, other} == {first.pid, second.pid}
@@ -231,17 +246,16 @@ async def test_a_loop_blocked_for_longer_than_its_lease_goes_on_under_a_new_one(
     await processes.stop()
 
 
-async def test_a_task_that_always_blocks_its_runtimes_is_given_up(
+async def test_a_handler_that_keeps_pythons_lock_is_named_by_its_process(
     make_runtime: Make, processes: Fleet, db: redis.Redis
 ) -> None:
-    await processes.start(2, lease=0.4, max_deliveries=2)
+    first, second = await processes.start(2, lease=0.5)
     async with make_runtime(workers=0) as runtime:
-        with pytest.raises(TaskFailed, match="lost their leases again and again") as caught:
-            await runtime.ask("user:1", service.block(1.2, times=99), timeout=PATIENCE)
-        assert caught.value.error == "LeaseLost"
-        assert db.llen("runs") == 4, "a stall proves less than a death: it takes twice as many"
+        handle = await runtime.send("user:1", service.match(23))
+        await handle.result(timeout=PATIENCE)
         assert await runtime.ask("user:1", service.nap(0), timeout=PATIENCE), "they still serve"
     await processes.stop()
+    assert f"{handle.id} (match of tenant 'user:1')" in first.log + second.log
 
 
 async def test_a_task_that_kills_its_processes_is_given_up(

@@ -41,12 +41,18 @@ async def test_an_unknown_scheme_is_refused_with_those_that_there_are(url: str) 
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://host:port", "redis://host:99999999", "redis://host?nothing=1", "redis://host/db", "unix://"]
+    ("url", "words"),
+    [
+        ("redis://host:port", "its host or its port cannot be read"),
+        ("redis://host:99999999", "its host or its port cannot be read"),
+        ("redis://host?nothing=1", "for redis://host, has an option 'nothing', which is unknown"),
+        ("redis://host/db", "only the number of a database may follow the host"),
+        ("unix://", "give the path of a socket"),
+    ],
 )
-async def test_a_url_that_cannot_work_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="url=") as caught:
+async def test_a_url_that_cannot_work_is_refused(url: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"url=.*{words}"):
         await enter(url, connect_timeout=1)
-    assert url.partition("?")[0] in str(caught.value)
 
 
 @pytest.mark.parametrize("url", [5, b"redis://localhost"])
@@ -76,7 +82,7 @@ async def test_the_url_of_the_environment_is_taken_where_none_is_given(
     async with Runtime(actors=[double]) as runtime:
         assert await runtime.ask("user:1", double(2), timeout=PATIENCE) == 4
     monkeypatch.setenv("FAIRACTOR_URL", "nowhere")
-    with pytest.raises(ConfigurationError, match="nowhere"):
+    with pytest.raises(ConfigurationError, match=r"FAIRACTOR_URL cannot be used: give a URL that starts with redis://"):
         await enter(None)
 
 

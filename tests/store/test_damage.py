@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from fairactor._audit.audit import audit
+from fairactor._model.wire import Emptying, Permit, pack_permit
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome, settlement
 
 
@@ -159,7 +160,7 @@ def test_a_task_may_be_delivered_as_often_as_settings_allow(shard: ShardDriver) 
     shard.send(item("a"))
     shard.db.setrange(shard.keys.task("a"), 1, b"\xfd")  # 253 deliveries: that many runtimes have died
     for deaths, runtime in enumerate("rs", 254):
-        assert shard.claim(runtime, 1, 1) == ["a"]
+        assert shard.claim(runtime, 1, 1, permit=pack_permit(Permit.ALONE, 255, Emptying.NO)) == ["a"]
         shard.lapse(runtime)
         shard.maintain(deliveries=255)
         assert shard.check().records["a"].deliveries == deaths

@@ -95,6 +95,8 @@ CASES: dict[str, Case] = {
     "discard": Case("discard", lambda populated: populated.run(populated.shard.discard(["dead1", "t1"]))),
     "mend": Case("mend", lambda populated: populated.run(populated.shard.repair())),
     "stats": Case("stats", stats),
+    "health": Case("health", lambda populated: populated.run(populated.shard.load())),
+    "describe": Case("describe", lambda populated: populated.run(populated.shard.describe("r", {"workers": 5}))),
 }
 TEARING: Final = [
     title

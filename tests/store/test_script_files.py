@@ -16,6 +16,7 @@ FILES = sorted(str(path.relative_to(LUA)) for path in LUA.rglob("*.lua"))  # typ
 WALKING = {
     "mend.lua": {"KEYS"},  # only after damage
     "review.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"HSCAN"},  # in batches
+    "health.lua": {"HSCAN"},  # one step
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 
@@ -50,6 +51,17 @@ async def block(seconds: float, times: int = 1) -> int:
     if await _note("runs") <= times:
         time.sleep(seconds)  # noqa: ASYNC251 - the fault under test
     return os.getpid()
+
+
+@actor
+def match(length: int) -> None:
+    """Keeps Python's lock for a long time in its first run: the expression tries every way to divide the text."""
+    _matches.append(length)
+    if len(_matches) == 1:
+        re.match(r"(a+)+$", "a" * length + "b")
+
+
+_matches: list[int] = []
 
 
 @actor

@@ -306,3 +306,15 @@ async def test_stop_may_be_called_more_than_once(make_runtime: Make) -> None:
         await runtime.stop(grace=1)
         handle = await runtime.send("user:1", service.nap(0))
         assert await handle.state() is TaskState.QUEUED, "it claims no more, but still sends"
+
+
+async def test_run_outside_the_main_thread_says_what_to_do(url: str) -> None:
+    def in_a_thread() -> None:
+        async def run() -> None:
+            async with Runtime(url, workers=0) as runtime:
+                await runtime.run()
+
+        with pytest.raises(RuntimeNotRunning, match=r"only the main thread receives.*runtime\.stop\(grace\)"):
+            asyncio.run(run())
+
+    await anyio.to_thread.run_sync(in_a_thread)

@@ -108,7 +108,8 @@ do
     local id, name, priority, due, stamp = ids[n], names[n], priorities[n], dues[n], next_stamp()
     local holder, kept
     if extras[n] ~= '' then holder, kept = run_sent_hook(id, name, cmsgpack.unpack(extras[n])) end
-    local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due))
+    local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due)
+      or tonumber(due) + math.floor(shard.behind / 1000))
     if at then stamp = at * 1000 end -- a delayed task is ordered by its due time
     local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end

@@ -79,15 +79,29 @@ end
 
 local function tenant_of(record) return (select(6, struct.unpack(HEADER, record))) end
 
--- The shard's own state: a hybrid clock whose stamps only grow, even if the server's clock steps back (Kulkarni et al.
--- 2014), virtual time, the aging step, and the shard's counts.
+local STEP_BACK = 1000000 -- µs: a stamp further ahead of the clock says that the clock was set back
+local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
+
+-- The shard's own state: a hybrid clock whose stamps only grow (Kulkarni et al. 2014), virtual time, the aging step, and
+-- the shard's counts. If the server's clock is set back, the shard's goes on where it was: leases, delays and rates keep
+-- their pace. It follows the server's again once that has caught up.
 local shard = {}
 do
   local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
-    'plugins')
-  shard.now = microseconds()
-  shard.ms = math.floor(shard.now / 1000)
-  shard.stamp = math.max(tonumber(meta[1]) or 0, shard.now)
+    'plugins', 'behind')
+  shard.wall = microseconds() -- the server's own clock, for calendars
+  local ahead, stored = (tonumber(meta[1]) or 0) - shard.wall, tonumber(meta[10]) or 0
+  local behind = stored >= 0 and stored < DAMAGED and stored or 0
+  if ahead <= 0 then
+    behind = 0
+  elseif ahead - behind > STEP_BACK and ahead < DAMAGED then
+    behind = ahead
+  end
+  shard.behind = behind -- µs by which the server's clock is behind the shard's
+  shard.was_set = behind ~= stored
+  shard.now = shard.wall + behind
+  shard.ms, shard.wall_ms = math.floor(shard.now / 1000), math.floor(shard.wall / 1000)
+  shard.stamp = ahead > behind and ahead < DAMAGED and shard.wall + ahead or shard.now
   shard.virtual = tonumber(meta[2]) or 0
   shard.step = tonumber(meta[3])
   shard.total = meta[4]
@@ -96,6 +110,11 @@ do
   shard.by_time = meta[7] == 'time'
   shard.period = tonumber(meta[8]) or 0 -- how often virtual time has restarted
   shard.plugins = meta[9] -- ',a,b,': the plugins that every runtime needs
+end
+
+-- Keeps how far the server's clock is behind, if that has changed.
+local function save_clock()
+  if shard.was_set then call('HSET', META, 'behind', integer(shard.behind)) end
 end
 
 local function next_stamp()

@@ -52,6 +52,7 @@ local function hand_over(priority, flag, id, name, key, body)
   if limits and limits.due > shard.now then call('ZADD', RATES, integer(limits.due), name) end
   remember(0)
   save_counts()
+  save_clock()
   call('HSET', META, 'stamp', integer(shard.stamp), 'total', pack_counts(total), 'torn', '')
   call('PUBLISH', INBOX .. runtime, 'k' .. struct.pack('>c8dHc0', mark, shard.now, #id, id) .. record)
   return true

@@ -260,6 +260,7 @@ do
       root.virtual, shard.period = 0, shard.period + 1
       for _, runtime in ipairs(next(dedicated) and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, runtime, 0) end
     end
+    save_clock()
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(root.virtual), 'period', shard.period, 'total',
       pack_counts(total), 'torn', '')
     if shard.reports_throttled then throttled = NONE end

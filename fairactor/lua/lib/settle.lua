@@ -42,6 +42,7 @@ do
     elseif state == 'R' then
       add(name, priority, -1)
       add(name, WAITING, 1)
+      table.insert(outcomes.retried, name)
       table.insert(outcomes.retries, { id = id, record = record_of(n) })
       delay(name, id, shard.ms + ms)
     elseif state == 'B' then
@@ -65,7 +66,7 @@ do
     marks = read_all('HMGET', CLAIMS .. runtime, ids)
     local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
     for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
-    local outcomes = { settled = {}, retries = {}, refused = {}, to_cancel = {}, returns_tasks = false,
+    local outcomes = { settled = {}, retries = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
       canceling = #canceling > 0 }
     local counted, owners, seen = {}, {}, {}
     for n, id in ipairs(ids) do

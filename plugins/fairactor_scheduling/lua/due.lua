@@ -14,17 +14,17 @@
 local runtime, limit, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local leader = call('GET', OWN .. 'leader')
 if leader and leader ~= runtime then
-  return { integer(math.min(math.max(call('PTTL', OWN .. 'leader'), 0) + 1, longest)), integer(shard.ms) }
+  return { integer(math.min(math.max(call('PTTL', OWN .. 'leader'), 0) + 1, longest)), integer(shard.wall_ms) }
 end
 
-local reply, deleted, not_due, postponed = { 0, integer(shard.ms) }, {}, {}, {}
-local found = call('ZRANGEBYSCORE', OWN .. 'due', '-inf', integer(shard.ms), 'LIMIT', 0, limit)
+local reply, deleted, not_due, postponed = { 0, integer(shard.wall_ms) }, {}, {}, {}
+local found = call('ZRANGEBYSCORE', OWN .. 'due', '-inf', integer(shard.wall_ms), 'LIMIT', 0, limit)
 for _, schedule in ipairs(found) do
   local state, version, planned, checked, definition, kept_until =
     unpack(call('HMGET', key_of(schedule), 'state', 'version', 'planned', 'checked', 'definition', 'until'))
   if state == 'active' and definition and tonumber(version) and tonumber(planned) and tonumber(checked) then
     reply[#reply + 1] = { schedule, version, planned, checked, definition }
-  elseif state == 'finished' and (tonumber(kept_until) or 0) > shard.ms then -- the script that did so failed halfway
+  elseif state == 'finished' and (tonumber(kept_until) or 0) > shard.wall_ms then -- the script that did so failed halfway
     postponed[#postponed + 1], postponed[#postponed + 2] = kept_until, schedule
   else
     not_due[#not_due + 1] = schedule
@@ -42,7 +42,7 @@ if #found > 0 then
   wait = 0
 else
   local first = call('ZRANGE', OWN .. 'due', 0, 0, 'WITHSCORES')[2]
-  if first then wait = math.min(math.max(tonumber(first) - shard.ms, 1), longest) end
+  if first then wait = math.min(math.max(tonumber(first) - shard.wall_ms, 1), longest) end
 end
 if #reply > 2 or call('EXISTS', OWN .. 'due') == 1 then
   call('SET', OWN .. 'leader', runtime, 'PX', integer(wait + MARGIN))

@@ -5,7 +5,7 @@
 local behind = id:sub(1, 9) == 'schedule:' and call('HGET', OWN .. 'behind', id)
 if behind then
   later[#later + 1] = function()
-    if call('ZADD', OWN .. 'due', 'XX', 'CH', integer(shard.ms), behind) == 1 then
+    if call('ZADD', OWN .. 'due', 'XX', 'CH', integer(shard.wall_ms), behind) == 1 then
       if call('PTTL', OWN .. 'leader') > 3000 then call('PEXPIRE', OWN .. 'leader', 3000) end
       call('PUBLISH', EVENTS, 'p' .. SELF)
     end

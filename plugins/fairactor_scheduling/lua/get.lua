@@ -9,6 +9,6 @@
 -- @include lib/intact.lua
 -- @include own/lib.lua
 
-local reply = { integer(shard.ms) }
+local reply = { integer(shard.wall_ms) }
 for i, value in ipairs(call('HMGET', key_of(ARGV[1]), unpack(ARGV, 2))) do reply[i + 1] = value end
 return reply

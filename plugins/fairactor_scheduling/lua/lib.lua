@@ -11,7 +11,7 @@ local function key_of(schedule) return OWN .. 'schedule:' .. schedule end
 local function put_due(schedule, at)
   call('ZADD', OWN .. 'due', integer(at), schedule)
   if call('ZRANGE', OWN .. 'due', 0, 0)[1] == schedule then
-    local longest = math.max(at - shard.ms, 0) + MARGIN
+    local longest = math.max(at - shard.wall_ms, 0) + MARGIN
     if call('PTTL', OWN .. 'leader') > longest then call('PEXPIRE', OWN .. 'leader', integer(longest)) end
     call('PUBLISH', EVENTS, 'p' .. SELF)
   end
@@ -19,7 +19,7 @@ end
 
 -- Adds a line about a run in front, and keeps the last ones.
 local function add_line(lines, planned, outcome, task)
-  lines = integer(planned) .. ' ' .. integer(shard.ms) .. ' ' .. outcome .. ' ' .. (task or '') .. '\n' .. (lines or '')
+  lines = integer(planned) .. ' ' .. integer(shard.wall_ms) .. ' ' .. outcome .. ' ' .. (task or '') .. '\n' .. (lines or '')
   local _, number = lines:gsub('\n', '')
   while number > LINES do
     lines = lines:match('^(.*\n)[^\n]*\n$')

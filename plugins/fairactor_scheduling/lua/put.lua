@@ -25,7 +25,7 @@ local declared
 for i = 5, #ARGV, 2 do
   if ARGV[i] == 'declared' then declared = ARGV[i + 1] else add_field(ARGV[i], ARGV[i + 1]) end
 end
-if waiting and #cmsgpack.unpack(waiting) > 0 then due = shard.ms end
+if waiting and #cmsgpack.unpack(waiting) > 0 then due = shard.wall_ms end
 
 call('ZADD', OWN .. 'all', 0, schedule)
 if state == 'active' then put_due(schedule, due) end

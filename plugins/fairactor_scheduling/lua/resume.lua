@@ -14,6 +14,6 @@ local state = call('HGET', key, 'state')
 if state == 'paused' then call('HSET', key, 'state', 'active') end
 if state == 'paused' or state == 'active' and not call('ZSCORE', OWN .. 'due', ARGV[1]) then
   state = 'active'
-  put_due(ARGV[1], shard.ms)
+  put_due(ARGV[1], shard.wall_ms)
 end
 return state

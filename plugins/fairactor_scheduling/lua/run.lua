@@ -19,7 +19,7 @@ local duplicate = type(verdict) == 'string'
 local task = duplicate and verdict or id
 local noted = verdict == FULL or lines and lines:find(id, 1, true) -- a repeat
 if not noted then
-  lines = add_line(lines, shard.ms,
+  lines = add_line(lines, shard.wall_ms,
     duplicate and 'duplicate' or verdict == TAKEN_BY_ANOTHER and 'refused' or 'sent', task)
 end
 update_ring(arriving)

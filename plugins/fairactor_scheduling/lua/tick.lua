@@ -102,8 +102,8 @@ end
 
 local function next_attempt(s)
   if #s.waiting == 0 then return math.huge end
-  if s.full then return shard.ms + ROOM end
-  return shard.ms + (s.busy and s.overlap ~= 'allow' and LOOK_AGAIN or 0)
+  if s.full then return shard.wall_ms + ROOM end
+  return shard.wall_ms + (s.busy and s.overlap ~= 'allow' and LOOK_AGAIN or 0)
 end
 
 local function write_schedule(s)
@@ -113,7 +113,7 @@ local function write_schedule(s)
   local at = math.min(not over and s.due or math.huge, next_attempt(s))
   if over then fields[2] = '-1' end
   if over and #s.waiting == 0 then
-    at = s.kept > 0 and shard.ms + s.kept or math.huge
+    at = s.kept > 0 and shard.wall_ms + s.kept or math.huge
     fields[#fields + 1], fields[#fields + 2] = 'state', 'finished'
     fields[#fields + 1], fields[#fields + 2] = 'until', at < math.huge and integer(at) or ''
   end

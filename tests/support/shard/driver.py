@@ -225,6 +225,19 @@ class ShardDriver:
         if self.db.zscore(throttled, tenant) is not None:
             self.db.zincrby(throttled, -starts * 3.6e6 - 1e3, tenant)
 
+    def set_back(self, seconds: float) -> None:
+        """Makes the server's clock look as if it had been set back: the last stamp is ahead of it by that much."""
+        self.db.hset(self.keys.meta, "stamp", int(self.now() * 1e6 + seconds * 1e6))
+
+    def now(self) -> float:
+        """Returns the shard's time, in unix seconds."""
+        return self.snapshot().now
+
+    @property
+    def behind(self) -> int:
+        """The ms by which the shard believes that the server's clock was set back."""
+        return int(self.db.hget(self.keys.meta, "behind") or 0) // 1000  # type: ignore[arg-type]  # it is synchronous
+
     def lapse(self, runtime: str) -> None:
         """Makes a lease run out."""
         self.db.zadd(self.keys.fixed("LEASES"), {runtime: 1}, xx=True)

@@ -60,7 +60,11 @@ class ShardMachine(ShardMachineBase):
     ) -> None:
         tasks, packed = [], []
         for task_id, tenant, priority, due, watch, body, key, window in batch:
-            state, at = ("scheduled", float(due) if due[0] != "+" else math.nan) if due else ("queued", 0.0)
+            state, at = (
+                ("scheduled", float(due) + self.driver.behind if due[0] != "+" else math.nan)
+                if due
+                else ("queued", 0.0)
+            )
             stamp = at * 1000 if due else math.nan
             tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
             packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
@@ -220,6 +224,22 @@ class ShardMachine(ShardMachineBase):
         self.lapse(who)
         self.maintain(500, deliveries, keep)
 
+    def set_back(self, seconds: float) -> None:
+        """Sets the server's clock back. The shard's goes on, as the comparisons after each later step check."""
+        before = self.driver.now()
+        self.driver.set_back(seconds)
+        self.maintain(1, 5, keep=True)
+        assert self.driver.behind >= 1000 * seconds
+        assert before + seconds <= self.driver.now() < before + seconds + 30
+
+    def renew(self, who: int) -> None:
+        """Renews a lease without a turn, as the thread of a blocked runtime does."""
+        runtime = self.runtime(who)
+        assert self.driver.shard.renew(self.driver.db, runtime, lease=3600.0) is (runtime in self.model.leases)
+        if runtime in self.model.leases:
+            self.model.leases[runtime] = False
+        self.compare()
+
     def leave(self, who: int, crashed: bool, deliveries: int, keep: bool) -> None:
         runtime = self.runtime(who)
         given: dict[str, Any] = {"crashed": crashed, "deliveries": deliveries, "body": b"{}"}
@@ -289,7 +309,7 @@ class ShardMachine(ShardMachineBase):
             state = task.state if task.state in LIVE else "settled"
             due = float(found[2]) if found[2] else 0.0
             assert found[:2] == [state.encode(), task.record]
-            assert due == (task.due if state == "scheduled" else 0.0)
+            assert due == (task.due - self.driver.behind if state == "scheduled" else 0.0)
             assert found[3].decode() == (task.runtime if state == "started" else "")
             assert (found[4] == -1) is (state != "settled")
             assert found[5] == (task.progress or b"")

@@ -1,0 +1,135 @@
+"""The rights that a user of the server needs (its ACL), which of them are missing, and how to grant them.
+
+Scripts run their commands with the rights of the user who calls them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import attrs
+
+IN_SCRIPTS: Final = (
+    "append", "del", "exists", "get", "getrange", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys",
+    "hlen", "hmget", "hrandfield", "hscan", "hset", "hsetnx", "keys", "lrange", "ltrim", "mget", "mset", "persist",
+    "pexpire", "pttl", "publish", "pubsub|numsub", "rpush", "sadd", "scard", "set", "setrange", "sismember", "smembers",
+    "spop", "srandmember", "srem", "time", "zadd", "zcard", "zcount", "zmscore", "zrange", "zrangebylex",
+    "zrangebyscore", "zrem", "zremrangebyrank", "zscore",
+)  # fmt: skip
+"""The commands of the scripts, those of the plugins that ship with fairactor included."""
+ALONE: Final = ("eval", "evalsha", "info", "ping", "subscribe", "unsubscribe")
+"""The commands that a runtime sends outside scripts."""
+REPLICATED: Final = "wait"
+"""The command for ``durability="replicated"``."""
+IN_CLUSTERS: Final = ("asking", "cluster|slots", "command")
+"""The commands that the client of a cluster needs."""
+
+PROBE: Final = """#!lua flags=no-writes
+local missing, of_keys, refused = {}, 0, {}
+local channel = KEYS[1] .. ':events'
+local arguments = {
+  eval = { '', '0' }, evalsha = { '', '0' }, info = {}, ping = {}, time = {}, wait = { '0', '0' }, unsubscribe = {},
+  publish = { channel, '' }, subscribe = { channel }, ['pubsub|numsub'] = { 'numsub' },
+  asking = {}, command = {}, ['cluster|slots'] = { 'slots' },
+}
+for _, name in ipairs(ARGV) do
+  local given = arguments[name]
+  if not redis.acl_check_cmd(name:match('^[^|]+'), unpack(given or { KEYS[1] })) then
+    refused[#refused + 1] = name
+    refused[name] = true
+  end
+  if not given then of_keys = of_keys + 1 end
+end
+local without_keys = 0
+for _, name in ipairs(refused) do
+  if not arguments[name] then without_keys = without_keys + 1 end
+end
+for _, name in ipairs(refused) do
+  local keys = not arguments[name] and without_keys == of_keys
+  local channels = refused.publish and refused.subscribe and (name == 'publish' or name == 'subscribe')
+  local right = keys and '~' or channels and '&' or '+' .. name
+  if not missing[right] then
+    missing[right] = true
+    missing[#missing + 1] = right
+  end
+end
+return { unpack(missing) }
+"""
+"""A script that returns the rights that its user lacks: KEYS 1 META of a shard, ARGV commands. It needs Redis 7.
+
+It asks about complete commands only: the server may crash if the arguments that it looks for keys in are missing. If
+all commands with keys are refused, the pattern of the keys is missing; likewise with channels."""
+
+_TELLTALE: Final = 3  # characters: a shorter password would be found in any text
+
+# What Redis 6.2, Redis 7 and Valkey say. Within scripts, Redis before 7.2 does not name the command.
+_COMMAND: Final = re.compile(r"no permissions to run the '([\w|-]+)' command")
+_SOME_COMMAND: Final = re.compile(r"can't run this command or subcommand")
+_KEY: Final = re.compile(r"access (?:a key|(?:at least )?one of the keys)")
+_CHANNEL: Final = re.compile(r"access (?:a channel|one of the channels)|publish to the channel")
+
+
+def missing_right(error: BaseException) -> str | None:
+    """Returns the right that a refused command needs: ``+command`` (``+`` if unknown), ``~`` or ``&``."""
+    text = str(error)
+    if found := _COMMAND.search(text):
+        return f"+{found[1].lower()}"
+    for right, pattern in (("+", _SOME_COMMAND), ("~", _KEY), ("&", _CHANNEL)):
+        if pattern.search(text):
+            return right
+    return None
+
+
+@attrs.frozen
+class User:
+    """A user of the server, for messages."""
+
+    name: str
+    """Its name; ``default`` if the URL names none."""
+    where: str
+    """The server."""
+    secret: str = attrs.field(default="", repr=False)
+    """Its password."""
+
+    def hide(self, text: str) -> str:
+        """Removes the password from what a server or its client says."""
+        return text.replace(self.secret, "…") if len(self.secret) >= _TELLTALE else text
+
+    def lacks(self, rights: Iterable[str], namespace: str = "") -> str:
+        """Says which rights the user lacks, and which command grants them.
+
+        Args:
+            rights: the rights, from `missing_right` or `PROBE`.
+            namespace: the namespace; '' if it does not matter.
+        """
+        whats: list[str] = []
+        grants: list[str] = []
+        for right in rights:
+            what, granted = _describe(right, namespace)
+            whats.append(what)
+            grants.append(granted)
+        return (
+            f"{self.where}: the user {self.name!r} may not {', '.join(whats)}. Let somebody who may do so run: "
+            f"ACL SETUSER {self.name} {' '.join(grants)}"
+        )
+
+
+def _describe(right: str, namespace: str) -> tuple[str, str]:
+    """Returns what one may not do without a right, and the rule that grants it."""
+    pattern = f"{{{namespace}/*}}*"
+    match right:
+        case "+":
+            return "run a command of fairactor's scripts", " ".join(f"+{name}" for name in (*ALONE, *IN_SCRIPTS))
+        case "~":
+            return f"use the keys {pattern}", f"~{pattern}"
+        case "&":
+            return f"use the channels {pattern}", f"&{pattern}"
+        case _:
+            return f"run {right[1:].upper().replace('|', ' ')}", right
+
+
+def user_of(arguments: dict[str, Any], where: str) -> User:
+    """Returns the user of a connection with these arguments."""
+    return User(str(arguments.get("username", "default")), where, str(arguments.get("password", "")))
