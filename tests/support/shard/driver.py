@@ -236,7 +236,8 @@ class ShardDriver:
     @property
     def behind(self) -> int:
         """The ms by which the shard believes that the server's clock was set back."""
-        return int(self.db.hget(self.keys.meta, "behind") or 0) // 1000  # type: ignore[arg-type]  # it is synchronous
+        found: Any = self.db.hget(self.keys.meta, "behind")
+        return int(found or 0) // 1000
 
     def lapse(self, runtime: str) -> None:
         """Makes a lease run out."""
