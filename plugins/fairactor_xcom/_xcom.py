@@ -10,21 +10,20 @@ from typing import Any, Final
 import attrs
 
 from fairactor import Task, current_task
-from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
-from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, to_seconds, whole_ms
+from fairactor.errors import NotSerializable, PayloadTooLarge, RuntimeNotRunning
+from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, shown, to_seconds, whole_ms
 from fairactor.serialization import converter, encode_json
 
-from ._values import NAME, RunValues, Values, read_values
+from ._values import NAME, RunValues, Values, check_key, read_values
 
 TTL: Final = 86400.0
 """Seconds for which a value is kept by default."""
 MAX_VALUE: Final = 64 * 1024
 """The largest value, in bytes of JSON."""
 
-_check_key: Final = partial(check_name, "xcom key")
 _check_run: Final = partial(check_name, "xcom_run")
 
-Option[str]("xcom", plugin=NAME, convert=_check_key)
+Option[str]("xcom", plugin=NAME, convert=check_key)
 Option[str]("xcom_run", plugin=NAME, convert=_check_run)
 
 
@@ -73,14 +72,19 @@ class _CurrentRun(RunValues):
             NotSerializable: the value has no JSON form. PayloadTooLarge: it is larger than 64 KiB.
             RuntimeNotRunning: it is called outside a handler.
         """
-        _check_key(key)
+        check_key(key)
         seconds = to_seconds(ttl)
         kept = TTL if seconds is None else check_seconds("ttl", seconds)
-        packed = encode_json(f"xcom value {key!r} ", converter.unstructure(value))
+        what = f"xcom value {shown(key)} "
+        try:
+            plain = converter.unstructure(value)
+        except Exception as error:
+            raise NotSerializable(f"{what}is {shown(value)}, which has no JSON form: {error}") from error
+        packed = encode_json(what, plain)
         if len(packed) > MAX_VALUE:
             raise PayloadTooLarge(
-                f"xcom value {key!r}: {len(packed)} bytes, the limit is {MAX_VALUE}; store it elsewhere and push its "
-                "address"
+                f"xcom value {shown(key)}: {len(packed)} bytes, the limit is {MAX_VALUE}; store it elsewhere and push "
+                "its address"
             )
         task = current_task()
         others = [pushed for pushed in _pushed(task) if pushed[0] != key]
