@@ -10,9 +10,9 @@ from typing import Any, Final
 import attrs
 
 from fairactor import Task, current_task
-from fairactor.errors import NotSerializable, PayloadTooLarge, RuntimeNotRunning
+from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
 from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, shown, to_seconds, whole_ms
-from fairactor.serialization import converter, encode_json
+from fairactor.serialization import value_to_json
 
 from ._values import NAME, RunValues, Values, check_key, read_values
 
@@ -42,6 +42,11 @@ class XCom:
     def scripts(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaScripts`."""
         return {script: read_lua(NAME, script) for script in ("pull", "list", "delete")}
+
+    @property
+    def lua_keys(self) -> Mapping[str, str]:
+        """See `fairactor.plugins.LuaKeys`."""
+        return {"*": "hash"}
 
     async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
         """Pushes the result of a task that has the option ``xcom=``, under that key."""
@@ -75,12 +80,7 @@ class _CurrentRun(RunValues):
         check_key(key)
         seconds = to_seconds(ttl)
         kept = TTL if seconds is None else check_seconds("ttl", seconds)
-        what = f"xcom value {shown(key)} "
-        try:
-            plain = converter.unstructure(value)
-        except Exception as error:
-            raise NotSerializable(f"{what}is {shown(value)}, which has no JSON form: {error}") from error
-        packed = encode_json(what, plain)
+        packed = value_to_json(f"xcom value {shown(key)} ", value)
         if len(packed) > MAX_VALUE:
             raise PayloadTooLarge(
                 f"xcom value {shown(key)}: {len(packed)} bytes, the limit is {MAX_VALUE}; store it elsewhere and push "
