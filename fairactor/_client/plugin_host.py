@@ -71,7 +71,7 @@ class PluginHost:
         self._check()
         shard = self._shards[where] if isinstance(where, int) else self._shards.of(where)
         for argument in arguments:
-            if not isinstance(argument, str | bytes | float) and not _is_short_int(argument):
+            if not _can_be_sent(argument):
                 raise ConfigurationError(f"script {script}: the argument {shown(argument)} is not a string or a number")
         return await shard.call(script, *arguments)
 
@@ -95,6 +95,8 @@ class PluginHost:
         self._supervisor.start(name, actor)
 
 
-def _is_short_int(value: object) -> bool:
-    """Whether this is an int that can be sent: packing one with thousands of digits would crash the process."""
-    return isinstance(value, int) and value.bit_length() <= _LONGEST_INT
+def _can_be_sent(value: object) -> bool:
+    """Whether this can be an argument of a script. Packing an int of thousands of digits would crash the process."""
+    if isinstance(value, int):
+        return value.bit_length() <= _LONGEST_INT
+    return isinstance(value, str | bytes | float)
