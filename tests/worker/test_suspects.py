@@ -165,7 +165,8 @@ async def test_a_process_empties_itself_runs_a_task_alone_and_goes_on(
     claim = one.claim(MOST - 1)
     one.answer(Waits.NONE, claim)
     assert suspects.excluding
-    assert pool.hold_slots, "what waits for other tasks waits on"
+    held = pool.hold_slots
+    assert held, "what waits for other tasks waits on"
     assert one.ask() == two.ask() == (0, Permit.NONE, Emptying.NO)
     suspects.ended(claim)
     assert not pool.hold_slots
