@@ -173,9 +173,12 @@ def _decode(key: str, packed: bytes | str, kind: Any) -> Any:
     """Decodes a stored value and converts it to a type.
 
     Raises:
-        InvalidPayload: the value does not fit.
+        InvalidPayload: the value does not fit, or cannot be decoded.
     """
-    value = msgspec.json.decode(packed)
+    try:
+        value = msgspec.json.decode(packed)
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidPayload(f"the value {key!r} cannot be decoded: {error}") from error
     try:
         return value if kind is Any else converter.structure(value, kind)
     except Exception as error:

@@ -12,7 +12,7 @@ import attrs
 from fairactor import Task, current_task
 from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
 from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, to_seconds, whole_ms
-from fairactor.serialization import converter, encode_json
+from fairactor.serialization import value_to_json
 
 from ._values import NAME, RunValues, Values, read_values
 
@@ -43,6 +43,11 @@ class XCom:
     def scripts(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaScripts`."""
         return {script: read_lua(NAME, script) for script in ("pull", "list", "delete")}
+
+    @property
+    def lua_keys(self) -> Mapping[str, str]:
+        """See `fairactor.plugins.LuaKeys`."""
+        return {"*": "hash"}
 
     async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
         """Pushes the result of a task that has the option ``xcom=``, under that key."""
@@ -76,7 +81,7 @@ class _CurrentRun(RunValues):
         _check_key(key)
         seconds = to_seconds(ttl)
         kept = TTL if seconds is None else check_seconds("ttl", seconds)
-        packed = encode_json(f"xcom value {key!r} ", converter.unstructure(value))
+        packed = value_to_json(f"xcom value {key!r} ", value)
         if len(packed) > MAX_VALUE:
             raise PayloadTooLarge(
                 f"xcom value {key!r}: {len(packed)} bytes, the limit is {MAX_VALUE}; store it elsewhere and push its "
