@@ -179,9 +179,10 @@ async def test_it_waits_for_turns_that_may_still_claim(pool: StubPool, askers: t
     assert one.ask()[1:] == (Permit.NONE, Emptying.NO)
     two.answer(Waits.TO_RUN_ALONE)
     assert two.ask()[1] == Permit.APART, "the other turn is on the way"
-    one.answer()
-    pool.on_rest()
     two.answer(Waits.TO_RUN_ALONE)
+    woken = two.woken
+    one.answer()
+    assert two.woken == woken + 1
     assert two.ask()[1] == Permit.ALONE
 
 
