@@ -217,7 +217,7 @@ def pack_permit(permit: Permit, most: int, emptying: Emptying) -> bytes:
     return _PERMIT.pack(permit, most, emptying)
 
 
-ANY_SUSPECT: Final = pack_permit(Permit.APART, 255, Emptying.NO)
+ANY_SUSPECT: Final = pack_permit(Permit.ALONE, 255, Emptying.NO)
 
 
 @attrs.frozen

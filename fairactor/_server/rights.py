@@ -111,8 +111,8 @@ class User:
             whats.append(what)
             grants.append(granted)
         return (
-            f"{self.where}: the user {self.name!r} may not {', '.join(whats)}. Let somebody who may do so run: "
-            f"ACL SETUSER {self.name} {' '.join(grants)}"
+            f"{self.where}: the user {self.name!r} has no permission to {', '.join(whats)}. Let somebody who may do so "
+            f"run: ACL SETUSER {self.name} {' '.join(grants)}"
         )
 
 

@@ -160,7 +160,9 @@ class Consumer:
         for claim in pool.drop_ready():
             claim.owner.settle(claim, claim.given_back())
         if crashed:
-            logger.critical("the event loop was ended while these tasks ran: %s", described(pool.running()))
+            logger.critical(
+                "the event loop was ended while these tasks ran: %s", described([*pool.interrupted, *pool.running()])
+            )
         try:
             with self._patience:
                 self._patience.deadline = anyio.current_time() + grace

@@ -47,6 +47,8 @@ class Pool:
         self._idle: list[anyio.Event] = []
         self._waking: Worker | anyio.Event | None = None
         self._closed = False
+        self.interrupted: list[Claim] = []
+        """The tasks whose asyncio task was canceled from outside, because the event loop ends."""
         self._workers: set[Worker] = set()
         self._busy = 0
         self._lent = 0
@@ -243,6 +245,8 @@ class Pool:
         if claim.cancel_reason is not None:
             claim.owner.settle(claim, self._canceled(claim, claim.cancel_reason))
         else:
+            if not claim.lost:
+                self.interrupted.append(claim)
             claim.owner.wake()
 
     def _free(self, claim: Claim) -> None:

@@ -16,9 +16,9 @@ import redis
 
 from fairactor import Runtime, TaskCanceled, TaskFailed, TaskState
 from fairactor.testing import check_invariants
-from tests.support import service
+from tests.support import servers, service
 from tests.support.polling import PATIENCE, until
-from tests.support.worker_processes import Fleet, Process
+from tests.support.worker_processes import Fleet, Process, fleet
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
@@ -126,3 +126,37 @@ async def test_delays_expiry_and_history_follow_the_clock_of_the_server(
         (health,) = (await runtime.stats()).runtimes
         assert health.lease_left > 0
     await processes.stop()
+
+
+LIBRARY: Final = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LIBRARY is None, reason="needs libfaketime (Debian: apt-get install libfaketime)")
+async def test_a_server_whose_clock_is_set_back_serves_as_before(
+    server_binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = tmp_path / "step"
+    step.write_text("+0\n")
+    fake = {"FAKETIME_TIMESTAMP_FILE": step, "FAKETIME_NO_CACHE": 1, "DONT_FAKE_MONOTONIC": 1, "LD_PRELOAD": LIBRARY}
+    for name, value in fake.items():
+        monkeypatch.setenv(name, str(value))
+    with servers.running(server_binary) as url, fleet(url) as processes, servers.client(url) as db:
+        for name in fake:
+            monkeypatch.delenv(name)
+        (doomed,) = await processes.start(lease=1.0)
+        async with Runtime(url, workers=0) as sender:
+            delayed = await sender.send("user:1", service.nap(0).options(delay=2))
+            held = await sender.send("user:2", service.hold())
+            await until(lambda: db.llen("runs"))
+            step.write_text("-3600\n")
+            assert await delayed.result(timeout=10) == doomed.pid
+            assert "the clock of the server was set back by 3600 s" in "".join((await sender.health()).problems)
+            doomed.kill()
+            (other,) = await processes.start(lease=1.0)
+            db.rpush("gate", 1)
+            assert await held.result(timeout=10) == other.pid
+            step.write_text("+0\n")
+            assert await sender.ask("user:1", service.nap(0), timeout=10) == other.pid
+            assert (await sender.health()).ok, "the clock is right again"
+        await other.stop()
