@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
 
 META: Final = "{fairactor/0}"
-NEEDED: Final = ("META", "COUNTS", "LEASES", "WATCHERS", "QUEUE")
+NEEDED: Final = ("META", "COUNTS", "LEASES", "WATCHERS", "RING")
 
 
 @actor
@@ -34,7 +34,7 @@ async def test_a_key_of_another_type_is_named_until_it_is_repaired(
     make_runtime: Make, db: redis.Redis, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = META + (keys.FIXED[name] if name in keys.FIXED else keys.PREFIXES[name] + "t")
-    async with make_runtime(echo, lease=1.0, connect_timeout=2.0) as runtime:
+    async with make_runtime(echo) as runtime:
         later = await runtime.send("t", echo("later"), delay=3600)
         waiting = asyncio.ensure_future(later.result(PATIENCE))
         await until(lambda: db.hlen(META + ":watchers"))
