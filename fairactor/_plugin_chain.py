@@ -75,6 +75,7 @@ class PluginChain:
                 for plugin in self._all
                 for name, text in _lua(plugin, "scripts").items()
             ),
+            tuple((plugin.name, key, kind) for plugin in self._all for key, kind in _lua(plugin, "lua_keys").items()),
         )
         self._send = _wrappers(self._all, "wrap_send")
         self._sends = any(not only for _, only in self._send)

@@ -57,6 +57,7 @@ __all__ = [
     "Host",
     "Lifespan",
     "LuaHooks",
+    "LuaKeys",
     "LuaScripts",
     "Operand",
     "Operator",
@@ -234,6 +235,15 @@ class LuaScripts(Protocol):
     @property
     def scripts(self) -> Mapping[str, str]:
         """The Lua source by script name. It may include the parts of fairactor's own scripts."""
+        ...
+
+
+class LuaKeys(Protocol):
+    """A plugin that tells the types of its keys, so that `Runtime.repair` sets aside those of another type."""
+
+    @property
+    def lua_keys(self) -> Mapping[str, str]:
+        """The type (string, hash, list, set or zset) by key after ``OWN``; ``name:*`` stands for all that begin so."""
         ...
 
 

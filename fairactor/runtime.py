@@ -17,7 +17,7 @@ import attrs
 
 from ._actors.handle import Handle
 from ._actors.host import Host, Sendable
-from ._actors.message import Message
+from ._actors.message import Message, check_message
 from ._actors.options import AskOptions, TaskOptions
 from ._actors.plugin_options import OptionValue
 from ._actors.registry import Registrable, Registry
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._client.policies import Policies
     from ._engine import Engine
     from ._lifetime import Lifetime
+    from ._store.damage import Repairs
     from ._store.shard import Shard
     from ._store.shards import Shards
     from .plugins import Plugin
@@ -192,6 +193,7 @@ class Runtime:
                 names = ", ".join([*(value.name for value in values), *options])
                 raise ConfigurationError(f"{names}: only messages take options: give them to each message in it")
             return await message.send_to(engine.host, tenant)
+        check_message(message)
         return await engine.sender.send(tenant, message.options(*values, **options) if values or options else message)
 
     async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]:
@@ -228,12 +230,25 @@ class Runtime:
         """
         engine = self._running()
         check_timeout(timeout)
+        check_message(message)
         if values or options:
             message = message.options(*values, **options)
         return await engine.sender.ask(tenant, message, timeout)
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
-        """Makes a handle from a task's id. Without the tenant, the handle has to search all shards for the task."""
+        """Makes a handle from a task's id.
+
+        Always give the tenant if the id, or the wish, comes from outside, as in ``GET /tasks/{id}`` of a web service:
+        for such a handle the tasks of other tenants do not exist.
+
+        Args:
+            task_id: the id.
+            tenant: the tenant of the task. None, which is for operators, finds the task of any tenant, and searches
+                all shards for it.
+
+        Raises:
+            ConfigurationError: the id or the tenant is invalid.
+        """
         engine = self._running()
         checked = None if tenant is None else check_name("tenant", tenant)
         return Handle(engine.tracker, check_name("task id", task_id), checked)
@@ -303,14 +318,29 @@ class Runtime:
         """
         return await read_health(self._shards())
 
-    async def repair(self) -> None:
-        """Repairs a namespace whose keys somebody has damaged by hand.
+    async def repair(self) -> Repairs:
+        """Repairs a namespace whose keys somebody has damaged by hand; returns and logs what it has done.
+
+        It rebuilds everything that follows from the records of the tasks. What it can neither rebuild nor use, it keeps
+        under keys with ``:aside:`` in their names, which nothing reads; delete them when you have looked at them.
 
         It reads the whole namespace, and blocks the server meanwhile. The damage of a script that failed half-way does
         not need this: it is repaired automatically.
+
+        Raises:
+            ServerUnavailable: as `send`.
+            ServerError: as `send`.
         """
-        for shard in self._shards():
-            await shard.repair()
+        from ._store.damage import Repairs
+
+        found = [await shard.repair() for shard in self._shards()]
+        repaired = tuple(line for repairs in found for line in repairs.repaired)
+        set_aside = tuple(line for repairs in found for line in repairs.set_aside)
+        for line in repaired:
+            logger.warning("repaired: %s", line)
+        for line in set_aside:
+            logger.warning("set aside: %s", line)
+        return Repairs(repaired, set_aside)
 
     async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the promised signature
         """Waits until no task of the namespace is queued, started or due now.

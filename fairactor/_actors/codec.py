@@ -105,7 +105,7 @@ class Codec:
         """Decodes a result to the type of the handler's annotation.
 
         Raises:
-            InvalidPayload: it does not fit the annotation.
+            InvalidPayload: it does not fit the annotation, or cannot be decoded.
         """
         self.look_up()
         return self._from_json("return", self._module.decode_json(data))

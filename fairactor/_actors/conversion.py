@@ -21,7 +21,8 @@ from cattrs.errors import BaseValidationError
 from cattrs.preconf.msgspec import make_converter
 from cattrs.v import transform_error
 
-from fairactor._model.record import encode
+from fairactor._model import record
+from fairactor._model.record import DEEPEST, encode, too_deep
 from fairactor._util.checks import shown
 from fairactor.errors import NotSerializable
 
@@ -29,7 +30,7 @@ Hook = Callable[[Any], Any]
 
 converter: Final = make_converter(forbid_extra_keys=False)
 """The cattrs converter of all actors. Register hooks on it for your own types."""
-decode_json: Final = msgspec.json.decode
+decode_json: Final = record.decode_json
 
 _UNCONVERTED: Final = frozenset({type(None), Any, inspect.Parameter.empty, object, dict, list})
 _DEEPEST: Final = 100  # levels of a value to search for the part that cannot be encoded
@@ -84,17 +85,38 @@ def encode_json(what: str, value: Any) -> bytes:
         NotSerializable: it cannot be encoded; the message names ``what`` and the path to the value.
     """
     try:
-        return encode(value)
+        encoded = encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise not_serializable(what, value, error) from None
+    if too_deep(encoded):
+        raise _too_deep(what)
+    return encoded
+
+
+def value_to_json(what: str, value: Any) -> bytes:
+    """Converts a value to JSON types and encodes it; raises as `encode_json`."""
+    try:
+        plain = converter.unstructure(value)
+    except Exception as error:  # noqa: BLE001 - a hook may raise anything
+        raise not_serializable(what, value, error) from None
+    return encode_json(what, plain)
 
 
 def not_serializable(what: str, value: Any, error: Exception) -> NotSerializable:
     """Returns the error for a value that has no JSON form. It names ``what`` and the path to the part without one."""
+    if isinstance(error, RecursionError):
+        return _too_deep(what)
     path, culprit = _culprit(value)
     return NotSerializable(
         f"{what}{path} is a {type(culprit).__name__}, {shown(culprit)}, which has no JSON form ({error}); annotate the "
         "handler with a type that cattrs knows, or register a hook on fairactor.serialization.converter"
+    )
+
+
+def _too_deep(what: str) -> NotSerializable:
+    return NotSerializable(
+        f"{what.rstrip()} has more than {DEEPEST} levels of lists and objects in each other, or contains itself, so it "
+        "could not be read back; flatten it"
     )
 
 

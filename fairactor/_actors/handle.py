@@ -84,7 +84,7 @@ class Handle(Generic[R_co]):
             TimeoutError: the task did not end in time. It goes on.
             TaskNotFound: the task does not exist, or its record has expired.
             Deadlock: the task cannot start before this handler ends, because their tenant runs one task at a time.
-            InvalidPayload: the result does not fit the handler's annotation.
+            InvalidPayload: the result does not fit the handler's annotation, or what is stored cannot be decoded.
             RuntimeNotRunning: the runtime was left, or belongs to another thread or event loop.
             ServerUnavailable: as `Runtime.send`.
             ServerError: as `Runtime.send`.

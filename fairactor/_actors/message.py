@@ -7,6 +7,9 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 import attrs
 
+from fairactor._util.checks import shown
+from fairactor.errors import ConfigurationError
+
 from .codec import Codec
 from .graph import Graph, Operand
 from .options import Options, TaskOptions, parse_options
@@ -106,3 +109,15 @@ class Message(Generic[R_co]):
     def __await__(self) -> Generator[Any, None, R_co]:
         """Runs the handler in this process, without a server, a queue or retries."""
         return self.actor.run_here(self.args, self.kwargs).__await__()
+
+
+def check_message(value: object) -> None:
+    """Checks that a value is a message.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if not isinstance(value, Message):
+        raise ConfigurationError(
+            f"{shown(value)} is not a message: call an actor to make one, as in send(tenant, f(1))"
+        )

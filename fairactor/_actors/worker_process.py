@@ -128,7 +128,10 @@ class WorkerProcess(asyncio.Protocol):
         """Whether it has exited; leaves it uncollected, because its number also stands for its process group."""
         if self._popen is None or self._closed:
             return True
-        return os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # somebody else has collected it
+            return True
 
     async def kill(self) -> None:
         """Kills the process, and what its handler has started in its process group; waits until it is gone."""

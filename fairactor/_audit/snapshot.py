@@ -9,7 +9,7 @@ import attrs
 from fairactor._model import keys, record
 from fairactor._model.record import LIVE, SETTLED, Header
 from fairactor._model.states import Priority
-from fairactor._model.wire import GROUP_MARK, Counts, PackedPolicy, unpack_policy
+from fairactor._model.wire import GROUP_MARK, Counts, PackedPolicy, as_text, unpack_policy
 from fairactor._store.shard import Shard
 
 # KEYS  1 META of the shard
@@ -30,28 +30,28 @@ local readers = {
     return call('GETRANGE', key, 0, head - 1 + (length:byte(1) or 0) * 256 + (length:byte(2) or 0))
   end,
 }
-local reply = call('TIME')
-for _, key in ipairs(call('KEYS', ARGV[1] .. '*')) do
+local reply, seen, cursor = call('TIME'), {}, '0'
+local function add(key)
   local kind = call('TYPE', key).ok
   local read = key:sub(1, #KEYS[1]) == KEYS[1] and readers[kind]
   reply[#reply + 1] = { key, kind, call('PTTL', key), read and read(key) or '' }
 end
+repeat
+  local found = call('SCAN', cursor, 'MATCH', ARGV[1] .. '*', 'COUNT', 1000)
+  cursor = found[1]
+  for _, key in ipairs(found[2]) do
+    if not seen[key] then add(key) end
+    seen[key] = true
+  end
+until cursor == '0'
 return reply
 """
 
-_TYPES: Final = {
-    "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "DRAINED": "zset",
-    "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset", "SESSIONS": "hash", "FLEET": "hash",
-    "PROGRESS": "hash", "HELD": "hash", "IDLE": "set", "TASK": "string", "QUEUE": "zset", "CLAIMS": "hash",
-    "CANCELS": "hash", "KEYED": "hash", "KEY": "string", "DEAD": "zset", "SENT": "string",
-    "RATES": "zset", "THROTTLED": "zset", "GROUPS": "hash", "HOMES": "hash", "IDLE_HOMES": "set",
-    "IDLE_PROCESSES": "set", "GROUP": "zset", "COSTS": "hash", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash",
-    "SUSPECTED": "zset", "SUSPECTS": "zset", "DELAYED": "zset",
-}  # fmt: skip
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY"}
 _STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
 _DAMAGED: Final = 3.16224e13
+text: Final = as_text
 _NO_COUNTS: Final = Counts.unpack(b"")
 
 
@@ -153,26 +153,21 @@ def _behind(snapshot: Snapshot) -> float:
     return (ahead if ahead - behind > _STEP_BACK and ahead < _DAMAGED else behind) / 1e6
 
 
-def text(raw: bytes) -> str:
-    """Decodes a stored name, even if it is not valid UTF-8."""
-    return raw.decode(errors="surrogateescape")
-
-
 def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> None:
     """Adds the content of one key to the snapshot."""
     if not key.startswith(snapshot.meta):
         snapshot.others.append(key)
         return
     suffix = key.removeprefix(snapshot.meta)
-    if suffix.startswith(keys.PREFIXES["PLUGIN"]):
-        return  # only the plugin knows the types of its keys
+    if suffix.startswith((keys.PREFIXES["PLUGIN"], keys.PREFIXES["ASIDE"])):
+        return  # only the plugin knows the types of its keys, and nothing reads what was set aside
     found = _find_in_model(suffix)
     if found is None:
         snapshot.malformed.append(f"{key!r}: no such key in the data model")
         return
     name, rest = found
-    if kind != _TYPES[name]:
-        snapshot.malformed.append(f"{key!r} is a {kind}, not a {_TYPES[name]}")
+    if kind != keys.TYPES[name]:
+        snapshot.malformed.append(f"{key!r} is a {kind}, not a {keys.TYPES[name]}")
     elif name == "TASK":
         _add_record(snapshot, rest, content, ttl)
     elif name in keys.FIXED:
@@ -193,10 +188,10 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
 def _find_in_model(suffix: str) -> tuple[str, str] | None:
     """Returns the name of a key in the data model, and the tenant, task or runtime that it belongs to."""
     for name, fixed in keys.FIXED.items():
-        if suffix == fixed and name in _TYPES:
+        if suffix == fixed and name in keys.TYPES:
             return name, ""
     for name, prefix in keys.PREFIXES.items():
-        if name in _TYPES and suffix.startswith(prefix):
+        if name in keys.TYPES and suffix.startswith(prefix):
             return name, suffix.removeprefix(prefix)
     return None
 

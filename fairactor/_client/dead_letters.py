@@ -42,11 +42,15 @@ class DeadLetters:
     async def find(
         self, *, tenant: str | None = None, actor: str | None = None, error: str | None = None
     ) -> AsyncIterator[TaskInfo]:
-        """Yields the selected dead letters, each with its error, traceback, history and arguments."""
+        """Yields the selected dead letters, each with its error, traceback, history and arguments.
+
+        If a record cannot be decoded, an error ``fairactor.errors.InvalidPayload`` says so. Its tenant is '' if not
+        even that can be read. Only `purge` without a tenant deletes such a record.
+        """
         wanted = _Filter(tenant, actor, error)
         for shard in self._shards():
             async for letter in _walk(shard):
-                info = read_info(letter.id, b"", letter.record)
+                info = _describe(letter)
                 if wanted.takes(info):
                     yield info
 
@@ -62,7 +66,7 @@ class DeadLetters:
         """
         done = 0
         async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
-            verdicts = await shard.redrive(tasks)
+            verdicts = await shard.redrive(tasks, tenant or "")
             done += sum(verdict is True for verdict in verdicts)
         return done
 
@@ -70,29 +74,27 @@ class DeadLetters:
         """Deletes the selected dead letters; returns how many it has deleted."""
         done = 0
         async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
-            done += await shard.discard([task_id for task_id, _ in tasks])
+            done += await shard.discard([task_id for task_id, _ in tasks], tenant or "")
         return done
 
     async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[tuple[str, bytes]]]]:
         """Yields the selected dead letters as pages of (id, key). It yields none twice, even if it fails again."""
         for shard in self._shards():
             taken = [
-                (letter.id, key_in(letter.record))
-                async for letter in _walk(shard)
-                if wanted.takes(read_info(letter.id, b"", letter.record))
+                (letter.id, key_in(letter.record)) async for letter in _walk(shard) if wanted.takes(_describe(letter))
             ]
             for start in range(0, len(taken), PAGE):
                 yield shard, taken[start : start + PAGE]
 
 
-async def redrive_one(shard: Shard, task_id: str, packed: bytes) -> None:
-    """Sends one dead letter again, given its record.
+async def redrive_one(shard: Shard, task_id: str, packed: bytes, tenant: str | None) -> None:
+    """Sends one dead letter of a tenant, None for any, again, given its record.
 
     Raises:
         NotADeadLetter: the task has not failed, or another task now has its key.
     """
     failed = record.SETTLED.get(packed[:1]) is TaskState.FAILED
-    (verdict,) = await shard.redrive([(task_id, key_in(packed))]) if failed else (False,)
+    (verdict,) = await shard.redrive([(task_id, key_in(packed))], tenant or "") if failed else (False,)
     if isinstance(verdict, str):
         raise NotADeadLetter(
             f"task {task_id!r} cannot be redriven, because task {verdict!r} now has its key: wait until that task ends"
@@ -104,13 +106,21 @@ async def redrive_one(shard: Shard, task_id: str, packed: bytes) -> None:
 
 
 def key_in(packed: bytes) -> bytes:
-    """Returns the packed deduplication key in the record of a dead letter."""
-    _, call, _ = record.decode_body(record.unpack(packed)[1], live=False)
+    """Returns the packed deduplication key in the record of a dead letter; b"" if it cannot be read."""
+    try:
+        _, _, body = record.unpack(packed)[1].partition(b"\n")
+    except record.UNREADABLE:
+        return b""
+    _, call, _ = record.decode_body(body, live=True)
     options = call.options if call else {}
     key, window = options.get("key"), options.get("key_window", 0.0)
     if not isinstance(key, str) or not isinstance(window, int | float):  # a key like this was never sent
         return b""
     return pack_key(key, window)
+
+
+def _describe(letter: DeadLetter) -> TaskInfo:
+    return read_info(letter.id, TaskState.FAILED.value.encode(), letter.record)
 
 
 @attrs.frozen
@@ -127,6 +137,8 @@ class _Filter:
     def takes(self, letter: TaskInfo) -> bool:
         error = letter.error.type if letter.error else ""
         pairs = ((self.tenant, letter.tenant), (self.actor, letter.actor), (self.error, error))
+        if self.tenant is not None and not letter.tenant:  # unreadable
+            return False
         return all(wanted in (None, found) for wanted, found in pairs)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 from fairactor._actors.conversion import encode_json
-from fairactor._actors.message import Message
+from fairactor._actors.message import Message, check_message
 from fairactor._actors.options import Options
 from fairactor._model import record
 from fairactor._model.states import Priority
 from fairactor._model.wire import Item, pack_extra, pack_key
 from fairactor._util import tracing
-from fairactor._util.checks import check_name, shown
-from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge
+from fairactor._util.checks import check_name
+from fairactor.errors import NotSerializable, PayloadTooLarge
 
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
 
@@ -32,10 +32,7 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         NotSerializable: an argument cannot be encoded as JSON.
         PayloadTooLarge: the body is too long.
     """
-    if not isinstance(message, Message):
-        raise ConfigurationError(
-            f"{shown(message)} is not a message: call an actor to make one, as in send(tenant, f(1))"
-        )
+    check_message(message)
     actor, options = message.actor, message.task_options
     task_id = options.id or os.urandom(_ID_BYTES).hex()
     args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
@@ -43,6 +40,9 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
     call = record.Call(actor.name, args, kwargs, options.travelling, trace)
     try:
         body = record.encode(call)
+        if record.too_deep(body):
+            raise RecursionError(f"it has more than {record.DEEPEST} levels")  # noqa: TRY301 - as one that is far deeper
+        extra = pack_extra(options.script_options)
     except Exception as error:
         encode_json(f"{actor.name}() argument ", actor.codec.named(args, kwargs))  # raises, and names the argument
         raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
@@ -50,7 +50,7 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         raise _too_large(call, len(body), max_payload)
     priority = options.priority or Priority.NORMAL
     key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
-    flag, extra = "w" if watch else "", pack_extra(options.script_options)
+    flag = "w" if watch else ""
     return Item(task_id, check_name("tenant", tenant), priority.value, _due(options), flag, body, key, extra)
 
 

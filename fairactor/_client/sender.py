@@ -155,7 +155,7 @@ class Sender:
         """Sends one message and asks for its outcome in the same call."""
         item = self.encode(tenant, message, watch=True)
         number = self._shards.number_of(tenant)
-        outcome = self._outcomes.expect(item.id, self._shards[number], ask=False)
+        outcome = self._outcomes.expect(item.id, self._shards[number], tenant, ask=False)
         try:
             (task_id,) = await self._post(number, [item], self._replicas(message))
         except BaseException:
@@ -164,7 +164,7 @@ class Sender:
         if task_id != item.id:  # an earlier task has its key
             outcome.cancel()
             return self._handle(message, item, task_id)
-        self._outcomes.sent(item.id, outcome, ask=item.id == message.task_options.id)
+        self._outcomes.sent(item.id, self._shards[number], outcome, ask=item.id == message.task_options.id)
         handle: Handle[R] = self._handle(message, item, task_id)
         asked[handle] = outcome
         return handle

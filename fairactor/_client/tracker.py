@@ -43,9 +43,9 @@ class Tracker:
         shard = await self._locate(task_id, tenant)
         check_timeout(timeout)
         task = running_task()
-        if task is not None and task.id == task_id:
+        if task is not None and task.id == task_id and tenant in (None, task.tenant):
             raise Deadlock(f"task {task_id!r} waits for its own outcome, so it can never end")
-        future = self.outcomes.expect(task_id, shard, inside=task.tenant if task else "")
+        future = self.outcomes.expect(task_id, shard, tenant or "", inside=task.tenant if task else "")
         return await self.wait(future, task_id, timeout)
 
     async def wait(self, outcome: asyncio.Future[Settled], task_id: str, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as above
@@ -62,13 +62,13 @@ class Tracker:
 
     async def info(self, task_id: str, tenant: str | None) -> TaskInfo:
         """Returns a description of a task; raises as `Handle.info`."""
-        return read_info(task_id, *await _inspect(await self._locate(task_id, tenant), task_id))
+        return read_info(task_id, *await _inspect(await self._locate(task_id, tenant), task_id, tenant))
 
     async def cancel(self, task_id: str, tenant: str | None) -> TaskState:
         """Cancels a task; returns the state in which it was; raises as `Handle.cancel`."""
         shard = await self._locate(task_id, tenant)
         body = record.encode(record.Outcome(error=record.Error("TaskCanceled", "by handle.cancel()")))
-        state = await shard.cancel(task_id, ttl=self.canceled_ttl, body=body)
+        state = await shard.cancel(task_id, tenant or "", ttl=self.canceled_ttl, body=body)
         if state == "missing":
             raise no_such_task(task_id)
         return TaskState(state)
@@ -76,8 +76,8 @@ class Tracker:
     async def redrive(self, task_id: str, tenant: str | None) -> None:
         """Sends a dead letter again; raises as `Handle.redrive`."""
         shard = await self._locate(task_id, tenant)
-        found = await _inspect(shard, task_id)
-        await redrive_one(shard, task_id, found[1])
+        found = await _inspect(shard, task_id, tenant)
+        await redrive_one(shard, task_id, found[1], tenant)
 
     async def _locate(self, task_id: str, tenant: str | None) -> Shard:
         self.check()
@@ -87,8 +87,8 @@ class Tracker:
         return shard
 
 
-async def _inspect(shard: Shard, task_id: str) -> list[Any]:
-    found = await shard.inspect(task_id)
+async def _inspect(shard: Shard, task_id: str, tenant: str | None) -> list[Any]:
+    found = await shard.inspect(task_id, tenant or "")
     if not found:
         raise no_such_task(task_id)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
 import attrs
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from . import record
 from .info import TaskInfo
 from .states import Priority, TaskState
+from .wire import as_text
 
 attrs.resolve_types(TaskInfo, localns={"record": record})  # `info` imports `record` only for type checkers
 
@@ -23,30 +25,74 @@ def read_info(
     _ttl: int = -1,
     progress: bytes = b"",
 ) -> TaskInfo:
-    """Makes a description of a task from its record and the rest of the reply of inspect.lua."""
-    header, body = record.unpack(packed)
+    """Makes a description of a task from its record and the rest of the reply of inspect.lua.
+
+    If something of the record cannot be decoded, the description has what can be, and an error that says so.
+    """
+    header, outcome, call, history, failure = _decode(packed)
     settled = record.SETTLED.get(header.state)
-    outcome, call, history = record.decode_body(body, live=settled is None)
     actor = outcome.actor if outcome and outcome.actor else call.actor if call else ""
     return TaskInfo(
         id=task_id,
         tenant=header.tenant,
         actor=actor,
         state=settled or TaskState(state.decode()),
-        priority=Priority(header.priority),
+        priority=_PRIORITIES.get(header.priority, Priority.NORMAL),
         attempt=header.attempt,
-        enqueued_at=_moment(header.stamp / 1e6),
+        enqueued_at=_moment(header.stamp / 1e6) or _UNKNOWN,
         due_at=_moment(float(due) / 1000) if due else None,
         started_at=_moment(outcome.started_at) if outcome and outcome.started_at else None,
         ended_at=_moment(outcome.ended_at) if outcome and outcome.ended_at else None,
-        runtime=runtime.decode() or None,
-        progress=tuple(msgspec.json.decode(progress)) if progress else None,
-        error=outcome.error if outcome else None,
+        runtime=as_text(runtime) or None,
+        progress=_progress(progress),
+        error=outcome.error if outcome and outcome.error else failure,
         history=history,
         args=call.args if call else (),
         kwargs=call.kwargs if call else {},
     )
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _decode(
+    packed: bytes,
+) -> tuple[record.Header, record.Outcome | None, record.Call | None, list[record.Attempt], record.Error | None]:
+    """Decodes a record as far as possible. The error says what cannot be decoded."""
+    header, outcome, call, history = _NO_HEADER, None, None, list[record.Attempt]()
+    problems: list[str] = []
+    try:
+        header, body = record.unpack(packed)
+    except record.UNREADABLE as error:
+        return header, outcome, call, history, _unreadable([str(error)])
+    live = header.state not in record.SETTLED
+    if not live:
+        line, _, body = body.partition(b"\n")
+        try:
+            outcome = record.decode_outcome(line)
+        except record.UNREADABLE as error:
+            problems.append(f"its outcome: {error}")
+    _, call, history = record.decode_body(body, live=True)
+    if call is None and body.partition(b"\n")[0]:
+        problems.append("its call")
+    return header, outcome, call, history, _unreadable(problems) if problems else None
+
+
+def _unreadable(problems: list[str]) -> record.Error:
+    return record.Error(record.UNREADABLE_TYPE, f"the record of the task cannot be decoded: {'; '.join(problems)}")
+
+
+def _progress(stored: bytes) -> tuple[float, str] | None:
+    try:
+        return msgspec.json.decode(stored, type=tuple[float, str]) if stored else None
+    except record.UNREADABLE:
+        return None
+
+
+def _moment(seconds: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):  # no date that Python knows
+        return None
+
+
+_UNKNOWN: Final = datetime.fromtimestamp(0, UTC)
+_PRIORITIES: Final = {priority.value: priority for priority in Priority}
+_NO_HEADER: Final = record.Header(b"", 0, Priority.NORMAL.value, 1, 0.0, "", record.NO_HEADER)

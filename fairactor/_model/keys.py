@@ -54,10 +54,21 @@ PREFIXES: Final = {
     "STEAL": ":steal:",  # set: the tenants that it serves while the first have nothing to do
     "RESERVED": ":reserved:",  # hash: reservation -> room that it takes in the mailbox of a tenant; expires
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
+    "ASIDE": ":aside:",  # any: what the repair could not use, after the time of the repair; nothing reads it
     "PLUGIN": ":plugin:",  # the keys of a plugin: its name, a colon, and whatever the plugin chooses
     "INBOX": ":inbox:",  # channel: wake-ups and outcomes for a runtime
     "EVENTS": ":events",  # channel: events for all runtimes of the shard
 }
+
+# The type of each key. The channels have none, and only a plugin knows those of its keys.
+TYPES: Final = {
+    "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
+    "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
+    "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
+    "IDLE_PROCESSES": "set", "KEYED": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string",
+    "QUEUE": "zset", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
+    "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",
+}  # fmt: skip
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -126,5 +137,11 @@ def plugin_prefix(plugin: str) -> str:
 
 
 def lua_names() -> dict[str, str]:
-    """Returns Lua expressions for all keys and prefixes. ``meta`` in them is the META key, ``KEYS[1]`` of a script."""
-    return {name: f"meta .. '{suffix}'" if suffix else "meta" for name, suffix in (FIXED | PREFIXES).items()}
+    """Returns Lua expressions for all keys and prefixes, and for tables of their types.
+
+    ``meta`` in them is the META key, ``KEYS[1]`` of a script.
+    """
+    names = {name: f"meta .. '{suffix}'" if suffix else "meta" for name, suffix in (FIXED | PREFIXES).items()}
+    fixed = ", ".join(f"[{names[name]}] = '{TYPES[name]}'" for name in FIXED)
+    prefixes = ", ".join(f"{{ {names[name]}, '{TYPES[name]}' }}" for name in PREFIXES if name in TYPES)
+    return {**names, "TYPES_OF_FIXED": f"{{ {fixed} }}", "TYPES_OF_PREFIXES": f"{{ {prefixes} }}"}

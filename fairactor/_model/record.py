@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
+
+from fairactor.errors import InvalidPayload
 
 from .placeholder import token_of
 from .states import TaskState
@@ -19,12 +22,23 @@ from .states import TaskState
 # state, deliveries, priority, attempt, stamp in µs, length of the tenant's name
 _HEADER: Final = struct.Struct(">cBBHdH")
 _ATTEMPT: Final = struct.Struct(">H")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _STEPS)
 _ACTOR: Final = re.compile(rb'\[("(?:[^"\\]|\\.)*")')  # the beginning of a `Call`
+
+UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError)
+"""What the functions of this module raise for bytes that are no record."""
 
 NO_HEADER: Final = _HEADER.pack(b" ", 0, 3, 1, 0.0, 0)[1:]
 """The header of a task whose record cannot be read, without the state."""
 
 LIVE: Final = b"L"
+UNREADABLE_TYPE: Final = "fairactor.errors.InvalidPayload"
+"""The type of the error in the description of a task whose record cannot be decoded."""
+
+DEEPEST: Final = 200
+"""The most levels of lists and objects in JSON that is sent. Decoders take more, but fewer where the stack is high."""
 SETTLED: Final = {b"F": TaskState.FINISHED, b"X": TaskState.FAILED, b"C": TaskState.CANCELED}
 
 HISTORY: Final = 20
@@ -75,8 +89,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     ended_at: float = 0.0
 
     def plain_result(self) -> Any:
-        """Returns the result in JSON types."""
-        return msgspec.json.decode(self.result)
+        """Returns the result in JSON types; raises as `decode_json`."""
+        return decode_json(self.result)
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -103,6 +117,14 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         attempt = self.attempt + 1
         rest = b"\0" + self.rest[1:2] + _ATTEMPT.pack(attempt) + self.rest[4:]
         return msgspec.structs.replace(self, attempt=attempt, deliveries=0, rest=rest)
+
+
+def too_deep(encoded: bytes) -> bool:
+    """Whether JSON is nested more deeply than `DEEPEST`."""
+    if encoded.count(b"[") + encoded.count(b"{") <= DEEPEST:
+        return False
+    brackets = _STRING.sub(b"", encoded).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST
 
 
 def without_trace(call: Call) -> Call:
@@ -173,7 +195,7 @@ def call_in(body: bytes) -> Call:
     """Decodes the call in the body of a live task.
 
     Raises:
-        ValueError, msgspec.MsgspecError: it cannot be decoded.
+        UNREADABLE: it cannot be decoded.
     """
     at = body.find(b"\n")
     return decode_call(body if at < 0 else body[:at])
@@ -187,7 +209,11 @@ def actor_in(record: bytes) -> str:
 
 
 def outcome_in(body: bytes) -> Outcome:
-    """Decodes the outcome in the body of a settled task."""
+    """Decodes the outcome in the body of a settled task.
+
+    Raises:
+        UNREADABLE: it cannot be decoded.
+    """
     at = body.find(b"\n")
     return decode_outcome(body if at < 0 else body[:at])
 
@@ -209,8 +235,20 @@ def _with_attempt(body: bytes, attempt: Attempt) -> bytes:
 def _if_readable(decode: Any, line: bytes) -> Any:
     try:
         return decode(line)
-    except (ValueError, msgspec.MsgspecError):
+    except UNREADABLE:
         return None
+
+
+def decode_json(stored: bytes | msgspec.Raw) -> Any:
+    """Decodes stored JSON.
+
+    Raises:
+        InvalidPayload: it cannot be decoded.
+    """
+    try:
+        return msgspec.json.decode(stored)
+    except UNREADABLE as error:
+        raise InvalidPayload(f"what is stored cannot be decoded: {error}") from error
 
 
 encode: Final = msgspec.json.Encoder(enc_hook=token_of).encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
@@ -39,6 +40,17 @@ _MARK: Final = struct.Struct(">8sdBdB39x")
 _HOLD: Final = struct.calcsize(">Bd")  # the position of the tenant
 _NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua packs as a list
 
+
+def as_text(stored: bytes) -> str:
+    """Decodes a stored name, even if somebody has damaged it so that it is not valid UTF-8; see `as_bytes`."""
+    return stored.decode(errors="surrogateescape")
+
+
+def as_bytes(name: str) -> bytes:
+    """Encodes a name as it is stored, also one from `as_text`."""
+    return name.encode(errors="surrogateescape")
+
+
 PackedPolicy = dict[str, Any]
 """A policy as it is stored; policy.py packs and unpacks it."""
 
@@ -62,6 +74,11 @@ def unpack_mark(packed: bytes) -> Mark:
     """Unpacks the mark of a claim, which base.lua packs."""
     turn, ms, priority, charged, alone = _MARK.unpack_from(packed)
     return Mark(turn, ms, priority, charged, bool(alone), packed[_MARK.size :])
+
+
+def unpack_cancel(packed: bytes) -> tuple[float, bytes]:
+    """Unpacks a task's field in CANCELS, which ending.lua packs: ms for which to keep its record, and its outcome."""
+    return _WINDOW.unpack_from(packed)[0], packed[_WINDOW.size :]
 
 
 def unpack_holder(packed: bytes) -> bytes:
@@ -127,17 +144,34 @@ OUTCOME: Final = b"o"
 
 
 def unpack_handed(message: bytes) -> Handed:
-    """Unpacks a message with a task, which hand.lua packs."""
-    mark, now, length = _HANDED.unpack_from(message, 1)
+    """Unpacks a message with a task, which hand.lua packs.
+
+    Raises:
+        ValueError: it is not such a message.
+    """
     start = 1 + _HANDED.size
+    if len(message) < start:
+        raise ValueError("the message is cut off")
+    mark, now, length = _HANDED.unpack_from(message, 1)
     end = start + length
+    if len(message) < end:
+        raise ValueError("the task's id is cut off")
     return Handed(mark, now / 1e6, message[start:end], message[end:])
 
 
 def unpack_outcome(message: bytes) -> tuple[str, bytes]:
-    """Unpacks a message with an outcome, which ending.lua packs; returns the task's id and its record."""
-    end = 3 + _LENGTH.unpack_from(message, 1)[0]
-    return message[3:end].decode(), message[end:]
+    """Unpacks a message with an outcome, which ending.lua packs; returns the task's id and its record.
+
+    Raises:
+        ValueError: it is not such a message.
+    """
+    start = 1 + _LENGTH.size
+    if len(message) < start:
+        raise ValueError("the message is cut off")
+    end = start + _LENGTH.unpack_from(message, 1)[0]
+    if len(message) < end:
+        raise ValueError("the task's id is cut off")
+    return as_text(message[start:end]), message[end:]
 
 
 def handed_mark(turn: int) -> bytes:
@@ -183,7 +217,7 @@ def pack_permit(permit: Permit, most: int, emptying: Emptying) -> bytes:
     return _PERMIT.pack(permit, most, emptying)
 
 
-ANY_SUSPECT: Final = pack_permit(Permit.APART, 255, Emptying.NO)
+ANY_SUSPECT: Final = pack_permit(Permit.ALONE, 255, Emptying.NO)
 
 
 @attrs.frozen
@@ -249,11 +283,12 @@ class Counts:
     @staticmethod
     def unpack(packed: bytes, *, queued: int | None = None, started: int = 0) -> Counts:
         """Unpacks stored counts. They have only the sum of queued and started tasks, so give the number of one kind."""
-        n = _COUNTS.unpack(packed) if packed else (0,) * 12
+        n = _COUNTS.unpack(packed) if len(packed) == _COUNTS.size else (0,) * 12  # otherwise missing, or damaged
         by_priority = {priority: n[priority - 1] for priority in Priority}
         live = sum(by_priority.values())
         mailbox = live - started if queued is None else queued
-        return Counts(mailbox, live - mailbox, n[6], n[7], int(n[8]), int(n[9]), int(n[10]), by_priority)
+        finished, failed, canceled = (int(total) if math.isfinite(total) else 0 for total in n[8:11])
+        return Counts(mailbox, live - mailbox, n[6], n[7], finished, failed, canceled, by_priority)
 
 
 class ShardStats(NamedTuple):
@@ -274,6 +309,8 @@ class ShardStats(NamedTuple):
     """Some tenants with work that no runtime serves."""
     runtimes: Sequence[tuple[bytes, bytes, int]]
     """(name, the JSON with which the runtime joined, ms until its lease expires)."""
+    counted: bool = True
+    """Whether the counts could be read; otherwise they are 0."""
     set_back: float = 0.0
     """The seconds by which the server's clock was set back."""
 
@@ -282,8 +319,10 @@ def unpack_stats(reply: Sequence[Any]) -> ShardStats:
     """Unpacks the reply of stats.lua for a shard."""
     counts, started, waiting, known, due, dead, stolen, throttled, unassigned, behind, *flat = reply
     runtimes = [(flat[i], flat[i + 1] or b"{}", flat[i + 2]) for i in range(0, len(flat), 3)]
-    unpacked = Counts.unpack(counts, started=started)
-    return ShardStats(unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes, behind / 1000)
+    unpacked, counted = Counts.unpack(counts, started=started), len(counts) in (0, _COUNTS.size)
+    return ShardStats(
+        unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes, counted, behind / 1000
+    )
 
 
 def unpack_policy(packed: bytes) -> PackedPolicy:
@@ -336,7 +375,7 @@ def pack_item(item: Item) -> bytes:
 def pack_settlement(settlement: Settlement) -> bytes:
     """Packs an outcome, for turn.lua."""
     task_id, turn, state, ms, packed, seconds, extra = settlement
-    name = task_id.encode()
+    name = as_bytes(task_id)
     return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + _LONG.pack(len(extra)) + extra + packed
 
 

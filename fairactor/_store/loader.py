@@ -77,10 +77,11 @@ def load(name: str, *, flags: bool, plugins: PluginLua = NO_PLUGIN_LUA) -> Scrip
     if flags:
         shebang = "#!lua flags=allow-oom\n" if name in _RUN_WITHOUT_MEMORY else "#!lua\n"
     elif name in _RUN_WITHOUT_MEMORY:
-        opening = "redis.call('HDEL', META, '')\n"  # after a write that needs no memory, Redis 6.2 allows all others
+        opening = "redis.pcall('HDEL', META, '')\n"  # after a write that needs no memory, Redis 6.2 allows all others
     text = _include(plugins.script(name)) if "/" in name else source(f"{name}.lua")
     text = _HOOK.sub(lambda hook: plugins.at_hook(hook[1]), opening + text)
-    text = f"{shebang}local meta = KEYS[1]\n{_resolve(text, PLUGINS=repr(plugins.plugins))}"
+    resolved = _resolve(text, PLUGINS=repr(plugins.plugins), PLUGIN_TYPES=plugins.key_types)
+    text = f"{shebang}local meta = KEYS[1]\n{resolved}"
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

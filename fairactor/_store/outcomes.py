@@ -16,7 +16,7 @@ from fairactor._model import record
 from fairactor._model.wire import OUTCOME, unpack_outcome
 from fairactor._util.backoff import Backoff
 from fairactor._util.wakeup import Wakeup
-from fairactor.errors import Deadlock, ServerError, TaskNotFound
+from fairactor.errors import Deadlock, InvalidPayload, NamespaceMismatch, ServerError, TaskNotFound
 
 from .shard import Shard
 from .subscriber import Subscriber
@@ -29,13 +29,40 @@ Settled = tuple[record.Header, record.Outcome]
 _PER_CALL: Final = 500  # outcomes that one call asks for
 
 
+_Place = tuple[Shard, str]
+"""A task id in a shard. Each shard has ids of its own, so tasks of two shards may have the same id."""
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """A caller in this process that waits for an outcome."""
+
+    tenant: str
+    """The tenant whose task it waits for; '' for any."""
+    inside: str
+    """The tenant of the running task that waits, or ''."""
+    sending: bool
+    """Whether the task is being sent."""
+
+
+@attrs.frozen
+class _Question:
+    """What `watch` asks for. Waiters with the same question share the answer."""
+
+    place: _Place
+    tenant: str
+    inside: str
+
+    def is_of(self, waiter: _Waiter) -> bool:
+        """Whether a waiter has asked this."""
+        return not waiter.sending and (waiter.tenant, waiter.inside) == (self.tenant, self.inside)
+
+
 @attrs.define(eq=False)
 class _Awaited:
     """A task for whose outcome callers in this process wait."""
 
-    shard: Shard
-    waiters: dict[asyncio.Future[Settled], str | None]
-    """future -> the tenant of the running task that waits, or ''; None while the task is being sent."""
+    waiters: dict[asyncio.Future[Settled], _Waiter] = attrs.Factory(dict)
     may_have_missed: bool = False
     """Whether the outcome may have been lost: the subscription was down while the task was being sent."""
 
@@ -46,15 +73,15 @@ class Outcomes:
     def __init__(self, subscriber: Subscriber, runtime: str) -> None:
         self._subscriber = subscriber
         self._runtime = runtime
-        self._awaited: dict[str, _Awaited] = {}
-        self._to_ask: deque[tuple[str, str]] = deque()
+        self._awaited: dict[_Place, _Awaited] = {}
+        self._to_ask: deque[_Question] = deque()
         self._wakeup = Wakeup()
         self._closed: Exception | None = None
         subscriber.on_subscribe(self._ask_again)
 
     def listen(self, shard: Shard) -> None:
         """Receives the outcomes of a shard."""
-        self._subscriber.listen(shard, self._runtime, self._deliver)
+        self._subscriber.listen(shard, self._runtime, partial(self._deliver, shard))
 
     async def ready(self, shard: Shard) -> None:
         """Waits until the outcomes of a shard arrive here.
@@ -64,49 +91,57 @@ class Outcomes:
         """
         await self._subscriber.ready(shard, self._runtime)
 
-    def expect(self, task_id: str, shard: Shard, *, inside: str = "", ask: bool = True) -> asyncio.Future[Settled]:
+    def expect(
+        self, task_id: str, shard: Shard, tenant: str, *, inside: str = "", ask: bool = True
+    ) -> asyncio.Future[Settled]:
         """Returns a future of a task's outcome. Cancel it if you no longer need the outcome.
 
         Args:
             task_id: the task.
             shard: the task's shard.
+            tenant: the tenant that the task must belong to; '' for any.
             inside: the tenant of the running task that waits, or ''.
             ask: False if the send itself asks for the outcome. Then call `sent` after it.
 
         Raises (from the future):
-            TaskNotFound: the task does not exist.
+            TaskNotFound: the tenant has no such task.
+            InvalidPayload: the outcome cannot be decoded.
             Deadlock: the task cannot start before the running task of tenant ``inside`` ends.
         """
         future: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         if self._closed is not None:
             future.set_exception(self._closed)
             return future
-        awaited = self._awaited.setdefault(task_id, _Awaited(shard, {}))
-        awaited.waiters[future] = inside if ask else None
-        future.add_done_callback(lambda done: self._forget(task_id, done))
+        place = shard, task_id
+        awaited = self._awaited.setdefault(place, _Awaited())
+        awaited.waiters[future] = _Waiter(tenant, inside, sending=not ask)
+        future.add_done_callback(lambda done: self._forget(place, done))
         if ask:
-            self._ask(task_id, inside)
+            self._ask(_Question(place, tenant, inside))
         return future
 
-    def sent(self, task_id: str, future: asyncio.Future[Settled], *, ask: bool) -> None:
+    def sent(self, task_id: str, shard: Shard, future: asyncio.Future[Settled], *, ask: bool) -> None:
         """Notes that the server has accepted the task.
 
         Args:
             task_id: the task.
+            shard: the task's shard.
             future: the future from `expect`.
             ask: whether to ask for the outcome again, because the send does not ask if the task existed already.
         """
-        awaited = self._awaited.get(task_id)
+        awaited = self._awaited.get((shard, task_id))
         if awaited is not None and future in awaited.waiters:
-            awaited.waiters[future] = ""
+            waiter = awaited.waiters[future]
+            waiter.sending = False
             if ask or awaited.may_have_missed:
-                self._ask(task_id, "")
+                self._ask(_Question((shard, task_id), waiter.tenant, waiter.inside))
 
     def close(self, error: Exception) -> None:
         """Raises an error in all futures, and in those made from now on."""
         self._closed = error
-        for task_id in tuple(self._awaited):
-            self._fail(task_id, error)
+        for awaited in tuple(self._awaited.values()):
+            for future in tuple(awaited.waiters):
+                _raise_in(future, error)
 
     async def run(self) -> None:
         """Asks the server for the expected outcomes, many at a time, until canceled."""
@@ -114,64 +149,126 @@ class Outcomes:
             await self._wakeup.wait()
             while self._to_ask:
                 asked = {self._to_ask.popleft() for _ in range(min(len(self._to_ask), _PER_CALL))}
-                await self._watch([(task_id, inside) for task_id, inside in asked if task_id in self._awaited])
+                await self._watch([question for question in asked if question.place in self._awaited])
 
-    def _ask(self, task_id: str, inside: str) -> None:
-        self._to_ask.append((task_id, inside))
+    def _ask(self, question: _Question) -> None:
+        self._to_ask.append(question)
         self._wakeup.set()
 
     def _ask_again(self) -> None:
         """Asks for all outcomes, because any may have been published while the subscription was down."""
-        for task_id, awaited in self._awaited.items():
-            awaited.may_have_missed = awaited.may_have_missed or None in awaited.waiters.values()
-            self._to_ask.extend((task_id, inside) for inside in set(awaited.waiters.values()) if inside is not None)
+        for place, awaited in self._awaited.items():
+            self._ask_for(place, awaited)
+
+    def _ask_for(self, place: _Place, awaited: _Awaited) -> None:
+        """Asks for the outcome of a task on behalf of all that wait for it."""
+        waiters = awaited.waiters.values()
+        awaited.may_have_missed = awaited.may_have_missed or any(waiter.sending for waiter in waiters)
+        self._to_ask.extend({_Question(place, each.tenant, each.inside) for each in waiters if not each.sending})
         self._wakeup.set()
 
-    async def _watch(self, asked: list[tuple[str, str]]) -> None:
-        by_shard: dict[Shard, list[tuple[str, str]]] = {}
-        for task_id, inside in asked:
-            by_shard.setdefault(self._awaited[task_id].shard, []).append((task_id, inside))
-        for shard, tasks in by_shard.items():
-            replies = await _until_answered(partial(shard.watch, self._runtime, tasks))
-            for (task_id, inside), reply in zip(tasks, replies, strict=True):
-                if reply[0] == b"o":
-                    self._settle(task_id, reply[1])
-                elif reply[0] == b"n":
-                    self._fail(task_id, no_such_task(task_id))
-                elif reply[0] == b"d":
-                    self._fail(task_id, _deadlock(task_id, reply[1].decode()), inside)
+    async def _watch(self, asked: list[_Question]) -> None:
+        by_shard: dict[Shard, list[_Question]] = {}
+        for question in asked:
+            by_shard.setdefault(question.place[0], []).append(question)
+        for shard, questions in by_shard.items():
+            tasks = [(question.place[1], question.tenant, question.inside) for question in questions]
+            try:
+                replies = await _until_answered(partial(shard.watch, self._runtime, tasks))
+            except NamespaceMismatch as error:  # the server refuses this runtime, but its other parts decide about that
+                for question in questions:
+                    self._fail(question, error)
+                continue
+            for question, reply in zip(questions, replies, strict=True):
+                self._answer(question, *reply)
 
-    def _deliver(self, message: bytes) -> None:
-        if message[:1] == OUTCOME:
-            self._settle(*unpack_outcome(message))
+    def _answer(self, question: _Question, kind: bytes, data: bytes = b"") -> None:
+        """Handles the reply to a question."""
+        task_id = question.place[1]
+        if kind == b"n":
+            self._fail(question, no_such_task(task_id))
+        elif kind == b"d":
+            self._fail(question, _deadlock(task_id, data.decode()))
+        elif kind == b"o":
+            try:
+                settled = _decode(data)
+            except record.UNREADABLE as error:
+                failure = unreadable(task_id, error)
+                logger.error("%s", failure)  # noqa: TRY400 - the traceback would add nothing
+                self._fail(question, failure)
+            else:
+                self._settle(question.place, settled)
 
-    def _settle(self, task_id: str, packed: bytes) -> None:
-        awaited = self._awaited.get(task_id)
-        if awaited is not None:
-            header, body = record.unpack(packed)
-            settled = header, record.outcome_in(body)
-            for future in tuple(awaited.waiters):
+    def _deliver(self, shard: Shard, message: bytes) -> None:
+        """Handles a message that a shard has published to this runtime."""
+        if message[:1] != OUTCOME:
+            raise ValueError(f"{message[:1]!r} is no kind of message that this version of fairactor knows")
+        task_id, packed = unpack_outcome(message)
+        place = shard, task_id
+        awaited = self._awaited.get(place)
+        if awaited is None:
+            return
+        try:
+            settled = _decode(packed)
+        except record.UNREADABLE as error:
+            logger.warning("a message about task %r cannot be decoded: %s", task_id, error)
+            self._ask_for(place, awaited)  # what is stored counts
+        else:
+            self._settle(place, settled)
+
+    def _settle(self, place: _Place, settled: Settled) -> None:
+        """Gives an outcome to the callers that may see it. For the others there is no such task."""
+        awaited = self._awaited.get(place)
+        for future, waiter in tuple(awaited.waiters.items()) if awaited else ():
+            if waiter.tenant in ("", settled[0].tenant):
                 if not future.done():
                     future.set_result(settled)
+            elif not waiter.sending:  # otherwise the reply to the send says that another tenant has the id
+                _raise_in(future, no_such_task(place[1]))
 
-    def _fail(self, task_id: str, error: Exception, inside: str | None = None) -> None:
-        """Raises an error in all futures of a task, or only in those that tasks of one tenant wait for."""
-        awaited = self._awaited.get(task_id)
+    def _fail(self, question: _Question, error: Exception) -> None:
+        """Raises an error in the futures of all waiters that have asked a question."""
+        awaited = self._awaited.get(question.place)
         for future, waiter in tuple(awaited.waiters.items()) if awaited else ():
-            if not future.done() and inside in (None, waiter):
-                future.set_exception(error)
+            if question.is_of(waiter):
+                _raise_in(future, error)
 
-    def _forget(self, task_id: str, future: asyncio.Future[Settled]) -> None:
-        awaited = self._awaited.get(task_id)
+    def _forget(self, place: _Place, future: asyncio.Future[Settled]) -> None:
+        awaited = self._awaited.get(place)
         if awaited is not None:
             awaited.waiters.pop(future, None)
             if not awaited.waiters:
-                del self._awaited[task_id]
+                del self._awaited[place]
+
+
+def _raise_in(future: asyncio.Future[Settled], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _decode(packed: bytes) -> Settled:
+    """Decodes the record of a task that has ended.
+
+    Raises:
+        record.UNREADABLE: it cannot be decoded.
+    """
+    header, body = record.unpack(packed)
+    if header.state not in record.SETTLED:
+        raise ValueError(f"{header.state!r} is not the state of a task that has ended")
+    return header, record.outcome_in(body)
 
 
 def no_such_task(task_id: str) -> TaskNotFound:
     """Returns the error for an id that no task has."""
     return TaskNotFound(f"there is no task {task_id!r}: it was never sent, or its record has expired")
+
+
+def unreadable(task_id: str, error: Exception) -> InvalidPayload:
+    """Returns the error for a task whose record cannot be decoded."""
+    return InvalidPayload(
+        f"the record of task {task_id!r} cannot be decoded ({error}): something else than this version of fairactor "
+        "has written or changed it"
+    )
 
 
 def _deadlock(task_id: str, tenant: str) -> Deadlock:

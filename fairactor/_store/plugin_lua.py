@@ -34,6 +34,18 @@ class PluginLua:
     scripts: tuple[tuple[str, str, str], ...] = ()
     """(name, plugin, text); the name is ``plugin/script``."""
 
+    keys: tuple[tuple[str, str, str], ...] = ()
+    """(plugin, key, type): the types of the plugins' keys. A key that ends in ``*`` stands for all that begin so."""
+
+    @property
+    def key_types(self) -> str:
+        """The types of the plugins' keys, as a Lua table of {plugin, key, whether it is a prefix, type}."""
+        entries = (
+            f"{{ {plugin!r}, {key.removesuffix('*')!r}, {str(key.endswith('*')).lower()}, {kind!r} }}"
+            for plugin, key, kind in self.keys
+        )
+        return f"{{ {', '.join(entries)} }}"
+
     @property
     def plugins(self) -> str:
         """The names of these plugins, in the form that scripts compare."""

@@ -7,8 +7,9 @@ The caller learns whether the call may have been carried out.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -23,12 +24,16 @@ from fairactor._util.backoff import Backoff
 from fairactor.errors import FairactorError, MissingPlugin, ServerError, ServerUnavailable
 
 from . import loader
+from .damage import ADVICE, find_wrong_type, read_repairs
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 
 logger: Final = logging.getLogger(__name__)
 
 _MARGIN: Final = 0.25
 """Waiting for replicas ends this many seconds before the answer timeout, but not before half of it."""
+
+_LOOK_AGAIN: Final = 1.0
+"""Seconds for which it is not looked again for the key that keeps scripts from running."""
 
 
 class ScriptRunner:
@@ -39,7 +44,8 @@ class ScriptRunner:
         self._meta = meta
         self._patience = patience
         self._plugins = plugins
-        self.open_arguments: tuple[int, ...] | None = None
+        self._damage: tuple[float, str | None] = -math.inf, None  # when it was last looked for, and what was found
+        self.open_arguments: tuple[int | str, ...] | None = None
         """The arguments of ``open``, to open the shard again if the server has lost it."""
 
     async def run(self, name: str, *arguments: Any, patience: float | None = None) -> Any:
@@ -55,18 +61,19 @@ class ScriptRunner:
             ServerError: the server refused.
             MissingPlugin: the namespace depends on a plugin that is missing here.
         """
-        return await self._patiently(partial(self._once, name, arguments), name, patience)
+        return await self._patiently(partial(self._once, name, arguments), name, arguments, patience)
 
     async def evaluate(self, name: str, text: str, *arguments: Any) -> Any:
         """Runs a script that is not among those of `loader`; returns its reply, and raises as `run`."""
-        return await self._patiently(partial(self._server.execute, "EVAL", text, 1, self._meta, *arguments), name, None)
+        call = partial(self._server.execute, "EVAL", text, 1, self._meta, *arguments)
+        return await self._patiently(call, name, arguments, None)
 
     async def run_replicated(self, replicas: int, name: str, *arguments: Any) -> tuple[Any, int]:
         """Runs a script; returns its reply, and how many replicas have confirmed its writes, up to ``replicas``."""
         if replicas == 0:
             return await self.run(name, *arguments), 0
         call = partial(self._once_replicated, replicas, name, arguments)
-        reply: tuple[Any, int] = await self._patiently(call, name, None)
+        reply: tuple[Any, int] = await self._patiently(call, name, arguments, None)
         return reply
 
     def run_blocking(self, client: Any, name: str, *arguments: Any) -> Any:
@@ -101,7 +108,9 @@ class ScriptRunner:
                 raise error
         return reply, confirmed
 
-    async def _patiently(self, call: Callable[[], Awaitable[Any]], name: str, patience: float | None) -> Any:
+    async def _patiently(
+        self, call: Callable[[], Awaitable[Any]], name: str, arguments: Sequence[Any], patience: float | None
+    ) -> Any:
         deadline = time.monotonic() + (self._patience if patience is None else patience)
         backoff = Backoff()
         unsure = helped = False
@@ -115,7 +124,8 @@ class ScriptRunner:
             except redis_errors.ResponseError as error:
                 if not is_temporary(error):
                     if not await self._help(error):
-                        raise self._refused(name, error, unsure=unsure) from error
+                        damage = await self._find_damage(error, arguments)
+                        raise self._refused(name, error, damage, unsure=unsure) from error
                     if not helped:
                         helped = True
                         continue
@@ -137,10 +147,25 @@ class ScriptRunner:
                 await self._once("open", self.open_arguments)
             elif code == "TORN":
                 logger.error("%s: a script failed half-way; repairing %s", self._server.where, self._meta)
-                await self._once("mend", ("torn",))
+                repairs = read_repairs(await self._once("mend", ("torn", *(self.open_arguments or ()))))
+                for line in (*repairs.repaired, *repairs.set_aside):
+                    logger.warning("%s: %s", self._server.where, line)
         return code in {"NOTOPEN", "TORN"}
 
-    def _refused(self, name: str, error: redis_errors.ResponseError, *, unsure: bool) -> FairactorError:
+    async def _find_damage(self, error: redis_errors.ResponseError, arguments: Sequence[Any]) -> str | None:
+        """Describes the damage that a script has met, if that is why it failed."""
+        if "WRONGTYPE" not in str(error):
+            return "it met something that it cannot read" if "user_script" in str(error) else None
+        looked, found = self._damage
+        if time.monotonic() - looked > _LOOK_AGAIN:  # a dispatcher may call again and again
+            with suppress(*AWAY, redis_errors.ResponseError):
+                found = await find_wrong_type(self._server, self._meta, arguments)
+            self._damage = time.monotonic(), found
+        return found or "a key has another type than it must have"
+
+    def _refused(
+        self, name: str, error: redis_errors.ResponseError, damage: str | None, *, unsure: bool
+    ) -> FairactorError:
         where = self._server.where
         code, _, rest = str(error).partition(" ")
         if code == "PLUGIN":
@@ -153,5 +178,10 @@ class ScriptRunner:
             lacks = self._server.user.lacks([right], namespace_of(self._meta))
             inside = not isinstance(error, redis_errors.NoPermissionError)  # the script had begun
             return ServerError(f"{lacks} ({name} was refused)", maybe_accepted=unsure or inside)
+        if damage is not None:
+            return ServerError(
+                f"what is stored under {self._meta} at {where} is damaged: {damage}; {ADVICE} ({name}: {error})",
+                maybe_accepted=True,
+            )
         # If the script failed half-way, the next call repairs the shard, which may complete it.
         return ServerError(f"{where} refused {name}: {error}", maybe_accepted=True)

@@ -26,19 +26,23 @@ from fairactor._model.wire import (
     ShardStats,
     Turn,
     Waits,
+    as_bytes,
+    as_text,
     pack_assignment,
     pack_item,
     pack_settlement,
     sized,
     turn_mark,
+    unpack_cancel,
     unpack_policy,
     unpack_stats,
     whole_ms,
 )
 from fairactor._server.connection import Server
-from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, TaskExists
+from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, ServerError, TaskExists
 from fairactor.settings import FairBy
 
+from .damage import Repairs, read_repairs
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .script_runner import ScriptRunner
 
@@ -68,9 +72,17 @@ class Shard:
         step = int(aging * 1e6)
         wanted = shards or (16 if self._server.cluster else 1)
         reply = await self._run("open", MODEL, wanted, step, fair_by or "tasks")
-        version, found, found_step = map(int, reply[:3])
-        self._runner.open_arguments = tuple(reply)
         where = f"the namespace of {self.keys.meta} at {self._server.where}"
+        try:
+            version, found, found_step = map(int, reply[:3])
+        except ValueError:
+            names = ", ".join(f"{name}={value!r}" for name, value in zip(_FIXED, reply, strict=True))
+            raise ServerError(
+                f"{where} was damaged, its fixed settings are {names}: a runtime that still runs can repair it with "
+                f"`await runtime.repair()`, or set them by hand (HSET {self.keys.meta} …)"
+            ) from None
+        shared = "time" if reply[3] == b"time" else "tasks"
+        self._runner.open_arguments = (version, found, found_step, shared)
         if version != MODEL:
             raise NamespaceMismatch(
                 f"{where} has data model {version}, this fairactor has {MODEL}; use another namespace"
@@ -79,8 +91,8 @@ class Shard:
             raise NamespaceMismatch(f"{where} was created with shards={found}, not {shards}; leave shards= out")
         if found_step != step:
             raise NamespaceMismatch(f"{where} was created with aging={found_step / 1e6:g}, not {aging:g}")
-        if fair_by not in (None, reply[3].decode()):
-            raise NamespaceMismatch(f"{where} was created with fair_by={reply[3].decode()!r}; leave fair_by= out")
+        if fair_by not in (None, shared):
+            raise NamespaceMismatch(f"{where} was created with fair_by={shared!r}; leave fair_by= out")
         return found
 
     async def send(
@@ -102,7 +114,7 @@ class Shard:
         if reply == 0:
             return Receipt([item.id for item in items], {}, confirmed)
         ids = [
-            verdict.decode() if isinstance(verdict, bytes) else item.id
+            as_text(verdict) if isinstance(verdict, bytes) else item.id
             for item, verdict in zip(items, reply, strict=True)
         ]
         refused = {
@@ -236,19 +248,24 @@ class Shard:
         _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
         return bool(more)
 
-    async def watch(self, runtime: str, tasks: Sequence[tuple[str, str]]) -> list[list[bytes]]:
-        """Asks for the outcomes of tasks, as pairs (task, tenant of the waiting handler or ''); see watch.lua."""
+    async def watch(self, runtime: str, tasks: Sequence[tuple[str, str, str]]) -> list[list[bytes]]:
+        """Asks for the outcomes of tasks; see watch.lua.
+
+        Args:
+            runtime: the runtime that asks.
+            tasks: (task, its tenant or '' for any, tenant of the waiting handler or '').
+        """
         reply: list[list[bytes]] = await self._run("watch", runtime, *[part for task in tasks for part in task])
         return reply
 
-    async def inspect(self, task_id: str) -> list[Any]:
-        """Returns the stored data of a task; see inspect.lua."""
-        reply: list[Any] = await self._run("inspect", task_id)
+    async def inspect(self, task_id: str, tenant: str = "") -> list[Any]:
+        """Returns the stored data of a task of a tenant, '' for any; see inspect.lua."""
+        reply: list[Any] = await self._run("inspect", task_id, tenant)
         return reply
 
-    async def cancel(self, task_id: str, *, ttl: float, body: bytes) -> str:
-        """Cancels a task; returns the state in which it was, or 'missing'."""
-        state: bytes = await self._run("cancel", task_id, whole_ms(ttl), body)
+    async def cancel(self, task_id: str, tenant: str = "", *, ttl: float, body: bytes) -> str:
+        """Cancels a task of a tenant, '' for any; returns the state in which it was, or 'missing'."""
+        state: bytes = await self._run("cancel", as_bytes(task_id), whole_ms(ttl), body, tenant)
         return state.decode()
 
     async def list_dead_letters(
@@ -267,27 +284,32 @@ class Shard:
         end, *rest = await self._run("letters", place, "+inf" if last is None else last, skip, limit)
         flat = iter(rest)
         found = [
-            DeadLetter(int(at), task_id.decode(), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)
+            DeadLetter(int(at), as_text(task_id), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)
         ]
         return int(end), found
 
-    async def redrive(self, tasks: Sequence[tuple[str, bytes]]) -> list[bool | str]:
-        """Sends dead letters again, given as pairs (task, key from `pack_key`).
+    async def redrive(self, tasks: Sequence[tuple[str, bytes]], tenant: str = "") -> list[bool | str]:
+        """Sends dead letters of a tenant, '' for any, again. They are given as pairs (task, key from `pack_key`).
 
         Returns:
             For each, whether it was a dead letter, or the id of the task that now has its key.
         """
-        packed = [sized(task_id.encode()) + sized(key) for task_id, key in tasks]
-        reply: list[int | bytes] = await self._run("redrive", *packed)
-        return [verdict.decode() if isinstance(verdict, bytes) else bool(verdict) for verdict in reply]
+        packed = [sized(as_bytes(task_id)) + sized(key) for task_id, key in tasks]
+        reply: list[int | bytes] = await self._run("redrive", tenant, *packed)
+        return [as_text(verdict) if isinstance(verdict, bytes) else bool(verdict) for verdict in reply]
 
-    async def discard(self, tasks: Sequence[str]) -> int:
-        """Deletes dead letters; returns how many of the tasks were dead letters."""
-        return int(await self._run("discard", *tasks))
+    async def discard(self, tasks: Sequence[str], tenant: str = "") -> int:
+        """Deletes dead letters of a tenant, '' for any; returns how many of the tasks were dead letters."""
+        return int(await self._run("discard", tenant, *map(as_bytes, tasks)))
 
-    async def repair(self) -> None:
-        """Rebuilds the shard from its records; see mend.lua."""
-        await self._run("mend", "all")
+    async def repair(self) -> Repairs:
+        """Rebuilds the shard from its records; see mend.lua. Returns what it has done."""
+        reply = await self._run("mend", "all", *(self._runner.open_arguments or ()))
+        canceled = iter(reply[3])
+        for task_id, packed in zip(canceled, canceled, strict=True):
+            ms, outcome = unpack_cancel(packed)
+            await self.cancel(as_text(task_id), ttl=ms / 1000, body=outcome)
+        return read_repairs(reply)
 
     async def progress(self, runtime: str, task_id: str, note: bytes) -> bool:
         """Stores the progress of a task that the runtime has claimed."""
@@ -348,6 +370,7 @@ class Shard:
         return reply
 
 
+_FIXED: Final = ("version", "shards", "step", "fair_by")
 _LOST: Final = {
     b"lapsed": "has lost its lease, so other runtimes run its tasks. It was silent for longer than the lease: was the "
     "event loop blocked, the process stopped, or the network cut? Or the server has lost its data",

@@ -40,7 +40,10 @@ class Shards:
         return self._shards[shard_of(tenant, len(self._shards))]
 
     async def locate(self, task_id: str, tenant: str | None) -> Shard | None:
-        """Finds the shard of a task, by its tenant or else by asking all shards; None if no shard has the task."""
+        """Finds the shard of a task, by its tenant or else by asking all shards; None if no shard has the task.
+
+        If the tenant is known, this does not check that the task exists.
+        """
         if tenant is not None:
             return self.of(tenant)
         if len(self._shards) == 1:

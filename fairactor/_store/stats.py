@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from fairactor._model.states import Priority
-from fairactor.errors import ServerError
+from fairactor.errors import FairactorError
 
 from .load import Load, read_load
 from .runtimes import RuntimeInfo, read_pulse
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     from .shards import Shards
 
+REPAIR: Final = "call `await runtime.repair()`"
+"""The advice for damage."""
+
 _NAMED: Final = 10  # the most tenants in a message
+_FAR: Final = 1e11  # seconds: no lease is that long
 _SET_BACK: Final = 60.0  # seconds; corrections of a few seconds are normal
 
 
@@ -91,7 +95,10 @@ async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
         ServerUnavailable: as `Runtime.send`.
         ServerError: as `Runtime.send`.
     """
-    found = [await shard.stats(patience=patience) for shard in shards]
+    return _add_up([await shard.stats(patience=patience) for shard in shards])
+
+
+def _add_up(found: Sequence[ShardStats]) -> Stats:
     counts = [each.counts for each in found]
     return Stats(
         queued=sum(c.queued for c in counts),
@@ -108,25 +115,27 @@ async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
         throttled_tenants=sum(each.throttled for each in found),
         known_tenants=sum(each.known for each in found),
         stolen=sum(each.stolen for each in found),
-        unassigned_tenants=tuple(name.decode() for each in found for name in each.unassigned),
+        unassigned_tenants=tuple(_printable(name) for each in found for name in each.unassigned),
         runtimes=_runtimes(found),
         clock_set_back=max(each.set_back for each in found),
     )
 
 
 async def read_health(shards: Shards) -> Health:
-    """Checks whether tasks are being served. An error of the server becomes a problem in the report."""
+    """Checks whether tasks are being served. An error of the server, or damage, becomes a problem in the report."""
     began = time.monotonic()
     try:
-        stats = await read_stats(shards, patience=0)
-    except ServerError as error:
+        found = [await shard.stats(patience=0) for shard in shards]
+    except FairactorError as error:
         return Health(ok=False, problems=(str(error),), latency=time.monotonic() - began, stats=None)
     latency = (time.monotonic() - began) / len(shards)
+    stats = _add_up(found)
     problems = [
         f"{runtime.name} has been silent for {-runtime.lease_left:.1f} s longer than its lease"
         for runtime in stats.runtimes
-        if runtime.lease_left < 0
+        if -_FAR < runtime.lease_left < 0
     ]
+    problems += [f"{problem}; {REPAIR}" for each in found for problem in _damage(each)]
     if stats.pending and not any(runtime.workers and runtime.lease_left >= 0 for runtime in stats.runtimes):
         problems.append(f"{stats.pending} tasks wait, but no runtime with workers is running")
     if stats.unassigned_tenants:
@@ -141,8 +150,10 @@ async def read_health(shards: Shards) -> Health:
         )
     try:
         load = await read_load(shards, queued=stats.queued, started=stats.started, runtimes=stats.runtimes)
-    except ServerError as error:
-        return Health(ok=False, problems=(*problems, str(error)), latency=latency, stats=stats)
+    except Exception as error:  # noqa: BLE001 - whatever is stored, it reports it
+        return Health(
+            ok=False, problems=(*problems, f"the load cannot be read ({error}); {REPAIR}"), latency=latency, stats=stats
+        )
     problems += load.problems()
     return Health(
         ok=not problems, problems=tuple(problems), latency=latency, stats=stats, notes=tuple(load.notes()), load=load
@@ -151,13 +162,11 @@ async def read_health(shards: Shards) -> Health:
 
 def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
     """Returns each runtime once. A runtime holds a lease on every shard, under its name and a number."""
-    import json
-
     runtimes: dict[str, RuntimeInfo] = {}
     for each in found:
         for name, packed, ms_left in each.runtimes:
-            info = json.loads(packed)
-            full_name = name.decode()
+            info = read_description(packed) or {}
+            full_name = _printable(name)
             base_name = full_name.rpartition("/")[0]
             known = runtimes.get(base_name)
             runtimes[base_name] = RuntimeInfo(
@@ -170,3 +179,43 @@ def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
                 pulse=read_pulse(info.get("pulse")) or (known.pulse if known else None),
             )
     return tuple(runtimes.values())
+
+
+def read_description(packed: bytes) -> dict[str, Any] | None:
+    """Reads what a runtime has said when it joined; returns None if that was damaged."""
+    import json
+
+    try:
+        found = json.loads(packed)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not all(fits(found[name]) for name, fits in _FITS.items() if name in found):
+        return None
+    return found
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_FITS: Final[dict[str, Callable[[Any], bool]]] = {
+    "host": lambda value: isinstance(value, str),
+    "pid": _is_whole,
+    "workers": _is_whole,
+    "actors": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+}
+
+
+def _damage(stats: ShardStats) -> Iterator[str]:
+    """Yields a message for each thing about a shard that was damaged."""
+    for name, packed, ms_left in stats.runtimes:
+        if abs(ms_left) / 1000 >= _FAR:
+            yield f"the lease of {_printable(name)} ends at an impossible time"
+        if read_description(packed) is None:
+            yield f"the description of {_printable(name)} cannot be read"
+    if not stats.counted:
+        yield "the counts of a shard cannot be read"
+
+
+def _printable(name: bytes) -> str:
+    return name.decode(errors="replace")

@@ -28,6 +28,9 @@ logger: Final = logging.getLogger(__name__)
 DRAINED: Final = b"d"
 """The event that a shard publishes when its last task ends."""
 
+REPAIRED: Final = b"m"
+"""The event that a shard publishes when it was repaired: what was to be published may be lost."""
+
 Deliver = Callable[[bytes], None]
 
 
@@ -53,6 +56,7 @@ class Subscriber:
         self._subscribed: dict[bytes, anyio.Event] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._wakeups: dict[bytes, set[Wakeup]] = {}  # by event
+        self._malformed: set[tuple[bytes, bytes]] = set()  # channels and kinds of messages that were reported
         self._reading = anyio.CancelScope()  # while `run` waits for a message
         self._must_reconnect = False
         self._refusal = ""  # why the server refuses subscriptions
@@ -61,7 +65,7 @@ class Subscriber:
     def listen(self, shard: Shard, runtime: str, deliver: Deliver) -> None:
         """Calls ``deliver`` with each message that a shard publishes to a runtime name. See `ready`."""
         self._channels[shard.keys.inbox(runtime).encode()] = deliver
-        self._channels[shard.keys.events.encode()] = self._publish
+        self._channels[shard.keys.events.encode()] = self._on_event
         self._reading.cancel()
 
     def ignore(self, shard: Shard, runtime: str) -> None:
@@ -86,7 +90,7 @@ class Subscriber:
         raise ServerUnavailable(f"no answer from {where}: a subscription took longer than {patience:g} s")
 
     def on_subscribe(self, callback: Callable[[], None]) -> None:
-        """Calls ``callback`` each time a subscription begins, because earlier messages may be lost."""
+        """Calls ``callback`` each time a subscription begins or a shard was repaired: earlier messages may be lost."""
         self._callbacks.append(callback)
 
     @contextmanager
@@ -176,13 +180,34 @@ class Subscriber:
 
     def _receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "message":
-            deliver = self._channels.get(message["channel"])
-            if deliver is not None:
-                deliver(message["data"])
+            self._pass_on(message["channel"], message["data"])
         elif message["type"] == "subscribe":
             self._refusal = ""
             self._subscribed.setdefault(message["channel"], anyio.Event()).set()
             self.wake_all()
+            for callback in self._callbacks:
+                callback()
+
+    def _pass_on(self, channel: bytes, message: bytes) -> None:
+        """Passes a message on. Anybody may publish anything, so one that nobody understands is logged and dropped."""
+        deliver = self._channels.get(channel)
+        if deliver is None:
+            return
+        try:
+            deliver(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop the messages that follow
+            kind = channel, message[:1]
+            level = logging.DEBUG if kind in self._malformed else logging.WARNING
+            self._malformed.add(kind)
+            logger.log(
+                level,
+                "a message on channel %s is dropped (%s; %d bytes, %r); others of this kind are logged at DEBUG only",
+                channel.decode(errors="replace"), error, len(message), message[:40],
+            )  # fmt: skip
+
+    def _on_event(self, event: bytes) -> None:
+        self._publish(event)
+        if event == REPAIRED:
             for callback in self._callbacks:
                 callback()
 

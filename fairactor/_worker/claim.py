@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from fairactor._actors.task import Task
 from fairactor._model import record
-from fairactor._model.wire import Settlement
+from fairactor._model.wire import Settlement, as_text
 
 _NAMED: Final = 20  # the most tasks in a message
 
@@ -99,6 +99,6 @@ def new_claims(ids_and_records: Any, turn: bytes, owner: Owner, server_time: flo
     now = time.monotonic()
     flat = iter(ids_and_records)
     return [
-        Claim(task_id.decode(), packed, turn, owner, server_time, now)
+        Claim(as_text(task_id), packed, turn, owner, server_time, now)
         for task_id, packed in zip(flat, flat, strict=True)
     ]

@@ -21,6 +21,7 @@ from fairactor._model.wire import (
     Handed,
     Settlement,
     Turn,
+    as_text,
     handed_mark,
     turn_mark,
     unpack_handed,
@@ -212,7 +213,7 @@ class Dispatcher:
         self._suspects.answer(self, turn.suspects, claims if begun else (), asked=request.permit)
         room = request.processes - sum(claim.in_process for claim in claims)
         for task_id in turn.cancels:
-            self._pool.cancel(task_id.decode(), _CANCEL_REASON)
+            self._pool.cancel(as_text(task_id), _CANCEL_REASON, self)
         if turn.maintenance_due:
             await self._maintain()
         if room > 0 or self._wait_for_process():
@@ -238,8 +239,8 @@ class Dispatcher:
     def _take(self, handed: Handed) -> None:
         """Starts a task that was handed over. If the message is late, the reply to a later turn has the task."""
         if self.runtime and handed.mark == handed_mark(self._number):
-            self._received = True
             claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
+            self._received = True
             # Tasks of other shards may occupy the workers, or one of them has to run alone.
             free = self._pool.vacancies > 0 and not self._suspects.excluding
             self._begin(claims, at_once=True, free=free)
@@ -346,14 +347,16 @@ class Dispatcher:
         elif kind == WORK:
             self.wake()
         elif kind == CANCEL:
-            self._cancel(message[1:].decode())
+            self._cancel(as_text(message[1:]))
+        else:
+            raise ValueError(f"{kind!r} is no kind of message that this version of fairactor knows")
 
     def _on_subscribe(self) -> None:
         self._server_back.set()
         self.wake()
 
     def _cancel(self, task_id: str) -> None:
-        if not self._pool.cancel(task_id, _CANCEL_REASON):
+        if not self._pool.cancel(task_id, _CANCEL_REASON, self):
             self.wake()  # its claim may still be on the way; the next turn repeats the cancellation
 
 

@@ -69,7 +69,7 @@ class Executor:
     async def _run(self, claim: Claim) -> Settlement:
         try:
             call = _decode(claim)
-        except (ValueError, msgspec.MsgspecError) as error:
+        except record.UNREADABLE as error:
             return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
         handler = self.handlers.get(call.actor)
         if handler is None:
@@ -165,7 +165,7 @@ class Executor:
     def canceled(self, claim: Claim, reason: str) -> Settlement:
         """Returns the outcome of a canceled task, which may not have started."""
         if claim.header is None:
-            with suppress(ValueError, msgspec.MsgspecError):
+            with suppress(*record.UNREADABLE):
                 _decode(claim)
         self._observers.canceled(self._task(claim), reason)
         return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))

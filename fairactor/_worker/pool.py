@@ -107,11 +107,14 @@ class Pool:
         else:
             asyncio.get_running_loop().call_soon(self._wake)
 
-    def cancel(self, task_id: str, reason: str) -> bool:
-        """Cancels a task that runs or waits here; returns whether it found the task."""
+    def cancel(self, task_id: str, reason: str, owner: Owner | None = None) -> bool:
+        """Cancels a task of an owner, None for any, that runs or waits here; returns whether it found the task.
+
+        Each shard has ids of its own, so a task of another owner may have the same id.
+        """
         found = False
         for claim, worker in self._running.items():
-            if claim.id == task_id:
+            if claim.id == task_id and owner in (None, claim.owner):
                 found = True
                 if claim.cancel_reason is None:  # otherwise it has been canceled already
                     claim.cancel_reason = reason
@@ -119,7 +122,7 @@ class Pool:
         if found:
             return True
         for claim in self._ready:
-            if claim.id == task_id:
+            if claim.id == task_id and owner in (None, claim.owner):
                 self._ready.remove(claim)
                 claim.owner.settle(claim, self._canceled(claim, reason))
                 return True

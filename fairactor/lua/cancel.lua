@@ -1,13 +1,14 @@
 -- Cancels a task: one that has not started ends now, and the runtime of one that has started is notified.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 id, 2 ms to keep its record, 3 its outcome
--- Reply the state in which it was found, or 'missing'
+-- ARGV  1 id, 2 ms to keep its record, 3 its outcome, 4 its tenant, or '' for any
+-- Reply the state in which it was found, or 'missing' if the tenant has no such task
 --
 -- Safe to repeat: a canceled task is settled. For a started task this is stored, so whatever becomes of its runtime and
 -- of the message, it does not run again.
 
 -- @include lib/intact.lua
+-- @include lib/owner.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/ending.lua
@@ -16,9 +17,9 @@
 -- @include lib/withdraw.lua
 
 local SETTLED = { [DONE] = 'finished', [DEAD_STATE] = 'failed', [CANCELED_STATE] = 'canceled' }
-local id, ttl_ms, outcome = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local id, ttl_ms, outcome, tenant = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local record = call('GET', TASK .. id)
-if not readable(record) then return 'missing' end
+if not readable(record) or not is_owned_by(tenant, record) then return 'missing' end
 local state, runtime = locate(id, record)
 if state == 'settled' then return SETTLED[record:sub(1, 1)] end
 if state == 'started' then

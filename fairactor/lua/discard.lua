@@ -1,17 +1,21 @@
 -- Deletes dead letters for good.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 and on: ids
+-- ARGV  1 the tenant whose dead letters to delete, or '' for any, 2 and on: ids
 -- Reply how many of them were dead letters
 --
 -- Safe to repeat: a deleted one is no dead letter. The counts of failed tasks stay.
 
 -- @include lib/intact.lua
+-- @include lib/owner.lua
 
-local keys, discarded = {}, {}
-for i, record in ipairs(read_records(ARGV)) do
-  if record and record:sub(1, 1) == DEAD_STATE then
-    keys[#keys + 1], discarded[#discarded + 1] = TASK .. ARGV[i], ARGV[i]
+local tenant, ids, keys, discarded = ARGV[1], {}, {}, {}
+for i = 2, #ARGV do ids[i - 1] = ARGV[i] end
+for i, record in ipairs(read_records(ids)) do
+  local is_letter = record and record:sub(1, 1) == DEAD_STATE and is_owned_by(tenant, record)
+  if not record and tenant == '' then is_letter = call('ZSCORE', DEAD, ids[i]) end -- lost, or it cannot be read
+  if is_letter then
+    keys[#keys + 1], discarded[#discarded + 1] = TASK .. ids[i], ids[i]
   end
 end
 begin_writing()

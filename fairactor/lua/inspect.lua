@@ -1,18 +1,20 @@
 -- Returns what is known about a task.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 id
--- Reply {} if there is no such task, else {state, record, ms at which it is due by the server's clock or '', runtime or '',
+-- ARGV  1 id, 2 its tenant, or '' for any
+-- Reply {} if the tenant has no such task, else {state, record, ms at which it is due by the server's clock or '', runtime
+--       or '',
 --       ms that the record is kept or -1, progress or ''}; the state 'settled' means that the record has it
 --
 -- Reads only.
 
 -- @include lib/intact.lua
+-- @include lib/owner.lua
 -- @include lib/locate.lua
 
-local id = ARGV[1]
+local id, tenant = ARGV[1], ARGV[2]
 local record = call('GET', TASK .. id)
-if not readable(record) then return {} end
+if not readable(record) or not is_owned_by(tenant, record) then return {} end
 local state, runtime = locate(id, record)
 local due = tonumber(call('ZSCORE', DELAYED .. tenant_of(record), id))
 return { state, record, due and integer(due - math.floor(shard.behind / 1000)) or '', runtime or '',

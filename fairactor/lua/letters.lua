@@ -2,7 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 first place, 2 last place, 3 how many to skip, 4 how many at most
--- Reply {place of the last dead letter, [place, id, record] ...}; a place is when the record expires, in µs
+-- Reply {place of the last dead letter, [place, id, record] ...}; a place is when the record expires, in µs. The record is
+--       '' if the task is no dead letter, and as it is if it cannot be read
 --
 -- Reads only.
 
@@ -14,6 +15,7 @@ local ids, reply = {}, { integer(tonumber(call('ZRANGE', DEAD, -1, -1, 'WITHSCOR
 for i = 1, #found, 2 do ids[#ids + 1] = found[i] end
 for i, record in ipairs(read_records(ids)) do
   reply[#reply + 1], reply[#reply + 2] = integer(tonumber(found[2 * i])), ids[i]
-  reply[#reply + 1] = record and record:sub(1, 1) == DEAD_STATE and record or ''
+  if not record then record = call('MGET', TASK .. ids[i])[1] elseif record:sub(1, 1) ~= DEAD_STATE then record = '' end
+  reply[#reply + 1] = record or ''
 end
 return reply

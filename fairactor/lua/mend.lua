@@ -1,13 +1,34 @@
 -- Repairs a shard that a script left half written, as if that script had run, or had not.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 'torn': only if a script did fail halfway, or 'all'
--- Reply 1 if there was something to do
+-- ARGV  1 'torn': only if a script did fail halfway, or 'all'; 2 and on: version, shards, step and what is shared, as in
+--       the reply of open.lua, if they are known
+-- Reply {1, or 0 if there was nothing to do, {what was repaired}, {what was set aside},
+--        {id, its cancellation as CANCELS keeps it, ...} of tasks to cancel again, since they are no longer claimed}
 --
 -- Safe to repeat: it starts from what is stored. If a task stands in two places, the mailbox counts before the suspects
 -- and the delayed tasks, these before the held ones, and these before the claims: no runtime was told of such a
 -- claim. Every other key follows from the records and from where the tasks stand. No other script walks over all keys
 -- of the shard.
+
+if ARGV[1] == 'torn' and redis.pcall('HGET', META, 'torn') ~= '1' then return { 0, {}, {}, {} } end
+
+local shard_keys = {}
+do
+  local cursor, seen = '0', {}
+  repeat
+    local reply = redis.call('SCAN', cursor, 'MATCH', META .. ':*', 'COUNT', 1000)
+    cursor = reply[1]
+    for _, key in ipairs(reply[2]) do
+      if not seen[key] then shard_keys[#shard_keys + 1] = key end
+      seen[key] = true
+    end
+  until cursor == '0'
+end
+
+-- @include lib/damage.lua
+
+remove_damage()
 
 -- @include lib/base.lua
 -- @include lib/counts.lua
@@ -15,15 +36,14 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
-if ARGV[1] == 'torn' and not shard.torn then return 0 end
-
+local REPAIRED = 'm' -- an event, as in subscriber.py
 local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
 local found = {} -- prefix -> the rest of each key
 for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do
   found[prefix] = {}
 end
-for _, key in ipairs(call('KEYS', META .. ':*')) do
+for _, key in ipairs(shard_keys) do
   for prefix, names in pairs(found) do
     if key:sub(1, #prefix) == prefix then names[#names + 1] = key:sub(#prefix + 1) end
   end
@@ -47,6 +67,8 @@ local function take_place(id, where, tenant)
   if stays then task.where = where end
   return stays
 end
+
+local canceled = {} -- id, its cancellation, ... of tasks that are no longer claimed
 
 -- Puts a task into its mailbox or among the suspects of its tenant, as its record says.
 local function put_back(id)
@@ -83,7 +105,11 @@ local function repair_places()
     local claims = call('HGETALL', CLAIMS .. runtime)
     for i = 1, #claims, 2 do
       local id = claims[i]
-      if not (leased and take_place(id, runtime, tenant_in(claims[i + 1]))) then call('HDEL', CLAIMS .. runtime, id) end
+      if not (leased and take_place(id, runtime, tenant_in(claims[i + 1]))) then
+        call('HDEL', CLAIMS .. runtime, id)
+        local cancel = call('HGET', CANCELS .. runtime, id)
+        if cancel then canceled[#canceled + 1], canceled[#canceled + 2] = id, cancel end
+      end
     end
   end
   for id, task in pairs(tasks) do
@@ -149,13 +175,36 @@ local function repair_runtimes()
   end
 end
 
+local function is_key_of(task, key)
+  local prefix = #task.name .. ':' .. task.name
+  return key:sub(1, #prefix) == prefix
+end
+
+-- Returns the window of a key, in ms, if a live task owns it; else nil. Nowhere else do scripts parse JSON.
+local function window_of(id, key)
+  local task = tasks[id]
+  if not task or task.state ~= LIVE or not is_key_of(task, key) then return nil end
+  local record = call('GET', TASK .. id)
+  local read, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
+  local options = read and type(sent) == 'table' and type(sent[4]) == 'table' and sent[4] or {}
+  local own = key:sub(#(#task.name .. ':' .. task.name) + 1)
+  if options.key ~= nil and options.key ~= own then return nil end
+  return math.floor((tonumber(options.key_window) or 0) * 1000 + 0.5)
+end
+
 local function repair_keys()
+  local owners = {} -- key -> task
   local keyed_tasks = call('HGETALL', KEYED)
   for i = 1, #keyed_tasks, 2 do
     local id, task = keyed_tasks[i], tasks[keyed_tasks[i]]
     keyed[id] = keyed_tasks[i + 1]
-    local key = KEY .. select(2, unpack_key(keyed[id]))
-    if task and task.state == LIVE then
+    local name = select(2, unpack_key(keyed[id]))
+    local key = KEY .. name
+    if task and task.state == LIVE and (owners[name] or not is_key_of(task, name)) then
+      call('HDEL', KEYED, id)
+      repaired[#repaired + 1] = KEYED .. ': the key of ' .. id .. ' is not its own'
+    elseif task and task.state == LIVE then
+      owners[name] = id
       call('SET', key, id)
     elseif call('GET', key) == id then
       free_key(id, task and task.state)
@@ -165,7 +214,15 @@ local function repair_keys()
   end
   for _, key in ipairs(found[KEY]) do
     local id = call('GET', KEY .. key)
-    if call('PTTL', KEY .. key) == -1 and call('HEXISTS', KEYED, id) == 0 then call('DEL', KEY .. key) end
+    if id and call('PTTL', KEY .. key) == -1 and call('HEXISTS', KEYED, id) == 0 then
+      local window = window_of(id, key)
+      if window then
+        call('HSET', KEYED, id, struct.pack('>d', window) .. key)
+        repaired[#repaired + 1] = KEYED .. ': ' .. id .. ' has its key again'
+      else
+        call('DEL', KEY .. key)
+      end
+    end
   end
 end
 
@@ -267,8 +324,12 @@ repair_dead_letters()
 recount()
 rebuild_rings()
 for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others: tend.lua
-  if not counts[name] then call('ZREM', DRAINED, name) end
+  local c = counts[name]
+  if not c or (c[KEEP_UNTIL] * 1e6 <= shard.now and live(c) + c[WAITING] + c[DEFERRED] == 0) then
+    call('ZREM', DRAINED, name)
+  end
 end
 save_counts()
 save_shard(true)
-return 1
+call('PUBLISH', EVENTS, REPAIRED) -- who waits asks again
+return { 1, repaired, set_aside, canceled }

@@ -13,34 +13,54 @@
 -- @include lib/undelay.lua
 -- @include lib/withdraw.lua
 
-local BATCH = 500
+local BATCH = 200
+local BYTES = 500000 -- of records in a call, by about one record; they are read and written again
 local name, cancellation, cursor = ARGV[1], pack_cancel(tonumber(ARGV[2]), ARGV[3]), ARGV[4]
 load_counts({ name })
 load_tenants({ name })
 
-local ids = call('ZRANGE', QUEUE .. name, 0, BATCH - 1)
-local queued = #ids
-local suspects = queued < BATCH and call('ZRANGE', SUSPECTS .. name, 0, BATCH - queued - 1) or {}
-for _, id in ipairs(suspects) do ids[#ids + 1] = id end
+local ids, bytes = {}, 0
+local function is_full() return #ids >= BATCH or bytes >= BYTES end
+local function take(id)
+  ids[#ids + 1] = id
+  bytes = bytes + call('STRLEN', TASK .. id)
+end
+
+-- Takes the first tasks of a place. Returns their ids.
+local function take_first(key)
+  local from = #ids + 1
+  for _, id in ipairs(is_full() and {} or call('ZRANGE', key, 0, BATCH - from)) do
+    if is_full() then break end
+    take(id)
+  end
+  return { unpack(ids, from) }
+end
+
+local queued = #take_first(QUEUE .. name)
+local suspects = take_first(SUSPECTS .. name)
 local ready = #ids
-local delayed_ids = ready < BATCH and call('ZRANGE', DELAYED .. name, 0, BATCH - ready - 1) or {}
-for _, id in ipairs(delayed_ids) do ids[#ids + 1] = id end
+local delayed_ids = take_first(DELAYED .. name)
 local waiting = #ids
 
--- Adds the tenant's tasks from one step of a scan of all deferred ones. Returns the next cursor.
+-- Takes the tenant's tasks from one step of a scan of all deferred ones. Returns the next cursor: the same if there are
+-- too many of them.
 local function scan_deferred()
   if counts[name][DEFERRED] == 0 then return '0' end
-  local found, others = call('HSCAN', HELD, cursor, 'COUNT', BATCH), {}
-  for i = 1, #found[2], 2 do others[#others + 1] = found[2][i] end
-  for i, record in ipairs(read_records(others)) do
-    if record and tenant_of(record) == name then ids[#ids + 1] = others[i] end
+  local found = call('HSCAN', HELD, cursor, 'COUNT', BATCH)
+  for i = 1, #found[2], 2 do
+    local header = call('GETRANGE', TASK .. found[2][i], 0, 600) -- somebody else's record may be large
+    if readable(header) and tenant_of(header) == name then
+      if is_full() then return cursor, true end
+      take(found[2][i])
+    end
   end
   return found[1]
 end
 
-if waiting < BATCH then
-  cursor = scan_deferred()
-  if cursor == '0' then cursor = '' end
+if not is_full() then
+  local again
+  cursor, again = scan_deferred()
+  if cursor == '0' and not again then cursor = '' end
 end
 
 -- Returns the count that a task leaves.

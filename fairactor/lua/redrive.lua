@@ -1,12 +1,14 @@
 -- Sends dead letters again, as new tasks at the end of their mailboxes. They keep their history.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 and on, for each task, packed: id, its key as in send.lua
--- Reply for each task: 1 queued, 0 not a dead letter, or the id of the task that its key stands for
+-- ARGV  1 the tenant whose dead letters to send, or '' for any, 2 and on, for each task, packed: id, its key as in
+--       send.lua
+-- Reply for each task: 1 queued, 0 not a dead letter of the tenant, or the id of the task that its key stands for
 --
 -- Safe to repeat: a queued task is no dead letter.
 
 -- @include lib/intact.lua
+-- @include lib/owner.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -22,14 +24,14 @@ local function lines_behind(record, body)
   return call_line .. history
 end
 
-local ids, keys = {}, {}
-for i, packed in ipairs(ARGV) do ids[i], keys[i] = struct.unpack('>Hc0Hc0', packed) end
+local tenant, ids, keys = ARGV[1], {}, {}
+for i = 2, #ARGV do ids[i - 1], keys[i - 1] = struct.unpack('>Hc0Hc0', ARGV[i]) end
 
 local replies, back, names, seen = {}, {}, {}, {}
 for i, record in ipairs(read_records(ids)) do
   local id = ids[i]
   replies[i] = 0
-  if record and record:sub(1, 1) == DEAD_STATE and not seen[id] then
+  if record and record:sub(1, 1) == DEAD_STATE and is_owned_by(tenant, record) and not seen[id] then
     local _, _, priority, _, _, name, body = struct.unpack(HEADER, record)
     local holder = take_key(id, name, keys[i])
     if holder then

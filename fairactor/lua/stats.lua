@@ -19,6 +19,7 @@ if tenant then
   return { call('HGET', COUNTS, tenant) or '', policies[1] or '', policies[2] or '', queued }
 end
 
+local FAR = 1e15 -- ms: nothing real is that far away
 local now = shard.ms
 local started, fleet = 0, {}
 local leases = call('ZRANGE', LEASES, 0, -1, 'WITHSCORES')
@@ -26,7 +27,7 @@ for i = 1, #leases, 2 do
   started = started + call('HLEN', CLAIMS .. leases[i])
   fleet[#fleet + 1] = leases[i]
   fleet[#fleet + 1] = call('HGET', FLEET, leases[i]) or ''
-  fleet[#fleet + 1] = tonumber(leases[i + 1]) - now
+  fleet[#fleet + 1] = math.max(-FAR, math.min(tonumber(leases[i + 1]) - now, FAR))
 end
 -- If every runtime is dedicated: those of the next tenants that are assigned to none.
 local function unassigned()
@@ -59,6 +60,6 @@ end
 return {
   shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
   count_due(), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
-  tonumber(call('HGET', META, 'stolen') or 0), call('ZCARD', THROTTLED), unassigned(),
+  tonumber(call('HGET', META, 'stolen') or 0) or 0, call('ZCARD', THROTTLED), unassigned(),
   math.floor(shard.behind / 1000), unpack(fleet),
 }

@@ -111,16 +111,17 @@ run_ends_hook()
 release_throttled()
 local missed = missed_claim()
 if missed then want = math.max(0, want - 1) end -- it takes a worker
-local suspects_wait = call('EXISTS', SUSPECTED) == 1
-local may_claim_ahead
-want, may_claim_ahead = choose_suspect(runtime, want, ARGV[7], suspects_wait and not outcomes.returns_tasks)
-if not may_claim_ahead then ahead = 0 end
+if choose_suspect then
+  local may_claim_ahead
+  want, may_claim_ahead = choose_suspect(runtime, want, ARGV[7], outcomes.returns_tasks)
+  if not may_claim_ahead then ahead = 0 end
+end
 update_ring(arriving)
-charge_suspect()
+if charge_suspect then charge_suspect() end
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
 local claims = choose(runtime, want + ahead, tonumber(ARGV[8]), ARGV[9])
 local rests, has_all = #claims.ids < want, #claims.ids == want + ahead
-add_suspect(claims)
+if add_suspect then add_suspect(claims) end
 if missed then -- the reply brings it
   table.insert(claims.reply, handed)
   table.insert(claims.reply, read_records({ handed })[1] or substitute_record(tenant_in(missed)))
@@ -133,7 +134,7 @@ if missed then call('HSET', claims_key, handed, turn .. missed:sub(9)) end
 call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))
 forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
-write_suspect(runtime)
+if write_suspect then write_suspect(runtime) end
 if renew_leases() then sample_counts() end
 if #outcomes.retried > 0 then -- others must learn when to look: this runtime may not have the tasks' actors
   call('SREM', IDLE, runtime)
@@ -152,4 +153,4 @@ local more = save_shard(has_all)
 
 local wait, maintenance = next_due()
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
-  more and 1 or claims.stopped and 2 or 0, suspects_left(suspects_wait) }
+  more and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0 }

@@ -11,8 +11,8 @@ import attrs
 from fairactor import Message
 from fairactor.plugins import Addressed
 
-from ._errors import GraphError
-from ._options import HERE, NAME, NOTIFIES, ScriptInput
+from ._errors import GraphError, unknown_parent
+from ._options import HERE, NAME, NOTIFIES, Parents, ScriptInput
 from ._placeholders import ResultOf, Selection, map_arguments, results_in
 
 
@@ -23,13 +23,20 @@ class BatchItem:
     tenant: str
     message: Message[Any]
     shard: int
-    parents: list[str]
+    parents: Parents
     script_input: ScriptInput = attrs.Factory(ScriptInput)
 
     @property
     def id(self) -> str:
         """The id of its task."""
         return self.message.task_options.id or ""
+
+    def owner_of(self, parent: str) -> str:
+        """Returns the tenant whose task a parent has to be, '' for any.
+
+        A handle that was made with a tenant stands for a task of this tenant, an id alone for that of any.
+        """
+        return self.parents.tenants.get(parent) or ""
 
     def addressed(self) -> Addressed:
         """The message with what the script reads, and its tenant."""
@@ -43,7 +50,7 @@ def make_batch(messages: Iterable[tuple[str, int, Message[Any]]]) -> list[BatchI
             tenant,
             message if message.task_options.id else message.rewritten(id=os.urandom(12).hex()),
             shard,
-            message.task_options.plugin_options.get("depends_on", []),
+            message.task_options.plugin_options.get("depends_on", Parents()),
         )
         for tenant, shard, message in messages
     ]
@@ -54,6 +61,7 @@ def index_by_id(batch: Sequence[BatchItem]) -> dict[str, int]:
 
     Raises:
         GraphError: a parent comes after its child or twice, or has a key, so that another task may stand for it.
+        UnknownParent: the handle of a parent has another tenant than the message with that id.
     """
     indexes: dict[str, int] = {}
     awaited = {parent for item in batch for parent in item.parents}
@@ -69,6 +77,9 @@ def index_by_id(batch: Sequence[BatchItem]) -> dict[str, int]:
             raise GraphError(
                 f"{item.id!r} has key=, so another task may stand for it: no message of the same batch can depend on it"
             )
+        for parent in item.parents:
+            if parent in indexes and item.parents.tenants.get(parent) not in (None, batch[indexes[parent]].tenant):
+                raise unknown_parent(parent)
         indexes[item.id] = index
     return indexes
 
@@ -96,9 +107,10 @@ def resolve_parents(
             )
         return
     wants = _insert_tokens(item)
-    parent_shards = []
+    parent_shards, tenants = [], []
     for index, parent in enumerate(item.parents, 1):
         shard = batch[indexes[parent]].shard if parent in indexes else shards[parent]
+        tenants.append(batch[indexes[parent]].tenant if parent in indexes else item.owner_of(parent))
         if shard == item.shard:
             parent_shards.append(HERE)
         elif parent not in shards:
@@ -107,7 +119,7 @@ def resolve_parents(
             feeds.append((item.shard, index, int(index in wants), item.id))
         else:
             parent_shards.append(shard)
-    item.script_input |= {"parents": item.parents, "keep": keep, "shard": item.shard}
+    item.script_input |= {"parents": list(item.parents), "tenants": tenants, "keep": keep, "shard": item.shard}
     if set(parent_shards) != {HERE}:
         item.script_input["shards"] = parent_shards
     if rule := item.message.task_options.plugin_options.get("trigger_rule"):

@@ -13,3 +13,11 @@ class UnknownParent(TaskNotFound):
 
 class RunNotSent(FairactorError):
     """A run could not be sent completely. What was sent of it is canceled, and none of it has run."""
+
+
+def unknown_parent(task_id: str) -> UnknownParent:
+    """Returns the error for a parent that the tenant does not have."""
+    return UnknownParent(
+        f"there is no task {task_id!r} to depend on: it was never sent, or its record has expired (result_ttl=, "
+        "failed_ttl=, canceled_ttl=); nothing was sent"
+    )

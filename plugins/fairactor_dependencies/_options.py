@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypedDict, get_args
 
 from fairactor import Handle
@@ -18,10 +19,21 @@ NOTIFIES: Final = 65534
 """In place of a parent's shard: it is another one, which learns of the task when it accepts the parent."""
 
 
+class Parents(list[str]):
+    """The ids of a task's parents, in which they travel, and the tenants of those that were given as handles."""
+
+    def __init__(self, ids: Iterable[str] = (), tenants: Mapping[str, str | None] = MappingProxyType({})) -> None:
+        super().__init__(ids)
+        self.tenants = dict(tenants)
+        """id -> its tenant, or None for a handle that was made from an id alone: the task of any tenant."""
+
+
 class ScriptInput(TypedDict, total=False):
     """What a task waits for, as sent.lua reads it. What is missing is empty."""
 
     parents: list[str]
+    tenants: list[str]
+    """The tenant of each parent, or '' for any."""
     shards: list[int]
     """The shard of each parent, `HERE`, or `NOTIFIES`. Missing if all are here."""
     rule: str
@@ -41,14 +53,16 @@ class ScriptInput(TypedDict, total=False):
     wants the result, id)."""
 
 
-def _to_ids(value: Iterable[Handle[Any] | str]) -> list[str]:
+def _to_ids(value: Iterable[Handle[Any] | str]) -> Parents:
     if isinstance(value, str | Handle) or not isinstance(value, Iterable):
         raise ConfigurationError(f"depends_on={shown(value)}: give a list of handles or ids, as in depends_on=[handle]")
-    ids = [parent.id if isinstance(parent, Handle) else parent for parent in value]
+    given = list(value)
+    ids = [parent.id if isinstance(parent, Handle) else parent for parent in given]
     for parent in ids:
         if not isinstance(parent, str) or not parent:
             raise ConfigurationError(f"depends_on= got {shown(parent)}: give handles or ids of tasks")
-    return list(dict.fromkeys(ids))
+    tenants = {parent.id: parent.tenant for parent in reversed(given) if isinstance(parent, Handle)}
+    return Parents(dict.fromkeys(ids), tenants)
 
 
 def _check_rule(value: TriggerRule) -> str:

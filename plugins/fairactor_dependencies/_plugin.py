@@ -31,7 +31,7 @@ _MOST_MESSAGES: Final = 100
 """The most messages in one call."""
 _ERROR_PAUSE: Final = 1.0
 """Seconds to wait after an error of the server."""
-_SCRIPTS: Final = ("unknown", "gate", "open", "grow", "take", "arrive", "ack")
+_SCRIPTS: Final = ("known", "gate", "open", "grow", "take", "arrive", "ack")
 
 Operator(">>", plugin=NAME, apply=then)
 Operator("<<", plugin=NAME, apply=after)
@@ -57,6 +57,15 @@ class Dependencies:
     def scripts(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaScripts`."""
         return {script: read_lua(NAME, script) for script in _SCRIPTS}
+
+    @property
+    def lua_keys(self) -> Mapping[str, str]:
+        """See `fairactor.plugins.LuaKeys`."""
+        return {
+            "of:t": "hash", "of:g": "hash", "of:t:*": "list", "of:g:*": "list", "got:*": "hash", "rest": "hash",
+            "remote": "string", "outbox": "zset", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
+            "early:*": "string",
+        }  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(self, host: Host) -> AsyncIterator[None]:

@@ -15,6 +15,7 @@ from fairactor.errors import ConfigurationError, TaskNotFound
 from fairactor.plugins import Graph, Host, Run
 
 from ._errors import GraphError
+from ._options import Parents
 from ._placeholders import IdOf, ResultOf, map_arguments
 from ._plan import Plan, Step, last_step
 
@@ -117,9 +118,11 @@ class SentRun(Run):
             for step, name in self._names.items()
         }
         sent = [step for step in order if step not in kept]
+        tenants = {ids[step]: self.handles[self._names[step]].tenant for step in kept}
         with_run = {"xcom_run": self.id} if "fairactor_xcom" in self._host.plugins else {}
         messages = [
-            (self._plan.steps.get(step) or self.tenant, _message(step, ids, parents[step], with_run)) for step in sent
+            (self._plan.steps.get(step) or self.tenant, _message(step, ids, parents[step], with_run, tenants))
+            for step in sent
         ]
         new = dict(zip(sent, await self._host.runtime.send_many(messages), strict=True))
         names = self._names
@@ -145,8 +148,22 @@ async def send_plan(host: Host, tenant: str, plan: Plan) -> Run:
     return await SentRun(os.urandom(8).hex(), tenant, {}, host, plan, _names(order)).send_steps(())
 
 
-def _message(step: Step, ids: Mapping[Step, str], parents: Sequence[Step], with_run: Mapping[str, str]) -> Message[Any]:
-    """Returns a step as it is sent: ids replace the steps that its options and arguments name."""
+def _message(
+    step: Step,
+    ids: Mapping[Step, str],
+    parents: Sequence[Step],
+    with_run: Mapping[str, str],
+    tenants: Mapping[str, str | None],
+) -> Message[Any]:
+    """Returns a step as it is sent: ids replace the steps that its options and arguments name.
+
+    Args:
+        step: the step.
+        ids: the id of each step.
+        parents: the steps that it waits for.
+        with_run: the option that shares the run's values.
+        tenants: by id the tenants of the steps that were sent before.
+    """
     own = step.task_options.plugin_options
 
     def with_ids(argument: Any) -> Any:
@@ -158,7 +175,8 @@ def _message(step: Step, ids: Mapping[Step, str], parents: Sequence[Step], with_
 
     options: dict[str, Any] = {} if "xcom_run" in own else dict(with_run)
     if parents:
-        options["depends_on"] = [*own.get("depends_on", ()), *(ids[parent] for parent in parents)]
+        given: Parents = own.get("depends_on", Parents())
+        options["depends_on"] = Parents([*given, *(ids[parent] for parent in parents)], {**tenants, **given.tenants})
     args, kwargs = map_arguments(step, with_ids)
     return step.rewritten(args=args, kwargs=kwargs, id=ids[step], plugin_options=options)
 

@@ -54,6 +54,14 @@ class Scheduling:
         """See `fairactor.plugins.LuaScripts`."""
         return {script: read_lua(NAME, script) for script in _SCRIPTS}
 
+    @property
+    def lua_keys(self) -> Mapping[str, str]:
+        """See `fairactor.plugins.LuaKeys`."""
+        return {
+            "schedule:*": "hash", "all": "zset", "due": "zset", "behind": "hash", "declared": "hash",
+            "leader": "string",
+        }  # fmt: skip
+
     @asynccontextmanager
     async def lifespan(self, host: Host) -> AsyncIterator[None]:
         """Adds the schedules that actors declare, and starts an actor per shard that sends due runs."""

@@ -16,7 +16,7 @@ from fairactor import Runtime, actor
 from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import take_snapshot
 from fairactor._model.keys import Keys
-from fairactor._model.wire import Assignment, pack_key
+from fairactor._model.wire import Assignment, Emptying, Permit, pack_key, pack_permit
 from fairactor.errors import RuntimeNotRunning
 from fairactor.testing import InvariantViolation, check_invariants
 from tests.support.shard.driver import HELD_BACK, ShardDriver, item, open_shard, outcome
@@ -35,7 +35,12 @@ def used(url: str) -> Iterator[ShardDriver]:
     """
     with open_shard(url) as made:
         made.run(made.shard.configure("capped", {"concurrency": 1}))
-        made.join("r", "s")
+        made.permit = pack_permit(Permit.NONE, 5, Emptying.NO)
+        made.join("r", "s", "dead")
+        made.send(item("s0", "suspected"))
+        assert made.claim("dead", 1, 1) == ["s0"]
+        made.lapse("dead")
+        made.maintain()
         made.send(item("c0", "capped"), item("c1", "capped"), item("d0", "drained"), item("d1", "drained"))
         assert set(made.claim("r", 1, 3)) == {"c0", "d0", "d1"}
         made.send(*[item(f"t{n}", "t", n, flag="w") for n in range(1, 7)], item("later", "t", due="+3600000"))
@@ -56,7 +61,7 @@ def used(url: str) -> Iterator[ShardDriver]:
         made.join("home", serves=Assignment(["held"], ["nobody"]))
         assert made.claim("home", 1, 2) == ["h0"]
         snapshot = made.check()
-        empty = {"IDLE", "IDLE_PROCESSES", "SUSPECTED"}
+        empty = {"IDLE", "IDLE_HOMES", "IDLE_PROCESSES", "SUSPECTED"}
         assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in empty), snapshot.fixed
         assert snapshot.groups
         yield made
@@ -216,6 +221,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "task 't6' will be canceled by 'r', which has not claimed it",
     ),
     "half a script": (lambda db, keys: db.hset(keys.meta, "torn", 1), "a script failed before its last write"),
+    "a suspect in the mailbox": (record("setrange", "t2", 1, b"\1"), "task 't2' .* 1 times, but is in the mailbox"),
+    "no suspect": (record("setrange", "s0", 1, b"\0"), "task 's0' .* 0 times, but is among the suspects"),
+    "suspects of nobody": (zadd("SUSPECTED", "odd", 1), "have suspects, but {.*'odd'.*} are listed"),
+    "suspects that are not listed": (zrem("SUSPECTED", "suspected"), r"{'suspected'} have suspects, but set\(\) are"),
     "progress of none": (hset("PROGRESS", "t2", b"[1]"), "task 't2' has progress, but is not claimed"),
 }  # fmt: skip
 
@@ -243,7 +252,8 @@ def test_what_is_wrong_is_mended(used: ShardDriver, damage: Damage) -> None:
     used.check()
     live = {task for task, header in used.snapshot().records.items() if header.state == b"L"}
     claimed = {task for claims in used.snapshot().claims.values() for task in claims}
-    queued = {task for queue in used.snapshot().queues.values() for task in queue}
+    mailboxes = [*used.snapshot().queues.values(), *used.snapshot().suspects.values()]
+    queued = {task for queue in mailboxes for task in queue}
     assert live == claimed | queued | {"later", "waits"}, "each stands somewhere"
 
 

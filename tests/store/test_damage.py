@@ -59,7 +59,7 @@ def test_a_task_without_a_record_is_not_there_to_be_canceled(shard: ShardDriver)
     lose(shard, "a")
     assert shard.run(shard.shard.cancel("a", ttl=1.0, body=b"")) == "missing"
     assert shard.run(shard.shard.inspect("a")) == []
-    assert shard.run(shard.shard.watch("w", [("a", "")])) == [[b"n"]]
+    assert shard.run(shard.shard.watch("w", [("a", "", "")])) == [[b"n"]]
 
 
 def test_a_lost_record_is_no_matter_once_it_has_ended_and_the_shard_was_mended(shard: ShardDriver) -> None:
@@ -255,7 +255,7 @@ def told(task: str, state: bytes) -> bytes:
 
 def test_all_who_wait_are_told_of_every_kind_of_outcome(shard: ShardDriver, heard: Any) -> None:
     shard.send(*[item(f"{kind}ñ\0", flag="w") for kind in "FXCRDQ"])
-    assert shard.run(shard.shard.watch("v\0", [(f"{kind}ñ\0", "") for kind in "FXCRDQ"])) == [[b"w"]] * 6
+    assert shard.run(shard.shard.watch("v\0", [(f"{kind}ñ\0", "", "") for kind in "FXCRDQ"])) == [[b"w"]] * 6
     shard.claim("r", 1, 4)
     shard.claim("s", 1, 1)
     heard()

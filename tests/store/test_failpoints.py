@@ -86,7 +86,10 @@ CASES: dict[str, Case] = {
     "review": Case("review", lower_the_default, untidy=True),  # a separate call has changed the defaults before
     "policies": Case("policies", lambda populated: populated.run(populated.shard.policies())),
     "watch": Case(
-        "watch", lambda populated: populated.run(populated.shard.watch("q", [("t1", ""), ("no", ""), ("dead1", "u")]))
+        "watch",
+        lambda populated: populated.run(
+            populated.shard.watch("q", [("t1", "", ""), ("no", "", ""), ("dead1", "", "u")])
+        ),
     ),
     "progress": Case("progress", lambda populated: populated.run(populated.shard.progress("r", "f", b"[1]"))),
     "inspect": Case("inspect", lambda populated: populated.run(populated.shard.inspect("f"))),

@@ -73,6 +73,8 @@ def test_workers_that_do_not_keep_up() -> None:
     (problem,) = problems(**waiting, oldest_wait=601.0)
     assert problem.startswith("1000 tasks wait, the first for 601 s: 5 workers do not keep up")
     assert not problems(**waiting, oldest_wait=599.0)
+    (note,) = attrs.evolve(QUIET, **waiting, oldest_wait=0.52).notes()
+    assert note == "all 5 workers are busy, and 1000 tasks wait, the first for 0.5 s"
 
 
 def test_a_pause_that_was_forgotten() -> None:
@@ -219,15 +221,12 @@ async def test_it_is_cheap_whatever_waits(make_runtime: Make, db: redis.Redis) -
         await runtime.send_many([(f"user:{n % 5000}", nothing()) for n in range(10_000)])
         for n in range(300):
             await runtime.tenant(f"user:{n}").pause()
-        await runtime.health()
-        db.slowlog_reset()
-        db.config_set("slowlog-log-slower-than", 0)
-        await runtime.health()
-        db.config_set("slowlog-log-slower-than", 10_000)
-        slow = [entry["duration"] for entry in db.slowlog_get(50) if entry["command"].startswith(b"EVALSHA")]
-        assert slow
-        assert min(slow) < 5_000
-        assert max(slow) < 20_000, "µs; far more than it takes, for busy machines"
+        taken: list[int] = []
+        for _ in range(5):
+            db.config_resetstat()
+            await runtime.health()
+            taken.append(db.info("commandstats")["cmdstat_evalsha"]["usec"])
+        assert min(taken) < 5_000, "µs of both scripts; the machine may be busy, so the fastest counts"
 
 
 async def test_a_damaged_count_is_a_problem_in_the_report(make_runtime: Make, db: redis.Redis) -> None:

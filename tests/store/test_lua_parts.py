@@ -38,7 +38,7 @@ BUILTIN: Final = frozenset({
     "ARGV", "KEYS", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select",
     "setmetatable", "string", "struct", "table", "tonumber", "tostring", "type", "unpack",
 })  # fmt: skip
-PUT_IN: Final = {"PLUGINS", *lua_names()}
+PUT_IN: Final = {"PLUGINS", "PLUGIN_TYPES", *lua_names()}
 PUT_IN_FOR_PLUGINS: Final = {"OWN", "SELF", *lua_names()}
 """Constants that no Lua file defines: the loader substitutes their values."""
 

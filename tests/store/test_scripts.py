@@ -107,7 +107,7 @@ TRANSITIONS: dict[
     "policies": (lambda shard: shard.run(shard.shard.policies()), ...),
     "reserve": (lambda shard: shard.run(shard.shard.reserve("post", {"full": 2, "t": 9})), ...),
     "purge": (lambda shard: shard.run(shard.shard.purge("t", ttl=60.0, body=b"{}")), 0),
-    "watch": (lambda shard: shard.run(shard.shard.watch("q", [("t1", ""), ("no", ""), ("u1", "u")])), ...),
+    "watch": (lambda shard: shard.run(shard.shard.watch("q", [("t1", "", ""), ("no", "", ""), ("u1", "", "u")])), ...),
     "renew": (lambda shard: shard.shard.renew(shard.db, "r", lease=7200.0), ...),
     "progress": (lambda shard: shard.run(shard.shard.progress("r", "t6", b"[1]")), ...),
     "inspect": (lambda shard: shard.run(shard.shard.inspect("t6")), ...),
@@ -222,7 +222,7 @@ def test_thousands_of_tasks_in_one_batch(shard: ShardDriver) -> None:
     assert len(shard.claim("r", 1, 1_000)) == 1_000
     held = shard.claim("s", 1, MANY)
     assert len(held) == MANY - 1_000
-    watched = shard.run(shard.shard.watch("w", [(task, "") for task in held]))
+    watched = shard.run(shard.shard.watch("w", [(task, "", "") for task in held]))
     assert watched == [[b"w"]] * len(held)
     shard.check()
     assert shard.run(shard.shard.leave("r")) == 1_000

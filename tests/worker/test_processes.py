@@ -224,10 +224,11 @@ async def test_processes_end_with_a_runtime_that_is_killed(
         await web.send("user:1", process_actors.start_programs(str(tmp_path)))
         await until((tmp_path / "pids").exists)
         *ours, daemon = map(int, (tmp_path / "pids").read_text().split())
-        victim.kill()
+        victim.signal(signal.SIGKILL)
         await until(lambda: all(map(is_gone, ours)))
         os.kill(daemon, signal.SIGKILL)
-    db.flushall()  # of the lease and the claim, which no other runtime takes over here
+        await victim.ended()
+        db.flushall()  # nobody waits for its lease to run out
 
 
 async def test_descriptors_and_processes_do_not_pile_up(make_runtime: Make) -> None:

@@ -14,7 +14,9 @@ local function read_held(ids)
   for _, id in ipairs(ids) do
     if held[id] == nil then unknown[#unknown + 1], held[id] = id, false end
   end
-  for i, packed in ipairs(read_all('HMGET', HELD, unknown)) do held[unknown[i]] = packed end
+  for i, packed in ipairs(read_all('HMGET', HELD, unknown)) do
+    held[unknown[i]] = packed and pcall(struct.unpack, HOLD, packed) and packed -- somebody may have damaged it
+  end
 end
 
 -- Returns what a plugin keeps with a task, and from which byte on; nil if it does not hold the task.

@@ -17,11 +17,16 @@ end
 
 -- Writes them. A time that has passed counts as now in SCHEDULED: by an old one no tenant gets before the others.
 local function write_delayed()
+  if not next(delayed) then return end
+  local times = {}
   for name, list in pairs(delayed) do
-    local first = math.huge
-    for i = 1, #list, 2 do first = math.min(first, tonumber(list[i])) end
+    local first = tonumber(list[1])
+    for i = 3, #list, 2 do first = math.min(first, tonumber(list[i])) end
     write_all('ZADD', DELAYED .. name, list)
-    call('ZADD', SCHEDULED, 'LT', integer(math.max(first, shard.ms)), name)
+    times[#times + 1], times[#times + 2] = integer(math.max(first, shard.ms)), name
     delayed[name] = nil
+  end
+  for i = 1, #times, SLICE do
+    call('ZADD', SCHEDULED, 'LT', unpack(times, i, math.min(i + SLICE - 1, #times)))
   end
 end

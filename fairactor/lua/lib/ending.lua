@@ -19,7 +19,10 @@ local function ended_record(record, state, outcome)
 end
 
 -- Returns the window of a task's key, in ms, and the key.
-local function unpack_key(packed) return (struct.unpack('>d', packed)), packed:sub(9) end
+local function unpack_key(packed)
+  if #packed < 9 then return 0, '' end -- somebody has damaged it
+  return (struct.unpack('>d', packed)), packed:sub(9)
+end
 
 local FETCH = 60000 -- ms within which a runtime that missed the message asks for the outcome
 
@@ -100,8 +103,9 @@ end
 -- Sends an outcome to those that wait. `watching` is the task's field of WATCHERS.
 local function notify_watchers(id, record, watching)
   local message = 'o' .. struct.pack('>Hc0', #id, id) .. record
-  for _, runtime in ipairs(cmsgpack.unpack(watching)) do
-    call('PUBLISH', INBOX .. runtime, message)
+  local readable_list, runtimes = pcall(cmsgpack.unpack, watching)
+  for _, runtime in ipairs(readable_list and type(runtimes) == 'table' and runtimes or {}) do
+    if type(runtime) == 'string' then call('PUBLISH', INBOX .. runtime, message) end
   end
   call('HDEL', WATCHERS, id)
 end

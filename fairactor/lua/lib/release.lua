@@ -25,6 +25,12 @@ local function is_given_up(count, mark, reason, most)
   return count >= (proved and most or math.min(2 * most, 255))
 end
 
+-- Returns a record with its deliveries, and a line at the end of its history.
+local function record_with(id, count, history_line)
+  local record = call('GET', TASK .. id)
+  return record:sub(1, 1) .. string.char(count) .. record:sub(3) .. (history_line or '')
+end
+
 -- Returns a runtime's claims to the mailboxes, each task at its old place, unless it was to be canceled. With a
 -- `reason` a claim counts as a delivery: the task becomes a suspect, or fails with `outcome` (see `is_given_up`).
 -- Returns the number of claims, the runtime's assigned tenants for `clamp_tags`, and a function that writes.
@@ -37,13 +43,14 @@ local function release(runtime, reason, most, outcome)
   load_tenants(assigned_tenants)
   load_watchers(ids)
   local delivered, found, lost = {}, {}, {}
-  for i, record in ipairs(read_records(ids)) do
+  for i, id in ipairs(ids) do
+    local header = call('GETRANGE', TASK .. id, 0, 600) -- records may be large
     load_tenants({ tenant_in(marks[i]) })
-    if record then
+    if readable(header) then
       local mark = marks[i]
       local _, since = struct.unpack(MARK, mark)
       found[#found + 1] =
-        { id = ids[i], name = tenant_in(mark), record = record, owed = undercharge(mark), mark = mark, since = since }
+        { id = id, name = tenant_in(mark), header = header, owed = undercharge(mark), mark = mark, since = since }
     else -- somebody deleted it by hand: only its counts are left
       lost[#lost + 1] = marks[i]
     end
@@ -57,8 +64,8 @@ local function release(runtime, reason, most, outcome)
   -- What was claimed last is the most likely cause, so its tenant comes last.
   if reason then table.sort(found, function(a, b) return a.since < b.since end) end
   for _, task in ipairs(found) do
-    local id, name, record = task.id, task.name, task.record
-    local _, count, priority, attempt, stamp = struct.unpack(HEADER, record)
+    local id, name = task.id, task.name
+    local _, count, priority, attempt, stamp = struct.unpack(HEADER, task.header)
     local history_line
     count_end(name, task.owed)
     if reason then
@@ -66,16 +73,16 @@ local function release(runtime, reason, most, outcome)
       history_line = string.format('\n[%d,%.3f,0,%s,%s]', attempt, shard.now / 1e6, cjson.encode(runtime),
         REASONS[reason])
       count = math.min(count + 1, 255)
-      record = record:sub(1, 1) .. string.char(count) .. record:sub(3) .. history_line
     end
     if cancels[id] then
       load_counts({ name })
       add(name, priority, -1)
-      cancel_task(id, name, record, cancels[id])
+      cancel_task(id, name, record_with(id, count, history_line), cancels[id])
     elseif reason and is_given_up(count, task.mark, reason, most) then
       load_counts({ name })
       add(name, priority, -1)
       local ms = record_ttl(id, DEAD_STATE, shard.failed_ttl)
+      local record = record_with(id, count, history_line)
       end_task(id, name, DEAD_STATE, ms, ended_record(record, DEAD_STATE, outcome))
     else
       enqueue(name, id, stamp, priority, count)

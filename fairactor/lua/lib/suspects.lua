@@ -8,8 +8,9 @@
 -- @include lib/queues.lua
 -- @include lib/claim.lua
 
+local suspects_wait = call('EXISTS', SUSPECTED) == 1
 local choose_suspect, charge_suspect, add_suspect, write_suspect, suspects_left
-do
+if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions would take time in every turn
   -- What the process permits, and its part in emptying itself for a task that has to run alone: it will not, it would
   -- have to finish tasks first, or it runs nothing now.
   local APART, ALONE, SHARED = 1, 2, 3
@@ -20,7 +21,7 @@ do
   local LOOK, DEPTH = 50, 5 -- the tenants to look at, and the suspects of each
   local EMPTYING = 60000 -- ms for which other processes leave it to one to empty itself
 
-  local permit, most, role
+  local permit, most, role = 0, 255, 0
   local chosen = false -- id, owner, cost, alone
   local passed = {} -- the tenants that were looked at
   local to_empty = false
@@ -103,9 +104,9 @@ do
   end
 
   -- Returns how many tasks the runtime may claim besides, and whether it may claim ahead.
-  function choose_suspect(runtime, want, packed, any)
+  function choose_suspect(runtime, want, packed, gives_back)
     permit, most, role = struct.unpack('>BBB', packed)
-    if any and (permit == APART or permit == ALONE) then want = look(runtime, want) end
+    if not gives_back and (permit == APART or permit == ALONE) then want = look(runtime, want) end
     return want, not to_empty and not (chosen and chosen.alone)
   end
 
@@ -159,9 +160,9 @@ do
   end
 
   -- Returns whether suspects wait for this runtime. Those that it may not claim now do not count.
-  function suspects_left(any)
+  function suspects_left()
     if to_empty then return TO_EMPTY end
     local asked = permit == APART or permit == ALONE
-    return any and (not asked or chosen and call('EXISTS', SUSPECTED) == 1) and SOME_LEFT or NONE_LEFT
+    return suspects_wait and (not asked or chosen and call('EXISTS', SUSPECTED) == 1) and SOME_LEFT or NONE_LEFT
   end
 end

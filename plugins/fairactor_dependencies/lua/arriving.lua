@@ -1,20 +1,22 @@
 -- A part of ends.lua: messages of other shards, and sent tasks.
 
--- @takes readable, read_records, LIVE from lib/base.lua
+-- @takes readable, read_records, tenant_of, LIVE from lib/base.lua
 -- @takes NONE from lib/policy.lua
 -- @takes deleted, send_message, add_entry, state_of, result_in from own/ends.lua
 -- @takes HERE, NOTIFIES, MESSAGE, OPEN, CLOSED, NEVER, PENDING, EARLY from own/ends.lua
 -- @takes children, read_children, notify, decide, ID, GATE, OUTCOMES, CHANGED, WANTED from own/waiting.lua
 -- @takes end_gate from own/telling.lua
 
+local function belongs_to(record, tenant) return record and (tenant == '' or tenant_of(record) == tenant) end
+
 local function no_parent(parent) return 'upstream task ' .. parent .. ' no longer exists' end
 
 -- Messages of other shards
 
--- A task of another shard is to wait for one of this shard.
-local function subscribe(index, wants, id, parent, its_shard)
+-- A task of another shard is to wait for one of this shard, of that tenant, or '' for any.
+local function subscribe(index, wants, id, parent, its_shard, tenant)
   local record = call('GET', TASK .. parent)
-  if not readable(record) then
+  if not (readable(record) and belongs_to(record, tenant)) then
     send_message(its_shard, 'e', 'C', 0, index, id, parent, '')
   elseif record:sub(1, 1) == LIVE then
     add_entry('t', parent, its_shard, wants, index, id)
@@ -67,8 +69,10 @@ local function wait_for_gate(child, run)
 end
 
 -- Lets a task wait for a parent on this shard, or notifies it if that has ended.
-local function wait_for(child, index, parent, record, wants)
-  if (mine.in_batch and mine.in_batch[parent]) or (record and record:sub(1, 1) == LIVE) then
+local function wait_for(child, index, parent, record, wants, tenant)
+  local in_batch = mine.in_batch and mine.in_batch[parent]
+  if not belongs_to(record, tenant) then record = nil end
+  if (in_batch and (tenant == '' or in_batch == tenant)) or (record and record:sub(1, 1) == LIVE) then
     add_entry('t', parent, HERE, wants, index, child[ID])
   elseif record then
     local state, root = state_of(parent, record)
@@ -81,10 +85,11 @@ end
 
 local function wait_for_parent(child, waits, found, index, parent)
   local at, wants = waits.shards and waits.shards[index] or HERE, child[WANTED][index] and 1 or 0
+  local tenant = waits.tenants and waits.tenants[index] or ''
   if at == HERE then
-    wait_for(child, index, parent, found[parent], wants)
+    wait_for(child, index, parent, found[parent], wants, tenant)
   elseif at ~= NOTIFIES then
-    send_message(at, 's', ' ', wants, index, child[ID], parent, tostring(waits.shard))
+    send_message(at, 's', ' ', wants, index, child[ID], parent, tostring(waits.shard), tenant)
   else -- the other shard notifies this one by itself
     local key = OWN .. 'early:' .. index .. ':' .. child[ID]
     local message = call('GET', key)
@@ -103,7 +108,7 @@ local function grow(id, others)
   mine.grown = nil
   child[OUTCOMES], child[CHANGED] = child[OUTCOMES] .. string.rep(PENDING, #others), true
   for i, record in ipairs(read_records(others)) do
-    if children[id] then wait_for(child, before + i, others[i], record, 1) end
+    if children[id] then wait_for(child, before + i, others[i], record, 1, '') end
   end
 end
 
@@ -127,11 +132,11 @@ local function add_sent()
 end
 
 local function handle(message)
-  local _, kind, state, wants, index, id, parent, root = struct.unpack(MESSAGE, message)
+  local _, kind, state, wants, index, id, parent, root, at = struct.unpack(MESSAGE, message)
   if kind == 'g' then
     end_gate(id, state)
   elseif kind == 's' then
-    subscribe(index, wants, id, parent, tonumber(root))
+    subscribe(index, wants, id, parent, tonumber(root), message:sub(at))
   else
     handle_end(message)
   end

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from fairactor_dependencies import result_of, results
 from fairactor_dependencies._batch import BatchItem, hold_behind_gate, index_by_id, resolve_parents
-from fairactor_dependencies._options import NAME
+from fairactor_dependencies._options import NAME, Parents
 from fairactor_dependencies._placeholders import ResultOf, Selection
 
 from fairactor import Message, actor
@@ -50,8 +50,9 @@ def packed(
 ) -> list[Item]:
     """Encodes tasks as a send does, without those of the other shard."""
     batch = [
-        BatchItem(tenant, message, int(tenant == FAR), message.task_options.plugin_options["depends_on"])
+        BatchItem(tenant, message, int(tenant == FAR), Parents(ids, dict.fromkeys(ids)))
         for tenant, message in tasks
+        for ids in [message.task_options.plugin_options["depends_on"]]
     ]
     places = index_by_id(batch)
     for each in batch:

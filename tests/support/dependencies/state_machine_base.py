@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fairactor_dependencies import result_of, results
 from fairactor_dependencies._batch import BatchItem, hold_behind_gate, index_by_id, resolve_parents
+from fairactor_dependencies._options import Parents
 from fairactor_dependencies._placeholders import ResultOf, Selection
 from hypothesis.stateful import RuleBasedStateMachine
 
@@ -89,7 +90,8 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             message: Message[Any] = step(*self.arguments(wants, parents)).options(
                 id=task_id, depends_on=parents, trigger_rule=trigger, priority=priority, **options
             )
-            batch.append(BatchItem(tenant, message, made.shard, parents))
+            tenants = {each.id: each.tenant for each in (*self.model.steps.values(), *steps) if each.id in parents}
+            batch.append(BatchItem(tenant, message, made.shard, Parents(parents, tenants)))
             steps.append(made)
         self.post(batch, steps, gated, HOUR if keep else 0)
 
@@ -144,8 +146,11 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
     def check_unknown(self, homes: dict[str, int]) -> None:
         for shard in (0, 1):
             asked = [parent for parent, home in homes.items() if home == shard]
-            unknown = self.shards.drivers[shard].run(self.shards.call(shard, "unknown", *asked)) if asked else []
-            assert [name.decode() for name in unknown] == [each for each in asked if not self.model.steps[each].kept]
+            steps = [self.model.steps[each] for each in asked]
+            for whose in ("", "its own", "no one"):
+                pairs = [part for step in steps for part in (step.id, step.tenant if whose == "its own" else whose)]
+                known = self.shards.drivers[shard].run(self.shards.call(shard, "known", *pairs)) if asked else []
+                assert known == [int(step.kept and whose != "no one") for step in steps]
 
     def send_call(self, call: list[tuple[Step, Item]]) -> None:
         if call:

@@ -369,9 +369,9 @@ class Model(State):
         for of_each in (self.leases, self.turns, self.handed):
             of_each.pop(runtime, None)
 
-    def cancel(self, task_id: str, body: bytes, *, keep: bool) -> str:
+    def cancel(self, task_id: str, body: bytes, tenant: str = "", *, keep: bool) -> str:
         task = self.tasks.get(task_id)
-        if task is None:
+        if task is None or tenant not in ("", task.tenant):
             return "missing"
         if task.state not in LIVE:
             return task.state
@@ -392,8 +392,8 @@ class Model(State):
                 self._cancel(task, step)
         return len(waiting)
 
-    def redrive(self, asked: Sequence[tuple[str, str, bool]]) -> list[bool | str]:
-        """Redrives (task, key, window).
+    def redrive(self, asked: Sequence[tuple[str, str, bool]], tenant: str = "") -> list[bool | str]:
+        """Redrives (task, key, window) of a tenant, '' for any.
 
         Returns, for each, whether it was a dead letter, or the id of the task that holds its key.
         """
@@ -401,7 +401,7 @@ class Model(State):
         with Step(self) as step:
             for task_id, key, window in asked:
                 task = self.tasks.get(task_id)
-                if task is None or task.state != "failed":
+                if task is None or task.state != "failed" or tenant not in ("", task.tenant):
                     answers.append(False)
                 elif key and (task.tenant, key) in self.keys:
                     answers.append(self.keys[task.tenant, key][0])
@@ -417,9 +417,10 @@ class Model(State):
                     step.touch(task.tenant)
         return answers
 
-    def discard(self, asked: Iterable[str]) -> int:
-        """Deletes dead letters; returns how many existed."""
-        gone = {task_id for task_id in asked if task_id in self.tasks and self.tasks[task_id].state == "failed"}
+    def discard(self, asked: Iterable[str], tenant: str = "") -> int:
+        """Deletes dead letters of a tenant, '' for any; returns how many existed."""
+        found = {task_id: self.tasks[task_id] for task_id in asked if task_id in self.tasks}
+        gone = [id_ for id_, task in found.items() if task.state == "failed" and tenant in ("", task.tenant)]
         for task_id in gone:
             del self.tasks[task_id]
         return len(gone)
@@ -447,11 +448,11 @@ class Model(State):
                 service.ahead.clear()
         return policy
 
-    def watch(self, runtime: str, tasks: Iterable[tuple[str, str]]) -> list[list[bytes]]:
-        return [self._watch(runtime, self.tasks.get(task_id), inside) for task_id, inside in tasks]
+    def watch(self, runtime: str, tasks: Iterable[tuple[str, str, str]]) -> list[list[bytes]]:
+        return [self._watch(runtime, self.tasks.get(task_id), tenant, inside) for task_id, tenant, inside in tasks]
 
-    def _watch(self, runtime: str, task: Task | None, inside: str) -> list[bytes]:
-        if task is None:
+    def _watch(self, runtime: str, task: Task | None, tenant: str, inside: str) -> list[bytes]:
+        if task is None or tenant not in ("", task.tenant):
             return [b"n"]
         if task.state not in LIVE:
             return [b"o", task.record]

@@ -36,9 +36,12 @@ DEFAULTS: tuple[dict[str, Any], ...] = (
     {"backlog": None}, dict.fromkeys(("concurrency", "weight", "rate", "backlog")),
 )  # fmt: skip
 
+OWN = "(its own)"  # stands for the tenant of a task
 RARE = 900  # numbers of 0…999 from here on choose a rare case
 pick = st.integers(0, 999)
 tenants, ids = st.sampled_from(TENANTS), st.sampled_from(IDS)
+owners = st.sampled_from([OWN, OWN, "", "", *TENANTS])
+anybody = st.sampled_from(["", "", "", *TENANTS])
 dues = st.sampled_from(["", "", "", "", f"+{HOUR}", "60000", "60001", "4102444800000"])
 keys = st.sampled_from(["", "", "", *KEYS])
 items = st.tuples(
@@ -88,7 +91,7 @@ OPERATIONS = [
     *operations(1, "lapse", pick),
     *operations(1, "renew", pick),
     *operations(1, "set_back", st.sampled_from([0.9, 1.5])),
-    *operations(2, "cancel", pick, st.booleans()),
+    *operations(2, "cancel", pick, owners, st.booleans()),
     *operations(1, "cancel_all", pick, st.booleans()),
     *operations(1, "purge", tenants, st.booleans()),
     *operations(1, "drain", pick, st.booleans()),
@@ -102,13 +105,15 @@ OPERATIONS = [
         st.sampled_from(["post", "other\0"]),
         st.dictionaries(tenants, st.integers(0, 3), min_size=1, max_size=3),
     ),
-    *operations(1, "watch", st.sampled_from(["sender", "other\0"]), st.lists(st.tuples(pick, tenants), max_size=4)),
+    *operations(
+        1, "watch", st.sampled_from(["sender", "other\0"]), st.lists(st.tuples(pick, owners, tenants), max_size=4)
+    ),
     *operations(2, "progress", pick, pick),
     *operations(1, "ask", pick, tenants),
     *operations(2, "make_due", pick, st.sampled_from([1, 2, 3])),
     *operations(2, "expire", pick),
-    *operations(2, "redrive", st.lists(st.tuples(pick, keys, st.booleans()), min_size=1, max_size=3)),
-    *operations(1, "discard", st.lists(pick, min_size=1, max_size=3)),
+    *operations(2, "redrive", anybody, st.lists(st.tuples(pick, keys, st.booleans()), min_size=1, max_size=3)),
+    *operations(1, "discard", anybody, st.lists(pick, min_size=1, max_size=3)),
     *operations(1, "read_letters"),
     *operations(1, "forget_key", pick),
     *operations(1, "mend"),

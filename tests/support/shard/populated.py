@@ -56,9 +56,7 @@ class PopulatedShard(ShardDriver):
         self.open()
         self._populate()
         snapshot = self.check()
-        assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in {"IDLE", "IDLE_PROCESSES"}), (
-            snapshot.fixed
-        )
+        assert all(snapshot.fixed[name] for name in snapshot.fixed if not name.startswith("IDLE")), snapshot.fixed
         self.kept = self.dump()
         self.held: dict[str, Any] = {task: self.db.get(self.keys.task(task)) for task in HELD}
         self.live = {task for task, header in snapshot.records.items() if header.state == b"L"}
@@ -70,6 +68,7 @@ class PopulatedShard(ShardDriver):
 
     def _populate(self) -> None:
         run, shard = self.run, self.shard
+        self.permit = pack_permit(Permit.NONE, 5, Emptying.NO)
         self.join("r", "s", "past", "first", "gone")
         tenants, kept = {"dead1": "d", "dead2": "d", "dead3": "e", "old": "o"}, "3600000"
         self._claim_all("past", *[item(*each, key=KEY if each[0] == "dead2" else b"") for each in tenants.items()])

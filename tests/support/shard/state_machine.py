@@ -22,7 +22,7 @@ from .model import Assigned, Model
 from .model_ring import GROUP, Service, UndecidedError, is_capped
 from .model_suspects import FORBIDDEN, Permission
 from .model_tasks import LIVE, Task, Verdict
-from .operations import BODIES, HOUR, OPERATIONS, RARE, TENANTS
+from .operations import BODIES, HOUR, OPERATIONS, OWN, RARE, TENANTS
 from .state_machine_base import ShardMachineBase, packed_key, pairs
 
 
@@ -247,12 +247,18 @@ class ShardMachine(ShardMachineBase):
         assert number == self.model.leave(runtime, self.clock(), **how)
         self.compare()
 
-    def cancel(self, which: int, keep: bool) -> None:
-        self.cancel_task(self.task(which), keep)
+    def whose(self, task_id: str, who: str) -> str:
+        """Returns the tenant on whose behalf to ask for a task: its own, '' for any, or the given one."""
+        task = self.model.tasks.get(task_id)
+        return task.tenant if who == OWN and task else who
 
-    def cancel_task(self, task_id: str, keep: bool) -> None:
-        found = self.driver.run(self.driver.shard.cancel(task_id, ttl=HOUR / 1000 if keep else 0, body=b"canceled"))
-        assert found == self.model.cancel(task_id, b"canceled", keep=keep)
+    def cancel(self, which: int, who: str, keep: bool) -> None:
+        self.cancel_task(self.task(which), keep, who)
+
+    def cancel_task(self, task_id: str, keep: bool, who: str = "") -> None:
+        tenant, ttl = self.whose(task_id, who), HOUR / 1000 if keep else 0
+        found = self.driver.run(self.driver.shard.cancel(task_id, tenant, ttl=ttl, body=b"canceled"))
+        assert found == self.model.cancel(task_id, b"canceled", tenant, keep=keep)
         self.compare()
 
     def cancel_all(self, which: int, keep: bool) -> None:
@@ -284,8 +290,11 @@ class ShardMachine(ShardMachineBase):
         assert found == self.model.configure(GROUP + group, {"weight": weight})
         self.compare()
 
-    def watch(self, who: str, tasks: list[tuple[int, str]]) -> None:
-        asked = [(self.task(which), inside) for which, inside in tasks]
+    def watch(self, who: str, tasks: list[tuple[int, str, str]]) -> None:
+        asked = [
+            (task_id, self.whose(task_id, of), inside)
+            for task_id, of, inside in ((self.task(which), of, inside) for which, of, inside in tasks)
+        ]
         assert self.driver.run(self.driver.shard.watch(who, asked)) == self.model.watch(who, asked)
         self.compare()
 
@@ -301,6 +310,8 @@ class ShardMachine(ShardMachineBase):
         """Makes calls that only read."""
         task_id = self.task(which)
         task = self.model.tasks.get(task_id)
+        found = self.driver.run(self.driver.shard.inspect(task_id, tenant))
+        assert (found == []) is (task is None or task.tenant != tenant)
         found = self.driver.run(self.driver.shard.inspect(task_id))
         if task is None:
             assert found == []
@@ -332,20 +343,20 @@ class ShardMachine(ShardMachineBase):
     def list_dead_letters(self) -> list[str]:
         return [task.id for task in self.model.tasks.values() if task.state == "failed"]
 
-    def redrive(self, asked: list[tuple[int, str, bool]]) -> None:
+    def redrive(self, tenant: str, asked: list[tuple[int, str, bool]]) -> None:
         dead = self.list_dead_letters()
         tasks = [
             (dead[which % len(dead)] if dead and which < RARE else self.task(which), key, window and bool(key))
             for which, key, window in asked
         ]
         packed = [(task, packed_key(key, window)) for task, key, window in tasks]
-        assert self.driver.run(self.driver.shard.redrive(packed)) == self.model.redrive(tasks)
+        assert self.driver.run(self.driver.shard.redrive(packed, tenant)) == self.model.redrive(tasks, tenant)
         self.compare()
 
-    def discard(self, asked: list[int]) -> None:
+    def discard(self, tenant: str, asked: list[int]) -> None:
         dead = self.list_dead_letters()
         tasks = [dead[which % len(dead)] if dead and which < RARE else self.task(which) for which in asked]
-        assert self.driver.run(self.driver.shard.discard(tasks)) == self.model.discard(tasks)
+        assert self.driver.run(self.driver.shard.discard(tasks, tenant)) == self.model.discard(tasks, tenant)
         self.compare()
 
     def read_letters(self) -> None:
