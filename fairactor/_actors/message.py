@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 import attrs
 
+from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError
 
 from .codec import Codec
@@ -118,5 +119,5 @@ def check_message(value: object) -> None:
     """
     if not isinstance(value, Message):
         raise ConfigurationError(
-            f"{value!r:.200} is not a message: call an actor to make one, as in send(tenant, f(1))"
+            f"{shown(value)} is not a message: call an actor to make one, as in send(tenant, f(1))"
         )

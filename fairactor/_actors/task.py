@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import attrs
 
 from fairactor._model.states import Priority
-from fairactor._util.checks import shown
+from fairactor._util.checks import plain_number, shown
 from fairactor.errors import ConfigurationError, RuntimeNotRunning
 
 if TYPE_CHECKING:
@@ -74,14 +74,16 @@ class Task:
             note: a few words.
 
         Raises:
-            ConfigurationError: the fraction is out of range.
+            ConfigurationError: the fraction is out of range, or the note is no text.
             ServerUnavailable: as `Runtime.send`.
             ServerError: as `Runtime.send`.
         """
-        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+        if not isinstance(fraction, int | float) or not 0 <= plain_number(fraction) <= 1:
             raise ConfigurationError(f"progress({shown(fraction)}): give a fraction from 0 to 1")
+        if not isinstance(note, str) or note.encode(errors="ignore").decode() != note:
+            raise ConfigurationError(f"progress(…, {shown(note)}): give a few words")
         if self._report is not None:
-            await self._report(self, float(fraction), note)
+            await self._report(self, plain_number(fraction), note)
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 from fairactor._actors.actor import Actor
 from fairactor._actors.host import Client
@@ -13,12 +13,16 @@ from fairactor._actors.registry import Registry
 from fairactor._model.wire import pack_item
 from fairactor._store.shards import Shards
 from fairactor._store.subscriber import Subscriber, plugin_event
+from fairactor._util.checks import shown
 from fairactor._util.supervisor import Supervisor
 from fairactor._util.wakeup import Wakeup
+from fairactor.errors import ConfigurationError
 from fairactor.settings import Settings
 
 from .envelope import as_template
 from .sender import Sender
+
+_LONGEST_INT: Final = 64  # bits
 
 
 class PluginHost:
@@ -66,6 +70,9 @@ class PluginHost:
         """See `Host`."""
         self._check()
         shard = self._shards[where] if isinstance(where, int) else self._shards.of(where)
+        for argument in arguments:
+            if not _can_be_sent(argument):
+                raise ConfigurationError(f"script {script}: the argument {shown(argument)} is not a string or a number")
         return await shard.call(script, *arguments)
 
     def pack(self, tenant: str, message: Message[Any]) -> bytes:
@@ -86,3 +93,10 @@ class PluginHost:
         """See `Host`."""
         self._check()
         self._supervisor.start(name, actor)
+
+
+def _can_be_sent(value: object) -> bool:
+    """Whether this can be an argument of a script. Packing an int of thousands of digits would crash the process."""
+    if isinstance(value, int):
+        return value.bit_length() <= _LONGEST_INT
+    return isinstance(value, str | bytes | float)

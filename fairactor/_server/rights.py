@@ -12,11 +12,11 @@ from typing import Any, Final
 import attrs
 
 IN_SCRIPTS: Final = (
-    "append", "del", "exists", "get", "getrange", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys",
-    "hlen", "hmget", "hrandfield", "hscan", "hset", "hsetnx", "keys", "lrange", "ltrim", "mget", "mset", "persist",
-    "pexpire", "pttl", "publish", "pubsub|numsub", "rpush", "sadd", "scard", "set", "setrange", "sismember", "smembers",
-    "spop", "srandmember", "srem", "time", "zadd", "zcard", "zcount", "zmscore", "zrange", "zrangebylex",
-    "zrangebyscore", "zrem", "zremrangebyrank", "zscore",
+    "append", "del", "exists", "get", "getrange", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys", "hlen",
+    "hmget", "hrandfield", "hscan", "hset", "hsetnx", "lrange", "ltrim", "mget", "mset", "persist", "pexpire", "pttl",
+    "publish", "pubsub|numsub", "rename", "rpush", "sadd", "scan", "scard", "set", "setrange", "sismember", "smembers",
+    "spop", "srandmember", "srem", "strlen", "time", "type", "zadd", "zcard", "zcount", "zmscore", "zrange",
+    "zrangebylex", "zrangebyscore", "zrem", "zremrangebyrank", "zscore",
 )  # fmt: skip
 """The commands of the scripts, those of the plugins that ship with fairactor included."""
 ALONE: Final = ("eval", "evalsha", "info", "ping", "subscribe", "unsubscribe")
@@ -32,11 +32,11 @@ local channel = KEYS[1] .. ':events'
 local arguments = {
   eval = { '', '0' }, evalsha = { '', '0' }, info = {}, ping = {}, time = {}, wait = { '0', '0' }, unsubscribe = {},
   publish = { channel, '' }, subscribe = { channel }, ['pubsub|numsub'] = { 'numsub' },
-  asking = {}, command = {}, ['cluster|slots'] = { 'slots' },
+  scan = { '0' }, asking = {}, command = {}, ['cluster|slots'] = { 'slots' },
 }
 for _, name in ipairs(ARGV) do
   local given = arguments[name]
-  if not redis.acl_check_cmd(name:match('^[^|]+'), unpack(given or { KEYS[1] })) then
+  if not redis.acl_check_cmd(name:match('^[^|]+'), unpack(given or { KEYS[1], KEYS[1] })) then
     refused[#refused + 1] = name
     refused[name] = true
   end

@@ -95,6 +95,9 @@ class Load:
 
     def notes(self) -> Iterator[str]:
         """Yields a message for each thing that needs nobody now."""
+        if self.oldest_wait is not None and 0 < self.workers <= self.started:
+            waiting = f"{self.queued} tasks wait, the first for {self.oldest_wait:.1f} s"
+            yield f"all {self.workers} workers are busy, and {waiting}"
         for held in self.held[:_NAMED]:
             if not (held.paused and held.waited >= FORGOTTEN):
                 yield _described(held)

@@ -181,6 +181,7 @@ class Suspects:
 
     def _pass_on(self) -> None:
         """Lets the next dispatcher for which suspects may wait take a turn, if one of them may start."""
+        self._on_rest()
         if self._denied and self._may_start:
             owner = next(iter(self._denied))
             del self._denied[owner]

@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fairactor import actor, current_task
 from fairactor.errors import RuntimeNotRunning
-from fairactor.plugins import Actor, Addressed, Graph
+from fairactor.plugins import Actor, Addressed, Graph, shown
 
 from ._graph import chain
 from ._options import NAME
@@ -28,7 +28,7 @@ async def spread(target: str, items: Any, args: list[Any], kwargs: dict[str, Any
     if runtime is None:
         raise RuntimeNotRunning("each() needs a server: send the graph")
     if not isinstance(items, list):
-        raise TypeError(f"each({target}, …) needs a list of items, and got {items!r:.80}")
+        raise TypeError(f"each({target}, …) needs a list of items, and got {shown(items)}")
     handler = runtime.host.actor(target)
     run = {"xcom_run": task.options["xcom_run"]} if "xcom_run" in task.options else {}
     messages: list[Addressed] = []

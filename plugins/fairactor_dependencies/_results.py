@@ -6,7 +6,7 @@ from typing import Any, TypeVar, overload
 
 from fairactor import Handle, Message, current_task
 from fairactor.errors import ConfigurationError
-from fairactor.plugins import Graph
+from fairactor.plugins import Graph, shown
 
 from ._placeholders import ResultOf, Selection
 from ._plan import Planned
@@ -38,7 +38,7 @@ def result_of(task: Any) -> Any:
     if isinstance(task, str | Message) or (isinstance(task, Planned) and len(task.plan.sinks) == 1):
         return ResultOf(task)
     raise ConfigurationError(
-        f"result_of({task!r:.80}): give a message, a graph with one last step, or the handle or the id of a task"
+        f"result_of({shown(task)}): give a message, a graph with one last step, or the handle or the id of a task"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import UnionType
 from typing import Any, Final, TypeVar, overload
 
@@ -12,11 +13,13 @@ import attrs
 import msgspec
 
 from fairactor import Handle
-from fairactor.errors import InvalidPayload
-from fairactor.plugins import Client
+from fairactor.errors import ConfigurationError, InvalidPayload
+from fairactor.plugins import Client, check_name, shown, validate
 from fairactor.serialization import converter
 
 NAME: Final = "fairactor_xcom"
+
+check_key: Final = partial(check_name, "xcom key")
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -102,6 +105,7 @@ class RunValues(ABC):
             InvalidPayload: the value does not fit the type.
             KeyError: there is no such value, and no default.
         """
+        check_key(key)
         tasks, several = _to_ids(from_task)
         found = [
             self._missing(key, task, default) if packed is None else _decode(key, packed, type)
@@ -120,6 +124,7 @@ class RunValues(ABC):
 
     async def delete(self, key: str, *, from_task: TaskRef | None = None) -> int:
         """Deletes the values under a key, of one task or of all; returns how many there were."""
+        check_key(key)
         return int(await _call(self._run(), "delete", key, "" if from_task is None else _id_of(from_task)))
 
     async def clear(self) -> int:
@@ -152,8 +157,8 @@ class Values(RunValues):
     """
 
     runtime: Client
-    tenant: str
-    run: str
+    tenant: str = attrs.field(validator=validate(check_name))
+    run: str = attrs.field(validator=validate(check_name))
 
     def _run(self) -> Values:
         return self
@@ -192,8 +197,11 @@ def _to_ids(tasks: TaskRef | TaskRefs | None) -> tuple[list[str], bool]:
         return [""], False
     if isinstance(tasks, Handle | str):
         return [_id_of(tasks)], False
-    return [_id_of(task) for task in (tasks() if callable(tasks) else tasks)], True
+    found = tasks() if callable(tasks) else tasks
+    if not isinstance(found, Iterable):
+        raise ConfigurationError(f"from_task={shown(found)}: give a handle, an id, or a list of these")
+    return [_id_of(task) for task in found], True
 
 
 def _id_of(task: TaskRef) -> str:
-    return task if isinstance(task, str) else task.id
+    return check_name("task id", task) if not isinstance(task, Handle) else task.id

@@ -11,20 +11,19 @@ import attrs
 
 from fairactor import Task, current_task
 from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
-from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, to_seconds, whole_ms
+from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, shown, to_seconds, whole_ms
 from fairactor.serialization import value_to_json
 
-from ._values import NAME, RunValues, Values, read_values
+from ._values import NAME, RunValues, Values, check_key, read_values
 
 TTL: Final = 86400.0
 """Seconds for which a value is kept by default."""
 MAX_VALUE: Final = 64 * 1024
 """The largest value, in bytes of JSON."""
 
-_check_key: Final = partial(check_name, "xcom key")
 _check_run: Final = partial(check_name, "xcom_run")
 
-Option[str]("xcom", plugin=NAME, convert=_check_key)
+Option[str]("xcom", plugin=NAME, convert=check_key)
 Option[str]("xcom_run", plugin=NAME, convert=_check_run)
 
 
@@ -78,14 +77,14 @@ class _CurrentRun(RunValues):
             NotSerializable: the value has no JSON form. PayloadTooLarge: it is larger than 64 KiB.
             RuntimeNotRunning: it is called outside a handler.
         """
-        _check_key(key)
+        check_key(key)
         seconds = to_seconds(ttl)
         kept = TTL if seconds is None else check_seconds("ttl", seconds)
-        packed = value_to_json(f"xcom value {key!r} ", value)
+        packed = value_to_json(f"xcom value {shown(key)} ", value)
         if len(packed) > MAX_VALUE:
             raise PayloadTooLarge(
-                f"xcom value {key!r}: {len(packed)} bytes, the limit is {MAX_VALUE}; store it elsewhere and push its "
-                "address"
+                f"xcom value {shown(key)}: {len(packed)} bytes, the limit is {MAX_VALUE}; store it elsewhere and push "
+                "its address"
             )
         task = current_task()
         others = [pushed for pushed in _pushed(task) if pushed[0] != key]

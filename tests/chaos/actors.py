@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 import time
 from typing import Any, Final
@@ -80,6 +82,47 @@ async def broken(n: int) -> int:
     """Fails for good."""
     _begun()
     raise ValueError(f"{n} is of no use")
+
+
+@actor
+async def killer(n: int) -> int:
+    """Kills its process, as the system does when memory runs out."""
+    note("kills")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return n
+
+
+@actor
+async def self_canceler(n: int) -> int:
+    """Cancels its own asyncio task."""
+    _begun()
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await anyio.sleep(1)
+    return n
+
+
+@actor
+async def exiter(n: int) -> int:
+    """Raises what usually ends a process."""
+    _begun()
+    raise (KeyboardInterrupt, SystemExit, GeneratorExit)[n % 3]
+
+
+@actor
+def thread_exiter(n: int) -> int:
+    """Raises what usually ends a process, in a thread."""
+    _begun()
+    raise (KeyboardInterrupt, SystemExit, GeneratorExit)[n % 3]
+
+
+@actor(max_retries=RETRIES)
+async def blocker(n: int, seconds: float) -> int:
+    """Blocks the event loop."""
+    _begun()
+    time.sleep(seconds)  # noqa: ASYNC251 - the fault under test
+    return n
 
 
 @actor(max_retries=RETRIES)

@@ -42,6 +42,8 @@ class HarnessClient:
         """How often each task has started."""
         self.first: dict[str, int] = {}
         """When each task first started: its position among all starts."""
+        self.on_kill: Callable[[], None] = lambda: None
+        """Called when a task is about to kill its worker."""
         self._journal = journal
         self._writer: asyncio.StreamWriter
         self._answer: asyncio.Future[dict[str, Any]] | None = None
@@ -112,6 +114,10 @@ class HarnessClient:
         if word == "run":
             self.first.setdefault(rest, self.runs.total())
             self.runs[rest] += 1
+        elif word == "kills" and int(pid) in self.workers:
+            self.workers[int(pid)].expected = -signal.SIGKILL
+            self._journal(f"a task kills worker {pid}")
+            self.on_kill()
         elif int(pid) in self.workers:
             self.workers[int(pid)].ready.set()
             self._journal(f"worker {pid} is ready")

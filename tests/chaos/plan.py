@@ -43,6 +43,15 @@ class FaultKind(StrEnum):
     CHANCE = "strike by chance"
 
 
+DEADLY: Final = {
+    *(FaultKind.KILL, FaultKind.CRASH, FaultKind.CUT, FaultKind.AWAY, FaultKind.FREEZE),
+    *(FaultKind.STRIKE, FaultKind.CHANCE),
+}
+"""The faults that a runtime may not survive, as the server sees it. They could prove an innocent task guilty."""
+POISONED: Final = 3
+"""Each seed of so many has poison tasks, and none of the deadly faults."""
+
+
 @attrs.frozen
 class PlannedFault:
     """A fault of the plan."""
@@ -106,6 +115,8 @@ class Job:
     """Whether its outcome is not kept."""
     twin: bool = False
     """Whether it has a key, and another message with that key is sent after it."""
+    poison: bool = False
+    """Whether it kills its process, or tries to end it: it fails for good."""
 
 
 @attrs.frozen
@@ -130,6 +141,10 @@ class Plan:
         jobs = _jobs(rng)
         faults = sorted((_fault(rng) for _ in range(rng.randint(4, 16))), key=lambda planned: planned.at)
         common = {"lease": LEASE, "result_ttl": KEPT, "max_deliveries": 255, "aging": rng.choice([60.0, 0.0])}
+        if seed % POISONED == 0:
+            jobs = sorted([*jobs, *_poison(random.Random(f"{seed} poison"))], key=lambda job: job.at)
+            faults = [fault for fault in faults if fault.kind not in DEADLY]
+            common["max_deliveries"] = 3
         return Plan(
             seed=seed,
             workers=rng.randint(2, 3),
@@ -151,6 +166,39 @@ def _jobs(rng: random.Random) -> list[Job]:
         how = rng.choice(["send", "send", "many", "ask"])
         jobs += [_job(rng, f"{len(jobs) + k}", at, how) for k in range(rng.randint(1, 15))]
     return sorted(jobs, key=lambda job: job.at)
+
+
+def _poison(rng: random.Random) -> list[Job]:
+    jobs: list[Job] = []
+    for k in range(rng.randint(2, 6)):
+        n = rng.randrange(1000)
+        kind = rng.choice(["killer", "killer", "self_canceler", "exiter", "thread_exiter", "blocker"])
+        message: Message[int]
+        if kind == "killer" and sum(job.message.actor.name == "killer" for job in jobs) < 2:
+            message = actors.killer(n)
+        elif kind == "self_canceler":
+            message = actors.self_canceler(n)
+        elif kind == "exiter":
+            message = actors.exiter(n)
+        elif kind == "thread_exiter":
+            message = actors.thread_exiter(n)
+        else:
+            message = actors.blocker(n, rng.uniform(0.5, 1.5) * LEASE)
+        poison = message.actor.name != "blocker"
+        task = f"poison {k}"
+        jobs.append(
+            Job(
+                id=task,
+                at=rng.uniform(0, SPAN),
+                tenant=rng.choice(FREE),
+                message=message.options(id=task),
+                result=n,
+                how="send",
+                awaited=not poison,
+                poison=poison,
+            )
+        )
+    return jobs
 
 
 def _job(rng: random.Random, task_id: str, at: float, how: str) -> Job:

@@ -116,6 +116,7 @@ class Workload:
                 await self._runtime.tenant(tenant).configure(concurrency=cap)
             async with anyio.create_task_group() as watching:
                 watching.start_soon(self._audit)
+                self._harness.on_kill = partial(self._replace, watching)
                 await self._storm(watching)
                 await self._settle()
                 watching.cancel_scope.cancel()
@@ -305,6 +306,9 @@ class Workload:
         if stats.scheduled and not stats.pending:
             await anyio.sleep(0.01)
         return not (stats.pending or stats.scheduled or stats.deferred)
+
+    def _replace(self, group: TaskGroup) -> None:
+        group.start_soon(self._harness.start_worker, self._url)
 
     def _living(self) -> list[Worker]:
         workers = self._harness.workers.values()

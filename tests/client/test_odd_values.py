@@ -11,8 +11,9 @@ from typing import Any
 
 import attrs
 import pytest
+from fairactor_xcom import xcom
 
-from fairactor import Runtime, actor
+from fairactor import Runtime, actor, current_task
 from fairactor._actors.options import TaskOptions
 from fairactor._client.envelope import encode_message
 from fairactor._util.checks import CENTURY, check_seconds, shown
@@ -90,7 +91,7 @@ async def huge() -> int:
     return 10**5000
 
 
-def check_short(error: FairactorError) -> None:
+def check_short(error: Exception) -> None:
     assert len(str(error)) < LONGEST, str(error)
 
 
@@ -215,3 +216,35 @@ def test_a_call_whose_options_are_too_long_says_which() -> None:
     message = echo(1).options(depends_on=[f"task-{n}" for n in range(40_000)])
     with pytest.raises(PayloadTooLarge, match=r"its option depends_on= takes most of them"):
         encode_message("t", message, watch=False, max_payload=100_000, sdk=False)
+
+
+@odd
+async def test_what_a_handler_says(make_runtime: Make, value: Any) -> None:
+    @actor
+    async def say() -> int:
+        task, refused = current_task(), 0
+        for call in (
+            lambda: xcom.push("key", value),
+            lambda: xcom.push("key", 1, ttl=value),
+            lambda: xcom.push(value, 1),
+            lambda: xcom.pull(value),
+            lambda: xcom.pull("key", from_task=value),
+            lambda: xcom.delete(value),
+            lambda: task.progress(value),
+            lambda: task.progress(0.5, value),
+        ):
+            try:
+                await call()
+            except (FairactorError, KeyError) as error:
+                check_short(error)
+                refused += 1
+        return refused
+
+    async with make_runtime(say) as runtime:
+        assert await runtime.ask("t", say(), timeout=PATIENCE) > 0
+
+
+async def test_a_number_too_long_for_the_protocol_is_refused(make_runtime: Make) -> None:
+    async with make_runtime(workers=0) as runtime:
+        with pytest.raises(ConfigurationError, match=r"<a number of 16610 bits> is not a string or a number"):
+            await runtime.host.call("fairactor_xcom/list", "t", "t", 10**5000)

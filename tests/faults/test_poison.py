@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import redis
@@ -30,7 +31,7 @@ async def here(url: str) -> AsyncIterator[None]:
 async def test_a_task_that_kills_its_processes_takes_nothing_else_with_it(
     make_runtime: Make, processes: Fleet, db: redis.Redis
 ) -> None:
-    how = {"lease": 0.5, "max_deliveries": 3, "workers": 8}
+    how: dict[str, Any] = {"lease": 0.5, "max_deliveries": 3, "workers": 8}
     async with make_runtime(workers=0) as sender:
         innocent = await sender.send_many((f"user:{n}", service.nap(0.3)) for n in range(6))
         poison = await sender.send("evil", service.die(times=99))

@@ -16,7 +16,7 @@ from fairactor import Runtime, actor
 from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import take_snapshot
 from fairactor._model.keys import Keys
-from fairactor._model.wire import Assignment, pack_key
+from fairactor._model.wire import Assignment, Emptying, Permit, pack_key, pack_permit
 from fairactor.errors import RuntimeNotRunning
 from fairactor.testing import InvariantViolation, check_invariants
 from tests.support.shard.driver import HELD_BACK, ShardDriver, item, open_shard, outcome
@@ -35,7 +35,12 @@ def used(url: str) -> Iterator[ShardDriver]:
     """
     with open_shard(url) as made:
         made.run(made.shard.configure("capped", {"concurrency": 1}))
-        made.join("r", "s")
+        made.permit = pack_permit(Permit.NONE, 5, Emptying.NO)
+        made.join("r", "s", "dead")
+        made.send(item("s0", "suspected"))
+        assert made.claim("dead", 1, 1) == ["s0"]
+        made.lapse("dead")
+        made.maintain()
         made.send(item("c0", "capped"), item("c1", "capped"), item("d0", "drained"), item("d1", "drained"))
         assert set(made.claim("r", 1, 3)) == {"c0", "d0", "d1"}
         made.send(*[item(f"t{n}", "t", n, flag="w") for n in range(1, 7)], item("later", "t", due="+3600000"))
@@ -55,11 +60,6 @@ def used(url: str) -> Iterator[ShardDriver]:
         made.send(item("h0", "held"), item("h1", "held"), item("m0", "member"))
         made.join("home", serves=Assignment(["held"], ["nobody"]))
         assert made.claim("home", 1, 2) == ["h0"]
-        made.join("dead", serves=Assignment(["suspected"], []))
-        made.send(item("s0", "suspected"))
-        assert made.claim("dead", 1, 1) == ["s0"]
-        made.lapse("dead")
-        made.maintain()
         snapshot = made.check()
         empty = {"IDLE", "IDLE_HOMES", "IDLE_PROCESSES", "SUSPECTED"}
         assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in empty), snapshot.fixed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,8 @@ def set_back(shard: ShardDriver, seconds: float = HOUR) -> None:
     shard.set_back(seconds)
     for name, unit in (("leases", 1000), ("scheduled", 1000), ("delayed:t", 1000), ("rates", 1e6), ("throttled", 1000)):
         key = f"{shard.keys.meta}:{name}"
-        for member, _ in shard.db.zrange(key, 0, -1, withscores=True):
+        members: Any = shard.db.zrange(key, 0, -1)
+        for member in members:
             shard.db.zincrby(key, seconds * unit, member)
 
 

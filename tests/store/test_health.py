@@ -73,6 +73,8 @@ def test_workers_that_do_not_keep_up() -> None:
     (problem,) = problems(**waiting, oldest_wait=601.0)
     assert problem.startswith("1000 tasks wait, the first for 601 s: 5 workers do not keep up")
     assert not problems(**waiting, oldest_wait=599.0)
+    (note,) = attrs.evolve(QUIET, **waiting, oldest_wait=0.52).notes()
+    assert note == "all 5 workers are busy, and 1000 tasks wait, the first for 0.5 s"
 
 
 def test_a_pause_that_was_forgotten() -> None:

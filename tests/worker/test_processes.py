@@ -224,9 +224,10 @@ async def test_processes_end_with_a_runtime_that_is_killed(
         await web.send("user:1", process_actors.start_programs(str(tmp_path)))
         await until((tmp_path / "pids").exists)
         *ours, daemon = map(int, (tmp_path / "pids").read_text().split())
-        victim.kill()
+        victim.signal(signal.SIGKILL)
         await until(lambda: all(map(is_gone, ours)))
         os.kill(daemon, signal.SIGKILL)
+        await victim.ended()
         db.flushall()  # nobody waits for its lease to run out
 
 

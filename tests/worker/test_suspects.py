@@ -165,7 +165,8 @@ async def test_a_process_empties_itself_runs_a_task_alone_and_goes_on(
     claim = one.claim(MOST - 1)
     one.answer(Waits.NONE, claim)
     assert suspects.excluding
-    assert pool.hold_slots, "what waits for other tasks waits on"
+    held = pool.hold_slots
+    assert held, "what waits for other tasks waits on"
     assert one.ask() == two.ask() == (0, Permit.NONE, Emptying.NO)
     suspects.ended(claim)
     assert not pool.hold_slots
@@ -178,9 +179,10 @@ async def test_it_waits_for_turns_that_may_still_claim(pool: StubPool, askers: t
     assert one.ask()[1:] == (Permit.NONE, Emptying.NO)
     two.answer(Waits.TO_RUN_ALONE)
     assert two.ask()[1] == Permit.APART, "the other turn is on the way"
-    one.answer()
-    pool.on_rest()
     two.answer(Waits.TO_RUN_ALONE)
+    woken = two.woken
+    one.answer()
+    assert two.woken == woken + 1
     assert two.ask()[1] == Permit.ALONE
 
 

@@ -129,4 +129,4 @@ async def test_a_handler_that_raises_the_same_error_has_not_waited() -> None:
     header, body = record.unpack(record.pack_retried(header, body, failed))
     last = record.last_attempt(body)
     assert last == failed
-    assert last.attempt != header.attempt
+    assert failed.attempt != header.attempt

@@ -79,6 +79,8 @@ class ShardDriver:
         self.flags = int(self.db.info()["redis_version"].split(".")[0]) >= 7
         self.keys = Keys(namespace)
         self.batch = 0
+        self.permit = ANY_SUSPECT
+        """What turns permit suspects if they do not say."""
         self._ears = self.db.pubsub()
         self._subscribed: set[str] = set()
         client: Any = SyncClient(self.db)
@@ -139,11 +141,11 @@ class ShardDriver:
         settle: Iterable[Settlement] = (),
         *,
         heard: bool = False,
-        permit: bytes = ANY_SUSPECT,
+        permit: bytes | None = None,
         room: int | None = None,
     ) -> Turn | None:
         """Returns None if the lease is lost. ``room`` is how many tasks of actor ``f`` could start; None: no limit."""
-        how: dict[str, Any] = {"received": heard, "permit": permit}
+        how: dict[str, Any] = {"received": heard, "permit": permit or self.permit}
         if room is not None:
             how |= {"room": room, "capped": pack_capped(["f"])}
         try:
@@ -158,7 +160,7 @@ class ShardDriver:
         want: int,
         settle: Iterable[Settlement] = (),
         *,
-        permit: bytes = ANY_SUSPECT,
+        permit: bytes | None = None,
     ) -> list[str]:
         """Returns the ids of the tasks that a turn claims."""
         turn = self.turn(runtime, number, want, settle, permit=permit)
@@ -236,7 +238,8 @@ class ShardDriver:
     @property
     def behind(self) -> int:
         """The ms by which the shard believes that the server's clock was set back."""
-        return int(self.db.hget(self.keys.meta, "behind") or 0) // 1000  # type: ignore[arg-type]  # it is synchronous
+        found: Any = self.db.hget(self.keys.meta, "behind")
+        return int(found or 0) // 1000
 
     def lapse(self, runtime: str) -> None:
         """Makes a lease run out."""

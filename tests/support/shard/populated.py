@@ -68,6 +68,7 @@ class PopulatedShard(ShardDriver):
 
     def _populate(self) -> None:
         run, shard = self.run, self.shard
+        self.permit = pack_permit(Permit.NONE, 5, Emptying.NO)
         self.join("r", "s", "past", "first", "gone")
         tenants, kept = {"dead1": "d", "dead2": "d", "dead3": "e", "old": "o"}, "3600000"
         self._claim_all("past", *[item(*each, key=KEY if each[0] == "dead2" else b"") for each in tenants.items()])
@@ -80,6 +81,10 @@ class PopulatedShard(ShardDriver):
         assert self.claim("gone", 1, 1, permit=pack_permit(Permit.ALONE, 2, Emptying.NO)) == ["doomed"]
         self.send(item("back", "g"), item("kept", "g", 5, flag="w"), item("off", "g", 6, key=KEY, flag="w"))
         assert set(self.claim("gone", 2, 3)) == {"back", "kept", "off"}
+        self.join("second")
+        self._claim_all("second", item("suspect", "w"))
+        self.lapse("second")
+        self.maintain()
         run(shard.configure("u", {"concurrency": 2, "weight": 2.0}))
         how = {"fw": {"flag": "w"}, "fk": {"key": KEY}, "xk": {"key": pack_key("xk", 60.0), "flag": "w"}}
         self._claim_all("r", *[item(task, "u" if task == "r" else "t", **how.get(task, {})) for task in HELD])
@@ -94,10 +99,6 @@ class PopulatedShard(ShardDriver):
         self._limit()
         for task in ("dead3", "old"):
             self.expire(task)
-        self.join("second", serves=Assignment(["w"], []))
-        self._claim_all("second", item("suspect", "w"))
-        self.lapse("second")
-        self.maintain(limit=0)
         self.outlive("o")
         self.lapse("gone")
 
