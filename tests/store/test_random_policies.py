@@ -146,6 +146,8 @@ class Walk:
         self.maintain()
         self.driver.check(lowered=TENANTS)
         self.selection.join("last")
+        while self.driver.snapshot().suspects:  # one in each turn
+            self.selection.turn(10 * STEPS, "last")
         for _ in range(2):
             self.selection.turn(10 * STEPS, "last")
         assert self.driver.check(lowered=TENANTS).queues == {}
