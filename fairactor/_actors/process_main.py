@@ -317,10 +317,10 @@ def _released_signals() -> Iterator[None]:
         _signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
 
 
-def _die_at_end_of(lifeline: int) -> None:
+def _die_at_end_of(lifeline: int, runtime: int) -> None:
     """Makes the kernel kill this process group when the other end of a pipe is closed.
 
-    On systems that cannot do that, a thread does it.
+    On systems that cannot do that, a thread does it, and Linux kills at least this process.
     """
     os.set_inheritable(lifeline, False)
     if sys.platform == "linux":
@@ -334,6 +334,8 @@ def _die_at_end_of(lifeline: int) -> None:
                 os.read(lifeline, 1)
                 os._exit(1)  # it was closed before
             return
+
+    die_with(runtime)  # not above: it would come first, and leave what the handler has started
 
     def wait() -> None:
         os.read(lifeline, 1)
@@ -351,8 +353,7 @@ def main(connection: int, lifeline: int, runtime: int) -> None:
         runtime: the process id of the runtime.
     """
     _signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
-    _die_at_end_of(lifeline)
-    die_with(runtime)
+    _die_at_end_of(lifeline, runtime)
     with suppress(Exception):  # it may be closed
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what stands there is what Python opened
     _Worker(_Connection(connection)).run()

@@ -46,6 +46,20 @@ _PROGRAM: Final = (
 )
 
 
+_lifelines: Final[set[int]] = set()
+"""The file descriptors that keep processes alive while they are open."""
+
+
+def _close_lifelines() -> None:
+    """Closes them in a process that was forked from the runtime's, since it may outlive the runtime."""
+    for lifeline in _lifelines:
+        os.close(lifeline)
+    _lifelines.clear()
+
+
+os.register_at_fork(after_in_child=_close_lifelines)
+
+
 class EndedIdle(Exception):
     """A process had ended before it got its call."""
 
@@ -80,8 +94,6 @@ class WorkerProcess(asyncio.Protocol):
     async def start(self) -> None:
         """Starts the process, if it does not run.
 
-        It must be this thread that starts it: the kernel kills the process when the thread ends.
-
         Raises:
             OSError: it cannot be started.
         """
@@ -103,6 +115,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def _spawn(self, theirs: socket.socket) -> None:
         watched, self._lifeline = os.pipe()
+        _lifelines.add(self._lifeline)
         program = _PROGRAM.format(theirs.fileno(), watched, os.getpid())
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as in multiprocessing
         try:
@@ -154,6 +167,7 @@ class WorkerProcess(asyncio.Protocol):
             with suppress(ProcessLookupError, PermissionError):  # macOS forbids it if only zombies are left
                 os.killpg(self._popen.pid, signal.SIGKILL)
         if self._lifeline >= 0:
+            _lifelines.remove(self._lifeline)
             os.close(self._lifeline)
         if self._transport is not None:
             self._transport.abort()

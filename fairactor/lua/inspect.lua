@@ -2,8 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 id, 2 its tenant, or '' for any
--- Reply {} if the tenant has no such task, else {state, record, ms at which it is due by the server's clock or '', runtime
---       or '',
+-- Reply {} if the tenant has no such task, else {state, record, ms at which it is due by the server's clock or '',
+--       runtime or '',
 --       ms that the record is kept or -1, progress or ''}; the state 'settled' means that the record has it
 --
 -- Reads only.

@@ -2,8 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 first place, 2 last place, 3 how many to skip, 4 how many at most
--- Reply {place of the last dead letter, [place, id, record] ...}; a place is when the record expires, in µs. The record is
---       '' if the task is no dead letter, and as it is if it cannot be read
+-- Reply {place of the last dead letter, [place, id, record] ...}; a place is when the record expires, in µs. The record
+--       is '' if the task is no dead letter, and as it is if it cannot be read
 --
 -- Reads only.
 

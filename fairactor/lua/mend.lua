@@ -1,8 +1,8 @@
 -- Repairs a shard that a script left half written, as if that script had run, or had not.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 'torn': only if a script did fail halfway, or 'all'; 2 and on: version, shards, step and what is shared, as in
---       the reply of open.lua, if they are known
+-- ARGV  1 'torn': only if a script did fail halfway, or 'all'; 2 and on: version, shards, step and what is shared, as
+--       in the reply of open.lua, if they are known
 -- Reply {1, or 0 if there was nothing to do, {what was repaired}, {what was set aside},
 --        {id, its cancellation as CANCELS keeps it, ...} of tasks to cancel again, since they are no longer claimed}
 --

@@ -1,8 +1,8 @@
 -- Asks for the outcomes of tasks: the reply has those that exist, messages bring the others.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 the runtime that asks, then for each task: id, its tenant, or '' for any, tenant of the running task that waits
---       for it, or ''
+-- ARGV  1 the runtime that asks, then for each task: id, its tenant, or '' for any, tenant of the running task that
+--       waits for it, or ''
 -- Reply for each task {'o', record} settled, {'w'} to come, {'n'} the tenant has no such task,
 --       {'d', tenant} refused: the waiting task holds the only slot of that tenant
 --

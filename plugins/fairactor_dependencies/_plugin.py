@@ -102,8 +102,28 @@ async def _relay(host: Host, shard: int) -> None:
 
 async def _deliver(host: Host, shard: int, messages: Sequence[bytes]) -> None:
     by_shard: dict[int, list[bytes]] = {}
+    damaged: list[bytes] = []
     for message in messages:
-        by_shard.setdefault(struct.unpack_from(">H", message)[0], []).append(message)
+        to = _destination(message)
+        if to is None or to >= host.shard_count:
+            damaged.append(message)
+        else:
+            by_shard.setdefault(to, []).append(message)
+    if damaged:  # otherwise they would come again and again
+        logger.error("shard %d: %d messages to other shards cannot be read and are dropped", shard, len(damaged))
+        await host.call(f"{NAME}/ack", shard, *damaged)
     for to, some in by_shard.items():
         await host.call(f"{NAME}/arrive", to, *some)
         await host.call(f"{NAME}/ack", shard, *some)
+
+
+def _destination(message: bytes) -> int | None:
+    """Returns the shard that a message is for; None if the message is not as ends.lua packs it."""
+    try:
+        to, kind, _, _, _ = struct.unpack_from(">HccBI", message)
+        at = struct.calcsize(">HccBI")
+        for _ in range(3):  # task or run, parent, root
+            at += 2 + struct.unpack_from(">H", message, at)[0]
+    except struct.error:
+        return None
+    return to if at <= len(message) and kind in {b"e", b"s", b"g"} else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -59,3 +60,20 @@ async def test_results_delays_and_wake_ups_cross_the_nodes(cluster: str) -> None
             assert await sender.ask(f"tenant {n}", double(n), timeout=2) == 2 * n
         handle = await sender.send("tenant 1", double(4), delay=0.1)
         assert await handle.result(timeout=10) == 8
+
+
+@actor
+async def block(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251 - the fault under test
+
+
+async def test_a_blocked_loop_keeps_its_leases_on_all_nodes(cluster: str) -> None:
+    async with Runtime(cluster, actors=[block], lease=0.6, shards=4, namespace="blocked") as runtime:
+        renewed = []
+        assert runtime._engine is not None
+        for shard in runtime._engine.shards:
+            renew = shard.renew
+            shard.renew = lambda *args, renew=renew, **how: renewed.append(renew(*args, **how))  # type: ignore[method-assign]
+        await runtime.ask("tenant 1", block(1.0), timeout=20)
+        assert len(renewed) >= 4
+        assert all(renewed)

@@ -81,7 +81,8 @@ do
         note_repair(META, field .. ' is ' .. given .. ' again')
       end
     end
-    local most = { stamp = now_us + DAMAGED, behind = DAMAGED, virtual = LARGEST, period = LARGEST, turned = LARGEST, stolen = LARGEST }
+    local most = { stamp = now_us + DAMAGED, behind = DAMAGED, virtual = LARGEST, period = LARGEST, turned = LARGEST,
+      stolen = LARGEST }
     for field, limit in pairs(most) do
       local stored = call('HGET', META, field)
       if stored and not in_range(stored, 0, limit) then

@@ -20,8 +20,8 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
   local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, index, task
   local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- number of entries, MOST at most; whether a list follows
   local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list; elements read at once
-  local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, state, wants, index, task or run, parent, root; then the result, or the
-  -- parent's tenant
+  local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, state, wants, index, task or run, parent, root; then the result, or
+  -- the tenant of the parent
   local REST = '>c1Hc0' -- state, root; then the result
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
   local PENDING, PENDING_BYTE = '?', 63

@@ -24,7 +24,12 @@ if #messages == 0 and not field and not run then
   end
   return { math.min(next_at - shard.ms, LONG) }
 end
-mine.rest = field and { { field, call('HGET', OWN .. 'rest', field) } }
+local rest = field and call('HGET', OWN .. 'rest', field)
+if rest and not pcall(struct.unpack, '>c1Hc0', rest) then -- somebody has damaged it
+  later[#later + 1] = function() call('HDEL', OWN .. 'rest', field) end
+  rest = nil
+end
+mine.rest = rest and { { field, rest } }
 mine.gates = run and { { run, call('GET', OWN .. 'gate:' .. run) or 'C' } } -- if it failed halfway, it ends as before
 local dues = {}
 for _, message in ipairs(messages) do dues[#dues + 1], dues[#dues + 2] = integer(shard.ms + carry_ms), message end

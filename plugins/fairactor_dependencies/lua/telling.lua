@@ -25,12 +25,14 @@ local function notify_entry(from, to, wants, index, id)
   end
 end
 
--- Appends the entries from byte `at` on to parallel lists. Returns the new length.
+-- Appends the entries from byte `at` on to parallel lists, up to one that somebody has damaged. Returns the new length.
 local function read_entries(listed, at, tos, wants, indexes, ids)
   local n = #ids
   while at <= #listed do
+    local fits, to, wanted, index, id, next_at = pcall(struct.unpack, ENTRY, listed, at)
+    if not fits then break end
     n = n + 1
-    tos[n], wants[n], indexes[n], ids[n], at = struct.unpack(ENTRY, listed, at)
+    tos[n], wants[n], indexes[n], ids[n], at = to, wanted, index, id, next_at
   end
   return n
 end

@@ -24,8 +24,9 @@ local function read_children(ids)
     if children[id] == nil then
       local kept, from = kept_of(id, SELF)
       children[id] = false
-      if kept then
-        local rule, gate, keep, finished, failed, canceled, token, at = struct.unpack(WAITING, kept, from)
+      local fits, rule, gate, keep, finished, failed, canceled, token, at =
+        pcall(struct.unpack, WAITING, kept or '', from or 1)
+      if kept and fits then -- otherwise somebody has damaged it, and Runtime.repair has to decide
         children[id] = { id, rule, gate, keep, finished, failed, canceled, token, kept:sub(at),
           false, false, false, false }
       end

@@ -13,7 +13,7 @@ local deleted, count = {}, 0
 if not key then
   count = call('HLEN', run_key)
   for _, field in ipairs(call('HKEYS', run_key)) do
-    if struct.unpack('>H', field) == 0 then count = count - 1 end
+    if #field < 2 or struct.unpack('>H', field) == 0 then count = count - 1 end
   end
   call('DEL', run_key)
   return count
@@ -21,7 +21,7 @@ end
 local last = struct.pack('>H', 0) .. key
 local last_value = call('HGET', run_key, last)
 for _, field in ipairs(task ~= '' and { struct.pack('>Hc0', #task, task) .. key } or call('HKEYS', run_key)) do
-  local length = struct.unpack('>H', field)
+  local length = #field > 1 and struct.unpack('>H', field) or 0
   local value = length > 0 and field:sub(3 + length) == key and call('HGET', run_key, field)
   if value then
     deleted[#deleted + 1], count = field, count + 1

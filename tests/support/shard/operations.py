@@ -90,7 +90,7 @@ OPERATIONS = [
     *operations(9, "claim_suspect", pick, st.integers(0, 3), permissions, st.lists(outcomes, max_size=2), rooms),
     *operations(1, "lapse", pick),
     *operations(1, "renew", pick),
-    *operations(1, "set_back", st.sampled_from([5.0, 20.0])),
+    *operations(1, "set_back", st.sampled_from([0.9, 1.5])),
     *operations(2, "cancel", pick, owners, st.booleans()),
     *operations(1, "cancel_all", pick, st.booleans()),
     *operations(1, "purge", tenants, st.booleans()),
