@@ -115,6 +115,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
                 self.model.end(one, "failed", "X", kept=True)
             else:
                 one.state = "scheduled" if letter == "R" else "queued"
+                one.deliveries *= letter != "R"  # an attempt that has ended clears a suspect
 
         if letter == "F":
             outcome = record.Outcome("step", record.msgspec.Raw(result.encode()), None, 1.5, 2.5)
@@ -151,7 +152,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
                 one.runtime = ""
                 if one.canceling is not None:
                     self.model.end(one, "canceled", "C", kept=one.canceling)
-                elif not leaves and one.deliveries >= deliveries:
+                elif not leaves and one.deliveries >= (deliveries if deliveries == 1 else 2 * deliveries):
                     self.model.end(one, "failed", "X", kept=True)
                 else:
                     one.state = "queued"
