@@ -87,8 +87,10 @@ local function admit(id, with)
   local due = math.floor(stamp / 1000)
   if due > shard.ms + 1 then -- stamps may be slightly ahead of the clock
     add(name, WAITING, 1)
-    delay(name, id, due)
-    later[#later + 1] = write_delayed
+    later[#later + 1] = function() -- not before: `write_retries` also writes what is delayed, and comes first
+      delay(name, id, due)
+      write_delayed()
+    end
   else
     add(name, priority, 1)
     enqueue(name, id, stamp, priority)
