@@ -216,8 +216,8 @@ class ShardDriver:
 
     def schedule(self, tenant: str) -> None:
         """Schedules a tenant for the first of its delayed tasks."""
-        [(_, first)] = self.db.zrange(self.keys.delayed(tenant), 0, 0, withscores=True)
-        self.db.zadd(self.keys.fixed("SCHEDULED"), {tenant: first})
+        found: Any = self.db.zrange(self.keys.delayed(tenant), 0, 0, withscores=True)
+        self.db.zadd(self.keys.fixed("SCHEDULED"), {tenant: found[0][1]})
 
     def let_start(self, tenant: str, starts: float = 1.0) -> None:
         """Makes as much time pass as a rate of one start an hour needs to allow this many starts."""
