@@ -21,7 +21,7 @@ FILES = dict(
 
 def run(command: Sequence[str | Path], folder: Path, *places: Path) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(map(str, [*places, ROOT]))
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, "FAIRACTOR_EMBEDDED": "1"}
     return subprocess.run(
         [sys.executable, "-W", "error", *command],
         cwd=folder,
