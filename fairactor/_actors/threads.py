@@ -50,7 +50,7 @@ async def run_in_thread(function: Callable[..., Any], args: Sequence[Any], kwarg
             raise
         finally:
             job.done.cancel()  # if it runs on, nobody waits for it
-    return job.done.result()
+        return job.done.result()
 
 
 async def _wait_for_end(done: asyncio.Future[Any]) -> None:

@@ -123,7 +123,7 @@ def _rate(value: Any) -> tuple[str, float, int] | None:
     if isinstance(value, float) and value == math.inf:
         return "", 0.0, 1
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
-    if match is None or float(match[1]) == 0:
+    if not isinstance(value, str) or match is None or float(match[1]) == 0:
         raise ConfigurationError(
             f"rate={shown(value)}: give tasks per unit of time, such as '10/s', '600/min', '1000/h' or '5/day', or "
             "None; math.inf is no limit"
