@@ -99,6 +99,8 @@ class Lifetime:
     async def _live(self) -> None:
         try:
             await self._engine.start(self._on_connected, self.is_ending)
+            if self._abandoned:  # something has swallowed the cancellation
+                raise asyncio.CancelledError  # noqa: TRY301 - it ends as if it had been canceled in `start`
         except BaseException as error:
             await self._finish(0, error)
             raise

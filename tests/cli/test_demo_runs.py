@@ -120,7 +120,10 @@ def interrupted(run: subprocess.Popen[str], number: signal.Signals) -> str:
         time.sleep(0.01)
     assert children
     os.killpg(run.pid, number)
-    assert run.wait(timeout=10) == 128 + number
+    try:
+        assert run.wait(timeout=10) == 128 + number
+    finally:
+        run.kill()  # otherwise a demo that goes on would be waited for without end
     _, alive = psutil.wait_procs(children, timeout=5)
     assert not alive
     assert not run.stdout.read()
