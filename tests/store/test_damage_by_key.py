@@ -175,7 +175,16 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
             assert isinstance(error, ServerError)
             assert repr(key) in str(error), error
             assert "await runtime.repair()" in str(error)
-    assert errors or name in {"KEYED", "SESSIONS", "GROUPS", "IDLE", "IDLE_HOMES", "IDLE_PROCESSES", "STEAL"}
+    assert errors or name in {
+        "KEYED",
+        "SESSIONS",
+        "GROUPS",
+        "IDLE",
+        "IDLE_HOMES",
+        "IDLE_PROCESSES",
+        "STEAL",
+        "SUSPECTS",
+    }
     repair(populated)
     populated.check()
 

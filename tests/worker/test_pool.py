@@ -276,7 +276,7 @@ async def test_a_deadlock_is_told_to_the_handler_alone(make_runtime: Make, first
 
         outside = asyncio.ensure_future(outsider())
         if first == "the outsider":
-            await until(lambda: "the child" in runtime._engine._outcomes._awaited)
+            await until(lambda: any(task == "the child" for _, task in runtime._engine._outcomes._awaited))
             goes["the handler"].set()
         else:
             await told.wait()
