@@ -9,7 +9,7 @@ import socket
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import groupby
 from typing import Any, Final
@@ -111,7 +111,9 @@ class Workload:
             for _ in range(self._plan.workers):
                 worker = await self._harness.start_worker(self._url)
                 await worker.ready.wait()
-        async with Runtime(self._url, **self._plan.sender) as self._runtime:
+        async with AsyncExitStack() as stack:
+            async with self._patience("the sender starts"):
+                await self._start_sender(stack)
             for tenant, cap in CAPS.items():
                 await self._runtime.tenant(tenant).configure(concurrency=cap)
             async with anyio.create_task_group() as watching:
@@ -122,6 +124,16 @@ class Workload:
                 watching.cancel_scope.cancel()
             await self._dismiss()
         self.facts.violations += what_is_left(self._driver)
+
+    async def _start_sender(self, stack: AsyncExitStack) -> None:
+        """Enters the runtime that sends; tries again if the machine is so busy that its short timeout runs out."""
+        while True:
+            try:
+                self._runtime = await stack.enter_async_context(Runtime(self._url, **self._plan.sender))
+            except ServerUnavailable:
+                self._note("the sender could not start")
+            else:
+                return
 
     @asynccontextmanager
     async def _patience(self, what: str) -> AsyncIterator[None]:
