@@ -330,5 +330,6 @@ def _standing(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
             yield task, record.SETTLED[header.state].value
     for state, tasks in (("deferred", snapshot.fixed["HELD"]), ("scheduled", snapshot.due)):
         yield from ((task, state) for task in tasks)
-    yield from ((task, "queued") for queue in snapshot.queues.values() for task in queue)
+    for queues in (snapshot.queues, snapshot.suspects):
+        yield from ((task, "queued") for queue in queues.values() for task in queue)
     yield from ((task, "started") for claims in snapshot.claims.values() for task in claims)
