@@ -146,6 +146,14 @@ def _module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def _parse(text: str) -> ast.Module:
+    """Parses a module; once more if Python 3.11 fails, as it rarely does while the garbage collector runs."""
+    try:
+        return ast.parse(text)
+    except SystemError:
+        return ast.parse(text)
+
+
 def _room(module: str) -> str:
     return module.split(".")[1] if "." in module else module
 
@@ -153,7 +161,7 @@ def _room(module: str) -> str:
 @cache
 def _imports_in(text: str, file: str, package: str, lines_before: int = 0) -> Sequence[Import]:
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(_parse(text)):
         if isinstance(node, ast.Import):
             found += [Import(file, lines_before + node.lineno, alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -167,7 +175,7 @@ def _imports_in(text: str, file: str, package: str, lines_before: int = 0) -> Se
 def _public_names(path: Path) -> frozenset[str]:
     """Returns a module's ``__all__``, or without one the names that it defines."""
     names = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in _parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
