@@ -174,10 +174,10 @@ class Engine:
         self._stack.push_async_callback(_shielded, server.close)
         return server
 
-    async def stop(self, grace: float) -> None:
-        """Stops claiming, waits ``grace`` seconds for running tasks, then returns the others to their mailboxes."""
+    async def stop(self, grace: float, *, crashed: bool = False) -> None:
+        """Stops the workers, if there are any; the arguments are those of `Consumer.stop`."""
         if self.consumer is not None:
-            await self.consumer.stop(grace)
+            await self.consumer.stop(grace, crashed=crashed)
 
     def hurry(self) -> None:
         """Makes `stop` wait no longer for running tasks."""
@@ -193,8 +193,7 @@ class Engine:
             crashed: whether what ran here has ended the event loop.
         """
         try:
-            if self.consumer is not None:
-                await self.consumer.stop(grace, crashed=crashed)
+            await self.stop(grace, crashed=crashed)
         finally:
             await self._lifespans.__aexit__(*_raised(error))
 

@@ -10,24 +10,17 @@ local suspected = {} -- those tenants, in order
 
 -- Puts a task at its place. With `deliveries` > 0 it is a suspect.
 local function enqueue(name, id, stamp, priority, deliveries)
-  if deliveries and deliveries > 0 then
-    local list = suspects[name]
-    if not list then
-      list = {}
-      suspects[name] = list
-      suspected[#suspected + 1] = name
-    end
-    list[#list + 1], list[#list + 2] = place(stamp, priority), id
-    return
+  local is_suspect = deliveries and deliveries > 0
+  local lists, names = queues, arriving
+  if is_suspect then lists, names = suspects, suspected end
+  local list = lists[name]
+  if not list then
+    list = {}
+    lists[name] = list
+    names[#names + 1] = name
   end
-  local queue = queues[name]
-  if not queue then
-    queue = {}
-    queues[name] = queue
-    arriving[#arriving + 1] = name
-  end
-  queue[#queue + 1], queue[#queue + 2] = place(stamp, priority), id
-  local t = has_policies and tenants[name]
+  list[#list + 1], list[#list + 2] = place(stamp, priority), id
+  local t = not is_suspect and has_policies and tenants[name]
   if t and t[LIMITS] then t[LIMITS].queued = t[LIMITS].queued + 1 end
 end
 
