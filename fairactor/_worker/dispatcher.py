@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -34,14 +32,12 @@ from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
 
 from .claim import Claim, described, new_claims
+from .pace import PER_TURN, Pace
 from .pool import Pool
 from .process_slots import ProcessSlots
 from .suspects import Suspects
 
 logger: Final = logging.getLogger(__name__)
-
-PER_TURN: Final = 500
-"""The most outcomes, and the most claims, in one turn."""
 
 LOOKING: Final = 2
 """While many tenants wait for a process, a pause before it looks for others behind them, by the time that takes."""
@@ -105,7 +101,7 @@ class Dispatcher:
         self._leaving = False
         self._stopped = anyio.Event()
         self._stopped.set()
-        self._pace = _Pace(pool.size)
+        self._pace = Pace(pool.size)
         subscriber.on_subscribe(self._on_subscribe)
 
     @property
@@ -362,40 +358,3 @@ class Dispatcher:
 
 def _failure(error: str, message: str) -> bytes:
     return record.encode(record.Outcome(error=record.Error(error, message)))
-
-
-class _Pace:
-    """Decides how many tasks to claim ahead: as many as will start within a round trip; none if tasks are slow."""
-
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._rate = 0.0  # outcomes per second
-        self._round_trip = 0.0  # seconds
-        self._run = math.inf  # seconds that a task runs, on average
-        self._last = time.monotonic()
-
-    def note(self, round_trip: float, settled: Sequence[Settlement]) -> None:
-        """Learns from the duration of a turn and the outcomes that it reported."""
-        now = time.monotonic()
-        elapsed, self._last = max(now - self._last, 1e-6), now
-        rate = len(settled) / elapsed
-        # The rate rises at once, so a runtime that has just started catches up.
-        self._rate = max(rate, self._rate + 0.2 * (rate - self._rate))
-        self._round_trip += 0.2 * (round_trip - self._round_trip)
-        if settled:
-            mean = sum(settlement.seconds for settlement in settled) / len(settled)
-            self._run = mean if self._run == math.inf else self._run + 0.2 * (mean - self._run)
-
-    @property
-    def usual_run(self) -> float | None:
-        """The seconds that a task has run lately, on average; None if none has."""
-        return None if self._run == math.inf else self._run
-
-    @property
-    def ahead(self) -> int:
-        """How many tasks to hold ready in addition to those that run.
-
-        Short tasks free all workers several times within a round trip. But the process at most doubles its rate.
-        """
-        free = self._workers * self._round_trip / max(self._run, 1e-6)
-        return min(PER_TURN, round(free), 1 + int(2 * self._rate * self._round_trip))
