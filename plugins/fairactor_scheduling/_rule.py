@@ -24,8 +24,9 @@ from fairactor.plugins import (
     whole_ms,
 )
 
+from ._cron import check_cron
 from ._options import CatchUp, Overlap
-from ._times import LAST, Cron, Interval, Once, Times, check_cron, in_ms, latest, moment
+from ._times import LAST, Cron, Interval, Once, Times, in_ms, latest, moment
 
 MIN_INTERVAL: Final = 0.1
 """Seconds."""
