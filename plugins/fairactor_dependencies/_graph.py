@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
 
@@ -46,7 +46,7 @@ class MessageGraph(Planned):
         return made
 
     @classmethod
-    def planned(cls, plan: Plan) -> MessageGraph:
+    def planned(cls, plan: Plan) -> Self:
         """Makes a graph of a plan."""
         return cls([], 0, in_sequence=False, plan=plan)
 

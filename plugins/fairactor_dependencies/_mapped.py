@@ -32,6 +32,7 @@ class Item:
     """A task for one item."""
 
     id: str
+    tenant: str
     state: TaskState | None
     """None if its record has expired."""
 
@@ -60,11 +61,11 @@ class Mapped:
             ids = {number: item_id(attempt.join, number) for number in left}
             letters = await read_letters(host, [(each, self.tenant) for each in ids.values()])
             found |= {
-                number: Item(each, state_of(letters[each])) for number, each in ids.items() if each in letters
+                number: Item(each, self.tenant, state_of(letters[each])) for number, each in ids.items() if each in letters
             }
             left = [number for number in left if number not in found]
         latest = self.attempts[0].join
-        found |= {number: Item(item_id(latest, number), None) for number in left if number < sent}
+        found |= {number: Item(item_id(latest, number), self.tenant, None) for number in left if number < sent}
         return dict(sorted(found.items()))
 
     async def _counts(self, host: Host, attempt: Attempt) -> tuple[int, int]:

@@ -128,6 +128,14 @@ def last_step(part: Message[Any] | Graph) -> Step:
     return part.plan.sinks[0]
 
 
+def plan_of(part: Graph | Message[Any]) -> Plan:
+    """Returns the plan of a graph or a message."""
+    if isinstance(part, Planned):
+        return part.plan
+    planner = Planner()
+    return planner.plan(planner.in_sequence([part]))
+
+
 class Ends(NamedTuple):
     """The ends of a part of a graph, to which its neighbours are tied."""
 

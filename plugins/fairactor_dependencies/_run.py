@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import attrs
 
-from fairactor import Handle, Message, TaskCanceled, TaskFailed, TaskSkipped, TaskState
+from fairactor import Handle, TaskCanceled, TaskFailed, TaskSkipped, TaskState
 from fairactor.errors import InvalidPayload, TaskNotFound
-from fairactor.plugins import Addressed, Graph, Host, Run
+from fairactor.plugins import Addressed, Host, Run
 
 from ._errors import GraphError
 from ._late import load
 from ._mapped import JOIN, Attempt, Item, Mapped, maps_in
 from ._mermaid import summary
-from ._options import Parents
-from ._placeholders import EarlierIds, IdOf, ResultOf, map_arguments
-from ._plan import Plan, Step, last_step
+from ._plan import Plan, Step
 from ._retry import check_ended, steps_to_repeat
 from ._states import SKIPPED, read_letters, state_of
+from ._steps import Context, message_of
 
 T = TypeVar("T")
 
@@ -83,7 +82,7 @@ class SentRun(Run):
             with anyio.fail_after(timeout):
                 await _for_each(_wait_for, self.handles.values(), len(self.handles))
                 while live := [item for _, item in await self._items() if item.state and not item.state.settled]:
-                    await _wait_for(self._host.runtime.handle(live[-1].id))
+                    await _wait_for(self._host.runtime.handle(live[-1].id, live[-1].tenant))
         except TimeoutError:
             raise TimeoutError(f"run {self.id} has not ended after {timeout:g} s; it goes on") from None
         return await self.states()
@@ -96,20 +95,15 @@ class SentRun(Run):
 
     async def items(self) -> dict[str, Handle[Any]]:
         """See `Run`."""
-        tenants = {mapped.name: mapped.tenant for mapped in self._maps()}
-        return {
-            name: self._host.runtime.handle(item.id, tenants[name[: name.rindex("[")]])
-            for name, item in await self._items()
-        }
+        return {name: self._host.runtime.handle(item.id, item.tenant) for name, item in await self._items()}
 
     async def cancel(self) -> None:
         """See `Run`."""
         for mapped in self._maps():
             await mapped.stop(self._host)
         await _for_each(_cancel, reversed(list(self.handles.values())), _CONCURRENCY)
-        items = [(item, mapped.tenant) for mapped in self._maps() for item in (await mapped.items(self._host)).values()]
-        live = [(item.id, tenant) for item, tenant in items if item.state and not item.state.settled]
-        await _for_each(_cancel, [self._host.runtime.handle(*each) for each in live], _CONCURRENCY)
+        live = [item for _, item in await self._items() if item.state and not item.state.settled]
+        await _for_each(_cancel, [self._host.runtime.handle(item.id, item.tenant) for item in live], _CONCURRENCY)
 
     async def retry(self) -> Run:
         """See `Run`."""
@@ -158,7 +152,7 @@ class SentRun(Run):
         }
         new = [step for step in order if step not in kept]
         tenants = {ids[step]: self.handles[names[step]].tenant for step in kept}
-        context = _Context(
+        context = Context(
             ids,
             {"xcom_run": self.id} if "fairactor_xcom" in self._host.plugins else {},
             tenants,
@@ -166,7 +160,7 @@ class SentRun(Run):
         )
         silent = self._plan.without_results()
         messages = [
-            (self._plan.steps.get(step) or self.tenant, _message(step, parents[step], silent.get(step, 0), context))
+            (self._plan.steps.get(step) or self.tenant, message_of(step, parents[step], silent.get(step, 0), context))
             for step in new
         ]
 
@@ -202,49 +196,6 @@ def prepare_run(
     if not order:
         raise GraphError("the graph is empty: give it steps")
     return SentRun(os.urandom(8).hex(), tenant, {}, host, plan, _names(order)).prepare(())
-
-
-class _Context(NamedTuple):
-    """What the messages of a run have in common."""
-
-    ids: Mapping[Step, str]
-    """The id of each step."""
-    with_run: Mapping[str, str]
-    """The option that shares the run's values."""
-    tenants: Mapping[str, str | None]
-    """By id the tenants of the steps that were sent before."""
-    past: Mapping[Step, Sequence[str]]
-    """The earlier ids of joining steps."""
-
-
-def _message(step: Step, parents: Sequence[Step], silent: int, context: _Context) -> Message[Any]:
-    """Returns a step as it is sent: ids replace the steps that its options and arguments name.
-
-    Args:
-        step: the step.
-        parents: the steps that it waits for.
-        silent: how many of these, the last ones, do not give it their results.
-        context: the run.
-    """
-    ids = context.ids
-    own = step.task_options.plugin_options
-
-    def with_ids(argument: Any) -> Any:
-        if isinstance(argument, IdOf):
-            return ids[argument.of]
-        if isinstance(argument, EarlierIds):
-            return list(context.past.get(argument.of, ()))
-        if isinstance(argument, ResultOf) and isinstance(argument.of, Message | Graph):
-            return ResultOf(ids[last_step(argument.of)])
-        return argument
-
-    options: dict[str, Any] = {} if "xcom_run" in own else dict(context.with_run)
-    if parents:
-        given: Parents = own.get("depends_on", Parents())
-        tenants = {**context.tenants, **given.tenants}
-        options["depends_on"] = Parents([*given, *(ids[parent] for parent in parents)], tenants, silent)
-    args, kwargs = map_arguments(step, with_ids)
-    return step.rewritten(args=args, kwargs=kwargs, id=ids[step], plugin_options=options)
 
 
 def _names(order: Sequence[Step]) -> dict[Step, str]:

@@ -110,7 +110,7 @@ local function notify_all(kind, ended, states, roots, records, results, keeps)
     end
     if field and not upto[i] then
       leave_rest(from)
-    elseif field and (flags % 2 == 0 or notify_list(from)) then
+    elseif field and (field:byte(FIELD_SIZE) % 2 == 0 or notify_list(from)) then
       notified[kind] = notified[kind] or {}
       table.insert(notified[kind], ended[i])
     elseif field then
