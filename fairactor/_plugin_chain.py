@@ -17,6 +17,7 @@ from ._actors.options import Options
 from ._actors.plugin_options import plugin_of
 from ._actors.task import Task
 from ._model.keys import plugin_prefix
+from ._model.placeholder import Placeholder
 from ._store.plugin_lua import HOOKS, PluginLua
 from ._util.checks import shown
 from ._util.kinds import is_async, is_generator, is_plain
@@ -25,7 +26,7 @@ from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend
 
 logger: Final = logging.getLogger(__name__)
 
-_WRAPPERS: Final = ("wrap_send", "wrap_execute")
+_WRAPPERS: Final = ("wrap_send", "wrap_execute", "load_arguments")
 _OBSERVERS: Final = ("sent", "started", "finished", "failed", "retried", "canceled", "dead")
 _METHODS: Final = ("lifespan", *_WRAPPERS, "lua", "scripts", "actors", *_OBSERVERS)
 
@@ -82,6 +83,9 @@ class PluginChain:
         self._send_options = frozenset[str]().union(*(only for _, only in self._send))
         self._execute = _wrappers(self._all, "wrap_execute")
         self._executes = any(not only for _, only in self._execute)
+        self._load = _wrappers(self._all, "load_arguments")
+        self.loads_arguments: Final = bool(self._load)
+        """Whether any plugin may change arguments before a task runs."""
         self.actors: Final = [actor for plugin in self._all for actor in getattr(plugin, "actors", ())]
 
     def check(self, options: Options) -> None:
@@ -119,6 +123,15 @@ class PluginChain:
                 proceed = _wrapped(wrap, task, proceed)
         return proceed
 
+    async def load_arguments(
+        self, options: Mapping[str, Any], actor: str, tenant: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Returns the arguments of a task as the plugins have loaded them."""
+        for load, only in self._load:
+            if not only or not only.isdisjoint(options):
+                args, kwargs = await load(actor, tenant, args, kwargs)
+        return args, kwargs
+
     def wraps_execute(self, options: Mapping[str, Any]) -> bool:
         """Whether any plugin may wrap an attempt at a task with these options."""
         return self._executes or (bool(options) and bool(self._execute))
@@ -134,9 +147,18 @@ def _wrappers(plugins: Sequence[Any], method: str) -> list[tuple[Callable[..., A
 
 
 def _has_one_of(message: Message[Any], options: frozenset[str]) -> bool:
-    """Whether a message has one of these options. Non-messages are rejected later, when they are encoded."""
-    own = message.task_options.plugin_options if isinstance(message, Message) else ()
-    return bool(own) and not options.isdisjoint(own)
+    """Whether a message has one of these options, or an argument that a plugin fills in.
+
+    Non-messages are rejected later, when they are encoded.
+    """
+    if not isinstance(message, Message):
+        return False
+    own = message.task_options.plugin_options
+    if own and not options.isdisjoint(own):
+        return True
+    return any(isinstance(value, Placeholder) for value in message.args) or (
+        bool(message.kwargs) and any(isinstance(value, Placeholder) for value in message.kwargs.values())
+    )
 
 
 @attrs.frozen
@@ -213,7 +235,8 @@ def _check_hooks(plugin: Any) -> None:
                 "time, put the event into a queue, and read it in a function that lifespan() gives to host.supervise"
             )
         if hook in _WRAPPERS and (is_generator(method) or is_plain(method)):
-            raise ConfigurationError(f"{about}() must be `async def`, without `yield`, and await proceed")
+            await_it = "" if hook == "load_arguments" else ", and await proceed"
+            raise ConfigurationError(f"{about}() must be `async def`, without `yield`{await_it}")
         if hook == "lifespan" and (is_async(method) or is_generator(method)):
             raise ConfigurationError(
                 f"{about}() must return an async context manager: decorate it with contextlib.asynccontextmanager"

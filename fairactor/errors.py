@@ -150,6 +150,13 @@ class TaskCanceled(FairactorError):
     """The task was canceled. The message gives the reason."""
 
 
+class TaskSkipped(TaskCanceled):
+    """The task had nothing to do, so it was not run, and counts as canceled.
+
+    Its trigger rule waits for a failure, and nothing failed; or a task that it depends on was skipped.
+    """
+
+
 class RemoteError(FairactorError):
     """A handler in a worker process raised an exception that cannot be pickled; this one replaces it.
 

@@ -47,6 +47,7 @@ __all__ = [
     "Actor",
     "Actors",
     "Addressed",
+    "ArgumentsLoader",
     "CanceledObserver",
     "Client",
     "DeadObserver",
@@ -143,6 +144,20 @@ class ExecuteWrapper(Protocol):
         """Runs instead of the handler, within the timeout of the attempt. ``proceed`` runs the handler.
 
         It returns the result of the task. Its error becomes the error of the attempt; `Retry` asks for another attempt.
+        If the plugin has ``only_with``, a collection of option names, it is called only for tasks with one of these
+        options.
+        """
+        ...
+
+
+class ArgumentsLoader(Protocol):
+    """A plugin that loads arguments which do not travel in a message."""
+
+    async def load_arguments(
+        self, actor: str, tenant: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Returns the arguments of a task that is about to run, in JSON types. Its error fails the attempt.
+
         If the plugin has ``only_with``, a collection of option names, it is called only for tasks with one of these
         options.
         """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 import anyio
 import attrs
 
+from ._actors.graph import Graph
 from ._actors.handle import Handle
 from ._actors.host import Host, Sendable
 from ._actors.message import Message, check_message
@@ -196,8 +197,13 @@ class Runtime:
         check_message(message)
         return await engine.sender.send(tenant, message.options(*values, **options) if values or options else message)
 
-    async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]:
-        """Sends many messages; returns their handles in the same order.
+    @overload
+    async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]: ...
+    @overload
+    async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Any]: ...
+
+    async def send_many(self, messages: Iterable[tuple[str, Any]]) -> list[Any]:
+        """Sends many messages and graphs; returns a handle for each message, a `Run` for each graph, in the same order.
 
         It checks all messages before it sends the first one. They travel in batches of 500, each of which is accepted
         as a whole. If a tenant has a ``backlog``, all its messages are accepted or none is, because room for them is
@@ -206,17 +212,48 @@ class Runtime:
         Raises:
             As `send`. After ServerUnavailable some batches may have been accepted.
         """
-        return await self._running().sender.send_many(messages)
+        engine, given = self._running(), list(messages)
+        if all(isinstance(message, Message) for _, message in given):
+            return await engine.sender.send_many(given)
+        flat: list[tuple[str, Message[Any]]] = []
+        ends: list[tuple[int, Any]] = []
+        for tenant, message in given:
+            if isinstance(message, Graph):
+                some, finish = message.prepare(engine.host, tenant)
+                flat += some
+            else:
+                finish = None
+                flat.append((tenant, message))
+            ends.append((len(flat), finish))
+        handles, begun, found = await engine.sender.send_many(flat), 0, []
+        for end, finish in ends:
+            found.append(finish(handles[begun:end]) if finish else handles[begun])
+            begun = end
+        return found
 
+    @overload
+    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...
+    @overload
     async def ask(
         self,
         tenant: str,
         message: Message[R],
         *values: OptionValue,
+        timeout: float | None = None,
+        **options: Unpack[AskOptions],
+    ) -> R: ...
+
+    async def ask(
+        self,
+        tenant: str,
+        message: Any,
+        *values: OptionValue,
         timeout: float | None = None,  # noqa: ASYNC109 - the promised signature
         **options: Unpack[AskOptions],
-    ) -> R:
+    ) -> Any:
         """Sends a message, and waits for the handler's result. In a handler, its worker can run other tasks meanwhile.
+
+        Of a graph it returns the result of the run, see `Run.result`.
 
         Args:
             tenant: as for `send`.
@@ -230,6 +267,11 @@ class Runtime:
         """
         engine = self._running()
         check_timeout(timeout)
+        if isinstance(message, Graph):
+            messages, _ = message.prepare(engine.host, tenant)
+            await engine.sender.check_deadlock(to for to, _ in messages)
+            run = await self.send(tenant, message, *values, **options)
+            return await run.result(timeout)
         check_message(message)
         if values or options:
             message = message.options(*values, **options)

@@ -6,7 +6,7 @@ The plugin that defines ``>>``, ``<<`` and ``|`` implements them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fairactor._model.states import TaskState
@@ -32,7 +32,8 @@ class Graph(ABC):
     """Messages, and the order in which their tasks run. `Runtime.send` sends all of them and returns a `Run`.
 
     In ``a >> b`` and ``b << a``, the last steps of ``a`` run before the first steps of ``b``. In ``a | b`` they run
-    side by side, and so do the members of a list.
+    side by side, and so do the members of a list. An empty list runs nothing and has no results, but keeps the order: in
+    ``a >> [] >> b``, ``b`` runs after ``a``.
     """
 
     __slots__ = ()
@@ -64,6 +65,13 @@ class Graph(ABC):
         """Draws the graph as a Mermaid flowchart, https://mermaid.js.org."""
 
     @abstractmethod
+    def prepare(self, host: Any, tenant: str) -> tuple[Sequence[Any], Callable[[Sequence[Handle[Any]]], Run]]:
+        """Returns the messages that it consists of, each with its tenant, and a function that makes the run.
+
+        The messages have to be sent as one batch. The function takes their handles.
+        """
+
+    @abstractmethod
     async def send_to(self, host: Any, tenant: str) -> Run:
         """Sends all messages, or none; see `fairactor.plugins.Sendable`."""
 
@@ -89,6 +97,9 @@ class Run(ABC):
     async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as that of a handle
         """Waits for the last step and returns its result, or a list of results if there are several last steps.
 
+        Skipped steps do not count: the last steps are those that ran, and after which only skipped ones come. If a
+        single one of several last steps ran, its result comes alone. If an empty group comes last, the list is empty.
+
         Args:
             timeout: the seconds to wait; None for no limit.
 
@@ -98,7 +109,7 @@ class Run(ABC):
 
     @abstractmethod
     async def wait(self, timeout: float | None = None) -> dict[str, TaskState | None]:  # noqa: ASYNC109 - likewise
-        """Waits until all steps have ended, and returns their states.
+        """Waits until all steps, and all items of ``each()``, have ended, and returns their states.
 
         Args:
             timeout: the seconds to wait; None for no limit.
@@ -109,21 +120,34 @@ class Run(ABC):
 
     @abstractmethod
     async def states(self) -> dict[str, TaskState | None]:
-        """Returns the current state of each step; None if its record has expired."""
+        """Returns the current state of each step and of each item of an ``each()``; None if its record has expired.
+
+        The items are named after their actor: ``mail[0]``, ``mail[1]``; those of a second ``each(mail)`` ``mail.2[0]``.
+        """
+
+    @abstractmethod
+    async def items(self) -> dict[str, Handle[Any]]:
+        """Returns the tasks of the items of each ``each()`` that were sent so far, by the names of `states`."""
 
     @abstractmethod
     async def cancel(self) -> None:
-        """Cancels the steps that have not ended, as `Handle.cancel` does, the last steps first."""
+        """Cancels the steps and items that have not ended, as `Handle.cancel` does, the last steps first.
+
+        When it returns, no more items are accepted.
+        """
 
     @abstractmethod
     async def retry(self) -> Run:
-        """Sends the steps that failed or were canceled again, keeps those that finished, and returns the new run.
+        """Sends the steps that failed or were canceled again, and all steps behind them; returns the new run.
 
-        Its tasks have new ids. Results of finished steps reach them as before.
+        Steps behind one that is sent again run again, even if they had finished, because they may decide otherwise now.
+        All other steps that finished or were skipped are kept, and their results reach the others as before. Of an
+        ``each()`` only the items that have not finished run again, unless its list comes from a step that is sent again.
+        The tasks have new ids.
 
         Raises:
-            ConfigurationError: a step has not ended yet.
-            TaskNotFound: the record of a step has expired, so it is unknown whether it finished.
+            ConfigurationError: a step or an item has not ended yet.
+            TaskNotFound: the record of a step or an item has expired, so it is unknown whether it finished.
             UnknownParent: likewise, for a step that others wait for.
         """
 

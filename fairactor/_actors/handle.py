@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from fairactor._model.info import TaskInfo
 from fairactor._model.states import TaskState
-from fairactor.errors import TaskCanceled, TaskFailed
+from fairactor.errors import TaskCanceled, TaskFailed, TaskSkipped
 
 from .codec import Codec
 
@@ -81,6 +81,7 @@ class Handle(Generic[R_co]):
         Raises:
             TaskFailed: the task failed for good.
             TaskCanceled: the task was canceled, or expired before it could start.
+            TaskSkipped: the task had nothing to do; this is a TaskCanceled, too.
             TimeoutError: the task did not end in time. It goes on.
             TaskNotFound: the task does not exist, or its record has expired.
             Deadlock: the task cannot start before this handler ends, because their tenant runs one task at a time.
@@ -107,6 +108,8 @@ class Handle(Generic[R_co]):
                 traceback=error.traceback if error else "",
             )
         if state is TaskState.CANCELED:
+            if error and error.type == TaskSkipped.__name__:
+                raise TaskSkipped(f"{about} was {error.message}")
             raise TaskCanceled(f"{about} was canceled: {error.message if error else 'no reason was given'}")
         codec = self._codec or self._follower.codec(outcome.actor)
         result: R_co = codec.result_from_json(outcome.result) if codec else outcome.plain_result()

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, Unpack, overload
 from fairactor._util.wakeup import Wakeup
 from fairactor.settings import Settings
 
+from .graph import Graph
 from .handle import Handle
 from .message import Message, Target
 from .options import AskOptions, TaskOptions
@@ -51,10 +52,14 @@ class Client(Protocol):
     @overload
     async def send(self, tenant: str, message: Sendable[S]) -> S: ...
 
-    async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]:
-        """See `Runtime.send_many`."""
-        ...
+    @overload
+    async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]: ...
+    @overload
+    async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Any]: ...
 
+    @overload
+    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...
+    @overload
     async def ask(
         self,
         tenant: str,
@@ -62,9 +67,7 @@ class Client(Protocol):
         *values: OptionValue,
         timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime
         **options: Unpack[AskOptions],
-    ) -> R:
-        """See `Runtime.ask`."""
-        ...
+    ) -> R: ...
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
         """See `Runtime.handle`."""

@@ -106,6 +106,21 @@ class Message(Generic[R_co]):
         graph: Graph = apply_operator("|", self, other)
         return graph
 
+    def __rrshift__(self, other: Operand) -> Graph:
+        """Returns a graph in which this message runs after a list of others."""
+        graph: Graph = apply_operator(">>", other, self)
+        return graph
+
+    def __rlshift__(self, other: Operand) -> Graph:
+        """Returns a graph in which this message runs before a list of others."""
+        graph: Graph = apply_operator("<<", other, self)
+        return graph
+
+    def __ror__(self, other: Operand) -> Graph:
+        """Returns a graph in which this message and a list of others run side by side."""
+        graph: Graph = apply_operator("|", other, self)
+        return graph
+
     def __await__(self) -> Generator[Any, None, R_co]:
         """Runs the handler in this process, without a server, a queue or retries."""
         return self.actor.run_here(self.args, self.kwargs).__await__()

@@ -87,9 +87,7 @@ class Sender:
 
     async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
         """See `Runtime.ask`."""
-        task = running_task()
-        if task is not None and task.tenant == tenant:
-            await self._check_deadlock(tenant)
+        await self.check_deadlock([tenant])
         asked: dict[Handle[Any], asyncio.Future[Settled]] = {}
 
         async def proceed(messages: Sequence[Addressed]) -> list[Handle[Any]]:
@@ -240,7 +238,16 @@ class Sender:
         durability = message.task_options.durability or self._settings.durability
         return self._settings.replicas if durability == "replicated" else 0
 
-    async def _check_deadlock(self, tenant: str) -> None:
+    async def check_deadlock(self, tenants: Iterable[str]) -> None:
+        """Checks that the running handler, if there is one, may wait for tasks of these tenants.
+
+        Raises:
+            Deadlock: its own tenant is among them, and runs one task at a time.
+        """
+        task = running_task()
+        tenant = task.tenant if task is not None else ""
+        if task is None or tenant not in tenants:
+            return
         if Policy.read(*await self._shards.of(tenant).policy(tenant)).concurrency == 1:
             raise Deadlock(
                 f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time, so "

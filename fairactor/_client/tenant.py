@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import attrs
 
+from fairactor._actors.graph import Graph
 from fairactor._actors.handle import Handle
 from fairactor._actors.host import Client, Sendable
 from fairactor._actors.message import Message
@@ -43,13 +44,24 @@ class Tenant:
         """Sends a message to this tenant; see `Runtime.send`."""
         return await self._runtime.send(self.name, message, *values, **options)
 
+    @overload
+    async def ask(self, message: Graph, *, timeout: float | None = None) -> Any: ...
+    @overload
     async def ask(
         self,
         message: Message[R],
         *values: OptionValue,
+        timeout: float | None = None,
+        **options: Unpack[AskOptions],
+    ) -> R: ...
+
+    async def ask(
+        self,
+        message: Any,
+        *values: OptionValue,
         timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime
         **options: Unpack[AskOptions],
-    ) -> R:
+    ) -> Any:
         """Sends a message to this tenant and returns the result; see `Runtime.ask`."""
         return await self._runtime.ask(self.name, message, *values, timeout=timeout, **options)
 

@@ -74,8 +74,16 @@ class Executor:
         handler = self.handlers.get(call.actor)
         if handler is None:
             return await self._unknown(claim, call)
+        args, kwargs = call.args, call.kwargs
+        if call.options and self.plugins.loads_arguments and claim.header:
+            try:
+                args, kwargs = await self.plugins.load_arguments(
+                    call.options, call.actor, claim.header.tenant, args, kwargs
+                )
+            except Exception as error:  # noqa: BLE001 - the attempt fails like any other
+                return self._tried(claim, call, error)
         try:
-            args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
+            args, kwargs = handler.actor.codec.arguments_from_json(args, kwargs)
         except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
             return self._failed(claim, error)
         if _is_expired(claim, call):

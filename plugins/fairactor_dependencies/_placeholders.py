@@ -15,7 +15,8 @@ class Selection(Enum):
 
     ALL = "all"
     ALL_BUT_FIRST = "rest"
-    FIRST = "1"
+    ONLY = "only"
+    """The one that stands before the message in its graph."""
 
 
 class ResultOf(Placeholder):
@@ -32,13 +33,25 @@ class ResultOf(Placeholder):
         self.token = token
 
     def __repr__(self) -> str:
-        return "results()" if self.of is Selection.ALL else f"result_of({self.of!r})"
+        if isinstance(self.of, Selection):
+            return "result()" if self.of is Selection.ONLY else "results()"
+        of = f"{self.of.actor.name}(…)" if isinstance(self.of, Message) else repr(self.of)
+        return f"result_of({of})"
 
 
 class IdOf(Placeholder):
     """Stands for the id of a step of the same graph."""
 
     way_out = "it stands for a step of a graph: send it in that graph"
+
+    def __init__(self, of: Message[Any]) -> None:
+        self.of = of
+
+
+class EarlierIds(Placeholder):
+    """Stands for the ids that a step of the same graph had in earlier attempts at the run, the latest one first."""
+
+    way_out = IdOf.way_out
 
     def __init__(self, of: Message[Any]) -> None:
         self.of = of

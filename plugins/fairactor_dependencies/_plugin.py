@@ -18,6 +18,8 @@ from fairactor.plugins import Addressed, Host, Operator, ProceedSend, read_lua, 
 
 from ._each import join, spread
 from ._graph import after, beside, then
+from ._late import load
+from ._mapped import JOIN
 from ._options import NAME
 from ._send import send
 
@@ -31,7 +33,9 @@ _MOST_MESSAGES: Final = 100
 """The most messages in one call."""
 _ERROR_PAUSE: Final = 1.0
 """Seconds to wait after an error of the server."""
-_SCRIPTS: Final = ("known", "gate", "open", "grow", "take", "arrive", "ack")
+_SCRIPTS: Final = (
+    "known", "gate", "open", "map", "mapped", "adopt", "states", "results", "take", "arrive", "ack",
+)  # fmt: skip
 
 Operator(">>", plugin=NAME, apply=then)
 Operator("<<", plugin=NAME, apply=after)
@@ -63,7 +67,7 @@ class Dependencies:
         """See `fairactor.plugins.LuaKeys`."""
         return {
             "of:t": "hash", "of:g": "hash", "of:t:*": "list", "of:g:*": "list", "got:*": "hash", "rest": "hash",
-            "remote": "string", "outbox": "zset", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
+            "late": "hash", "map:*": "string", "end:*": "string", "remote": "string", "outbox": "zset", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
             "early:*": "string",
         }  # fmt: skip
 
@@ -80,6 +84,19 @@ class Dependencies:
         if self._host is None:
             raise RuntimeNotRunning("depends_on= cannot be sent yet: enter the runtime first")
         return await send(self._host, messages, proceed)
+
+
+    async def load_arguments(
+        self, actor: str, tenant: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Reads the results that were too large for the record of a task."""
+        host = self._host
+        if host is None or actor == JOIN:
+            return args, kwargs
+        shard = host.shard_of(tenant)
+        return [await load(host, value, shard) for value in args], {
+            name: await load(host, value, shard) for name, value in kwargs.items()
+        }
 
 
 async def _relay(host: Host, shard: int) -> None:

@@ -1,8 +1,10 @@
 -- A part of ends.lua: notifies the tasks that wait for an end.
 
--- @takes read_all from lib/base.lua
--- @takes budget, work_is_left, entries, rest, deleted, notified, gates_ended, send_message, result_in from own/ends.lua
--- @takes HERE, ENTRY, FIELD, FIELD_SIZE, CHUNKS, REST from own/ends.lua
+-- @takes read_all, tenant_of from lib/base.lua
+-- @takes budget, work_is_left, entries, rest, deleted, notified, gates_ended, send_message from own/ends.lua
+-- @takes kept_ends, kept_late, ended_late, HERE, ENTRY, FIELD, FIELD_SIZE, CHUNKS, REST from own/ends.lua
+-- @takes ASKED, ASKED_FAR, EARLY, FAR, LATE from own/ends.lua
+-- @takes result_in, pack_end from own/outcome.lua
 -- @takes children, read_children, notify from own/waiting.lua
 
 -- Leaves the others to take.lua.
@@ -55,9 +57,35 @@ local function notify_list(from)
   return all
 end
 
+-- Keeps the end of a task that somebody asked for, to wait for it, if its record will be gone before.
+local function keep_end(from, flags, keep)
+  local ms = flags >= ASKED_FAR and FAR or EARLY
+  if keep >= ms or not from.record then return end
+  if from.state == 'F' then from.result = from.result or result_in(from.record) end
+  kept_ends[#kept_ends + 1] = { from.id, pack_end(from.state, from.root, tenant_of(from.record), from.result), ms }
+end
+
+-- Decides how long to keep the results that were too large for the records of tasks that have ended: a failed task may
+-- be redriven, and the joined results of an `each()` are what its record refers to.
+local function keep_late(ids, states, records, keeps)
+  if mine.any_late == nil then mine.any_late = call('EXISTS', OWN .. 'late') == 1 end
+  if not mine.any_late then return end
+  for i, token in ipairs(read_all('HMGET', OWN .. 'late', ids)) do
+    if token then
+      ended_late[#ended_late + 1] = ids[i]
+      local referred = states[i] == 'F' and result_in(records[i]):find('{"fairactor_dependencies.results":', 1, true) == 1
+      if states[i] == 'X' or referred then
+        kept_late[#kept_late + 1] = { token, math.max(keeps[i], LATE) }
+      else
+        deleted[#deleted + 1] = OWN .. 'got:' .. token
+      end
+    end
+  end
+end
+
 -- Notifies all that wait for what has ended. Parallel lists: ids, how these ended, the roots, and the records or
--- results. `kind` is 't' for tasks, 'g' for gates.
-local function notify_all(kind, ended, states, roots, records, results)
+-- results; how many ms the records are kept. `kind` is 't' for tasks, 'g' for gates.
+local function notify_all(kind, ended, states, roots, records, results, keeps)
   local tos, wants, indexes, ids, upto = {}, {}, {}, {}, {}
   local fields = read_all('HMGET', OWN .. 'of:' .. kind, ended)
   for i, field in ipairs(fields) do
@@ -73,6 +101,8 @@ local function notify_all(kind, ended, states, roots, records, results)
     if field or upto[i] then
       from.id, from.state, from.root = ended[i], states[i], roots[i]
       from.record, from.result = records and records[i], results and results[i]
+      local flags = field and field:byte(FIELD_SIZE) or 0
+      if flags >= ASKED and keeps then keep_end(from, flags, keeps[i]) end
       entries[kind .. ended[i]] = nil
       budget = budget - ((upto[i] or n) - n)
       for j = n + 1, upto[i] or n do notify_entry(from, tos[j], wants[j], indexes[j], ids[j]) end
@@ -80,7 +110,7 @@ local function notify_all(kind, ended, states, roots, records, results)
     end
     if field and not upto[i] then
       leave_rest(from)
-    elseif field and (field:byte(FIELD_SIZE) == 0 or notify_list(from)) then
+    elseif field and (field:byte(FIELD_SIZE) % 2 == 0 or notify_list(from)) then
       notified[kind] = notified[kind] or {}
       table.insert(notified[kind], ended[i])
     elseif field then

@@ -1,0 +1,61 @@
+"""Steps as they are sent: ids replace the messages that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fairactor import Message
+from fairactor.plugins import Graph
+
+from ._options import Parents
+from ._placeholders import EarlierIds, IdOf, ResultOf, map_arguments, results_in
+from ._plan import Step, last_step
+
+
+class Context(NamedTuple):
+    """What the messages of a run have in common."""
+
+    ids: Mapping[Step, str]
+    """The id of each step."""
+    with_run: Mapping[str, str]
+    """The option that shares the run's values."""
+    tenants: Mapping[str, str | None]
+    """By id the tenants of the steps that were sent before."""
+    past: Mapping[Step, Sequence[str]]
+    """The earlier ids of joining steps."""
+
+
+def message_of(step: Step, parents: Sequence[Step], silent: int, context: Context) -> Message[Any]:
+    """Returns a step as it is sent: ids replace the steps that its options and arguments name.
+
+    Args:
+        step: the step.
+        parents: the steps that it waits for.
+        silent: how many of these, the last ones, do not give it their results.
+        context: the run.
+    """
+    ids = context.ids
+    own = step.task_options.plugin_options
+
+    def with_ids(argument: Any) -> Any:
+        if isinstance(argument, IdOf):
+            return ids[argument.of]
+        if isinstance(argument, EarlierIds):
+            return list(context.past.get(argument.of, ()))
+        if isinstance(argument, ResultOf) and isinstance(argument.of, Message | Graph):
+            return ResultOf(ids[last_step(argument.of)])
+        return argument
+
+    options: dict[str, Any] = {} if "xcom_run" in own else dict(context.with_run)
+    if parents:
+        given: Parents = own.get("depends_on", Parents())
+        tenants = {**context.tenants, **given.tenants}
+        options["depends_on"] = Parents([*given, *(ids[parent] for parent in parents)], tenants, silent)
+    args, kwargs = map_arguments(step, with_ids)
+    return step.rewritten(args=args, kwargs=kwargs, id=ids[step], plugin_options=options)
+
+
+def takes_messages(message: Message[Any]) -> bool:
+    """Returns whether a message takes results of messages that are to be sent with it."""
+    return any(isinstance(result.of, Message | Graph) for result in results_in(message))
