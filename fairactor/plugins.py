@@ -17,7 +17,7 @@ from ._actors.actor import Actor
 from ._actors.entry_points import factories
 from ._actors.graph import Graph, Operand, Run
 from ._actors.handle import Handle
-from ._actors.host import Client, Host, Sendable
+from ._actors.host import Client, Host, PackedGraph, Sendable
 from ._actors.message import Message
 from ._actors.options import Options, TriggerRule
 from ._actors.plugin_options import Operator, Option, OptionValue
@@ -65,6 +65,7 @@ __all__ = [
     "Option",
     "OptionValue",
     "Options",
+    "PackedGraph",
     "Placeholder",
     "Plugin",
     "ProceedExecute",

@@ -65,10 +65,13 @@ class Graph(ABC):
         """Draws the graph as a Mermaid flowchart, https://mermaid.js.org."""
 
     @abstractmethod
-    def prepare(self, host: Any, tenant: str) -> tuple[Sequence[Any], Callable[[Sequence[Handle[Any]]], Run]]:
+    def prepare(
+        self, host: Any, tenant: str, run_id: str | None = None
+    ) -> tuple[Sequence[Any], Callable[[Sequence[Handle[Any]]], Run]]:
         """Returns the messages that it consists of, each with its tenant, and a function that makes the run.
 
-        The messages have to be sent as one batch. The function takes their handles.
+        The messages have to be sent as one batch. The function takes their handles. The id of each message begins with
+        the id of the run and a colon. ``run_id`` is None for a random one.
         """
 
     @abstractmethod

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, Unpack, overload
+
+import attrs
 
 from fairactor._util.wakeup import Wakeup
 from fairactor.settings import Settings
@@ -72,6 +74,18 @@ class Client(Protocol):
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
         """See `Runtime.handle`."""
         ...
+
+
+@attrs.frozen
+class PackedGraph:
+    """A graph that a script can send; see `Host.pack_graph`."""
+
+    items: Sequence[bytes]
+    """The packed messages, parents first."""
+    ids: Sequence[str]
+    """The ids of their tasks. Each begins with the id of the run and a colon."""
+    digest: bytes
+    """It differs if the graph differs, and does not depend on the id of the run."""
 
 
 class Host(Protocol):
@@ -146,6 +160,26 @@ class Host(Protocol):
         """Packs a message that a script can send many times: without an id, a due time or a trace context.
 
         Raises:
+            ConfigurationError: an option names another task; each time the message would wait for the same one.
+            As `Runtime.send` before it sends anything.
+        """
+        ...
+
+    async def pack_graph(self, tenant: str, graph: Graph, run_id: str) -> PackedGraph:
+        """Packs a graph that a script can send many times, as one batch of at most `BATCH` tasks of one tenant.
+
+        Send wrappers apply now and not again. Observers and the sender's trace do not apply.
+
+        Args:
+            tenant: the tenant.
+            graph: the graph.
+            run_id: stands for the id of a run, and must occur nowhere in the graph. In the packed messages the script
+                replaces it by an id of the same length.
+
+        Raises:
+            ConfigurationError: a message has another tenant or an ``eta``, or names an earlier task, or they are too
+                many.
+            PayloadTooLarge: together they are longer than ``max_payload``.
             As `Runtime.send` before it sends anything.
         """
         ...

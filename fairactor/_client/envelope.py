@@ -54,10 +54,14 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
     return Item(task_id, check_name("tenant", tenant), priority.value, _due(options), flag, body, key, extra)
 
 
+def without_trace(item: Item) -> Item:
+    """Returns an item without a trace context."""
+    return item._replace(body=record.encode(record.without_trace(record.decode_call(item.body))))
+
+
 def as_template(item: Item) -> Item:
     """Returns an item that can be sent many times: without an id, a due time or a trace context."""
-    call = record.without_trace(record.decode_call(item.body))
-    return item._replace(id="", due="", flag="", body=record.encode(call))
+    return without_trace(item)._replace(id="", due="", flag="")
 
 
 def _too_large(call: record.Call, size: int, limit: int) -> PayloadTooLarge:

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from fairactor._actors.actor import Actor
-from fairactor._actors.host import Client
+from fairactor._actors.graph import Graph
+from fairactor._actors.host import Client, PackedGraph
 from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._model.wire import pack_item
@@ -21,6 +22,7 @@ from fairactor.settings import Settings
 
 from .envelope import as_template
 from .sender import Sender
+from .template import check_repeatable, pack_graph
 
 _LONGEST_INT: Final = 64  # bits
 
@@ -83,7 +85,13 @@ class PluginHost:
     def pack_template(self, tenant: str, message: Message[Any]) -> bytes:
         """See `Host`."""
         self._check()
+        check_repeatable(message)
         return pack_item(as_template(self._sender.encode(tenant, message)))
+
+    async def pack_graph(self, tenant: str, graph: Graph, run_id: str) -> PackedGraph:
+        """See `Host`."""
+        self._check()
+        return await pack_graph(self, self._sender, tenant, graph, run_id)
 
     def subscribe(self, plugin: str) -> AbstractContextManager[Wakeup]:
         """See `Host`."""

@@ -106,6 +106,17 @@ class Sender:
             return await handle.result(wait)
         return handle.unpack(*await self._tracker.wait(asked[handle], handle.id, wait))
 
+    async def encode_all(self, messages: Sequence[Addressed]) -> list[Item]:
+        """Encodes messages as the wrappers of the plugins have them sent, and sends nothing."""
+        items: list[Item] = []
+
+        async def keep(messages: Sequence[Addressed]) -> list[Handle[Any]]:
+            items.extend(self.encode(tenant, message) for tenant, message in messages)
+            return [Handle(self._tracker, item.id, item.tenant) for item in items[-len(messages) :]]
+
+        await self._plugins.send(messages, keep)
+        return items
+
     async def _proceed(self, messages: Sequence[Addressed]) -> list[Handle[Any]]:
         """Sends the messages, after every `wrap_send` has run."""
         return [await self._send_one(*messages[0])] if len(messages) == 1 else await self._send_all(messages)

@@ -116,9 +116,11 @@ class MessageGraph(Planned):
         """See `Graph`."""
         return self.plan.to_mermaid()
 
-    def prepare(self, host: Host, tenant: str) -> tuple[list[Addressed], Callable[[Sequence[Handle[Any]]], Run]]:
+    def prepare(
+        self, host: Host, tenant: str, run_id: str | None = None
+    ) -> tuple[list[Addressed], Callable[[Sequence[Handle[Any]]], Run]]:
         """See `Graph`."""
-        return prepare_run(host, tenant, self.plan)
+        return prepare_run(host, tenant, self.plan, run_id)
 
     async def send_to(self, host: Host, tenant: str) -> Run:
         """See `Graph`."""

@@ -75,6 +75,6 @@ def _check_rule(value: TriggerRule) -> str:
     return check_one_of("trigger_rule", value, RULES)
 
 
-Option[Iterable[Handle[Any] | str]]("depends_on", plugin=NAME, convert=_to_ids)
+Option[Iterable[Handle[Any] | str]]("depends_on", plugin=NAME, convert=_to_ids, names_tasks=True)
 Option[TriggerRule]("trigger_rule", plugin=NAME, convert=_check_rule)
 Option[ScriptInput]("dependencies", plugin=NAME, script=True)

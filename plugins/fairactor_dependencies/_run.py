@@ -185,7 +185,7 @@ class SentRun(Run):
 
 
 def prepare_run(
-    host: Host, tenant: str, plan: Plan
+    host: Host, tenant: str, plan: Plan, run_id: str | None = None
 ) -> tuple[list[Addressed], Callable[[Sequence[Handle[Any]]], Run]]:
     """Returns the messages of a new run of a graph, and a function that makes the run with their handles.
 
@@ -195,7 +195,7 @@ def prepare_run(
     order, _ = plan.in_order()
     if not order:
         raise GraphError("the graph is empty: give it steps")
-    return SentRun(os.urandom(8).hex(), tenant, {}, host, plan, _names(order)).prepare(())
+    return SentRun(run_id or os.urandom(8).hex(), tenant, {}, host, plan, _names(order)).prepare(())
 
 
 def _names(order: Sequence[Step]) -> dict[Step, str]:

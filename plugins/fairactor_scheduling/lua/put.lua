@@ -3,7 +3,7 @@
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule, 2 the version to replace, '' for none, 3 a generation that no other has, 4 ms at which it is due,
 --       then field, value, ...: definition, digest, message (digest of the item), metadata, planned, overlap, budget,
---       kept; item, if it has another; created, if it is new; declared, the actor, if an actor declares it
+--       kept; item, graph, many and steps, if it has another message; created, if it is new; declared, the actor, if an actor declares it
 -- Reply 1, or 0 if it has another version by now
 --
 -- Safe to repeat: the generation tells.

@@ -15,7 +15,9 @@ def random_expression(random: Random) -> str:
     if random.random() < 0.15:
         fields.append(_field(random, 0))
         if random.random() < 0.4:
-            fields.append(random.choice(["*", f"{random.randint(1970, 2040)}-{random.randint(2041, 2099)}/3", "2090,2071"]))
+            fields.append(
+                random.choice(["*", f"{random.randint(1970, 2040)}-{random.randint(2041, 2099)}/3", "2090,2071"])
+            )
     text = " ".join(fields)
     return text.upper() if random.random() < 0.1 else text
 
@@ -25,7 +27,9 @@ def _field(random: Random, n: int) -> str:
         return "*" if n not in (2, 4) else random.choice("*?")
     special = random.random() < 0.25
     if n == 2 and special:
-        return random.choice(["l", "l,15", f"{random.randint(1, 31)}-l", f"{random.randint(1, 31)}w", f"w{random.randint(1, 31)}"])
+        return random.choice(
+            ["l", "l,15", f"{random.randint(1, 31)}-l", f"{random.randint(1, 31)}w", f"w{random.randint(1, 31)}"]
+        )
     parts = [_part(random, n) for _ in range(random.choice([1, 1, 1, 2, 3]))]
     if n == 4 and special:
         parts = [_nth(random, part) for part in parts]
