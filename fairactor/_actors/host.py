@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, Unpack, overload
 
@@ -84,6 +84,8 @@ class PackedGraph:
     """The packed messages, parents first."""
     ids: Sequence[str]
     """The ids of their tasks. Each begins with the id of the run and a colon."""
+    plugins: Collection[str]
+    """The plugins whose Lua reads these messages. A script makes the shard `depend_on` them before it sends any."""
     digest: bytes
     """It differs if the graph differs, and does not depend on the id of the run."""
 

@@ -37,8 +37,8 @@ def check_repeatable(message: object, ids: Collection[str] = ()) -> None:
     for option, task_id in named:
         if task_id not in ids:
             raise ConfigurationError(
-                f"a message that is sent many times has no {option}=, and this one names {task_id!r}: it would wait for "
-                "the same task each time. Give a graph, such as a() >> b(), whose steps are all sent each time"
+                f"a message that is sent many times has no {option}=, and this one names {task_id!r}: it would wait "
+                "for the same task each time. Give a graph, such as a() >> b(), whose steps are all sent each time"
             )
 
 
@@ -54,8 +54,9 @@ async def pack_graph(host: Host, sender: Sender, tenant: str, graph: Graph, run_
             "the data elsewhere and send references to it"
         )
     packed = [pack_item(item._replace(flag="+" if n else "")) for n, item in enumerate(items)]
+    plugins = {plugin for item in items if item.extra for plugin in msgspec.msgpack.decode(item.extra)}
     same, _ = graph.prepare(host, tenant, _SAME_RUN)
-    return PackedGraph(packed, [item.id for item in items], _digest(same))
+    return PackedGraph(packed, [item.id for item in items], plugins, _digest(same))
 
 
 def _check_batch(tenant: str, messages: Sequence[Addressed]) -> None:
@@ -67,8 +68,8 @@ def _check_batch(tenant: str, messages: Sequence[Addressed]) -> None:
     ids = {message.task_options.id or "" for _, message in messages}
     if len(messages) > BATCH:
         raise ConfigurationError(
-            f"the graph has {len(messages)} steps, and {BATCH} at most can be sent at once: let a step send the others, "
-            "or use each()"
+            f"the graph has {len(messages)} steps, and {BATCH} at most can be sent at once: let a step send the "
+            "others, or use each()"
         )
     for owner, message in messages:
         name = message.actor.name

@@ -66,8 +66,8 @@ def check_cron(expression: str) -> None:
         _, _, day, month, weekday, *others = expression.split()
         year = f", year {others[1]!r}" if others[1:] else ""
         raise ConfigurationError(
-            f"cron expression {shown(expression)} would never run: there is no date with day of the month {day!r}, month "
-            f"{month!r}{year} and day of the week {weekday!r}; change one of them"
+            f"cron expression {shown(expression)} would never run: there is no date with day of the month {day!r}, "
+            f"month {month!r}{year} and day of the week {weekday!r}; change one of them"
         )
 
 

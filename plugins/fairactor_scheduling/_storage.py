@@ -216,7 +216,7 @@ async def _pack_message(host: Host, tenant: str, message: Message[Any] | Graph) 
     names = [step.removeprefix(f"{run_id}:") for step in packed.ids]
     return {
         "item": b"", "message": packed.digest, "many": str(len(names)).encode(), "steps": msgspec.json.encode(names),
-        "graph": _pack_graph(run_id, packed),
+        "graph": _pack_graph(run_id, packed), "plugins": ",".join(sorted(packed.plugins)).encode(),
     }  # fmt: skip
 
 

@@ -22,6 +22,17 @@ ZONES: Final = [
 END: Final = dt.date(2099, 12, 28)
 
 
+def is_refused(expression: str) -> bool:
+    """Whether an expression is refused because no date matches it."""
+    try:
+        check_cron(expression)
+    except ConfigurationError as refused:
+        if "there is no date" not in str(refused):
+            raise
+        return True
+    return False
+
+
 def compare(seed: int, many: int) -> None:
     """Compares the next times of random expressions with those of the walker."""
     random = Random(seed)
@@ -31,10 +42,7 @@ def compare(seed: int, many: int) -> None:
         if random.random() < 0.5:  # often, around a change of the clock
             start = start.replace(month=random.choice([3, 4, 10, 11]), day=random.randint(1, 30))
         walker = Walker(expression, zone)
-        try:
-            check_cron(expression)
-        except ConfigurationError as refused:
-            assert "there is no date" in str(refused), refused
+        if is_refused(expression):
             assert not walker.has_any_date(), expression
             continue
         cron = Cron(expression, ZoneInfo(zone), "s")

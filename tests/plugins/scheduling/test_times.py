@@ -310,6 +310,33 @@ def test_jitter_delays_by_no_more_than_that_and_never_past_the_next_time(
     assert all(0 <= each - (at + n) * every <= min(jitter, every) for n, each in enumerate(sent))
 
 
+def test_jitter_ends_with_the_schedule() -> None:
+    names = [str(n) for n in range(50)]
+    last = [Calendar(Stored(every=1000, end=2500, jitter=9000), name).due(2000) for name in names]
+    assert 2300 < max(last) <= 2500
+    only = [Calendar(Stored(cron="0 0 1 1 *", end=0, jitter=9000), name).due(0) for name in names]
+    assert set(only) == {0}
+
+
+@given(
+    late=st.integers(0, 40_000), every=st.integers(500, 9000), jitter=st.integers(0, 50_000), name=st.text(max_size=3)
+)
+def test_a_run_is_missed_when_the_grace_has_passed_since_it_was_to_be_sent(
+    late: int, every: int, jitter: int, name: str
+) -> None:
+    made = Calendar(Stored(every=every, jitter=jitter, grace=5000), name)
+    due = {at: made.due(at) for at in range(0, late + 1, every)}
+    found = made.plan(0, late)
+    kept = [at for at in due if due[at] >= late - 5000]
+    assert found.send == [at for at in kept if due[at] <= late]
+    assert found.missed == (0 if 0 not in kept else None)
+    once = Calendar(Stored(every=every, jitter=jitter, grace=5000, catch_up="once"), name).plan(0, late)
+    missed = [at for at in due if at not in kept]
+    assert once.send == (found.send or missed[-1:])
+    every_one = Calendar(Stored(every=every, jitter=jitter, grace=5000, catch_up="all"), name).plan(0, late)
+    assert every_one.send == [at for at in due if due[at] <= late]
+
+
 def test_jitter_differs_from_run_to_run_and_from_schedule_to_schedule() -> None:
     rule = Stored(every=60_000, jitter=30_000)
     assert len({Calendar(rule, "s").due(n * 60_000) % 60_000 for n in range(20)}) > 15

@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 _FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-_WEEKDAYS = "sun mon tue wed thu fri sat".split()
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 
 
 def random_expression(random: Random) -> str:
@@ -43,7 +43,7 @@ def _nth(random: Random, part: str) -> str:
 
 
 def _part(random: Random, n: int) -> str:
-    low, high = _FIELDS[n]
+    _, high = _FIELDS[n]
     kind = random.random()
     step = f"/{random.randint(1, high + 3)}"
     if kind < 0.15:
