@@ -12,7 +12,7 @@ import msgspec
 
 from fairactor import Message
 from fairactor.errors import ConfigurationError
-from fairactor.plugins import Graph, Host, PackedGraph, Placeholder, shown
+from fairactor.plugins import Graph, Host, Placeholder, shown
 from fairactor.serialization import encode_json
 
 from ._options import RuleOptions
@@ -216,14 +216,20 @@ async def _pack_message(host: Host, tenant: str, message: Message[Any] | Graph) 
     names = [step.removeprefix(f"{run_id}:") for step in packed.ids]
     return {
         "item": b"", "message": packed.digest, "many": str(len(names)).encode(), "steps": msgspec.json.encode(names),
-        "graph": _pack_graph(run_id, packed), "plugins": ",".join(sorted(packed.plugins)).encode(),
+        "graph": pack_graph(run_id, packed.ids, packed.items), "plugins": ",".join(sorted(packed.plugins)).encode(),
     }  # fmt: skip
 
 
-def _pack_graph(run_id: str, packed: PackedGraph) -> bytes:
-    """Packs a graph in the form that sending.lua reads."""
+def pack_graph(run_id: str, ids: Sequence[str], items: Sequence[bytes]) -> bytes:
+    """Packs the messages of a graph in the form that sending.lua reads.
+
+    Args:
+        run_id: stands for the id of a run in all of them.
+        ids: the ids of the tasks.
+        items: the packed messages.
+    """
     parts = [_SIZE.pack(len(run_id)), run_id.encode()]
-    for task_id, item in zip(packed.ids, packed.items, strict=True):
+    for task_id, item in zip(ids, items, strict=True):
         name = task_id.encode()
         parts += [_SIZE.pack(len(name)), name, _LONG_SIZE.pack(len(item)), item]
     return b"".join(parts)
