@@ -16,8 +16,8 @@ from tests.support.scheduling.cron_walker import DAY, Walker
 from tests.support.scheduling.random_cron import random_expression
 
 ZONES: Final = [
-    "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "America/Havana", "Asia/Beirut",
-    "Africa/Casablanca", "Pacific/Apia", "America/St_Johns", "Pacific/Chatham",
+    "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "America/Havana",
+    "Asia/Beirut", "Africa/Casablanca", "Pacific/Apia", "America/St_Johns", "Pacific/Chatham",
 ]  # fmt: skip
 END: Final = dt.date(2099, 12, 28)
 

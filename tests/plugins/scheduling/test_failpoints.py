@@ -227,13 +227,14 @@ def test_a_tick_does_what_each_schedule_says(clockwork: Clockwork) -> None:
     assert found["1:tlast"]["state"] == b"finished"
     [[task, outcome, _]] = found["1:tchain"]["lines"]
     assert (outcome, len(task)) == (b"sent", len(RUN))
-    assert clockwork.db.hkeys(clockwork.keys.held) == [b"%b:%d" % (task, n) for n in (1, 2)]
+    assert clockwork.db.hkeys(f"{clockwork.keys.meta}:held") == [b"%b:%d" % (task, n) for n in (1, 2)]
     waiting = {
         key: msgspec.msgpack.decode(found[key]["waiting"]) for key in ("1:tqueue", "1:tgoes", "5:smallfull", "1:tgraph")
     }
     assert waiting == {key: [clockwork.base] for key in waiting}
     assert found["behind"] == {
-        b"schedule:x:1": b"1:tbehind", b"two": b"1:tqueue", b"three": b"1:tgraph", found["1:tgoes"]["previous"]: b"1:tgoes",
+        b"schedule:x:1": b"1:tbehind", b"two": b"1:tqueue", b"three": b"1:tgraph",
+        found["1:tgoes"]["previous"]: b"1:tgoes",
     }  # fmt: skip
 
 

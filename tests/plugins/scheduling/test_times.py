@@ -187,7 +187,8 @@ def test_daily_is_at_midnight_and_hashed_times_cover_the_day_but_stay() -> None:
 @pytest.mark.parametrize(
     ("text", "lowest", "highest", "most"),
     [
-        ("H * * * *", 0, 59, 1), ("H(10-12) * * * *", 10, 12, 1), ("H/20 * * * *", 0, 59, 3), ("H/90 * * * *", 0, 59, 1),
+        ("H * * * *", 0, 59, 1),
+        ("H(10-12) * * * *", 10, 12, 1), ("H/20 * * * *", 0, 59, 3), ("H/90 * * * *", 0, 59, 1),
         ("H(0-29)/10,45 * * * *", 0, 45, 4),
     ],
 )  # fmt: skip
@@ -207,7 +208,8 @@ def test_a_hashed_day_comes_in_every_month() -> None:
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        ("61 * * * *", "minute '61': '61' is out of range: give 0 to 59$"), ("* * *", "has 3 fields: give minute, hour"),
+        ("61 * * * *", "minute '61': '61' is out of range: give 0 to 59$"),
+        ("* * *", "has 3 fields: give minute, hour"),
         ("bogus * * * *", "minute 'bogus': 'bogus' is not acceptable"), ("*/0 * * * *", "step after '/' must be"),
         ("R * * * *", "use H"), ("0 r(1-3) * * *", "hour 'r[(]1-3[)]': .* use H"), ("0~30 * * * *", "use H"),
         ("@reboot", "there are @yearly, .*@hourly; for an interval, give seconds"),
@@ -220,7 +222,8 @@ def test_a_hashed_day_comes_in_every_month() -> None:
         ("0 -9 * * *", "hour '-9'"), ("0 9٣ * * *", "hour"), (f"{'9' * 5000} * * * *", "minute"),
         ("0 9 * * mon-", "day of the week 'mon-'"), ("0 9 32 * *", "give 1 to 31"), ("0 9 0 * *", "out of range"),
         ("0 9 30 2 *", "never run: there is no date with day of the month '30', month '2' and day of the week '[*]'"),
-        ("0 9 */31 2 mon#2", "never run"), ("0 9 29 2 * 0 2027,2100", "out of range"), ("0 9 29 2 * 0 2027", "year '2027'"),
+        ("0 9 */31 2 mon#2", "never run"), ("0 9 29 2 * 0 2027,2100", "out of range"),
+        ("0 9 29 2 * 0 2027", "year '2027'"),
     ],
 )  # fmt: skip
 def test_an_expression_that_cannot_be_is_refused_with_the_reason(expression: str, words: str) -> None:
