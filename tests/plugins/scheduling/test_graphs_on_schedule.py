@@ -123,14 +123,18 @@ async def _waiting(schedules: Schedules) -> bool:
 
 async def test_a_run_that_finds_no_room_for_all_its_steps_waits_as_a_whole(make: Make, gate: Gate) -> None:
     async with make() as runtime:
-        await runtime.tenant("t").configure(backlog=2)
+        await runtime.tenant("t").configure(backlog=2, concurrency=1)
         schedules = Schedules(runtime)
-        before = await runtime.send("t", gate.wait())
+        await runtime.send("t", gate.wait())
+        await until(lambda: gate.running == 1)
+        before = await runtime.send("t", note())
         await schedules.add(0.1, "t", note() >> note(), id="s", budget=1)
         await until(lambda: _waiting(schedules))
         assert await schedules.last_runs("t", "s") == ()
         gate.let()
         await before.result(PATIENCE)
+        await schedules.pause("t", "s")
+        await schedules.resume("t", "s")  # it tries again at once
         (sent,) = await wait_for_runs(schedules, "t", "s")
         assert await runtime.handle(f"{sent.task}:note.2", "t").result(PATIENCE)
 
