@@ -26,9 +26,7 @@ _LONGEST_WAIT: Final = 10.0
 
 
 @actor(name=SPREAD, max_retries=60_000, retry_on=())
-async def spread(
-    target: str, items: Any, joined: str, earlier: list[str], /, *args: Any, **kwargs: Any
-) -> int:
+async def spread(target: str, items: Any, joined: str, earlier: list[str], /, *args: Any, **kwargs: Any) -> int:
     """Sends a task for each item, and makes the joining task wait for all of them; returns how many there are.
 
     Running it again sends nothing twice: the server knows how many were sent, and refuses those of a canceled run.

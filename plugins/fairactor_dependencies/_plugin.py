@@ -85,7 +85,6 @@ class Dependencies:
             raise RuntimeNotRunning("depends_on= cannot be sent yet: enter the runtime first")
         return await send(self._host, messages, proceed)
 
-
     async def load_arguments(
         self, actor: str, tenant: str, args: list[Any], kwargs: dict[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:

@@ -184,9 +184,7 @@ class SentRun(Run):
         return self._plan.to_mermaid({step: state_of(letters.get(step)) for step in order}, skipped, groups)
 
 
-def prepare_run(
-    host: Host, tenant: str, plan: Plan
-) -> tuple[list[Addressed], Callable[[Sequence[Handle[Any]]], Run]]:
+def prepare_run(host: Host, tenant: str, plan: Plan) -> tuple[list[Addressed], Callable[[Sequence[Handle[Any]]], Run]]:
     """Returns the messages of a new run of a graph, and a function that makes the run with their handles.
 
     Raises:

@@ -271,7 +271,11 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ConfigurationError,
         "give one of 'all_success', 'all_done'",
     ),
-    "not before": (lambda: give(result_of("x")), ConfigurationError, "name it in depends_on=, or send both in one graph"),
+    "not before": (
+        lambda: give(result_of("x")),
+        ConfigurationError,
+        "name it in depends_on=, or send both in one graph",
+    ),
     "inside": (lambda: give([result_of("x")]).options(depends_on=["p"]), NotSerializable, "not inside another one"),
     "of another": (
         lambda: give(result_of("x")).options(depends_on=["p"]),
@@ -319,7 +323,11 @@ async def test_nothing_is_left_when_all_has_ended(make: Make, gate: Gate, db: re
         gate.opened.set()
         assert await handle.result(PATIENCE) == 3
         await runtime.drain(PATIENCE)
-        left = {key.decode() for key in db.scan_iter("{fairactor/0}:plugin:fairactor_dependencies:*") if not db.pttl(key) > 0}
+        left = {
+            key.decode()
+            for key in db.scan_iter("{fairactor/0}:plugin:fairactor_dependencies:*")
+            if not db.pttl(key) > 0
+        }
         assert left == set()
 
 

@@ -130,7 +130,10 @@ class WaitingShard(PopulatedShard):
             "past",
             2,
             0,
-            [_report(name, packed, letter, result) for packed, (name, letter, result) in zip(kept, reports, strict=True)],
+            [
+                _report(name, packed, letter, result)
+                for packed, (name, letter, result) in zip(kept, reports, strict=True)
+            ],
         )
         self.run(self.shard.cancel("canceled", ttl=3600, body=b"{}"))
         self.lapse("past")
