@@ -232,14 +232,14 @@ class Runtime:
         return found
 
     @overload
-    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...
+    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
     @overload
     async def ask(
         self,
         tenant: str,
         message: Message[R],
         *values: OptionValue,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime.ask
         **options: Unpack[AskOptions],
     ) -> R: ...
 

@@ -135,8 +135,9 @@ def each(
 class MappedGraph(MessageGraph):
     """What `each` returns: a graph of the task that sends the items' tasks, and of the one that joins their results."""
 
-    __slots__ = ("_call",)
-    _call: tuple[str, Any, Sequence[Any], dict[str, Any]]
+    __slots__ = ("call",)
+    call: tuple[str, Any, Sequence[Any], dict[str, Any]]
+    """What it was made of: actor, items, arguments."""
 
     @classmethod
     def spread(
@@ -148,7 +149,7 @@ class MappedGraph(MessageGraph):
         id_of_joined: Any = IdOf(joined)
         earlier: Any = EarlierIds(joined)
         made = cls.planned(plan_of(chain(spread(target, items, id_of_joined, earlier, *args, **kwargs), joined)))
-        made._call = (target, items, args, kwargs)
+        made.call = (target, items, args, kwargs)
         return made
 
     def options(self, *, trigger_rule: TriggerRule | None = None, result_ttl: float | None = None) -> MappedGraph:
@@ -159,4 +160,4 @@ class MappedGraph(MessageGraph):
             result_ttl: how long the joined results are kept, in seconds.
         """
         given = {"trigger_rule": trigger_rule, "result_ttl": result_ttl}
-        return self.spread(*self._call, **{name: value for name, value in given.items() if value is not None})
+        return self.spread(*self.call, **{name: value for name, value in given.items() if value is not None})

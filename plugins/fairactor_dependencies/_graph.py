@@ -13,7 +13,6 @@ from fairactor.plugins import Addressed, Graph, Host, Operand, Run
 from ._plan import Ends, Plan, Planned, Planner, check_parts, is_operand
 from ._run import prepare_run
 
-
 _DEEPEST: Final = 100
 """The most graphs inside each other that are planned at once. What lies deeper is planned before."""
 

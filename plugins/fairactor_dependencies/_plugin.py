@@ -67,8 +67,8 @@ class Dependencies:
         """See `fairactor.plugins.LuaKeys`."""
         return {
             "of:t": "hash", "of:g": "hash", "of:t:*": "list", "of:g:*": "list", "got:*": "hash", "rest": "hash",
-            "late": "hash", "map:*": "string", "end:*": "string", "remote": "string", "outbox": "zset", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
-            "early:*": "string",
+            "late": "hash", "map:*": "string", "end:*": "string", "remote": "string", "outbox": "zset",
+            "gates": "zset", "gate:*": "string", "gate-to:*": "set", "early:*": "string",
         }  # fmt: skip
 
     @asynccontextmanager

@@ -17,7 +17,8 @@ LIVE: Final = ("deferred", "scheduled", "queued", "started")
 UNHEARD: Final = "?"
 WORDS: Final = {"F": "finished", "X": "failed", "C": "was canceled", "S": "was skipped"}
 _WHY: Final = re.compile(
-    r"cannot run \(trigger rule (?P<rule>\w+)\): upstream task (?P<id>.+?) (?P<word>finished|failed|was canceled|was skipped)"
+    r"cannot run \(trigger rule (?P<rule>\w+)\): upstream task (?P<id>.+?) "
+    r"(?P<word>finished|failed|was canceled|was skipped)"
     r"( because (?P<root>task .+|a task upstream of it) (?P<by>failed|was canceled))?",
     re.DOTALL,
 )
@@ -237,15 +238,9 @@ class Model:
 
     def names_a_cause(self, step: Step, text: str) -> bool:
         """Returns whether the reason that a canceled task gives may be right."""
+        if (simple := self._names_no_task(step, text)) is not None:
+            return simple
         parents = [self.steps[parent] for parent in step.parents if parent in self.steps]
-        if text == "its run was not sent whole":
-            return step.run is not None and step.run.ended == "C"
-        if text == "its run was canceled":
-            return step.refused
-        if text.startswith("skipped "):
-            skipped = any("S" in self.choice(step, place) for place in range(len(step.parents)))
-            why = "an upstream task was skipped" if text.endswith("skipped") else "no upstream task failed"
-            return text == f"skipped (trigger rule {step.rule}): {why}" and (skipped or why.startswith("no"))
         if missing := re.fullmatch("upstream task (.+) no longer exists", text, re.DOTALL):
             return any(parent.id == missing[1] and not parent.kept for parent in parents)
         if (after := self._names_what_was_heard(step, text)) is not None:
@@ -261,6 +256,18 @@ class Model:
             for parent in named
             for above in self.above(parent)
         )
+
+    def _names_no_task(self, step: Step, text: str) -> bool | None:
+        """Returns whether a reason that names no task may be right; None if the text is of another kind."""
+        if text == "its run was not sent whole":
+            return step.run is not None and step.run.ended == "C"
+        if text == "its run was canceled":
+            return step.refused
+        if not text.startswith("skipped "):
+            return None
+        skipped = any("S" in self.choice(step, place) for place in range(len(step.parents)))
+        why = "an upstream task was skipped" if text.endswith("skipped") else "no upstream task failed"
+        return text == f"skipped (trigger rule {step.rule}): {why}" and (skipped or why.startswith("no"))
 
     def _names_what_was_heard(self, step: Step, text: str) -> bool | None:
         """Returns whether a reason from before its gate opened may be right; None if the text is of another kind."""
