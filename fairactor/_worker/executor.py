@@ -56,7 +56,7 @@ class Executor:
     def __attrs_post_init__(self) -> None:
         self._observers = self.plugins.observers
 
-    async def run(self, claim: Claim) -> Settlement:
+    async def run(self, claim: Claim) -> Settlement:  # noqa: PLR0911 - each a reason for which it cannot run
         """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
         try:
             try:

@@ -159,5 +159,5 @@ class MappedGraph(MessageGraph):
             trigger_rule: when it runs, see `Options.trigger_rule`. With "all_done" it runs when all items have ended.
             result_ttl: how long the joined results are kept, in seconds.
         """
-        given = {"trigger_rule": trigger_rule, "result_ttl": result_ttl}
+        given: dict[str, Any] = {"trigger_rule": trigger_rule, "result_ttl": result_ttl}
         return self.spread(*self.call, **{name: value for name, value in given.items() if value is not None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import attrs
 
@@ -182,7 +182,7 @@ def beside(left: object, right: object) -> Graph:
 
 def _combine(left: object, right: object, *, in_sequence: bool) -> Graph:
     if not (is_operand(left) and is_operand(right)):
-        return NotImplemented
+        return cast("Graph", NotImplemented)
     if isinstance(left, MessageGraph) and left.is_open(in_sequence=in_sequence):
         return left.grown(right)
     return MessageGraph.of((left, right), in_sequence=in_sequence)

@@ -38,7 +38,7 @@ if waits.item then
     map.entries[#map.entries + 1] = struct.pack('>HBHBI4Hc0', 1, 0, HERE, 1, index + 1, #joined, joined)
   else -- its run was canceled, or it ran long ago
     mine.sent = mine.sent or {}
-    mine.sent[#mine.sent + 1] = { id, { refused = true, keep = waits.keep } }
+    mine.sent[#mine.sent + 1] = { id, { refused = waits.item, keep = waits.keep } }
     hold()
   end
 end
