@@ -232,14 +232,14 @@ class Runtime:
         return found
 
     @overload
-    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...
+    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
     @overload
     async def ask(
         self,
         tenant: str,
         message: Message[R],
         *values: OptionValue,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime.ask
         **options: Unpack[AskOptions],
     ) -> R: ...
 
@@ -268,10 +268,11 @@ class Runtime:
         engine = self._running()
         check_timeout(timeout)
         if isinstance(message, Graph):
-            messages, _ = message.prepare(engine.host, tenant)
+            if values or options:
+                await self.send(tenant, message, *values, **options)  # type: ignore[call-overload]  # raises
+            messages, sent = message.prepare(engine.host, tenant)
             await engine.sender.check_deadlock(to for to, _ in messages)
-            run = await self.send(tenant, message, *values, **options)
-            return await run.result(timeout)
+            return await sent(await engine.sender.send_many(messages)).result(timeout)
         check_message(message)
         if values or options:
             message = message.options(*values, **options)

@@ -32,8 +32,8 @@ class Graph(ABC):
     """Messages, and the order in which their tasks run. `Runtime.send` sends all of them and returns a `Run`.
 
     In ``a >> b`` and ``b << a``, the last steps of ``a`` run before the first steps of ``b``. In ``a | b`` they run
-    side by side, and so do the members of a list. An empty list runs nothing and has no results, but keeps the order: in
-    ``a >> [] >> b``, ``b`` runs after ``a``.
+    side by side, and so do the members of a list. An empty list runs nothing and has no results, but keeps the order:
+    in ``a >> [] >> b``, ``b`` runs after ``a``.
     """
 
     __slots__ = ()
@@ -145,8 +145,8 @@ class Run(ABC):
 
         Steps behind one that is sent again run again, even if they had finished, because they may decide otherwise now.
         All other steps that finished or were skipped are kept, and their results reach the others as before. Of an
-        ``each()`` only the items that have not finished run again, unless its list comes from a step that is sent again.
-        The tasks have new ids.
+        ``each()`` only the items that have not finished run again, unless its list comes from a step that is sent
+        again. The tasks have new ids.
 
         Raises:
             ConfigurationError: a step or an item has not ended yet.

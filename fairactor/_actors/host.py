@@ -60,7 +60,7 @@ class Client(Protocol):
     async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Any]: ...
 
     @overload
-    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...
+    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
     @overload
     async def ask(
         self,

@@ -45,13 +45,13 @@ class Tenant:
         return await self._runtime.send(self.name, message, *values, **options)
 
     @overload
-    async def ask(self, message: Graph, *, timeout: float | None = None) -> Any: ...
+    async def ask(self, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
     @overload
     async def ask(
         self,
         message: Message[R],
         *values: OptionValue,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime.ask
         **options: Unpack[AskOptions],
     ) -> R: ...
 

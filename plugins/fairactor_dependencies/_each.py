@@ -26,9 +26,7 @@ _LONGEST_WAIT: Final = 10.0
 
 
 @actor(name=SPREAD, max_retries=60_000, retry_on=())
-async def spread(
-    target: str, items: Any, joined: str, earlier: list[str], /, *args: Any, **kwargs: Any
-) -> int:
+async def spread(target: str, items: Any, joined: str, earlier: list[str], /, *args: Any, **kwargs: Any) -> int:
     """Sends a task for each item, and makes the joining task wait for all of them; returns how many there are.
 
     Running it again sends nothing twice: the server knows how many were sent, and refuses those of a canceled run.
@@ -137,8 +135,9 @@ def each(
 class MappedGraph(MessageGraph):
     """What `each` returns: a graph of the task that sends the items' tasks, and of the one that joins their results."""
 
-    __slots__ = ("_call",)
-    _call: tuple[str, Any, Sequence[Any], dict[str, Any]]
+    __slots__ = ("call",)
+    call: tuple[str, Any, Sequence[Any], dict[str, Any]]
+    """What it was made of: actor, items, arguments."""
 
     @classmethod
     def spread(
@@ -150,7 +149,7 @@ class MappedGraph(MessageGraph):
         id_of_joined: Any = IdOf(joined)
         earlier: Any = EarlierIds(joined)
         made = cls.planned(plan_of(chain(spread(target, items, id_of_joined, earlier, *args, **kwargs), joined)))
-        made._call = (target, items, args, kwargs)
+        made.call = (target, items, args, kwargs)
         return made
 
     def options(self, *, trigger_rule: TriggerRule | None = None, result_ttl: float | None = None) -> MappedGraph:
@@ -160,5 +159,5 @@ class MappedGraph(MessageGraph):
             trigger_rule: when it runs, see `Options.trigger_rule`. With "all_done" it runs when all items have ended.
             result_ttl: how long the joined results are kept, in seconds.
         """
-        given = {"trigger_rule": trigger_rule, "result_ttl": result_ttl}
-        return self.spread(*self._call, **{name: value for name, value in given.items() if value is not None})
+        given: dict[str, Any] = {"trigger_rule": trigger_rule, "result_ttl": result_ttl}
+        return self.spread(*self.call, **{name: value for name, value in given.items() if value is not None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import attrs
 
@@ -12,7 +12,6 @@ from fairactor.plugins import Addressed, Graph, Host, Operand, Run
 
 from ._plan import Ends, Plan, Planned, Planner, check_parts, is_operand
 from ._run import prepare_run
-
 
 _DEEPEST: Final = 100
 """The most graphs inside each other that are planned at once. What lies deeper is planned before."""
@@ -185,7 +184,7 @@ def beside(left: object, right: object) -> Graph:
 
 def _combine(left: object, right: object, *, in_sequence: bool) -> Graph:
     if not (is_operand(left) and is_operand(right)):
-        return NotImplemented
+        return cast("Graph", NotImplemented)
     if isinstance(left, MessageGraph) and left.is_open(in_sequence=in_sequence):
         return left.grown(right)
     return MessageGraph.of((left, right), in_sequence=in_sequence)

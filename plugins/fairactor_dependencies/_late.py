@@ -11,8 +11,8 @@ from ._errors import ResultsExpired
 from ._options import NAME
 
 _MARK: Final = f"{NAME}.results"
-"""The key of a reference: {mark: [token, index of the first result, index of the last, shard]}. Only who knows the token
-can read the results, and no other task does."""
+"""The key of a reference: {mark: [token, index of the first result, of the last, shard]}. Only who knows the token can
+read the results, and no other task does."""
 _PARTS: Final = 3
 
 
@@ -25,7 +25,7 @@ def is_reference(value: Any) -> TypeGuard[dict[str, list[Any]]]:
 
 
 def with_shard(value: Any, shard: int) -> Any:
-    """Returns a reference that names the shard, so it can be read by tasks of other shards; other values as they are."""
+    """Returns a reference that names the shard, so other shards' tasks can read it; other values as they are."""
     return {_MARK: [*value[_MARK][:_PARTS], shard]} if is_reference(value) else value
 
 

@@ -61,7 +61,9 @@ class Mapped:
             ids = {number: item_id(attempt.join, number) for number in left}
             letters = await read_letters(host, [(each, self.tenant) for each in ids.values()])
             found |= {
-                number: Item(each, self.tenant, state_of(letters[each])) for number, each in ids.items() if each in letters
+                number: Item(each, self.tenant, state_of(letters[each]))
+                for number, each in ids.items()
+                if each in letters
             }
             left = [number for number in left if number not in found]
         latest = self.attempts[0].join
@@ -110,7 +112,5 @@ def maps_in(
         number = numbers[target] = numbers.get(target, 0) + 1
         handle = handles[names[join]]
         attempts = (Attempt(handles[name].id, handle.id), *past.get(join, ()))
-        found.append(
-            Mapped(target if number == 1 else f"{target}.{number}", step, join, handle.tenant or "", attempts)
-        )
+        found.append(Mapped(target if number == 1 else f"{target}.{number}", step, join, handle.tenant or "", attempts))
     return found

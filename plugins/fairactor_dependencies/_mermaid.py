@@ -23,7 +23,7 @@ def label(step: Message[Any]) -> str:
 def summary(name: str, states: Sequence[TaskState | None]) -> str:
     """Describes the items of an ``each()``."""
     counts = Counter("expired" if state is None else state.value for state in states)
-    return f"{name} × {len(states)}: " + ", ".join(f"{many} {state}" for state, many in counts.items())
+    return f"{len(states)} {name}: " + ", ".join(f"{many} {state}" for state, many in counts.items())
 
 
 def flowchart(

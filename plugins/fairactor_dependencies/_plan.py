@@ -75,9 +75,11 @@ class Plan:
         order, parents = self.in_order()
         numbers = {step: number for number, step in enumerate(order)}
         edges = [(numbers[parent], numbers[step]) for step in order for parent in parents[step]]
-        words = [
-            "skipped" if step in skipped else state.value if (state := states[step]) else None for step in order
-        ] if states else []
+        words = (
+            ["skipped" if step in skipped else state.value if (state := states[step]) else None for step in order]
+            if states
+            else []
+        )
         return flowchart([label(step) for step in order], edges, words, groups)
 
     def for_tenant(self, tenant: str) -> Plan:

@@ -67,8 +67,8 @@ class Dependencies:
         """See `fairactor.plugins.LuaKeys`."""
         return {
             "of:t": "hash", "of:g": "hash", "of:t:*": "list", "of:g:*": "list", "got:*": "hash", "rest": "hash",
-            "late": "hash", "map:*": "string", "end:*": "string", "remote": "string", "outbox": "zset", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
-            "early:*": "string",
+            "late": "hash", "map:*": "string", "end:*": "string", "remote": "string", "outbox": "zset",
+            "gates": "zset", "gate:*": "string", "gate-to:*": "set", "early:*": "string",
         }  # fmt: skip
 
     @asynccontextmanager
@@ -84,7 +84,6 @@ class Dependencies:
         if self._host is None:
             raise RuntimeNotRunning("depends_on= cannot be sent yet: enter the runtime first")
         return await send(self._host, messages, proceed)
-
 
     async def load_arguments(
         self, actor: str, tenant: str, args: list[Any], kwargs: dict[str, Any]

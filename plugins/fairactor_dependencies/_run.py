@@ -99,9 +99,9 @@ class SentRun(Run):
 
     async def cancel(self) -> None:
         """See `Run`."""
+        await _for_each(_cancel, reversed(list(self.handles.values())), _CONCURRENCY)
         for mapped in self._maps():
             await mapped.stop(self._host)
-        await _for_each(_cancel, reversed(list(self.handles.values())), _CONCURRENCY)
         live = [item for _, item in await self._items() if item.state and not item.state.settled]
         await _for_each(_cancel, [self._host.runtime.handle(item.id, item.tenant) for item in live], _CONCURRENCY)
 

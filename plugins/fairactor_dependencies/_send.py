@@ -80,9 +80,19 @@ async def _send_expanded(host: Host, messages: Sequence[Addressed], proceed: Pro
             given.append(places[message].pop())
             continue
         given.append(len(sent))
-        sent.append((tenant, message_of(message, parents[message], silent.get(message, 0), context._replace(
-            ids={**ids, message: message.task_options.id or os.urandom(12).hex()}
-        )) if message in needed else message))
+        sent.append(
+            (
+                tenant,
+                message_of(
+                    message,
+                    parents[message],
+                    silent.get(message, 0),
+                    context._replace(ids={**ids, message: message.task_options.id or os.urandom(12).hex()}),
+                )
+                if message in needed
+                else message,
+            )
+        )
     handles = await send(host, sent, proceed)
     return [handles[place] for place in given]
 

@@ -147,7 +147,12 @@ local function add_sent()
     local child = { id, waits.rule or 'all_success', OPEN, waits.keep, 0, 0, 0, waits.token or '',
       string.rep(PENDING, #parents), false, false, true, true, wanted }
     children[id] = child
-    if waits.refused then child[GATE], child[REFUSED] = NEVER, true else wait_for_gate(child, waits.gate) end
+    if waits.refused then
+      child[GATE], child[REFUSED] = NEVER, true
+      add_entry('t', id, HERE, 0, waits.refused[2] + 1, waits.refused[1])
+    else
+      wait_for_gate(child, waits.gate)
+    end
     for index, parent in ipairs(parents) do
       if not children[id] then break end
       wait_for_parent(child, waits, found, index, parent)

@@ -12,7 +12,6 @@
 
 -- @takes integer, read_all, write_all, call_all, CANCELED_STATE from lib/base.lua
 -- @takes NONE from lib/policy.lua
--- @takes tenant_of from lib/base.lua
 -- @takes keep_of from lib/admit.lua
 
 if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.mapped or mine.adopted then

@@ -1,9 +1,11 @@
 -- Notes what a task waits for; ends.lua looks at it once the batch is accepted. `data.dependencies` may have `parents`,
 -- ids; `tenants` of these, or '' for any; `shards` of these: HERE, a number, or NOTIFIES if that shard notifies by
--- itself; `rule`; `keep`, ms to keep the
--- record if it is canceled; `token`, for results in its arguments; `wants`, the indexes of their parents; `gate`, the
--- run whose gate has to open; `shard`, its own; `feeds`, tasks of other shards that wait for it: {shard, index, whether
--- it wants the result, id}, ...; `item`, for an item of an `each()`: the joining task, and its number, from 1.
+-- itself; `rule`; `keep`, ms to keep the record if it is canceled; `token`, for results in its arguments; `wants`, the
+-- indexes of their parents; `gate`, the run whose gate has to open; `shard`, its own; `feeds`, tasks of other shards that
+-- wait for it: {shard, index, whether it wants the result, id}, ...; `item`, for an item of an `each()`: the joining task, and its number, from 1.
+
+-- @takes write_all from lib/base.lua
+
 local waits = data.dependencies
 mine.in_batch = mine.in_batch or {}
 mine.in_batch[id] = name
@@ -36,7 +38,7 @@ if waits.item then
     map.entries[#map.entries + 1] = struct.pack('>HBHBI4Hc0', 1, 0, HERE, 1, index + 1, #joined, joined)
   else -- its run was canceled, or it ran long ago
     mine.sent = mine.sent or {}
-    mine.sent[#mine.sent + 1] = { id, { refused = true, keep = waits.keep } }
+    mine.sent[#mine.sent + 1] = { id, { refused = waits.item, keep = waits.keep } }
     hold()
   end
 end
