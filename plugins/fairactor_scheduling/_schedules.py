@@ -62,7 +62,7 @@ class Schedules:
         schedules every time it starts.
 
         Args:
-            when: a cron expression; an interval, in seconds or as a timedelta; or one moment, a datetime with a time
+            when: a cron expression, see docs/scheduling.md; an interval, in seconds or as a timedelta; or one moment, a datetime with a time
                 zone.
             tenant: the tenant whose mailbox the runs go into.
             message: what to send each time: a message, or a graph such as ``a() >> b()``. Its options apply to each
@@ -72,9 +72,10 @@ class Schedules:
             timezone: the time zone of the cron expression, such as ``"Europe/Berlin"``.
             start: the first moment at which it may run. An interval counts from it.
             end: the last moment at which it may run.
-            jitter: the most seconds by which a run is delayed at random, never past the next time.
-            grace: a run is missed if no runtime handled it within this many seconds. At least 5; another runtime takes
-                over within 3 seconds from one that died.
+            jitter: the most seconds by which a run is delayed at random, never past the next time or ``end``.
+            grace: a run is missed if no runtime handled it within this many seconds after it was to be sent: at its
+                time, or later by its own delay from ``jitter``. At least 5; another runtime takes over within 3 seconds
+                from one that died.
             budget: how many runs to send in all; None: no limit.
             catch_up: what to do about missed runs. ``skip``: drop them; ``once``: send one run for the last missed
                 time, unless a later time is in time; ``all``: send all of them.

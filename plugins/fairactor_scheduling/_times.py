@@ -8,7 +8,6 @@ real time goes on: every moment counts whose wall-clock time matches.
 
 from __future__ import annotations
 
-from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
@@ -148,19 +147,35 @@ class Cron:
 
 
 def latest(times: Times, count: int, since: int, before: int) -> list[int]:
-    """Returns the last ``count`` times from ``since``, which is one of them, until ``before``."""
+    """Returns the last ``count`` times from ``since``, which is one of them, until ``before``.
+
+    It looks at a stretch of time that is long enough for so many and, where times are dense, not much longer.
+    """
     second = times.after(since)
     width = count * ((second or before) - since)
+    start, too_late = max(since, before - width), before
+    early: int | None = None  # a start from which there are too many
     while True:
-        start = max(since, before - width)
-        found = deque([since] if start == since else [], maxlen=count)
-        at = times.after(start if start == since else start - 1)
-        while at is not None and at < before:
-            found.append(at)
-            at = times.after(at)
-        if len(found) == count or start == since:
-            return list(found)
-        width *= 4
+        found = _some_from(times, start, since, before, 4 * count)
+        if len(found) < count and start > since:
+            too_late = start
+            width *= 4
+            start = max(since, before - width) if early is None else (early + too_late) // 2
+        elif len(found) <= 4 * count:
+            return found[-count:]
+        else:
+            early = start
+            start = (early + too_late) // 2
+
+
+def _some_from(times: Times, start: int, since: int, before: int, most: int) -> list[int]:
+    """Returns the times from a moment until another one; one more than ``most`` if there are more than that."""
+    at = since if start <= since else times.after(start - 1)
+    found: list[int] = []
+    while at is not None and at < before and len(found) <= most:
+        found.append(at)
+        at = times.after(at)
+    return found
 
 
 def in_ms(moment: datetime) -> int:
