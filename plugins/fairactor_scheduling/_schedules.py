@@ -62,8 +62,8 @@ class Schedules:
         schedules every time it starts.
 
         Args:
-            when: a cron expression, see docs/scheduling.md; an interval, in seconds or as a timedelta; or one moment, a datetime with a time
-                zone.
+            when: a cron expression, see docs/scheduling.md; an interval, in seconds or as a timedelta; or one moment, a
+                datetime with a time zone.
             tenant: the tenant whose mailbox the runs go into.
             message: what to send each time: a message, or a graph such as ``a() >> b()``. Its options apply to each
                 run. ``id=``, ``delay=``, ``eta=`` and ``depends_on=`` are refused; a step of a graph can have ``id=``,
