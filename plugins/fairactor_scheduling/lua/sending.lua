@@ -1,7 +1,7 @@
 -- Shared by the scripts that send runs: what a run consists of. A schedule sends a message, `item`, or a graph: then
 -- `graph` has what stands for the id of a run, and id and packed message of each step, and `many` says how many these are.
 
--- @takes with_id from lib/accept.lua
+-- @takes with_id, ACCEPTED, REPEAT, FULL, WITH_FULL from lib/accept.lua
 
 local PLACEHOLDER, STEP = '>Hc0', '>Hc0I4c0'
 

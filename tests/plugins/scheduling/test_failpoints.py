@@ -90,7 +90,7 @@ class Clockwork(PopulatedShard):
         if graph:
             fields |= graph_of(tenant, graph)
         flat = [part for pair in fields.items() for part in pair]
-        self.call("put", key_of(tenant, name), version, generation or f"{tenant}.{name}", planned, *flat)
+        self.call("put", key_of(tenant, name), version, generation or f"{tenant}.{name}".ljust(24, "-"), planned, *flat)
 
     def _populate(self) -> None:
         self.configure("small", backlog=1)
