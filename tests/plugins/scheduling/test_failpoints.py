@@ -38,9 +38,9 @@ def graph_of(tenant: str, many: int) -> dict[str, Any]:
     items = []
     for n, each in enumerate(ids):
         parents = ids[n - 1 : n] if n else []
-        waits = {"parents": parents, "tenants": [tenant], "keep": 1000, "shard": 0}
+        waits = {"parents": parents, "tenants": [tenant], "keep": 1000, "shard": 0} if n else {}
         body = record.encode(record.Call("note", [], {}, {"depends_on": parents} if n else {}))
-        extra = pack_extra({"fairactor_dependencies": {"dependencies": waits}}) if n else b""
+        extra = pack_extra({"fairactor_dependencies": {"dependencies": waits}})
         items.append(pack_item(Item(each, tenant, 3, "", "+" if n else "", body, b"", extra)))
     return {"item": b"", "graph": pack_graph(RUN, ids, items), "many": many, "plugins": "fairactor_dependencies"}
 

@@ -13,7 +13,7 @@ from fairactor_scheduling import Schedules, Scheduling, planned_time
 from fairactor_xcom import XCom
 
 from fairactor import Runtime, TaskState, actor, current_task
-from fairactor.errors import ConfigurationError, PayloadTooLarge
+from fairactor.errors import ConfigurationError, MissingPlugin, PayloadTooLarge
 from fairactor.plugins import Graph
 from fairactor.testing import check_invariants
 from tests.plugins.scheduling.test_overlap import Gate
@@ -157,7 +157,7 @@ async def test_runtimes_without_the_plugin_of_a_graph_send_none_of_its_runs(make
     async with make(workers=0) as runtime:
         await Schedules(runtime).add("0 9 * * *", "t", note() >> note())
     assert b",fairactor_dependencies," in (db.hget("{fairactor/0}", "plugins") or b"")
-    with pytest.raises(ConfigurationError, match="fairactor_dependencies"):
+    with pytest.raises(MissingPlugin, match="fairactor_dependencies"):
         async with make(workers=0, plugins=[Scheduling()]):
             pass
 

@@ -124,12 +124,12 @@ async def test_each_run_of_a_graph_is_sent_once_and_as_a_whole_while_schedulers_
         start, schedules = server_time(db).replace(microsecond=0) - HOUR, Schedules(runtime)
         graph = first.tick() >> second.tick()
         await schedules.add(
-            1, "t", graph, id="s", start=start, end=start + 199 * TICK, catch_up="all", catch_up_limit=999
+            1, "t", graph, id="s", start=start, end=start + 599 * TICK, catch_up="all", catch_up_limit=999
         )
         while (await schedules.get("t", "s")).state != "finished":
             await crew.kill()
         await runtime.drain(60)
-        assert first.seen == second.seen == Counter(("t", start + n * TICK) for n in range(200))
+        assert first.seen == second.seen == Counter(("t", start + n * TICK) for n in range(600))
         await check_invariants(runtime)
     assert crew.killed > 3
 
