@@ -33,7 +33,7 @@ from .workload import Sockets, run_workload
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 """The signals that a chaos process handles."""
-LIMIT: Final = 60.0
+LIMIT: Final = 180.0
 """Seconds after which a seed counts as hung."""
 _LINES: Final = 400
 """The number of lines of each log that are shown."""

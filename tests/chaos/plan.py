@@ -18,7 +18,7 @@ from .schedules import PlannedSchedule, schedules
 LEASE: Final = 0.5
 SPAN: Final = 1.5
 """Seconds in which tasks are sent and faults strike."""
-KEPT: Final = 60.0
+KEPT: Final = 180.0
 """Seconds for which outcomes are kept: longer than a seed takes."""
 CAPS: Final = {"one": 1, "two": 2, "three": 3}
 """Tenants with a limit, and how many tasks they may run at once."""
