@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 import anyio
 import attrs
 
-from ._actors.graph import Graph
+from ._actors.graph import Graph, Run
 from ._actors.handle import Handle
 from ._actors.host import Host, Sendable
 from ._actors.message import Message, check_message
@@ -190,9 +190,7 @@ class Runtime:
         """
         engine = self._running()
         if not isinstance(message, Message) and hasattr(message, "send_to"):
-            if values or options:
-                names = ", ".join([*(value.name for value in values), *options])
-                raise ConfigurationError(f"{names}: only messages take options: give them to each message in it")
+            _refuse_options(values, options)
             return await message.send_to(engine.host, tenant)
         check_message(message)
         return await engine.sender.send(tenant, message.options(*values, **options) if values or options else message)
@@ -200,7 +198,7 @@ class Runtime:
     @overload
     async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]: ...
     @overload
-    async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Any]: ...
+    async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Handle[Any] | Run]: ...
 
     async def send_many(self, messages: Iterable[tuple[str, Any]]) -> list[Any]:
         """Sends many messages and graphs; returns a handle for each message, a `Run` for each graph, in the same order.
@@ -215,21 +213,9 @@ class Runtime:
         engine, given = self._running(), list(messages)
         if all(isinstance(message, Message) for _, message in given):
             return await engine.sender.send_many(given)
-        flat: list[tuple[str, Message[Any]]] = []
-        ends: list[tuple[int, Any]] = []
-        for tenant, message in given:
-            if isinstance(message, Graph):
-                some, finish = message.prepare(engine.host, tenant)
-                flat += some
-            else:
-                finish = None
-                flat.append((tenant, message))
-            ends.append((len(flat), finish))
-        handles, begun, found = await engine.sender.send_many(flat), 0, []
-        for end, finish in ends:
-            found.append(finish(handles[begun:end]) if finish else handles[begun])
-            begun = end
-        return found
+        from ._client.graphs import send_together
+
+        return await send_together(engine.sender, engine.host, given)
 
     @overload
     async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
@@ -268,11 +254,10 @@ class Runtime:
         engine = self._running()
         check_timeout(timeout)
         if isinstance(message, Graph):
-            if values or options:
-                await self.send(tenant, message, *values, **options)  # type: ignore[call-overload]  # raises
-            messages, sent = message.prepare(engine.host, tenant)
-            await engine.sender.check_deadlock(to for to, _ in messages)
-            return await sent(await engine.sender.send_many(messages)).result(timeout)
+            from ._client.graphs import ask_graph
+
+            _refuse_options(values, options)
+            return await ask_graph(engine.sender, engine.host, tenant, message, timeout)
         check_message(message)
         if values or options:
             message = message.options(*values, **options)
@@ -430,3 +415,8 @@ class Runtime:
 
     def _shard(self, tenant: str) -> Shard:
         return self._running().shards.of(tenant)
+
+
+def _refuse_options(values: Iterable[OptionValue], options: Iterable[str]) -> None:
+    if names := ", ".join([*(value.name for value in values), *options]):
+        raise ConfigurationError(f"{names}: only messages take options: give them to each message in it")

@@ -11,7 +11,7 @@ import attrs
 from fairactor._util.wakeup import Wakeup
 from fairactor.settings import Settings
 
-from .graph import Graph
+from .graph import Graph, Run
 from .handle import Handle
 from .message import Message, Target
 from .options import AskOptions, TaskOptions
@@ -57,7 +57,7 @@ class Client(Protocol):
     @overload
     async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]: ...
     @overload
-    async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Any]: ...
+    async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Handle[Any] | Run]: ...
 
     @overload
     async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask

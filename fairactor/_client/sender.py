@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
@@ -249,7 +249,7 @@ class Sender:
         durability = message.task_options.durability or self._settings.durability
         return self._settings.replicas if durability == "replicated" else 0
 
-    async def check_deadlock(self, tenants: Iterable[str]) -> None:
+    async def check_deadlock(self, tenants: Collection[str]) -> None:
         """Checks that the running handler, if there is one, may wait for tasks of these tenants.
 
         Raises:

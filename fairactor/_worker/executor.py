@@ -90,7 +90,11 @@ class Executor:
         args, kwargs = await self.plugins.load_arguments(
             call.options, call.actor, claim.header.tenant, call.args, call.kwargs
         )
-        return msgspec.structs.replace(call, args=args, kwargs=kwargs)
+        return (
+            call
+            if args is call.args and kwargs is call.kwargs
+            else msgspec.structs.replace(call, args=args, kwargs=kwargs)
+        )
 
     async def _attempt(
         self, claim: Claim, call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]

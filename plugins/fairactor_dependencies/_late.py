@@ -29,6 +29,13 @@ def with_shard(value: Any, shard: int) -> Any:
     return {_MARK: [*value[_MARK][:_PARTS], shard]} if is_reference(value) else value
 
 
+def needs_loading(value: Any) -> bool:
+    """Returns whether a value is a reference, or a list with one in it."""
+    if type(value) is list:
+        return any(type(member) is dict and _MARK in member for member in value)
+    return type(value) is dict and _MARK in value
+
+
 async def load(host: Host, value: Any, shard: int = 0) -> Any:
     """Returns a value with results in place of a reference, also inside a list.
 

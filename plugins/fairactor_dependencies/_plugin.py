@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 import anyio
@@ -18,7 +19,7 @@ from fairactor.plugins import Addressed, Host, Operator, ProceedSend, read_lua, 
 
 from ._each import join, spread
 from ._graph import after, beside, then
-from ._late import load
+from ._late import load, needs_loading
 from ._mapped import JOIN
 from ._options import NAME
 from ._send import send
@@ -90,7 +91,7 @@ class Dependencies:
     ) -> tuple[list[Any], dict[str, Any]]:
         """Reads the results that were too large for the record of a task."""
         host = self._host
-        if host is None or actor == JOIN:
+        if host is None or actor == JOIN or not any(map(needs_loading, chain(args, kwargs.values()))):
             return args, kwargs
         shard = host.shard_of(tenant)
         return [await load(host, value, shard) for value in args], {

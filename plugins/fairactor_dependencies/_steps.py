@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fairactor import Message
-from fairactor.plugins import Graph
+from fairactor.plugins import Graph, Placeholder
 
 from ._options import Parents
 from ._placeholders import EarlierIds, IdOf, ResultOf, map_arguments, results_in
@@ -35,8 +35,7 @@ def message_of(step: Step, parents: Sequence[Step], silent: int, context: Contex
         silent: how many of these, the last ones, do not give it their results.
         context: the run.
     """
-    ids = context.ids
-    own = step.task_options.plugin_options
+    own, ids = step.task_options.plugin_options, context.ids
 
     def with_ids(argument: Any) -> Any:
         if isinstance(argument, IdOf):
@@ -49,13 +48,22 @@ def message_of(step: Step, parents: Sequence[Step], silent: int, context: Contex
 
     options: dict[str, Any] = {} if "xcom_run" in own else dict(context.with_run)
     if parents:
-        given: Parents = own.get("depends_on", Parents())
-        tenants = {**context.tenants, **given.tenants}
-        options["depends_on"] = Parents([*given, *(ids[parent] for parent in parents)], tenants, silent)
+        given: Parents | None = own.get("depends_on")
+        before, tenants = (given, {**context.tenants, **given.tenants}) if given else ((), context.tenants)
+        options["depends_on"] = Parents([*before, *[ids[parent] for parent in parents]], tenants, silent)
+    if not _has_placeholders(step):
+        return step.rewritten(id=ids[step], plugin_options=options)
     args, kwargs = map_arguments(step, with_ids)
     return step.rewritten(args=args, kwargs=kwargs, id=ids[step], plugin_options=options)
 
 
+def _has_placeholders(message: Message[Any]) -> bool:
+    for argument in message.args:
+        if isinstance(argument, Placeholder):
+            return True
+    return bool(message.kwargs) and any(isinstance(argument, Placeholder) for argument in message.kwargs.values())
+
+
 def takes_messages(message: Message[Any]) -> bool:
     """Returns whether a message takes results of messages that are to be sent with it."""
-    return any(isinstance(result.of, Message | Graph) for result in results_in(message))
+    return _has_placeholders(message) and any(isinstance(result.of, Message | Graph) for result in results_in(message))

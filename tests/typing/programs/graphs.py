@@ -2,7 +2,7 @@
 
 from typing import Any, assert_type
 
-from fairactor_dependencies import Dependencies, Graph, Run, at, chain, each, graph, group, result_of, results
+from fairactor_dependencies import Dependencies, Graph, Run, at, chain, each, graph, group, result, result_of, results
 from fairactor_scheduling import Scheduling
 from fairactor_xcom import XCom
 
@@ -44,7 +44,10 @@ def graphs() -> None:
     extracted = extract("a")
     assert_type(result_of(extracted), list[int])
     assert_type(load(result_of(extracted)), Message[None])
+    assert_type([extract("a"), extract("b")] >> report(), Graph)
+    assert_type([extract("a")] | report(), Graph)
     extract("a") >> each(convert, rate=2.0) >> load(results())
+    extract("a") >> each(convert, rate=2.0).options(trigger_rule="all_done") >> load(result())
     each(convert, result_of(extracted))
     each(convert, [1, 2], 3.0)
 
@@ -54,6 +57,7 @@ def graphs() -> None:
     convert(result_of(extracted))  # flagged
     each(convert, ["a"])  # flagged
     each(convert, rates=2.0)  # flagged
+    each(convert, [1]).options(trigger_rule="all")  # flagged
 
 
 async def runs(runtime: Runtime) -> None:
@@ -67,9 +71,14 @@ async def runs(runtime: Runtime) -> None:
     assert_type(await run.retry(), Run)
     assert_type(await runtime.tenant("acme").send(extract("a") >> report()), Run)
     await run.cancel()
+    assert_type(await run.items(), dict[str, Handle[Any]])
+    assert_type(await runtime.ask("acme", extract("a") >> report(), timeout=5), Any)
+    assert_type(await runtime.tenant("acme").ask(extract("a") | report()), Any)
+    for sent in await runtime.send_many([("acme", extract("a")), ("acme", extract("a") >> report())]):
+        assert_type(sent, Handle[Any] | Run)
 
     await runtime.send("acme", extract("a") >> report(), delay=5)  # flagged
-    await runtime.ask("acme", extract("a") >> report())  # flagged
+    await runtime.ask("acme", extract("a") >> report(), delay=5)  # flagged
     await run.result(timeout="5")  # flagged
     await run.results()  # flagged
 
