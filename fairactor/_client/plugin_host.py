@@ -80,10 +80,10 @@ class PluginHost:
         self._check()
         return pack_item(self._sender.encode(tenant, message))
 
-    def pack_template(self, tenant: str, message: Message[Any]) -> bytes:
+    def pack_template(self, tenant: str, message: Message[Any], *, linked: bool = True) -> bytes:
         """See `Host`."""
         self._check()
-        return pack_item(as_template(self._sender.encode(tenant, message)))
+        return pack_item(as_template(self._sender.encode(tenant, message), linked=linked))
 
     def subscribe(self, plugin: str) -> AbstractContextManager[Wakeup]:
         """See `Host`."""

@@ -80,7 +80,7 @@ async def add_schedule(
     key = checked_key(tenant, schedule_id)
     item = _pack_message(host, tenant, message)
     packed_metadata = _pack_metadata(metadata)
-    message_digest = _digest(item)
+    message_digest = _digest(_pack_message(host, tenant, message, linked=False))
     digest = _digest(repr(rule).encode(), packed_metadata, message_digest)
     content = {"metadata": packed_metadata, "item": item, "message": message_digest, "digest": digest}
     for _ in range(_ATTEMPTS):
@@ -115,8 +115,8 @@ async def change_schedule(
             "metadata": fields[b"metadata"] if packed_metadata is None else packed_metadata,
             "message": fields[b"message"],
         }
-        if item is not None:
-            content |= {"item": item, "message": _digest(item)}
+        if message is not None and item is not None:
+            content |= {"item": item, "message": _digest(_pack_message(host, tenant, message, linked=False))}
         content["digest"] = _digest(repr(rule).encode(), content["metadata"], content["message"])
         actor = before.actor if message is None else message.actor.name
         stored = to_stored(rule, _anchor(rule, before, now), actor, declared=before.declared)
@@ -193,8 +193,8 @@ def _next_time(stored: Stored, times: Calendar, now: int, before: int) -> int | 
     return times.after(now if stored.at or not 0 <= before <= now else before - 1)
 
 
-def _pack_message(host: Host, tenant: str, message: Message[Any]) -> bytes:
-    """Packs a message as a schedule stores it.
+def _pack_message(host: Host, tenant: str, message: Message[Any], *, linked: bool = True) -> bytes:
+    """Packs a message as a schedule stores it. If it is ``linked``, its runs link to the span of the caller.
 
     Raises:
         ConfigurationError: it has an option that cannot apply to each run. What `Runtime.send` raises.
@@ -203,7 +203,7 @@ def _pack_message(host: Host, tenant: str, message: Message[Any]) -> bytes:
         for option, advice in _NOT_FOR_EACH_RUN.items():
             if getattr(message.task_options, option) is not None:
                 raise ConfigurationError(f"a scheduled message has no {option}=: {advice}")
-    return host.pack_template(tenant, message)
+    return host.pack_template(tenant, message, linked=linked)
 
 
 def _pack_metadata(metadata: Mapping[str, Any]) -> bytes:

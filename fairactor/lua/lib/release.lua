@@ -18,6 +18,8 @@ local REASONS = {
   crashed = '"WorkerDied","its runtime crashed while it ran this task, alone or beside others"',
 }
 
+local given_up = {} -- the ids of the tasks that `release` gives up
+
 -- Whether to give a task up. Only a death with nothing beside it proves that the task is what kills: others are
 -- innocent until twice as many deliveries. With `most` = 1 it must not run again after any death.
 local function is_given_up(count, mark, reason, most)
@@ -84,6 +86,7 @@ local function release(runtime, reason, most, outcome)
       local ms = record_ttl(id, DEAD_STATE, shard.failed_ttl)
       local record = record_with(id, count, history_line)
       end_task(id, name, DEAD_STATE, ms, ended_record(record, DEAD_STATE, outcome))
+      given_up[#given_up + 1] = id
     else
       enqueue(name, id, stamp, priority, count)
       if history_line then delivered[#delivered + 1] = { id, string.char(count), history_line } end
