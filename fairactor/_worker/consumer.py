@@ -102,7 +102,8 @@ class Consumer:
             self._runtime,
             is_ending,
         )
-        pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
+        execute = executor.run if spans is None else executor.run_traced
+        pool = self._pool = executor.slots = Pool(self._settings.workers, execute, executor.canceled)
         in_processes = [name for name, handler in handlers.items() if handler.actor.process]
         processes = ProcessSlots(self._settings.processes, in_processes, pool)
         suspects = Suspects(pool, self._settings.max_deliveries)

@@ -56,40 +56,44 @@ class Executor:
     def __attrs_post_init__(self) -> None:
         self._observers = self.plugins.observers
 
-    async def run(self, claim: Claim) -> Settlement:
-        """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
+    async def run_traced(self, claim: Claim) -> Settlement:
+        """Runs one attempt, and ends its span."""
         try:
-            settlement = await self._run(claim)
+            settlement = await self.run(claim)
         except (asyncio.CancelledError, GeneratorExit):
             if claim.span is not None and claim.cancel_reason is None:  # otherwise `canceled` ends it
                 claim.span.interrupt()
             raise
-        except BaseException as error:
-            logger.exception("task %s: fairactor itself failed", claim.id)
-            settlement = self._failed(claim, error)
         if claim.span is not None:
             claim.span.end()
         return settlement
 
-    async def _run(self, claim: Claim) -> Settlement:
+    async def run(self, claim: Claim) -> Settlement:
+        """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
         try:
-            call = _decode(claim)
-        except record.UNREADABLE as error:
-            return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
-        handler = self.handlers.get(call.actor)
-        if handler is None:
-            return await self._unknown(claim, call)
-        if (span := self._span(claim)) is not None:
-            span.enter()
-        elif call.trace:
-            restore(call.trace)
-        try:
-            args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
-        except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
+            try:
+                call = _decode(claim)
+            except record.UNREADABLE as error:
+                return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
+            handler = self.handlers.get(call.actor)
+            if handler is None:
+                return await self._unknown(claim, call)
+            if self.spans is not None:
+                self._span_of(claim, self.spans).enter()
+            elif call.trace:
+                restore(call.trace)
+            try:
+                args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
+            except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
+                return self._failed(claim, error)
+            if call.options and _is_expired(claim, call):
+                return self._expired(claim, call.options["expires"])
+            return await self._attempt(claim, call, handler, args, kwargs)
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            logger.exception("task %s: fairactor itself failed", claim.id)
             return self._failed(claim, error)
-        if _is_expired(claim, call):
-            return self._expired(claim, call.options["expires"])
-        return await self._attempt(claim, call, handler, args, kwargs)
 
     async def _attempt(
         self, claim: Claim, call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]
@@ -119,13 +123,26 @@ class Executor:
         self._observers.finished(task, result)
         return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
 
-    async def _invoke(self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def _invoke(
+        self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]
+    ) -> Awaitable[Any]:
         timeout = task.options.get("timeout")
+        if timeout is None and not handler.actor.process:
+            return self._run_handler(task, handler, args, kwargs)
+        return self._run_limited(claim, task, handler, args, kwargs, timeout)
+
+    async def _run_limited(
+        self,
+        claim: Claim,
+        task: Task,
+        handler: Handler,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        timeout: float | None,  # noqa: ASYNC109 - it comes from the task's options
+    ) -> Any:
         if handler.actor.process:  # its clock starts when the process does
             limit = anyio.CancelScope()
             task.call_when_begun(partial(_begin, claim, limit, timeout))
-        elif timeout is None:
-            return await self._run_handler(task, handler, args, kwargs)
         else:
             limit = anyio.move_on_after(timeout)
         with limit:
@@ -154,11 +171,12 @@ class Executor:
             )
         return claim.task
 
-    def _span(self, claim: Claim) -> AttemptSpan | None:
-        """Returns the span of an attempt, which begins with the first call; None without an SDK."""
-        if claim.span is None and self.spans is not None:
+    @staticmethod
+    def _span_of(claim: Claim, spans: Spans) -> AttemptSpan:
+        """Returns the span of an attempt, which begins with the first call."""
+        if claim.span is None:
             header, call = claim.header, claim.call
-            claim.span = self.spans.attempt(
+            claim.span = spans.attempt(
                 call.actor if call else "",
                 header.tenant if header else "",
                 claim.id,
@@ -183,8 +201,8 @@ class Executor:
         if claim.header is None:
             with suppress(*record.UNREADABLE):
                 _decode(claim)
-        if (span := self._span(claim)) is not None:
-            span.cancel(reason)
+        if self.spans is not None:
+            self._span_of(claim, self.spans).cancel(reason)
             claim.span = None
         self._observers.canceled(self._task(claim), reason)
         return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))
@@ -218,8 +236,8 @@ class Executor:
 
     def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
         logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
-        if (span := self._span(claim)) is not None:
-            span.fail(error)
+        if self.spans is not None:
+            self._span_of(claim, self.spans).fail(error)
         self._observers.dead(self._task(claim), error)
         failure = record.Error(exception_names(error)[0], text_of(error), traceback_of(error))
         return self._settle(claim, "X", self.settings.failed_ttl, error=failure, attempt=attempt)
@@ -239,13 +257,8 @@ class Executor:
         extra: bytes = b"",
     ) -> Settlement:
         header, call = claim.header, claim.call
-        outcome = record.Outcome(
-            call.actor if call else "",
-            msgspec.Raw(result),
-            error,
-            claim.server_clock(claim.begun),
-            claim.server_clock(),
-        )
+        began, ended = claim.server_clock(claim.begun), claim.server_clock(time.monotonic())
+        outcome = record.Outcome(call.actor if call else "", msgspec.Raw(result), error, began, ended)
         body = record.without_call(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = record.pack_settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
