@@ -36,6 +36,12 @@ def carried_by_template() -> dict[str, str]:
     return carrier
 
 
+def leave() -> None:
+    """Leaves the current context: what runs from now on in the context of the code belongs to nobody's trace."""
+    if context.get_current():
+        context.attach(context.Context())
+
+
 def restored(carrier: dict[str, str]) -> context.Context:
     """Returns the context that has travelled with a task."""
     return propagate.extract(carrier, context.Context())

@@ -298,6 +298,23 @@ async def test_the_context_reaches_another_process(make_runtime: Make, exporter:
     assert linked == span_id(exporter.one("send double"))
 
 
+@pytest.mark.parametrize("sdk", [True, False])
+async def test_handlers_have_nothing_of_what_entered_the_runtime(
+    make_runtime: Make, request: pytest.FixtureRequest, sdk: bool
+) -> None:
+    if sdk:
+        request.getfixturevalue("exporter")
+
+    @actor
+    async def see() -> Any:
+        return baggage.get_baggage("user")
+
+    token = context.attach(baggage.set_baggage("user", "the service"))
+    async with make_runtime(see) as runtime:
+        context.detach(token)
+        assert await runtime.ask("user:1", see(), timeout=PATIENCE) is None
+
+
 async def test_without_an_sdk_there_is_nothing(make_runtime: Make, db: redis.Redis) -> None:
     async with make_runtime(workers=0) as sender:
         handle = await sender.send("user:1", double(2))
