@@ -287,7 +287,8 @@ class Runtime:
         Raises:
             ConfigurationError: the name is empty or too long.
         """
-        return Tenant(check_name("tenant", tenant), self, self._shard, self.settings.canceled_ttl)
+        checked = check_name("tenant", tenant)
+        return Tenant(checked, self, self._shard, self.settings.canceled_ttl, lambda: self._running().spans)
 
     @property
     def dead_letters(self) -> DeadLetters:

@@ -25,6 +25,8 @@ FairBy = Literal["tasks", "time"]
 FAIR_BY: Final[tuple[FairBy, ...]] = get_args(FairBy)
 Durability = Literal["server", "replicated"]
 DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
+Tracing = Literal["link", "parent"]
+TRACINGS: Final[tuple[Tracing, ...]] = get_args(Tracing)
 
 _MOST_WORKERS: Final = 1_000_000
 _MOST_SHARDS: Final = 16_384  # a cluster has so many slots
@@ -61,6 +63,7 @@ class RuntimeSettings(TypedDict, total=False):
     max_deliveries: int
     durability: Durability
     replicas: int
+    tracing: Tracing
 
 
 @attrs.frozen(kw_only=True)
@@ -123,6 +126,9 @@ class Settings:
     configured to. With ``replicated``, `replicas` of its replicas have also confirmed the task."""
     replicas: int = attrs.field(default=1, validator=validate(check_whole_number, 1, _MOST_REPLICAS, far=True))
     """How many replicas must confirm a send of durability ``replicated``."""
+    tracing: Tracing = attrs.field(default="link", validator=validate(check_one_of, TRACINGS))
+    """How the OpenTelemetry spans of attempts that this runtime runs refer to the sends. With ``link``, each attempt
+    has a trace of its own, which links to the send. With ``parent``, it is a child of the send, in the same trace."""
 
     def __attrs_post_init__(self) -> None:
         if self.url is not None and not isinstance(self.url, str):

@@ -151,15 +151,21 @@ class Host(Protocol):
     def pack(self, tenant: str, message: Message[Any]) -> bytes:
         """Packs a message as `Runtime.send` would send it now, for scripts that include ``lib/accept.lua``.
 
-        Send wrappers, observers and the sender's trace do not apply.
+        Send wrappers and observers do not apply. No span is made: the task refers to that of the caller, if any.
 
         Raises:
             As `Runtime.send` before it sends anything.
         """
         ...
 
-    def pack_template(self, tenant: str, message: Message[Any]) -> bytes:
-        """Packs a message that a script can send many times: without an id, a due time or a trace context.
+    def pack_template(self, tenant: str, message: Message[Any], *, linked: bool = True) -> bytes:
+        """Packs a message that a script can send many times: without an id or a due time.
+
+        Args:
+            tenant: the owner of the mailbox.
+            message: the message.
+            linked: whether the spans of its tasks link to the caller's span, so that the same message is packed
+                differently each time.
 
         Raises:
             ConfigurationError: an option names another task; each time the message would wait for the same one.

@@ -20,12 +20,12 @@ from fairactor._util.checks import (
     to_seconds,
     validate,
 )
+from fairactor._util.failures import exception_name
 from fairactor.errors import ConfigurationError
 from fairactor.settings import DURABILITIES, Durability
 
 from .handle import Handle
 from .plugin_options import OptionValue, convert_options
-from .retry import exception_name
 
 PriorityName = Literal["very_low", "low", "normal", "high", "very_high", "critical"]
 TriggerRule = Literal["all_success", "all_done", "one_success", "one_failed", "none_failed"]

@@ -22,6 +22,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import spawn
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -154,8 +155,10 @@ class _Worker:
             self._logs.take_over()
         process_logs.set_levels(call.levels)
         args, kwargs = actor.codec.arguments_from_json(*msgspec.json.decode(call.arguments))
+        restore = _restore_trace(call)
 
         def function(task: Task) -> bytes:
+            restore()
             with enter_task(task):
                 result = actor.function(*args, **kwargs)
             value: bytes = actor.codec.result_to_json(result)
@@ -210,6 +213,15 @@ class _Worker:
                 number, error = protocol.decode_noted(frame[1])
         if error:
             raise unpack_error(error, "In the runtime")
+
+
+def _restore_trace(call: Call) -> Callable[[], None]:
+    """Returns what restores the OpenTelemetry context of a call."""
+    if not call.trace:
+        return lambda: None
+    from fairactor._util.tracing import restore  # slow to import
+
+    return partial(restore, call.trace)
 
 
 class _Here:

@@ -115,11 +115,14 @@ class ProcessPool:
 def _call(
     actor: _Function, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any], max_result: float
 ) -> protocol.Call:
-    from .conversion import encode_json  # slow to import
+    from fairactor._util.tracing import carried  # slow to import
+
+    from .conversion import encode_json  # likewise
 
     arguments = encode_json(f"{actor.name}() arguments", actor.codec.arguments_to_json(args, kwargs))
     facts = (task.id, task.tenant, task.actor, task.attempt, int(task.priority), dict(task.options))
-    return protocol.Call(actor.__module__, actor.__qualname__, arguments, max_result, process_logs.levels(), *facts)
+    levels = process_logs.levels()
+    return protocol.Call(actor.__module__, actor.__qualname__, arguments, max_result, levels, *facts, carried())
 
 
 def refuse_in_set_up() -> None:

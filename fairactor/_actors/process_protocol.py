@@ -40,6 +40,8 @@ class Call(msgspec.Struct, array_like=True):
     attempt: int
     priority: int
     options: dict[str, Any]
+    trace: dict[str, str]
+    """The OpenTelemetry context of the attempt; {} if there is none."""
 
 
 class Result(msgspec.Struct, array_like=True):

@@ -82,11 +82,11 @@ class PluginHost:
         self._check()
         return pack_item(self._sender.encode(tenant, message))
 
-    def pack_template(self, tenant: str, message: Message[Any]) -> bytes:
+    def pack_template(self, tenant: str, message: Message[Any], *, linked: bool = True) -> bytes:
         """See `Host`."""
         self._check()
         check_repeatable(message)
-        return pack_item(as_template(self._sender.encode(tenant, message)))
+        return pack_item(as_template(self._sender.encode(tenant, message), linked=linked))
 
     async def pack_graph(self, tenant: str, graph: Graph, run_id: str) -> PackedGraph:
         """See `Host`."""

@@ -6,7 +6,8 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -21,6 +22,7 @@ from fairactor._model.wire import BATCH, Item
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
+from fairactor._util.spans import NO_SPAN, CreationSpan, Spans
 from fairactor.errors import Deadlock, MailboxFull, ServerError
 from fairactor.plugins import Addressed
 from fairactor.settings import Settings
@@ -47,7 +49,7 @@ class Sender:
         registry: the actors of the runtime.
         settings: the settings of the runtime.
         plugins: the plugins of the runtime.
-        sdk: whether to make spans, because an OpenTelemetry SDK is installed.
+        spans: makes spans; None without an OpenTelemetry SDK.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Sender:
         registry: Registry,
         settings: Settings,
         plugins: PluginChain,
-        sdk: bool,
+        spans: Spans | None,
     ) -> None:
         self._shards = shards
         self._batchers = batchers
@@ -69,35 +71,33 @@ class Sender:
         self._registry = registry
         self._settings = settings
         self._plugins = plugins
-        self._sdk = sdk
+        self._spans = spans
 
     async def send(self, tenant: str, message: Message[R]) -> Handle[R]:
         """See `Runtime.send`."""
-        if self._plugins.wraps_send(message):
-            (handle,) = await self._plugins.send([(tenant, message)], self._proceed)
+        with self._sending(tenant, message) as span:
+            if self._plugins.wraps_send(message):
+                (handle,) = await self._plugins.send([(tenant, message)], partial(self._proceed, span=span))
+            else:
+                handle = await self._send_one(tenant, message, span)
+            if span is not None and handle.duplicate:
+                span.is_duplicate_of(handle.id)
             return handle
-        return await self._send_one(tenant, message)
 
     async def send_many(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
         """See `Runtime.send_many`."""
         messages = list(messages)
-        if any(self._plugins.wraps_send(message) for _, message in messages):
-            return await self._plugins.send(messages, self._proceed)
-        return await self._send_all(messages)
+        with self._sending_many(messages) as span:
+            if any(self._plugins.wraps_send(message) for _, message in messages):
+                return await self._plugins.send(messages, partial(self._proceed, span=span))
+            return await self._send_all(messages, span)
 
     async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
         """See `Runtime.ask`."""
-        await self.check_deadlock([tenant])
         asked: dict[Handle[Any], asyncio.Future[Settled]] = {}
-
-        async def proceed(messages: Sequence[Addressed]) -> list[Handle[Any]]:
-            if len(messages) == 1:
-                return [await self._send_asking(*messages[0], asked)]
-            return await self._proceed(messages)
-
         try:
-            handle: Handle[R]
-            (handle,) = await self._plugins.send([(tenant, message)], proceed)
+            with self._sending(tenant, message) as span:
+                handle = await self._send_asking_through_plugins(tenant, message, asked, span)
         except BaseException:
             for outcome in asked.values():
                 outcome.cancel()
@@ -117,22 +117,56 @@ class Sender:
         await self._plugins.send(messages, keep)
         return items
 
-    async def _proceed(self, messages: Sequence[Addressed]) -> list[Handle[Any]]:
-        """Sends the messages, after every `wrap_send` has run."""
-        return [await self._send_one(*messages[0])] if len(messages) == 1 else await self._send_all(messages)
+    async def _send_asking_through_plugins(
+        self,
+        tenant: str,
+        message: Message[R],
+        asked: dict[Handle[Any], asyncio.Future[Settled]],
+        span: CreationSpan | None,
+    ) -> Handle[R]:
+        """Sends one message through the plugins, and asks for the outcomes of those that are sent singly."""
+        await self.check_deadlock([tenant])
 
-    async def _send_one(self, tenant: str, message: Message[R]) -> Handle[R]:
-        item = self.encode(tenant, message)
+        async def proceed(messages: Sequence[Addressed]) -> list[Handle[Any]]:
+            if len(messages) == 1:
+                return [await self._send_asking(*messages[0], asked, span)]
+            return await self._proceed(messages, span)
+
+        handle: Handle[R]
+        (handle,) = await self._plugins.send([(tenant, message)], proceed)
+        if span is not None and handle.duplicate:
+            span.is_duplicate_of(handle.id)
+        return handle
+
+    def _sending(self, tenant: str, message: Message[Any]) -> AbstractContextManager[CreationSpan | None]:
+        """Wraps the sending of a message in a span, if there is an SDK."""
+        return NO_SPAN if self._spans is None else self._spans.sending(_actor_of(message), tenant)
+
+    def _sending_many(self, messages: Sequence[Addressed]) -> AbstractContextManager[CreationSpan | None]:
+        """Wraps the sending of messages in a span, if there is an SDK."""
+        if self._spans is None or not messages:
+            return NO_SPAN
+        tenants = {tenant for tenant, _ in messages if isinstance(tenant, str)}
+        return self._spans.sending_many(len(messages), {_actor_of(message) for _, message in messages}, tenants)
+
+    async def _proceed(self, messages: Sequence[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
+        """Sends the messages, after every `wrap_send` has run."""
+        if len(messages) == 1:
+            return [await self._send_one(*messages[0], span)]
+        return await self._send_all(messages, span)
+
+    async def _send_one(self, tenant: str, message: Message[R], span: CreationSpan | None) -> Handle[R]:
+        item = self.encode(tenant, message, span=span)
         number = self._shards.number_of(tenant)
         (task_id,) = await self._post(number, [item], self._replicas(message))
         return self._handle(message, item, task_id)
 
-    async def _send_all(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
+    async def _send_all(self, messages: Iterable[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
         sent: list[_Sent] = []
         batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
         replicas = 0
         for tenant, message in messages:
-            item = self.encode(tenant, message)
+            item = self.encode(tenant, message, span=span)
             number = self._shards.number_of(tenant)
             if len(batches[number][-1]) == BATCH:
                 batches[number].append([])
@@ -159,10 +193,14 @@ class Sender:
         return [self._handle(message, item, ids[item.id]) for message, _, item in sent]
 
     async def _send_asking(
-        self, tenant: str, message: Message[R], asked: dict[Handle[Any], asyncio.Future[Settled]]
+        self,
+        tenant: str,
+        message: Message[R],
+        asked: dict[Handle[Any], asyncio.Future[Settled]],
+        span: CreationSpan | None,
     ) -> Handle[R]:
         """Sends one message and asks for its outcome in the same call."""
-        item = self.encode(tenant, message, watch=True)
+        item = self.encode(tenant, message, watch=True, span=span)
         number = self._shards.number_of(tenant)
         outcome = self._outcomes.expect(item.id, self._shards[number], tenant, ask=False)
         try:
@@ -214,15 +252,24 @@ class Sender:
                     await self._shards[number].reserve(name, dict.fromkeys(of_shard, 0))
             raise
 
-    def encode(self, tenant: str, message: Message[Any], *, watch: bool = False) -> Item:
+    def encode(
+        self, tenant: str, message: Message[Any], *, watch: bool = False, span: CreationSpan | None = None
+    ) -> Item:
         """Encodes a message; raises as `Runtime.send` does before it sends anything.
 
         Args:
             tenant: the owner of the mailbox.
             message: the message.
             watch: whether the sender waits for the outcome.
+            span: the span of the send. If it is that of a batch, the message gets one of its own.
         """
-        item = encode_message(tenant, message, watch=watch, max_payload=self._settings.max_payload, sdk=self._sdk)
+        if span is None:
+            return self._encode(tenant, message, watch=watch, span=None)
+        with span.creating(_actor_of(message), tenant) as own:
+            return self._encode(tenant, message, watch=watch, span=own)
+
+    def _encode(self, tenant: str, message: Message[Any], *, watch: bool, span: CreationSpan | None) -> Item:
+        item = encode_message(tenant, message, watch=watch, max_payload=self._settings.max_payload, span=span)
         if self._registry:
             self._registry.get(message.actor.name)  # raises if it is not registered
         if message.task_options.plugin_options or message.task_options.script_options:
@@ -265,3 +312,8 @@ class Sender:
                 "the task could never start. Send it without waiting, await the message instead, or raise the "
                 "tenant's concurrency"
             )
+
+
+def _actor_of(message: object) -> str:
+    """Returns the name of a message's actor; '' for what is no message, which is refused later."""
+    return message.actor.name if isinstance(message, Message) else ""

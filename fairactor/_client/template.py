@@ -16,7 +16,7 @@ from fairactor._model.wire import BATCH, pack_item
 from fairactor.errors import ConfigurationError, PayloadTooLarge
 from fairactor.plugins import Addressed
 
-from .envelope import without_trace
+from .envelope import repeated
 from .sender import Sender
 
 _SAME_RUN: Final = "run"
@@ -46,7 +46,7 @@ async def pack_graph(host: Host, sender: Sender, tenant: str, graph: Graph, run_
     """See `Host.pack_graph`."""
     messages, _ = graph.prepare(host, tenant, run_id)
     _check_batch(tenant, messages)
-    items = [without_trace(item) for item in await sender.encode_all(messages)]
+    items = [repeated(item) for item in await sender.encode_all(messages)]
     size = sum(len(item.body) for item in items)
     if size > host.settings.max_payload:
         raise PayloadTooLarge(

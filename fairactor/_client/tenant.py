@@ -19,6 +19,7 @@ from fairactor._util.checks import check_seconds
 if TYPE_CHECKING:
     from fairactor._model.wire import Counts
     from fairactor._store.shard import Shard
+    from fairactor._util.spans import Spans
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -34,6 +35,8 @@ class Tenant:
     _shard: Callable[[str], Shard]
     """Returns the shard of a tenant, or raises RuntimeNotRunning."""
     _canceled_ttl: float
+    _spans: Callable[[], Spans | None]
+    """Returns what makes spans, None without an OpenTelemetry SDK; raises RuntimeNotRunning, too."""
 
     @overload
     async def send(self, message: Message[R], *values: OptionValue, **options: Unpack[TaskOptions]) -> Handle[R]: ...
@@ -120,7 +123,13 @@ class Tenant:
         shard = self._shard(self.name)
         ttl = self._canceled_ttl if canceled_ttl is None else check_seconds("canceled_ttl", canceled_ttl)
         outcome = record.Outcome(error=record.Error("TaskCanceled", "by tenant.purge()"))
-        return await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
+        spans = self._spans()
+        if spans is None:
+            return await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
+        with spans.purging(self.name) as span:
+            number = await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
+            span.set_attribute("messaging.batch.message_count", number)
+            return number
 
     async def stats(self) -> Counts:
         """Returns the number of the tenant's tasks in each state. The cost does not depend on the number of tasks."""

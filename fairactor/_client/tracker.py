@@ -20,6 +20,7 @@ from fairactor._store.outcomes import Outcomes, Settled, no_such_task
 from fairactor._store.shard import Shard
 from fairactor._store.shards import Shards
 from fairactor._util.checks import check_timeout
+from fairactor._util.spans import NO_SPAN, Spans
 from fairactor.errors import Deadlock
 
 from .dead_letters import redrive_one
@@ -37,6 +38,7 @@ class Tracker:
     """Raises RuntimeNotRunning if the runtime cannot be used here."""
     canceled_ttl: float
     """Seconds for which the record of a canceled task is kept."""
+    spans: Spans | None = None
 
     async def outcome(self, task_id: str, tenant: str | None, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as in Handle
         """Waits for the outcome of a task; raises as `Handle.result`."""
@@ -66,6 +68,10 @@ class Tracker:
 
     async def cancel(self, task_id: str, tenant: str | None) -> TaskState:
         """Cancels a task; returns the state in which it was; raises as `Handle.cancel`."""
+        with self.spans.canceling(task_id, tenant or "") if self.spans is not None else NO_SPAN:
+            return await self._cancel(task_id, tenant)
+
+    async def _cancel(self, task_id: str, tenant: str | None) -> TaskState:
         shard = await self._locate(task_id, tenant)
         body = record.encode(record.Outcome(error=record.Error("TaskCanceled", "by handle.cancel()")))
         state = await shard.cancel(task_id, tenant or "", ttl=self.canceled_ttl, body=body)

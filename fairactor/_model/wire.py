@@ -245,6 +245,16 @@ class Turn:
 
 
 @attrs.frozen
+class Maintained:
+    """The reply to a step of the maintenance."""
+
+    more: bool
+    """Whether there is more to do."""
+    given_up: Sequence[bytes]
+    """The ids of tasks that failed because too many runtimes died while they ran them."""
+
+
+@attrs.frozen
 class Receipt:
     """The reply to a batch that was sent."""
 

@@ -20,6 +20,7 @@ from fairactor._model.wire import (
     Counts,
     DeadLetter,
     Item,
+    Maintained,
     PackedPolicy,
     Receipt,
     Settlement,
@@ -237,8 +238,8 @@ class Shard:
 
     async def maintain(
         self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 150
-    ) -> bool:
-        """Does a step of the maintenance; returns whether there is more to do.
+    ) -> Maintained:
+        """Does a step of the maintenance.
 
         It queues due tasks, takes back the claims of a dead runtime, and deletes what has expired.
 
@@ -249,8 +250,8 @@ class Shard:
             silent_body: its outcome if its runtime lives, but has lost its lease.
             limit: the most tasks to queue, and the most entries of each kind to delete.
         """
-        _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
-        return bool(more)
+        reply = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
+        return Maintained(bool(reply[2]), reply[3])
 
     async def watch(self, runtime: str, tasks: Sequence[tuple[str, str, str]]) -> list[list[bytes]]:
         """Asks for the outcomes of tasks; see watch.lua.

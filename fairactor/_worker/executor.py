@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -17,13 +16,15 @@ import msgspec
 
 from fairactor._actors.host import Client
 from fairactor._actors.registry import Handler
-from fairactor._actors.retry import delay_before_next, exception_names, may_retry
+from fairactor._actors.retry import delay_before_next, may_retry
 from fairactor._actors.task import ReportProgress, Slots, Task, set_current
 from fairactor._model import record
 from fairactor._model.states import Priority
 from fairactor._model.wire import Settlement, pack_extra
 from fairactor._plugin_chain import Observers, PluginChain
-from fairactor._util import tracing
+from fairactor._util.failures import exception_names, text_of, traceback_of
+from fairactor._util.spans import AttemptSpan, Spans
+from fairactor._util.tracing import restore
 from fairactor.errors import InvalidPayload, PayloadTooLarge
 from fairactor.settings import Settings
 
@@ -32,9 +33,7 @@ from .unknown_actors import UnknownActors
 
 logger: Final = logging.getLogger(__name__)
 
-_MESSAGE_LIMIT: Final = 10_000  # characters
 _HISTORY_LIMIT: Final = 500  # characters of a message, in the history
-_TRACEBACK_LIMIT: Final = 20_000  # characters, from the end
 
 
 @attrs.define(eq=False)
@@ -45,7 +44,8 @@ class Executor:
     settings: Settings
     unknown: UnknownActors
     report: ReportProgress
-    tracing: bool
+    spans: Spans | None
+    """Makes spans; None without an OpenTelemetry SDK."""
     plugins: PluginChain
     runtime: Client
     is_ending: Callable[[], bool]
@@ -55,6 +55,18 @@ class Executor:
 
     def __attrs_post_init__(self) -> None:
         self._observers = self.plugins.observers
+
+    async def run_traced(self, claim: Claim) -> Settlement:
+        """Runs one attempt, and ends its span."""
+        try:
+            settlement = await self.run(claim)
+        except (asyncio.CancelledError, GeneratorExit):
+            if claim.span is not None and claim.cancel_reason is None:  # otherwise `canceled` ends it
+                claim.span.interrupt()
+            raise
+        if claim.span is not None:
+            claim.span.end()
+        return settlement
 
     async def run(self, claim: Claim) -> Settlement:  # noqa: PLR0911 - each a reason for which it cannot run
         """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
@@ -66,6 +78,10 @@ class Executor:
             handler = self.handlers.get(call.actor)
             if handler is None:
                 return await self._unknown(claim, call)
+            if self.spans is not None:
+                self._span_of(claim, self.spans).enter()
+            elif call.trace:
+                restore(call.trace)
             if call.options and self.plugins.loads_arguments:
                 try:
                     call = await self._loaded(claim, call)
@@ -99,17 +115,11 @@ class Executor:
     async def _attempt(
         self, claim: Claim, call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]
     ) -> Settlement:
-        header = claim.header
-        assert header is not None  # noqa: S101 - set by `run`
         task = self._task(claim)
         set_current(task)
         self._observers.started(task)
         try:
-            if self.tracing:
-                with tracing.processing(call.actor, header.tenant, claim.id, call.trace):
-                    result = await self._invoke(claim, task, handler, args, kwargs)
-            else:
-                result = await self._invoke(claim, task, handler, args, kwargs)
+            result = await self._invoke(claim, task, handler, args, kwargs)
             encoded = handler.actor.codec.result_to_json(result)
             if len(encoded) > self.settings.max_payload:
                 raise PayloadTooLarge(  # noqa: TRY301 - the attempt fails like any other
@@ -178,6 +188,20 @@ class Executor:
             )
         return claim.task
 
+    @staticmethod
+    def _span_of(claim: Claim, spans: Spans) -> AttemptSpan:
+        """Returns the span of an attempt, which begins with the first call."""
+        if claim.span is None:
+            header, call = claim.header, claim.call
+            claim.span = spans.attempt(
+                call.actor if call else "",
+                header.tenant if header else "",
+                claim.id,
+                header.attempt if header else None,
+                call.trace if call else {},
+            )
+        return claim.span
+
     def _expired(self, claim: Claim, expires: float) -> Settlement:
         """Returns the outcome of an expired task: canceled if it was never started, otherwise failed."""
         header = claim.header
@@ -194,6 +218,9 @@ class Executor:
         if claim.header is None:
             with suppress(*record.UNREADABLE):
                 _decode(claim)
+        if self.spans is not None:
+            self._span_of(claim, self.spans).cancel(reason)
+            claim.span = None
         self._observers.canceled(self._task(claim), reason)
         return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))
 
@@ -212,6 +239,8 @@ class Executor:
             return self._failed(claim, error, attempt)  # the next attempt would be too late
         message = "task %s (%s): attempt %d failed: %s; retrying in %.3g s"
         logger.info(message, claim.id, call.actor, header.attempt, _shown(error), delay)
+        if claim.span is not None:
+            claim.span.fail(error)
         self._observers.retried(self._task(claim), error, delay)
         return again(claim, record.pack_retried(header, claim.body, attempt), delay)
 
@@ -224,8 +253,10 @@ class Executor:
 
     def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
         logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
+        if self.spans is not None:
+            self._span_of(claim, self.spans).fail(error)
         self._observers.dead(self._task(claim), error)
-        failure = record.Error(exception_names(error)[0], _text(error), _traceback(error))
+        failure = record.Error(exception_names(error)[0], text_of(error), traceback_of(error))
         return self._settle(claim, "X", self.settings.failed_ttl, error=failure, attempt=attempt)
 
     def _ttl(self, call: record.Call) -> float:
@@ -270,7 +301,7 @@ def _is_expired(claim: Claim, call: record.Call) -> bool:
 
 
 def _attempt(claim: Claim, header: record.Header, error: BaseException) -> record.Attempt:
-    message = _text(error)[:_HISTORY_LIMIT]
+    message = text_of(error)[:_HISTORY_LIMIT]
     began = claim.server_clock(claim.begun)
     return record.Attempt(header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message)
 
@@ -283,32 +314,10 @@ def _explained(error: BaseException) -> BaseException:
     return asyncio.CancelledError(text).with_traceback(error.__traceback__)
 
 
-# The code of an exception's class may be broken, too: it must not raise anything here.
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return _plain(str(error)[:_MESSAGE_LIMIT])
-    except BaseException as broken:  # noqa: BLE001 - as above
-        return f"(its message cannot be read: {type(broken).__name__})"
-
-
 def _shown(error: BaseException) -> str:
     """Returns an error as one line of a log."""
-    text = _text(error)[:_HISTORY_LIMIT]
+    text = text_of(error)[:_HISTORY_LIMIT]
     return f"{exception_names(error)[0]}: {text}" if text else exception_names(error)[0]
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        return _plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
-    except BaseException as broken:  # noqa: BLE001 - as above
-        return f"(its traceback cannot be read: {type(broken).__name__})"
-
-
-def _plain(text: str) -> str:
-    """Escapes characters that UTF-8 cannot encode."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 _PRIORITIES: Final = {priority.value: priority for priority in Priority}

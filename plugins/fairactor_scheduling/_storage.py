@@ -210,7 +210,8 @@ async def _pack_message(host: Host, tenant: str, message: Message[Any] | Graph) 
             message = message | message  # one step, after those whose results it takes
     if not isinstance(message, Graph):
         item = host.pack_template(tenant, message)
-        return {"item": item, "message": _digest(item), "graph": b"", "many": b"0", "steps": b""}
+        digest = _digest(host.pack_template(tenant, message, linked=False))
+        return {"item": item, "message": digest, "graph": b"", "many": b"0", "steps": b""}
     run_id = new_run_id()
     packed = await host.pack_graph(tenant, message, run_id)
     names = [step.removeprefix(f"{run_id}:") for step in packed.ids]

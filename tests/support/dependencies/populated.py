@@ -59,11 +59,7 @@ def packed(
         resolve_parents(each, batch, places, dict(homes), keep)
     if gate:
         hold_behind_gate(batch, places, gate, keep)
-    return [
-        encode_message(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
-        for each in batch
-        if each.shard == 0
-    ]
+    return [encode_message(*each.addressed(), watch=False, max_payload=1 << 20) for each in batch if each.shard == 0]
 
 
 def _item(joined: str, number: int) -> Item:

@@ -131,7 +131,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             )
             made.run = run if "gate" in each.script_input else None
             made.gate = "c" if made.run else "o"
-            item = encode_message(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
+            item = encode_message(*each.addressed(), watch=False, max_payload=1 << 20)
             if run is None and not within and not any(one.parents for one in batch):
                 item = item._replace(extra=b"")  # no dependent tasks: it is sent as without the plugin
             made.body, made.token = item.body, each.script_input.get("token", "")

@@ -81,6 +81,8 @@ class ShardDriver:
         self.batch = 0
         self.permit = ANY_SUSPECT
         """What turns permit suspects if they do not say."""
+        self.given_up: set[str] = set()
+        """The tasks that the last step of the maintenance gave up."""
         self._ears = self.db.pubsub()
         self._subscribed: set[str] = set()
         client: Any = SyncClient(self.db)
@@ -168,7 +170,10 @@ class ShardDriver:
         return [task_id.decode() for task_id in turn.claims[::2]]
 
     def maintain(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 150) -> bool:
-        return self.run(self.shard.maintain(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
+        """Returns whether there is more to do."""
+        done = self.run(self.shard.maintain(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
+        self.given_up = {task_id.decode() for task_id in done.given_up}
+        return done.more
 
     # Subscribing on behalf of runtimes
 

@@ -299,6 +299,7 @@ class Model(State):
 
         ``scheduled`` orders the tenants with delayed tasks; ``ears`` are the runtimes that still listen.
         """
+        self.given_up = set()
         with Step(self) as step:
             waiting = sorted((at, name.encode()) for name, at in scheduled.items() if at <= now)[:limit]
             left = limit
@@ -346,6 +347,7 @@ class Model(State):
             task.body += DIED + f"{reason} {runtime}".encode() + DIED
             if task.canceling is None and is_given_up(task, reason, most):
                 self._settle(task, "X", body + b"\n" + task.body, step, keep=keep)
+                self.given_up.add(task.id)
 
     def _take_back(self, runtime: str, now: float, step: Step) -> None:
         """Charges tenants for the time that a runtime's claims have taken until now, beyond what they were charged."""

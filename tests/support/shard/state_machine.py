@@ -221,6 +221,7 @@ class ShardMachine(ShardMachineBase):
         more = self.driver.maintain(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
         how: dict[str, Any] = {"now": self.clock(), "scheduled": scheduled, "ears": self.ears}
         assert more is self.model.maintain(limit, deliveries, keep=keep, body=b"{}", **how)
+        assert self.driver.given_up == self.model.given_up
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:

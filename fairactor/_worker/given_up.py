@@ -1,0 +1,35 @@
+"""The spans of tasks that were given up because their runtimes died. No runtime has seen such a task fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fairactor._model import record
+from fairactor._model.wire import as_text
+from fairactor._store.shard import Shard
+from fairactor._util.spans import Spans
+
+
+async def trace_given_up(spans: Spans, shard: Shard, tasks: Sequence[bytes]) -> None:
+    """Makes a span for each task. If its record is not kept, the span says only which task it was."""
+    for packed_id in tasks:
+        task_id = as_text(packed_id)
+        header, outcome, call = _read(await shard.inspect(task_id))
+        span = spans.attempt(
+            call.actor if call else "",
+            header.tenant if header else "",
+            task_id,
+            header.attempt if header else None,
+            call.trace if call else {},
+        )
+        error = outcome.error if outcome and outcome.error else record.Error("WorkerDied", "its runtimes died")
+        span.give_up(error.type, error.message)
+
+
+def _read(found: Sequence[bytes]) -> tuple[record.Header | None, record.Outcome | None, record.Call | None]:
+    try:
+        header, body = record.unpack(found[1])
+        outcome, call, _ = record.decode_body(body, live=header.state == record.LIVE)
+    except (IndexError, *record.UNREADABLE):
+        return None, None, None
+    return header, outcome, call
