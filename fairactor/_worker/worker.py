@@ -99,7 +99,7 @@ class Worker:
         if sys.getrefcount(task) > references or task.cancelling():  # the handler that was canceled has left something
             self._ends = True
             return
-        attempts = self._attempts()
+        attempts: Any = self._attempts()  # a generator, which the type of `types.coroutine` hides
         attempts.send(None)
         while (claim := supply.take_ready(self) or await supply.take(self)) is not None:
             self._claim = claim
