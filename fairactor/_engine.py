@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -144,7 +145,8 @@ class Engine:
         for shard in self.shards:
             self._outcomes.listen(shard)
         supervisor.start("subscriber", self.subscriber.run)
-        supervisor.start("outcomes", self._outcomes.run)
+        for number, shard in enumerate(self.shards):
+            supervisor.start(f"outcomes {number}", partial(self._outcomes.run, shard))
         for number, batcher in enumerate(batchers):
             supervisor.start(f"batcher {number}", batcher.run)
         for shard in self.shards:
