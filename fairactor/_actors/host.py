@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar, Unpack, overload
+from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
+from fairactor._model.states import TaskState
 from fairactor._util.wakeup import Wakeup
 from fairactor.settings import Settings
 
@@ -68,6 +69,19 @@ class Client(Protocol):
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
         """See `Runtime.handle`."""
+        ...
+
+    @overload
+    async def results(
+        self, handles: Iterable[Handle[R]], timeout: float | None = None, *, return_exceptions: Literal[False] = False
+    ) -> list[R]: ...
+    @overload
+    async def results(
+        self, handles: Iterable[Handle[R]], timeout: float | None = None, *, return_exceptions: bool
+    ) -> list[R | Exception]: ...
+
+    async def cancel_many(self, handles: Iterable[Handle[Any]]) -> list[TaskState | None]:
+        """See `Runtime.cancel_many`."""
         ...
 
 
