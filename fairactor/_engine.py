@@ -127,7 +127,7 @@ class Engine:
             runtime=self._runtime,
             name=self._name,
             settings=self._settings,
-            plugins=self._plugins.names,
+            plugins=self._plugins.by_name,
             shards=self.shards,
             subscriber=self.subscriber,
             sender=self.sender,

@@ -54,7 +54,9 @@ class Runtime:
             an embedded server.
         actors: the actors that this process runs: functions with ``@actor``, instances or classes with such methods,
             or modules of these.
-        plugins: the plugins to use, see `fairactor.plugins`. None uses all installed plugins.
+        plugins: plugins to use in addition to those that are installed, see `fairactor.plugins`. One with the name of
+            an installed plugin replaces it, for example to give it other settings.
+        without_plugins: the names of installed plugins to leave out; True for all.
         settings: ``workers=``, ``namespace=``, ``path=``, ``lease=`` and more, see `Settings`.
 
     Raises:
@@ -72,23 +74,24 @@ class Runtime:
         url: str | None = None,
         *,
         actors: Iterable[Registrable] = (),
-        plugins: Iterable[Plugin] | None = None,
+        plugins: Iterable[Plugin] = (),
+        without_plugins: Iterable[str] | bool = (),
         **settings: Unpack[RuntimeSettings],
     ) -> None:
-        from ._plugin_chain import PluginChain
-        from .plugins import installed_plugins
+        from ._plugin_chain import PluginChain, plugins_in_use
 
         known = [field.name for field in attrs.fields(Settings)]
         for given in settings:
             if given not in known:
                 raise ConfigurationError(
-                    f"Runtime has no setting {shown(given)}; its settings are {', '.join(known)}, actors, plugins"
+                    f"Runtime has no setting {shown(given)}; its settings are {', '.join(known)}, actors, plugins, "
+                    "without_plugins"
                 )
         self.settings: Final = Settings(url=url, **settings)
         Keys(self.settings.namespace)  # raises if the name is invalid
         self.name: Final = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         """The name of this runtime, which is unique."""
-        self._plugins: Final = PluginChain(installed_plugins() if plugins is None else plugins)
+        self._plugins: Final = PluginChain(plugins_in_use(plugins, without_plugins))
         self._registry: Final = Registry(actors, self._plugins.actors)
         for each in self._registry.actors.values():
             self._plugins.check(each.options)
@@ -256,11 +259,19 @@ class Runtime:
 
     @overload
     async def results(
-        self, handles: Iterable[Handle[R]], timeout: float | None = None, *, return_exceptions: Literal[False] = False
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
     async def results(
-        self, handles: Iterable[Handle[R]], timeout: float | None = None, *, return_exceptions: bool
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: bool,
     ) -> list[R | Exception]: ...
 
     async def results(

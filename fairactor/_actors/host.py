@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
@@ -73,11 +73,19 @@ class Client(Protocol):
 
     @overload
     async def results(
-        self, handles: Iterable[Handle[R]], timeout: float | None = None, *, return_exceptions: Literal[False] = False
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
     async def results(
-        self, handles: Iterable[Handle[R]], timeout: float | None = None, *, return_exceptions: bool
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: bool,
     ) -> list[R | Exception]: ...
 
     async def cancel_many(self, handles: Iterable[Handle[Any]]) -> list[TaskState | None]:
@@ -107,8 +115,8 @@ class Host(Protocol):
         ...
 
     @property
-    def plugins(self) -> frozenset[str]:
-        """The names of the runtime's plugins."""
+    def plugins(self) -> Mapping[str, Any]:
+        """The runtime's plugins by name."""
         ...
 
     @property

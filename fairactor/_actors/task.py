@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, ContextVar
@@ -47,6 +48,10 @@ class Task:
     """The options that travel with the task, including those of plugins, in JSON types."""
     runtime: Client | None = attrs.field(default=None, repr=False)
     """The runtime that runs the task, for sending from its handler. None if the message was awaited directly."""
+    waited: float = attrs.field(default=0.0, repr=False)
+    """The seconds from when the task was sent, or this attempt became due, until the attempt began."""
+    began: float | None = attrs.field(default=None, repr=False)
+    """When this attempt began, by ``time.monotonic()``; None if it has not."""
     attachments: dict[str, Any] | None = attrs.field(default=None, repr=False)
     """Data for the Lua of plugins, by plugin; see `attach`."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
@@ -56,6 +61,14 @@ class Task:
     _lent: bool = False
     _returning: bool = False
     _ended: bool = False
+    _took: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The seconds for which this attempt has run, or ran if it has ended; 0 if it has not begun."""
+        if self._ended or self.began is None:
+            return self._took
+        return time.monotonic() - self.began
 
     def attach(self, plugin: str, data: Any) -> None:
         """Attaches data for the Lua of a plugin. If the task finishes, the hook ``ended`` gets it as ``data``.
@@ -122,9 +135,10 @@ class Task:
         if self._on_begin is not None:
             self._on_begin()
 
-    def end(self) -> None:
-        """Ends the task. Code that its handler has left running no longer lends the slot."""
+    def end(self, took: float = 0.0) -> None:
+        """Ends the attempt, which took so many seconds. Code that its handler has left running lends no slot."""
         self._ended = True
+        self._took = took
         if self._lent and self._slots is not None:
             self._slots.seize()
 

@@ -17,7 +17,15 @@ from fairactor.errors import NotSerializable, PayloadTooLarge
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
 
 
-def encode_message(tenant: str, message: Message[object], *, watch: bool, max_payload: int, sdk: bool) -> Item:
+def encode_message(
+    tenant: str,
+    message: Message[object],
+    *,
+    watch: bool,
+    max_payload: int,
+    sdk: bool,
+    priority: Priority = Priority.NORMAL,
+) -> Item:
     """Encodes a message for a tenant's mailbox.
 
     Args:
@@ -26,6 +34,7 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         watch: whether the sender waits for the outcome.
         max_payload: the longest body, in bytes.
         sdk: whether to make a span, because an OpenTelemetry SDK is installed.
+        priority: the priority of a message that has none.
 
     Raises:
         ConfigurationError: the value is not a message, or the tenant's name is invalid.
@@ -48,10 +57,10 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
     if len(body) > max_payload:
         raise _too_large(call, len(body), max_payload)
-    priority = options.priority or Priority.NORMAL
+    urgency = options.priority or priority
     key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
     flag = "w" if watch else ""
-    return Item(task_id, check_name("tenant", tenant), priority.value, _due(options), flag, body, key, extra)
+    return Item(task_id, check_name("tenant", tenant), urgency.value, _due(options), flag, body, key, extra)
 
 
 def as_template(item: Item) -> Item:

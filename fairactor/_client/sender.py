@@ -213,7 +213,15 @@ class Sender:
             message: the message.
             watch: whether the sender waits for the outcome.
         """
-        item = encode_message(tenant, message, watch=watch, max_payload=self._settings.max_payload, sdk=self._sdk)
+        settings = self._settings
+        item = encode_message(
+            tenant,
+            message,
+            watch=watch,
+            max_payload=settings.max_payload,
+            sdk=self._sdk,
+            priority=settings.priority,
+        )
         if self._registry:
             self._registry.get(message.actor.name)  # raises if it is not registered
         if message.task_options.plugin_options or message.task_options.script_options:

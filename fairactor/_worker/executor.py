@@ -112,15 +112,15 @@ class Executor:
                 raise asyncio.CancelledError from error
             return self._tried(claim, call, error)
         finally:
-            task.end()
+            task.end(claim.seconds)
         self._observers.finished(task, result)
         return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
 
     async def _invoke(self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        timeout = task.options.get("timeout")
+        timeout = task.options.get("timeout", self.settings.timeout)
         if handler.actor.process:  # its clock starts when the process does
             limit = anyio.CancelScope()
-            task.call_when_begun(partial(_begin, claim, limit, timeout))
+            task.call_when_begun(partial(_begin, claim, task, limit, timeout))
         elif timeout is None:
             return await self._run_handler(task, handler, args, kwargs)
         else:
@@ -148,6 +148,8 @@ class Executor:
                 runtime=self.runtime,
                 report=self.report,
                 slots=self.slots,
+                waited=_waited(claim),
+                began=claim.begun if claim.begun != claim.claimed else None,
             )
         return claim.task
 
@@ -178,7 +180,7 @@ class Executor:
         assert header is not None  # noqa: S101 - the task was decoded
         attempt = _attempt(claim, header, error)
         self._observers.failed(self._task(claim), error)
-        if not may_retry(error, header.attempt, call.options):
+        if not may_retry(error, header.attempt, call.options, self.settings.max_retries):
             return self._failed(claim, error, attempt)
         delay = delay_before_next(error, header.attempt, call.options)
         if claim.age() + delay > call.options.get("expires", float("inf")):
@@ -229,11 +231,20 @@ class Executor:
         return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
 
 
-def _begin(claim: Claim, limit: anyio.CancelScope, timeout: float | None) -> None:
+def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:
     """Starts the clock of an attempt again, because its handler starts only now."""
-    claim.begun = time.monotonic()
+    claim.begun = task.began = time.monotonic()
+    task.waited = _waited(claim)
     if timeout is not None:
         limit.deadline = anyio.current_time() + timeout
+
+
+def _waited(claim: Claim) -> float:
+    """Returns the seconds from when a task was sent, or became due, until it began; until now if it has not begun."""
+    if claim.header is None:
+        return 0.0
+    began = claim.begun if claim.begun != claim.claimed else None
+    return max(0.0, claim.server_clock(began) - claim.header.stamp / 1e6)
 
 
 def _decode(claim: Claim) -> record.Call:

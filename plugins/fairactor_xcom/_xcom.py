@@ -28,7 +28,7 @@ Option[str]("xcom_run", plugin=NAME, convert=_check_run)
 
 
 class XCom:
-    """The plugin. It is installed with fairactor, so every runtime uses it unless ``plugins=`` leaves it out."""
+    """The plugin. It is installed with fairactor, so every runtime uses it unless ``without_plugins=`` names it."""
 
     name = NAME
     only_with: Final = ("xcom",)
