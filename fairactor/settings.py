@@ -59,7 +59,7 @@ def available_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count() or 1
 
 
-def to_priority(value: Priority | int | str) -> Priority:
+def to_priority(value: Priority | int | PriorityName) -> Priority:
     """Converts a number or a name to a priority.
 
     Raises:

@@ -49,6 +49,7 @@ class _CommonOptions(TypedDict, total=False):
     trigger_rule: TriggerRule | None
     xcom: str | None
     xcom_run: str | None
+    xcom_ttl: float | timedelta | None
 
 
 class ActorOptions(_CommonOptions, total=False):

@@ -72,19 +72,22 @@ local function cancel_waiting()
   update_ring(arriving)
 end
 
--- Notifies the runtimes of tasks that have started, each of which is complete in itself. Returns the reply.
-local function finish()
+-- Notifies the runtimes of tasks that have started, each of which is complete in itself.
+local function notify_started()
   for i, state in ipairs(states) do
     if state == 'started' then
       call('HSET', CANCELS .. runtimes[i], ids[i], pack_cancel(ttl_ms, outcome))
       call('PUBLISH', INBOX .. runtimes[i], 'c' .. ids[i])
     end
-    states[i] = state == 'settled' and SETTLED[records[i]:sub(1, 1)] or state
   end
-  return states
 end
 
-if #waiting == 0 then return finish() end
+local reply = {}
+for i, state in ipairs(states) do reply[i] = state == 'settled' and SETTLED[records[i]:sub(1, 1)] or state end
+if #waiting == 0 then
+  notify_started()
+  return reply
+end
 cancel_waiting()
 
 begin_writing()
@@ -96,6 +99,7 @@ for _, name in ipairs(names) do
   if #place.scheduled > 0 then remove_delayed(name, place.scheduled, 0) end
 end
 write_all('HDEL', HELD, deferred)
+notify_started()
 save_counts()
 save_shard()
-return finish()
+return reply
