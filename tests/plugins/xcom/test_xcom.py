@@ -236,27 +236,28 @@ async def test_it_is_installed_with_fairactor(make_runtime: Make) -> None:
         assert await Values(runtime, "t", "r").pull("n") == 1
 
 
-async def place_of(values: Values, key: str, ttl: float, task: str) -> None:
-    message = push({key: task}, ttl).options(xcom_run=values.run, id=task, result_ttl=0)
-    await values.runtime.ask(values.tenant, message, timeout=PATIENCE)
+async def store(runtime: Runtime, key: str, ttl: float, task: str) -> None:
+    """Stores the name of a task under a key. The task leaves no record, so its id can be used again."""
+    await runtime.send("t", push({key: task}, ttl), xcom_run="r", id=task, result_ttl=0)
+    await runtime.drain(PATIENCE)
 
 
 async def test_the_last_value_is_the_last_of_those_that_are_still_there(make: Make) -> None:
     async with make() as runtime:
         values = Values(runtime, "t", "r")
-        await place_of(values, "n", 0, "ever")
-        await place_of(values, "n", 60, "minute")
+        await store(runtime, "n", 0, "ever")
+        await store(runtime, "n", 60, "minute")
         for task in ("a", "b"):
-            await place_of(values, "n", 0.03, task)
-        await place_of(values, "nn", 60, "another key")
+            await store(runtime, "n", 0.03, task)
+        await store(runtime, "nn", 60, "another key")
         await until(lambda: has_keys(values, "n", "n", "nn"))
         assert await values.pull("n") == "minute"
         assert await runtime.ask("t", pull("n"), xcom_run="r", timeout=PATIENCE) == "minute"
-        await place_of(values, "n", 60, "later")
+        await store(runtime, "n", 60, "later")
         assert await values.pull("n") == "later"
         assert await values.delete("n", from_task="later") == 1
         assert await values.pull("n") == "minute"
-        await place_of(values, "n", 60, "ever")  # again: now it is the last one
+        await store(runtime, "n", 60, "ever")  # again: now it is the last one
         assert await values.pull("n") == "ever"
         assert [value.task for value in await values.list()] == ["minute", "another key", "ever"]
         assert await values.delete("n", from_task="minute") == 1
@@ -272,7 +273,7 @@ async def has_keys(values: Values, *keys: str) -> bool:
 async def test_the_last_value_is_found_behind_hundreds_that_have_expired(make: Make) -> None:
     async with make() as runtime:
         values = Values(runtime, "t", "r")
-        await place_of(values, "n", 60, "first")
+        await store(runtime, "n", 60, "first")
         await runtime.results(
             await runtime.send_many(("t", push({"n": n}, 0.1).options(xcom_run="r")) for n in range(350)), PATIENCE
         )
@@ -288,10 +289,10 @@ async def test_what_has_expired_is_removed_by_what_is_pushed_next(make: Make, db
     async with make() as runtime:
         values = Values(runtime, "t", "r")
         await runtime.ask("t", push({str(n): n for n in range(9)}, 0.03), xcom_run="r", timeout=PATIENCE)
-        await place_of(values, "ever", 0, "ever")
+        await store(runtime, "ever", 0, "ever")
         await until(lambda: has_keys(values, "ever"))
         for n in range(5):
-            await place_of(values, "ever", 0, f"ever {n}")
+            await store(runtime, "ever", 0, f"ever {n}")
         assert sizes() == [6, 6, 0]
         assert await values.clear() == 6
         assert sizes() == [0, 0, 0]
