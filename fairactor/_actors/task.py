@@ -48,8 +48,8 @@ class Task:
     """The options that travel with the task, including those of plugins, in JSON types."""
     runtime: Client | None = attrs.field(default=None, repr=False)
     """The runtime that runs the task, for sending from its handler. None if the message was awaited directly."""
-    waited: float = attrs.field(default=0.0, repr=False)
-    """The seconds from when the task was sent, or this attempt became due, until the attempt began."""
+    due: float | None = attrs.field(default=None, repr=False)
+    """When the task was sent, or this attempt became due, by ``time.monotonic()``; None if that is unknown."""
     began: float | None = attrs.field(default=None, repr=False)
     """When this attempt began, by ``time.monotonic()``; None if it has not."""
     attachments: dict[str, Any] | None = attrs.field(default=None, repr=False)
@@ -61,14 +61,20 @@ class Task:
     _lent: bool = False
     _returning: bool = False
     _ended: bool = False
-    _took: float = 0.0
+    _ended_at: float | None = None
+
+    @property
+    def waited(self) -> float:
+        """The seconds from when the task was sent, or this attempt became due, until it began, or until now."""
+        began = time.monotonic() if self.began is None else self.began
+        return 0.0 if self.due is None else max(0.0, began - self.due)
 
     @property
     def seconds(self) -> float:
         """The seconds for which this attempt has run, or ran if it has ended; 0 if it has not begun."""
-        if self._ended or self.began is None:
-            return self._took
-        return time.monotonic() - self.began
+        if self.began is None:
+            return 0.0
+        return (time.monotonic() if self._ended_at is None else self._ended_at) - self.began
 
     def attach(self, plugin: str, data: Any) -> None:
         """Attaches data for the Lua of a plugin. If the task finishes, the hook ``ended`` gets it as ``data``.
@@ -135,10 +141,10 @@ class Task:
         if self._on_begin is not None:
             self._on_begin()
 
-    def end(self, took: float = 0.0) -> None:
-        """Ends the attempt, which took so many seconds. Code that its handler has left running lends no slot."""
+    def end(self) -> None:
+        """Ends the attempt. Code that its handler has left running no longer lends the slot."""
         self._ended = True
-        self._took = took
+        self._ended_at = time.monotonic()
         if self._lent and self._slots is not None:
             self._slots.seize()
 

@@ -109,7 +109,7 @@ class Executor:
                 raise asyncio.CancelledError from error
             return self._tried(claim, call, error)
         finally:
-            task.end(claim.seconds)
+            task.end()
         self._observers.finished(task, result)
         return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
 
@@ -158,7 +158,7 @@ class Executor:
                 runtime=self.runtime,
                 report=self.report,
                 slots=self.slots,
-                waited=_waited(claim),
+                due=claim.claimed - claim.server_time + header.stamp / 1e6 if header else None,
                 began=claim.begun if claim.begun != claim.claimed else None,
             )
         return claim.task
@@ -239,17 +239,8 @@ class Executor:
 def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:
     """Starts the clock of an attempt again, because its handler starts only now."""
     claim.begun = task.began = time.monotonic()
-    task.waited = _waited(claim)
     if timeout is not None:
         limit.deadline = anyio.current_time() + timeout
-
-
-def _waited(claim: Claim) -> float:
-    """Returns the seconds from when a task was sent, or became due, until it began; until now if it has not begun."""
-    if claim.header is None:
-        return 0.0
-    began = claim.begun if claim.begun != claim.claimed else None
-    return max(0.0, claim.server_clock(began) - claim.header.stamp / 1e6)
 
 
 def _decode(claim: Claim) -> record.Call:
