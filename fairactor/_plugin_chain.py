@@ -62,7 +62,7 @@ def plugins_in_use(given: Iterable[Plugin], without: Iterable[str] | bool) -> li
     """
     if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # without a type checker
         raise ConfigurationError(f"plugins={shown(given)}: give a list, as in plugins=[…]")
-    if not isinstance(without, bool) and (isinstance(without, str) or not isinstance(without, Iterable)):  # type: ignore[unreachable]  # likewise
+    if not isinstance(without, bool) and (isinstance(without, str) or not isinstance(without, Iterable)):
         raise ConfigurationError(f"without_plugins={shown(without)}: give a list of names, or True for all")
     added = list(given)
     if without is True:

@@ -154,7 +154,7 @@ class Tracker:
     def _checked(self, handles: Iterable[Handle[Any]]) -> Sequence[Handle[Any]]:
         """Returns the handles as a list, once it is clear that they are handles of this runtime."""
         self.check()
-        if isinstance(handles, str | Handle) or not isinstance(handles, Iterable):  # type: ignore[unreachable]  # without a type checker
+        if isinstance(handles, str | Handle) or not isinstance(handles, Iterable):
             raise ConfigurationError(f"got {shown(handles)} instead of a list of handles")
         found = list(handles)
         for handle in found:
