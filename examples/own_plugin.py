@@ -60,8 +60,7 @@ class Budget:
         return handles
 
     def finished(self, task: Task, result: Any) -> None:
-        """Records a finished task, and how long it took."""
-        logging.debug("%s took %.3f s, after a wait of %.3f s", task.actor, task.seconds, task.waited)
+        """Records a finished task."""
         self.trail.append(f"{task.tenant}: {task.actor} for {task.options.get('cost', 0):g} gave {result!r}")
 
     def dead(self, task: Task, error: BaseException) -> None:
