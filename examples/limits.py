@@ -30,7 +30,8 @@ async def main() -> None:
         began = time.monotonic()
         handles = await runtime.send_many([("trial", export(page)) for page in range(10)])
         for handle in handles:
-            print(f"{time.monotonic() - began:.2f} s  {await handle.result(timeout=30)}")
+            result = await handle.result(timeout=30)
+            print(f"after {time.monotonic() - began:.2f} s  {result}")
         print(f"{(await runtime.tenant('big').stats()).finished} pages of big meanwhile")
         await runtime.drain(timeout=30)
 

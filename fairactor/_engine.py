@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -129,7 +130,7 @@ class Engine:
             runtime=self._runtime,
             name=self._name,
             settings=self._settings,
-            plugins=self._plugins.names,
+            plugins=self._plugins.by_name,
             shards=self.shards,
             subscriber=self.subscriber,
             sender=self.sender,
@@ -147,7 +148,8 @@ class Engine:
         for shard in self.shards:
             self._outcomes.listen(shard)
         supervisor.start("subscriber", self.subscriber.run)
-        supervisor.start("outcomes", self._outcomes.run)
+        for number, shard in enumerate(self.shards):
+            supervisor.start(f"outcomes {number}", partial(self._outcomes.run, shard))
         for number, batcher in enumerate(batchers):
             supervisor.start(f"batcher {number}", batcher.run)
         for shard in self.shards:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
@@ -22,7 +23,7 @@ from ._store.plugin_lua import HOOKS, PluginLua
 from ._util.checks import shown
 from ._util.kinds import is_async, is_generator, is_plain
 from .errors import ConfigurationError
-from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend
+from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend, installed_plugins
 
 logger: Final = logging.getLogger(__name__)
 
@@ -50,6 +51,28 @@ class Observers:
     dead: Observe = _nothing
 
 
+def plugins_in_use(given: Iterable[Plugin], without: Iterable[str] | bool) -> list[Plugin]:  # noqa: FBT001 - as in Runtime
+    """Returns the installed plugins, and then those given. One that is given replaces an installed one of its name.
+
+    Args:
+        given: the plugins to add.
+        without: the names of the installed plugins to leave out; True for all.
+
+    Raises:
+        ConfigurationError: these are no lists, no installed plugin has such a name, or one cannot be imported.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # without a type checker
+        raise ConfigurationError(f"plugins={shown(given)}: give a list, as in plugins=[…]")
+    if not isinstance(without, bool) and (isinstance(without, str) or not isinstance(without, Iterable)):
+        raise ConfigurationError(f"without_plugins={shown(without)}: give a list of names, or True for all")
+    added = list(given)
+    if without is True:
+        return added
+    names = {getattr(plugin, "name", None) for plugin in added}
+    installed = installed_plugins(() if without is False else list(without))
+    return [*(plugin for plugin in installed if plugin.name not in names), *added]
+
+
 class PluginChain:
     """The plugins of a runtime, in order.
 
@@ -58,10 +81,9 @@ class PluginChain:
     """
 
     def __init__(self, given: Iterable[Plugin]) -> None:
-        if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # without a type checker
-            raise ConfigurationError(f"plugins={shown(given)}: give a list, as in plugins=[…]")
         self._all = _in_order([_checked(plugin) for plugin in given])
-        self.names: Final = frozenset(plugin.name for plugin in self._all)
+        self.by_name: Final[Mapping[str, Any]] = MappingProxyType({plugin.name: plugin for plugin in self._all})
+        self.names: Final = self.by_name.keys()
         self.observers: Final = Observers(
             **{
                 event: _notifier(event, observing)
@@ -97,8 +119,8 @@ class PluginChain:
         for option in (*options.plugin_options, *chain.from_iterable(options.script_options.values())):
             if (plugin := plugin_of(option)) not in self.names:
                 raise ConfigurationError(
-                    f"option {option!r} belongs to the plugin {plugin!r}, which this Runtime does not use: leave "
-                    "plugins= out, or name it there"
+                    f"option {option!r} belongs to the plugin {plugin!r}, which this Runtime does not use: give it in "
+                    "plugins=, or take it out of without_plugins="
                 )
 
     def lifespans(self, host: Host) -> Iterable[AbstractAsyncContextManager[None]]:

@@ -66,8 +66,8 @@ class MissingPlugin(NamespaceMismatch):
 
     def __init__(self, plugin: str, where: str) -> None:
         super().__init__(
-            f"{where} depends on the plugin {plugin!r}, which this Runtime does not have: install it, and leave "
-            "plugins= out or name it there"
+            f"{where} depends on the plugin {plugin!r}, which this Runtime does not have: install it, or give it in "
+            "plugins=, and do not name it in without_plugins="
         )
         self.plugin = plugin
 

@@ -4,17 +4,18 @@ A plugin is an object with a ``name`` and any of the methods of the interfaces b
 
 Wrappers run in the order of the plugins: the first plugin's wrapper is the outermost. A wrapper may change, refuse and
 repeat what it wraps, and its errors reach the caller. Observers are called in the same order. They are called between
-tasks, so they must not block. Their errors are logged and have no other effect.
+tasks, so they must not block. Their errors are logged and have no other effect. All but `SentObserver` get the `Task`
+with its times: ``task.waited`` until the attempt began, and ``task.seconds`` from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ._actors.actor import Actor
-from ._actors.entry_points import factories
+from ._actors.entry_points import factories, installed_names
 from ._actors.graph import Graph, Operand, Run
 from ._actors.handle import Handle
 from ._actors.host import Client, Host, PackedGraph, Sendable
@@ -38,6 +39,7 @@ from ._util.checks import (
     validate,
 )
 from ._util.wakeup import Wakeup
+from .errors import ConfigurationError
 
 __all__ = [
     "BATCH",
@@ -185,14 +187,14 @@ class StartedObserver(Protocol):
     """A plugin that observes when attempts start."""
 
     def started(self, task: Task) -> None:
-        """Called when an attempt is about to start, before any wrapper runs."""
+        """Called when an attempt is about to start, before any wrapper runs. It has waited ``task.waited`` seconds."""
 
 
 class FinishedObserver(Protocol):
     """A plugin that observes finished tasks."""
 
     def finished(self, task: Task, result: Any) -> None:
-        """Called when a task has finished here.
+        """Called when a task has finished here, after ``task.seconds``. It had waited for ``task.waited`` seconds.
 
         Like all outcomes, it has not been reported to the server yet. If the lease is lost meanwhile, the server
         refuses the outcome, and the task runs again.
@@ -203,7 +205,7 @@ class FailedObserver(Protocol):
     """A plugin that observes failed attempts."""
 
     def failed(self, task: Task, error: BaseException) -> None:
-        """Called when an attempt has failed here, before ``retried`` or ``dead``."""
+        """Called when an attempt has failed here after ``task.seconds``, before ``retried`` or ``dead``."""
 
 
 class RetriedObserver(Protocol):
@@ -263,12 +265,21 @@ class LuaKeys(Protocol):
         ...
 
 
-def installed_plugins() -> list[Plugin]:
-    """Makes an instance of every installed plugin. A `Runtime` uses these unless ``plugins=`` is given.
+def installed_plugins(without: Collection[str] = ()) -> list[Plugin]:
+    """Makes an instance of every installed plugin. A `Runtime` uses these, and those that it is given.
 
-    To add a plugin that is not installed: ``Runtime(plugins=[*installed_plugins(), mine])``.
+    Args:
+        without: the names of plugins to leave out. They are not even imported.
 
     Raises:
-        ConfigurationError: a plugin cannot be imported.
+        ConfigurationError: a plugin cannot be imported, or no installed plugin has one of the names.
     """
-    return [make() for make in factories()]
+    made: dict[str, Plugin] = {name: make() for name, make in factories(without).items()}
+    known = {*installed_names(), *(plugin.name for plugin in made.values() if hasattr(plugin, "name"))}
+    for name in without:
+        if not isinstance(name, str) or name not in known:
+            raise ConfigurationError(
+                f"without_plugins= names {shown(name)}, which is not installed; installed are "
+                f"{', '.join(sorted(known))}"
+            )
+    return [plugin for plugin in made.values() if getattr(plugin, "name", None) not in without]

@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, overload
 
 import anyio
 import attrs
@@ -24,6 +24,7 @@ from ._actors.plugin_options import OptionValue
 from ._actors.registry import Registrable, Registry
 from ._client.tenant import Tenant
 from ._model.keys import Keys
+from ._model.states import TaskState
 from ._store.stats import Health, Stats, read_health, read_stats
 from ._util.checks import check_name, check_seconds, check_timeout, shown
 from .errors import ConfigurationError, RuntimeNotRunning
@@ -54,7 +55,9 @@ class Runtime:
             an embedded server.
         actors: the actors that this process runs: functions with ``@actor``, instances or classes with such methods,
             or modules of these.
-        plugins: the plugins to use, see `fairactor.plugins`. None uses all installed plugins.
+        plugins: plugins to use in addition to those that are installed, see `fairactor.plugins`. One with the name of
+            an installed plugin replaces it, for example to give it other settings.
+        without_plugins: the names of installed plugins to leave out; True for all.
         settings: ``workers=``, ``namespace=``, ``path=``, ``lease=`` and more, see `Settings`.
 
     Raises:
@@ -72,23 +75,24 @@ class Runtime:
         url: str | None = None,
         *,
         actors: Iterable[Registrable] = (),
-        plugins: Iterable[Plugin] | None = None,
+        plugins: Iterable[Plugin] = (),
+        without_plugins: Iterable[str] | bool = (),
         **settings: Unpack[RuntimeSettings],
     ) -> None:
-        from ._plugin_chain import PluginChain
-        from .plugins import installed_plugins
+        from ._plugin_chain import PluginChain, plugins_in_use
 
         known = [field.name for field in attrs.fields(Settings)]
         for given in settings:
             if given not in known:
                 raise ConfigurationError(
-                    f"Runtime has no setting {shown(given)}; its settings are {', '.join(known)}, actors, plugins"
+                    f"Runtime has no setting {shown(given)}; its settings are {', '.join(known)}, actors, plugins, "
+                    "without_plugins"
                 )
         self.settings: Final = Settings(url=url, **settings)
         Keys(self.settings.namespace)  # raises if the name is invalid
         self.name: Final = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         """The name of this runtime, which is unique."""
-        self._plugins: Final = PluginChain(installed_plugins() if plugins is None else plugins)
+        self._plugins: Final = PluginChain(plugins_in_use(plugins, without_plugins))
         self._registry: Final = Registry(actors, self._plugins.actors)
         for each in self._registry.actors.values():
             self._plugins.check(each.options)
@@ -280,6 +284,61 @@ class Runtime:
         engine = self._running()
         checked = None if tenant is None else check_name("tenant", tenant)
         return Handle(engine.tracker, check_name("task id", task_id), checked)
+
+    @overload
+    async def results(
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: Literal[False] = False,
+    ) -> list[R]: ...
+    @overload
+    async def results(
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: bool,
+    ) -> list[R | Exception]: ...
+
+    async def results(
+        self,
+        handles: Iterable[Handle[Any]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """Waits for the results of many tasks, and returns them in the same order.
+
+        It asks for 500 tasks in a call, and all shards at the same time. In a handler, its worker can run other tasks
+        meanwhile.
+
+        Args:
+            handles: the handles of the tasks, of any tenants.
+            timeout: the seconds to wait for all of them; None for no limit.
+            return_exceptions: whether to return the error of a task in place of its result, so that the others are
+                not lost. Otherwise the first error is raised as soon as it arrives, and the tasks go on.
+
+        Raises:
+            As `Handle.result`.
+            ConfigurationError: something is not a handle of this runtime.
+        """
+        return await self._running().tracker.results(handles, timeout, return_exceptions=return_exceptions)
+
+    async def cancel_many(self, handles: Iterable[Handle[Any]]) -> list[TaskState | None]:
+        """Cancels many tasks as `Handle.cancel` does, 200 in a call.
+
+        Returns:
+            The state in which each was, in the same order; None for one that does not exist, or whose record has
+            expired.
+
+        Raises:
+            ConfigurationError: something is not a handle of this runtime.
+            ServerUnavailable: as `send`. Some tasks may have been canceled.
+            ServerError: likewise.
+        """
+        return await self._running().tracker.cancel_many(handles)
 
     def tenant(self, tenant: str) -> Tenant:
         """Returns a tenant, to send to it, configure it, and count its tasks.

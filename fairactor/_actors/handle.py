@@ -72,6 +72,10 @@ class Handle(Generic[R_co]):
     def __repr__(self) -> str:
         return f"<Handle {self.id!r} of {self.tenant!r}>"
 
+    def is_of(self, follower: object) -> bool:
+        """Whether a runtime has made this handle. ``follower`` is the part of it that its handles use."""
+        return self._follower is follower
+
     async def result(self, timeout: float | None = None) -> R_co:  # noqa: ASYNC109 - the promised signature
         """Waits for the handler's result and returns it. In a handler, its worker can run other tasks meanwhile.
 

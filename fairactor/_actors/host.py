@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar, Unpack, overload
+from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
 import attrs
 
+from fairactor._model.states import TaskState
 from fairactor._util.wakeup import Wakeup
 from fairactor.settings import Settings
 
@@ -75,6 +76,27 @@ class Client(Protocol):
         """See `Runtime.handle`."""
         ...
 
+    @overload
+    async def results(
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: Literal[False] = False,
+    ) -> list[R]: ...
+    @overload
+    async def results(
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: bool,
+    ) -> list[R | Exception]: ...
+
+    async def cancel_many(self, handles: Iterable[Handle[Any]]) -> list[TaskState | None]:
+        """See `Runtime.cancel_many`."""
+        ...
+
 
 @attrs.frozen
 class PackedGraph:
@@ -112,8 +134,8 @@ class Host(Protocol):
         ...
 
     @property
-    def plugins(self) -> frozenset[str]:
-        """The names of the runtime's plugins."""
+    def plugins(self) -> Mapping[str, Any]:
+        """The runtime's plugins by name."""
         ...
 
     @property

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -181,6 +182,7 @@ class _Worker:
             priority=Priority(call.priority),
             options=call.options,
             report=self._report,
+            began=time.monotonic(),
         )
         self._logs.task_id = call.id
         self._running = True

@@ -38,15 +38,16 @@ class Retry(Exception):
 Retry.__module__ = "fairactor"  # where users import it; the history of a task names it so
 
 
-def may_retry(error: BaseException, attempt: int, options: Mapping[str, Any]) -> bool:
+def may_retry(error: BaseException, attempt: int, options: Mapping[str, Any], max_retries: int = 0) -> bool:
     """Whether another attempt follows one that failed with this error.
 
     Args:
         error: the error that the handler raised.
         attempt: the number of the failed attempt, from 1.
         options: the options that travel with the task.
+        max_retries: how many retries a task has whose options do not say it.
     """
-    if attempt > options.get("max_retries", 0):
+    if attempt > options.get("max_retries", max_retries):
         return False
     if isinstance(error, Retry):
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, ContextVar
@@ -47,6 +48,10 @@ class Task:
     """The options that travel with the task, including those of plugins, in JSON types."""
     runtime: Client | None = attrs.field(default=None, repr=False)
     """The runtime that runs the task, for sending from its handler. None if the message was awaited directly."""
+    due: float | None = attrs.field(default=None, repr=False)
+    """When the task was sent, or this attempt became due, by ``time.monotonic()``; None if that is unknown."""
+    began: float | None = attrs.field(default=None, repr=False)
+    """When this attempt began, by ``time.monotonic()``; None if it has not."""
     attachments: dict[str, Any] | None = attrs.field(default=None, repr=False)
     """Data for the Lua of plugins, by plugin; see `attach`."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
@@ -56,6 +61,20 @@ class Task:
     _lent: bool = False
     _returning: bool = False
     _ended: bool = False
+    _ended_at: float | None = None
+
+    @property
+    def waited(self) -> float:
+        """The seconds from when the task was sent, or this attempt became due, until it began, or until now."""
+        began = time.monotonic() if self.began is None else self.began
+        return 0.0 if self.due is None else max(0.0, began - self.due)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds for which this attempt has run, or ran if it has ended; 0 if it has not begun."""
+        if self.began is None:
+            return 0.0
+        return (time.monotonic() if self._ended_at is None else self._ended_at) - self.began
 
     def attach(self, plugin: str, data: Any) -> None:
         """Attaches data for the Lua of a plugin. If the task finishes, the hook ``ended`` gets it as ``data``.
@@ -123,8 +142,9 @@ class Task:
             self._on_begin()
 
     def end(self) -> None:
-        """Ends the task. Code that its handler has left running no longer lends the slot."""
+        """Ends the attempt. Code that its handler has left running no longer lends the slot."""
         self._ended = True
+        self._ended_at = time.monotonic()
         if self._lent and self._slots is not None:
             self._slots.seize()
 

@@ -19,7 +19,13 @@ _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
 
 
 def encode_message(
-    tenant: str, message: Message[object], *, watch: bool, max_payload: int, span: CreationSpan | None = None
+    tenant: str,
+    message: Message[object],
+    *,
+    watch: bool,
+    max_payload: int,
+    priority: Priority = Priority.NORMAL,
+    span: CreationSpan | None = None,
 ) -> Item:
     """Encodes a message for a tenant's mailbox.
 
@@ -28,6 +34,7 @@ def encode_message(
         message: the message.
         watch: whether the sender waits for the outcome.
         max_payload: the longest body, in bytes.
+        priority: the priority of a message that has none.
         span: the span that the task refers to. None means the caller's.
 
     Raises:
@@ -51,10 +58,10 @@ def encode_message(
         raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
     if len(body) > max_payload:
         raise _too_large(call, len(body), max_payload)
-    priority = options.priority or Priority.NORMAL
+    urgency = options.priority or priority
     key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
     flag = "w" if watch else ""
-    return Item(task_id, check_name("tenant", tenant), priority.value, _due(options), flag, body, key, extra)
+    return Item(task_id, check_name("tenant", tenant), urgency.value, _due(options), flag, body, key, extra)
 
 
 def repeated(item: Item, *, linked: bool = True) -> Item:

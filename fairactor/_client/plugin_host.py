@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ class PluginHost:
         runtime: Client,
         name: str,
         settings: Settings,
-        plugins: frozenset[str],
+        plugins: Mapping[str, Any],
         shards: Shards,
         subscriber: Subscriber,
         sender: Sender,

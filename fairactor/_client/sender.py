@@ -269,7 +269,10 @@ class Sender:
             return self._encode(tenant, message, watch=watch, span=own)
 
     def _encode(self, tenant: str, message: Message[Any], *, watch: bool, span: CreationSpan | None) -> Item:
-        item = encode_message(tenant, message, watch=watch, max_payload=self._settings.max_payload, span=span)
+        settings = self._settings
+        item = encode_message(
+            tenant, message, watch=watch, max_payload=settings.max_payload, priority=settings.priority, span=span
+        )
         if self._registry:
             self._registry.get(message.actor.name)  # raises if it is not registered
         if message.task_options.plugin_options or message.task_options.script_options:

@@ -51,6 +51,8 @@ MODEL: Final = 5
 """The version of the data model. A namespace with another version is refused."""
 LOOKED_AT: Final = 100
 """How many mailboxes `Shard.load` looks at, and how many policies."""
+_CANCELED_AT_ONCE: Final = 200
+"""The most tasks that one call cancels."""
 
 
 class Shard:
@@ -270,8 +272,17 @@ class Shard:
 
     async def cancel(self, task_id: str, tenant: str = "", *, ttl: float, body: bytes) -> str:
         """Cancels a task of a tenant, '' for any; returns the state in which it was, or 'missing'."""
-        state: bytes = await self._run("cancel", as_bytes(task_id), whole_ms(ttl), body, tenant)
-        return state.decode()
+        (state,) = await self.cancel_many([(task_id, tenant)], ttl=ttl, body=body)
+        return state
+
+    async def cancel_many(self, tasks: Sequence[tuple[str, str]], *, ttl: float, body: bytes) -> list[str]:
+        """Cancels tasks, given as pairs (task, tenant or '' for any); returns for each what `cancel` returns."""
+        states: list[str] = []
+        while len(states) < len(tasks):
+            some = tasks[len(states) : len(states) + _CANCELED_AT_ONCE]
+            flat = [part for task_id, tenant in some for part in (as_bytes(task_id), tenant)]
+            states += [state.decode() for state in await self._run("cancel", whole_ms(ttl), body, *flat)]
+        return states
 
     async def list_dead_letters(
         self, place: int, limit: int, *, skip: int = 0, last: int | None = None

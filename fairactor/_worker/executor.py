@@ -143,7 +143,7 @@ class Executor:
     def _invoke(
         self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]
     ) -> Awaitable[Any]:
-        timeout = task.options.get("timeout")
+        timeout = task.options.get("timeout", self.settings.timeout)
         if timeout is None and not handler.actor.process:
             return self._run_handler(task, handler, args, kwargs)
         return self._run_limited(claim, task, handler, args, kwargs, timeout)
@@ -155,11 +155,11 @@ class Executor:
         handler: Handler,
         args: list[Any],
         kwargs: dict[str, Any],
-        timeout: float | None,  # noqa: ASYNC109 - it comes from the task's options
+        timeout: float | None,  # noqa: ASYNC109 - it comes from the task's options or the settings
     ) -> Any:
         if handler.actor.process:  # its clock starts when the process does
             limit = anyio.CancelScope()
-            task.call_when_begun(partial(_begin, claim, limit, timeout))
+            task.call_when_begun(partial(_begin, claim, task, limit, timeout))
         else:
             limit = anyio.move_on_after(timeout)
         with limit:
@@ -185,6 +185,8 @@ class Executor:
                 runtime=self.runtime,
                 report=self.report,
                 slots=self.slots,
+                due=claim.claimed - claim.server_time + header.stamp / 1e6 if header else None,
+                began=claim.begun if claim.begun != claim.claimed else None,
             )
         return claim.task
 
@@ -232,7 +234,7 @@ class Executor:
         assert header is not None  # noqa: S101 - the task was decoded
         attempt = _attempt(claim, header, error)
         self._observers.failed(self._task(claim), error)
-        if not may_retry(error, header.attempt, call.options):
+        if not may_retry(error, header.attempt, call.options, self.settings.max_retries):
             return self._failed(claim, error, attempt)
         delay = delay_before_next(error, header.attempt, call.options)
         if claim.age() + delay > call.options.get("expires", float("inf")):
@@ -282,9 +284,9 @@ class Executor:
         return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
 
 
-def _begin(claim: Claim, limit: anyio.CancelScope, timeout: float | None) -> None:
+def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:
     """Starts the clock of an attempt again, because its handler starts only now."""
-    claim.begun = time.monotonic()
+    claim.begun = task.began = time.monotonic()
     if timeout is not None:
         limit.deadline = anyio.current_time() + timeout
 

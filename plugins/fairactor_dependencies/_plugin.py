@@ -44,7 +44,7 @@ Operator("|", plugin=NAME, apply=beside)
 
 
 class Dependencies:
-    """The plugin. It is installed with fairactor, so every runtime uses it unless ``plugins=`` leaves it out."""
+    """The plugin. It is installed with fairactor, so every runtime uses it unless ``without_plugins=`` names it."""
 
     name = NAME
     only_with: Final = ("depends_on",)

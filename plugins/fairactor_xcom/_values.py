@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -21,6 +22,9 @@ NAME: Final = "fairactor_xcom"
 
 check_key: Final = partial(check_name, "xcom key")
 
+_AT_ONCE: Final = 100
+"""The most values that one call reads."""
+
 T = TypeVar("T")
 D = TypeVar("D")
 
@@ -38,6 +42,15 @@ class _Missing:
 
     def __bool__(self) -> bool:
         return False
+
+
+@attrs.frozen
+class Stored:
+    """A value as it was read: JSON."""
+
+    json: bytes | str
+    stored_at: float = 0.0
+    """Unix µs, by the server's clock."""
 
 
 MISSING: Final = _Missing()
@@ -97,7 +110,8 @@ class RunValues(ABC):
         Args:
             key: the key.
             from_task: the task that stored it, by handle or id. For several tasks, or a function that returns them,
-                such as ``fairactor_dependencies.parents``, it returns a list. None: the last value of the run.
+                such as ``fairactor_dependencies.parents``, it returns a list. None: the last value of the run that
+                is still there. If there is none, ``xcom.pull`` takes the last one of the running task's parents.
             type: the class, or union of classes, to convert it to with cattrs; by default it stays plain JSON.
             default: what to return if there is no such value.
 
@@ -108,8 +122,8 @@ class RunValues(ABC):
         check_key(key)
         tasks, several = _to_ids(from_task)
         found = [
-            self._missing(key, task, default) if packed is None else _decode(key, packed, type)
-            for task, packed in zip(tasks, await self._read(key, tasks), strict=True)
+            self._missing(key, task, default) if stored is None else _decode(key, stored.json, type)
+            for task, stored in zip(tasks, await self._read(key, tasks), strict=True)
         ]
         return found if several else found[0]
 
@@ -131,9 +145,10 @@ class RunValues(ABC):
         """Deletes all values of the run; returns how many there were."""
         return int(await _call(self._run(), "delete"))
 
-    async def _read(self, key: str, tasks: Sequence[str]) -> Sequence[bytes | str | None]:
-        """See `read_values`."""
-        return await read_values(self._run(), key, tasks)
+    async def _read(self, key: str, tasks: Sequence[str]) -> Sequence[Stored | None]:
+        """Reads the value of each task under a key; '' stands for the last value of the run."""
+        run = self._run()
+        return await read_values(run, key, [(run.run, task) for task in tasks])
 
     def _missing(self, key: str, task: str, default: Any) -> Any:
         if default is not MISSING:
@@ -164,9 +179,20 @@ class Values(RunValues):
         return self
 
 
-async def read_values(run: Values, key: str, tasks: Sequence[str]) -> Sequence[bytes | None]:
-    """Reads the value of each task under a key, as JSON; '' stands for the last value of the run."""
-    found: Sequence[bytes | None] = await _call(run, "pull", key, *tasks) if tasks else []
+async def read_values(run: Values, key: str, places: Sequence[tuple[str, str]]) -> builtins.list[Stored | None]:
+    """Reads values of the tenant of a run under a key.
+
+    Args:
+        run: any run of the tenant.
+        key: the key.
+        places: for each value its run, or '' for the one that its task belongs to; and its task, or '' for the last
+            value of the run.
+    """
+    found: builtins.list[Stored | None] = []
+    for start in range(0, len(places), _AT_ONCE):
+        flat = [part for place in places[start : start + _AT_ONCE] for part in place]
+        replies = await run.runtime.host.call(f"{NAME}/pull", run.tenant, run.tenant, key, *flat)
+        found += [reply and Stored(reply[8:], struct.unpack_from(">d", reply)[0]) for reply in replies]
     return found
 
 

@@ -305,12 +305,12 @@ async def test_a_runtime_without_the_plugin_is_refused_once_it_was_used(make: Ma
         with pytest.raises(
             ConfigurationError, match="to the plugin 'fairactor_dependencies', which this Runtime does not use"
         ):
-            async with make_runtime(workers=0, plugins=[]) as other:
+            async with make_runtime(workers=0, without_plugins=True) as other:
                 await other.send("t", give(1), depends_on=["x"])
         parent = await ended_parent(runtime, "finished")
         await runtime.ask("t", give(1), depends_on=[parent], timeout=PATIENCE)
     with pytest.raises(MissingPlugin, match="fairactor_dependencies"):
-        async with make_runtime(plugins=[]):
+        async with make_runtime(without_plugins=True):
             pass
 
 

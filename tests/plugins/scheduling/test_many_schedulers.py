@@ -105,7 +105,7 @@ async def test_virtual_minutes_of_ticks_are_run_by_eight_schedulers_that_are_kil
 ) -> None:
     ticks = Ticks()
     async with (
-        make_runtime(ticks.tick, plugins=[]) as runtime,
+        make_runtime(ticks.tick, without_plugins=True) as runtime,
         make_runtime(ticks.tick, workers=0, plugins=[Scheduling()]) as adding,
     ):
         start = server_time(db).replace(microsecond=0) - 2 * HOUR
@@ -140,7 +140,7 @@ async def test_many_virtual_hours_are_run_by_schedulers_that_are_killed(
 ) -> None:
     ticks = Ticks()
     async with (
-        make_runtime(ticks.tick, plugins=[]) as runtime,
+        make_runtime(ticks.tick, without_plugins=True) as runtime,
         make_runtime(ticks.tick, workers=0, plugins=[Scheduling()]) as adding,
     ):
         start = server_time(db).replace(microsecond=0) - 2 * HOUR
@@ -154,7 +154,7 @@ async def test_ten_ticks_a_second_are_sent_in_time_while_schedulers_are_killed(
 ) -> None:
     ticks = Ticks()
     async with (
-        make_runtime(ticks.tick, plugins=[]) as runtime,
+        make_runtime(ticks.tick, without_plugins=True) as runtime,
         make_runtime(ticks.tick, workers=0, plugins=[Scheduling()]) as adding,
     ):
         await crew.ready()

@@ -384,6 +384,26 @@ class Model(State):
                 self._cancel(task, step)
         return found
 
+    def cancel_many(self, asked: Sequence[tuple[str, str]], body: bytes, *, keep: bool) -> list[str]:
+        """Cancels (task, tenant) in one step."""
+        found: list[str] = []
+        waiting: dict[str, Task] = {}
+        for task_id, tenant in asked:
+            task = self.tasks.get(task_id)
+            if task is None or tenant not in ("", task.tenant):
+                found.append("missing")
+                continue
+            found.append(task.state)
+            if task.state == "started":
+                task.canceling = keep, body
+            elif task.state in LIVE:
+                task.canceling = True, body
+                waiting[task_id] = task
+        with Step(self) as step:
+            for task in waiting.values():
+                self._cancel(task, step)
+        return found
+
     def purge(self, name: str, body: bytes, *, keep: bool) -> int:
         """Cancels all waiting tasks of a tenant."""
         waiting = self.of(name, "queued") + self.of(name, "scheduled")

@@ -326,6 +326,11 @@ def assign(runtime: str, serves: Assignment | None) -> Transition:
     return lambda populated: populated.run(populated.shard.assign(runtime, serves))
 
 
+def cancel_many(*tasks: str) -> Transition:
+    asked = [(task, "") for task in tasks]
+    return lambda populated: populated.run(populated.shard.cancel_many(asked, ttl=60, body=b"{}"))
+
+
 def cancel(task: str, ttl: float) -> Transition:
     return lambda populated: populated.run(populated.shard.cancel(task, ttl=ttl, body=b"{}"))
 

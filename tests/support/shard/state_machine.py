@@ -266,6 +266,14 @@ class ShardMachine(ShardMachineBase):
         assert found == self.model.cancel(task_id, b"canceled", tenant, keep=keep)
         self.compare()
 
+    def cancel_many(self, tasks: list[tuple[int, str]], keep: bool) -> None:
+        """Cancels several tasks in one call, some of them perhaps twice."""
+        asked = [(task_id, self.whose(task_id, who)) for task_id, who in ((self.task(n), who) for n, who in tasks)]
+        ttl = HOUR / 1000 if keep else 0
+        found = self.driver.run(self.driver.shard.cancel_many(asked, ttl=ttl, body=b"canceled"))
+        assert found == self.model.cancel_many(asked, b"canceled", keep=keep)
+        self.compare()
+
     def cancel_all(self, which: int, keep: bool) -> None:
         """Cancels all waiting tasks of one tenant, one by one."""
         if waiting := list(self.model.service.served):
