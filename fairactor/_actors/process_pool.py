@@ -115,9 +115,9 @@ class ProcessPool:
 def _call(
     actor: _Function, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any], max_result: float
 ) -> protocol.Call:
-    from .conversion import encode_json  # slow to import
+    from .conversion import encode_plain  # slow to import
 
-    arguments = encode_json(f"{actor.name}() arguments", actor.codec.arguments_to_json(args, kwargs))
+    arguments = encode_plain(f"{actor.name}() arguments", actor.codec.arguments_to_json(args, kwargs))
     facts = (task.id, task.tenant, task.actor, task.attempt, int(task.priority), dict(task.options))
     return protocol.Call(actor.__module__, actor.__qualname__, arguments, max_result, process_logs.levels(), *facts)
 
