@@ -130,13 +130,15 @@ def run_until_it_ends(serve: Callable[[], Any]) -> BaseException:
 def test_what_ends_the_loop_counts_as_a_delivery_and_is_named(
     url: str, kind: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
+    children = []
+
     @actor
     async def end_the_loop() -> None:
         async def child() -> None:
             raise kind
 
-        kept = asyncio.create_task(child())
-        await asyncio.wait([kept])
+        children.append(asyncio.create_task(child()))
+        await asyncio.wait(children)
 
     async def serve() -> None:
         async with Runtime(url, actors=[end_the_loop], lease=0.3):
@@ -155,6 +157,7 @@ def test_what_ends_the_loop_counts_as_a_delivery_and_is_named(
     task_id = asyncio.run(send())
     error = run_until_it_ends(serve)
     assert isinstance(error, kind)
+    assert [type(child.exception()) for child in children] == [kind]  # else asyncio logs it when it is collected
     assert f"{task_id} (end_the_loop of tenant 'acme')" in caplog.text
     assert asyncio.run(history(task_id))[0] == "WorkerDied"
 

@@ -43,12 +43,12 @@ _NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua pack
 
 def as_text(stored: bytes) -> str:
     """Decodes a stored name, even if somebody has damaged it so that it is not valid UTF-8; see `as_bytes`."""
-    return stored.decode(errors="surrogateescape")
+    return stored.decode("utf-8", "surrogateescape")
 
 
 def as_bytes(name: str) -> bytes:
     """Encodes a name as it is stored, also one from `as_text`."""
-    return name.encode(errors="surrogateescape")
+    return name.encode("utf-8", "surrogateescape")
 
 
 PackedPolicy = dict[str, Any]

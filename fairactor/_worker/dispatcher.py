@@ -113,7 +113,8 @@ class Dispatcher:
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim, which the next turn reports."""
-        self._suspects.ended(claim)
+        if self._suspects.running:
+            self._suspects.ended(claim)
         if claim.runtime == self.runtime:  # otherwise the lease of this claim was lost
             self._outbox.append(settlement)
         self._wakeup.set()

@@ -56,8 +56,9 @@ class Pool:
         self._to_wake: set[Owner] = set()  # owners that want to claim more as soon as a slot is free
         self._to_wake_for_process: set[Owner] = set()  # likewise, as soon as a worker process is free
         self._ended: anyio.Event | None = None  # set when the next task ends
-        self.on_rest: Callable[[], None] = lambda: None
-        """Called when nothing runs any more, apart from tasks that wait for other tasks."""
+        self.on_rest: Callable[[], None] | None = None
+        """Called when nothing runs any more, apart from tasks that wait for other tasks. Set only while somebody waits
+        for that, because with short tasks it is so after each one."""
         self.hold_slots = False
         """Whether tasks that wait to get their slots back have to wait on."""
 
@@ -184,7 +185,7 @@ class Pool:
         self.return_slots()
         self._wake()
         self._wake_owners()
-        if not self._busy:
+        if self.on_rest is not None and not self._busy:
             self.on_rest()
 
     async def take_back(self) -> None:
@@ -259,7 +260,7 @@ class Pool:
             owners, self._to_wake_for_process = self._to_wake_for_process, set()
             for owner in owners:
                 owner.wake()
-        if not self._busy:
+        if self.on_rest is not None and not self._busy:
             self.on_rest()
         if self._ended is not None:
             self._ended.set()

@@ -43,7 +43,8 @@ class Suspects:
         self._asking: Owner | None = None  # its turn may claim a suspect
         self._claiming: set[Owner] = set()  # their turns may claim something
         self._denied: dict[Owner, None] = {}  # suspects may wait for them, in order
-        self._running: set[Claim] = set()
+        self.running: set[Claim] = set()
+        """The suspects that run here."""
         # Suspects beside which no other may start yet, or only a few, and what ends that.
         self._apart: dict[Claim, asyncio.TimerHandle] = {}
         self._alone: Claim | None = None  # nothing else may start beside it
@@ -51,7 +52,6 @@ class Suspects:
         self._empty_until = 0.0
         self._empty_again = 0.0
         self._empty_for = EMPTYING
-        pool.on_rest = self._on_rest
 
     @property
     def excluding(self) -> bool:
@@ -111,9 +111,9 @@ class Suspects:
         self._pass_on()
 
     def ended(self, claim: Claim) -> None:
-        """Notes that a claim has ended; called for each, so it must be quick if no suspect runs."""
-        if claim in self._running:
-            self._running.discard(claim)
+        """Notes that a claim has ended; needed only while suspects run."""
+        if claim in self.running:
+            self.running.discard(claim)
             self._end_apart(claim)
             if claim is self._alone:
                 self._end_alone()
@@ -124,7 +124,7 @@ class Suspects:
         self._denied.pop(owner, None)
         if self._asking is owner:
             self._asking = None
-        for claim in [claim for claim in self._running if claim.owner is owner]:
+        for claim in [claim for claim in self.running if claim.owner is owner]:
             self.ended(claim)
         if self._emptying is owner:
             self._stop_emptying(failed=False)
@@ -135,13 +135,13 @@ class Suspects:
         return self._pool.rests and not self._claiming
 
     def _start(self, claim: Claim, *, alone: bool) -> None:
-        self._running.add(claim)
+        self.running.add(claim)
         seconds = APART * 3 ** min(claim.deliveries - 1, 8)
         self._apart[claim] = asyncio.get_running_loop().call_later(seconds, self._end_apart, claim)
         if alone:
             self._alone = claim
             self._pool.hold_slots = True
-            self._wake_all()
+            self._excluding_changed()
 
     @property
     def _may_start(self) -> bool:
@@ -161,13 +161,13 @@ class Suspects:
         self._alone = None
         self._pool.hold_slots = False
         self._pool.return_slots()
-        self._wake_all()
+        self._excluding_changed()
 
     def _empty(self, owner: Owner) -> None:
         if self._emptying is None:
             self._emptying = owner
             self._empty_until = time.monotonic() + self._empty_for
-            self._wake_all()  # so that the server wakes other processes for new work
+            self._excluding_changed()  # so that the server wakes other processes for new work
         self._on_rest()
 
     def _stop_emptying(self, *, failed: bool) -> None:
@@ -177,7 +177,7 @@ class Suspects:
             self._empty_for = min(2 * self._empty_for, _LONGEST)
         else:
             self._empty_for = EMPTYING
-        self._wake_all()
+        self._excluding_changed()
 
     def _pass_on(self) -> None:
         """Lets the next dispatcher for which suspects may wait take a turn, if one of them may start."""
@@ -194,6 +194,7 @@ class Suspects:
         elif self._alone is not None and self._pool.waits(self._alone):
             self._alone.owner.wake()
 
-    def _wake_all(self) -> None:
+    def _excluding_changed(self) -> None:
+        self._pool.on_rest = self._on_rest if self.excluding else None
         for owner in self._all:
             owner.wake()

@@ -18,7 +18,7 @@ import time
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 
@@ -27,6 +27,8 @@ from fairactor._model.wire import Settlement
 from .claim import Claim
 
 logger = logging.getLogger(__name__)
+
+_ENDED: Final = object()
 
 
 class Supply(Protocol):
@@ -89,57 +91,56 @@ class Worker:
 
     async def _serve(self) -> None:
         """Runs tasks until the worker has to end, or its scope is canceled."""
-        supply = self._supply
-        if not self._references:  # before the first handler
-            self._references = sys.getrefcount(self.task)
-        elif self._is_marked():  # by the handler that was canceled
+        supply, task = self._supply, self.task
+        references = self._references = self._references or sys.getrefcount(task)  # before the first handler
+        if sys.getrefcount(task) > references or task.cancelling():  # the handler that was canceled has left something
             self._ends = True
             return
+        attempts = self._attempts()
+        attempts.send(None)
         while (claim := await supply.take(self)) is not None:
             self._claim = claim
             claim.begun = time.monotonic()
-            coroutine, context = supply.execute(claim), copy_context()
-            try:
-                awaited = context.run(coroutine.send, None)
-            except StopIteration as stop:  # it never waited
-                settlement = stop.value
-            else:
-                settlement = await self._drive(coroutine, context, awaited)
+            context = copy_context()
+            awaited = context.run(attempts.send, claim)
+            if awaited is not _ENDED:
+                await self._drive(attempts, context, awaited)
             self._claim = None
-            supply.finished(claim, settlement)
-            if self._is_marked():
+            supply.finished(claim, self._settlement)
+            if sys.getrefcount(task) > references or task.cancelling():
                 self._ends = True
                 return
             if self._scope.cancel_called:  # it came after the task had ended, and must not hit the next task
                 return
         self._ends = True
 
-    def _is_marked(self) -> bool:
-        """Whether a handler has canceled this task, or has left something behind that could still cancel it."""
-        return sys.getrefcount(self.task) > self._references or self.task.cancelling() > 0
+    @types.coroutine
+    def _attempts(self) -> Generator[Any, Any, None]:
+        """Runs each claim that it is sent. Yields what the handler awaits, then `_ENDED`.
+
+        All claims share one generator: to end a coroutine for each would raise an exception each time.
+        """
+        execute, claim = self._supply.execute, (yield _ENDED)
+        while True:
+            self._settlement = yield from execute(claim)
+            claim = yield _ENDED
 
     @types.coroutine
-    def _drive(
-        self, coroutine: Coroutine[Any, Any, Settlement], context: Context, awaited: Any
-    ) -> Generator[Any, Any, Settlement]:
-        """Runs the rest of a coroutine in its context, as part of this worker's task."""
-        while True:
+    def _drive(self, attempts: Generator[Any, Any, None], context: Context, awaited: Any) -> Generator[Any, Any, None]:
+        """Runs the rest of an attempt in its context, as part of this worker's task."""
+        while awaited is not _ENDED:
             try:
-                step, given = coroutine.send, (yield awaited)
+                step, given = attempts.send, (yield awaited)
             except BaseException as error:
                 if self._aborted or isinstance(error, GeneratorExit):
-                    context.run(_close, coroutine)
+                    context.run(_close, attempts)
                     raise
-                step, given = coroutine.throw, error
-            try:
-                awaited = context.run(step, given)
-            except StopIteration as stop:
-                settlement: Settlement = stop.value
-                return settlement
+                step, given = attempts.throw, error
+            awaited = context.run(step, given)
 
 
-def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
+def _close(attempts: Generator[Any, Any, None]) -> None:
     try:
-        coroutine.close()
+        attempts.close()
     except BaseException:
         logger.debug("a handler failed while it was ended", exc_info=True)
