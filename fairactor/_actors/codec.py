@@ -8,7 +8,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Unpack, get_args, get_origin, get_type_hints
 
 from fairactor._model.placeholder import Placeholder
-from fairactor.errors import ConfigurationError, InvalidPayload
+from fairactor.errors import ConfigurationError, InvalidPayload, PayloadTooLarge
 
 if TYPE_CHECKING:
     import msgspec
@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from fairactor._values.form import Form
 
 _RESULT = "return"
+
+
+def check_result_size(actor: str, encoded: bytes, limit: float) -> None:
+    """Checks that an encoded result is not too large.
+
+    Raises:
+        PayloadTooLarge: it is.
+    """
+    if len(encoded) > limit:
+        raise PayloadTooLarge(
+            f"{actor}() result: {len(encoded)} bytes, the limit is {limit:.0f} (max_payload=); store it elsewhere and "
+            "return a reference"
+        )
 
 
 class Codec:

@@ -10,8 +10,18 @@ from typing import Any, Final
 import attrs
 
 from fairactor import Task, current_task
-from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
-from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, shown, to_seconds, whole_ms
+from fairactor.errors import NotSerializable, PayloadTooLarge, RuntimeNotRunning
+from fairactor.plugins import (
+    Option,
+    ProceedExecute,
+    UnstorableResult,
+    check_name,
+    check_seconds,
+    read_lua,
+    shown,
+    to_seconds,
+    whole_ms,
+)
 from fairactor.serialization import value_to_json
 
 from ._values import NAME, RunValues, Values, check_key, read_values
@@ -51,7 +61,10 @@ class XCom:
     async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
         """Pushes the result of a task that has the option ``xcom=``, under that key."""
         result = await proceed()
-        await xcom.push(task.options["xcom"], result)
+        try:
+            await xcom.push(task.options["xcom"], result)
+        except (NotSerializable, PayloadTooLarge) as error:
+            raise UnstorableResult(error) from error
         return result
 
 
