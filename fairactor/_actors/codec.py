@@ -46,8 +46,10 @@ class Codec:
         self._signature = signature
         parameters = list(signature.parameters.values())
         self._positional = [p.name for p in parameters if p.kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
-        self._required = sum(p.default is p.empty for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD)
-        self._plain = all(p.kind <= p.POSITIONAL_OR_KEYWORD for p in parameters)
+        self._plain = all(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+        required = {p.name for p in parameters if p.default is p.empty}
+        self._needed = [required.difference(self._positional[:given]) for given in range(len(self._positional) + 1)]
+        """The required parameters that are left after so many arguments by position."""
         self._by_name = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._var_positional = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
         self._var_keyword = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), "")
@@ -63,12 +65,22 @@ class Codec:
         Raises:
             TypeError: they do not fit the handler's signature.
         """
-        if not (self._plain and not kwargs and self._required <= len(args) <= len(self._positional)):
+        if not self._fits(args, kwargs):
             try:
                 self._signature.bind(*args, **kwargs)
             except TypeError as error:
                 raise TypeError(f"{self._name}(): {error}; it takes {self._signature}") from None
         return args, kwargs
+
+    def _fits(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether arguments fit a handler without ``*args`` and the like. `inspect.Signature.bind` is slow."""
+        given = len(args)
+        if not self._plain or given > len(self._positional):
+            return False
+        if not kwargs:
+            return not self._needed[given]
+        names = kwargs.keys()
+        return names <= self._by_name and self._needed[given] <= names and names.isdisjoint(self._positional[:given])
 
     def arguments_to_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Checks arguments, and converts them to values that msgspec can encode.
@@ -96,7 +108,7 @@ class Codec:
         """
         if self._forms is None:
             self.look_up()
-        if self._plain and not kwargs and self._required <= len(args) <= len(self._positional):
+        if not kwargs and self._fits(args, kwargs):
             for index, value in enumerate(args):
                 form = self._in_order[index]
                 if type(value) is not form.read_as_is:

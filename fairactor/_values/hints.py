@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Mapping
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import (
     Annotated,
     Any,
@@ -34,12 +35,18 @@ def unwrapped(hint: Any) -> Any:
     if isinstance(hint, TypeVar):
         return _stands_for(hint)
     if type(hint).__name__ == "TypeAliasType":  # of typing, or of typing_extensions
-        return hint.__value__
+        return _value_of(hint)
     if type(origin).__name__ == "TypeAliasType":
-        return substituted(origin.__value__, dict(zip(origin.__type_params__, get_args(hint), strict=False)))
+        return substituted(_value_of(origin), dict(zip(origin.__type_params__, get_args(hint), strict=False)))
     if hint is typing.LiteralString:
         return str
     return hint
+
+
+def _value_of(alias: Any) -> Any:
+    """Returns the type that an alias stands for; it may name types as strings."""
+    stand_in = SimpleNamespace(__annotations__={"value": alias.__value__})
+    return get_type_hints(stand_in, vars(sys.modules[alias.__module__]), include_extras=True)["value"]
 
 
 def without_qualifiers(hint: Any) -> Any:

@@ -60,28 +60,25 @@ class Executor:
     async def run(self, claim: Claim) -> Settlement:
         """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
         try:
-            return await self._run(claim)
+            try:
+                call = _decode(claim)
+            except record.UNREADABLE as error:
+                return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
+            handler = self.handlers.get(call.actor)
+            if handler is None:
+                return await self._unknown(claim, call)
+            try:
+                args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
+            except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
+                return self._failed(claim, error)
+            if call.options and _is_expired(claim, call):
+                return self._expired(claim, call.options["expires"])
+            return await self._attempt(claim, call, handler, args, kwargs)
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:
             logger.exception("task %s: fairactor itself failed", claim.id)
             return self._failed(claim, error)
-
-    async def _run(self, claim: Claim) -> Settlement:
-        try:
-            call = _decode(claim)
-        except record.UNREADABLE as error:
-            return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
-        handler = self.handlers.get(call.actor)
-        if handler is None:
-            return await self._unknown(claim, call)
-        try:
-            args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
-        except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
-            return self._failed(claim, error)
-        if _is_expired(claim, call):
-            return self._expired(claim, call.options["expires"])
-        return await self._attempt(claim, call, handler, args, kwargs)
 
     async def _attempt(
         self, claim: Claim, call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]
@@ -128,13 +125,26 @@ class Executor:
         except Exception as error:
             raise UnstorableResult(error) from error
 
-    async def _invoke(self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def _invoke(
+        self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]
+    ) -> Awaitable[Any]:
         timeout = task.options.get("timeout")
+        if timeout is None and not handler.actor.process:
+            return self._run_handler(task, handler, args, kwargs)
+        return self._run_limited(claim, task, handler, args, kwargs, timeout)
+
+    async def _run_limited(
+        self,
+        claim: Claim,
+        task: Task,
+        handler: Handler,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        timeout: float | None,  # noqa: ASYNC109 - it comes from the task's options
+    ) -> Any:
         if handler.actor.process:  # its clock starts when the process does
             limit = anyio.CancelScope()
             task.call_when_begun(partial(_begin, claim, limit, timeout))
-        elif timeout is None:
-            return await self._run_handler(task, handler, args, kwargs)
         else:
             limit = anyio.move_on_after(timeout)
         with limit:
@@ -228,13 +238,8 @@ class Executor:
         extra: bytes = b"",
     ) -> Settlement:
         header, call = claim.header, claim.call
-        outcome = record.Outcome(
-            call.actor if call else "",
-            msgspec.Raw(result),
-            error,
-            claim.server_clock(claim.begun),
-            claim.server_clock(),
-        )
+        began, ended = claim.server_clock(claim.begun), claim.server_clock(time.monotonic())
+        outcome = record.Outcome(call.actor if call else "", msgspec.Raw(result), error, began, ended)
         body = record.without_call(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = record.pack_settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)

@@ -226,6 +226,12 @@ class Pool:
                     self._waking = None
                 else:
                     self._idle.remove(wake)
+        return self.take_ready(worker)
+
+    def take_ready(self, worker: Worker) -> Claim | None:
+        """Returns the next task, if one is ready and a slot is free."""
+        if not self._ready or self._busy >= self.size or self._waking is worker:
+            return None
         claim = self._ready.popleft()
         self._busy += 1
         self._running[claim] = worker

@@ -36,6 +36,9 @@ class Supply(Protocol):
 
     execute: Callable[[Claim], Coroutine[Any, Any, Settlement]]
 
+    def take_ready(self, worker: Worker) -> Claim | None:
+        """Returns the next task, if one is ready and may start."""
+
     async def take(self, worker: Worker) -> Claim | None:
         """Waits for the next task; returns None if the worker should end."""
 
@@ -98,7 +101,7 @@ class Worker:
             return
         attempts = self._attempts()
         attempts.send(None)
-        while (claim := await supply.take(self)) is not None:
+        while (claim := supply.take_ready(self) or await supply.take(self)) is not None:
             self._claim = claim
             claim.begun = time.monotonic()
             context = copy_context()
