@@ -10,7 +10,7 @@ from ._plan import Plan, Planned, in_sequence, is_operand, side_by_side
 from ._run import send_plan
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class MessageGraph(Planned):
     """See `Graph`."""
 
@@ -33,6 +33,9 @@ class MessageGraph(Planned):
 
     def __ror__(self, other: Operand) -> Graph:
         return beside(other, self)
+
+    def __repr__(self) -> str:
+        return f"<graph of {len(self.plan.steps)} messages>"
 
     def __len__(self) -> int:
         return len(self.plan.in_order()[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise, product
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import attrs
 
@@ -17,6 +17,7 @@ from ._errors import GraphError
 from ._mermaid import flowchart, label
 from ._placeholders import results_in
 
+_SHOWN: Final = 10  # steps of a cycle in a message
 Step = Message[Any]
 
 
@@ -157,7 +158,8 @@ def _topological_order(parents: Mapping[Step, Collection[Step]]) -> list[Step]:
         try:
             TopologicalSorter(parents).prepare()
         except CycleError as error:
-            cycle = " → ".join(label(step) for step in reversed(error.args[1]))
+            steps = [label(step) for step in reversed(error.args[1])]
+            cycle = " → ".join(steps if len(steps) <= _SHOWN else [*steps[:_SHOWN], "…", steps[-1]])
             raise GraphError(f"the graph has a cycle: {cycle}; nothing was sent") from None
     return order
 
