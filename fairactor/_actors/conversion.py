@@ -42,7 +42,7 @@ def encode_json(what: str, value: Any) -> bytes:
     """Encodes a value of JSON types as JSON.
 
     Raises:
-        NotSerializable: it has another type, or cannot be encoded; the message names ``what`` and the path to the value.
+        NotSerializable: it has another type, or cannot be encoded; the message has ``what`` and the path to the value.
     """
     try:
         plain = UNTYPED.to_json(value)

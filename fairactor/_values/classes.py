@@ -1,4 +1,4 @@
-"""The forms of classes with fields: attrs, dataclasses, Structs of msgspec, named tuples, typed dicts; pydantic models."""
+"""The forms of classes with fields: attrs, dataclasses, msgspec, named tuples, typed dicts, and models of pydantic."""
 
 from __future__ import annotations
 
@@ -137,37 +137,39 @@ def _check_subclass(cls: type, name: str, value: Any) -> None:
     further = [field.name for field in fields_in(type(value)) or () if field.name not in known]
     if further:
         raise Misfit(
-            f"expected {name}, got {type(value).__name__}, whose field {further[0]} would be lost; annotate the handler "
-            f"with {type(value).__name__}, too"
+            f"expected {name}, got {type(value).__name__}, whose field {further[0]} would be lost; annotate "
+            f"the handler with {type(value).__name__}, too"
         )
 
 
-def _reader(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callable[[Any], Any]:
+def _reader(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callable[[Any], Any]:  # noqa: C901 - two functions
     keys = [field.key for field, _ in parts]
     in_order = issubclass(cls, tuple | msgspec.Struct)  # earlier versions wrote them as arrays
+
+    def read(value: dict[str, Any]) -> dict[str, Any]:
+        found = {}
+        for field, part in parts:
+            if field.key in value:
+                try:
+                    found[field.parameter] = part.from_json(value[field.key])
+                except Misfit as misfit:
+                    raise misfit.at(f".{field.name}") from None
+            elif field.required and field.init:
+                raise Misfit(f"the field {field.name} is missing")
+        return found
+
+    later = {field.parameter: field.name for field in (field for field, _ in parts) if not field.init}
 
     def from_json(value: Any) -> Any:
         if type(value) is list and in_order:
             value = dict(zip(keys, value, strict=False))
         if type(value) is not dict:
             raise expected(name, value)
-        arguments, later = {}, {}
-        for field, part in parts:
-            if field.key not in value:
-                if field.required and field.init:
-                    raise Misfit(f"the field {field.name} is missing")
-                continue
-            try:
-                child = part.from_json(value[field.key])
-            except Misfit as misfit:
-                raise misfit.at(f".{field.name}") from None
-            if field.init:
-                arguments[field.parameter] = child
-            else:
-                later[field.name] = child
+        arguments = read(value)
+        attributes = {attribute: arguments.pop(each) for each, attribute in later.items() if each in arguments}
         try:
             found = cls(**arguments)
-            for attribute, child in later.items():
+            for attribute, child in attributes.items():
                 object.__setattr__(found, attribute, child)
         except Exception as error:
             raise Misfit(f"{name} does not accept it: {type(error).__name__}: {error}") from error
@@ -176,19 +178,14 @@ def _reader(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callab
     return from_json
 
 
-def typed_dict_form(form: Form, hint: Any, form_of: FormOf) -> None:
+def typed_dict_form(form: Form, hint: Any, form_of: FormOf) -> None:  # noqa: C901 - three functions
     """Completes the form of a ``TypedDict``."""
-    cls = get_origin(hint) or hint
-    required = set(cls.__required_keys__)
-    for key, annotation in get_type_hints(cls, include_extras=True).items():
-        marks = str(get_origin(annotation))
-        if marks.endswith("NotRequired"):
-            required.discard(key)
-        elif marks.endswith("Required"):
-            required.add(key)
+    required = _required_keys(get_origin(hint) or hint)
     parts = {key: form_of(without_qualifiers(annotation)) for key, annotation in fields_of(hint).items()}
 
     def convert(value: Mapping[Any, Any], hook: str) -> dict[str, Any]:
+        if missing := required.difference(value):
+            raise Misfit(f"expected {form.name}, and the key {min(missing)!r} is missing")
         found = {}
         for key, part in parts.items():
             if key in value:
@@ -196,8 +193,6 @@ def typed_dict_form(form: Form, hint: Any, form_of: FormOf) -> None:
                     found[key] = getattr(part, hook)(value[key])
                 except Misfit as misfit:
                     raise misfit.at(f"[{key!r}]") from None
-            elif key in required:
-                raise Misfit(f"expected {form.name}, and the key {key!r} is missing")
         return found
 
     def to_json(value: Any) -> dict[str, Any]:
@@ -216,6 +211,18 @@ def typed_dict_form(form: Form, hint: Any, form_of: FormOf) -> None:
 
     form.kinds, form.kind = _OBJECT, dict
     form.to_json, form.from_json = to_json, from_json
+
+
+def _required_keys(cls: Any) -> set[str]:
+    """Returns the keys that a ``TypedDict`` must have. Python overlooks marks in annotations that are strings."""
+    required = set(cls.__required_keys__)
+    for key, annotation in get_type_hints(cls, include_extras=True).items():
+        mark = getattr(get_origin(annotation), "_name", None)
+        if mark == "NotRequired":
+            required.discard(key)
+        elif mark == "Required":
+            required.add(key)
+    return required
 
 
 def is_pydantic_model(cls: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from fairactor._model.record import decode_json, encode
@@ -11,6 +12,8 @@ from fairactor._util.checks import shown
 from .form import ARRAY, BOOL, FLOAT, INT, NULL, OBJECT, STRING, Form, Hook, Misfit, expected, located, numbered
 
 _NO_SEQUENCES: Final = (str, bytes, bytearray, memoryview)
+_STR: Final = frozenset({str})
+_PAIR: Final = 2
 _NUMBERS: Final = frozenset({NULL, BOOL, INT, FLOAT})
 
 
@@ -21,7 +24,7 @@ def is_sequence(value: Any) -> bool:
 
 def is_set(value: Any) -> bool:
     """Whether a value is a set of any kind."""
-    return isinstance(value, Set)
+    return isinstance(value, AbstractSet)
 
 
 def _is_a(kind: Any) -> Callable[[Any], bool]:
@@ -100,7 +103,7 @@ def tuple_form(name: str, items: Sequence[Form]) -> Form:
     return Form(name, to_json, from_json, frozenset({ARRAY}), tuple)
 
 
-def mapping_form(
+def mapping_form(  # noqa: C901 - two functions
     name: str, kind: Any, key: Form, item: Form, make: Callable[[Any], Any] | None, fits: Any = Mapping
 ) -> Form:
     """Returns the form of a dict. It travels as an object if its keys can be strings, otherwise as a list of pairs.
@@ -116,50 +119,52 @@ def mapping_form(
     write_key, read_key = _key_hooks(key)
     in_pairs = write_key is None
     key_to_json = write_key or key.to_json
-    plain_keys = key.sent_as_is is str
+    plain_keys, plain_items = key.sent_as_is is str, frozenset({item.sent_as_is})
 
     def to_json(value: Any) -> Any:
         if not isinstance(value, fits):
             raise expected(name, value)
         hook = item.to_json
-        pairs = []
-        for each, child in value.items():
-            try:
-                written = each if plain_keys and type(each) is str else key_to_json(each)
-            except Misfit as misfit:
-                raise misfit.at(f".key({shown(each)})") from None
-            try:
-                pairs.append((written, hook(child)))
-            except Misfit as misfit:
-                raise misfit.at(f"[{shown(each)}]") from None
-        if in_pairs:
-            return pairs
-        found = dict(pairs)
+        try:
+            if plain_keys and _STR.issuperset(map(type, value)):
+                if plain_items.issuperset(map(type, value.values())):
+                    return dict(value)
+                return {each: hook(child) for each, child in value.items()}
+            pairs = [(key_to_json(each), hook(child)) for each, child in value.items()]
+        except Misfit as misfit:
+            raise _located_in(value.items(), key_to_json, hook, misfit) from None
+        found = pairs if in_pairs else dict(pairs)
         if len(found) < len(pairs):
             raise Misfit("two of its keys become the same, so one would be lost")
         return found
 
     def from_json(value: Any) -> Any:
-        if in_pairs and type(value) is list:
-            pairs, from_key = value, key.from_json
-        elif type(value) is dict:
+        if type(value) is dict:
             pairs, from_key = value.items(), read_key
+        elif in_pairs and type(value) is list and all(type(each) is list and len(each) == _PAIR for each in value):
+            pairs, from_key = value, key.from_json
         else:
             raise expected(name, value)
-        found = {}
-        for each, child in pairs:
-            try:
-                read = from_key(each)
-            except Misfit as misfit:
-                raise misfit.at(f".key({shown(each)})") from None
-            try:
-                found[read] = item.from_json(child)
-            except Misfit as misfit:
-                raise misfit.at(f"[{shown(each)}]") from None
+        hook = item.from_json
+        try:
+            found = {from_key(each): hook(child) for each, child in pairs}
+        except Misfit as misfit:
+            raise _located_in(pairs, from_key, hook, misfit) from None
         return found if make is None else make(found)
 
     transparent = kind is dict and plain_keys and item.transparent
     return Form(name, to_json, from_json, frozenset({ARRAY if in_pairs else OBJECT}), kind, transparent=transparent)
+
+
+def _located_in(pairs: Iterable[tuple[Any, Any]], of_key: Hook, of_item: Hook, misfit: Misfit) -> Misfit:
+    """Finds the key or the value that does not fit; returns its misfit with the path."""
+    for key, child in pairs:
+        for hook, value, step in ((of_key, key, ".key({})"), (of_item, child, "[{}]")):
+            try:
+                hook(value)
+            except Misfit as found:
+                return found.at(step.format(shown(key)))
+    return misfit
 
 
 def _key_hooks(key: Form) -> tuple[Hook | None, Hook]:

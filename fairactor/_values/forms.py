@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import collections
-import collections.abc as abc
 import enum
 import inspect
 import typing
+from collections import abc
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -58,7 +58,7 @@ def _form_of(hint: Any) -> Form:
     return known
 
 
-def _make(hint: Any) -> Form:
+def _make(hint: Any) -> Form:  # noqa: PLR0911 - one for each kind
     if converter.has_hook(hint):
         return _of_cattrs(hint)
     inner = unwrapped(hint)
@@ -111,7 +111,7 @@ def _flattened(arguments: tuple[Any, ...]) -> list[Any]:
     return found
 
 
-def _of_collection(hint: Any, origin: Any, arguments: tuple[Any, ...]) -> Form | None:
+def _of_collection(hint: Any, origin: Any, arguments: tuple[Any, ...]) -> Form | None:  # noqa: PLR0911 - likewise
     name = name_of(hint)
     first = arguments[0] if arguments else Any
     if origin is tuple:

@@ -25,8 +25,8 @@ UNIONS: Final = (Union, UnionType)
 _QUALIFIERS: Final = ("Final", "Required", "NotRequired", "ReadOnly", "ClassVar")
 
 
-def unwrapped(hint: Any) -> Any:
-    """Returns what an alias, a ``NewType``, a ``TypeVar``, or a type with metadata stands for; anything else as it is."""
+def unwrapped(hint: Any) -> Any:  # noqa: PLR0911 - one for each kind
+    """Returns what an alias, a ``NewType``, a ``TypeVar``, or a type with metadata stands for, or the type itself."""
     origin = get_origin(hint)
     if origin is Annotated:
         return hint.__origin__
@@ -87,7 +87,7 @@ def substituted(hint: Any, parameters: Mapping[Any, Any]) -> Any:
 def _stands_for(parameter: Any) -> Any:
     """Returns the bound of a type parameter, its constraints, or ``Any``."""
     if getattr(parameter, "__constraints__", ()):
-        return Union[parameter.__constraints__]
+        return Union[parameter.__constraints__]  # noqa: UP007 - they are a tuple
     bound = getattr(parameter, "__bound__", None)
     return Any if bound is None else bound
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .form import ANY_KIND, Form, Misfit, expected, located, numbered
-from .scalars import SCALARS, from_numpy
 from fairactor._model.placeholder import Placeholder
 from fairactor._util.checks import shown
+
+from .form import ANY_KIND, Form, Misfit, expected, located, numbered
+from .scalars import SCALARS, from_numpy
 
 _AS_IS: Final = frozenset({type(None), bool, int, str})  # floats may be nan
 _STR: Final = frozenset({str})

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from fairactor import Message, Retry, Runtime, TaskFailed, actor
-from fairactor.errors import ConfigurationError, InvalidPayload, NotSerializable, PayloadTooLarge
+from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE
 
@@ -221,7 +221,7 @@ async def test_arguments_that_do_not_fit_the_handler_any_more(make_runtime: Make
     @actor(name="double")
     async def untyped(n: Any) -> None: ...
 
-    async with make_runtime(double) as runtime, make_runtime(workers=0) as sender:
+    async with make_runtime(double), make_runtime(workers=0) as sender:
         with pytest.raises(TaskFailed, match=r"double\(\): too many positional arguments; it takes") as caught:
             await sender.ask("user:1", before(1, "x"), timeout=PATIENCE)
         assert caught.value.error == "fairactor.errors.InvalidPayload"

@@ -38,7 +38,7 @@ class Color(enum.Enum):
 
 
 class Text(str):
-    pass
+    __slots__ = ()
 
 
 class Level(enum.IntEnum):
@@ -175,13 +175,17 @@ def test_without_an_annotation_all_else_is_refused(value: Any, words: str) -> No
     ("hint", "sent", "words"),
     [
         (int, "five", "value: expected int, got str 'five'"), (list[int], ["a"], r"value\[0\]: expected int"),
-        (Line, {"count": 1}, "value: the field sku is missing"), (Order, {"id": 5}, r"value\.id: expected UUID, got int"),
+        (Line, {"count": 1}, "value: the field sku is missing"),
+        (Order, {"id": 5}, r"value\.id: expected UUID, got int"),
         (Color, "green", "value: .*green"), (uuid.UUID, "no", "value: expected UUID, got 'no'"),
-        (dt.datetime, "today", "today"), (dt.datetime, "2026-05-17", "has no time"), (decimal.Decimal, "x", "Decimal, got 'x'"),
-        (typing.Literal["a"], "b", "b"), (bytes, 5, "expected bytes, got int 5"), (bytes, "x!", "expected bytes, got 'x!'"),
+        (dt.datetime, "today", "today"), (dt.datetime, "2026-05-17", "has no time"),
+        (decimal.Decimal, "x", "Decimal, got 'x'"),
+        (typing.Literal["a"], "b", "b"), (bytes, 5, "expected bytes, got int 5"),
+        (bytes, "x!", "expected bytes, got 'x!'"),
         (dict[str, int], [1], r"expected dict\[str, int\], got list"), (int, 5.0, "expected int, got float"),
         (Path, {"points": [{"x": "left"}]}, r"points\[0\]\.x: expected float"), (bool, 1, "expected bool, got int"),
-        (str, None, "expected str, got None"), (set[int], "ab", "expected set"), (tuple[int, int], [1], "2 items, got 1"),
+        (str, None, "expected str, got None"), (set[int], "ab", "expected set"),
+        (tuple[int, int], [1], "2 items, got 1"),
         (dict[int, str], {"a": "b"}, r"value\.key\('a'\)"), (Options, {"depth": "x"}, r"value\['depth'\]"),
     ],
 )  # fmt: skip

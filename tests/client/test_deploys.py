@@ -73,8 +73,8 @@ SHORT = before(source=1, target=2)
     [
         (NAMED, reordered, "500 from 1 to 2"),
         (PLACED, reordered, "500 from 2 to 1"),  # what Python does, too: pass by name what a release may move
-        (MIXED, reordered, "got multiple values|multiple values for argument 'target'"),
-        (NAMED, renamed, "missing a required argument: 'payer'|unexpected keyword"),
+        (MIXED, reordered, "multiple values for argument 'target'"),
+        (NAMED, renamed, "missing a required argument: 'payer'"),
         (PLACED, renamed, "500 from 1 to 2"),
         (NAMED, added_with_default, "500 from 1 to 2: -"),
         (PLACED, added_with_default, "500 from 1 to 2: -"),
@@ -83,7 +83,7 @@ SHORT = before(source=1, target=2)
         (NAMED, removed, "unexpected keyword argument 'cents'"),
         (PLACED, removed, "too many positional arguments"),
         (SHORT, removed, "from 1 to 2"),
-        (NAMED, keeps_the_rest, r"from 1 to 2, without \['cents'\]"),
+        (NAMED, keeps_the_rest, "from 1 to 2, without ['cents']"),
         (SHORT, other_default, "100 from 1 to 2"),
         (NAMED, other_type, "source: expected str, got int 1"),
     ],
@@ -93,12 +93,12 @@ async def test_tasks_of_the_release_before(make_runtime: Make, sent: Message[str
         handle = await old.send("acme", sent)
         assert (await handle.info()).kwargs == sent.kwargs
         async with make_runtime(now):
-            try:
-                result = await handle.result(timeout=PATIENCE)
-            except TaskFailed as error:
-                assert error.error == "fairactor.errors.InvalidPayload"
-                result = str(error)
-    assert any(part in result for part in found.replace("\\", "").split("|"))
+            if " from " in found or found.startswith("from "):
+                assert await handle.result(timeout=PATIENCE) == found
+                return
+            with pytest.raises(TaskFailed, match=found) as caught:
+                await handle.result(timeout=PATIENCE)
+            assert caught.value.error == "fairactor.errors.InvalidPayload"
 
 
 def test_records_in_which_names_have_become_positions_still_decode() -> None:

@@ -79,6 +79,6 @@ async def test_it_fails_at_once_if_xcom_cannot_keep_it(make_runtime: Make) -> No
         return "x" * 100_000
 
     async with make_runtime(large, plugins=[XCom()]) as runtime:
-        with pytest.raises(TaskFailed, match="failed after 1 attempt.*PayloadTooLarge"):
+        with pytest.raises(TaskFailed, match=r"failed after 1 attempt.*PayloadTooLarge"):
             await runtime.ask("t", large(), xcom="key", timeout=PATIENCE)
     assert runs == ["large"]
