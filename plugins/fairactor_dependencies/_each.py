@@ -71,4 +71,7 @@ def each(
     others: Any = ResultOf(Selection.ALL_BUT_FIRST)
     joined = join(others)
     id_of_joined: Any = IdOf(joined)
-    return chain(spread(target.name, first if items is None else items, positional, named, id_of_joined), joined)
+    given: Any = first if items is None else items
+    if isinstance(items, list | tuple):  # they travel in the form of the actor's first argument
+        given = [target.codec.arguments_to_json((item,), {})[0][0] for item in items]
+    return chain(spread(target.name, given, positional, named, id_of_joined), joined)

@@ -205,7 +205,7 @@ def round_trip(hint: Any, value: Any) -> Any:
         (Counted, Counted(1)), (Box[dt.date], Box(DAY)), (Dated[int], Dated(DAY, 1)), (Case[bytes], Case(b"a", [b"b"])),
         (Struct[dt.date], Struct(DAY, REPEATED_HOUR)), (Struct[int] | str, Struct(1)), (Pair, Pair(1)),
         (Options, {"depth": 1, "when": DAY}), (Others, {"name": UserId("a"), "raw": b"a"}), (Numbers, Numbers([1])),
-        (Model, Model(n=1, at=REPEATED_HOUR.replace(tzinfo=None), tags={"a"}, sub=Model(n=2, at=dt.datetime.max))),
+        (Model, Model(n=1, at=REPEATED_HOUR.replace(tzinfo=None), tags={"a"}, sub=Model(n=2, at=dt.datetime.max))),  # noqa: DTZ901
         (Renamed, Renamed(number=1)), (Model | dict, Model(n=1, at=REPEATED_HOUR.replace(tzinfo=None))),
         (Numbers | list[int], Numbers([1])), (Numbers | list[int], [1]), (Numbers | None, Numbers([1])),
     ],
