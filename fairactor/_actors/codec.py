@@ -135,7 +135,7 @@ class Codec:
         if self._forms is None:
             self.look_up()
         form = self._form_of(_RESULT)
-        if value is None and form.sent_as_is is type(None):
+        if value is None and (form is self._untyped or form.sent_as_is is type(None)):
             return b"null"
         plain = value if type(value) is form.sent_as_is else self._to_json(form, _RESULT, value)
         encoded: bytes = self._module.encode_plain(self._what(_RESULT), plain)

@@ -61,8 +61,8 @@ def literal_form(name: str, values: Sequence[Any]) -> Form:
     Raises:
         ConfigurationError: two of its values have one form in JSON.
     """
-    written = {}  # by type and value, because 1 == True
-    read = {}
+    read: dict[tuple[type, Any], Any] = {}
+    written: dict[tuple[type, Any], Any] = {}  # by type and value, because 1 == True
     for value in values:
         packed = enum_form(type(value)).to_json(value) if isinstance(value, enum.Enum) else _packed(value)
         if (type(packed), packed) in read:

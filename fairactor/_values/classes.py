@@ -65,7 +65,7 @@ def fields_in(cls: type) -> Sequence[Field] | None:
             for each in msgspec.structs.fields(cls)
         ]
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        defaults = cls._field_defaults
+        defaults: Mapping[str, Any] = getattr(cls, "_field_defaults", {})
         return [
             Field(each, each, each, required=each not in defaults, none=defaults.get(each, 0) is None)
             for each in cls._fields

@@ -139,6 +139,7 @@ def mapping_form(  # noqa: C901 - two functions
         return found
 
     def from_json(value: Any) -> Any:
+        pairs: Iterable[tuple[Any, Any]]
         if type(value) is dict:
             pairs, from_key = value.items(), read_key
         elif in_pairs and type(value) is list and all(type(each) is list and len(each) == _PAIR for each in value):

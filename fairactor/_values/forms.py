@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import enum
 import inspect
+import threading
 import typing
 from collections import abc
 from collections.abc import Callable, Mapping
+from types import GenericAlias
 from typing import Any, Final, Literal, get_args, get_origin
 
 from fairactor._util.checks import shown
@@ -25,6 +27,7 @@ from .untyped import UNTYPED, check_untyped
 
 _found: Final[dict[Any, Form]] = {}
 """The forms by type. Recursive types find themselves here."""
+_looking: Final = threading.RLock()
 converter.changed = _found.clear
 
 _UNTYPED: Final = (Any, object, inspect.Parameter.empty)
@@ -39,11 +42,12 @@ def form_of(hint: Any) -> Form:
     Raises:
         ConfigurationError: such values cannot be converted, or a union is ambiguous.
     """
-    try:
-        return _form_of(hint)
-    except Exception:
-        _found.clear()  # some forms may be incomplete
-        raise
+    with _looking:
+        try:
+            return _form_of(hint)
+        except Exception:
+            _found.clear()  # some forms may be incomplete
+            raise
 
 
 def _form_of(hint: Any) -> Form:
@@ -100,14 +104,17 @@ def _of_union(hint: Any, arguments: tuple[Any, ...]) -> Form:
 
 
 def _flattened(arguments: tuple[Any, ...]) -> list[Any]:
-    """Returns the members of a union, and of the unions among them, once each."""
+    """Returns the members of a union, and of the unions among them, once each.
+
+    Aliases are replaced by what they stand for, so it does not matter in which order recursive ones are looked up.
+    """
     found: list[Any] = []
     for each in arguments:
         inner = each
         while not converter.has_hook(inner) and (further := unwrapped(inner)) is not inner:
             inner = further
         is_union = get_origin(inner) in UNIONS and not converter.has_hook(inner)
-        found += [form for form in (_flattened(get_args(inner)) if is_union else [each]) if form not in found]
+        found += [form for form in (_flattened(get_args(inner)) if is_union else [inner]) if form not in found]
     return found
 
 
@@ -235,7 +242,7 @@ def to_json_by_class(value: Any) -> Any:
     if kind in (list, tuple, set, frozenset):
         return [to_json_by_class(each) for each in value]
     if isinstance(value, Mapping) and not converter.has_hook(kind):
-        written = form_of(dict[_class_of_keys(value), Any]).to_json(dict.fromkeys(value))
+        written = form_of(GenericAlias(dict, (_class_of_keys(value), Any))).to_json(dict.fromkeys(value))
         children = [to_json_by_class(each) for each in value.values()]
         pairs = zip(written if type(written) is dict else (key for key, _ in written), children, strict=True)
         return dict(pairs) if type(written) is dict else list(pairs)

@@ -108,7 +108,7 @@ SCALARS: Final[dict[Any, Form]] = {
 
 def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, dt.datetime) and one.tzinfo:  # Python says of moments in a repeated hour that they differ
-        return one.timestamp() == other.timestamp()
+        return bool(one.timestamp() == other.timestamp())
     return bool(one == other)
 
 

@@ -82,7 +82,7 @@ class _CurrentRun(RunValues):
 
         Args:
             key: any string.
-            value: anything that cattrs can convert to JSON.
+            value: anything that can be an argument.
             ttl: for how many seconds to keep it; None: for a day; 0: until it is deleted.
 
         Raises:

@@ -120,7 +120,7 @@ async def test_an_actor_pushes_its_result_by_itself_and_it_is_pulled_as_what_it_
         values = Values(runtime, "t", handle.id)
         assert await values.pull("invoice", type=Invoice) == Invoice(7, dt.date(2026, 12, 24))
         assert await values.pull("invoice") == {"order": 7, "due": "2026-12-24"}
-        with pytest.raises(InvalidPayload, match="the value 'invoice' cannot be converted to int"):
+        with pytest.raises(InvalidPayload, match="the value 'invoice': expected int"):
             await values.pull("invoice", type=int)
 
 
