@@ -163,7 +163,11 @@ class Shard:
             failed_ttl: the seconds for which to keep the record of such a task.
             body: the outcome of such a task.
         """
-        return int(await self._run("leave", runtime, int(crashed), deliveries, whole_ms(failed_ttl), body))
+        number, left = 0, 1
+        while left:
+            some, left = await self._run("leave", runtime, int(crashed), deliveries, whole_ms(failed_ttl), body)
+            number += int(some)
+        return number
 
     def renew(self, client: Any, runtime: str, *, lease: float) -> bool:
         """Renews a lease from a thread, without an event loop; returns whether the runtime still has the lease.

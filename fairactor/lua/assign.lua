@@ -11,7 +11,7 @@
 -- @include lib/ring.lua
 -- @include lib/assign.lua
 
-if not call('ZSCORE', LEASES, ARGV[1]) then return 0 end
+if tonumber(call('ZSCORE', LEASES, ARGV[1]) or 0) <= NO_LEASE then return 0 end
 local write_assignment = assign(ARGV[1], ARGV[2])
 begin_writing()
 write_assignment()

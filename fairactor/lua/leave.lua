@@ -3,9 +3,9 @@
 -- KEYS  1 META of the shard
 -- ARGV  1 runtime, 2 1 if what it ran ended it, else 0, 3 to 5 then: deliveries after which a task fails, ms to keep
 --       its record, its outcome
--- Reply how many claims it had
+-- Reply {claims taken back, claims left: call again}
 --
--- Safe to repeat: a runtime that has left has no claims.
+-- Safe to repeat: a runtime that has left has no claims, and why it left stays as the first call said.
 
 -- @include lib/intact.lua
 -- @include lib/counts.lua
@@ -15,16 +15,15 @@
 -- @include lib/release.lua
 
 shard.failed_ttl = tonumber(ARGV[4])
-local crashed = ARGV[2] == '1' and 'crashed'
-local number, assigned_tenants, write_release = release(ARGV[1], crashed, tonumber(ARGV[3]), ARGV[5])
+local why = why_ended(ARGV[1]) or (ARGV[2] == '1' and 'crashed' or 'left')
+local number, left, assigned_tenants, write_release = release(ARGV[1], why, tonumber(ARGV[3]), ARGV[5])
 run_ends_hook()
 update_ring(arriving)
 clamp_tags(assigned_tenants)
 
 begin_writing()
 write_release()
-forget(ARGV[1])
 save_counts()
 save_shard()
 wake_all()
-return number
+return { number, left }

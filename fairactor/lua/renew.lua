@@ -10,7 +10,7 @@
 -- @include lib/base.lua
 
 local lease_end = tonumber(call('ZSCORE', LEASES, ARGV[1]))
-if not lease_end then return 0 end
+if not lease_end or lease_end <= NO_LEASE then return 0 end
 local new_end = shard.ms + tonumber(ARGV[2])
 if new_end > lease_end then call('ZADD', LEASES, integer(new_end), ARGV[1]) end
 return 1

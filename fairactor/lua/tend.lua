@@ -1,9 +1,9 @@
--- Does a step of the maintenance: queues due tasks, takes back the claims of a dead runtime, deletes what has expired.
+-- Does a step of the maintenance: queues due tasks, takes back claims of a dead runtime, deletes what has expired.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
 --       3 ms to keep its record, 4 its outcome if its runtimes died, 5 if they were silent
--- Reply {tasks queued, runtimes found dead, 1 if there is more to do}
+-- Reply {tasks queued, runtimes of which claims were taken back, 1 if there is more to do}
 --
 -- Safe to repeat: it acts on what is due at that moment, whoever calls it.
 
@@ -16,12 +16,24 @@
 -- @include lib/undelay.lua
 
 local TENANTS = 40 -- whose due tasks one call queues
+local BESIDE = 50 -- the most due tasks that it queues if it also takes back claims
 local HEADER_START, HEADER_SIZE = '>c1BBHd', 15 -- a record up to its tenant's name
 local NO_HEADER = 'L\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 
 local limit, deliveries = tonumber(ARGV[1]), tonumber(ARGV[2])
 shard.failed_ttl = tonumber(ARGV[3])
 local now = integer(shard.ms)
+
+-- One dead runtime a call, and some of its claims.
+local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
+local _, assigned_tenants, write_release
+if dead then
+  -- Its process lives if it is still subscribed: its event loop is blocked, or it is stopped.
+  local lives = call('PUBSUB', 'NUMSUB', INBOX .. dead)[2] > 0
+  local why = why_ended(dead) or (lives and 'silent' or 'died')
+  _, _, assigned_tenants, write_release = release(dead, why, deliveries, why == 'silent' and ARGV[5] or ARGV[4])
+  limit = math.min(limit, BESIDE)
+end
 
 local drained = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(math.floor(shard.now / 1e6)), 'LIMIT', 0, limit)
 load_counts(drained) -- to be written again, or dropped
@@ -52,15 +64,6 @@ load_counts(waiting)
 load_tenants(waiting)
 for i, name in ipairs(waiting) do promote(name, math.ceil((limit - number_due) / (#waiting - i + 1))) end
 
--- One dead runtime a call: its claims may be many.
-local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
-local _, assigned_tenants, write_release
-if dead then
-  -- Its process lives if it is still subscribed: its event loop is blocked, or it is stopped.
-  local lives = call('PUBSUB', 'NUMSUB', INBOX .. dead)[2] > 0
-  _, assigned_tenants, write_release =
-    release(dead, lives and 'silent' or 'died', deliveries, lives and ARGV[5] or ARGV[4])
-end
 run_ends_hook()
 update_ring(arriving)
 clamp_tags(assigned_tenants or NONE)
@@ -71,7 +74,6 @@ for name, ids in pairs(due) do remove_delayed(name, ids, shard.ms) end
 write_all('ZREM', DRAINED, drained)
 write_all('ZREM', DEAD, expired)
 write_all('ZREM', RATES, rates)
-if dead then forget(dead) end
 save_counts()
 call('HDEL', META, 'tended') -- the next turn may ask for more at once
 save_shard()

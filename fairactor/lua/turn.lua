@@ -38,7 +38,7 @@ local TENDING = 100 -- ms that a runtime has for maintenance
 local claims_key = CLAIMS .. runtime
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
-if not lease_end then return 'lapsed' end
+if not lease_end or lease_end <= NO_LEASE then return 'lapsed' end
 
 -- Returns the ms that a dispatcher may sleep, or -1, and 1 if it has to do maintenance (tend.lua): one runtime at a time
 -- is asked to. If it does not in time, another is.
@@ -67,7 +67,7 @@ end
 -- Renews the lease, from time to time: returns whether it did. If no turn was taken since it ran out, the server was away, and all leases are renewed.
 local function renew_leases()
   local outage = lease_end < shard.ms and shard.turned and shard.turned < lease_end
-  for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '-inf', integer(shard.ms)) or {}) do
+  for _, other in ipairs(outage and call('ZRANGEBYSCORE', LEASES, '(' .. NO_LEASE, integer(shard.ms)) or {}) do
     call('ZADD', LEASES, integer(shard.ms + lease), other)
   end
   local renews = lease_end - shard.ms < 0.9 * lease

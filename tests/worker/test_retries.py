@@ -256,7 +256,7 @@ async def test_the_history_holds_the_last_twenty_deaths(make_runtime: Make, db: 
         for n in range(25):
             await shard.join(f"doomed {n}", lease=60, info={})
             assert (await shard.turn(f"doomed {n}", 1, lease=60, want=1)).claims
-            db.zadd(LEASES, {f"doomed {n}": 1})
+            db.zadd(LEASES, {f"doomed {n}": 1_000})
             await shard.maintain(deliveries=100, failed_ttl=60, body=b"{}")
         died = [f"doomed {n}" for n in range(5, 25)]
         assert [attempt.runtime for attempt in (await handle.info()).history] == died

@@ -8,6 +8,10 @@ local LIVE, DONE, DEAD_STATE, CANCELED_STATE = 'L', 'F', 'X', 'C'
 -- State, deliveries, priority, attempt, stamp in µs, length of the tenant's name, the name; the body follows.
 local HEADER = '>c1BBHdHc0'
 
+-- A runtime whose score in LEASES is not above this has no lease any more: its claims are being taken back. The score
+-- says why (see release.lua).
+local NO_LEASE = 4
+
 local CRITICAL = 6
 local CRITICAL_JUMP = 4e15 -- µs: puts critical tasks before all others, and keeps their places exact doubles
 

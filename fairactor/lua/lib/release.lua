@@ -1,4 +1,5 @@
--- Takes claims back from a runtime that has died or is leaving.
+-- Takes claims back from a runtime that has died or is leaving. They may be many, so a call takes back only some. The
+-- runtime loses its lease with the first of them; those that are left wait for `tend`.
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -18,6 +19,12 @@ local REASONS = {
   crashed = '"WorkerDied","its runtime crashed while it ran this task, alone or beside others"',
 }
 
+-- Why a runtime has no lease, by its score in LEASES until its last claim is taken back.
+local WHY = { 'died', 'silent', 'crashed', 'left' }
+local SCORE = { died = 1, silent = 2, crashed = 3, left = 4 }
+
+local SOME = 40 -- claims that one call takes back
+
 -- Whether to give a task up. Only a death with nothing beside it proves that the task is what kills: others are
 -- innocent until twice as many deliveries. With `most` = 1 it must not run again after any death.
 local function is_given_up(count, mark, reason, most)
@@ -31,13 +38,49 @@ local function record_with(id, count, history_line)
   return record:sub(1, 1) .. string.char(count) .. record:sub(3) .. (history_line or '')
 end
 
--- Returns a runtime's claims to the mailboxes, each task at its old place, unless it was to be canceled. With a
--- `reason` a claim counts as a delivery: the task becomes a suspect, or fails with `outcome` (see `is_given_up`).
--- Returns the number of claims, the runtime's assigned tenants for `clamp_tags`, and a function that writes.
-local function release(runtime, reason, most, outcome)
-  local claims, cancels = call('HGETALL', CLAIMS .. runtime), {}
-  local ids, marks = {}, {}
-  for i = 1, #claims, 2 do ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1] end
+-- Returns the ids and the marks of some of a runtime's claims.
+local function some_claims(runtime)
+  local cursor, ids, marks = '0', {}, {}
+  repeat
+    local found = call('HSCAN', CLAIMS .. runtime, cursor, 'COUNT', SOME)
+    cursor = found[1]
+    for i = 1, #found[2], 2 do
+      if #ids < SOME then ids[#ids + 1], marks[#marks + 1] = found[2][i], found[2][i + 1] end
+    end
+  until #ids == SOME or cursor == '0'
+  return ids, marks
+end
+
+-- Deletes all that is stored about a runtime but its claims and what belongs to them.
+local function end_lease(runtime, why)
+  call('ZADD', LEASES, SCORE[why], runtime)
+  call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
+  call('HDEL', HOMES, runtime)
+  call('SREM', IDLE, runtime)
+  call('SREM', IDLE_HOMES, runtime)
+  call('SREM', IDLE_PROCESSES, runtime)
+end
+
+local function forget(runtime)
+  call('DEL', CLAIMS .. runtime, CANCELS .. runtime)
+  call('ZREM', LEASES, runtime)
+  call('HDEL', SESSIONS, runtime)
+  call('HDEL', FLEET, runtime)
+end
+
+-- Returns why a runtime has no lease any more, if claims of it were taken back before.
+local function why_ended(runtime)
+  return WHY[tonumber(call('ZSCORE', LEASES, runtime))]
+end
+
+-- Ends a runtime's lease, and returns some of its claims to the mailboxes, each task at its old place, unless it was to
+-- be canceled. Unless the runtime has 'left', a claim counts as a delivery: the task becomes a suspect, or fails with
+-- `outcome` (see `is_given_up`). Returns the number of these claims, how many are left, the runtime's assigned tenants
+-- for `clamp_tags`, and a function that writes.
+local function release(runtime, why, most, outcome)
+  local reason, cancels = why ~= 'left' and why, {}
+  local ids, marks = some_claims(runtime)
+  local left = call('HLEN', CLAIMS .. runtime) - #ids
   for i, packed in ipairs(read_all('HMGET', CANCELS .. runtime, ids)) do cancels[ids[i]] = packed end
   local assigned_tenants = call('SMEMBERS', ASSIGNED .. runtime)
   load_tenants(assigned_tenants)
@@ -90,24 +133,16 @@ local function release(runtime, reason, most, outcome)
     end
   end
   reassigned, reassigned_tenants = runtime, {}
-  return #ids, assigned_tenants, function()
+  return #ids, left, assigned_tenants, function()
+    end_lease(runtime, why)
     write_ends()
     for _, task in ipairs(delivered) do -- no longer claimed, so a repeat does not count twice
       call('SETRANGE', TASK .. task[1], 1, task[2])
       call('APPEND', TASK .. task[1], task[3])
     end
     write_all('HDEL', PROGRESS, ids)
+    write_all('HDEL', CLAIMS .. runtime, ids)
+    write_all('HDEL', CANCELS .. runtime, ids)
+    if left == 0 then forget(runtime) end
   end
-end
-
--- Deletes all that is stored about a runtime.
-local function forget(runtime)
-  call('DEL', CLAIMS .. runtime, CANCELS .. runtime, ASSIGNED .. runtime, STEAL .. runtime)
-  call('ZREM', LEASES, runtime)
-  call('HDEL', SESSIONS, runtime)
-  call('HDEL', FLEET, runtime)
-  call('HDEL', HOMES, runtime)
-  call('SREM', IDLE, runtime)
-  call('SREM', IDLE_HOMES, runtime)
-  call('SREM', IDLE_PROCESSES, runtime)
 end

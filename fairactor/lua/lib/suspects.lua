@@ -77,7 +77,8 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
   local function may_empty(runtime)
     if role ~= BUSY then return role == RESTS end
     local other, till = unpack(call('HMGET', META, 'emptying', 'emptying_till'))
-    return not other or other == runtime or tonumber(till) < shard.ms or not call('ZSCORE', LEASES, other)
+    return not other or other == runtime or tonumber(till) < shard.ms
+      or tonumber(call('ZSCORE', LEASES, other) or 0) <= NO_LEASE
   end
 
   -- Chooses a suspect for a runtime that could start `want` tasks. Returns how many more it may claim besides.

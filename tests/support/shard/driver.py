@@ -243,7 +243,7 @@ class ShardDriver:
 
     def lapse(self, runtime: str) -> None:
         """Makes a lease run out."""
-        self.db.zadd(self.keys.fixed("LEASES"), {runtime: 1}, xx=True)
+        self.db.zadd(self.keys.fixed("LEASES"), {runtime: 1_000}, xx=True)
 
     def outlive(self, tenant: str) -> None:
         """Makes the retention of a tenant's totals run out."""

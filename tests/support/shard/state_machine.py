@@ -25,6 +25,9 @@ from .model_tasks import LIVE, Task, Verdict
 from .operations import BODIES, HOUR, OPERATIONS, OWN, RARE, TENANTS
 from .state_machine_base import ShardMachineBase, packed_key, pairs
 
+AT_ONCE = 35
+"""The most claims of a runtime: one script takes them back, so the model need not know which come first."""
+
 
 class ShardMachine(ShardMachineBase):
     """Drives a shard and the model side by side."""
@@ -127,6 +130,7 @@ class ShardMachine(ShardMachineBase):
         permission: Permission = FORBIDDEN,
     ) -> None:
         number = self.numbers[runtime] = self.numbers[runtime] + 1
+        want = max(0, min(want, AT_ONCE - len(self.model.claims(runtime))))
         heard = runtime in self.heard
         self.heard.discard(runtime)
         settle = [self.settlement(verdict) for verdict in verdicts]
