@@ -72,4 +72,4 @@ def _holds(predicate: Predicate, hint: Any) -> bool:
 
 
 converter: Final = _Converter()
-"""The cattrs converter of all actors. Register hooks on it for your own types."""
+"""The cattrs converter of all actors. Register hooks on it for your own types; others have forms of our own."""
