@@ -96,7 +96,7 @@ class DuplicateActor(ConfigurationError):
 
 
 class NotSerializable(FairactorError, TypeError):
-    """An argument or a result does not fit its annotation, or has no JSON form. The message has the path to the value."""
+    """An argument or a result does not fit its annotation, or has no JSON form. The message has the path to it."""
 
 
 class PayloadTooLarge(FairactorError, ValueError):
