@@ -110,21 +110,23 @@ def _check_makeable(cls: type, fields: Sequence[Field]) -> None:
 
 
 def _writer(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callable[[Any], Any]:
+    plan = [(field.name, field.key, field.required, part) for field, part in parts]
+
     def to_json(value: Any) -> dict[str, Any]:
         if type(value) is not cls:
             _check_subclass(cls, name, value)
         found = {}
-        for field, part in parts:
+        for attribute, key, required, part in plan:
             try:
-                child = getattr(value, field.name)
+                child = getattr(value, attribute)
             except AttributeError:
-                if field.required:
-                    raise Misfit("it is not set").at(f".{field.name}") from None
+                if required:
+                    raise Misfit("it is not set").at(f".{attribute}") from None
                 continue
             try:
-                found[field.key] = child if type(child) is part.sent_as_is else part.to_json(child)
+                found[key] = child if type(child) is part.sent_as_is else part.to_json(child)
             except Misfit as misfit:
-                raise misfit.at(f".{field.name}") from None
+                raise misfit.at(f".{attribute}") from None
         return found
 
     return to_json
@@ -150,8 +152,9 @@ def _reader(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callab
         found = {}
         for field, part in parts:
             if field.key in value:
+                child = value[field.key]
                 try:
-                    found[field.parameter] = part.from_json(value[field.key])
+                    found[field.parameter] = child if type(child) is part.read_as_is else part.from_json(child)
                 except Misfit as misfit:
                     raise misfit.at(f".{field.name}") from None
             elif field.required and field.init:
