@@ -46,7 +46,7 @@ def unwrapped(hint: Any) -> Any:  # noqa: PLR0911 - one for each kind
 def _value_of(alias: Any) -> Any:
     """Returns the type that an alias stands for; it may name types as strings."""
     stand_in = SimpleNamespace(__annotations__={"value": alias.__value__})
-    return get_type_hints(stand_in, vars(sys.modules[alias.__module__]), include_extras=True)["value"]
+    return get_type_hints(stand_in, vars(sys.modules.get(alias.__module__, typing)), include_extras=True)["value"]
 
 
 def without_qualifiers(hint: Any) -> Any:
