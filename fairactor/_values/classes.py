@@ -68,7 +68,7 @@ def fields_in(cls: type) -> Sequence[Field] | None:
         defaults: Mapping[str, Any] = getattr(cls, "_field_defaults", {})
         return [
             Field(each, each, each, required=each not in defaults, none=defaults.get(each, 0) is None)
-            for each in cls._fields
+            for each in getattr(cls, "_fields", ())
         ]
     return None
 
@@ -272,10 +272,10 @@ def pydantic_form(cls: Any) -> Form:
 
 def _alike(one: Any, other: Any) -> bool:
     """Whether two values are equal. Python says of moments in the hour that clocks repeat that they are not."""
-    if isinstance(one, dt.datetime) and isinstance(other, dt.datetime) and one.tzinfo and other.tzinfo:
-        return one.timestamp() == other.timestamp()
     if type(one) is not type(other):
         return bool(one == other)
+    if isinstance(one, dt.datetime):
+        return bool(one == other) or bool(one.tzinfo and other.tzinfo and one.timestamp() == other.timestamp())
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):

@@ -170,7 +170,7 @@ def _located_in(pairs: Iterable[tuple[Any, Any]], of_key: Hook, of_item: Hook, m
 
 def _key_hooks(key: Form) -> tuple[Hook | None, Hook]:
     """Returns how keys become strings, None if they do not, and how they come back."""
-    if key.kinds == {STRING}:
+    if key.kinds == frozenset({STRING}):
         return key.to_json, key.from_json
     if key.kind is object:  # without an annotation they have to be strings
         return _untyped_key, _untyped_key

@@ -31,8 +31,9 @@ class _Converter(MsgspecJsonConverter):
         self.changed()
 
     def register_structure_hook(self, cl: Any, func: Any = None) -> Any:
-        if func is not None:  # otherwise it is a decorator, and comes again
-            self._note(_is(cl))
+        if func is None:  # a decorator, which calls this again
+            return super().register_structure_hook(cl)
+        self._note(_is(cl))
         return super().register_structure_hook(cl, func)
 
     def register_structure_hook_func(self, check_func: Predicate, func: Any) -> None:
@@ -44,8 +45,9 @@ class _Converter(MsgspecJsonConverter):
         return super().register_structure_hook_factory(predicate, factory)
 
     def register_unstructure_hook(self, cls: Any = None, func: Any = None) -> Any:
-        if func is not None:
-            self._note(_is(cls))
+        if func is None:
+            return super().register_unstructure_hook(cls)
+        self._note(_is(cls))
         return super().register_unstructure_hook(cls, func)
 
     def register_unstructure_hook_func(self, check_func: Predicate, func: Any) -> None:
