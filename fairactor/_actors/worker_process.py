@@ -39,9 +39,9 @@ END_TIMEOUT: Final = 1.0
 KILL_TIMEOUT: Final = 5.0
 """Seconds to wait until a killed process is gone."""
 
-# Replaces `sys.path` before it imports fairactor.
+# Replaces `sys.path` before it imports fairactor; exits if the runtime has died meanwhile.
 _PROGRAM: Final = (
-    'import sys; sys.path[:] = eval(open({0}, "rb", 0, closefd=False).readline()); '
+    'import sys; sys.path[:] = eval(open({0}, "rb", 0, closefd=False).readline() or sys.exit()); '
     "from fairactor._actors.process_main import main; main({0}, {1}, {2})"
 )
 

@@ -121,7 +121,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 def too_deep(encoded: bytes) -> bool:
     """Whether JSON is nested more deeply than `DEEPEST`."""
-    if encoded.count(b"[") + encoded.count(b"{") <= DEEPEST:
+    if len(encoded) <= 2 * DEEPEST or encoded.count(b"[") + encoded.count(b"{") <= DEEPEST:
         return False
     brackets = _STRING.sub(b"", encoded).translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST

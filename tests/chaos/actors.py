@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
@@ -20,12 +21,17 @@ RETRIES: Final = 10_000
 
 runtime: Runtime
 """The runtime of this worker."""
+NOTES: Final = "FAIRACTOR_CHAOS_NOTES"
+"""The environment variable with the path of a named pipe to the workload, which handlers in processes use, too."""
 notes = -1
-"""A pipe to the workload; each note is one line, written at once."""
+"""The pipe, once it is open; each note is one line, written at once."""
 
 
 def note(word: str, rest: str = "") -> None:
     """Writes a note for the workload to the pipe."""
+    global notes  # noqa: PLW0603 - a process opens it once
+    if notes < 0:
+        notes = os.open(os.environ[NOTES], os.O_WRONLY)
     os.write(notes, f"{word} {os.getpid()} {rest}\n".encode())
 
 
@@ -87,6 +93,7 @@ async def broken(n: int) -> int:
 @actor
 async def killer(n: int) -> int:
     """Kills its process, as the system does when memory runs out."""
+    _begun()
     note("kills")
     os.kill(os.getpid(), signal.SIGKILL)
     return n
@@ -125,6 +132,53 @@ async def blocker(n: int, seconds: float) -> int:
     return n
 
 
+@actor(process=True)
+def process_echo(n: int, seconds: float) -> int:
+    """Sleeps in a process, then returns its number. It is not tried again: nothing else may end its process."""
+    _begun()
+    time.sleep(seconds)
+    return n
+
+
+@actor(process=True)
+def process_exiter(n: int) -> int:
+    """Raises what usually ends a process, in a worker process, and sets a timer that would kill the next handler."""
+    _begun()
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    raise (KeyboardInterrupt, SystemExit, GeneratorExit)[n % 3]
+
+
+@actor(process=True)
+def process_killer(n: int) -> int:
+    """Ends its worker process, or what connects it to the runtime."""
+    _begun()
+    match n % 6:
+        case 0:
+            os._exit(n % 256)
+        case 1:
+            os.closerange(3, 256)
+            time.sleep(2)
+        case 2:
+            os.killpg(0, signal.SIGKILL)
+        case k:
+            os.kill(os.getpid(), (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[k - 3])
+            time.sleep(2)  # the signal may take a moment
+    return n
+
+
+@actor(process=True, timeout=0.2)
+def process_hanger(n: int) -> int:
+    """Hangs past its timeout, whatever it is told."""
+    _begun()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if n % 3 == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    while True:
+        with suppress(BaseException):
+            time.sleep(1)
+
+
 @actor(max_retries=RETRIES)
 async def parent(n: int, kids: int) -> int:
     """Sends some tasks, asks one more, and returns the sum of all results."""
@@ -143,14 +197,15 @@ class WorkerSpec:
     """The options of a worker process."""
 
     url: str
-    notes: int
+    notes: str
+    """The path of the pipe."""
     settings: dict[str, Any]
 
 
 async def work(spec: WorkerSpec) -> None:
     """Serves until SIGTERM. Retries while the server is down at the start, as a service manager would."""
-    global runtime, notes  # noqa: PLW0603 - a process is one worker
-    notes = spec.notes
+    global runtime
+    os.environ[NOTES] = spec.notes
     while True:
         try:
             async with (

@@ -88,6 +88,8 @@ def _of_one(facts: Observations, job: Job, state: TaskState | None, kids: Iterab
     if job.poison:
         if state is not TaskState.FAILED:
             yield f"it is poison, and is {state}"
+        elif not facts.runs.get(job.id):
+            yield "it is poison, and has failed without a run"
     elif state is TaskState.CANCELED:
         yield from _canceled(facts, job)
     elif state is TaskState.FINISHED:

@@ -33,7 +33,7 @@ from .workload import Sockets, run_workload
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 """The signals that a chaos process handles."""
-LIMIT: Final = 60.0
+LIMIT: Final = 180.0
 """Seconds after which a seed counts as hung."""
 _LINES: Final = 400
 """The number of lines of each log that are shown."""
@@ -73,7 +73,10 @@ class Harness:
         self._processes: dict[int, Path] = {}
         self._logs: list[Path] = []
         self._here, self._there = socket.socketpair()
-        self._notes_out, self._notes_in = os.pipe()
+        self._notes = folder / "notes.pipe"
+        os.mkfifo(self._notes)
+        self._notes_out = os.open(self._notes, os.O_RDONLY | os.O_NONBLOCK)
+        self._notes_in = os.open(self._notes, os.O_WRONLY)  # so that the pipe stays open without workers
         self._signals_out, self._signals_in = socket.socketpair()
         self._stopped = False
         self._verdict: dict[str, Any] | None = None
@@ -125,7 +128,7 @@ class Harness:
     def _execute(self, order: dict[str, Any]) -> None:
         match order["do"]:
             case "start worker":
-                spec = WorkerSpec(order["url"], self._notes_in, self._plan.worker)
+                spec = WorkerSpec(order["url"], str(self._notes), self._plan.worker)
                 pid = self._fork(f"worker-{len(self._logs)}", partial(self._work, spec))
                 self._send({"started": pid})
             case "kill server":

@@ -18,7 +18,7 @@ from .schedules import PlannedSchedule, schedules
 LEASE: Final = 0.5
 SPAN: Final = 1.5
 """Seconds in which tasks are sent and faults strike."""
-KEPT: Final = 60.0
+KEPT: Final = 180.0
 """Seconds for which outcomes are kept: longer than a seed takes."""
 CAPS: Final = {"one": 1, "two": 2, "three": 3}
 """Tenants with a limit, and how many tasks they may run at once."""
@@ -142,7 +142,8 @@ class Plan:
         faults = sorted((_fault(rng) for _ in range(rng.randint(4, 16))), key=lambda planned: planned.at)
         common = {"lease": LEASE, "result_ttl": KEPT, "max_deliveries": 255, "aging": rng.choice([60.0, 0.0])}
         if seed % POISONED == 0:
-            jobs = sorted([*jobs, *_poison(random.Random(f"{seed} poison"))], key=lambda job: job.at)
+            jobs += [*_poison(random.Random(f"{seed} poison")), *_in_processes(random.Random(f"{seed} processes"))]
+            jobs.sort(key=lambda job: job.at)
             faults = [fault for fault in faults if fault.kind not in DEADLY]
             common["max_deliveries"] = 3
         return Plan(
@@ -155,7 +156,8 @@ class Plan:
             redrives=[rng.uniform(0, SPAN) for _ in range(3)],
             sender=common | {"aging": common["aging"], "connect_timeout": rng.choice([0.3, 0.6, 2.0]), "workers": 0},
             worker=common
-            | {"connect_timeout": 1.0, "grace": rng.choice([0.0, 0.3, 1.0]), "workers": rng.randint(2, 8)},
+            | {"connect_timeout": 1.0, "grace": rng.choice([0.0, 0.3, 1.0]), "workers": rng.randint(2, 8)}
+            | {"processes": 1 + seed % 2},
         )
 
 
@@ -199,6 +201,33 @@ def _poison(rng: random.Random) -> list[Job]:
             )
         )
     return jobs
+
+
+def _in_processes(rng: random.Random) -> list[Job]:
+    """Makes jobs whose handlers run in processes: poison, and innocent ones that are not tried again."""
+    jobs: list[Job] = []
+    for k in range(rng.randint(1, 3)):
+        n = rng.randrange(1000)
+        kind = rng.choice([actors.process_exiter, actors.process_killer, actors.process_killer, actors.process_hanger])
+        jobs.append(_in_process(rng, f"process poison {k}", kind(n), n, poison=True))
+    for k in range(rng.randint(2, 6)):
+        n = rng.randrange(1000)
+        jobs.append(_in_process(rng, f"process {k}", actors.process_echo(n, rng.uniform(0, 0.1)), n))
+    return jobs
+
+
+def _in_process(rng: random.Random, task: str, message: Message[int], n: int, *, poison: bool = False) -> Job:
+    return Job(
+        id=task,
+        at=rng.uniform(0, SPAN),
+        tenant=rng.choice(FREE if poison else [*CAPS, *FREE]),
+        message=message.options(id=task, priority=rng.choice(list(Priority))),
+        result=n,
+        how="send",
+        awaited=not poison,
+        poison=poison,
+        cancel_after=rng.uniform(0, 0.8) if not poison and rng.random() < 0.15 else None,
+    )
 
 
 def _job(rng: random.Random, task_id: str, at: float, how: str) -> Job:

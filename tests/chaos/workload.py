@@ -35,7 +35,7 @@ from .pipelines import Ends, Pipeline, Step, check_pipelines
 from .plan import CAPS, Job, Plan
 from .schedules import PlannedSchedule, check_schedules
 
-PATIENCE: Final = 12.0
+PATIENCE: Final = 40.0
 """Seconds; far longer than any phase takes once the faults are over."""
 _AUDIT_EACH: Final = 0.1  # seconds
 _SHOWN: Final = 20  # violations

@@ -263,6 +263,25 @@ async def test_the_clock_starts_with_the_handler(make_runtime: Make) -> None:
         assert info.ended_at - info.started_at < timedelta(seconds=0.9)
 
 
+DIES_MEANWHILE = """
+import asyncio, os, signal, subprocess
+from tests.support import process_actors
+class Popen(subprocess.Popen):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+subprocess.Popen = Popen
+async def main():
+    await process_actors.pid()
+asyncio.run(main())
+"""
+
+
+async def test_it_ends_without_a_word_if_the_runtime_dies_while_it_starts() -> None:
+    done = await anyio.run_process([sys.executable, "-c", DIES_MEANWHILE], cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
+
+
 async def test_it_says_why_a_handler_cannot_start(make_runtime: Make) -> None:
     async with make_runtime(not_importable.never, process_actors) as runtime:
         error = await failure_of(runtime, not_importable.never())
