@@ -17,7 +17,7 @@ from fairactor._values.converter import converter
 from fairactor._values.form import Form, Misfit
 from fairactor._values.forms import form_of, to_json_by_class
 from fairactor._values.untyped import UNTYPED
-from fairactor.errors import ConfigurationError, InvalidPayload, NotSerializable
+from fairactor.errors import InvalidPayload, NotSerializable
 
 __all__ = [
     "UNTYPED",
@@ -102,8 +102,6 @@ def not_serializable(what: str, value: Any, error: Exception) -> NotSerializable
         return _too_deep(what)
     if isinstance(error, Misfit):
         return NotSerializable(f"{what}{error.path}: {error.reason}")
-    if isinstance(error, ConfigurationError):
-        return NotSerializable(f"{what}: {error}; register a hook for it on fairactor.serialization.converter")
     path, culprit = _culprit(value)
     return NotSerializable(
         f"{what}{path}: {shown(culprit)} is a {type(culprit).__name__} that has no JSON form ({error})"
