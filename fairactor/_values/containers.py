@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from fairactor._model.record import decode_json, encode
-from fairactor._util.checks import shown
 
-from .form import ARRAY, BOOL, FLOAT, INT, NULL, OBJECT, STRING, Form, Hook, Misfit, expected, located, numbered
+from .form import (
+    ARRAY,
+    BOOL,
+    FLOAT,
+    INT,
+    NULL,
+    OBJECT,
+    STRING,
+    Form,
+    Hook,
+    Misfit,
+    converted,
+    converted_pairs,
+    expected,
+)
 
 _NO_SEQUENCES: Final = (str, bytes, bytearray, memoryview)
 _STR: Final = frozenset({str})
@@ -51,23 +64,15 @@ def items_form(
             raise expected(name, value)
         if sent_as_is.issuperset(map(type, value)):
             return list(value)
-        hook = item.to_json
-        try:
-            return [hook(each) for each in value]
-        except Misfit as misfit:
-            raise located(numbered(value), hook, misfit) from None
+        return converted(value, item.to_json)
 
     def from_json(value: Any) -> Any:
         if type(value) is not list:
             raise expected(name, value)
         if read_as_is.issuperset(map(type, value)):
             return value if make is list else make(value)
-        hook = item.from_json
-        try:
-            found = [hook(each) for each in value]
-            return found if make is list else make(found)
-        except Misfit as misfit:
-            raise located(numbered(value), hook, misfit) from None
+        found = converted(value, item.from_json)
+        return found if make is list else make(found)
 
     return Form(name, to_json, from_json, frozenset({ARRAY}), kind, transparent=kind is list and item.transparent)
 
@@ -103,7 +108,7 @@ def tuple_form(name: str, items: Sequence[Form]) -> Form:
     return Form(name, to_json, from_json, frozenset({ARRAY}), tuple)
 
 
-def mapping_form(  # noqa: C901 - two functions
+def mapping_form(
     name: str, kind: Any, key: Form, item: Form, make: Callable[[Any], Any] | None, fits: Any = Mapping
 ) -> Form:
     """Returns the form of a dict. It travels as an object if its keys can be strings, otherwise as a list of pairs.
@@ -124,48 +129,29 @@ def mapping_form(  # noqa: C901 - two functions
     def to_json(value: Any) -> Any:
         if not isinstance(value, fits):
             raise expected(name, value)
-        hook = item.to_json
-        try:
-            if plain_keys and _STR.issuperset(map(type, value)):
-                if plain_items.issuperset(map(type, value.values())):
-                    return dict(value)
-                return {each: hook(child) for each, child in value.items()}
-            pairs = [(key_to_json(each), hook(child)) for each, child in value.items()]
-        except Misfit as misfit:
-            raise _located_in(value.items(), key_to_json, hook, misfit) from None
-        found = pairs if in_pairs else dict(pairs)
-        if len(found) < len(pairs):
+        if plain_keys and plain_items.issuperset(map(type, value.values())) and _STR.issuperset(map(type, value)):
+            return dict(value)
+        keys, children = converted_pairs(value.items(), key_to_json, item.to_json)
+        if in_pairs:
+            return list(zip(keys, children, strict=True))
+        found = dict(zip(keys, children, strict=True))
+        if len(found) < len(keys):
             raise Misfit("two of its keys become the same, so one would be lost")
         return found
 
     def from_json(value: Any) -> Any:
-        pairs: Iterable[tuple[Any, Any]]
+        pairs: Collection[tuple[Any, Any]]
         if type(value) is dict:
             pairs, from_key = value.items(), read_key
         elif in_pairs and type(value) is list and all(type(each) is list and len(each) == _PAIR for each in value):
             pairs, from_key = value, key.from_json
         else:
             raise expected(name, value)
-        hook = item.from_json
-        try:
-            found = {from_key(each): hook(child) for each, child in pairs}
-        except Misfit as misfit:
-            raise _located_in(pairs, from_key, hook, misfit) from None
+        found = dict(zip(*converted_pairs(pairs, from_key, item.from_json), strict=True))
         return found if make is None else make(found)
 
     transparent = kind is dict and plain_keys and item.transparent
     return Form(name, to_json, from_json, frozenset({ARRAY if in_pairs else OBJECT}), kind, transparent=transparent)
-
-
-def _located_in(pairs: Iterable[tuple[Any, Any]], of_key: Hook, of_item: Hook, misfit: Misfit) -> Misfit:
-    """Finds the key or the value that does not fit; returns its misfit with the path."""
-    for key, child in pairs:
-        for hook, value, step in ((of_key, key, ".key({})"), (of_item, child, "[{}]")):
-            try:
-                hook(value)
-            except Misfit as found:
-                return found.at(step.format(shown(key)))
-    return misfit
 
 
 def _key_hooks(key: Form) -> tuple[Hook | None, Hook]:

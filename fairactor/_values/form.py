@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from typing import Any, Final
 
 import attrs
@@ -22,6 +23,8 @@ OBJECT: Final = "object"
 ANY_KIND: Final = frozenset({NULL, BOOL, INT, FLOAT, STRING, ARRAY, OBJECT})
 """The kinds of JSON values."""
 
+_LONGEST: Final = 200  # characters of a path
+
 KIND_OF: Final[dict[type, str]] = {
     type(None): NULL, bool: BOOL, int: INT, float: FLOAT, str: STRING, list: ARRAY, dict: OBJECT,
 }  # fmt: skip
@@ -37,7 +40,8 @@ class Misfit(Exception):
 
     def at(self, step: str) -> Misfit:
         """Adds a step at the beginning of the path."""
-        self.path = step + self.path
+        path = step + self.path
+        self.path = path if len(path) <= _LONGEST else f"{path[: _LONGEST // 2]}…{path[-_LONGEST // 2 + 1 :]}"
         return self
 
 
@@ -80,16 +84,27 @@ def expected(name: str, value: Any) -> Misfit:
     return Misfit(f"expected {name}, got {type(value).__name__} {shown(value)}")
 
 
-def located(items: Iterable[tuple[str, Any]], hook: Hook, misfit: Misfit) -> Misfit:
-    """Finds the item that does not fit; returns its misfit with the path. ``items`` are steps and values."""
-    for step, value in items:
-        try:
-            hook(value)
-        except Misfit as found:
-            return found.at(step)
-    return misfit
+def converted(values: Iterable[Any], hook: Hook) -> list[Any]:
+    """Applies a hook to each value; a misfit gets the index of its value as a step of the path."""
+    found: list[Any] = []
+    append = found.append
+    try:
+        for value in values:
+            append(hook(value))
+    except Misfit as misfit:
+        raise misfit.at(f"[{len(found)}]") from None
+    return found
 
 
-def numbered(values: Iterable[Any]) -> Iterable[tuple[str, Any]]:
-    """Yields the step to each value of a sequence, and the value."""
-    return ((f"[{index}]", value) for index, value in enumerate(values))
+def converted_pairs(pairs: Collection[tuple[Any, Any]], of_key: Hook, of_value: Hook) -> tuple[list[Any], list[Any]]:
+    """Applies hooks to the keys and the values of a mapping; a misfit gets the key as a step of the path."""
+    keys: list[Any] = []
+    values: list[Any] = []
+    try:
+        for key, value in pairs:
+            keys.append(of_key(key))
+            values.append(of_value(value))
+    except Misfit as misfit:
+        key = shown(next(islice(pairs, len(values), None))[0])
+        raise misfit.at(f".key({key})" if len(keys) == len(values) else f"[{key}]") from None
+    return keys, values

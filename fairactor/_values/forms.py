@@ -8,7 +8,7 @@ import inspect
 import threading
 import typing
 from collections import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import GenericAlias
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -19,7 +19,7 @@ from . import containers
 from .choices import enum_form, literal_form
 from .classes import class_form, fields_in, is_pydantic_model, pydantic_form, typed_dict_form
 from .converter import converter
-from .form import ANY_KIND, NULL, Form, Misfit, located, numbered, unknown
+from .form import ANY_KIND, NULL, Form, Misfit, converted, converted_pairs, unknown
 from .hints import UNIONS, unwrapped
 from .scalars import SCALARS, TEXTS, scalar_base, subclass_form
 from .unions import optional_form, union_form
@@ -239,10 +239,10 @@ def to_json_by_class(value: Any) -> Any:
     if kind in SCALARS:
         return check_untyped(value)
     if kind in (list, tuple, set, frozenset):
-        return _children(numbered(value), value)
+        return converted(value, to_json_by_class)
     if isinstance(value, Mapping) and not converter.has_hook(kind):
         written = form_of(GenericAlias(dict, (_class_of_keys(value), Any))).to_json(dict.fromkeys(value))
-        children = _children(((f"[{shown(key)}]", child) for key, child in value.items()), value.values())
+        _, children = converted_pairs(value.items(), lambda key: key, to_json_by_class)
         pairs = zip(written if type(written) is dict else (key for key, _ in written), children, strict=True)
         return dict(pairs) if type(written) is dict else list(pairs)
     try:
@@ -251,13 +251,6 @@ def to_json_by_class(value: Any) -> Any:
         advice = "register a hook for it on fairactor.serialization.converter"
         raise Misfit(f"{shown(value)} is a {kind.__name__}, which has no JSON form ({error}); {advice}") from error
     return form.to_json(value)
-
-
-def _children(steps: Iterable[tuple[str, Any]], values: Iterable[Any]) -> list[Any]:
-    try:
-        return [to_json_by_class(each) for each in values]
-    except Misfit as misfit:
-        raise located(steps, to_json_by_class, misfit) from None
 
 
 def _class_of_keys(value: Mapping[Any, Any]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from fairactor.errors import ConfigurationError
@@ -93,27 +94,25 @@ class _Union:
                 raise Misfit(f"expected {self._name}, got a value of the type {value[TYPE]}")
             return member.from_json(value[VALUE])
         misfit: Misfit | None = None
-        for member in self._plain:
-            if kind in member.kinds and not (self._tagged and kind == OBJECT):
-                try:
-                    return member.from_json(value)
-                except Misfit as found:
-                    misfit = misfit or found
-        return self._guess(value, misfit)
-
-    def _guess(self, value: Any, misfit: Misfit | None) -> Any:
-        """Reads a value that was sent when the annotation was another one. It must fit exactly one type."""
-        found = []
-        for member in self._members:
+        tried = [each for each in self._plain if kind in each.kinds and not (self._tagged and kind == OBJECT)]
+        for member in tried:
             try:
-                found.append(member.from_json(value))
+                return member.from_json(value)
             except Misfit as error:
                 misfit = misfit or error
+        return self._guess(value, [each for each in self._members if each not in tried], misfit)
+
+    def _guess(self, value: Any, members: Sequence[Form], misfit: Misfit | None) -> Any:
+        """Reads a value that was sent when the annotation was another one. It must fit exactly one of the types."""
+        found = []
+        for member in members:
+            with suppress(Misfit):
+                found.append(member.from_json(value))
         if len(found) == 1:
             return found[0]
         if found:
             raise Misfit(f"expected {self._name}, got a value that fits several of these types, and does not say which")
-        raise expected(self._name, value) if len(self._plain) != 1 or misfit is None else misfit
+        raise misfit or expected(self._name, value)
 
 
 def _needs_tag(member: Form, members: Sequence[Form]) -> bool:

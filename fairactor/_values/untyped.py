@@ -8,7 +8,7 @@ from typing import Any, Final
 from fairactor._model.placeholder import Placeholder
 from fairactor._util.checks import shown
 
-from .form import ANY_KIND, Form, Misfit, expected, located, numbered
+from .form import ANY_KIND, Form, Misfit, converted, expected
 from .scalars import SCALARS, from_numpy
 
 _AS_IS: Final = frozenset({type(None), bool, int, str})  # floats may be nan
@@ -51,10 +51,7 @@ def _check_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _check_sequence(value: list[Any] | tuple[Any, ...]) -> list[Any]:
-    try:
-        return [check_untyped(child) for child in value]
-    except Misfit as misfit:
-        raise located(numbered(value), check_untyped, misfit) from None
+    return converted(value, check_untyped)
 
 
 _ADVICE: Final = "annotate the handler with a type, so that it arrives as what it is"

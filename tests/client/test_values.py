@@ -361,3 +361,24 @@ def test_deep_values_are_refused_by_name() -> None:
         chained = Node(number, chained)
     with pytest.raises(NotSerializable, match="more than 200 levels"):
         codec_for(Node).arguments_to_json((chained,), {})
+
+
+@attrs.frozen
+class Branch:
+    parts: list[Branch | str | dict[str, Branch]]
+
+
+def test_a_misfit_deep_inside_is_found_at_once() -> None:
+    untyped: Any = {1}
+    branch: Any = 5
+    stored: Any = 5
+    for _ in range(60):
+        untyped = [{"a": untyped}]
+        branch = Branch([{"a": branch}])
+        stored = {"parts": [stored]}
+    with pytest.raises(NotSerializable, match=r"value\[0\]\['a'\]\[0\]"):
+        codec_for(Any).arguments_to_json((untyped,), {})
+    with pytest.raises(NotSerializable, match=r"value\.parts\[0\]"):
+        codec_for(Branch).arguments_to_json((branch,), {})
+    with pytest.raises(InvalidPayload, match=r"value\.parts\[0\]"):
+        codec_for(Branch).arguments_from_json([stored], {})
