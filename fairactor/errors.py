@@ -12,7 +12,18 @@ from typing import Any, Self
 
 
 class FairactorError(Exception):
-    """The base class of all exceptions of fairactor."""
+    """The base class of all exceptions of fairactor. They can be copied and pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[FairactorError], args: tuple[Any, ...], state: dict[str, Any]) -> FairactorError:
+    """Makes an exception again as it was, whatever its ``__init__`` takes."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(FairactorError, ValueError):
@@ -71,9 +82,6 @@ class MissingPlugin(NamespaceMismatch):
         )
         self.plugin = plugin
 
-    def __reduce__(self) -> tuple[type[Exception], tuple[str]]:
-        return NamespaceMismatch, (str(self),)
-
 
 class RuntimeNotRunning(FairactorError, RuntimeError):
     """A runtime was used outside its ``async with`` block, or from another thread or event loop."""
@@ -88,7 +96,7 @@ class DuplicateActor(ConfigurationError):
 
 
 class NotSerializable(FairactorError, TypeError):
-    """An argument or a result cannot be encoded as JSON. The message gives the path to the value."""
+    """An argument or a result does not fit its annotation, or has no JSON form. The message has the path to it."""
 
 
 class PayloadTooLarge(FairactorError, ValueError):
@@ -167,9 +175,6 @@ class RemoteError(FairactorError):
     def __init__(self, message: str, types: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.types = tuple(types)
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, Sequence[str]], dict[str, Any]]:
-        return type(self), (str(self), self.types), self.__dict__  # with its notes
 
 
 class WorkerProcessDied(FairactorError):

@@ -23,6 +23,7 @@ from ._actors.message import Message
 from ._actors.options import Options, TriggerRule
 from ._actors.plugin_options import Operator, Option, OptionValue
 from ._actors.registry import Registrable
+from ._actors.retry import UnstorableResult
 from ._actors.task import Task
 from ._model.placeholder import Placeholder
 from ._model.wire import BATCH, FULL, TAKEN, whole_ms
@@ -79,6 +80,7 @@ __all__ = [
     "SentObserver",
     "StartedObserver",
     "TriggerRule",
+    "UnstorableResult",
     "Wakeup",
     "check_aware",
     "check_name",

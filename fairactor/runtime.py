@@ -186,7 +186,7 @@ class Runtime:
             NotReplicated: the server has the task, but too few replicas have confirmed it
                 (``durability="replicated"``).
             UnknownActor: this runtime runs actors, but not the message's.
-            NotSerializable: an argument cannot be encoded as JSON.
+            NotSerializable: an argument does not fit its annotation, or has no JSON form.
             PayloadTooLarge: the arguments are longer than ``max_payload`` bytes.
             TaskExists: a task of another tenant has this id.
             MailboxFull: the mailbox has reached the tenant's ``backlog``.

@@ -93,21 +93,28 @@ class Actor(Generic[P, R_co]):
         return partial(run_in_thread, function)
 
     async def run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R_co:
-        """Runs the handler in this process; a method gets a new instance. In a handler it becomes part of that task."""
+        """Runs the handler in this process; a method gets a new instance. In a handler it becomes part of that task.
+
+        Arguments and the result are checked, and arrive, as if the message were sent.
+        """
         if unknown := [value for value in (*args, *kwargs.values()) if isinstance(value, Placeholder)]:
             raise InvalidPayload(f"{self.name}(): {unknown[0]!r} is not known here: send the message, or give a value")
+        args, kwargs = self.codec.as_sent(args, kwargs)
         with enter_task(Task(id="local", tenant="local", actor=self.name)):
-            if self.owner is None:
-                result: R_co = await self.bind()(args, kwargs)
-                return result
-            check_takes_no_arguments(self.owner)
-            instance = self.owner()
-            await start_instance(instance)
-            try:
-                result = await self.bind(instance)(args, kwargs)
-            finally:
-                await stop_instance(instance)
-            return result
+            result = await self._run_here(args, kwargs)
+        received: R_co = self.codec.result_from_json(self.codec.result_to_json(result))
+        return received
+
+    async def _run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if self.owner is None:
+            return await self.bind()(args, kwargs)
+        check_takes_no_arguments(self.owner)
+        instance = self.owner()
+        await start_instance(instance)
+        try:
+            return await self.bind(instance)(args, kwargs)
+        finally:
+            await stop_instance(instance)
 
 
 class _Method(Generic[P, R_co]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar, Unpack
+from typing import Any, Final, Generic, Protocol, TypeVar, Unpack
 
 import attrs
 
@@ -16,6 +16,7 @@ from .options import Options, TaskOptions, parse_options
 from .plugin_options import OptionValue, apply_operator
 
 R_co = TypeVar("R_co", covariant=True)
+_SHOWN: Final = 100  # characters of a message's repr
 
 
 class Target(Protocol[R_co]):
@@ -36,7 +37,7 @@ class Target(Protocol[R_co]):
         ...
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Message(Generic[R_co]):
     """One call to an actor. Send it with a runtime, or await it to run the handler here, without a server."""
 
@@ -44,6 +45,11 @@ class Message(Generic[R_co]):
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     task_options: Options
+
+    def __repr__(self) -> str:
+        arguments = [*map(shown, self.args), *(f"{name}={shown(value)}" for name, value in self.kwargs.items())]
+        text = f"{self.actor.name}({', '.join(arguments)})"
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…)"
 
     def options(self, *values: OptionValue, **options: Unpack[TaskOptions]) -> Message[R_co]:
         """Returns a copy in which these options are changed.

@@ -33,12 +33,14 @@ from anyio._core._eventloop import claim_worker_thread, threadlocals
 
 from fairactor._model.states import Priority
 from fairactor._server.keeper import die_with
-from fairactor.errors import ConfigurationError, PayloadTooLarge, RuntimeNotRunning
+from fairactor.errors import ConfigurationError, RuntimeNotRunning
 
 from . import process_logs
 from . import process_protocol as protocol
+from .codec import check_result_size
 from .process_errors import pack_error, unpack_error
 from .process_protocol import Call
+from .retry import UnstorableResult
 from .task import Task, enter_task
 
 if TYPE_CHECKING:
@@ -162,13 +164,13 @@ class _Worker:
             restore()
             with enter_task(task):
                 result = actor.function(*args, **kwargs)
-            value: bytes = actor.codec.result_to_json(result)
-            if len(value) > call.max_result:
-                raise PayloadTooLarge(
-                    f"{call.actor}() result: {len(value)} bytes, the limit is {call.max_result:.0f} (max_payload=); "
-                    "store it elsewhere and return a reference"
-                )
-            return protocol.encode(protocol.Result(value, msgspec.to_builtins(task.attachments, str_keys=True)))
+            try:
+                value: bytes = actor.codec.result_to_json(result)
+                check_result_size(call.actor, value, call.max_result)
+                attachments = msgspec.to_builtins(task.attachments, str_keys=True)
+            except Exception as error:
+                raise UnstorableResult(error) from error
+            return protocol.encode(protocol.Result(value, attachments))
 
         return function
 
@@ -189,6 +191,8 @@ class _Worker:
         try:
             with _released_signals(), _Here():
                 answer = protocol.RESULT, contextvars.Context().run(function, task)
+        except UnstorableResult as refused:
+            answer = protocol.REFUSED, pack_error(refused.reason)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its outcome
             if self._connection.forked:
                 _end_fork(error)

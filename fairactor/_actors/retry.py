@@ -35,6 +35,18 @@ class Retry(Exception):
         self.delay = None if after is None else check_seconds("Retry(delay=)", after)
 
 
+class UnstorableResult(Exception):
+    """A handler has returned, but its result cannot be stored. The task fails at once, because its work is done.
+
+    Attributes:
+        reason: the error with which the task fails.
+    """
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 Retry.__module__ = "fairactor"  # where users import it; the history of a task names it so
 
 

@@ -36,7 +36,7 @@ class Batcher:
     def post(self, items: Sequence[Item], *, replicas: int = 0, reservation: str = "") -> asyncio.Future[Sequence[str]]:
         """Posts tasks. The future gets their ids once the server has accepted all of them.
 
-        If an earlier task has the key of a task, the id is that of the earlier task.
+        If an earlier task has the key of a task, the id is that of the earlier task; if its own id was sent before, ''.
 
         Args:
             items: the tasks, at most `BATCH`.

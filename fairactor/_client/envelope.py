@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fairactor._actors.conversion import encode_json
+from fairactor._actors.conversion import check_encodable
 from fairactor._actors.message import Message, check_message
 from fairactor._actors.options import Options
 from fairactor._model import record
@@ -54,7 +54,7 @@ def encode_message(
             raise RecursionError(f"it has more than {record.DEEPEST} levels")  # noqa: TRY301 - as one that is far deeper
         extra = pack_extra(options.script_options)
     except Exception as error:
-        encode_json(f"{actor.name}() argument ", actor.codec.named(args, kwargs))  # raises, and names the argument
+        check_encodable(actor.name, actor.codec.named(args, kwargs))  # raises, and names the argument
         raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
     if len(body) > max_payload:
         raise _too_large(call, len(body), max_payload)

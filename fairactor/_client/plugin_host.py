@@ -58,10 +58,12 @@ class PluginHost:
     @property
     def shard_count(self) -> int:
         """See `Host`."""
+        self._check()
         return len(self._shards)
 
     def shard_of(self, tenant: str) -> int:
         """See `Host`."""
+        self._check()
         return self._shards.number_of(tenant)
 
     def actor(self, name: str) -> Actor[..., Any]:
@@ -95,6 +97,7 @@ class PluginHost:
 
     def subscribe(self, plugin: str) -> AbstractContextManager[Wakeup]:
         """See `Host`."""
+        self._check()
         return self._subscriber.subscribe(plugin_event(plugin))
 
     def supervise(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:

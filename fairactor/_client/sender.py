@@ -181,16 +181,17 @@ class Sender:
             replies = await asyncio.gather(
                 *(self._post(*post, replicas, reservation) for post in posts), return_exceptions=True
             )
-            ids: dict[str, str] = {}
-            for (_, batch), reply in zip(posts, replies, strict=True):
+            ids: dict[int, list[str]] = {}  # by shard
+            for (number, _), reply in zip(posts, replies, strict=True):
                 if isinstance(reply, ServerError):  # of one batch; the others may have been accepted
                     raise reply.about(
                         [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or reply.maybe_accepted
                     )
                 if isinstance(reply, BaseException):
                     raise reply
-                ids.update(zip((item.id for item in batch), reply, strict=True))
-        return [self._handle(message, item, ids[item.id]) for message, _, item in sent]
+                ids.setdefault(number, []).extend(reply)
+        of_shard = {number: iter(found) for number, found in ids.items()}
+        return [self._handle(message, item, next(of_shard[number])) for message, number, item in sent]
 
     async def _send_asking(
         self,
@@ -208,7 +209,7 @@ class Sender:
         except BaseException:
             outcome.cancel()
             raise
-        if task_id != item.id:  # an earlier task has its key
+        if task_id != item.id:  # there is an earlier task with its id or its key
             outcome.cancel()
             return self._handle(message, item, task_id)
         self._outcomes.sent(item.id, self._shards[number], outcome, ask=item.id == message.task_options.id)
@@ -286,10 +287,10 @@ class Sender:
             raise error.about([item.id for item in items]) from error
 
     def _handle(self, message: Message[Any], item: Item, task_id: str) -> Handle[Any]:
-        """Returns a handle of the task that was sent, or of the earlier task that has its key."""
+        """Returns a handle of the task that was sent, or of the earlier task that has its id or its key."""
         sent = task_id == item.id
         codec = message.actor.codec if sent else None  # the earlier task may be another actor's
-        handle: Handle[Any] = Handle(self._tracker, task_id, item.tenant, codec, duplicate=not sent)
+        handle: Handle[Any] = Handle(self._tracker, task_id or item.id, item.tenant, codec, duplicate=not sent)
         if self._plugins.observers.sent is not None:
             self._plugins.observers.sent(handle, message)
         return handle

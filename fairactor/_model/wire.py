@@ -18,6 +18,8 @@ from .states import Priority
 
 BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
+REPEATED: Final = 1
+"""The verdict of ``lib/accept.lua`` for a task whose id the tenant has sent before."""
 TAKEN: Final = 2
 """The verdict of ``lib/accept.lua`` for a task whose id belongs to a task of another tenant."""
 FULL: Final = 3
@@ -259,7 +261,7 @@ class Receipt:
     """The reply to a batch that was sent."""
 
     ids: Sequence[str]
-    """For each task its id, or the id of the earlier task that has its key."""
+    """For each task its id; the id of the earlier task that has its key; '' if its own id was sent before."""
     refused: dict[int, FairactorError]
     """The errors of tasks that were not accepted, by position in the batch: TaskExists or MailboxFull."""
     replicas: int

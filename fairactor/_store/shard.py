@@ -14,6 +14,7 @@ from fairactor._model.wire import (
     ANY_SUSPECT,
     FULL,
     MORE,
+    REPEATED,
     TAKEN,
     UNSEEN,
     Assignment,
@@ -117,7 +118,7 @@ class Shard:
         if reply == 0:
             return Receipt([item.id for item in items], {}, confirmed)
         ids = [
-            as_text(verdict) if isinstance(verdict, bytes) else item.id
+            as_text(verdict) if isinstance(verdict, bytes) else "" if verdict == REPEATED else item.id
             for item, verdict in zip(items, reply, strict=True)
         ]
         refused = {

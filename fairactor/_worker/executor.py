@@ -14,9 +14,10 @@ import anyio
 import attrs
 import msgspec
 
+from fairactor._actors.codec import check_result_size
 from fairactor._actors.host import Client
 from fairactor._actors.registry import Handler
-from fairactor._actors.retry import delay_before_next, may_retry
+from fairactor._actors.retry import UnstorableResult, delay_before_next, may_retry
 from fairactor._actors.task import ReportProgress, Slots, Task, set_current
 from fairactor._model import record
 from fairactor._model.states import Priority
@@ -25,7 +26,7 @@ from fairactor._plugin_chain import Observers, PluginChain
 from fairactor._util.failures import exception_names, text_of, traceback_of
 from fairactor._util.spans import AttemptSpan, Spans
 from fairactor._util.tracing import restore
-from fairactor.errors import InvalidPayload, PayloadTooLarge
+from fairactor.errors import InvalidPayload
 from fairactor.settings import Settings
 
 from .claim import Claim, again
@@ -68,7 +69,7 @@ class Executor:
             claim.span.end()
         return settlement
 
-    async def run(self, claim: Claim) -> Settlement:  # noqa: PLR0911 - each a reason for which it cannot run
+    async def run(self, claim: Claim) -> Settlement:  # noqa: C901, PLR0911 - each a reason for which it cannot run
         """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
         try:
             try:
@@ -120,17 +121,15 @@ class Executor:
         self._observers.started(task)
         try:
             result = await self._invoke(claim, task, handler, args, kwargs)
-            encoded = handler.actor.codec.result_to_json(result)
-            if len(encoded) > self.settings.max_payload:
-                raise PayloadTooLarge(  # noqa: TRY301 - the attempt fails like any other
-                    f"{call.actor}() result: {len(encoded)} bytes, the limit is {self.settings.max_payload} "
-                    "(max_payload=); store it elsewhere and return a reference"
-                )
-            extra = pack_extra(task.attachments)
+            encoded, extra = self._packed(task, handler, result)
         except (asyncio.CancelledError, GeneratorExit) as error:
             if claim.lost or claim.cancel_reason is not None or self.is_ending():
                 raise
             return self._tried(claim, call, _explained(error))
+        except UnstorableResult as refused:
+            if claim.lost:
+                raise asyncio.CancelledError from refused
+            return self._tried(claim, call, refused.reason, final=True)
         except BaseException as error:  # whatever a handler raises is its outcome, even SystemExit
             if claim.lost:
                 raise asyncio.CancelledError from error
@@ -139,6 +138,19 @@ class Executor:
             task.end()
         self._observers.finished(task, result)
         return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
+
+    def _packed(self, task: Task, handler: Handler, result: Any) -> tuple[bytes, bytes]:
+        """Returns the encoded result, and what plugins' scripts receive with it.
+
+        Raises:
+            UnstorableResult: it cannot be stored.
+        """
+        try:
+            encoded = handler.actor.codec.result_to_json(result)
+            check_result_size(task.actor, encoded, self.settings.max_payload)
+            return encoded, pack_extra(task.attachments)
+        except Exception as error:
+            raise UnstorableResult(error) from error
 
     def _invoke(
         self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]
@@ -226,15 +238,15 @@ class Executor:
         self._observers.canceled(self._task(claim), reason)
         return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))
 
-    def _tried(self, claim: Claim, call: record.Call, error: BaseException) -> Settlement:
-        """Returns the outcome of a failed attempt: another attempt if one is left."""
+    def _tried(self, claim: Claim, call: record.Call, error: BaseException, *, final: bool = False) -> Settlement:
+        """Returns the outcome of a failed attempt: another attempt if one is left, and it is not the ``final`` one."""
         if claim.cancel_reason is not None:
             return self.canceled(claim, claim.cancel_reason)
         header = claim.header
         assert header is not None  # noqa: S101 - the task was decoded
         attempt = _attempt(claim, header, error)
         self._observers.failed(self._task(claim), error)
-        if not may_retry(error, header.attempt, call.options, self.settings.max_retries):
+        if final or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
             return self._failed(claim, error, attempt)
         delay = delay_before_next(error, header.attempt, call.options)
         if claim.age() + delay > call.options.get("expires", float("inf")):

@@ -129,7 +129,10 @@ def each(
     first: Any = ResultOf(Selection.ONLY)
     pattern = target(first, *args, **kwargs)
     (_, *positional), named = target.codec.arguments_to_json(pattern.args, pattern.kwargs)
-    return MappedGraph.spread(target.name, first if items is None else items, positional, named)
+    given: Any = first if items is None else items
+    if isinstance(items, list | tuple):  # they travel in the form of the actor's first argument
+        given = [target.codec.arguments_to_json((item,), {})[0][0] for item in items]
+    return MappedGraph.spread(target.name, given, positional, named)
 
 
 class MappedGraph(MessageGraph):

@@ -17,7 +17,7 @@ _DEEPEST: Final = 100
 """The most graphs inside each other that are planned at once. What lies deeper is planned before."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class MessageGraph(Planned):
     """See `Graph`.
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import attrs
 
@@ -19,6 +19,7 @@ from ._errors import GraphError
 from ._mermaid import flowchart, label
 from ._placeholders import results_in
 
+_SHOWN: Final = 10  # steps of a cycle in a message
 Step = Message[Any]
 
 
@@ -265,7 +266,8 @@ def _topological_order(parents: Mapping[Step, Collection[Step]]) -> list[Step]:
         try:
             TopologicalSorter(parents).prepare()
         except CycleError as error:
-            cycle = " → ".join(label(step) for step in reversed(error.args[1]))
+            steps = [label(step) for step in reversed(error.args[1])]
+            cycle = " → ".join(steps if len(steps) <= _SHOWN else [*steps[:_SHOWN], "…", steps[-1]])
             raise GraphError(f"the graph has a cycle: {cycle}; nothing was sent") from None
     return order
 

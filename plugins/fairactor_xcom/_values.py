@@ -11,12 +11,11 @@ from types import UnionType
 from typing import Any, Final, TypeVar, overload
 
 import attrs
-import msgspec
 
 from fairactor import Handle
-from fairactor.errors import ConfigurationError, InvalidPayload
+from fairactor.errors import ConfigurationError
 from fairactor.plugins import Client, check_name, shown, validate
-from fairactor.serialization import converter
+from fairactor.serialization import value_from_json
 
 NAME: Final = "fairactor_xcom"
 
@@ -112,7 +111,7 @@ class RunValues(ABC):
             from_task: the task that stored it, by handle or id. For several tasks, or a function that returns them,
                 such as ``fairactor_dependencies.parents``, it returns a list. None: the last value of the run that
                 is still there. If there is none, ``xcom.pull`` takes the last one of the running task's parents.
-            type: the class, or union of classes, to convert it to with cattrs; by default it stays plain JSON.
+            type: the type to convert it to, as annotations of handlers do; by default it stays plain JSON.
             default: what to return if there is no such value.
 
         Raises:
@@ -204,17 +203,10 @@ def _decode(key: str, packed: bytes | str, kind: Any) -> Any:
     """Decodes a stored value and converts it to a type.
 
     Raises:
+        ConfigurationError: the type cannot be converted from JSON.
         InvalidPayload: the value does not fit, or cannot be decoded.
     """
-    try:
-        value = msgspec.json.decode(packed)
-    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidPayload(f"the value {key!r} cannot be decoded: {error}") from error
-    try:
-        return value if kind is Any else converter.structure(value, kind)
-    except Exception as error:
-        name = getattr(kind, "__name__", kind)
-        raise InvalidPayload(f"the value {key!r} cannot be converted to {name}: {error}") from error
+    return value_from_json(f"the value {key!r}", packed, kind)
 
 
 def _to_ids(tasks: TaskRef | TaskRefs | None) -> tuple[list[str], bool]:

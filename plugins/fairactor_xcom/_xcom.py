@@ -8,8 +8,18 @@ from functools import partial
 from typing import Any, Final
 
 from fairactor import Task, current_task
-from fairactor.errors import ConfigurationError, PayloadTooLarge, RuntimeNotRunning
-from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, shown, to_seconds, whole_ms
+from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge, RuntimeNotRunning
+from fairactor.plugins import (
+    Option,
+    ProceedExecute,
+    UnstorableResult,
+    check_name,
+    check_seconds,
+    read_lua,
+    shown,
+    to_seconds,
+    whole_ms,
+)
 from fairactor.serialization import value_to_json
 
 from ._values import NAME, RunValues, Stored, Values, check_key, read_values
@@ -68,7 +78,10 @@ class XCom:
     async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
         """Pushes the result of a task that has the option ``xcom=``, under that key."""
         result = await proceed()
-        await xcom.push(task.options["xcom"], result)
+        try:
+            await xcom.push(task.options["xcom"], result)
+        except (NotSerializable, PayloadTooLarge) as error:
+            raise UnstorableResult(error) from error
         return result
 
 
@@ -86,7 +99,7 @@ class _CurrentRun(RunValues):
 
         Args:
             key: any string.
-            value: anything that cattrs can convert to JSON.
+            value: anything that can be an argument.
             ttl: for how many seconds to keep it; None: as ``xcom_ttl=`` of the task says, or else the plugin, which
                 says a day by default; 0: until it is deleted.
 

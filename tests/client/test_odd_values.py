@@ -194,9 +194,9 @@ def test_a_number_that_is_too_large(setting: str, bound: str) -> None:
 async def test_a_number_that_has_no_json_form(make_runtime: Make, value: Any) -> None:
     async with make_runtime(echo, whole, huge) as runtime:
         for message in (echo(value), whole(value)):
-            with pytest.raises(NotSerializable, match=r"argument \['value'\].*has no JSON form"):
+            with pytest.raises(NotSerializable, match=r"\(\): value.*has no JSON form|whole\(\): value: expected int"):
                 await runtime.send("t", message)
-        with pytest.raises(TaskFailed, match=r"huge\(\) result.*is a int, <a number of 16610 bits>"):
+        with pytest.raises(TaskFailed, match=r"huge\(\) result: <a number of 16610 bits> is a int"):
             await runtime.ask("t", huge(), timeout=PATIENCE)
 
 

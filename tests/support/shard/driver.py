@@ -115,7 +115,7 @@ class ShardDriver:
         return self
 
     def send(self, *items: Item, reservation: str = "") -> list[str | None]:
-        """Returns, for each task, its id or the id of the task that holds its key.
+        """Returns, for each task, its id, '' if its id was sent before, or the id of the task that holds its key.
 
         The entry is None where another tenant has a task with that id, and FULL where the mailbox is full.
         """

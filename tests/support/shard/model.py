@@ -36,7 +36,7 @@ class Model(State):
         receiver: str = "",
         choice: Collection[str] = ("",),
     ) -> list[str | None]:
-        """Returns, for each task, its id or the id of the task that holds its key.
+        """Returns, for each task, its id, '' if its id was sent before, or the id of the task that holds its key.
 
         The entry is None where another tenant has a task with that id, and FULL where the mailbox is full. Tasks that
         were sent together with a task that finds its mailbox full are not accepted either.
@@ -85,7 +85,7 @@ class Model(State):
             known = self.tasks.get(task.id)
             holder = self.keys.get((task.tenant, task.key)) if task.key else None
             if known is not None:
-                answers.append(task.id if known.tenant == task.tenant else None)
+                answers.append("" if known.tenant == task.tenant else None)
             elif holder is not None:
                 answers.append(holder[0])
             else:

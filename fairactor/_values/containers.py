@@ -1,0 +1,180 @@
+"""The forms of lists, tuples, sets and dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Final
+
+from fairactor._model.record import decode_json, encode
+
+from .form import (
+    ARRAY,
+    BOOL,
+    FLOAT,
+    INT,
+    NULL,
+    OBJECT,
+    STRING,
+    Form,
+    Hook,
+    Misfit,
+    converted,
+    converted_pairs,
+    expected,
+)
+
+_NO_SEQUENCES: Final = (str, bytes, bytearray, memoryview)
+_STR: Final = frozenset({str})
+_PAIR: Final = 2
+_NUMBERS: Final = frozenset({NULL, BOOL, INT, FLOAT})
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether a value can arrive as a list: a sequence, but no string."""
+    return isinstance(value, Sequence) and not isinstance(value, _NO_SEQUENCES)
+
+
+def is_set(value: Any) -> bool:
+    """Whether a value is a set of any kind."""
+    return isinstance(value, AbstractSet)
+
+
+def _is_a(kind: Any) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+def items_form(
+    name: str, kind: Any, item: Form, make: Callable[[Iterable[Any]], Any], fits: Callable[[Any], bool] | None = None
+) -> Form:
+    """Returns the form of a list, a set, or another collection with items of one type.
+
+    Args:
+        name: the type, for messages.
+        kind: the class of the values.
+        item: the form of the items.
+        make: makes a value of a list.
+        fits: whether a value can be sent; by default the instances of the class.
+    """
+    fits = fits or _is_a(kind)
+    sent_as_is, read_as_is = frozenset({item.sent_as_is}), frozenset({item.read_as_is})
+
+    def to_json(value: Any) -> list[Any]:
+        if type(value) is not kind and not fits(value):
+            raise expected(name, value)
+        if sent_as_is.issuperset(map(type, value)):
+            return list(value)
+        return converted(value, item.to_json)
+
+    def from_json(value: Any) -> Any:
+        if type(value) is not list:
+            raise expected(name, value)
+        if read_as_is.issuperset(map(type, value)):
+            return value if make is list else make(value)
+        found = converted(value, item.from_json)
+        return found if make is list else make(found)
+
+    return Form(name, to_json, from_json, frozenset({ARRAY}), kind, transparent=kind is list and item.transparent)
+
+
+def tuple_form(name: str, items: Sequence[Form]) -> Form:
+    """Returns the form of a tuple with a type for each item."""
+
+    def check(value: Any) -> None:
+        if len(value) != len(items):
+            raise Misfit(f"expected {name} with {len(items)} items, got {len(value)}")
+
+    def convert(value: Sequence[Any], hooks: Iterable[Hook]) -> list[Any]:
+        found = []
+        for number, (hook, each) in enumerate(zip(hooks, value, strict=True)):
+            try:
+                found.append(hook(each))
+            except Misfit as misfit:
+                raise misfit.at(f"[{number}]") from None
+        return found
+
+    def to_json(value: Any) -> list[Any]:
+        if not isinstance(value, tuple):
+            raise expected(name, value)
+        check(value)
+        return convert(value, [item.to_json for item in items])
+
+    def from_json(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise expected(name, value)
+        check(value)
+        return tuple(convert(value, [item.from_json for item in items]))
+
+    return Form(name, to_json, from_json, frozenset({ARRAY}), tuple)
+
+
+def mapping_form(
+    name: str, kind: Any, key: Form, item: Form, make: Callable[[Any], Any] | None, fits: Any = Mapping
+) -> Form:
+    """Returns the form of a dict. It travels as an object if its keys can be strings, otherwise as a list of pairs.
+
+    Args:
+        name: the type, for messages.
+        kind: the class of the values.
+        key: the form of the keys.
+        item: the form of the values under them.
+        make: makes a value of a dict; None: it is a dict.
+        fits: the class whose instances can be sent.
+    """
+    write_key, read_key = _key_hooks(key)
+    in_pairs = write_key is None
+    key_to_json = write_key or key.to_json
+    plain_keys, plain_items = key.sent_as_is is str, frozenset({item.sent_as_is})
+
+    def to_json(value: Any) -> Any:
+        if not isinstance(value, fits):
+            raise expected(name, value)
+        if plain_keys and plain_items.issuperset(map(type, value.values())) and _STR.issuperset(map(type, value)):
+            return dict(value)
+        keys, children = converted_pairs(value.items(), key_to_json, item.to_json)
+        if in_pairs:
+            return list(zip(keys, children, strict=True))
+        found = dict(zip(keys, children, strict=True))
+        if len(found) < len(keys):
+            raise Misfit("two of its keys become the same, so one would be lost")
+        return found
+
+    def from_json(value: Any) -> Any:
+        pairs: Collection[tuple[Any, Any]]
+        if type(value) is dict:
+            pairs, from_key = value.items(), read_key
+        elif in_pairs and type(value) is list and all(type(each) is list and len(each) == _PAIR for each in value):
+            pairs, from_key = value, key.from_json
+        else:
+            raise expected(name, value)
+        found = dict(zip(*converted_pairs(pairs, from_key, item.from_json), strict=True))
+        return found if make is None else make(found)
+
+    transparent = kind is dict and plain_keys and item.transparent
+    return Form(name, to_json, from_json, frozenset({ARRAY if in_pairs else OBJECT}), kind, transparent=transparent)
+
+
+def _key_hooks(key: Form) -> tuple[Hook | None, Hook]:
+    """Returns how keys become strings, None if they do not, and how they come back."""
+    if key.kinds == frozenset({STRING}):
+        return key.to_json, key.from_json
+    if key.kind is object:  # without an annotation they have to be strings
+        return _untyped_key, _untyped_key
+    if key.kinds <= _NUMBERS:
+        return lambda value: encode(key.to_json(value)).decode(), lambda text: key.from_json(_number(text))
+    return None, key.from_json
+
+
+def _untyped_key(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Misfit(
+            f"expected str as JSON has it, got {type(value).__name__}; annotate the handler with the type of the keys"
+        )
+    return str.__str__(value)
+
+
+def _number(text: Any) -> Any:
+    try:
+        return decode_json(text)
+    except ValueError:
+        raise expected("a number", text) from None
