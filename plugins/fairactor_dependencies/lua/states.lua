@@ -14,11 +14,13 @@
 
 local ids, reply = {}, {}
 for i = 2, #ARGV do ids[i - 1] = ARGV[i] end
-for i, record in ipairs(read_records(ids)) do
+local records = read_records(ids)
+local states = locate(ids, records)
+for i, record in ipairs(records) do
   if not record or not is_owned_by(ARGV[1], record) then
     reply[i] = ''
   elseif record:sub(1, 1) == LIVE then
-    reply[i] = locate(ids[i], record)
+    reply[i] = states[i]
   elseif record:sub(1, 1) == CANCELED_STATE and state_of(ids[i], record) == SKIPPED then
     reply[i] = SKIPPED
   else

@@ -66,7 +66,7 @@ def _item(joined: str, number: int) -> Item:
     """Encodes an item of a map."""
     item = BatchItem("t", step(number).options(id=f"{joined}/{number}"), 0, Parents())
     item.script_input |= {"item": (joined, number + 1), "keep": HOUR}
-    return encode_message(*item.addressed(), watch=False, max_payload=1 << 20, sdk=False)
+    return encode_message(*item.addressed(), watch=False, max_payload=1 << 20)
 
 
 def message(

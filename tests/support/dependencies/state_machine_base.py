@@ -215,7 +215,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
         for number in numbers:
             item = BatchItem(join.tenant, step(number).options(id=f"{joined}/{number}"), join.shard, Parents())
             item.script_input |= {"item": (joined, number + 1), "keep": HOUR}
-            packed = encode_message(*item.addressed(), watch=False, max_payload=1 << 20, sdk=False)
+            packed = encode_message(*item.addressed(), watch=False, max_payload=1 << 20)
             made = Step(item.id, join.tenant, join.shard, "all_success", [], packed.body)
             made.refused = joined in self.stopped
             call.append((made, packed))
