@@ -146,7 +146,7 @@ def test_due_tasks_and_dead_runtimes_do_not_hold_each_other_up(shard: ShardDrive
     shard.maintain()
     snapshot = shard.check()
     assert {tenant: len(tasks) for tenant, tasks in snapshot.suspects.items()} == {"u": 5}
-    assert len(snapshot.queues["flood"]) == 150
+    assert len(snapshot.queues["flood"]) == 50
 
 
 def test_one_runtime_at_a_time_is_asked_for_maintenance(shard: ShardDriver) -> None:

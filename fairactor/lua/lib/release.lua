@@ -42,14 +42,8 @@ end
 
 -- Returns the ids and the marks of some of a runtime's claims.
 local function some_claims(runtime)
-  local cursor, ids, marks = '0', {}, {}
-  repeat
-    local found = call('HSCAN', CLAIMS .. runtime, cursor, 'COUNT', SOME)
-    cursor = found[1]
-    for i = 1, #found[2], 2 do
-      if #ids < SOME then ids[#ids + 1], marks[#marks + 1] = found[2][i], found[2][i + 1] end
-    end
-  until #ids == SOME or cursor == '0'
+  local claims, ids, marks = call('HRANDFIELD', CLAIMS .. runtime, SOME, 'WITHVALUES'), {}, {}
+  for i = 1, #claims, 2 do ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1] end
   return ids, marks
 end
 
