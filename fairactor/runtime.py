@@ -10,21 +10,16 @@ import socket
 import threading
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 import anyio
 import attrs
 
-from ._actors.graph import Graph, Run
-from ._actors.handle import Handle
-from ._actors.host import Host, Sendable
-from ._actors.message import Message, check_message
-from ._actors.options import AskOptions, TaskOptions
-from ._actors.plugin_options import OptionValue
+from ._actors.host import Host
 from ._actors.registry import Registrable, Registry
+from ._client.task_client import TaskClient
 from ._client.tenant import Tenant
 from ._model.keys import Keys
-from ._model.states import TaskState
 from ._store.stats import Health, Stats, read_health, read_stats
 from ._util.checks import check_name, check_seconds, check_timeout, shown
 from .errors import ConfigurationError, RuntimeNotRunning
@@ -45,7 +40,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class Runtime:
+class Runtime(TaskClient):
     """Sends messages to tenants, and runs tasks with the workers of this process.
 
     Use it as ``async with Runtime(...) as runtime``. The runtimes of a namespace share its tasks. Times are in seconds.
@@ -156,189 +151,6 @@ class Runtime:
             logger.warning("%s again: stopping at once", received.name)
             break
         scope.cancel()
-
-    # Sending
-
-    @overload
-    async def send(
-        self, tenant: str, message: Message[R], *values: OptionValue, **options: Unpack[TaskOptions]
-    ) -> Handle[R]: ...
-    @overload
-    async def send(self, tenant: str, message: Sendable[S]) -> S: ...
-
-    async def send(self, tenant: str, message: Any, *values: OptionValue, **options: Unpack[TaskOptions]) -> Any:
-        """Puts a message into a tenant's mailbox. When it returns, the server has the task.
-
-        Args:
-            tenant: the name of the tenant, any string.
-            message: a call to an actor, or an object that a plugin sends, such as a graph.
-            values: options of plugins that do not ship with fairactor, see `fairactor.plugins.Option`.
-            options: as in `Message.options`.
-
-        Returns:
-            A handle of the task. For a graph, its `Run`.
-
-        Raises:
-            ServerUnavailable: the server did not answer, or could not serve, for ``connect_timeout`` seconds.
-            ServerError: the server refused, for example because its memory is full. For both errors the attribute
-                ``maybe_accepted`` says whether the server may have the task, and ``ids`` has its id. Sending the
-                message again with the same ``id=`` is safe.
-            NotReplicated: the server has the task, but too few replicas have confirmed it
-                (``durability="replicated"``).
-            UnknownActor: this runtime runs actors, but not the message's.
-            NotSerializable: an argument does not fit its annotation, or has no JSON form.
-            PayloadTooLarge: the arguments are longer than ``max_payload`` bytes.
-            TaskExists: a task of another tenant has this id.
-            MailboxFull: the mailbox has reached the tenant's ``backlog``.
-            ConfigurationError: a tenant, an id or an option is invalid.
-        """
-        engine = self._running()
-        if not isinstance(message, Message) and hasattr(message, "send_to"):
-            _refuse_options(values, options)
-            return await message.send_to(engine.host, tenant)
-        check_message(message)
-        return await engine.sender.send(tenant, message.options(*values, **options) if values or options else message)
-
-    @overload
-    async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]: ...
-    @overload
-    async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Handle[Any] | Run]: ...
-
-    async def send_many(self, messages: Iterable[tuple[str, Any]]) -> list[Any]:
-        """Sends many messages and graphs; returns a handle for each message, a `Run` for each graph, in the same order.
-
-        It checks all messages before it sends the first one. They travel in batches of 500, each of which is accepted
-        as a whole. If a tenant has a ``backlog``, all its messages are accepted or none is, because room for them is
-        reserved first.
-
-        Raises:
-            As `send`. After ServerUnavailable some batches may have been accepted.
-        """
-        engine, given = self._running(), list(messages)
-        if all(isinstance(message, Message) for _, message in given):
-            return await engine.sender.send_many(given)
-        from ._client.graphs import send_together
-
-        return await send_together(engine.sender, engine.host, given)
-
-    @overload
-    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
-    @overload
-    async def ask(
-        self,
-        tenant: str,
-        message: Message[R],
-        *values: OptionValue,
-        timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime.ask
-        **options: Unpack[AskOptions],
-    ) -> R: ...
-
-    async def ask(
-        self,
-        tenant: str,
-        message: Any,
-        *values: OptionValue,
-        timeout: float | None = None,  # noqa: ASYNC109 - the promised signature
-        **options: Unpack[AskOptions],
-    ) -> Any:
-        """Sends a message, and waits for the handler's result. In a handler, its worker can run other tasks meanwhile.
-
-        Of a graph it returns the result of the run, see `Run.result`.
-
-        Args:
-            tenant: as for `send`.
-            message: as for `send`.
-            values: as for `send`.
-            timeout: the seconds to wait for the result; None for no limit.
-            options: as for `send`.
-
-        Raises:
-            As `send` and `Handle.result`. After Deadlock, nothing was sent.
-        """
-        engine = self._running()
-        check_timeout(timeout)
-        if isinstance(message, Graph):
-            from ._client.graphs import ask_graph
-
-            _refuse_options(values, options)
-            return await ask_graph(engine.sender, engine.host, tenant, message, timeout)
-        check_message(message)
-        if values or options:
-            message = message.options(*values, **options)
-        return await engine.sender.ask(tenant, message, timeout)
-
-    def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
-        """Makes a handle from a task's id.
-
-        Always give the tenant if the id, or the wish, comes from outside, as in ``GET /tasks/{id}`` of a web service:
-        for such a handle the tasks of other tenants do not exist.
-
-        Args:
-            task_id: the id.
-            tenant: the tenant of the task. None, which is for operators, finds the task of any tenant, and searches
-                all shards for it.
-
-        Raises:
-            ConfigurationError: the id or the tenant is invalid.
-        """
-        engine = self._running()
-        checked = None if tenant is None else check_name("tenant", tenant)
-        return Handle(engine.tracker, check_name("task id", task_id), checked)
-
-    @overload
-    async def results(
-        self,
-        handles: Iterable[Handle[R]],
-        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
-        *,
-        return_exceptions: Literal[False] = False,
-    ) -> list[R]: ...
-    @overload
-    async def results(
-        self,
-        handles: Iterable[Handle[R]],
-        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
-        *,
-        return_exceptions: bool,
-    ) -> list[R | Exception]: ...
-
-    async def results(
-        self,
-        handles: Iterable[Handle[Any]],
-        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
-        *,
-        return_exceptions: bool = False,
-    ) -> list[Any]:
-        """Waits for the results of many tasks, and returns them in the same order.
-
-        It asks for 500 tasks in a call, and all shards at the same time. In a handler, its worker can run other tasks
-        meanwhile.
-
-        Args:
-            handles: the handles of the tasks, of any tenants.
-            timeout: the seconds to wait for all of them; None for no limit.
-            return_exceptions: whether to return the error of a task in place of its result, so that the others are
-                not lost. Otherwise the first error is raised as soon as it arrives, and the tasks go on.
-
-        Raises:
-            As `Handle.result`.
-            ConfigurationError: something is not a handle of this runtime.
-        """
-        return await self._running().tracker.results(handles, timeout, return_exceptions=return_exceptions)
-
-    async def cancel_many(self, handles: Iterable[Handle[Any]]) -> list[TaskState | None]:
-        """Cancels many tasks as `Handle.cancel` does, 200 in a call.
-
-        Returns:
-            The state in which each was, in the same order; None for one that does not exist, or whose record has
-            expired.
-
-        Raises:
-            ConfigurationError: something is not a handle of this runtime.
-            ServerUnavailable: as `send`. Some tasks may have been canceled.
-            ServerError: likewise.
-        """
-        return await self._running().tracker.cancel_many(handles)
 
     def tenant(self, tenant: str) -> Tenant:
         """Returns a tenant, to send to it, configure it, and count its tasks.
@@ -475,8 +287,3 @@ class Runtime:
 
     def _shard(self, tenant: str) -> Shard:
         return self._running().shards.of(tenant)
-
-
-def _refuse_options(values: Iterable[OptionValue], options: Iterable[str]) -> None:
-    if names := ", ".join([*(value.name for value in values), *options]):
-        raise ConfigurationError(f"{names}: only messages take options: give them to each message in it")

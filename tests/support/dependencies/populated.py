@@ -250,16 +250,16 @@ def call(script: str, *arguments: Any) -> Transition:
 
 
 def send(populated: Any) -> None:
-    assert populated.send_again(*populated.new) == [each.id for each in populated.new]
+    populated.insist_on(*populated.new)
 
 
 def send_items(populated: Any) -> None:
-    assert populated.send_again(*populated.items) == [each.id for each in populated.items]
+    populated.insist_on(*populated.items)
 
 
 def send_behind_a_gate(populated: Any) -> None:
     populated.call("gate", "new run", HOUR)
-    assert populated.send_again(*populated.behind_gate) == [each.id for each in populated.behind_gate]
+    populated.insist_on(*populated.behind_gate)
 
 
 ARRIVING: Final = (

@@ -128,6 +128,11 @@ class ShardDriver:
         refused = {n: FULL if isinstance(error, MailboxFull) else None for n, error in receipt.refused.items()}
         return [refused.get(number, task) for number, task in enumerate(receipt.ids)]
 
+    def insist_on(self, *items: Item, reservation: str = "") -> None:
+        """Sends the last batch again, and checks that all are accepted, by this call or by one that broke off."""
+        sent = self.send_again(*items, reservation=reservation)
+        assert all(found in (each.id, "") for found, each in zip(sent, items, strict=True)), sent
+
     def join(self, *runtimes: str, lease: float = 3600.0, serves: Assignment | None = None) -> None:
         for runtime in runtimes:
             self.run(self.shard.join(runtime, lease=lease, info={"workers": 1}, serves=serves))
