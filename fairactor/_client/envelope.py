@@ -14,6 +14,7 @@ from fairactor._util import tracing
 from fairactor._util.checks import check_name
 from fairactor.errors import NotSerializable, PayloadTooLarge
 
+_NORMAL = Priority.NORMAL.value
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
 
 
@@ -48,10 +49,10 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
     if len(body) > max_payload:
         raise _too_large(call, len(body), max_payload)
-    priority = options.priority or Priority.NORMAL
+    priority = options.priority.value if options.priority else _NORMAL
     key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
     flag = "w" if watch else ""
-    return Item(task_id, check_name("tenant", tenant), priority.value, _due(options), flag, body, key, extra)
+    return Item(task_id, check_name("tenant", tenant), priority, _due(options), flag, body, key, extra)
 
 
 def as_template(item: Item) -> Item:
