@@ -18,7 +18,7 @@ from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import running_task
 from fairactor._model.policy import Policy
-from fairactor._model.wire import BATCH, Item
+from fairactor._model.wire import BATCH, Item, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
@@ -172,7 +172,7 @@ class Sender:
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # so encoding many messages does not block the event loop
             elif batches[number][-1]:
-                item = item._replace(flag="+")
+                item = with_the_one_before(item)
             batches[number][-1].append(item)
             sent.append((message, number, item))
             replicas = max(replicas, self._replicas(message))
@@ -235,10 +235,10 @@ class Sender:
             yield ""
             return
         name = os.urandom(8).hex()
-        rooms: dict[int, Counter[str]] = {}
+        rooms: dict[int, Counter[str]] = {number: Counter() for number, _ in posts}
         chosen: dict[str, list[str]] = {}
         for message, number, item in sent:
-            rooms.setdefault(number, Counter())[item.tenant] += 1
+            rooms[number][item.tenant] += 1
             if message.task_options.id:
                 chosen.setdefault(item.tenant, []).append(item.id)
         try:
