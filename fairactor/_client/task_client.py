@@ -30,14 +30,17 @@ class Parts(Protocol):
     @property
     def sender(self) -> Sender:
         """Sends messages."""
+        ...
 
     @property
     def tracker(self) -> Tracker:
         """Follows tasks."""
+        ...
 
     @property
     def host(self) -> Host:
         """Serves plugins."""
+        ...
 
 
 class TaskClient(ABC):

@@ -28,9 +28,9 @@ class MessageGraph(Planned):
     _parts: list[object]
     _many: int
     """How many of the parts belong to this graph."""
-    _in_sequence: bool
+    _in_sequence: bool = attrs.field(alias="in_sequence")
     _depth: int = 0
-    _plan: Plan | None = None
+    _plan: Plan | None = attrs.field(default=None, alias="plan")
 
     @classmethod
     def of(cls, parts: Sequence[object], *, in_sequence: bool) -> MessageGraph:
