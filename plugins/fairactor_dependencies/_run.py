@@ -73,6 +73,7 @@ class SentRun(Run):
         letters = await self._letters()
         order, parents = self._plan.in_order()
         skipped = {step for step in order if letters.get(step) == SKIPPED}
+        skipped |= {mapped.spread for mapped in self._maps() if mapped.join in skipped}
         followed = {parent for step in order if step not in skipped for parent in parents[step]}
         return tuple(step for step in order if step not in skipped and step not in followed)
 
