@@ -61,7 +61,7 @@ class Client(Protocol):
     async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Handle[Any] | Run]: ...
 
     @overload
-    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
+    async def ask(self, tenant: str, message: Graph[R], *, timeout: float | None = None) -> R: ...  # noqa: ASYNC109 - as in Runtime.ask
     @overload
     async def ask(
         self,

@@ -134,8 +134,8 @@ def each(
         items = result_of(items)
     elif not isinstance(items, Sequence | ResultOf | None) or isinstance(items, str | bytes | bytearray | memoryview):
         raise TypeError(
-            f"each({target.name}, …) needs a list of items, and got {shown(items)}: give list(…), the step that returns "
-            "the list, or nothing for the result of the step before"
+            f"each({target.name}, …) needs a list of items, and got {shown(items)}: give list(…), the step that "
+            "returns the list, or nothing for the result of the step before"
         )
     first: Any = ResultOf(Selection.ONLY)
     pattern = target(first, *args, **kwargs)

@@ -104,7 +104,9 @@ class SentRun(Run):
         for mapped in self._maps():
             await mapped.stop(self._host)
         live = [item for _, item in await self._items() if item.state and not item.state.settled]
-        await _for_each(_cancel, [self._host.runtime.handle(item.id, item.tenant) for item in live], _CONCURRENCY)
+        await _for_each(
+            _cancel, [self._host.runtime.handle(item.id, item.tenant) for item in reversed(live)], _CONCURRENCY
+        )
 
     async def retry(self) -> Run:
         """See `Run`."""

@@ -7,7 +7,7 @@
 -- @takes result_in, pack_end from own/outcome.lua
 -- @takes children, read_children, notify from own/waiting.lua
 
-local SOME = 200 -- entries read at once
+local READ_AT_ONCE = 200 -- entries read at once
 
 -- Leaves the others to take.lua.
 local function leave_rest(from)
@@ -98,7 +98,7 @@ local function notify_all(kind, ended, states, roots, records, results, keeps)
   local fields = read_all('HMGET', OWN .. 'of:' .. kind, ended)
   for i, field in ipairs(fields) do
     local added = entries[kind .. ended[i]]
-    if field and (#ids < SOME or added) then
+    if field and (#ids < READ_AT_ONCE or added) then
       upto[i] = read_entries(field, FIELD_SIZE + 1, tos, wants, indexes, ids)
     end
     if added then upto[i] = read_entries(table.concat(added), 1, tos, wants, indexes, ids) end
