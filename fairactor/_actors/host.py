@@ -196,7 +196,7 @@ class Host(Protocol):
         ...
 
     async def pack_graph(self, tenant: str, graph: Graph, run_id: str) -> PackedGraph:
-        """Packs a graph that a script can send many times, as one batch of at most 125 tasks of one tenant.
+        """Packs a graph that a script can send many times, as one batch of at most 500 tasks of one tenant.
 
         Send wrappers apply now and not again. Observers and the sender's trace do not apply.
 

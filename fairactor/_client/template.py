@@ -12,7 +12,7 @@ from fairactor._actors.graph import Graph
 from fairactor._actors.host import Host, PackedGraph
 from fairactor._actors.message import Message
 from fairactor._actors.plugin_options import tasks_named_by
-from fairactor._model.wire import BATCH_WITH_DATA, pack_item
+from fairactor._model.wire import BATCH, pack_item
 from fairactor.errors import ConfigurationError, PayloadTooLarge
 from fairactor.plugins import Addressed
 
@@ -66,9 +66,9 @@ def _check_batch(tenant: str, messages: Sequence[Addressed]) -> None:
         ConfigurationError: one cannot be.
     """
     ids = {message.task_options.id or "" for _, message in messages}
-    if len(messages) > BATCH_WITH_DATA:
+    if len(messages) > BATCH:
         raise ConfigurationError(
-            f"the graph has {len(messages)} steps, and {BATCH_WITH_DATA} at most can be sent at once: let a step send "
+            f"the graph has {len(messages)} steps, and {BATCH} at most can be sent at once: let a step send "
             "the others, or use each()"
         )
     for owner, message in messages:

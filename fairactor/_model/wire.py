@@ -18,7 +18,7 @@ from .states import Priority
 
 BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
-BATCH_WITH_DATA: Final = 125
+BATCH_WITH_DATA: Final = 250
 """The most tasks in one call if plugins' scripts get data with them, which costs four times as much."""
 REPEATED: Final = 1
 """The verdict of ``lib/accept.lua`` for a task whose id the tenant has sent before."""
