@@ -17,7 +17,7 @@
 if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.mapped or mine.adopted then
   -- What one script may spend; take.lua does the rest. A task that is released costs about 25 µs, one that ends 150 µs,
   -- and the news of an end 3 µs. A turn also has other work.
-  local BUDGET, BUDGET_ALONE = 60, 200
+  local BUDGET, BUDGET_ALONE = 250, 400
   local RELEASES, ENDS, LEARNS = 1, 10, 0.1
   local HERE, NOTIFIES = 65535, 65534
   local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many parents are F, X and C, token; then each one's state

@@ -7,7 +7,7 @@
 -- @takes result_in, pack_end from own/outcome.lua
 -- @takes children, read_children, notify from own/waiting.lua
 
-local READ_AT_ONCE = 200 -- entries read at once
+local READ_AT_ONCE = 500 -- entries read at once
 
 -- Leaves the others to take.lua.
 local function leave_rest(from)
