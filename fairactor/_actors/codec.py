@@ -94,9 +94,9 @@ class Codec:
         if kwargs or len(args) > len(self._in_order):
             return self._convert_all(self._to_json, args, kwargs)
         converted = list(args)
-        for index, value in enumerate(args):
-            form = self._in_order[index]
-            if type(value) is not form.sent_as_is:
+        for index, form in zip(range(len(args)), self._in_order):  # noqa: B905 - there may be more forms
+            value = args[index]
+            if type(value) not in form.sent_as_is:
                 converted[index] = self._to_json(form, self._positional[index], value)
         return converted, {}
 
@@ -111,7 +111,7 @@ class Codec:
         if not kwargs and self._fits(args, kwargs):
             for index, value in enumerate(args):
                 form = self._in_order[index]
-                if type(value) is not form.read_as_is:
+                if type(value) not in form.read_as_is:
                     args[index] = self._from_json(form, self._positional[index], value)
             return args, kwargs
         try:
@@ -135,9 +135,9 @@ class Codec:
         if self._forms is None:
             self.look_up()
         form = self._form_of(_RESULT)
-        if value is None and (form is self._untyped or form.sent_as_is is type(None)):
+        if value is None and type(None) in form.sent_as_is:
             return b"null"
-        plain = value if type(value) is form.sent_as_is else self._to_json(form, _RESULT, value)
+        plain = value if type(value) in form.sent_as_is else self._to_json(form, _RESULT, value)
         encoded: bytes = self._module.encode_plain(self._what(_RESULT), plain)
         return encoded
 
@@ -151,7 +151,7 @@ class Codec:
             self.look_up()
         value = self._module.decode_json(data)
         form = self._form_of(_RESULT)
-        return value if type(value) is form.read_as_is else self._from_json(form, _RESULT, value)
+        return value if type(value) in form.read_as_is else self._from_json(form, _RESULT, value)
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the arguments by the names of their parameters."""

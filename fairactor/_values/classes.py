@@ -124,7 +124,7 @@ def _writer(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callab
                     raise Misfit("it is not set").at(f".{attribute}") from None
                 continue
             try:
-                found[key] = child if type(child) is part.sent_as_is else part.to_json(child)
+                found[key] = child if type(child) in part.sent_as_is else part.to_json(child)
             except Misfit as misfit:
                 raise misfit.at(f".{attribute}") from None
         return found
@@ -154,7 +154,7 @@ def _reader(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callab
             if field.key in value:
                 child = value[field.key]
                 try:
-                    found[field.parameter] = child if type(child) is part.read_as_is else part.from_json(child)
+                    found[field.parameter] = child if type(child) in part.read_as_is else part.from_json(child)
                 except Misfit as misfit:
                     raise misfit.at(f".{field.name}") from None
             elif field.required and field.init:

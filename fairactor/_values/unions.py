@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fairactor.errors import ConfigurationError
 
-from .form import KIND_OF, NULL, OBJECT, Form, Misfit, expected
+from .form import KIND_OF, NO_KINDS, NULL, OBJECT, Form, Misfit, expected
 
 TYPE: Final = "$type"
 VALUE: Final = "$value"
@@ -28,7 +28,11 @@ def optional_form(form: Form) -> Form:
     def from_json(value: Any) -> Any:
         return None if value is None else form.from_json(value)
 
-    return Form(f"{form.name} | None", to_json, from_json, form.kinds | {NULL}, form.kind, transparent=form.transparent)
+    none = frozenset({type(None)})
+    return Form(
+        f"{form.name} | None", to_json, from_json, form.kinds | {NULL}, form.kind, form.sent_as_is | none,
+        form.read_as_is | none, transparent=form.transparent,
+    )  # fmt: skip
 
 
 def union_form(name: str, members: Sequence[Form]) -> Form:
@@ -54,7 +58,13 @@ class _Union:
                 raise ConfigurationError(f"two types of the union {name} are named {twice[0]}, so it is ambiguous")
         kinds = frozenset().union(*(member.kinds for member in self._plain), {OBJECT} if self._tagged else ())
         transparent = all(member.transparent for member in members)
-        self.form = Form(name, self._to_json, self._from_json, kinds, None, transparent=transparent)
+        sent_as_is, read_as_is = (
+            NO_KINDS.union(*as_is) - {dict} if self._tagged else NO_KINDS.union(*as_is)
+            for as_is in ([each.sent_as_is for each in self._plain], [each.read_as_is for each in self._plain])
+        )
+        self.form = Form(
+            name, self._to_json, self._from_json, kinds, None, sent_as_is, read_as_is, transparent=transparent
+        )
 
     def _to_json(self, value: Any) -> Any:
         member, packed = self._choose(value)
