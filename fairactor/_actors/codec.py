@@ -8,6 +8,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Unpack, get_args, get_origin, get_type_hints
 
 from fairactor._model.placeholder import Placeholder
+from fairactor._values.hints import is_of_builtins
 from fairactor.errors import ConfigurationError, InvalidPayload, PayloadTooLarge
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def check_result_size(actor: str, encoded: bytes, limit: float) -> None:
 class Codec:
     """Binds, encodes and decodes the calls of one handler.
 
-    It resolves the annotations when it is first used, so these may name types that are defined later.
+    The annotations may name types that are defined later: it converts nothing before it is first used.
     """
 
     def __init__(self, name: str, function: Callable[..., Any], *, method: bool = False) -> None:
@@ -93,11 +94,12 @@ class Codec:
             self.look_up()
         if kwargs or len(args) > len(self._in_order):
             return self._convert_all(self._to_json, args, kwargs)
-        converted = list(args)
-        for index, form in zip(range(len(args)), self._in_order):  # noqa: B905 - there may be more forms
-            value = args[index]
-            if type(value) not in form.sent_as_is:
-                converted[index] = self._to_json(form, self._positional[index], value)
+        converted: list[Any] = []
+        for form, value in zip(self._in_order, args):  # noqa: B905 - there may be more forms
+            if type(value) in form.sent_as_is:
+                converted.append(value)
+            else:
+                converted.append(self._to_json(form, self._positional[len(converted)], value))
         return converted, {}
 
     def arguments_from_json(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -162,6 +164,36 @@ class Codec:
             named[self._var_keyword] = others
         return named | {name: value for name, value in kwargs.items() if name in self._by_name}
 
+    def check_annotations(self) -> None:
+        """Checks the annotations as far as their names are defined by now; `look_up` checks the others.
+
+        Raises:
+            ConfigurationError: values of a type cannot be converted from JSON, or a union is ambiguous.
+        """
+        try:
+            hints = {name: hint for name, hint in self._hints().items() if not is_of_builtins(hint)}
+        except Exception:  # noqa: BLE001 - an annotation may be any expression
+            return
+        if not hints:
+            return
+        from . import conversion  # slow to import
+
+        self._module = conversion
+        for name, hint in hints.items():
+            try:
+                self._find_form(name, hint)
+            except ConfigurationError as error:
+                if isinstance(error.__cause__, ConfigurationError):  # otherwise a field names a later class
+                    raise
+
+    def _hints(self) -> dict[str, Any]:
+        hints = get_type_hints(self._function, include_extras=True)
+        if get_origin(hints.get(self._var_keyword)) is Unpack:  # `**named: Unpack[Options]`
+            further = get_type_hints(*get_args(hints.pop(self._var_keyword)))
+            self._further = set(further)
+            hints |= further
+        return hints
+
     def look_up(self) -> None:
         """Resolves the annotations and finds the forms of their values, once.
 
@@ -174,16 +206,12 @@ class Codec:
 
         self._module = conversion
         try:
-            hints = get_type_hints(self._function, include_extras=True)
+            hints = self._hints()
         except Exception as error:
             raise ConfigurationError(
                 f"{self._name}(): an annotation cannot be resolved: {error}; define or import its type at the top "
                 "level of the module, not under TYPE_CHECKING"
             ) from error
-        if get_origin(hints.get(self._var_keyword)) is Unpack:  # `**named: Unpack[Options]`
-            further = get_type_hints(*get_args(hints.pop(self._var_keyword)))
-            self._further = set(further)
-            hints |= further
         forms = {name: self._find_form(name, hint) for name, hint in hints.items()}
         self._untyped = conversion.UNTYPED
         self._in_order = [forms.get(name, self._untyped) for name in self._positional]
@@ -201,7 +229,7 @@ class Codec:
         except Exception as error:
             raise ConfigurationError(
                 f"{self._name}(): cannot convert {name}: {hint!r} from JSON ({error}); use another annotation, or "
-                "register hooks on fairactor.serialization.converter"
+                "register hooks on fairactor.serialization.converter before the actor is defined"
             ) from error
         return form
 

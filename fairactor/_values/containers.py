@@ -96,7 +96,7 @@ def _sent_check(item: Form) -> Callable[[Iterable[Any]], bool]:
     return _check_of(item.read_as_is if is_float else item.sent_as_is, finite=is_float)
 
 
-def tuple_form(name: str, items: Sequence[Form]) -> Form:
+def tuple_form(name: str, items: Sequence[Form]) -> Form:  # noqa: C901 - three functions
     """Returns the form of a tuple with a type for each item."""
 
     def check(value: Any) -> None:
@@ -130,7 +130,7 @@ def tuple_form(name: str, items: Sequence[Form]) -> Form:
     return Form(name, to_json, from_json, frozenset({ARRAY}), tuple)
 
 
-def mapping_form(
+def mapping_form(  # noqa: C901 - two functions
     name: str, kind: Any, key: Form, item: Form, make: Callable[[Any], Any] | None, fits: Any = Mapping
 ) -> Form:
     """Returns the form of a dict. It travels as an object if its keys can be strings, otherwise as a list of pairs.
