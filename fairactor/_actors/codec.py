@@ -57,6 +57,8 @@ class Codec:
         self._further: set[str] = set()  # the names in `**named: Unpack[Options]`
         self._forms: dict[str, Form] | None = None
         self._in_order: list[Form] = []
+        self._sent_as_is: list[frozenset[type]] = []
+        self._read_as_is: list[frozenset[type]] = []
         self._untyped: Form
         self._module: Any  # `conversion`, once it is imported
 
@@ -94,12 +96,11 @@ class Codec:
             self.look_up()
         if kwargs or len(args) > len(self._in_order):
             return self._convert_all(self._to_json, args, kwargs)
-        converted: list[Any] = []
-        for form, value in zip(self._in_order, args):  # noqa: B905 - there may be more forms
-            if type(value) in form.sent_as_is:
-                converted.append(value)
-            else:
-                converted.append(self._to_json(form, self._positional[len(converted)], value))
+        converted = list(args)
+        as_is = self._sent_as_is
+        for index, value in enumerate(args):
+            if type(value) not in as_is[index]:
+                converted[index] = self._to_json(self._in_order[index], self._positional[index], value)
         return converted, {}
 
     def arguments_from_json(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -111,10 +112,10 @@ class Codec:
         if self._forms is None:
             self.look_up()
         if not kwargs and self._fits(args, kwargs):
+            as_is = self._read_as_is
             for index, value in enumerate(args):
-                form = self._in_order[index]
-                if type(value) not in form.read_as_is:
-                    args[index] = self._from_json(form, self._positional[index], value)
+                if type(value) not in as_is[index]:
+                    args[index] = self._from_json(self._in_order[index], self._positional[index], value)
             return args, kwargs
         try:
             self.bind(tuple(args), kwargs)
@@ -154,6 +155,31 @@ class Codec:
         value = self._module.decode_json(data)
         form = self._form_of(_RESULT)
         return value if type(value) in form.read_as_is else self._from_json(form, _RESULT, value)
+
+    def tag_for(self, results: Sequence[Codec], parameter: int | str, *, many: bool = False) -> str | None:
+        """Returns the name of the type that a result of another actor needs to travel with, as an argument of this one.
+
+        Args:
+            results: the codecs of the actors that return it.
+            parameter: the number of the argument, or its name.
+            many: whether the argument is the list of their results.
+
+        Raises:
+            ConfigurationError: it would arrive as another type.
+        """
+        for codec in (self, *results):
+            codec.look_up()
+        found = [codec._form_of(_RESULT) for codec in results]  # noqa: SLF001 - of the same class
+        if isinstance(parameter, str):
+            name, form = parameter, self._form_by_name(parameter)
+        else:
+            name = self._positional[parameter] if parameter < len(self._positional) else self._var_positional
+            form = self._form_of(name)
+        try:
+            tag: str | None = self._module.check_many(found, form) if many else self._module.tag_for(found[0], form)
+        except self._module.Misfit as misfit:
+            raise ConfigurationError(f"{self._what(name)}: {misfit.reason}") from None
+        return tag
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the arguments by the names of their parameters."""
@@ -215,6 +241,8 @@ class Codec:
         forms = {name: self._find_form(name, hint) for name, hint in hints.items()}
         self._untyped = conversion.UNTYPED
         self._in_order = [forms.get(name, self._untyped) for name in self._positional]
+        self._sent_as_is = [form.sent_as_is for form in self._in_order]
+        self._read_as_is = [form.read_as_is for form in self._in_order]
         self._forms = forms
 
     def _find_form(self, name: str, hint: Any) -> Form:

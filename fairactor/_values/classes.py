@@ -266,12 +266,13 @@ def pydantic_form(cls: Any) -> Form:
             raise Misfit(f"expected {name}, got {type(value).__name__}, whose field {min(further)} would be lost")
         try:
             written = value.model_dump_json(round_trip=True, by_alias=False, warnings="error").encode()
-            same = _alike(dict(read(written)), dict(value))
+            there = read(written)
+            same = _alike(dict(there), dict(value)) and _alike(there.__pydantic_private__, value.__pydantic_private__)
             data = msgspec.json.decode(written)
         except Exception as error:
             raise Misfit(f"pydantic cannot write and read {name} again: {_one_line(error)}") from error
         if not same:
-            raise Misfit(f"{name} changes on its way through pydantic's JSON, as secrets and excluded fields do")
+            raise Misfit(f"{name} changes on its way through pydantic's JSON, as secrets and private fields do")
         return data
 
     def from_json(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from math import isfinite
@@ -40,6 +41,11 @@ def is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, _NO_SEQUENCES)
 
 
+def is_unbounded(value: Any) -> bool:
+    """Whether a value is a deque without a greatest length, which would be lost."""
+    return isinstance(value, deque) and value.maxlen is None
+
+
 def is_set(value: Any) -> bool:
     """Whether a value is a set of any kind."""
     return isinstance(value, AbstractSet)
@@ -63,13 +69,17 @@ def items_form(
     """
     fits = fits or _is_a(kind)
     can_be_sent, can_be_read = _sent_check(item), _check_of(item.read_as_is)
+    in_set = make in (set, frozenset) and item.kind is object
 
     def to_json(value: Any) -> list[Any]:
-        if type(value) is not kind and not fits(value):
+        if (type(value) is not kind or kind is deque) and not fits(value):
             raise expected(name, value)
         if can_be_sent(value):
             return value if kind is list and type(value) is list else list(value)
-        return converted(value, item.to_json)
+        found = converted(value, item.to_json)
+        if in_set and list in map(type, found):
+            raise Misfit(f"expected {name}, got a tuple in it, which would arrive as a list; annotate the items")
+        return found
 
     def from_json(value: Any) -> Any:
         if type(value) is not list:
@@ -81,7 +91,10 @@ def items_form(
 
     read_as_is = frozenset({list}) if make is list and item.read_as_is >= OF_JSON else NO_KINDS
     transparent = kind is list and item.transparent
-    return Form(name, to_json, from_json, frozenset({ARRAY}), kind, read_as_is=read_as_is, transparent=transparent)
+    return Form(
+        name, to_json, from_json, frozenset({ARRAY}), kind, read_as_is=read_as_is, transparent=transparent,
+        items=[item],
+    )  # fmt: skip
 
 
 def _check_of(kinds: frozenset[type], *, finite: bool = False) -> Callable[[Iterable[Any]], bool]:
@@ -127,7 +140,7 @@ def tuple_form(name: str, items: Sequence[Form]) -> Form:  # noqa: C901 - three 
             raise misfit.at(f"[{len(found)}]") from None
         return tuple(found)
 
-    return Form(name, to_json, from_json, frozenset({ARRAY}), tuple)
+    return Form(name, to_json, from_json, frozenset({ARRAY}), tuple, items=items)
 
 
 def mapping_form(  # noqa: C901 - two functions
@@ -180,7 +193,7 @@ def mapping_form(  # noqa: C901 - two functions
     read_as_is = frozenset({dict}) if is_dict and make is None and item.read_as_is >= OF_JSON else NO_KINDS
     return Form(
         name, to_json, from_json, frozenset({ARRAY if in_pairs else OBJECT}), kind, read_as_is=read_as_is,
-        transparent=is_dict and item.transparent,
+        transparent=is_dict and item.transparent, items=[key, item],
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -72,6 +72,12 @@ class Form:
     """Classes whose exact instances ``from_json`` would return unchanged."""
     transparent: bool = False
     """Whether values are the same in Python and in JSON."""
+    members: Sequence[Form] = ()
+    """The types of a union."""
+    tagged: frozenset[str] = frozenset()
+    """The names of the members whose values travel with that name."""
+    items: Sequence[Form] = ()
+    """The types of the items of a collection; of a dict those of its keys and values."""
 
 
 def unknown(_: Any) -> Any:

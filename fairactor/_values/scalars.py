@@ -155,9 +155,25 @@ def text_form(kind: Any, dump: Callable[[Any], str], load: Callable[[str], Any],
 
 def _write_datetime(value: dt.datetime) -> str:
     """Writes it as RFC 9557 does: with the name of its zone, if it has one."""
-    text = dt.datetime.isoformat(value)
+    return dt.datetime.isoformat(value) + _zone_of(value)
+
+
+def _write_time(value: dt.time) -> str:
+    zone = _zone_of(value)
+    if not zone and value.tzinfo is not None and value.utcoffset() is None:
+        raise ValueError(f"its time zone {shown(value.tzinfo)} has no fixed offset")
+    return dt.time.isoformat(value) + zone
+
+
+def _zone_of(value: dt.datetime | dt.time) -> str:
     zone = value.tzinfo
-    return f"{text}[{zone.key}]" if isinstance(zone, ZoneInfo) and zone.key else text
+    return f"[{zone.key}]" if isinstance(zone, ZoneInfo) and zone.key else ""
+
+
+def _read_time(text: str) -> dt.time:
+    text, _, zone = text.removesuffix("]").partition("[")
+    found = dt.time.fromisoformat(text)
+    return found.replace(tzinfo=ZoneInfo(zone)) if zone else found
 
 
 def _read_datetime(text: str) -> dt.datetime:
@@ -190,7 +206,7 @@ _PATHS: Final = (Path, type(Path()), PurePath, PurePosixPath, PureWindowsPath)
 TEXTS: Final[dict[Any, Form]] = {
     dt.datetime: text_form(dt.datetime, _write_datetime, _read_datetime),
     dt.date: text_form(dt.date, dt.date.isoformat, dt.date.fromisoformat, without=(dt.datetime,)),
-    dt.time: text_form(dt.time, dt.time.isoformat, dt.time.fromisoformat),
+    dt.time: text_form(dt.time, _write_time, _read_time),
     dt.timedelta: text_form(dt.timedelta, msgspec.to_builtins, _read_timedelta),
     decimal.Decimal: text_form(decimal.Decimal, str, decimal.Decimal),
     uuid.UUID: text_form(uuid.UUID, str, uuid.UUID),

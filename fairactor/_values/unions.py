@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
+from fairactor._model.placeholder import TYPE, VALUE
 from fairactor.errors import ConfigurationError
 
 from .form import KIND_OF, NO_KINDS, NULL, OBJECT, Form, Misfit, expected
-
-TYPE: Final = "$type"
-VALUE: Final = "$value"
+from .scalars import SCALARS
 
 
 def optional_form(form: Form) -> Form:
@@ -31,7 +30,7 @@ def optional_form(form: Form) -> Form:
     none = frozenset({type(None)})
     return Form(
         f"{form.name} | None", to_json, from_json, form.kinds | {NULL}, form.kind, form.sent_as_is | none,
-        form.read_as_is | none, transparent=form.transparent,
+        form.read_as_is | none, transparent=form.transparent, members=[form, SCALARS[type(None)]],
     )  # fmt: skip
 
 
@@ -63,7 +62,14 @@ class _Union:
             for as_is in ([each.sent_as_is for each in self._plain], [each.read_as_is for each in self._plain])
         )
         self.form = Form(
-            name, self._to_json, self._from_json, kinds, None, sent_as_is, read_as_is, transparent=transparent
+            name, self._to_json, self._from_json, kinds, None, sent_as_is, read_as_is, transparent=transparent,
+            members=members, tagged=self._with_names(),
+        )  # fmt: skip
+
+    def _with_names(self) -> frozenset[str]:
+        """Returns the names of the members whose values travel with the name."""
+        return frozenset(
+            each.name for each in self._members if id(each) in self._tagged or (self._tagged and OBJECT in each.kinds)
         )
 
     def _to_json(self, value: Any) -> Any:
@@ -102,6 +108,8 @@ class _Union:
             member = self._by_tag.get(value[TYPE])
             if member is None:
                 raise Misfit(f"expected {self._name}, got a value of the type {value[TYPE]}")
+            if value[VALUE] is None and NULL in self.form.kinds and NULL not in member.kinds:
+                return None  # in place of the result of a step that did not finish
             return member.from_json(value[VALUE])
         misfit: Misfit | None = None
         tried = [each for each in self._plain if kind in each.kinds and not (self._tagged and kind == OBJECT)]
