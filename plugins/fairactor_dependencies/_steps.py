@@ -76,7 +76,8 @@ def _tags(step: Step, parents: Sequence[Step], others: bool) -> dict[int | str, 
         return {}  # they pass on JSON
     found: dict[int | str, str] = {}
     taken = {last_step(result.of) for result in results_in(step) if isinstance(result.of, Message | Graph)}
-    for place, argument in (*enumerate(step.args), *step.kwargs.items()):
+    arguments: list[tuple[int | str, Any]] = [*enumerate(step.args), *step.kwargs.items()]
+    for place, argument in arguments:
         if not isinstance(argument, ResultOf):
             continue
         many = argument.of is Selection.ALL
