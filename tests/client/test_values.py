@@ -232,7 +232,8 @@ def test_a_value_arrives_as_it_was_sent(hint: Any, value: Any) -> None:
         (str, Word.A, "a"), (list[int], (1, 2), [1, 2]), (list[int], range(2), [0, 1]), (Item, Same("a"), ITEM),
         (list[int], collections.deque([1]), [1]), (dict[str, int], collections.Counter("a"), {"a": 1}),
         (Mapping[str, int], types.MappingProxyType({"a": 1}), {"a": 1}), (AbstractSet[int], {1}, frozenset({1})),
-        (list[float], [1e308, 1e308], [1e308, 1e308]), (Any, np.float64(0.5), 0.5), (Any, np.int8(1), 1), (list[float], [1, 2.5], [1.0, 2.5]),
+        (list[float], [1e308, 1e308], [1e308, 1e308]),
+        (Any, np.float64(0.5), 0.5), (Any, np.int8(1), 1), (list[float], [1, 2.5], [1.0, 2.5]),
     ],
     ids=str,
 )  # fmt: skip
