@@ -121,7 +121,12 @@ class Executor:
         self._observers.started(task)
         try:
             result = await self._invoke(claim, task, handler, args, kwargs)
-            encoded, extra = self._packed(task, handler, result)
+            try:
+                encoded = handler.actor.codec.result_to_json(result)
+                check_result_size(task.actor, encoded, self.settings.max_payload)
+                extra = pack_extra(task.attachments)
+            except Exception as error:
+                raise UnstorableResult(error) from error
         except (asyncio.CancelledError, GeneratorExit) as error:
             if claim.lost or claim.cancel_reason is not None or self.is_ending():
                 raise
@@ -138,19 +143,6 @@ class Executor:
             task.end()
         self._observers.finished(task, result)
         return self._settle(claim, "F", self._ttl(call), encoded, extra=extra)
-
-    def _packed(self, task: Task, handler: Handler, result: Any) -> tuple[bytes, bytes]:
-        """Returns the encoded result, and what plugins' scripts receive with it.
-
-        Raises:
-            UnstorableResult: it cannot be stored.
-        """
-        try:
-            encoded = handler.actor.codec.result_to_json(result)
-            check_result_size(task.actor, encoded, self.settings.max_payload)
-            return encoded, pack_extra(task.attachments)
-        except Exception as error:
-            raise UnstorableResult(error) from error
 
     def _invoke(
         self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]

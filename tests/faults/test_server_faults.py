@@ -355,7 +355,7 @@ async def test_what_the_server_refused_was_not_accepted_and_may_be_sent_again(
         ]
         async with REFUSALS[trouble](server):
             async with anyio.create_task_group() as group:  # after a restart, the first calls meet dead connections
-                for _ in range(8):
+                for _ in range(24):
                     group.start_soon(runtime.health)
             began = time.monotonic()
             with pytest.raises(ServerError) as one:

@@ -158,7 +158,7 @@ async def test_runtimes_without_the_plugin_of_a_graph_send_none_of_its_runs(make
         await Schedules(runtime).add("0 9 * * *", "t", note() >> note())
     assert ",fairactor_dependencies," in str(db.hget("{fairactor/0}", "plugins"))
     with pytest.raises(MissingPlugin, match="fairactor_dependencies"):
-        async with make(workers=0, without_plugins=["fairactor_dependencies"]):
+        async with make(workers=0, plugins=[], without_plugins=["fairactor_dependencies"]):
             pass
 
 
