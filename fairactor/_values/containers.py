@@ -32,6 +32,7 @@ from .scalars import SCALARS
 
 _NO_SEQUENCES: Final = (str, bytes, bytearray, memoryview)
 _STR: Final = frozenset({str})
+_SEQUENCES: Final = frozenset({list, tuple})
 _PAIR: Final = 2
 _NUMBERS: Final = frozenset({NULL, BOOL, INT, FLOAT})
 
@@ -77,7 +78,7 @@ def items_form(
         if can_be_sent(value):
             return value if kind is list and type(value) is list else list(value)
         found = converted(value, item.to_json)
-        if in_set and list in map(type, found):
+        if in_set and not _SEQUENCES.isdisjoint(map(type, found)):
             raise Misfit(f"expected {name}, got a tuple in it, which would arrive as a list; annotate the items")
         return found
 
