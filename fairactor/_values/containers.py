@@ -172,7 +172,7 @@ def mapping_form(  # noqa: C901 - two functions
             return _converted(value, item.to_json)
         keys, children = converted_pairs(value.items(), key_to_json, item.to_json)
         if in_pairs:
-            return list(zip(keys, children, strict=True))
+            return list(map(list, zip(keys, children, strict=True)))  # lists, as JSON will have them
         found = dict(zip(keys, children, strict=True))
         if len(found) < len(keys):
             raise Misfit("two of its keys become the same, so one would be lost")

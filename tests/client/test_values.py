@@ -192,6 +192,7 @@ def round_trip(hint: Any, value: Any) -> Any:
         (Literal["a", 1, True], True), (Literal[Color.RED] | None, Color.RED),
         (Literal[b"a", "b"], b"a"), (Sequence[int], [1]), (Sequence[int], (1,)), (Iterable[str], ["a"]),
         # Keys that are no strings
+        (dict[Item, int] | dict[int, int], {ITEM: 1}),
         (dict[Level, int], {Level.LOW: 2}), (dict[dt.date, int], {DAY: 1}), (dict[tuple[int, str], int], {(1, "a"): 2}),
         (dict[int | str, int], {1: 2, "1": 3}), (dict[bool, int], {True: 1}), (dict[float, int], {1.5: 1}),
         (dict[str | None, int], {None: 1, "null": 2}), (dict[Item, int], {ITEM: 1}), (dict[bytes, int], {b"a": 1}),
