@@ -95,7 +95,7 @@ class _Union:
             except Misfit as misfit:
                 inner = inner or (misfit if len(exact) == 1 and member is exact[0] else None)
                 continue
-            if number >= len(exact) or len(exact) == 1 or _same(member.from_json(packed), value):
+            if (number == 0 and len(exact) == 1) or _same(member.from_json(packed), value):
                 return member, packed
             first = first or (member, packed)
         if first is not None:

@@ -191,6 +191,7 @@ def round_trip(hint: Any, value: Any) -> Any:
         (Literal["auto"] | str, "x"),  # noqa: PYI051 - it is to be tried
         (Literal["a", 1, True], True), (Literal[Color.RED] | None, Color.RED),
         (Literal[b"a", "b"], b"a"), (Sequence[int], [1]), (Sequence[int], (1,)), (Iterable[str], ["a"]),
+        (float | Literal["red", 1], 1), (float | Literal["red", 1], 1.0),
         # Keys that are no strings
         (dict[Item, int] | dict[int, int], {ITEM: 1}),
         (dict[Level, int], {Level.LOW: 2}), (dict[dt.date, int], {DAY: 1}), (dict[tuple[int, str], int], {(1, "a"): 2}),
