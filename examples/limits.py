@@ -1,4 +1,13 @@
-"""Limits that hold across the whole fleet: a big customer with a full mailbox, and a trial with a rate."""
+"""Limits that hold across the whole fleet: a big customer with a full mailbox, and a trial with a rate.
+
+It prints::
+
+    big has enough to do: nothing of the second batch was accepted
+    after … s  trial: page 0
+    …
+    after … s  trial: page 9
+    … pages of big meanwhile
+"""
 
 from __future__ import annotations
 

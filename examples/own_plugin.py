@@ -5,6 +5,14 @@ finish or fail for good. It counts in the memory of one process: with several, e
 restart would forget what was spent. So keep such numbers in a database, or in Redis as the plugins of fairactor do.
 
 As a package with an entry point it would be discovered automatically: docs/write-a-plugin.md says how.
+
+It prints::
+
+    refused: acme has spent 6 of 10, and 5 more is asked
+    acme: summarize for 1 gave 'a lon'
+    acme: translate failed: nothing to translate
+    globex: translate for 5 gave 'TWO'
+    this process has spent {'acme': 6.0, 'globex': 5.0}; another one would count for itself
 """
 
 from __future__ import annotations

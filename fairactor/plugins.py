@@ -26,7 +26,7 @@ from ._actors.registry import Registrable
 from ._actors.retry import UnstorableResult
 from ._actors.task import Task
 from ._model.placeholder import Placeholder
-from ._model.wire import BATCH, FULL, TAKEN, whole_ms
+from ._model.wire import BATCH, BATCH_WITH_DATA, FULL, TAKEN, whole_ms
 from ._store.plugin_lua import read_lua
 from ._util.checks import (
     YEAR,
@@ -44,6 +44,7 @@ from .errors import ConfigurationError
 
 __all__ = [
     "BATCH",
+    "BATCH_WITH_DATA",
     "FULL",
     "TAKEN",
     "YEAR",
@@ -163,8 +164,8 @@ class ArgumentsLoader(Protocol):
     ) -> tuple[list[Any], dict[str, Any]]:
         """Returns the arguments of a task that is about to run, in JSON types. Its error fails the attempt.
 
-        If the plugin has ``only_with``, a collection of option names, it is called only for tasks with one of these
-        options.
+        It is called only for tasks with an argument that is a list or a dict. If the plugin has ``only_with``, a
+        collection of option names, the task also has one of these options.
         """
         ...
 

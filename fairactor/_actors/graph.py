@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from fairactor._model.states import TaskState
 
 from .handle import Handle
+
+S = TypeVar("S")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    R_co = TypeVarWithDefault("R_co", covariant=True, default=Any)
+else:
+    R_co = TypeVar("R_co", covariant=True)
 
 
 class Combinable(Protocol):
@@ -28,7 +36,13 @@ Operand = Combinable | Sequence[Combinable | Sequence[Combinable]]
 """A message, a graph, or a list of these, which run side by side."""
 
 
-class Graph(ABC):
+class Step(Generic[R_co]):
+    """A message, or a graph, with what it returns."""
+
+    __slots__ = ()
+
+
+class Graph(Step[R_co], ABC):
     """Messages, and the order in which their tasks run. `Runtime.send` sends all of them and returns a `Run`.
 
     In ``a >> b`` and ``b << a``, the last steps of ``a`` run before the first steps of ``b``. In ``a | b`` they run
@@ -38,17 +52,25 @@ class Graph(ABC):
 
     __slots__ = ()
 
-    @abstractmethod
+    @overload
+    def __rshift__(self, other: Step[S]) -> Graph[S]: ...
+    @overload
     def __rshift__(self, other: Operand) -> Graph: ...
+    @abstractmethod
+    def __rshift__(self, other: Any) -> Any: ...
 
     @abstractmethod
-    def __lshift__(self, other: Operand) -> Graph: ...
+    def __lshift__(self, other: Operand) -> Graph[R_co]: ...
 
-    @abstractmethod
+    @overload
+    def __or__(self, other: Step[S]) -> Graph[list[R_co | S]]: ...
+    @overload
     def __or__(self, other: Operand) -> Graph: ...
+    @abstractmethod
+    def __or__(self, other: Any) -> Any: ...
 
     @abstractmethod
-    def __rrshift__(self, other: Operand) -> Graph: ...
+    def __rrshift__(self, other: Operand) -> Graph[R_co]: ...
 
     @abstractmethod
     def __rlshift__(self, other: Operand) -> Graph: ...
@@ -67,7 +89,7 @@ class Graph(ABC):
     @abstractmethod
     def prepare(
         self, host: Any, tenant: str, run_id: str | None = None
-    ) -> tuple[Sequence[Any], Callable[[Sequence[Handle[Any]]], Run]]:
+    ) -> tuple[Sequence[Any], Callable[[Sequence[Handle[Any]]], Run[R_co]]]:
         """Returns the messages that it consists of, each with its tenant, and a function that makes the run.
 
         The messages have to be sent as one batch. The function takes their handles. The id of each message begins with
@@ -75,11 +97,11 @@ class Graph(ABC):
         """
 
     @abstractmethod
-    async def send_to(self, host: Any, tenant: str) -> Run:
+    async def send_to(self, host: Any, tenant: str) -> Run[R_co]:
         """Sends all messages, or none; see `fairactor.plugins.Sendable`."""
 
 
-class Run(ABC):
+class Run(ABC, Generic[R_co]):
     """A graph that was sent."""
 
     __slots__ = ()
@@ -97,7 +119,7 @@ class Run(ABC):
     """
 
     @abstractmethod
-    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as that of a handle
+    async def result(self, timeout: float | None = None) -> R_co:  # noqa: ASYNC109 - as that of a handle
         """Waits for the last step and returns its result, or a list of results if there are several last steps.
 
         Skipped steps do not count: the last steps are those that ran, and after which only skipped ones come. If a
@@ -140,7 +162,7 @@ class Run(ABC):
         """
 
     @abstractmethod
-    async def retry(self) -> Run:
+    async def retry(self) -> Run[R_co]:
         """Sends the steps that failed or were canceled again, and all steps behind them; returns the new run.
 
         Steps behind one that is sent again run again, even if they had finished, because they may decide otherwise now.

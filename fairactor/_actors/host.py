@@ -61,7 +61,7 @@ class Client(Protocol):
     async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Handle[Any] | Run]: ...
 
     @overload
-    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
+    async def ask(self, tenant: str, message: Graph[R], *, timeout: float | None = None) -> R: ...  # noqa: ASYNC109 - as in Runtime.ask
     @overload
     async def ask(
         self,
@@ -196,7 +196,7 @@ class Host(Protocol):
         ...
 
     async def pack_graph(self, tenant: str, graph: Graph, run_id: str) -> PackedGraph:
-        """Packs a graph that a script can send many times, as one batch of at most `BATCH` tasks of one tenant.
+        """Packs a graph that a script can send many times, as one batch of at most 500 tasks of one tenant.
 
         Send wrappers apply now and not again. Observers and the sender's trace do not apply.
 

@@ -113,7 +113,7 @@ class TaskClient(ABC):
         return await send_together(parts.sender, parts.host, given)
 
     @overload
-    async def ask(self, tenant: str, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
+    async def ask(self, tenant: str, message: Graph[R], *, timeout: float | None = None) -> R: ...  # noqa: ASYNC109 - as in Runtime.ask
     @overload
     async def ask(
         self,

@@ -68,8 +68,8 @@ def _check_batch(tenant: str, messages: Sequence[Addressed]) -> None:
     ids = {message.task_options.id or "" for _, message in messages}
     if len(messages) > BATCH:
         raise ConfigurationError(
-            f"the graph has {len(messages)} steps, and {BATCH} at most can be sent at once: let a step send the "
-            "others, or use each()"
+            f"the graph has {len(messages)} steps, and {BATCH} at most can be sent at once: let a step send "
+            "the others, or use each()"
         )
     for owner, message in messages:
         name = message.actor.name

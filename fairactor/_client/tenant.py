@@ -48,7 +48,7 @@ class Tenant:
         return await self._runtime.send(self.name, message, *values, **options)
 
     @overload
-    async def ask(self, message: Graph, *, timeout: float | None = None) -> Any: ...  # noqa: ASYNC109 - as in Runtime.ask
+    async def ask(self, message: Graph[R], *, timeout: float | None = None) -> R: ...  # noqa: ASYNC109 - as in Runtime.ask
     @overload
     async def ask(
         self,

@@ -134,7 +134,12 @@ class Tracker:
 
     async def cancel_many(self, handles: Iterable[Handle[Any]]) -> list[TaskState | None]:
         """Cancels many tasks; see `Runtime.cancel_many`."""
-        handles = self._checked(handles)
+        found = self._checked(handles)
+        tenants = {handle.tenant or "" for handle in found}
+        with self.spans.canceling_many(len(found), tenants) if self.spans is not None else NO_SPAN:
+            return await self._cancel_many(found)
+
+    async def _cancel_many(self, handles: Sequence[Handle[Any]]) -> list[TaskState | None]:
         body = _canceled("by runtime.cancel_many()")
         states: list[TaskState | None] = [None] * len(handles)
 

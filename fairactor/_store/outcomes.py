@@ -26,7 +26,7 @@ logger: Final = logging.getLogger(__name__)
 Settled = tuple[record.Header, record.Outcome]
 """The header of a task's record, and the outcome of the task."""
 
-_PER_CALL: Final = 500  # outcomes that one call asks for
+_PER_CALL: Final = 250  # outcomes that one call asks for
 
 
 _Place = tuple[Shard, str]

@@ -145,6 +145,14 @@ class Spans:
             yield
 
     @contextmanager
+    def canceling_many(self, count: int, tenants: Collection[str]) -> Iterator[None]:
+        """Wraps the cancellation of many tasks; '' among the tenants stands for one that is not known."""
+        name, attributes = self.facts("cancel", "", next(iter(tenants)) if len(tenants) == 1 else "")
+        attributes["messaging.batch.message_count"] = count
+        with self.active(name, attributes, SpanKind.CLIENT):
+            yield
+
+    @contextmanager
     def purging(self, tenant: str) -> Iterator[trace.Span]:
         """Wraps the cancellation of the waiting tasks of a tenant."""
         with self.active(*self.facts("purge", "", tenant), SpanKind.CLIENT) as span:

@@ -34,6 +34,7 @@ from .unknown_actors import UnknownActors
 
 logger: Final = logging.getLogger(__name__)
 
+_CONTAINERS: Final = (list, dict)
 _HISTORY_LIMIT: Final = 500  # characters of a message, in the history
 
 
@@ -83,7 +84,7 @@ class Executor:
                 self._span_of(claim, self.spans).enter()
             elif call.trace:
                 restore(call.trace)
-            if call.options and self.plugins.loads_arguments:
+            if call.options and self.plugins.loads_arguments and _has_containers(call):
                 try:
                     call = await self._loaded(claim, call)
                 except Exception as error:  # noqa: BLE001 - the attempt fails like any other
@@ -293,6 +294,14 @@ def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | 
     claim.begun = task.began = time.monotonic()
     if timeout is not None:
         limit.deadline = anyio.current_time() + timeout
+
+
+def _has_containers(call: record.Call) -> bool:
+    """Whether an argument is a list or a dict, so that plugins may have to load it."""
+    for value in call.args:
+        if type(value) in _CONTAINERS:
+            return True
+    return bool(call.kwargs) and any(type(value) in _CONTAINERS for value in call.kwargs.values())
 
 
 def _decode(claim: Claim) -> record.Call:

@@ -12,6 +12,7 @@ from fairactor import Message
 from fairactor.plugins import Addressed
 
 from ._errors import GraphError, unknown_parent
+from ._mapped import JOIN
 from ._options import HERE, NAME, NOTIFIES, Parents, ScriptInput
 from ._placeholders import ResultOf, Selection, map_arguments, results_in
 
@@ -123,7 +124,10 @@ def resolve_parents(
     item.script_input |= {"parents": list(item.parents), "tenants": tenants, "keep": keep, "shard": item.shard}
     if set(parent_shards) != {HERE}:
         item.script_input["shards"] = parent_shards
-    if rule := item.message.task_options.plugin_options.get("trigger_rule"):
+    rule = item.message.task_options.plugin_options.get("trigger_rule")
+    if item.message.actor.name == JOIN:
+        item.script_input["rule"] = f"each:{rule or 'all_success'}"
+    elif rule:
         item.script_input["rule"] = rule
 
 

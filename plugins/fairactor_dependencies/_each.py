@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from fairactor import Retry, actor, current_task
+from fairactor import Message, Retry, actor, current_task
 from fairactor.errors import MailboxFull, RuntimeNotRunning
-from fairactor.plugins import BATCH, Actor, Addressed, Client, TriggerRule, shown, whole_ms
+from fairactor.plugins import BATCH_WITH_DATA, Actor, Addressed, Client, Graph, TriggerRule, shown, whole_ms
 
 from ._graph import MessageGraph, chain
 from ._late import with_shard
@@ -15,6 +15,7 @@ from ._mapped import JOIN, SPREAD, item_id
 from ._options import NAME
 from ._placeholders import EarlierIds, IdOf, ResultOf, Selection
 from ._plan import plan_of
+from ._results import result_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -49,9 +50,9 @@ async def spread(target: str, items: Any, joined: str, earlier: list[str], /, *a
     options = {"xcom_run": task.options["xcom_run"]} if "xcom_run" in task.options else None
     keep = whole_ms(host.settings.canceled_ttl)
     left = [number for number in range(sent, len(items)) if number not in adopted]
-    for at in range(0, len(left), BATCH):
+    for at in range(0, len(left), BATCH_WITH_DATA):
         messages: list[Addressed] = []
-        for number in left[at : at + BATCH]:
+        for number in left[at : at + BATCH_WITH_DATA]:
             positional, named = handler.codec.arguments_from_json([items[number], *args], dict(kwargs))
             message = pattern.rewritten(
                 args=positional,
@@ -106,7 +107,7 @@ async def join(found: Any) -> Any:
 
 def each(
     target: Actor[Concatenate[T, P], Any],
-    items: Sequence[T] | None = None,
+    items: Sequence[T] | Message[Any] | Graph | None = None,
     /,
     *args: P.args,
     **kwargs: P.kwargs,
@@ -119,18 +120,28 @@ def each(
 
     Args:
         target: a function that is an actor. The runtime that runs the graph needs it, too.
-        items: a list, or ``result_of(…)`` an earlier step; None: the result of the step before.
+        items: a list, or the earlier step that returns it; None: the result of the step before.
         args: further arguments, the same for all items.
         kwargs: likewise, by name.
 
     Raises:
-        TypeError: the arguments do not fit the actor.
+        TypeError: the arguments do not fit the actor, or the items are no list.
+        ConfigurationError: the items are those of a graph with several last steps.
     """
+    if not hasattr(target, "codec"):
+        raise TypeError(f"each({shown(target)}, …) needs an actor: decorate the function with @actor")
+    if isinstance(items, Message | Graph):
+        items = result_of(items)
+    elif not isinstance(items, Sequence | ResultOf | None) or isinstance(items, str | bytes | bytearray | memoryview):
+        raise TypeError(
+            f"each({target.name}, …) needs a list of items, and got {shown(items)}: give list(…), the step that "
+            "returns the list, or nothing for the result of the step before"
+        )
     first: Any = ResultOf(Selection.ONLY)
     pattern = target(first, *args, **kwargs)
     (_, *positional), named = target.codec.arguments_to_json(pattern.args, pattern.kwargs)
     given: Any = first if items is None else items
-    if isinstance(items, list | tuple):  # they travel in the form of the actor's first argument
+    if isinstance(items, Sequence):  # they travel in the form of the actor's first argument
         given = [target.codec.arguments_to_json((item,), {})[0][0] for item in items]
     return MappedGraph.spread(target.name, given, positional, named)
 

@@ -87,13 +87,13 @@ class MessageGraph(Planned):
         parts = self._parts[: self._many]
         return planner.in_sequence(parts) if self._in_sequence else planner.side_by_side(parts)
 
-    def __rshift__(self, other: Operand) -> Graph:
+    def __rshift__(self, other: Any) -> Any:
         return then(self, other)
 
     def __lshift__(self, other: Operand) -> Graph:
         return after(self, other)
 
-    def __or__(self, other: Operand) -> Graph:
+    def __or__(self, other: Any) -> Any:
         return beside(self, other)
 
     def __rrshift__(self, other: Operand) -> Graph:

@@ -73,6 +73,7 @@ class SentRun(Run):
         letters = await self._letters()
         order, parents = self._plan.in_order()
         skipped = {step for step in order if letters.get(step) == SKIPPED}
+        skipped |= {mapped.spread for mapped in self._maps() if mapped.join in skipped}
         followed = {parent for step in order if step not in skipped for parent in parents[step]}
         return tuple(step for step in order if step not in skipped and step not in followed)
 
@@ -103,7 +104,9 @@ class SentRun(Run):
         for mapped in self._maps():
             await mapped.stop(self._host)
         live = [item for _, item in await self._items() if item.state and not item.state.settled]
-        await _for_each(_cancel, [self._host.runtime.handle(item.id, item.tenant) for item in live], _CONCURRENCY)
+        await _for_each(
+            _cancel, [self._host.runtime.handle(item.id, item.tenant) for item in reversed(live)], _CONCURRENCY
+        )
 
     async def retry(self) -> Run:
         """See `Run`."""

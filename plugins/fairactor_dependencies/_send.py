@@ -12,7 +12,7 @@ import anyio
 
 from fairactor import Handle
 from fairactor.errors import ServerError
-from fairactor.plugins import BATCH, Addressed, Host, ProceedSend, whole_ms
+from fairactor.plugins import BATCH, BATCH_WITH_DATA, Addressed, Host, ProceedSend, whole_ms
 
 from ._batch import BatchItem, hold_behind_gate, index_by_id, make_batch, resolve_parents
 from ._errors import RunNotSent, unknown_parent
@@ -48,7 +48,7 @@ async def send(host: Host, messages: Sequence[Addressed], proceed: ProceedSend) 
     for item in batch:
         sent_before = {parent: found[parent, item.owner_of(parent)] for parent in item.parents if parent not in indexes}
         resolve_parents(item, batch, indexes, resent | sent_before, keep)
-    calls = sum(-(-many // BATCH) for many in Counter(item.shard for item in batch).values())
+    calls = sum(-(-many // BATCH_WITH_DATA) for many in Counter(item.shard for item in batch).values())
     if calls == 1 or not any(parent in indexes for item in batch for parent in item.parents):
         return await proceed([item.addressed() for item in batch])
     gate = os.urandom(12).hex()

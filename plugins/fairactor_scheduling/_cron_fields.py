@@ -251,7 +251,7 @@ class _Reader:
     def _advice(self, part: str) -> str:
         field = self._field
         names = f", or {next(iter(field.names))} to {list(field.names)[-1]}" if field.names else ""
-        problem = "is out of range" if part.isdecimal() else "is not acceptable"
+        problem = "is out of range" if part.isascii() and part.isdecimal() else "is not acceptable"
         advice = f"{part!r} {problem}: give {field.low} to {field.high}{names}"
         if field in (_DAY, _WEEKDAY) and any(map(_LAST_OF_QUARTZ.fullmatch, self._parts)):
             advice += "; 'l' as a day of the month is the last one, 'l5' as a day of the week is the last Friday"

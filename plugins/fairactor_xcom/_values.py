@@ -13,14 +13,16 @@ from typing import Any, Final, TypeVar, overload
 import attrs
 
 from fairactor import Handle
-from fairactor.errors import ConfigurationError
+from fairactor.errors import ConfigurationError, InvalidPayload, NotSerializable
 from fairactor.plugins import Client, check_name, shown, validate
-from fairactor.serialization import value_from_json
+from fairactor.serialization import encode_json, value_from_json, value_to_json
 
 NAME: Final = "fairactor_xcom"
 
 check_key: Final = partial(check_name, "xcom key")
 
+_TYPED: Final = b" "
+"""Stands before the JSON of a value that has to be pulled with a type. To JSON it is white space."""
 _AT_ONCE: Final = 100
 """The most values that one call reads."""
 
@@ -111,11 +113,12 @@ class RunValues(ABC):
             from_task: the task that stored it, by handle or id. For several tasks, or a function that returns them,
                 such as ``fairactor_dependencies.parents``, it returns a list. None: the last value of the run that
                 is still there. If there is none, ``xcom.pull`` takes the last one of the running task's parents.
-            type: the type to convert it to, as annotations of handlers do; by default it stays plain JSON.
+            type: the type to convert it to, as annotations of handlers do. Without it, only a value that JSON has is
+                returned: one that was pushed as a date or an object of a class would arrive as text or a dict.
             default: what to return if there is no such value.
 
         Raises:
-            InvalidPayload: the value does not fit the type.
+            InvalidPayload: the value does not fit the type, or needs one.
             KeyError: there is no such value, and no default.
         """
         check_key(key)
@@ -199,14 +202,33 @@ async def _call(run: Values, script: str, *arguments: str) -> Any:
     return await run.runtime.host.call(f"{NAME}/{script}", run.tenant, run.tenant, run.run, *arguments)
 
 
+def encode(key: str, value: object) -> bytes:
+    """Encodes a value to store.
+
+    Raises:
+        NotSerializable: it has no JSON form.
+    """
+    what = f"xcom value {shown(key)} "
+    try:
+        return encode_json(what, value)
+    except NotSerializable:
+        return _TYPED + value_to_json(what, value)
+
+
 def _decode(key: str, packed: bytes | str, kind: Any) -> Any:
     """Decodes a stored value and converts it to a type.
 
     Raises:
         ConfigurationError: the type cannot be converted from JSON.
-        InvalidPayload: the value does not fit, or cannot be decoded.
+        InvalidPayload: the value does not fit, needs a type, or cannot be decoded.
     """
-    return value_from_json(f"the value {key!r}", packed, kind)
+    encoded = packed.encode() if isinstance(packed, str) else packed
+    if kind is Any and encoded.startswith(_TYPED):
+        raise InvalidPayload(
+            f"the value {shown(key)} was pushed as something that JSON does not have, such as a date or an object of a "
+            "class: pull it with type="
+        )
+    return value_from_json(f"the value {shown(key)}", encoded, kind)
 
 
 def _to_ids(tasks: TaskRef | TaskRefs | None) -> tuple[list[str], bool]:

@@ -20,9 +20,8 @@ from fairactor.plugins import (
     to_seconds,
     whole_ms,
 )
-from fairactor.serialization import value_to_json
 
-from ._values import NAME, RunValues, Stored, Values, check_key, read_values
+from ._values import NAME, RunValues, Stored, Values, check_key, encode, read_values
 
 TTL: Final = 86400.0
 """Seconds for which a value is kept, unless somebody says otherwise."""
@@ -99,7 +98,8 @@ class _CurrentRun(RunValues):
 
         Args:
             key: any string.
-            value: anything that can be an argument.
+            value: anything that can be an argument. What JSON does not have, such as a date or an object of a class,
+                has to be pulled with its ``type=``.
             ttl: for how many seconds to keep it; None: as ``xcom_ttl=`` of the task says, or else the plugin, which
                 says a day by default; 0: until it is deleted.
 
@@ -111,7 +111,7 @@ class _CurrentRun(RunValues):
         check_key(key)
         task = current_task()
         kept = _default_ttl(task) if ttl is None else _to_ttl("ttl", ttl)
-        packed = value_to_json(f"xcom value {shown(key)} ", value)
+        packed = encode(key, value)
         if len(packed) > MAX_VALUE:
             raise PayloadTooLarge(
                 f"xcom value {shown(key)}: {len(packed)} bytes, the limit is {MAX_VALUE}; store it elsewhere and push "

@@ -245,7 +245,13 @@ async def test_cancellations_have_spans(make_runtime: Make, exporter: Exporter) 
     canceled, purged = exporter.one("cancel"), exporter.one("purge")
     assert facts(canceled)["messaging.message.id"] == handle.id
     assert facts(purged)["messaging.batch.message_count"] == 2
-    for span in (canceled, purged):
+    exporter.clear()
+    async with make_runtime(workers=0) as runtime:
+        handles = await runtime.send_many([("user:1", double(n)) for n in range(3)])
+        await runtime.cancel_many(handles)
+    many = exporter.one("cancel")
+    assert facts(many)["messaging.batch.message_count"] == 3
+    for span in (canceled, purged, many):
         assert (span.kind, error(span), facts(span)["messaging.operation.type"]) == (SpanKind.CLIENT, None, "settle")
         assert facts(span)["messaging.destination.name"] == "user:1"
 

@@ -11,28 +11,33 @@
 
 if not (shard.plugins or ''):find(',' .. SELF .. ',', 1, true) then return { -1 } end
 local LONG = 3600000 -- ms: nothing is due
+local SOME = 50 -- ends whose news one call goes on to spread, at most
 local limit, carry_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = integer(shard.ms)
 local mine = share(SELF)
 local messages = call('ZRANGEBYSCORE', OWN .. 'outbox', '-inf', now, 'LIMIT', 0, limit)
-local field = call('HRANDFIELD', OWN .. 'rest')
+local fields = call('HRANDFIELD', OWN .. 'rest', SOME)
 local run = call('ZRANGEBYSCORE', OWN .. 'gates', '-inf', now, 'LIMIT', 0, 1)[1]
-if #messages == 0 and not field and not run then
+if #messages == 0 and #fields == 0 and not run then
   local next_at = math.huge
   for _, key in ipairs({ OWN .. 'outbox', OWN .. 'gates' }) do
     next_at = math.min(next_at, tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or math.huge)
   end
   return { math.min(next_at - shard.ms, LONG) }
 end
-local rest = field and call('HGET', OWN .. 'rest', field)
-if rest and not pcall(struct.unpack, '>c1Hc0', rest) then -- somebody has damaged it
-  later[#later + 1] = function() call('HDEL', OWN .. 'rest', field) end
-  rest = nil
+local rest, damaged = {}, {}
+for i, left in ipairs(read_all('HMGET', OWN .. 'rest', fields)) do
+  if pcall(struct.unpack, '>c1Hc0', left) then
+    rest[#rest + 1] = { fields[i], left }
+  else
+    damaged[#damaged + 1] = fields[i]
+  end
 end
-mine.rest = rest and { { field, rest } }
+if #damaged > 0 then later[#later + 1] = function() write_all('HDEL', OWN .. 'rest', damaged) end end
+mine.rest = rest
 mine.gates = run and { { run, call('GET', OWN .. 'gate:' .. run) or 'C' } } -- if it failed halfway, it ends as before
 local dues = {}
 for _, message in ipairs(messages) do dues[#dues + 1], dues[#dues + 2] = integer(shard.ms + carry_ms), message end
 later[#later + 1] = function() write_all('ZADD', OWN .. 'outbox', dues) end
 carry_out()
-return { (field or run or #messages == limit) and 0 or carry_ms, unpack(messages) }
+return { (#fields > 0 or run or #messages == limit) and 0 or carry_ms, unpack(messages) }

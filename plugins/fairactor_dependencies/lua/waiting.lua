@@ -2,11 +2,11 @@
 --
 -- Such a task is an array, not a table of named fields: that takes half the space.
 
--- @takes HEADER from lib/base.lua
+-- @takes HEADER, DONE from lib/base.lua
 -- @takes NONE from lib/policy.lua
 -- @takes admit, read_held, kept_of, held_record from lib/admit.lua
 -- @takes cancel_held, pack_cancel from lib/ending.lua
--- @takes deleted, late, WAITING, OPEN, CLOSED, NEVER, PENDING_BYTE, FEW, SMALL from own/ends.lua
+-- @takes budget, RELEASES, ENDS, deleted, late, WAITING, OPEN, CLOSED, NEVER, PENDING, PENDING_BYTE, FEW, SMALL from own/ends.lua
 -- @takes SKIPPED from own/outcome.lua
 
 local ID, RULE, GATE, KEEP = 1, 2, 3, 4
@@ -74,6 +74,27 @@ local rules = {
   end,
 }
 
+local JOINS = 'each:' -- before the rule of a task that joins the results of an `each()`
+
+-- Returns the name of a task's trigger rule.
+local function rule_of(child) return (child[RULE]:gsub('^' .. JOINS, '')) end
+
+-- Whether a task may run, as `rules` say. If it joins results, its first parent sends the items, and the rule is for
+-- these. If that one failed, nobody waits for the items that it may not have sent.
+local function may_run(child)
+  local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
+  local open = #child[OUTCOMES] - finished - failed - canceled
+  if #child[OUTCOMES] > 1 and child[RULE]:sub(1, #JOINS) == JOINS then
+    local sent = (child[NEWS] or NONE)[1] or child[OUTCOMES]:sub(1, 1)
+    if sent == DONE then
+      finished = finished - 1
+    elseif sent ~= PENDING then
+      open = 0
+    end
+  end
+  return rules[rule_of(child)](open, finished, failed, canceled)
+end
+
 -- Returns the results that a task has received: those of this script, and a function that reads others.
 local function results_of(child)
   local results, got = child[RESULTS] or {}, OWN .. 'got:' .. child[TOKEN]
@@ -138,7 +159,7 @@ local function cause_after_gate(child)
   if child[GATE] == NEVER then return { state = 'C', text = 'its run was not sent whole' } end
   local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
   local state = failed > 0 and 'X' or canceled > 0 and 'C' or 'F'
-  local id, text = parent_that_ended(child, state), 'cannot run (trigger rule ' .. child[RULE] .. '): '
+  local id, text = parent_that_ended(child, state), 'cannot run (trigger rule ' .. rule_of(child) .. '): '
   if id then
     text = text .. 'upstream task ' .. id .. (state == 'F' and ' finished' or ' did not finish')
   else
@@ -161,7 +182,7 @@ local function end_of(child)
   if child[HAVE_FAILED] > 0 then return 'X' end
   local skipped = count_skipped(child)
   if child[WERE_CANCELED] > skipped then return 'C' end
-  return SKIPPED, 'skipped (trigger rule ' .. child[RULE] .. '): '
+  return SKIPPED, 'skipped (trigger rule ' .. rule_of(child) .. '): '
     .. (skipped > 0 and 'an upstream task was skipped' or 'no upstream task failed')
 end
 
@@ -175,7 +196,7 @@ local function cancel_child(child, cause)
   local state, why = end_of(child)
   local text = why or cause.text
   if not text then
-    text = 'cannot run (trigger rule ' .. child[RULE] .. '): upstream task ' .. cause.id .. ' '
+    text = 'cannot run (trigger rule ' .. rule_of(child) .. '): upstream task ' .. cause.id .. ' '
     if cause.root == cause.id then
       text = text .. WORDS[cause.state]
     elseif cause.root == '' then
@@ -204,12 +225,12 @@ local function decide(child, cause)
   if child[GATE] == NEVER then
     may, cause = false, nil
   elseif many > 0 then
-    local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
-    may = rules[child[RULE]](many - finished - failed - canceled, finished, failed, canceled)
+    may = may_run(child)
   end
   if may == nil then return end
   local record = may and with_results(child) or nil
   forget_child(child)
+  budget = budget - (may and RELEASES or ENDS)
   if may then admit(child[ID], record) else cancel_child(child, cause) end
 end
 

@@ -264,3 +264,58 @@ async def test_a_joined_result_of_any_size_reaches_all_that_take_it(make: Make, 
 async def db_flush_lists(db: redis.Redis) -> None:
     for key in db.scan_iter("*:plugin:fairactor_dependencies:got:*"):
         db.delete(key)
+
+
+@actor(max_retries=0)
+async def odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError(number)
+    return number
+
+
+@actor
+async def numbers(many: int) -> list[int]:
+    return list(range(many))
+
+
+@pytest.mark.parametrize(
+    ("rule", "items", "expected"),
+    [
+        ("one_success", [0, 1, 2], [None, 1, None]),
+        ("one_success", [0, 2], TaskCanceled),
+        ("one_success", [], []),
+        ("one_failed", [1, 3], []),
+        ("one_failed", [0], [None]),
+        ("none_failed", [1], [1]),
+        ("none_failed", [0], TaskCanceled),
+        ("all_done", [0, 2], [None, None]),
+    ],
+)
+async def test_the_rule_of_a_join_counts_the_items_alone(
+    make: Make, rule: Any, items: list[int], expected: Any
+) -> None:
+    async with make(odd, workers=1) as runtime:
+        run: Any = await runtime.send("t", each(odd, items).options(trigger_rule=rule))
+        if expected is TaskCanceled:
+            with pytest.raises(TaskCanceled, match=rf"trigger rule {rule}\)"):
+                await run.result(PATIENCE)
+        elif rule == "one_failed" and not expected:
+            await run.wait(PATIENCE)
+            assert await run.result(PATIENCE) == []
+        else:
+            assert await run.result(PATIENCE) == expected
+
+
+async def test_each_takes_a_step_or_any_sequence(make: Make) -> None:
+    async with make(odd, numbers) as runtime:
+        assert await runtime.ask("t", each(odd, range(1, 5, 2)), timeout=PATIENCE) == [1, 3]
+        mapped = each(odd, numbers(2)).options(trigger_rule="all_done")
+        assert await runtime.ask("t", mapped, timeout=PATIENCE) == [None, 1]
+
+
+@pytest.mark.parametrize("items", [{"a": 1}, "abc", b"abc", 5, {1, 2}, iter([1])])
+def test_each_of_what_is_no_list_is_refused_at_the_call(items: Any) -> None:
+    with pytest.raises(TypeError, match=r"each\(odd, …\) needs a list of items, and got .*: give list\(…\)"):
+        each(odd, items)
+    with pytest.raises(TypeError, match=r"needs an actor: decorate the function with @actor"):
+        each(len, [1])  # type: ignore[arg-type]

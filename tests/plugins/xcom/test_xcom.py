@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import attrs
 import pytest
@@ -119,9 +121,32 @@ async def test_an_actor_pushes_its_result_by_itself_and_it_is_pulled_as_what_it_
         await handle.result(timeout=PATIENCE)
         values = Values(runtime, "t", handle.id)
         assert await values.pull("invoice", type=Invoice) == Invoice(7, dt.date(2026, 12, 24))
-        assert await values.pull("invoice") == {"order": 7, "due": "2026-12-24"}
+        assert await values.pull("invoice", type=dict) == {"order": 7, "due": "2026-12-24"}
         with pytest.raises(InvalidPayload, match="the value 'invoice': expected int"):
             await values.pull("invoice", type=int)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (dt.date(2026, 1, 2), dt.date), (b"x", bytes), ({1, 2}, set[int]), ({1: "a"}, dict[int, str]),
+        (Invoice(7, dt.date(2026, 1, 2)), Invoice), ([UUID(int=1)], list[UUID]), (Decimal("1.50"), Decimal),
+    ],
+)  # fmt: skip
+async def test_a_value_that_json_does_not_have_is_never_pulled_as_another(make: Make, value: Any, kind: Any) -> None:
+    @actor
+    async def both() -> None:
+        await xcom.push("k", value)
+        assert await xcom.pull("k", type=kind) == value
+        with pytest.raises(InvalidPayload, match="the value 'k' was pushed as something"):
+            await xcom.pull("k")
+
+    async with make(both) as runtime:
+        await runtime.ask("t", both(), xcom_run="r", timeout=PATIENCE)
+        values = Values(runtime, "t", "r")
+        assert await values.pull("k", type=kind) == value
+        with pytest.raises(InvalidPayload, match="pull it with type="):
+            await values.pull("k", default=None)
 
 
 async def test_no_tenant_run_or_key_sees_anothers_whatever_its_name(make: Make) -> None:

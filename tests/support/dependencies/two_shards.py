@@ -38,13 +38,14 @@ return reply
 def extensions(few: tuple[int, int, int, int] | None) -> PluginLua:
     """Returns the plugin's Lua.
 
-    ``few`` lowers its limits: tasks notified in one script, entries in a field, entries in an element of a list, and
-    elements read at once.
+    ``few`` lowers its limits: what one script may spend on tasks, entries in a field, entries in an element of a list,
+    and elements read at once.
     """
     whole = PluginChain([Dependencies()]).lua
     hooks = []
     for place, plugin, lua in whole.hooks:
-        for name, number in zip(("SOME", "MOST", "CHUNK", "CHUNKS"), few or (), strict=False):
+        limits = (few[0], *few) if few else ()
+        for name, number in zip(("BUDGET", "BUDGET_ALONE", "MOST", "CHUNK", "CHUNKS"), limits, strict=False):
             lua, found = re.subn(rf"(local .*\b{name}\b.* = ).*", _Setting(name, number), lua)  # noqa: PLW2901
             assert found == (place == "ends")
         hooks.append((place, plugin, lua))

@@ -30,13 +30,13 @@ async def report() -> str:
 
 
 def graphs() -> None:
-    assert_type(extract("a") >> report(), Graph)
-    assert_type(extract("a") | report(), Graph)
-    assert_type(report() << extract("a"), Graph)
-    assert_type(extract("a") >> (report() | report()) >> report(), Graph)
+    assert_type(extract("a") >> report(), Graph[str])
+    assert_type(extract("a") | report(), Graph[list[list[int] | str]])
+    assert_type(report() << extract("a"), Graph[str])
+    assert_type(extract("a") >> (report() | report()) >> report(), Graph[str])
     assert_type(extract("a") >> [report(), report() | report()], Graph)
-    assert_type((extract("a") | extract("b")) >> report(), Graph)
-    assert_type([extract("a"), extract("b")] >> (report() >> report()), Graph)
+    assert_type((extract("a") | extract("b")) >> report(), Graph[str])
+    assert_type([extract("a"), extract("b")] >> (report() >> report()), Graph[str])
     assert_type(graph(extract("a"), [report(), report()]), Graph)
     assert_type(group(extract("a"), extract("b")), Graph)
     assert_type(chain(extract("a"), group(report(), report())), Graph)
@@ -44,7 +44,7 @@ def graphs() -> None:
     extracted = extract("a")
     assert_type(result_of(extracted), list[int])
     assert_type(load(result_of(extracted)), Message[None])
-    assert_type([extract("a"), extract("b")] >> report(), Graph)
+    assert_type([extract("a"), extract("b")] >> report(), Graph[str])
     assert_type([extract("a")] | report(), Graph)
     extract("a") >> each(convert, rate=2.0) >> load(results())
     extract("a") >> each(convert, rate=2.0).options(trigger_rule="all_done") >> load(result())
@@ -62,18 +62,18 @@ def graphs() -> None:
 
 async def runs(runtime: Runtime) -> None:
     run = await runtime.send("acme", extract("a") >> report())
-    assert_type(run, Run)
+    assert_type(run, Run[str])
     assert_type(run.id, str)
     assert_type(run.attempt, int)
     assert_type(run.handles["report"], Handle[Any])
-    assert_type(await run.result(timeout=5), Any)
+    assert_type(await run.result(timeout=5), str)
     assert_type(await run.wait(), dict[str, TaskState | None])
-    assert_type(await run.retry(), Run)
-    assert_type(await runtime.tenant("acme").send(extract("a") >> report()), Run)
+    assert_type(await run.retry(), Run[str])
+    assert_type(await runtime.tenant("acme").send(extract("a") >> report()), Run[str])
     await run.cancel()
     assert_type(await run.items(), dict[str, Handle[Any]])
-    assert_type(await runtime.ask("acme", extract("a") >> report(), timeout=5), Any)
-    assert_type(await runtime.tenant("acme").ask(extract("a") | report()), Any)
+    assert_type(await runtime.ask("acme", extract("a") >> report(), timeout=5), str)
+    assert_type(await runtime.tenant("acme").ask(extract("a") | report()), list[list[int] | str])
     for sent in await runtime.send_many([("acme", extract("a")), ("acme", extract("a") >> report())]):
         assert_type(sent, Handle[Any] | Run)
 
