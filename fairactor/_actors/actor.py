@@ -131,6 +131,8 @@ class _Method(Generic[P, R_co]):
         self._options = options
         self._name = function.__name__
         self._actors: dict[type[Any], Actor[..., Any]] = {}
+        if inspect.isfunction(function):
+            Codec(function.__qualname__, function, method=True).check_annotations()
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
         self._name = name
@@ -281,7 +283,9 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
         options: default options for the messages, see `Options`.
 
     Raises:
-        ConfigurationError: an option is unknown or invalid, or the handler cannot be an actor.
+        ConfigurationError: an option is unknown or invalid, the handler cannot be an actor, or an annotation is
+            ambiguous or of a type whose values cannot be sent. Names that are not defined yet are checked when a
+            runtime is entered.
     """
     if "id" in options:
         raise ConfigurationError("id= belongs to a single message: give it with message.options(id=…)")
@@ -316,7 +320,9 @@ def _decorate(handler: Any, name: str | None, options: Options, *, process: bool
     if scope and not scope.endswith("<locals>"):
         return _Method(handler, name, options)
     kind = AsyncActor if inspect.iscoroutinefunction(handler) else PlainActor
-    return kind(handler, name or check_name("actor name", own_name), options, process=process)  # type: ignore[arg-type]  # checked
+    made: Any = kind(handler, name or check_name("actor name", own_name), options, process=process)  # type: ignore[arg-type]  # checked
+    made.codec.check_annotations()
+    return made
 
 
 def _check_returns(handler: Callable[..., Any], name: str | None) -> None:

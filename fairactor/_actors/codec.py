@@ -8,6 +8,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Unpack, get_args, get_origin, get_type_hints
 
 from fairactor._model.placeholder import Placeholder
+from fairactor._values.hints import is_of_builtins
 from fairactor.errors import ConfigurationError, InvalidPayload, PayloadTooLarge
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def check_result_size(actor: str, encoded: bytes, limit: float) -> None:
 class Codec:
     """Binds, encodes and decodes the calls of one handler.
 
-    It resolves the annotations when it is first used, so these may name types that are defined later.
+    The annotations may name types that are defined later: it converts nothing before it is first used.
     """
 
     def __init__(self, name: str, function: Callable[..., Any], *, method: bool = False) -> None:
@@ -56,6 +57,8 @@ class Codec:
         self._further: set[str] = set()  # the names in `**named: Unpack[Options]`
         self._forms: dict[str, Form] | None = None
         self._in_order: list[Form] = []
+        self._sent_as_is: list[frozenset[type]] = []
+        self._read_as_is: list[frozenset[type]] = []
         self._untyped: Form
         self._module: Any  # `conversion`, once it is imported
 
@@ -94,10 +97,10 @@ class Codec:
         if kwargs or len(args) > len(self._in_order):
             return self._convert_all(self._to_json, args, kwargs)
         converted = list(args)
+        as_is = self._sent_as_is
         for index, value in enumerate(args):
-            form = self._in_order[index]
-            if type(value) is not form.sent_as_is:
-                converted[index] = self._to_json(form, self._positional[index], value)
+            if type(value) not in as_is[index]:
+                converted[index] = self._to_json(self._in_order[index], self._positional[index], value)
         return converted, {}
 
     def arguments_from_json(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -109,10 +112,10 @@ class Codec:
         if self._forms is None:
             self.look_up()
         if not kwargs and self._fits(args, kwargs):
+            as_is = self._read_as_is
             for index, value in enumerate(args):
-                form = self._in_order[index]
-                if type(value) is not form.read_as_is:
-                    args[index] = self._from_json(form, self._positional[index], value)
+                if type(value) not in as_is[index]:
+                    args[index] = self._from_json(self._in_order[index], self._positional[index], value)
             return args, kwargs
         try:
             self.bind(tuple(args), kwargs)
@@ -135,9 +138,9 @@ class Codec:
         if self._forms is None:
             self.look_up()
         form = self._form_of(_RESULT)
-        if value is None and (form is self._untyped or form.sent_as_is is type(None)):
+        if value is None and type(None) in form.sent_as_is:
             return b"null"
-        plain = value if type(value) is form.sent_as_is else self._to_json(form, _RESULT, value)
+        plain = value if type(value) in form.sent_as_is else self._to_json(form, _RESULT, value)
         encoded: bytes = self._module.encode_plain(self._what(_RESULT), plain)
         return encoded
 
@@ -151,7 +154,32 @@ class Codec:
             self.look_up()
         value = self._module.decode_json(data)
         form = self._form_of(_RESULT)
-        return value if type(value) is form.read_as_is else self._from_json(form, _RESULT, value)
+        return value if type(value) in form.read_as_is else self._from_json(form, _RESULT, value)
+
+    def tag_for(self, results: Sequence[Codec], parameter: int | str, *, many: bool = False) -> str | None:
+        """Returns the name of the type that a result of another actor needs to travel with, as an argument of this one.
+
+        Args:
+            results: the codecs of the actors that return it.
+            parameter: the number of the argument, or its name.
+            many: whether the argument is the list of their results.
+
+        Raises:
+            ConfigurationError: it would arrive as another type.
+        """
+        for codec in (self, *results):
+            codec.look_up()
+        found = [codec._form_of(_RESULT) for codec in results]  # noqa: SLF001 - of the same class
+        if isinstance(parameter, str):
+            name, form = parameter, self._form_by_name(parameter)
+        else:
+            name = self._positional[parameter] if parameter < len(self._positional) else self._var_positional
+            form = self._form_of(name)
+        try:
+            tag: str | None = self._module.check_many(found, form) if many else self._module.tag_for(found[0], form)
+        except self._module.Misfit as misfit:
+            raise ConfigurationError(f"{self._what(name)}: {misfit.reason}") from None
+        return tag
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the arguments by the names of their parameters."""
@@ -161,6 +189,36 @@ class Codec:
         if others := {name: value for name, value in kwargs.items() if name not in self._by_name}:
             named[self._var_keyword] = others
         return named | {name: value for name, value in kwargs.items() if name in self._by_name}
+
+    def check_annotations(self) -> None:
+        """Checks the annotations as far as their names are defined by now; `look_up` checks the others.
+
+        Raises:
+            ConfigurationError: values of a type cannot be converted from JSON, or a union is ambiguous.
+        """
+        try:
+            hints = {name: hint for name, hint in self._hints().items() if not is_of_builtins(hint)}
+        except Exception:  # noqa: BLE001 - an annotation may be any expression
+            return
+        if not hints:
+            return
+        from . import conversion  # slow to import
+
+        self._module = conversion
+        for name, hint in hints.items():
+            try:
+                self._find_form(name, hint)
+            except ConfigurationError as error:
+                if isinstance(error.__cause__, ConfigurationError):  # otherwise a field names a later class
+                    raise
+
+    def _hints(self) -> dict[str, Any]:
+        hints = get_type_hints(self._function, include_extras=True)
+        if get_origin(hints.get(self._var_keyword)) is Unpack:  # `**named: Unpack[Options]`
+            further = get_type_hints(*get_args(hints.pop(self._var_keyword)))
+            self._further = set(further)
+            hints |= further
+        return hints
 
     def look_up(self) -> None:
         """Resolves the annotations and finds the forms of their values, once.
@@ -174,19 +232,17 @@ class Codec:
 
         self._module = conversion
         try:
-            hints = get_type_hints(self._function, include_extras=True)
+            hints = self._hints()
         except Exception as error:
             raise ConfigurationError(
                 f"{self._name}(): an annotation cannot be resolved: {error}; define or import its type at the top "
                 "level of the module, not under TYPE_CHECKING"
             ) from error
-        if get_origin(hints.get(self._var_keyword)) is Unpack:  # `**named: Unpack[Options]`
-            further = get_type_hints(*get_args(hints.pop(self._var_keyword)))
-            self._further = set(further)
-            hints |= further
         forms = {name: self._find_form(name, hint) for name, hint in hints.items()}
         self._untyped = conversion.UNTYPED
         self._in_order = [forms.get(name, self._untyped) for name in self._positional]
+        self._sent_as_is = [form.sent_as_is for form in self._in_order]
+        self._read_as_is = [form.read_as_is for form in self._in_order]
         self._forms = forms
 
     def _find_form(self, name: str, hint: Any) -> Form:
@@ -201,7 +257,7 @@ class Codec:
         except Exception as error:
             raise ConfigurationError(
                 f"{self._name}(): cannot convert {name}: {hint!r} from JSON ({error}); use another annotation, or "
-                "register hooks on fairactor.serialization.converter"
+                "register hooks on fairactor.serialization.converter before the actor is defined"
             ) from error
         return form
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from fairactor._model import record
 from fairactor._model.record import DEEPEST, encode, too_deep
 from fairactor._util.checks import shown
+from fairactor._values.agreement import check_many, tag_for
 from fairactor._values.converter import converter
 from fairactor._values.form import Form, Misfit
 from fairactor._values.forms import form_of, to_json_by_class
@@ -24,12 +25,14 @@ __all__ = [
     "Form",
     "Misfit",
     "check_encodable",
+    "check_many",
     "converter",
     "decode_json",
     "encode_json",
     "encode_plain",
     "form_of",
     "not_serializable",
+    "tag_for",
     "value_from_json",
     "value_to_json",
 ]

@@ -22,12 +22,17 @@ def enum_form(kind: type[enum.Enum]) -> Form:
     members = list(kind)
     by_value = issubclass(kind, enum.Flag) or {type(_plain(member.value)) for member in members} <= _SIMPLE
 
+    def packed(member: Any) -> Any:
+        return _plain(member.value) if by_value else member.name
+
+    known = {packed(member): member for member in members}
+    written = {member: packed(member) for member in members}
+
     def to_json(value: Any) -> Any:
         if not isinstance(value, kind):
             raise expected(name, value)
-        return _plain(value.value) if by_value else value.name
-
-    known = {to_json(member): member for member in members}
+        found = written.get(value)
+        return packed(value) if found is None else found  # flags can be combined
 
     def from_json(value: Any) -> enum.Enum:
         try:

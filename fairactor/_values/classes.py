@@ -7,6 +7,8 @@ import datetime as dt
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any, Final, get_origin, get_type_hints
 
 import attrs
@@ -20,6 +22,7 @@ from .hints import fields_of, without_qualifiers
 
 FormOf = Callable[[Any], Form]
 _OBJECT: Final = frozenset({OBJECT})
+_UNSET: Final = object()  # an attribute that an instance does not have
 
 
 @attrs.frozen
@@ -110,26 +113,40 @@ def _check_makeable(cls: type, fields: Sequence[Field]) -> None:
 
 
 def _writer(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callable[[Any], Any]:
-    plan = [(field.name, field.key, field.required, part) for field, part in parts]
+    plan = [(field.key, part.sent_as_is, part) for field, part in parts]
+    names = [field.name for field, _ in parts]
+    fields = [field for field, _ in parts]
+    get_all = attrgetter(*names) if len(names) > 1 else partial(_attributes, fields)  # of one name it gives no tuple
 
     def to_json(value: Any) -> dict[str, Any]:
         if type(value) is not cls:
             _check_subclass(cls, name, value)
-        found = {}
-        for attribute, key, required, part in plan:
-            try:
-                child = getattr(value, attribute)
-            except AttributeError:
-                if required:
-                    raise Misfit("it is not set").at(f".{attribute}") from None
-                continue
-            try:
-                found[key] = child if type(child) is part.sent_as_is else part.to_json(child)
-            except Misfit as misfit:
-                raise misfit.at(f".{attribute}") from None
+        found: dict[str, Any] = {}
+        key = ""
+        try:
+            children = get_all(value)
+        except AttributeError:
+            children = _attributes(fields, value)
+        try:
+            for (key, as_is, part), child in zip(plan, children, strict=True):
+                if type(child) in as_is:
+                    found[key] = child
+                elif child is not _UNSET:
+                    found[key] = part.to_json(child)
+        except Misfit as misfit:
+            raise misfit.at(f".{next(field.name for field in fields if field.key == key)}") from None
         return found
 
     return to_json
+
+
+def _attributes(fields: Sequence[Field], value: Any) -> list[Any]:
+    """Returns the attributes of an instance, in place of those that are not set a mark."""
+    children = [getattr(value, field.name, _UNSET) for field in fields]
+    for field, child in zip(fields, children, strict=True):
+        if child is _UNSET and field.required:
+            raise Misfit("it is not set").at(f".{field.name}")
+    return children
 
 
 def _check_subclass(cls: type, name: str, value: Any) -> None:
@@ -144,41 +161,41 @@ def _check_subclass(cls: type, name: str, value: Any) -> None:
         )
 
 
-def _reader(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callable[[Any], Any]:  # noqa: C901 - two functions
+def _reader(cls: type, name: str, parts: Sequence[tuple[Field, Form]]) -> Callable[[Any], Any]:
     keys = [field.key for field, _ in parts]
     in_order = issubclass(cls, tuple | msgspec.Struct)  # earlier versions wrote them as arrays
-
-    def read(value: dict[str, Any]) -> dict[str, Any]:
-        found = {}
-        for field, part in parts:
-            if field.key in value:
-                child = value[field.key]
-                try:
-                    found[field.parameter] = child if type(child) is part.read_as_is else part.from_json(child)
-                except Misfit as misfit:
-                    raise misfit.at(f".{field.name}") from None
-            elif field.required and field.init:
-                raise Misfit(f"the field {field.name} is missing")
-        return found
-
-    later = {field.parameter: field.name for field in (field for field, _ in parts) if not field.init}
+    plan = [(field, field.key, field.parameter, part.read_as_is, part) for field, part in parts if field.init]
+    later = [(field.name, field.key, part) for field, part in parts if not field.init]
 
     def from_json(value: Any) -> Any:
         if type(value) is list and in_order:
             value = dict(zip(keys, value, strict=False))
         if type(value) is not dict:
             raise expected(name, value)
-        arguments = read(value)
-        attributes = {attribute: arguments.pop(each) for each, attribute in later.items() if each in arguments}
+        arguments = {}
+        for field, key, parameter, as_is, part in plan:
+            if key in value:
+                child = value[key]
+                arguments[parameter] = child if type(child) in as_is else _read(field.name, part, child)
+            elif field.required:
+                raise Misfit(f"the field {field.name} is missing")
+        attributes = [(each, _read(each, part, value[key])) for each, key, part in later if key in value]
         try:
             found = cls(**arguments)
-            for attribute, child in attributes.items():
+            for attribute, child in attributes:
                 object.__setattr__(found, attribute, child)
         except Exception as error:
             raise Misfit(f"{name} does not accept it: {type(error).__name__}: {error}") from error
         return found
 
     return from_json
+
+
+def _read(name: str, part: Form, child: Any) -> Any:
+    try:
+        return part.from_json(child)
+    except Misfit as misfit:
+        raise misfit.at(f".{name}") from None
 
 
 def typed_dict_form(form: Form, hint: Any, form_of: FormOf) -> None:  # noqa: C901 - three functions
@@ -249,12 +266,13 @@ def pydantic_form(cls: Any) -> Form:
             raise Misfit(f"expected {name}, got {type(value).__name__}, whose field {min(further)} would be lost")
         try:
             written = value.model_dump_json(round_trip=True, by_alias=False, warnings="error").encode()
-            same = _alike(dict(read(written)), dict(value))
+            there = read(written)
+            same = _alike(dict(there), dict(value)) and _alike(there.__pydantic_private__, value.__pydantic_private__)
             data = msgspec.json.decode(written)
         except Exception as error:
             raise Misfit(f"pydantic cannot write and read {name} again: {_one_line(error)}") from error
         if not same:
-            raise Misfit(f"{name} changes on its way through pydantic's JSON, as secrets and excluded fields do")
+            raise Misfit(f"{name} changes on its way through pydantic's JSON, as secrets and private fields do")
         return data
 
     def from_json(value: Any) -> Any:

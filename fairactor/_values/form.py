@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -23,11 +23,15 @@ OBJECT: Final = "object"
 ANY_KIND: Final = frozenset({NULL, BOOL, INT, FLOAT, STRING, ARRAY, OBJECT})
 """The kinds of JSON values."""
 
+NO_KINDS: Final[frozenset[type]] = frozenset()
+
 _LONGEST: Final = 200  # characters of a path
 
 KIND_OF: Final[dict[type, str]] = {
     type(None): NULL, bool: BOOL, int: INT, float: FLOAT, str: STRING, list: ARRAY, dict: OBJECT,
 }  # fmt: skip
+OF_JSON: Final = frozenset(KIND_OF)
+"""The classes of JSON values."""
 
 
 class Misfit(Exception):
@@ -62,12 +66,18 @@ class Form:
     """The kinds of JSON values that ``to_json`` returns."""
     kind: Any = None
     """The class of the values."""
-    sent_as_is: Any = None
-    """A class whose exact instances ``to_json`` would return unchanged."""
-    read_as_is: Any = None
-    """A class whose exact instances ``from_json`` would return unchanged."""
+    sent_as_is: frozenset[type] = NO_KINDS
+    """Classes whose exact instances ``to_json`` would return unchanged."""
+    read_as_is: frozenset[type] = NO_KINDS
+    """Classes whose exact instances ``from_json`` would return unchanged."""
     transparent: bool = False
     """Whether values are the same in Python and in JSON."""
+    members: Sequence[Form] = ()
+    """The types of a union."""
+    tagged: frozenset[str] = frozenset()
+    """The names of the members whose values travel with that name."""
+    items: Sequence[Form] = ()
+    """The types of the items of a collection; of a dict those of its keys and values."""
 
 
 def unknown(_: Any) -> Any:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from types import GenericAlias
 from typing import Any, Final, Literal, get_args, get_origin
 
+import attrs
+
 from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError
 
@@ -89,8 +91,8 @@ def _of_alias(hint: Any, inner: Any) -> Form:
     except TypeError:
         return _form_of(inner)
     form = _form_of(inner)
-    for each in ("to_json", "from_json", "kinds", "kind", "sent_as_is", "read_as_is", "transparent"):
-        setattr(shell, each, getattr(form, each))
+    for each in attrs.fields(Form)[1:]:  # all but the name
+        setattr(shell, each.name, getattr(form, each.name))
     return form
 
 
@@ -130,7 +132,7 @@ def _of_collection(hint: Any, origin: Any, arguments: tuple[Any, ...]) -> Form |
         as_list = containers.items_form(f"list[{item.name}]", list, item, list, containers.is_sequence)
         return union_form(name, [as_list, containers.items_form(f"tuple[{item.name}, ...]", tuple, item, tuple)])
     if origin is collections.deque:
-        return containers.items_form(name, origin, _form_of(first), origin)
+        return containers.items_form(name, origin, _form_of(first), origin, containers.is_unbounded)
     if origin in (set, frozenset):
         return containers.items_form(name, origin, _form_of(first), origin)
     if origin in (abc.Set, abc.MutableSet):

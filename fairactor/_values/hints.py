@@ -24,6 +24,19 @@ from typing import (
 UNIONS: Final = (Union, UnionType)
 _QUALIFIERS: Final = ("Final", "Required", "NotRequired", "ReadOnly", "ClassVar")
 
+_BUILT_IN: Final = frozenset({Any, object, None, type(None), int, float, bool, str, bytes})
+_COLLECTIONS: Final = frozenset({list, dict, tuple, set, frozenset})
+
+
+def is_of_builtins(hint: Any) -> bool:
+    """Whether a type consists of built-in types alone, so values of it can certainly be sent."""
+    try:
+        if hint in _BUILT_IN or hint in _COLLECTIONS or hint is ...:
+            return True
+    except TypeError:  # metadata that cannot be hashed
+        return False
+    return get_origin(hint) in (*_COLLECTIONS, *UNIONS) and all(map(is_of_builtins, get_args(hint)))
+
 
 def unwrapped(hint: Any) -> Any:  # noqa: PLR0911 - one for each kind
     """Returns what an alias, a ``NewType``, a ``TypeVar``, or a type with metadata stands for, or the type itself."""

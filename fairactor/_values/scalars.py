@@ -5,10 +5,10 @@ from __future__ import annotations
 import binascii
 import datetime as dt
 import decimal
-import math
 import sys
 import uuid
 from collections.abc import Callable
+from math import isfinite, nan
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -17,7 +17,7 @@ import msgspec
 
 from fairactor._util.checks import shown
 
-from .form import BOOL, FLOAT, INT, NULL, STRING, Form, Misfit, expected
+from .form import BOOL, FLOAT, INT, NO_KINDS, NULL, STRING, Form, Misfit, expected
 
 _NUMPY_SCALARS: Final = "biufU"  # booleans, numbers and strings; not times, whose nanoseconds would be lost
 
@@ -40,6 +40,8 @@ def _int(value: Any) -> int:
 
 
 def _float(value: Any) -> float:
+    if type(value) is float and isfinite(value):
+        return value
     plain = from_numpy(value)
     if isinstance(plain, float):
         found = float.__float__(plain)
@@ -47,7 +49,7 @@ def _float(value: Any) -> float:
         found = _widened(int.__int__(plain))
     else:
         raise expected("float", value)
-    if not math.isfinite(found):
+    if not isfinite(found):
         raise Misfit(f"expected a finite float, got {found}, which JSON does not have; send None, or a Decimal")
     return found
 
@@ -56,7 +58,7 @@ def _widened(value: int) -> float:
     try:
         found = float(value)
     except OverflowError:
-        found = math.nan
+        found = nan
     if found != value:
         raise Misfit(f"expected float, got int {shown(value)}, which no float equals")
     return found
@@ -94,15 +96,19 @@ def _from_float(value: Any) -> float:
     raise expected("float", value)
 
 
+def _scalar(kind: Any, name: str, to_json: Callable[[Any], Any], from_json: Callable[[Any], Any], of: str) -> Form:
+    as_is = frozenset({kind})
+    sent_as_is = NO_KINDS if kind is float else as_is  # a float may be nan
+    return Form(name, to_json, from_json, frozenset({of}), kind, sent_as_is, as_is, transparent=True)
+
+
 SCALARS: Final[dict[Any, Form]] = {
-    int: Form("int", _int, _from_int, frozenset({INT}), int, int, int, transparent=True),
-    float: Form("float", _float, _from_float, frozenset({FLOAT}), float, None, float, transparent=True),
-    bool: Form("bool", _bool, _bool, frozenset({BOOL}), bool, bool, bool, transparent=True),
-    str: Form("str", _str, _str, frozenset({STRING}), str, str, str, transparent=True),
-    type(None): Form(
-        "None", _none, _none, frozenset({NULL}), type(None), type(None), type(None), transparent=True
-    ),
-}  # fmt: skip
+    int: _scalar(int, "int", _int, _from_int, INT),
+    float: _scalar(float, "float", _float, _from_float, FLOAT),
+    bool: _scalar(bool, "bool", _bool, _bool, BOOL),
+    str: _scalar(str, "str", _str, _str, STRING),
+    type(None): _scalar(type(None), "None", _none, _none, NULL),
+}
 """The forms of the types that JSON has, too."""
 
 
@@ -124,11 +130,12 @@ def text_form(kind: Any, dump: Callable[[Any], str], load: Callable[[str], Any],
     name = kind.__name__
 
     def to_json(value: Any) -> str:
-        if not isinstance(value, kind) or isinstance(value, without):
+        exact = type(value) is kind
+        if not exact and (not isinstance(value, kind) or isinstance(value, without)):
             raise expected(name, value)
         try:
             text = dump(value)
-            same = type(value) is kind or _is_same(load(text), value)
+            same = exact or _is_same(load(text), value)
         except Exception as error:
             raise Misfit(f"{name} {shown(value)} cannot be written: {error}") from error
         if not same:
@@ -148,9 +155,25 @@ def text_form(kind: Any, dump: Callable[[Any], str], load: Callable[[str], Any],
 
 def _write_datetime(value: dt.datetime) -> str:
     """Writes it as RFC 9557 does: with the name of its zone, if it has one."""
-    text = dt.datetime.isoformat(value)
+    return dt.datetime.isoformat(value) + _zone_of(value)
+
+
+def _write_time(value: dt.time) -> str:
+    zone = _zone_of(value)
+    if not zone and value.tzinfo is not None and value.utcoffset() is None:
+        raise ValueError(f"its time zone {shown(value.tzinfo)} has no fixed offset")
+    return dt.time.isoformat(value) + zone
+
+
+def _zone_of(value: dt.datetime | dt.time) -> str:
     zone = value.tzinfo
-    return f"{text}[{zone.key}]" if isinstance(zone, ZoneInfo) and zone.key else text
+    return f"[{zone.key}]" if isinstance(zone, ZoneInfo) and zone.key else ""
+
+
+def _read_time(text: str) -> dt.time:
+    text, _, zone = text.removesuffix("]").partition("[")
+    found = dt.time.fromisoformat(text)
+    return found.replace(tzinfo=ZoneInfo(zone)) if zone else found
 
 
 def _read_datetime(text: str) -> dt.datetime:
@@ -183,7 +206,7 @@ _PATHS: Final = (Path, type(Path()), PurePath, PurePosixPath, PureWindowsPath)
 TEXTS: Final[dict[Any, Form]] = {
     dt.datetime: text_form(dt.datetime, _write_datetime, _read_datetime),
     dt.date: text_form(dt.date, dt.date.isoformat, dt.date.fromisoformat, without=(dt.datetime,)),
-    dt.time: text_form(dt.time, dt.time.isoformat, dt.time.fromisoformat),
+    dt.time: text_form(dt.time, _write_time, _read_time),
     dt.timedelta: text_form(dt.timedelta, msgspec.to_builtins, _read_timedelta),
     decimal.Decimal: text_form(decimal.Decimal, str, decimal.Decimal),
     uuid.UUID: text_form(uuid.UUID, str, uuid.UUID),

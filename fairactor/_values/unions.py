@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
+from fairactor._model.placeholder import TYPE, VALUE
 from fairactor.errors import ConfigurationError
 
-from .form import KIND_OF, NULL, OBJECT, Form, Misfit, expected
-
-TYPE: Final = "$type"
-VALUE: Final = "$value"
+from .form import KIND_OF, NO_KINDS, NULL, OBJECT, Form, Misfit, expected
+from .scalars import SCALARS
 
 
 def optional_form(form: Form) -> Form:
@@ -28,7 +27,11 @@ def optional_form(form: Form) -> Form:
     def from_json(value: Any) -> Any:
         return None if value is None else form.from_json(value)
 
-    return Form(f"{form.name} | None", to_json, from_json, form.kinds | {NULL}, form.kind, transparent=form.transparent)
+    none = frozenset({type(None)})
+    return Form(
+        f"{form.name} | None", to_json, from_json, form.kinds | {NULL}, form.kind, form.sent_as_is | none,
+        form.read_as_is | none, transparent=form.transparent, members=[form, SCALARS[type(None)]],
+    )  # fmt: skip
 
 
 def union_form(name: str, members: Sequence[Form]) -> Form:
@@ -54,7 +57,20 @@ class _Union:
                 raise ConfigurationError(f"two types of the union {name} are named {twice[0]}, so it is ambiguous")
         kinds = frozenset().union(*(member.kinds for member in self._plain), {OBJECT} if self._tagged else ())
         transparent = all(member.transparent for member in members)
-        self.form = Form(name, self._to_json, self._from_json, kinds, None, transparent=transparent)
+        sent_as_is, read_as_is = (
+            NO_KINDS.union(*as_is) - {dict} if self._tagged else NO_KINDS.union(*as_is)
+            for as_is in ([each.sent_as_is for each in self._plain], [each.read_as_is for each in self._plain])
+        )
+        self.form = Form(
+            name, self._to_json, self._from_json, kinds, None, sent_as_is, read_as_is, transparent=transparent,
+            members=members, tagged=self._with_names(),
+        )  # fmt: skip
+
+    def _with_names(self) -> frozenset[str]:
+        """Returns the names of the members whose values travel with the name."""
+        return frozenset(
+            each.name for each in self._members if id(each) in self._tagged or (self._tagged and OBJECT in each.kinds)
+        )
 
     def _to_json(self, value: Any) -> Any:
         member, packed = self._choose(value)
@@ -79,7 +95,7 @@ class _Union:
             except Misfit as misfit:
                 inner = inner or (misfit if len(exact) == 1 and member is exact[0] else None)
                 continue
-            if number >= len(exact) or len(exact) == 1 or _same(member.from_json(packed), value):
+            if (number == 0 and len(exact) == 1) or _same(member.from_json(packed), value):
                 return member, packed
             first = first or (member, packed)
         if first is not None:
@@ -92,6 +108,8 @@ class _Union:
             member = self._by_tag.get(value[TYPE])
             if member is None:
                 raise Misfit(f"expected {self._name}, got a value of the type {value[TYPE]}")
+            if value[VALUE] is None and NULL in self.form.kinds and NULL not in member.kinds:
+                return None  # in place of the result of a step that did not finish
             return member.from_json(value[VALUE])
         misfit: Misfit | None = None
         tried = [each for each in self._plain if kind in each.kinds and not (self._tagged and kind == OBJECT)]

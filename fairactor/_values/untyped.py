@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Final
 
 from fairactor._model.placeholder import Placeholder
 from fairactor._util.checks import shown
 
-from .form import ANY_KIND, Form, Misfit, converted, expected
+from .form import ANY_KIND, OF_JSON, Form, Misfit, converted, expected
 from .scalars import SCALARS, from_numpy
 
 _AS_IS: Final = frozenset({type(None), bool, int, str})  # floats may be nan
@@ -26,7 +27,7 @@ def check_untyped(value: Any) -> Any:
     if kind in _AS_IS:
         return value
     if kind is float:
-        return _to_float(value)
+        return value if isfinite(value) else _to_float(value)
     if kind is dict:
         if _AS_IS.issuperset(map(type, value.values())) and _STR.issuperset(map(type, value)):
             return value
@@ -39,6 +40,9 @@ def check_untyped(value: Any) -> Any:
 def _check_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
     found = {}
     for key, child in value.items():
+        if type(key) is str and (type(child) in _AS_IS or (type(child) is float and isfinite(child))):
+            found[key] = child
+            continue
         if not isinstance(key, str):
             raise Misfit(
                 f"the key {shown(key)} is a {type(key).__name__}, which JSON does not have as a key; {_ADVICE}"
@@ -73,4 +77,4 @@ def _check_other(value: Any) -> Any:
     raise Misfit(f"{shown(value)} is a {type(value).__name__}, which JSON does not have; {_ADVICE}")
 
 
-UNTYPED: Final = Form("Any", check_untyped, lambda value: value, ANY_KIND, object, transparent=True)
+UNTYPED: Final = Form("Any", check_untyped, lambda value: value, ANY_KIND, object, _AS_IS, OF_JSON, transparent=True)

@@ -156,7 +156,7 @@ def _insert_tokens(item: BatchItem) -> set[int]:
             return argument
         suffix, indexes = _select(argument, item, places)
         wants.update(indexes)
-        return ResultOf(argument.of, f"{token}:{suffix}")
+        return ResultOf(argument.of, f"{token}:{suffix}", argument.tag)
 
     args, kwargs = map_arguments(item.message, with_token)
     item.message = item.message.rewritten(args=args, kwargs=kwargs)

@@ -27,10 +27,13 @@ class ResultOf(Placeholder):
         "itself, not inside another one"
     )
 
-    def __init__(self, of: Message[Any] | Graph | str | Selection, token: str | None = None) -> None:
+    def __init__(
+        self, of: Message[Any] | Graph | str | Selection, token: str | None = None, tag: str | None = None
+    ) -> None:
         self.of = of
         """A step of the same graph, a graph with one last step, the id of a task, or parents by their position."""
         self.token = token
+        self.tag = tag
 
     def __repr__(self) -> str:
         if isinstance(self.of, Selection):

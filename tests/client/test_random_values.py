@@ -8,7 +8,7 @@ import decimal
 import enum
 import os
 import uuid
-from typing import Any, Literal, NamedTuple, TypedDict, Union
+from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict, Union
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -85,6 +85,8 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     Color: st.sampled_from(Color),
     Level: st.sampled_from(Level),
     Literal["red", 1]: st.sampled_from(["red", 1]),
+    NewType("Key", int): INTS,
+    Annotated[bytes, "raw"]: st.binary(max_size=5),
     Item: st.builds(Item, TEXT, st.none() | INTS, st.frozensets(TEXT, max_size=2)),
     Place: st.builds(Place, TEXT | st.sampled_from(Color), MOMENTS | TEXT | st.none()),
     Point: st.builds(Point, FLOATS, FLOATS | INTS),

@@ -142,6 +142,10 @@ class Secret(pydantic.BaseModel):
     key: pydantic.SecretStr
 
 
+class Hidden(pydantic.BaseModel):
+    _private: int = pydantic.PrivateAttr(default=0)
+
+
 class Numbers(pydantic.RootModel[list[int]]):
     pass
 
@@ -150,6 +154,8 @@ REPEATED_HOUR = dt.datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"
 DAY = REPEATED_HOUR.date()
 UUID = uuid.UUID(int=7)
 ITEM = Item("a")
+HIDDEN = Hidden()
+HIDDEN._private = 1
 
 
 def codec_for(hint: Any) -> Codec:
@@ -185,7 +191,9 @@ def round_trip(hint: Any, value: Any) -> Any:
         (Literal["auto"] | str, "x"),  # noqa: PYI051 - it is to be tried
         (Literal["a", 1, True], True), (Literal[Color.RED] | None, Color.RED),
         (Literal[b"a", "b"], b"a"), (Sequence[int], [1]), (Sequence[int], (1,)), (Iterable[str], ["a"]),
+        (float | Literal["red", 1], 1), (float | Literal["red", 1], 1.0),
         # Keys that are no strings
+        (dict[Item, int] | dict[int, int], {ITEM: 1}),
         (dict[Level, int], {Level.LOW: 2}), (dict[dt.date, int], {DAY: 1}), (dict[tuple[int, str], int], {(1, "a"): 2}),
         (dict[int | str, int], {1: 2, "1": 3}), (dict[bool, int], {True: 1}), (dict[float, int], {1.5: 1}),
         (dict[str | None, int], {None: 1, "null": 2}), (dict[Item, int], {ITEM: 1}), (dict[bytes, int], {b"a": 1}),
@@ -196,7 +204,7 @@ def round_trip(hint: Any, value: Any) -> Any:
         (dt.datetime, REPEATED_HOUR), (dt.datetime, REPEATED_HOUR.replace(fold=1)),
         (dt.datetime, dt.datetime.max),  # noqa: DTZ901
         (dt.datetime, dt.datetime(1880, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))),
-        (dt.time, dt.time(1, tzinfo=dt.UTC)),
+        (dt.time, dt.time(1, tzinfo=dt.UTC)), (dt.time, dt.time(1, tzinfo=ZoneInfo("Europe/Berlin"))),
         (collections.deque[int], collections.deque([1])), (collections.Counter[str], collections.Counter("aab")),
         (collections.OrderedDict[str, int], collections.OrderedDict(b=1, a=2)), (typing.NewType("Key", int), 5),
         (collections.defaultdict[str, list[int]], collections.defaultdict(list, a=[1])), (T, [1]), (U, "a"),
@@ -226,6 +234,7 @@ def test_a_value_arrives_as_it_was_sent(hint: Any, value: Any) -> None:
         (str, Word.A, "a"), (list[int], (1, 2), [1, 2]), (list[int], range(2), [0, 1]), (Item, Same("a"), ITEM),
         (list[int], collections.deque([1]), [1]), (dict[str, int], collections.Counter("a"), {"a": 1}),
         (Mapping[str, int], types.MappingProxyType({"a": 1}), {"a": 1}), (AbstractSet[int], {1}, frozenset({1})),
+        (list[float], [1e308, 1e308], [1e308, 1e308]),
         (Any, np.float64(0.5), 0.5), (Any, np.int8(1), 1), (list[float], [1, 2.5], [1.0, 2.5]),
     ],
     ids=str,
@@ -263,6 +272,9 @@ def test_what_loses_nothing_is_widened(hint: Any, value: Any, found: Any) -> Non
         (list[int] | str, [1, "a"], r"value\[1\]: expected int"),
         (Box[int], Box("x"), r"value\.value: expected int"),
         (Node, Node(1, None, [Node("x")]), r"value\.children\[0\]\.value"),  # type: ignore[arg-type]
+        (collections.deque[int], collections.deque([1], maxlen=3), "expected deque"),
+        (set[Any], {(1,)}, "would arrive as a list"), (Hidden, HIDDEN, "changes on its way"),
+        (list[float], [1e308, 1e308, float("nan")], "finite"), (dict[str, float], {"a": float("-inf")}, "finite"),
         (type(None), 5, "expected None, got int"), (dt.datetime, np.datetime64("2026-01-01"), "got datetime64"),
     ],
     ids=str,
