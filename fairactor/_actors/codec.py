@@ -51,6 +51,8 @@ class Codec:
         required = {p.name for p in parameters if p.default is p.empty}
         self._needed = [required.difference(self._positional[:given]) for given in range(len(self._positional) + 1)]
         """The required parameters that are left after so many arguments by position."""
+        self._counts = {given for given, needed in enumerate(self._needed) if self._plain and not needed}
+        """The numbers of arguments by position that are enough."""
         self._by_name = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._var_positional = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
         self._var_keyword = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), "")
@@ -59,6 +61,7 @@ class Codec:
         self._in_order: list[Form] = []
         self._sent_as_is: list[frozenset[type]] = []
         self._read_as_is: list[frozenset[type]] = []
+        self._result: Form
         self._untyped: Form
         self._module: Any  # `conversion`, once it is imported
 
@@ -78,10 +81,10 @@ class Codec:
     def _fits(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether arguments fit a handler without ``*args`` and the like. `inspect.Signature.bind` is slow."""
         given = len(args)
+        if not kwargs:
+            return given in self._counts
         if not self._plain or given > len(self._positional):
             return False
-        if not kwargs:
-            return not self._needed[given]
         names = kwargs.keys()
         return names <= self._by_name and self._needed[given] <= names and names.isdisjoint(self._positional[:given])
 
@@ -111,7 +114,7 @@ class Codec:
         """
         if self._forms is None:
             self.look_up()
-        if not kwargs and self._fits(args, kwargs):
+        if not kwargs and len(args) in self._counts:
             as_is = self._read_as_is
             for index, value in enumerate(args):
                 if type(value) not in as_is[index]:
@@ -137,11 +140,11 @@ class Codec:
         """
         if self._forms is None:
             self.look_up()
-        form = self._form_of(_RESULT)
-        if value is None and type(None) in form.sent_as_is:
+        if type(value) not in self._result.sent_as_is:
+            value = self._to_json(self._result, _RESULT, value)
+        elif value is None:
             return b"null"
-        plain = value if type(value) in form.sent_as_is else self._to_json(form, _RESULT, value)
-        encoded: bytes = self._module.encode_plain(self._what(_RESULT), plain)
+        encoded: bytes = self._module.encode_plain(self._what(_RESULT), value)
         return encoded
 
     def result_from_json(self, data: bytes | msgspec.Raw) -> Any:
@@ -153,8 +156,7 @@ class Codec:
         if self._forms is None:
             self.look_up()
         value = self._module.decode_json(data)
-        form = self._form_of(_RESULT)
-        return value if type(value) in form.read_as_is else self._from_json(form, _RESULT, value)
+        return value if type(value) in self._result.read_as_is else self._from_json(self._result, _RESULT, value)
 
     def tag_for(self, results: Sequence[Codec], parameter: int | str, *, many: bool = False) -> str | None:
         """Returns the name of the type that a result of another actor needs to travel with, as an argument of this one.
@@ -169,7 +171,7 @@ class Codec:
         """
         for codec in (self, *results):
             codec.look_up()
-        found = [codec._form_of(_RESULT) for codec in results]  # noqa: SLF001 - of the same class
+        found = [codec._result for codec in results]  # noqa: SLF001 - of the same class
         if isinstance(parameter, str):
             name, form = parameter, self._form_by_name(parameter)
         else:
@@ -240,6 +242,7 @@ class Codec:
             ) from error
         forms = {name: self._find_form(name, hint) for name, hint in hints.items()}
         self._untyped = conversion.UNTYPED
+        self._result = forms.get(_RESULT, self._untyped)
         self._in_order = [forms.get(name, self._untyped) for name in self._positional]
         self._sent_as_is = [form.sent_as_is for form in self._in_order]
         self._read_as_is = [form.read_as_is for form in self._in_order]

@@ -60,8 +60,7 @@ class Task:
     _waits: int = 0  # how many parts of the handler wait for other tasks
     _lent: bool = False
     _returning: bool = False
-    _ended: bool = False
-    _ended_at: float | None = None
+    _ended_at: float | None = None  # by `time.monotonic()`
 
     @property
     def waited(self) -> float:
@@ -107,7 +106,7 @@ class Task:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[None]:
         """Lends the task's worker slot out while any part of its handler waits for another task."""
-        if self._slots is None or self._ended:
+        if self._slots is None or self._ended_at is not None:
             yield
             return
         self._waits += 1
@@ -118,7 +117,7 @@ class Task:
             yield
         finally:
             self._waits -= 1
-            if not self._waits and not self._returning and not self._ended:
+            if not self._waits and not self._returning and self._ended_at is None:
                 await self._take_back(self._slots)
 
     async def _take_back(self, slots: Slots) -> None:
@@ -127,7 +126,9 @@ class Task:
             await slots.take_back()
         finally:
             self._returning = False
-            if self._ended or self._waits:  # meanwhile the handler has ended, or another part of it began to wait
+            if (
+                self._ended_at is not None or self._waits
+            ):  # meanwhile the handler has ended, or another part of it began to wait
                 slots.lend()
             else:
                 self._lent = False
@@ -143,7 +144,6 @@ class Task:
 
     def end(self) -> None:
         """Ends the attempt. Code that its handler has left running no longer lends the slot."""
-        self._ended = True
         self._ended_at = time.monotonic()
         if self._lent and self._slots is not None:
             self._slots.seize()
