@@ -134,6 +134,7 @@ class Engine:
             shards=self.shards,
             subscriber=self.subscriber,
             sender=self.sender,
+            spans=self.spans,
             registry=self._registry,
             supervisor=supervisor,
             check=self._check,

@@ -214,6 +214,24 @@ class Host(Protocol):
         """
         ...
 
+    @property
+    def traces(self) -> bool:
+        """Whether the runtime makes spans, because there is an OpenTelemetry SDK."""
+        ...
+
+    async def trace_ends(self, shard: int, tasks: Sequence[bytes]) -> None:
+        """Makes a span for each of some tasks that scripts have ended; does nothing without an OpenTelemetry SDK.
+
+        Args:
+            shard: the number of their shard.
+            tasks: their ids, encoded.
+
+        Raises:
+            ServerUnavailable: the server did not answer.
+            ServerError: it refused.
+        """
+        ...
+
     def subscribe(self, plugin: str) -> AbstractContextManager[Wakeup]:
         """Returns a wake-up that scripts of the plugin set in all runtimes: ``call('PUBLISH', EVENTS, 'p' .. SELF)``.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -11,10 +11,13 @@ from fairactor._actors.graph import Graph
 from fairactor._actors.host import Client, PackedGraph
 from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
+from fairactor._model import record
 from fairactor._model.wire import pack_item
 from fairactor._store.shards import Shards
 from fairactor._store.subscriber import Subscriber, plugin_event
+from fairactor._store.traced_ends import trace_ends
 from fairactor._util.checks import shown
+from fairactor._util.spans import Spans
 from fairactor._util.supervisor import Supervisor
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import ConfigurationError
@@ -40,6 +43,7 @@ class PluginHost:
         shards: Shards,
         subscriber: Subscriber,
         sender: Sender,
+        spans: Spans | None,
         registry: Registry,
         supervisor: Supervisor,
         check: Callable[[], None],
@@ -51,6 +55,7 @@ class PluginHost:
         self._shards = shards
         self._subscriber = subscriber
         self._sender = sender
+        self._spans = spans
         self._registry = registry
         self._supervisor = supervisor
         self._check = check
@@ -94,6 +99,18 @@ class PluginHost:
         """See `Host`."""
         self._check()
         return await pack_graph(self, self._sender, tenant, graph, run_id)
+
+    @property
+    def traces(self) -> bool:
+        """See `Host`."""
+        return self._spans is not None
+
+    async def trace_ends(self, shard: int, tasks: Sequence[bytes]) -> None:
+        """See `Host`."""
+        self._check()
+        if self._spans is not None:
+            canceled = record.Error("TaskCanceled", "by a script")
+            await trace_ends(self._spans, self._shards[shard], tasks, canceled)
 
     def subscribe(self, plugin: str) -> AbstractContextManager[Wakeup]:
         """See `Host`."""

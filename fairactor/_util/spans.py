@@ -99,6 +99,11 @@ class AttemptSpan:
         _mark(self._span, error_type, message)
         self._span.end()
 
+    def skip(self) -> None:
+        """Ends it, because the task had nothing to do. That is no error."""
+        self._span.set_attribute("messaging.fairactor.message.skipped", value=True)
+        self._span.end()
+
     def end(self) -> None:
         """Ends it."""
         self._span.end()

@@ -26,6 +26,7 @@ from fairactor._model.wire import (
 )
 from fairactor._store.shard import Shard
 from fairactor._store.subscriber import Subscriber
+from fairactor._store.traced_ends import trace_ends
 from fairactor._util.backoff import Backoff
 from fairactor._util.spans import Spans
 from fairactor._util.wakeup import Wakeup
@@ -33,7 +34,6 @@ from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
 
 from .claim import Claim, described, new_claims
-from .given_up import trace_given_up
 from .pace import PER_TURN, Pace
 from .pool import Pool
 from .process_slots import ProcessSlots
@@ -312,7 +312,8 @@ class Dispatcher:
         """Does a step of the maintenance. If more is left, the next turn says so: no turn waits for a backlog."""
         done = await self._shard.maintain(**self._when_given_up(), silent_body=_failure("LeaseLost", _SILENT))
         if done.given_up and self._spans is not None:
-            await trace_given_up(self._spans, self._shard, done.given_up)
+            died = record.Error("WorkerDied", "its runtimes died")
+            await trace_ends(self._spans, self._shard, done.given_up, died)
 
     def _when_given_up(self) -> dict[str, Any]:
         """Returns when a task is given up because its runtimes died, how long to keep it, and its outcome."""

@@ -69,7 +69,8 @@ class Dependencies:
         return {
             "of:t": "hash", "of:g": "hash", "of:t:*": "list", "of:g:*": "list", "got:*": "hash", "rest": "hash",
             "late": "hash", "map:*": "string", "end:*": "string", "remote": "string", "outbox": "zset",
-            "gates": "zset", "gate:*": "string", "gate-to:*": "set", "early:*": "string",
+            "tracing": "string", "ended": "list", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
+            "early:*": "string",
         }  # fmt: skip
 
     @asynccontextmanager
@@ -107,7 +108,11 @@ async def _relay(host: Host, shard: int) -> None:
     with host.subscribe(NAME) as wakeup:
         while True:
             try:
-                rest, *messages = await host.call(f"{NAME}/take", shard, _MOST_MESSAGES, whole_ms(_REDELIVERY))
+                rest, ended, *messages = await host.call(
+                    f"{NAME}/take", shard, _MOST_MESSAGES, whole_ms(_REDELIVERY), int(host.traces)
+                )
+                if ended:
+                    await host.trace_ends(shard, ended)
                 await _deliver(host, shard, messages)
             except ServerError as error:
                 logger.warning("%s: %s", NAME, error)

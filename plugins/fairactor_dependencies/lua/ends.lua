@@ -31,6 +31,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.m
   local REST = '>c1Hc0' -- state, root; then the result
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
   local PENDING, PENDING_BYTE = '?', 63
+  local MOST_TRACED = 10000 -- ended tasks whose spans are still to be made; more are forgotten
   local REMEMBERED = 3600000 -- ms for which the end of a gate is remembered
   local EARLY = 300000 -- ms that an end is kept for a task not sent yet: as long as for a gate
   local FAR = 86400000 -- ms that an end is kept for a task of another shard that asked for it
@@ -163,6 +164,11 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.m
       call('DEL', OWN .. 'gate-to:' .. gate[1])
       call('ZREM', OWN .. 'gates', gate[1])
     end
-    if work_is_left or #outbox > 0 then call('PUBLISH', EVENTS, 'p' .. SELF) end
+    if mine.traced then
+      write_all('RPUSH', OWN .. 'ended', mine.traced)
+      call('LTRIM', OWN .. 'ended', -MOST_TRACED, -1)
+      call('PEXPIRE', OWN .. 'ended', REMEMBERED)
+    end
+    if work_is_left or #outbox > 0 or mine.traced then call('PUBLISH', EVENTS, 'p' .. SELF) end
   end
 end

@@ -210,6 +210,8 @@ local function cancel_child(child, cause)
   mine.roots[id] = state ~= SKIPPED and cause.state == state and cause.root or state == 'X' and '' or id
   local outcome = '{"error":{"type":"' .. KINDS[state] .. '","message":' .. cjson.encode(text) .. '}}'
   cancel_held(id, pack_cancel(child[KEEP], outcome))
+  if mine.traced == nil then mine.traced = call('EXISTS', OWN .. 'tracing') == 1 and {} end
+  if mine.traced then table.insert(mine.traced, id) end
 end
 
 local function forget_child(child)

@@ -217,7 +217,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
     # Delivery between shards
 
     def take(self, shard: int, most: int) -> int:
-        more, *messages = self.shards.drivers[shard].run(
+        more, _, *messages = self.shards.drivers[shard].run(
             self.shards.call(shard, "take", max(most, 1), 0 if most % 2 else HOUR)
         )
         assert (more == -1) is (not messages and not self.shards.used(shard))

@@ -1,4 +1,4 @@
-"""The spans of tasks that were given up because their runtimes died. No runtime has seen such a task fail."""
+"""The spans of tasks that scripts have ended: no runtime has seen them fail."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from fairactor._model import record
 from fairactor._model.wire import as_text
-from fairactor._store.shard import Shard
 from fairactor._util.spans import Spans
 
+from .shard import Shard
 
-async def trace_given_up(spans: Spans, shard: Shard, tasks: Sequence[bytes]) -> None:
-    """Makes a span for each task. If its record is not kept, the span says only which task it was."""
+
+async def trace_ends(spans: Spans, shard: Shard, tasks: Sequence[bytes], otherwise: record.Error) -> None:
+    """Makes a span for each task. If its record is not kept, the span has its id and the error ``otherwise``."""
     for packed_id in tasks:
         task_id = as_text(packed_id)
         header, outcome, call = _read(await shard.inspect(task_id))
@@ -22,8 +23,11 @@ async def trace_given_up(spans: Spans, shard: Shard, tasks: Sequence[bytes]) -> 
             header.attempt if header else None,
             call.trace if call else {},
         )
-        error = outcome.error if outcome and outcome.error else record.Error("WorkerDied", "its runtimes died")
-        span.give_up(error.type, error.message)
+        error = outcome.error if outcome and outcome.error else otherwise
+        if error.type == "TaskSkipped":
+            span.skip()
+        else:
+            span.give_up(error.type, error.message)
 
 
 def _read(found: Sequence[bytes]) -> tuple[record.Header | None, record.Outcome | None, record.Call | None]:
