@@ -83,7 +83,7 @@ def _tags(step: Step, parents: Sequence[Step], others: bool) -> dict[int | str, 
         many = argument.of is Selection.ALL
         if isinstance(argument.of, Message | Graph):
             giving = [last_step(argument.of)]
-        elif others:
+        elif others or isinstance(argument.of, str):  # an id says nothing of the type
             continue
         else:
             giving = [*parents] if many else ([each for each in parents if each not in taken] or [*parents])[:1]
