@@ -41,8 +41,8 @@ class RuntimeInfo:
     pulse: Pulse | None = None
     """How its workers fared a few seconds ago; None if it has not run a task yet."""
     slots: Mapping[str, int] = attrs.field(factory=dict)
-    """How many tasks it runs at once, by the setting that says so: ``workers``, ``threads`` and ``processes``, as far as
-    its actors need them."""
+    """How many tasks it runs at once, by the setting that says so: ``workers``, ``threads`` and ``processes``, if its
+    actors need them."""
 
     @property
     def size(self) -> int:
