@@ -73,7 +73,7 @@ async def results(handles: list[Handle[Any]]) -> list[Any]:
 
 async def test_busy_threads_hold_up_no_coroutine(make_runtime: Make, threads: Threads) -> None:
     async with make_runtime(threads, echo, workers=2, threads=3, lease=60) as runtime:
-        handles = await runtime.send_many(("a", threads.hold(n)) for n in range(8))
+        handles = await runtime.send_many(("a", Threads.hold(n)) for n in range(8))
         await until(lambda: have(3, 5, handles))
         for tenant in "abab":
             assert await runtime.ask(tenant, echo(1), timeout=PATIENCE) == 1
@@ -90,7 +90,7 @@ async def test_busy_coroutines_hold_up_no_thread_and_no_process(make_runtime: Ma
         sleeping = await runtime.send_many([("a", sleep())] * 3)
         await until(lambda: have(1, 2, sleeping))
         for tenant in "ab":
-            assert await runtime.ask(tenant, threads.hold(1), timeout=PATIENCE) == 1
+            assert await runtime.ask(tenant, Threads.hold(1), timeout=PATIENCE) == 1
             assert await runtime.ask(tenant, process_actors.square(3), timeout=PATIENCE) == 9
         assert await have(1, 2, sleeping)
         for handle in sleeping:
@@ -99,7 +99,7 @@ async def test_busy_coroutines_hold_up_no_thread_and_no_process(make_runtime: Ma
 
 async def test_a_thread_that_gets_free_is_filled_at_once(make_runtime: Make, threads: Threads) -> None:
     async with make_runtime(threads, echo, threads=2, lease=60) as runtime:
-        handles = await runtime.send_many((f"user:{n}", threads.hold(n)) for n in range(6))
+        handles = await runtime.send_many((f"user:{n}", Threads.hold(n)) for n in range(6))
         await until(lambda: have(2, 4, handles))
         threads.gate.set()
         assert await results(handles) == list(range(6))  # a heartbeat comes after 20 s
@@ -107,8 +107,8 @@ async def test_a_thread_that_gets_free_is_filled_at_once(make_runtime: Make, thr
 
 
 async def test_threads_alone_are_the_slots(make_runtime: Make, threads: Threads) -> None:
-    async with make_runtime(threads, workers=50, threads=2) as runtime:
-        handles = await runtime.send_many((f"user:{n % 3}", threads.hold(n)) for n in range(6))
+    async with make_runtime(threads, plugins=[], workers=50, threads=2) as runtime:
+        handles = await runtime.send_many((f"user:{n % 3}", Threads.hold(n)) for n in range(6))
         await until(lambda: have(2, 4, handles))
         info = (await runtime.stats()).runtimes[0]
         assert (info.workers, info.slots, info.size) == (50, {"threads": 2}, 2)
@@ -118,7 +118,7 @@ async def test_threads_alone_are_the_slots(make_runtime: Make, threads: Threads)
 
 async def test_without_a_number_threads_take_workers(make_runtime: Make, threads: Threads) -> None:
     async with make_runtime(threads, echo, workers=3) as runtime:
-        handles = await runtime.send_many((f"user:{n}", threads.hold(n)) for n in range(6))
+        handles = await runtime.send_many((f"user:{n}", Threads.hold(n)) for n in range(6))
         await until(lambda: have(3, 3, handles))
         behind = await runtime.send("other", echo(1))
         assert await behind.state() is TaskState.QUEUED
@@ -131,13 +131,13 @@ async def test_a_runtime_with_a_free_thread_takes_what_another_passes_over(make_
     one, two = Threads(), Threads()
     try:
         async with make_runtime(one, echo, threads=1, lease=60) as busy:
-            handles = await busy.send_many((f"user:{n}", one.hold(n)) for n in range(3))
+            handles = await busy.send_many((f"user:{n}", Threads.hold(n)) for n in range(3))
             await until(lambda: have(1, 2, handles))
             async with make_runtime(two, echo, threads=1, lease=60):
                 await until(lambda: have(2, 1, handles))
                 async with make_runtime(Threads(one.gate), workers=4, lease=60):  # it counts threads as workers
                     await until(lambda: have(3, 0, handles))
-                    handles += [await busy.send("more", two.hold(n)) for n in range(3)]
+                    handles += [await busy.send("more", Threads.hold(n)) for n in range(3)]
                     await until(lambda: have(6, 0, handles))
                     one.gate.set()
                     two.gate.set()
@@ -150,7 +150,7 @@ async def test_a_runtime_with_a_free_thread_takes_what_another_passes_over(make_
 
 async def test_several_shards_share_the_threads(make_runtime: Make, threads: Threads) -> None:
     async with make_runtime(threads, echo, threads=2, shards=3, lease=60) as runtime:
-        handles = await runtime.send_many((f"user:{n}", threads.hold(n)) for n in range(12))
+        handles = await runtime.send_many((f"user:{n}", Threads.hold(n)) for n in range(12))
         await until(lambda: threads.now == 2)
         assert await runtime.ask("other", echo(1), timeout=PATIENCE) == 1
         threads.gate.set()
@@ -162,18 +162,18 @@ async def test_several_shards_share_the_threads(make_runtime: Make, threads: Thr
 async def test_what_a_leaving_runtime_could_not_start_stays_queued(make_runtime: Make, threads: Threads) -> None:
     async with make_runtime(workers=0) as sender:
         async with make_runtime(threads, echo, threads=1, grace=PATIENCE) as leaving:
-            handles = await leaving.send_many((f"user:{n}", threads.hold(n)) for n in range(3))
+            handles = await leaving.send_many((f"user:{n}", Threads.hold(n)) for n in range(3))
             await until(lambda: have(1, 2, handles))
             threads.gate.set()
         assert (await sender.stats()).started == 0
         async with make_runtime(threads, echo, threads=1):
-            assert await sender.handle("user:2", handles[2].id).result(timeout=PATIENCE) == 2
+            assert await sender.handle(handles[2].id, "user:2").result(timeout=PATIENCE) == 2
         await check_invariants(sender)
 
 
 async def test_health_names_the_kind_that_is_full(make_runtime: Make, threads: Threads) -> None:
     async with make_runtime(threads, echo, workers=5, threads=2, lease=0.3) as runtime:
-        handles = await runtime.send_many((f"user:{n}", threads.hold(n)) for n in range(4))
+        handles = await runtime.send_many((f"user:{n}", Threads.hold(n)) for n in range(4))
 
         async def reported() -> bool:
             pulse = (await runtime.stats()).runtimes[0].pulse
