@@ -12,7 +12,11 @@ import attrs
 import pytest
 
 from fairactor import Handle, Runtime, TaskState, actor
+from fairactor._actors.actor import Actor
+from fairactor._actors.registry import Handler
+from fairactor._worker.slots import kinds_of
 from fairactor.errors import ConfigurationError
+from fairactor.settings import RuntimeSettings, Settings
 from fairactor.testing import check_invariants
 from tests.support import process_actors
 from tests.support.polling import PATIENCE, until
@@ -48,7 +52,7 @@ async def echo(n: int) -> int:
 
 
 @actor
-async def sleep() -> None:
+async def rest() -> None:
     await anyio.sleep_forever()
 
 
@@ -86,8 +90,8 @@ async def test_busy_threads_hold_up_no_coroutine(make_runtime: Make, threads: Th
 
 async def test_busy_coroutines_hold_up_no_thread_and_no_process(make_runtime: Make, threads: Threads) -> None:
     threads.gate.set()
-    async with make_runtime(threads, sleep, process_actors, workers=1, threads=1, processes=1, lease=60) as runtime:
-        sleeping = await runtime.send_many([("a", sleep())] * 3)
+    async with make_runtime(threads, rest, process_actors, workers=1, threads=1, processes=1, lease=60) as runtime:
+        sleeping = await runtime.send_many([("a", rest())] * 3)
         await until(lambda: have(1, 2, sleeping))
         for tenant in "ab":
             assert await runtime.ask(tenant, Threads.hold(1), timeout=PATIENCE) == 1
@@ -106,14 +110,24 @@ async def test_a_thread_that_gets_free_is_filled_at_once(make_runtime: Make, thr
     assert threads.most == 2
 
 
-async def test_threads_alone_are_the_slots(make_runtime: Make, threads: Threads) -> None:
-    async with make_runtime(threads, plugins=[], workers=50, threads=2) as runtime:
-        handles = await runtime.send_many((f"user:{n % 3}", Threads.hold(n)) for n in range(6))
-        await until(lambda: have(2, 4, handles))
-        info = (await runtime.stats()).runtimes[0]
-        assert (info.workers, info.slots, info.size) == (50, {"threads": 2}, 2)
-        threads.gate.set()
-        await results(handles)
+@pytest.mark.parametrize(
+    ("actors", "settings", "expected"),
+    [
+        ([echo, Threads.hold, process_actors.square], {"threads": 2}, {"workers": 9, "threads": 2, "processes": 4}),
+        ([echo, Threads.hold, process_actors.square], {}, {"workers": 9, "processes": 4}),
+        ([echo, Threads.hold], {}, {"workers": 9}),
+        ([Threads.hold], {"threads": 2}, {"threads": 2}),
+        ([process_actors.square], {"threads": 2}, {"processes": 4}),
+        ([echo], {"threads": 2}, {"workers": 9}),
+    ],
+)
+def test_only_kinds_with_actors_have_slots(
+    actors: list[Actor[..., Any]], settings: RuntimeSettings, expected: dict[str, int]
+) -> None:
+    handlers = {each.name: Handler(each, each.bind()) for each in actors}
+    kinds = kinds_of(handlers, Settings(workers=9, processes=4, **settings))  # type: ignore[arg-type, misc]  # a part
+    assert {kind.name: kind.size for kind in kinds} == expected
+    assert sorted(name for kind in kinds for name in kind.actors) == sorted(handlers)
 
 
 async def test_without_a_number_threads_take_workers(make_runtime: Make, threads: Threads) -> None:
