@@ -117,7 +117,8 @@ def test_many_that_wait_do_not_hide_the_others(shard: SelectionDriver, capped: C
     """A turn passes over 100 tenants. The next ones go on behind them."""
     shard.send({f"t{n:04}": 1 for n in range(900)}, actors=["crunch"])
     shard.send({"z": 1})
-    turns, found = 0, []
+    turns = 0
+    found: list[str] = []
     while not found:
         found = capped.claim(10, 0)
         turns += 1

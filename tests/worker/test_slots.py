@@ -25,6 +25,8 @@ pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Runtime]
 
+SQUARE: Any = process_actors.square
+
 
 @attrs.define
 class Threads:
@@ -95,7 +97,7 @@ async def test_busy_coroutines_hold_up_no_thread_and_no_process(make_runtime: Ma
         await until(lambda: have(1, 2, sleeping))
         for tenant in "ab":
             assert await runtime.ask(tenant, Threads.hold(1), timeout=PATIENCE) == 1
-            assert await runtime.ask(tenant, process_actors.square(3), timeout=PATIENCE) == 9
+            assert await runtime.ask(tenant, SQUARE(3), timeout=PATIENCE) == 9
         assert await have(1, 2, sleeping)
         for handle in sleeping:
             await handle.cancel()
@@ -125,7 +127,7 @@ def test_only_kinds_with_actors_have_slots(
     actors: list[Actor[..., Any]], settings: RuntimeSettings, expected: dict[str, int]
 ) -> None:
     handlers = {each.name: Handler(each, each.bind()) for each in actors}
-    kinds = kinds_of(handlers, Settings(workers=9, processes=4, **settings))  # type: ignore[arg-type, misc]  # a part
+    kinds = kinds_of(handlers, Settings(workers=9, processes=4, **settings))  # type: ignore[misc]  # a part
     assert {kind.name: kind.size for kind in kinds} == expected
     assert sorted(name for kind in kinds for name in kind.actors) == sorted(handlers)
 

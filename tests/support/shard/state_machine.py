@@ -161,7 +161,7 @@ class ShardMachine(ShardMachineBase):
             starting = [is_capped(task.body) for task in common if not task.deliveries]
             left = [room[kind] - starting.count(bool(kind)) for kind in (0, 1)]
             free_kinds = "".join(letter for letter, n in zip("ct", left, strict=True) if n > 0)
-            noted = free_kinds if taken < free else None
+            noted = free_kinds.encode() if taken < free else None
             assert self.snapshot.fixed["IDLE_SLOTS"].get(runtime) == noted
 
     def claim_suspect(
