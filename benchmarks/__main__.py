@@ -1,6 +1,7 @@
 """Runs a benchmark: ``python -m benchmarks NAME``. Without a name it lists them.
 
-A table goes to stderr, and one JSON line for each figure to stdout, or with ``--markdown`` a Markdown table.
+A table goes to stderr, with the sizes that the benchmark ran with, and one JSON line for each figure to stdout, or with
+``--markdown`` a Markdown table.
 ``--plots`` draws pictures. ``all`` also draws them, and puts the figures and pictures into the page on performance.
 
 To add a benchmark, write a module whose ``run(bench, *, option=default, …)`` returns figures and whose docstring
@@ -78,9 +79,12 @@ def main() -> None:
             found, bench = runner.run(_run(name, given))
         results.append((name, found))
         pictures += bench.pictures
-        lines += [figure.as_json(name, bench.machine) for figure in found]
+        sizes = _sizes(name, given)
+        lines += [figure.as_json(name, bench.machine, sizes) for figure in found]
         conditions = f"Median of {given.rounds} rounds; {bench.machine}."
-        print(f"\n{name}: {_summary(name)}\n{conditions}\n\n{table(found)}", file=sys.stderr, flush=True)
+        notes = [f"sizes: {_listed(sizes)}", *bench.notes] if sizes else bench.notes
+        shown = "\n".join([f"\n{name}: {_summary(name)}", f"{conditions}\n", table(found), "", *notes])
+        print(shown.rstrip(), file=sys.stderr, flush=True)
     for picture in pictures if folder else ():
         print(f"\n{picture.caption}: {picture.save(folder)}", file=sys.stderr)
     if page:
@@ -94,9 +98,19 @@ def main() -> None:
 
 
 async def _run(name: str, given: argparse.Namespace) -> tuple[list[Figure], Bench]:
-    options = {option: getattr(given, option) for option in _options(name) if hasattr(given, option)}
     async with new_bench(given.url, given.rounds) as bench:
-        return await BENCHMARKS[name].run(bench, **options), bench
+        return await BENCHMARKS[name].run(bench, **_sizes(name, given)), bench
+
+
+def _sizes(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options with which a benchmark runs; ``all`` uses the defaults."""
+    return {option: getattr(given, option, default) for option, default in _options(name).items()}
+
+
+def _listed(sizes: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={size:,}" if isinstance(size, int) else f"{name}={size!r}" for name, size in sizes.items()
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -45,6 +45,8 @@ class Bench:
     machine: str
     pictures: list[Picture] = attrs.field(factory=list)
     """Pictures that the benchmark adds. They are drawn at the end if the command line asks for it."""
+    notes: list[str] = attrs.field(factory=list)
+    """Lines that the benchmark adds, to be shown below its figures."""
 
     def each_round(self) -> Iterator[int]:
         """Yields the rounds, and shows the progress on a terminal."""

@@ -6,7 +6,8 @@ processes sleep as often as there are tasks, and do nothing else.
 
 - wall time: from the start until the last task has ended.
 - throughput: tasks / (from the first start of a task to the end of the last).
-- tasks per worker: how much the numbers of tasks that the workers ran differ.
+- tasks per worker: how much the numbers of tasks that the workers ran differ. The numbers themselves stand below the
+  table, for each round.
 - first pickup: from the start until the first task of a tenant starts, over the tenants. With perfectly even service
   and 10 tasks each, the last tenant's would start when a tenth of the run is over.
 - wait: from the start until a task starts: the mean of each tenant, over the tenants.
@@ -75,6 +76,10 @@ async def run(
     slow = await _serve_all(bench, partitions, tasks, workers, work_duration)
     fast = [await _serve_all(bench, partitions, tasks, workers, 0) for _ in bench.each_round()]
     bench.pictures.append(plots.fairness([min(waits) for waits in slow.waits], slow.wall / tasks))
+    bench.notes.append(f"tasks per worker: {_listed(slow.counts)}")
+    bench.notes.extend(
+        f"tasks per worker, no-op tasks, round {number}: {_listed(each.counts)}" for number, each in enumerate(fast, 1)
+    )
     return [
         Figure("wall time", "s", [slow.wall], [loops.wall], "bare loops", at_most(1.05)),
         *_of_tenants(slow, tasks),
@@ -90,6 +95,11 @@ async def run(
             goal=at_most(5),
         ),
     ]
+
+
+def _listed(counts: list[int]) -> str:
+    """Returns the count of each worker, and their sum."""
+    return f"{', '.join(f'{count:,}' for count in counts)}; in all {sum(counts):,}"
 
 
 def _of_tenants(served: _Served, tasks: int) -> list[Figure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any, Final
 
@@ -63,8 +63,8 @@ class Figure:
         """Whether the goal is met. None without a goal."""
         return self.goal.met_by(median(self.judged)) if self.goal else None
 
-    def as_json(self, benchmark: str, machine: str) -> str:
-        """Returns the figure as one JSON line."""
+    def as_json(self, benchmark: str, machine: str, sizes: Mapping[str, Any]) -> str:
+        """Returns the figure as one JSON line, with the sizes that the benchmark ran with."""
         fields: dict[str, Any] = {
             "benchmark": benchmark,
             "figure": self.name,
@@ -77,6 +77,7 @@ class Figure:
             "median_of": "ratio" if self.baseline else "ours",
             "goal": str(self.goal) if self.goal else None,
             "met": self.met,
+            "sizes": dict(sizes),
             "machine": machine,
         }
         return json.dumps(fields, ensure_ascii=False)

@@ -45,7 +45,7 @@ async def run(bench: Bench, *, steps: int = 1_000, width: int = 10_000, tasks: i
         of_fan = await _pipeline(bench, fan, width)
         sent_fanned.append(of_fan[0])
         fanned.append(of_fan[1])
-        without.append(1e6 / (await _plain(bench, tasks, plugins=[]))[1])
+        without.append(1e6 / (await _plain(bench, tasks, without_plugins=True))[1])
         having.append(1e6 / (await _plain(bench, tasks))[1])
     return [
         Figure("running plain tasks, one at a time", "µs/task", one_by_one),

@@ -1,6 +1,13 @@
 """A class as an actor: it gets what it needs in its constructor, and keeps state while the runtime runs.
 
 The last lines of `main` are a unit test of it: with a fake in place of the database, and without a server.
+
+It prints::
+
+    the shop opens
+    bob's cart costs 480
+    ann pays 9.80
+    bob pays 4.80
 """
 
 import asyncio

@@ -1,4 +1,17 @@
-"""Retry with back-off, look at a dead letter and its history, and redrive it once the cause is fixed."""
+"""Retry with back-off, look at a dead letter and its history, and redrive it once the cause is fixed.
+
+It prints::
+
+    sent twice under one key: the same task True, and said so: True
+    canceled while it was scheduled
+    (log) task … (print_label) failed: __main__.OutOfPaper: no paper for order 7
+    task '…' of tenant 'acme' (print_label) failed after 3 attempt(s): __main__.OutOfPaper: no paper for order 7
+      attempt 1: __main__.OutOfPaper: no paper for order 7
+      attempt 2: __main__.OutOfPaper: no paper for order 7
+      attempt 3: __main__.OutOfPaper: no paper for order 7
+    sent again: 1
+    label of order 7
+"""
 
 import asyncio
 import logging

@@ -2,6 +2,11 @@
 
 One source is broken at first. Its part of the pipeline fails, and the summary is canceled because of it. Once the
 source works again, a retry sends only what failed or was canceled.
+
+It prints::
+
+    task '…:summary' of tenant 'us' was canceled: cannot run (trigger rule all_success): upstream task …
+    {'acme': 36.0, 'globex': 18.0, 'initech': 36.0}
 """
 
 from __future__ import annotations

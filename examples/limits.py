@@ -1,4 +1,13 @@
-"""Limits that hold across the whole fleet: a big customer with a full mailbox, and a trial with a rate."""
+"""Limits that hold across the whole fleet: a big customer with a full mailbox, and a trial with a rate.
+
+It prints::
+
+    big has enough to do: nothing of the second batch was accepted
+    after … s  trial: page 0
+    …
+    after … s  trial: page 9
+    … pages of big meanwhile
+"""
 
 from __future__ import annotations
 
@@ -30,7 +39,8 @@ async def main() -> None:
         began = time.monotonic()
         handles = await runtime.send_many([("trial", export(page)) for page in range(10)])
         for handle in handles:
-            print(f"{time.monotonic() - began:.2f} s  {await handle.result(timeout=30)}")
+            result = await handle.result(timeout=30)
+            print(f"after {time.monotonic() - began:.2f} s  {result}")
         print(f"{(await runtime.tenant('big').stats()).finished} pages of big meanwhile")
         await runtime.drain(timeout=30)
 

@@ -1,8 +1,18 @@
 """A custom plugin: a spending limit for each tenant, and an audit trail.
 
 It adds the option ``cost``, wraps sending to refuse messages that a tenant cannot pay for, and observes tasks that
-finish or fail for good. As a package with an entry point it would be discovered automatically: docs/write-a-plugin.md
-says how.
+finish or fail for good. It counts in the memory of one process: with several, each would allow the whole limit, and a
+restart would forget what was spent. So keep such numbers in a database, or in Redis as the plugins of fairactor do.
+
+As a package with an entry point it would be discovered automatically: docs/write-a-plugin.md says how.
+
+It prints::
+
+    refused: acme has spent 6 of 10, and 5 more is asked
+    acme: summarize for 1 gave 'a lon'
+    acme: translate failed: nothing to translate
+    globex: translate for 5 gave 'TWO'
+    this process has spent {'acme': 6.0, 'globex': 5.0}; another one would count for itself
 """
 
 from __future__ import annotations
@@ -34,7 +44,7 @@ cost = Option("cost", plugin=NAME, convert=_cost)
 
 
 class Budget:
-    """Limits what each tenant spends, and records what became of its tasks."""
+    """Limits what each tenant spends by sending from this process, and records what became of its tasks here."""
 
     name = NAME
 
@@ -94,6 +104,7 @@ async def main() -> None:
         await runtime.ask("globex", translate("two"))
         await runtime.drain()
     print(*sorted(budget.trail), sep="\n")
+    print(f"this process has spent {dict(sorted(budget.spent.items()))}; another one would count for itself")
 
 
 if __name__ == "__main__":

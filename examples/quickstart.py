@@ -1,4 +1,11 @@
-"""Two tenants: one has a large backlog, and the small one does not wait for it."""
+"""Two tenants: one has a large backlog, and the small one does not wait for it.
+
+It prints::
+
+    page 1
+    the corner shop waited 0.… s
+    big corp still has … tasks queued
+"""
 
 import asyncio
 import time

@@ -14,7 +14,7 @@ from ._model.info import TaskInfo
 from ._model.policy import Policy
 from ._model.states import Priority, TaskState
 from ._store.stats import Stats
-from .errors import FairactorError, TaskCanceled, TaskFailed
+from .errors import FairactorError, TaskCanceled, TaskFailed, TaskSkipped
 from .runtime import Runtime
 
 __version__ = "0.1.0"
@@ -32,6 +32,7 @@ __all__ = [
     "TaskCanceled",
     "TaskFailed",
     "TaskInfo",
+    "TaskSkipped",
     "TaskState",
     "Tenant",
     "__version__",

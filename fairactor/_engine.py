@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Final
 
@@ -30,7 +31,7 @@ from ._server.embedded import allow_private_server, embedded_server
 from ._store.outcomes import Outcomes
 from ._store.shards import Shards, open_shards
 from ._store.subscriber import Subscriber
-from ._util import tracing
+from ._util.spans import Spans, has_sdk
 from ._util.supervisor import Supervisor
 from ._worker.consumer import Consumer
 from .errors import RuntimeNotRunning
@@ -69,6 +70,8 @@ class Engine:
         self._group: TaskGroup | None = None
         self.consumer: Consumer | None = None
         """None if this runtime runs no tasks."""
+        self.spans: Spans | None = None
+        """Makes spans; None without an OpenTelemetry SDK."""
         self.shards: Shards
         self.subscriber: Subscriber
         self.tracker: Tracker
@@ -89,24 +92,25 @@ class Engine:
             is_ending: whether the event loop ends, and so cancels every asyncio task.
         """
         refuse_in_set_up()
-        sdk = tracing.has_sdk()
         server = await self._connect()
+        if has_sdk():
+            self.spans = Spans(server.address, server.port, as_children=self._settings.tracing == "parent")
         self.shards = await open_shards(server, self._settings, self._plugins.lua)
-        batchers = self._make_client(server, sdk=sdk)
+        batchers = self._make_client(server)
         group = self._group = await self._stack.enter_async_context(anyio.create_task_group())
         self._stack.callback(group.cancel_scope.cancel)
         supervisor = Supervisor(group)
         await self._start_client(supervisor, batchers)
         on_connected()
         await self._enter_plugins(Supervisor(group))
-        await self._start_consumer(supervisor, is_ending, sdk=sdk)
+        await self._start_consumer(supervisor, is_ending)
 
-    def _make_client(self, server: Server, *, sdk: bool) -> Sequence[Batcher]:
+    def _make_client(self, server: Server) -> Sequence[Batcher]:
         """Makes the parts that send tasks and follow them; returns the batchers."""
         settings = self._settings
         self.subscriber = Subscriber(server, heartbeat=settings.lease / 3, patience=settings.connect_timeout)
         self._outcomes = Outcomes(self.subscriber, self._name)
-        self.tracker = Tracker(self.shards, self._outcomes, self._codec, self._check, settings.canceled_ttl)
+        self.tracker = Tracker(self.shards, self._outcomes, self._codec, self._check, settings.canceled_ttl, self.spans)
         batchers = [Batcher(shard, self._name) for shard in self.shards]
         self.sender = Sender(
             shards=self.shards,
@@ -116,7 +120,7 @@ class Engine:
             registry=self._registry,
             settings=settings,
             plugins=self._plugins,
-            sdk=sdk,
+            spans=self.spans,
         )
         return batchers
 
@@ -126,10 +130,11 @@ class Engine:
             runtime=self._runtime,
             name=self._name,
             settings=self._settings,
-            plugins=self._plugins.names,
+            plugins=self._plugins.by_name,
             shards=self.shards,
             subscriber=self.subscriber,
             sender=self.sender,
+            spans=self.spans,
             registry=self._registry,
             supervisor=supervisor,
             check=self._check,
@@ -144,20 +149,21 @@ class Engine:
         for shard in self.shards:
             self._outcomes.listen(shard)
         supervisor.start("subscriber", self.subscriber.run)
-        supervisor.start("outcomes", self._outcomes.run)
+        for number, shard in enumerate(self.shards):
+            supervisor.start(f"outcomes {number}", partial(self._outcomes.run, shard))
         for number, batcher in enumerate(batchers):
             supervisor.start(f"batcher {number}", batcher.run)
         for shard in self.shards:
             await self._outcomes.ready(shard)
 
-    async def _start_consumer(self, supervisor: Supervisor, is_ending: Callable[[], bool], *, sdk: bool) -> None:
+    async def _start_consumer(self, supervisor: Supervisor, is_ending: Callable[[], bool]) -> None:
         settings, registry = self._settings, self._registry
         if settings.workers and registry:
             self.consumer = Consumer(
                 self._name, self.shards, self.subscriber, registry, settings, self._plugins, self._runtime
             )
             self._stack.push_async_callback(_shielded, registry.stop)
-            await self.consumer.start(supervisor.start, sdk=sdk, is_ending=is_ending)
+            await self.consumer.start(supervisor.start, spans=self.spans, is_ending=is_ending)
 
     async def _connect(self) -> Server:
         settings = self._settings

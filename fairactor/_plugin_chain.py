@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
@@ -17,15 +18,16 @@ from ._actors.options import Options
 from ._actors.plugin_options import plugin_of
 from ._actors.task import Task
 from ._model.keys import plugin_prefix
+from ._model.placeholder import Placeholder
 from ._store.plugin_lua import HOOKS, PluginLua
 from ._util.checks import shown
 from ._util.kinds import is_async, is_generator, is_plain
 from .errors import ConfigurationError
-from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend
+from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend, installed_plugins
 
 logger: Final = logging.getLogger(__name__)
 
-_WRAPPERS: Final = ("wrap_send", "wrap_execute")
+_WRAPPERS: Final = ("wrap_send", "wrap_execute", "load_arguments")
 _OBSERVERS: Final = ("sent", "started", "finished", "failed", "retried", "canceled", "dead")
 _METHODS: Final = ("lifespan", *_WRAPPERS, "lua", "scripts", "actors", *_OBSERVERS)
 
@@ -49,6 +51,28 @@ class Observers:
     dead: Observe = _nothing
 
 
+def plugins_in_use(given: Iterable[Plugin], without: Iterable[str] | bool) -> list[Plugin]:  # noqa: FBT001 - as in Runtime
+    """Returns the installed plugins, and then those given. One that is given replaces an installed one of its name.
+
+    Args:
+        given: the plugins to add.
+        without: the names of the installed plugins to leave out; True for all.
+
+    Raises:
+        ConfigurationError: these are no lists, no installed plugin has such a name, or one cannot be imported.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # without a type checker
+        raise ConfigurationError(f"plugins={shown(given)}: give a list, as in plugins=[…]")
+    if not isinstance(without, bool) and (isinstance(without, str) or not isinstance(without, Iterable)):
+        raise ConfigurationError(f"without_plugins={shown(without)}: give a list of names, or True for all")
+    added = list(given)
+    if without is True:
+        return added
+    names = {getattr(plugin, "name", None) for plugin in added}
+    installed = installed_plugins(() if without is False else list(without))
+    return [*(plugin for plugin in installed if plugin.name not in names), *added]
+
+
 class PluginChain:
     """The plugins of a runtime, in order.
 
@@ -57,10 +81,9 @@ class PluginChain:
     """
 
     def __init__(self, given: Iterable[Plugin]) -> None:
-        if isinstance(given, str) or not isinstance(given, Iterable):  # type: ignore[unreachable]  # without a type checker
-            raise ConfigurationError(f"plugins={shown(given)}: give a list, as in plugins=[…]")
         self._all = _in_order([_checked(plugin) for plugin in given])
-        self.names: Final = frozenset(plugin.name for plugin in self._all)
+        self.by_name: Final[Mapping[str, Any]] = MappingProxyType({plugin.name: plugin for plugin in self._all})
+        self.names: Final = self.by_name.keys()
         self.observers: Final = Observers(
             **{
                 event: _notifier(event, observing)
@@ -82,6 +105,9 @@ class PluginChain:
         self._send_options = frozenset[str]().union(*(only for _, only in self._send))
         self._execute = _wrappers(self._all, "wrap_execute")
         self._executes = any(not only for _, only in self._execute)
+        self._load = _wrappers(self._all, "load_arguments")
+        self.loads_arguments: Final = bool(self._load)
+        """Whether any plugin may change arguments before a task runs."""
         self.actors: Final = [actor for plugin in self._all for actor in getattr(plugin, "actors", ())]
 
     def check(self, options: Options) -> None:
@@ -93,8 +119,8 @@ class PluginChain:
         for option in (*options.plugin_options, *chain.from_iterable(options.script_options.values())):
             if (plugin := plugin_of(option)) not in self.names:
                 raise ConfigurationError(
-                    f"option {option!r} belongs to the plugin {plugin!r}, which this Runtime does not use: leave "
-                    "plugins= out, or name it there"
+                    f"option {option!r} belongs to the plugin {plugin!r}, which this Runtime does not use: give it in "
+                    "plugins=, or take it out of without_plugins="
                 )
 
     def lifespans(self, host: Host) -> Iterable[AbstractAsyncContextManager[None]]:
@@ -119,6 +145,15 @@ class PluginChain:
                 proceed = _wrapped(wrap, task, proceed)
         return proceed
 
+    async def load_arguments(
+        self, options: Mapping[str, Any], actor: str, tenant: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Returns the arguments of a task as the plugins have loaded them."""
+        for load, only in self._load:
+            if not only or not only.isdisjoint(options):
+                args, kwargs = await load(actor, tenant, args, kwargs)
+        return args, kwargs
+
     def wraps_execute(self, options: Mapping[str, Any]) -> bool:
         """Whether any plugin may wrap an attempt at a task with these options."""
         return self._executes or (bool(options) and bool(self._execute))
@@ -134,9 +169,19 @@ def _wrappers(plugins: Sequence[Any], method: str) -> list[tuple[Callable[..., A
 
 
 def _has_one_of(message: Message[Any], options: frozenset[str]) -> bool:
-    """Whether a message has one of these options. Non-messages are rejected later, when they are encoded."""
-    own = message.task_options.plugin_options if isinstance(message, Message) else ()
-    return bool(own) and not options.isdisjoint(own)
+    """Whether a message has one of these options, or an argument that a plugin fills in.
+
+    Non-messages are rejected later, when they are encoded.
+    """
+    if not isinstance(message, Message):
+        return False  # type: ignore[unreachable]  # without a type checker
+    own = message.task_options.plugin_options
+    if own and not options.isdisjoint(own):
+        return True
+    for value in message.args:
+        if isinstance(value, Placeholder):
+            return True
+    return bool(message.kwargs) and any(isinstance(value, Placeholder) for value in message.kwargs.values())
 
 
 @attrs.frozen
@@ -213,7 +258,8 @@ def _check_hooks(plugin: Any) -> None:
                 "time, put the event into a queue, and read it in a function that lifespan() gives to host.supervise"
             )
         if hook in _WRAPPERS and (is_generator(method) or is_plain(method)):
-            raise ConfigurationError(f"{about}() must be `async def`, without `yield`, and await proceed")
+            await_it = "" if hook == "load_arguments" else ", and await proceed"
+            raise ConfigurationError(f"{about}() must be `async def`, without `yield`{await_it}")
         if hook == "lifespan" and (is_async(method) or is_generator(method)):
             raise ConfigurationError(
                 f"{about}() must return an async context manager: decorate it with contextlib.asynccontextmanager"

@@ -12,7 +12,18 @@ from typing import Any, Self
 
 
 class FairactorError(Exception):
-    """The base class of all exceptions of fairactor."""
+    """The base class of all exceptions of fairactor. They can be copied and pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[FairactorError], args: tuple[Any, ...], state: dict[str, Any]) -> FairactorError:
+    """Makes an exception again as it was, whatever its ``__init__`` takes."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(FairactorError, ValueError):
@@ -66,13 +77,10 @@ class MissingPlugin(NamespaceMismatch):
 
     def __init__(self, plugin: str, where: str) -> None:
         super().__init__(
-            f"{where} depends on the plugin {plugin!r}, which this Runtime does not have: install it, and leave "
-            "plugins= out or name it there"
+            f"{where} depends on the plugin {plugin!r}, which this Runtime does not have: install it, or give it in "
+            "plugins=, and do not name it in without_plugins="
         )
         self.plugin = plugin
-
-    def __reduce__(self) -> tuple[type[Exception], tuple[str]]:
-        return NamespaceMismatch, (str(self),)
 
 
 class RuntimeNotRunning(FairactorError, RuntimeError):
@@ -88,7 +96,7 @@ class DuplicateActor(ConfigurationError):
 
 
 class NotSerializable(FairactorError, TypeError):
-    """An argument or a result cannot be encoded as JSON. The message gives the path to the value."""
+    """An argument or a result does not fit its annotation, or has no JSON form. The message has the path to it."""
 
 
 class PayloadTooLarge(FairactorError, ValueError):
@@ -150,6 +158,13 @@ class TaskCanceled(FairactorError):
     """The task was canceled. The message gives the reason."""
 
 
+class TaskSkipped(TaskCanceled):
+    """The task had nothing to do, so it was not run, and counts as canceled.
+
+    Its trigger rule waits for a failure, and nothing failed; or a task that it depends on was skipped.
+    """
+
+
 class RemoteError(FairactorError):
     """A handler in a worker process raised an exception that cannot be pickled; this one replaces it.
 
@@ -160,9 +175,6 @@ class RemoteError(FairactorError):
     def __init__(self, message: str, types: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.types = tuple(types)
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, Sequence[str]], dict[str, Any]]:
-        return type(self), (str(self), self.types), self.__dict__  # with its notes
 
 
 class WorkerProcessDied(FairactorError):

@@ -4,27 +4,29 @@ A plugin is an object with a ``name`` and any of the methods of the interfaces b
 
 Wrappers run in the order of the plugins: the first plugin's wrapper is the outermost. A wrapper may change, refuse and
 repeat what it wraps, and its errors reach the caller. Observers are called in the same order. They are called between
-tasks, so they must not block. Their errors are logged and have no other effect.
+tasks, so they must not block. Their errors are logged and have no other effect. All but `SentObserver` get the `Task`
+with its times: ``task.waited`` until the attempt began, and ``task.seconds`` from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from ._actors.actor import Actor
-from ._actors.entry_points import factories
+from ._actors.entry_points import factories, installed_names
 from ._actors.graph import Graph, Operand, Run
 from ._actors.handle import Handle
-from ._actors.host import Client, Host, Sendable
+from ._actors.host import Client, Host, PackedGraph, Sendable
 from ._actors.message import Message
 from ._actors.options import Options, TriggerRule
 from ._actors.plugin_options import Operator, Option, OptionValue
 from ._actors.registry import Registrable
+from ._actors.retry import UnstorableResult
 from ._actors.task import Task
 from ._model.placeholder import Placeholder
-from ._model.wire import BATCH, FULL, TAKEN, whole_ms
+from ._model.wire import BATCH, BATCH_WITH_DATA, FULL, TAKEN, whole_ms
 from ._store.plugin_lua import read_lua
 from ._util.checks import (
     YEAR,
@@ -38,15 +40,18 @@ from ._util.checks import (
     validate,
 )
 from ._util.wakeup import Wakeup
+from .errors import ConfigurationError
 
 __all__ = [
     "BATCH",
+    "BATCH_WITH_DATA",
     "FULL",
     "TAKEN",
     "YEAR",
     "Actor",
     "Actors",
     "Addressed",
+    "ArgumentsLoader",
     "CanceledObserver",
     "Client",
     "DeadObserver",
@@ -64,6 +69,7 @@ __all__ = [
     "Option",
     "OptionValue",
     "Options",
+    "PackedGraph",
     "Placeholder",
     "Plugin",
     "ProceedExecute",
@@ -75,6 +81,7 @@ __all__ = [
     "SentObserver",
     "StartedObserver",
     "TriggerRule",
+    "UnstorableResult",
     "Wakeup",
     "check_aware",
     "check_name",
@@ -149,6 +156,20 @@ class ExecuteWrapper(Protocol):
         ...
 
 
+class ArgumentsLoader(Protocol):
+    """A plugin that loads arguments which do not travel in a message."""
+
+    async def load_arguments(
+        self, actor: str, tenant: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Returns the arguments of a task that is about to run, in JSON types. Its error fails the attempt.
+
+        It is called only for tasks with an argument that is a list or a dict. If the plugin has ``only_with``, a
+        collection of option names, the task also has one of these options.
+        """
+        ...
+
+
 class Actors(Protocol):
     """A plugin that provides actors."""
 
@@ -169,14 +190,14 @@ class StartedObserver(Protocol):
     """A plugin that observes when attempts start."""
 
     def started(self, task: Task) -> None:
-        """Called when an attempt is about to start, before any wrapper runs."""
+        """Called when an attempt is about to start, before any wrapper runs. It has waited ``task.waited`` seconds."""
 
 
 class FinishedObserver(Protocol):
     """A plugin that observes finished tasks."""
 
     def finished(self, task: Task, result: Any) -> None:
-        """Called when a task has finished here.
+        """Called when a task has finished here, after ``task.seconds``. It had waited for ``task.waited`` seconds.
 
         Like all outcomes, it has not been reported to the server yet. If the lease is lost meanwhile, the server
         refuses the outcome, and the task runs again.
@@ -187,7 +208,7 @@ class FailedObserver(Protocol):
     """A plugin that observes failed attempts."""
 
     def failed(self, task: Task, error: BaseException) -> None:
-        """Called when an attempt has failed here, before ``retried`` or ``dead``."""
+        """Called when an attempt has failed here after ``task.seconds``, before ``retried`` or ``dead``."""
 
 
 class RetriedObserver(Protocol):
@@ -247,12 +268,21 @@ class LuaKeys(Protocol):
         ...
 
 
-def installed_plugins() -> list[Plugin]:
-    """Makes an instance of every installed plugin. A `Runtime` uses these unless ``plugins=`` is given.
+def installed_plugins(without: Collection[str] = ()) -> list[Plugin]:
+    """Makes an instance of every installed plugin. A `Runtime` uses these, and those that it is given.
 
-    To add a plugin that is not installed: ``Runtime(plugins=[*installed_plugins(), mine])``.
+    Args:
+        without: the names of plugins to leave out. They are not even imported.
 
     Raises:
-        ConfigurationError: a plugin cannot be imported.
+        ConfigurationError: a plugin cannot be imported, or no installed plugin has one of the names.
     """
-    return [make() for make in factories()]
+    made: dict[str, Plugin] = {name: make() for name, make in factories(without).items()}
+    known = {*installed_names(), *(plugin.name for plugin in made.values() if hasattr(plugin, "name"))}
+    for name in without:
+        if not isinstance(name, str) or name not in known:
+            raise ConfigurationError(
+                f"without_plugins= names {shown(name)}, which is not installed; installed are "
+                f"{', '.join(sorted(known))}"
+            )
+    return [plugin for plugin in made.values() if getattr(plugin, "name", None) not in without]

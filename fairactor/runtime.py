@@ -10,17 +10,14 @@ import socket
 import threading
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 import anyio
 import attrs
 
-from ._actors.handle import Handle
-from ._actors.host import Host, Sendable
-from ._actors.message import Message, check_message
-from ._actors.options import AskOptions, TaskOptions
-from ._actors.plugin_options import OptionValue
+from ._actors.host import Host
 from ._actors.registry import Registrable, Registry
+from ._client.task_client import TaskClient
 from ._client.tenant import Tenant
 from ._model.keys import Keys
 from ._store.stats import Health, Stats, read_health, read_stats
@@ -43,7 +40,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class Runtime:
+class Runtime(TaskClient):
     """Sends messages to tenants, and runs tasks with the workers of this process.
 
     Use it as ``async with Runtime(...) as runtime``. The runtimes of a namespace share its tasks. Times are in seconds.
@@ -53,7 +50,9 @@ class Runtime:
             an embedded server.
         actors: the actors that this process runs: functions with ``@actor``, instances or classes with such methods,
             or modules of these.
-        plugins: the plugins to use, see `fairactor.plugins`. None uses all installed plugins.
+        plugins: plugins to use in addition to those that are installed, see `fairactor.plugins`. One with the name of
+            an installed plugin replaces it, for example to give it other settings.
+        without_plugins: the names of installed plugins to leave out; True for all.
         settings: ``workers=``, ``namespace=``, ``path=``, ``lease=`` and more, see `Settings`.
 
     Raises:
@@ -71,23 +70,24 @@ class Runtime:
         url: str | None = None,
         *,
         actors: Iterable[Registrable] = (),
-        plugins: Iterable[Plugin] | None = None,
+        plugins: Iterable[Plugin] = (),
+        without_plugins: Iterable[str] | bool = (),
         **settings: Unpack[RuntimeSettings],
     ) -> None:
-        from ._plugin_chain import PluginChain
-        from .plugins import installed_plugins
+        from ._plugin_chain import PluginChain, plugins_in_use
 
         known = [field.name for field in attrs.fields(Settings)]
         for given in settings:
             if given not in known:
                 raise ConfigurationError(
-                    f"Runtime has no setting {shown(given)}; its settings are {', '.join(known)}, actors, plugins"
+                    f"Runtime has no setting {shown(given)}; its settings are {', '.join(known)}, actors, plugins, "
+                    "without_plugins"
                 )
         self.settings: Final = Settings(url=url, **settings)
         Keys(self.settings.namespace)  # raises if the name is invalid
         self.name: Final = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         """The name of this runtime, which is unique."""
-        self._plugins: Final = PluginChain(installed_plugins() if plugins is None else plugins)
+        self._plugins: Final = PluginChain(plugins_in_use(plugins, without_plugins))
         self._registry: Final = Registry(actors, self._plugins.actors)
         for each in self._registry.actors.values():
             self._plugins.check(each.options)
@@ -152,114 +152,14 @@ class Runtime:
             break
         scope.cancel()
 
-    # Sending
-
-    @overload
-    async def send(
-        self, tenant: str, message: Message[R], *values: OptionValue, **options: Unpack[TaskOptions]
-    ) -> Handle[R]: ...
-    @overload
-    async def send(self, tenant: str, message: Sendable[S]) -> S: ...
-
-    async def send(self, tenant: str, message: Any, *values: OptionValue, **options: Unpack[TaskOptions]) -> Any:
-        """Puts a message into a tenant's mailbox. When it returns, the server has the task.
-
-        Args:
-            tenant: the name of the tenant, any string.
-            message: a call to an actor, or an object that a plugin sends, such as a graph.
-            values: options of plugins that do not ship with fairactor, see `fairactor.plugins.Option`.
-            options: as in `Message.options`.
-
-        Returns:
-            A handle of the task. For a graph, its `Run`.
-
-        Raises:
-            ServerUnavailable: the server did not answer, or could not serve, for ``connect_timeout`` seconds.
-            ServerError: the server refused, for example because its memory is full. For both errors the attribute
-                ``maybe_accepted`` says whether the server may have the task, and ``ids`` has its id. Sending the
-                message again with the same ``id=`` is safe.
-            NotReplicated: the server has the task, but too few replicas have confirmed it
-                (``durability="replicated"``).
-            UnknownActor: this runtime runs actors, but not the message's.
-            NotSerializable: an argument cannot be encoded as JSON.
-            PayloadTooLarge: the arguments are longer than ``max_payload`` bytes.
-            TaskExists: a task of another tenant has this id.
-            MailboxFull: the mailbox has reached the tenant's ``backlog``.
-            ConfigurationError: a tenant, an id or an option is invalid.
-        """
-        engine = self._running()
-        if not isinstance(message, Message) and hasattr(message, "send_to"):
-            if values or options:
-                names = ", ".join([*(value.name for value in values), *options])
-                raise ConfigurationError(f"{names}: only messages take options: give them to each message in it")
-            return await message.send_to(engine.host, tenant)
-        check_message(message)
-        return await engine.sender.send(tenant, message.options(*values, **options) if values or options else message)
-
-    async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]:
-        """Sends many messages; returns their handles in the same order.
-
-        It checks all messages before it sends the first one. They travel in batches of 500, each of which is accepted
-        as a whole. If a tenant has a ``backlog``, all its messages are accepted or none is, because room for them is
-        reserved first.
-
-        Raises:
-            As `send`. After ServerUnavailable some batches may have been accepted.
-        """
-        return await self._running().sender.send_many(messages)
-
-    async def ask(
-        self,
-        tenant: str,
-        message: Message[R],
-        *values: OptionValue,
-        timeout: float | None = None,  # noqa: ASYNC109 - the promised signature
-        **options: Unpack[AskOptions],
-    ) -> R:
-        """Sends a message, and waits for the handler's result. In a handler, its worker can run other tasks meanwhile.
-
-        Args:
-            tenant: as for `send`.
-            message: as for `send`.
-            values: as for `send`.
-            timeout: the seconds to wait for the result; None for no limit.
-            options: as for `send`.
-
-        Raises:
-            As `send` and `Handle.result`. After Deadlock, nothing was sent.
-        """
-        engine = self._running()
-        check_timeout(timeout)
-        check_message(message)
-        if values or options:
-            message = message.options(*values, **options)
-        return await engine.sender.ask(tenant, message, timeout)
-
-    def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
-        """Makes a handle from a task's id.
-
-        Always give the tenant if the id, or the wish, comes from outside, as in ``GET /tasks/{id}`` of a web service:
-        for such a handle the tasks of other tenants do not exist.
-
-        Args:
-            task_id: the id.
-            tenant: the tenant of the task. None, which is for operators, finds the task of any tenant, and searches
-                all shards for it.
-
-        Raises:
-            ConfigurationError: the id or the tenant is invalid.
-        """
-        engine = self._running()
-        checked = None if tenant is None else check_name("tenant", tenant)
-        return Handle(engine.tracker, check_name("task id", task_id), checked)
-
     def tenant(self, tenant: str) -> Tenant:
         """Returns a tenant, to send to it, configure it, and count its tasks.
 
         Raises:
             ConfigurationError: the name is empty or too long.
         """
-        return Tenant(check_name("tenant", tenant), self, self._shard, self.settings.canceled_ttl)
+        checked = check_name("tenant", tenant)
+        return Tenant(checked, self, self._shard, self.settings.canceled_ttl, lambda: self._running().spans)
 
     @property
     def dead_letters(self) -> DeadLetters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
 from typing import Final, Literal, TypedDict, get_args
 
 import attrs
@@ -25,7 +26,29 @@ FairBy = Literal["tasks", "time"]
 FAIR_BY: Final[tuple[FairBy, ...]] = get_args(FairBy)
 Durability = Literal["server", "replicated"]
 DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
+Tracing = Literal["link", "parent"]
+TRACINGS: Final[tuple[Tracing, ...]] = get_args(Tracing)
 
+
+class Priority(IntEnum):
+    """How urgent a task is compared with other tasks of its tenant. It has no effect on other tenants.
+
+    From `VERY_LOW` to `VERY_HIGH`, each step counts like ``aging`` seconds of waiting, so tasks of low priority are
+    not starved. `CRITICAL` tasks start before all others of the tenant, in the order in which they were sent.
+    """
+
+    VERY_LOW = 1
+    LOW = 2
+    NORMAL = 3
+    HIGH = 4
+    VERY_HIGH = 5
+    CRITICAL = 6
+
+
+PriorityName = Literal["very_low", "low", "normal", "high", "very_high", "critical"]
+
+MOST_ATTEMPTS: Final = 65_535
+"""The most attempts at a task: a record counts them in two bytes."""
 _MOST_WORKERS: Final = 1_000_000
 _MOST_SHARDS: Final = 16_384  # a cluster has so many slots
 _LONGEST: Final = 512 << 20  # the longest value of Redis, in bytes
@@ -36,6 +59,19 @@ def available_processors() -> int:
     """Returns how many processors this process may use."""
     count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)  # since Python 3.13
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count() or 1
+
+
+def to_priority(value: Priority | int | PriorityName) -> Priority:
+    """Converts a number or a name to a priority.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    try:
+        return Priority[value.upper()] if isinstance(value, str) else Priority(value)
+    except Exception:  # noqa: BLE001 - comparing the value may raise anything
+        names = ", ".join(f"{p.name.lower()} ({p.value})" for p in Priority)
+        raise ConfigurationError(f"priority={shown(value)}: give one of {names}") from None
 
 
 class RuntimeSettings(TypedDict, total=False):
@@ -53,6 +89,9 @@ class RuntimeSettings(TypedDict, total=False):
     fair_by: FairBy | None
     assigned: Iterable[str]
     steal: Iterable[str] | bool
+    priority: Priority | int | PriorityName
+    timeout: float | None
+    max_retries: int
     result_ttl: float
     failed_ttl: float
     canceled_ttl: float
@@ -61,6 +100,7 @@ class RuntimeSettings(TypedDict, total=False):
     max_deliveries: int
     durability: Durability
     replicas: int
+    tracing: Tracing
 
 
 @attrs.frozen(kw_only=True)
@@ -106,8 +146,15 @@ class Settings:
     """The tenants that this runtime serves first. If this and `steal` are empty, it serves all tenants alike."""
     steal: Sequence[str] | bool = attrs.field(default=(), converter=check_tenants_or_all)
     """The tenants that it serves while the assigned ones have nothing to do. True means all others."""
+    priority: Priority = attrs.field(default=Priority.NORMAL, converter=to_priority)
+    """The priority of the messages that this runtime sends, unless they or their actors have one."""
+    timeout: float | None = attrs.field(default=None, validator=optional(validate(check_seconds, zero=False)))
+    """How long an attempt may take here, unless the message or its actor has a ``timeout``; None for no limit."""
+    max_retries: int = attrs.field(default=0, validator=validate(check_whole_number, 0, MOST_ATTEMPTS - 1))
+    """How many more attempts a task that fails here gets, unless the message or its actor has ``max_retries``."""
     result_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
-    """How long to keep the record of a finished task; 0 keeps none."""
+    """How long to keep the record of a task that finishes here, unless the message or its actor has a ``result_ttl``;
+    0 keeps none."""
     failed_ttl: float = attrs.field(default=7 * 86400.0, validator=validate(check_seconds))
     """How long to keep a failed task as a dead letter; 0 keeps none."""
     canceled_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
@@ -123,6 +170,9 @@ class Settings:
     configured to. With ``replicated``, `replicas` of its replicas have also confirmed the task."""
     replicas: int = attrs.field(default=1, validator=validate(check_whole_number, 1, _MOST_REPLICAS, far=True))
     """How many replicas must confirm a send of durability ``replicated``."""
+    tracing: Tracing = attrs.field(default="link", validator=validate(check_one_of, TRACINGS))
+    """How the OpenTelemetry spans of attempts that this runtime runs refer to the sends. With ``link``, each attempt
+    has a trace of its own, which links to the send. With ``parent``, it is a child of the send, in the same trace."""
 
     def __attrs_post_init__(self) -> None:
         if self.url is not None and not isinstance(self.url, str):

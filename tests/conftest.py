@@ -14,6 +14,7 @@ import redis
 
 from fairactor import Runtime
 from tests.support import servers
+from tests.support.spans import Exporter, exporting
 from tests.support.worker_processes import Fleet, fleet
 
 
@@ -98,6 +99,13 @@ def make_runtime(url: str) -> Callable[..., Runtime]:
         return Runtime(url, actors=actors, **{"lease": 3.0, "grace": 2.0, "workers": 10} | settings)
 
     return make
+
+
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exporter]:
+    """Yields the spans that an SDK receives, which is installed for one test."""
+    with exporting(monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture

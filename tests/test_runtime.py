@@ -351,7 +351,7 @@ async def test_health_says_whether_somebody_serves(make_runtime: Make, db: redis
         health = await runtime.health()
         assert not health.ok
         assert "1 tasks wait, but no runtime with workers is running" in health.problems[0]
-        async with make_runtime(double, plugins=[]):
+        async with make_runtime(double, without_plugins=True):
             await handle.result(timeout=PATIENCE)
             health = await runtime.health()
             assert health.ok

@@ -40,6 +40,7 @@ NAN, INF = float("nan"), float("inf")
         ({"max_payload": 0}, "max_payload=0: give a whole number, 1 or more"),
         ({"max_deliveries": 0}, "max_deliveries=0: give a whole number from 1 to 255"),
         ({"max_deliveries": 1000}, "max_deliveries=1000: .*255"),
+        ({"tracing": "children"}, "tracing='children': .*link.*parent"),
         ({"namespace": ""}, "namespace '' cannot be used"),
         ({"namespace": "a:b"}, "namespace 'a:b' cannot be used: give 1 to 64 letters"),
         ({"namespace": "a" * 65}, "give 1 to 64 letters"),

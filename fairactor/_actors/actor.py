@@ -93,21 +93,28 @@ class Actor(Generic[P, R_co]):
         return partial(run_in_thread, function)
 
     async def run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R_co:
-        """Runs the handler in this process; a method gets a new instance. In a handler it becomes part of that task."""
+        """Runs the handler in this process; a method gets a new instance. In a handler it becomes part of that task.
+
+        Arguments and the result are checked, and arrive, as if the message were sent.
+        """
         if unknown := [value for value in (*args, *kwargs.values()) if isinstance(value, Placeholder)]:
             raise InvalidPayload(f"{self.name}(): {unknown[0]!r} is not known here: send the message, or give a value")
+        args, kwargs = self.codec.as_sent(args, kwargs)
         with enter_task(Task(id="local", tenant="local", actor=self.name)):
-            if self.owner is None:
-                result: R_co = await self.bind()(args, kwargs)
-                return result
-            check_takes_no_arguments(self.owner)
-            instance = self.owner()
-            await start_instance(instance)
-            try:
-                result = await self.bind(instance)(args, kwargs)
-            finally:
-                await stop_instance(instance)
-            return result
+            result = await self._run_here(args, kwargs)
+        received: R_co = self.codec.result_from_json(self.codec.result_to_json(result))
+        return received
+
+    async def _run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if self.owner is None:
+            return await self.bind()(args, kwargs)
+        check_takes_no_arguments(self.owner)
+        instance = self.owner()
+        await start_instance(instance)
+        try:
+            return await self.bind(instance)(args, kwargs)
+        finally:
+            await stop_instance(instance)
 
 
 class _Method(Generic[P, R_co]):
@@ -124,6 +131,8 @@ class _Method(Generic[P, R_co]):
         self._options = options
         self._name = function.__name__
         self._actors: dict[type[Any], Actor[..., Any]] = {}
+        if inspect.isfunction(function):
+            Codec(function.__qualname__, function, method=True).check_annotations()
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
         self._name = name
@@ -274,7 +283,9 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
         options: default options for the messages, see `Options`.
 
     Raises:
-        ConfigurationError: an option is unknown or invalid, or the handler cannot be an actor.
+        ConfigurationError: an option is unknown or invalid, the handler cannot be an actor, or an annotation is
+            ambiguous or of a type whose values cannot be sent. Names that are not defined yet are checked when a
+            runtime is entered.
     """
     if "id" in options:
         raise ConfigurationError("id= belongs to a single message: give it with message.options(id=…)")
@@ -309,7 +320,9 @@ def _decorate(handler: Any, name: str | None, options: Options, *, process: bool
     if scope and not scope.endswith("<locals>"):
         return _Method(handler, name, options)
     kind = AsyncActor if inspect.iscoroutinefunction(handler) else PlainActor
-    return kind(handler, name or check_name("actor name", own_name), options, process=process)  # type: ignore[arg-type]  # checked
+    made: Any = kind(handler, name or check_name("actor name", own_name), options, process=process)  # type: ignore[arg-type]  # checked
+    made.codec.check_annotations()
+    return made
 
 
 def _check_returns(handler: Callable[..., Any], name: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from fairactor._model.info import TaskInfo
 from fairactor._model.states import TaskState
-from fairactor.errors import TaskCanceled, TaskFailed
+from fairactor.errors import TaskCanceled, TaskFailed, TaskSkipped
 
 from .codec import Codec
 
@@ -72,6 +72,10 @@ class Handle(Generic[R_co]):
     def __repr__(self) -> str:
         return f"<Handle {self.id!r} of {self.tenant!r}>"
 
+    def is_of(self, follower: object) -> bool:
+        """Whether a runtime has made this handle. ``follower`` is the part of it that its handles use."""
+        return self._follower is follower
+
     async def result(self, timeout: float | None = None) -> R_co:  # noqa: ASYNC109 - the promised signature
         """Waits for the handler's result and returns it. In a handler, its worker can run other tasks meanwhile.
 
@@ -81,6 +85,7 @@ class Handle(Generic[R_co]):
         Raises:
             TaskFailed: the task failed for good.
             TaskCanceled: the task was canceled, or expired before it could start.
+            TaskSkipped: the task had nothing to do; this is a TaskCanceled, too.
             TimeoutError: the task did not end in time. It goes on.
             TaskNotFound: the task does not exist, or its record has expired.
             Deadlock: the task cannot start before this handler ends, because their tenant runs one task at a time.
@@ -107,6 +112,8 @@ class Handle(Generic[R_co]):
                 traceback=error.traceback if error else "",
             )
         if state is TaskState.CANCELED:
+            if error and error.type == TaskSkipped.__name__:
+                raise TaskSkipped(f"{about} was {error.message}")
             raise TaskCanceled(f"{about} was canceled: {error.message if error else 'no reason was given'}")
         codec = self._codec or self._follower.codec(outcome.actor)
         result: R_co = codec.result_from_json(outcome.result) if codec else outcome.plain_result()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar, Unpack, overload
+from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
+import attrs
+
+from fairactor._model.states import TaskState
 from fairactor._util.wakeup import Wakeup
 from fairactor.settings import Settings
 
+from .graph import Graph, Run
 from .handle import Handle
 from .message import Message, Target
 from .options import AskOptions, TaskOptions
@@ -51,10 +55,14 @@ class Client(Protocol):
     @overload
     async def send(self, tenant: str, message: Sendable[S]) -> S: ...
 
-    async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]:
-        """See `Runtime.send_many`."""
-        ...
+    @overload
+    async def send_many(self, messages: Iterable[tuple[str, Message[R]]]) -> list[Handle[R]]: ...
+    @overload
+    async def send_many(self, messages: Iterable[tuple[str, Message[Any] | Graph]]) -> list[Handle[Any] | Run]: ...
 
+    @overload
+    async def ask(self, tenant: str, message: Graph[R], *, timeout: float | None = None) -> R: ...  # noqa: ASYNC109 - as in Runtime.ask
+    @overload
     async def ask(
         self,
         tenant: str,
@@ -62,13 +70,46 @@ class Client(Protocol):
         *values: OptionValue,
         timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime
         **options: Unpack[AskOptions],
-    ) -> R:
-        """See `Runtime.ask`."""
-        ...
+    ) -> R: ...
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
         """See `Runtime.handle`."""
         ...
+
+    @overload
+    async def results(
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: Literal[False] = False,
+    ) -> list[R]: ...
+    @overload
+    async def results(
+        self,
+        handles: Iterable[Handle[R]],
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Handle
+        *,
+        return_exceptions: bool,
+    ) -> list[R | Exception]: ...
+
+    async def cancel_many(self, handles: Iterable[Handle[Any]]) -> list[TaskState | None]:
+        """See `Runtime.cancel_many`."""
+        ...
+
+
+@attrs.frozen
+class PackedGraph:
+    """A graph that a script can send; see `Host.pack_graph`."""
+
+    items: Sequence[bytes]
+    """The packed messages, parents first."""
+    ids: Sequence[str]
+    """The ids of their tasks. Each begins with the id of the run and a colon."""
+    plugins: Collection[str]
+    """The plugins whose Lua reads these messages. A script makes the shard `depend_on` them before it sends any."""
+    digest: bytes
+    """It differs if the graph differs, and does not depend on the id of the run."""
 
 
 class Host(Protocol):
@@ -93,8 +134,8 @@ class Host(Protocol):
         ...
 
     @property
-    def plugins(self) -> frozenset[str]:
-        """The names of the runtime's plugins."""
+    def plugins(self) -> Mapping[str, Any]:
+        """The runtime's plugins by name."""
         ...
 
     @property
@@ -132,18 +173,62 @@ class Host(Protocol):
     def pack(self, tenant: str, message: Message[Any]) -> bytes:
         """Packs a message as `Runtime.send` would send it now, for scripts that include ``lib/accept.lua``.
 
-        Send wrappers, observers and the sender's trace do not apply.
+        Send wrappers and observers do not apply. No span is made: the task refers to that of the caller, if any.
 
         Raises:
             As `Runtime.send` before it sends anything.
         """
         ...
 
-    def pack_template(self, tenant: str, message: Message[Any]) -> bytes:
-        """Packs a message that a script can send many times: without an id, a due time or a trace context.
+    def pack_template(self, tenant: str, message: Message[Any], *, linked: bool = True) -> bytes:
+        """Packs a message that a script can send many times: without an id or a due time.
+
+        Args:
+            tenant: the owner of the mailbox.
+            message: the message.
+            linked: whether the spans of its tasks link to the caller's span, so that the same message is packed
+                differently each time.
 
         Raises:
+            ConfigurationError: an option names another task; each time the message would wait for the same one.
             As `Runtime.send` before it sends anything.
+        """
+        ...
+
+    async def pack_graph(self, tenant: str, graph: Graph, run_id: str) -> PackedGraph:
+        """Packs a graph that a script can send many times, as one batch of at most 500 tasks of one tenant.
+
+        Send wrappers apply now and not again. Observers and the sender's trace do not apply.
+
+        Args:
+            tenant: the tenant.
+            graph: the graph.
+            run_id: stands for the id of a run, and must occur nowhere in the graph. In the packed messages the script
+                replaces it by an id of the same length.
+
+        Raises:
+            ConfigurationError: a message has another tenant or an ``eta``, or names an earlier task, or they are too
+                many.
+            PayloadTooLarge: together they are longer than ``max_payload``.
+            As `Runtime.send` before it sends anything.
+        """
+        ...
+
+    @property
+    def traces(self) -> bool:
+        """Whether the runtime makes spans, because there is an OpenTelemetry SDK."""
+        ...
+
+    async def trace_ends(self, shard: int, tasks: Sequence[bytes]) -> None:
+        """Makes a span for each of some tasks that scripts have ended; does nothing without an OpenTelemetry SDK.
+
+        Args:
+            shard: the number of their shard.
+            tasks: their ids, encoded.
+
+        Raises:
+            ServerUnavailable: the server did not answer.
+            ServerError: it refused.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar, Unpack
+from typing import Any, Final, Protocol, TypeVar, Unpack, overload
 
 import attrs
 
@@ -11,11 +11,13 @@ from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError
 
 from .codec import Codec
-from .graph import Graph, Operand
+from .graph import Graph, Operand, Step
 from .options import Options, TaskOptions, parse_options
 from .plugin_options import OptionValue, apply_operator
 
+S = TypeVar("S")
 R_co = TypeVar("R_co", covariant=True)
+_SHOWN: Final = 100  # characters of a message's repr
 
 
 class Target(Protocol[R_co]):
@@ -36,14 +38,19 @@ class Target(Protocol[R_co]):
         ...
 
 
-@attrs.define(eq=False)
-class Message(Generic[R_co]):
+@attrs.define(eq=False, repr=False)
+class Message(Step[R_co]):
     """One call to an actor. Send it with a runtime, or await it to run the handler here, without a server."""
 
     actor: Target[R_co]
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     task_options: Options
+
+    def __repr__(self) -> str:
+        arguments = [*map(shown, self.args), *(f"{name}={shown(value)}" for name, value in self.kwargs.items())]
+        text = f"{self.actor.name}({', '.join(arguments)})"
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…)"
 
     def options(self, *values: OptionValue, **options: Unpack[TaskOptions]) -> Message[R_co]:
         """Returns a copy in which these options are changed.
@@ -91,19 +98,40 @@ class Message(Generic[R_co]):
             options.copied(**changed) if changed else options,
         )
 
-    def __rshift__(self, other: Operand) -> Graph:
+    @overload
+    def __rshift__(self, other: Step[S]) -> Graph[S]: ...
+    @overload
+    def __rshift__(self, other: Operand) -> Graph: ...
+    def __rshift__(self, other: Any) -> Any:
         """Returns a graph in which the other operand runs after this message."""
-        graph: Graph = apply_operator(">>", self, other)
-        return graph
+        return apply_operator(">>", self, other)
 
-    def __lshift__(self, other: Operand) -> Graph:
+    def __lshift__(self, other: Operand) -> Graph[R_co]:
         """Returns a graph in which this message runs after the other operand."""
-        graph: Graph = apply_operator("<<", self, other)
+        graph: Graph[R_co] = apply_operator("<<", self, other)
         return graph
 
-    def __or__(self, other: Operand) -> Graph:
+    @overload
+    def __or__(self, other: Step[S]) -> Graph[list[R_co | S]]: ...
+    @overload
+    def __or__(self, other: Operand) -> Graph: ...
+    def __or__(self, other: Any) -> Any:
         """Returns a graph in which this message and the other operand run side by side."""
-        graph: Graph = apply_operator("|", self, other)
+        return apply_operator("|", self, other)
+
+    def __rrshift__(self, other: Operand) -> Graph[R_co]:
+        """Returns a graph in which this message runs after a list of others."""
+        graph: Graph[R_co] = apply_operator(">>", other, self)
+        return graph
+
+    def __rlshift__(self, other: Operand) -> Graph[Any]:
+        """Returns a graph in which this message runs before a list of others."""
+        graph: Graph = apply_operator("<<", other, self)
+        return graph
+
+    def __ror__(self, other: Operand) -> Graph[Any]:
+        """Returns a graph in which this message and a list of others run side by side."""
+        graph: Graph = apply_operator("|", other, self)
         return graph
 
     def __await__(self) -> Generator[Any, None, R_co]:

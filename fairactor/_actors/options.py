@@ -9,7 +9,6 @@ from typing import Any, Final, Literal, TypedDict
 import attrs
 from attrs.validators import optional
 
-from fairactor._model.states import Priority
 from fairactor._util.checks import (
     check_aware,
     check_name,
@@ -20,14 +19,13 @@ from fairactor._util.checks import (
     to_seconds,
     validate,
 )
+from fairactor._util.failures import exception_name
 from fairactor.errors import ConfigurationError
-from fairactor.settings import DURABILITIES, Durability
+from fairactor.settings import DURABILITIES, MOST_ATTEMPTS, Durability, Priority, PriorityName, to_priority
 
 from .handle import Handle
 from .plugin_options import OptionValue, convert_options
-from .retry import exception_name
 
-PriorityName = Literal["very_low", "low", "normal", "high", "very_high", "critical"]
 TriggerRule = Literal["all_success", "all_done", "one_success", "one_failed", "none_failed"]
 ExceptionTypes = type[BaseException] | Iterable[type[BaseException]]
 
@@ -51,6 +49,7 @@ class _CommonOptions(TypedDict, total=False):
     trigger_rule: TriggerRule | None
     xcom: str | None
     xcom_run: str | None
+    xcom_ttl: float | timedelta | None
 
 
 class ActorOptions(_CommonOptions, total=False):
@@ -72,16 +71,6 @@ class AskOptions(_CommonOptions, total=False):
     """The options of `Runtime.ask`: those of `Runtime.send`, except ``timeout``, which limits the wait."""
 
     id: str | None
-
-
-def _to_priority(value: Priority | int | str | None) -> Priority | None:
-    if value is None:
-        return None
-    try:
-        return Priority[value.upper()] if isinstance(value, str) else Priority(value)
-    except Exception:  # noqa: BLE001 - comparing the value may raise anything
-        names = ", ".join(f"{p.name.lower()} ({p.value})" for p in Priority)
-        raise ConfigurationError(f"priority={shown(value)}: give one of {names}") from None
 
 
 def _to_types(value: Any) -> tuple[type[BaseException], ...] | None:
@@ -107,7 +96,6 @@ def _check_key(_: Any, __: Any, value: str) -> None:
     check_name("key", value)
 
 
-_MOST_ATTEMPTS: Final = 65_535  # a record counts them in two bytes
 _TRAVELLING: Final = (
     "timeout", "max_retries", "backoff", "backoff_cap", "retry_on", "no_retry_on", "result_ttl", "expires", "key",
     "key_window",
@@ -116,7 +104,7 @@ _TRAVELLING: Final = (
 
 @attrs.frozen(kw_only=True, slots=False)  # instances without slots are copied faster, see `copied`
 class Options:
-    """How a task is run. For an option that is None, the actor's default holds, and then the runtime's.
+    """How a task is run. For an option that is None, the actor's default holds, and then the setting of the runtime.
 
     Raises:
         ConfigurationError: a value is invalid; the message names it.
@@ -124,17 +112,17 @@ class Options:
 
     id: str | None = None
     """The id of the task: any string, by default 96 random bits. Sending the same id again has no effect."""
-    priority: Priority | None = attrs.field(default=None, converter=_to_priority)
+    priority: Priority | None = attrs.field(default=None, converter=attrs.converters.optional(to_priority))
     delay: float | None = _duration()
     """Run the task this many seconds (or a timedelta) after the send, by the server's clock."""
     eta: datetime | None = attrs.field(default=None, converter=_to_moment)
     """Run the task at this moment, a datetime with a time zone."""
     timeout: float | None = _duration(zero=False)
-    """The seconds that one attempt may take; no limit by default."""
+    """The seconds that one attempt may take; by default as `Settings.timeout`."""
     max_retries: int | None = attrs.field(
-        default=None, validator=optional(validate(check_whole_number, 0, _MOST_ATTEMPTS - 1))
+        default=None, validator=optional(validate(check_whole_number, 0, MOST_ATTEMPTS - 1))
     )
-    """How many more attempts a failed task gets; 0 by default."""
+    """How many more attempts a failed task gets; by default as `Settings.max_retries`."""
     backoff: float | None = _duration()
     """The longest pause before the second attempt, in seconds; 1 by default. It doubles with each further attempt. The
     actual pause is uniform in [0, this], so tasks that failed together do not retry together."""
@@ -145,7 +133,8 @@ class Options:
     no_retry_on: tuple[type[BaseException], ...] | None = attrs.field(default=None, converter=_to_types)
     """Do not retry errors of these types."""
     result_ttl: float | None = _duration()
-    """The seconds to keep the record of a finished task. With 0 only callers that already wait receive the result."""
+    """The seconds to keep the record of a finished task, by default as `Settings.result_ttl`. With 0 only callers that
+    already wait receive the result."""
     expires: float | None = _duration()
     """No attempt starts later than this many seconds after the task was sent, or became due."""
     key: str | None = attrs.field(default=None, validator=optional(_check_key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -43,6 +43,8 @@ class Option(Generic[T_contra]):
     ConfigurationError. It is never called with None, which means that the option is not given."""
     script: bool = False
     """Whether only the plugin's Lua reads it, in the hook ``sent``. Such an option does not reach the worker."""
+    names_tasks: bool = False
+    """Whether its converted value is a list of ids of other tasks. A message that names tasks can be sent only once."""
 
     def __attrs_post_init__(self) -> None:
         _register(_known, self.name, self, f"option {self.name!r}: plugins")
@@ -120,6 +122,13 @@ def convert_options(given: dict[str, Any], core: Iterable[str]) -> tuple[dict[st
 def plugin_of(option: str) -> str:
     """Returns the name of the plugin that adds an option."""
     return _known[option].plugin
+
+
+def tasks_named_by(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Returns the ids of other tasks that the options of a message name, each with the option."""
+    for name, value in options.items():
+        if _known[name].names_tasks:
+            yield from ((name, task_id) for task_id in value)
 
 
 def option_names() -> frozenset[str]:

@@ -15,9 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from fairactor._util.failures import exception_names
 from fairactor.errors import RemoteError
-
-from .retry import exception_names
 
 _LARGEST: Final = 256 * 1024  # bytes of a pickled exception
 _LONGEST: Final = 20_000  # characters of a message or a traceback

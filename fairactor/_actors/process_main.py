@@ -19,9 +19,11 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import spawn
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -31,12 +33,14 @@ from anyio._core._eventloop import claim_worker_thread, threadlocals
 
 from fairactor._model.states import Priority
 from fairactor._server.keeper import die_with
-from fairactor.errors import ConfigurationError, PayloadTooLarge, RuntimeNotRunning
+from fairactor.errors import ConfigurationError, RuntimeNotRunning
 
 from . import process_logs
 from . import process_protocol as protocol
+from .codec import check_result_size
 from .process_errors import pack_error, unpack_error
 from .process_protocol import Call
+from .retry import UnstorableResult
 from .task import Task, enter_task
 
 if TYPE_CHECKING:
@@ -154,17 +158,19 @@ class _Worker:
             self._logs.take_over()
         process_logs.set_levels(call.levels)
         args, kwargs = actor.codec.arguments_from_json(*msgspec.json.decode(call.arguments))
+        restore = _restore_trace(call)
 
         def function(task: Task) -> bytes:
+            restore()
             with enter_task(task):
                 result = actor.function(*args, **kwargs)
-            value: bytes = actor.codec.result_to_json(result)
-            if len(value) > call.max_result:
-                raise PayloadTooLarge(
-                    f"{call.actor}() result: {len(value)} bytes, the limit is {call.max_result:.0f} (max_payload=); "
-                    "store it elsewhere and return a reference"
-                )
-            return protocol.encode(protocol.Result(value, msgspec.to_builtins(task.attachments, str_keys=True)))
+            try:
+                value: bytes = actor.codec.result_to_json(result)
+                check_result_size(call.actor, value, call.max_result)
+                attachments = msgspec.to_builtins(task.attachments, str_keys=True)
+            except Exception as error:
+                raise UnstorableResult(error) from error
+            return protocol.encode(protocol.Result(value, attachments))
 
         return function
 
@@ -178,12 +184,15 @@ class _Worker:
             priority=Priority(call.priority),
             options=call.options,
             report=self._report,
+            began=time.monotonic(),
         )
         self._logs.task_id = call.id
         self._running = True
         try:
             with _released_signals(), _Here():
                 answer = protocol.RESULT, contextvars.Context().run(function, task)
+        except UnstorableResult as refused:
+            answer = protocol.REFUSED, pack_error(refused.reason)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its outcome
             if self._connection.forked:
                 _end_fork(error)
@@ -210,6 +219,15 @@ class _Worker:
                 number, error = protocol.decode_noted(frame[1])
         if error:
             raise unpack_error(error, "In the runtime")
+
+
+def _restore_trace(call: Call) -> Callable[[], None]:
+    """Returns what restores the OpenTelemetry context of a call."""
+    if not call.trace:
+        return lambda: None
+    from fairactor._util.tracing import restore  # slow to import
+
+    return partial(restore, call.trace)
 
 
 class _Here:

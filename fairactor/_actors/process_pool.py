@@ -20,6 +20,7 @@ from . import process_logs
 from . import process_protocol as protocol
 from .codec import Codec
 from .process_errors import unpack_error
+from .retry import UnstorableResult
 from .task import Task, running_task
 from .worker_process import END_TIMEOUT, EndedIdle, WorkerProcess
 
@@ -55,6 +56,7 @@ class ProcessPool:
         Raises:
             WorkerProcessDied: the process could not start, or ended before the handler returned.
             RemoteError: the handler raised what cannot be carried from one process to another.
+            UnstorableResult: the handler returned what cannot be stored.
             Exception: the handler raised it.
         """
         task = running_task() or Task(id="local", tenant="local", actor=actor.name)
@@ -63,6 +65,8 @@ class ProcessPool:
             kind, body = await self._run(actor.name, call, task)
         if kind == protocol.ERROR:
             raise unpack_error(body)
+        if kind == protocol.REFUSED:
+            raise UnstorableResult(unpack_error(body))
         result = protocol.decode_result(body)
         for plugin, data in (result.attachments or {}).items():
             task.attach(plugin, data)
@@ -115,11 +119,14 @@ class ProcessPool:
 def _call(
     actor: _Function, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any], max_result: float
 ) -> protocol.Call:
-    from .conversion import encode_json  # slow to import
+    from fairactor._util.tracing import carried  # slow to import
 
-    arguments = encode_json(f"{actor.name}() arguments", actor.codec.arguments_to_json(args, kwargs))
+    from .conversion import encode_plain  # likewise
+
+    arguments = encode_plain(f"{actor.name}() arguments", actor.codec.arguments_to_json(args, kwargs))
     facts = (task.id, task.tenant, task.actor, task.attempt, int(task.priority), dict(task.options))
-    return protocol.Call(actor.__module__, actor.__qualname__, arguments, max_result, process_logs.levels(), *facts)
+    levels = process_logs.levels()
+    return protocol.Call(actor.__module__, actor.__qualname__, arguments, max_result, levels, *facts, carried())
 
 
 def refuse_in_set_up() -> None:
@@ -148,6 +155,8 @@ async def run_in_own_process(actor: _Function, args: Sequence[Any], kwargs: Mapp
     users.append(None)
     try:
         return await pool.run(actor, args, kwargs)
+    except UnstorableResult as refused:
+        raise refused.reason from None
     finally:
         users.pop()
         if not users:

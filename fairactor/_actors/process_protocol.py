@@ -18,6 +18,7 @@ NOTED: Final = b"n"  # answers PROGRESS: its number, and an exception or nothing
 # The kinds of frames from a process.
 BEGUN: Final = b"b"  # the handler starts now
 RESULT: Final = b"r"  # a `Result`
+REFUSED: Final = b"u"  # why the result of the handler cannot be stored; packed as an ERROR
 ERROR: Final = b"e"  # what the handler raised, or before BEGUN, why it cannot start; see process_errors.py
 LOG: Final = b"l"  # a log record, see process_logs.py
 PROGRESS: Final = b"p"  # a number, and the arguments of `Task.progress`
@@ -40,6 +41,8 @@ class Call(msgspec.Struct, array_like=True):
     attempt: int
     priority: int
     options: dict[str, Any]
+    trace: dict[str, str]
+    """The OpenTelemetry context of the attempt; {} if there is none."""
 
 
 class Result(msgspec.Struct, array_like=True):

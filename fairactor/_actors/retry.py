@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
 from fairactor._util.backoff import doubled
 from fairactor._util.checks import check_seconds, to_seconds
-from fairactor.errors import RemoteError
+from fairactor._util.failures import exception_names
 
 BACKOFF: Final = 1.0
 """The longest pause before the second attempt, in seconds; it doubles with each further attempt."""
@@ -35,31 +35,31 @@ class Retry(Exception):
         self.delay = None if after is None else check_seconds("Retry(delay=)", after)
 
 
+class UnstorableResult(Exception):
+    """A handler has returned, but its result cannot be stored. The task fails at once, because its work is done.
+
+    Attributes:
+        reason: the error with which the task fails.
+    """
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 Retry.__module__ = "fairactor"  # where users import it; the history of a task names it so
 
 
-def exception_name(kind: type[BaseException]) -> str:
-    """Returns the name under which an exception type is stored. Nothing is ever imported by this name."""
-    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__  # its name in worker processes
-    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-
-
-def exception_names(error: BaseException) -> Sequence[str]:
-    """Returns the names of an error's type and base types; for a `RemoteError`, those of the original error."""
-    if isinstance(error, RemoteError) and error.types:
-        return error.types
-    return [exception_name(kind) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
-
-
-def may_retry(error: BaseException, attempt: int, options: Mapping[str, Any]) -> bool:
+def may_retry(error: BaseException, attempt: int, options: Mapping[str, Any], max_retries: int = 0) -> bool:
     """Whether another attempt follows one that failed with this error.
 
     Args:
         error: the error that the handler raised.
         attempt: the number of the failed attempt, from 1.
         options: the options that travel with the task.
+        max_retries: how many retries a task has whose options do not say it.
     """
-    if attempt > options.get("max_retries", 0):
+    if attempt > options.get("max_retries", max_retries):
         return False
     if isinstance(error, Retry):
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, ContextVar
@@ -47,6 +48,10 @@ class Task:
     """The options that travel with the task, including those of plugins, in JSON types."""
     runtime: Client | None = attrs.field(default=None, repr=False)
     """The runtime that runs the task, for sending from its handler. None if the message was awaited directly."""
+    due: float | None = attrs.field(default=None, repr=False)
+    """When the task was sent, or this attempt became due, by ``time.monotonic()``; None if that is unknown."""
+    began: float | None = attrs.field(default=None, repr=False)
+    """When this attempt began, by ``time.monotonic()``; None if it has not."""
     attachments: dict[str, Any] | None = attrs.field(default=None, repr=False)
     """Data for the Lua of plugins, by plugin; see `attach`."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
@@ -55,7 +60,20 @@ class Task:
     _waits: int = 0  # how many parts of the handler wait for other tasks
     _lent: bool = False
     _returning: bool = False
-    _ended: bool = False
+    _ended_at: float | None = None  # by `time.monotonic()`
+
+    @property
+    def waited(self) -> float:
+        """The seconds from when the task was sent, or this attempt became due, until it began, or until now."""
+        began = time.monotonic() if self.began is None else self.began
+        return 0.0 if self.due is None else max(0.0, began - self.due)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds for which this attempt has run, or ran if it has ended; 0 if it has not begun."""
+        if self.began is None:
+            return 0.0
+        return (time.monotonic() if self._ended_at is None else self._ended_at) - self.began
 
     def attach(self, plugin: str, data: Any) -> None:
         """Attaches data for the Lua of a plugin. If the task finishes, the hook ``ended`` gets it as ``data``.
@@ -88,7 +106,7 @@ class Task:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[None]:
         """Lends the task's worker slot out while any part of its handler waits for another task."""
-        if self._slots is None or self._ended:
+        if self._slots is None or self._ended_at is not None:
             yield
             return
         self._waits += 1
@@ -99,7 +117,7 @@ class Task:
             yield
         finally:
             self._waits -= 1
-            if not self._waits and not self._returning and not self._ended:
+            if not self._waits and not self._returning and self._ended_at is None:
                 await self._take_back(self._slots)
 
     async def _take_back(self, slots: Slots) -> None:
@@ -108,7 +126,9 @@ class Task:
             await slots.take_back()
         finally:
             self._returning = False
-            if self._ended or self._waits:  # meanwhile the handler has ended, or another part of it began to wait
+            if (
+                self._ended_at is not None or self._waits
+            ):  # meanwhile the handler has ended, or another part of it began to wait
                 slots.lend()
             else:
                 self._lent = False
@@ -123,8 +143,8 @@ class Task:
             self._on_begin()
 
     def end(self) -> None:
-        """Ends the task. Code that its handler has left running no longer lends the slot."""
-        self._ended = True
+        """Ends the attempt. Code that its handler has left running no longer lends the slot."""
+        self._ended_at = time.monotonic()
         if self._lent and self._slots is not None:
             self._slots.seize()
 

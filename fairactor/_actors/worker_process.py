@@ -21,13 +21,13 @@ from typing import Any, Final, cast
 import anyio
 
 from fairactor._util.backoff import Backoff
+from fairactor._util.failures import exception_names
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import WorkerProcessDied
 
 from . import process_logs
 from . import process_protocol as protocol
 from .process_errors import pack_error, unpack_error
-from .retry import exception_names
 from .task import Task
 
 logger: Final = logging.getLogger(__name__)

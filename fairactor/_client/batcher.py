@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fairactor._model.wire import BATCH, Item, Receipt
+from fairactor._model.wire import BATCH, Item, Receipt, weight_of
 from fairactor._store.shard import Shard
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import NotReplicated, ServerUnavailable
@@ -36,7 +36,7 @@ class Batcher:
     def post(self, items: Sequence[Item], *, replicas: int = 0, reservation: str = "") -> asyncio.Future[Sequence[str]]:
         """Posts tasks. The future gets their ids once the server has accepted all of them.
 
-        If an earlier task has the key of a task, the id is that of the earlier task.
+        If an earlier task has the key of a task, the id is that of the earlier task; if its own id was sent before, ''.
 
         Args:
             items: the tasks, at most `BATCH`.
@@ -74,11 +74,11 @@ class Batcher:
     def _next_batch(self) -> list[_Posted]:
         batch: list[_Posted] = []
         size = 0
-        while self._outbox and size + len(self._outbox[0].items) <= BATCH:
-            if batch and self._outbox[0].reservation:
+        while self._outbox:
+            size += weight_of(self._outbox[0].items)
+            if batch and (size > BATCH or self._outbox[0].reservation):
                 break  # a batch with a reservation is sent alone
             posted = self._outbox.popleft()
-            size += len(posted.items)
             batch.append(posted)
             if posted.reservation:
                 break

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 
-from fairactor._actors.conversion import encode_json
+from fairactor._actors.conversion import check_encodable
 from fairactor._actors.message import Message, check_message
 from fairactor._actors.options import Options
 from fairactor._model import record
 from fairactor._model.states import Priority
 from fairactor._model.wire import Item, pack_extra, pack_key
-from fairactor._util import tracing
 from fairactor._util.checks import check_name
+from fairactor._util.spans import CreationSpan
+from fairactor._util.tracing import carried, carried_by_template
 from fairactor.errors import NotSerializable, PayloadTooLarge
 
-_NORMAL = Priority.NORMAL.value
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
 
 
-def encode_message(tenant: str, message: Message[object], *, watch: bool, max_payload: int, sdk: bool) -> Item:
+def encode_message(
+    tenant: str,
+    message: Message[object],
+    *,
+    watch: bool,
+    max_payload: int,
+    priority: Priority = Priority.NORMAL,
+    span: CreationSpan | None = None,
+) -> Item:
     """Encodes a message for a tenant's mailbox.
 
     Args:
@@ -26,7 +34,8 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
         message: the message.
         watch: whether the sender waits for the outcome.
         max_payload: the longest body, in bytes.
-        sdk: whether to make a span, because an OpenTelemetry SDK is installed.
+        priority: the priority of a message that has none.
+        span: the span that the task refers to. None means the caller's.
 
     Raises:
         ConfigurationError: the value is not a message, or the tenant's name is invalid.
@@ -37,7 +46,7 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
     actor, options = message.actor, message.task_options
     task_id = options.id or os.urandom(_ID_BYTES).hex()
     args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
-    trace = tracing.outgoing(actor.name, tenant, task_id, sdk=sdk)
+    trace = carried() if span is None else span.carried(task_id)
     call = record.Call(actor.name, args, kwargs, options.travelling, trace)
     try:
         body = record.encode(call)
@@ -45,20 +54,30 @@ def encode_message(tenant: str, message: Message[object], *, watch: bool, max_pa
             raise RecursionError(f"it has more than {record.DEEPEST} levels")  # noqa: TRY301 - as one that is far deeper
         extra = pack_extra(options.script_options)
     except Exception as error:
-        encode_json(f"{actor.name}() argument ", actor.codec.named(args, kwargs))  # raises, and names the argument
+        check_encodable(actor.name, actor.codec.named(args, kwargs))  # raises, and names the argument
         raise NotSerializable(f"{actor.name}(): the call has no JSON form: {error}") from error
     if len(body) > max_payload:
         raise _too_large(call, len(body), max_payload)
-    priority = options.priority.value if options.priority else _NORMAL
+    urgency = options.priority or priority
     key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
     flag = "w" if watch else ""
-    return Item(task_id, check_name("tenant", tenant), priority, _due(options), flag, body, key, extra)
+    return Item(task_id, check_name("tenant", tenant), urgency.value, _due(options), flag, body, key, extra)
 
 
-def as_template(item: Item) -> Item:
-    """Returns an item that can be sent many times: without an id, a due time or a trace context."""
-    call = record.without_trace(record.decode_call(item.body))
-    return item._replace(id="", due="", flag="", body=record.encode(call))
+def repeated(item: Item, *, linked: bool = True) -> Item:
+    """Returns an item that can be sent many times, with the caller's span as a link, or without any trace."""
+    call = record.with_trace(record.decode_call(item.body), carried_by_template() if linked else {})
+    return item._replace(body=record.encode(call))
+
+
+def as_template(item: Item, *, linked: bool) -> Item:
+    """Returns an item that can be sent many times: without an id or a due time.
+
+    Args:
+        item: the item.
+        linked: whether its tasks link to the caller's span.
+    """
+    return repeated(item, linked=linked)._replace(id="", due="", flag="")
 
 
 def _too_large(call: record.Call, size: int, limit: int) -> PayloadTooLarge:

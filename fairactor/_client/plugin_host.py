@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from fairactor._actors.actor import Actor
-from fairactor._actors.host import Client
+from fairactor._actors.graph import Graph
+from fairactor._actors.host import Client, PackedGraph
 from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
+from fairactor._model import record
 from fairactor._model.wire import pack_item
 from fairactor._store.shards import Shards
 from fairactor._store.subscriber import Subscriber, plugin_event
+from fairactor._store.traced_ends import trace_ends
 from fairactor._util.checks import shown
+from fairactor._util.spans import Spans
 from fairactor._util.supervisor import Supervisor
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import ConfigurationError
@@ -21,6 +25,7 @@ from fairactor.settings import Settings
 
 from .envelope import as_template
 from .sender import Sender
+from .template import check_repeatable, pack_graph
 
 _LONGEST_INT: Final = 64  # bits
 
@@ -34,10 +39,11 @@ class PluginHost:
         runtime: Client,
         name: str,
         settings: Settings,
-        plugins: frozenset[str],
+        plugins: Mapping[str, Any],
         shards: Shards,
         subscriber: Subscriber,
         sender: Sender,
+        spans: Spans | None,
         registry: Registry,
         supervisor: Supervisor,
         check: Callable[[], None],
@@ -49,6 +55,7 @@ class PluginHost:
         self._shards = shards
         self._subscriber = subscriber
         self._sender = sender
+        self._spans = spans
         self._registry = registry
         self._supervisor = supervisor
         self._check = check
@@ -56,10 +63,12 @@ class PluginHost:
     @property
     def shard_count(self) -> int:
         """See `Host`."""
+        self._check()
         return len(self._shards)
 
     def shard_of(self, tenant: str) -> int:
         """See `Host`."""
+        self._check()
         return self._shards.number_of(tenant)
 
     def actor(self, name: str) -> Actor[..., Any]:
@@ -80,13 +89,32 @@ class PluginHost:
         self._check()
         return pack_item(self._sender.encode(tenant, message))
 
-    def pack_template(self, tenant: str, message: Message[Any]) -> bytes:
+    def pack_template(self, tenant: str, message: Message[Any], *, linked: bool = True) -> bytes:
         """See `Host`."""
         self._check()
-        return pack_item(as_template(self._sender.encode(tenant, message)))
+        check_repeatable(message)
+        return pack_item(as_template(self._sender.encode(tenant, message), linked=linked))
+
+    async def pack_graph(self, tenant: str, graph: Graph, run_id: str) -> PackedGraph:
+        """See `Host`."""
+        self._check()
+        return await pack_graph(self, self._sender, tenant, graph, run_id)
+
+    @property
+    def traces(self) -> bool:
+        """See `Host`."""
+        return self._spans is not None
+
+    async def trace_ends(self, shard: int, tasks: Sequence[bytes]) -> None:
+        """See `Host`."""
+        self._check()
+        if self._spans is not None:
+            canceled = record.Error("TaskCanceled", "by a script")
+            await trace_ends(self._spans, self._shards[shard], tasks, canceled)
 
     def subscribe(self, plugin: str) -> AbstractContextManager[Wakeup]:
         """See `Host`."""
+        self._check()
         return self._subscriber.subscribe(plugin_event(plugin))
 
     def supervise(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -17,10 +18,11 @@ from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import running_task
 from fairactor._model.policy import Policy
-from fairactor._model.wire import BATCH, Item, with_the_one_before
+from fairactor._model.wire import BATCH, BATCH_WITH_DATA, Item, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
+from fairactor._util.spans import NO_SPAN, CreationSpan, Spans
 from fairactor.errors import Deadlock, MailboxFull, ServerError
 from fairactor.plugins import Addressed
 from fairactor.settings import Settings
@@ -32,6 +34,8 @@ from .tracker import Tracker
 R = TypeVar("R")
 _Sent = tuple[Message[Any], int, Item]  # with the number of its shard
 
+_WITH_DATA: Final = BATCH // BATCH_WITH_DATA
+"""What a message with data for plugins' scripts takes of the room in a batch."""
 _GIVE_BACK: Final = 1.0
 """Seconds to try to release a reservation. It expires by itself after a minute."""
 
@@ -47,7 +51,7 @@ class Sender:
         registry: the actors of the runtime.
         settings: the settings of the runtime.
         plugins: the plugins of the runtime.
-        sdk: whether to make spans, because an OpenTelemetry SDK is installed.
+        spans: makes spans; None without an OpenTelemetry SDK.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Sender:
         registry: Registry,
         settings: Settings,
         plugins: PluginChain,
-        sdk: bool,
+        spans: Spans | None,
     ) -> None:
         self._shards = shards
         self._batchers = batchers
@@ -69,37 +73,33 @@ class Sender:
         self._registry = registry
         self._settings = settings
         self._plugins = plugins
-        self._sdk = sdk
+        self._spans = spans
 
     async def send(self, tenant: str, message: Message[R]) -> Handle[R]:
         """See `Runtime.send`."""
-        if self._plugins.wraps_send(message):
-            (handle,) = await self._plugins.send([(tenant, message)], self._proceed)
+        with self._sending(tenant, message) as span:
+            if self._plugins.wraps_send(message):
+                (handle,) = await self._plugins.send([(tenant, message)], partial(self._proceed, span=span))
+            else:
+                handle = await self._send_one(tenant, message, span)
+            if span is not None and handle.duplicate:
+                span.is_duplicate_of(handle.id)
             return handle
-        return await self._send_one(tenant, message)
 
     async def send_many(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
         """See `Runtime.send_many`."""
         messages = list(messages)
-        if any(self._plugins.wraps_send(message) for _, message in messages):
-            return await self._plugins.send(messages, self._proceed)
-        return await self._send_all(messages)
+        with self._sending_many(messages) as span:
+            if any(self._plugins.wraps_send(message) for _, message in messages):
+                return await self._plugins.send(messages, partial(self._proceed, span=span))
+            return await self._send_all(messages, span)
 
     async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
         """See `Runtime.ask`."""
-        task = running_task()
-        if task is not None and task.tenant == tenant:
-            await self._check_deadlock(tenant)
         asked: dict[Handle[Any], asyncio.Future[Settled]] = {}
-
-        async def proceed(messages: Sequence[Addressed]) -> list[Handle[Any]]:
-            if len(messages) == 1:
-                return [await self._send_asking(*messages[0], asked)]
-            return await self._proceed(messages)
-
         try:
-            handle: Handle[R]
-            (handle,) = await self._plugins.send([(tenant, message)], proceed)
+            with self._sending(tenant, message) as span:
+                handle = await self._send_asking_through_plugins(tenant, message, asked, span)
         except BaseException:
             for outcome in asked.values():
                 outcome.cancel()
@@ -108,24 +108,73 @@ class Sender:
             return await handle.result(wait)
         return handle.unpack(*await self._tracker.wait(asked[handle], handle.id, wait))
 
-    async def _proceed(self, messages: Sequence[Addressed]) -> list[Handle[Any]]:
-        """Sends the messages, after every `wrap_send` has run."""
-        return [await self._send_one(*messages[0])] if len(messages) == 1 else await self._send_all(messages)
+    async def encode_all(self, messages: Sequence[Addressed]) -> list[Item]:
+        """Encodes messages as the wrappers of the plugins have them sent, and sends nothing."""
+        items: list[Item] = []
 
-    async def _send_one(self, tenant: str, message: Message[R]) -> Handle[R]:
-        item = self.encode(tenant, message)
+        async def keep(messages: Sequence[Addressed]) -> list[Handle[Any]]:
+            items.extend(self.encode(tenant, message) for tenant, message in messages)
+            return [Handle(self._tracker, item.id, item.tenant) for item in items[-len(messages) :]]
+
+        await self._plugins.send(messages, keep)
+        return items
+
+    async def _send_asking_through_plugins(
+        self,
+        tenant: str,
+        message: Message[R],
+        asked: dict[Handle[Any], asyncio.Future[Settled]],
+        span: CreationSpan | None,
+    ) -> Handle[R]:
+        """Sends one message through the plugins, and asks for the outcomes of those that are sent singly."""
+        await self.check_deadlock([tenant])
+
+        async def proceed(messages: Sequence[Addressed]) -> list[Handle[Any]]:
+            if len(messages) == 1:
+                return [await self._send_asking(*messages[0], asked, span)]
+            return await self._proceed(messages, span)
+
+        handle: Handle[R]
+        (handle,) = await self._plugins.send([(tenant, message)], proceed)
+        if span is not None and handle.duplicate:
+            span.is_duplicate_of(handle.id)
+        return handle
+
+    def _sending(self, tenant: str, message: Message[Any]) -> AbstractContextManager[CreationSpan | None]:
+        """Wraps the sending of a message in a span, if there is an SDK."""
+        return NO_SPAN if self._spans is None else self._spans.sending(_actor_of(message), tenant)
+
+    def _sending_many(self, messages: Sequence[Addressed]) -> AbstractContextManager[CreationSpan | None]:
+        """Wraps the sending of messages in a span, if there is an SDK."""
+        if self._spans is None or not messages:
+            return NO_SPAN
+        tenants = {tenant for tenant, _ in messages if isinstance(tenant, str)}
+        return self._spans.sending_many(len(messages), {_actor_of(message) for _, message in messages}, tenants)
+
+    async def _proceed(self, messages: Sequence[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
+        """Sends the messages, after every `wrap_send` has run."""
+        if len(messages) == 1:
+            return [await self._send_one(*messages[0], span)]
+        return await self._send_all(messages, span)
+
+    async def _send_one(self, tenant: str, message: Message[R], span: CreationSpan | None) -> Handle[R]:
+        item = self.encode(tenant, message, span=span)
         number = self._shards.number_of(tenant)
         (task_id,) = await self._post(number, [item], self._replicas(message))
         return self._handle(message, item, task_id)
 
-    async def _send_all(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
+    async def _send_all(self, messages: Iterable[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
         sent: list[_Sent] = []
         batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
+        room = [BATCH] * len(batches)  # in the last batch of each shard
         replicas = 0
         for tenant, message in messages:
-            item = self.encode(tenant, message)
+            item = self.encode(tenant, message, span=span)
             number = self._shards.number_of(tenant)
-            if len(batches[number][-1]) == BATCH:
+            weight = _WITH_DATA if item.extra else 1
+            room[number] -= weight
+            if room[number] < 0:
+                room[number] = BATCH - weight
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # so encoding many messages does not block the event loop
             elif batches[number][-1]:
@@ -138,22 +187,27 @@ class Sender:
             replies = await asyncio.gather(
                 *(self._post(*post, replicas, reservation) for post in posts), return_exceptions=True
             )
-            ids: dict[str, str] = {}
-            for (_, batch), reply in zip(posts, replies, strict=True):
+            ids: dict[int, list[str]] = {}  # by shard
+            for (number, _), reply in zip(posts, replies, strict=True):
                 if isinstance(reply, ServerError):  # of one batch; the others may have been accepted
                     raise reply.about(
                         [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or reply.maybe_accepted
                     )
                 if isinstance(reply, BaseException):
                     raise reply
-                ids.update(zip((item.id for item in batch), reply, strict=True))
-        return [self._handle(message, item, ids[item.id]) for message, _, item in sent]
+                ids.setdefault(number, []).extend(reply)
+        of_shard = {number: iter(found) for number, found in ids.items()}
+        return [self._handle(message, item, next(of_shard[number])) for message, number, item in sent]
 
     async def _send_asking(
-        self, tenant: str, message: Message[R], asked: dict[Handle[Any], asyncio.Future[Settled]]
+        self,
+        tenant: str,
+        message: Message[R],
+        asked: dict[Handle[Any], asyncio.Future[Settled]],
+        span: CreationSpan | None,
     ) -> Handle[R]:
         """Sends one message and asks for its outcome in the same call."""
-        item = self.encode(tenant, message, watch=True)
+        item = self.encode(tenant, message, watch=True, span=span)
         number = self._shards.number_of(tenant)
         outcome = self._outcomes.expect(item.id, self._shards[number], tenant, ask=False)
         try:
@@ -161,7 +215,7 @@ class Sender:
         except BaseException:
             outcome.cancel()
             raise
-        if task_id != item.id:  # an earlier task has its key
+        if task_id != item.id:  # there is an earlier task with its id or its key
             outcome.cancel()
             return self._handle(message, item, task_id)
         self._outcomes.sent(item.id, self._shards[number], outcome, ask=item.id == message.task_options.id)
@@ -205,15 +259,27 @@ class Sender:
                     await self._shards[number].reserve(name, dict.fromkeys(of_shard, 0))
             raise
 
-    def encode(self, tenant: str, message: Message[Any], *, watch: bool = False) -> Item:
+    def encode(
+        self, tenant: str, message: Message[Any], *, watch: bool = False, span: CreationSpan | None = None
+    ) -> Item:
         """Encodes a message; raises as `Runtime.send` does before it sends anything.
 
         Args:
             tenant: the owner of the mailbox.
             message: the message.
             watch: whether the sender waits for the outcome.
+            span: the span of the send. If it is that of a batch, the message gets one of its own.
         """
-        item = encode_message(tenant, message, watch=watch, max_payload=self._settings.max_payload, sdk=self._sdk)
+        if span is None:
+            return self._encode(tenant, message, watch=watch, span=None)
+        with span.creating(_actor_of(message), tenant) as own:
+            return self._encode(tenant, message, watch=watch, span=own)
+
+    def _encode(self, tenant: str, message: Message[Any], *, watch: bool, span: CreationSpan | None) -> Item:
+        settings = self._settings
+        item = encode_message(
+            tenant, message, watch=watch, max_payload=settings.max_payload, priority=settings.priority, span=span
+        )
         if self._registry:
             self._registry.get(message.actor.name)  # raises if it is not registered
         if message.task_options.plugin_options or message.task_options.script_options:
@@ -227,10 +293,10 @@ class Sender:
             raise error.about([item.id for item in items]) from error
 
     def _handle(self, message: Message[Any], item: Item, task_id: str) -> Handle[Any]:
-        """Returns a handle of the task that was sent, or of the earlier task that has its key."""
+        """Returns a handle of the task that was sent, or of the earlier task that has its id or its key."""
         sent = task_id == item.id
         codec = message.actor.codec if sent else None  # the earlier task may be another actor's
-        handle: Handle[Any] = Handle(self._tracker, task_id, item.tenant, codec, duplicate=not sent)
+        handle: Handle[Any] = Handle(self._tracker, task_id or item.id, item.tenant, codec, duplicate=not sent)
         if self._plugins.observers.sent is not None:
             self._plugins.observers.sent(handle, message)
         return handle
@@ -240,10 +306,24 @@ class Sender:
         durability = message.task_options.durability or self._settings.durability
         return self._settings.replicas if durability == "replicated" else 0
 
-    async def _check_deadlock(self, tenant: str) -> None:
+    async def check_deadlock(self, tenants: Collection[str]) -> None:
+        """Checks that the running handler, if there is one, may wait for tasks of these tenants.
+
+        Raises:
+            Deadlock: its own tenant is among them, and runs one task at a time.
+        """
+        task = running_task()
+        tenant = task.tenant if task is not None else ""
+        if task is None or tenant not in tenants:
+            return
         if Policy.read(*await self._shards.of(tenant).policy(tenant)).concurrency == 1:
             raise Deadlock(
                 f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time, so "
                 "the task could never start. Send it without waiting, await the message instead, or raise the "
                 "tenant's concurrency"
             )
+
+
+def _actor_of(message: object) -> str:
+    """Returns the name of a message's actor; '' for what is no message, which is refused later."""
+    return message.actor.name if isinstance(message, Message) else ""

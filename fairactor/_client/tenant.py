@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import attrs
 
+from fairactor._actors.graph import Graph
 from fairactor._actors.handle import Handle
 from fairactor._actors.host import Client, Sendable
 from fairactor._actors.message import Message
@@ -18,6 +19,7 @@ from fairactor._util.checks import check_seconds
 if TYPE_CHECKING:
     from fairactor._model.wire import Counts
     from fairactor._store.shard import Shard
+    from fairactor._util.spans import Spans
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -33,6 +35,8 @@ class Tenant:
     _shard: Callable[[str], Shard]
     """Returns the shard of a tenant, or raises RuntimeNotRunning."""
     _canceled_ttl: float
+    _spans: Callable[[], Spans | None]
+    """Returns what makes spans, None without an OpenTelemetry SDK; raises RuntimeNotRunning, too."""
 
     @overload
     async def send(self, message: Message[R], *values: OptionValue, **options: Unpack[TaskOptions]) -> Handle[R]: ...
@@ -43,13 +47,24 @@ class Tenant:
         """Sends a message to this tenant; see `Runtime.send`."""
         return await self._runtime.send(self.name, message, *values, **options)
 
+    @overload
+    async def ask(self, message: Graph[R], *, timeout: float | None = None) -> R: ...  # noqa: ASYNC109 - as in Runtime.ask
+    @overload
     async def ask(
         self,
         message: Message[R],
         *values: OptionValue,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime.ask
+        **options: Unpack[AskOptions],
+    ) -> R: ...
+
+    async def ask(
+        self,
+        message: Any,
+        *values: OptionValue,
         timeout: float | None = None,  # noqa: ASYNC109 - as in Runtime
         **options: Unpack[AskOptions],
-    ) -> R:
+    ) -> Any:
         """Sends a message to this tenant and returns the result; see `Runtime.ask`."""
         return await self._runtime.ask(self.name, message, *values, timeout=timeout, **options)
 
@@ -108,7 +123,13 @@ class Tenant:
         shard = self._shard(self.name)
         ttl = self._canceled_ttl if canceled_ttl is None else check_seconds("canceled_ttl", canceled_ttl)
         outcome = record.Outcome(error=record.Error("TaskCanceled", "by tenant.purge()"))
-        return await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
+        spans = self._spans()
+        if spans is None:
+            return await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
+        with spans.purging(self.name) as span:
+            number = await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
+            span.set_attribute("messaging.batch.message_count", number)
+            return number
 
     async def stats(self) -> Counts:
         """Returns the number of the tenant's tasks in each state. The cost does not depend on the number of tasks."""

@@ -1,17 +1,18 @@
-"""The tracker: follows tasks for handles, and waits for their outcomes."""
+"""The tracker: follows tasks for handles, one or many at a time, and waits for their outcomes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
 import attrs
 
 from fairactor._actors.codec import Codec
-from fairactor._actors.task import running_task
+from fairactor._actors.handle import Handle
+from fairactor._actors.task import Task, running_task
 from fairactor._model import record
 from fairactor._model.info import TaskInfo
 from fairactor._model.inspection import read_info
@@ -19,8 +20,9 @@ from fairactor._model.states import TaskState
 from fairactor._store.outcomes import Outcomes, Settled, no_such_task
 from fairactor._store.shard import Shard
 from fairactor._store.shards import Shards
-from fairactor._util.checks import check_timeout
-from fairactor.errors import Deadlock
+from fairactor._util.checks import check_timeout, shown
+from fairactor._util.spans import NO_SPAN, Spans
+from fairactor.errors import ConfigurationError, Deadlock, TaskNotFound
 
 from .dead_letters import redrive_one
 
@@ -37,16 +39,19 @@ class Tracker:
     """Raises RuntimeNotRunning if the runtime cannot be used here."""
     canceled_ttl: float
     """Seconds for which the record of a canceled task is kept."""
+    spans: Spans | None = None
 
     async def outcome(self, task_id: str, tenant: str | None, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as in Handle
         """Waits for the outcome of a task; raises as `Handle.result`."""
         shard = await self._locate(task_id, tenant)
         check_timeout(timeout)
-        task = running_task()
+        return await self.wait(self._expect(task_id, tenant, shard, running_task()), task_id, timeout)
+
+    def _expect(self, task_id: str, tenant: str | None, shard: Shard, task: Task | None) -> asyncio.Future[Settled]:
+        """Returns a future of the outcome of a task, for the running task if there is one."""
         if task is not None and task.id == task_id and tenant in (None, task.tenant):
             raise Deadlock(f"task {task_id!r} waits for its own outcome, so it can never end")
-        future = self.outcomes.expect(task_id, shard, tenant or "", inside=task.tenant if task else "")
-        return await self.wait(future, task_id, timeout)
+        return self.outcomes.expect(task_id, shard, tenant or "", inside=task.tenant if task else "")
 
     async def wait(self, outcome: asyncio.Future[Settled], task_id: str, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as above
         """Waits for an expected outcome. A running task lends its worker slot out meanwhile.
@@ -58,7 +63,57 @@ class Tracker:
         async with task.lend() if task is not None and not outcome.done() else nullcontext():
             with anyio.move_on_after(timeout):
                 return await outcome
-        raise TimeoutError(f"task {task_id!r} has no outcome after {timeout:g} s; the task goes on")
+        raise _too_late(task_id, timeout)
+
+    async def results(
+        self,
+        handles: Iterable[Handle[Any]],
+        timeout: float | None,  # noqa: ASYNC109 - as above
+        *,
+        return_exceptions: bool,
+    ) -> list[Any]:
+        """Returns the results of many tasks; see `Runtime.results`."""
+        handles = self._checked(handles)
+        check_timeout(timeout)
+        async with self._results(handles) as pending:
+            if return_exceptions:
+                await _wait(pending, timeout, asyncio.ALL_COMPLETED)
+                return [_result_or_error(*each, timeout) for each in zip(handles, pending, strict=True)]
+            await _wait(pending, timeout, asyncio.FIRST_EXCEPTION)
+            for each in pending:
+                if each.done():
+                    each.result()  # raises the error of a task
+            if late := [handle.id for handle, each in zip(handles, pending, strict=True) if not each.done()]:
+                raise TimeoutError(
+                    f"{len(late)} of {len(handles)} tasks have no outcome after {timeout:g} s, among them {late[0]!r}; "
+                    "they go on"
+                )
+            return [each.result() for each in pending]
+
+    @asynccontextmanager
+    async def _results(self, handles: Sequence[Handle[Any]]) -> AsyncIterator[Sequence[asyncio.Task[Any]]]:
+        """Waits in the background for the results of tasks. It asks for all of them at once.
+
+        All shards are asked about a task of which only the id is known.
+        """
+        task = running_task()
+        expected = [
+            [
+                self._expect(handle.id, handle.tenant, shard, task)
+                for shard in (self.shards if handle.tenant is None else [self.shards.of(handle.tenant)])
+            ]
+            for handle in handles
+        ]
+        pending = [asyncio.create_task(_result(*each)) for each in zip(handles, expected, strict=True)]
+        try:
+            yield pending
+        finally:
+            for each in pending:
+                each.cancel()
+            for future in (future for futures in expected for future in futures):
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # whose error nobody else may have looked at
+            await asyncio.gather(*pending, return_exceptions=True)
 
     async def info(self, task_id: str, tenant: str | None) -> TaskInfo:
         """Returns a description of a task; raises as `Handle.info`."""
@@ -66,12 +121,63 @@ class Tracker:
 
     async def cancel(self, task_id: str, tenant: str | None) -> TaskState:
         """Cancels a task; returns the state in which it was; raises as `Handle.cancel`."""
+        with self.spans.canceling(task_id, tenant or "") if self.spans is not None else NO_SPAN:
+            return await self._cancel(task_id, tenant)
+
+    async def _cancel(self, task_id: str, tenant: str | None) -> TaskState:
         shard = await self._locate(task_id, tenant)
-        body = record.encode(record.Outcome(error=record.Error("TaskCanceled", "by handle.cancel()")))
+        body = _canceled("by handle.cancel()")
         state = await shard.cancel(task_id, tenant or "", ttl=self.canceled_ttl, body=body)
         if state == "missing":
             raise no_such_task(task_id)
         return TaskState(state)
+
+    async def cancel_many(self, handles: Iterable[Handle[Any]]) -> list[TaskState | None]:
+        """Cancels many tasks; see `Runtime.cancel_many`."""
+        found = self._checked(handles)
+        tenants = {handle.tenant or "" for handle in found}
+        with self.spans.canceling_many(len(found), tenants) if self.spans is not None else NO_SPAN:
+            return await self._cancel_many(found)
+
+    async def _cancel_many(self, handles: Sequence[Handle[Any]]) -> list[TaskState | None]:
+        body = _canceled("by runtime.cancel_many()")
+        states: list[TaskState | None] = [None] * len(handles)
+
+        async def cancel(shard: Shard, indexes: Sequence[int]) -> None:
+            tasks = [(handles[index].id, handles[index].tenant or "") for index in indexes]
+            found = await shard.cancel_many(tasks, ttl=self.canceled_ttl, body=body)
+            for index, state in zip(indexes, found, strict=True):
+                states[index] = None if state == "missing" else TaskState(state)
+
+        by_shard: dict[Shard, list[int]] = {}
+        for index, handle in enumerate(handles):
+            if handle.tenant is not None:
+                by_shard.setdefault(self.shards.of(handle.tenant), []).append(index)
+        replies = await asyncio.gather(*(cancel(*some) for some in by_shard.items()), return_exceptions=True)
+        for reply in replies:
+            if reply is not None:
+                raise reply
+        for shard in self.shards:
+            if unknown := [index for index, each in enumerate(handles) if each.tenant is None and not states[index]]:
+                await cancel(shard, unknown)
+        return states
+
+    def _checked(self, handles: Iterable[Handle[Any]]) -> Sequence[Handle[Any]]:
+        """Returns the handles as a list, once it is clear that they are handles of this runtime."""
+        self.check()
+        if isinstance(handles, str | Handle) or not isinstance(handles, Iterable):
+            raise ConfigurationError(f"got {shown(handles)} instead of a list of handles")
+        found = list(handles)
+        for handle in found:
+            if not isinstance(handle, Handle):
+                raise ConfigurationError(
+                    f"got {shown(handle)} instead of a handle; runtime.handle(id, tenant) makes one from an id"
+                )
+            if not handle.is_of(self):
+                raise ConfigurationError(
+                    f"{handle!r} belongs to another Runtime; runtime.handle(id, tenant) makes one here"
+                )
+        return found
 
     async def redrive(self, task_id: str, tenant: str | None) -> None:
         """Sends a dead letter again; raises as `Handle.redrive`."""
@@ -92,3 +198,42 @@ async def _inspect(shard: Shard, task_id: str, tenant: str | None) -> list[Any]:
     if not found:
         raise no_such_task(task_id)
     return found
+
+
+def _canceled(reason: str) -> bytes:
+    """Returns the outcome of a task that is canceled for a reason."""
+    return record.encode(record.Outcome(error=record.Error("TaskCanceled", reason)))
+
+
+async def _result(handle: Handle[Any], outcomes: Sequence[asyncio.Future[Settled]]) -> Any:
+    """Returns the result of a task, from the first shard that has the task."""
+    *others, last = outcomes
+    for outcome in others:
+        try:
+            found = await outcome
+        except TaskNotFound:
+            continue
+        break
+    else:
+        found = await last
+    handle.tenant = found[0].tenant
+    return handle.unpack(*found)
+
+
+async def _wait(pending: Collection[asyncio.Task[Any]], timeout: float | None, until: str) -> None:  # noqa: ASYNC109 - as above
+    """Waits for asyncio tasks. A running task lends its worker slot out meanwhile."""
+    task = running_task()
+    async with task.lend() if task is not None and pending else nullcontext():
+        if pending:
+            await asyncio.wait(pending, timeout=timeout, return_when=until)
+
+
+def _result_or_error(handle: Handle[Any], pending: asyncio.Task[Any], timeout: float | None) -> Any:
+    if not pending.done():
+        return _too_late(handle.id, timeout)
+    error = pending.exception()
+    return pending.result() if error is None else error
+
+
+def _too_late(task_id: str, timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"task {task_id!r} has no outcome after {timeout:g} s; the task goes on")

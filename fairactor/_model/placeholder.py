@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+TYPE: Final = "$type"
+VALUE: Final = "$value"
+"""The keys of an object that carries a value of a union with the name of its type."""
 
 
 class Placeholder:
@@ -14,12 +18,14 @@ class Placeholder:
 
     token: str | None = None
     """None if a message with this argument cannot be sent."""
+    tag: str | None = None
+    """The name of the type that the value travels with, if its parameter is a union that needs it."""
     way_out = "it can be sent only where its plugin gives it a token"
     """The advice in the error message if it has no token."""
 
 
-def token_of(value: Any) -> str:
-    """Returns the token that stands for a placeholder in JSON.
+def token_of(value: Any) -> Any:
+    """Returns the token that stands for a placeholder in JSON, if need be with the name of the type.
 
     Raises:
         TypeError: the value is not a placeholder, or has no token.
@@ -28,4 +34,4 @@ def token_of(value: Any) -> str:
         raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
     if value.token is None:
         raise TypeError(value.way_out)
-    return value.token
+    return value.token if value.tag is None else {TYPE: value.tag, VALUE: value.token}

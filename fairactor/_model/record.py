@@ -127,9 +127,9 @@ def too_deep(encoded: bytes) -> bool:
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST
 
 
-def without_trace(call: Call) -> Call:
-    """Returns the call without its trace context."""
-    return msgspec.structs.replace(call, trace={})
+def with_trace(call: Call, trace: dict[str, str]) -> Call:
+    """Returns the call with another trace context."""
+    return msgspec.structs.replace(call, trace=trace)
 
 
 def unpack(record: bytes) -> tuple[Header, bytes]:

@@ -1,4 +1,4 @@
-"""The states of a task, the transitions between them, and the priorities. No I/O here.
+"""The states of a task, and the transitions between them. No I/O here.
 
 ==========  ======================================  ===============================================
 from        event                                   to
@@ -23,8 +23,12 @@ settled task contains its state.
 
 from __future__ import annotations
 
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Final
+
+from fairactor.settings import Priority
+
+__all__ = ["Priority", "TaskState"]
 
 
 class TaskState(StrEnum):
@@ -45,18 +49,3 @@ class TaskState(StrEnum):
 
 
 _SETTLED: Final = frozenset({TaskState.FINISHED, TaskState.FAILED, TaskState.CANCELED})
-
-
-class Priority(IntEnum):
-    """How urgent a task is compared with other tasks of its tenant. It has no effect on other tenants.
-
-    From `VERY_LOW` to `VERY_HIGH`, each step counts like ``aging`` seconds of waiting, so tasks of low priority are
-    not starved. `CRITICAL` tasks start before all others of the tenant, in the order in which they were sent.
-    """
-
-    VERY_LOW = 1
-    LOW = 2
-    NORMAL = 3
-    HIGH = 4
-    VERY_HIGH = 5
-    CRITICAL = 6

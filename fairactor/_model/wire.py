@@ -18,6 +18,10 @@ from .states import Priority
 
 BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
+BATCH_WITH_DATA: Final = 250
+"""The most tasks in one call if plugins' scripts get data with them, which costs four times as much."""
+REPEATED: Final = 1
+"""The verdict of ``lib/accept.lua`` for a task whose id the tenant has sent before."""
 TAKEN: Final = 2
 """The verdict of ``lib/accept.lua`` for a task whose id belongs to a task of another tenant."""
 FULL: Final = 3
@@ -108,6 +112,12 @@ class Item(NamedTuple):
     body: bytes
     key: bytes = b""  # from `pack_key`
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
+
+
+def weight_of(items: Sequence[Item]) -> int:
+    """Returns what a call costs with these items; at most `BATCH` go into one."""
+    heavy = sum([1 for item in items if item.extra])
+    return len(items) + heavy * (BATCH // BATCH_WITH_DATA - 1)
 
 
 def with_the_one_before(item: Item) -> Item:
@@ -250,11 +260,21 @@ class Turn:
 
 
 @attrs.frozen
+class Maintained:
+    """The reply to a step of the maintenance."""
+
+    more: bool
+    """Whether there is more to do."""
+    given_up: Sequence[bytes]
+    """The ids of tasks that failed because too many runtimes died while they ran them."""
+
+
+@attrs.frozen
 class Receipt:
     """The reply to a batch that was sent."""
 
     ids: Sequence[str]
-    """For each task its id, or the id of the earlier task that has its key."""
+    """For each task its id; the id of the earlier task that has its key; '' if its own id was sent before."""
     refused: dict[int, FairactorError]
     """The errors of tasks that were not accepted, by position in the batch: TaskExists or MailboxFull."""
     replicas: int

@@ -91,6 +91,10 @@ class Server:
     """Who has logged in, for messages."""
     connections: KeptConnections | None = None
     """The connections for calls. None on a cluster, where the client finds the node."""
+    address: str = ""
+    """The host, or the path of the socket, as the URL names it."""
+    port: int | None = None
+    """The port; None for a socket."""
     blocking_client: Callable[[], Any] | None = None
     """Makes a synchronous client of the same server, for threads; it connects with its first command."""
     on_drop: Callable[[], None] = lambda: None
@@ -167,6 +171,7 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
     flags = _version(info) >= _FLAGS_SINCE
     threads = partial(blocking_client, address, cluster=cluster is not None)
     rest: dict[str, Any] = {"where": where, "answer": answer, "user_name": user.name, "blocking_client": threads}
+    rest |= {"address": address.host, "port": address.port}
     if cluster is not None:
         return Server(cluster, client, flags, cluster=True, **rest)
     connections = KeptConnections(pool, many - 2)

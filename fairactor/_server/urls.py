@@ -46,6 +46,17 @@ class Address:
     connections: int | None = None
     """The most connections, if the URL says so."""
 
+    @property
+    def host(self) -> str:
+        """The host, or the path of the socket."""
+        host: str = self.arguments.get("path") or self.arguments.get("host", "localhost")
+        return host
+
+    @property
+    def port(self) -> int | None:
+        """The port; None for a socket."""
+        return None if self.kind == "unix" else self.arguments.get("port", 6379)
+
 
 def parse_url(url: str, source: str) -> Address:
     """Reads a URL.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -26,7 +26,7 @@ logger: Final = logging.getLogger(__name__)
 Settled = tuple[record.Header, record.Outcome]
 """The header of a task's record, and the outcome of the task."""
 
-_PER_CALL: Final = 500  # outcomes that one call asks for
+_PER_CALL: Final = 250  # outcomes that one call asks for
 
 
 _Place = tuple[Shard, str]
@@ -67,6 +67,14 @@ class _Awaited:
     """Whether the outcome may have been lost: the subscription was down while the task was being sent."""
 
 
+@attrs.frozen(eq=False)
+class _Questions:
+    """What to ask a shard."""
+
+    waiting: deque[_Question] = attrs.Factory(deque)
+    wakeup: Wakeup = attrs.Factory(Wakeup)
+
+
 class Outcomes:
     """The outcomes for which callers in this process wait."""
 
@@ -74,8 +82,7 @@ class Outcomes:
         self._subscriber = subscriber
         self._runtime = runtime
         self._awaited: dict[_Place, _Awaited] = {}
-        self._to_ask: deque[_Question] = deque()
-        self._wakeup = Wakeup()
+        self._questions: defaultdict[Shard, _Questions] = defaultdict(_Questions)
         self._closed: Exception | None = None
         subscriber.on_subscribe(self._ask_again)
 
@@ -143,17 +150,21 @@ class Outcomes:
             for future in tuple(awaited.waiters):
                 _raise_in(future, error)
 
-    async def run(self) -> None:
-        """Asks the server for the expected outcomes, many at a time, until canceled."""
+    async def run(self, shard: Shard) -> None:
+        """Asks a shard for the expected outcomes, many at a time, until canceled."""
+        waiting, wakeup = self._questions[shard].waiting, self._questions[shard].wakeup
         while True:
-            await self._wakeup.wait()
-            while self._to_ask:
-                asked = {self._to_ask.popleft() for _ in range(min(len(self._to_ask), _PER_CALL))}
-                await self._watch([question for question in asked if question.place in self._awaited])
+            await wakeup.wait()
+            while waiting:
+                asked = {waiting.popleft() for _ in range(min(len(waiting), _PER_CALL))}
+                if expected := [question for question in asked if question.place in self._awaited]:
+                    await self._watch(shard, expected)
 
-    def _ask(self, question: _Question) -> None:
-        self._to_ask.append(question)
-        self._wakeup.set()
+    def _ask(self, *questions: _Question) -> None:
+        for question in questions:
+            of_shard = self._questions[question.place[0]]
+            of_shard.waiting.append(question)
+            of_shard.wakeup.set()
 
     def _ask_again(self) -> None:
         """Asks for all outcomes, because any may have been published while the subscription was down."""
@@ -164,23 +175,18 @@ class Outcomes:
         """Asks for the outcome of a task on behalf of all that wait for it."""
         waiters = awaited.waiters.values()
         awaited.may_have_missed = awaited.may_have_missed or any(waiter.sending for waiter in waiters)
-        self._to_ask.extend({_Question(place, each.tenant, each.inside) for each in waiters if not each.sending})
-        self._wakeup.set()
+        self._ask(*{_Question(place, each.tenant, each.inside) for each in waiters if not each.sending})
 
-    async def _watch(self, asked: list[_Question]) -> None:
-        by_shard: dict[Shard, list[_Question]] = {}
-        for question in asked:
-            by_shard.setdefault(question.place[0], []).append(question)
-        for shard, questions in by_shard.items():
-            tasks = [(question.place[1], question.tenant, question.inside) for question in questions]
-            try:
-                replies = await _until_answered(partial(shard.watch, self._runtime, tasks))
-            except NamespaceMismatch as error:  # the server refuses this runtime, but its other parts decide about that
-                for question in questions:
-                    self._fail(question, error)
-                continue
-            for question, reply in zip(questions, replies, strict=True):
-                self._answer(question, *reply)
+    async def _watch(self, shard: Shard, questions: list[_Question]) -> None:
+        tasks = [(question.place[1], question.tenant, question.inside) for question in questions]
+        try:
+            replies = await _until_answered(partial(shard.watch, self._runtime, tasks))
+        except NamespaceMismatch as error:  # the server refuses this runtime, but its other parts decide about that
+            for question in questions:
+                self._fail(question, error)
+            return
+        for question, reply in zip(questions, replies, strict=True):
+            self._answer(question, *reply)
 
     def _answer(self, question: _Question, kind: bytes, data: bytes = b"") -> None:
         """Handles the reply to a question."""

@@ -14,12 +14,14 @@ from fairactor._model.wire import (
     ANY_SUSPECT,
     FULL,
     MORE,
+    REPEATED,
     TAKEN,
     UNSEEN,
     Assignment,
     Counts,
     DeadLetter,
     Item,
+    Maintained,
     PackedPolicy,
     Receipt,
     Settlement,
@@ -50,6 +52,8 @@ MODEL: Final = 5
 """The version of the data model. A namespace with another version is refused."""
 LOOKED_AT: Final = 100
 """How many mailboxes `Shard.load` looks at, and how many policies."""
+_CANCELED_AT_ONCE: Final = 200
+"""The most tasks that one call cancels."""
 
 
 class Shard:
@@ -114,7 +118,7 @@ class Shard:
         if reply == 0:
             return Receipt([item.id for item in items], {}, confirmed)
         ids = [
-            as_text(verdict) if isinstance(verdict, bytes) else item.id
+            as_text(verdict) if isinstance(verdict, bytes) else "" if verdict == REPEATED else item.id
             for item, verdict in zip(items, reply, strict=True)
         ]
         refused = {
@@ -237,8 +241,8 @@ class Shard:
 
     async def maintain(
         self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 150
-    ) -> bool:
-        """Does a step of the maintenance; returns whether there is more to do.
+    ) -> Maintained:
+        """Does a step of the maintenance.
 
         It queues due tasks, takes back the claims of a dead runtime, and deletes what has expired.
 
@@ -249,8 +253,8 @@ class Shard:
             silent_body: its outcome if its runtime lives, but has lost its lease.
             limit: the most tasks to queue, and the most entries of each kind to delete.
         """
-        _, _, more = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
-        return bool(more)
+        reply = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
+        return Maintained(bool(reply[2]), reply[3])
 
     async def watch(self, runtime: str, tasks: Sequence[tuple[str, str, str]]) -> list[list[bytes]]:
         """Asks for the outcomes of tasks; see watch.lua.
@@ -269,8 +273,17 @@ class Shard:
 
     async def cancel(self, task_id: str, tenant: str = "", *, ttl: float, body: bytes) -> str:
         """Cancels a task of a tenant, '' for any; returns the state in which it was, or 'missing'."""
-        state: bytes = await self._run("cancel", as_bytes(task_id), whole_ms(ttl), body, tenant)
-        return state.decode()
+        (state,) = await self.cancel_many([(task_id, tenant)], ttl=ttl, body=body)
+        return state
+
+    async def cancel_many(self, tasks: Sequence[tuple[str, str]], *, ttl: float, body: bytes) -> list[str]:
+        """Cancels tasks, given as pairs (task, tenant or '' for any); returns for each what `cancel` returns."""
+        states: list[str] = []
+        while len(states) < len(tasks):
+            some = tasks[len(states) : len(states) + _CANCELED_AT_ONCE]
+            flat = [part for task_id, tenant in some for part in (as_bytes(task_id), tenant)]
+            states += [state.decode() for state in await self._run("cancel", whole_ms(ttl), body, *flat)]
+        return states
 
     async def list_dead_letters(
         self, place: int, limit: int, *, skip: int = 0, last: int | None = None

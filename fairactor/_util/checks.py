@@ -35,6 +35,8 @@ def shown(value: object) -> str:
         text = _brief.repr(value[: 2 * _SHOWN] if isinstance(value, str | bytes) else value)
     except Exception:  # noqa: BLE001 - the value's own __repr__ may raise anything
         text = f"<{type(value).__name__}>"
+    if not text.isprintable():  # of several lines, for example
+        text = " ".join(text.split())
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 

@@ -1,54 +1,53 @@
-"""Tracing with the OpenTelemetry API alone. Without an SDK it costs two look-ups per task.
+"""Carries the OpenTelemetry context of a sender to the handler: its trace and its baggage.
 
-``send {actor}`` is a PRODUCER span. Its context travels with the task. ``process {actor}`` is a CONSUMER span, which
-links to the PRODUCER span. Names and attributes follow the semantic conventions for messaging.
+This takes the API alone. With an SDK there are spans, too, see `spans`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
-from opentelemetry import context, propagate, trace
+from opentelemetry import baggage, context, propagate, trace
 
-_tracer: Final = trace.get_tracer("fairactor")
-
-
-def has_sdk() -> bool:
-    """Whether a tracer provider is installed. A runtime asks once, when it is entered."""
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+LINK_ONLY: Final = "fairactor-link"
+"""Marks the context of what is sent again and again: its tasks link to it, and do not go on with it."""
 
 
-def outgoing(actor: str, tenant: str, task_id: str, *, sdk: bool) -> dict[str, str]:
-    """Returns the trace context for a task: that of its ``send`` span, or without an SDK that of the caller."""
+def carried(span: trace.Span | None = None) -> dict[str, str]:
+    """Returns the caller's context as it travels with a task; {} if there is none.
+
+    Args:
+        span: the span that the task refers to. None means the caller's.
+    """
     carrier: dict[str, str] = {}
-    if sdk:
-        attributes = _attributes("send", tenant, task_id)
-        with _tracer.start_as_current_span(f"send {actor}", kind=trace.SpanKind.PRODUCER, attributes=attributes):
-            propagate.inject(carrier)
+    if span is not None:
+        propagate.inject(carrier, trace.set_span_in_context(span))
     elif context.get_current():
         propagate.inject(carrier)
     return carrier
 
 
-@contextmanager
-def processing(actor: str, tenant: str, task_id: str, carrier: dict[str, str]) -> Iterator[None]:
-    """Wraps an attempt in a span, which records the error of the handler."""
-    sent = trace.get_current_span(propagate.extract(carrier, context=context.Context())).get_span_context()
-    links = [trace.Link(sent)] if sent.is_valid else []
-    attributes = _attributes("process", tenant, task_id)
-    with _tracer.start_as_current_span(
-        f"process {actor}", context.Context(), trace.SpanKind.CONSUMER, attributes=attributes, links=links
-    ):
-        yield
+def carried_by_template() -> dict[str, str]:
+    """Returns the caller's trace for what is sent again and again, perhaps for years; {} if there is none."""
+    carrier: dict[str, str] = {}
+    if trace.get_current_span().get_span_context().is_valid:
+        propagate.inject(carrier, baggage.clear())
+        carrier[LINK_ONLY] = ""
+    return carrier
 
 
-def _attributes(operation: str, tenant: str, task_id: str) -> dict[str, Any]:
-    return {
-        "messaging.system": "fairactor",
-        "messaging.operation.name": operation,
-        "messaging.operation.type": operation,
-        "messaging.destination.name": tenant,
-        "messaging.message.id": task_id,
-    }
+def leave() -> None:
+    """Leaves the current context: what runs from now on in the context of the code belongs to nobody's trace."""
+    if context.get_current():
+        context.attach(context.Context())
+
+
+def restored(carrier: dict[str, str]) -> context.Context:
+    """Returns the context that has travelled with a task."""
+    return propagate.extract(carrier, context.Context())
+
+
+def restore(carrier: dict[str, str]) -> None:
+    """Makes the context that has travelled with a task the current one, for the rest of the handler's context."""
+    if LINK_ONLY not in carrier:
+        context.attach(restored(carrier))

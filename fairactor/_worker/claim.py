@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from fairactor._actors.task import Task
 from fairactor._model import record
 from fairactor._model.wire import Settlement, as_text
+from fairactor._util.spans import AttemptSpan
 
 _NAMED: Final = 20  # the most tasks in a message
 
@@ -31,7 +32,7 @@ class Claim:
 
     __slots__ = (
         "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "in_process", "lost",
-        "owner", "record", "runtime", "server_time", "task", "turn",
+        "owner", "record", "runtime", "server_time", "span", "task", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +50,7 @@ class Claim:
         self.body = b""
         self.call: record.Call | None = None
         self.task: Task | None = None
+        self.span: AttemptSpan | None = None
         self.cancel_reason: str | None = None
         self.in_process = False  # whether its handler runs in a worker process
         self.lost = False  # whether it was canceled because this runtime has given it up

@@ -20,6 +20,7 @@ from fairactor._plugin_chain import PluginChain
 from fairactor._store.shards import Shards
 from fairactor._store.stats import read_stats
 from fairactor._store.subscriber import Subscriber
+from fairactor._util.spans import Spans
 from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
@@ -80,14 +81,14 @@ class Consumer:
         self,
         start: Callable[[str, Callable[[], Awaitable[None]]], None],
         *,
-        sdk: bool,
+        spans: Spans | None,
         is_ending: Callable[[], bool],
     ) -> None:
         """Starts the instances of actor classes, takes the leases, and starts to claim.
 
         Args:
             start: starts a supervised function, given its name.
-            sdk: whether to make spans, because an OpenTelemetry SDK is installed.
+            spans: makes spans; None without an OpenTelemetry SDK.
             is_ending: whether the event loop ends, and so cancels every asyncio task.
         """
         handlers = await self._registry.start(self._processes.run)
@@ -96,12 +97,13 @@ class Consumer:
             self._settings,
             UnknownActors(self._registered, self._settings.unknown_ttl),
             self._report,
-            sdk,
+            spans,
             self._plugins,
             self._runtime,
             is_ending,
         )
-        pool = self._pool = executor.slots = Pool(self._settings.workers, executor.run, executor.canceled)
+        execute = executor.run if spans is None else executor.run_traced
+        pool = self._pool = executor.slots = Pool(self._settings.workers, execute, executor.canceled)
         in_processes = [name for name, handler in handlers.items() if handler.actor.process]
         processes = ProcessSlots(self._settings.processes, in_processes, pool)
         suspects = Suspects(pool, self._settings.max_deliveries)
@@ -114,7 +116,7 @@ class Consumer:
         for number, shard in enumerate(self._shards):
             serves = self._assignment(number, self._settings)
             dispatcher = Dispatcher(
-                self._name, shard, pool, processes, suspects, self._subscriber, self._settings, info, serves
+                self._name, shard, pool, processes, suspects, self._subscriber, self._settings, info, serves, spans
             )
             self._dispatchers.append(dispatcher)
             await dispatcher.join()

@@ -26,7 +26,9 @@ from fairactor._model.wire import (
 )
 from fairactor._store.shard import Shard
 from fairactor._store.subscriber import Subscriber
+from fairactor._store.traced_ends import trace_ends
 from fairactor._util.backoff import Backoff
+from fairactor._util.spans import Spans
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
@@ -75,6 +77,7 @@ class Dispatcher:
         settings: Settings,
         info: dict[str, Any],
         serves: Assignment | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self._name = name
         self._shard = shard
@@ -86,6 +89,7 @@ class Dispatcher:
         self._settings = settings
         self._info = info
         self._serves = serves
+        self._spans = spans
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
         self.renewed = time.monotonic()
@@ -306,7 +310,10 @@ class Dispatcher:
 
     async def _maintain(self) -> None:
         """Does a step of the maintenance. If more is left, the next turn says so: no turn waits for a backlog."""
-        await self._shard.maintain(**self._when_given_up(), silent_body=_failure("LeaseLost", _SILENT))
+        done = await self._shard.maintain(**self._when_given_up(), silent_body=_failure("LeaseLost", _SILENT))
+        if done.given_up and self._spans is not None:
+            died = record.Error("WorkerDied", "its runtimes died")
+            await trace_ends(self._spans, self._shard, done.given_up, died)
 
     def _when_given_up(self) -> dict[str, Any]:
         """Returns when a task is given up because its runtimes died, how long to keep it, and its outcome."""

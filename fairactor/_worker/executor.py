@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -15,16 +14,19 @@ import anyio
 import attrs
 import msgspec
 
+from fairactor._actors.codec import check_result_size
 from fairactor._actors.host import Client
 from fairactor._actors.registry import Handler
-from fairactor._actors.retry import delay_before_next, exception_names, may_retry
+from fairactor._actors.retry import UnstorableResult, delay_before_next, may_retry
 from fairactor._actors.task import ReportProgress, Slots, Task, set_current
 from fairactor._model import record
 from fairactor._model.states import Priority
 from fairactor._model.wire import Settlement, pack_extra
 from fairactor._plugin_chain import Observers, PluginChain
-from fairactor._util import tracing
-from fairactor.errors import InvalidPayload, PayloadTooLarge
+from fairactor._util.failures import exception_names, text_of, traceback_of
+from fairactor._util.spans import AttemptSpan, Spans
+from fairactor._util.tracing import restore
+from fairactor.errors import InvalidPayload
 from fairactor.settings import Settings
 
 from .claim import Claim, again
@@ -32,9 +34,8 @@ from .unknown_actors import UnknownActors
 
 logger: Final = logging.getLogger(__name__)
 
-_MESSAGE_LIMIT: Final = 10_000  # characters
+_CONTAINERS: Final = (list, dict)
 _HISTORY_LIMIT: Final = 500  # characters of a message, in the history
-_TRACEBACK_LIMIT: Final = 20_000  # characters, from the end
 
 
 @attrs.define(eq=False)
@@ -45,7 +46,8 @@ class Executor:
     settings: Settings
     unknown: UnknownActors
     report: ReportProgress
-    tracing: bool
+    spans: Spans | None
+    """Makes spans; None without an OpenTelemetry SDK."""
     plugins: PluginChain
     runtime: Client
     is_ending: Callable[[], bool]
@@ -56,7 +58,19 @@ class Executor:
     def __attrs_post_init__(self) -> None:
         self._observers = self.plugins.observers
 
-    async def run(self, claim: Claim) -> Settlement:
+    async def run_traced(self, claim: Claim) -> Settlement:
+        """Runs one attempt, and ends its span."""
+        try:
+            settlement = await self.run(claim)
+        except (asyncio.CancelledError, GeneratorExit):
+            if claim.span is not None and claim.cancel_reason is None:  # otherwise `canceled` ends it
+                claim.span.interrupt()
+            raise
+        if claim.span is not None:
+            claim.span.end()
+        return settlement
+
+    async def run(self, claim: Claim) -> Settlement:  # noqa: C901, PLR0911 - each a reason for which it cannot run
         """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
         try:
             try:
@@ -66,6 +80,15 @@ class Executor:
             handler = self.handlers.get(call.actor)
             if handler is None:
                 return await self._unknown(claim, call)
+            if self.spans is not None:
+                self._span_of(claim, self.spans).enter()
+            elif call.trace:
+                restore(call.trace)
+            if call.options and self.plugins.loads_arguments and _has_containers(call):
+                try:
+                    call = await self._loaded(claim, call)
+                except Exception as error:  # noqa: BLE001 - the attempt fails like any other
+                    return self._tried(claim, call, error)
             try:
                 args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
             except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
@@ -79,31 +102,40 @@ class Executor:
             logger.exception("task %s: fairactor itself failed", claim.id)
             return self._failed(claim, error)
 
+    async def _loaded(self, claim: Claim, call: record.Call) -> record.Call:
+        """Returns a call with the arguments that plugins have loaded."""
+        assert claim.header is not None  # noqa: S101 - set by `run`
+        args, kwargs = await self.plugins.load_arguments(
+            call.options, call.actor, claim.header.tenant, call.args, call.kwargs
+        )
+        return (
+            call
+            if args is call.args and kwargs is call.kwargs
+            else msgspec.structs.replace(call, args=args, kwargs=kwargs)
+        )
+
     async def _attempt(
         self, claim: Claim, call: record.Call, handler: Handler, args: list[Any], kwargs: dict[str, Any]
     ) -> Settlement:
-        header = claim.header
-        assert header is not None  # noqa: S101 - set by `run`
         task = self._task(claim)
         set_current(task)
         self._observers.started(task)
         try:
-            if self.tracing:
-                with tracing.processing(call.actor, header.tenant, claim.id, call.trace):
-                    result = await self._invoke(claim, task, handler, args, kwargs)
-            else:
-                result = await self._invoke(claim, task, handler, args, kwargs)
-            encoded = handler.actor.codec.result_to_json(result)
-            if len(encoded) > self.settings.max_payload:
-                raise PayloadTooLarge(  # noqa: TRY301 - the attempt fails like any other
-                    f"{call.actor}() result: {len(encoded)} bytes, the limit is {self.settings.max_payload} "
-                    "(max_payload=); store it elsewhere and return a reference"
-                )
-            extra = pack_extra(task.attachments)
+            result = await self._invoke(claim, task, handler, args, kwargs)
+            try:
+                encoded = handler.actor.codec.result_to_json(result)
+                check_result_size(task.actor, encoded, self.settings.max_payload)
+                extra = pack_extra(task.attachments)
+            except Exception as error:
+                raise UnstorableResult(error) from error
         except (asyncio.CancelledError, GeneratorExit) as error:
             if claim.lost or claim.cancel_reason is not None or self.is_ending():
                 raise
             return self._tried(claim, call, _explained(error))
+        except UnstorableResult as refused:
+            if claim.lost:
+                raise asyncio.CancelledError from refused
+            return self._tried(claim, call, refused.reason, final=True)
         except BaseException as error:  # whatever a handler raises is its outcome, even SystemExit
             if claim.lost:
                 raise asyncio.CancelledError from error
@@ -116,7 +148,7 @@ class Executor:
     def _invoke(
         self, claim: Claim, task: Task, handler: Handler, args: list[Any], kwargs: dict[str, Any]
     ) -> Awaitable[Any]:
-        timeout = task.options.get("timeout")
+        timeout = task.options.get("timeout", self.settings.timeout)
         if timeout is None and not handler.actor.process:
             return self._run_handler(task, handler, args, kwargs)
         return self._run_limited(claim, task, handler, args, kwargs, timeout)
@@ -128,11 +160,11 @@ class Executor:
         handler: Handler,
         args: list[Any],
         kwargs: dict[str, Any],
-        timeout: float | None,  # noqa: ASYNC109 - it comes from the task's options
+        timeout: float | None,  # noqa: ASYNC109 - it comes from the task's options or the settings
     ) -> Any:
         if handler.actor.process:  # its clock starts when the process does
             limit = anyio.CancelScope()
-            task.call_when_begun(partial(_begin, claim, limit, timeout))
+            task.call_when_begun(partial(_begin, claim, task, limit, timeout))
         else:
             limit = anyio.move_on_after(timeout)
         with limit:
@@ -158,8 +190,24 @@ class Executor:
                 runtime=self.runtime,
                 report=self.report,
                 slots=self.slots,
+                due=claim.claimed - claim.server_time + header.stamp / 1e6 if header else None,
+                began=claim.begun if claim.begun != claim.claimed else None,
             )
         return claim.task
+
+    @staticmethod
+    def _span_of(claim: Claim, spans: Spans) -> AttemptSpan:
+        """Returns the span of an attempt, which begins with the first call."""
+        if claim.span is None:
+            header, call = claim.header, claim.call
+            claim.span = spans.attempt(
+                call.actor if call else "",
+                header.tenant if header else "",
+                claim.id,
+                header.attempt if header else None,
+                call.trace if call else {},
+            )
+        return claim.span
 
     def _expired(self, claim: Claim, expires: float) -> Settlement:
         """Returns the outcome of an expired task: canceled if it was never started, otherwise failed."""
@@ -177,24 +225,29 @@ class Executor:
         if claim.header is None:
             with suppress(*record.UNREADABLE):
                 _decode(claim)
+        if self.spans is not None:
+            self._span_of(claim, self.spans).cancel(reason)
+            claim.span = None
         self._observers.canceled(self._task(claim), reason)
         return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))
 
-    def _tried(self, claim: Claim, call: record.Call, error: BaseException) -> Settlement:
-        """Returns the outcome of a failed attempt: another attempt if one is left."""
+    def _tried(self, claim: Claim, call: record.Call, error: BaseException, *, final: bool = False) -> Settlement:
+        """Returns the outcome of a failed attempt: another attempt if one is left, and it is not the ``final`` one."""
         if claim.cancel_reason is not None:
             return self.canceled(claim, claim.cancel_reason)
         header = claim.header
         assert header is not None  # noqa: S101 - the task was decoded
         attempt = _attempt(claim, header, error)
         self._observers.failed(self._task(claim), error)
-        if not may_retry(error, header.attempt, call.options):
+        if final or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
             return self._failed(claim, error, attempt)
         delay = delay_before_next(error, header.attempt, call.options)
         if claim.age() + delay > call.options.get("expires", float("inf")):
             return self._failed(claim, error, attempt)  # the next attempt would be too late
         message = "task %s (%s): attempt %d failed: %s; retrying in %.3g s"
         logger.info(message, claim.id, call.actor, header.attempt, _shown(error), delay)
+        if claim.span is not None:
+            claim.span.fail(error)
         self._observers.retried(self._task(claim), error, delay)
         return again(claim, record.pack_retried(header, claim.body, attempt), delay)
 
@@ -207,8 +260,10 @@ class Executor:
 
     def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
         logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
+        if self.spans is not None:
+            self._span_of(claim, self.spans).fail(error)
         self._observers.dead(self._task(claim), error)
-        failure = record.Error(exception_names(error)[0], _text(error), _traceback(error))
+        failure = record.Error(exception_names(error)[0], text_of(error), traceback_of(error))
         return self._settle(claim, "X", self.settings.failed_ttl, error=failure, attempt=attempt)
 
     def _ttl(self, call: record.Call) -> float:
@@ -234,11 +289,19 @@ class Executor:
         return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
 
 
-def _begin(claim: Claim, limit: anyio.CancelScope, timeout: float | None) -> None:
+def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:
     """Starts the clock of an attempt again, because its handler starts only now."""
-    claim.begun = time.monotonic()
+    claim.begun = task.began = time.monotonic()
     if timeout is not None:
         limit.deadline = anyio.current_time() + timeout
+
+
+def _has_containers(call: record.Call) -> bool:
+    """Whether an argument is a list or a dict, so that plugins may have to load it."""
+    for value in call.args:
+        if type(value) in _CONTAINERS:
+            return True
+    return bool(call.kwargs) and any(type(value) in _CONTAINERS for value in call.kwargs.values())
 
 
 def _decode(claim: Claim) -> record.Call:
@@ -253,7 +316,7 @@ def _is_expired(claim: Claim, call: record.Call) -> bool:
 
 
 def _attempt(claim: Claim, header: record.Header, error: BaseException) -> record.Attempt:
-    message = _text(error)[:_HISTORY_LIMIT]
+    message = text_of(error)[:_HISTORY_LIMIT]
     began = claim.server_clock(claim.begun)
     return record.Attempt(header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message)
 
@@ -266,32 +329,10 @@ def _explained(error: BaseException) -> BaseException:
     return asyncio.CancelledError(text).with_traceback(error.__traceback__)
 
 
-# The code of an exception's class may be broken, too: it must not raise anything here.
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return _plain(str(error)[:_MESSAGE_LIMIT])
-    except BaseException as broken:  # noqa: BLE001 - as above
-        return f"(its message cannot be read: {type(broken).__name__})"
-
-
 def _shown(error: BaseException) -> str:
     """Returns an error as one line of a log."""
-    text = _text(error)[:_HISTORY_LIMIT]
+    text = text_of(error)[:_HISTORY_LIMIT]
     return f"{exception_names(error)[0]}: {text}" if text else exception_names(error)[0]
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        return _plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
-    except BaseException as broken:  # noqa: BLE001 - as above
-        return f"(its traceback cannot be read: {type(broken).__name__})"
-
-
-def _plain(text: str) -> str:
-    """Escapes characters that UTF-8 cannot encode."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 _PRIORITIES: Final = {priority.value: priority for priority in Priority}

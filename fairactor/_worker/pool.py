@@ -14,6 +14,7 @@ from typing import Any, Final
 import anyio
 
 from fairactor._model.wire import Settlement
+from fairactor._util.tracing import leave
 
 from .claim import Claim, Owner
 from .worker import Worker
@@ -38,6 +39,7 @@ class Pool:
         self.execute = execute
         self._canceled = canceled
         self._context = copy_context()  # so that workers do not inherit the context of the task that starts them
+        self._context.run(leave)  # nor a trace or baggage of the code that enters the runtime
         self._ready: deque[Claim] = deque()
         # Not by id: a lost claim may still run beside the next claim of the same task.
         self._running: dict[Claim, Worker] = {}

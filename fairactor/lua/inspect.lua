@@ -15,7 +15,7 @@
 local id, tenant = ARGV[1], ARGV[2]
 local record = call('GET', TASK .. id)
 if not readable(record) or not is_owned_by(tenant, record) then return {} end
-local state, runtime = locate(id, record)
+local states, runtimes = locate({ id }, { record })
 local due = tonumber(call('ZSCORE', DELAYED .. tenant_of(record), id))
-return { state, record, due and integer(due - math.floor(shard.behind / 1000)) or '', runtime or '',
+return { states[1], record, due and integer(due - math.floor(shard.behind / 1000)) or '', runtimes[1] or '',
   call('PTTL', TASK .. id), call('HGET', PROGRESS, id) or '' }

@@ -14,16 +14,19 @@
 
 local reservation, names, wanted = ARGV[1], {}, {}
 for i = 2, #ARGV, 3 do
-  local name, records = ARGV[i], {}
-  for n, id in ipairs(cmsgpack.unpack(ARGV[i + 2])) do records[n] = TASK .. id end
-  names[#names + 1] = name
-  wanted[name] = tonumber(ARGV[i + 1]) - call_all('EXISTS', records)
+  names[#names + 1] = ARGV[i]
+  wanted[ARGV[i]] = tonumber(ARGV[i + 1])
 end
 load_counts(names)
 load_tenants(names)
 local limited = {}
-for _, name in ipairs(names) do
+for i, name in ipairs(names) do
   local room = room_in(name, tenants[name][LIMITS], reservation)
+  if room < math.huge then
+    local records = {}
+    for n, id in ipairs(cmsgpack.unpack(ARGV[1 + 3 * i])) do records[n] = TASK .. id end
+    wanted[name] = wanted[name] - call_all('EXISTS', records)
+  end
   if wanted[name] > 0 and wanted[name] > room then return name end
   if room < math.huge then limited[#limited + 1] = name end
 end

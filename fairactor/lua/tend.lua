@@ -3,7 +3,8 @@
 -- KEYS  1 META of the shard
 -- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
 --       3 ms to keep its record, 4 its outcome if its runtimes died, 5 if they were silent
--- Reply {tasks queued, runtimes of which claims were taken back, 1 if there is more to do}
+-- Reply {tasks queued, runtimes of which claims were taken back, 1 if there is more to do,
+--        {ids of the tasks that were given up}}
 --
 -- Safe to repeat: it acts on what is due at that moment, whoever calls it.
 
@@ -80,4 +81,4 @@ save_shard()
 if dead then wake_all() end
 local next_at = tonumber(call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]) or math.huge
 local more = next_at <= shard.ms or #drained == limit or #expired == limit or #rates == limit or dead
-return { number_due, dead and 1 or 0, more and 1 or 0 }
+return { number_due, dead and 1 or 0, more and 1 or 0, given_up }

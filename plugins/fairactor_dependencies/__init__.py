@@ -2,21 +2,23 @@
 
 ``message.options(depends_on=[handle, …])`` makes a task wait for other tasks, of any tenant. ``a() >> b() >> c()`` is a
 graph of messages; ``runtime.send(tenant, graph)`` sends it whole and returns a `Run`. A step takes the results of
-earlier steps as arguments: ``load(result_of(transformed))``, ``join(results())``.
+earlier steps as arguments: ``extract() >> load(result())``, ``[a(), b()] >> join(results())``,
+``load(result_of(transformed))``.
 """
 
 from fairactor.plugins import Graph, Run
 
 from ._each import each
-from ._errors import GraphError, RunNotSent, UnknownParent
+from ._errors import GraphError, ResultsExpired, RunNotSent, UnknownParent
 from ._graph import at, chain, graph, group
 from ._plugin import Dependencies
-from ._results import parents, result_of, results
+from ._results import parents, result, result_of, results
 
 __all__ = [
     "Dependencies",
     "Graph",
     "GraphError",
+    "ResultsExpired",
     "Run",
     "RunNotSent",
     "UnknownParent",
@@ -26,6 +28,7 @@ __all__ = [
     "graph",
     "group",
     "parents",
+    "result",
     "result_of",
     "results",
 ]

@@ -12,6 +12,7 @@ from fairactor import Message
 from fairactor.plugins import Addressed
 
 from ._errors import GraphError, unknown_parent
+from ._mapped import JOIN
 from ._options import HERE, NAME, NOTIFIES, Parents, ScriptInput
 from ._placeholders import ResultOf, Selection, map_arguments, results_in
 
@@ -100,7 +101,8 @@ def resolve_parents(
         GraphError: an argument stands for the result of a task that is not a parent.
     """
     if not item.parents:
-        if unknown := results_in(item.message):
+        unknown = results_in(item.message)
+        if unknown and not all(result.token for result in unknown):
             raise GraphError(
                 f"{item.message.actor.name}(): {unknown[0]!r} stands for the result of a parent, and the message has "
                 "none: name it in depends_on=, or send both in one graph"
@@ -122,7 +124,10 @@ def resolve_parents(
     item.script_input |= {"parents": list(item.parents), "tenants": tenants, "keep": keep, "shard": item.shard}
     if set(parent_shards) != {HERE}:
         item.script_input["shards"] = parent_shards
-    if rule := item.message.task_options.plugin_options.get("trigger_rule"):
+    rule = item.message.task_options.plugin_options.get("trigger_rule")
+    if item.message.actor.name == JOIN:
+        item.script_input["rule"] = f"each:{rule or 'all_success'}"
+    elif rule:
         item.script_input["rule"] = rule
 
 
@@ -151,7 +156,7 @@ def _insert_tokens(item: BatchItem) -> set[int]:
             return argument
         suffix, indexes = _select(argument, item, places)
         wants.update(indexes)
-        return ResultOf(argument.of, f"{token}:{suffix}")
+        return ResultOf(argument.of, f"{token}:{suffix}", argument.tag)
 
     args, kwargs = map_arguments(item.message, with_token)
     item.message = item.message.rewritten(args=args, kwargs=kwargs)
@@ -160,15 +165,34 @@ def _insert_tokens(item: BatchItem) -> set[int]:
     return wants
 
 
+def _only_parent(item: BatchItem, places: Mapping[str, int]) -> int:
+    """Returns the index of the parent that `result` stands for: the one that the message does not name.
+
+    Raises:
+        GraphError: there is none, or there are several.
+    """
+    giving = item.parents[: len(item.parents) - item.parents.silent]
+    named = {result.of for result in results_in(item.message) if isinstance(result.of, str)}
+    found = [parent for parent in giving if parent not in named] or giving
+    if len(found) != 1:
+        raise GraphError(
+            f"{item.message.actor.name}(): result() stands for the result of the one step before, and there are "
+            f"{len(found)}: take results(), which is a list, or result_of(step)"
+        )
+    return places[found[0]]
+
+
 def _select(placeholder: ResultOf, item: BatchItem, places: Mapping[str, int]) -> tuple[str, Iterable[int]]:
     """Returns what a placeholder's token ends with, and the indexes of the parents whose results it takes."""
     match placeholder.of:
         case Selection.ALL:
-            return Selection.ALL.value, range(1, len(item.parents) + 1)
+            giving = len(item.parents) - item.parents.silent
+            return f"1to{giving}" if item.parents.silent else Selection.ALL.value, range(1, giving + 1)
         case Selection.ALL_BUT_FIRST:
             return Selection.ALL_BUT_FIRST.value, range(2, len(item.parents) + 1)
-        case Selection.FIRST:
-            return Selection.FIRST.value, [1]
+        case Selection.ONLY:
+            index = _only_parent(item, places)
+            return str(index), [index]
         case str(parent) if parent in places:
             return str(places[parent]), [places[parent]]
         case _:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from fairactor import actor, current_task
-from fairactor.errors import RuntimeNotRunning
-from fairactor.plugins import Actor, Addressed, Graph, shown
+from fairactor import Message, Retry, actor, current_task
+from fairactor.errors import MailboxFull, RuntimeNotRunning
+from fairactor.plugins import BATCH_WITH_DATA, Actor, Addressed, Client, Graph, TriggerRule, shown, whole_ms
 
-from ._graph import chain
+from ._graph import MessageGraph, chain
+from ._late import with_shard
+from ._mapped import JOIN, SPREAD, item_id
 from ._options import NAME
-from ._placeholders import IdOf, ResultOf, Selection
+from ._placeholders import EarlierIds, IdOf, ResultOf, Selection
+from ._plan import plan_of
+from ._results import result_of
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
+_ADOPTED_AT_ONCE: Final = 100
+_SHORTEST_WAIT: Final = 0.1
+"""Seconds until the first try after a mailbox was full; doubled each time."""
+_LONGEST_WAIT: Final = 10.0
 
-@actor(name=f"{NAME}.spread")
-async def spread(target: str, items: Any, args: list[Any], kwargs: dict[str, Any], joined: str) -> int:
-    """Sends a task for each item and makes the joining task wait for all of them; returns how many there are.
 
-    Running it twice changes nothing, because the ids of these tasks derive from the id of the joining task.
+@actor(name=SPREAD, max_retries=60_000, retry_on=())
+async def spread(target: str, items: Any, joined: str, earlier: list[str], /, *args: Any, **kwargs: Any) -> int:
+    """Sends a task for each item, and makes the joining task wait for all of them; returns how many there are.
+
+    Running it again sends nothing twice: the server knows how many were sent, and refuses those of a canceled run.
+    Items that finished in an earlier attempt at the run are not sent again.
     """
     task = current_task()
     runtime = task.runtime
@@ -29,46 +39,139 @@ async def spread(target: str, items: Any, args: list[Any], kwargs: dict[str, Any
         raise RuntimeNotRunning("each() needs a server: send the graph")
     if not isinstance(items, list):
         raise TypeError(f"each({target}, …) needs a list of items, and got {shown(items)}")
-    handler = runtime.host.actor(target)
-    run = {"xcom_run": task.options["xcom_run"]} if "xcom_run" in task.options else {}
-    messages: list[Addressed] = []
-    for number, item in enumerate(items):
-        positional, named = handler.codec.arguments_from_json([item, *args], dict(kwargs))
-        message = handler(*positional, **named)
-        messages.append((task.tenant, message.options(id=f"{joined}/{number}", priority=task.priority, **run)))
-    handles = await runtime.send_many(messages)
-    if handles:
-        await runtime.host.call(f"{NAME}/grow", task.tenant, joined, *(handle.id for handle in handles))
-    return len(handles)
+    if not items:
+        return 0
+    handler, host = runtime.host.actor(target), runtime.host
+    may_send, sent = await host.call(f"{NAME}/map", task.tenant, joined, len(items))
+    if not may_send:
+        return len(items)
+    adopted = await _adopt(runtime, task.tenant, joined, earlier, len(items)) if earlier else set[int]()
+    pattern = handler(ResultOf(Selection.ONLY), *args, **kwargs).options(priority=task.priority)
+    options = {"xcom_run": task.options["xcom_run"]} if "xcom_run" in task.options else None
+    keep = whole_ms(host.settings.canceled_ttl)
+    left = [number for number in range(sent, len(items)) if number not in adopted]
+    for at in range(0, len(left), BATCH_WITH_DATA):
+        messages: list[Addressed] = []
+        for number in left[at : at + BATCH_WITH_DATA]:
+            positional, named = handler.codec.arguments_from_json([items[number], *args], dict(kwargs))
+            message = pattern.rewritten(
+                args=positional,
+                kwargs=named,
+                id=item_id(joined, number),
+                plugin_options=options,
+                script_options={NAME: {"dependencies": {"item": (joined, number + 1), "keep": keep}}},
+            )
+            messages.append((task.tenant, message))
+        await _send(runtime, messages, task.attempt)
+    return len(items)
 
 
-@actor(name=f"{NAME}.join")
-async def join(found: list[Any]) -> list[Any]:
-    """Returns the results of the tasks that `spread` sent, in the order of the items."""
+async def _adopt(runtime: Client, tenant: str, joined: str, earlier: Sequence[str], many: int) -> set[int]:
+    """Gives the joining task the results of the items that finished before; returns their numbers."""
+    found: set[int] = set()
+    step = max(_ADOPTED_AT_ONCE // len(earlier), 1)
+    for at in range(0, many, step):
+        numbers = range(at, min(at + step, many))
+        flags = await runtime.host.call(f"{NAME}/adopt", tenant, joined, len(earlier), *earlier, *numbers)
+        found.update(number for number, finished in zip(numbers, flags, strict=True) if finished)
     return found
 
 
+async def _send(runtime: Client, messages: Sequence[Addressed], attempt: int) -> None:
+    """Sends messages in their order, as many at once as the mailbox has room for.
+
+    Raises:
+        Retry: it has room for none. The worker is free meanwhile.
+    """
+    at, many = 0, len(messages)
+    while at < len(messages):
+        try:
+            await runtime.send_many(messages[at : at + many])
+        except MailboxFull as error:
+            if many == 1:
+                delay = min(_SHORTEST_WAIT * 2 ** min(attempt, 10), _LONGEST_WAIT)
+                raise Retry(f"each() waits for room: {error}", delay=delay) from None
+            many = (many + 1) // 2
+        else:
+            at += many
+
+
+@actor(name=JOIN)
+async def join(found: Any) -> Any:
+    """Returns the results of the tasks that `spread` sent, in the order of the items, or a reference to them."""
+    task = current_task()
+    if task.runtime is None:
+        raise RuntimeNotRunning("each() needs a server: send the graph")
+    return with_shard(found, task.runtime.host.shard_of(task.tenant))
+
+
 def each(
-    target: Actor[Concatenate[T, P], Any], items: Sequence[T] | None = None, /, *args: P.args, **kwargs: P.kwargs
-) -> Graph:
+    target: Actor[Concatenate[T, P], Any],
+    items: Sequence[T] | Message[Any] | Graph | None = None,
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> MappedGraph:
     """Runs a task per item of a list, side by side, and then one that returns the list of their results.
 
-    ``list_users() >> each(invoice) >> report(results())``. The actor receives the item as its first argument. If one of
-    the tasks fails, the joining task is canceled.
+    ``list_users() >> each(invoice) >> report(result())``. The actor receives the item as its first argument. If one of
+    the tasks fails, the others go on, and the joining task is canceled; ``each(…).options(trigger_rule="all_done")``
+    joins what has finished instead, with None for each of the others.
 
     Args:
         target: a function that is an actor. The runtime that runs the graph needs it, too.
-        items: a list, or ``result_of(…)`` an earlier step; None: the result of the step before.
+        items: a list, or the earlier step that returns it; None: the result of the step before.
         args: further arguments, the same for all items.
         kwargs: likewise, by name.
 
     Raises:
-        TypeError: the arguments do not fit the actor.
+        TypeError: the arguments do not fit the actor, or the items are no list.
+        ConfigurationError: the items are those of a graph with several last steps.
     """
-    first: Any = ResultOf(Selection.FIRST)
+    if not hasattr(target, "codec"):
+        raise TypeError(f"each({shown(target)}, …) needs an actor: decorate the function with @actor")
+    if isinstance(items, Message | Graph):
+        items = result_of(items)
+    elif not isinstance(items, Sequence | ResultOf | None) or isinstance(items, str | bytes | bytearray | memoryview):
+        raise TypeError(
+            f"each({target.name}, …) needs a list of items, and got {shown(items)}: give list(…), the step that "
+            "returns the list, or nothing for the result of the step before"
+        )
+    first: Any = ResultOf(Selection.ONLY)
     pattern = target(first, *args, **kwargs)
     (_, *positional), named = target.codec.arguments_to_json(pattern.args, pattern.kwargs)
-    others: Any = ResultOf(Selection.ALL_BUT_FIRST)
-    joined = join(others)
-    id_of_joined: Any = IdOf(joined)
-    return chain(spread(target.name, first if items is None else items, positional, named, id_of_joined), joined)
+    given: Any = first if items is None else items
+    if isinstance(items, Sequence):  # they travel in the form of the actor's first argument
+        given = [target.codec.arguments_to_json((item,), {})[0][0] for item in items]
+    return MappedGraph.spread(target.name, given, positional, named)
+
+
+class MappedGraph(MessageGraph):
+    """What `each` returns: a graph of the task that sends the items' tasks, and of the one that joins their results."""
+
+    __slots__ = ("call",)
+    call: tuple[str, Any, Sequence[Any], dict[str, Any]]
+    """What it was made of: actor, items, arguments."""
+
+    @classmethod
+    def spread(
+        cls, target: str, items: Any, args: Sequence[Any], kwargs: dict[str, Any], **options: Any
+    ) -> MappedGraph:
+        """Makes the two steps."""
+        others: Any = ResultOf(Selection.ALL_BUT_FIRST)
+        joined = join(others).options(**options)
+        id_of_joined: Any = IdOf(joined)
+        earlier: Any = EarlierIds(joined)
+        made = cls.planned(plan_of(chain(spread(target, items, id_of_joined, earlier, *args, **kwargs), joined)))
+        made.call = (target, items, args, kwargs)
+        return made
+
+    def options(self, *, trigger_rule: TriggerRule | None = None, result_ttl: float | None = None) -> MappedGraph:
+        """Returns a copy in which the task that joins the results has these options.
+
+        Args:
+            trigger_rule: when it runs, see `Options.trigger_rule`. With "all_done" it runs when all items have ended.
+            result_ttl: how long the joined results are kept, in seconds.
+        """
+        given: dict[str, Any] = {"trigger_rule": trigger_rule, "result_ttl": result_ttl}
+        return self.spread(*self.call, **{name: value for name, value in given.items() if value is not None})

@@ -15,6 +15,10 @@ class RunNotSent(FairactorError):
     """A run could not be sent completely. What was sent of it is canceled, and none of it has run."""
 
 
+class ResultsExpired(FairactorError):
+    """A task takes a list of results that is not kept any more."""
+
+
 def unknown_parent(task_id: str) -> UnknownParent:
     """Returns the error for a parent that the tenant does not have."""
     return UnknownParent(

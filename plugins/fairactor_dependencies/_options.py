@@ -22,10 +22,14 @@ NOTIFIES: Final = 65534
 class Parents(list[str]):
     """The ids of a task's parents, in which they travel, and the tenants of those that were given as handles."""
 
-    def __init__(self, ids: Iterable[str] = (), tenants: Mapping[str, str | None] = MappingProxyType({})) -> None:
+    def __init__(
+        self, ids: Iterable[str] = (), tenants: Mapping[str, str | None] = MappingProxyType({}), silent: int = 0
+    ) -> None:
         super().__init__(ids)
         self.tenants = dict(tenants)
         """id -> its tenant, or None for a handle that was made from an id alone: the task of any tenant."""
+        self.silent = silent
+        """How many of the parents, the last ones, only have to end: an empty group stands in between."""
 
 
 class ScriptInput(TypedDict, total=False):
@@ -51,6 +55,8 @@ class ScriptInput(TypedDict, total=False):
     feeds: list[tuple[int, int, int, str]]
     """The tasks of other shards that wait for this one: (shard, this one's index among the task's parents, whether it
     wants the result, id)."""
+    item: tuple[str, int]
+    """The task that joins the results of an ``each()``, and which item this is, from 1."""
 
 
 def _to_ids(value: Iterable[Handle[Any] | str]) -> Parents:
@@ -69,6 +75,6 @@ def _check_rule(value: TriggerRule) -> str:
     return check_one_of("trigger_rule", value, RULES)
 
 
-Option[Iterable[Handle[Any] | str]]("depends_on", plugin=NAME, convert=_to_ids)
+Option[Iterable[Handle[Any] | str]]("depends_on", plugin=NAME, convert=_to_ids, names_tasks=True)
 Option[TriggerRule]("trigger_rule", plugin=NAME, convert=_check_rule)
 Option[ScriptInput]("dependencies", plugin=NAME, script=True)

@@ -15,7 +15,8 @@ class Selection(Enum):
 
     ALL = "all"
     ALL_BUT_FIRST = "rest"
-    FIRST = "1"
+    ONLY = "only"
+    """The one that stands before the message in its graph."""
 
 
 class ResultOf(Placeholder):
@@ -26,19 +27,34 @@ class ResultOf(Placeholder):
         "itself, not inside another one"
     )
 
-    def __init__(self, of: Message[Any] | Graph | str | Selection, token: str | None = None) -> None:
+    def __init__(
+        self, of: Message[Any] | Graph | str | Selection, token: str | None = None, tag: str | None = None
+    ) -> None:
         self.of = of
         """A step of the same graph, a graph with one last step, the id of a task, or parents by their position."""
         self.token = token
+        self.tag = tag
 
     def __repr__(self) -> str:
-        return "results()" if self.of is Selection.ALL else f"result_of({self.of!r})"
+        if isinstance(self.of, Selection):
+            return "result()" if self.of is Selection.ONLY else "results()"
+        of = f"{self.of.actor.name}(…)" if isinstance(self.of, Message) else repr(self.of)
+        return f"result_of({of})"
 
 
 class IdOf(Placeholder):
     """Stands for the id of a step of the same graph."""
 
     way_out = "it stands for a step of a graph: send it in that graph"
+
+    def __init__(self, of: Message[Any]) -> None:
+        self.of = of
+
+
+class EarlierIds(Placeholder):
+    """Stands for the ids that a step of the same graph had in earlier attempts at the run, the latest one first."""
+
+    way_out = IdOf.way_out
 
     def __init__(self, of: Message[Any]) -> None:
         self.of = of

@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 import anyio
@@ -18,6 +19,8 @@ from fairactor.plugins import Addressed, Host, Operator, ProceedSend, read_lua, 
 
 from ._each import join, spread
 from ._graph import after, beside, then
+from ._late import load, needs_loading
+from ._mapped import JOIN
 from ._options import NAME
 from ._send import send
 
@@ -31,7 +34,9 @@ _MOST_MESSAGES: Final = 100
 """The most messages in one call."""
 _ERROR_PAUSE: Final = 1.0
 """Seconds to wait after an error of the server."""
-_SCRIPTS: Final = ("known", "gate", "open", "grow", "take", "arrive", "ack")
+_SCRIPTS: Final = (
+    "known", "gate", "open", "map", "mapped", "adopt", "states", "results", "take", "arrive", "ack",
+)  # fmt: skip
 
 Operator(">>", plugin=NAME, apply=then)
 Operator("<<", plugin=NAME, apply=after)
@@ -39,7 +44,7 @@ Operator("|", plugin=NAME, apply=beside)
 
 
 class Dependencies:
-    """The plugin. It is installed with fairactor, so every runtime uses it unless ``plugins=`` leaves it out."""
+    """The plugin. It is installed with fairactor, so every runtime uses it unless ``without_plugins=`` names it."""
 
     name = NAME
     only_with: Final = ("depends_on",)
@@ -63,7 +68,8 @@ class Dependencies:
         """See `fairactor.plugins.LuaKeys`."""
         return {
             "of:t": "hash", "of:g": "hash", "of:t:*": "list", "of:g:*": "list", "got:*": "hash", "rest": "hash",
-            "remote": "string", "outbox": "zset", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
+            "late": "hash", "map:*": "string", "end:*": "string", "remote": "string", "outbox": "zset",
+            "tracing": "string", "ended": "list", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
             "early:*": "string",
         }  # fmt: skip
 
@@ -81,6 +87,18 @@ class Dependencies:
             raise RuntimeNotRunning("depends_on= cannot be sent yet: enter the runtime first")
         return await send(self._host, messages, proceed)
 
+    async def load_arguments(
+        self, actor: str, tenant: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Reads the results that were too large for the record of a task."""
+        host = self._host
+        if host is None or actor == JOIN or not any(map(needs_loading, chain(args, kwargs.values()))):
+            return args, kwargs
+        shard = host.shard_of(tenant)
+        return [await load(host, value, shard) for value in args], {
+            name: await load(host, value, shard) for name, value in kwargs.items()
+        }
+
 
 async def _relay(host: Host, shard: int) -> None:
     """Delivers a shard's messages to other shards, and finishes the work that its scripts left over; until canceled.
@@ -90,7 +108,11 @@ async def _relay(host: Host, shard: int) -> None:
     with host.subscribe(NAME) as wakeup:
         while True:
             try:
-                rest, *messages = await host.call(f"{NAME}/take", shard, _MOST_MESSAGES, whole_ms(_REDELIVERY))
+                rest, ended, *messages = await host.call(
+                    f"{NAME}/take", shard, _MOST_MESSAGES, whole_ms(_REDELIVERY), int(host.traces)
+                )
+                if ended:
+                    await host.trace_ends(shard, ended)
                 await _deliver(host, shard, messages)
             except ServerError as error:
                 logger.warning("%s: %s", NAME, error)

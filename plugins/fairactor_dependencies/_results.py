@@ -42,10 +42,21 @@ def result_of(task: Any) -> Any:
     )
 
 
-def results() -> Any:
-    """Stands for the results of all parents in the arguments of a message: ``join(results())``.
+def result() -> Any:
+    """Stands for the result of the step before in the arguments of a message: ``extract() >> load(result())``.
 
-    The handler receives a list in the order of the parents, with None for each parent that did not finish.
+    The handler receives the value, converted to the annotation of its parameter. Behind ``each(…)`` that is the list of
+    the items' results. If the step before did not finish but the trigger rule still lets the message run, the value is
+    None. It needs one step before; behind several, take `results`.
+    """
+    return ResultOf(Selection.ONLY)
+
+
+def results() -> Any:
+    """Stands for the results of all parents in the arguments of a message: ``[a(), b()] >> join(results())``.
+
+    The handler receives a list in the order of the parents, with None for each parent that did not finish. Behind an
+    empty group the list is empty. For the result of a single step before, take `result`.
     """
     return ResultOf(Selection.ALL)
 

@@ -10,14 +10,18 @@ from typing import Any, Final, TypeVar
 import anyio
 import attrs
 
-from fairactor import Handle, Message, TaskCanceled, TaskFailed, TaskState
-from fairactor.errors import ConfigurationError, TaskNotFound
-from fairactor.plugins import Graph, Host, Run
+from fairactor import Handle, TaskCanceled, TaskFailed, TaskSkipped, TaskState
+from fairactor.errors import InvalidPayload, TaskNotFound
+from fairactor.plugins import Addressed, Host, Run
 
 from ._errors import GraphError
-from ._options import Parents
-from ._placeholders import IdOf, ResultOf, map_arguments
-from ._plan import Plan, Step, last_step
+from ._late import load
+from ._mapped import JOIN, Attempt, Item, Mapped, maps_in
+from ._mermaid import summary
+from ._plan import Plan, Step
+from ._retry import check_ended, steps_to_repeat
+from ._states import SKIPPED, read_letters, state_of
+from ._steps import Context, message_of
 
 T = TypeVar("T")
 
@@ -36,149 +40,165 @@ class SentRun(Run):
     _plan: Plan = attrs.field(repr=False)
     _names: dict[Step, str] = attrs.field(repr=False)
     attempt: int = 1
+    _past: Mapping[Step, Sequence[Attempt]] = attrs.field(factory=dict, repr=False)
+    """The earlier attempts of each joining step whose items are still the same."""
 
     async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - as that of a handle
         """See `Run`."""
-        last = [self.handles[self._names[step]] for step in self._plan.sinks]
-        found: list[Any] = [None] * len(last)
-
-        async def wait(index: int) -> None:
-            found[index] = await last[index].result(None)
-
         try:
             with anyio.fail_after(timeout):
-                if len(last) == 1:
-                    return await last[0].result(None)
-                await _for_each(wait, range(len(last)), len(last))
+                return await self._result()
         except TimeoutError:
             raise TimeoutError(f"run {self.id} has no result after {timeout:g} s; it goes on") from None
-        return found
+
+    async def _result(self) -> Any:
+        found: dict[Step, Any] = {}
+
+        async def wait(step: Step) -> None:
+            with suppress(TaskSkipped):
+                value = await self.handles[self._names[step]].result(None)
+                found[step] = await load(self._host, value) if step.actor.name == JOIN else value
+
+        last, silent = self._plan.sinks, self._plan.closed
+        await _for_each(wait, (*last, *silent), len(last) + len(silent))
+        if found.keys() >= {*last, *silent}:
+            return found[last[0]] if len(last) == 1 else [found[step] for step in last]
+        last = await self._last_that_ran()
+        await _for_each(wait, [step for step in last if step not in found], _CONCURRENCY)
+        results = [found[step] for step in last if step in found and step not in silent]
+        return results[0] if len(results) == 1 else results
+
+    async def _last_that_ran(self) -> tuple[Step, ...]:
+        """Returns the steps that were not skipped, and after which only skipped ones come."""
+        letters = await self._letters()
+        order, parents = self._plan.in_order()
+        skipped = {step for step in order if letters.get(step) == SKIPPED}
+        skipped |= {mapped.spread for mapped in self._maps() if mapped.join in skipped}
+        followed = {parent for step in order if step not in skipped for parent in parents[step]}
+        return tuple(step for step in order if step not in skipped and step not in followed)
 
     async def wait(self, timeout: float | None = None) -> dict[str, TaskState | None]:  # noqa: ASYNC109 - likewise
         """See `Run`."""
-
-        async def wait(handle: Handle[Any]) -> None:
-            with suppress(TaskFailed, TaskCanceled, TaskNotFound):
-                await handle.result(None)
-
         try:
             with anyio.fail_after(timeout):
-                await _for_each(wait, self.handles.values(), len(self.handles))
+                await _for_each(_wait_for, self.handles.values(), len(self.handles))
+                while live := [item for _, item in await self._items() if item.state and not item.state.settled]:
+                    await _wait_for(self._host.runtime.handle(live[-1].id, live[-1].tenant))
         except TimeoutError:
             raise TimeoutError(f"run {self.id} has not ended after {timeout:g} s; it goes on") from None
         return await self.states()
 
     async def states(self) -> dict[str, TaskState | None]:
         """See `Run`."""
-        states: dict[str, TaskState | None] = {}
+        letters = await self._letters()
+        states = {name: state_of(letters.get(step)) for step, name in self._names.items()}
+        return {name: states[name] for name in self.handles} | {name: item.state for name, item in await self._items()}
 
-        async def read(name: str) -> None:
-            try:
-                states[name] = await self.handles[name].state()
-            except TaskNotFound:
-                states[name] = None
-
-        await _for_each(read, self.handles, _CONCURRENCY)
-        return {name: states[name] for name in self.handles}
+    async def items(self) -> dict[str, Handle[Any]]:
+        """See `Run`."""
+        return {name: self._host.runtime.handle(item.id, item.tenant) for name, item in await self._items()}
 
     async def cancel(self) -> None:
         """See `Run`."""
-
-        async def cancel(handle: Handle[Any]) -> None:
-            with suppress(TaskNotFound):  # it ended long ago
-                await handle.cancel()
-
-        await _for_each(cancel, reversed(list(self.handles.values())), _CONCURRENCY)
+        await _for_each(_cancel, reversed(list(self.handles.values())), _CONCURRENCY)
+        for mapped in self._maps():
+            await mapped.stop(self._host)
+        live = [item for _, item in await self._items() if item.state and not item.state.settled]
+        await _for_each(
+            _cancel, [self._host.runtime.handle(item.id, item.tenant) for item in reversed(live)], _CONCURRENCY
+        )
 
     async def retry(self) -> Run:
         """See `Run`."""
-        states = await self.states()
-        for name, state in states.items():
-            if state is None:
-                raise TaskNotFound(f"step {name!r} of run {self.id} cannot be sent again: its record has expired")
-            if not state.settled:
-                raise ConfigurationError(
-                    f"step {name!r} of run {self.id} is {state.value}: await run.wait() or run.cancel() first"
-                )
-        kept = {step for step, name in self._names.items() if states[name] is TaskState.FINISHED}
-        for step in self._names:  # each() runs again as a whole
-            for argument in step.args:
-                if isinstance(argument, IdOf) and argument.of not in kept:
-                    kept.discard(step)
-        if len(kept) == len(self._names):
+        check_ended(self.id, await self.states())
+        order, parents = self._plan.in_order()
+        maps = self._maps()
+        failed = [mapped for mapped in maps if not await self._all_finished(mapped)]
+        repeated = steps_to_repeat(order, parents, await self._letters(), maps, failed)
+        if not repeated:
             return self
-        return await attrs.evolve(self, attempt=self.attempt + 1).send_steps(kept)
+        past = {mapped.join: mapped.attempts for mapped in maps if repeated.isdisjoint(parents[mapped.spread])}
+        again = attrs.evolve(self, attempt=self.attempt + 1, past=past)
+        messages, sent = again.prepare([step for step in order if step not in repeated])
+        return sent(await self._host.runtime.send_many(messages))
 
-    async def send_steps(self, kept: Collection[Step]) -> Run:
-        """Sends the steps, except those that are kept from the last attempt; returns the run with their handles."""
+    async def _all_finished(self, mapped: Mapped) -> bool:
+        return all(item.state is TaskState.FINISHED for item in (await mapped.items(self._host)).values())
+
+    async def _letters(self) -> dict[Step, bytes]:
+        """Returns how the steps stand; those whose records have expired are left out."""
+        handles = {step: self.handles[name] for step, name in self._names.items()}
+        letters = await read_letters(self._host, [(handle.id, handle.tenant) for handle in handles.values()])
+        return {step: letters[handle.id] for step, handle in handles.items() if handle.id in letters}
+
+    def _maps(self) -> list[Mapped]:
+        return maps_in(self._names, self.handles, self._past)
+
+    async def _items(self) -> list[tuple[str, Item]]:
+        """Returns the names and the tasks of all items."""
+        return [
+            (mapped.item_name(number), item)
+            for mapped in self._maps()
+            for number, item in (await mapped.items(self._host)).items()
+        ]
+
+    def prepare(self, kept: Collection[Step]) -> tuple[list[Addressed], Callable[[Sequence[Handle[Any]]], Run]]:
+        """Returns the messages of all steps except those that are kept from the last attempt, and a function.
+
+        The function makes the run with the handles of these messages.
+        """
         order, parents = self._plan.in_order()
         suffix = f"~{self.attempt}" if self.attempt > 1 else ""
+        names, kept = self._names, set(kept)
         ids = {
-            step: self.handles[name].id if step in kept else f"{self.id}:{name}{suffix}"
-            for step, name in self._names.items()
+            step: self.handles[name].id if step in kept else f"{self.id}:{name}{suffix}" for step, name in names.items()
         }
-        sent = [step for step in order if step not in kept]
-        tenants = {ids[step]: self.handles[self._names[step]].tenant for step in kept}
-        with_run = {"xcom_run": self.id} if "fairactor_xcom" in self._host.plugins else {}
+        new = [step for step in order if step not in kept]
+        tenants = {ids[step]: self.handles[names[step]].tenant for step in kept}
+        context = Context(
+            ids,
+            {"xcom_run": self.id} if "fairactor_xcom" in self._host.plugins else {},
+            tenants,
+            {join: [attempt.join for attempt in attempts] for join, attempts in self._past.items()},
+        )
+        silent = self._plan.without_results()
         messages = [
-            (self._plan.steps.get(step) or self.tenant, _message(step, ids, parents[step], with_run, tenants))
-            for step in sent
+            (self._plan.steps.get(step) or self.tenant, message_of(step, parents[step], silent.get(step, 0), context))
+            for step in new
         ]
-        new = dict(zip(sent, await self._host.runtime.send_many(messages), strict=True))
-        names = self._names
-        handles = {names[step]: new[step] if step in new else self.handles[names[step]] for step in order}
-        return attrs.evolve(self, handles=handles)
+
+        def sent(handles: Sequence[Handle[Any]]) -> Run:
+            of_new = dict(zip(new, handles, strict=True))
+            found = {names[step]: of_new[step] if step in of_new else self.handles[names[step]] for step in order}
+            return attrs.evolve(self, handles=found)
+
+        return messages, sent
 
     async def to_mermaid(self) -> str:
         """See `Run`."""
-        states = await self.states()
-        return self._plan.to_mermaid({step: states[name] for step, name in self._names.items()})
+        letters = await self._letters()
+        order, _ = self._plan.in_order()
+        groups = [
+            (order.index(mapped.spread), order.index(mapped.join), summary(mapped.name, found))
+            for mapped in self._maps()
+            if (found := [item.state for item in (await mapped.items(self._host)).values()])
+        ]
+        skipped = {step for step, letter in letters.items() if letter == SKIPPED}
+        return self._plan.to_mermaid({step: state_of(letters.get(step)) for step in order}, skipped, groups)
 
 
-async def send_plan(host: Host, tenant: str, plan: Plan) -> Run:
-    """Sends all steps of a graph, or none.
+def prepare_run(
+    host: Host, tenant: str, plan: Plan, run_id: str | None = None
+) -> tuple[list[Addressed], Callable[[Sequence[Handle[Any]]], Run]]:
+    """Returns the messages of a new run of a graph, and a function that makes the run with their handles.
 
     Raises:
         GraphError: the graph has a cycle, is empty, or two of its steps have one id.
-        What `Runtime.send_many` raises.
     """
     order, _ = plan.in_order()
     if not order:
         raise GraphError("the graph is empty: give it steps")
-    return await SentRun(os.urandom(8).hex(), tenant, {}, host, plan, _names(order)).send_steps(())
-
-
-def _message(
-    step: Step,
-    ids: Mapping[Step, str],
-    parents: Sequence[Step],
-    with_run: Mapping[str, str],
-    tenants: Mapping[str, str | None],
-) -> Message[Any]:
-    """Returns a step as it is sent: ids replace the steps that its options and arguments name.
-
-    Args:
-        step: the step.
-        ids: the id of each step.
-        parents: the steps that it waits for.
-        with_run: the option that shares the run's values.
-        tenants: by id the tenants of the steps that were sent before.
-    """
-    own = step.task_options.plugin_options
-
-    def with_ids(argument: Any) -> Any:
-        if isinstance(argument, IdOf):
-            return ids[argument.of]
-        if isinstance(argument, ResultOf) and isinstance(argument.of, Message | Graph):
-            return ResultOf(ids[last_step(argument.of)])
-        return argument
-
-    options: dict[str, Any] = {} if "xcom_run" in own else dict(with_run)
-    if parents:
-        given: Parents = own.get("depends_on", Parents())
-        options["depends_on"] = Parents([*given, *(ids[parent] for parent in parents)], {**tenants, **given.tenants})
-    args, kwargs = map_arguments(step, with_ids)
-    return step.rewritten(args=args, kwargs=kwargs, id=ids[step], plugin_options=options)
+    return SentRun(run_id or os.urandom(8).hex(), tenant, {}, host, plan, _names(order)).prepare(())
 
 
 def _names(order: Sequence[Step]) -> dict[Step, str]:
@@ -202,6 +222,16 @@ def _names(order: Sequence[Step]) -> dict[Step, str]:
             if taken.setdefault(name, step) is step:
                 names[step] = name
     return names
+
+
+async def _wait_for(handle: Handle[Any]) -> None:
+    with suppress(TaskFailed, TaskCanceled, TaskNotFound, InvalidPayload):
+        await handle.result(None)
+
+
+async def _cancel(handle: Handle[Any]) -> None:
+    with suppress(TaskNotFound):  # it ended long ago
+        await handle.cancel()
 
 
 async def _for_each(function: Callable[[T], Awaitable[None]], values: Iterable[T], limit: int) -> None:

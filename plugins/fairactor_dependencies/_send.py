@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -12,11 +12,13 @@ import anyio
 
 from fairactor import Handle
 from fairactor.errors import ServerError
-from fairactor.plugins import BATCH, Addressed, Host, ProceedSend, whole_ms
+from fairactor.plugins import BATCH, BATCH_WITH_DATA, Addressed, Host, ProceedSend, whole_ms
 
 from ._batch import BatchItem, hold_behind_gate, index_by_id, make_batch, resolve_parents
 from ._errors import RunNotSent, unknown_parent
 from ._options import NAME
+from ._plan import Ends, Planner, Step, plan_of
+from ._steps import Context, message_of, takes_messages
 
 _GATE_TIMEOUT: Final = 300.0
 """Seconds that sending a run may take. After that the server considers the sender dead."""
@@ -36,19 +38,63 @@ async def send(host: Host, messages: Sequence[Addressed], proceed: ProceedSend) 
         RunNotSent: sending took too long.
     """
     batch = make_batch((tenant, host.shard_of(tenant), message) for tenant, message in messages)
+    if any(takes_messages(item.message) for item in batch):
+        return await _send_expanded(host, messages, proceed)
     indexes = index_by_id(batch)
     earlier = {(parent, item.owner_of(parent)) for item in batch for parent in item.parents if parent not in indexes}
-    found, resent = await _locate(host, earlier), await _locate_resent(host, batch, indexes)
+    found = await _locate(host, earlier, {item.shard for item in batch})
+    resent = await _locate_resent(host, batch, indexes)
     keep = whole_ms(host.settings.canceled_ttl)
     for item in batch:
         sent_before = {parent: found[parent, item.owner_of(parent)] for parent in item.parents if parent not in indexes}
         resolve_parents(item, batch, indexes, resent | sent_before, keep)
-    calls = sum(-(-many // BATCH) for many in Counter(item.shard for item in batch).values())
+    calls = sum(-(-many // BATCH_WITH_DATA) for many in Counter(item.shard for item in batch).values())
     if calls == 1 or not any(parent in indexes for item in batch for parent in item.parents):
         return await proceed([item.addressed() for item in batch])
     gate = os.urandom(12).hex()
     hold_behind_gate(batch, indexes, gate, keep)
     return await _send_behind_gate(host, batch, gate, proceed)
+
+
+async def _send_expanded(host: Host, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
+    """Sends messages together with those whose results they take; returns the handles of the former."""
+    planner = Planner()
+    needed: set[Step] = set()
+    for _, message in messages:
+        if takes_messages(message):
+            needed.update(plan_of(message).steps)
+    for tenant, message in messages:
+        if message in needed:
+            planner.add_plan(plan_of(message).for_tenant(tenant))
+    plan = planner.plan(Ends((), (), ()))
+    order, parents = plan.in_order()
+    ids = {step: step.task_options.id or os.urandom(12).hex() for step in order}
+    run = {"xcom_run": os.urandom(12).hex()} if "fairactor_xcom" in host.plugins else {}
+    silent = plan.without_results()
+    context = Context(ids, run, {}, {})
+    sent = [(plan.steps[step] or "", message_of(step, parents[step], silent.get(step, 0), context)) for step in order]
+    places = {step: [place] for place, step in enumerate(order)}
+    given: list[int] = []
+    for tenant, message in messages:  # a message that is given twice is sent twice
+        if places.get(message):
+            given.append(places[message].pop())
+            continue
+        given.append(len(sent))
+        sent.append(
+            (
+                tenant,
+                message_of(
+                    message,
+                    parents[message],
+                    silent.get(message, 0),
+                    context._replace(ids={**ids, message: message.task_options.id or os.urandom(12).hex()}),
+                )
+                if message in needed
+                else message,
+            )
+        )
+    handles = await send(host, sent, proceed)
+    return [handles[place] for place in given]
 
 
 async def _send_behind_gate(
@@ -72,8 +118,13 @@ async def _send_behind_gate(
     return handles
 
 
-async def _locate(host: Host, parents: Iterable[_Parent]) -> dict[_Parent, int]:
-    """Finds the shards of tasks that were sent before.
+async def _locate(host: Host, parents: Iterable[_Parent], waiting: Collection[int]) -> dict[_Parent, int]:
+    """Finds the shards of tasks that were sent before, and has their ends kept until those that wait are sent.
+
+    Args:
+        host: the runtime.
+        parents: the tasks.
+        waiting: the shards of those that wait for them.
 
     Raises:
         UnknownParent: one does not exist, or belongs to another tenant.
@@ -85,7 +136,7 @@ async def _locate(host: Host, parents: Iterable[_Parent]) -> dict[_Parent, int]:
             by_shard.setdefault(shard, []).append(parent)
     shards: dict[_Parent, int] = {}
     for shard, some in by_shard.items():
-        shards |= await _find(host, shard, some)
+        shards |= await _find(host, shard, some, far=any(other != shard for other in waiting))
     for parent in wanted:
         if parent not in shards:
             raise unknown_parent(parent[0])
@@ -104,12 +155,15 @@ async def _locate_resent(host: Host, batch: Sequence[BatchItem], indexes: Mappin
                 wanted.setdefault(other.shard, set()).add((parent, other.tenant))
     shards: dict[str, int] = {}
     for shard, parents in wanted.items():
-        shards |= {task_id: shard for task_id, _ in await _find(host, shard, parents)}
+        shards |= {task_id: shard for task_id, _ in await _find(host, shard, parents, far=True)}
     return shards
 
 
-async def _find(host: Host, shard: int, parents: Iterable[_Parent]) -> dict[_Parent, int]:
+async def _find(host: Host, shard: int, parents: Iterable[_Parent], *, far: bool) -> dict[_Parent, int]:
     """Returns the tasks that are on a shard, with its number."""
     asked = list(parents)
-    known = await host.call(f"{NAME}/known", shard, *(part for parent in asked for part in parent))
+    known: list[int] = []
+    for at in range(0, len(asked), BATCH):
+        some = asked[at : at + BATCH]
+        known += await host.call(f"{NAME}/known", shard, int(far), *(part for parent in some for part in parent))
     return {parent: shard for parent, is_known in zip(asked, known, strict=True) if is_known}

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from fairactor import Message
 from fairactor.errors import ConfigurationError
+from fairactor.plugins import Graph
 
 CatchUp = Literal["skip", "once", "all"]
 Overlap = Literal["allow", "skip", "queue"]
@@ -42,7 +43,7 @@ class RuleOptions(ScheduleOptions, total=False):
 class ScheduleChanges(RuleOptions, total=False):
     """What `Schedules.update` can change."""
 
-    message: Message[Any]
+    message: Message[Any] | Graph
     metadata: Mapping[str, Any] | None
 
 

@@ -40,7 +40,7 @@ _SCRIPTS: Final = ("put", "get", "list", "remove", "pause", "resume", "run", "du
 
 
 class Scheduling:
-    """The plugin. It is installed with fairactor, so every runtime uses it unless ``plugins=`` leaves it out."""
+    """The plugin. It is installed with fairactor, so every runtime uses it unless ``without_plugins=`` names it."""
 
     name = NAME
 

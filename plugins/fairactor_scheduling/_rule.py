@@ -24,8 +24,9 @@ from fairactor.plugins import (
     whole_ms,
 )
 
+from ._cron import check_cron
 from ._options import CatchUp, Overlap
-from ._times import LAST, Cron, Interval, Once, Times, check_cron, in_ms, latest, moment
+from ._times import LAST, Cron, Interval, Once, Times, in_ms, latest, moment
 
 MIN_INTERVAL: Final = 0.1
 """Seconds."""
@@ -271,12 +272,15 @@ class Calendar:
         return None if at is None or at > (LAST if rule.end is None else rule.end) else at
 
     def due(self, at: int) -> int:
-        """Returns when to send the run for a time: with its jitter, but not after the next time."""
+        """Returns when to send the run for a time: with its jitter, but not after the next time or the end."""
         most = self._rule.jitter
         if not most:
             return at
-        following = self.after(at)
-        most = most if following is None else min(most, following - at)
+        limit = self.after(at)
+        if limit is None:
+            limit = self._rule.end
+        if limit is not None:
+            most = max(0, min(most, limit - at))
         drawn = hashlib.sha256(b"%b %d" % (self._schedule, at)).digest()
         return at + int.from_bytes(drawn[:6], "big") % (most + 1)
 
@@ -299,7 +303,7 @@ class Calendar:
         """
         begin: int | None = at
         missed: int | None = None
-        threshold = now - self._rule.grace - self._rule.jitter
+        threshold = self._first_kept(at, now - self._rule.grace)
         if at < threshold:
             begin, checked = self._catch_up(at, threshold, now, checked)
             missed = at if begin != at else None
@@ -309,6 +313,20 @@ class Calendar:
             send.append(following)
             following = self.after(following)
         return DuePlan(send, missed, following, None if following is None else self.due(following), checked)
+
+    def _first_kept(self, at: int, oldest: int) -> int:
+        """Returns a moment before which all times from ``at`` on were missed, and none after it.
+
+        Args:
+            at: the first time that was not handled yet.
+            oldest: the moment before which a run that was to be sent then is missed.
+        """
+        if self.due(at) >= oldest:
+            return at
+        if not self._rule.jitter:
+            return oldest
+        last = latest(self, 1, at, oldest)[0]  # only this one can be delayed until later: no jitter passes a next time
+        return last if self.due(last) >= oldest else oldest
 
     def _catch_up(self, at: int, threshold: int, now: int, checked: int) -> tuple[int | None, int]:
         """Returns the first time to send a run for, if those before the threshold were missed; and ``checked``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -23,7 +24,7 @@ RunOutcome = Literal["sent", "skipped", "missed", "duplicate", "refused"]
 
 FIELDS: Final = (
     b"version", b"definition", b"digest", b"message", b"metadata", b"state", b"planned", b"runs", b"budget", b"waiting",
-    b"created", b"lines",
+    b"created", b"lines", b"steps",
 )  # fmt: skip
 """The fields to read. The message itself, which may be long, is left out."""
 
@@ -45,7 +46,7 @@ class ScheduleRun:
     those up to the next listed run, were passed over; ``duplicate``: the message's ``key`` belongs to another task;
     ``refused``: its id belongs to a task of another tenant."""
     task: str | None
-    """The id of the run's task. If it was skipped, the id of the previous run."""
+    """The id of the run's task, or of the `Run` if it sends a graph. If it was skipped, the id of the previous run."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +69,9 @@ class Schedule:
     kept: float
     metadata: Mapping[str, Any]
     actor: str
-    """The name of the actor that the message is for."""
+    """The name of the actor that the message is for; of a graph, of its first step."""
+    steps: tuple[str, ...]
+    """The names of the steps of a graph, in the order of `Run.handles`; empty if it sends a message."""
     state: State
     next_time: dt.datetime | None
     """The next time, without the jitter; also while the schedule is paused."""
@@ -81,6 +84,16 @@ class Schedule:
     """The last ten, the latest first."""
     declared: bool
     """Whether it comes from ``@schedule``."""
+
+
+def new_run_id() -> str:
+    """Returns the id of a run that was not planned. All ids of runs of graphs are equally long: see tick.lua."""
+    return f"schedule:now:{os.urandom(17).hex()}"
+
+
+def run_id_of(task_id: str) -> str:
+    """Returns the id of the run of a graph to which a task belongs."""
+    return task_id[: len(new_run_id())]
 
 
 def key_of(tenant: str, schedule_id: str) -> str:
@@ -114,6 +127,7 @@ def parse_schedule(key: bytes, fields: Mapping[bytes, bytes]) -> Schedule:
         **rule.definition(),
         metadata=msgspec.json.decode(fields[b"metadata"]),
         actor=rule.actor,
+        steps=tuple(msgspec.json.decode(fields.get(b"steps") or b"[]")),
         state=fields[b"state"].decode(),  # type: ignore[arg-type]  # one of them
         next_time=None if planned < 0 else moment(planned),
         runs=int(fields[b"runs"]),
@@ -130,7 +144,11 @@ def _parse_run(line: str) -> ScheduleRun:
 
 
 def planned_time(task_id: str) -> dt.datetime | None:
-    """Returns the time for which a schedule sent a task; None if no schedule did, or `Schedules.run_now` sent it."""
-    kind, _, rest = task_id.partition(":")
-    _, _, planned = rest.partition(":")
-    return moment(int(planned)) if kind == "schedule" and planned.isascii() and planned.isdecimal() else None
+    """Returns the time for which a schedule sent a task; None if no schedule did, or `Schedules.run_now` sent it.
+
+    Args:
+        task_id: the id of the task, or of a step of a graph.
+    """
+    kind, generation, planned, *_ = [*task_id.split(":", 3), "", ""]
+    given = kind == "schedule" and generation != "now" and planned.isascii() and planned.isdecimal()
+    return moment(int(planned)) if given else None

@@ -14,11 +14,11 @@ import msgspec
 
 from fairactor import Handle, Message
 from fairactor.errors import ConfigurationError, MailboxFull, TaskExists
-from fairactor.plugins import FULL, TAKEN, Client, check_name, check_whole_number
+from fairactor.plugins import FULL, TAKEN, Client, Graph, Run, check_name, check_whole_number
 
 from ._options import CatchUp, Overlap, ScheduleChanges, When, check_keywords
 from ._rule import Rule, Stored, calendar
-from ._schedule import FIELDS, NAME, Schedule, ScheduleRun, checked_key, key_of, parse_schedule
+from ._schedule import FIELDS, NAME, Schedule, ScheduleRun, checked_key, key_of, new_run_id, parse_schedule, run_id_of
 from ._storage import add_schedule, change_schedule, existing, not_found, read_existing, read_schedule
 from ._times import moment
 
@@ -41,7 +41,7 @@ class Schedules:
         self,
         when: When,
         tenant: str,
-        message: Message[Any],
+        message: Message[Any] | Graph,
         *,
         id: str | None = None,  # noqa: A002 - as for a task
         timezone: str | ZoneInfo = "UTC",
@@ -62,18 +62,20 @@ class Schedules:
         schedules every time it starts.
 
         Args:
-            when: a cron expression; an interval, in seconds or as a timedelta; or one moment, a datetime with a time
-                zone.
+            when: a cron expression, see docs/scheduling.md; an interval, in seconds or as a timedelta; or one moment, a
+                datetime with a time zone.
             tenant: the tenant whose mailbox the runs go into.
-            message: what to send each time. Its options apply to each run. ``id=``, ``delay=`` and ``eta=`` are
-                refused.
+            message: what to send each time: a message, or a graph such as ``a() >> b()``. Its options apply to each
+                run. ``id=``, ``delay=``, ``eta=`` and ``depends_on=`` are refused; a step of a graph can have ``id=``,
+                which is its name, and ``delay=``.
             id: a name, unique among the tenant's schedules; None: a random one.
             timezone: the time zone of the cron expression, such as ``"Europe/Berlin"``.
             start: the first moment at which it may run. An interval counts from it.
             end: the last moment at which it may run.
-            jitter: the most seconds by which a run is delayed at random, never past the next time.
-            grace: a run is missed if no runtime handled it within this many seconds. At least 5; another runtime takes
-                over within 3 seconds from one that died.
+            jitter: the most seconds by which a run is delayed at random, never past the next time or ``end``.
+            grace: a run is missed if no runtime handled it within this many seconds after it was to be sent: at its
+                time, or later by its own delay from ``jitter``. At least 5; another runtime takes over within 3 seconds
+                from one that died.
             budget: how many runs to send in all; None: no limit.
             catch_up: what to do about missed runs. ``skip``: drop them; ``once``: send one run for the last missed
                 time, unless a later time is in time; ``all``: send all of them.
@@ -162,18 +164,33 @@ class Schedules:
     async def run_now(self, tenant: str, id: str) -> Handle[Any]:  # noqa: A002 - as for a task
         """Sends a run at once, even if the schedule is paused. It counts neither towards the budget nor as an overlap.
 
+        Returns the handle of its task; of a graph, that of the last step. `run` gives the whole run of a graph.
+
         Raises:
             ScheduleNotFound: there is no such schedule. MailboxFull: the tenant's backlog is reached.
         """
-        task_id = f"schedule:now:{os.urandom(12).hex()}"
-        verdict = await self.runtime.host.call(f"{NAME}/run", tenant, checked_key(tenant, id), task_id)
-        if verdict is None:
+        reply = await self.runtime.host.call(f"{NAME}/run", tenant, checked_key(tenant, id), new_run_id())
+        if reply is None:
             raise not_found(tenant, id)
+        verdict, task = reply
+        task_id = task.decode()
         if verdict == FULL:
             raise MailboxFull(tenant)
         if verdict == TAKEN:
             raise TaskExists(f"the id {task_id!r} belongs to a task of another tenant")
         return self.runtime.handle(verdict.decode() if isinstance(verdict, bytes) else task_id, tenant)
+
+    def run(self, tenant: str, graph: Graph, task_id: str) -> Run:
+        """Returns a run that a schedule has sent of a graph, to follow it and cancel it.
+
+        Args:
+            tenant: the tenant.
+            graph: the graph, as it was when the run was sent.
+            task_id: `ScheduleRun.task`, or the id of any of its tasks, for example of the running one.
+        """
+        host, run_id = self.runtime.host, run_id_of(task_id)
+        messages, sent = graph.prepare(host, check_name("tenant", tenant), run_id)
+        return sent([self.runtime.handle(message.task_options.id, owner) for owner, message in messages])
 
     async def next_times(self, tenant: str, id: str, n: int = 5) -> tuple[dt.datetime, ...]:  # noqa: A002
         """Returns the next ``n`` times of a schedule, or as many as there are, in its time zone and without the jitter.

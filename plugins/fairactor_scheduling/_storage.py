@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,15 +12,18 @@ import msgspec
 
 from fairactor import Message
 from fairactor.errors import ConfigurationError
-from fairactor.plugins import Host, shown
+from fairactor.plugins import Graph, Host, Placeholder, shown
 from fairactor.serialization import encode_json
 
 from ._options import RuleOptions
 from ._rule import Calendar, Rule, Stored, calendar, to_stored
-from ._schedule import FIELDS, NAME, Schedule, ScheduleNotFound, checked_key, parse_schedule
+from ._schedule import FIELDS, NAME, Schedule, ScheduleNotFound, checked_key, new_run_id, parse_schedule
 
 Fields = dict[bytes, bytes]
+Content = dict[str, bytes]
 
+_SIZE: Final = struct.Struct(">H")
+_LONG_SIZE: Final = struct.Struct(">I")
 MAX_METADATA: Final = 16 * 1024
 """The largest metadata, in bytes of JSON."""
 _ATTEMPTS: Final = 20  # if others change the schedule at the same time
@@ -70,7 +74,7 @@ async def add_schedule(
     host: Host,
     rule: Rule,
     tenant: str,
-    message: Message[Any],
+    message: Message[Any] | Graph,
     schedule_id: str,
     metadata: Mapping[str, Any],
     *,
@@ -78,17 +82,17 @@ async def add_schedule(
 ) -> Schedule:
     """Adds a schedule, or changes the definition of the one that has this id; see `Schedules.add`."""
     key = checked_key(tenant, schedule_id)
-    item = _pack_message(host, tenant, message)
+    sent = await _pack_message(host, tenant, message)
+    actor = _actor_of(message, host, tenant)
     packed_metadata = _pack_metadata(metadata)
-    message_digest = _digest(item)
-    digest = _digest(repr(rule).encode(), packed_metadata, message_digest)
-    content = {"metadata": packed_metadata, "item": item, "message": message_digest, "digest": digest}
+    digest = _digest(repr(rule).encode(), packed_metadata, sent["message"])
+    content = {**sent, "metadata": packed_metadata, "digest": digest}
     for _ in range(_ATTEMPTS):
         now, fields = await read_fields(host, tenant, schedule_id)
         if fields.get(b"digest") == digest:
             return parse_schedule(key.encode(), fields)
         before = _stored(fields) if fields else None
-        stored = to_stored(rule, _anchor(rule, before, now), message.actor.name, declared=declared)
+        stored = to_stored(rule, _anchor(rule, before, now), actor, declared=declared)
         if await _put(host, tenant, schedule_id, now, fields, stored, content):
             return await read_schedule(host, tenant, schedule_id)
     raise _contended(tenant, schedule_id)
@@ -99,12 +103,12 @@ async def change_schedule(
     tenant: str,
     schedule_id: str,
     changes: RuleOptions,
-    message: Message[Any] | None,
+    message: Message[Any] | Graph | None,
     metadata: Mapping[str, Any] | None,
 ) -> Schedule:
     """Changes a part of a schedule's definition; see `Schedules.update`. A message or metadata of None stay."""
     checked_key(tenant, schedule_id)
-    item = None if message is None else _pack_message(host, tenant, message)
+    sent = None if message is None else await _pack_message(host, tenant, message)
     packed_metadata = None if metadata is None else _pack_metadata(metadata)
     for _ in range(_ATTEMPTS):
         now, fields = await read_existing(host, tenant, schedule_id)
@@ -114,11 +118,10 @@ async def change_schedule(
         content = {
             "metadata": fields[b"metadata"] if packed_metadata is None else packed_metadata,
             "message": fields[b"message"],
+            **(sent or {}),
         }
-        if item is not None:
-            content |= {"item": item, "message": _digest(item)}
         content["digest"] = _digest(repr(rule).encode(), content["metadata"], content["message"])
-        actor = before.actor if message is None else message.actor.name
+        actor = before.actor if message is None else _actor_of(message, host, tenant)
         stored = to_stored(rule, _anchor(rule, before, now), actor, declared=before.declared)
         if await _put(host, tenant, schedule_id, now, fields, stored, content):
             return await read_schedule(host, tenant, schedule_id)
@@ -193,8 +196,8 @@ def _next_time(stored: Stored, times: Calendar, now: int, before: int) -> int | 
     return times.after(now if stored.at or not 0 <= before <= now else before - 1)
 
 
-def _pack_message(host: Host, tenant: str, message: Message[Any]) -> bytes:
-    """Packs a message as a schedule stores it.
+async def _pack_message(host: Host, tenant: str, message: Message[Any] | Graph) -> Content:
+    """Packs a message or a graph as a schedule stores it.
 
     Raises:
         ConfigurationError: it has an option that cannot apply to each run. What `Runtime.send` raises.
@@ -203,7 +206,43 @@ def _pack_message(host: Host, tenant: str, message: Message[Any]) -> bytes:
         for option, advice in _NOT_FOR_EACH_RUN.items():
             if getattr(message.task_options, option) is not None:
                 raise ConfigurationError(f"a scheduled message has no {option}=: {advice}")
-    return host.pack_template(tenant, message)
+        if any(isinstance(value, Placeholder) for value in (*message.args, *message.kwargs.values())):
+            message = message | message  # one step, after those whose results it takes
+    if not isinstance(message, Graph):
+        item = host.pack_template(tenant, message)
+        digest = _digest(host.pack_template(tenant, message, linked=False))
+        return {"item": item, "message": digest, "graph": b"", "many": b"0", "steps": b""}
+    run_id = new_run_id()
+    packed = await host.pack_graph(tenant, message, run_id)
+    names = [step.removeprefix(f"{run_id}:") for step in packed.ids]
+    return {
+        "item": b"", "message": packed.digest, "many": str(len(names)).encode(), "steps": msgspec.json.encode(names),
+        "graph": pack_graph(run_id, packed.ids, packed.items), "plugins": ",".join(sorted(packed.plugins)).encode(),
+    }  # fmt: skip
+
+
+def pack_graph(run_id: str, ids: Sequence[str], items: Sequence[bytes]) -> bytes:
+    """Packs the messages of a graph in the form that sending.lua reads.
+
+    Args:
+        run_id: stands for the id of a run in all of them.
+        ids: the ids of the tasks.
+        items: the packed messages.
+    """
+    parts = [_SIZE.pack(len(run_id)), run_id.encode()]
+    for task_id, item in zip(ids, items, strict=True):
+        name = task_id.encode()
+        parts += [_SIZE.pack(len(name)), name, _LONG_SIZE.pack(len(item)), item]
+    return b"".join(parts)
+
+
+def _actor_of(message: Message[Any] | Graph, host: Host, tenant: str) -> str:
+    """Returns the name of the actor that is called first."""
+    if isinstance(message, Message):
+        return message.actor.name
+    messages, _ = message.prepare(host, tenant)
+    first: Message[Any] = messages[0][1]
+    return first.actor.name
 
 
 def _pack_metadata(metadata: Mapping[str, Any]) -> bytes:

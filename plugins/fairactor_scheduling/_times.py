@@ -1,31 +1,26 @@
 """The times of a schedule: of a cron expression in a time zone, of an interval, or one moment.
 
-Times are whole milliseconds of unix time. A cron expression is about what a clock on the wall shows: croniter finds the
-matching times without a time zone, and this module converts them to UTC as cron does. If the hours are fixed, a time
-that the clock skips is replaced by the first moment after the gap, and a time that the clock shows twice counts once,
-the first time. If the hour may be any (``*`` or ``*/n``), real time goes on: every moment counts whose wall-clock time
-matches.
+Times are whole milliseconds of unix time. A cron expression is about what a clock on the wall shows, and this module
+converts that to UTC as cron does. If the hours are fixed, a time that the clock skips is replaced by the first moment
+after the gap, and a time that the clock shows twice counts once, the first time. If the hour field begins with ``*``,
+real time goes on: every moment counts whose wall-clock time matches.
 """
 
 from __future__ import annotations
 
-import re
-from collections import deque
 from datetime import UTC, datetime, timedelta
-from threading import Lock
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
-from fairactor.errors import ConfigurationError
-from fairactor.plugins import shown
+from ._cron import CronExpression
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - what a clock on the wall shows has no time zone
 _EPOCH_UTC: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _DAY: Final = 86_400_000
-LAST: Final = 4_102_444_800_000 - 2 * _DAY  # two days before the end of 2099, where croniter ends
-_HOUR: Final = 1  # the index of the field
-_RANDOM: Final = re.compile(r"(^|\s)r(?=$|[\s(/])", re.IGNORECASE)
+_US: Final = timedelta(microseconds=1)
+_SOON: Final = 2 * _DAY  # within it a change of the clock can repeat what the clock has just shown
+LAST: Final = 4_102_444_800_000 - 2 * _DAY  # two days before the end of 2099, the last year of an expression
 
 
 class Times(Protocol):
@@ -63,28 +58,21 @@ class Cron:
     """The times of a cron expression in a time zone.
 
     Args:
-        expression: in croniter's syntax: 5 fields, a sixth for seconds, a seventh for years, or ``@daily`` and the
-            like.
+        expression: in the syntax of docs/scheduling.md.
         zone: the time zone.
-        hash_id: determines the value of ``H``, so that schedules which need no specific time are spread out.
+        hash_id: determines the value of ``H``.
 
     Raises:
         ConfigurationError: the expression is invalid.
     """
 
     def __init__(self, expression: str, zone: ZoneInfo, hash_id: str) -> None:
-        from croniter import CroniterBadDateError  # type: ignore[import-untyped]  # it has no types, and is slow to import
-
         self._zone = zone
-        self._cron = _parse(expression, hash_id)
-        self._no_more: type[Exception] = CroniterBadDateError
-        hours: Any = self._cron.expressions[_HOUR]
-        self._lock = Lock()
-        self._any_hour = hours.startswith("*") or self._cron.expanded[_HOUR] == ["*"]
+        self._expression = CronExpression(expression, hash_id)
 
     def after(self, ms: int) -> int | None:
         """Returns the first time after a moment; None if this century has none."""
-        return self._after_in_real_time(ms) if self._any_hour else self._after_on_the_wall(ms)
+        return self._after_in_real_time(ms) if self._expression.any_hour else self._after_on_the_wall(ms)
 
     def _after_on_the_wall(self, ms: int) -> int | None:
         wall = self._wall(ms)
@@ -92,29 +80,35 @@ class Cron:
             at = self._moment(match)
             if at > ms:
                 return at
-            wall = match  # it is in an hour that the clock shows twice, or in a gap
+            wall = self._after_repeated(match, at, ms)
         return None
+
+    def _after_repeated(self, match: datetime, at: int, ms: int) -> datetime:
+        """Returns the last wall-clock time that the clock shows twice, if it shows a match again at a later moment."""
+        change = self._change(at, ms)
+        if change is None:
+            return match
+        return max(match, self._wall(change) + self._offset(at) - self._offset(change) - _US)
 
     def _after_in_real_time(self, ms: int) -> int | None:
         wall = self._wall(ms)
         while (match := self._match_after(wall)) is not None:
             at = _in_ms(match - self._offset(ms))
-            change = self._change(ms, at)
-            if change is None:
+            change = self._change(ms, min(at, ms + _SOON))
+            if change is not None:
+                ms = change
+                wall = self._wall(change) - _US  # the change itself may match
+                continue
+            if at <= ms + _SOON:
                 return at
-            ms = change
-            wall = self._wall(change) - timedelta(microseconds=1)  # the change itself may match
+            at = self._moment(match)
+            if self._wall(at) == match:
+                return at
+            wall = self._wall(at) - _US  # the clock skips the match
         return None
 
     def _match_after(self, wall: datetime) -> datetime | None:
-        if _in_ms(wall) > LAST:
-            return None
-        with self._lock:  # runtimes in several threads share it
-            try:
-                found: datetime = self._cron.get_next(datetime, start_time=wall)
-            except self._no_more:
-                return None
-        return found
+        return None if _in_ms(wall) > LAST else self._expression.after(wall)
 
     def _aware(self, ms: int) -> datetime:
         return (_EPOCH_UTC + ms * _MS).astimezone(self._zone)
@@ -152,29 +146,36 @@ class Cron:
         return None
 
 
-def check_cron(expression: str) -> None:
-    """Accepts a cron expression.
-
-    Raises:
-        ConfigurationError: it is invalid.
-    """
-    _parse(expression, "")
-
-
 def latest(times: Times, count: int, since: int, before: int) -> list[int]:
-    """Returns the last ``count`` times from ``since``, which is one of them, until ``before``."""
+    """Returns the last ``count`` times from ``since``, which is one of them, until ``before``.
+
+    It looks at a stretch of time that is long enough for so many and, where times are dense, not much longer.
+    """
     second = times.after(since)
     width = count * ((second or before) - since)
+    start, too_late = max(since, before - width), before
+    early: int | None = None  # a start from which there are too many
     while True:
-        start = max(since, before - width)
-        found = deque([since] if start == since else [], maxlen=count)
-        at = times.after(start if start == since else start - 1)
-        while at is not None and at < before:
-            found.append(at)
-            at = times.after(at)
-        if len(found) == count or start == since:
-            return list(found)
-        width *= 4
+        found = _some_from(times, start, since, before, 4 * count)
+        if len(found) < count and start > since:
+            too_late = start
+            width *= 4
+            start = max(since, before - width) if early is None else (early + too_late) // 2
+        elif len(found) <= 4 * count:
+            return found[-count:]
+        else:
+            early = start
+            start = (early + too_late) // 2
+
+
+def _some_from(times: Times, start: int, since: int, before: int, most: int) -> list[int]:
+    """Returns the times from a moment until another one; one more than ``most`` if there are more than that."""
+    at = since if start <= since else times.after(start - 1)
+    found: list[int] = []
+    while at is not None and at < before and len(found) <= most:
+        found.append(at)
+        at = times.after(at)
+    return found
 
 
 def in_ms(moment: datetime) -> int:
@@ -189,27 +190,3 @@ def moment(ms: int) -> datetime:
 
 def _in_ms(wall: datetime) -> int:
     return (wall - _EPOCH) // _MS
-
-
-def _parse(expression: str, hash_id: str) -> Any:
-    """Parses a cron expression.
-
-    Raises:
-        ConfigurationError: it is invalid.
-    """
-    from croniter import croniter  # as above
-
-    if _RANDOM.search(expression):
-        raise ConfigurationError(
-            f"cron expression {shown(expression)}: each runtime would choose another value for R; use H, whose value "
-            "derives from the tenant and the schedule's id"
-        )
-    used_id = None if expression.startswith("@") else hash_id  # with an id, croniter runs @daily at a hashed time
-    try:
-        return croniter(expression, _EPOCH, ret_type=datetime, hash_id=used_id)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).rstrip(".")
-        raise ConfigurationError(
-            f"cron expression {shown(expression)}: {reason}. Give minute, hour, day of the month, month and day of the "
-            "week, as in '0 9 * * mon-fri'; a sixth field is for seconds"
-        ) from None

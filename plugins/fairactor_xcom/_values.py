@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -10,16 +11,20 @@ from types import UnionType
 from typing import Any, Final, TypeVar, overload
 
 import attrs
-import msgspec
 
 from fairactor import Handle
-from fairactor.errors import ConfigurationError, InvalidPayload
+from fairactor.errors import ConfigurationError, InvalidPayload, NotSerializable
 from fairactor.plugins import Client, check_name, shown, validate
-from fairactor.serialization import converter
+from fairactor.serialization import encode_json, value_from_json, value_to_json
 
 NAME: Final = "fairactor_xcom"
 
 check_key: Final = partial(check_name, "xcom key")
+
+_TYPED: Final = b" "
+"""Stands before the JSON of a value that has to be pulled with a type. To JSON it is white space."""
+_AT_ONCE: Final = 100
+"""The most values that one call reads."""
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -38,6 +43,15 @@ class _Missing:
 
     def __bool__(self) -> bool:
         return False
+
+
+@attrs.frozen
+class Stored:
+    """A value as it was read: JSON."""
+
+    json: bytes | str
+    stored_at: float = 0.0
+    """Unix µs, by the server's clock."""
 
 
 MISSING: Final = _Missing()
@@ -97,19 +111,21 @@ class RunValues(ABC):
         Args:
             key: the key.
             from_task: the task that stored it, by handle or id. For several tasks, or a function that returns them,
-                such as ``fairactor_dependencies.parents``, it returns a list. None: the last value of the run.
-            type: the class, or union of classes, to convert it to with cattrs; by default it stays plain JSON.
+                such as ``fairactor_dependencies.parents``, it returns a list. None: the last value of the run that
+                is still there. If there is none, ``xcom.pull`` takes the last one of the running task's parents.
+            type: the type to convert it to, as annotations of handlers do. Without it, only a value that JSON has is
+                returned: one that was pushed as a date or an object of a class would arrive as text or a dict.
             default: what to return if there is no such value.
 
         Raises:
-            InvalidPayload: the value does not fit the type.
+            InvalidPayload: the value does not fit the type, or needs one.
             KeyError: there is no such value, and no default.
         """
         check_key(key)
         tasks, several = _to_ids(from_task)
         found = [
-            self._missing(key, task, default) if packed is None else _decode(key, packed, type)
-            for task, packed in zip(tasks, await self._read(key, tasks), strict=True)
+            self._missing(key, task, default) if stored is None else _decode(key, stored.json, type)
+            for task, stored in zip(tasks, await self._read(key, tasks), strict=True)
         ]
         return found if several else found[0]
 
@@ -131,9 +147,10 @@ class RunValues(ABC):
         """Deletes all values of the run; returns how many there were."""
         return int(await _call(self._run(), "delete"))
 
-    async def _read(self, key: str, tasks: Sequence[str]) -> Sequence[bytes | str | None]:
-        """See `read_values`."""
-        return await read_values(self._run(), key, tasks)
+    async def _read(self, key: str, tasks: Sequence[str]) -> Sequence[Stored | None]:
+        """Reads the value of each task under a key; '' stands for the last value of the run."""
+        run = self._run()
+        return await read_values(run, key, [(run.run, task) for task in tasks])
 
     def _missing(self, key: str, task: str, default: Any) -> Any:
         if default is not MISSING:
@@ -164,9 +181,20 @@ class Values(RunValues):
         return self
 
 
-async def read_values(run: Values, key: str, tasks: Sequence[str]) -> Sequence[bytes | None]:
-    """Reads the value of each task under a key, as JSON; '' stands for the last value of the run."""
-    found: Sequence[bytes | None] = await _call(run, "pull", key, *tasks) if tasks else []
+async def read_values(run: Values, key: str, places: Sequence[tuple[str, str]]) -> builtins.list[Stored | None]:
+    """Reads values of the tenant of a run under a key.
+
+    Args:
+        run: any run of the tenant.
+        key: the key.
+        places: for each value its run, or '' for the one that its task belongs to; and its task, or '' for the last
+            value of the run.
+    """
+    found: builtins.list[Stored | None] = []
+    for start in range(0, len(places), _AT_ONCE):
+        flat = [part for place in places[start : start + _AT_ONCE] for part in place]
+        replies = await run.runtime.host.call(f"{NAME}/pull", run.tenant, run.tenant, key, *flat)
+        found += [reply and Stored(reply[8:], struct.unpack_from(">d", reply)[0]) for reply in replies]
     return found
 
 
@@ -174,21 +202,33 @@ async def _call(run: Values, script: str, *arguments: str) -> Any:
     return await run.runtime.host.call(f"{NAME}/{script}", run.tenant, run.tenant, run.run, *arguments)
 
 
+def encode(key: str, value: object) -> bytes:
+    """Encodes a value to store.
+
+    Raises:
+        NotSerializable: it has no JSON form.
+    """
+    what = f"xcom value {shown(key)} "
+    try:
+        return encode_json(what, value)
+    except NotSerializable:
+        return _TYPED + value_to_json(what, value)
+
+
 def _decode(key: str, packed: bytes | str, kind: Any) -> Any:
     """Decodes a stored value and converts it to a type.
 
     Raises:
-        InvalidPayload: the value does not fit, or cannot be decoded.
+        ConfigurationError: the type cannot be converted from JSON.
+        InvalidPayload: the value does not fit, needs a type, or cannot be decoded.
     """
-    try:
-        value = msgspec.json.decode(packed)
-    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidPayload(f"the value {key!r} cannot be decoded: {error}") from error
-    try:
-        return value if kind is Any else converter.structure(value, kind)
-    except Exception as error:
-        name = getattr(kind, "__name__", kind)
-        raise InvalidPayload(f"the value {key!r} cannot be converted to {name}: {error}") from error
+    encoded = packed.encode() if isinstance(packed, str) else packed
+    if kind is Any and encoded.startswith(_TYPED):
+        raise InvalidPayload(
+            f"the value {shown(key)} was pushed as something that JSON does not have, such as a date or an object of a "
+            "class: pull it with type="
+        )
+    return value_from_json(f"the value {shown(key)}", encoded, kind)
 
 
 def _to_ids(tasks: TaskRef | TaskRefs | None) -> tuple[list[str], bool]:

@@ -7,31 +7,57 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-import attrs
-
 from fairactor import Task, current_task
-from fairactor.errors import PayloadTooLarge, RuntimeNotRunning
-from fairactor.plugins import Option, ProceedExecute, check_name, check_seconds, read_lua, shown, to_seconds, whole_ms
-from fairactor.serialization import value_to_json
+from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge, RuntimeNotRunning
+from fairactor.plugins import (
+    Option,
+    ProceedExecute,
+    UnstorableResult,
+    check_name,
+    check_seconds,
+    read_lua,
+    shown,
+    to_seconds,
+    whole_ms,
+)
 
-from ._values import NAME, RunValues, Values, check_key, read_values
+from ._values import NAME, RunValues, Stored, Values, check_key, encode, read_values
 
 TTL: Final = 86400.0
-"""Seconds for which a value is kept by default."""
+"""Seconds for which a value is kept, unless somebody says otherwise."""
 MAX_VALUE: Final = 64 * 1024
 """The largest value, in bytes of JSON."""
 
 _check_run: Final = partial(check_name, "xcom_run")
 
+
+def _to_ttl(setting: str, value: float | timedelta) -> float:
+    seconds = to_seconds(value)
+    return check_seconds(setting, TTL if seconds is None else seconds)
+
+
 Option[str]("xcom", plugin=NAME, convert=check_key)
 Option[str]("xcom_run", plugin=NAME, convert=_check_run)
+Option[float | timedelta]("xcom_ttl", plugin=NAME, convert=partial(_to_ttl, "xcom_ttl"))
 
 
 class XCom:
-    """The plugin. It is installed with fairactor, so every runtime uses it unless ``plugins=`` leaves it out."""
+    """The plugin. It is installed with fairactor, so every runtime uses it unless ``without_plugins=`` names it.
+
+    Args:
+        ttl: the seconds (or a timedelta) for which the values of this runtime's tasks are kept, unless the task has
+            ``xcom_ttl=`` or ``push`` has ``ttl=``; 0 keeps them until they are deleted. To change it:
+            ``Runtime(plugins=[XCom(ttl=3600)])``.
+
+    Raises:
+        ConfigurationError: the time is invalid.
+    """
 
     name = NAME
     only_with: Final = ("xcom",)
+
+    def __init__(self, *, ttl: float | timedelta = TTL) -> None:
+        self.ttl: Final = _to_ttl("XCom(ttl=)", ttl)
 
     @property
     def lua(self) -> Mapping[str, str]:
@@ -46,20 +72,23 @@ class XCom:
     @property
     def lua_keys(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaKeys`."""
-        return {"*": "hash"}
+        return {"index:*": "zset", "expiry:*": "zset", "run:*": "string", "*": "hash"}
 
     async def wrap_execute(self, task: Task, proceed: ProceedExecute) -> Any:
         """Pushes the result of a task that has the option ``xcom=``, under that key."""
         result = await proceed()
-        await xcom.push(task.options["xcom"], result)
+        try:
+            await xcom.push(task.options["xcom"], result)
+        except (NotSerializable, PayloadTooLarge) as error:
+            raise UnstorableResult(error) from error
         return result
 
 
 class _CurrentRun(RunValues):
     """The values of the run that the running task belongs to.
 
-    ``pull`` also sees what this task has pushed so far. In a task without ``xcom_run=``, ``from_task=`` names other
-    tasks without it.
+    ``pull`` also sees what this task has pushed so far. If its run has no value, it looks for one of the task's
+    parents in a graph or in ``depends_on=``, whatever their runs are. ``from_task=`` finds tasks of other runs, too.
     """
 
     async def push(self, key: str, value: object, *, ttl: float | timedelta | None = None) -> None:
@@ -69,24 +98,25 @@ class _CurrentRun(RunValues):
 
         Args:
             key: any string.
-            value: anything that cattrs can convert to JSON.
-            ttl: for how many seconds to keep it; None: for a day; 0: until it is deleted.
+            value: anything that can be an argument. What JSON does not have, such as a date or an object of a class,
+                has to be pulled with its ``type=``.
+            ttl: for how many seconds to keep it; None: as ``xcom_ttl=`` of the task says, or else the plugin, which
+                says a day by default; 0: until it is deleted.
 
         Raises:
-            ConfigurationError: the key or the time cannot work.
+            ConfigurationError: the key or the time cannot work, or the runtime does not use the plugin.
             NotSerializable: the value has no JSON form. PayloadTooLarge: it is larger than 64 KiB.
             RuntimeNotRunning: it is called outside a handler.
         """
         check_key(key)
-        seconds = to_seconds(ttl)
-        kept = TTL if seconds is None else check_seconds("ttl", seconds)
-        packed = value_to_json(f"xcom value {shown(key)} ", value)
+        task = current_task()
+        kept = _default_ttl(task) if ttl is None else _to_ttl("ttl", ttl)
+        packed = encode(key, value)
         if len(packed) > MAX_VALUE:
             raise PayloadTooLarge(
                 f"xcom value {shown(key)}: {len(packed)} bytes, the limit is {MAX_VALUE}; store it elsewhere and push "
                 "its address"
             )
-        task = current_task()
         others = [pushed for pushed in _pushed(task) if pushed[0] != key]
         task.attach(NAME, (_run_of(task), [*others, (key, packed.decode(), whole_ms(kept))]))
 
@@ -106,21 +136,41 @@ class _CurrentRun(RunValues):
     def _run(self) -> Values:
         return self.values()
 
-    async def _read(self, key: str, tasks: Sequence[str]) -> Sequence[bytes | str | None]:
-        task = current_task()
+    async def _read(self, key: str, tasks: Sequence[str]) -> Sequence[Stored | None]:
+        task, run = current_task(), _run_of(current_task())
         own = {each: packed for pushed, packed, _ in _pushed(task) if pushed == key for each in ("", task.id)}
-        others = [each for each in tasks if each not in own]
-        stored: dict[str, bytes | None] = {}
-        if others and ("xcom_run" in task.options or others == [""]):
-            stored = dict(zip(others, await read_values(self.values(), key, others), strict=True))
-        else:  # each task is a run by itself
-            for each in others:
-                (stored[each],) = await read_values(attrs.evolve(self.values(), run=each), key, [each])
-        return [own[each] if each in own else stored[each] for each in tasks]
+        found: dict[str, Stored | None] = {each: Stored(packed) for each, packed in own.items()}
+
+        async def read(places: Sequence[tuple[str, str]]) -> list[Stored | None]:
+            return await read_values(self.values(), key, places) if places else []
+
+        others = [each for each in dict.fromkeys(tasks) if each not in found]
+        found.update(zip(others, await read([(run, each) for each in others]), strict=True))
+        elsewhere = [each for each in others if each and found[each] is None]
+        found.update(zip(elsewhere, await read([("", each) for each in elsewhere]), strict=True))
+        if "" in others and found[""] is None:
+            of_parents = await read([("", parent) for parent in task.options.get("depends_on", ())])
+            found[""] = max(filter(None, of_parents), key=lambda stored: stored.stored_at, default=None)
+        return [found[each] for each in tasks]
 
 
 xcom: Final = _CurrentRun()
 """The values of the running task's run: ``await xcom.push(key, value)``, ``await xcom.pull(key)``."""
+
+
+def _default_ttl(task: Task) -> float:
+    """Returns for how many seconds the values of a task are kept.
+
+    Raises:
+        ConfigurationError: its runtime does not use the plugin.
+    """
+    plugin = XCom() if task.runtime is None else task.runtime.host.plugins.get(NAME)
+    if plugin is None:
+        raise ConfigurationError(
+            f"xcom.push() needs the plugin {NAME!r}, which this Runtime leaves out: take it out of without_plugins="
+        )
+    ttl: float = task.options.get("xcom_ttl", plugin.ttl)
+    return ttl
 
 
 def _run_of(task: Task) -> str:

@@ -37,6 +37,10 @@ class Color(enum.Enum):
     BLUE = "blue"
 
 
+class Text(str):
+    __slots__ = ()
+
+
 class Level(enum.IntEnum):
     LOW = 1
     HIGH = 2
@@ -71,8 +75,9 @@ class Path:
     by_name: dict[str, Point] = dataclasses.field(default_factory=dict)
 
 
-# cattrs accepts a NamedTuple only if its annotations are types, not strings.
-Named = from_source("import typing\nclass Named(typing.NamedTuple):\n    key: str\n    count: int\n").Named
+class Named(typing.NamedTuple):
+    key: str
+    count: int
 
 
 class Options(typing.TypedDict, total=False):
@@ -139,22 +144,49 @@ def test_what_comes_out_is_what_went_in(hint: Any, value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        ((1, 2), [1, 2]), ({1}, [1]), ({1: 2}, {"1": 2}), (Line("a"), {"sku": "a", "count": 1, "price": "1"}),
-        (Color.RED, "red"), (b"x", "eA=="), (UUID, str(UUID)), (NOW.date(), "2026-05-17"),
+        ((1, 2), [1, 2]), ([[], {}], [[], {}]), ({"a": (1,)}, {"a": [1]}), (Level.LOW, 1), (1.5, 1.5), (None, None),
+        (types.MappingProxyType({"a": Text("b")}), {"a": "b"}), ({Text("a"): [True]}, {"a": [True]}),
     ],
 )  # fmt: skip
 def test_without_an_annotation_it_is_what_json_has(value: Any, found: Any) -> None:
-    assert round_trip(Any, value) == found
+    there = round_trip(Any, value)
+    assert there == found
+    assert repr(there) == repr(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({1}, r"value: \{1\} is a set"), ({1: 2}, "value: the key 1 is a int"), (Line("a"), "is a Line"),
+        (Color.RED, "is a Color"), (b"x", "is a bytes"), ([{"a": UUID}], r"value\[0\]\['a'\]: UUID.* is a UUID"),
+        (NOW.date(), "is a date"), (Named("a", 1), "is a Named"), (pathlib.Path("a"), "is a PosixPath"),
+        (decimal.Decimal(1), "is a Decimal"), (dt.timedelta(1), "is a timedelta"), (bytearray(b"x"), "is a bytearray"),
+        (Struct(1, NOW.date()), "is a Struct"), (iter([1]), "is a list_iterator"),
+    ],
+)  # fmt: skip
+def test_without_an_annotation_all_else_is_refused(value: Any, words: str) -> None:
+    with pytest.raises(
+        NotSerializable, match=rf"handler\(\): {words}|handler\(\): value: .*{words}.*annotate the handler"
+    ):
+        round_trip(Any, value)
 
 
 @pytest.mark.parametrize(
     ("hint", "sent", "words"),
     [
-        (int, "five", "value='five'"), (list[int], ["a"], r"value: .*\[0\]"), (Line, {"count": 1}, "value: .*sku"),
-        (Order, {"id": 5}, "value: .*"), (Color, "green", "green"), (uuid.UUID, "no", "value='no'"),
-        (dt.datetime, "today", "today"), (decimal.Decimal, "x", "value='x'"), (typing.Literal["a"], "b", "b"),
-        (bytes, 5, "value=5"), (dict[str, int], [1], "value=.1."),
-        (Path, {"points": [{"x": "left"}]}, r"points\[0\]\.x"),
+        (int, "five", "value: expected int, got str 'five'"), (list[int], ["a"], r"value\[0\]: expected int"),
+        (Line, {"count": 1}, "value: the field sku is missing"),
+        (Order, {"id": 5}, r"value\.id: expected UUID, got int"),
+        (Color, "green", "value: .*green"), (uuid.UUID, "no", "value: expected UUID, got 'no'"),
+        (dt.datetime, "today", "today"), (dt.datetime, "2026-05-17", "has no time"),
+        (decimal.Decimal, "x", "Decimal, got 'x'"),
+        (typing.Literal["a"], "b", "b"), (bytes, 5, "expected bytes, got int 5"),
+        (bytes, "x!", "expected bytes, got 'x!'"),
+        (dict[str, int], [1], r"expected dict\[str, int\], got list"), (int, 5.0, "expected int, got float"),
+        (Path, {"points": [{"x": "left"}]}, r"points\[0\]\.x: expected float"), (bool, 1, "expected bool, got int"),
+        (str, None, "expected str, got None"), (set[int], "ab", "expected set"),
+        (tuple[int, int], [1], "2 items, got 1"),
+        (dict[int, str], {"a": "b"}, r"value\.key\('a'\)"), (Options, {"depth": "x"}, r"value\['depth'\]"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_with_the_path_to_it(hint: Any, sent: Any, words: str) -> None:
@@ -187,7 +219,9 @@ def test_a_parameter_without_annotation_is_not_taken_for_one_of_the_rest() -> No
     async def handler(a, b=None, *rest, **named: int): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
 
     codec = Codec("handler", handler)
-    assert codec.arguments_from_json(["x", ["y"], "z"], {"n": "5"}) == (["x", ["y"], "z"], {"n": 5})
+    assert codec.arguments_from_json(["x", ["y"], "z"], {"n": 5}) == (["x", ["y"], "z"], {"n": 5})
+    with pytest.raises(InvalidPayload, match="n: expected int, got str '5'"):
+        codec.arguments_from_json(["x", ["y"], "z"], {"n": "5"})
 
 
 def test_defaults_are_those_of_the_handler_that_runs_it() -> None:
@@ -263,7 +297,9 @@ async def test_annotations_of_types_that_are_defined_later(make_runtime: Make) -
 
 
 @actor
-async def mirror(order: Order, *more: Point, path: Path, key: bytes, named: Named) -> tuple[Any, ...]:
+async def mirror(
+    order: Order, *more: Point, path: Path, key: bytes, named: Named
+) -> tuple[Order, tuple[Point, ...], Path, bytes, Named]:
     assert isinstance(order, Order)
     return order, more, path, key, named
 
@@ -282,7 +318,7 @@ async def test_typed_values_travel_to_a_handler_and_back(make_runtime: Make) -> 
         assert (await stranger.handle(handle.id).result())["id"] == str(UUID), "who does not know the actor gets JSON"
         message = mirror(ORDER, Point(1), Point(2), path=Path([]), key=b"k", named=Named("a", 1))
         found = await runtime.ask("user:1", message, timeout=PATIENCE)
-        assert len(found) == 5
+        assert found == (ORDER, (Point(1), Point(2)), Path([]), b"k", Named("a", 1))
 
 
 @pytest.mark.anyio
@@ -302,5 +338,5 @@ async def test_what_was_sent_does_not_change_with_the_sender_s_values(make_runti
 def test_a_result_without_json_form_names_its_place() -> None:
     async def handler() -> dict[str, Any]: ...
 
-    with pytest.raises(NotSerializable, match=r"handler\(\) result\['a'\]\[1\] is a object"):
+    with pytest.raises(NotSerializable, match=r"handler\(\) result\['a'\]\[1\]: <object .* is a object"):
         Codec("handler", handler).result_to_json({"a": [1, object()]})

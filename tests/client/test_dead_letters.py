@@ -125,7 +125,7 @@ async def test_poison_is_kept_and_can_be_sent_again_when_its_cause_is_gone(
         assert f"fairactor.errors.{error}" in letter.error.traceback
         assert (letter.id, letter.tenant, letter.attempt, letter.state) == (handle.id, "user:1", 1, TaskState.FAILED)
         unreadable: tuple[Any, Any] = ((), {})
-        read = {"arguments": (["x", "y", 3], {}), "unknown": ([1], {})}.get(kind, unreadable)
+        read = {"arguments": (["x"], {"kind": "y", "old": 3}), "unknown": ([1], {})}.get(kind, unreadable)
         assert (letter.args, letter.kwargs) == read
         assert letter.actor == {"arguments": "fail", "unknown": "gone"}.get(kind, "")
         assert await sender.dead_letters.redrive() == 1
@@ -153,7 +153,7 @@ async def test_a_task_whose_runtimes_died_is_kept_with_their_names(make_runtime:
             with pytest.raises(TaskFailed, match="2 runtimes died while they ran it"):
                 await handle.result(timeout=PATIENCE)
         (letter,) = await letters(sender, error="WorkerDied", actor="die")
-        assert (letter.args, letter.kwargs, letter.attempt) == ([9], {}, 1)
+        assert (letter.args, letter.kwargs, letter.attempt) == ([], {"times": 9}, 1)
         assert {attempt.runtime for attempt in letter.history} == names
         assert [(attempt.attempt, attempt.error) for attempt in letter.history] == [(1, "WorkerDied")] * 2
         await check_invariants(sender)

@@ -130,7 +130,7 @@ def test_an_option(value: Any) -> None:
 def test_an_argument(value: Any) -> None:
     for message in (echo(value), whole(value), echo([{"deep": value}])):
         attempt(
-            lambda message=message: encode_message("t", message, watch=False, max_payload=1 << 20, sdk=False)  # type: ignore[misc]
+            lambda message=message: encode_message("t", message, watch=False, max_payload=1 << 20)  # type: ignore[misc]
         )
 
 
@@ -194,9 +194,9 @@ def test_a_number_that_is_too_large(setting: str, bound: str) -> None:
 async def test_a_number_that_has_no_json_form(make_runtime: Make, value: Any) -> None:
     async with make_runtime(echo, whole, huge) as runtime:
         for message in (echo(value), whole(value)):
-            with pytest.raises(NotSerializable, match=r"argument \['value'\].*has no JSON form"):
+            with pytest.raises(NotSerializable, match=r"\(\): value.*has no JSON form|whole\(\): value: expected int"):
                 await runtime.send("t", message)
-        with pytest.raises(TaskFailed, match=r"huge\(\) result.*is a int, <a number of 16610 bits>"):
+        with pytest.raises(TaskFailed, match=r"huge\(\) result: <a number of 16610 bits> is a int"):
             await runtime.ask("t", huge(), timeout=PATIENCE)
 
 
@@ -215,7 +215,7 @@ def test_values_are_shown_briefly_whatever_they_do() -> None:
 def test_a_call_whose_options_are_too_long_says_which() -> None:
     message = echo(1).options(depends_on=[f"task-{n}" for n in range(40_000)])
     with pytest.raises(PayloadTooLarge, match=r"its option depends_on= takes most of them"):
-        encode_message("t", message, watch=False, max_payload=100_000, sdk=False)
+        encode_message("t", message, watch=False, max_payload=100_000)
 
 
 @odd

@@ -348,14 +348,14 @@ REFUSALS: Final = TROUBLES | {"OOM": lambda server: _setting(server, maxmemory="
 async def test_what_the_server_refused_was_not_accepted_and_may_be_sent_again(
     server: Instance, work: Work, trouble: str
 ) -> None:
-    async with sender(server.url, connect_timeout=0.2, plugins=[]) as runtime, sender(server.url) as patient:
+    async with sender(server.url, connect_timeout=0.2, without_plugins=True) as runtime, sender(server.url) as patient:
         await runtime.send("user:1", work.quick(1), id="first")
         messages: list[tuple[str, Message[int]]] = [
             (f"user:{n}", work.quick(n).options(id=f"batch {n}")) for n in range(3)
         ]
         async with REFUSALS[trouble](server):
             async with anyio.create_task_group() as group:  # after a restart, the first calls meet dead connections
-                for _ in range(8):
+                for _ in range(24):
                     group.start_soon(runtime.health)
             began = time.monotonic()
             with pytest.raises(ServerError) as one:

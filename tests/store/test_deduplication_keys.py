@@ -191,7 +191,7 @@ async def test_an_id_sent_twice_is_a_repeat_whatever_its_key(make_runtime: Make)
         first = await runtime.send("user:1", echo(1), id="one", key="same")
         for key in ("same", "other"):
             again = await runtime.send("user:1", echo(1), id="one", key=key)
-            assert (again.id, again.duplicate) == ("one", False)
+            assert (again.id, again.duplicate) == ("one", True)
         assert (await runtime.send("user:1", echo(1), id="two", key="same")).id == first.id
         assert not (await runtime.send("user:1", echo(1), id="two", key="other")).duplicate, "a repeat takes no key"
         with pytest.raises(TaskExists):

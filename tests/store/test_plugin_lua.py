@@ -236,8 +236,8 @@ async def test_mending_leaves_what_is_held_back_where_it_is(make_runtime: Make, 
 
 
 async def test_who_has_it_not_is_refused_once_it_was_used(make_runtime: Make) -> None:
-    async with make_runtime(run, plugins=[Tally()]) as runtime, make_runtime(workers=0, plugins=[]) as other:
-        async with make_runtime(workers=0, plugins=[]) as another:
+    async with make_runtime(run, plugins=[Tally()]) as runtime, make_runtime(workers=0, without_plugins=True) as other:
+        async with make_runtime(workers=0, without_plugins=True) as another:
             await another.send("t", run())
         await runtime.ask("t", run().options(tally="x"), timeout=PATIENCE)
         with pytest.raises(
@@ -246,7 +246,7 @@ async def test_who_has_it_not_is_refused_once_it_was_used(make_runtime: Make) ->
             await other.send("t", run())
         assert caught.value.plugin == "tally"
     with pytest.raises(MissingPlugin, match="'tally'"):
-        await make_runtime(workers=0, plugins=[]).__aenter__()
+        await make_runtime(workers=0, without_plugins=True).__aenter__()
     async with make_runtime(workers=0, plugins=[Tally()]) as again:
         await again.send("t", run())
 
@@ -257,7 +257,7 @@ async def test_a_runtime_that_lacks_what_was_used_meanwhile_stops_with_its_name(
     entered = anyio.Event()
 
     async def serve() -> None:
-        async with make_runtime(run, plugins=[]):
+        async with make_runtime(run, without_plugins=True):
             entered.set()
             await anyio.sleep_forever()
 
@@ -285,7 +285,7 @@ async def test_a_script_of_a_plugin_runs_on_the_shard_of_a_tenant_or_on_one_by_i
 
 async def test_what_cannot_be_called_is_refused_by_name(make_runtime: Make) -> None:
     async with make_runtime(workers=0, plugins=[Tally()]) as runtime:
-        with pytest.raises(ConfigurationError, match=r"no script 'tally/rad'; .* are: tally/read, tally/admit"):
+        with pytest.raises(ConfigurationError, match=r"no script 'tally/rad'; .* are: .*tally/read, tally/admit"):
             await runtime.host.call("tally/rad", "t")
         with pytest.raises(Exception, match="BROKEN by t"):
             await runtime.host.call("tally/broken", "t", "t")

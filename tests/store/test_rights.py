@@ -22,7 +22,22 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
 LEAST = ("~{fairactor/*}*", "&{fairactor/*}*", *(f"+{name}" for name in (*ALONE, *IN_SCRIPTS)))
 # Words in capitals in the scripts that are options of commands, not commands.
-WORDS = {"CH", "COUNT", "GT", "LIMIT", "LT", "MATCH", "NUMSUB", "NX", "PX", "REV", "WITHSCORES", "WITHVALUES", "XX"}
+WORDS = {
+    "BYLEX",
+    "CH",
+    "COUNT",
+    "GT",
+    "LIMIT",
+    "LT",
+    "MATCH",
+    "NUMSUB",
+    "NX",
+    "PX",
+    "REV",
+    "WITHSCORES",
+    "WITHVALUES",
+    "XX",
+}
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ LAYERS: Final = (
     {"_plugin_chain"},
     {"plugins"},
     {"_actors", "_store"},
+    {"_values"},
     {"_model", "_server"},
     {"settings"},
     {"_util"},

@@ -235,3 +235,12 @@ def fork_a_daemon() -> int:
 def long_result(length: int) -> str:
     """Returns a long string."""
     return "x" * length
+
+
+@actor(process=True)
+def traced() -> list[Any]:
+    """Returns the baggage `user`, and the ids of the current span."""
+    from opentelemetry import baggage, trace
+
+    here = trace.get_current_span().get_span_context()
+    return [baggage.get_baggage("user"), here.trace_id, here.span_id]

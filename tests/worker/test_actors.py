@@ -203,7 +203,7 @@ async def test_decorated_functions_keep_their_kind(make_runtime: Make) -> None:
 async def test_a_module_brings_all_its_actors(make_runtime: Make) -> None:
     module = ModuleType("module")
     module.crunch, module.nap, module.other = service.crunch, service.nap, 5  # type: ignore[attr-defined]
-    async with make_runtime(module, service.crunch, plugins=[]) as runtime:
+    async with make_runtime(module, service.crunch, without_plugins=True) as runtime:
         (info,) = (await runtime.stats()).runtimes
         assert tuple(info.actors) == ("crunch", "nap")
 
@@ -272,7 +272,7 @@ def counter(*, hooks: str = "plain") -> tuple[Any, list[str]]:
 @pytest.mark.parametrize("hooks", ["async", "plain"])
 async def test_a_class_keeps_its_state_between_messages(make_runtime: Make, hooks: str) -> None:
     cls, said = counter(hooks=hooks)
-    async with make_runtime(cls, plugins=[]) as runtime:
+    async with make_runtime(cls, without_plugins=True) as runtime:
         assert said == ["started 0"]
         assert await runtime.ask("user:1", cls.add(2), timeout=PATIENCE) == 2
         assert await runtime.ask("user:2", cls.add(), timeout=PATIENCE) == 3

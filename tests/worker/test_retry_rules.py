@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairactor import Retry, actor
-from fairactor._actors.retry import delay_before_next, exception_name, may_retry
+from fairactor._actors.retry import delay_before_next, may_retry
 from fairactor._util.checks import CENTURY
+from fairactor._util.failures import exception_name
 from fairactor.errors import ConfigurationError
 
 

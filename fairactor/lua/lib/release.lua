@@ -25,6 +25,8 @@ local SCORE = { died = 1, silent = 2, crashed = 3, left = 4 }
 
 local SOME = 40 -- claims that one call takes back
 
+local given_up = {} -- the ids of the tasks that `release` gives up
+
 -- Whether to give a task up. Only a death with nothing beside it proves that the task is what kills: others are
 -- innocent until twice as many deliveries. With `most` = 1 it must not run again after any death.
 local function is_given_up(count, mark, reason, most)
@@ -121,6 +123,7 @@ local function release(runtime, why, most, outcome)
       local ms = record_ttl(id, DEAD_STATE, shard.failed_ttl)
       local record = record_with(id, count, history_line)
       end_task(id, name, DEAD_STATE, ms, ended_record(record, DEAD_STATE, outcome))
+      given_up[#given_up + 1] = id
     else
       enqueue(name, id, stamp, priority, count)
       if history_line then delivered[#delivered + 1] = { id, string.char(count), history_line } end

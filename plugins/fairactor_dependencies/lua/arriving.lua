@@ -2,14 +2,24 @@
 
 -- @takes readable, read_records, tenant_of, LIVE from lib/base.lua
 -- @takes NONE from lib/policy.lua
--- @takes deleted, send_message, add_entry, state_of, result_in from own/ends.lua
--- @takes HERE, NOTIFIES, MESSAGE, OPEN, CLOSED, NEVER, PENDING, EARLY from own/ends.lua
--- @takes children, read_children, notify, decide, ID, GATE, OUTCOMES, CHANGED, WANTED from own/waiting.lua
+-- @takes deleted, send_message, add_entry from own/ends.lua
+-- @takes HERE, NOTIFIES, MESSAGE, OPEN, CLOSED, NEVER, PENDING, EARLY, LATE from own/ends.lua
+-- @takes state_of, result_in, END from own/outcome.lua
+-- @takes children, read_children, notify, decide, ID, GATE, OUTCOMES, CHANGED, WANTED, REFUSED from own/waiting.lua
 -- @takes end_gate from own/telling.lua
 
 local function belongs_to(record, tenant) return record and (tenant == '' or tenant_of(record) == tenant) end
 
 local function no_parent(parent) return 'upstream task ' .. parent .. ' no longer exists' end
+
+-- Returns how a task ended whose record is gone: state, root, result; nil if that is not known.
+local function kept_end(id, tenant)
+  local kept = call('GET', OWN .. 'end:' .. id)
+  if not kept then return nil end
+  local state, root, owner, at = struct.unpack(END, kept)
+  if tenant ~= '' and tenant ~= owner then return nil end
+  return state, root, at <= #kept and kept:sub(at) or nil
+end
 
 -- Messages of other shards
 
@@ -17,7 +27,8 @@ local function no_parent(parent) return 'upstream task ' .. parent .. ' no longe
 local function subscribe(index, wants, id, parent, its_shard, tenant)
   local record = call('GET', TASK .. parent)
   if not (readable(record) and belongs_to(record, tenant)) then
-    send_message(its_shard, 'e', 'C', 0, index, id, parent, '')
+    local state, root, result = kept_end(parent, tenant)
+    send_message(its_shard, 'e', state or 'C', 0, index, id, parent, root or '', wants == 1 and result or nil)
   elseif record:sub(1, 1) == LIVE then
     add_entry('t', parent, its_shard, wants, index, id)
   else
@@ -79,7 +90,9 @@ local function wait_for(child, index, parent, record, wants, tenant)
     local cause = { id = parent, state = state, root = root }
     notify(child, index, cause, wants == 1 and cause.state == 'F' and result_in(record) or nil)
   else
-    notify(child, index, { state = 'C', text = no_parent(parent) })
+    local state, root, result = kept_end(parent, tenant)
+    local cause = state and { id = parent, state = state, root = root } or { state = 'C', text = no_parent(parent) }
+    notify(child, index, cause, wants == 1 and result or nil)
   end
 end
 
@@ -100,15 +113,27 @@ local function wait_for_parent(child, waits, found, index, parent)
   end
 end
 
-local function grow(id, others)
+-- Lets a task wait for items that are about to be sent.
+local function map_items(mapped)
+  local id, many = mapped.id, mapped.many
   read_children({ id })
   local child = children[id]
   local before = child and #child[OUTCOMES]
-  if before ~= 1 then return end
-  mine.grown = nil
-  child[OUTCOMES], child[CHANGED] = child[OUTCOMES] .. string.rep(PENDING, #others), true
-  for i, record in ipairs(read_records(others)) do
-    if children[id] then wait_for(child, before + i, others[i], record, 1, '') end
+  if before ~= 1 and before ~= 1 + many then return end
+  mapped.done = true
+  if before == 1 then child[OUTCOMES], child[CHANGED] = child[OUTCOMES] .. string.rep(PENDING, many), true end
+  later[#later + 1] = function() call('SET', OWN .. 'map:' .. id, many .. ':0:o', 'PX', LATE) end
+end
+
+-- Gives a task the ends of items that finished in an earlier attempt at the run.
+local function adopt(adopted)
+  read_children({ adopted.id })
+  for _, item in ipairs(adopted) do
+    local index, id, record = unpack(item)
+    local child = children[adopted.id]
+    if child and #child[OUTCOMES] > index then
+      notify(child, index + 1, { id = id, state = 'F', root = id }, result_in(record))
+    end
   end
 end
 
@@ -122,7 +147,12 @@ local function add_sent()
     local child = { id, waits.rule or 'all_success', OPEN, waits.keep, 0, 0, 0, waits.token or '',
       string.rep(PENDING, #parents), false, false, true, true, wanted }
     children[id] = child
-    wait_for_gate(child, waits.gate)
+    if waits.refused then
+      child[GATE], child[REFUSED] = NEVER, true
+      add_entry('t', id, HERE, 0, waits.refused[2] + 1, waits.refused[1])
+    else
+      wait_for_gate(child, waits.gate)
+    end
     for index, parent in ipairs(parents) do
       if not children[id] then break end
       wait_for_parent(child, waits, found, index, parent)

@@ -1,36 +1,47 @@
 -- Decides what becomes of waiting tasks. Its input is in lists: `mine.sent`, accepted tasks and what they wait for;
 -- `mine.ended`, tasks; `mine.gates` that have ended; `mine.messages` of other shards; `mine.rest`, left by earlier
--- scripts; `mine.grown`, a task and others that it waits for as well.
+-- scripts; `mine.mapped`, a task and how many items it joins; `mine.adopted`, a task and items that ended before.
 --
 -- What a task waits for is kept with its hold. 'of:t' has a field for each task that others wait for, 'of:g' for each
--- gate; many go on in a list. 'got:' and a task holds results for it.
+-- gate; many go on in a list. 'got:' and a task's token holds results for it. They stay there, and 'late' names the
+-- token, if they are too large for the task's record: the runtime that runs the task reads them (results.lua).
 --
--- An end is F finished, X failed, or C canceled; X too if another's failure canceled the task. A task remembers each
+-- An end is F finished, X failed, C canceled or S skipped; X too if another's failure canceled the task. A task remembers each
 -- parent's outcome, so an end changes nothing the second time. Those that wait are stored before it and deleted after
 -- it, so a repeat completes a script that failed halfway.
 
--- @takes integer, read_all, write_all, call_all, HEADER, CANCELED_STATE, DEAD_STATE from lib/base.lua
+-- @takes integer, read_all, write_all, call_all, CANCELED_STATE from lib/base.lua
 -- @takes NONE from lib/policy.lua
 -- @takes keep_of from lib/admit.lua
 
-if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.grown then
-  local SOME = 500 -- tasks notified in one script; take.lua does the rest
+if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.mapped or mine.adopted then
+  -- What one script may spend; take.lua does the rest. A task that is released costs about 25 µs, one that ends 150 µs,
+  -- and the news of an end 3 µs. A turn also has other work.
+  local BUDGET, BUDGET_ALONE = 250, 400
+  local RELEASES, ENDS, LEARNS = 1, 10, 0.1
   local HERE, NOTIFIES = 65535, 65534
   local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many parents are F, X and C, token; then each one's state
   local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, index, task
-  local FIELD, FIELD_SIZE, MOST = '>HB', 3, 100 -- number of entries, MOST at most; whether a list follows
-  local CHUNK, CHUNKS = 50, 10 -- entries in an element of a list; elements read at once
+  local FIELD, FIELD_SIZE, MOST = '>HB', 3, 20 -- number of entries, MOST at most; 1 if a list follows, 2 and 4 if
+  -- somebody nearby or on another shard asked for the task, to wait for it
+  local ASKED, ASKED_FAR = 2, 4
+  local CHUNK, CHUNKS = 10, 10 -- entries in an element of a list; elements read at once
   local MESSAGE = '>Hc1c1BI4Hc0Hc0Hc0' -- to, kind, state, wants, index, task or run, parent, root; then the result, or
   -- the tenant of the parent
   local REST = '>c1Hc0' -- state, root; then the result
   local OPEN, CLOSED, NEVER = 'o', 'c', 'n'
   local PENDING, PENDING_BYTE = '?', 63
+  local MOST_TRACED = 10000 -- ended tasks whose spans are still to be made; more are forgotten
   local REMEMBERED = 3600000 -- ms for which the end of a gate is remembered
   local EARLY = 300000 -- ms that an end is kept for a task not sent yet: as long as for a gate
+  local FAR = 86400000 -- ms that an end is kept for a task of another shard that asked for it
+  local FEW, SMALL = 100, 65536 -- results, and bytes of results, that fit into a task's record
+  local LATE = 604800000 -- ms for which other results are kept at least, once their task has ended
 
-  local budget = SOME
+  local budget = mine.rest and BUDGET_ALONE or BUDGET
   local entries, outbox, rest, deleted, notified = {}, {}, {}, {}, {} -- what to write and to delete
   local updates, done_rest, gates_ended = { t = {}, g = {} }, {}, {}
+  local kept_ends, late, kept_late, ended_late = {}, {}, {}, {}
   local remote, work_is_left = false, false
 
   local function send_message(to, kind, state, wants, index, id, parent, root, result)
@@ -55,13 +66,14 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
       if name:sub(1, 1) == kind then ids[#ids + 1] = name:sub(2) end
     end
     for i, field in ipairs(read_all('HMGET', OWN .. 'of:' .. kind, ids)) do
-      local added, count, has_list = entries[kind .. ids[i]], 0, 0
-      if field then count, has_list = struct.unpack(FIELD, field) end
+      local added, count, flags = entries[kind .. ids[i]], 0, 0
+      if field then count, flags = struct.unpack(FIELD, field) end
+      local has_list = flags % 2
       local before = field and field:sub(FIELD_SIZE + 1) or ''
       if has_list == 0 and count + #added <= MOST then
-        field = struct.pack(FIELD, count + #added, 0) .. before .. table.concat(added)
+        field = struct.pack(FIELD, count + #added, flags) .. before .. table.concat(added)
       else
-        field = struct.pack(FIELD, count, 1) .. before
+        field = struct.pack(FIELD, count, flags - has_list + 1) .. before
         local chunks = {}
         for j = 1, #added, CHUNK do
           chunks[#chunks + 1] = table.concat(added, '', j, math.min(j + CHUNK - 1, #added))
@@ -73,21 +85,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
     return lists
   end
 
-  -- Returns the result in a finished task's record, as JSON.
-  local function result_in(record)
-    local line = record and record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))) or ''
-    local _, from = line:find('"result":', 1, true)
-    return from and line:sub(from + 1, (line:match('.*(),"started_at":') or #line) - 1) or 'null'
-  end
-
-  -- Returns how a task ended, by its record, and the root: '' if it is another task.
-  local function state_of(id, record)
-    local state, _, _, _, _, _, body = struct.unpack(HEADER, record)
-    local upstream = state == CANCELED_STATE and record:sub(body):match('^{"error":{"type":"UpstreamFailed"')
-    if upstream then return DEAD_STATE, '' end
-    return state, id
-  end
-
+-- @include own/outcome.lua
 -- @include own/waiting.lua
 -- @include own/telling.lua
 -- @include own/arriving.lua
@@ -97,10 +95,12 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
     local to, index, wants, id = unpack(feed[2])
     add_entry('t', feed[1], to, wants, index, id)
   end
-  if mine.grown then grow(mine.grown[1], mine.grown[2]) end
+  if mine.mapped then map_items(mine.mapped) end
+  if mine.adopted then adopt(mine.adopted) end
   for _, message in ipairs(mine.messages or {}) do handle(message) end
   for _, gate in ipairs(mine.gates or {}) do end_gate(gate[1], gate[2]) end
   for _, left in ipairs(mine.rest or {}) do
+    if budget <= 0 then break end
     local state, root, at = struct.unpack(REST, left[2])
     done_rest[#done_rest + 1] = left[1]
     notify_all(left[1]:sub(1, 1), { left[1]:sub(2) }, { state }, { root }, nil, { left[2]:sub(at) })
@@ -110,18 +110,20 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
   local first, ended = 1, mine.ended or {}
   mine.ended = ended
   while ended[first] do
-    local ids, states, roots, records, canceled = {}, {}, {}, {}, {}
-    for i = first, #ended, 3 do
+    local ids, states, roots, records, keeps, canceled = {}, {}, {}, {}, {}, {}
+    for i = first, #ended, 4 do
       local id, state, n = ended[i], ended[i + 1], #ids + 1
       if state == CANCELED_STATE and not mine.states[id] then canceled[#canceled + 1] = id end
       ids[n], states[n], roots[n], records[n] = id, mine.states[id] or state, mine.roots[id] or id, ended[i + 2]
+      keeps[n] = ended[i + 3]
     end
     first = #ended + 1
     read_children(canceled) -- they may have waited themselves
     for _, id in ipairs(canceled) do
       if children[id] then forget_child(children[id]) end
     end
-    notify_all('t', ids, states, roots, records)
+    keep_late(ids, states, records, keeps)
+    notify_all('t', ids, states, roots, records, nil, keeps)
   end
 
   local lists = { keep_entries('t'), keep_entries('g') }
@@ -131,9 +133,16 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
   table.insert(later, 1, function() -- before a task remembers the outcome
     for id, child in pairs(children) do
       for index, result in pairs(child and child[RESULTS] or NONE) do
-        call('HSET', OWN .. 'got:' .. id, index, result)
+        call('HSET', OWN .. 'got:' .. child[TOKEN], index, result)
       end
     end
+    for _, child in ipairs(late) do
+      for index, result in pairs(child[RESULTS] or NONE) do
+        call('HSET', OWN .. 'got:' .. child[TOKEN], index, result)
+      end
+      call('HSET', OWN .. 'late', child[ID], child[TOKEN])
+    end
+    for _, kept in ipairs(kept_ends) do call('SET', OWN .. 'end:' .. kept[1], kept[2], 'PX', kept[3]) end
     for _, some in ipairs(lists) do
       for key, list in pairs(some) do write_all('RPUSH', key, list) end
     end
@@ -145,6 +154,8 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
   last[#last + 1] = function()
     for kind, ids in pairs(notified) do write_all('HDEL', OWN .. 'of:' .. kind, ids) end
     call_all('DEL', deleted)
+    for _, kept in ipairs(kept_late) do call('PEXPIRE', OWN .. 'got:' .. kept[1], integer(kept[2])) end
+    if #ended_late > 0 then write_all('HDEL', OWN .. 'late', ended_late) end
     for _, name in ipairs(done_rest) do
       if not rest[name] then call('HDEL', OWN .. 'rest', name) end
     end
@@ -153,6 +164,11 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.g
       call('DEL', OWN .. 'gate-to:' .. gate[1])
       call('ZREM', OWN .. 'gates', gate[1])
     end
-    if work_is_left or #outbox > 0 then call('PUBLISH', EVENTS, 'p' .. SELF) end
+    if mine.traced then
+      write_all('RPUSH', OWN .. 'ended', mine.traced)
+      call('LTRIM', OWN .. 'ended', -MOST_TRACED, -1)
+      call('PEXPIRE', OWN .. 'ended', REMEMBERED)
+    end
+    if work_is_left or #outbox > 0 or mine.traced then call('PUBLISH', EVENTS, 'p' .. SELF) end
   end
 end

@@ -2,20 +2,21 @@
 --
 -- Such a task is an array, not a table of named fields: that takes half the space.
 
--- @takes HEADER from lib/base.lua
+-- @takes HEADER, DONE from lib/base.lua
 -- @takes NONE from lib/policy.lua
 -- @takes admit, read_held, kept_of, held_record from lib/admit.lua
 -- @takes cancel_held, pack_cancel from lib/ending.lua
--- @takes deleted, WAITING, OPEN, CLOSED, NEVER, PENDING_BYTE from own/ends.lua
+-- @takes budget, RELEASES, ENDS, deleted, late, WAITING, OPEN, CLOSED, NEVER, PENDING, PENDING_BYTE, FEW, SMALL from own/ends.lua
+-- @takes SKIPPED from own/outcome.lua
 
 local ID, RULE, GATE, KEEP = 1, 2, 3, 4
 local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of its parents
 local TOKEN = 8
 local OUTCOMES = 9 -- the state of each parent
 local NEWS, RESULTS = 10, 11 -- index -> state, result of parents that end here, or false
-local CHANGED, IS_NEW, WANTED = 12, 13, 14
+local CHANGED, IS_NEW, WANTED, REFUSED = 12, 13, 14, 15
 
-local count_of = { F = HAVE_FINISHED, X = HAVE_FAILED, C = WERE_CANCELED }
+local count_of = { F = HAVE_FINISHED, X = HAVE_FAILED, C = WERE_CANCELED, S = WERE_CANCELED }
 local children = {} -- task -> that array; false if it does not wait
 
 local function read_children(ids)
@@ -73,22 +74,73 @@ local rules = {
   end,
 }
 
--- Returns a task's record with results in place of the tokens; nil without tokens.
+local JOINS = 'each:' -- before the rule of a task that joins the results of an `each()`
+
+-- Returns the name of a task's trigger rule.
+local function rule_of(child) return (child[RULE]:gsub('^' .. JOINS, '')) end
+
+-- Whether a task may run, as `rules` say. If it joins results, its first parent sends the items, and the rule is for
+-- these. If that one failed, nobody waits for the items that it may not have sent.
+local function may_run(child)
+  local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
+  local open = #child[OUTCOMES] - finished - failed - canceled
+  if #child[OUTCOMES] > 1 and child[RULE]:sub(1, #JOINS) == JOINS then
+    local sent = (child[NEWS] or NONE)[1] or child[OUTCOMES]:sub(1, 1)
+    if sent == DONE then
+      finished = finished - 1
+    elseif sent ~= PENDING then
+      open = 0
+    end
+  end
+  return rules[rule_of(child)](open, finished, failed, canceled)
+end
+
+-- Returns the results that a task has received: those of this script, and a function that reads others.
+local function results_of(child)
+  local results, got = child[RESULTS] or {}, OWN .. 'got:' .. child[TOKEN]
+  local stored = not child[IS_NEW] and call('HLEN', got) or 0
+  if stored > 0 and stored <= FEW then
+    local all = call('HGETALL', got)
+    for i = 1, #all, 2 do results[tonumber(all[i])] = all[i + 1] end
+    stored = 0
+  end
+  return results, function(index)
+    return results[index] or (stored > 0 and call('HGET', got, index)) or 'null'
+  end, stored
+end
+
+-- Returns a list of results as JSON; nil if it is too large for a record.
+local function few_results(results, stored, from, to)
+  if stored > 0 or to - from >= FEW then return nil end
+  local all, size = {}, 0
+  for i = from, to do
+    all[#all + 1] = results[i] or 'null'
+    size = size + #all[#all]
+  end
+  return size <= SMALL and '[' .. table.concat(all, ',') .. ']' or nil
+end
+
+-- Returns a task's record with results in place of the tokens; nil without tokens. A token ends with the index of a
+-- parent, with a range of them ('2to5'), or with 'all' or 'rest'. Where a list would be too large, a reference stands
+-- for it. Only who knows the token can read what it stands for.
 local function with_results(child)
   if child[TOKEN] == '' then return nil end
-  local record, results = held_record(child[ID]), child[RESULTS] or {}
+  local record = held_record(child[ID])
   if not record then return nil end
-  local stored = not child[IS_NEW] and call('HGETALL', OWN .. 'got:' .. child[ID]) or {}
-  for i = 1, #stored, 2 do results[tonumber(stored[i])] = stored[i + 1] end
+  local results, result_at, stored = results_of(child)
   return (record:gsub('"' .. child[TOKEN] .. ':(%w+)"', function(which)
-    if which ~= 'all' and which ~= 'rest' then return results[tonumber(which)] or 'null' end
-    local all = {}
-    for i = which == 'all' and 1 or 2, #child[OUTCOMES] do all[#all + 1] = results[i] or 'null' end
-    return '[' .. table.concat(all, ',') .. ']'
+    local from, to = which:match('^(%d+)to(%d+)$')
+    if which == 'all' or which == 'rest' then from, to = which == 'all' and 1 or 2, #child[OUTCOMES] end
+    if not from then return result_at(tonumber(which)) end
+    from, to = tonumber(from), tonumber(to)
+    local inline = few_results(results, stored, from, to)
+    if inline then return inline end
+    if late[#late] ~= child then late[#late + 1] = child end
+    return '{"fairactor_dependencies.results":["' .. child[TOKEN] .. '",' .. from .. ',' .. to .. ']}'
   end))
 end
 
-local WORDS = { F = 'finished', X = 'failed', C = 'was canceled' }
+local WORDS = { F = 'finished', X = 'failed', C = 'was canceled', S = 'was skipped' }
 mine.roots, mine.states = mine.roots or {}, mine.states or {}
 
 -- Returns a parent that ended so; nil if the record does not name it: the task has grown.
@@ -103,10 +155,11 @@ end
 
 -- Returns why a task cannot run whose gate has ended: the gate, or its parents.
 local function cause_after_gate(child)
+  if child[REFUSED] then return { state = 'C', text = 'its run was canceled' } end
   if child[GATE] == NEVER then return { state = 'C', text = 'its run was not sent whole' } end
   local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
   local state = failed > 0 and 'X' or canceled > 0 and 'C' or 'F'
-  local id, text = parent_that_ended(child, state), 'cannot run (trigger rule ' .. child[RULE] .. '): '
+  local id, text = parent_that_ended(child, state), 'cannot run (trigger rule ' .. rule_of(child) .. '): '
   if id then
     text = text .. 'upstream task ' .. id .. (state == 'F' and ' finished' or ' did not finish')
   else
@@ -116,14 +169,34 @@ local function cause_after_gate(child)
   return { state = state, text = text }
 end
 
+-- Returns how many of a task's parents were skipped.
+local function count_skipped(child)
+  local _, many = child[OUTCOMES]:gsub(SKIPPED, '')
+  for _, state in pairs(child[NEWS] or NONE) do many = many + (state == SKIPPED and 1 or 0) end
+  return many
+end
+
+-- Returns how a task ends that may not run: X if a parent failed, C if one was canceled, otherwise S, with the reason.
+local function end_of(child)
+  if child[GATE] == NEVER then return 'C' end
+  if child[HAVE_FAILED] > 0 then return 'X' end
+  local skipped = count_skipped(child)
+  if child[WERE_CANCELED] > skipped then return 'C' end
+  return SKIPPED, 'skipped (trigger rule ' .. rule_of(child) .. '): '
+    .. (skipped > 0 and 'an upstream task was skipped' or 'no upstream task failed')
+end
+
+local KINDS = { X = 'UpstreamFailed', C = 'TaskCanceled', S = 'TaskSkipped' }
+
 -- Cancels a task. `cause` is the end that decided, nil for the gate's. The root is '' if only a record says that
 -- something upstream of it failed.
 local function cancel_child(child, cause)
   cause = cause or cause_after_gate(child)
-  local id, text = child[ID], cause.text
-  local state = child[GATE] ~= NEVER and child[HAVE_FAILED] > 0 and 'X' or 'C'
+  local id = child[ID]
+  local state, why = end_of(child)
+  local text = why or cause.text
   if not text then
-    text = 'cannot run (trigger rule ' .. child[RULE] .. '): upstream task ' .. cause.id .. ' '
+    text = 'cannot run (trigger rule ' .. rule_of(child) .. '): upstream task ' .. cause.id .. ' '
     if cause.root == cause.id then
       text = text .. WORDS[cause.state]
     elseif cause.root == '' then
@@ -134,15 +207,18 @@ local function cancel_child(child, cause)
   end
   mine.states[id] = state
   -- A canceled parent may have decided although others failed: it is not the root of a failure.
-  mine.roots[id] = cause.state == state and cause.root or state == 'X' and '' or id
-  local kind = state == 'X' and 'UpstreamFailed' or 'TaskCanceled'
-  local outcome = '{"error":{"type":"' .. kind .. '","message":' .. cjson.encode(text) .. '}}'
+  mine.roots[id] = state ~= SKIPPED and cause.state == state and cause.root or state == 'X' and '' or id
+  local outcome = '{"error":{"type":"' .. KINDS[state] .. '","message":' .. cjson.encode(text) .. '}}'
   cancel_held(id, pack_cancel(child[KEEP], outcome))
+  if mine.traced == nil then mine.traced = call('EXISTS', OWN .. 'tracing') == 1 and {} end
+  if mine.traced then table.insert(mine.traced, id) end
 end
 
 local function forget_child(child)
   children[child[ID]] = false
-  if child[TOKEN] ~= '' and not child[IS_NEW] then deleted[#deleted + 1] = OWN .. 'got:' .. child[ID] end
+  if child[TOKEN] ~= '' and late[#late] ~= child and not child[IS_NEW] then
+    deleted[#deleted + 1] = OWN .. 'got:' .. child[TOKEN]
+  end
 end
 
 local function decide(child, cause)
@@ -151,12 +227,13 @@ local function decide(child, cause)
   if child[GATE] == NEVER then
     may, cause = false, nil
   elseif many > 0 then
-    local finished, failed, canceled = child[HAVE_FINISHED], child[HAVE_FAILED], child[WERE_CANCELED]
-    may = rules[child[RULE]](many - finished - failed - canceled, finished, failed, canceled)
+    may = may_run(child)
   end
   if may == nil then return end
+  local record = may and with_results(child) or nil
   forget_child(child)
-  if may then admit(child[ID], with_results(child)) else cancel_child(child, cause) end
+  budget = budget - (may and RELEASES or ENDS)
+  if may then admit(child[ID], record) else cancel_child(child, cause) end
 end
 
 -- Notifies a task that the parent at an index has ended; 0 is the gate.

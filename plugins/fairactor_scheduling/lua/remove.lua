@@ -10,9 +10,9 @@
 -- @include own/lib.lua
 
 local key = key_of(ARGV[1])
-local version, previous = unpack(call('HMGET', key, 'version', 'previous'))
+local version, previous, behind = unpack(call('HMGET', key, 'version', 'previous', 'behind'))
 if ARGV[2] ~= '' and version ~= ARGV[2] then return 0 end
-if previous then call('HDEL', OWN .. 'behind', previous) end
+if behind or previous then call('HDEL', OWN .. 'behind', behind or previous) end
 local found = call('DEL', key)
 call('HDEL', OWN .. 'declared', ARGV[1])
 call('ZREM', OWN .. 'due', ARGV[1])

@@ -1,20 +1,22 @@
 -- Sends a run of a schedule now, beside its planned ones.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 schedule, 2 id of the task
--- Reply the verdict (see send.lua), or nothing without such a schedule
+-- ARGV  1 schedule, 2 id of the task, or of the run of a graph
+-- Reply {verdict (see send.lua), id of the task, or of the last one}, or nothing without such a schedule
 --
 -- Safe to repeat: the id is accepted once.
 
 -- @include lib/intact.lua
 -- @include lib/accept.lua
 -- @include own/lib.lua
+-- @include own/sending.lua
 
 local key, id = key_of(ARGV[1]), ARGV[2]
-local item, lines = unpack(call('HMGET', key, 'item', 'lines'))
+local item, lines, graph = unpack(call('HMGET', key, 'item', 'lines', 'graph'))
 if not item then return false end
-local verdicts = accept({ with_id(item, id) }, '', '')
-local verdict = verdicts and verdicts[1] or 0
+local items = {}
+local ids = add_tasks(items, item, graph and graph ~= '' and read_graph(graph), id)
+local verdict = verdict_of(accept(items, '', ''), 1, #items)
 local duplicate = type(verdict) == 'string'
 local task = duplicate and verdict or id
 local noted = verdict == FULL or lines and lines:find(id, 1, true) -- a repeat
@@ -30,4 +32,4 @@ if not noted then call('HSET', key, 'lines', lines) end
 save_counts()
 save_shard()
 wake_later()
-return verdict
+return { verdict, ids[#ids] }

@@ -10,23 +10,45 @@
 -- and are accepted once.
 --
 -- A run that waits for the one before it or for room in the mailbox is kept in `waiting`, and goes before later ones.
--- It is tried when the run before has ended (ended.lua), or after a while.
+-- It is tried when a task of the run before has ended (ended.lua), or after a while.
+--
+-- A run of a graph consists of many tasks, so the work of one script is limited: the schedules that are left stay due.
 
 -- @include lib/intact.lua
 -- @include lib/accept.lua
 -- @include own/lib.lua
+-- @include own/sending.lua
 
 local MOST_WAITING, AT_ONCE = 1000, 10 -- of a schedule; how many are tried at once
 local ROOM, LOOK_AGAIN = 5000, 60000 -- ms until there may be room; until the run before may have ended unseen
+local MOST_TASKS = 500 -- of graphs that are sent, or looked at, in one script
 
-local items, sent_for = {}, {} -- tasks to accept; for each its schedule, time and id
+local items, runs = {}, {} -- tasks to accept; for each run its schedule, time, id, the ids and the places of its tasks
 local seen = {}
+local looked_at = 0
 
 local function lives(task) return task and call('GETRANGE', TASK .. task, 0, 0) == LIVE end
 
+-- Returns the task of the previous run whose end to wait for: of those that live the last, which ends last as a rule.
+local function living_task(s)
+  for i = #s.tasks, 1, -1 do
+    looked_at = looked_at + 1
+    if lives(s.tasks[i]) then return s.tasks[i] end
+  end
+end
+
+local function is_too_much(s) return s.many > 1 and #items > 0 and #items + looked_at + s.many > MOST_TASKS end
+
 local function add_run(s, planned)
-  local id = 'schedule:' .. s.generation .. ':' .. integer(planned)
-  items[#items + 1], sent_for[#sent_for + 1] = with_id(s.item, id), { s, planned, id }
+  local id = 'schedule:' .. s.generation .. ':'
+  if s.many > 0 then
+    s.graph = s.graph or read_graph(call('HGET', key_of(s.name), 'graph'))
+    id = id .. string.format('%013.0f', planned) -- all ids of runs are equally long
+  else
+    id = id .. integer(planned)
+  end
+  local first = #items + 1
+  runs[#runs + 1] = { s, planned, id, add_tasks(items, s.item, s.graph, id), first, #items }
   s.busy = true
 end
 
@@ -38,19 +60,20 @@ local function plan_run(s, planned)
     s.lines = add_line(s.lines, planned, 'skipped', s.previous)
   else
     s.runs = s.runs + 1
-    if blocked then s.waiting[#s.waiting + 1] = planned else add_run(s, planned) end
+    if blocked or is_too_much(s) then s.waiting[#s.waiting + 1] = planned else add_run(s, planned) end
   end
 end
 
 -- Reads a schedule; nil if it is not where the tick expects it.
 local function read_schedule(name, version, expected)
-  local state, known, planned, generation, item, overlap, budget, kept, runs, waiting, previous, lines =
+  local state, known, planned, generation, item, overlap, budget, kept, sent, waiting, previous, lines, many, tasks, behind =
     unpack(call('HMGET', key_of(name), 'state', 'version', 'planned', 'generation', 'item', 'overlap', 'budget', 'kept',
-      'runs', 'waiting', 'previous', 'lines'))
+      'runs', 'waiting', 'previous', 'lines', 'many', 'tasks', 'behind'))
   if state ~= 'active' or tonumber(known) ~= version or tonumber(planned) ~= expected then return nil end
   return { name = name, generation = generation, item = item, overlap = overlap, budget = tonumber(budget), kept =
-    tonumber(kept), runs = tonumber(runs), waiting = waiting and cmsgpack.unpack(waiting) or {}, previous = previous,
-    lines = lines, behind = previous }
+    tonumber(kept), runs = tonumber(sent), waiting = waiting and cmsgpack.unpack(waiting) or {}, previous = previous,
+    lines = lines, many = tonumber(many) or 0, tasks = tasks and tasks ~= '' and cmsgpack.unpack(tasks) or { previous },
+    behind = behind or previous }
 end
 
 -- Sends the waiting runs that may go.
@@ -58,7 +81,7 @@ local function send_waiting(s)
   local waiting = s.waiting
   s.waiting, s.tried = {}, 0
   for _, planned in ipairs(waiting) do
-    if s.tried == AT_ONCE or s.busy and s.overlap ~= 'allow' then
+    if s.tried == AT_ONCE or s.busy and s.overlap ~= 'allow' or is_too_much(s) then
       s.waiting[#s.waiting + 1] = planned
     else
       s.tried = s.tried + 1
@@ -69,24 +92,27 @@ end
 
 local function advance(packed)
   local name, version, expected, following, due, checked, missed, times = unpack(cmsgpack.unpack(packed))
-  local s = not seen[name] and read_schedule(name, version, expected)
+  local s = not seen[name] and #items + looked_at < MOST_TASKS and read_schedule(name, version, expected)
   if not s then return nil end
   seen[name] = true
   s.planned, s.due, s.checked = following, due, checked
   if missed >= 0 then s.lines = add_line(s.lines, missed, 'missed') end
-  s.busy = s.overlap ~= 'allow' and lives(s.previous)
+  s.blocker = s.overlap ~= 'allow' and living_task(s)
+  s.busy = s.blocker
   send_waiting(s)
   for _, planned in ipairs(times) do plan_run(s, planned) end
   return s
 end
 
-local function note_verdict(n, verdict)
-  local s, planned, id = unpack(sent_for[n])
+local function note_verdict(run, verdicts)
+  local s, planned, id, tasks, first, last = unpack(run)
+  local verdict = verdict_of(verdicts, first, last)
   if verdict == FULL then
     s.full = s.full or {}
     s.full[#s.full + 1] = planned
   elseif verdict == ACCEPTED or verdict == REPEAT then
     s.lines, s.previous = add_line(s.lines, planned, 'sent', id), id
+    s.tasks, s.blocker = tasks, tasks[#tasks]
   else
     local refused = verdict == TAKEN_BY_ANOTHER
     s.lines = add_line(s.lines, planned, refused and 'refused' or 'duplicate', refused and id or verdict)
@@ -118,9 +144,14 @@ local function write_schedule(s)
     fields[#fields + 1], fields[#fields + 2] = 'until', at < math.huge and integer(at) or ''
   end
   if s.lines then fields[#fields + 1], fields[#fields + 2] = 'lines', s.lines end
-  if s.previous then fields[#fields + 1], fields[#fields + 2] = 'previous', s.previous end
-  if s.behind and s.behind ~= s.previous then call('HDEL', OWN .. 'behind', s.behind) end
-  if #s.waiting > 0 and not s.full and s.previous then call('HSET', OWN .. 'behind', s.previous, s.name) end
+  if s.previous then
+    fields[#fields + 1], fields[#fields + 2] = 'previous', s.previous
+    fields[#fields + 1], fields[#fields + 2] = 'tasks', #s.tasks > 1 and cmsgpack.pack(s.tasks) or ''
+  end
+  local behind = #s.waiting > 0 and not s.full and (s.blocker or s.previous) or ''
+  fields[#fields + 1], fields[#fields + 2] = 'behind', behind
+  if s.behind and s.behind ~= '' and s.behind ~= behind then call('HDEL', OWN .. 'behind', s.behind) end
+  if behind ~= '' then call('HSET', OWN .. 'behind', behind, s.name) end
   call('HSET', key, unpack(fields))
   if at == math.huge then call('ZREM', OWN .. 'due', s.name) else call('ZADD', OWN .. 'due', integer(at), s.name) end
 end
@@ -133,7 +164,7 @@ for i, packed in ipairs(ARGV) do
 end
 if #schedules == 0 then return reply end
 local verdicts = #items > 0 and accept(items, '', '')
-for n = 1, #items do note_verdict(n, verdicts and verdicts[n] or ACCEPTED) end
+for _, run in ipairs(runs) do note_verdict(run, verdicts) end
 for _, s in ipairs(schedules) do
   if s.full then keep_full(s) end
 end

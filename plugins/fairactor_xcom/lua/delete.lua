@@ -4,29 +4,30 @@
 -- ARGV  1 tenant, 2 run, 3 key, 4 the task that stored it, or '' for all tasks; with two arguments: all of the run
 -- Reply how many values
 --
--- Safe to repeat: a deleted value is not there.
+-- Safe to repeat: the index of a value is removed after the value, so a repeat deletes what is left.
 
 -- @include lib/intact.lua
 
-local run_key, key, task = OWN .. #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2], ARGV[3], ARGV[4]
-local deleted, count = {}, 0
-if not key then
-  count = call('HLEN', run_key)
-  for _, field in ipairs(call('HKEYS', run_key)) do
-    if #field < 2 or struct.unpack('>H', field) == 0 then count = count - 1 end
-  end
-  call('DEL', run_key)
-  return count
-end
-local last = struct.pack('>H', 0) .. key
-local last_value = call('HGET', run_key, last)
-for _, field in ipairs(task ~= '' and { struct.pack('>Hc0', #task, task) .. key } or call('HKEYS', run_key)) do
-  local length = #field > 1 and struct.unpack('>H', field) or 0
-  local value = length > 0 and field:sub(3 + length) == key and call('HGET', run_key, field)
-  if value then
-    deleted[#deleted + 1], count = field, count + 1
-    if value == last_value then deleted[#deleted + 1] = last end
+local place, key, task = #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2], ARGV[3], ARGV[4] or ''
+local values, index, expiry = OWN .. place, OWN .. 'index:' .. place, OWN .. 'expiry:' .. place
+local prefix = key and struct.pack('>Hc0', #key, key)
+local entries = key and call('ZRANGE', index, '[' .. prefix, '(' .. prefix .. '\255', 'BYLEX') or call('ZRANGE', index, 0, -1)
+local fields, deleted, count = {}, {}, 0
+for _, entry in ipairs(entries) do
+  local of_key, _, kept_until, at = struct.unpack('>Hc0dd', entry)
+  local of_task = entry:sub(at)
+  if task == '' or of_task == task then
+    fields[#fields + 1], deleted[#deleted + 1] = struct.pack('>Hc0', #of_task, of_task) .. of_key, entry
+    if kept_until == 0 or kept_until > shard.ms then count = count + 1 end
   end
 end
-write_all('HDEL', run_key, deleted)
+if key then
+  write_all('HDEL', values, fields)
+  write_all('ZREM', expiry, deleted)
+  write_all('ZREM', index, deleted)
+else
+  call('DEL', values)
+  call('DEL', expiry)
+  call('DEL', index)
+end
 return count

@@ -8,13 +8,12 @@
 
 -- @include lib/intact.lua
 
-local found, reply = call('HGETALL', OWN .. #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2]), {}
-for i = 1, #found, 2 do
-  local length, expires_at, stored_at = struct.unpack('>H', found[i]), struct.unpack('>dd', found[i + 1])
-  if length > 0 and (expires_at == 0 or expires_at > shard.ms) then
+local reply = {}
+for _, entry in ipairs(call('ZRANGE', OWN .. 'index:' .. #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2], 0, -1)) do
+  local key, stored_at, kept_until, at = struct.unpack('>Hc0dd', entry)
+  if kept_until == 0 or kept_until > shard.ms then
     local n = #reply
-    reply[n + 1], reply[n + 2] = found[i]:sub(3, 2 + length), found[i]:sub(3 + length)
-    reply[n + 3], reply[n + 4] = integer(expires_at), integer(stored_at)
+    reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = entry:sub(at), key, integer(kept_until), integer(stored_at)
   end
 end
 return reply

@@ -191,7 +191,7 @@ async def test_observers_hear_of_what_is_canceled_while_it_runs_and_of_what_cann
         begun.set()
         await anyio.sleep_forever()
 
-    async with make_runtime(run, plugins=[plugin]) as runtime, make_runtime(workers=0, plugins=[]) as sender:
+    async with make_runtime(run, plugins=[plugin]) as runtime, make_runtime(workers=0, without_plugins=True) as sender:
         handle = await sender.send("t", run().options(id="a"))
         await begun.wait()
         await handle.cancel()
@@ -223,3 +223,39 @@ async def test_what_an_observer_raises_is_logged_and_goes_no_further(
             assert await runtime.ask("t", double(1), timeout=PATIENCE) == 2
     assert {f"plugin broken: {what}() failed" for what in ("sent", "started", "finished")} == set(caplog.messages)
     assert [each[0] for each in plugin.log] == ["sent", "started", "finished"]
+
+
+async def test_observers_learn_how_long_a_task_waited_and_ran(make_runtime: Make) -> None:
+    times: list[tuple[str, float, float]] = []
+
+    def note(event: str) -> Callable[..., None]:
+        return lambda task, *_: times.append((event, task.waited, task.seconds))
+
+    @actor(max_retries=1, backoff=0)
+    async def slow() -> None:
+        task = current_task()
+        await anyio.sleep(0.05)
+        assert 0.04 < task.seconds < PATIENCE
+        if task.attempt == 1:
+            raise ValueError("as told")
+
+    plugin = Named()
+    for event in ("started", "finished", "failed", "retried", "canceled"):
+        setattr(plugin, event, note(event))
+    async with make_runtime(slow, plugins=[plugin]) as runtime:
+        await (await runtime.send("t", slow(), delay=0.1)).result(PATIENCE)
+        with pytest.raises(TaskCanceled):
+            await (await runtime.send("t", slow(), delay=0.05, expires=0.00001)).result(PATIENCE)
+        assert [event for event, _, _ in times] == ["started", "failed", "retried", "started", "finished", "canceled"]
+        assert all(0 <= waited < PATIENCE for _, waited, _ in times)
+        assert all(
+            0.04 < seconds < PATIENCE for event, _, seconds in times if event in {"finished", "failed", "retried"}
+        )
+        assert all(seconds < 0.04 for event, _, seconds in times if event in {"started", "canceled"})
+        await runtime.tenant("t").pause()
+        times.clear()
+        handle = await runtime.send("t", slow())
+        await anyio.sleep(0.1)
+        await runtime.tenant("t").resume()
+        await handle.result(PATIENCE)
+        assert 0.1 <= times[0][1] < PATIENCE

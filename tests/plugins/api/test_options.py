@@ -75,14 +75,14 @@ def test_a_value_that_cannot_be_is_refused_where_it_is_given() -> None:
 
 async def test_an_option_of_a_plugin_that_is_not_here_is_refused(make_runtime: Make) -> None:
     mine = option()
-    async with make_runtime(workers=0, plugins=[]) as runtime:
+    async with make_runtime(workers=0, without_plugins=True) as runtime:
         with pytest.raises(
             ConfigurationError, match=f"'{mine}' belongs to the plugin 'reading', which this Runtime does not use"
         ):
             await runtime.send("t", double(1), **{mine: 1})
         assert (await runtime.stats()).pending == 0
     with pytest.raises(ConfigurationError, match="belongs to the plugin 'reading'"):
-        make_runtime(actor(name="x", **{mine: 1})(lambda: None), plugins=[])
+        make_runtime(actor(name="x", **{mine: 1})(lambda: None), without_plugins=True)
 
 
 def test_two_plugins_cannot_add_one_option_and_one_may_make_it_again() -> None:

@@ -16,6 +16,7 @@ from tests.support.dependencies.populated import (
     claim_the_rest,
     send,
     send_behind_a_gate,
+    send_items,
     turn,
 )
 from tests.support.shard.failpoints import Case, breaking_points, compare, wanted
@@ -45,7 +46,11 @@ CASES: Final[dict[str, Case]] = {
     "open": Case(f"{_OF}/open", call("open", "run", "F")),
     "shut": Case(f"{_OF}/open", call("open", "run", "C")),
     "arrive": Case(f"{_OF}/arrive", call("arrive", *ARRIVING)),
-    "grow": Case(f"{_OF}/grow", call("grow", "to join", "a", "q", "done")),
+    "map": Case(f"{_OF}/map", call("map", "to join", 3)),
+    "map, again": Case(f"{_OF}/map", call("map", "joins", 3)),
+    "items": Case("send", send_items),
+    "adopt": Case(f"{_OF}/adopt", call("adopt", "joins", 1, "before", 0, 1)),
+    "known": Case(f"{_OF}/known", call("known", 1, "a", "", "done", "", "q", "")),
     "gate": Case(f"{_OF}/gate", call("gate", "another", 1000, 1)),
 }
 FEW: Final = {"all at once": None, "few at once": (2, 2, 1, 1)}

@@ -9,13 +9,15 @@ from typing import Any, Final
 import attrs
 import msgspec
 import pytest
+from fairactor_dependencies import Dependencies
 from fairactor_scheduling import Scheduling
 from fairactor_scheduling._plugin import ticks
 from fairactor_scheduling._rule import Stored
-from fairactor_scheduling._schedule import key_of
+from fairactor_scheduling._schedule import key_of, new_run_id
+from fairactor_scheduling._storage import pack_graph
 
 from fairactor._model import record
-from fairactor._model.wire import Item, pack_item, pack_key
+from fairactor._model.wire import Item, pack_extra, pack_item, pack_key
 from fairactor._plugin_chain import PluginChain
 from fairactor._server.connection import Server
 from fairactor._store import loader as scripts
@@ -27,6 +29,20 @@ from tests.support.shard.populated import PopulatedShard
 OURS: Final = "fairactor_scheduling"
 HOUR: Final = 3_600_000
 KEY: Final = pack_key("k", 60.0)
+RUN: Final = new_run_id()
+
+
+def graph_of(tenant: str, many: int) -> dict[str, Any]:
+    """Returns the fields of a schedule that sends a chain of tasks."""
+    ids = [f"{RUN}:{n}" for n in range(many)]
+    items = []
+    for n, each in enumerate(ids):
+        parents = ids[n - 1 : n] if n else []
+        waits = {"parents": parents, "tenants": [tenant], "keep": 1000, "shard": 0} if n else {}
+        body = record.encode(record.Call("note", [], {}, {"depends_on": parents} if n else {}))
+        extra = pack_extra({"fairactor_dependencies": {"dependencies": waits}})
+        items.append(pack_item(Item(each, tenant, 3, "", "+" if n else "", body, b"", extra)))
+    return {"item": b"", "graph": pack_graph(RUN, ids, items), "many": many, "plugins": "fairactor_dependencies"}
 
 
 class Clockwork(PopulatedShard):
@@ -36,7 +52,7 @@ class Clockwork(PopulatedShard):
         ShardDriver.__init__(self, url)
         client: Any = SyncClient(self.db)
         server = Server(client, client, self.flags, cluster=False, where=url)
-        self.plugins = PluginChain([Scheduling()]).lua
+        self.plugins = PluginChain([Dependencies(), Scheduling()]).lua
         self.shard = Shard(server, self.keys, patience=0, plugins=self.plugins)
         self.open()
         self.join("r")
@@ -53,7 +69,15 @@ class Clockwork(PopulatedShard):
         return f"{self.keys.meta}:plugin:{OURS}:schedule:{key_of(tenant, name)}"
 
     def put(
-        self, tenant: str, name: str, *, version: str = "", generation: str = "", key: bytes = b"", **rule: Any
+        self,
+        tenant: str,
+        name: str,
+        *,
+        version: str = "",
+        generation: str = "",
+        key: bytes = b"",
+        graph: int = 0,
+        **rule: Any,
     ) -> None:
         stored = Stored(**{"every": HOUR, "anchor": self.base, "catch_up": "all"} | rule)
         body = record.encode(record.Call("note", [], {}))
@@ -63,8 +87,10 @@ class Clockwork(PopulatedShard):
             "planned": planned, "item": pack_item(Item("", tenant, 3, "", "", body, key)), "overlap": stored.overlap,
             "budget": stored.budget or "", "kept": stored.kept, "created": self.base,
         }  # fmt: skip
+        if graph:
+            fields |= graph_of(tenant, graph)
         flat = [part for pair in fields.items() for part in pair]
-        self.call("put", key_of(tenant, name), version, generation or f"{tenant}.{name}", planned, *flat)
+        self.call("put", key_of(tenant, name), version, generation or f"{tenant}.{name}".ljust(24, "-"), planned, *flat)
 
     def _populate(self) -> None:
         self.configure("small", backlog=1)
@@ -81,9 +107,13 @@ class Clockwork(PopulatedShard):
         self.put("t", "behind", overlap="queue")
         self.db.hset(self.place("t", "behind"), "previous", "schedule:x:1")
         self._wait_behind()
+        self.put("t", "graph", graph=3, overlap="queue")
+        self.db.hset(self.place("t", "graph"), "previous", "schedule:y:1")
+        self.db.hset(self.place("t", "graph"), "tasks", msgspec.msgpack.encode(["gone", "three", "gone too"]))
+        self.put("t", "chain", graph=3)
         self.send(item("fills", "small"))
         _, now, *due = self.call("due", "r", 100, 60_000)
-        assert len(due) == 7
+        assert len(due) == 9
         self.arguments = ticks(due, int(now))
 
     def _wait_behind(self) -> None:
@@ -195,10 +225,16 @@ def test_a_tick_does_what_each_schedule_says(clockwork: Clockwork) -> None:
     }  # fmt: skip
     assert found["1:vkeyed"]["lines"][0][1] == b"duplicate"
     assert found["1:tlast"]["state"] == b"finished"
-    waiting = {key: msgspec.msgpack.decode(found[key]["waiting"]) for key in ("1:tqueue", "1:tgoes", "5:smallfull")}
+    [[task, outcome, _]] = found["1:tchain"]["lines"]
+    assert (outcome, len(task)) == (b"sent", len(RUN))
+    assert sorted(clockwork.db.hkeys(f"{clockwork.keys.meta}:held")) == [b"%b:%d" % (task, n) for n in (1, 2)]
+    waiting = {
+        key: msgspec.msgpack.decode(found[key]["waiting"]) for key in ("1:tqueue", "1:tgoes", "5:smallfull", "1:tgraph")
+    }
     assert waiting == {key: [clockwork.base] for key in waiting}
     assert found["behind"] == {
-        b"schedule:x:1": b"1:tbehind", b"two": b"1:tqueue", found["1:tgoes"]["previous"]: b"1:tgoes",
+        b"schedule:x:1": b"1:tbehind", b"two": b"1:tqueue", b"three": b"1:tgraph",
+        found["1:tgoes"]["previous"]: b"1:tgoes",
     }  # fmt: skip
 
 
@@ -236,8 +272,8 @@ def test_wherever_a_script_breaks_off_it_comes_to_the_same_when_it_is_called_aga
 
 def test_a_tick_sends_only_where_its_schedule_stands_as_it_thought(clockwork: Clockwork) -> None:
     clockwork.restore()
-    assert clockwork.call("tick", *clockwork.arguments, *clockwork.arguments) == [1] * 7 + [0] * 7
-    assert clockwork.call("tick", *clockwork.arguments) == [0] * 7
+    assert clockwork.call("tick", *clockwork.arguments, *clockwork.arguments) == [1] * 9 + [0] * 9
+    assert clockwork.call("tick", *clockwork.arguments) == [0] * 9
     clockwork.restore()
     replace(clockwork)
     clockwork.call("pause", "1:tskip")
@@ -245,6 +281,27 @@ def test_a_tick_sends_only_where_its_schedule_stands_as_it_thought(clockwork: Cl
     replies = dict(zip([msgspec.msgpack.decode(each)[0] for each in clockwork.arguments],
                        clockwork.call("tick", *clockwork.arguments), strict=True))  # fmt: skip
     assert {name for name, reply in replies.items() if not reply} == {"1:tallow", "1:tskip", "1:tqueue"}
+
+
+def test_a_tick_sends_a_limited_number_of_tasks_of_graphs(clockwork: Clockwork) -> None:
+    clockwork.restore()
+    for n in range(8):
+        clockwork.put("g", f"s{n}", graph=100)
+    _, now, *due = clockwork.call("due", "r", 100, 60_000)
+    left = ticks([each for each in due if each[0].startswith(b"1:g")], int(now))
+    assert clockwork.call("tick", *left) == [1] * 5 + [0] * 3
+    assert clockwork.call("tick", *left) == [0] * 5 + [1] * 3
+    clockwork.put("g", "often", graph=100, every=1000, anchor=clockwork.base - 8000)
+    clockwork.db.hset(clockwork.place("g", "often"), "planned", clockwork.base - 8000)
+    sent, runs = [], 1
+    while runs:
+        _, now, *due = clockwork.call("due", "r", 100, 60_000)
+        clockwork.call("tick", *ticks([each for each in due if each[0] == b"1:goften"], int(now)))
+        fields = clockwork.schedules()["1:goften"]
+        runs = len(msgspec.msgpack.decode(fields["waiting"]))
+        sent.append(int(fields["runs"]) - runs)
+    assert sent[0] == 5
+    assert sent[-1] >= 8
 
 
 def test_the_hook_stands_where_tasks_end(clockwork: Clockwork) -> None:

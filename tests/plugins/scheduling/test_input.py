@@ -36,7 +36,7 @@ def make(make_runtime: Make) -> Make:
 
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"when": "61 * * * *"}, ConfigurationError, r"cron expression '61 \* \* \* \*'.*out of range.*as in '0 9"),
+    ({"when": "61 * * * *"}, ConfigurationError, r"cron expression '61 \* \* \* \*'.*out of range: give 0 to 59"),
     ({"when": ""}, ConfigurationError, "cron expression ''"),
     ({"when": "* " * 400}, ConfigurationError, "799 bytes long, the limit is 512"),
     ({"when": "0 0 31 2 *"}, ConfigurationError, "would never run"),

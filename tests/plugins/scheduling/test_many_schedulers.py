@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 import redis
+from fairactor_dependencies import Dependencies
 from fairactor_scheduling import Schedules, Scheduling, planned_time
 
 from fairactor import Runtime, actor, current_task
@@ -62,10 +63,10 @@ def crew(url: str, nothing_left_behind: None) -> Iterator[Crew]:
 class Ticks:
     """Counts runs by tenant and planned time."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "tick") -> None:
         self.seen: Counter[tuple[str, dt.datetime]] = Counter()
 
-        @actor(result_ttl=0)
+        @actor(name=name, result_ttl=0)
         async def tick() -> None:
             task = current_task()
             planned = planned_time(task.id)
@@ -104,11 +105,31 @@ async def test_virtual_minutes_of_ticks_are_run_by_eight_schedulers_that_are_kil
 ) -> None:
     ticks = Ticks()
     async with (
-        make_runtime(ticks.tick, plugins=[]) as runtime,
+        make_runtime(ticks.tick, without_plugins=True) as runtime,
         make_runtime(ticks.tick, workers=0, plugins=[Scheduling()]) as adding,
     ):
         start = server_time(db).replace(microsecond=0) - 2 * HOUR
         await run_virtual_seconds(1000, adding, ticks, crew, start, ["a", "b"])
+        await check_invariants(runtime)
+    assert crew.killed > 3
+
+
+async def test_each_run_of_a_graph_is_sent_once_and_as_a_whole_while_schedulers_are_killed(
+    make_runtime: Make, crew: Crew, db: redis.Redis
+) -> None:
+    first, second = Ticks("first"), Ticks("second")
+    plugins = [Dependencies(), Scheduling()]
+    async with make_runtime(first.tick, second.tick, plugins=plugins) as runtime:
+        await crew.ready()
+        start, schedules = server_time(db).replace(microsecond=0) - HOUR, Schedules(runtime)
+        graph = first.tick() >> second.tick()
+        await schedules.add(
+            1, "t", graph, id="s", start=start, end=start + 599 * TICK, catch_up="all", catch_up_limit=999
+        )
+        while (await schedules.get("t", "s")).state != "finished":
+            await crew.kill()
+        await runtime.drain(60)
+        assert first.seen == second.seen == Counter(("t", start + n * TICK) for n in range(600))
         await check_invariants(runtime)
     assert crew.killed > 3
 
@@ -119,7 +140,7 @@ async def test_many_virtual_hours_are_run_by_schedulers_that_are_killed(
 ) -> None:
     ticks = Ticks()
     async with (
-        make_runtime(ticks.tick, plugins=[]) as runtime,
+        make_runtime(ticks.tick, without_plugins=True) as runtime,
         make_runtime(ticks.tick, workers=0, plugins=[Scheduling()]) as adding,
     ):
         start = server_time(db).replace(microsecond=0) - 2 * HOUR
@@ -133,7 +154,7 @@ async def test_ten_ticks_a_second_are_sent_in_time_while_schedulers_are_killed(
 ) -> None:
     ticks = Ticks()
     async with (
-        make_runtime(ticks.tick, plugins=[]) as runtime,
+        make_runtime(ticks.tick, without_plugins=True) as runtime,
         make_runtime(ticks.tick, workers=0, plugins=[Scheduling()]) as adding,
     ):
         await crew.ready()

@@ -8,6 +8,8 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import pytest
+from fairactor_scheduling._cron import check_cron
+from fairactor_scheduling._cron_fields import parse
 from fairactor_scheduling._rule import Calendar, Stored, calendar
 from fairactor_scheduling._times import Cron, Interval, Once, in_ms, latest, moment
 from hypothesis import given, settings
@@ -174,33 +176,67 @@ def test_times_grow_and_whence_one_looks_does_not_matter(expression: str, zone: 
     assert all(made.after((a + b) // 2) == b for a, b in pairwise(found))
 
 
-def test_daily_is_at_midnight_and_what_is_hashed_is_spread_but_stays() -> None:
+def test_daily_is_at_midnight_and_hashed_times_cover_the_day_but_stay() -> None:
     assert times("@daily", "Europe/Berlin", "2026-05-01T00:00", "2026-05-02T00:00") == ["01 00:00+0200"]
     start = in_ms(dt.datetime(2026, 5, 1, tzinfo=dt.UTC))
-    hashed = [[Cron("H H * * *", ZoneInfo("UTC"), str(n)).after(start) for n in range(20)] for _ in range(2)]
-    assert hashed[0] == hashed[1]
-    assert len(set(hashed[0])) > 15
+    hashed = [Cron("H H * * *", ZoneInfo("UTC"), str(n)).after(start) for n in range(1500)]
+    assert hashed[:9] == [Cron("h h * * *", ZoneInfo("UTC"), str(n)).after(start) for n in range(9)]
+    assert len(set(hashed)) > 850  # of 1,440; by chance about 930 are expected
+
+
+@pytest.mark.parametrize(
+    ("text", "lowest", "highest", "most"),
+    [
+        ("H * * * *", 0, 59, 1),
+        ("H(10-12) * * * *", 10, 12, 1), ("H/20 * * * *", 0, 59, 3), ("H/90 * * * *", 0, 59, 1),
+        ("H(0-29)/10,45 * * * *", 0, 45, 4),
+    ],
+)  # fmt: skip
+def test_hashed_values_stay_within_their_range_and_reach_all_of_it(
+    text: str, lowest: int, highest: int, most: int
+) -> None:
+    found = [parse(text, str(n)).minutes for n in range(900)]
+    assert {len(minutes) for minutes in found} == {most}
+    assert (min(map(min, found)), max(map(max, found))) == (lowest, highest)
+
+
+def test_a_hashed_day_comes_in_every_month() -> None:
+    assert {day for n in range(900) for day in parse("0 0 H * *", str(n)).days} == set(range(1, 29))
+    assert {day for n in range(900) for day in parse("0 0 H(1-31) * *", str(n)).days} == set(range(1, 32))
 
 
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        ("61 * * * *", "out of range"), ("* * *", "Exactly 5, 6 or 7 columns"), ("bogus * * * *", "not acceptable"),
-        ("*/0 * * * *", "step '0'|must not be zero"), ("R * * * *", "use H"), ("0 r(1-3) * * *", "use H"),
-        ("@reboot", "Exactly 5"),
-        ("0 9 * * mon#6", "Invalid day_of_week"), ("\x00 * * * *", "not acceptable"), ("0 9 * * * * * *", "Exactly 5"),
+        ("61 * * * *", "minute '61': '61' is out of range: give 0 to 59$"),
+        ("* * *", "has 3 fields: give minute, hour"),
+        ("bogus * * * *", "minute 'bogus': 'bogus' is not acceptable"), ("*/0 * * * *", "step after '/' must be"),
+        ("R * * * *", "use H"), ("0 r(1-3) * * *", "hour 'r[(]1-3[)]': .* use H"), ("0~30 * * * *", "use H"),
+        ("@reboot", "there are @yearly, .*@hourly; for an interval, give seconds"),
+        ("0 9 * * mon#6", "day of the week 'mon#6': after '#' stands the week of the month, 1 to 5"),
+        ("\x00 * * * *", "is not acceptable"), ("0 9 * * * * * *", "has 8 fields"), ("0 9 * dez *", "jan to dec"),
+        ("0 0 9 ? * mon", "month '[?]'.*seconds come sixth"), ("0 9 15w,20 * *", "'w' stands alone"),
+        ("0 9 * * 5l", "'l5' as a day of the week is the last Friday"), ("0 9 l-3 * *", "'l' as a day of the month"),
+        ("0 9 1 1 * 0 2090-2030", "year '2090-2030': .*write it as '2030-2090'"), ("0 9 1 1 * 0 h", "year 'h'"),
+        ("h(30-10) * * * *", "write it as 'H[(]10-30[)]'"), ("0 9 1,,2 * *", "'' is not acceptable"),
+        ("0 -9 * * *", "hour '-9'"), ("0 9٣ * * *", "hour"), (f"{'9' * 5000} * * * *", "minute"),
+        ("0 9 * * mon-", "day of the week 'mon-'"), ("0 9 32 * *", "give 1 to 31"), ("0 9 0 * *", "out of range"),
+        ("0 9 30 2 *", "never run: there is no date with day of the month '30', month '2' and day of the week '[*]'"),
+        ("0 9 */31 2 mon#2", "never run"), ("0 9 29 2 * 0 2027,2100", "out of range"),
+        ("0 9 29 2 * 0 2027", "year '2027'"),
     ],
 )  # fmt: skip
 def test_an_expression_that_cannot_be_is_refused_with_the_reason(expression: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as refused:
-        cron(expression, "UTC")
-    assert repr(expression) in str(refused.value)
+        check_cron(expression)
+    assert "\n" not in str(refused.value)
 
 
-def test_an_expression_without_any_time_has_none() -> None:
-    assert cron("0 0 31 2 *", "UTC").after(0) is None
+def test_an_expression_has_no_times_after_its_last() -> None:
     assert cron("* * * * * * 2026", "UTC").after(in_ms(dt.datetime(2027, 1, 1, tzinfo=dt.UTC))) is None
     assert cron("* * * * *", "UTC").after(5_000_000_000_000) is None
+    late = in_ms(dt.datetime(2077, 1, 1, tzinfo=dt.UTC))
+    assert cron("0 9 1 1 * 0 2090", "UTC").after(late) == in_ms(dt.datetime(2090, 1, 1, 9, tzinfo=dt.UTC))
 
 
 def test_intervals_count_from_their_anchor_and_moments_come_once() -> None:
@@ -275,6 +311,33 @@ def test_jitter_delays_by_no_more_than_that_and_never_past_the_next_time(
     sent = [made.due(at * every + n * every) for n in range(5)]
     assert sent == [again.due(at * every + n * every) for n in range(5)] == sorted(sent)
     assert all(0 <= each - (at + n) * every <= min(jitter, every) for n, each in enumerate(sent))
+
+
+def test_jitter_ends_with_the_schedule() -> None:
+    names = [str(n) for n in range(50)]
+    last = [Calendar(Stored(every=1000, end=2500, jitter=9000), name).due(2000) for name in names]
+    assert 2300 < max(last) <= 2500
+    only = [Calendar(Stored(cron="0 0 1 1 *", end=0, jitter=9000), name).due(0) for name in names]
+    assert set(only) == {0}
+
+
+@given(
+    late=st.integers(0, 40_000), every=st.integers(500, 9000), jitter=st.integers(0, 50_000), name=st.text(max_size=3)
+)
+def test_a_run_is_missed_when_the_grace_has_passed_since_it_was_to_be_sent(
+    late: int, every: int, jitter: int, name: str
+) -> None:
+    made = Calendar(Stored(every=every, jitter=jitter, grace=5000), name)
+    due = {at: made.due(at) for at in range(0, late + 1, every)}
+    found = made.plan(0, late)
+    kept = [at for at in due if due[at] >= late - 5000]
+    assert found.send == [at for at in kept if due[at] <= late]
+    assert found.missed == (0 if 0 not in kept else None)
+    once = Calendar(Stored(every=every, jitter=jitter, grace=5000, catch_up="once"), name).plan(0, late)
+    missed = [at for at in due if at not in kept]
+    assert once.send == (found.send or missed[-1:])
+    every_one = Calendar(Stored(every=every, jitter=jitter, grace=5000, catch_up="all"), name).plan(0, late)
+    assert every_one.send == [at for at in due if due[at] <= late]
 
 
 def test_jitter_differs_from_run_to_run_and_from_schedule_to_schedule() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import attrs
 import pytest
@@ -119,9 +121,32 @@ async def test_an_actor_pushes_its_result_by_itself_and_it_is_pulled_as_what_it_
         await handle.result(timeout=PATIENCE)
         values = Values(runtime, "t", handle.id)
         assert await values.pull("invoice", type=Invoice) == Invoice(7, dt.date(2026, 12, 24))
-        assert await values.pull("invoice") == {"order": 7, "due": "2026-12-24"}
-        with pytest.raises(InvalidPayload, match="the value 'invoice' cannot be converted to int"):
+        assert await values.pull("invoice", type=dict) == {"order": 7, "due": "2026-12-24"}
+        with pytest.raises(InvalidPayload, match="the value 'invoice': expected int"):
             await values.pull("invoice", type=int)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (dt.date(2026, 1, 2), dt.date), (b"x", bytes), ({1, 2}, set[int]), ({1: "a"}, dict[int, str]),
+        (Invoice(7, dt.date(2026, 1, 2)), Invoice), ([UUID(int=1)], list[UUID]), (Decimal("1.50"), Decimal),
+    ],
+)  # fmt: skip
+async def test_a_value_that_json_does_not_have_is_never_pulled_as_another(make: Make, value: Any, kind: Any) -> None:
+    @actor
+    async def both() -> None:
+        await xcom.push("k", value)
+        assert await xcom.pull("k", type=kind) == value
+        with pytest.raises(InvalidPayload, match="the value 'k' was pushed as something"):
+            await xcom.pull("k")
+
+    async with make(both) as runtime:
+        await runtime.ask("t", both(), xcom_run="r", timeout=PATIENCE)
+        values = Values(runtime, "t", "r")
+        assert await values.pull("k", type=kind) == value
+        with pytest.raises(InvalidPayload, match="pull it with type="):
+            await values.pull("k", default=None)
 
 
 async def test_no_tenant_run_or_key_sees_anothers_whatever_its_name(make: Make) -> None:
@@ -205,7 +230,7 @@ class Opaque:
         ("", 1, None, ConfigurationError, "xcom key ''"),
         ("k", 1, -1, ConfigurationError, "ttl=-1"),
         ("k", "x" * 70_000, None, PayloadTooLarge, "70002 bytes, the limit is 65536"),
-        ("k", {"a": Opaque()}, None, NotSerializable, r"xcom value 'k' \['a'\] is a Opaque"),
+        ("k", {"a": Opaque()}, None, NotSerializable, r"xcom value 'k'\['a'\]: .* is a Opaque"),
     ],
 )
 async def test_what_cannot_be_pushed_is_refused_in_the_handler(
@@ -234,3 +259,138 @@ async def test_it_is_installed_with_fairactor(make_runtime: Make) -> None:
     async with make_runtime(push) as runtime:
         await runtime.ask("t", push({"n": 1}), xcom_run="r", timeout=PATIENCE)
         assert await Values(runtime, "t", "r").pull("n") == 1
+
+
+async def store(runtime: Runtime, key: str, ttl: float, task: str) -> None:
+    """Stores the name of a task under a key. The task leaves no record, so its id can be used again."""
+    await runtime.send("t", push({key: task}, ttl), xcom_run="r", id=task, result_ttl=0)
+    await runtime.drain(PATIENCE)
+
+
+async def test_the_last_value_is_the_last_of_those_that_are_still_there(make: Make) -> None:
+    async with make() as runtime:
+        values = Values(runtime, "t", "r")
+        await store(runtime, "n", 0, "ever")
+        await store(runtime, "n", 60, "minute")
+        for task in ("a", "b"):
+            await store(runtime, "n", 0.03, task)
+        await store(runtime, "nn", 60, "another key")
+        await until(lambda: has_keys(values, "n", "n", "nn"))
+        assert await values.pull("n") == "minute"
+        assert await runtime.ask("t", pull("n"), xcom_run="r", timeout=PATIENCE) == "minute"
+        await store(runtime, "n", 60, "later")
+        assert await values.pull("n") == "later"
+        assert await values.delete("n", from_task="later") == 1
+        assert await values.pull("n") == "minute"
+        await store(runtime, "n", 60, "ever")  # again: now it is the last one
+        assert await values.pull("n") == "ever"
+        assert [value.task for value in await values.list()] == ["minute", "another key", "ever"]
+        assert await values.delete("n", from_task="minute") == 1
+        assert await values.delete("n", from_task="ever") == 1
+        assert await values.pull("n", default="nothing") == "nothing"
+        assert await values.pull("nn") == "another key"
+
+
+async def has_keys(values: Values, *keys: str) -> bool:
+    return sorted(value.key for value in await values.list()) == sorted(keys)
+
+
+async def test_the_last_value_is_found_behind_hundreds_that_have_expired(make: Make) -> None:
+    async with make() as runtime:
+        values = Values(runtime, "t", "r")
+        await store(runtime, "n", 60, "first")
+        await runtime.results(
+            await runtime.send_many(("t", push({"n": n}, 0.1).options(xcom_run="r")) for n in range(350)), PATIENCE
+        )
+        await until(lambda: has_keys(values, "n"))
+        assert await values.pull("n") == "first"
+
+
+async def test_what_has_expired_is_removed_by_what_is_pushed_next(make: Make, db: redis.Redis) -> None:
+    def sizes() -> list[Any]:
+        own = "{fairactor/0}:plugin:fairactor_xcom:"
+        return [db.hlen(f"{own}1:tr"), db.zcard(f"{own}index:1:tr"), db.zcard(f"{own}expiry:1:tr")]
+
+    async with make() as runtime:
+        values = Values(runtime, "t", "r")
+        await runtime.ask("t", push({str(n): n for n in range(9)}, 0.03), xcom_run="r", timeout=PATIENCE)
+        await store(runtime, "ever", 0, "ever")
+        await until(lambda: has_keys(values, "ever"))
+        for n in range(5):
+            await store(runtime, "ever", 0, f"ever {n}")
+        assert sizes() == [6, 6, 0]
+        assert await values.clear() == 6
+        assert sizes() == [0, 0, 0]
+
+
+@actor(xcom="total", xcom_ttl=30)
+async def briefly() -> int:
+    await xcom.push("part", 1)
+    await xcom.push("own", 2, ttl=0)
+    return 3
+
+
+@actor(xcom="total")
+async def as_usual() -> int:
+    await xcom.push("part", 1, ttl=dt.timedelta(seconds=20))
+    return 3
+
+
+async def test_how_long_values_are_kept_is_said_by_the_push_the_task_and_the_plugin(make_runtime: Make) -> None:
+    async with make_runtime(briefly, as_usual, plugins=[XCom(ttl=dt.timedelta(hours=2))]) as runtime:
+
+        async def kept(task: Any, **options: Any) -> dict[str, float | None]:
+            handle = await runtime.send("t", task.options(**options))
+            await handle.result(PATIENCE)
+            listed = await Values(runtime, "t", handle.id).list()
+            return {each.key: each.expires_at and round(each.expires_at - each.pushed_at) for each in listed}
+
+        assert await kept(briefly()) == {"total": 30, "part": 30, "own": None}
+        assert await kept(briefly(), xcom_ttl=0) == {"total": None, "part": None, "own": None}
+        assert await kept(as_usual()) == {"total": 7200, "part": 20}
+        assert await kept(as_usual(), xcom_ttl=dt.timedelta(seconds=5)) == {"total": 5, "part": 20}
+    for wrong in (-1, "1"):
+        with pytest.raises(ConfigurationError, match=r"XCom\(ttl=\)="):
+            XCom(ttl=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="xcom_ttl="):
+            as_usual().options(xcom_ttl=wrong)  # type: ignore[arg-type]
+
+
+async def test_a_runtime_without_the_plugin_refuses_to_push(make_runtime: Make) -> None:
+    @actor
+    async def lost() -> None:
+        with pytest.raises(ConfigurationError, match="which this Runtime leaves out"):
+            await xcom.push("k", 1)
+
+    async with make_runtime(lost, without_plugins=["fairactor_xcom"]) as runtime:
+        await runtime.ask("t", lost(), timeout=PATIENCE)
+
+
+@actor
+async def seen(key: str, from_task: list[str] | None = None) -> list[Any]:
+    if from_task:
+        return await xcom.pull(key, from_task=from_task, default=None)
+    return [await xcom.pull(key, default=None)]
+
+
+async def test_pull_falls_back_to_the_parents_whatever_their_runs_are(make_runtime: Make) -> None:
+    async with make_runtime(push, seen, shards=2) as runtime:
+        first = await runtime.send("t", push({"n": "first", "a": 1}), xcom_run="r")
+        await first.result(PATIENCE)
+        second = await runtime.send("t", push({"n": "second", "b": 2}))
+        await second.result(PATIENCE)
+        grandchild = {"depends_on": [await runtime.send("t", push({}), depends_on=[first])]}
+        other = await runtime.send("u", push({"c": 3}))
+        for key, value in (("a", 1), ("b", 2), ("n", "second"), ("nothing", None)):
+            for order in ([first, second], [second, first]):
+                assert await runtime.ask("t", seen(key), depends_on=order, timeout=PATIENCE) == [value]
+        assert await runtime.ask("t", seen("c"), depends_on=[other], timeout=PATIENCE) == [None], "another tenant's"
+        assert await runtime.ask("t", seen("a"), timeout=PATIENCE, **grandchild) == [None], "not of their parents"  # type: ignore[arg-type]
+        ids = [second.id, first.id, "nobody"]
+        assert await runtime.ask("t", seen("n", ids), timeout=PATIENCE) == ["second", "first", None]
+        assert await runtime.ask("t", seen("n"), depends_on=[second], xcom_run="r", timeout=PATIENCE) == ["first"]
+        assert await runtime.ask("t", seen("b"), depends_on=[second], xcom_run="r", timeout=PATIENCE) == [2]
+        graph = push({"x": "of the graph"}) >> seen("x")
+        assert await (await runtime.send("t", graph)).result(PATIENCE) == ["of the graph"]
+        apart = push({"x": "apart"}).options(xcom_run="elsewhere") >> seen("x")
+        assert await (await runtime.send("t", apart)).result(PATIENCE) == ["apart"]

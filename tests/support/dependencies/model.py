@@ -15,9 +15,10 @@ import attrs
 
 LIVE: Final = ("deferred", "scheduled", "queued", "started")
 UNHEARD: Final = "?"
-WORDS: Final = {"F": "finished", "X": "failed", "C": "was canceled"}
+WORDS: Final = {"F": "finished", "X": "failed", "C": "was canceled", "S": "was skipped"}
 _WHY: Final = re.compile(
-    r"cannot run \(trigger rule (?P<rule>\w+)\): upstream task (?P<id>.+?) (?P<word>finished|failed|was canceled)"
+    r"cannot run \(trigger rule (?P<rule>\w+)\): upstream task (?P<id>.+?) "
+    r"(?P<word>finished|failed|was canceled|was skipped)"
     r"( because (?P<root>task .+|a task upstream of it) (?P<by>failed|was canceled))?",
     re.DOTALL,
 )
@@ -34,7 +35,7 @@ def verdict(rule: str, letters: str) -> bool | None:
     waits = UNHEARD in letters
     match rule:
         case "all_success":
-            return False if "X" in letters or "C" in letters else None if waits else True
+            return False if {"X", "C", "S"} & set(letters) else None if waits else True
         case "all_done":
             return None if waits else True
         case "one_success":
@@ -43,6 +44,11 @@ def verdict(rule: str, letters: str) -> bool | None:
             return True if "X" in letters else None if waits else False
         case _:
             return False if "X" in letters else None if waits else True
+
+
+def counts(letters: str) -> tuple[int, int, int]:
+    """Returns how many parents finished, failed, and were canceled or skipped."""
+    return letters.count("F"), letters.count("X"), letters.count("C") + letters.count("S")
 
 
 @attrs.define(eq=False)
@@ -75,6 +81,12 @@ class Step:
     state: str = "deferred"
     kept: bool = True
     """Whether its record exists."""
+    asked: bool = False
+    """Whether somebody who is about to wait for it has asked for it since it started to live."""
+    remembered: str = ""
+    """The outcome that is kept for those who asked, as `letters`."""
+    refused: bool = False
+    """Whether it is an item of a map that was stopped before."""
     letters: str = ""
     """The outcome that its dependents receive; several letters if the model cannot know which."""
     ever: set[str] = attrs.Factory(set)
@@ -123,7 +135,9 @@ class Model:
         self.steps[step.id] = step
         parents, step.parents = step.parents, []
         self.grow(step, parents)
-        if not parents and step.run is None:
+        if step.refused:
+            self.end(step, "canceled", "C", kept=True)
+        elif not parents and step.run is None:
             step.state = "scheduled" if step.delayed else "queued"
 
     def grow(self, step: Step, parents: list[str]) -> None:
@@ -133,25 +147,39 @@ class Model:
             before = self.steps.get(parent)  # None: not sent yet, and on another shard
             step.parents.append(parent)
             step.heard += UNHEARD
-            known = before is not None and (before.kept or parent in step.told)
-            step.coming.append("" if before is None or before.live else before.letters if known else "C")
+            step.coming.append("" if before is None or before.live else self._letters_for(step, before))
+
+    def _letters_for(self, step: Step, parent: Step) -> str:
+        """Returns the outcomes that a task which is sent now may receive from a parent that has ended."""
+        return parent.letters if parent.kept or parent.id in step.told else parent.remembered or "C"
+
+    def ask(self, step: Step) -> None:
+        """Asks for a task, before another one that waits for it is sent."""
+        if step.live:
+            step.asked = True
+        elif step.kept:
+            step.remembered = step.letters
 
     def end(self, step: Step, state: str, letters: str, *, kept: bool) -> None:
         """Ends a task; its dependents receive the outcome at once or later."""
         step.state, step.letters, step.kept = state, letters, kept
         step.ever.add({"canceled": "was canceled"}.get(state, state))
+        if "S" in letters:
+            step.ever.add("was skipped")
+        if step.asked:
+            step.asked, step.remembered = False, letters
         step.canceling, step.runtime = None, ""
         for child, place in self.children.get(step.id, ()):
             if child.state == "deferred" and child.heard[place] == UNHEARD:
                 # A dependent that asks only now finds no record if it was not kept.
-                more = letters if kept or not self.asks(child, place) else letters + "C"
+                more = letters if kept or step.remembered or not self.asks(child, place) else letters + "C"
                 child.coming[place] = "".join(dict.fromkeys(child.coming[place].replace(UNHEARD, "") + more))
 
     def expire(self, step: Step) -> None:
         step.kept = False
         for child, place in self.children.get(step.id, ()):
             if child.state == "deferred" and child.coming[place] and self.asks(child, place):
-                child.coming[place] += "C"
+                child.coming[place] += step.remembered or "C"
 
     def redrive(self, step: Step) -> None:
         step.state, step.letters, step.deliveries = "queued", "", 0
@@ -196,18 +224,23 @@ class Model:
         return found
 
     def letters_of_canceled(self, step: Step) -> str:
-        """Returns the possible outcomes of a task that cannot run: X if it has received that a parent failed."""
-        if step.run and step.run.ended == "C":
+        """Returns the possible outcomes of a task that cannot run.
+
+        X if it has received that a parent failed, C if one was canceled, otherwise S.
+        """
+        if step.refused or (step.run and step.run.ended == "C"):
             return "C"
-        heard = "".join(self.choice(step, place) for place in range(len(step.parents)))
-        failed = "X" if "X" in heard else ""
-        return failed if "X" in step.heard or (step.rule == "none_failed" and step.run is None) else "C" + failed
+        options = [
+            known if known != UNHEARD else self.choice(step, place) + UNHEARD for place, known in enumerate(step.heard)
+        ]
+        ends = [heard for heard in map("".join, product(*options)) if verdict(step.rule, heard) is False]
+        return "".join({"X" if "X" in heard else "C" if "C" in heard else "S" for heard in ends})
 
     def names_a_cause(self, step: Step, text: str) -> bool:
         """Returns whether the reason that a canceled task gives may be right."""
+        if (simple := self._names_no_task(step, text)) is not None:
+            return simple
         parents = [self.steps[parent] for parent in step.parents if parent in self.steps]
-        if text == "its run was not sent whole":
-            return step.run is not None and step.run.ended == "C"
         if missing := re.fullmatch("upstream task (.+) no longer exists", text, re.DOTALL):
             return any(parent.id == missing[1] and not parent.kept for parent in parents)
         if (after := self._names_what_was_heard(step, text)) is not None:
@@ -223,6 +256,18 @@ class Model:
             for parent in named
             for above in self.above(parent)
         )
+
+    def _names_no_task(self, step: Step, text: str) -> bool | None:
+        """Returns whether a reason that names no task may be right; None if the text is of another kind."""
+        if text == "its run was not sent whole":
+            return step.run is not None and step.run.ended == "C"
+        if text == "its run was canceled":
+            return step.refused
+        if not text.startswith("skipped "):
+            return None
+        skipped = any("S" in self.choice(step, place) for place in range(len(step.parents)))
+        why = "an upstream task was skipped" if text.endswith("skipped") else "no upstream task failed"
+        return text == f"skipped (trigger rule {step.rule}): {why}" and (skipped or why.startswith("no"))
 
     def _names_what_was_heard(self, step: Step, text: str) -> bool | None:
         """Returns whether a reason from before its gate opened may be right; None if the text is of another kind."""
@@ -240,14 +285,14 @@ class Model:
         choices = [
             known if known != UNHEARD else choice + UNHEARD for known, choice in zip(step.heard, choices, strict=True)
         ]
-        may = {tuple(map(heard.count, "FXC")) for heard in product(*choices)}
+        may = {counts("".join(heard)) for heard in product(*choices)}
         many, *ended = map(int, counts)
         return trigger == step.rule and many == len(step.parents) and tuple(ended) in may
 
     def _can_have_heard(self, step: Step, parent: str) -> bool:
         """Returns whether it may have received from that parent that it did not finish."""
         return any(
-            other == parent and {"X", "C"} & {known if known != UNHEARD else "", *self.choice(step, place)}
+            other == parent and {"X", "C", "S"} & {known if known != UNHEARD else "", *self.choice(step, place)}
             for place, (other, known) in enumerate(zip(step.parents, step.heard, strict=True))
         )
 

@@ -21,7 +21,7 @@ from fairactor._model.wire import Item, Settlement, turn_mark
 from tests.support.shard.driver import ShardDriver, item
 from tests.support.shard.populated import PopulatedShard, Transition
 
-from .two_shards import Plugin, extensions, waiting_of
+from .two_shards import Plugin, extensions, token_of, waiting_of
 
 FAR: Final = "far"
 """A tenant of shard 1; all other tenants are on shard 0."""
@@ -59,11 +59,14 @@ def packed(
         resolve_parents(each, batch, places, dict(homes), keep)
     if gate:
         hold_behind_gate(batch, places, gate, keep)
-    return [
-        encode_message(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
-        for each in batch
-        if each.shard == 0
-    ]
+    return [encode_message(*each.addressed(), watch=False, max_payload=1 << 20) for each in batch if each.shard == 0]
+
+
+def _item(joined: str, number: int) -> Item:
+    """Encodes an item of a map."""
+    item = BatchItem("t", step(number).options(id=f"{joined}/{number}"), 0, Parents())
+    item.script_input |= {"item": (joined, number + 1), "keep": HOUR}
+    return encode_message(*item.addressed(), watch=False, max_payload=1 << 20)
 
 
 def message(
@@ -101,6 +104,7 @@ class WaitingShard(PopulatedShard):
             ],
             {"done": 0, "failed": 0, "canceled": 0, "gone": 0, "there": 1, "a": 0, "b": 0},
         )
+        self.items = [_item("joins", number) for number in range(3)]
         self.behind_gate = packed(
             [task("m1"), task("m2", "done", wants="first"), task("m3", "m1", "m2")], {"done": 0}, "new run"
         )
@@ -115,9 +119,18 @@ class WaitingShard(PopulatedShard):
 
     def _populate(self) -> None:
         self.join("r", "past")
-        self._claim_all("past", item("done"), item("failed"), item("canceled"))
-        kept = [self.db.get(self.keys.task(name)) for name in ("done", "failed")]
-        assert self.turn("past", 2, 0, [_report("done", kept[0], "F", '{"n":1}'), _report("failed", kept[1], "X")])
+        self._claim_all("past", item("done"), item("failed"), item("canceled"), item("before/0"))
+        kept = [self.db.get(self.keys.task(name)) for name in ("done", "failed", "before/0")]
+        reports = [("done", "F", '{"n":1}'), ("failed", "X", "null"), ("before/0", "F", "7")]
+        assert self.turn(
+            "past",
+            2,
+            0,
+            [
+                _report(name, packed, letter, result)
+                for packed, (name, letter, result) in zip(kept, reports, strict=True)
+            ],
+        )
         self.run(self.shard.cancel("canceled", ttl=3600, body=b"{}"))
         self.lapse("past")
         self.maintain()
@@ -133,6 +146,7 @@ class WaitingShard(PopulatedShard):
             task("behind all", "not not x", "not x", trigger_rule="all_done", wants="all"),
             task("a or y", "y", "a", trigger_rule="one_success", wants="rest"),
             task("to join", "y", wants="rest"),
+            task("joins", "y", wants="rest"),
             task("of q", "q", trigger_rule="all_done", wants="first"),
             task("of q too", "q"),
             task("of that", "of q too"),
@@ -142,6 +156,7 @@ class WaitingShard(PopulatedShard):
             task("hears", "there", "a", wants="all"),
             task("hears too", "there", tenant="u", wants="first"),
         )
+        self.call("map", "joins", 3)
         for n in range(12):
             self._send(task(f"one of many {n}", "b", trigger_rule="all_done"))
         for run in ("run", "run out"):
@@ -163,6 +178,7 @@ class WaitingShard(PopulatedShard):
         """
         found = super().gather()
         snapshot = self.snapshot()
+        tokens = {token_of(kept) for kept in snapshot.fixed["HELD"].values()}
         held = {name: waiting_of(kept)[:2] + waiting_of(kept)[3:] for name, kept in snapshot.fixed["HELD"].items()}
         bodies = {name: re.sub(rb"(?s)upstream task [^\"]*", b"", body) for name, body in found["bodies"].items()}
         live = {name for name, header in snapshot.records.items() if header.state == record.LIVE}
@@ -170,7 +186,7 @@ class WaitingShard(PopulatedShard):
             name: content
             for name, content in _contents(self.plugin.read()).items()
             if not (name.startswith("of:t:") and name.removeprefix("of:t:") not in live)
-            and not (name.startswith("got:") and name.removeprefix("got:") not in held)
+            and not (name.startswith("got:") and name.removeprefix("got:") not in tokens)
         }
         return found | {"bodies": bodies, "waiting": held, "of plugin": keys}
 
@@ -234,12 +250,16 @@ def call(script: str, *arguments: Any) -> Transition:
 
 
 def send(populated: Any) -> None:
-    assert populated.send_again(*populated.new) == [each.id for each in populated.new]
+    populated.insist_on(*populated.new)
+
+
+def send_items(populated: Any) -> None:
+    populated.insist_on(*populated.items)
 
 
 def send_behind_a_gate(populated: Any) -> None:
     populated.call("gate", "new run", HOUR)
-    assert populated.send_again(*populated.behind_gate) == [each.id for each in populated.behind_gate]
+    populated.insist_on(*populated.behind_gate)
 
 
 ARRIVING: Final = (

@@ -54,6 +54,8 @@ class TwoShardsMachine(TwoShardsMachineBase):
             return
         for run in list(self.calls):
             self.send_on(run, 0)
+        while any(self.items.values()):
+            self.send_items(0, 100)
         for _ in range(200):
             self.carry_all()
             if not self.model.of(*LIVE):
@@ -63,7 +65,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
                 self.turn(shard, 50, [(0, "F", 0, True)] * 50)
         assert not self.model.of(*LIVE)
         for driver, keys in zip(self.shards.drivers, self.shards.keys, strict=True):
-            left = {key for key in keys if key != "remote" and not key.startswith(("gate:", "early:"))}
+            left = {key for key in keys if key != "remote" and not key.startswith(("gate:", "early:", "map:", "end:"))}
             assert not left, f"all has ended, and {driver.keys.meta} has {left}"
 
     # Running
@@ -215,7 +217,7 @@ class TwoShardsMachine(TwoShardsMachineBase):
     # Delivery between shards
 
     def take(self, shard: int, most: int) -> int:
-        more, *messages = self.shards.drivers[shard].run(
+        more, _, *messages = self.shards.drivers[shard].run(
             self.shards.call(shard, "take", max(most, 1), 0 if most % 2 else HOUR)
         )
         assert (more == -1) is (not messages and not self.shards.used(shard))
@@ -279,7 +281,9 @@ OPERATIONS: Final = [
     *operations(3, "more", pick),
     *operations(1, "shut", pick),
     *operations(1, "run_out", pick),
-    *operations(1, "grow", pick, st.lists(pick, min_size=1, max_size=3)),
+    *operations(1, "map", pick, st.integers(1, 4)),
+    *operations(2, "send_items", pick, st.integers(1, 3)),
+    *operations(1, "stop", pick),
     *operations(5, "turn", shard, st.integers(0, 4), st.lists(outcomes, max_size=4)),
     *operations(5, "work", shard, st.sampled_from(["F", "F", "FX", "X", "FFX", "R"]), pick),
     *operations(1, "wake", shard),

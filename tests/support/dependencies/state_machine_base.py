@@ -45,6 +45,8 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
         self.numbers: dict[tuple[int, str], int] = {}  # the last turn of each runtime
         self.count = 0
         self.failed = False
+        self.items: dict[str, list[int]] = {}  # joining task -> the items that are still to be sent
+        self.stopped: set[str] = set()  # joining tasks whose other items are refused
         self.due: set[str] = set()  # gates whose time has run out
 
     def compare(self, purged: str = "") -> None:
@@ -129,7 +131,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             )
             made.run = run if "gate" in each.script_input else None
             made.gate = "c" if made.run else "o"
-            item = encode_message(*each.addressed(), watch=False, max_payload=1 << 20, sdk=False)
+            item = encode_message(*each.addressed(), watch=False, max_payload=1 << 20)
             if run is None and not within and not any(one.parents for one in batch):
                 item = item._replace(extra=b"")  # no dependent tasks: it is sent as without the plugin
             made.body, made.token = item.body, each.script_input.get("token", "")
@@ -149,8 +151,10 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             steps = [self.model.steps[each] for each in asked]
             for whose in ("", "its own", "no one"):
                 pairs = [part for step in steps for part in (step.id, step.tenant if whose == "its own" else whose)]
-                known = self.shards.drivers[shard].run(self.shards.call(shard, "known", *pairs)) if asked else []
+                known = self.shards.drivers[shard].run(self.shards.call(shard, "known", 1, *pairs)) if asked else []
                 assert known == [int(step.kept and whose != "no one") for step in steps]
+            for step in steps:
+                self.model.ask(step)
 
     def send_call(self, call: list[tuple[Step, Item]]) -> None:
         if call:
@@ -188,16 +192,40 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
         if self.calls:
             self.open_gate(self.pick(list(self.calls), which), "C")
 
-    def grow(self, which: int, others: list[int]) -> None:
-        found = [one for one in self.model.of("deferred") if len(one.parents) == 1]
+    def map(self, which: int, many: int) -> None:
+        """Makes a task wait for items that are sent later."""
+        found = [one for one in self.model.of("deferred") if len(one.parents) == 1 and one.id not in self.items]
         child = self.pick(found, which)
-        roots = [one for one in self.model.steps.values() if child and not one.parents and one.shard == child.shard]
-        names = list(dict.fromkeys(self.pick(roots, other).id for other in others)) if roots else []
-        if names and not set(names) & set(child.parents):
-            for grown in (1, 0):
-                assert (
-                    self.shards.drivers[child.shard].run(self.shards.call(child.shard, "grow", child.id, *names))
-                    == grown
-                )
-            self.model.grow(child, names)
+        if child is None:
+            return
+        for _ in range(2):
+            assert self.shards.run(child.shard, "map", child.id, many) == [1, 0]
+        self.model.grow(child, [f"{child.id}/{number}" for number in range(many)])
+        self.items[child.id] = list(range(many))
+        self.compare()
+
+    def send_items(self, which: int, many: int) -> None:
+        """Sends the next items of a map, in a batch of their own."""
+        joined = self.pick([one for one, left in self.items.items() if left], which)
+        if joined is None:
+            return
+        join = self.model.steps[joined]
+        numbers, self.items[joined] = self.items[joined][:many], self.items[joined][many:]
+        call: list[tuple[Step, Item]] = []
+        for number in numbers:
+            item = BatchItem(join.tenant, step(number).options(id=f"{joined}/{number}"), join.shard, Parents())
+            item.script_input |= {"item": (joined, number + 1), "keep": HOUR}
+            packed = encode_message(*item.addressed(), watch=False, max_payload=1 << 20)
+            made = Step(item.id, join.tenant, join.shard, "all_success", [], packed.body)
+            made.refused = joined in self.stopped
+            call.append((made, packed))
+        self.send_call(call)
+
+    def stop(self, which: int) -> None:
+        """Stops a map: its other items are refused."""
+        joined = self.pick(list(self.items), which)
+        if joined is not None:
+            sent = self.shards.run(self.model.steps[joined].shard, "mapped", joined, 1)[1]
+            assert sent == self.shards.run(self.model.steps[joined].shard, "mapped", joined, 0)[1]
+            self.stopped.add(joined)
             self.compare()

@@ -59,6 +59,7 @@ def put_clocks_wrong(skew: float) -> None:
 
 async def _main(url: str) -> None:
     import redis.asyncio
+    from fairactor_dependencies import Dependencies
     from fairactor_scheduling import Scheduling, _plugin
 
     from fairactor import Runtime
@@ -72,7 +73,7 @@ async def _main(url: str) -> None:
             return min(await alone(poller), 0.05)
 
         _plugin._Poller._send_due = racing  # type: ignore[method-assign]
-        async with Runtime(url, workers=0, plugins=[Scheduling()]):
+        async with Runtime(url, workers=0, plugins=[Dependencies(), Scheduling()]):
             print("ready", flush=True)  # noqa: T201 - for the parent process
             await anyio.sleep_forever()
 

@@ -81,6 +81,8 @@ class ShardDriver:
         self.batch = 0
         self.permit = ANY_SUSPECT
         """What turns permit suspects if they do not say."""
+        self.given_up: set[str] = set()
+        """The tasks that the last step of the maintenance gave up."""
         self._ears = self.db.pubsub()
         self._subscribed: set[str] = set()
         client: Any = SyncClient(self.db)
@@ -113,7 +115,7 @@ class ShardDriver:
         return self
 
     def send(self, *items: Item, reservation: str = "") -> list[str | None]:
-        """Returns, for each task, its id or the id of the task that holds its key.
+        """Returns, for each task, its id, '' if its id was sent before, or the id of the task that holds its key.
 
         The entry is None where another tenant has a task with that id, and FULL where the mailbox is full.
         """
@@ -125,6 +127,11 @@ class ShardDriver:
         receipt = self.run(self.shard.send(items, "sender", self.batch, reservation=reservation))
         refused = {n: FULL if isinstance(error, MailboxFull) else None for n, error in receipt.refused.items()}
         return [refused.get(number, task) for number, task in enumerate(receipt.ids)]
+
+    def insist_on(self, *items: Item, reservation: str = "") -> None:
+        """Sends the last batch again, and checks that all are accepted, by this call or by one that broke off."""
+        sent = self.send_again(*items, reservation=reservation)
+        assert all(found in (each.id, "") for found, each in zip(sent, items, strict=True)), sent
 
     def join(self, *runtimes: str, lease: float = 3600.0, serves: Assignment | None = None) -> None:
         for runtime in runtimes:
@@ -168,7 +175,10 @@ class ShardDriver:
         return [task_id.decode() for task_id in turn.claims[::2]]
 
     def maintain(self, *, deliveries: int = 5, failed_ttl: float = 3600.0, limit: int = 150) -> bool:
-        return self.run(self.shard.maintain(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
+        """Returns whether there is more to do."""
+        done = self.run(self.shard.maintain(deliveries=deliveries, failed_ttl=failed_ttl, body=b"{}", limit=limit))
+        self.given_up = {task_id.decode() for task_id in done.given_up}
+        return done.more
 
     # Subscribing on behalf of runtimes
 

@@ -36,7 +36,7 @@ class Model(State):
         receiver: str = "",
         choice: Collection[str] = ("",),
     ) -> list[str | None]:
-        """Returns, for each task, its id or the id of the task that holds its key.
+        """Returns, for each task, its id, '' if its id was sent before, or the id of the task that holds its key.
 
         The entry is None where another tenant has a task with that id, and FULL where the mailbox is full. Tasks that
         were sent together with a task that finds its mailbox full are not accepted either.
@@ -85,7 +85,7 @@ class Model(State):
             known = self.tasks.get(task.id)
             holder = self.keys.get((task.tenant, task.key)) if task.key else None
             if known is not None:
-                answers.append(task.id if known.tenant == task.tenant else None)
+                answers.append("" if known.tenant == task.tenant else None)
             elif holder is not None:
                 answers.append(holder[0])
             else:
@@ -299,6 +299,7 @@ class Model(State):
 
         ``scheduled`` orders the tenants with delayed tasks; ``ears`` are the runtimes that still listen.
         """
+        self.given_up = set()
         with Step(self) as step:
             waiting = sorted((at, name.encode()) for name, at in scheduled.items() if at <= now)[:limit]
             left = limit
@@ -346,6 +347,7 @@ class Model(State):
             task.body += DIED + f"{reason} {runtime}".encode() + DIED
             if task.canceling is None and is_given_up(task, reason, most):
                 self._settle(task, "X", body + b"\n" + task.body, step, keep=keep)
+                self.given_up.add(task.id)
 
     def _take_back(self, runtime: str, now: float, step: Step) -> None:
         """Charges tenants for the time that a runtime's claims have taken until now, beyond what they were charged."""
@@ -379,6 +381,26 @@ class Model(State):
         task.canceling = keep or found != "started", body
         if found != "started":
             with Step(self) as step:
+                self._cancel(task, step)
+        return found
+
+    def cancel_many(self, asked: Sequence[tuple[str, str]], body: bytes, *, keep: bool) -> list[str]:
+        """Cancels (task, tenant) in one step."""
+        found: list[str] = []
+        waiting: dict[str, Task] = {}
+        for task_id, tenant in asked:
+            task = self.tasks.get(task_id)
+            if task is None or tenant not in ("", task.tenant):
+                found.append("missing")
+                continue
+            found.append(task.state)
+            if task.state == "started":
+                task.canceling = keep, body
+            elif task.state in LIVE:
+                task.canceling = True, body
+                waiting[task_id] = task
+        with Step(self) as step:
+            for task in waiting.values():
                 self._cancel(task, step)
         return found
 

@@ -27,6 +27,7 @@ class State:
     suspected: dict[str, float] = attrs.Factory(dict)  # tenant with suspects -> its place among these tenants
     emptying: str = ""  # the runtime that empties itself for a suspect
     stale: set[str] = attrs.Factory(set)  # dead letters whose records have expired, but which are still listed
+    given_up: set[str] = attrs.Factory(set)  # the tasks that the last step of the maintenance gave up
 
     # Queries
 

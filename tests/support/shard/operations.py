@@ -92,6 +92,7 @@ OPERATIONS = [
     *operations(1, "renew", pick),
     *operations(1, "set_back"),
     *operations(2, "cancel", pick, owners, st.booleans()),
+    *operations(2, "cancel_many", st.lists(st.tuples(pick, owners), min_size=1, max_size=6), st.booleans()),
     *operations(1, "cancel_all", pick, st.booleans()),
     *operations(1, "purge", tenants, st.booleans()),
     *operations(1, "drain", pick, st.booleans()),

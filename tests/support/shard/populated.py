@@ -271,7 +271,9 @@ def send(populated: PopulatedShard) -> None:
         item("n1", "t", 6, flag="w"), item("n2", "new", key=KEY, flag="w"), item("n3", "v", key=KEY),
         item("n4", "t", due="+3600000"), item("n5", "d", key=pack_key("n5", 0)), item("t1", "t"), item("t2", "other"),
     )  # fmt: skip
-    assert sent == ["n1", "n2", "keyed", "n4", "n5", "t1", None]
+    assert sent[5:] == ["", None]
+    for found, expected in zip(sent, ["n1", "n2", "keyed", "n4", "n5"], strict=False):
+        assert found in (expected, ""), "accepted by this call, or by one that broke off"
 
 
 def send_to_hold_back(populated: PopulatedShard) -> None:
@@ -299,8 +301,7 @@ def send_too_many(populated: PopulatedShard) -> None:
 
 
 def send_what_was_reserved(populated: PopulatedShard) -> None:
-    sent = populated.send_again(item("p1", "small"), item("p2", "t", flag="+"), reservation="post")
-    assert sent == ["p1", "p2"]
+    populated.insist_on(item("p1", "small"), item("p2", "t", flag="+"), reservation="post")
 
 
 def reserve(populated: PopulatedShard) -> None:
@@ -324,6 +325,11 @@ def configure(whose: str | bytes, **changes: Any) -> Transition:
 
 def assign(runtime: str, serves: Assignment | None) -> Transition:
     return lambda populated: populated.run(populated.shard.assign(runtime, serves))
+
+
+def cancel_many(*tasks: str) -> Transition:
+    asked = [(task, "") for task in tasks]
+    return lambda populated: populated.run(populated.shard.cancel_many(asked, ttl=60, body=b"{}"))
 
 
 def cancel(task: str, ttl: float) -> Transition:

@@ -221,6 +221,7 @@ class ShardMachine(ShardMachineBase):
         more = self.driver.maintain(limit=limit, deliveries=deliveries, failed_ttl=HOUR / 1000 if keep else 0)
         how: dict[str, Any] = {"now": self.clock(), "scheduled": scheduled, "ears": self.ears}
         assert more is self.model.maintain(limit, deliveries, keep=keep, body=b"{}", **how)
+        assert self.driver.given_up == self.model.given_up
         self.compare()
 
     def die(self, who: int, deliveries: int, keep: bool) -> None:
@@ -263,6 +264,14 @@ class ShardMachine(ShardMachineBase):
         tenant, ttl = self.whose(task_id, who), HOUR / 1000 if keep else 0
         found = self.driver.run(self.driver.shard.cancel(task_id, tenant, ttl=ttl, body=b"canceled"))
         assert found == self.model.cancel(task_id, b"canceled", tenant, keep=keep)
+        self.compare()
+
+    def cancel_many(self, tasks: list[tuple[int, str]], keep: bool) -> None:
+        """Cancels several tasks in one call, some of them perhaps twice."""
+        asked = [(task_id, self.whose(task_id, who)) for task_id, who in ((self.task(n), who) for n, who in tasks)]
+        ttl = HOUR / 1000 if keep else 0
+        found = self.driver.run(self.driver.shard.cancel_many(asked, ttl=ttl, body=b"canceled"))
+        assert found == self.model.cancel_many(asked, b"canceled", keep=keep)
         self.compare()
 
     def cancel_all(self, which: int, keep: bool) -> None:

@@ -47,6 +47,7 @@ def runtimes() -> None:
         lease=5,
         fair_by="time",
         durability="server",
+        tracing="parent",
     )
     Runtime(path=Path("data"), assigned=["acme"], steal=True, shards=None)
     shared: RuntimeSettings = {"namespace": "shop", "workers": 0}
@@ -57,6 +58,7 @@ def runtimes() -> None:
     Runtime(workers="3")  # flagged
     Runtime(fair_by="size")  # flagged
     Runtime(durability="perhaps")  # flagged
+    Runtime(tracing="children")  # flagged
     Runtime(assigned=True)  # flagged
     Runtime(steal=7)  # flagged
     Runtime("redis://localhost", [render])  # flagged
