@@ -18,7 +18,7 @@ from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import running_task
 from fairactor._model.policy import Policy
-from fairactor._model.wire import BATCH, BATCH_WITH_DATA, Item, with_the_one_before
+from fairactor._model.wire import BATCH, PLACES_WITH_DATA, Item, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
@@ -34,8 +34,6 @@ from .tracker import Tracker
 R = TypeVar("R")
 _Sent = tuple[Message[Any], int, Item]  # with the number of its shard
 
-_WITH_DATA: Final = BATCH // BATCH_WITH_DATA
-"""What a message with data for plugins' scripts takes of the room in a batch."""
 _GIVE_BACK: Final = 1.0
 """Seconds to try to release a reservation. It expires by itself after a minute."""
 
@@ -171,7 +169,7 @@ class Sender:
         for tenant, message in messages:
             item = self.encode(tenant, message, span=span)
             number = self._shards.number_of(tenant)
-            weight = _WITH_DATA if item.extra else 1
+            weight = PLACES_WITH_DATA if item.extra else 1
             room[number] -= weight
             if room[number] < 0:
                 room[number] = BATCH - weight
