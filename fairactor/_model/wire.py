@@ -275,8 +275,8 @@ class Maintained:
     """Whether there is more to do."""
     given_up: Sequence[bytes]
     """The ids of tasks that failed because too many runtimes died while they ran them."""
-    unserved: Mapping[bytes, float] = attrs.field(factory=dict)
-    """The lanes that no runtime serves, in which tasks have waited for too long; the ms that the first of them has."""
+    unserved: Sequence[bytes] = ()
+    """The lanes that no runtime has served for too long."""
 
 
 @attrs.frozen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fairactor._model.lane import RuntimeKind
+from fairactor._model.lane import NO_ACTORS, RuntimeKind
 from fairactor._model.wire import Assignment, pack_assignment, whole_ms
 
 from .script_runner import ScriptRunner
@@ -25,7 +25,7 @@ class Fleet:
         lease: float,
         info: dict[str, Any],
         serves: Assignment | None = None,
-        kind: RuntimeKind | None = None,
+        kind: RuntimeKind = NO_ACTORS,
         unknown_ttl: float = 0.0,
     ) -> bool:
         """Gives a runtime its lease; returns whether `fill` must follow.
@@ -35,11 +35,11 @@ class Fleet:
             lease: the seconds until the lease ends.
             info: what the runtime says of itself.
             serves: the tenants that it serves; None for all.
-            kind: what it can run; None for a runtime of an older release, which does not say so.
+            kind: what it can run.
             unknown_ttl: the seconds that tasks wait while no runtime can run them.
         """
-        kinds = () if kind is None else (*kind, whole_ms(unknown_ttl))
-        reply = await self._run("join", runtime, whole_ms(lease), json.dumps(info), pack_assignment(serves), *kinds)
+        tenants, ttl = pack_assignment(serves), whole_ms(unknown_ttl)
+        reply = await self._run("join", runtime, whole_ms(lease), json.dumps(info), tenants, *kind, ttl)
         return _has_to_fill(reply)
 
     async def declare(self, runtime: str, kind: RuntimeKind, *, unknown_ttl: float) -> bool:
@@ -93,5 +93,8 @@ class Fleet:
 
 
 def _has_to_fill(reply: Any) -> bool:
-    """Reads the reply of join.lua or declare.lua: the number of the runtime's kind, and whether `fill` must follow."""
+    """Reads the reply of join.lua or declare.lua: the number of the runtime's kind, and whether `fill` must follow.
+
+    Without a lease declare.lua does nothing, and the next turn says so.
+    """
     return isinstance(reply, list) and bool(reply[1])

@@ -226,8 +226,7 @@ class Shard(Fleet):
             limit: the most tasks to queue, and the most entries of each kind to delete.
         """
         reply = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
-        lanes = iter(reply[4] if len(reply) > 4 else ())  # noqa: PLR2004 - the scripts without lanes
-        return Maintained(bool(reply[2]), reply[3], dict(zip(lanes, lanes, strict=True)))
+        return Maintained(bool(reply[2]), reply[3], reply[4][::2])
 
     async def expire(
         self, lane: bytes, *, unknown_ttl: float, failed_ttl: float, body: bytes

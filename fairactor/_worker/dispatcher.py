@@ -38,7 +38,7 @@ from .claim import Claim, described, new_claims
 from .pace import PER_TURN, Pace
 from .slots import Room, Slots
 from .suspects import Suspects
-from .unserved import expire_unserved
+from .unserved import Expiry
 
 logger: Final = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ class Dispatcher:
         self._kind = kind
         self._serves = serves
         self._spans = spans
+        self._expiry = Expiry(shard, settings, spans)
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
         self.renewed = time.monotonic()
@@ -235,6 +236,8 @@ class Dispatcher:
             self._pool.cancel(as_text(task_id), _CANCEL_REASON, self)
         if turn.maintenance_due:
             await self._maintain()
+        if self._expiry.lanes:
+            await self._expiry.step()
         if self._wait_for_slots(request, turn, claims):
             await self._wait_for_work(request, turn)
 
@@ -332,7 +335,8 @@ class Dispatcher:
         If more work waits than was claimed, the next turn is sent at once, so the server selects tasks while the
         workers here run.
         """
-        if self._outbox or turn.maintenance_due or self._leaving or (turn.more and any(self._wanted())):
+        busy = self._outbox or turn.maintenance_due or self._expiry.lanes
+        if busy or self._leaving or (turn.more and any(self._wanted())):
             return
         # Otherwise the server sends a wake-up when there is work.
         if self._claiming and len(turn.claims) >= 2 * request.want:
@@ -346,8 +350,7 @@ class Dispatcher:
         if done.given_up and self._spans is not None:
             died = record.Error("WorkerDied", "its runtimes died")
             await trace_ends(self._spans, self._shard, done.given_up, died)
-        for lane in done.unserved:
-            await expire_unserved(self._shard, lane, self._settings, self._spans)
+        self._expiry.add(done.unserved)
 
     def _when_given_up(self) -> dict[str, Any]:
         """Returns when a task is given up because its runtimes died, how long to keep it, and its outcome."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 from fairactor._model import record
@@ -16,24 +17,44 @@ from fairactor.settings import Settings
 logger: Final = logging.getLogger(__name__)
 
 _TYPE: Final = "fairactor.errors.UnknownActor"
-_CALLS: Final = 10
-"""The most calls in a row that end tasks: turns must not wait for a backlog."""
 _REMEMBERED: Final = 1000  # routes that the log has named: their names come from messages
 
 
-async def expire_unserved(shard: Shard, lane: bytes, settings: Settings, spans: Spans | None) -> None:
-    """Ends tasks of a lane that no runtime serves, if they have waited for ``unknown_ttl``."""
-    route, ttl = read_lane(lane), settings.unknown_ttl
-    error = record.Error(_TYPE, _failure(route, ttl))
-    body = record.encode(record.Outcome(route.actor, error=error))
-    for _ in range(_CALLS):
-        ended, more = await shard.expire(lane, unknown_ttl=ttl, failed_ttl=settings.failed_ttl, body=body)
-        if ended:
-            logger.warning("%d tasks failed: %s", len(ended), error.message)
-        if ended and spans is not None:
-            await trace_ends(spans, shard, ended, error)
+class Expiry:
+    """Ends tasks that have waited for ``unknown_ttl`` in lanes that no runtime serves.
+
+    Args:
+        shard: the shard of the lanes.
+        settings: the runtime's settings.
+        spans: makes spans; None without an OpenTelemetry SDK.
+    """
+
+    def __init__(self, shard: Shard, settings: Settings, spans: Spans | None) -> None:
+        self._shard = shard
+        self._settings = settings
+        self._spans = spans
+        self.lanes: dict[bytes, None] = {}
+        """The lanes that may have such tasks, in order."""
+
+    def add(self, lanes: Iterable[bytes]) -> None:
+        """Adds lanes that no runtime has served for too long."""
+        self.lanes |= dict.fromkeys(lanes)
+
+    async def step(self) -> None:
+        """Ends some tasks of a lane; there may be any number, and turns must not wait for all of them."""
+        lane = next(iter(self.lanes))
+        route, settings = read_lane(lane), self._settings
+        error = record.Error(_TYPE, _failure(route, settings.unknown_ttl))
+        body = record.encode(record.Outcome(route.actor, error=error))
+        ended, more = await self._shard.expire(
+            lane, unknown_ttl=settings.unknown_ttl, failed_ttl=settings.failed_ttl, body=body
+        )
         if not more:
-            return
+            del self.lanes[lane]
+        if ended:
+            logger.warning("%d tasks of actor %r failed: %s", len(ended), route.actor, error.message)
+        if ended and self._spans is not None:
+            await trace_ends(self._spans, self._shard, ended, error)
 
 
 def _failure(route: Route, ttl: float) -> str:
