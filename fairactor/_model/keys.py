@@ -37,6 +37,11 @@ FIXED: Final = {
     "KIND_OF": ":kind-of",  # hash: runtime -> the number of its kind
     "ROUTES": ":routes",  # hash: actor whose tasks have a lane of their own -> 1 (lib/lanes.lua)
     "LANES": ":lanes",  # hash: lane with queued tasks -> 0 if a runtime serves it, else since when none does, unix ms
+    "LIMIT_SETTINGS": ":limits",  # hash: limit, or its instance for a tenant -> its settings, packed (lib/limits.lua)
+    "LIMIT_STARTED": ":limit-started",  # hash: limit or instance -> tasks that run and count for it
+    "LIMIT_DUES": ":limit-dues",  # zset: limit or instance with a rate -> when what was taken is paid for, unix µs
+    "LIMIT_CLOCKS": ":limit-clocks",  # hash: limit -> virtual time of the tenants that wait for it, average cost of a start
+    "HELD_BACK": ":held-back",  # zset: tenant that limits of its own hold back -> until when, unix ms
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
@@ -55,6 +60,8 @@ PREFIXES: Final = {
     "KIND_GROUPS": ":groups:",  # hash: as GROUPS
     "KIND_GROUP": ":kind-group:",  # zset: as GROUP; the number of the kind, the group
     "KIND_IDLE": ":idle:",  # set: as IDLE
+    "LINES": ":lines:",  # zset: a line of a kind, named after its limits -> before when a turn needs not look at it, unix ms
+    "LINES_OF": ":lines-of:",  # set: the lines of all kinds in which tenants wait for a limit
     "SUSPECTS": ":suspects:",  # zset: task -> place; a tenant's queued tasks whose runtime died while it had them
     "DELAYED": ":delayed:",  # zset: task -> when it is due, unix ms; the delayed tasks of a tenant
     "GROUP": ":group:",  # zset: tenant -> tag; the ring of a group
@@ -77,7 +84,8 @@ TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
-    "IDLE_SLOTS": "hash", "KEYED": "hash", "KINDS": "hash",
+    "IDLE_SLOTS": "hash", "LIMIT_SETTINGS": "hash", "LIMIT_STARTED": "hash", "LIMIT_DUES": "zset", "LIMIT_CLOCKS": "hash",
+    "HELD_BACK": "zset", "LINES": "zset", "LINES_OF": "set", "KEYED": "hash", "KINDS": "hash",
     "KIND_OF": "hash", "ROUTES": "hash", "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string",
     "QUEUE": "zset", "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
     "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",

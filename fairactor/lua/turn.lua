@@ -68,6 +68,11 @@ local function next_due()
     end
   end
   next_at = math.min(next_at, tonumber(freed) or math.huge)
+  if limits then
+    local line = call('ZRANGEBYSCORE', LINES .. shard.kind, '(' .. integer(shard.ms), '(+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    local held = call('ZRANGEBYSCORE', HELD_BACK, '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    next_at = math.min(next_at, tonumber(line) or math.huge, tonumber(held) or math.huge)
+  end
   return next_at == math.huge and -1 or math.max(0, next_at - shard.ms), maintenance and 1 or 0
 end
 
@@ -154,6 +159,10 @@ if ARGV[8] ~= '' then write_slots(runtime, rests) end
 save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start
 local more = save_shard(has_all)
+if limits and has_all and limits.waits() then
+  more = true
+  wake_kind(shard.idle)
+end
 
 local wait, maintenance = next_due()
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,

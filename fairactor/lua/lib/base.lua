@@ -92,7 +92,7 @@ local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
 local shard = {}
 do
   local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
-    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat')
+    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'limited')
   shard.wall = microseconds() -- the server's own clock, for calendars
   local ahead, stored = (tonumber(meta[1]) or 0) - shard.wall, tonumber(meta[10]) or 0
   local behind = stored >= 0 and stored < DAMAGED and stored or 0
@@ -118,6 +118,7 @@ do
   shard.lanes = meta[12] == '1' -- whether there are lanes, or several kinds (see lanes.lua)
   shard.unsorted = meta[13] == '1' -- whether the common lane may have tasks that belong in others
   shard.compat = meta[14] == '1' -- whether there are runtimes that know no lanes
+  shard.limited = meta[15] == '1' -- whether tasks or actors have limits (see limits.lua)
 end
 
 -- Makes the script act for one kind of runtimes: its ring, its clock, its idle runtimes.
@@ -149,15 +150,26 @@ local function next_stamp()
 end
 
 -- The mark of a claim: number of the turn, ms when it was made, priority, cost charged, 1 if its runtime runs nothing
--- else, 39 zero bytes, tenant. The server keeps a hash with a value over 64 bytes as a table, not as a list that it has
--- to search.
-local MARK = '>c8dBdBxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
-local function pack_mark(turn, priority, cost, name, alone)
-  return struct.pack(MARK, turn, shard.ms, priority, cost, alone and 1 or 0) .. name
+-- else, the length of the last part, 37 zero bytes, tenant, what the start took of limits (see limits.lua), or nothing. The
+-- server keeps a hash with a value over 64 bytes as a table, not as a list that it has to search.
+local MARK = '>c8dBdBHxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
+local function pack_mark(turn, priority, cost, name, alone, taken)
+  taken = taken and cmsgpack.pack(taken) or ''
+  return struct.pack(MARK, turn, shard.ms, priority, cost, alone and 1 or 0, #taken) .. name .. taken
 end
 local function turn_in(mark) return mark:sub(1, 8) end
 local function priority_in(mark) return mark:byte(17) end
-local function tenant_in(mark) return mark:sub(66) end
+local function length_of_taken(mark) return 256 * mark:byte(27) + mark:byte(28) end
+local function tenant_in(mark) return mark:sub(66, -1 - length_of_taken(mark)) end
+-- Returns a mark with what the start took of limits changed.
+local function with_taken(mark, taken)
+  local name, packed = tenant_in(mark), cmsgpack.pack(taken)
+  return mark:sub(1, 26) .. struct.pack('>H', #packed) .. mark:sub(29, 65) .. name .. packed
+end
+local function taken_in(mark)
+  local length = length_of_taken(mark)
+  return length > 0 and cmsgpack.unpack(mark:sub(-length)) or {}
+end
 
 -- Returns a task's place in its mailbox: lower goes first.
 local function place(stamp, priority)

@@ -20,6 +20,8 @@ do
   local wanted = {} -- kinds for which a task found no room
   local passed, looked, seen, skip = 0, 0, 0, 0 -- tenants; tasks; entries of the root ring, and those to leave out
 
+  local limits_taken = {} -- task -> what its start takes of limits
+
   local function by_tag(a, b) return a[TAG] < b[TAG] end
 
   -- Inserts an entry by its tag, nearly always at the end, so the search starts there.
@@ -138,6 +140,7 @@ do
   end
 
   -- @include lib/lane_heads.lua
+  -- @include lib/plan.lua
 
   -- Adds what was read again to the first ids of a mailbox, which stay in the order in which they are claimed.
   local function extended(head, read)
@@ -168,7 +171,8 @@ do
     if not limits then return peek(t, ahead) end
     local eligible = eligibility(limits)
     limits.throttled = eligible ~= true and eligible
-    return eligible == true and (not lanes or lanes.works(t[NAME], shard.kind))
+    return eligible == true
+      and (not lanes or lanes.works(t[NAME], shard.kind) or limits and limits.has_planned(t[NAME]))
   end
 
   -- Returns the kind of slot that a task needs. A name may contain quotation marks, which a backslash precedes.
@@ -244,6 +248,7 @@ do
         if not inner then
           t[TAKEN] = t[TAKEN] + 1
           if lanes then lanes.add(t[NAME], lane_of_head[id], -1) end
+          if limits then limits_taken[id] = limits.start(id, t[NAME]) end
           if t[LIMITS] then
             t[LIMITS].queued = t[LIMITS].queued - 1
             count_start(t[LIMITS])
@@ -314,6 +319,7 @@ do
     local freed = has_policies and call('ZRANGEBYSCORE', THROTTLED, '-inf', integer(shard.ms), 'LIMIT', 0, BATCH) or {}
     local waiting
     load_tenants(freed)
+    if limits then limits.release_held() end
     unlimited, waiting = without_limits(freed)
     for _, name in ipairs(waiting) do arriving[#arriving + 1] = name end
   end
@@ -332,12 +338,15 @@ do
   -- records; `reply` is each id and its record; whether it stopped at too many tenants that were passed over, and the
   -- rank behind them.
   function choose(runtime, n, slots, ahead)
-    local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
+    local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0,
+      taken = limits_taken }
     if n > 0 and slots ~= '' then
       room, skip, letters, capped = unpack(cmsgpack.unpack(slots))
       room[1] = room[1] + ahead
     end
+    if limits then plan(runtime, n - ahead, room, capped and kind_of) end -- what is claimed ahead does not start yet
     if n > 0 then fill(claims, runtime, n) end
+    if limits then limits.settle_plan() end
     claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped
     claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do
@@ -352,7 +361,8 @@ do
     local marks = {}
     for i, id in ipairs(claims.ids) do
       local mark =
-        pack_mark(turn, claims.records[i]:byte(3), claims.charged[i], claims.owners[i][NAME], claims.alone == i)
+        pack_mark(turn, claims.records[i]:byte(3), claims.charged[i], claims.owners[i][NAME], claims.alone == i,
+          claims.taken[id])
       marks[2 * i - 1], marks[2 * i] = id, mark
     end
     write_all('HSET', CLAIMS .. runtime, marks)

@@ -27,7 +27,7 @@ local function read_table(kind)
   return table
 end
 
--- Returns the actors that one of the kinds that serve the common lane lacks, and another kind has.
+-- Returns the actors that one of the kinds that serve the common lane lacks, and another kind has; and those with limits.
 local function find_routes(tables)
   local all, routes = {}, {}
   for _, actors in pairs(tables) do
@@ -41,6 +41,9 @@ local function find_routes(tables)
         if not actors[actor] then routes[actor] = true end
       end
     end
+  end
+  for actor in pairs(limits and all or {}) do
+    if call('HEXISTS', LIMIT_SETTINGS, actor) == 1 then routes[actor] = true end
   end
   return routes
 end
@@ -84,8 +87,22 @@ local function revise_lanes(tables)
   end
 end
 
+-- Deletes the lines of a kind.
+local function forget_lines(kind)
+  for _, set in ipairs(call('ZRANGE', LINES .. kind, 0, -1)) do
+    local id = kind .. '\31' .. set
+    for _, member in ipairs(call('ZRANGE', KIND_RING .. id, 0, -1)) do
+      if member:byte() == 255 then call('UNLINK', KIND_GROUP .. id .. ':' .. member:sub(2)) end
+    end
+    call('UNLINK', KIND_RING .. id, KIND_GROUPS .. id)
+    for name in set:gmatch('[^\31]+') do call('SREM', LINES_OF .. name, id) end
+  end
+  call('UNLINK', LINES .. kind)
+end
+
 -- Deletes what is kept about a kind, but its digest.
 local function forget_kind(kind)
+  if limits then forget_lines(kind) end
   local suffix = kind == '0' and '' or ':' .. kind
   for _, group in ipairs(call('HKEYS', GROUPS .. suffix)) do
     call('UNLINK', (kind == '0' and GROUP or KIND_GROUP .. kind .. ':') .. group)

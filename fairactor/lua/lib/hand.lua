@@ -23,7 +23,7 @@ end
 -- idle ones.
 local function find_in_lanes(name, body)
   local lane = lanes.of_route(lanes.route_in(struct.pack(HEADER, LIVE, 0, 1, 1, 0, #name, name) .. body))
-  for _, kind in ipairs(lanes.kinds) do
+  for _, kind in ipairs(limits and limits.set_of(lane) and {} or lanes.kinds) do
     local suffix = kind == '0' and '' or ':' .. kind
     local runtime = lanes.serves(kind, lane) and call('EXISTS', RING .. suffix) == 0 and find_idle_runtime(IDLE .. suffix)
     if runtime then return runtime, IDLE .. suffix end

@@ -3,7 +3,8 @@
 -- Runtimes with the same actors and queues are of one kind. Each kind has a ring with the tenants that have work for it,
 -- and a virtual time of its own, since kinds work at different speeds: what a tenant gets from another kind does not count.
 
--- @takes lanes from lib/lanes.lua
+-- @include lib/lines.lua
+-- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE from lib/ring.lua
 -- @takes dedicated, dedicated_time, wake_kind, idle_of, wake_idle from lib/homes.lua
 -- @takes eligibility from lib/policy.lua
@@ -78,6 +79,8 @@ local function open_kinds()
       local kind = lanes.kinds[i]
       if #names > 0 then joined[kind] = save_ring(kind, names) end
     end
+    if limits and not limits.save_lines then open_lines() end
+    if limits then limits.save_lines() end
     lanes.save()
     return joined
   end

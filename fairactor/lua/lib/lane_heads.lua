@@ -1,9 +1,9 @@
 -- The first tasks of a tenant in all lanes that the runtime serves.
 --
--- A task of the common lane that belongs in another one, which the runtime does not serve, is moved there when a turn
--- meets it. A turn moves only so many.
+-- A task of the common lane that belongs in another one, which the runtime does not serve or which has limits, is moved
+-- there when a turn meets it. A turn moves only so many. Of lanes with limits only planned tasks count (see plan.lua).
 
--- @takes lanes from lib/lanes.lua
+-- @takes lanes, limits from lib/lanes.lua
 -- @takes queues, lane_queues from lib/queues.lua
 -- @takes read_mailbox, by_place from lib/claim.lua
 -- @takes tenants, NAME, HEAD, TAKEN from lib/ring.lua
@@ -33,7 +33,7 @@ local function sorted_out(name, n)
     table.sort(found, by_place)
     for _, task in ipairs(found) do
       local lane = not sorting.moved[task.id] and lanes.of_task(task.id)
-      if lane and lane ~= '' and not lanes.serves(shard.kind, lane) then
+      if lane and lane ~= '' and (not lanes.serves(shard.kind, lane) or limits and limits.set_of(lane)) then
         if sorting.looked >= MOST_MOVED then
           sorting.stopped = true
           return right, task.place
@@ -52,7 +52,7 @@ end
 local function read_lane_heads(name, n)
   local all, ids, served, stop = {}, {}, {}, nil
   for lane in pairs(lanes.box_of(name)) do
-    if lanes.serves(shard.kind, lane) then served[#served + 1] = lane end
+    if lanes.serves(shard.kind, lane) and not (limits and limits.set_of(lane)) then served[#served + 1] = lane end
   end
   for _, lane in ipairs(served) do
     local found = {}
@@ -64,6 +64,7 @@ local function read_lane_heads(name, n)
     end
     for _, task in ipairs(found) do all[#all + 1] = task end
   end
+  for _, task in ipairs(limits and limits.planned and limits.planned(name) or NONE) do all[#all + 1] = task end
   table.sort(all, by_place)
   for i = 1, math.min(n, #all) do
     if stop and all[i].place >= stop then break end

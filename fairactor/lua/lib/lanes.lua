@@ -10,6 +10,7 @@
 -- @include lib/base.lua
 
 local lanes = false -- the functions below
+local limits, open_limits = false, nil -- see limits.lua
 
 local function open_lanes()
   if lanes then return end
@@ -71,6 +72,8 @@ local function open_lanes()
     return fields
   end
 
+  lanes.fields_of = fields_of
+
   -- Returns the lane of tasks with a route.
   function lanes.of_route(route)
     local lane = lane_of_route[route]
@@ -78,6 +81,7 @@ local function open_lanes()
       local is_own = not shard.compat
         and (route:find(SEPARATOR, 1, true) or new_routes[route] or call('HEXISTS', ROUTES, route) == 1)
       lane = is_own and cut(route, 4) or ''
+      if not limits and is_own and fields_of(lane)[4] then open_limits() end
       lane_of_route[route] = lane
     end
     return lane
@@ -166,10 +170,10 @@ local function open_lanes()
     return sum
   end
 
-  -- Whether a tenant has a queued task in a lane that a kind serves.
+  -- Whether a tenant has a queued task in a lane that a kind serves, and that no limit may hold back.
   function lanes.works(name, kind)
     for lane, n in pairs(box_of(name)) do
-      if n > 0 and lanes.serves(kind, lane) then return true end
+      if n > 0 and lanes.serves(kind, lane) and not (limits and limits.set_of(lane)) then return true end
     end
     return false
   end
@@ -215,6 +219,8 @@ local function open_lanes()
 end
 
 if shard.lanes then open_lanes() end
+
+-- @include lib/limits.lua
 
 local ROUTED = 128 -- added to the priority of a task that is sent, if its route is more than an actor
 

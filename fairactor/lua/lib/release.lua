@@ -98,6 +98,7 @@ local function release(runtime, why, most, outcome)
     local name = tenant_in(mark)
     load_counts({ name })
     count_end(name)
+    if limits then limits.give_back(mark) end
     add(name, priority_in(mark), -1)
   end
   -- What was claimed last is the most likely cause, so its tenant comes last.
@@ -107,6 +108,7 @@ local function release(runtime, why, most, outcome)
     local _, count, priority, attempt, stamp = struct.unpack(HEADER, task.header)
     local history_line
     count_end(name, task.owed)
+    if limits then limits.give_back(task.mark) end
     if reason then
       -- A line of the history, as record.py writes it.
       history_line = string.format('\n[%d,%.3f,0,%s,%s]', attempt, shard.now / 1e6, cjson.encode(runtime),

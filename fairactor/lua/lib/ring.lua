@@ -278,6 +278,7 @@ do
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual' .. shard.suffix, exact(root.virtual),
       'period' .. shard.suffix, shard.period, 'total', pack_counts(total), 'torn', '')
     if shard.reports_throttled then throttled = NONE end
+    if limits then limits.wake() end
     local wakes = not empty and (#joined > 0 or more) or shard.grows and call('EXISTS', IDLE_SLOTS) == 1
     if joined_elsewhere then
       lanes.wake(wakes, joined, joined_elsewhere)

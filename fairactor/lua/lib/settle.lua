@@ -61,6 +61,7 @@ do
   local function settle_one(n, name, cancel, outcomes)
     local id, state, ms, priority = ids[n], states[n], times[n], priority_in(marks[n])
     count_end(name, shard.by_time and undercharge(n, name))
+    if limits then limits.give_back(marks[n], state == 'B' or state == 'U' or state == 'V') end
     local elsewhere = state == 'V' and lane_elsewhere(id)
     local goes_back = state == 'R' or state == 'B' or state == 'U' or elsewhere
     local record = cancel and goes_back and (record_of(n) ~= '' and record_of(n) or call('GET', TASK .. id))
@@ -113,7 +114,7 @@ do
       if not seen[id] then table.insert(outcomes.to_cancel, id) end
     end
     load_counts(owners)
-    if has_policies or shard.by_time then load_tenants(owners) end
+    if has_policies or shard.by_time or limits then load_tenants(owners) end
     load_watchers(ids)
     for c, n in ipairs(counted) do
       outcomes.settled[c] = ids[n]

@@ -66,7 +66,7 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
   local function look_at(name)
     for _, id in ipairs(call('ZRANGE', SUSPECTS .. name, 0, (lanes and DEPTH_IN_LANES or DEPTH) - 1)) do
       local count = call('GETRANGE', TASK .. id, 1, 1):byte() or 1
-      local is_ours = not lanes or lanes.serves(shard.kind, lanes.of_task(id))
+      local is_ours = (not lanes or lanes.serves(shard.kind, lanes.of_task(id))) and (not limits or limits.lets_start(id, name))
       if is_ours and count + 1 >= most then
         alone = alone or { id, name }
       elseif is_ours and (not least or count < least) then
@@ -99,6 +99,7 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
     if not found or want < 1 then return want end
     local id, name = found[1], found[2]
     chosen = { id = id, owner = tenants[name], cost = cost_of(name, id), alone = by_itself and true }
+    if limits then chosen.taken = limits.take_for(id, name) end
     if chosen.owner[LIMITS] then
       chosen.owner[LIMITS].suspects = chosen.owner[LIMITS].suspects - 1
       count_start(chosen.owner[LIMITS])
@@ -133,6 +134,7 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
     local record = read_records({ chosen.id })[1] or substitute_record(chosen.owner[NAME])
     claims.ids[n], claims.owners[n], claims.charged[n] = chosen.id, chosen.owner, chosen.cost
     claims.records[n], claims.alone = record, chosen.alone and n
+    claims.taken[chosen.id] = chosen.taken
     table.insert(claims.reply, chosen.id)
     table.insert(claims.reply, record)
   end

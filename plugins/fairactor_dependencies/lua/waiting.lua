@@ -186,7 +186,7 @@ local function end_of(child)
     .. (skipped > 0 and 'an upstream task was skipped' or 'no upstream task failed')
 end
 
-local KINDS = { X = 'UpstreamFailed', C = 'TaskCanceled', S = 'TaskSkipped' }
+local ERRORS = { X = 'UpstreamFailed', C = 'TaskCanceled', S = 'TaskSkipped' }
 
 -- Cancels a task. `cause` is the end that decided, nil for the gate's. The root is '' if only a record says that
 -- something upstream of it failed.
@@ -208,7 +208,7 @@ local function cancel_child(child, cause)
   mine.states[id] = state
   -- A canceled parent may have decided although others failed: it is not the root of a failure.
   mine.roots[id] = state ~= SKIPPED and cause.state == state and cause.root or state == 'X' and '' or id
-  local outcome = '{"error":{"type":"' .. KINDS[state] .. '","message":' .. cjson.encode(text) .. '}}'
+  local outcome = '{"error":{"type":"' .. ERRORS[state] .. '","message":' .. cjson.encode(text) .. '}}'
   cancel_held(id, pack_cancel(child[KEEP], outcome))
   if mine.traced == nil then mine.traced = call('EXISTS', OWN .. 'tracing') == 1 and {} end
   if mine.traced then table.insert(mine.traced, id) end

@@ -1,0 +1,376 @@
+-- Which tasks limits let start in a turn: planned before the turn chooses, in the order of the lines.
+--
+-- A tenant with a planned task stands on the ring beside those whose tasks need no limit, so planned tasks compete with
+-- these for workers. What was planned and did not start is taken back; its tenant keeps its place on the ring.
+
+-- @include lib/base.lua
+-- @takes lanes, limits from lib/lanes.lua
+-- @takes open_lines from lib/lines.lua
+-- @takes tenants, groups, root, NAME, WEIGHT, TAG, LEAVES, LIMITS, OUTER, GROUP_BYTE from lib/ring.lua
+-- @takes load_tenants, load_tags, join_ring from lib/ring.lua
+-- @takes dedicated from lib/homes.lua
+-- @takes eligibility, policy_of, NONE from lib/policy.lua
+-- @takes read_mailbox, by_place from lib/claim.lua
+
+local function open_plan()
+  local MOST_LINES, MORE_TENANTS, MOST_TENANTS = 50, 50, 300
+  local planned = {} -- task -> what is planned
+  local tasks_of = {} -- tenant -> its planned tasks
+  local left = {} -- tenant -> how many of them have not started
+  local looked_at, shut = {}, {} -- lines; line -> ms until when, or math.huge
+  local heads = {} -- line, tenant -> the first tasks of the tenant in the line
+  local full = false -- whether there is more than was wanted
+
+  function limits.planned(name) return tasks_of[name] end
+  function limits.has_planned(name) return (left[name] or 0) > 0 end
+  function limits.waits() return full end
+
+  -- Notes that a planned task starts. Returns what its start takes.
+  function limits.start(id, name)
+    local plan = planned[id]
+    if not plan then return nil end
+    plan.started, left[name] = true, left[name] - 1
+    return plan.taken
+  end
+
+  local function insert_by_tag(front, entry)
+    local i = #front
+    while i > 0 and front[i].tag > entry.tag do
+      front[i + 1] = front[i]
+      i = i - 1
+    end
+    front[i + 1] = entry
+  end
+
+  -- Adds entries of a ring to a front: of some tenants, or of all from a rank on. Returns how many were read.
+  local function read_front(line, front, key, names, rank, n)
+    local found = {}
+    if names then
+      for i, tag in ipairs(read_all('ZMSCORE', key, names)) do
+        if tag then found[#found + 1], found[#found + 2] = names[i], tag end
+      end
+    else
+      found = call('ZRANGE', key, rank, rank + n - 1, 'WITHSCORES')
+    end
+    local members = {}
+    for i = 1, #found, 2 do
+      if found[i]:byte() ~= GROUP_BYTE then members[#members + 1] = found[i] end
+    end
+    load_tenants(members)
+    limits.load(line.set, members)
+    for i = 1, #found, 2 do
+      local name, entry = found[i], { name = found[i], tag = tonumber(found[i + 1]), charge = 0 }
+      if name:byte() == GROUP_BYTE then
+        entry.group, entry.weight = name:sub(2), policy_of(name).weight or 1
+        entry.key = limits.group_key(line, entry.group)
+        entry.virtual = tonumber(call('HGET', KIND_GROUPS .. line.id, entry.group) or nil) or 0
+      else
+        entry.weight = tenants[name][WEIGHT]
+      end
+      insert_by_tag(front, entry)
+    end
+    return #found / 2
+  end
+
+  -- Loads the front of a line: of all tenants, or of some.
+  local function load_front(line, names, n)
+    line.front = {}
+    if not names then
+      line.rest = read_front(line, line.front, line.key, nil, 0, n) == n and n
+      return
+    end
+    load_tenants(names)
+    local alone, by_group = {}, {}
+    for _, name in ipairs(names) do
+      local group = tenants[name][OUTER].group
+      if not group then alone[#alone + 1] = name else
+        by_group[group[NAME]] = by_group[group[NAME]] or {}
+        table.insert(by_group[group[NAME]], name)
+      end
+    end
+    read_front(line, line.front, line.key, alone, 0, n)
+    for member, members in pairs(by_group) do
+      local before = #line.front
+      read_front(line, line.front, line.key, { member }, 0, n)
+      for _, entry in ipairs(#line.front > before and line.front or NONE) do
+        if entry.name == member then entry.names = members end
+      end
+    end
+  end
+
+  -- Returns the first entry of a front; reads more if the ones before were left out.
+  local function first_of(line, ring)
+    if not ring.front[1] and ring.rest and ring.rest < MOST_TENANTS then
+      local n = read_front(line, ring.front, ring.key, nil, ring.rest, MORE_TENANTS)
+      ring.rest = n == MORE_TENANTS and ring.rest + n
+    end
+    return ring.front[1]
+  end
+
+  -- Returns the next task of a tenant in a line that is not planned, or nil.
+  local function next_task(line, name, n)
+    local own = line.id .. name
+    local head = heads[own] or { at = 0, asked = 0, tasks = {} }
+    heads[own] = head
+    while head.at == #head.tasks and head.asked <= #head.tasks do
+      head.asked = math.max(n, 2 * head.asked)
+      local all = {}
+      for lane in pairs(lanes.box_of(name)) do
+        if limits.set_of(lane) == line.set and lanes.serves(line.kind, lane) then
+          read_mailbox(all, mailbox(name, lane), NONE, 0, head.asked, lane)
+        end
+      end
+      table.sort(all, by_place)
+      for i = head.asked + 1, #all do all[i] = nil end
+      if #all == #head.tasks then return nil end
+      head.tasks = all
+    end
+    return head.tasks[head.at + 1], head
+  end
+
+  -- How many tasks of a tenant its own settings let start now.
+  local function startable(t)
+    local own = t[LIMITS]
+    if not own then return math.huge end
+    if eligibility(own) ~= true then return 0 end
+    local by_rate = own.interval > 0
+      and math.floor((shard.now + own.tolerance - math.max(own.due, shard.now)) / own.interval) + 1 or math.huge
+    return math.min(own.concurrency - own.started, by_rate)
+  end
+
+  -- Plans the next task of a line. Returns whether it did; if not, the line may have others.
+  local function plan_next(line, n, has_room)
+    local group, ring = nil, line
+    local entry = first_of(line, line)
+    if entry and entry.group then
+      group, ring = entry, entry
+      if not group.front then
+        group.front = {}
+        local many = read_front(line, group.front, group.key, group.names, 0, n)
+        group.rest = not group.names and many == n and n
+      end
+      entry = first_of(line, group)
+      if not entry then
+        table.remove(line.front, 1)
+        return false
+      end
+    end
+    if not entry then
+      line.closed = true
+      return false
+    end
+    local function leave_out()
+      table.remove(ring.front, 1)
+      return false
+    end
+    local name, t = entry.name, tenants[entry.name]
+    local task, head = next_task(line, name, n)
+    if not task then
+      if entry.charge == 0 then line.gone[#line.gone + 1] = name end
+      return leave_out()
+    end
+    if (left[name] or 0) >= startable(t) or not has_room(task.id) then return leave_out() end
+    local costs = limits.costs_in(lanes.route_in(call('GETRANGE', TASK .. task.id, 0, 4095)))
+    local own = limits.opens_for(line.set, costs, name)
+    if own ~= true then
+      limits.hold(line, name, own)
+      return leave_out()
+    end
+    if limits.opens(line.set, costs) ~= true then
+      line.closed, line.blocked = true, costs
+      return false
+    end
+    local cost = costs[line.first] or 1
+    planned[task.id] = { line = line, entry = entry, group = group, tag = (group or entry).tag, inner_tag = entry.tag,
+      cost = cost, taken = limits.take(line.set, costs, name) }
+    head.at = head.at + 1
+    tasks_of[name] = tasks_of[name] or {}
+    table.insert(tasks_of[name], task)
+    left[name] = (left[name] or 0) + 1
+    entry.tag = entry.tag + cost / entry.weight
+    table.remove(ring.front, 1)
+    insert_by_tag(ring.front, entry)
+    if group then
+      group.tag = group.tag + cost / group.weight
+      table.remove(line.front, 1)
+      insert_by_tag(line.front, group)
+    end
+    return true
+  end
+
+  -- Returns the open line whose first tenant is next, of those with the same first limit.
+  local function next_line(lines)
+    local best
+    for _, line in ipairs(lines) do
+      local entry = not line.closed and first_of(line, line)
+      if not line.closed and not entry then line.closed = true end
+      if entry and (not best or entry.tag < best.front[1].tag) then best = line end
+    end
+    return best
+  end
+
+  -- Finds the lines of the runtime's kind that a turn has to look at.
+  local function find_lines()
+    local sets, seen = call('ZRANGEBYSCORE', LINES .. shard.kind, '-inf', integer(shard.ms), 'LIMIT', 0, MOST_LINES), {}
+    for _, set in ipairs(sets) do seen[set] = true end
+    for name in pairs(limits.returned) do
+      for _, line in ipairs(name:find('\31', 1, true) and NONE or limits.lines_of(name)) do
+        if line.kind == shard.kind and not seen[line.set] then sets[#sets + 1], seen[line.set] = line.set, true end
+      end
+    end
+    local free = setmetatable({}, { __index = function() return 0 end }) -- costs: is anything left at all?
+    for _, set in ipairs(sets) do
+      local line = limits.line_of(shard.kind, set)
+      limits.load(set, NONE)
+      local opens = limits.opens(set, free)
+      if opens == true then
+        line.gone = {}
+        looked_at[#looked_at + 1] = line
+      else
+        shut[line.set] = opens or math.huge
+      end
+    end
+  end
+
+  -- Plans up to `most` tasks: of all tenants, or of some.
+  local function plan_of(names, most, has_room)
+    local by_first, firsts, number = {}, {}, 0
+    for _, line in ipairs(looked_at) do
+      line.closed = line.blocked and true
+      if not line.closed then load_front(line, names, most + 2) end
+      if not by_first[line.first] then by_first[line.first], firsts[#firsts + 1] = {}, line.first end
+      table.insert(by_first[line.first], line)
+    end
+    local at, idle = 0, 0
+    while number < most and idle < #firsts do
+      at, idle = at % #firsts + 1, idle + 1
+      local line = next_line(by_first[firsts[at]])
+      while line and not plan_next(line, most + 2, has_room) do line = next_line(by_first[firsts[at]]) end
+      if line then number, idle = number + 1, 0 end
+    end
+    full = number == most
+    return number
+  end
+
+  -- Brings the tenants of planned tasks onto the ring, and those that waited in a line although no limit is left.
+  local function join_rings()
+    local names = {}
+    for name in pairs(tasks_of) do names[#names + 1] = name end
+    for _, line in ipairs(looked_at) do
+      for _, name in ipairs(line.gone) do
+        local own = tenants[name][LIMITS]
+        if lanes.works(name, shard.kind) and (not own or eligibility(own) == true) then names[#names + 1] = name end
+      end
+    end
+    load_tags(names)
+    for _, name in ipairs(names) do
+      local t = tenants[name]
+      t[LEAVES] = false
+      if not t[TAG] then
+        join_ring(t, name)
+      elseif t[TAG] < t[OUTER].virtual then -- it waited for its limits, so it does not catch up
+        t[TAG] = t[OUTER].virtual
+        table.insert(t[OUTER].changed, t)
+      end
+    end
+  end
+
+  -- Plans what a runtime may start, at most `most` tasks. `has_room` says whether there is a slot for a task.
+  function limits.plan(runtime, most, has_room)
+    if most < 1 then
+      full = call('ZCOUNT', LINES .. shard.kind, '-inf', integer(shard.ms)) > 0
+      return
+    end
+    find_lines()
+    if #looked_at == 0 then return end
+    if not dedicated[runtime] then
+      plan_of(nil, most, has_room)
+    else
+      local number = plan_of(call('SMEMBERS', ASSIGNED .. runtime), most, has_room)
+      local others = number < most and call('SMEMBERS', STEAL .. runtime) or NONE
+      if others[1] == '' then
+        plan_of(nil, most - number, has_room)
+      elseif #others > 0 then
+        plan_of(others, most - number, has_room)
+      end
+    end
+    join_rings()
+  end
+
+  -- Takes back what has not started. To be called after the turn has chosen, before it writes.
+  function limits.settle_plan()
+    for _, plan in pairs(planned) do
+      if not plan.started then
+        limits.untake(plan.taken)
+      else
+        plan.entry.charge = plan.entry.charge + plan.cost / plan.entry.weight
+        limits.advance(plan.line.first, plan.tag, plan.cost)
+        if plan.group then
+          plan.group.charge = plan.group.charge + plan.cost / plan.group.weight
+          plan.group.virtual = math.max(plan.group.virtual, plan.inner_tag)
+        end
+      end
+    end
+    for _, line in ipairs(looked_at) do
+      local opens = not line.blocked or limits.opens(line.set, line.blocked)
+      if opens ~= true then shut[line.set] = opens or math.huge end
+    end
+  end
+
+  local function charge(key, entry, name) call('ZADD', key, 'XX', 'INCR', exact(entry.charge), name) end
+
+  -- Charges what was served in a line, in all lines with the same first limit.
+  local function write_charges()
+    local done, by_first = {}, {}
+    for _, plan in pairs(planned) do
+      local first = plan.line.first
+      if plan.started and not by_first[first] then
+        by_first[first] = {}
+        for _, line in ipairs(limits.lines_of(first)) do
+          if line.first == first then by_first[first][line.id] = line end
+        end
+      end
+      if plan.started then by_first[first][plan.line.id] = plan.line end
+      for _, line in pairs(plan.started and not done[plan.entry] and by_first[first] or NONE) do
+        local key = plan.group and limits.group_key(line, plan.group.group) or line.key
+        charge(key, plan.entry, plan.entry.name)
+        if plan.group and not done[plan.group] then charge(line.key, plan.group, plan.group.name) end
+      end
+      if plan.started then
+        done[plan.entry] = true
+        if plan.group then
+          done[plan.group] = true
+          call('HSET', KIND_GROUPS .. plan.line.id, plan.group.group, exact(plan.group.virtual))
+        end
+      end
+    end
+  end
+
+  -- Writes what has become of the lines. It stands before the tenants that have changed are brought into them.
+  function limits.write_plan()
+    write_charges()
+    for _, line in ipairs(looked_at) do
+      for _, name in ipairs(line.gone) do
+        limits.remove_from(line, name)
+        lanes.changed[name] = true
+      end
+      call('ZADD', LINES .. line.kind, 'XX', integer(shard.ms), line.set)
+    end
+    for set, till in pairs(shut) do
+      call('ZADD', LINES .. shard.kind, 'XX', till < math.huge and integer(till) or '+inf', set)
+    end
+  end
+end
+
+-- Plans what limits let a runtime start, at most `want` tasks, and of each kind of slot as many as there is room for.
+local function plan(runtime, want, room, kind_of_task)
+  local free = {}
+  for kind, number in ipairs(room or NONE) do free[kind] = number end
+  open_plan()
+  limits.plan(runtime, want, function(id)
+    if not kind_of_task then return true end
+    local kind = kind_of_task(id)
+    free[kind] = free[kind] - 1
+    return free[kind] >= 0
+  end)
+end
