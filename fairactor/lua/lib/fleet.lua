@@ -95,9 +95,9 @@ local function forget_kind(kind)
 end
 
 local function forget_digests(gone)
-  local digests = call('HGETALL', KINDS)
+  local digests = call('HGETALL', KIND_NUMBERS)
   for i = 1, #digests, 2 do
-    if gone[digests[i + 1]] then call('HDEL', KINDS, digests[i]) end
+    if gone[digests[i + 1]] then call('HDEL', KIND_NUMBERS, digests[i]) end
   end
 end
 
