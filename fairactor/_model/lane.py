@@ -35,17 +35,19 @@ class RuntimeKind(NamedTuple):
 
     digest: str
     packed: bytes
-    """MessagePack: by actor, as in JSON, its version; `QUEUES` if it serves certain queues only, and each queue."""
+    """MessagePack: by actor, as in JSON, its version and signature; `QUEUES` if it serves certain queues only, and each queue."""
 
 
-def kind_of_runtime(versions: Mapping[str, int], queues: Sequence[str] | None) -> RuntimeKind:
+def kind_of_runtime(versions: Mapping[str, tuple[int, str]], queues: Sequence[str] | None) -> RuntimeKind:
     """Returns the kind of a runtime.
 
     Args:
-        versions: the version of each of its actors.
+        versions: the version of each of its actors, and the signature of its handler.
         queues: the queues that it serves; None for all.
     """
-    found = {text_in_json(name): version for name, version in sorted(versions.items())}
+    found: dict[str, str | int] = {
+        text_in_json(name): f"{version} {signature}" for name, (version, signature) in sorted(versions.items())
+    }
     if queues is not None:
         found |= {QUEUES: 1, **{QUEUES + text_in_json(queue): 1 for queue in sorted(queues)}}
     packed = msgspec.msgpack.encode(found)

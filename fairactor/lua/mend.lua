@@ -29,8 +29,12 @@ end
 -- @include lib/damage.lua
 
 remove_damage()
+for _, key in ipairs(shard_keys) do -- lanes that nothing says are in use
+  if key:sub(1, #LANE_QUEUE) == LANE_QUEUE then redis.call('HSET', META, 'lanes', '1') end
+end
 
 -- @include lib/base.lua
+-- @include lib/fleet.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -40,7 +44,8 @@ local REPAIRED = 'm' -- an event, as in subscriber.py
 local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
 local found = {} -- prefix -> the rest of each key
-for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do
+for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL, LANE_QUEUE,
+  LANES_OF, IN_LANE, KIND, KIND_RING, KIND_GROUPS, KIND_GROUP, KIND_IDLE }) do
   found[prefix] = {}
 end
 for _, key in ipairs(shard_keys) do
@@ -70,13 +75,66 @@ end
 
 local canceled = {} -- id, its cancellation, ... of tasks that are no longer claimed
 
--- Puts a task into its mailbox or among the suspects of its tenant, as its record says.
-local function put_back(id)
+local places = {} -- mailbox -> place, id, ...: to write
+
+-- Puts a task into its mailbox, in that lane, or among the suspects of its tenant, as its record says.
+local function put_back(id, lane)
   local task = tasks[id]
-  enqueue(task.name, id, task.stamp, task.priority, task.count)
+  if task.count > 0 or not lanes then return enqueue(task.name, id, task.stamp, task.priority, task.count) end
+  local key = mailbox(task.name, lane or lanes.of_task(id))
+  places[key] = places[key] or {}
+  table.insert(places[key], place(task.stamp, task.priority))
+  table.insert(places[key], id)
+end
+
+-- Returns the lane and the tenant in the key of a mailbox, or nil.
+local function parse_mailbox(rest)
+  local length, from = rest:match('^(%d+):()')
+  if not length then return nil end
+  local to = from + tonumber(length)
+  return rest:sub(from, to - 1), rest:sub(to + 1)
+end
+
+local function repair_lanes()
+  for _, rest in ipairs(found[LANE_QUEUE]) do
+    local lane, name = parse_mailbox(rest)
+    for _, id in ipairs(call('ZRANGE', LANE_QUEUE .. rest, 0, -1)) do
+      local stays = lane and lane ~= '' and take_place(id, 'queued', name)
+      if stays then put_back(id, lane) end
+      if not stays or tasks[id].count > 0 then call('ZREM', LANE_QUEUE .. rest, id) end
+    end
+  end
+end
+
+-- Notes for each lane and tenant that there are tasks, or that there are none.
+local function note_lanes()
+  local stored, known = {}, {}
+  for key, list in pairs(places) do
+    write_all('ZADD', key, list)
+    if key:sub(1, #LANE_QUEUE) == LANE_QUEUE then stored[#stored + 1] = key:sub(#LANE_QUEUE + 1) end
+  end
+  for _, name in ipairs(found[LANES_OF]) do call('DEL', LANES_OF .. name) end
+  for _, rest in ipairs(stored) do
+    local lane, name = parse_mailbox(rest)
+    known[lane] = known[lane] or {}
+    known[lane][name] = true
+    call('SADD', LANES_OF .. name, lane)
+    call('ZADD', IN_LANE .. lane, 'NX', integer(shard.ms), name)
+    call('HSETNX', LANES, lane, 0) -- what is true follows
+  end
+  for _, lane in ipairs(found[IN_LANE]) do
+    for _, name in ipairs(call('ZRANGE', IN_LANE .. lane, 0, -1)) do
+      if not (known[lane] and known[lane][name]) then call('ZREM', IN_LANE .. lane, name) end
+    end
+  end
+  for _, lane in ipairs(call('HKEYS', LANES)) do
+    if not known[lane] then call('HDEL', LANES, lane) end
+  end
+  if next(known) then shard.routed = true end
 end
 
 local function repair_places()
+  repair_lanes()
   for _, prefix in ipairs({ QUEUE, SUSPECTS }) do
     for _, name in ipairs(found[prefix]) do
       for _, id in ipairs(call('ZRANGE', prefix .. name, 0, -1)) do
@@ -85,7 +143,7 @@ local function repair_places()
           tasks[id].count = 1
           call('SETRANGE', TASK .. id, 1, string.char(1))
         end
-        if stays then put_back(id) end
+        if stays then put_back(id, '') end
         if not stays or (tasks[id].count > 0) ~= (prefix == SUSPECTS) then call('ZREM', prefix .. name, id) end
       end
     end
@@ -125,6 +183,7 @@ local function repair_places()
     end
   end
   write_queues()
+  note_lanes()
   for _, name in ipairs(call('ZRANGE', SUSPECTED, 0, -1)) do
     if call('EXISTS', SUSPECTS .. name) == 0 then call('ZREM', SUSPECTED, name) end
   end
@@ -148,12 +207,14 @@ end
 local function claimed_by(id) return tasks[id] and tasks[id].state == LIVE and tasks[id].where end
 
 local function repair_runtimes()
-  for _, key in ipairs({ SESSIONS, FLEET, HOMES, IDLE_SLOTS }) do
+  for _, key in ipairs({ SESSIONS, FLEET, HOMES, IDLE_SLOTS, KIND_OF }) do
     for _, runtime in ipairs(call('HKEYS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('HDEL', key, runtime) end
     end
   end
-  for _, key in ipairs({ IDLE, IDLE_HOMES }) do
+  local idle = { IDLE, IDLE_HOMES }
+  for _, kind in ipairs(found[KIND_IDLE]) do idle[#idle + 1] = KIND_IDLE .. kind end
+  for _, key in ipairs(idle) do
     for _, runtime in ipairs(call('SMEMBERS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('SREM', key, runtime) end
     end
@@ -254,6 +315,7 @@ local function recount()
   local kept = {}
   load_counts(call('HKEYS', COUNTS))
   load_counts(found[QUEUE])
+  for _, name in ipairs(found[LANES_OF]) do load_counts({ name }) end
   for _, task in pairs(tasks) do load_counts({ task.name }) end
   for _, c in pairs(counts) do
     for i = 1, DEFERRED do c[i] = 0 end
@@ -288,10 +350,49 @@ local function clear_ring(ring)
   end
 end
 
+-- Deletes what is kept about kinds that there are not, and the rings of those for which this script does not act: they
+-- are made again.
+local function repair_kinds()
+  local known, tables = {}, {}
+  for kind in shard.kinds:gmatch('%d+') do known[kind] = true end
+  for _, kind in ipairs(found[KIND]) do
+    if not known[kind] then call('DEL', KIND .. kind) end
+  end
+  for _, kind in ipairs(found[KIND_IDLE]) do
+    if not known[kind] then call('DEL', KIND_IDLE .. kind) end
+  end
+  local others = { [shard.ring] = false, [shard.groups] = false }
+  for _, kind in ipairs(found[KIND_RING]) do others[KIND_RING .. kind] = others[KIND_RING .. kind] == nil end
+  for _, kind in ipairs(found[KIND_GROUPS]) do others[KIND_GROUPS .. kind] = others[KIND_GROUPS .. kind] == nil end
+  for _, rest in ipairs(found[KIND_GROUP]) do
+    if rest:match('^(%d+):') ~= shard.kind then call('DEL', KIND_GROUP .. rest) end
+  end
+  if shard.kind ~= '0' then
+    others[RING], others[GROUPS] = true, true
+    for _, group in ipairs(found[GROUP]) do call('DEL', GROUP .. group) end
+    found[GROUP] = {}
+  end
+  for key, goes in pairs(others) do
+    if goes then call('DEL', key) end
+  end
+  for digest, kind in pairs(pairs_of(KIND_NUMBERS)) do
+    if not known[kind] then call('HDEL', KIND_NUMBERS, digest) end
+  end
+  for runtime, kind in pairs(pairs_of(KIND_OF)) do
+    if not known[kind] then call('HDEL', KIND_OF, runtime) end -- its next turn is asked to say again what it can run
+  end
+  for kind in pairs(known) do tables[kind] = read_table(kind) end
+  if lanes and not shard.compat then revise_lanes(tables)() end
+end
+
 local function rebuild_rings()
   local names, waiting = {}, {}
   for name in pairs(counts) do names[#names + 1] = name end
   load_tenants(names)
+  for _, rest in ipairs(found[KIND_GROUP]) do
+    local kind, name = rest:match('^(%d+):(.*)$')
+    if kind == shard.kind then group_of(name) end
+  end
   for _, name in ipairs(found[GROUP]) do group_of(name) end
   clear_ring(root)
   for _, group in pairs(groups) do clear_ring(group[INNER]) end
@@ -299,7 +400,9 @@ local function rebuild_rings()
   load_tags(names)
   for _, name in ipairs(names) do
     local t = tenants[name]
-    if t[LIMITS] == false and call('EXISTS', QUEUE .. name) == 1 then
+    if lanes then lanes.changed[name] = true end
+    local works = t[LIMITS] == false and (lanes and lanes.works(name, shard.kind) or not lanes and call('EXISTS', QUEUE .. name) == 1)
+    if works then
       waiting[#waiting + 1] = name
     elseif t[LIMITS] == false then
       t[LEAVES] = t[STORED] and true
@@ -309,8 +412,8 @@ local function rebuild_rings()
   for _, group in pairs(groups) do
     if not group[TAG] and call('ZCARD', group[INNER].key) > 0 then join_ring(group, '') end
   end
-  for _, name in ipairs(call('HKEYS', GROUPS)) do
-    if not groups[name] then call('HDEL', GROUPS, name) end
+  for _, name in ipairs(call('HKEYS', shard.groups)) do
+    if not groups[name] then call('HDEL', shard.groups, name) end
   end
 end
 
@@ -322,6 +425,7 @@ repair_keys()
 notify()
 repair_dead_letters()
 recount()
+repair_kinds()
 rebuild_rings()
 for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others: tend.lua
   local c = counts[name]
