@@ -108,8 +108,8 @@ class Consumer:
         settings = self._settings
         actors = self._registry.actors
         versions = {name: actor.version for name, actor in actors.items()}
-        signatures = {name: (actor.version, actor.codec.signature) for name, actor in actors.items()}
-        kind = kind_of_runtime(signatures, settings.queues)
+        signatures = {name: actor.codec.signature for name, actor in actors.items()}
+        kind = kind_of_runtime(versions, settings.queues, signatures)
         info: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),

@@ -111,7 +111,7 @@ local function open_lanes()
     local fields = fields_of(lane)
     local queue, version = fields[2] or '', fields[3] or ''
     if restricted and not get('\31' .. (queue == '' and 'default' or queue)) then return false end
-    local own, signature = (get(fields[1]) or ''):match('^(%d+) ?(%x*)')
+    local own, signature = tostring(get(fields[1]) or ''):match('^(%d+) ?(%x*)')
     local wanted, refused_by = version:match('^(%d*)^?(%x*)')
     return own and tonumber(own) >= (tonumber(wanted) or 1) and (refused_by == '' or refused_by ~= signature) or false
   end
