@@ -286,7 +286,7 @@ class Executor:
         body = record.without_call(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = record.pack_settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
-        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
+        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra, claim.kind)
 
 
 def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:
