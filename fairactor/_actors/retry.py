@@ -8,9 +8,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from fairactor._util.backoff import doubled
-from fairactor._util.checks import check_seconds, shown, to_seconds
+from fairactor._util.checks import check_bool, check_seconds, to_seconds
 from fairactor._util.failures import exception_names
-from fairactor.errors import ConfigurationError
 
 BACKOFF: Final = 1.0
 """The longest pause before the second attempt, in seconds; it doubles with each further attempt."""
@@ -43,9 +42,7 @@ class Retry(Exception):
         super().__init__(message)
         after = to_seconds(delay)
         self.delay = None if after is None else check_seconds("Retry(delay=)", after)
-        if not isinstance(count, bool):
-            raise ConfigurationError(f"Retry(count=) must be True or False, got {shown(count)}")
-        self.count = count
+        self.count = check_bool("Retry(count=)", count)
 
 
 class UnstorableResult(Exception):

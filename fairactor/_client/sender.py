@@ -18,7 +18,7 @@ from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import running_task
 from fairactor._model.policy import Policy
-from fairactor._model.wire import BATCH, BATCH_WITH_DATA, Item, with_the_one_before
+from fairactor._model.wire import BATCH, Item, weight_of, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
@@ -34,8 +34,6 @@ from .tracker import Tracker
 R = TypeVar("R")
 _Sent = tuple[Message[Any], int, Item]  # with the number of its shard
 
-_WITH_DATA: Final = BATCH // BATCH_WITH_DATA
-"""What a message with data for plugins' scripts takes of the room in a batch."""
 _GIVE_BACK: Final = 1.0
 """Seconds to try to release a reservation. It expires by itself after a minute."""
 
@@ -96,6 +94,7 @@ class Sender:
 
     async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
         """See `Runtime.ask`."""
+        _check_own_key(tenant, message)
         asked: dict[Handle[Any], asyncio.Future[Settled]] = {}
         try:
             with self._sending(tenant, message) as span:
@@ -171,7 +170,7 @@ class Sender:
         for tenant, message in messages:
             item = self.encode(tenant, message, span=span)
             number = self._shards.number_of(tenant)
-            weight = _WITH_DATA if item.extra else 1
+            weight = weight_of((item,))
             room[number] -= weight
             if room[number] < 0:
                 room[number] = BATCH - weight
@@ -327,3 +326,15 @@ class Sender:
 def _actor_of(message: object) -> str:
     """Returns the name of a message's actor; '' for what is no message, which is refused later."""
     return message.actor.name if isinstance(message, Message) else ""
+
+
+def _check_own_key(tenant: str, message: Message[Any]) -> None:
+    """Raises Deadlock if a handler asks for the run that follows its own."""
+    task = running_task()
+    options = message.task_options
+    if task is None or not options.replace or (tenant, options.key) != (task.tenant, task.options.get("key")):
+        return
+    raise Deadlock(
+        f"task {task.id!r} asks for a task with its own key and replace=True, which starts only when this one has "
+        "ended: use send() instead of ask()"
+    )

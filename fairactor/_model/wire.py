@@ -19,7 +19,9 @@ from .states import Priority
 BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
 BATCH_WITH_DATA: Final = 250
-"""The most tasks in one call if plugins' scripts get data with them, which costs four times as much."""
+"""The most tasks in one call if plugins' scripts get data with them, or they replace others, which costs more."""
+_REPLACES: Final = 0x7F
+"""A packed key with a first byte above this has ``replace=True``."""
 REPEATED: Final = 1
 """The verdict of ``lib/accept.lua`` for a task whose id the tenant has sent before."""
 TAKEN: Final = 2
@@ -116,7 +118,7 @@ class Item(NamedTuple):
 
 def weight_of(items: Sequence[Item]) -> int:
     """Returns what a call costs with these items; at most `BATCH` go into one."""
-    heavy = sum([1 for item in items if item.extra])
+    heavy = sum([1 for item in items if item.extra or (item.key and item.key[0] > _REPLACES)])
     return len(items) + heavy * (BATCH // BATCH_WITH_DATA - 1)
 
 
@@ -366,9 +368,13 @@ def pack_capped(actors: Iterable[str]) -> bytes:
     return msgspec.msgpack.encode(names) if names else b""
 
 
-def pack_key(key: str, window: float) -> bytes:
-    """Packs a deduplication key, with the seconds for which it stays in use after its task."""
-    return _WINDOW.pack(whole_ms(window)) + key.encode()
+def pack_key(key: str, window: float, *, replace: bool = False) -> bytes:
+    """Packs a deduplication key, with the seconds for which it stays in use after its task.
+
+    With ``replace`` the window is packed as -1 - window: the task replaces one with the key that waits.
+    """
+    ms = whole_ms(window)
+    return _WINDOW.pack(-1 - ms if replace else ms) + key.encode()
 
 
 def pack_extra(by_plugin: Mapping[str, Any] | None) -> bytes:
