@@ -86,16 +86,16 @@ def _check_replacing(actor: str, options: Options) -> None:
     """Raises ConfigurationError if a message with ``replace=True`` could not replace another one."""
     if options.key is None:
         raise ConfigurationError(f"{actor}(): replace=True needs a key=: it replaces the waiting task with that key")
-    if options.id is not None:
-        raise ConfigurationError(
-            f"{actor}(): replace=True cannot have an id= or be a step of a graph, because the task that waits keeps "
-            "its id: leave out one of the two"
-        )
     if options.script_options:
         plugins = ", ".join(sorted(options.script_options))
         raise ConfigurationError(
             f"{actor}(): replace=True cannot be combined with options of {plugins} (such as depends_on=): a task that "
             "waits for others cannot take the place of another one. Leave out replace=True"
+        )
+    if options.id is not None:
+        raise ConfigurationError(
+            f"{actor}(): replace=True cannot have an id= or be a step of a graph, because the task that waits keeps "
+            "its id: leave out one of the two"
         )
 
 
