@@ -61,7 +61,9 @@ def encode_message(
     urgency = options.priority or priority
     if options.replace:
         _check_replacing(actor.name, options)
-    key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0, replace=bool(options.replace))
+    key = (
+        b"" if options.key is None else pack_key(options.key, options.key_window or 0.0, replace=bool(options.replace))
+    )
     flag = "w" if watch else ""
     return Item(task_id, check_name("tenant", tenant), urgency.value, _due(options), flag, body, key, extra)
 

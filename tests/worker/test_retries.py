@@ -280,3 +280,57 @@ async def test_the_history_tells_of_a_killed_process(make_runtime: Make, process
             db.rpush("gate", 1)
             assert await handle.result(timeout=PATIENCE) == heir.pid
     await processes.stop()
+
+
+# Attempts that do not count
+
+
+@pytest.mark.parametrize("kind", ["async", "thread", "process"])
+async def test_an_attempt_that_does_not_count_keeps_its_number(make_runtime: Make, kind: str) -> None:
+    seen: list[str] = []
+
+    @actor(max_retries=0)
+    async def busy() -> int:
+        if len((await runtime.handle(current_task().id).info()).history) < 3:
+            raise Retry("busy", delay=0, count=False)
+        return current_task().attempt
+
+    @actor(max_retries=0)
+    def busy_thread() -> int:
+        seen.append(current_task().id)
+        if len(seen) < 4:
+            raise Retry("busy", delay=0, count=False)
+        return current_task().attempt
+
+    message = {"async": busy, "thread": busy_thread, "process": process_actors.busy}[kind]()
+    async with make_runtime(busy, busy_thread, process_actors.busy) as runtime:
+        handle: Handle[int] = await runtime.send("user:1", message)
+        if kind == "process":
+            with pytest.raises(TaskFailed):
+                await handle.result(timeout=PATIENCE)
+        else:
+            assert await handle.result(timeout=PATIENCE) == 1
+        lines = [(line.attempt, line.message, line.uncounted) for line in (await handle.info()).history]
+        counted = [(1, "enough", 0)] if kind == "process" else []
+        assert lines == [(1, "busy", n) for n in range(1, len(lines) + 1 - len(counted))] + counted
+        await check_invariants(runtime)
+
+
+async def test_such_attempts_are_bounded_by_expires_and_by_their_number(
+    make_runtime: Make, db: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairactor._worker.executor.MOST_UNCOUNTED", 2)
+
+    @actor
+    async def busy(delay: float) -> None:
+        raise Retry("busy", delay=delay, count=False)
+
+    async with make_runtime(busy) as runtime:
+        late = await runtime.send("user:1", busy(HOUR), expires=60)
+        with pytest.raises(TaskFailed, match="busy"):
+            await late.result(timeout=PATIENCE)
+        endless = await runtime.send("user:1", busy(0))
+        with pytest.raises(TaskFailed, match="busy"):
+            await endless.result(timeout=PATIENCE)
+        assert [line.uncounted for line in (await endless.info()).history] == [1, 2, 0]
+        await check_invariants(runtime)

@@ -24,6 +24,7 @@ do
 
   local verdicts = {}
   local tenant_of_new = {} -- record key -> the tenant whose task in this batch took the id
+  local number_of_new = {} -- likewise: task -> its number in the batch
 
   local function unpack_items(items)
     packed_items = items
@@ -85,7 +86,7 @@ do
       local name = names[n]
       verdicts[n] = judge(n)
       if verdicts[n] == ACCEPTED then
-        tenant_of_new[records[n]] = name
+        tenant_of_new[records[n]], number_of_new[ids[n]] = name, n
         wanted[name] = (wanted[name] or 0) + 1
         if wanted[name] > room_in(name, tenants[name][LIMITS], reservation) then full[name] = true end
       end
@@ -94,7 +95,7 @@ do
       drop_keys(keys_before)
       for n = from, to do
         if verdicts[n] == ACCEPTED then
-          tenant_of_new[records[n]] = nil
+          tenant_of_new[records[n]], number_of_new[ids[n]] = nil, nil
           verdicts[n] = full[names[n]] and FULL or WITH_FULL
         end
       end
@@ -164,7 +165,7 @@ do
     if not plain then judge_all() end
     if replacing then
       for owner, id in pairs(replacing.followers) do
-        if id and tenant_of_new[TASK .. id] then follows[id] = owner end
+        if id and number_of_new[id] then follows[id] = owner end
       end
     end
     for n = 1, #names do

@@ -1,7 +1,7 @@
 -- Tasks that are sent with replace=True, while another one has their key. If that one waits, it gets their call. If it has
 -- started, or waits for other tasks, one more task follows it: held back until it ends, and replaced likewise.
 
--- @takes ids, names, priorities, dues, keys, extras, bodies, packed_items, tenant_of_new, new_records from lib/accept.lua
+-- @takes ids, names, priorities, dues, keys, extras, bodies, packed_items, number_of_new, new_records from lib/accept.lua
 -- @takes due_of, ACCEPTED from lib/accept.lua
 -- @include lib/key.lua
 -- @include lib/queues.lua
@@ -15,11 +15,6 @@
 local replaced, places_of, records_of, replaced_by = {}, {}, {}, {}
 local followers_of = {} -- task with a key -> the task that follows it, or false
 local undo = {} -- functions that take back what the tasks judged together have replaced
-
-local index_of = {}
-for n, id in ipairs(ids) do index_of[id] = n end
-
-local function index_of_new(id) return tenant_of_new[TASK .. id] and index_of[id] end
 
 -- Gives the call of task `n` to task `m` of this batch.
 local function replace_new(m, n)
@@ -60,16 +55,16 @@ local function judge_replacing(n)
   local id, name, field = ids[n], names[n], keyed_field(names[n], keys[n])
   local key = field:sub(9)
   local owner = key_owners[key] or call('GET', KEY .. key)
-  local m = owner and index_of_new(owner)
+  local m = owner and number_of_new[owner]
   local record = owner and not m and (records_of[owner] or live_record(owner))
   if not m and not record then -- nobody has the key, or one that has ended has it for its window
     assign_key(id, field)
     return ACCEPTED
   end
   local follower = follower_of(owner)
-  local follower_record = follower and not index_of_new(follower) and live_record(follower)
-  if follower and index_of_new(follower) then
-    replace_new(index_of_new(follower), n)
+  local follower_record = follower and not number_of_new[follower] and live_record(follower)
+  if follower and number_of_new[follower] then
+    replace_new(number_of_new[follower], n)
   elseif follower_record then
     replace_stored(follower, n, HELD, follower_record)
   elseif m and extras[m] == '' then
@@ -141,7 +136,7 @@ end
 -- Decides what becomes of all that is replaced. Only reads.
 local function replace_all()
   for i = 1, #keyed_fields, 2 do -- the windows are those of the last calls
-    local m = index_of_new(keyed_fields[i])
+    local m = number_of_new[keyed_fields[i]]
     if m then keyed_fields[i + 1] = keyed_field(names[m], keys[m]) end
   end
   for _, id in ipairs(replaced) do

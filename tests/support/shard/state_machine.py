@@ -59,7 +59,10 @@ class ShardMachine(ShardMachineBase):
     # Operations; they do nothing where they do not apply
 
     def send(
-        self, batch: list[tuple[str, str, int, str, str, bytes, tuple[str, bool], bool]], reservation: str, hears: bool = True
+        self,
+        batch: list[tuple[str, str, int, str, str, bytes, tuple[str, bool], bool]],
+        reservation: str,
+        hears: bool = True,
     ) -> None:
         tasks, packed = [], []
         for task_id, tenant, priority, due, watch, body, (key, replaces), window in batch:
