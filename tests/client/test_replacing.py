@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import anyio
+import anyio.lowlevel
 import pytest
 import redis
 
@@ -238,7 +238,8 @@ async def test_what_cannot_be_combined_is_refused(make_runtime: Make) -> None:
 async def test_a_handler_that_asks_for_its_own_next_run_is_told_that_it_cannot_wait(make_runtime: Make) -> None:
     @actor(key="same", replace=True)
     async def ask_itself() -> str:
-        assert (task := current_task()).runtime is not None
+        task = current_task()
+        assert task.runtime is not None
         try:
             await task.runtime.ask("user:1", ask_itself(), timeout=PATIENCE)
         except Deadlock as error:
@@ -259,7 +260,7 @@ async def test_while_work_streams_in_the_last_call_runs_last(make_runtime: Make)
         nonlocal running
         running += 1
         assert running == 1, "never two at once"
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         ran.append(value)
         running -= 1
 
