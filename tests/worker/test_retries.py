@@ -107,6 +107,186 @@ async def test_a_retry_is_due_when_it_says(make_runtime: Make, delay: Any) -> No
 
 
 @pytest.mark.parametrize("kind", ["async", "thread", "process"])
+async def test_filters_hold_wherever_the_handler_runs(make_runtime: Make, kind: str) -> None:
+    def in_thread(how: str) -> None:
+        raise Retry(delay=0) if how == "retry" else ValueError(how)
+
+    async def in_loop(how: str) -> None:
+        in_thread(how)
+
+    made: Any = {"async": actor(in_loop), "thread": actor(in_thread), "process": service.crunch_and_fail}[kind]
+    again: dict[str, Any] = {"max_retries": 1, "backoff": 0}
+    async with make_runtime(made) as runtime:
+        for how, options, attempts in [
+            ("value", {}, 2),
+            ("value", {"retry_on": (KeyError, ArithmeticError)}, 1),
+            ("value", {"retry_on": [KeyError, Exception]}, 2),
+            ("value", {"no_retry_on": ValueError}, 1),
+            ("value", {"retry_on": ValueError, "no_retry_on": {UnicodeError}}, 2),
+            ("retry", {"retry_on": KeyError, "no_retry_on": Exception}, 2),
+        ]:
+            with pytest.raises(TaskFailed, match=rf"failed after {attempts} attempt\(s\)"):
+                await runtime.ask("user:1", made(how), timeout=PATIENCE, **again | options)
+
+
+async def test_filters_know_errors_that_are_not_carried_from_a_process_as_they_are(make_runtime: Make) -> None:
+    filters: dict[str, Any] = {"max_retries": 1, "backoff": 0, "retry_on": service.NotCarried}
+    async with make_runtime(service.crunch_and_fail) as runtime:
+        with pytest.raises(TaskFailed, match=r"failed after 2 attempt\(s\)"):
+            await runtime.ask("user:1", service.crunch_and_fail("custom"), timeout=PATIENCE, **filters)
+
+
+async def test_a_retry_keeps_the_place_that_the_task_had(make_runtime: Make) -> None:
+    order: list[str] = []
+
+    @actor(max_retries=1)
+    async def run(name: str) -> None:
+        order.append(name)
+        if name == "old" and current_task().attempt == 1:
+            raise Retry(delay=0.001)
+
+    async with make_runtime(workers=0) as sender:
+        old = await sender.send("user:1", run("old"))
+        async with make_runtime(run, workers=1) as runtime:
+            runtime._engine.consumer._dispatchers[0]._maintain = anyio.lowlevel.checkpoint  # type: ignore[union-attr, method-assign]
+            await until(partial(comes_again, old))
+        await sender.send_many(("user:1", run(f"young {n}")) for n in range(3))
+        (shard,) = sender._shards()
+
+        async def is_queued() -> bool:
+            await shard.maintain(deliveries=5, failed_ttl=1, body=b"{}")
+            return await old.state() is TaskState.QUEUED
+
+        await until(is_queued)
+        async with make_runtime(run, workers=1) as runtime:
+            await runtime.drain(timeout=PATIENCE)
+    assert order == ["old", "old", "young 0", "young 1", "young 2"]
+
+
+async def test_an_attempt_that_would_come_too_late_is_not_made(make_runtime: Make, db: redis.Redis) -> None:
+    @actor(max_retries=5, expires=100)
+    async def flaky(delay: float) -> None:
+        raise Retry(f"in {delay} s", delay=delay)
+
+    async with make_runtime(workers=0) as sender:
+        late, later, in_time = await sender.send_many([("user:1", flaky(delay)) for delay in (101, 50, 20)])
+        make_older(db, later, 60)
+        make_older(db, in_time, 60)
+        async with make_runtime(flaky) as runtime:
+            for handle, delay in ((late, 101.0), (later, 50.0)):
+                with pytest.raises(TaskFailed, match=rf"failed after 1 attempt\(s\): .*Retry: in {delay} s"):
+                    await handle.result(timeout=PATIENCE)
+                assert [attempt.message for attempt in (await handle.info()).history] == [f"in {delay} s"]
+            assert await until(partial(comes_again, in_time))
+            make_older(db, in_time, 60)  # as if it waited in its mailbox for longer than expected
+            make_due(runtime, db, in_time)
+            with pytest.raises((TaskFailed, TaskCanceled)):
+                await in_time.result(timeout=PATIENCE)
+            assert [attempt.attempt for attempt in (await in_time.info()).history] == [1], "it was not made"
+
+
+# History
+
+
+async def test_the_history_tells_of_every_attempt_that_did_not_end_well(make_runtime: Make, db: redis.Redis) -> None:
+    seen = []
+
+    @actor(max_retries=2, backoff=0)
+    async def flaky(last: str, wait: float = 0) -> str:
+        attempt = current_task().attempt
+        seen.append(attempt)
+        if attempt == 2 and wait:
+            raise Retry("later", delay=wait)
+        if attempt < 3 or last == "fails":
+            raise service.NotCarried(attempt, "x" * 600)
+        return last
+
+    began = db.time()[0]
+    async with make_runtime(flaky) as runtime:
+        finished, failed, waiting = await runtime.send_many(
+            [("user:1", flaky("ends well")), ("user:1", flaky("fails")), ("user:1", flaky("waits", wait=3600))]
+        )
+        assert await finished.result(timeout=PATIENCE) == "ends well"
+        with pytest.raises(TaskFailed):
+            await failed.result(timeout=PATIENCE)
+        assert await until(partial(comes_again, waiting, 3))
+        (here,) = (await runtime.stats()).runtimes
+        infos = [await handle.info() for handle in (finished, failed, waiting)]
+    ended = db.time()[0] + 1
+    assert sorted(seen) == [1, 1, 1, 2, 2, 2, 3, 3]
+    assert [[attempt.attempt for attempt in info.history] for info in infos] == [[1, 2], [1, 2, 3], [1, 2]]
+    assert [info.attempt for info in infos] == [3, 3, 3]
+    for info in infos:
+        times = [time for a in info.history for time in (a.started_at, a.started_at + a.seconds)]
+        assert times == sorted(times)
+        assert began - 1 <= times[0] <= times[-1] <= ended + 1
+        assert {attempt.runtime for attempt in info.history} == {here.name}
+        first = info.history[0]
+        assert (first.error, first.message[:10], len(first.message)) == (
+            "tests.support.service.NotCarried",
+            "x" * 10,
+            500,
+        )
+    error, last = infos[1].error, infos[1].history[-1]
+    assert error is not None
+    assert (error.type, error.message[:500]) == (last.error, last.message)
+    assert (infos[2].history[1].error, infos[2].history[1].message) == ("fairactor.Retry", "later")
+
+
+async def test_the_history_holds_the_last_twenty_attempts(make_runtime: Make) -> None:
+    seen = []
+
+    @actor(max_retries=24, backoff=0)
+    async def flaky() -> None:
+        seen.append(current_task().attempt)
+        raise ValueError(str(current_task().attempt))
+
+    async with make_runtime(flaky) as runtime:
+        handle = await runtime.send("user:1", flaky())
+        with pytest.raises(TaskFailed, match=r"failed after 25 attempt\(s\)"):
+            await handle.result(timeout=PATIENCE)
+        history = (await handle.info()).history
+    assert seen == list(range(1, 26))
+    assert [(attempt.attempt, attempt.message) for attempt in history] == [(n, str(n)) for n in range(6, 26)]
+
+
+async def test_the_history_holds_the_last_twenty_deaths(make_runtime: Make, db: redis.Redis) -> None:
+    async with make_runtime(workers=0) as sender:
+        (shard,) = sender._shards()
+        handle = await sender.send("user:1", fail())
+        for n in range(25):
+            await shard.join(f"doomed {n}", lease=60, info={})
+            assert (await shard.turn(f"doomed {n}", 1, lease=60, want=1)).claims
+            db.zadd(LEASES, {f"doomed {n}": 1_000})
+            await shard.maintain(deliveries=100, failed_ttl=60, body=b"{}")
+        died = [f"doomed {n}" for n in range(5, 25)]
+        assert [attempt.runtime for attempt in (await handle.info()).history] == died
+
+
+async def test_the_history_tells_of_a_killed_process(make_runtime: Make, processes: Fleet, db: redis.Redis) -> None:
+    (victim,) = await processes.start(lease=0.5)
+    async with make_runtime(workers=0) as sender:
+        handle = await sender.send("user:1", service.hold())
+        await pushed(db, "runs")
+        (dead,) = (await sender.stats()).runtimes
+        victim.signal(signal.SIGKILL)
+        (heir,) = await processes.start(lease=0.5)
+        await pushed(db, "runs")
+        for state in (TaskState.STARTED, TaskState.FINISHED):
+            info = await handle.info()
+            assert (info.state, info.attempt) == (state, 1), "a death is no attempt of the handler's"
+            (death,) = info.history
+            assert (death.attempt, death.runtime, death.error) == (1, dead.name, "WorkerDied")
+            assert abs(death.started_at - db.time()[0]) < PATIENCE
+            db.rpush("gate", 1)
+            assert await handle.result(timeout=PATIENCE) == heir.pid
+    await processes.stop()
+
+
+# Attempts that do not count
+
+
+@pytest.mark.parametrize("kind", ["async", "thread", "process"])
 async def test_an_attempt_that_does_not_count_keeps_its_number(make_runtime: Make, kind: str, tmp_path: Path) -> None:
     busy = process_actors.busy
     in_thread = actor(name="in thread", max_retries=0)(busy.function)

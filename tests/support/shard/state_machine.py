@@ -72,13 +72,13 @@ class ShardMachine(ShardMachineBase):
                 else ("queued", 0.0)
             )
             stamp = at * 1000 if due else math.nan
-            how = {"key": key, "window": window and bool(key), "replaces": replaces and bool(key)}
+            how: dict[str, Any] = {"key": key, "window": window and bool(key), "replaces": replaces and bool(key)}
             tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, **how))
             packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window, replace=replaces)))
         found = self.driver.send(*packed, reservation=reservation)
         flags, receiver = [item.flag for item in packed], self.receiver(packed)
         self.model.now = self.clock()
-        to = {"receiver": receiver, "choice": self.choice()}
+        to: dict[str, Any] = {"receiver": receiver, "choice": self.choice()}
         answers = self.model.send(tasks, flags, "sender", reservation, **to)
         assert found == answers
         self.tell(receiver, packed, hears=hears)
