@@ -67,7 +67,8 @@ TYPES: Final = {
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
     "IDLE_PROCESSES": "set", "KEYED": "hash", "AGAIN": "hash", "HELD": "hash", "DEAD": "zset",
-    "SUSPECTED": "zset", "TASK": "string", "QUEUE": "zset", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
+    "SUSPECTED": "zset", "TASK": "string", "QUEUE": "zset", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset",
+    "COSTS": "hash", "CLAIMS": "hash",
     "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",
 }  # fmt: skip
 

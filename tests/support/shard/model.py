@@ -82,7 +82,7 @@ class Model(State):
         task.since = math.nan
         self.handed[runtime] = task.id
 
-    def _post(self, items: Sequence[Task], watcher: str, reservation: str) -> list[str | None]:
+    def _post(self, items: Sequence[Task], watcher: str, reservation: str) -> list[str | None]:  # noqa: C901 - each rule
         """Accepts all of these tasks or none; only the first can have a watcher."""
         answers: list[str | None] = []
         accepted: list[Task] = []

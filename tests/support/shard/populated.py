@@ -286,7 +286,7 @@ def replacing(key: bytes) -> bytes:
 
 
 def send_to_replace(populated: PopulatedShard) -> None:
-    """Replaces tasks that wait in each of the places, and what follows others; some tasks follow others from then on."""
+    """Replaces tasks that wait, and what follows others; some tasks follow others from then on."""
     key, other = replacing(KEY), replacing(pack_key("xk", 0.0))
     populated.send_again(
         item("c1", "v", 5, key=key, due="+3600000"), item("c2", "t", key=key, body=b"[1]"), item("c3", "t", key=other),
