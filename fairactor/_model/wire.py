@@ -19,9 +19,11 @@ from .states import Priority
 BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
 BATCH_WITH_DATA: Final = 250
-"""The most tasks in one call if plugins' scripts get data with them, or they replace others, which costs more."""
-_REPLACES: Final = 0x7F
-"""A packed key with a first byte above this has ``replace=True``."""
+"""The most tasks in one call if plugins' scripts get data with each, or each may replace another, which costs more."""
+PLACES_WITH_DATA: Final = BATCH // BATCH_WITH_DATA
+"""The places in a batch that a message takes if plugins' scripts get data with it, or if it may replace another."""
+FROM_REPLACING: Final = b"\x80"
+"""Packed keys from here on have ``replace=True``."""
 REPEATED: Final = 1
 """The verdict of ``lib/accept.lua`` for a task whose id the tenant has sent before."""
 TAKEN: Final = 2
@@ -118,8 +120,8 @@ class Item(NamedTuple):
 
 def weight_of(items: Sequence[Item]) -> int:
     """Returns what a call costs with these items; at most `BATCH` go into one."""
-    heavy = sum([1 for item in items if item.extra or (item.key and item.key[0] > _REPLACES)])
-    return len(items) + heavy * (BATCH // BATCH_WITH_DATA - 1)
+    heavy = sum([1 for item in items if item.extra or item.key >= FROM_REPLACING])
+    return len(items) + heavy * (PLACES_WITH_DATA - 1)
 
 
 def with_the_one_before(item: Item) -> Item:

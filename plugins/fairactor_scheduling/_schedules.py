@@ -14,7 +14,7 @@ import msgspec
 
 from fairactor import Handle, Message
 from fairactor.errors import ConfigurationError, MailboxFull, TaskExists
-from fairactor.plugins import FULL, TAKEN, Client, Graph, Run, check_name, check_whole_number
+from fairactor.plugins import FULL, TAKEN, Client, Graph, Run, check_name, check_whole_number, shown
 
 from ._options import CatchUp, Overlap, ScheduleChanges, When, check_keywords
 from ._rule import Rule, Stored, calendar
@@ -187,7 +187,14 @@ class Schedules:
             tenant: the tenant.
             graph: the graph, as it was when the run was sent.
             task_id: `ScheduleRun.task`, or the id of any of its tasks, for example of the running one.
+
+        Raises:
+            ConfigurationError: that is no graph, or no id.
         """
+        if not isinstance(graph, Graph):
+            raise ConfigurationError(f"Schedules.run(…, {shown(graph)}, …): give the graph of the schedule")
+        if not isinstance(task_id, str):
+            raise ConfigurationError(f"Schedules.run(…, {shown(task_id)}): give the id of a run: ScheduleRun.task")
         host, run_id = self.runtime.host, run_id_of(task_id)
         messages, sent = graph.prepare(host, check_name("tenant", tenant), run_id)
         return sent([self.runtime.handle(message.task_options.id, owner) for owner, message in messages])

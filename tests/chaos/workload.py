@@ -282,7 +282,7 @@ class Workload:
             for schedule in self._plan.schedules:
                 await self._again([schedule], self._see_out)
         async with self._patience("draining"):
-            while not await self._empty() or await self._runtime.dead_letters.redrive(actor="doomed"):
+            while await self._left():
                 await self._runtime.drain()
         self._note("drained")
         asked: list[Job | Step] = [job for job in self._plan.jobs if not job.forgotten and job.id in self._handles]
@@ -311,6 +311,13 @@ class Workload:
         steps = [step.id for pipeline in self._plan.pipelines for step in pipeline.steps]
         records = {step: self._driver.db.get(self._driver.keys.task(step)) for step in steps}
         return {step for step, packed in records.items() if packed and b'{"type":"UpstreamFailed"' in packed}
+
+    async def _left(self) -> bool:
+        """Redrives the dead letters that are to be. Returns whether anything is left to do."""
+        try:
+            return not await self._empty() or bool(await self._runtime.dead_letters.redrive(actor="doomed"))
+        except ServerUnavailable:  # the machine is so busy that the sender's short timeout runs out
+            return True
 
     async def _empty(self) -> bool:
         """Returns whether no task waits. Sleeps briefly if only scheduled tasks do."""

@@ -268,7 +268,7 @@ def test_what_loses_nothing_is_widened(hint: Any, value: Any, found: Any) -> Non
         (Struct[int], Struct("x"), r"value\.my_value: expected int"), (Model, {"n": 1}, "expected Model, got dict"),
         (Model, Model.model_construct(n="x", at=DAY), "pydantic cannot write"),
         (Secret, Secret(key="x"), "changes on its way"),
-        (uuid.UUID | int, "x", r"expected UUID \| int, got str"),
+        (uuid.UUID | int, "x", r"expected (UUID \| int|int \| UUID), got str"),  # equal to Python, and looked up once
         (list[int] | str, [1, "a"], r"value\[1\]: expected int"),
         (Box[int], Box("x"), r"value\.value: expected int"),
         (Node, Node(1, None, [Node("x")]), r"value\.children\[0\]\.value"),  # type: ignore[arg-type]

@@ -162,6 +162,14 @@ async def test_runtimes_without_the_plugin_of_a_graph_send_none_of_its_runs(make
             pass
 
 
+async def test_what_is_no_run_is_refused_by_name(make: Make) -> None:
+    async with make(workers=0) as runtime:
+        with pytest.raises(ConfigurationError, match=r"'s', ….: give the graph of the schedule"):
+            Schedules(runtime).run("t", "s", "id")  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match=r"5.: give the id of a run"):
+            Schedules(runtime).run("t", note() >> note(), 5)  # type: ignore[arg-type]
+
+
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: note().options(depends_on=["x"]), ConfigurationError, "has no depends_on=, and this one names 'x'"),
     (lambda: note() >> note().options(depends_on=["x"]), ConfigurationError, "names 'x'.*Give a graph"),
