@@ -80,6 +80,7 @@ class RuntimeSettings(TypedDict, total=False):
     path: str | os.PathLike[str] | None
     namespace: str
     workers: int
+    threads: int | None
     processes: int
     lease: float
     grace: float
@@ -120,11 +121,17 @@ class Settings:
     namespace: str = "fairactor"
     """Separates services that share a server: runtimes see only the tasks of their namespace."""
     workers: int = attrs.field(default=100, validator=validate(check_whole_number, 0, _MOST_WORKERS, far=True))
-    """How many tasks this process runs at once. With 0 this runtime only sends."""
+    """How many tasks of async functions this process runs at once, not counting those that wait for other tasks.
+    Without `threads`, plain functions count too. With 0 this runtime only sends, whatever the next two say."""
+    threads: int | None = attrs.field(
+        default=None, validator=optional(validate(check_whole_number, 1, _MOST_WORKERS, far=True))
+    )
+    """How many tasks of plain functions it runs at once beside the `workers`, each in a thread. By default they have no
+    number of their own, and each takes one of the `workers`."""
     processes: int = attrs.field(
         factory=available_processors, validator=validate(check_whole_number, 1, _MOST_WORKERS, far=True)
     )
-    """How many of these tasks may be those of actors with ``process=True``, each in a worker process of its own. By
+    """How many tasks of actors with ``process=True`` it runs at once beside the `workers`, each in a worker process. By
     default as many as there are processors that this process may use."""
     lease: float = attrs.field(default=15.0, validator=validate(check_seconds, zero=False))
     """How long a silent runtime keeps its claims. After that, other runtimes run its tasks."""

@@ -227,7 +227,7 @@ def _check_runtimes(snapshot: Snapshot) -> Iterator[str]:
     stored: dict[str, Collection[str]] = {
         "claims": snapshot.claims, "cancels": snapshot.cancels, "assigned": snapshot.assigned, "steal": snapshot.steal,
     }  # fmt: skip
-    for name in ("SESSIONS", "FLEET", "IDLE", "HOMES", "IDLE_HOMES", "IDLE_PROCESSES"):
+    for name in ("SESSIONS", "FLEET", "IDLE", "HOMES", "IDLE_HOMES", "IDLE_SLOTS"):
         stored[name.lower()] = snapshot.fixed[name]
     for name, runtimes in stored.items():
         for runtime in runtimes:

@@ -32,7 +32,7 @@ FIXED: Final = {
     "PROGRESS": ":progress",  # hash: started task -> the last progress that its handler reported, JSON
     "IDLE": ":idle",  # set: runtimes that can take more work of any tenant
     "IDLE_HOMES": ":idle-homes",  # set: dedicated runtimes that can take more work of their tenants
-    "IDLE_PROCESSES": ":idle-processes",  # set: runtimes that can take more tasks of actors with process=True
+    "IDLE_SLOTS": ":idle-slots",  # hash: sleeping runtime with several kinds of slots -> the kinds that are free
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
     "AGAIN": ":again",  # hash: live task with a key -> the deferred task that runs once after it (lib/replace.lua)
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
@@ -66,7 +66,7 @@ TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
-    "IDLE_PROCESSES": "set", "KEYED": "hash", "AGAIN": "hash", "HELD": "hash", "DEAD": "zset",
+    "IDLE_SLOTS": "hash", "KEYED": "hash", "AGAIN": "hash", "HELD": "hash", "DEAD": "zset",
     "SUSPECTED": "zset", "TASK": "string", "QUEUE": "zset", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset",
     "COSTS": "hash", "CLAIMS": "hash",
     "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",

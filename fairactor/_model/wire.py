@@ -261,6 +261,8 @@ class Turn:
     """Whether tasks may wait behind tenants that were passed over; the next turn looks there."""
     suspects: Waits = Waits.NONE
     """Whether suspects wait for this runtime."""
+    behind: int = 0
+    """The rank on the ring behind the tenants that were passed over."""
 
 
 @attrs.frozen
@@ -364,10 +366,27 @@ def pack_assignment(serves: Assignment | None) -> bytes:
     return b"" if serves is None else msgspec.msgpack.encode(serves)
 
 
-def pack_capped(actors: Iterable[str]) -> bytes:
-    """Packs the names of actors, for turn.lua, as they stand between quotation marks in records."""
-    names = [record.encode(name)[1:-1].decode() for name in actors]
-    return msgspec.msgpack.encode(names) if names else b""
+class SlotKinds:
+    """Packs for turn.lua how many more tasks a runtime with several kinds of slots can start.
+
+    Args:
+        kinds: for each kind a letter for each sort of actors that use it, and the names of these actors. The first kind
+            takes all other actors, too.
+    """
+
+    def __init__(self, kinds: Sequence[tuple[str, Iterable[str]]]) -> None:
+        letters = msgspec.msgpack.encode([letters for letters, _ in kinds])
+        # As they stand between quotation marks in records.
+        capped = {
+            record.encode(name)[1:-1].decode(): number
+            for number, (_, names) in enumerate(kinds[1:], 2)
+            for name in names
+        }
+        self._fixed = letters + msgspec.msgpack.encode(capped)
+
+    def pack(self, room: Sequence[int], behind: int = 0) -> bytes:
+        """Packs how many tasks of each kind could start, and the rank on the ring from which on to look for them."""
+        return b"\x94" + msgspec.msgpack.encode(room) + msgspec.msgpack.encode(behind) + self._fixed
 
 
 def pack_key(key: str, window: float, *, replace: bool = False) -> bytes:

@@ -10,7 +10,7 @@ import attrs
 
 from fairactor.errors import ServerError
 
-from .runtimes import RuntimeInfo
+from .runtimes import Pulse, RuntimeInfo
 
 if TYPE_CHECKING:
     from .shards import Shards
@@ -63,7 +63,7 @@ class Load:
     started: int
     """How many tasks were given to runtimes."""
     workers: int
-    """The workers of all runtimes."""
+    """How many tasks all runtimes can run at once, in all kinds of slots that their actors need."""
     oldest_wait: float | None
     """How long the first of the tasks that could start has waited; None if none waits."""
     oldest_run: float | None
@@ -80,6 +80,8 @@ class Load:
     """Some of the tenants whose tasks wait because they are paused or have reached their ``concurrency``."""
     dedicated: bool
     """Whether some runtimes serve only certain tenants, so that workers may be free while tasks wait."""
+    full: Sequence[RuntimeInfo] = ()
+    """The runtimes in which all slots of one kind are taken, and those of another are free."""
 
     def problems(self) -> Iterator[str]:
         """Yields a message for each thing that needs a person."""
@@ -109,27 +111,34 @@ class Load:
         if wait is None or not self.workers or self.stuck:
             return
         tasks = f"{self.queued} tasks wait, the first for {wait:.0f} s"
-        if free > 0 and wait >= UNSERVED and not self.dedicated:
+        if self.full and free > 0:
+            if wait >= BEHIND:
+                yield f"{tasks}, and {_kinds(self.full)} are busy: add some, or see what their tasks wait for"
+        elif free > 0 and wait >= UNSERVED and not self.dedicated:
             yield f"{tasks}, although {free} of {self.workers} workers are free"
         elif wait >= BEHIND:
             yield f"{tasks}: {self.workers} workers do not keep up, so add some, or see what their tasks wait for"
 
 
-def _is_stuck(runtime: RuntimeInfo, *, more: bool) -> bool:
-    """Whether all workers of a runtime have been busy for longer than usual, while tasks wait: here, or ``more``."""
-    pulse = runtime.pulse
-    if pulse is None or pulse.busy < runtime.workers or not runtime.workers or not (more or pulse.ready):
-        return False
-    usual = pulse.usual_run
-    return pulse.newest_run >= (STUCK_UNKNOWN if usual is None else max(STUCK, STUCK_TIMES * usual))
+def _stuck_kinds(runtime: RuntimeInfo, *, more: bool) -> Iterator[tuple[str, int, Pulse]]:
+    """Yields the kinds of slots that have all been busy for longer than usual, while tasks wait: here, or ``more``."""
+    for name, size, pulse in runtime.full():
+        usual = pulse.usual_run
+        limit = STUCK_UNKNOWN if usual is None else max(STUCK, STUCK_TIMES * usual)
+        if (more or pulse.ready) and pulse.newest_run >= limit:
+            yield name, size, pulse
+
+
+def _kinds(runtimes: Sequence[RuntimeInfo]) -> str:
+    found = [f"all {size} {name} of {each.name}" for each in runtimes[:_NAMED] for name, size, _ in each.full()]
+    return ", ".join(found)
 
 
 def _stuck(runtime: RuntimeInfo, queued: int) -> str:
-    pulse = runtime.pulse
-    assert pulse is not None  # noqa: S101 - otherwise nobody knows that it is stuck
+    name, size, pulse = next(_stuck_kinds(runtime, more=True))
     usual = "" if pulse.usual_run is None else f" (a task usually takes {pulse.usual_run:.2g} s)"
     return (
-        f"{runtime.name}: all {runtime.workers} workers are busy, and none has taken a task for "
+        f"{runtime.name}: all {size} {name} are busy, and none has taken a task for "
         f"{pulse.newest_run:.0f} s{usual}, while {queued + pulse.ready} tasks wait: see what the running tasks do, and "
         "give them a timeout="
     )
@@ -160,15 +169,16 @@ async def read_load(shards: Shards, *, queued: int, started: int, runtimes: Sequ
     return Load(
         queued=queued,
         started=started,
-        workers=sum(runtime.workers for runtime in alive),
+        workers=sum(runtime.size for runtime in alive),
         oldest_wait=oldest_wait,
         oldest_run=max((pulse.oldest_run for pulse in pulses), default=None),
-        stuck=tuple(runtime for runtime in alive if _is_stuck(runtime, more=oldest_wait is not None)),
+        stuck=tuple(each for each in alive if any(_stuck_kinds(each, more=oldest_wait is not None))),
         recent=max(each.recent for each in found),
         recent_finished=sum(each.finished for each in found),
         recent_failed=sum(each.failed for each in found),
         held=tuple(held for each in found for held in each.held),
         dedicated=any(each.dedicated for each in found),
+        full=tuple(each for each in alive if each.pulse and each.pulse.busy < each.size and each.full()),
     )
 
 

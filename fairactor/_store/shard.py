@@ -196,8 +196,7 @@ class Shard:
         ahead: int = 0,
         received: bool = False,
         permit: bytes = ANY_SUSPECT,
-        room: int = 0,
-        capped: bytes = b"",
+        slots: bytes = b"",
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.
@@ -210,8 +209,7 @@ class Shard:
             ahead: how many more could start soon. They are claimed only if no other runtime could start them now.
             received: whether the runtime has received the task that the server handed to it since its last turn.
             permit: how it may claim suspects, from `pack_permit`.
-            room: how many tasks of the capped actors could start here now.
-            capped: the actors for which this limit holds, from `pack_capped`.
+            slots: how many tasks of each kind could start now, from `SlotKinds`; empty if there is one kind.
             settle: the outcomes of tasks that have ended.
 
         Raises:
@@ -227,16 +225,20 @@ class Shard:
             ahead,
             int(received),
             permit,
-            room,
-            capped,
+            slots,
             *arguments,
             patience=0,
         )
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
-        now, wait, maintenance_due, refused, claims, cancels, more, suspects = reply
+        now, wait, maintenance_due, refused, claims, cancels, more, suspects, behind = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
-        left: dict[str, Any] = {"more": more == MORE, "unseen": more == UNSEEN, "suspects": Waits(suspects)}
+        left: dict[str, Any] = {
+            "more": more == MORE,
+            "unseen": more == UNSEEN,
+            "suspects": Waits(suspects),
+            "behind": behind,
+        }
         return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, **left)
 
     async def maintain(

@@ -175,6 +175,7 @@ def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
                 pid=info.get("pid", 0),
                 workers=info.get("workers", 0),
                 actors=tuple(info.get("actors", ())),
+                slots=info.get("slots", {}),
                 lease_left=ms_left / 1000,
                 pulse=read_pulse(info.get("pulse")) or (known.pulse if known else None),
             )
@@ -202,6 +203,7 @@ _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "host": lambda value: isinstance(value, str),
     "pid": _is_whole,
     "workers": _is_whole,
+    "slots": lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
     "actors": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
 }
 

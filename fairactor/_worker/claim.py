@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-from fairactor._actors.task import Task
+from fairactor._actors.task import Slots, Task
 from fairactor._model import record
 from fairactor._model.wire import Settlement, as_text
 from fairactor._util.spans import AttemptSpan
@@ -31,8 +31,8 @@ class Claim:
     """A task that this runtime has claimed."""
 
     __slots__ = (
-        "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "in_process", "lost",
-        "owner", "record", "runtime", "server_time", "span", "task", "turn",
+        "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "kind", "lost",
+        "owner", "record", "runtime", "server_time", "slots", "span", "task", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +52,8 @@ class Claim:
         self.task: Task | None = None
         self.span: AttemptSpan | None = None
         self.cancel_reason: str | None = None
-        self.in_process = False  # whether its handler runs in a worker process
+        self.kind = 0  # the number of the kind of slot that it needs
+        self.slots: Slots | None = None  # the slots of that kind; None if there is one kind
         self.lost = False  # whether it was canceled because this runtime has given it up
 
     @property

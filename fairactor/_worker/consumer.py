@@ -28,9 +28,9 @@ from .claim import described
 from .dispatcher import Dispatcher
 from .executor import Executor
 from .lease_keeper import LeaseKeeper
-from .pool import Pool
-from .process_slots import ProcessSlots
+from .pools import Pools
 from .pulse_reporter import PulseReporter
+from .slots import Slots, kinds_of
 from .suspects import Suspects
 from .unknown_actors import UnknownActors
 from .watchdog import Watchdog
@@ -72,7 +72,7 @@ class Consumer:
         self._plugins = plugins
         self._runtime = runtime
         self._dispatchers: list[Dispatcher] = []
-        self._pool: Pool | None = None
+        self._pool: Pools | None = None
         self._keeper: LeaseKeeper | None = None
         self._processes = ProcessPool(settings.processes, max_result=settings.max_payload)
         self._patience = anyio.CancelScope()  # while it waits for running tasks
@@ -103,20 +103,21 @@ class Consumer:
             is_ending,
         )
         execute = executor.run if spans is None else executor.run_traced
-        pool = self._pool = executor.slots = Pool(self._settings.workers, execute, executor.canceled)
-        in_processes = [name for name, handler in handlers.items() if handler.actor.process]
-        processes = ProcessSlots(self._settings.processes, in_processes, pool)
+        slots = Slots(kinds_of(handlers, self._settings), execute, executor.canceled)
+        pool = self._pool = slots.pools
+        executor.slots = pool.first
         suspects = Suspects(pool, self._settings.max_deliveries)
         info: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "workers": self._settings.workers,
+            "slots": {kind.name: kind.size for kind in slots.kinds},
             "actors": sorted(self._registry.actors),
         }
         for number, shard in enumerate(self._shards):
             serves = self._assignment(number, self._settings)
             dispatcher = Dispatcher(
-                self._name, shard, pool, processes, suspects, self._subscriber, self._settings, info, serves, spans
+                self._name, shard, slots, suspects, self._subscriber, self._settings, info, serves, spans
             )
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
@@ -125,7 +126,7 @@ class Consumer:
         start("pulse", reporter.run)
         self._keep_leases(pool)
 
-    def _keep_leases(self, pool: Pool) -> None:
+    def _keep_leases(self, pool: Pools) -> None:
         client = self._shards.server.blocking_client
         if client is not None:
             watchdog = Watchdog(pool, self._settings.lease, self._registry.is_plain)
@@ -180,7 +181,7 @@ class Consumer:
         """Makes `stop` wait no longer for running tasks."""
         self._patience.cancel()
 
-    async def _leave(self, pool: Pool, *, crashed: bool) -> None:
+    async def _leave(self, pool: Pools, *, crashed: bool) -> None:
         """Cancels running tasks, reports outcomes, and gives up the leases."""
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(GOODBYE):

@@ -35,14 +35,13 @@ from fairactor.settings import Settings
 
 from .claim import Claim, described, new_claims
 from .pace import PER_TURN, Pace
-from .pool import Pool
-from .process_slots import ProcessSlots
+from .slots import Room, Slots
 from .suspects import Suspects
 
 logger: Final = logging.getLogger(__name__)
 
 LOOKING: Final = 2
-"""While many tenants wait for a process, a pause before it looks for others behind them, by the time that takes."""
+"""While many tenants wait for a kind of slot, a pause before it looks behind them, by the time that takes."""
 
 _ABANDON_TIMEOUT: Final = 1.0
 """Seconds to wait for handlers whose claims were lost, before the dispatcher takes a new lease."""
@@ -58,7 +57,7 @@ class _Request:
     want: int
     ahead: int
     permit: bytes
-    processes: int
+    room: Room
     received: bool
     settle: list[Settlement]
 
@@ -70,8 +69,7 @@ class Dispatcher:
         self,
         name: str,
         shard: Shard,
-        pool: Pool,
-        processes: ProcessSlots,
+        slots: Slots,
         suspects: Suspects,
         subscriber: Subscriber,
         settings: Settings,
@@ -81,8 +79,9 @@ class Dispatcher:
     ) -> None:
         self._name = name
         self._shard = shard
-        self._pool = pool
-        self._processes = processes
+        self._pool = slots.pools
+        self._slots = slots
+        self._behind = Room(())  # what the last turn had left, if it had to stop at tenants that it passed over
         self._suspects = suspects
         suspects.add(self)
         self._subscriber = subscriber
@@ -105,7 +104,7 @@ class Dispatcher:
         self._leaving = False
         self._stopped = anyio.Event()
         self._stopped.set()
-        self._pace = Pace(pool.size)
+        self._pace = Pace(slots.pools.first.size)
         subscriber.on_subscribe(self._on_subscribe)
 
     @property
@@ -210,26 +209,26 @@ class Dispatcher:
         request, turn = await self._exchange()
         claims = new_claims(turn.claims, turn_mark(request.number), self, turn.now) if turn.claims else []
         # What was handed over comes even if it was not wanted.
-        begun = self._begin(claims, at_once=not turn.more, free=not self._suspects.excluding or request.want > 0)
+        free = not self._suspects.excluding or request.want > 0
+        begun = self._begin(claims, at_once=not turn.more, free=free, ahead=request.ahead)
         self._suspects.answer(self, turn.suspects, claims if begun else (), asked=request.permit)
-        room = request.processes - sum(claim.in_process for claim in claims)
         for task_id in turn.cancels:
             self._pool.cancel(as_text(task_id), _CANCEL_REASON, self)
         if turn.maintenance_due:
             await self._maintain()
-        if room > 0 or self._wait_for_process():
+        if self._wait_for_slots(request, turn, claims):
             await self._wait_for_work(request, turn)
 
-    def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True) -> bool:
+    def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True, ahead: int = 0) -> bool:
         """Starts claimed tasks, or returns them to their mailboxes if no worker is free; returns whether they start.
 
-        Those that need a process go back if none is free.
+        Those for whose kind no slot is free go back.
 
         With ``at_once=False`` they start after the next turn has been sent, because more tasks wait.
         """
         if self._claiming and free:
             if claims:
-                starting, too_many = self._processes.divide(claims)
+                starting, too_many = self._slots.divide(claims, ahead=ahead)
                 self._pool.submit(starting, at_once=at_once)
                 self._outbox += [claim.given_back() for claim in too_many]
             return True
@@ -259,8 +258,7 @@ class Dispatcher:
             ahead=request.ahead,
             permit=request.permit,
             received=request.received,
-            room=request.processes,
-            capped=self._processes.capped,
+            slots=self._slots.pack(request.room),
             settle=request.settle,
         )
         self._request = None
@@ -277,22 +275,30 @@ class Dispatcher:
         settle, self._outbox = self._outbox[:PER_TURN], self._outbox[PER_TURN:]
         received, self._received = self._received, False
         asked = self._suspects.ask(self, *self._wanted())
-        return _Request(self._number, *asked, self._processes.free, received, settle)
+        return _Request(self._number, *asked, self._slots.room(self._behind), received, settle)
 
     def _wanted(self) -> tuple[int, int]:
         """Returns how many tasks could start here now, and how many more could start soon."""
         if not self._claiming or self._suspects.excluding:
             return 0, 0
-        vacancies = min(PER_TURN, self._pool.vacancies)
-        want = max(0, vacancies)
-        return want, max(0, min(PER_TURN, vacancies + self._pace.ahead) - want)
+        want = max(0, min(PER_TURN, self._pool.vacancies))
+        first = min(want, self._pool.first.vacancies)  # only tasks of this kind are claimed ahead
+        others = want - max(0, first)
+        return want, max(0, min(PER_TURN - others, first + self._pace.ahead) - max(0, first))
 
-    def _wait_for_process(self) -> bool:
-        """Lets a free process wake it, because tasks may wait for one; returns False if one is free already."""
-        if not self._claiming or not self._processes.capped:
+    def _wait_for_slots(self, request: _Request, turn: Turn, claims: list[Claim]) -> bool:
+        """Lets a free slot of a kind that is full wake it, because tasks may wait for one.
+
+        Returns False if one has become free already.
+        """
+        if not self._slots.several or not self._claiming:
             return True
-        self._processes.wake_when_free(self)
-        return not self._processes.free
+        left = self._slots.left(request.room, claims)
+        self._behind = attrs.evolve(left, behind=turn.behind)
+        if not left.full:
+            return True
+        self._pool.wake_on_vacancy(self, left.full)
+        return not any(self._pool.all[kind].vacancies > 0 for kind in left.full)
 
     async def _wait_for_work(self, request: _Request, turn: Turn) -> None:
         """Waits until there is a reason for the next turn.

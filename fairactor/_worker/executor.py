@@ -189,7 +189,7 @@ class Executor:
                 options=call.options if call else {},
                 runtime=self.runtime,
                 report=self.report,
-                slots=self.slots,
+                slots=claim.slots or self.slots,
                 due=claim.claimed - claim.server_time + header.stamp / 1e6 if header else None,
                 began=claim.begun if claim.begun != claim.claimed else None,
             )

@@ -56,7 +56,6 @@ class Pool:
         self._lent = 0
         self._returning: deque[asyncio.Future[None]] = deque()
         self._to_wake: set[Owner] = set()  # owners that want to claim more as soon as a slot is free
-        self._to_wake_for_process: set[Owner] = set()  # likewise, as soon as a worker process is free
         self._ended: anyio.Event | None = None  # set when the next task ends
         self.on_rest: Callable[[], None] | None = None
         """Called when nothing runs any more, apart from tasks that wait for other tasks. Set only while somebody waits
@@ -69,9 +68,14 @@ class Pool:
         """Whether nothing runs or is about to, apart from tasks that wait for other tasks."""
         return not self._busy and not self._ready and not self._returning
 
-    def waits(self, claim: Claim) -> bool:
-        """Whether a task waits for another one, and nothing runs here."""
-        return claim in self._running and not self._busy
+    @property
+    def busy(self) -> int:
+        """How many slots are taken."""
+        return self._busy
+
+    def has(self, claim: Claim) -> bool:
+        """Whether a task runs here, or waits for another one."""
+        return claim in self._running
 
     def return_slots(self) -> None:
         """Gives free slots to tasks that wait to get theirs back."""
@@ -89,15 +93,6 @@ class Pool:
     def wake_on_vacancy(self, owner: Owner) -> None:
         """Wakes an owner once, as soon as a slot becomes free."""
         self._to_wake.add(owner)
-
-    @property
-    def in_processes(self) -> int:
-        """How many tasks run in worker processes, or wait here and will."""
-        return sum(claim.in_process for claims in (self._running, self._ready) for claim in claims)
-
-    def wake_on_free_process(self, owner: Owner) -> None:
-        """Wakes an owner once, as soon as a task that runs in a worker process ends."""
-        self._to_wake_for_process.add(owner)
 
     def submit(self, claims: Iterable[Claim], *, at_once: bool = True) -> None:
         """Adds tasks, which start as workers become free.
@@ -264,10 +259,6 @@ class Pool:
         self.return_slots()
         if self._to_wake:
             self._wake_owners()
-        if claim.in_process:
-            owners, self._to_wake_for_process = self._to_wake_for_process, set()
-            for owner in owners:
-                owner.wake()
         if self.on_rest is not None and not self._busy:
             self.on_rest()
         if self._ended is not None:

@@ -10,7 +10,7 @@ from fairactor._store.shard import Shard
 from fairactor.errors import ServerError
 
 from .dispatcher import Dispatcher
-from .pool import Pool
+from .pools import Pools
 
 EVERY: Final = 5.0
 """The seconds between two reports, at most."""
@@ -20,14 +20,14 @@ class PulseReporter:
     """Reports how the workers of a pool fare.
 
     Args:
-        pool: the workers.
+        pool: the workers of all kinds.
         dispatcher: the dispatcher of the first shard, which gets the reports.
         shard: that shard.
         info: the description with which the runtime joins; it gets the report, too.
         lease: the seconds of a lease: there are three reports in it, or more.
     """
 
-    def __init__(self, pool: Pool, dispatcher: Dispatcher, shard: Shard, info: dict[str, Any], lease: float) -> None:
+    def __init__(self, pool: Pools, dispatcher: Dispatcher, shard: Shard, info: dict[str, Any], lease: float) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
         self._shard = shard

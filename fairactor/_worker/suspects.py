@@ -14,7 +14,7 @@ from typing import Final
 from fairactor._model.wire import Emptying, Permit, Waits, pack_permit
 
 from .claim import Claim, Owner
-from .pool import Pool
+from .pools import Pools
 
 APART: Final = 2.0
 """Seconds for which a suspect with one delivery runs before others may start beside it; with each further delivery
@@ -36,7 +36,7 @@ class Suspects:
         most: the deliveries after which a task fails.
     """
 
-    def __init__(self, pool: Pool, most: int) -> None:
+    def __init__(self, pool: Pools, most: int) -> None:
         self._pool = pool
         self._most = most
         self._all: list[Owner] = []

@@ -16,7 +16,7 @@ from typing import Any, Final
 from fairactor._actors.task import task_in
 
 from .claim import described
-from .pool import Pool
+from .pools import Pools
 
 logger: Final = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Watchdog:
     thread could not run either, the whole process stood still, which only the next tick can say.
     """
 
-    def __init__(self, pool: Pool, lease: float, is_plain: Callable[[str], bool]) -> None:
+    def __init__(self, pool: Pools, lease: float, is_plain: Callable[[str], bool]) -> None:
         self.limit = min(LIMIT, lease / 3)
         self.beat = self.limit / 4
         """The seconds between two ticks of the loop, and between two looks of the thread."""
@@ -51,7 +51,7 @@ class Watchdog:
         self._timer: asyncio.TimerHandle | None = None
         self._culprit = ""  # what the loop runs while it is late
         self._reported = False  # whether the log has the culprit already
-        pool.slow = self.limit / 2
+        pool.note_slow(self.limit / 2)
 
     # In the event loop
 

@@ -184,12 +184,12 @@ end
 local function claimed_by(id) return tasks[id] and tasks[id].state == LIVE and tasks[id].where end
 
 local function repair_runtimes()
-  for _, key in ipairs({ SESSIONS, FLEET, HOMES }) do
+  for _, key in ipairs({ SESSIONS, FLEET, HOMES, IDLE_SLOTS }) do
     for _, runtime in ipairs(call('HKEYS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('HDEL', key, runtime) end
     end
   end
-  for _, key in ipairs({ IDLE, IDLE_HOMES, IDLE_PROCESSES }) do
+  for _, key in ipairs({ IDLE, IDLE_HOMES }) do
     for _, runtime in ipairs(call('SMEMBERS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('SREM', key, runtime) end
     end

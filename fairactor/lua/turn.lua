@@ -4,8 +4,8 @@
 -- ARGV  1 runtime, 2 number of the turn, 8 bytes, 3 lease in ms, 4 how many tasks it could start at once,
 --       5 how many more it could start soon: it gets them only if no other runtime could start them at once,
 --       6 1 if it received the task that was handed to it since its last turn, else 0,
---       7 what it permits suspects, packed as wire.py says, 8 how many tasks of the actors in 9 it could start,
---       9 these actors, as they stand in records, packed; '' if there is no such limit
+--       7 what it permits suspects, packed as wire.py says,
+--       8 its slots by kind, packed as wire.py says; '' if it has one kind
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
 --       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
 --       'C' canceled, with the ms to keep the record; 'R' to retry after ms; or 'B': it never started and goes back
@@ -13,7 +13,8 @@
 -- Reply {now in µs, ms until something is due or -1, 1 if maintenance is due,
 --        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel},
 --        1 if there is more to claim, 2 if there may be behind the tenants that were passed over,
---        0 if no suspect waits for it, 1 if some do, 2 if one waits until its process runs nothing else}
+--        0 if no suspect waits for it, 1 if some do, 2 if one waits until its process runs nothing else,
+--        the rank on the ring behind the tenants that were passed over, or 0}
 --       or 'lapsed' if the runtime has no lease: its claims belong to others now,
 --       or 'behind' if the server does not know the turn before this one: it has lost data
 --
@@ -33,7 +34,7 @@
 
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
-local FIRST_OUTCOME = 10
+local FIRST_OUTCOME = 9
 local TENDING = 100 -- ms that a runtime has for maintenance
 local claims_key = CLAIMS .. runtime
 
@@ -89,13 +90,13 @@ local function replay(packed)
   renew_leases() -- a runtime that asks again is alive
   local wait, maintenance = next_due()
   return { integer(shard.now), wait, maintenance, cmsgpack.unpack(packed), claims,
-    call('HKEYS', CANCELS .. runtime), 1, 0 }
+    call('HKEYS', CANCELS .. runtime), 1, 0, 0 }
 end
 
 local last_turn, handed, refused_then = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
 local last_number, number = struct.unpack('>I8', last_turn), struct.unpack('>I8', turn)
 if number == last_number then return replay(refused_then) end
-if number < last_number then return { integer(shard.now), 0, 0, {}, {}, {}, 0, 0 } end -- a late copy
+if number < last_number then return { integer(shard.now), 0, 0, {}, {}, {}, 0, 0, 0 } end -- a late copy
 if number > last_number + 1 then return 'behind' end
 
 -- Returns the mark of a claim that was handed over, if the runtime has not received the task; else nil.
@@ -119,7 +120,7 @@ end
 update_ring(arriving)
 if charge_suspect then charge_suspect() end
 if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
-local claims = choose(runtime, want + ahead, tonumber(ARGV[8]), ARGV[9])
+local claims = choose(runtime, want + ahead, ARGV[8], ahead)
 local rests, has_all = #claims.ids < want, #claims.ids == want + ahead
 if add_suspect then add_suspect(claims) end
 if missed then -- the reply brings it
@@ -143,14 +144,11 @@ if #outcomes.retried > 0 then -- others must learn when to look: this runtime ma
   wake_dedicated(outcomes.retried)
 end
 call(rests and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
-if ARGV[9] ~= '' then
-  call(rests and claims.room > 0 and 'SADD' or 'SREM', IDLE_PROCESSES, runtime)
-  if claims.passed > 0 then wake_idle(IDLE_PROCESSES) end
-end
+if ARGV[8] ~= '' then write_slots(runtime, rests) end
 save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start
 local more = save_shard(has_all)
 
 local wait, maintenance = next_due()
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
-  more and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0 }
+  more and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0, claims.behind }

@@ -61,7 +61,7 @@ def used(url: str) -> Iterator[ShardDriver]:
         made.join("home", serves=Assignment(["held"], ["nobody"]))
         assert made.claim("home", 1, 2) == ["h0"]
         snapshot = made.check()
-        empty = {"IDLE", "IDLE_HOMES", "IDLE_PROCESSES", "SUSPECTED"}
+        empty = {"IDLE", "IDLE_HOMES", "IDLE_SLOTS", "SUSPECTED"}
         assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in empty), snapshot.fixed
         assert snapshot.groups
         yield made
@@ -194,8 +194,8 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "above the cap": (hset("POLICY", "t", b"\x81\xabconcurrency\1"), "3 tasks of 't' run, but its concurrency is 1"),
     "claims without a lease": (zrem("LEASES", "r"), "'r' has no lease, but is in claims"),
     "a session without a lease": (hset("SESSIONS", "q", bytes(10) + b"\x90"), "'q' has no lease, but is in sessions"),
-    "idle processes without a lease": (
-        lambda db, keys: db.sadd(keys.fixed("IDLE_PROCESSES"), "q"), "'q' has no lease, but is in idle_processes",
+    "idle slots without a lease": (
+        lambda db, keys: db.hset(keys.fixed("IDLE_SLOTS"), "q", "c"), "'q' has no lease, but is in idle_slots",
     ),
     "idle without a lease": (lambda db, keys: db.sadd(keys.fixed("IDLE"), "q"), "'q' has no lease, but is in idle"),
     "a lease of nobody": (zadd("LEASES", "q", 1e13), "'q' has a lease, but is not in fleet"),

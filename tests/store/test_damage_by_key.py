@@ -181,7 +181,7 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
         "GROUPS",
         "IDLE",
         "IDLE_HOMES",
-        "IDLE_PROCESSES",
+        "IDLE_SLOTS",
         "STEAL",
         "SUSPECTS",
     }

@@ -127,7 +127,7 @@ async def test_drain_waits_for_every_shard(make_sharded: Make) -> None:
     async with make_sharded(wait, workers=20, lease=60) as runtime, make_sharded(workers=0, lease=60) as onlooker:
         handles = await runtime.send_many((tenant, wait()) for tenant in TENANTS[:8])
         drained = asyncio.ensure_future(onlooker.drain())
-        await until(lambda: len(runtime._engine.consumer._pool._running) == 8)  # type: ignore[union-attr]
+        await until(lambda: len(runtime._engine.consumer._pool.running()) == 8)  # type: ignore[union-attr]
         assert not drained.done()
         release.set()
         await asyncio.wait_for(drained, 5)

@@ -266,7 +266,7 @@ async def test_a_task_that_was_claimed_but_not_started_is_canceled_with_its_name
         pace = dispatcher._pace
         pace._rate = pace._round_trip = pace._run = 1.0  # after short tasks, it claims one task ahead
         dispatcher.wake()
-        await until(lambda: pool._ready)  # type: ignore[union-attr]
+        await until(lambda: pool.first._ready)  # type: ignore[union-attr]
         assert await second.cancel() is TaskState.STARTED
         with pytest.raises(TaskCanceled, match="of tenant 'user:1' \\(run\\) was canceled"):
             await second.result(timeout=PATIENCE)

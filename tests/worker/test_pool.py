@@ -28,7 +28,7 @@ async def entered(runtime: Runtime) -> AsyncIterator[Runtime]:
     async with runtime:
         yield runtime
         await runtime.drain(timeout=PATIENCE)
-        pool = runtime._engine.consumer._pool  # type: ignore[union-attr]
+        pool = runtime._engine.consumer._pool.first  # type: ignore[union-attr]
         assert pool is not None
         await until(lambda: not pool._running)
         assert (pool._busy, pool._lent, len(pool._returning), len(pool._ready)) == (0, 0, 0, 0)
@@ -190,7 +190,7 @@ async def test_a_handler_is_canceled_while_it_waits_for_its_slot_to_come_back(ma
         handle = await runtime.send("user:1", parent())
         await busy.wait()
         await another.cancel()
-        pool = runtime._engine.consumer._pool  # type: ignore[union-attr]
+        pool = runtime._engine.consumer._pool.first  # type: ignore[union-attr]
         await until(lambda: pool._returning)  # type: ignore[union-attr]
         await handle.cancel()
         with pytest.raises(TaskCanceled):

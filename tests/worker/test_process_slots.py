@@ -59,15 +59,13 @@ async def test_it_claims_as_many_as_it_has_processes(make_runtime: Make, gate: P
         handles = await runtime.send_many(waiting(gate, 6))
         await until(partial(have, {TaskState.STARTED: 2, TaskState.QUEUED: 4}, handles))
         assert [await runtime.ask("other", echo(n), timeout=PATIENCE) for n in range(20)] == list(range(20))
-        behind = await runtime.send("user:5", echo(1))
+        assert await runtime.ask("user:5", echo(1), timeout=PATIENCE) == 1, "others of the tenant go on, too"
         before = db.info("commandstats")["cmdstat_evalsha"]["calls"]
         await anyio.sleep(0.3)
         assert db.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 5, "it does not claim them in a circle"
         assert await states(handles) == {TaskState.STARTED: 2, TaskState.QUEUED: 4}
-        assert await behind.state() is TaskState.QUEUED, "a mailbox keeps its order"
         open_gate(gate)
         assert len(set(await results(handles))) == 2
-        assert await behind.result(timeout=PATIENCE) == 1
         await check_invariants(runtime)
 
 

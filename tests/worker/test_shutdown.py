@@ -124,7 +124,7 @@ async def test_what_was_claimed_ahead_goes_back(make_runtime: Make) -> None:
                 1.0  # as after many short tasks
             )
             dispatcher.wake()
-            await until(lambda: pool._ready)  # type: ignore[union-attr]
+            await until(lambda: pool.first._ready)  # type: ignore[union-attr]
             asyncio.get_running_loop().call_later(0.05, release.set)
         assert await first.state() is TaskState.FINISHED
         assert await second.state() is TaskState.QUEUED

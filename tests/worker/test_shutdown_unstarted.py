@@ -41,7 +41,7 @@ async def test_what_was_claimed_ahead_goes_back_at_once_and_in_front(make_runtim
         pool, dispatcher = leaving._engine.consumer._pool, leaving._engine.consumer._dispatchers[0]  # type: ignore[union-attr]
         dispatcher._pace._rate = dispatcher._pace._round_trip = dispatcher._pace._run = 1.0  # as after many short tasks
         dispatcher.wake()
-        await until(lambda: pool._ready)  # type: ignore[union-attr]
+        await until(lambda: pool.first._ready)  # type: ignore[union-attr]
         young = await sender.send_many(("user:1", run(f"young {n}")) for n in range(3))
         assert await second.state() is TaskState.STARTED
         stopping = asyncio.ensure_future(leaving.stop(grace=PATIENCE))

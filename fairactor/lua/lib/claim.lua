@@ -5,16 +5,19 @@
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 
-local release_throttled, choose, write_claims, substitute_record
+local release_throttled, choose, write_claims, write_slots, substitute_record
 do
   local BATCH = 500 -- throttled tenants that one turn looks at
   local unlimited -- those of them that no longer have limits
   local MOST_PASSED = 100 -- tenants that one turn passes over
   local MORE_ENTRIES = 50
-  -- Of some actors a runtime can start only so many tasks: it has so much room for them. Tenants whose next task is one
-  -- of theirs are passed over when there is no room; `capped` is the set of these actors as in records; nil: none.
-  local capped, room
-  local passed, seen, skip = 0, 0, 0 -- tenants; entries of the root ring, and those that an earlier turn has seen
+  local MOST_STUCK = 50 -- tasks of a tenant that one turn looks at to find one that can start
+  local MOST_LOOKED = 300 -- tasks behind the first of their tenants that one turn looks at
+  -- A runtime with slots of several kinds has room for so many tasks of each. `capped` is the kind of each actor as in
+  -- records; other actors are of kind 1; nil: there is one kind. Tenants of whom nothing can start are passed over.
+  local capped, room, letters
+  local wanted = {} -- kinds for which a task found no room
+  local passed, looked, seen, skip = 0, 0, 0, 0 -- tenants; tasks; entries of the root ring, and those to leave out
 
   local function by_tag(a, b) return a[TAG] < b[TAG] end
 
@@ -124,12 +127,24 @@ do
     return ids
   end
 
-  -- Returns the next id in a tenant's mailbox, or nil. Reads `n` at once, and more if needed.
-  local function peek(t, n)
-    local head, at = t[HEAD], t[TAKEN] + 1
+  -- Adds what was read again to the first ids of a mailbox, which stay in the order in which they are claimed.
+  local function extended(head, read)
+    local known = {}
+    for _, id in ipairs(head) do known[id] = true end
+    for _, id in ipairs(read) do
+      if not known[id] then head[#head + 1] = id end
+    end
+    return head
+  end
+
+  -- Returns the next id in a tenant's mailbox, or the one at `at`, or nil. Reads `n` at once, and more if needed.
+  local function peek(t, n, at)
+    local head = t[HEAD]
+    at = at or t[TAKEN] + 1
     if not head or (at > #head and #head == t[AHEAD]) then
       t[AHEAD] = head and 2 * t[AHEAD] or n
-      head = read_head(t[NAME], t[AHEAD])
+      local read = read_head(t[NAME], t[AHEAD])
+      head = t[STUCK] and extended(head, read) or read
       t[HEAD] = head
     end
     return head[at]
@@ -144,24 +159,47 @@ do
     return eligible == true
   end
 
-  -- Whether the actor of a task is capped. A name may contain quotation marks, which a backslash precedes.
-  local function is_capped(id)
+  -- Returns the kind of slot that a task needs. A name may contain quotation marks, which a backslash precedes.
+  local function kind_of(id)
     local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
     local first = readable(record) and select(7, struct.unpack(HEADER, record)) + 2
     local last = first
     repeat
       last = last and record:find('",', last, true)
-      if last and capped[record:sub(first, last - 1)] then return true end
+      local kind = last and capped[record:sub(first, last - 1)]
+      if kind then return kind end
       last = last and last + 1
     until not last or record:sub(last - 2, last - 2) ~= '\\'
+    return 1
   end
 
-  -- Whether a task can start in the runtime. One of a capped actor takes room.
+  -- Whether a task can start in the runtime. If so, it takes room.
   local function can_start(id)
-    if not is_capped(id) then return true end
-    if room == 0 then return false end
-    room = room - 1
+    local kind = kind_of(id)
+    if room[kind] < 1 then
+      wanted[kind] = true
+      return false
+    end
+    room[kind] = room[kind] - 1
     return true
+  end
+
+  -- Returns the first id in a tenant's mailbox that can start, or nil. It becomes the next.
+  local function next_startable(t, n)
+    local first = t[TAKEN] + 1
+    local at = first + (t[STUCK] or 0)
+    while at < first + MOST_STUCK do
+      local id = peek(t, n, at)
+      if not id then return end
+      if can_start(id) then
+        if at > first then table.insert(t[HEAD], first, table.remove(t[HEAD], at)) end
+        return id
+      end
+      at = at + 1
+      t[STUCK] = at - first
+      looked = looked + 1
+      if looked > MOST_LOOKED and t[STUCK] > 0 then return end
+    end
   end
 
   -- Takes the next task from a ring's front. Returns its id, tenant and cost to charge, or nil. A tenant whose next task
@@ -178,9 +216,11 @@ do
         if not inner.front then load_front(inner, n) end
         id, owner, cost = take(inner, n)
       elseif not t[LIMITS] or eligibility(t[LIMITS]) == true then
-        id = peek(t, ring.ahead)
-        if id and capped and not can_start(id) then
-          id, t[PASSED], passed = nil, true, passed + 1
+        if not capped then
+          id = peek(t, ring.ahead)
+        else
+          id = next_startable(t, ring.ahead)
+          if not id and t[STUCK] then t[PASSED], passed = true, passed + 1 end
         end
         cost = id and cost_of(t[NAME], id)
       end
@@ -273,22 +313,19 @@ do
     return struct.pack(HEADER, LIVE, 0, priority, 1, shard.stamp, #name, name)
   end
 
-  -- Prepares for actors, packed, of which the runtime can start only `most` tasks. If there is no room for any, and the
-  -- last turn passed over so many tenants that it had to stop, this one goes on behind them.
-  local function cap(actors, most)
-    capped, room = {}, most
-    for _, actor in ipairs(cmsgpack.unpack(actors)) do capped[actor] = true end
-    skip = most == 0 and tonumber(call('HGET', META, 'passed')) or 0
-  end
-
-  -- Chooses up to `n` tasks for a runtime, of `actors` at most `most`. Returns parallel lists in the order of service:
-  -- ids, owners (tenants), charged costs and records; `reply` is each id and its record; and how many tenants were
-  -- passed over, whether there are more, and the room that is left.
-  function choose(runtime, n, most, actors)
+  -- Chooses up to `n` tasks for a runtime, of each kind as many as its slots allow: see `pack_slots` in wire.py. Those of
+  -- kind 1 may be `ahead` more. Returns parallel lists in the order of service: ids, owners (tenants), charged costs and
+  -- records; `reply` is each id and its record; whether it stopped at too many tenants that were passed over, and the
+  -- rank behind them.
+  function choose(runtime, n, slots, ahead)
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
-    if n > 0 and actors ~= '' then cap(actors, most) end
+    if n > 0 and slots ~= '' then
+      room, skip, letters, capped = unpack(cmsgpack.unpack(slots))
+      room[1] = room[1] + ahead
+    end
     if n > 0 then fill(claims, runtime, n) end
-    claims.passed, claims.stopped, claims.room = passed, passed == MOST_PASSED, room or 0
+    claims.stopped = passed == MOST_PASSED
+    claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or substitute_record(claims.owners[i][NAME])
       claims.records[i] = record
@@ -306,9 +343,8 @@ do
     end
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)
-    if claims.stopped or skip > 0 then call('HSET', META, 'passed', claims.stopped and skip + seen or 0) end
     for name, t in pairs(tenants) do
-      if t[TAKEN] > 0 and queues[name] then -- places may be equal
+      if t[TAKEN] > 0 and (t[STUCK] or queues[name]) then -- not the first ones, or places may be equal
         write_all('ZREM', QUEUE .. name, t[HEAD], t[TAKEN])
       elseif t[TAKEN] > 0 then
         call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1)
@@ -316,5 +352,33 @@ do
     end
     if claims.dedicated_time then call('HSET', HOMES, runtime, exact(claims.dedicated_time)) end
     if claims.stolen > 0 then call('HINCRBY', META, 'stolen', claims.stolen) end
+  end
+
+  -- Wakes a resting runtime that can start tasks of any of these kinds, or that has one kind of slots.
+  local function wake_for(kinds)
+    local able, others, known = {}, call('HGETALL', IDLE_SLOTS), {}
+    for i = 1, #others, 2 do
+      known[others[i]] = true
+      if others[i + 1]:find('[' .. kinds .. ']') then able[#able + 1] = others[i] end
+    end
+    for _, other in ipairs(call('SMEMBERS', IDLE)) do
+      if not known[other] then able[#able + 1] = other end
+    end
+    for i = 1, math.min(#able, 8) do
+      call('HDEL', IDLE_SLOTS, able[i])
+      call('SREM', IDLE, able[i])
+      if call('PUBLISH', INBOX .. able[i], 'w') > 0 then return end
+    end
+  end
+
+  -- Notes for which kinds a runtime has free slots, if it rests. Wakes one that can start what was passed over.
+  function write_slots(runtime, rests)
+    local free, missing = {}, {}
+    for kind, left in ipairs(room or NONE) do
+      if left > 0 then free[#free + 1] = letters[kind] end
+      if wanted[kind] then missing[#missing + 1] = letters[kind] end
+    end
+    if room and rests then call('HSET', IDLE_SLOTS, runtime, table.concat(free)) else call('HDEL', IDLE_SLOTS, runtime) end
+    if #missing > 0 then wake_for(table.concat(missing)) end
   end
 end

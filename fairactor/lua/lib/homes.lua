@@ -27,11 +27,11 @@ local function dedicated_time(name)
   return latest
 end
 
--- Wakes one runtime of a set, by default one that would take more work of any tenant; it wakes the next if it leaves
--- any. A killed runtime receives nothing (PUBLISH returns how many did), so the next one is tried.
-local function wake_idle(set)
+-- Wakes one runtime that would take more work of any tenant; it wakes the next if it leaves any. A killed runtime
+-- receives nothing (PUBLISH returns how many did), so the next one is tried.
+local function wake_idle()
   for _ = 1, 8 do
-    local runtime = call('SPOP', set or IDLE)
+    local runtime = call('SPOP', IDLE)
     if not runtime or call('PUBLISH', INBOX .. runtime, 'w') > 0 then return end
   end
 end

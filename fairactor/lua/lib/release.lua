@@ -54,7 +54,7 @@ local function end_lease(runtime, why)
   call('HDEL', HOMES, runtime)
   call('SREM', IDLE, runtime)
   call('SREM', IDLE_HOMES, runtime)
-  call('SREM', IDLE_PROCESSES, runtime)
+  call('HDEL', IDLE_SLOTS, runtime)
 end
 
 local function forget(runtime)

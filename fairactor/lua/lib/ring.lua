@@ -21,6 +21,7 @@ local LEAVES = 8
 local LIMITS = 9 -- what can keep a tenant off the ring; false: nothing
 local OUTER, INNER = 10, 11 -- the ring it stands on, and the ring of a group
 local PASSED = 12 -- whether this turn passes it over; nil: no
+local STUCK = 13 -- how many of the first ids that are not claimed cannot start in this turn; nil: none
 
 local GROUP_BYTE = 255 -- precedes the name of a group; no tenant's name begins with it, since it is not UTF-8
 
@@ -178,7 +179,7 @@ local function update_ring(arriving)
   for _, name in ipairs(arriving) do
     local t = tenants[name]
     t[LEAVES] = false -- its old tasks may be gone, but new ones have come
-    if not t[TAG] and not t[LIMITS] then join_ring(t, name) end
+    if t[TAG] then shard.grows = true elseif not t[LIMITS] then join_ring(t, name) end
   end
   for _, t in ipairs(limited) do
     local limits = t[LIMITS]
@@ -245,7 +246,8 @@ do
   end
 
   -- Writes all changes, ends a busy period, and what `begin_writing` began. Then wakes runtimes for tenants that
-  -- joined, or if there was `more` to claim than was wanted. Returns whether there is more.
+  -- joined, or if there was `more` to claim than was wanted. A tenant that waits already may have got the first task that
+  -- can start in one that rests because its slots of some kind are full. Returns whether there is more.
   function save_shard(more)
     local joined = {}
     for name, t in pairs(tenants) do
@@ -264,7 +266,9 @@ do
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(root.virtual), 'period', shard.period, 'total',
       pack_counts(total), 'torn', '')
     if shard.reports_throttled then throttled = NONE end
-    if not empty and (#joined > 0 or more) or #throttled > 0 then wake_idle() end
+    if not empty and (#joined > 0 or more) or #throttled > 0 or shard.grows and call('EXISTS', IDLE_SLOTS) == 1 then
+      wake_idle()
+    end
     if #joined > 0 then wake_dedicated(joined) end
     if #throttled > 0 then wake_dedicated(throttled) end
     if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end

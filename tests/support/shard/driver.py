@@ -20,8 +20,8 @@ from fairactor._model.wire import (
     Item,
     PackedPolicy,
     Settlement,
+    SlotKinds,
     Turn,
-    pack_capped,
     turn_mark,
 )
 from fairactor._server.connection import Server
@@ -32,7 +32,10 @@ from fairactor.settings import FairBy
 from fairactor.testing import InvariantViolation
 from tests.support import servers
 
-from .model_tasks import ENDED, FULL, LIVE, Task, pack
+from .model_tasks import ENDED, FULL, LIVE, Room, Task, pack
+
+KINDS: Final = SlotKinds([("c", []), ("t", ["f"])])
+"""Two kinds of slots: threads for actor ``f``, and coroutines for all others."""
 
 T = TypeVar("T")
 
@@ -149,12 +152,12 @@ class ShardDriver:
         *,
         heard: bool = False,
         permit: bytes | None = None,
-        room: int | None = None,
+        room: Room = None,
     ) -> Turn | None:
-        """Returns None if the lease is lost. ``room`` is how many tasks of actor ``f`` could start; None: no limit."""
+        """Returns None if the lease is lost. ``room`` is how many tasks of other actors and of ``f`` could start."""
         how: dict[str, Any] = {"received": heard, "permit": permit or self.permit}
         if room is not None:
-            how |= {"room": room, "capped": pack_capped(["f"])}
+            how["slots"] = KINDS.pack(room)
         try:
             return self.run(self.shard.turn(runtime, number, lease=3600.0, want=want, settle=list(settle), **how))
         except LeaseLost:

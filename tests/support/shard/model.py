@@ -16,7 +16,10 @@ from fairactor._model.wire import Permit, Waits
 from .model_ring import GROUP, actor_in, is_capped
 from .model_state import State, Step
 from .model_suspects import FORBIDDEN, Permission, choose_suspect, is_given_up
-from .model_tasks import DIED, ENDED, FULL, HANDED, LIVE, Task, Verdict
+from .model_tasks import DIED, ENDED, FULL, HANDED, LIVE, Room, Task, Verdict
+
+LOOKS = 50
+"""How many tasks of a tenant a turn looks at to find one that has room."""
 
 Assigned = tuple[list[str], list[str]] | None
 """The tenants that a runtime serves first, and those that it may steal from; None: it serves all alike."""
@@ -188,7 +191,7 @@ class Model(State):
         heard: bool = False,
         permission: Permission = FORBIDDEN,
         gives_back: bool = False,
-        room: int | None = None,
+        room: Room = None,
     ) -> tuple[list[str], int, Waits]:
         """Settles claims, then claims the tasks that the server claimed, in the same order.
 
@@ -221,19 +224,18 @@ class Model(State):
             self.service.capped = room is not None and want > 0
             if home and want:
                 self.service.come_home(runtime)
-            self._pass_over(room)
+            left_room = [*room] if room is not None else None
+            self._pass_over(left_room)
             for task_id in claimed:
-                if room is not None and is_capped(self.tasks[task_id].body):
-                    room -= 1
-                self._serve(self.tasks[task_id], runtime, number, step)
-                self._pass_over(room)
+                self._serve(self.tasks[task_id], runtime, number, step, left_room)
+                self._pass_over(left_room)
             if home and want:
                 step.count_limited(*home.assigned)
                 if len(claimed) - (self.service.stolen - stolen) < want:
                     step.count_limited(*home.steal)
             left, _, _ = self.service.open_to(runtime)
             assert len(claimed) == want or not left, f"{want} wanted, {len(claimed)} given, {left} wait"
-            assert room is None or room >= 0
+            assert left_room is None or min(left_room) >= 0
             self.service.capped = False
             self.service.passed.clear()
             self._share(runtime, permission)
@@ -246,10 +248,13 @@ class Model(State):
         for task in self.claims(runtime) if permission[0] == Permit.SHARED else ():
             task.alone = False
 
-    def _pass_over(self, room: int | None) -> None:
-        """Passes over the tenants whose next task is of a capped actor, if there is no room for it."""
-        heads = {name: self.queue(name)[0] for name in self.service.served} if room == 0 else {}
-        self.service.passed = {name for name, task in heads.items() if is_capped(task.body)}
+    def _pass_over(self, room: Room) -> None:
+        """Passes over the tenants none of whose first tasks has room."""
+        self.service.passed = {name for name in self.service.served if not self._startable(name, room)}
+
+    def _startable(self, tenant: str, room: Room) -> list[Task]:
+        """Returns those of a tenant's first tasks that have room."""
+        return [task for task in self.queue(tenant)[:LOOKS] if room is None or room[is_capped(task.body)] > 0]
 
     def missed(self, runtime: str, *, heard: bool) -> Task | None:
         """Returns the task handed to a runtime since its last turn, if it stands but was not received."""
@@ -326,9 +331,13 @@ class Model(State):
             step.letters.append(task.id)
         step.touch(task.tenant)
 
-    def _serve(self, task: Task, runtime: str, number: int, step: Step) -> None:
-        """Claims a task, which must be the first of a tenant whose turn it is."""
-        assert task is self.queue(task.tenant)[0], f"{task.id!r} is not first in {self.queue(task.tenant)}"
+    def _serve(self, task: Task, runtime: str, number: int, step: Step, room: list[int] | None) -> None:
+        """Claims a task, which must be the first with room of a tenant whose turn it is."""
+        assert [task] == self._startable(task.tenant, room)[:1], (
+            f"{task.id!r} is not first in {self.queue(task.tenant)}"
+        )
+        if room is not None:
+            room[is_capped(task.body)] -= 1
         task.charged = self.service.cost(task.tenant, task.body)
         self.service.serve(task.tenant, runtime, task.charged)
         task.state, task.runtime, task.turn, task.since, task.alone = "started", runtime, number, math.nan, False

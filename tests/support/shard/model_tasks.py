@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import attrs
@@ -19,6 +20,10 @@ HANDED = 1 << 63
 LIVE = ("queued", "scheduled", "deferred", "started")
 ENDED = {"F": "finished", "X": "failed", "C": "canceled"}
 _LETTERS = {name: letter.encode() for letter, name in ENDED.items()}
+
+
+Room = Sequence[int] | None
+"""How many tasks a runtime could start: of other actors, and of actor ``f``; None: it has one kind of slots."""
 
 
 @attrs.define

@@ -56,7 +56,7 @@ items = st.tuples(
 )
 seconds = st.sampled_from(SECONDS)
 outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R", "B"]), st.booleans(), seconds)
-rooms = st.sampled_from([None, None, 0, 1, 2])
+rooms = st.sampled_from([None, None, (9, 0), (9, 1), (9, 2), (0, 2), (1, 1), (0, 0), (2, 0)])
 permissions = st.tuples(
     st.sampled_from([*Permit, Permit.APART, Permit.ALONE, Permit.ALONE]),
     st.sampled_from([1, 2, 2, 3, 4]),

@@ -92,7 +92,7 @@ class PopulatedShard(ShardDriver):
             assert run(shard.progress(runtime, task, b"[0.5]"))
             assert run(shard.cancel(task, ttl=60.0, body=b"{}")) == "started"
         self.send(*[item(f"{tenant}{n}", tenant, n, flag="w") for tenant in "tuv" for n in range(1, 7)])
-        self.turn("s", 1, 3, room=9, permit=NO_SUSPECT)
+        self.turn("s", 1, 3, room=(9, 9), permit=NO_SUSPECT)
         self.send(item("keyed", "v", key=KEY, flag="w"), item("later", "t", due="+3600000"))
         self.send(item("due", "t", 6, due="1"), item("due2", "solo", due="1"))
         self.send(item("waits", "t", extra=HELD_BACK), item("waits too", "v", extra=HELD_BACK))

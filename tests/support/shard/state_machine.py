@@ -21,7 +21,7 @@ from .driver import ShardDriver, flat
 from .model import Assigned, Model
 from .model_ring import GROUP, Service, UndecidedError, is_capped
 from .model_suspects import FORBIDDEN, Permission
-from .model_tasks import LIVE, Task, Verdict
+from .model_tasks import LIVE, Room, Task, Verdict
 from .operations import BODIES, HOUR, OPERATIONS, OWN, RARE, TENANTS
 from .state_machine_base import ShardMachineBase, packed_key, pairs
 
@@ -133,7 +133,7 @@ class ShardMachine(ShardMachineBase):
         chosen = [[], runtimes, runtimes, runtimes[who % len(runtimes) :][:1] if runtimes else []]
         self.listen(chosen[who % 4])
 
-    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]], room: int | None) -> None:
+    def turn(self, who: int, want: int, ended: list[tuple[int, str, bool, float]], room: Room) -> None:
         runtime = self.runtime(who)
         self.turn_of(runtime, want, self.verdicts(runtime, ended), room)
 
@@ -142,7 +142,7 @@ class ShardMachine(ShardMachineBase):
         runtime: str,
         want: int,
         verdicts: list[Verdict],
-        room: int | None = None,
+        room: Room = None,
         permission: Permission = FORBIDDEN,
     ) -> None:
         number = self.numbers[runtime] = self.numbers[runtime] + 1
@@ -174,9 +174,11 @@ class ShardMachine(ShardMachineBase):
         assert runtime not in resting or taken < free, "who has enough is not idle"
         if room is not None:
             common = [self.model.tasks[task] for task in claims if not missed or task != missed.id]
-            taken_room = sum(is_capped(task.body) for task in common if not task.deliveries)
-            able = taken < free and taken_room < room
-            assert (runtime in self.snapshot.fixed["IDLE_PROCESSES"]) is able
+            starting = [is_capped(task.body) for task in common if not task.deliveries]
+            left = [room[kind] - starting.count(bool(kind)) for kind in (0, 1)]
+            free_kinds = "".join(letter for letter, n in zip("ct", left, strict=True) if n > 0)
+            noted = free_kinds.encode() if taken < free else None
+            assert self.snapshot.fixed["IDLE_SLOTS"].get(runtime) == noted
 
     def claim_suspect(
         self,
@@ -184,12 +186,12 @@ class ShardMachine(ShardMachineBase):
         want: int,
         permission: Permission,
         ended: list[tuple[int, str, bool, float]],
-        room: int | None,
+        room: Room,
     ) -> None:
         runtime = self.runtime(who)
         self.turn_of(runtime, want, self.verdicts(runtime, ended), room, permission)
 
-    def claim(self, who: int, want: int, room: int | None) -> None:
+    def claim(self, who: int, want: int, room: Room) -> None:
         self.turn(who, want, [], room)
 
     def finish(self, who: int, state: str, keep: bool, seconds: float) -> None:

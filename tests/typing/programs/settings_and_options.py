@@ -43,6 +43,7 @@ def runtimes() -> None:
         "redis://localhost",
         actors=[render, compress],
         workers=8,
+        threads=16,
         processes=2,
         lease=5,
         fair_by="time",
@@ -56,6 +57,8 @@ def runtimes() -> None:
 
     Runtime(worker=3)  # flagged
     Runtime(workers="3")  # flagged
+    Runtime(threads="3")  # flagged
+    Runtime(threads=None)
     Runtime(fair_by="size")  # flagged
     Runtime(durability="perhaps")  # flagged
     Runtime(tracing="children")  # flagged

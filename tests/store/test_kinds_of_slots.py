@@ -1,4 +1,4 @@
-"""Actors of which a runtime can start only so many tasks: tenants whose next task is one of theirs are passed over."""
+"""Slots of several kinds: what finds none is passed over, and keeps its place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fairactor._model.wire import Turn, pack_capped
+from fairactor._model.wire import SlotKinds, Turn
 from tests.support.shard.selection import SelectionDriver, open_selection
 
 
@@ -23,17 +23,18 @@ class Capped:
     def __init__(self, shard: SelectionDriver, runtime: str = "r", actors: tuple[str, ...] = ("crunch",)) -> None:
         self._shard = shard
         self._runtime = runtime
-        self._actors = actors
+        self._kinds = SlotKinds([("c", []), ("p", actors)])
         self._number = 0
-        self.last: Turn
+        self.last: Turn | None = None
 
-    def claim(self, want: int, room: int) -> list[str]:
+    def claim(self, want: int, room: int, others: int = 1000) -> list[str]:
         """Returns the tenants of the claimed tasks, in order."""
         self._number += 1
+        behind = self.last.behind if self.last and not room else 0
         driver = self._shard.driver
         self.last = driver.run(
             driver.shard.turn(
-                self._runtime, self._number, lease=3600.0, want=want, room=room, capped=pack_capped(self._actors)
+                self._runtime, self._number, lease=3600.0, want=want, slots=self._kinds.pack([others, room], behind)
             )
         )
         return [task.decode().rpartition(":")[0] for task in self.last.claims[::2]]
@@ -48,23 +49,54 @@ def test_no_more_are_claimed_than_there_is_room_for(shard: SelectionDriver, capp
     shard.send({"a": 2, "b": 2, "c": 2}, actors=["crunch"])
     shard.send({"d": 2, "e": 2})
     assert sorted(capped.claim(20, 2)) == ["a", "b", "d", "d", "e", "e"]
+    assert capped.last
     assert capped.last.more is False
     assert capped.claim(20, 0) == []
     assert capped.claim(20, 9) == ["c", "a", "b", "c"]
 
 
-def test_a_mailbox_keeps_its_order(shard: SelectionDriver, capped: Capped) -> None:
-    shard.send({"a": 4}, actors=["work", "crunch"])
-    assert capped.claim(9, 0) == ["a"]
+def ids(turn: Turn | None) -> list[str]:
+    assert turn is not None
+    return [task.decode() for task in turn.claims[::2]]
+
+
+def test_a_task_without_a_slot_holds_up_no_other_of_its_tenant(shard: SelectionDriver, capped: Capped) -> None:
+    shard.send({"a": 6}, actors=["work", "crunch"])
+    assert capped.claim(9, 0) == ["a"] * 3
     assert capped.claim(9, 0) == []
-    assert capped.claim(9, 1) == ["a", "a"]
+    assert capped.claim(9, 2) == ["a"] * 2
+    shard.send({"a": 2})
+    assert capped.claim(9, 1) == ["a"] * 3
+    shard.driver.check()
+
+
+def test_each_kind_has_room_of_its_own(shard: SelectionDriver, capped: Capped) -> None:
+    shard.send({"a": 9, "b": 9}, actors=["work", "crunch"])
+    capped.claim(3, 1, others=2)
+    assert len(ids(capped.last)) == 3
+    capped.claim(2, 2, others=0)
+    assert capped.claim(9, 0, others=0) == []
+    records = capped.last and shard.driver.check().queues
+    assert records
+    assert sum(map(len, records.values())) == 13
+
+
+def test_only_the_first_tasks_of_a_tenant_are_looked_at(shard: SelectionDriver, capped: Capped) -> None:
+    shard.send({"a": 49}, actors=["crunch"])
+    shard.send({"a": 2})
+    assert capped.claim(9, 0) == ["a", "a"]
+    shard.send({"a": 1}, actors=["crunch"])
+    shard.send({"a": 2})
+    assert capped.claim(9, 0) == []
+    assert capped.claim(9, 1) == ["a"] * 3
+    shard.driver.check()
 
 
 def test_who_was_passed_over_is_first_and_does_not_catch_up(shard: SelectionDriver, capped: Capped) -> None:
-    shard.send({"a": 1, "b": 1}, actors=["crunch"])
-    shard.send({"a": 20, "b": 20, "c": 60})
+    shard.send({"a": 20, "b": 20}, actors=["crunch"])
+    shard.send({"c": 60})
     assert capped.claim(30, 0) == ["c"] * 30
-    served = capped.claim(12, 2)
+    served = capped.claim(12, 20)
     assert sorted(served[:2]) == ["a", "b"]
     assert {tenant: served[2:].count(tenant) for tenant in "abc"} == {"a": 3, "b": 3, "c": 4}
 
@@ -85,13 +117,14 @@ def test_many_that_wait_do_not_hide_the_others(shard: SelectionDriver, capped: C
     """A turn passes over 100 tenants. The next ones go on behind them."""
     shard.send({f"t{n:04}": 1 for n in range(900)}, actors=["crunch"])
     shard.send({"z": 1})
-    turns, found = 0, []
+    turns = 0
+    found: list[str] = []
     while not found:
         found = capped.claim(10, 0)
         turns += 1
-        assert found or capped.last.unseen
+        assert found or (capped.last and capped.last.unseen)
     assert (found, turns) == (["z"], 10)
-    while capped.last.unseen:
+    while capped.last and capped.last.unseen:
         assert capped.claim(10, 0) == []
         turns += 1
     assert turns < 12  # then it waits
