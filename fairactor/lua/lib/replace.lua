@@ -40,9 +40,10 @@ local function waits_in(id, name)
   end
 end
 
-local function live_record(id)
-  local record = read_records({ id })[1]
-  return record and record:sub(1, 1) == LIVE and record
+-- Returns the record of a live task that has the key; nil if there is none, or one with its id that was sent later.
+local function live_record(id, key)
+  local record, field = read_records({ id })[1], call('HGET', KEYED, id)
+  return record and record:sub(1, 1) == LIVE and field and field:sub(9) == key and record or nil
 end
 
 local function follower_of(id)
@@ -56,13 +57,13 @@ local function judge_replacing(n)
   local key = field:sub(9)
   local owner = key_owners[key] or call('GET', KEY .. key)
   local m = owner and number_of_new[owner]
-  local record = owner and not m and (records_of[owner] or live_record(owner))
+  local record = owner and not m and (records_of[owner] or live_record(owner, key))
   if not m and not record then -- nobody has the key, or one that has ended has it for its window
     assign_key(id, field)
     return ACCEPTED
   end
   local follower = follower_of(owner)
-  local follower_record = follower and not number_of_new[follower] and live_record(follower)
+  local follower_record = follower and not number_of_new[follower] and live_record(follower, key)
   if follower and number_of_new[follower] then
     replace_new(number_of_new[follower], n)
   elseif follower_record then
