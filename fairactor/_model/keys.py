@@ -43,6 +43,7 @@ FIXED: Final = {
     "LIMIT_CLOCKS": ":limit-clocks",  # hash: limit -> virtual time of the tenants that wait for it, average cost of a start
     "HELD_BACK": ":held-back",  # zset: tenant that limits of its own hold back -> until when, unix ms
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
+    "AGAIN": ":again",  # hash: live task with a key -> the deferred task that runs once after it (lib/replace.lua)
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
     "SUSPECTED": ":suspected",  # zset: tenant with suspects -> when one was last claimed or passed over, unix µs
@@ -85,7 +86,7 @@ TYPES: Final = {
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
     "IDLE_SLOTS": "hash", "LIMIT_SETTINGS": "hash", "LIMIT_STARTED": "hash", "LIMIT_DUES": "zset", "LIMIT_CLOCKS": "hash",
-    "HELD_BACK": "zset", "LINES": "zset", "LINES_OF": "set", "KEYED": "hash", "KIND_NUMBERS": "hash",
+    "HELD_BACK": "zset", "LINES": "zset", "LINES_OF": "set", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash",
     "KIND_OF": "hash", "ROUTES": "hash", "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string",
     "QUEUE": "zset", "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
     "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",

@@ -157,6 +157,12 @@ local function open_lanes()
   end
   lanes.box_of = box_of
 
+  -- Returns how many tasks are stored in each mailbox of a tenant.
+  function lanes.stored(name)
+    box_of(name)
+    return before[name]
+  end
+
   -- Adds `n` to the number of a tenant's tasks in a lane.
   function lanes.add(name, lane, n)
     local box = box_of(name)
@@ -195,7 +201,7 @@ local function open_lanes()
 
   -- Writes which lanes the tenants have tasks in.
   function lanes.save()
-    if not shard.lanes then call('HSET', META, 'lanes', '1') end
+    if not shard.lanes and (unsorted or shard.routed) then call('HSET', META, 'lanes', '1') end
     if unsorted then call('HSET', META, 'unsorted', '1') end
     for route in pairs(new_routes) do call('HSET', ROUTES, route, '1') end
     for name, box in pairs(boxes) do

@@ -13,6 +13,7 @@ import attrs
 
 from fairactor._model.wire import Permit, Waits
 
+from .model_keys import Undo, finish_replacing, pass_on_key, replace, take_back
 from .model_ring import GROUP, actor_in, is_capped
 from .model_state import State, Step
 from .model_suspects import FORBIDDEN, Permission, choose_suspect, is_given_up
@@ -54,6 +55,7 @@ class Model(State):
                 if flag != "+" or number == 0:
                     end = next((n for n in range(number + 1, len(items)) if flags[n] != "+"), len(items))
                     answers += self._post(items[number:end], watcher if flag == "w" else "", reservation)
+            finish_replacing(self)
             for name in {task.tenant for task in items}:
                 if (name, reservation) in self.reserved:
                     self._reserve(name, reservation, -sum(task.tenant == name for task in items))
@@ -84,9 +86,12 @@ class Model(State):
         """Accepts all of these tasks or none; only the first can have a watcher."""
         answers: list[str | None] = []
         accepted: list[Task] = []
+        undo: Undo = []
         for task in items:
             known = self.tasks.get(task.id)
             holder = self.keys.get((task.tenant, task.key)) if task.key else None
+            if holder is not None and task.replaces and known is None:
+                holder = replace(self, task, holder, undo)
             if known is not None:
                 answers.append("" if known.tenant == task.tenant else None)
             elif holder is not None:
@@ -96,13 +101,17 @@ class Model(State):
                 accepted.append(task)
                 self.tasks[task.id] = task
                 task.watchers = [watcher] if watcher and task is items[0] else []
-                self._hold_key(task)
+                if task.state != "deferred":
+                    self._hold_key(task)
         full = {task.tenant for task in accepted if self.room(task.tenant, reservation) < 0}
         if not full:
             return answers
+        take_back(undo)
         for task in accepted:
             del self.tasks[task.id]
-            self.keys.pop((task.tenant, task.key), None)
+            if self.keys.get((task.tenant, task.key)) == (task.id, False):
+                del self.keys[task.tenant, task.key]
+            self.again = {owner: follower for owner, follower in self.again.items() if follower != task.id}
         ids = {id(task) for task in accepted if task.tenant in full}
         return [FULL if id(task) in ids else answer for task, answer in zip(items, answers, strict=True)]
 
@@ -271,11 +280,7 @@ class Model(State):
         tenant.kept |= keep
         if not keep:
             del self.tasks[task.id]
-        if task.key:
-            self.keys.pop((task.tenant, task.key))
-            if letter == "F" and task.window:
-                self.keys[task.tenant, task.key] = task.id, True
-            task.key = ""
+        pass_on_key(self, task)
         if letter == "X" and keep:
             step.letters.append(task.id)
         step.touch(task.tenant)
@@ -415,7 +420,7 @@ class Model(State):
 
     def purge(self, name: str, body: bytes, *, keep: bool) -> int:
         """Cancels all waiting tasks of a tenant."""
-        waiting = self.of(name, "queued") + self.of(name, "scheduled")
+        waiting = self.of(name, "queued") + self.of(name, "scheduled") + self.of(name, "deferred")
         with Step(self) as step:
             step.touch(name)
             for task in waiting:
