@@ -15,21 +15,23 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 import anyio
 import attrs
 
-from ._actors.host import Host
+from ._actors.host import Host, RegisteredActor
 from ._actors.registry import Registrable, Registry
 from ._client.task_client import TaskClient
 from ._client.tenant import Tenant
 from ._model.keys import Keys
 from ._store.stats import Health, Stats, read_health, read_stats
-from ._util.checks import check_name, check_seconds, check_timeout, shown
+from ._util.checks import check_name, check_route_name, check_seconds, check_timeout, shown
 from .errors import ConfigurationError, RuntimeNotRunning
 from .settings import RuntimeSettings, Settings
 
 if TYPE_CHECKING:
     from ._client.dead_letters import DeadLetters
+    from ._client.limit import Limit
     from ._client.policies import Policies
     from ._engine import Engine
     from ._lifetime import Lifetime
+    from ._model.limit import LimitPolicy
     from ._store.damage import Repairs
     from ._store.shard import Shard
     from ._store.shards import Shards
@@ -174,6 +176,31 @@ class Runtime(TaskClient):
         from ._client.policies import Policies
 
         return Policies(self._shards)
+
+    def limit(self, limit: str | RegisteredActor[Any]) -> Limit:
+        """Returns a limit, to configure, read or pause it: one that tenants share, or that of an actor.
+
+        Args:
+            limit: the name of the limit; or an actor, or its name.
+
+        Raises:
+            ConfigurationError: the name is empty or too long.
+        """
+        from ._client.limit import Limit
+
+        name = limit if isinstance(limit, str) else getattr(limit, "name", limit)
+        return Limit(check_route_name("limit", name), self._shards)
+
+    async def limits(self) -> dict[str, LimitPolicy]:
+        """Returns the settings of all limits that were configured, or that actors declare, by name.
+
+        Raises:
+            ServerUnavailable: as `send`.
+            ServerError: as `send`.
+        """
+        from ._client.limit import all_limits
+
+        return await all_limits(self._shards())
 
     @property
     def host(self) -> Host:

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 
 import attrs
 
+from fairactor._model.limit import PackedLimit, Per, limit_changes
 from fairactor._model.placeholder import Placeholder
 from fairactor._model.route import MOST_VERSIONS, pack_route
 from fairactor._util.checks import check_route_name, check_whole_number, shown
@@ -59,6 +60,8 @@ class Actor(Generic[P, R_co]):
         """The version of its signature: it runs the messages of this version and of earlier ones."""
         self.owner = owner
         """The class, if the handler is a method."""
+        self.limit: PackedLimit = {}
+        """What `actor` was given as the actor's limit, packed."""
         self.codec = Codec(name, function, method=owner is not None)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
@@ -80,7 +83,7 @@ class Actor(Generic[P, R_co]):
 
     def route(self, options: Options) -> str:
         """Returns where a message with these options can run, see `fairactor._model.route`."""
-        return pack_route(self.name, options.queue, self.version)
+        return pack_route(self.name, options.queue, self.version, options.limits)
 
     def bind(self, instance: object = None, run_in_process: RunInProcess | None = None) -> Invoke:
         """Returns a function that runs the handler.
@@ -140,6 +143,7 @@ class _Method(Generic[P, R_co]):
         self._given_name = name
         self._options = options
         self._version = version
+        self.limit: PackedLimit = {}
         self._name = function.__name__
         self._actors: dict[type[Any], Actor[..., Any]] = {}
         if inspect.isfunction(function):
@@ -156,6 +160,7 @@ class _Method(Generic[P, R_co]):
             name = self._given_name or f"{defaults.name}.{self._name}"
             options, version = self._options.over(defaults.options), self._version or defaults.version
             self._actors[owner] = Actor(self.function, name, options, version=version, owner=owner)
+            self._actors[owner].limit = self.limit
         return self._actors[owner]
 
 
@@ -280,6 +285,10 @@ def actor(
     name: str | None = None,
     process: bool = False,
     version: int | None = None,
+    concurrency: int | None = None,
+    rate: str | None = None,
+    burst: float | None = None,
+    per: Per | None = None,
     **options: Unpack[ActorOptions],
 ) -> ActorDecorator: ...
 
@@ -302,6 +311,11 @@ def actor(
             import it, and ``if __name__ == "__main__"`` must guard the program's start, as for `multiprocessing`.
         version: the version of the handler's signature, 1 by default. Raise it when senders pass what the handler of
             the release before would refuse. Messages of a version are run by handlers of it and of later ones.
+        concurrency: the most tasks of the actor that run at once, over the whole fleet. This and the next three are the
+            defaults of the actor's limit, which ``runtime.limit(actor)`` changes, see `Limit.configure`.
+        rate: the most tasks of the actor that start per unit of time, such as ``"10/s"``.
+        burst: how many may start at once; without it, ``"10/s"`` means at most 10 in any second.
+        per: ``"tenant"``: each tenant has this limit for itself.
         options: default options for the messages, see `Options`.
 
     Raises:
@@ -314,12 +328,40 @@ def actor(
     if version is not None:
         check_whole_number("version", version, 1, MOST_VERSIONS)
     handlers = [each for each in given if not isinstance(each, OptionValue)]
+    limit = _limit_of(options)
     if not handlers:
         defaults = parse_options(options, given)
-        return lambda handler: _decorate(handler, name, defaults, process=process, version=version)
+        return lambda handler: _with_limit(
+            _decorate(handler, name, defaults, process=process, version=version), limit, handler
+        )
     if len(given) > 1:
         raise ConfigurationError(f"@actor takes one handler, but got {len(given)} values")
     return _decorate(handlers[0], None, Options(), process=False, version=None)
+
+
+def _limit_of(options: dict[str, Any]) -> PackedLimit:
+    """Takes the settings of the actor's limit out of its options, and packs them."""
+    given = {
+        setting: value
+        for setting in ("concurrency", "rate", "burst", "per")
+        if (value := options.pop(setting, None)) is not None
+    }
+    if given and given.keys() <= {"per"}:
+        raise ConfigurationError(
+            "per='tenant' says for whom a limit holds: give it together with concurrency= or rate="
+        )
+    return limit_changes(given)
+
+
+def _with_limit(made: Any, limit: PackedLimit, handler: Any) -> Any:
+    """Gives an actor its limit."""
+    if limit and inspect.isclass(handler):
+        raise ConfigurationError(
+            f"{handler.__name__}: concurrency= and rate= are limits of one actor: give them to its methods"
+        )
+    if limit:
+        made.limit = limit
+    return made
 
 
 def _decorate(handler: Any, name: str | None, options: Options, *, process: bool, version: int | None) -> Any:

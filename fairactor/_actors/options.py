@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypedDict
 import attrs
 from attrs.validators import optional
 
+from fairactor._model.limit import to_costs
 from fairactor._util.checks import (
     check_aware,
     check_bool,
@@ -35,6 +36,7 @@ ExceptionTypes = type[BaseException] | Iterable[type[BaseException]]
 class _CommonOptions(TypedDict, total=False):
     priority: Priority | int | PriorityName | None
     queue: str | None
+    limits: str | Iterable[str] | Mapping[str, float] | None
     delay: float | timedelta | None
     eta: datetime | None
     max_retries: int | None
@@ -123,6 +125,9 @@ class Options:
     priority: Priority | None = attrs.field(default=None, converter=attrs.converters.optional(to_priority))
     queue: str | None = attrs.field(default=None, validator=optional(_check_queue))
     """The queue of the task, by default ``default``. Runtimes that serve the queue run it, see `Settings.queues`."""
+    limits: Mapping[str, float] | None = attrs.field(default=None, converter=to_costs)
+    """What a start takes of limits that tenants share, by the name of the limit, such as ``{"openai": 1500}``; a name, or
+    names, for 1. The limits of a message replace those of its actor. See `Limit`."""
     delay: float | None = _duration()
     """Run the task this many seconds (or a timedelta) after the send, by the server's clock."""
     eta: datetime | None = attrs.field(default=None, converter=_to_moment)

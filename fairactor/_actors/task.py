@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
+from fairactor._model.limit import check_cost, check_limit_name
 from fairactor._model.states import Priority
 from fairactor._util.checks import plain_number, shown
 from fairactor.errors import ConfigurationError, RuntimeNotRunning
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .host import Client
 
 ReportProgress = Callable[["Task", float, str], Awaitable[None]]
+ChargeLimit = Callable[["Task", str, float], Awaitable[None]]
 
 
 class Slots(Protocol):
@@ -55,6 +57,7 @@ class Task:
     attachments: dict[str, Any] | None = attrs.field(default=None, repr=False)
     """Data for the Lua of plugins, by plugin; see `attach`."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
+    _charge: ChargeLimit | None = attrs.field(default=None, alias="charge")
     _slots: Slots | None = attrs.field(default=None, alias="slots")
     _on_begin: Callable[[], None] | None = None
     _waits: int = 0  # how many parts of the handler wait for other tasks
@@ -102,6 +105,25 @@ class Task:
             raise ConfigurationError(f"progress(…, {shown(note)}): give a few words")
         if self._report is not None:
             await self._report(self, plain_number(fraction), note)
+
+    async def charge(self, limit: str, used: float) -> None:
+        """Corrects what the start of this task took of a limit. Without a runtime it does nothing.
+
+        Less than was taken lets others start earlier, more makes them wait. It counts for the tenant's share as well.
+
+        Args:
+            limit: the name of the limit.
+            used: what the task used of it in all. A second call replaces the first.
+
+        Raises:
+            ConfigurationError: the task does not name the limit, or the number is not from 0 to a thousand million.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
+        """
+        name = check_limit_name(limit)
+        cost = 0.0 if used == 0 and not isinstance(used, bool) else check_cost("used", used)
+        if self._charge is not None:
+            await self._charge(self, name, cost)
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[None]:

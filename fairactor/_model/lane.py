@@ -26,6 +26,14 @@ def read_lane(lane: bytes) -> Route:
         return Route(lane.decode(errors="replace"))
 
 
+def name_in_json(text: bytes) -> str:
+    """Returns a name from how it stands between quotation marks in JSON; never raises."""
+    try:
+        return _decode(b'"%b"' % text)
+    except (ValueError, msgspec.MsgspecError):  # it was damaged
+        return text.decode(errors="replace")
+
+
 def text_in_json(name: str) -> str:
     """Returns a name as it stands between quotation marks in JSON."""
     return _encode(name)[1:-1].decode()

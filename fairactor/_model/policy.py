@@ -122,16 +122,27 @@ def _rate(value: Any) -> tuple[str, float, int] | None:
         return None
     if isinstance(value, float) and value == math.inf:
         return "", 0.0, 1
+    text, number, seconds = parse_rate(value)
+    interval = seconds / number * 1e6
+    return text, interval, max(1, int(_BURST_TIME * 1e6 / interval))
+
+
+def parse_rate(value: Any) -> tuple[str, float, float]:
+    """Returns a rate as given, its number, and the seconds of its unit of time.
+
+    Raises:
+        ConfigurationError: it is no rate.
+    """
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if not isinstance(value, str) or match is None or float(match[1]) == 0:
         raise ConfigurationError(
             f"rate={shown(value)}: give tasks per unit of time, such as '10/s', '600/min', '1000/h' or '5/day', or "
             "None; math.inf is no limit"
         )
-    interval = _PERIODS[match[2][0]] / float(match[1]) * 1e6
-    if not 1 <= interval <= 366 * 86400e6:
+    number, seconds = float(match[1]), _PERIODS[match[2][0]]
+    if not 1 <= seconds / number * 1e6 <= 366 * 86400e6:
         raise ConfigurationError(f"rate={shown(value)}: give a rate from one a year to a million a second")
-    return value, interval, max(1, int(_BURST_TIME * 1e6 / interval))
+    return value, number, seconds
 
 
 def _group(value: str | None) -> str | None:

@@ -48,7 +48,7 @@ _LONG: Final = struct.Struct(">I")
 GROUP_MARK: Final = b"\xff".decode(errors="surrogateescape")
 """Precedes the name of a group in places that also hold names of tenants. No UTF-8 string begins with this byte."""
 
-_MARK: Final = struct.Struct(">8sdBdB39x")
+_MARK: Final = struct.Struct(">8sdBdBH37x")
 _HOLD: Final = struct.calcsize(">Bd")  # the position of the tenant
 _NO_POLICY: Final = (b"", b"\x90")  # nothing, or an empty table, which Lua packs as a list
 
@@ -80,12 +80,17 @@ class Mark(NamedTuple):
     alone: bool
     """Whether its process runs nothing else."""
     tenant: bytes
+    taken: Mapping[bytes, float] = {}
+    """What its start took, by limit; in the instance of a tenant, U+001F and the tenant follow the name."""
 
 
 def unpack_mark(packed: bytes) -> Mark:
     """Unpacks the mark of a claim, which base.lua packs."""
-    turn, ms, priority, charged, alone = _MARK.unpack_from(packed)
-    return Mark(turn, ms, priority, charged, bool(alone), packed[_MARK.size :])
+    turn, ms, priority, charged, alone, length = _MARK.unpack_from(packed)
+    end = len(packed) - length
+    flat = iter(msgspec.msgpack.decode(packed[end:], type=list[Any]) if length else ())
+    taken = {as_bytes(name) if isinstance(name, str) else name: cost for name, cost in zip(flat, flat, strict=True)}
+    return Mark(turn, ms, priority, charged, bool(alone), packed[_MARK.size : end], taken)
 
 
 def unpack_cancel(packed: bytes) -> tuple[float, bytes]:

@@ -43,6 +43,7 @@ from fairactor.settings import FairBy
 
 from .damage import Repairs, read_repairs
 from .fleet import Fleet
+from .limits import Limits
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .script_runner import ScriptRunner
 
@@ -60,7 +61,7 @@ class Undeclared(Exception):
     """The shard does not know what the runtime can run: it joined while runtimes of an older release were there."""
 
 
-class Shard(Fleet):
+class Shard(Fleet, Limits):
     """One shard, with a method for each script."""
 
     def __init__(self, server: Server, keys: Keys, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:

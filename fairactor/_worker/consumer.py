@@ -15,13 +15,13 @@ from fairactor._actors.process_pool import ProcessPool
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import Task
 from fairactor._model import record
-from fairactor._model.lane import kind_of_runtime
+from fairactor._model.lane import kind_of_runtime, text_in_json
 from fairactor._model.wire import Assignment
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.shards import Shards
 from fairactor._store.subscriber import Subscriber
 from fairactor._util.spans import Spans
-from fairactor.errors import ServerError
+from fairactor.errors import ConfigurationError, ServerError
 from fairactor.settings import Settings
 
 from .claim import described
@@ -103,7 +103,7 @@ class Consumer:
         execute = executor.run if spans is None else executor.run_traced
         slots = Slots(kinds_of(handlers, self._settings), execute, executor.canceled)
         pool = self._pool = slots.pools
-        executor.slots = pool.first
+        executor.slots, executor.charge = pool.first, self._charge
         suspects = Suspects(pool, self._settings.max_deliveries)
         settings = self._settings
         actors = self._registry.actors
@@ -119,7 +119,9 @@ class Consumer:
             "versions": {name: version for name, version in versions.items() if version != 1},
             "queues": settings.queues,
         }
+        declared = {name: actor.limit for name, actor in actors.items()}
         for number, shard in enumerate(self._shards):
+            await shard.declare_limits(declared)
             serves = self._assignment(number, self._settings)
             dispatcher = Dispatcher(
                 self._name, shard, slots, suspects, self._subscriber, settings, info, kind, serves, spans
@@ -212,6 +214,15 @@ class Consumer:
             await dispatcher.leave(crashed=crashed)
         except ServerError as error:
             logger.warning("%s: its tasks return to their mailboxes when the lease ends: %s", dispatcher.runtime, error)
+
+    async def _charge(self, task: Task, limit: str, used: float) -> None:
+        number = self._shards.number_of(task.tenant)
+        runtime = self._dispatchers[number].runtime
+        if await self._shards[number].charge(runtime, task.id, text_in_json(limit), used) < 0:
+            raise ConfigurationError(
+                f"charge({limit!r}, …): the start of task {task.id} took nothing of that limit; name it in limits= of "
+                f"{task.actor}, or of the message"
+            )
 
     async def _report(self, task: Task, fraction: float, note: str) -> None:
         number = self._shards.number_of(task.tenant)

@@ -18,7 +18,7 @@ from fairactor._actors.codec import check_result_size
 from fairactor._actors.host import Client
 from fairactor._actors.registry import Handler
 from fairactor._actors.retry import MOST_UNCOUNTED, Retry, UnstorableResult, delay_before_next, may_retry
-from fairactor._actors.task import ReportProgress, Slots, Task, set_current
+from fairactor._actors.task import ChargeLimit, ReportProgress, Slots, Task, set_current
 from fairactor._model import record
 from fairactor._model.route import read_route
 from fairactor._model.states import Priority
@@ -57,6 +57,7 @@ class Executor:
     is_ending: Callable[[], bool]
     """Whether the event loop ends, and so cancels every asyncio task."""
     slots: Slots | None = None
+    charge: ChargeLimit | None = attrs.field(init=False, default=None)
     _observers: Observers = attrs.field(init=False)
     _plain: dict[str, Handler] = attrs.field(init=False)  # for plain routes: the actors of the default queue
     _unserved: Unserved = attrs.field(init=False, factory=Unserved)
@@ -197,6 +198,7 @@ class Executor:
                 options=call.options if call else {},
                 runtime=self.runtime,
                 report=self.report,
+                charge=self.charge,
                 slots=claim.slots or self.slots,
                 due=claim.claimed - claim.server_time + header.stamp / 1e6 if header else None,
                 began=claim.begun if claim.begun != claim.claimed else None,

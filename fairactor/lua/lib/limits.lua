@@ -16,8 +16,11 @@ function open_limits()
   local sets = {} -- lane -> its set: names, joined by U+001F; false: it has none
   local names_of = {} -- set -> its names
   local known = {} -- limit or instance -> its state, as it will be
+  local function nothing() return false end
   limits = {
-    returned = {}, -- limits and instances that let more start now than before
+    returned = {}, -- limits and instances that let more start now than before -> tenant of the instance
+    -- plan.lua replaces these:
+    planned = nothing, has_planned = nothing, start = nothing, settle_plan = nothing, waits = nothing,
   }
 
   -- Returns the set of a lane, or false.

@@ -28,7 +28,7 @@ local function open_plan()
   -- Notes that a planned task starts. Returns what its start takes.
   function limits.start(id, name)
     local plan = planned[id]
-    if not plan then return nil end
+    if not plan then return false end
     plan.started, left[name] = true, left[name] - 1
     return plan.taken
   end

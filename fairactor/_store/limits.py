@@ -1,0 +1,65 @@
+"""The limits of a shard: how they are changed, read and charged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from fairactor._model.lane import text_in_json
+from fairactor._model.limit import PackedLimit
+from fairactor._model.wire import unpack_policy
+
+from .script_runner import ScriptRunner
+
+Description = tuple[PackedLimit, int, float, int]
+"""Settings of a limit, tasks that run, µs until what was taken is paid for, tenants that wait."""
+
+
+class Limits:
+    """The methods of `Shard` for the scripts about limits. They name limits as JSON text without quotation marks."""
+
+    _runner: ScriptRunner
+    _run: Any
+
+    async def change_limit(
+        self, name: str, changes: Mapping[str, Any], *, tenant: str = "", pause: str = ""
+    ) -> PackedLimit:
+        """Changes settings of a limit; returns the new ones.
+
+        Args:
+            name: the limit.
+            changes: packed settings, from `limit_changes`. None resets a setting.
+            tenant: the tenant whose instance to change; '' for the limit itself.
+            pause: the ms for which to pause it, '-1' without an end; '' leaves a pause as it is.
+        """
+        given = msgspec.msgpack.encode({key: value for key, value in changes.items() if value is not None})
+        reset = msgspec.msgpack.encode([key for key, value in changes.items() if value is None])
+        return unpack_policy(await self._run("limit", name, tenant, given, pause, reset))
+
+    async def reset_limit(self, name: str) -> None:
+        """Removes all settings of a limit, and those of tenants' instances; what actors declare stays."""
+        await self._run("limit", name, "", msgspec.msgpack.encode({}), "", "")
+
+    async def declare_limits(self, declared: Mapping[str, PackedLimit]) -> None:
+        """Notes what the code of actors says about their limits, by actor."""
+        flat: list[str | bytes] = []
+        for name, settings in declared.items():
+            flat += (text_in_json(name), msgspec.msgpack.encode(settings) if settings else b"")
+        if flat:
+            await self._run("declare_limits", *flat)
+
+    async def limits(self, name: str = "", tenant: str = "") -> tuple[float, dict[bytes, Description]]:
+        """Returns the time in ms, and what is known of a limit, or of all; see limits.lua."""
+        now, flat = await self._run("limits", name, tenant)
+        parts = iter(flat)
+        found = {
+            field: (unpack_policy(packed), int(started), float(owed), int(waiting))
+            for field, packed, started, owed, waiting in zip(parts, parts, parts, parts, parts, strict=True)
+        }
+        return float(now), found
+
+    async def charge(self, runtime: str, task_id: str, name: str, used: float) -> int:
+        """Corrects what the start of a task took of a limit; returns 1, or 0 or -1 as charge.lua says."""
+        return int(await self._run("charge", runtime, task_id, name, repr(used)))
