@@ -8,6 +8,10 @@
 -- Safe to repeat: a runtime that has left has no claims, and why it left stays as the first call said.
 
 -- @include lib/intact.lua
+-- @include lib/fleet.lua
+
+local write_kind = end_kind_of(ARGV[1])
+
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -23,6 +27,7 @@ clamp_tags(assigned_tenants)
 
 begin_writing()
 write_release()
+write_kind()
 save_counts()
 save_shard()
 wake_all()
