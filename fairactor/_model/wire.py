@@ -13,7 +13,8 @@ import msgspec
 
 from fairactor.errors import FairactorError
 
-from . import record
+from .lane import text_in_json
+from .route import FIRST, PACKED_SEPARATOR, has_route
 from .states import Priority
 
 BATCH: Final = 500
@@ -28,6 +29,9 @@ TAKEN: Final = 2
 """The verdict of ``lib/accept.lua`` for a task whose id belongs to a task of another tenant."""
 FULL: Final = 3
 """The verdict of ``lib/accept.lua`` for a task whose mailbox is full."""
+
+ROUTED: Final = 0x80
+"""Added to the priority of a packed task whose route has more than the actor."""
 
 MORE: Final = 1
 """In the reply to a turn: more tasks wait than the runtime wanted."""
@@ -375,11 +379,7 @@ class SlotKinds:
     def __init__(self, kinds: Sequence[tuple[str, Iterable[str]]]) -> None:
         letters = msgspec.msgpack.encode([letters for letters, _ in kinds])
         # As they stand between quotation marks in records.
-        capped = {
-            record.encode(name)[1:-1].decode(): number
-            for number, (_, names) in enumerate(kinds[1:], 2)
-            for name in names
-        }
+        capped = {text_in_json(name): number for number, (_, names) in enumerate(kinds[1:], 2) for name in names}
         self._fixed = letters + msgspec.msgpack.encode(capped)
 
     def pack(self, room: Sequence[int], behind: int = 0) -> bytes:
@@ -411,10 +411,13 @@ def sized(part: bytes) -> bytes:
 def pack_item(item: Item) -> bytes:
     """Packs a task, for send.lua."""
     task_id, tenant, due = item.id.encode(), item.tenant.encode(), item.due.encode()
+    priority, body = item.priority, item.body
+    if body.find(PACKED_SEPARATOR, 0, FIRST) >= 0 and has_route(body):
+        priority |= ROUTED
     return b"%c%c%c%b%b%b%b%b%b%b%b%b%b" % (
-        item.priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
+        priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
         _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key,
-        _LONG.pack(len(item.extra)), item.extra, item.body,
+        _LONG.pack(len(item.extra)), item.extra, body,
     )  # fmt: skip
 
 

@@ -206,6 +206,7 @@ class Executor:
                 claim.id,
                 header.attempt if header else None,
                 call.trace if call else {},
+                call.queue if call else "",
             )
         return claim.span
 

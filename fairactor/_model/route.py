@@ -1,0 +1,122 @@
+"""Routes: where a task can run. The route is the first string of a task's call.
+
+A plain route is the actor's name. Otherwise it has fields, joined by U+001F: actor, queue, version, limits, costs. The
+queue is empty for the default one, and the version for 1; limits and costs are joined by commas, in the order of the
+names. Trailing empty fields are left out. The first four fields are the task's **lane**: the same runtimes can run its
+tasks. In the name of a lane the version may end in ``!``: then it takes handlers of exactly that version.
+
+Scripts compare routes and lanes as the JSON text between the quotation marks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from fairactor._util.checks import DEFAULT_QUEUE
+
+SEPARATOR: Final = "\x1f"
+PACKED_SEPARATOR: Final = rb"\u001f"
+"""The separator in JSON text."""
+MOST_VERSIONS: Final = 999_999_999
+_EXACT: Final = "!"
+# The beginning of a call whose route has more than the actor. Other escapes may stand in the name.
+_ROUTED: Final = re.compile(rb'\["(?:[^"\\]++|\\(?!u001f).)*+\\u001f', re.DOTALL)
+_VERSION: Final = re.compile(rf"[0-9]{{1,9}}{_EXACT}?")
+FIRST: Final = 8192
+"""The bytes of a call in which the first separator stands, if its route has one."""
+
+
+class Route(NamedTuple):
+    """The fields of a route, or of a lane."""
+
+    actor: str
+    queue: str = DEFAULT_QUEUE
+    version: int = 1
+    exact: bool = False
+    """Whether only handlers of exactly this version fit; only lanes say so."""
+    limits: Sequence[str] = ()
+    """The names of the limits that a start counts for, sorted."""
+    costs: Sequence[float] = ()
+    """What a start takes of each of them."""
+
+    def __str__(self) -> str:
+        return "actor " + described(self.actor, self.queue, self.version, exact=self.exact)
+
+
+def described(actor: str, queue: str = DEFAULT_QUEUE, version: int = 1, *, exact: bool = False) -> str:
+    """Returns an actor for a message, with what else of a route is not as usual: ``'mail' (queue 'gpu')``."""
+    known = []
+    if queue != DEFAULT_QUEUE:
+        known.append(f"queue {queue!r}")
+    if version != 1 or exact:
+        known.append(f"version {version}{'' if exact else ' or later'}")
+    return f"{actor!r} ({', '.join(known)})" if known else repr(actor)
+
+
+def pack_route(
+    actor: str, queue: str | None = None, version: int = 1, limits: Mapping[str, float] | None = None
+) -> str:
+    """Packs a route. The names were checked, so none contains a separator.
+
+    Args:
+        actor: the actor's name.
+        queue: the queue; None for the default one.
+        version: the version of the actor.
+        limits: what a start takes of each limit, by name.
+    """
+    if version == 1 and not limits and (queue is None or queue == DEFAULT_QUEUE):
+        return actor
+    names = sorted(limits or ())
+    fields = [
+        actor,
+        "" if queue is None or queue == DEFAULT_QUEUE else queue,
+        "" if version == 1 else str(version),
+        ",".join(names),
+        ",".join(_number(limits[name]) for name in names) if limits else "",
+    ]
+    return SEPARATOR.join(fields).rstrip(SEPARATOR)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(float(value))
+
+
+def actor_of(route: str) -> str:
+    """Returns the actor of a route. It parses nothing else."""
+    at = route.find(SEPARATOR)
+    return route if at < 0 else route[:at]
+
+
+def queue_of(route: str) -> str:
+    """Returns the queue of a route. It parses nothing else."""
+    at = route.find(SEPARATOR)
+    return DEFAULT_QUEUE if at < 0 else route[at + 1 :].partition(SEPARATOR)[0] or DEFAULT_QUEUE
+
+
+def read_route(route: str) -> Route:
+    """Reads a route. What cannot be read of it, because it was damaged, is as if it were not given."""
+    actor, *others = route.split(SEPARATOR)
+    queue, version, limits, costs = (*others, "", "", "", "")[:4]
+    exact = version.endswith(_EXACT)
+    return Route(
+        actor,
+        queue or DEFAULT_QUEUE,
+        int(version.removesuffix(_EXACT)) if _VERSION.fullmatch(version) else 1,
+        exact,
+        tuple(limits.split(",")) if limits else (),
+        tuple(map(_cost, costs.split(","))) if costs else (),
+    )
+
+
+def _cost(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0
+
+
+def has_route(body: bytes) -> bool:
+    """Whether the call at the beginning of a body has a route with more than the actor."""
+    return _ROUTED.match(body) is not None
