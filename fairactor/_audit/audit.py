@@ -18,6 +18,7 @@ from .snapshot import Snapshot, text
 
 _CRITICAL_JUMP: Final = 4e15  # as in lua/lib/base.lua
 _WINDOW: Final = 8  # bytes, before a key
+_FOLLOWER: Final = ":key"  # holds back what follows another task with its key (lib/plugins.lua)
 
 
 def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[str] = ()) -> list[str]:
@@ -278,17 +279,27 @@ def _check_dead_letters(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _check_deduplication_keys(snapshot: Snapshot) -> Iterator[str]:
-    """A task with a key is live and owns the key. A key without a live task expires."""
+    """A task with a key is live, and owns the key or follows its owner. A key without a live task expires."""
+    again = {task: text(follower) for task, follower in snapshot.fixed["AGAIN"].items()}
+    following = {follower: task for task, follower in again.items()}
     keyed = {task: text(packed[_WINDOW:]) for task, packed in snapshot.fixed["KEYED"].items()}
     for task, key in keyed.items():
         header = snapshot.records.get(task)
         if header is None or header.state != LIVE:
             yield f"task {task!r} has the key {key!r}, but {'has ended' if header else 'has no record'}"
-        if snapshot.keys.get(key) != (task, -1):
+        owner, ttl = snapshot.keys.get(key, ("", 0))
+        follows = (owner, ttl) == (following.get(task), -1) and keyed.get(owner) == key
+        if (owner, ttl) != (task, -1) and not follows:
             yield f"task {task!r} has the key {key!r}, but the key's task and expiry are {snapshot.keys.get(key)}"
     for key, (task, ttl) in snapshot.keys.items():
         if ttl == -1 and keyed.get(task) != key:
             yield f"the key {key!r} of task {task!r} never expires, but the task has the key {keyed.get(task)!r}"
+    holders = {task: text(unpack_holder(packed)) for task, packed in snapshot.fixed["HELD"].items()}
+    deferred = {task for task, holder in holders.items() if holder == _FOLLOWER}
+    for task, follower in again.items():
+        if task not in keyed or keyed.get(follower) != keyed[task] or follower not in deferred:
+            yield f"task {follower!r} should run after {task!r}, but has another key, or does not wait for it"
+    yield from (f"task {task!r} follows another one, but nobody knows which" for task in deferred - following.keys())
 
 
 def _check_overdue(snapshot: Snapshot, patience: float) -> Iterator[str]:

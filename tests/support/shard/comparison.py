@@ -37,7 +37,9 @@ def learn(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snapsho
             assert before.now - 0.001 <= said <= snapshot.now
         if math.isnan(task.stamp):
             task.stamp = snapshot.records[task.id].stamp
-            if task.state == "scheduled":
+            if task.later and task.state == "deferred":
+                task.due = task.stamp / 1000
+            elif task.state == "scheduled":
                 assert task.stamp == task.due * 1000
             else:
                 assert task.stamp > clock
@@ -189,6 +191,8 @@ def _compare_tasks(model: Model, snapshot: Snapshot) -> None:
     assert {key: (task, ttl != -1) for key, (task, ttl) in snapshot.keys.items()} == {
         f"{len(tenant.encode())}:{tenant}{key}": held for (tenant, key), held in model.keys.items()
     }
+    assert {task: follower.decode() for task, follower in snapshot.fixed["AGAIN"].items()} == model.again
+    assert snapshot.fixed["HELD"].keys() == {task.id for task in live if task.state == "deferred"}
     headers = {
         task_id: (h.state, h.deliveries, h.priority, h.attempt, h.stamp, h.tenant)
         for task_id, h in snapshot.records.items()

@@ -54,6 +54,11 @@ class Model(State):
                 if flag != "+" or number == 0:
                     end = next((n for n in range(number + 1, len(items)) if flags[n] != "+"), len(items))
                     answers += self._post(items[number:end], watcher if flag == "w" else "", reservation)
+            for task_id in self.moved:  # keep tasks ordered by stamp
+                self.tasks[task_id] = self.tasks.pop(task_id)
+            self.moved.clear()
+            for task in self.tasks.values():
+                task.stored = True
             for name in {task.tenant for task in items}:
                 if (name, reservation) in self.reserved:
                     self._reserve(name, reservation, -sum(task.tenant == name for task in items))
@@ -80,13 +85,16 @@ class Model(State):
         task.since = math.nan
         self.handed[runtime] = task.id
 
-    def _post(self, items: Sequence[Task], watcher: str, reservation: str) -> list[str | None]:
+    def _post(self, items: Sequence[Task], watcher: str, reservation: str) -> list[str | None]:  # noqa: C901 - each rule
         """Accepts all of these tasks or none; only the first can have a watcher."""
         answers: list[str | None] = []
         accepted: list[Task] = []
+        undo: list[tuple[Task, Task]] = []
         for task in items:
             known = self.tasks.get(task.id)
             holder = self.keys.get((task.tenant, task.key)) if task.key else None
+            if holder is not None and task.replaces and known is None:
+                holder = self._replace(task, holder, undo)
             if known is not None:
                 answers.append("" if known.tenant == task.tenant else None)
             elif holder is not None:
@@ -96,15 +104,50 @@ class Model(State):
                 accepted.append(task)
                 self.tasks[task.id] = task
                 task.watchers = [watcher] if watcher and task is items[0] else []
-                self._hold_key(task)
+                if task.state != "deferred":
+                    self._hold_key(task)
         full = {task.tenant for task in accepted if self.room(task.tenant, reservation) < 0}
         if not full:
             return answers
+        for task, before in reversed(undo):
+            for field in ("body", "priority", "state", "stamp", "due", "window", "attempt"):
+                setattr(task, field, getattr(before, field))
         for task in accepted:
             del self.tasks[task.id]
-            self.keys.pop((task.tenant, task.key), None)
+            if self.keys.get((task.tenant, task.key)) == (task.id, False):
+                del self.keys[task.tenant, task.key]
+            self.again = {owner: follower for owner, follower in self.again.items() if follower != task.id}
         ids = {id(task) for task in accepted if task.tenant in full}
         return [FULL if id(task) in ids else answer for task, answer in zip(items, answers, strict=True)]
+
+    def _replace(self, new: Task, holder: tuple[str, bool], undo: list[tuple[Task, Task]]) -> tuple[str, bool] | None:
+        """Returns the task that got the call of one with replace=True; None if that is accepted."""
+        owner_id, ended = holder
+        if ended:
+            return None
+        owner = self.tasks[owner_id]
+        waiting = self.tasks[self.again[owner_id]] if owner_id in self.again else owner
+        if waiting is owner and owner.state == "started":
+            self.again[owner_id] = new.id
+            new.state, new.later = "deferred", new.state == "scheduled"
+            return None
+        undo.append((waiting, attrs.evolve(waiting)))
+        at = waiting.body.find(b"\n") if not math.isnan(waiting.stamp) and waiting.stored else -1
+        waiting.body = new.body + (waiting.body[at:] if at >= 0 else b"")
+        waiting.priority, waiting.window, waiting.attempt = new.priority, new.window, 1
+        if new.state == "scheduled" or not waiting.stored:
+            waiting.stamp, waiting.due = new.stamp, new.due
+            moves = True
+        else:
+            moves = waiting.state == "scheduled" or waiting.stamp > self.now * 1000 + 1e6
+            waiting.stamp = math.nan if moves else waiting.stamp
+        if waiting.state == "deferred":
+            waiting.later = new.state == "scheduled" or (waiting.later and not moves)
+        else:
+            waiting.state = new.state
+        if moves and waiting.stored:
+            self.moved[waiting.id] = None
+        return waiting.id, False
 
     def reserve(self, own: str, rooms: dict[str, int]) -> str | None:
         """Reserves room in mailboxes; returns the first tenant whose mailbox has too little room, if any."""
@@ -271,7 +314,15 @@ class Model(State):
         tenant.kept |= keep
         if not keep:
             del self.tasks[task.id]
-        if task.key:
+        follower = self.tasks.get(self.again.pop(task.id, ""))
+        if task.key and self.keys[task.tenant, task.key][0] != task.id:
+            self.again = {owner: follower for owner, follower in self.again.items() if follower != task.id}
+            task.key = ""
+        elif follower:
+            self.keys[task.tenant, task.key] = follower.id, False
+            follower.state = "scheduled" if follower.later and follower.stamp > 1e14 else "queued"
+            task.key = ""
+        elif task.key:
             self.keys.pop((task.tenant, task.key))
             if letter == "F" and task.window:
                 self.keys[task.tenant, task.key] = task.id, True
@@ -415,7 +466,7 @@ class Model(State):
 
     def purge(self, name: str, body: bytes, *, keep: bool) -> int:
         """Cancels all waiting tasks of a tenant."""
-        waiting = self.of(name, "queued") + self.of(name, "scheduled")
+        waiting = self.of(name, "queued") + self.of(name, "scheduled") + self.of(name, "deferred")
         with Step(self) as step:
             step.touch(name)
             for task in waiting:

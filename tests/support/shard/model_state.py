@@ -24,6 +24,9 @@ class State:
     service: Service = attrs.Factory(Service)
     reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> reserved room
     keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> (task, whether it has ended)
+    again: dict[str, str] = attrs.Factory(dict)  # live task with a key -> the task that runs once after it
+    moved: dict[str, None] = attrs.Factory(dict)  # tasks with new stamps
+    now: float = 0.0  # the server's time of the step, unix ms
     suspected: dict[str, float] = attrs.Factory(dict)  # tenant with suspects -> its place among these tenants
     emptying: str = ""  # the runtime that empties itself for a suspect
     stale: set[str] = attrs.Factory(set)  # dead letters whose records have expired, but which are still listed
@@ -59,7 +62,7 @@ class State:
 
     def room(self, name: str, reservation: str) -> float:
         """Returns how many more tasks a mailbox accepts."""
-        waiting = len(self.of(name, "queued")) + len(self.of(name, "scheduled"))
+        waiting = sum(len(self.of(name, state)) for state in ("queued", "scheduled", "deferred"))
         others = sum(many for (tenant, own), many in self.reserved.items() if tenant == name and own != reservation)
         return self.service.limit(name, "backlog") - waiting - others
 
@@ -71,7 +74,7 @@ class State:
         """Counts the live tasks of a tenant by state, and those of its ended tasks that are still remembered."""
         live = [task for state in LIVE for task in self.of(name, state)]
         states = Counter(task.state for task in live)
-        by_priority = Counter(f"live at {task.priority}" for task in live if task.state != "scheduled")
+        by_priority = Counter(f"live at {task.priority}" for task in live if task.state in {"queued", "started"})
         return dict(states + by_priority + self.tenant(name).ended)
 
     # The passing of time

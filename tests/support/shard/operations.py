@@ -51,7 +51,7 @@ items = st.tuples(
     dues,
     st.sampled_from(["w", "", "", "+", "+"]),
     st.sampled_from(BODIES),
-    keys,
+    st.tuples(keys, st.booleans()),
     st.booleans(),
 )
 seconds = st.sampled_from(SECONDS)
@@ -75,6 +75,7 @@ def operations(share: int, name: str, *arguments: st.SearchStrategy[Any]) -> lis
 OPERATIONS = [
     *operations(4, "send", st.lists(items, min_size=1, max_size=4), reservations, st.booleans()),
     *operations(3, "hand", tenants, st.integers(1, 6), st.booleans(), st.sampled_from(["as it is", "", "no homes"])),
+    *operations(3, "change", st.lists(st.tuples(pick, st.integers(1, 6), dues, st.booleans()), min_size=1, max_size=3)),
     *operations(1, "hear", pick),
     *operations(5, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
     *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4), rooms),

@@ -59,21 +59,26 @@ class ShardMachine(ShardMachineBase):
     # Operations; they do nothing where they do not apply
 
     def send(
-        self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]], reservation: str, hears: bool = True
+        self,
+        batch: list[tuple[str, str, int, str, str, bytes, tuple[str, bool], bool]],
+        reservation: str,
+        hears: bool = True,
     ) -> None:
         tasks, packed = [], []
-        for task_id, tenant, priority, due, watch, body, key, window in batch:
+        for task_id, tenant, priority, due, watch, body, (key, replaces), window in batch:
             state, at = (
                 ("scheduled", float(due) + self.driver.behind if due[0] != "+" else math.nan)
                 if due
                 else ("queued", 0.0)
             )
             stamp = at * 1000 if due else math.nan
-            tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
-            packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
+            how: dict[str, Any] = {"key": key, "window": window and bool(key), "replaces": replaces and bool(key)}
+            tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, **how))
+            packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window, replace=replaces)))
         found = self.driver.send(*packed, reservation=reservation)
         flags, receiver = [item.flag for item in packed], self.receiver(packed)
-        to = {"receiver": receiver, "choice": self.choice()}
+        self.model.now = self.clock()
+        to: dict[str, Any] = {"receiver": receiver, "choice": self.choice()}
         answers = self.model.send(tasks, flags, "sender", reservation, **to)
         assert found == answers
         self.tell(receiver, packed, hears=hears)
@@ -96,7 +101,7 @@ class ShardMachine(ShardMachineBase):
         """Sends many new tasks of one tenant."""
         self.sent += number
         new = [(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6) for i in range(number)]
-        self.send([(*task, "", "", BODIES[number % 2], "", False) for task in new], "")
+        self.send([(*task, "", "", BODIES[number % 2], ("", False), False) for task in new], "")
 
     def hand(self, tenant: str, priority: int, hears: bool, lead: str) -> None:
         """Sends a single task, most often while a runtime sleeps and listens, and nothing waits."""
@@ -109,7 +114,18 @@ class ShardMachine(ShardMachineBase):
             self.finish_all(runtime, 50, "F", keep=False)
             self.finish_all(runtime, 3, "F", keep=False)
         self.sent += 1
-        self.send([(f"{self.sent}\0", tenant, priority, "", "", BODIES[0], "", False)], "", hears)
+        self.send([(f"{self.sent}\0", tenant, priority, "", "", BODIES[0], ("", False), False)], "", hears)
+
+    def change(self, changes: list[tuple[int, int, str, bool]]) -> None:
+        """Sends tasks that replace others, or follow them."""
+        if keyed := [key for key, (_, ended) in self.model.keys.items() if not ended]:
+            batch = []
+            for which, priority, due, window in changes:
+                self.sent += 1
+                tenant, key = keyed[which % len(keyed)]
+                body = BODIES[which % len(BODIES)]
+                batch.append((f"{self.sent}\0", tenant, priority, due, "", body, (key, True), window))
+            self.send(batch, "")
 
     def hear(self, who: int) -> None:
         """Makes one runtime listen, or all, or none."""

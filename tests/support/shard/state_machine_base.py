@@ -188,8 +188,8 @@ class ShardMachineBase(RuleBasedStateMachine):
         assert round(turn.wait * 1000) == max(0, min([*events, *freed]) - now)
 
 
-def packed_key(key: str, window: bool) -> bytes:
-    return pack_key(key, HOUR / 1000 * window) if key else b""
+def packed_key(key: str, window: bool, *, replace: bool = False) -> bytes:
+    return pack_key(key, HOUR / 1000 * window, replace=replace) if key else b""
 
 
 def pairs(turn: Turn) -> dict[str, bytes]:
