@@ -50,3 +50,7 @@ def kind_of_runtime(versions: Mapping[str, int], queues: Sequence[str] | None) -
         found |= {QUEUES: 1, **{QUEUES + text_in_json(queue): 1 for queue in sorted(queues)}}
     packed = msgspec.msgpack.encode(found)
     return RuntimeKind(hashlib.sha1(packed, usedforsecurity=False).hexdigest()[:16], packed)
+
+
+NO_ACTORS: Final = kind_of_runtime({}, None)
+"""The kind of a runtime without actors, which claims tasks of all actors as long as no other kind is there."""

@@ -168,23 +168,6 @@ def pack_retried(header: Header, body: bytes, attempt: Attempt) -> bytes:
     return LIVE + header.for_next_attempt(count=not attempt.uncounted).rest + _with_attempt(body, attempt)
 
 
-def pack_noted(header: Header, body: bytes, note: Attempt) -> bytes:
-    """Packs the record of a live task with another line in its history, which does not count as an attempt."""
-    return LIVE + header.rest + _with_attempt(body, note)
-
-
-def pack_without_last_attempt(header: Header, body: bytes) -> bytes:
-    """Packs the record of a live task without the last line of its history."""
-    return LIVE + header.rest + body[: body.rindex(b"\n")]
-
-
-def last_attempt(body: bytes) -> Attempt | None:
-    """Returns the last line in the history of a live task; None if there is none that can be read."""
-    at = body.rfind(b"\n")
-    found: Attempt | None = None if at < 0 else _if_readable(_decode_attempt, body[at + 1 :])
-    return found
-
-
 def uncounted_in(body: bytes) -> int:
     """Returns how many retries of a live task have not counted, as far as its history reaches."""
     for line in reversed(body.split(b"\n")[1:]):

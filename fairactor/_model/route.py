@@ -41,18 +41,17 @@ class Route(NamedTuple):
     costs: Sequence[float] = ()
     """What a start takes of each of them."""
 
-    def __str__(self) -> str:
-        return "actor " + described(self.actor, self.queue, self.version, exact=self.exact)
-
-
-def described(actor: str, queue: str = DEFAULT_QUEUE, version: int = 1, *, exact: bool = False) -> str:
-    """Returns an actor for a message, with what else of a route is not as usual: ``'mail' (queue 'gpu')``."""
-    known = []
-    if queue != DEFAULT_QUEUE:
-        known.append(f"queue {queue!r}")
-    if version != 1 or exact:
-        known.append(f"version {version}{'' if exact else ' or later'}")
-    return f"{actor!r} ({', '.join(known)})" if known else repr(actor)
+    @property
+    def needs(self) -> str:
+        """What a process does that can run such tasks, for messages: "has registered an actor 'mail' and …"."""
+        needs = []
+        if self.actor:
+            least = "" if self.exact else " or later"
+            version = f" of version {self.version}{least}" if self.version != 1 or self.exact else ""
+            needs.append(f"has registered an actor {self.actor!r}{version}")
+        if not self.actor or self.queue != DEFAULT_QUEUE:
+            needs.append(f"serves the queue {self.queue!r}")
+        return " and ".join(needs)
 
 
 def pack_route(

@@ -138,7 +138,7 @@ class Settlement(NamedTuple):
 
     id: str
     turn: bytes
-    state: str  # 'F', 'X', 'C', 'R' or 'B', see turn.lua
+    state: str  # 'F', 'X', 'C', 'R', 'B', 'U' or 'V', see turn.lua
     ms: int  # how long to keep the record, or the delay of the next attempt
     record: bytes
     seconds: float = 0.0  # how long it ran
@@ -277,6 +277,8 @@ class Maintained:
     """Whether there is more to do."""
     given_up: Sequence[bytes]
     """The ids of tasks that failed because too many runtimes died while they ran them."""
+    unserved: Sequence[bytes] = ()
+    """The lanes that no runtime has served for too long."""
 
 
 @attrs.frozen
