@@ -73,12 +73,12 @@ def compare(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snaps
         for who, (number, refused) in model.turns.items()
     }
     assert snapshot.fixed["SESSIONS"] == turns
-    assert {name: snapshot.policy(name) for name in snapshot.fixed["POLICY"]} == model.service.policies
+    assert {name: snapshot.policy(name) for name in snapshot.fixed["POLICY"]} == model.rules.policies
     _compare_tasks(model, snapshot)
     _compare_counts(model, snapshot)
     _compare_rings(model, snapshot)
     _compare_limits(driver, model, snapshot)
-    if model.service.by_time:
+    if model.rules.by_time:
         _forgive(model, before, snapshot)
         _compare_costs(driver, model, int(snapshot.fixed["META"].get("period", 0)))
 
@@ -112,17 +112,17 @@ def _compare_rings(model: Model, snapshot: Snapshot) -> None:
         assert snapshot.assigned.get(runtime, {}).keys() == home.assigned
         assert snapshot.steal.get(runtime, {}).keys() == home.steal
     assert snapshot.assigned.keys() | snapshot.steal.keys() <= service.homes.keys()
-    assert int(snapshot.fixed["META"].get("stolen", 0)) == service.stolen
+    assert int(snapshot.fixed["META"].get("stolen", 0)) == rules.stolen
 
 
 def _compare_limits(driver: ShardDriver, model: Model, snapshot: Snapshot) -> None:
     service = model.service
     ahead = {name: math.ceil((due / 1e6 - snapshot.now) / 3600) for name, due in snapshot.fixed["RATES"].items()}
     found = {name: starts if starts >= 0 else -math.inf for name, starts in ahead.items()}
-    assert found == service.ahead, f"{found} and {service.ahead}"
-    assert snapshot.fixed["THROTTLED"].keys() == service.throttled
+    assert found == rules.ahead, f"{found} and {rules.ahead}"
+    assert snapshot.fixed["THROTTLED"].keys() == rules.throttled
     for name, until in snapshot.fixed["THROTTLED"].items():
-        assert (until / 1000 <= snapshot.now) is model.free(name), name
+        assert (until / 1000 <= snapshot.now) is model.rules.free(name), name
     prefix = f"{driver.keys.meta}:reserved:"
     reserved = {
         (key.decode().removeprefix(prefix), own.decode()): struct.unpack(">dd", packed)[0]
@@ -142,7 +142,7 @@ def _forgive(model: Model, before: Snapshot, snapshot: Snapshot) -> None:
 
 
 def _compare_costs(driver: ShardDriver, model: Model, period: int) -> None:
-    told = model.service.costs
+    told = model.rules.costs
     prefix = driver.keys.meta.encode() + b":costs:"
     kept = {key.removeprefix(prefix).decode(errors="surrogateescape"): key for key in driver.db.keys(prefix + b"*")}
     assert kept.keys() <= told.keys()
