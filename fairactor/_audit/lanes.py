@@ -28,7 +28,7 @@ def check_lanes(snapshot: Snapshot) -> Iterator[str]:
 def _check_kinds(snapshot: Snapshot) -> Iterator[str]:
     """The kinds that are listed are those that are stored, and each has runtimes, unless it is the only one."""
     numbers, kind_of = snapshot.numbers, {who: text(kind) for who, kind in snapshot.fixed["KIND_OF"].items()}
-    meta, digests = snapshot.fixed["META"], [text(kind) for kind in snapshot.fixed["KINDS"].values()]
+    meta, digests = snapshot.fixed["META"], [text(kind) for kind in snapshot.fixed["KIND_NUMBERS"].values()]
     for runtime, kind in kind_of.items():
         if kind not in numbers:
             yield f"{runtime!r} is of kind {kind}, and there are {numbers}"

@@ -33,7 +33,7 @@ FIXED: Final = {
     "IDLE": ":idle",  # set: runtimes that can take more work of any tenant
     "IDLE_HOMES": ":idle-homes",  # set: dedicated runtimes that can take more work of their tenants
     "IDLE_SLOTS": ":idle-slots",  # hash: sleeping runtime with several kinds of slots -> the kinds that are free
-    "KINDS": ":kinds",  # hash: digest of what runtimes can run -> the number of their kind (lib/kinds.lua)
+    "KIND_NUMBERS": ":kinds",  # hash: digest of what runtimes can run -> the number of their kind (lib/kinds.lua)
     "KIND_OF": ":kind-of",  # hash: runtime -> the number of its kind
     "ROUTES": ":routes",  # hash: actor whose tasks have a lane of their own -> 1 (lib/lanes.lua)
     "LANES": ":lanes",  # hash: lane with queued tasks -> 0 if a runtime serves it, else since when none does, unix ms
@@ -78,7 +78,7 @@ TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
-    "IDLE_SLOTS": "hash", "KEYED": "hash", "AGAIN": "hash", "KINDS": "hash", "KIND_OF": "hash", "ROUTES": "hash",
+    "IDLE_SLOTS": "hash", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash", "KIND_OF": "hash", "ROUTES": "hash",
     "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string", "QUEUE": "zset",
     "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
     "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset",

@@ -99,6 +99,9 @@ class Load:
     """Whether some runtimes serve only certain tenants, so that workers may be free while tasks wait."""
     unserved: Sequence[UnservedTasks] = ()
     """Tasks that no runtime can run; about 20 kinds of each shard."""
+    busy_pool: bool = False
+    """Whether all runtimes that have certain actors and queues are busy, and there are runtimes with others: workers of
+    those may be free while tasks wait."""
     full: Sequence[RuntimeInfo] = ()
     """The runtimes in which all slots of one kind are taken, and those of another are free."""
 
@@ -135,8 +138,10 @@ class Load:
         if self.full and free > 0:
             if wait >= BEHIND:
                 yield f"{tasks}, and {_kinds(self.full)} are busy: add some, or see what their tasks wait for"
-        elif free > 0 and wait >= UNSERVED and not self.dedicated:
+        elif free > 0 and wait >= UNSERVED and not self.dedicated and not self.busy_pool:
             yield f"{tasks}, although {free} of {self.workers} workers are free"
+        elif wait >= BEHIND and self.busy_pool and free > 0:
+            yield f"{tasks}, and the workers that can run them do not keep up: add some, or see what their tasks wait for"
         elif wait >= BEHIND:
             yield f"{tasks}: {self.workers} workers do not keep up, so add some, or see what their tasks wait for"
 
@@ -207,9 +212,18 @@ async def read_load(shards: Shards, *, queued: int, started: int, runtimes: Sequ
         recent_failed=sum(each.failed for each in found),
         held=tuple(held for each in found for held in each.held),
         dedicated=any(each.dedicated for each in found),
+        busy_pool=_has_busy_pool(alive),
         unserved=tuple(unserved for each in found for unserved in each.unserved),
         full=tuple(each for each in alive if each.pulse and each.pulse.busy < each.size and each.full()),
     )
+
+
+def _has_busy_pool(runtimes: Sequence[RuntimeInfo]) -> bool:
+    pools: dict[Any, list[RuntimeInfo]] = {}
+    for each in runtimes:
+        runs = tuple(each.actors), each.queues, frozenset(each.versions.items())
+        pools.setdefault(runs, []).append(each)
+    return len(pools) > 1 and any(all(each.full() for each in pool) for pool in pools.values())
 
 
 @attrs.frozen

@@ -14,7 +14,7 @@
 
 -- One dead runtime a call, and some of its claims.
 local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. integer(shard.ms), 'LIMIT', 0, 1)[1]
-local write_kind = dead and end_kind_of(dead)
+local write_kind = dead and end_kind_of(dead) or close_lanes()
 
 -- @include lib/counts.lua
 -- @include lib/ring.lua
@@ -94,7 +94,7 @@ clamp_tags(assigned_tenants or NONE)
 
 begin_writing()
 if dead then write_release() else write_queues() end
-if dead then write_kind() end
+if write_kind then write_kind() end
 for name, ids in pairs(due) do remove_delayed(name, ids, shard.ms) end
 if look_again == '' then call('HDEL', META, 'unserved') elseif look_again then call('HSET', META, 'unserved', look_again) end
 write_all('ZREM', DRAINED, drained)

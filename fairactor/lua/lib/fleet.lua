@@ -46,8 +46,8 @@ local function find_routes(tables)
 end
 
 -- Decides again which actors have lanes of their own and which lanes are served, by what the kinds can run. Returns the
--- function that writes.
-local function revise_lanes(tables)
+-- function that writes. Actors in `kept` stay in ROUTES: tasks of theirs may come back here.
+local function revise_lanes(tables, kept)
   open_lanes()
   local routes, added, dropped, services = find_routes(tables), {}, {}, {}
   local waiting = call('HGETALL', LANES)
@@ -68,8 +68,8 @@ local function revise_lanes(tables)
     unserved = unserved or not is_served
   end
   for _, actor in ipairs(call('HKEYS', ROUTES)) do
-    if not routes[actor] and not has_tasks[actor] then dropped[#dropped + 1] = actor end
-    if has_tasks[actor] then in_use = true end
+    local stays = routes[actor] or has_tasks[actor] or kept and kept[actor]
+    if stays then in_use = true else dropped[#dropped + 1] = actor end
     routes[actor] = nil
   end
   for actor in pairs(routes) do added[#added + 1], added[#added + 2] = actor, '1' end
@@ -95,10 +95,16 @@ local function forget_kind(kind)
 end
 
 local function forget_digests(gone)
-  local digests = call('HGETALL', KINDS)
+  local digests = call('HGETALL', KIND_NUMBERS)
   for i = 1, #digests, 2 do
-    if gone[digests[i + 1]] then call('HDEL', KINDS, digests[i]) end
+    if gone[digests[i + 1]] then call('HDEL', KIND_NUMBERS, digests[i]) end
   end
+end
+
+-- Lets a shard with one kind do without lanes again, once no task needs them. Returns the function that writes, or nil.
+local function close_lanes()
+  if not lanes or shard.several or shard.compat or call('EXISTS', LANES) == 1 then return nil end
+  return revise_lanes({ [shard.kind] = read_table(shard.kind) })
 end
 
 -- Decides what becomes of the kind of a runtime whose lease ends. Returns the function that writes.
@@ -115,7 +121,7 @@ local function end_kind_of(runtime)
     end
   end
   use_kinds(table.concat(stay, ','), first)
-  local write_lanes = revise_lanes(tables)
+  local write_lanes = revise_lanes(tables, read_table(kind))
   return function()
     call('HDEL', KIND_OF, runtime)
     forget_kind(kind)

@@ -3,10 +3,11 @@
 -- Runtimes with the same actors and queues are of one kind. Each kind has a ring with the tenants that have work for it,
 -- and a virtual time of its own, since kinds work at different speeds: what a tenant gets from another kind does not count.
 
+-- @include lib/base.lua
 -- @takes lanes from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE from lib/ring.lua
--- @takes dedicated, dedicated_time, wake_kind, idle_of, wake_idle from lib/homes.lua
--- @takes eligibility from lib/policy.lua
+-- @takes dedicated, dedicated_time, wake_kind, idle_of from lib/homes.lua
+-- @takes eligibility, policy_of from lib/policy.lua
 -- @takes average_cost from lib/cost.lua
 
 local function open_kinds()

@@ -3,10 +3,11 @@
 -- A task of the common lane that belongs in another one, which the runtime does not serve, is moved there when a turn
 -- meets it. A turn moves only so many.
 
+-- @include lib/base.lua
 -- @takes lanes from lib/lanes.lua
 -- @takes queues, lane_queues from lib/queues.lua
--- @takes read_mailbox, by_place from lib/claim.lua
--- @takes tenants, NAME, HEAD, TAKEN from lib/ring.lua
+-- @takes read_mailbox, by_place, MOST_MOVED from lib/claim.lua
+-- @takes tenants, HEAD, TAKEN from lib/ring.lua
 -- @takes NONE from lib/policy.lua
 
 local sorting = { moved = {}, looked = 0, stopped = false } -- tasks that leave the common lane; how many were looked at

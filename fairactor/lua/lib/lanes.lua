@@ -41,10 +41,10 @@ local function open_lanes()
   local function route_in(record)
     if not readable(record) then return '' end
     local first = (select(7, struct.unpack(HEADER, record))) + 2
-    local last = first - 1
+    local last, backslashes = first - 1, nil
     repeat
       last = record:find('"', last + 1, true)
-      local backslashes = last and record:sub(first, last - 1):match('\\*$')
+      backslashes = last and record:sub(first, last - 1):match('\\*$')
     until not last or #backslashes % 2 == 0
     return last and record:sub(first, last - 1) or ''
   end

@@ -31,7 +31,7 @@ local function register(runtime, digest, packed, unknown_ttl)
   local was_compat, living = shard.compat, shard.compat and {} or living_kinds(runtime)
   shard.compat = false
   local actors, tables, gone, stay = cmsgpack.unpack(packed), {}, {}, {}
-  local number, takes_over = call('HGET', KINDS, digest), false
+  local number, takes_over = call('HGET', KIND_NUMBERS, digest), false
   local is_known = number and not was_compat
   if not is_known then number, takes_over = number_for(living, actors) end
   for kind in shard.kinds:gmatch('%d+') do
@@ -54,13 +54,13 @@ local function register(runtime, digest, packed, unknown_ttl)
       forget_kind(kind)
       forgotten[kind] = true
     end
-    if was_compat then call('DEL', KIND_OF, KINDS) end
+    if was_compat then call('DEL', KIND_OF, KIND_NUMBERS) end
     forget_digests(forgotten)
     if not is_known then
       call('DEL', key)
       write_all('HSET', key, fields)
       if filling then call('HSET', key, '\31filling', '0') end
-      call('HSET', KINDS, digest, number)
+      call('HSET', KIND_NUMBERS, digest, number)
     end
     call('HSET', KIND_OF, runtime, number)
     call('HSET', META, 'kinds', shard.kinds, 'unknown_ttl', unknown_ttl, 'version', MODEL)
