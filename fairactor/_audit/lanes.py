@@ -11,7 +11,7 @@ from fairactor._model.wire import GROUP_MARK
 from .routes import MARK, is_plain, lanes_of, serves
 from .snapshot import Snapshot, text
 
-FILLING: Final = f"{MARK}filling"
+FILLING: Final = f"{MARK}{MARK}filling"
 """In what is stored about a kind: its ring is not complete yet."""
 
 

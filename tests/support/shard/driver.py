@@ -138,9 +138,7 @@ class ShardDriver:
         sent = self.send_again(*items, reservation=reservation)
         assert all(found in (each.id, "") for found, each in zip(sent, items, strict=True)), sent
 
-    def join(
-        self, *runtimes: str, lease: float = 3600.0, serves: Assignment | None = None, kind: Kind = ALL
-    ) -> None:
+    def join(self, *runtimes: str, lease: float = 3600.0, serves: Assignment | None = None, kind: Kind = ALL) -> None:
         for runtime in runtimes:
             if self.join_only(runtime, lease=lease, serves=serves, kind=kind):
                 self.fill(runtime)

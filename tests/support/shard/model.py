@@ -30,8 +30,10 @@ class Model(Turns):
         number, fills, gone = self.lanes.join(runtime, kind)
         for other in gone:
             self.services.pop(other, None)
+            self.filling.discard(other)
         if fills:
             self.services.pop(number, None)
+            self.filling.add(number)
         self.assign(runtime, serves)
         return number, fills
 
@@ -42,6 +44,7 @@ class Model(Turns):
             names = [name for name in self.tenants if self.counts(name) or self.tenant(name).drained]
             step.touch(*names, count=False)
             step.count_limited(*names)
+            self.filling.discard(self.acting)
 
     def assign(self, runtime: str, serves: Assigned) -> bool:
         if runtime in self.leases:
@@ -116,7 +119,8 @@ class Model(Turns):
         before = set(self.lanes.routes)
         gone = self.lanes.leave(runtime)
         if gone is not None:
-            del self.services[gone]
+            self.services.pop(gone, None)
+            self.filling.discard(gone)
             self.act_for()
         routes, self.lanes.routes = self.lanes.routes, before
         return routes
@@ -182,6 +186,16 @@ class Model(Turns):
             if not rules.policies:
                 rules.ahead.clear()
         return policy
+
+    def expire_lane(self, lane: str, ended: Collection[str], body: bytes, now: float, *, keep: bool) -> None:
+        """Ends the tasks of a lane that nobody serves; ``ended`` are those that the server ended, at ``now`` in ms."""
+        self.act_for()
+        waiting = [task for task in self.tasks.values() if task.state == "queued" and task.lane == lane]
+        due = [task for task in waiting if not task.suspect] if self.lanes.unserved.get(lane) else []
+        assert {task.id for task in due if task.stamp / 1000 < now - 1} <= set(ended) <= {task.id for task in due}
+        with Step(self) as step:
+            for task in [self.tasks[task_id] for task_id in ended]:
+                self._settle(task, "X", body + b"\n" + task.body, step, keep=keep)
 
     def watch(self, runtime: str, tasks: Iterable[tuple[str, str, str]]) -> list[list[bytes]]:
         return [self._watch(runtime, self.tasks.get(task_id), tenant, inside) for task_id, tenant, inside in tasks]

@@ -31,13 +31,13 @@ class Ending(Sending):
         task.progress = None
         step.touch(task.tenant)
         service, rules = self.service, self.rules
-        if verdict.state == "V" and not self._fits_others(task):
-            verdict = verdict._replace(state="X")
         if rules.by_time and verdict.state not in "BUV":
             rules.learn(task.tenant, actor_in(verdict.body), verdict.seconds)
             service.owe(task.tenant, verdict.seconds - task.charged)
         elif rules.by_time:
             service.owe(task.tenant, -task.charged)
+        if verdict.state == "V" and not self._fits_others(task):
+            verdict = verdict._replace(state="X")
         if verdict.state in "RBUV":
             if verdict.state == "R":
                 task.body, task.attempt = verdict.body, task.attempt + 1

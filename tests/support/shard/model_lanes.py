@@ -113,16 +113,16 @@ class Lanes:
         living = set(self.kind_of.values())
         if kind is None or kind in living or not living:
             return None
-        del self.kinds[kind]
-        self.revise()
+        gone = self.kinds.pop(kind)
+        self.revise(gone.actors)
         return kind
 
-    def revise(self) -> None:
-        """Decides again which actors have lanes of their own."""
+    def revise(self, kept: Collection[str] = ()) -> None:
+        """Decides again which actors have lanes of their own. Those in ``kept`` keep theirs: tasks may come back."""
         known = {actor for kind in self.kinds.values() for actor in kind.actors}
         common = [kind for kind in self.kinds.values() if kind.serves("")]
         lacked = {actor for kind in common for actor in known if actor not in kind.actors}
-        self.routes = lacked | (self.routes & self.unserved.keys())
+        self.routes = lacked | {route for route in self.routes if route in self.unserved or route in kept}
         restricted = any(kind.queues is not None for kind in self.kinds.values())
         self.used = bool(self.routed or self.unserved or restricted or len(self.kinds) > 1 or self.routes)
         self.update(self.unserved.keys())

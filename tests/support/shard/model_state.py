@@ -26,6 +26,7 @@ class State:
     rules: Rules = attrs.Factory(Rules)
     lanes: Lanes = attrs.Factory(Lanes)
     services: dict[str, Service] = attrs.Factory(dict)  # by kind of runtimes
+    filling: set[str] = attrs.Factory(set)  # kinds whose rings are not complete yet
     acting: str = "0"  # the kind for which the present script acts
     reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> reserved room
     keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> (task, whether it has ended)

@@ -47,6 +47,7 @@ class Turns(Ending):
         waits = Waits.SOME if self.suspected and permission[0] in {Permit.NONE, Permit.SHARED} else Waits.NONE
         suspect: Task | None = None
         self.act_for(runtime)
+        used = self.lanes.used
         self.lanes.used |= any(verdict.state in "UV" for verdict in verdicts)
         with Step(self) as step:
             missed = self.missed(runtime, heard=heard)
@@ -85,6 +86,7 @@ class Turns(Ending):
             self.service.capped = False
             self.service.passed.clear()
             self._share(runtime, permission)
+        self.lanes.used = used or bool(self.lanes.unserved or self.lanes.routes)
         self.leases[runtime] = False
         self.turns[runtime] = (number, refused)
         self.handed.pop(runtime, None)
