@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -35,17 +36,23 @@ class RuntimeKind(NamedTuple):
 
     digest: str
     packed: bytes
-    """MessagePack: by actor, as in JSON, its version; `QUEUES` if it serves certain queues only, and each queue."""
+    """MessagePack: by actor, as in JSON, its version and signature; `QUEUES` if it serves certain queues only, and each queue."""
 
 
-def kind_of_runtime(versions: Mapping[str, int], queues: Sequence[str] | None) -> RuntimeKind:
+def kind_of_runtime(
+    versions: Mapping[str, int], queues: Sequence[str] | None, signatures: Mapping[str, str] = MappingProxyType({})
+) -> RuntimeKind:
     """Returns the kind of a runtime.
 
     Args:
         versions: the version of each of its actors.
         queues: the queues that it serves; None for all.
+        signatures: a text for each actor that differs if what its handler takes does.
     """
-    found = {text_in_json(name): version for name, version in sorted(versions.items())}
+    found: dict[str, str | int] = {
+        text_in_json(name): f"{version} {signatures[name]}" if name in signatures else version
+        for name, version in sorted(versions.items())
+    }
     if queues is not None:
         found |= {QUEUES: 1, **{QUEUES + text_in_json(queue): 1 for queue in sorted(queues)}}
     packed = msgspec.msgpack.encode(found)

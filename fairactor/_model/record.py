@@ -214,6 +214,11 @@ def actor_in(record: bytes) -> str:
     return actor_of(_if_readable(_decode_text, found[1]) or "") if found else ""
 
 
+def refusals_in(body: bytes) -> int:
+    """Returns how often runtimes have passed a task on because its arguments did not fit their version of the actor."""
+    return body.count(b',"fairactor.errors.InvalidPayload","its arguments do not fit the actor here"]')
+
+
 def outcome_in(body: bytes) -> Outcome:
     """Decodes the outcome in the body of a settled task.
 

@@ -3,7 +3,8 @@
 A plain route is the actor's name. Otherwise it has fields, joined by U+001F: actor, queue, version, limits, costs. The
 queue is empty for the default one, and the version for 1; limits and costs are joined by commas, in the order of the
 names. Trailing empty fields are left out. The first four fields are the task's **lane**: the same runtimes can run its
-tasks. In the name of a lane the version may end in ``!``: then it takes handlers of exactly that version.
+tasks. In the name of a lane a ``^`` and a signature may follow the version: handlers with this signature have refused the
+arguments of its tasks, so it takes others.
 
 Scripts compare routes and lanes as the JSON text between the quotation marks.
 """
@@ -20,10 +21,10 @@ SEPARATOR: Final = "\x1f"
 PACKED_SEPARATOR: Final = rb"\u001f"
 """The separator in JSON text."""
 MOST_VERSIONS: Final = 999_999_999
-_EXACT: Final = "!"
+_REFUSED: Final = "^"
 # The beginning of a call whose route has more than the actor. Other escapes may stand in the name.
 _ROUTED: Final = re.compile(rb'\["(?:[^"\\]++|\\(?!u001f).)*+\\u001f', re.DOTALL)
-_VERSION: Final = re.compile(rf"[0-9]{{1,9}}{_EXACT}?")
+_VERSION: Final = re.compile(r"[0-9]{1,9}")
 FIRST: Final = 8192
 """The bytes of a call in which the first separator stands, if its route has one."""
 
@@ -34,8 +35,8 @@ class Route(NamedTuple):
     actor: str
     queue: str = DEFAULT_QUEUE
     version: int = 1
-    exact: bool = False
-    """Whether only handlers of exactly this version fit; only lanes say so."""
+    refused_by: str = ""
+    """The signature of the handlers that have refused the arguments; only lanes say so."""
     limits: Sequence[str] = ()
     """The names of the limits that a start counts for, sorted."""
     costs: Sequence[float] = ()
@@ -46,9 +47,9 @@ class Route(NamedTuple):
         """What a process does that can run such tasks, for messages: "has registered an actor 'mail' and …"."""
         needs = []
         if self.actor:
-            least = "" if self.exact else " or later"
-            version = f" of version {self.version}{least}" if self.version != 1 or self.exact else ""
-            needs.append(f"has registered an actor {self.actor!r}{version}")
+            version = f" of version {self.version} or later" if self.version != 1 else ""
+            signature = " that takes their arguments" if self.refused_by else ""
+            needs.append(f"has registered an actor {self.actor!r}{version}{signature}")
         if not self.actor or self.queue != DEFAULT_QUEUE:
             needs.append(f"serves the queue {self.queue!r}")
         return " and ".join(needs)
@@ -98,12 +99,12 @@ def read_route(route: str) -> Route:
     """Reads a route. What cannot be read of it, because it was damaged, is as if it were not given."""
     actor, *others = route.split(SEPARATOR)
     queue, version, limits, costs = (*others, "", "", "", "")[:4]
-    exact = version.endswith(_EXACT)
+    version, _, refused_by = version.partition(_REFUSED)
     return Route(
         actor,
         queue or DEFAULT_QUEUE,
-        int(version.removesuffix(_EXACT)) if _VERSION.fullmatch(version) else 1,
-        exact,
+        int(version) if _VERSION.fullmatch(version) else 1,
+        refused_by,
         tuple(limits.split(",")) if limits else (),
         tuple(map(_cost, costs.split(","))) if costs else (),
     )

@@ -59,8 +59,8 @@ class UnservedTasks:
     queue: str
     version: int
     """The version of the actor that they need, or a later one."""
-    exactly: bool
-    """Whether a later version does not do, because it has refused their arguments."""
+    refused_by: str
+    """The signature of the handlers that have refused their arguments, or ''."""
     tenant: str
     """One of the tenants whose tasks they are."""
     waited: float
@@ -147,7 +147,7 @@ class Load:
 
 
 def _lacking(tasks: UnservedTasks) -> str:
-    needs = Route(tasks.actor, tasks.queue, tasks.version, tasks.exactly).needs
+    needs = Route(tasks.actor, tasks.queue, tasks.version, tasks.refused_by).needs
     return (
         f"no running process {needs}, and tasks of tenant {tasks.tenant!r} have waited {tasks.waited:.0f} s for one: "
         "start one, or they fail after unknown_ttl="
@@ -279,7 +279,7 @@ def _unserved(lane: bytes, tenant: bytes, ms: bytes) -> UnservedTasks:
 
     route = read_lane(lane)
     name = tenant.decode(errors="replace")
-    return UnservedTasks(route.actor, route.queue, route.version, route.exact, name, int(ms) / 1000)
+    return UnservedTasks(route.actor, route.queue, route.version, route.refused_by, name, int(ms) / 1000)
 
 
 def _sample(packed: bytes) -> tuple[int, int, int] | None:

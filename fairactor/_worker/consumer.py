@@ -106,8 +106,10 @@ class Consumer:
         executor.slots = pool.first
         suspects = Suspects(pool, self._settings.max_deliveries)
         settings = self._settings
-        versions = {name: actor.version for name, actor in self._registry.actors.items()}
-        kind = kind_of_runtime(versions, settings.queues)
+        actors = self._registry.actors
+        versions = {name: actor.version for name, actor in actors.items()}
+        signatures = {name: actor.codec.signature for name, actor in actors.items()}
+        kind = kind_of_runtime(versions, settings.queues, signatures)
         info: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),

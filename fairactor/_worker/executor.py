@@ -36,6 +36,9 @@ from .unserved import Unserved
 
 logger: Final = logging.getLogger(__name__)
 
+MOST_REFUSALS: Final = 5
+"""How often a task goes on to a process with another version of its actor, because its arguments do not fit."""
+
 _CONTAINERS: Final = (list, dict)
 _HISTORY_LIMIT: Final = 500  # characters of a message, in the history
 
@@ -96,9 +99,8 @@ class Executor:
             try:
                 args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
             except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
-                # Handlers of the version for which the task was sent may be able to run it.
-                is_older = read_route(call.route).version < handler.actor.version
-                return self._failed(claim, error, state="V" if is_older else "X")
+                # Other processes may have another version of the actor, which takes them.
+                return self._failed(claim, error, state="X" if record.refusals_in(claim.body) >= MOST_REFUSALS else "V")
             if call.options and _is_expired(claim, call):
                 return self._expired(claim, call.options["expires"])
             return await self._attempt(claim, call, handler, args, kwargs)
@@ -279,9 +281,7 @@ class Executor:
         handler = self.handlers.get(route.actor)
         if handler is None or not self._serves(route.queue):
             return None
-        version = handler.actor.version
-        fits = version == route.version if route.exact else version >= route.version
-        return handler if fits else None
+        return handler if handler.actor.version >= route.version else None
 
     def _serves(self, queue: str) -> bool:
         return self.settings.queues is None or queue in self.settings.queues

@@ -94,8 +94,8 @@ def test_a_damaged_lane_is_read_as_far_as_possible(damaged: bytes) -> None:
     assert read_lane(damaged).version == 1
 
 
-def test_a_lane_for_exactly_one_version() -> None:
-    assert read_lane(rb"mail\u001f\u001f2!") == Route("mail", version=2, exact=True)
+def test_a_lane_of_tasks_whose_arguments_some_refused() -> None:
+    assert read_lane(rb"mail\u001f\u001f2^1ab2") == Route("mail", version=2, refused_by="1ab2")
 
 
 def test_what_a_message_says_of_those_who_could_run_it() -> None:
@@ -103,7 +103,7 @@ def test_what_a_message_says_of_those_who_could_run_it() -> None:
     assert Route("mail", "gpu", 2).needs == (
         "has registered an actor 'mail' of version 2 or later and serves the queue 'gpu'"
     )
-    assert Route("mail", version=1, exact=True).needs == "has registered an actor 'mail' of version 1"
+    assert Route("mail", refused_by="1ab2").needs == "has registered an actor 'mail' that takes their arguments"
     assert Route("").needs == "serves the queue 'default'"
 
 

@@ -21,11 +21,15 @@ local function use_kinds(kinds, acting)
   if lanes then lanes.use_kinds() end
 end
 
-local function read_table(kind)
-  local table, flat = {}, call('HGETALL', KIND .. kind)
-  for i = 1, #flat, 2 do table[flat[i]] = flat[i + 1] end
-  return table
+-- Returns the fields of a hash.
+local function pairs_of(key)
+  local fields, flat = {}, call('HGETALL', key)
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
 end
+
+-- Returns what the runtimes of a kind can run.
+local function read_table(kind) return pairs_of(KIND .. kind) end
 
 -- Returns the actors that one of the kinds that serve the common lane lacks, and another kind has.
 local function find_routes(tables)

@@ -89,11 +89,13 @@ local function open_lanes()
     return lanes.of_route(route_in(record or call('GETRANGE', TASK .. id, 0, 2400)))
   end
 
-  -- Returns the lane for tasks of a route that only runtimes with exactly their version serve.
-  function lanes.exact(route)
+  -- Returns the lane for tasks of a route whose arguments do not fit the actor of this kind: others may have another
+  -- version of it.
+  function lanes.for_others(route)
     local fields = fields_of(cut(route, 4))
+    local own = (call('HGET', KIND .. shard.kind, fields[1]) or ''):match(' (%x*)') or ''
     local lane = fields[1] .. SEPARATOR .. (fields[2] or '') .. SEPARATOR
-      .. (fields[3] and fields[3] ~= '' and fields[3] or '1') .. '!'
+      .. (fields[3] and fields[3] ~= '' and fields[3] or '1') .. '^' .. own
     return fields[4] and lane .. SEPARATOR .. fields[4] or lane
   end
 
@@ -110,10 +112,9 @@ local function open_lanes()
     local fields = fields_of(lane)
     local queue, version = fields[2] or '', fields[3] or ''
     if restricted and not get('\31' .. (queue == '' and 'default' or queue)) then return false end
-    local own = tonumber(get(fields[1]) or nil)
-    local wanted = tonumber(version:match('^%d+')) or 1
-    if version:sub(-1) == '!' then return own == wanted end
-    return own and own >= wanted or false
+    local own, signature = tostring(get(fields[1]) or ''):match('^(%d+) ?(%x*)')
+    local wanted, refused_by = version:match('^(%d*)^?(%x*)')
+    return own and tonumber(own) >= (tonumber(wanted) or 1) and (refused_by == '' or refused_by ~= signature) or false
   end
 
   -- Whether the runtimes of a kind serve a lane.

@@ -9,6 +9,7 @@
 local settle, write_retries, forget_claims
 do
   local OUTCOME = '>c8c1ddHc0I4c0'
+  local DOES_NOT_FIT = '"fairactor.errors.InvalidPayload","its arguments do not fit the actor here"' -- as in record.py
   local PUT_OFF = 1000 -- ms until a runtime claims a task whose actor it lacks again, if the shard has no lanes
 
   -- Parallel lists, with one entry for each outcome; `bodies` is where the record begins in the argument.
@@ -36,15 +37,15 @@ do
 
   -- Returns the lane of a task whose arguments do not fit the runtime's version of the actor, if others serve it.
   local function lane_elsewhere(id)
-    local lane = lanes.exact(lanes.route_in(call('GETRANGE', TASK .. id, 0, 2400)))
-    return not lanes.serves(shard.kind, lane) and lanes.served_elsewhere(lane) and lane
+    local lane = lanes.for_others(lanes.route_in(call('GETRANGE', TASK .. id, 0, 2400)))
+    return lanes.served_elsewhere(lane) and lane
   end
 
   -- Puts a task back that its runtime cannot run, so that others do.
   local function pass_on(id, name, lane, outcomes)
     local record = call('GETRANGE', TASK .. id, 0, 2400)
-    local _, count, priority, stamp = nil, 0, 3, shard.now
-    if readable(record) then _, count, priority, _, stamp = struct.unpack(HEADER, record) end
+    local _, count, priority, attempt, stamp = nil, 0, 3, 1, shard.now
+    if readable(record) then _, count, priority, attempt, stamp = struct.unpack(HEADER, record) end
     load_tenants({ name })
     if shard.compat then -- as runtimes do that know no lanes
       add(name, priority, -1)
@@ -53,6 +54,11 @@ do
       table.insert(outcomes.retried, name)
     else
       if not lane then lanes.add_route(lanes.route_in(record)) end
+      if lane then
+        table.insert(outcomes.notes, id)
+        table.insert(outcomes.notes, string.format('\n[%d,%.3f,0,%s,%s]', attempt, shard.now / 1e6,
+          cjson.encode(ARGV[1]), DOES_NOT_FIT)) -- a line of the history, as record.py writes it
+      end
       enqueue(name, id, stamp, priority, count, record, lane)
     end
   end
@@ -99,7 +105,7 @@ do
     marks = read_all('HMGET', CLAIMS .. runtime, ids)
     local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
     for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
-    local outcomes = { settled = {}, retries = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
+    local outcomes = { settled = {}, retries = {}, notes = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
       canceling = #canceling > 0 }
     local counted, owners, seen = {}, {}, {}
     for n, id in ipairs(ids) do
@@ -128,6 +134,7 @@ do
     for _, task in ipairs(outcomes.retries) do
       call('SET', TASK .. task.id, task.record)
     end
+    for i = 1, #outcomes.notes, 2 do call('APPEND', TASK .. outcomes.notes[i], outcomes.notes[i + 1]) end
     write_delayed()
   end
 
