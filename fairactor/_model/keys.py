@@ -78,10 +78,11 @@ TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
-    "IDLE_SLOTS": "hash", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash",
-    "KIND_OF": "hash", "ROUTES": "hash", "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string",
-    "QUEUE": "zset", "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
-    "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
+    "IDLE_SLOTS": "hash", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash", "KIND_OF": "hash", "ROUTES": "hash",
+    "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string", "QUEUE": "zset",
+    "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
+    "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset",
+    "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",
 }  # fmt: skip
 
