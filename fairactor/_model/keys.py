@@ -40,7 +40,7 @@ FIXED: Final = {
     "LIMIT_SETTINGS": ":limits",  # hash: limit, or its instance for a tenant -> its settings, packed (lib/limits.lua)
     "LIMIT_STARTED": ":limit-started",  # hash: limit or instance -> tasks that run and count for it
     "LIMIT_DUES": ":limit-dues",  # zset: limit or instance with a rate -> when what was taken is paid for, unix µs
-    "LIMIT_CLOCKS": ":limit-clocks",  # hash: limit -> virtual time of the tenants that wait for it, average cost of a start
+    "LIMIT_CLOCKS": ":limit-clocks",  # hash: limit -> virtual time of its lines, average cost of a start
     "HELD_BACK": ":held-back",  # zset: tenant that limits of its own hold back -> until when, unix ms
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
     "AGAIN": ":again",  # hash: live task with a key -> the deferred task that runs once after it (lib/replace.lua)
@@ -61,8 +61,12 @@ PREFIXES: Final = {
     "KIND_GROUPS": ":groups:",  # hash: as GROUPS
     "KIND_GROUP": ":kind-group:",  # zset: as GROUP; the number of the kind, the group
     "KIND_IDLE": ":idle:",  # set: as IDLE
-    "LINES": ":lines:",  # zset: a line of a kind, named after its limits -> before when a turn needs not look at it, unix ms
-    "LINES_OF": ":lines-of:",  # set: the lines of all kinds in which tenants wait for a limit
+    # A line is named after the number of a kind, U+001F, and its limits with U+001F between.
+    "LINES": ":lines:",  # zset: limits of a line of this kind -> before when a turn need not look at it, unix ms
+    "LINES_OF": ":lines-of:",  # set: the lines in which tenants wait for a limit
+    "LINE": ":line:",  # zset: tenant or group that waits in a line -> tag
+    "LINE_GROUPS": ":line-groups:",  # hash: group that waits in a line -> virtual time of its tenants there
+    "LINE_GROUP": ":line-group:",  # zset: tenant of a group that waits in a line -> tag; the line, a colon, the group
     "SUSPECTS": ":suspects:",  # zset: task -> place; a tenant's queued tasks whose runtime died while it had them
     "DELAYED": ":delayed:",  # zset: task -> when it is due, unix ms; the delayed tasks of a tenant
     "GROUP": ":group:",  # zset: tenant -> tag; the ring of a group
@@ -85,11 +89,13 @@ TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
-    "IDLE_SLOTS": "hash", "LIMIT_SETTINGS": "hash", "LIMIT_STARTED": "hash", "LIMIT_DUES": "zset", "LIMIT_CLOCKS": "hash",
-    "HELD_BACK": "zset", "LINES": "zset", "LINES_OF": "set", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash",
-    "KIND_OF": "hash", "ROUTES": "hash", "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string",
-    "QUEUE": "zset", "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
-    "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
+    "IDLE_SLOTS": "hash", "LIMIT_SETTINGS": "hash", "LIMIT_STARTED": "hash", "LIMIT_DUES": "zset",
+    "LIMIT_CLOCKS": "hash", "HELD_BACK": "zset", "LINES": "zset", "LINES_OF": "set", "LINE": "zset", "LINE_GROUP": "zset",
+    "LINE_GROUPS": "hash", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash", "KIND_OF": "hash", "ROUTES": "hash",
+    "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string", "QUEUE": "zset",
+    "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
+    "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset",
+    "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ local settings, started = read_all('HMGET', LIMIT_SETTINGS, fields), read_all('H
 local dues, found = read_all('ZMSCORE', LIMIT_DUES, fields), {}
 for i, field in ipairs(fields) do
   local waiting = 0
-  for _, id in ipairs(call('SRANDMEMBER', LINES_OF .. field, 100)) do waiting = waiting + call('ZCARD', KIND_RING .. id) end
+  for _, id in ipairs(call('SRANDMEMBER', LINES_OF .. field, 100)) do waiting = waiting + call('ZCARD', LINE .. id) end
   local owed = math.max(0, (tonumber(dues[i] or nil) or 0) - shard.now)
   for _, value in ipairs({ field, settings[i] or '', started[i] or '0', integer(owed), waiting }) do
     found[#found + 1] = value

@@ -81,6 +81,7 @@ local function revise_lanes(tables, kept)
   end
   for actor in pairs(routes) do added[#added + 1], added[#added + 2] = actor, '1' end
   in_use = in_use or #added > 0
+  lanes.revised = true
   return function()
     write_all('HSET', ROUTES, added)
     write_all('HDEL', ROUTES, dropped)
@@ -95,10 +96,10 @@ end
 local function forget_lines(kind)
   for _, set in ipairs(call('ZRANGE', LINES .. kind, 0, -1)) do
     local id = kind .. '\31' .. set
-    for _, member in ipairs(call('ZRANGE', KIND_RING .. id, 0, -1)) do
-      if member:byte() == 255 then call('UNLINK', KIND_GROUP .. id .. ':' .. member:sub(2)) end
+    for _, member in ipairs(call('ZRANGE', LINE .. id, 0, -1)) do
+      if member:byte() == 255 then call('UNLINK', LINE_GROUP .. id .. ':' .. member:sub(2)) end
     end
-    call('UNLINK', KIND_RING .. id, KIND_GROUPS .. id)
+    call('UNLINK', LINE .. id, LINE_GROUPS .. id)
     for name in set:gmatch('[^\31]+') do call('SREM', LINES_OF .. name, id) end
   end
   call('UNLINK', LINES .. kind)
@@ -133,7 +134,9 @@ local function end_kind_of(runtime)
   local kind, tables, stay, first = call('HGET', KIND_OF, runtime), {}, {}, nil
   local living = kind and living_kinds(runtime) or {}
   local goes = kind and not living[kind] and next(living) and not shard.compat
+  shard.kind_goes = goes
   if not goes then
+    if kind and shard.several then use_kinds(shard.kinds, kind) end
     return function() call('HDEL', KIND_OF, runtime) end
   end
   for other in shard.kinds:gmatch('%d+') do

@@ -25,11 +25,11 @@ local function open_lines()
   -- Returns a line of a kind.
   function limits.line_of(kind, set)
     local id = kind .. '\31' .. set
-    return { kind = kind, set = set, id = id, key = KIND_RING .. id, first = limits.names_in(set)[1] }
+    return { kind = kind, set = set, id = id, key = LINE .. id, first = limits.names_in(set)[1] }
   end
 
   -- Returns the key of the ring of a group in a line.
-  function limits.group_key(line, group) return KIND_GROUP .. line.id .. ':' .. group end
+  function limits.group_key(line, group) return LINE_GROUP .. line.id .. ':' .. group end
 
   -- Returns the clock of a limit: virtual time, average cost of a start.
   function limits.clock_of(name)
@@ -112,7 +112,7 @@ local function open_lines()
       for _, name in ipairs(limits.names_in(line.set)) do call('SADD', LINES_OF .. name, line.id) end
     elseif not exists and call('ZREM', LINES .. line.kind, line.set) == 1 then
       for _, name in ipairs(limits.names_in(line.set)) do call('SREM', LINES_OF .. name, line.id) end
-      call('DEL', KIND_GROUPS .. line.id)
+      call('DEL', LINE_GROUPS .. line.id)
       if call('EXISTS', LINES_OF .. line.first) == 0 then
         call('HDEL', LIMIT_CLOCKS, line.first)
         clocks[line.first] = nil
@@ -126,7 +126,7 @@ local function open_lines()
     local member, clock = string.char(GROUP_BYTE) .. group, limits.clock_of(line.first)
     if call('EXISTS', limits.group_key(line, group)) == 0 then
       call('ZREM', line.key, member)
-      call('HDEL', KIND_GROUPS .. line.id, group)
+      call('HDEL', LINE_GROUPS .. line.id, group)
     else
       call('ZADD', line.key, 'NX', exact(clock.virtual + (clock.average or 1) / (policy_of(member).weight or 1)), member)
     end
@@ -153,7 +153,7 @@ local function open_lines()
     for group, members in pairs(by_group) do
       local key, virtual, additions, removals = line.key, clock.virtual, {}, {}
       if group ~= '' then
-        key, virtual = limits.group_key(line, group), tonumber(call('HGET', KIND_GROUPS .. line.id, group) or nil) or 0
+        key, virtual = limits.group_key(line, group), tonumber(call('HGET', LINE_GROUPS .. line.id, group) or nil) or 0
       end
       for i, stored in ipairs(read_all('ZMSCORE', key, members)) do
         local name = members[i]

@@ -63,7 +63,7 @@ local function open_plan()
       if name:byte() == GROUP_BYTE then
         entry.group, entry.weight = name:sub(2), policy_of(name).weight or 1
         entry.key = limits.group_key(line, entry.group)
-        entry.virtual = tonumber(call('HGET', KIND_GROUPS .. line.id, entry.group) or nil) or 0
+        entry.virtual = tonumber(call('HGET', LINE_GROUPS .. line.id, entry.group) or nil) or 0
       else
         entry.weight = tenants[name][WEIGHT]
       end
@@ -340,7 +340,7 @@ local function open_plan()
         done[plan.entry] = true
         if plan.group then
           done[plan.group] = true
-          call('HSET', KIND_GROUPS .. plan.line.id, plan.group.group, exact(plan.group.virtual))
+          call('HSET', LINE_GROUPS .. plan.line.id, plan.group.group, exact(plan.group.virtual))
         end
       end
     end
