@@ -15,6 +15,7 @@ from fairactor._model.states import Priority, TaskState
 from fairactor._model.wire import Counts, unpack_holder, unpack_mark
 
 from .lanes import check_lanes
+from .limits import check_limits_beside
 from .snapshot import Snapshot, text
 
 _CRITICAL_JUMP: Final = 4e15  # as in lua/lib/base.lua
@@ -33,6 +34,7 @@ def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[
         *_check_counts(snapshot),
         *_check_shard(snapshot),
         *check_lanes(snapshot),
+        *check_limits_beside(snapshot, lowered),
         *_check_limits(snapshot, lowered),
         *_check_runtimes(snapshot),
         *_check_drained(snapshot),

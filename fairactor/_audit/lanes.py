@@ -8,12 +8,8 @@ from typing import Final
 
 from fairactor._model.wire import GROUP_MARK
 
-from .routes import MARK, is_plain, lanes_of, serves
+from .routes import FILLING, MARK, is_plain, lanes_of, limits_of, serves
 from .snapshot import Snapshot, text
-
-FILLING: Final = f"{MARK}{MARK}filling"
-"""In what is stored about a kind: its ring is not complete yet."""
-
 
 def check_lanes(snapshot: Snapshot) -> Iterator[str]:
     """Kinds, lanes, and what stands in them agree with each other."""
@@ -63,14 +59,20 @@ def _check_rings(snapshot: Snapshot) -> Iterator[str]:
         name = "the ring" if snapshot.numbers == ["0"] else f"the ring of kind {number}"
         yield from _check_groups(snapshot, number, name)
         served = {lane for lane in {lane for lane, _ in snapshot.mailboxes} if serves(kind, lane)}
-        works = {tenant for lane, tenant in snapshot.mailboxes if lane in served}
+        limited = {lane for lane in served if limits_of(lane, snapshot.fixed["LIMIT_SETTINGS"])}
+        works = {tenant for lane, tenant in snapshot.mailboxes if lane in served - limited}
+        # A turn brings tenants onto the ring whose limits let them start; some have not started yet. Where the settings of
+        # limits have changed, tenants stand where they stood before until a turn meets them.
+        waits = {tenant for lane, tenant in snapshot.mailboxes if lane in limited}
+        in_lines = {tenant for line in snapshot.tenants_in_lines(number).values() for tenant in line}
         for tenant in ring.keys() | throttled.keys() | snapshot.counts.keys() | works:
             counts, policy = snapshot.counts_of(tenant), snapshot.effective(tenant)
             lets = counts.started < policy.get("concurrency", math.inf) and not policy.get("paused")
             ready = lets and tenant in works
-            if ready and tenant not in ring and tenant not in throttled and FILLING not in kind:
+            apart = tenant in throttled or tenant in in_lines or FILLING in kind
+            if ready and tenant not in ring and not apart:
                 yield f"{tenant!r} can be served, but is neither on {name} nor throttled"
-            if tenant in ring and not ready:
+            if tenant in ring and not ready and not (lets and tenant in waits):
                 yield f"{tenant!r} cannot be served, but is on {name}"
             if tenant in throttled and (tenant in ring or "rate" not in policy):
                 yield f"{tenant!r} is throttled, but {f'also on {name}' if tenant in ring else 'has no rate'}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 SEPARATOR: Final = r"\u001f"
 """What separates the fields of a route or of the name of a lane."""
 MARK: Final = "\x1f"
 """Among the actors of a kind of runtimes: they serve certain queues only. It also precedes the name of each."""
+FILLING: Final = f"{MARK}{MARK}filling"
+"""In what is stored about a kind: its ring is not complete yet."""
 _LANE: Final = 4  # fields of a route
 _ROUTE: Final = re.compile(rb'\["((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _VERSION: Final = re.compile(r"(\d+)(!?)")
@@ -45,3 +47,10 @@ def serves(kind: Mapping[str, bytes], lane: str) -> bool:
     found = _VERSION.match(version)
     wanted, exact = (int(found[1]), bool(found[2])) if found else (1, False)
     return int(kind[actor]) == wanted if exact else int(kind[actor]) >= wanted
+
+
+def limits_of(lane: str, settings: Collection[str]) -> tuple[str, ...]:
+    """Returns the limits that tasks of a lane count for, in the order of their line; ``settings`` are the known limits."""
+    actor, _, _, names = [*lane.split(SEPARATOR), "", "", ""][:_LANE]
+    named = [name for name in names.split(",") if name]
+    return (*named, *([actor] if lane and actor in settings and actor not in named else []))

@@ -109,6 +109,16 @@ class Snapshot:
     """number of a kind but 0, a colon, group -> its ring."""
     kind_idle: dict[str, dict[str, None]] = attrs.Factory(dict)
     """number of a kind but 0 -> the runtimes that can take more work of any tenant."""
+    lines: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """number of a kind -> the limits of a line of its -> before when a turn need not look at it, unix ms."""
+    lines_of: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """limit -> the lines in which tenants wait for it."""
+    line: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """line -> tenant or group -> tag."""
+    line_group: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """line, a colon, group -> tenant -> tag."""
+    line_groups: dict[str, dict[str, bytes]] = attrs.Factory(dict)
+    """line -> group -> virtual time of its tenants there."""
     assigned: dict[str, dict[str, None]] = attrs.Factory(dict)
     """runtime -> the tenants that it serves first."""
     steal: dict[str, dict[str, None]] = attrs.Factory(dict)
@@ -171,6 +181,16 @@ class Snapshot:
         """Returns the tag of each tenant on the ring of a kind, or of its group."""
         root = {member: tag for member, tag in self.root_ring(kind).items() if not member.startswith(GROUP_MARK)}
         return {tenant: tag for ring in (root, *self.group_rings(kind).values()) for tenant, tag in ring.items()}
+
+
+    def tenants_in_lines(self, kind: str) -> dict[str, set[str]]:
+        """Returns the tenants in each line of a kind, also those of groups."""
+        found = {line: {name for name in ring if not name.startswith(GROUP_MARK)} for line, ring in self.line.items()}
+        for name, ring in self.line_group.items():
+            for line in found:
+                if name.startswith(f"{line}:"):
+                    found[line] |= ring.keys()
+        return {line: names for line, names in found.items() if line.startswith(f"{kind}\x1f")}
 
 
 async def take_snapshot(shard: Shard) -> Snapshot:
@@ -241,6 +261,8 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
             "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
             "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "KIND": snapshot.kinds,
             "KIND_RING": snapshot.kind_rings, "KIND_GROUPS": snapshot.kind_groups,
+            "LINES": snapshot.lines, "LINES_OF": snapshot.lines_of, "LINE": snapshot.line,
+            "LINE_GROUP": snapshot.line_group, "LINE_GROUPS": snapshot.line_groups,
             "KIND_GROUP": snapshot.kind_group_rings, "KIND_IDLE": snapshot.kind_idle,
         }  # fmt: skip
         by_name[name][rest] = _items(kind, content)

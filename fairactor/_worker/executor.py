@@ -298,7 +298,8 @@ class Executor:
     def _failed(
         self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None, *, state: str = "X"
     ) -> Settlement:
-        logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
+        what = "does not fit here, so it fails if no other process has another version" if state == "V" else "failed"
+        logger.warning("task %s (%s) %s: %s", claim.id, claim.call.actor if claim.call else "?", what, _shown(error))
         if self.spans is not None:
             self._span_of(claim, self.spans).fail(error)
         self._observers.dead(self._task(claim), error)

@@ -1,7 +1,7 @@
 -- Notes what the code of actors says about their limits. It counts where nothing else is set.
 --
 -- KEYS  1 META of the shard
--- ARGV  for each actor its name, as JSON text without quotation marks, and its settings, packed; '' for none
+-- ARGV  1 and on: for each actor its name, as JSON text without quotation marks, and its settings, packed; '' for none
 -- Reply 1 if anything changed, else 0
 --
 -- Safe to repeat: it sets the same values.

@@ -5,8 +5,7 @@
 
 -- @include lib/base.lua
 -- @takes lanes, limits from lib/lanes.lua
--- @takes open_lines from lib/lines.lua
--- @takes tenants, groups, root, NAME, WEIGHT, TAG, LEAVES, LIMITS, OUTER, GROUP_BYTE from lib/ring.lua
+-- @takes tenants, NAME, WEIGHT, TAG, LEAVES, LIMITS, OUTER, GROUP_BYTE from lib/ring.lua
 -- @takes load_tenants, load_tags, join_ring from lib/ring.lua
 -- @takes dedicated from lib/homes.lua
 -- @takes eligibility, policy_of, NONE from lib/policy.lua
