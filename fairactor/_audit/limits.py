@@ -66,13 +66,13 @@ def _check_lines(snapshot: Snapshot) -> Iterator[str]:
     throttled, held = snapshot.fixed["THROTTLED"], snapshot.fixed["HELD_BACK"]
     limited = snapshot.fixed["LIMIT_SETTINGS"]
     for number in snapshot.numbers:
-        kind, waiting = snapshot.kinds.get(number, {}), snapshot.tenants_in_lines(number)
+        kind, waiting = snapshot.kinds.get(number, {}), set().union(*snapshot.tenants_in_lines(number).values())
         ring = snapshot.tenants_on_ring(number)
         for lane, tenant in snapshot.mailboxes:
             limits = limits_of(lane, limited) if serves(kind, lane) else ()
             counts, policy = snapshot.counts_of(tenant), snapshot.effective(tenant)
             lets = counts.started < policy.get("concurrency", math.inf) and not policy.get("paused")
-            stands = tenant in waiting.get(APART.join((number, *limits)), ()) or tenant in held or tenant in throttled
-            # If the limit of an actor is new, a turn finds its tenants on the ring.
+            stands = tenant in waiting or tenant in held or tenant in throttled
+            # If the limit of an actor is new, a turn finds its tenants where they stood before.
             if limits and lets and not stands and tenant not in ring and FILLING not in kind:
                 yield f"{tenant!r} waits for the limits {limits} in the lane {lane!r}, but stands in no line for kind {number}"

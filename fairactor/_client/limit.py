@@ -104,4 +104,5 @@ class Limit:
 async def all_limits(shards: Shards) -> dict[str, LimitPolicy]:
     """Returns the settings of all limits, by name."""
     _, found = await shards[0].limits()
-    return {name_in_json(name): LimitPolicy.read(settings) for name, (settings, *_) in found.items()}
+    read = {name_in_json(name): LimitPolicy.read(settings) for name, (settings, *_) in found.items()}
+    return {name: policy for name, policy in read.items() if policy != LimitPolicy()}

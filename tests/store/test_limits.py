@@ -294,8 +294,9 @@ def test_an_actor_is_paused_for_one_tenant(shard: LimitDriver) -> None:
     shard.send(["a", "b"], actor="mail", number=2)
     shard.limit("mail", tenant="a", pause="-1")
     free = shard.send(["a"])
-    assert shard.tenants_of(shard.claim(9)) == {"b": 2, "a": 1}
-    assert free[0] in shard.held["r"]
+    found = [task for _ in range(3) for task in shard.claim(9)]
+    assert shard.tenants_of(found) == {"b": 2, "a": 1}
+    assert free[0] in found
     shard.driver.check()
     shard.limit("mail", tenant="a", resume=True)
     assert shard.tenants_of(shard.claim(9)) == {"a": 2}
@@ -319,8 +320,7 @@ def test_a_removed_limit_lets_all_start(shard: LimitDriver) -> None:
     shard.send(["a", "b"], actor="mail", number=4)
     assert len(shard.claim(9)) == 1
     shard.remove("mail")
-    found = [task for _ in range(4) for task in shard.claim(9)]
-    assert len(found) == 7
+    assert sum(len(shard.claim(9)) for _ in range(4)) == 7
 
 
 def test_a_limit_per_tenant_is_for_each_alone(shard: LimitDriver) -> None:

@@ -33,8 +33,12 @@ end
 
 local function write_settings()
   for field, packed in pairs(new_settings) do
+    local is_limit = not field:find('\31', 1, true)
+    if packed == '' and is_limit and call('HEXISTS', ROUTES, field) == 1 then
+      packed = cmsgpack.pack({}) -- its tasks stay in their lines
+    end
     if packed ~= '' then call('HSET', LIMIT_SETTINGS, field, packed) else call('HDEL', LIMIT_SETTINGS, field) end
-    if not field:find('\31', 1, true) and packed ~= '' then route_actor(field) end
+    if packed ~= '' and is_limit then route_actor(field) end
   end
   if next(new_settings) then call('HSET', META, 'lanes', '1', 'limited', '1', 'routed', '1') end
 end

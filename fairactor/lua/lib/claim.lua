@@ -168,10 +168,10 @@ do
 
   -- Whether a tenant that was served can be served again.
   local function stays_on_ring(t, ahead)
-    local limits = t[LIMITS]
-    if not limits then return peek(t, ahead) end
-    local eligible = eligibility(limits)
-    limits.throttled = eligible ~= true and eligible
+    local own = t[LIMITS]
+    if not own then return peek(t, ahead) end
+    local eligible = eligibility(own)
+    own.throttled = eligible ~= true and eligible
     return eligible == true
       and (not lanes or lanes.works(t[NAME], shard.kind) or limits and limits.has_planned(t[NAME]))
   end
@@ -262,6 +262,7 @@ do
         insert_by_tag(front, t)
       else
         t[LEAVES] = not t[PASSED]
+        if limits then lanes.changed[t[NAME]] = true end -- it may belong in lines
       end
       if id then return id, owner, cost end
       if capped and not t[LEAVES] then

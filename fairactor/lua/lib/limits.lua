@@ -150,6 +150,12 @@ function open_limits()
     return set, limits.costs_in(route)
   end
 
+  -- Notes that a limit, or the instance of a tenant, may let more start now.
+  local function note_return(field, tenant)
+    limits.returned[field] = tenant
+    if field:find('\31', 1, true) then lanes.changed[tenant] = true end
+  end
+
   -- Changes the settings of a limit, or of the instance of a tenant. What is owed stays the same number of units.
   function limits.change(field, tenant, settings)
     load_all({ field })
@@ -157,7 +163,7 @@ function open_limits()
     local owed = limit.interval > 0 and math.max(0, limit.due - shard.now) / limit.interval or 0
     use(limit, settings)
     if tenant == '' then limit.due = owed > 0 and limit.interval > 0 and shard.now + owed * limit.interval or 0 end
-    limits.returned[field] = tenant
+    note_return(field, tenant)
   end
 
   -- Whether a task of a tenant may start.
@@ -215,7 +221,9 @@ function open_limits()
     local taken = taken_in(mark)
     for i = 1, #taken, 2 do
       local limit, name = rate_of(taken[i]), taken[i]:match('^[^\31]*')
-      if limit.started >= known[name].concurrency or never_started then limits.returned[taken[i]] = tenant_in(mark) end
+      if limit.started >= known[name].concurrency or never_started then
+        note_return(taken[i], tenant_in(mark))
+      end
       limit.started = math.max(0, limit.started - 1)
       if never_started then change_due(limit, -taken[i + 1]) end
     end
@@ -227,7 +235,7 @@ function open_limits()
       if taken[i] == name or taken[i] == instance_of(name, tenant) then
         local limit, difference = rate_of(taken[i]), used - taken[i + 1]
         change_due(limit, difference)
-        if difference < 0 then limits.returned[taken[i]] = tenant end
+        if difference < 0 then note_return(taken[i], tenant) end
         taken[i + 1] = used
         return difference
       end

@@ -175,14 +175,10 @@ local function open_lines()
 
   -- Lets the lines of limits that were given back look again.
   local function reopen()
-    for name, tenant in pairs(limits.returned) do
-      if name:find('\31', 1, true) then
-        if tenants[tenant] then lanes.changed[tenant] = true end
-      else
-        for _, line in ipairs(limits.lines_of(name)) do
-          if call('ZADD', LINES .. line.kind, 'XX', 'LT', 'CH', integer(shard.ms), line.set) == 1 then
-            limits.woken[line.kind] = true
-          end
+    for name in pairs(limits.returned) do
+      for _, line in ipairs(name:find('\31', 1, true) and {} or limits.lines_of(name)) do
+        if call('ZADD', LINES .. line.kind, 'XX', 'LT', 'CH', integer(shard.ms), line.set) == 1 then
+          limits.woken[line.kind] = true
         end
       end
     end

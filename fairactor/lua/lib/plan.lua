@@ -71,12 +71,26 @@ local function open_plan()
     return #found / 2
   end
 
+  -- Adds tenants to the front of a line who come to it in this script: their own limits let them start again.
+  local function add_fresh(line, names)
+    local wanted = {}
+    for _, name in ipairs(names or NONE) do wanted[name] = true end
+    for name in pairs(line.fresh) do
+      if (not names or wanted[name]) and not call('ZSCORE', line.key, name) then
+        limits.load(line.set, { name })
+        local clock, weight = limits.clock_of(line.first), tenants[name][WEIGHT]
+        local tag = clock.virtual + (clock.average or 1) / weight
+        insert_by_tag(line.front, { name = name, tag = tag, joins_at = tag, weight = weight, charge = 0 })
+      end
+    end
+  end
+
   -- Loads the front of a line: of all tenants, or of some.
   local function load_front(line, names, n)
     line.front = {}
     if not names then
       line.rest = read_front(line, line.front, line.key, nil, 0, n) == n and n
-      return
+      return add_fresh(line)
     end
     load_tenants(names)
     local alone, by_group = {}, {}
@@ -95,6 +109,7 @@ local function open_plan()
         if entry.name == member then entry.names = members end
       end
     end
+    add_fresh(line, names)
   end
 
   -- Returns the first entry of a front; reads more if the ones before were left out.
@@ -208,6 +223,22 @@ local function open_plan()
     return best
   end
 
+  -- Returns, by line, the tenants without a group that come to it in this script.
+  local function fresh_tenants()
+    local fresh = {}
+    for name in pairs(lanes.changed) do
+      local t = tenants[name]
+      for lane, n in pairs(t and not t[OUTER].group and lanes.box_of(name) or NONE) do
+        local set = n > 0 and lanes.serves(shard.kind, lane) and limits.set_of(lane)
+        if set then
+          fresh[set] = fresh[set] or {}
+          fresh[set][name] = true
+        end
+      end
+    end
+    return fresh
+  end
+
   -- Finds the lines of the runtime's kind that a turn has to look at.
   local function find_lines()
     local sets, seen = call('ZRANGEBYSCORE', LINES .. shard.kind, '-inf', integer(shard.ms), 'LIMIT', 0, MOST_LINES), {}
@@ -217,13 +248,18 @@ local function open_plan()
         if line.kind == shard.kind and not seen[line.set] then sets[#sets + 1], seen[line.set] = line.set, true end
       end
     end
+    local fresh = fresh_tenants()
+    for set in pairs(fresh) do
+      local at = not seen[set] and call('ZSCORE', LINES .. shard.kind, set)
+      if at == false and not seen[set] then sets[#sets + 1], seen[set] = set, true end
+    end
     local free = setmetatable({}, { __index = function() return 0 end }) -- costs: is anything left at all?
     for _, set in ipairs(sets) do
       local line = limits.line_of(shard.kind, set)
       limits.load(set, NONE)
       local opens = limits.opens(set, free)
       if opens == true then
-        line.gone = {}
+        line.gone, line.fresh = {}, fresh[set] or {}
         looked_at[#looked_at + 1] = line
       else
         shut[line.set] = opens or math.huge
@@ -316,7 +352,9 @@ local function open_plan()
     end
   end
 
-  local function charge(key, entry, name) call('ZADD', key, 'XX', 'INCR', exact(entry.charge), name) end
+  local function charge(key, entry, name)
+    call('ZADD', key, 'XX', 'INCR', exact(entry.charge), name)
+  end
 
   -- Charges what was served in a line, in all lines with the same first limit.
   local function write_charges()
@@ -332,6 +370,7 @@ local function open_plan()
       if plan.started then by_first[first][plan.line.id] = plan.line end
       for _, line in pairs(plan.started and not done[plan.entry] and by_first[first] or NONE) do
         local key = plan.group and limits.group_key(line, plan.group.group) or line.key
+        if plan.entry.joins_at and line == plan.line then call('ZADD', key, 'NX', exact(plan.entry.joins_at), plan.entry.name) end
         charge(key, plan.entry, plan.entry.name)
         if plan.group and not done[plan.group] then charge(line.key, plan.group, plan.group.name) end
       end

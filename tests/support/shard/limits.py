@@ -12,7 +12,7 @@ import msgspec
 
 from fairactor._model.lane import text_in_json
 from fairactor._model.limit import limit_changes
-from fairactor._model.record import Call
+from fairactor._model.record import Call, call_in, unpack
 from fairactor._model.route import pack_route, read_route
 from fairactor._model.wire import GROUP_MARK, Assignment, Turn
 
@@ -104,7 +104,7 @@ class LimitDriver:
         new = dict(zip((task.decode() for task in turn.claims[::2]), turn.claims[1::2], strict=True))
         for task, record in new.items():
             held[task] = number, record
-            route = read_route(msgspec.json.decode(record[record.index(b"[") :].split(b"\n")[0], type=Call).route)
+            route = read_route(call_in(unpack(record)[1]).route)
             costs = {name: cost for name, cost in zip(route.limits, route.costs, strict=False)} | {route.actor: 1.0}
             self.starts.append((turn.now, task.partition(":")[0], costs))
         return list(new)
