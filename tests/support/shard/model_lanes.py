@@ -58,6 +58,10 @@ ALL = Kind({"f": "1 a1", "g": "1"})
 """The kind of runtimes that can run all that has no route of its own."""
 
 
+Routing = tuple[set[str], bool]
+"""The actors whose tasks have lanes of their own, and whether scripts look at lanes."""
+
+
 @attrs.define
 class Lanes:
     """The kinds of runtimes that there are, and what follows from them."""
@@ -70,6 +74,14 @@ class Lanes:
     used: bool = False  # whether scripts look at lanes
     routed: bool = False  # whether a task with a route has ever been sent
     made: int = 0  # the highest number of a kind
+
+    @property
+    def routing(self) -> Routing:
+        return self.routes, self.used
+
+    @routing.setter
+    def routing(self, routing: Routing) -> None:
+        self.routes, self.used = set(routing[0]), routing[1]
 
     def of_route(self, route: str) -> str:
         """Returns the lane of the tasks of a route."""
