@@ -296,7 +296,8 @@ class Executor:
     def _failed(
         self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None, *, state: str = "X"
     ) -> Settlement:
-        logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
+        what = "does not fit here, so it fails if no other process has another version" if state == "V" else "failed"
+        logger.warning("task %s (%s) %s: %s", claim.id, claim.call.actor if claim.call else "?", what, _shown(error))
         if self.spans is not None:
             self._span_of(claim, self.spans).fail(error)
         self._observers.dead(self._task(claim), error)
@@ -325,7 +326,7 @@ class Executor:
         packed = record.pack_settled(
             "X" if state == "V" else state, header.rest if header else record.NO_HEADER, outcome, body, attempt
         )
-        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
+        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra, claim.kind)
 
 
 def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:

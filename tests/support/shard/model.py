@@ -239,8 +239,16 @@ class Model(Turns):
         return True
 
     def mend(self) -> None:
-        """Repairs the shard: if nothing is damaged, this only drops totals whose retention is over."""
+        """Repairs the shard. If nothing is damaged, this drops totals whose retention is over and routes without tasks.
+
+        It makes the rings of all kinds but one anew.
+        """
         self.act_for()
+        if self.lanes.used:
+            self.lanes.revise()
         with Step(self) as step:
+            for kind, service in self.services.items():
+                if kind != self.acting:
+                    service.clear()
             step.counted.update(self.tenants)
             step.touch(*filter(self.counts, self.tenants))
