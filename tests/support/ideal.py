@@ -7,6 +7,7 @@ it gets from other kinds does not count: they may be slower, or useless for the 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 
@@ -47,12 +48,17 @@ class Ideal:
         self._sent += 1
         self._update(tenant)
 
-    def claim(self, kind: str) -> str | None:
-        """Serves the tenant whose turn it is with a runtime of this kind; None if there is no work for it."""
+    def claim(self, kind: str, among_equals: str = "") -> str | None:
+        """Serves the tenant whose turn it is with a runtime of this kind; returns None if there is no work for it.
+
+        If it is the turn of several, it serves ``among_equals`` if that is one of them.
+        """
         clock = self.clocks[kind]
         if not clock.tags:
             return None
-        tenant = min(clock.tags, key=lambda name: (clock.tags[name], name))
+        least = min(clock.tags.values())
+        first = [name for name, tag in sorted(clock.tags.items()) if math.isclose(tag, least, rel_tol=1e-9)]
+        tenant = among_equals if among_equals in first else first[0]
         min(self.work(tenant, kind)).popleft()
         clock.virtual = clock.tags[tenant]
         clock.tags[tenant] += 1 / self.weights[tenant]
