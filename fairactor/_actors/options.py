@@ -14,6 +14,7 @@ from fairactor._util.checks import (
     check_bool,
     check_name,
     check_one_of,
+    check_route_name,
     check_seconds,
     check_whole_number,
     shown,
@@ -33,6 +34,7 @@ ExceptionTypes = type[BaseException] | Iterable[type[BaseException]]
 
 class _CommonOptions(TypedDict, total=False):
     priority: Priority | int | PriorityName | None
+    queue: str | None
     delay: float | timedelta | None
     eta: datetime | None
     max_retries: int | None
@@ -94,6 +96,10 @@ def _duration(*, zero: bool = True) -> Any:
     return attrs.field(default=None, converter=to_seconds, validator=optional(validate(check_seconds, zero=zero)))
 
 
+def _check_queue(_: Any, __: Any, value: str) -> None:
+    check_route_name("queue", value)
+
+
 def _check_key(_: Any, __: Any, value: str) -> None:
     check_name("key", value)
 
@@ -115,6 +121,8 @@ class Options:
     id: str | None = None
     """The id of the task: any string, by default 96 random bits. Sending the same id again has no effect."""
     priority: Priority | None = attrs.field(default=None, converter=attrs.converters.optional(to_priority))
+    queue: str | None = attrs.field(default=None, validator=optional(_check_queue))
+    """The queue of the task, by default ``default``. Runtimes that serve the queue run it, see `Settings.queues`."""
     delay: float | None = _duration()
     """Run the task this many seconds (or a timedelta) after the send, by the server's clock."""
     eta: datetime | None = attrs.field(default=None, converter=_to_moment)

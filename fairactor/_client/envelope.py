@@ -47,7 +47,7 @@ def encode_message(
     task_id = options.id or os.urandom(_ID_BYTES).hex()
     args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
     trace = carried() if span is None else span.carried(task_id)
-    call = record.Call(actor.name, args, kwargs, options.travelling, trace)
+    call = record.Call(actor.route(options), args, kwargs, options.travelling, trace)
     try:
         body = record.encode(call)
         if record.too_deep(body):

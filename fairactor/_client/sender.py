@@ -141,7 +141,7 @@ class Sender:
 
     def _sending(self, tenant: str, message: Message[Any]) -> AbstractContextManager[CreationSpan | None]:
         """Wraps the sending of a message in a span, if there is an SDK."""
-        return NO_SPAN if self._spans is None else self._spans.sending(_actor_of(message), tenant)
+        return NO_SPAN if self._spans is None else self._spans.sending(_actor_of(message), tenant, _queue_of(message))
 
     def _sending_many(self, messages: Sequence[Addressed]) -> AbstractContextManager[CreationSpan | None]:
         """Wraps the sending of messages in a span, if there is an SDK."""
@@ -271,7 +271,7 @@ class Sender:
         """
         if span is None:
             return self._encode(tenant, message, watch=watch, span=None)
-        with span.creating(_actor_of(message), tenant) as own:
+        with span.creating(_actor_of(message), tenant, _queue_of(message)) as own:
             return self._encode(tenant, message, watch=watch, span=own)
 
     def _encode(self, tenant: str, message: Message[Any], *, watch: bool, span: CreationSpan | None) -> Item:
@@ -326,6 +326,11 @@ class Sender:
 def _actor_of(message: object) -> str:
     """Returns the name of a message's actor; '' for what is no message, which is refused later."""
     return message.actor.name if isinstance(message, Message) else ""
+
+
+def _queue_of(message: object) -> str:
+    """Returns the queue that a message names; '' if it names none."""
+    return (message.task_options.queue or "") if isinstance(message, Message) else ""
 
 
 def _check_own_key(tenant: str, message: Message[Any]) -> None:

@@ -13,7 +13,8 @@ import msgspec
 
 from fairactor.errors import FairactorError
 
-from . import record
+from .lane import text_in_json
+from .route import FIRST, PACKED_SEPARATOR, has_route
 from .states import Priority
 
 BATCH: Final = 500
@@ -30,6 +31,9 @@ TAKEN: Final = 2
 """The verdict of ``lib/accept.lua`` for a task whose id belongs to a task of another tenant."""
 FULL: Final = 3
 """The verdict of ``lib/accept.lua`` for a task whose mailbox is full."""
+
+ROUTED: Final = 0x80
+"""Added to the priority of a packed task whose route has more than the actor."""
 
 MORE: Final = 1
 """In the reply to a turn: more tasks wait than the runtime wanted."""
@@ -134,11 +138,12 @@ class Settlement(NamedTuple):
 
     id: str
     turn: bytes
-    state: str  # 'F', 'X', 'C', 'R' or 'B', see turn.lua
+    state: str  # 'F', 'X', 'C', 'R', 'B', 'U' or 'V', see turn.lua
     ms: int  # how long to keep the record, or the delay of the next attempt
     record: bytes
     seconds: float = 0.0  # how long it ran
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
+    kind: int = 0  # the number of the kind of slot that it took
 
 
 class Handed(NamedTuple):
@@ -273,6 +278,8 @@ class Maintained:
     """Whether there is more to do."""
     given_up: Sequence[bytes]
     """The ids of tasks that failed because too many runtimes died while they ran them."""
+    unserved: Sequence[bytes] = ()
+    """The lanes that no runtime has served for too long."""
 
 
 @attrs.frozen
@@ -377,11 +384,7 @@ class SlotKinds:
     def __init__(self, kinds: Sequence[tuple[str, Iterable[str]]]) -> None:
         letters = msgspec.msgpack.encode([letters for letters, _ in kinds])
         # As they stand between quotation marks in records.
-        capped = {
-            record.encode(name)[1:-1].decode(): number
-            for number, (_, names) in enumerate(kinds[1:], 2)
-            for name in names
-        }
+        capped = {text_in_json(name): number for number, (_, names) in enumerate(kinds[1:], 2) for name in names}
         self._fixed = letters + msgspec.msgpack.encode(capped)
 
     def pack(self, room: Sequence[int], behind: int = 0) -> bytes:
@@ -417,16 +420,19 @@ def sized(part: bytes) -> bytes:
 def pack_item(item: Item) -> bytes:
     """Packs a task, for send.lua."""
     task_id, tenant, due = item.id.encode(), item.tenant.encode(), item.due.encode()
+    priority, body = item.priority, item.body
+    if body.find(PACKED_SEPARATOR, 0, FIRST) >= 0 and has_route(body):
+        priority |= ROUTED
     return b"%c%c%c%b%b%b%b%b%b%b%b%b%b" % (
-        item.priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
+        priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
         _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key,
-        _LONG.pack(len(item.extra)), item.extra, item.body,
+        _LONG.pack(len(item.extra)), item.extra, body,
     )  # fmt: skip
 
 
 def pack_settlement(settlement: Settlement) -> bytes:
     """Packs an outcome, for turn.lua."""
-    task_id, turn, state, ms, packed, seconds, extra = settlement
+    task_id, turn, state, ms, packed, seconds, extra, _ = settlement
     name = as_bytes(task_id)
     return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + _LONG.pack(len(extra)) + extra + packed
 

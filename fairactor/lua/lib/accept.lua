@@ -30,6 +30,10 @@ do
     packed_items = items
     for n, item in ipairs(items) do
       priorities[n], flags[n], dues[n], ids[n], names[n], keys[n], extras[n], bodies[n] = struct.unpack(ITEM, item)
+      if priorities[n] >= ROUTED then
+        priorities[n] = priorities[n] - ROUTED
+        use_routes()
+      end
       records[n] = TASK .. ids[n]
     end
     load_counts(names)
@@ -141,7 +145,7 @@ do
       delay(name, id, at)
       add(name, WAITING, 1)
     else
-      enqueue(name, id, stamp, priority)
+      enqueue(name, id, stamp, priority, 0, record)
       add(name, priority, 1)
     end
     new_records[#new_records + 1], new_records[#new_records + 2] = records[n], record
@@ -180,6 +184,7 @@ do
   -- time.
   function write_accepted()
     write_keys()
+    if shard.routed then call('HSET', META, 'lanes', '1', 'routed', '1') end
     for id, owner in pairs(follows) do call('HSET', AGAIN, owner, id) end
     if reservation ~= '' then use_reservation(reservation, names) end
     write_all('HSET', WATCHERS, watching)

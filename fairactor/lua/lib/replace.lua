@@ -9,11 +9,13 @@
 -- @include lib/delayed.lua
 -- @include lib/undelay.lua
 -- @include lib/withdraw.lua
+-- @include lib/locate.lua
 
 -- Lists with an entry for each task that is replaced: where it stood, its record, and the number of the one whose call it
 -- gets.
 local replaced, places_of, records_of, replaced_by = {}, {}, {}, {}
 local followers_of = {} -- task with a key -> the task that follows it, or false
+local lanes_of = {} -- task in a mailbox -> its lane
 local undo = {} -- functions that take back what the tasks judged together have replaced
 
 -- Gives the call of task `n` to task `m` of this batch.
@@ -35,7 +37,9 @@ end
 
 -- Returns where a task waits; nil if it has started or a plugin holds it back.
 local function waits_in(id, name)
-  for _, prefix in ipairs({ QUEUE, SUSPECTS, DELAYED }) do
+  lanes_of[id] = lane_with(name, id)
+  if lanes_of[id] then return QUEUE end
+  for _, prefix in ipairs({ SUSPECTS, DELAYED }) do
     if call('ZSCORE', prefix .. name, id) then return prefix end
   end
 end
@@ -93,7 +97,8 @@ local function end_group(refused)
   end
 end
 
-local withdrawn, from_suspects, from_delayed, new_holds_of = {}, {}, {}, {} -- by tenant; HELD: task, field, ...
+local withdrawn = {} -- tenant -> lane -> tasks
+local from_suspects, from_delayed, new_holds_of = {}, {}, {} -- by tenant; HELD: task, field, ...
 local function note(lists, name, id)
   lists[name] = lists[name] or {}
   table.insert(lists[name], id)
@@ -108,6 +113,9 @@ local function replace_one(id, n)
   elseif where == DELAYED or stamp > shard.stamp then
     stamp = next_stamp()
   end -- else it keeps its place
+  local history = old:sub(body):match('\n.*$') or ''
+  local record = struct.pack(HEADER, LIVE, count, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
+    .. history
   if where == HELD then
     new_holds_of[#new_holds_of + 1], new_holds_of[#new_holds_of + 2] = id,
       pack_hold(priority, stamp, name, FOLLOWER) .. keyed_field(name, keys[n])
@@ -116,7 +124,8 @@ local function replace_one(id, n)
     if where == DELAYED then
       note(from_delayed, name, id)
     elseif where == QUEUE then
-      note(withdrawn, name, id)
+      withdrawn[name] = withdrawn[name] or {}
+      note(withdrawn[name], lanes_of[id], id)
     elseif at then
       note(from_suspects, name, id)
     end
@@ -124,13 +133,11 @@ local function replace_one(id, n)
       delay(name, id, at)
       add(name, WAITING, 1)
     else
-      enqueue(name, id, stamp, priority, count)
+      enqueue(name, id, stamp, priority, count, record)
       add(name, priority, 1)
     end
   end
-  local history = old:sub(body):match('\n.*$') or ''
-  new_records[#new_records + 1], new_records[#new_records + 2] = TASK .. id,
-    struct.pack(HEADER, LIVE, count, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n]) .. history
+  new_records[#new_records + 1], new_records[#new_records + 2] = TASK .. id, record
   keyed_fields[#keyed_fields + 1], keyed_fields[#keyed_fields + 2] = id, keyed_field(name, keys[n])
 end
 
@@ -143,14 +150,18 @@ local function replace_all()
   for _, id in ipairs(replaced) do
     if replaced_by[id] then replace_one(id, replaced_by[id]) end
   end
-  for name, gone in pairs(withdrawn) do count_withdrawn(name, #gone) end
+  for name, by_lane in pairs(withdrawn) do
+    for lane, gone in pairs(by_lane) do count_withdrawn(name, #gone, lane) end
+  end
   for name, gone in pairs(from_suspects) do count_suspects_withdrawn(name, #gone) end
 end
 
 -- Takes what is replaced from its place, after the records are written and before the new places are.
 local function write_replaced()
   write_all('HSET', HELD, new_holds_of)
-  for name, gone in pairs(withdrawn) do write_all('ZREM', QUEUE .. name, gone) end
+  for name, by_lane in pairs(withdrawn) do
+    for lane, gone in pairs(by_lane) do write_all('ZREM', mailbox(name, lane), gone) end
+  end
   for name, gone in pairs(from_suspects) do remove_suspects(name, gone) end
   for name, gone in pairs(from_delayed) do remove_delayed(name, gone, 0) end
 end

@@ -43,14 +43,14 @@ def replace(model: State, new: Task, holder: tuple[str, bool], undo: Undo) -> tu
     if waiting.state == "deferred":
         waiting.later = is_later
     else:
-        waiting.state = new.state
+        waiting.state, waiting.lane = new.state, None
     return waiting.id, False
 
 
 def take_back(undo: Undo) -> None:
     """Makes tasks again what they were."""
     for task, before in reversed(undo):
-        for field in ("body", "priority", "state", "stamp", "due", "window", "attempt", "later"):
+        for field in ("body", "priority", "state", "stamp", "due", "window", "attempt", "later", "lane"):
             setattr(task, field, getattr(before, field))
 
 
@@ -73,7 +73,10 @@ def pass_on_key(model: State, task: Task) -> None:
         model.again = {owner: other for owner, other in model.again.items() if other != task.id}
     elif follower:
         model.keys[task.tenant, task.key] = follower.id, False
-        follower.state = "scheduled" if follower.later and follower.stamp > FAR else "queued"
+        if follower.later and follower.stamp > FAR:
+            follower.state = "scheduled"
+        else:
+            model.enqueue(follower)
     else:
         del model.keys[task.tenant, task.key]
         if task.state == "finished" and task.window:

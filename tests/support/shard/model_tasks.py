@@ -51,6 +51,8 @@ class Task:
     since: float = math.nan  # unix ms, the time of the claim
     alone: bool = False  # whether its runtime runs nothing else
 
+    lane: str | None = None  # the lane of its mailbox, while it is queued
+
     @property
     def suspect(self) -> bool:
         """Whether it is queued beside the mailbox."""
@@ -79,7 +81,7 @@ class Verdict(NamedTuple):
 
     id: str
     turn: int  # the turn that claimed it
-    state: str  # 'F', 'X', 'C', 'R': retry, or 'B': give back
+    state: str  # 'F', 'X', 'C', 'R': retry, 'B': give back, 'U' or 'V': this runtime cannot run it
     keep: bool
     body: bytes
     seconds: float = 0.0
