@@ -11,6 +11,7 @@ from attrs.validators import optional
 
 from fairactor._util.checks import (
     check_aware,
+    check_bool,
     check_name,
     check_one_of,
     check_route_name,
@@ -45,6 +46,7 @@ class _CommonOptions(TypedDict, total=False):
     expires: float | timedelta | None
     key: str | None
     key_window: float | timedelta | None
+    replace: bool | None
     durability: Durability | None
     # Of the plugins that ship with fairactor: fairactor_dependencies and fairactor_xcom.
     depends_on: Iterable[Handle[Any] | str] | None
@@ -150,6 +152,9 @@ class Options:
     gets a handle of this task."""
     key_window: float | None = _duration()
     """The seconds for which the key stays in use after the task has finished; 0 by default."""
+    replace: bool | None = attrs.field(default=None, validator=optional(validate(check_bool)))
+    """With a ``key``: the last message wins. If the task with that key waits, it gets this call, its options, and its
+    delay anew. If it has started, one more task runs after it, with the last call that came meanwhile."""
     durability: Durability | None = attrs.field(default=None, validator=optional(validate(check_one_of, DURABILITIES)))
     """When the send has succeeded; see `Settings.durability`."""
     plugin_options: Mapping[str, Any] = attrs.field(factory=dict)

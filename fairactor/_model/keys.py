@@ -38,6 +38,7 @@ FIXED: Final = {
     "ROUTES": ":routes",  # hash: actor whose tasks have a lane of their own -> 1 (lib/lanes.lua)
     "LANES": ":lanes",  # hash: lane with queued tasks -> 0 if a runtime serves it, else since when none does, unix ms
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
+    "AGAIN": ":again",  # hash: live task with a key -> the deferred task that runs once after it (lib/replace.lua)
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
     "SUSPECTED": ":suspected",  # zset: tenant with suspects -> when one was last claimed or passed over, unix µs
@@ -77,10 +78,11 @@ TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
-    "IDLE_SLOTS": "hash", "KEYED": "hash", "KIND_NUMBERS": "hash",
-    "KIND_OF": "hash", "ROUTES": "hash", "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string",
-    "QUEUE": "zset", "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
-    "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
+    "IDLE_SLOTS": "hash", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash", "KIND_OF": "hash", "ROUTES": "hash",
+    "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string", "QUEUE": "zset",
+    "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
+    "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset",
+    "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",
 }  # fmt: skip
 

@@ -81,6 +81,8 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True):
     error: str
     """The type name of the exception."""
     message: str
+    uncounted: int = 0
+    """How many retries of the task have not counted, this one included; 0 if this attempt counts."""
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,9 +126,9 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         """The state of a settled task."""
         return SETTLED[self.state]
 
-    def for_next_attempt(self) -> Header:
+    def for_next_attempt(self, *, count: bool = True) -> Header:
         """Returns the header for the next attempt. A task whose attempt has ended, however, has killed nothing."""
-        attempt = self.attempt + 1
+        attempt = self.attempt + count
         rest = b"\0" + self.rest[1:2] + _ATTEMPT.pack(attempt) + self.rest[4:]
         return msgspec.structs.replace(self, attempt=attempt, deliveries=0, rest=rest)
 
@@ -162,8 +164,17 @@ def unpack(record: bytes) -> tuple[Header, bytes]:
 
 
 def pack_retried(header: Header, body: bytes, attempt: Attempt) -> bytes:
-    """Packs the record of a task that will be tried again, after a failed attempt."""
-    return LIVE + header.for_next_attempt().rest + _with_attempt(body, attempt)
+    """Packs the record of a task that will be tried again, after an attempt that failed or does not count."""
+    return LIVE + header.for_next_attempt(count=not attempt.uncounted).rest + _with_attempt(body, attempt)
+
+
+def uncounted_in(body: bytes) -> int:
+    """Returns how many retries of a live task have not counted, as far as its history reaches."""
+    for line in reversed(body.split(b"\n")[1:]):
+        attempt: Attempt | None = _if_readable(_decode_attempt, line)
+        if attempt is not None and attempt.uncounted:
+            return attempt.uncounted
+    return 0
 
 
 def pack_settled(state: str, rest: bytes, outcome: Outcome, body: bytes = b"", attempt: Attempt | None = None) -> bytes:

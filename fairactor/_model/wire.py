@@ -20,9 +20,11 @@ from .states import Priority
 BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
 BATCH_WITH_DATA: Final = 250
-"""The most tasks in one call if plugins' scripts get data with each, which costs more."""
+"""The most tasks in one call if plugins' scripts get data with each, or each may replace another, which costs more."""
 PLACES_WITH_DATA: Final = BATCH // BATCH_WITH_DATA
-"""The places in a batch that a message takes if plugins' scripts get data with it."""
+"""The places in a batch that a message takes if plugins' scripts get data with it, or if it may replace another."""
+FROM_REPLACING: Final = b"\x80"
+"""Packed keys from here on have ``replace=True``."""
 REPEATED: Final = 1
 """The verdict of ``lib/accept.lua`` for a task whose id the tenant has sent before."""
 TAKEN: Final = 2
@@ -122,7 +124,7 @@ class Item(NamedTuple):
 
 def weight_of(items: Sequence[Item]) -> int:
     """Returns what a call costs with these items; at most `BATCH` go into one."""
-    heavy = sum([1 for item in items if item.extra])
+    heavy = sum([1 for item in items if item.extra or item.key >= FROM_REPLACING])
     return len(items) + heavy * (PLACES_WITH_DATA - 1)
 
 
@@ -389,9 +391,13 @@ class SlotKinds:
         return b"\x94" + msgspec.msgpack.encode(room) + msgspec.msgpack.encode(behind) + self._fixed
 
 
-def pack_key(key: str, window: float) -> bytes:
-    """Packs a deduplication key, with the seconds for which it stays in use after its task."""
-    return _WINDOW.pack(whole_ms(window)) + key.encode()
+def pack_key(key: str, window: float, *, replace: bool = False) -> bytes:
+    """Packs a deduplication key, with the seconds for which it stays in use after its task.
+
+    With ``replace`` the window is packed as -1 - window: the task replaces one with the key that waits.
+    """
+    ms = whole_ms(window)
+    return _WINDOW.pack(-1 - ms if replace else ms) + key.encode()
 
 
 def pack_extra(by_plugin: Mapping[str, Any] | None) -> bytes:

@@ -109,6 +109,13 @@ def check_whole_number(
     return number
 
 
+def check_bool(setting: str, value: bool) -> bool:  # noqa: FBT001 - it checks a value
+    """Accepts True and False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{setting} must be True or False, got {shown(value)}")
+    return value
+
+
 def check_one_of(setting: str, value: Any, allowed: Sequence[str]) -> str:
     """Accepts one of the strings in ``allowed``.
 

@@ -100,6 +100,10 @@ class AttemptSpan:
         _mark(self._span, error_type, message)
         self._span.end()
 
+    def put_off(self, delay: float) -> None:
+        """Notes that the attempt does not count, and when the next one follows. That is no error."""
+        self._span.set_attribute("messaging.fairactor.message.put_off", delay)
+
     def skip(self) -> None:
         """Ends it, because the task had nothing to do. That is no error."""
         self._span.set_attribute("messaging.fairactor.message.skipped", value=True)

@@ -17,7 +17,7 @@ import msgspec
 from fairactor._actors.codec import check_result_size
 from fairactor._actors.host import Client
 from fairactor._actors.registry import Handler
-from fairactor._actors.retry import UnstorableResult, delay_before_next, may_retry
+from fairactor._actors.retry import MOST_UNCOUNTED, Retry, UnstorableResult, delay_before_next, may_retry
 from fairactor._actors.task import ReportProgress, Slots, Task, set_current
 from fairactor._model import record
 from fairactor._model.route import read_route
@@ -222,7 +222,7 @@ class Executor:
         header = claim.header
         assert header is not None  # noqa: S101 - the task was decoded
         why = f"it expired {expires:g} s after it was sent, before"
-        if header.attempt == 1:
+        if header.attempt == 1 and not record.uncounted_in(claim.body):
             return self.canceled(claim, f"{why} it could start")
         return self._failed(
             claim, TimeoutError(f"{why} attempt {header.attempt}; see its history for the earlier attempts")
@@ -246,18 +246,33 @@ class Executor:
         header = claim.header
         assert header is not None  # noqa: S101 - the task was decoded
         attempt = _attempt(claim, header, error)
-        self._observers.failed(self._task(claim), error)
-        if final or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
-            return self._failed(claim, error, attempt)
         delay = delay_before_next(error, header.attempt, call.options)
-        if claim.age() + delay > call.options.get("expires", float("inf")):
-            return self._failed(claim, error, attempt)  # the next attempt would be too late
+        in_time = not final and claim.age() + delay <= call.options.get("expires", float("inf"))
+        if in_time and isinstance(error, Retry) and not error.count:
+            uncounted = 1 + record.uncounted_in(claim.body)
+            if uncounted <= MOST_UNCOUNTED:
+                return self._put_off(claim, call, error, msgspec.structs.replace(attempt, uncounted=uncounted), delay)
+        self._observers.failed(self._task(claim), error)
+        if not in_time or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
+            return self._failed(claim, error, attempt)
         message = "task %s (%s): attempt %d failed: %s; retrying in %.3g s"
         logger.info(message, claim.id, call.actor, header.attempt, _shown(error), delay)
         if claim.span is not None:
             claim.span.fail(error)
         self._observers.retried(self._task(claim), error, delay)
         return again(claim, record.pack_retried(header, claim.body, attempt), delay)
+
+    def _put_off(
+        self, claim: Claim, call: record.Call, error: BaseException, attempt: record.Attempt, delay: float
+    ) -> Settlement:
+        """Returns the outcome of an attempt that does not count."""
+        assert claim.header is not None  # noqa: S101 - the task was decoded
+        message = "task %s (%s): attempt %d does not count: %s; again in %.3g s"
+        logger.info(message, claim.id, call.actor, attempt.attempt, _shown(error), delay)
+        if claim.span is not None:
+            claim.span.put_off(delay)
+        self._observers.retried(self._task(claim), error, delay)
+        return again(claim, record.pack_retried(claim.header, claim.body, attempt), delay)
 
     def _find(self, packed: str) -> Handler | None:
         """Returns the handler for a route; None if its tasks cannot run here."""

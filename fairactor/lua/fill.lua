@@ -12,7 +12,7 @@
 -- @include lib/ring.lua
 
 local LOOK = 100 -- tenants, about
-local cursor = acts and call('HGET', KIND .. shard.kind, '\31filling')
+local cursor = acts and call('HGET', KIND .. shard.kind, '\31\31filling')
 if not cursor then return 0 end
 local found, names = call('HSCAN', COUNTS, cursor, 'COUNT', LOOK), {}
 for i = 1, #found[2], 2 do names[#names + 1] = found[2][i] end
@@ -22,9 +22,9 @@ update_ring(waiting)
 
 begin_writing()
 if found[1] == '0' then
-  call('HDEL', KIND .. shard.kind, '\31filling')
+  call('HDEL', KIND .. shard.kind, '\31\31filling')
 else
-  call('HSET', KIND .. shard.kind, '\31filling', found[1])
+  call('HSET', KIND .. shard.kind, '\31\31filling', found[1])
 end
 save_counts()
 save_shard()

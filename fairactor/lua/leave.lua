@@ -23,7 +23,7 @@ local why = why_ended(ARGV[1]) or (ARGV[2] == '1' and 'crashed' or 'left')
 local number, left, assigned_tenants, write_release = release(ARGV[1], why, tonumber(ARGV[3]), ARGV[5])
 run_ends_hook()
 update_ring(arriving)
-clamp_tags(assigned_tenants)
+if not shard.kind_goes then clamp_tags(assigned_tenants) end
 
 begin_writing()
 write_release()

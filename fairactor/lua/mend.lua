@@ -87,6 +87,41 @@ local function put_back(id, lane)
   table.insert(places[key], id)
 end
 
+local function is_key_of(task, key)
+  local prefix = #task.name .. ':' .. task.name
+  return key:sub(1, #prefix) == prefix
+end
+
+local follows = {} -- task -> the task that it follows (replace.lua)
+
+-- Finds the tasks that follow another one with their key, before all other places: the script that lets one go ends the
+-- other one first. If that has happened, the task gets the key and, as it then has no place, one by its stamp.
+local function repair_followers()
+  local held_back, has_follower = call('HGETALL', HELD), {}
+  for i = 1, #held_back, 2 do
+    local id, readable_hold, _, _, _, holder, at = held_back[i], pcall(struct.unpack, HOLD, held_back[i + 1])
+    local task, field = tasks[id], readable_hold and holder == FOLLOWER and held_back[i + 1]:sub(at)
+    if field and task and task.state == LIVE then
+      local key = field:sub(9)
+      local fits = #field > 8 and is_key_of(task, key)
+      local owner = fits and call('GET', KEY .. key)
+      local owns = owner and owner ~= id and tasks[owner] and tasks[owner].state == LIVE and tasks[owner].name == task.name
+      if owns and not has_follower[owner] and take_place(id, 'deferred') then
+        follows[id], has_follower[owner] = owner, id
+        call('HSET', KEYED, id, field)
+        call('HSET', AGAIN, owner, id)
+      elseif fits and not owns then
+        call('SET', KEY .. key, id)
+        call('HSET', KEYED, id, field)
+      end
+    end
+    if field and not follows[id] then call('HDEL', HELD, id) end
+  end
+  for _, owner in ipairs(call('HKEYS', AGAIN)) do
+    if not has_follower[owner] then call('HDEL', AGAIN, owner) end
+  end
+end
+
 -- @include lib/mend_lanes.lua
 
 local function repair_places()
@@ -112,7 +147,8 @@ local function repair_places()
   local held_back = call('HGETALL', HELD)
   for i = 1, #held_back, 2 do
     local id = held_back[i]
-    if not (pcall(struct.unpack, HOLD, held_back[i + 1]) and take_place(id, 'deferred')) then call('HDEL', HELD, id) end
+    local stays = follows[id] or (pcall(struct.unpack, HOLD, held_back[i + 1]) and take_place(id, 'deferred'))
+    if not stays then call('HDEL', HELD, id) end
   end
   for _, runtime in ipairs(found[CLAIMS]) do
     local leased = call('ZSCORE', LEASES, runtime)
@@ -192,11 +228,6 @@ local function repair_runtimes()
   end
 end
 
-local function is_key_of(task, key)
-  local prefix = #task.name .. ':' .. task.name
-  return key:sub(1, #prefix) == prefix
-end
-
 -- Returns the window of a key, in ms, if a live task owns it; else nil. Nowhere else do scripts parse JSON.
 local function window_of(id, key)
   local task = tasks[id]
@@ -217,7 +248,8 @@ local function repair_keys()
     keyed[id] = keyed_tasks[i + 1]
     local name = select(2, unpack_key(keyed[id]))
     local key = KEY .. name
-    if task and task.state == LIVE and (owners[name] or not is_key_of(task, name)) then
+    if follows[id] then -- its key is that of the task before it
+    elseif task and task.state == LIVE and (owners[name] or not is_key_of(task, name)) then
       call('HDEL', KEYED, id)
       repaired[#repaired + 1] = KEYED .. ': the key of ' .. id .. ' is not its own'
     elseif task and task.state == LIVE then
@@ -339,6 +371,7 @@ local function rebuild_rings()
 end
 
 begin_writing()
+repair_followers()
 repair_places()
 repair_due_times()
 repair_runtimes()

@@ -73,6 +73,18 @@ local function index_of(i, record)
 end
 
 load_watchers(ids)
+do -- what follows one of these ends with it
+  local taken, following = {}, {}
+  for _, id in ipairs(ids) do taken[id] = true end
+  for i = 1, #ids do
+    local follower = followers[ids[i]]
+    if follower and not taken[follower] then
+      following[#following + 1] = follower
+      take(follower)
+    end
+  end
+  load_watchers(following)
+end
 for i, record in ipairs(read_records(ids)) do
   if record then
     add(name, index_of(i, record), -1)

@@ -90,7 +90,7 @@ local unserved, look_again = find_unserved()
 
 run_ends_hook()
 update_ring(arriving)
-clamp_tags(assigned_tenants or NONE)
+clamp_tags(not shard.kind_goes and assigned_tenants or NONE)
 
 begin_writing()
 if dead then write_release() else write_queues() end

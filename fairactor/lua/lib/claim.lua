@@ -111,7 +111,8 @@ do
     end
   end
 
-  local function by_place(a, b) return a.place < b.place end
+  -- As the server orders a mailbox. A sort is not stable: what is read twice must come in the same order.
+  local function by_place(a, b) return a.place < b.place or a.place == b.place and a.id < b.id end
 
   -- Adds `n` tasks of a mailbox from a rank on, with their places, and those that this script adds, to `all`. Returns
   -- whether more may follow the last that was read.

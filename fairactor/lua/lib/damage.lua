@@ -248,6 +248,7 @@ do
     end,
     [PROGRESS] = function(key) each_field(key, is_json, drop_field) end,
     [KEYED] = function(key) each_field(key, is_keyed, drop_field) end,
+    [AGAIN] = function(key) each_field(key, function(value) return value ~= '' end, drop_field) end,
     [HELD] = function(key)
       each_field(key, function(value) return is_packed(HOLD, value) end,
         function(_, field, value) set_field_aside(key, field, value, 'not what holds back') end)

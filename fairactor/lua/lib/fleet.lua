@@ -78,6 +78,7 @@ local function revise_lanes(tables, kept)
   end
   for actor in pairs(routes) do added[#added + 1], added[#added + 2] = actor, '1' end
   in_use = in_use or #added > 0
+  lanes.revised = true
   return function()
     write_all('HSET', ROUTES, added)
     write_all('HDEL', ROUTES, dropped)
@@ -116,7 +117,9 @@ local function end_kind_of(runtime)
   local kind, tables, stay, first = call('HGET', KIND_OF, runtime), {}, {}, nil
   local living = kind and living_kinds(runtime) or {}
   local goes = kind and not living[kind] and next(living) and not shard.compat
+  shard.kind_goes = goes
   if not goes then
+    if kind and shard.several then use_kinds(shard.kinds, kind) end
     return function() call('HDEL', KIND_OF, runtime) end
   end
   for other in shard.kinds:gmatch('%d+') do

@@ -14,6 +14,12 @@ local kinds_of_dedicated = {} -- runtime -> its kind, if there are several
 if shard.several and next(dedicated) then
   for runtime in pairs(dedicated) do kinds_of_dedicated[runtime] = call('HGET', KIND_OF, runtime) end
 end
+
+-- Whether a dedicated runtime is of a kind, by default that for which the script acts.
+local function is_of_kind(runtime, kind)
+  return not shard.several or (kinds_of_dedicated[runtime] or shard.kind) == (kind or shard.kind)
+end
+
 local reassigned, reassigned_tenants -- a runtime whose tenants change here, and its new ones
 
 -- Returns the latest virtual time of a tenant's dedicated runtimes of a kind, by default that for which the script acts;
@@ -22,7 +28,7 @@ local function dedicated_time(name, kind, virtual)
   local latest
   for runtime, time in pairs(dedicated) do
     local serves_it
-    if shard.several and kinds_of_dedicated[runtime] ~= (kind or shard.kind) then
+    if not is_of_kind(runtime, kind) then
       serves_it = false
     elseif runtime == reassigned then
       serves_it = reassigned_tenants[name]

@@ -41,6 +41,7 @@ local function open_lanes()
   local function route_in(record)
     if not readable(record) then return '' end
     local first = (select(7, struct.unpack(HEADER, record))) + 2
+    if record:sub(first - 2, first - 1) ~= '["' then return '' end
     local last, backslashes = first - 1, nil
     repeat
       last = record:find('"', last + 1, true)
@@ -100,7 +101,7 @@ local function open_lanes()
 
   -- Gives the tasks of an actor a lane of their own, because a runtime lacks it.
   function lanes.add_route(route)
-    if shard.compat or lanes.of_route(route) ~= '' then return end
+    if shard.compat or route == '' or lanes.of_route(route) ~= '' then return end
     new_routes[route], lane_of_route[route], unsorted = true, nil, true
   end
 
@@ -191,7 +192,7 @@ local function open_lanes()
 
   -- Writes which lanes the tenants have tasks in.
   function lanes.save()
-    if not shard.lanes then call('HSET', META, 'lanes', '1') end
+    local in_use = shard.several or shard.routed or unsorted
     if unsorted then call('HSET', META, 'unsorted', '1') end
     for route in pairs(new_routes) do call('HSET', ROUTES, route, '1') end
     for name, box in pairs(boxes) do
@@ -199,6 +200,7 @@ local function open_lanes()
       for lane, n in pairs(box) do
         local was = stored[lane] or 0
         if lane ~= '' and n > 0 and was <= 0 then
+          in_use = true
           call('SADD', LANES_OF .. name, lane)
           call('ZADD', IN_LANE .. lane, integer(shard.ms), name)
           local is_new = call('HSETNX', LANES, lane, is_served(lane) and 0 or integer(shard.ms)) == 1
@@ -211,6 +213,7 @@ local function open_lanes()
         stored[lane] = n
       end
     end
+    if in_use and (not shard.lanes or lanes.revised) then call('HSET', META, 'lanes', '1') end
     lanes.changed = {}
   end
 end

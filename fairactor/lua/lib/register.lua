@@ -45,7 +45,7 @@ local function register(runtime, digest, packed, unknown_ttl)
   table.sort(stay, function(a, b) return tonumber(a) < tonumber(b) end)
   use_kinds(table.concat(stay, ','), number)
   local write_lanes = (not is_known or #gone > 0) and revise_lanes(tables)
-  local filling = not is_known and not takes_over or call('HEXISTS', KIND .. number, '\31filling') == 1
+  local filling = not is_known and not takes_over or call('HEXISTS', KIND .. number, '\31\31filling') == 1
   local key, fields = KIND .. number, {}
   for actor, version in pairs(actors) do fields[#fields + 1], fields[#fields + 2] = actor, version end
   return function()
@@ -59,7 +59,7 @@ local function register(runtime, digest, packed, unknown_ttl)
     if not is_known then
       call('DEL', key)
       write_all('HSET', key, fields)
-      if filling then call('HSET', key, '\31filling', '0') end
+      if filling then call('HSET', key, '\31\31filling', '0') end
       call('HSET', KIND_NUMBERS, digest, number)
     end
     call('HSET', KIND_OF, runtime, number)

@@ -5,10 +5,11 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
--- Returns what a tenant owes for a claim: how long its runtime has held it, less the estimate charged.
+-- Returns what a tenant owes for a claim: how long its runtime has held it, less the estimate charged; or false. Nothing
+-- is owed to a kind of runtimes that ends.
 local function undercharge(mark)
   local _, since, _, charged = struct.unpack(MARK, mark)
-  return shard.by_time and (shard.ms - since) / 1000 - charged
+  return shard.by_time and not shard.kind_goes and (shard.ms - since) / 1000 - charged
 end
 
 -- Why claims count as deliveries: the error and its message in the history.

@@ -69,7 +69,8 @@ do
     count_end(name, shard.by_time and undercharge(n, name))
     local elsewhere = state == 'V' and lane_elsewhere(id)
     local goes_back = state == 'R' or state == 'B' or state == 'U' or elsewhere
-    local record = cancel and goes_back and (record_of(n) ~= '' and record_of(n) or call('GET', TASK .. id))
+    local has_record = state == 'R' or state == 'B' -- in the others it is that of the outcome, or none
+    local record = cancel and goes_back and (has_record and record_of(n) or call('GET', TASK .. id))
     if record and readable(record) then
       -- The task was to be canceled, and its runtime did not know.
       add(name, priority, -1)
