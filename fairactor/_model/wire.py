@@ -143,6 +143,7 @@ class Settlement(NamedTuple):
     record: bytes
     seconds: float = 0.0  # how long it ran
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
+    kind: int = 0  # the number of the kind of slot that it took
 
 
 class Handed(NamedTuple):
@@ -431,7 +432,7 @@ def pack_item(item: Item) -> bytes:
 
 def pack_settlement(settlement: Settlement) -> bytes:
     """Packs an outcome, for turn.lua."""
-    task_id, turn, state, ms, packed, seconds, extra = settlement
+    task_id, turn, state, ms, packed, seconds, extra, _ = settlement
     name = as_bytes(task_id)
     return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + _LONG.pack(len(extra)) + extra + packed
 

@@ -21,9 +21,10 @@ class Pulse:
     newest_run: float
     """The seconds that the newest of the running tasks has run."""
     usual_run: float | None
-    """The seconds that tasks have run lately, on average; None if none has ended yet."""
+    """The seconds that tasks have run lately, on average, in the kind of slots where they run longest; None if none has
+    ended yet."""
     kinds: Mapping[str, Pulse] = attrs.field(factory=dict)
-    """The same for each kind of slots in `RuntimeInfo.slots`, if there are several; `usual_run` is None there."""
+    """The same for each kind of slots in `RuntimeInfo.slots`, if there are several."""
 
 
 @attrs.frozen

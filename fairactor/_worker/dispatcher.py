@@ -110,13 +110,14 @@ class Dispatcher:
         self._leaving = False
         self._stopped = anyio.Event()
         self._stopped.set()
-        self._pace = Pace(slots.pools.first.size)
+        self._paces = [Pace(kind.size) for kind in slots.kinds]
+        self._pace = self._paces[0]  # only tasks of the first kind are claimed ahead
         subscriber.on_subscribe(self._on_subscribe)
 
     @property
-    def usual_run(self) -> float | None:
-        """The seconds that a task has run lately, on average; None if none has."""
-        return self._pace.usual_run
+    def usual_runs(self) -> list[float | None]:
+        """The seconds that a task has run lately, on average, for each kind of slots; None if none has."""
+        return [pace.usual_run for pace in self._paces]
 
     # Called by other parts
 
@@ -279,7 +280,8 @@ class Dispatcher:
         self._request = None
         self.renewed = started
         self._duration = time.monotonic() - started
-        self._pace.note(self._duration, request.settle)
+        for pace, settled in zip(self._paces, self._slots.by_kind(request.settle), strict=True):
+            pace.note(self._duration, settled)
         for refused in turn.refused:
             logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
         if self._refusals:

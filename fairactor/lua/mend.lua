@@ -30,7 +30,7 @@ end
 
 remove_damage()
 for _, key in ipairs(shard_keys) do -- lanes that nothing says are in use
-  if key:sub(1, #LANE_QUEUE) == LANE_QUEUE then redis.call('HSET', META, 'lanes', '1') end
+  if key:sub(1, #(LANE_QUEUE)) == LANE_QUEUE then redis.call('HSET', META, 'lanes', '1') end
 end
 
 -- @include lib/base.lua

@@ -244,7 +244,7 @@ do
         t[TAG] = (capped and math.max(t[TAG], ring.virtual) or t[TAG]) + cost / t[WEIGHT]
         if not inner then
           t[TAKEN] = t[TAKEN] + 1
-          if lanes then lanes.add(t[NAME], lane_of_head[id], -1) end
+          if lanes then lanes.add(t[NAME], lane_in_head(t[NAME], id), -1) end
           if t[LIMITS] then
             t[LIMITS].queued = t[LIMITS].queued - 1
             count_start(t[LIMITS])

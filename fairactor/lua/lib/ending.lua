@@ -4,6 +4,7 @@
 
 local watched, keyed = {}, {} -- task -> its watchers, and its key, once loaded
 local followers = {} -- task with a key -> the task that runs once after it (replace.lua)
+local may_end = {} -- task -> whether it is one of those that may end
 
 -- Loads the watchers and keys of tasks that may end.
 local function load_watchers(ids)
@@ -11,10 +12,12 @@ local function load_watchers(ids)
   local watchers, keys = read_all('HMGET', WATCHERS, ids), read_all('HMGET', KEYED, ids)
   local with_key = {}
   for i, id in ipairs(ids) do
-    watched[id], keyed[id] = watchers[i], keys[i]
+    watched[id], keyed[id], may_end[id] = watchers[i], keys[i], true
     if keys[i] then with_key[#with_key + 1] = id end
   end
-  for i, follower in ipairs(read_all('HMGET', AGAIN, with_key)) do followers[with_key[i]] = follower end
+  for i, follower in ipairs(read_all('HMGET', AGAIN, with_key)) do
+    followers[with_key[i]] = follower or followers[with_key[i]] -- which may be new
+  end
 end
 
 -- Returns the record in another state: the same header, then the outcome, then the old body.
@@ -63,8 +66,8 @@ local function end_task(id, name, state, ms, record, extra)
   if watched[id] then to_notify[#to_notify + 1] = { id, record } end
   if keyed[id] then
     local follower = followers[id]
-    -- One with a key that is loaded ends in this script, too.
-    freed[#freed + 1] = { id, state, follower and not keyed[follower] and admit(follower) and follower }
+    -- A follower that may end does end in this script: it cannot have started.
+    freed[#freed + 1] = { id, state, follower and not may_end[follower] and admit(follower) and follower }
   end
 end
 

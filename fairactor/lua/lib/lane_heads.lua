@@ -7,11 +7,12 @@
 -- @takes lanes from lib/lanes.lua
 -- @takes queues, lane_queues from lib/queues.lua
 -- @takes read_mailbox, by_place, MOST_MOVED from lib/claim.lua
--- @takes tenants, HEAD, TAKEN from lib/ring.lua
+-- @takes tenants, HEAD, TAKEN, STUCK from lib/ring.lua
 -- @takes NONE from lib/policy.lua
 
 local sorting = { moved = {}, looked = 0, stopped = false } -- tasks that leave the common lane; how many were looked at
 local lane_of_head = {} -- task -> its lane
+local only_lane = {} -- tenant -> the only lane in which it has tasks for the runtime, in order
 
 local function move(name, task, lane)
   local key = mailbox(name, lane)
@@ -52,8 +53,13 @@ end
 -- Returns the first `n` ids, over all lanes. Claimed tasks are still in their mailboxes.
 local function read_lane_heads(name, n)
   local all, ids, served, stop = {}, {}, {}, nil
-  for lane in pairs(lanes.box_of(name)) do
-    if lanes.serves(shard.kind, lane) then served[#served + 1] = lane end
+  local arrives = lanes.arrived[name]
+  for lane, n_stored in pairs(arrives and lanes.box_of(name) or lanes.stored(name)) do
+    if (n_stored > 0 or arrives) and lanes.serves(shard.kind, lane) then served[#served + 1] = lane end
+  end
+  if #served == 1 and not (served[1] == '' and shard.unsorted) and not arrives then
+    only_lane[name] = served[1]
+    return call('ZRANGE', mailbox(name, served[1]), 0, n - 1)
   end
   for _, lane in ipairs(served) do
     local found = {}
@@ -74,16 +80,23 @@ local function read_lane_heads(name, n)
   return ids
 end
 
+-- Returns the lane of a task at the head of a tenant's mailboxes.
+local function lane_in_head(name, id) return only_lane[name] or lane_of_head[id] end
+
 local function write_lane_heads()
   for name, t in pairs(tenants) do
-    local by_lane = {}
-    for i = 1, t[TAKEN] do
-      local id = t[HEAD][i]
-      local lane = lane_of_head[id]
-      by_lane[lane] = by_lane[lane] or {}
-      table.insert(by_lane[lane], id)
+    if t[TAKEN] > 0 and only_lane[name] and not t[STUCK] then
+      call('ZREMRANGEBYRANK', mailbox(name, only_lane[name]), 0, t[TAKEN] - 1)
+    elseif t[TAKEN] > 0 then
+      local by_lane = {}
+      for i = 1, t[TAKEN] do
+        local id = t[HEAD][i]
+        local lane = lane_in_head(name, id)
+        by_lane[lane] = by_lane[lane] or {}
+        table.insert(by_lane[lane], id)
+      end
+      for lane, ids in pairs(by_lane) do write_all('ZREM', mailbox(name, lane), ids) end
     end
-    for lane, ids in pairs(by_lane) do write_all('ZREM', mailbox(name, lane), ids) end
   end
   for id, name in pairs(sorting.moved) do call('ZREM', QUEUE .. name, id) end
 end

@@ -154,6 +154,12 @@ local function open_lanes()
   end
   lanes.box_of = box_of
 
+  -- Returns how many tasks are stored in each mailbox of a tenant.
+  function lanes.stored(name)
+    box_of(name)
+    return before[name]
+  end
+
   -- Adds `n` to the number of a tenant's tasks in a lane.
   function lanes.add(name, lane, n)
     local box = box_of(name)

@@ -29,7 +29,7 @@ local function note_lanes()
   local stored, known = {}, {}
   for key, list in pairs(places) do
     write_all('ZADD', key, list)
-    if key:sub(1, #LANE_QUEUE) == LANE_QUEUE then stored[#stored + 1] = key:sub(#LANE_QUEUE + 1) end
+    if key:sub(1, #(LANE_QUEUE)) == LANE_QUEUE then stored[#stored + 1] = key:sub(#(LANE_QUEUE) + 1) end
   end
   for _, name in ipairs(found[LANES_OF]) do call('DEL', LANES_OF .. name) end
   for _, rest in ipairs(stored) do

@@ -14,8 +14,8 @@
 -- Lists with an entry for each task that is replaced: where it stood, its record, and the number of the one whose call it
 -- gets.
 local replaced, places_of, records_of, replaced_by = {}, {}, {}, {}
-local in_lanes = {} -- task -> the lane in whose mailbox it stands
 local followers_of = {} -- task with a key -> the task that follows it, or false
+local lanes_of = {} -- task in a mailbox -> its lane
 local undo = {} -- functions that take back what the tasks judged together have replaced
 
 -- Gives the call of task `n` to task `m` of this batch.
@@ -37,16 +37,17 @@ end
 
 -- Returns where a task waits; nil if it has started or a plugin holds it back.
 local function waits_in(id, name)
-  in_lanes[id] = lane_with(name, id)
-  if in_lanes[id] then return QUEUE end
+  lanes_of[id] = lane_with(name, id)
+  if lanes_of[id] then return QUEUE end
   for _, prefix in ipairs({ SUSPECTS, DELAYED }) do
     if call('ZSCORE', prefix .. name, id) then return prefix end
   end
 end
 
-local function live_record(id)
-  local record = read_records({ id })[1]
-  return record and record:sub(1, 1) == LIVE and record
+-- Returns the record of a live task that has the key; nil if there is none, or one with its id that was sent later.
+local function live_record(id, key)
+  local record, field = read_records({ id })[1], call('HGET', KEYED, id)
+  return record and record:sub(1, 1) == LIVE and field and field:sub(9) == key and record or nil
 end
 
 local function follower_of(id)
@@ -60,13 +61,13 @@ local function judge_replacing(n)
   local key = field:sub(9)
   local owner = key_owners[key] or call('GET', KEY .. key)
   local m = owner and number_of_new[owner]
-  local record = owner and not m and (records_of[owner] or live_record(owner))
+  local record = owner and not m and (records_of[owner] or live_record(owner, key))
   if not m and not record then -- nobody has the key, or one that has ended has it for its window
     assign_key(id, field)
     return ACCEPTED
   end
   local follower = follower_of(owner)
-  local follower_record = follower and not number_of_new[follower] and live_record(follower)
+  local follower_record = follower and not number_of_new[follower] and live_record(follower, key)
   if follower and number_of_new[follower] then
     replace_new(number_of_new[follower], n)
   elseif follower_record then
@@ -96,28 +97,23 @@ local function end_group(refused)
   end
 end
 
-local withdrawn = {} -- lane -> tenant -> ids
+local withdrawn = {} -- tenant -> lane -> tasks
 local from_suspects, from_delayed, new_holds_of = {}, {}, {} -- by tenant; HELD: task, field, ...
 local function note(lists, name, id)
   lists[name] = lists[name] or {}
   table.insert(lists[name], id)
 end
 
-local function withdrawn_in(lane)
-  withdrawn[lane] = withdrawn[lane] or {}
-  return withdrawn[lane]
-end
-
 local function replace_one(id, n)
   local where, old = places_of[id], records_of[id]
   local name, priority, at = names[n], priorities[n], due_of(n)
   local _, count, old_priority, _, stamp, _, body = struct.unpack(HEADER, old)
-  local history = old:sub(body):match('\n.*$') or ''
   if at then
     stamp = at * 1000
   elseif where == DELAYED or stamp > shard.stamp then
     stamp = next_stamp()
   end -- else it keeps its place
+  local history = old:sub(body):match('\n.*$') or ''
   local record = struct.pack(HEADER, LIVE, count, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
     .. history
   if where == HELD then
@@ -128,7 +124,8 @@ local function replace_one(id, n)
     if where == DELAYED then
       note(from_delayed, name, id)
     elseif where == QUEUE then
-      note(withdrawn_in(in_lanes[id]), name, id)
+      withdrawn[name] = withdrawn[name] or {}
+      note(withdrawn[name], lanes_of[id], id)
     elseif at then
       note(from_suspects, name, id)
     end
@@ -153,8 +150,8 @@ local function replace_all()
   for _, id in ipairs(replaced) do
     if replaced_by[id] then replace_one(id, replaced_by[id]) end
   end
-  for lane, names_in in pairs(withdrawn) do
-    for name, gone in pairs(names_in) do count_withdrawn(name, #gone, lane) end
+  for name, by_lane in pairs(withdrawn) do
+    for lane, gone in pairs(by_lane) do count_withdrawn(name, #gone, lane) end
   end
   for name, gone in pairs(from_suspects) do count_suspects_withdrawn(name, #gone) end
 end
@@ -162,8 +159,8 @@ end
 -- Takes what is replaced from its place, after the records are written and before the new places are.
 local function write_replaced()
   write_all('HSET', HELD, new_holds_of)
-  for lane, names_in in pairs(withdrawn) do
-    for name, gone in pairs(names_in) do write_all('ZREM', mailbox(name, lane), gone) end
+  for name, by_lane in pairs(withdrawn) do
+    for lane, gone in pairs(by_lane) do write_all('ZREM', mailbox(name, lane), gone) end
   end
   for name, gone in pairs(from_suspects) do remove_suspects(name, gone) end
   for name, gone in pairs(from_delayed) do remove_delayed(name, gone, 0) end

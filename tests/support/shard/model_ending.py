@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from .model_keys import pass_on_key
 from .model_lanes import exact_lane, route_in
 from .model_rules import actor_in
 from .model_sending import Sending
@@ -74,22 +75,7 @@ class Ending(Sending):
         tenant.kept |= keep
         if not keep:
             del self.tasks[task.id]
-        follower = self.tasks.get(self.again.pop(task.id, ""))
-        if task.key and self.keys[task.tenant, task.key][0] != task.id:
-            self.again = {owner: follower for owner, follower in self.again.items() if follower != task.id}
-            task.key = ""
-        elif follower:
-            self.keys[task.tenant, task.key] = follower.id, False
-            if follower.later and follower.stamp > 1e14:
-                follower.state = "scheduled"
-            else:
-                self.enqueue(follower)
-            task.key = ""
-        elif task.key:
-            self.keys.pop((task.tenant, task.key))
-            if letter == "F" and task.window:
-                self.keys[task.tenant, task.key] = task.id, True
-            task.key = ""
+        pass_on_key(self, task)
         if letter == "X" and keep:
             step.letters.append(task.id)
         step.touch(task.tenant)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import attrs
 
+from .model_keys import Undo, finish_replacing, replace, take_back
 from .model_lanes import is_routed
 from .model_state import State, Step
 from .model_tasks import FULL, HANDED, Task
@@ -43,11 +44,7 @@ class Sending(State):
                 if flag != "+" or number == 0:
                     end = next((n for n in range(number + 1, len(items)) if flags[n] != "+"), len(items))
                     answers += self._post(items[number:end], watcher if flag == "w" else "", reservation)
-            for task_id in self.moved:  # keep tasks ordered by stamp
-                self.tasks[task_id] = self.tasks.pop(task_id)
-            self.moved.clear()
-            for task in self.tasks.values():
-                task.stored = True
+            finish_replacing(self)
             for name in {task.tenant for task in items}:
                 if (name, reservation) in self.reserved:
                     self._reserve(name, reservation, -sum(task.tenant == name for task in items))
@@ -87,16 +84,16 @@ class Sending(State):
         task.since = math.nan
         self.handed[runtime] = task.id
 
-    def _post(self, items: Sequence[Task], watcher: str, reservation: str) -> list[str | None]:  # noqa: C901 - each rule
+    def _post(self, items: Sequence[Task], watcher: str, reservation: str) -> list[str | None]:
         """Accepts all of these tasks or none; only the first can have a watcher."""
         answers: list[str | None] = []
         accepted: list[Task] = []
-        undo: list[tuple[Task, Task]] = []
+        undo: Undo = []
         for task in items:
             known = self.tasks.get(task.id)
             holder = self.keys.get((task.tenant, task.key)) if task.key else None
             if holder is not None and task.replaces and known is None:
-                holder = self._replace(task, holder, undo)
+                holder = replace(self, task, holder, undo)
             if known is not None:
                 answers.append("" if known.tenant == task.tenant else None)
             elif holder is not None:
@@ -111,9 +108,7 @@ class Sending(State):
         full = {task.tenant for task in accepted if self.room(task.tenant, reservation) < 0}
         if not full:
             return answers
-        for task, before in reversed(undo):
-            for field in ("body", "priority", "state", "stamp", "due", "window", "attempt", "lane"):
-                setattr(task, field, getattr(before, field))
+        take_back(undo)
         for task in accepted:
             del self.tasks[task.id]
             if self.keys.get((task.tenant, task.key)) == (task.id, False):
@@ -121,35 +116,6 @@ class Sending(State):
             self.again = {owner: follower for owner, follower in self.again.items() if follower != task.id}
         ids = {id(task) for task in accepted if task.tenant in full}
         return [FULL if id(task) in ids else answer for task, answer in zip(items, answers, strict=True)]
-
-    def _replace(self, new: Task, holder: tuple[str, bool], undo: list[tuple[Task, Task]]) -> tuple[str, bool] | None:
-        """Returns the task that got the call of one with replace=True; None if that is accepted."""
-        owner_id, ended = holder
-        if ended:
-            return None
-        owner = self.tasks[owner_id]
-        waiting = self.tasks[self.again[owner_id]] if owner_id in self.again else owner
-        if waiting is owner and owner.state == "started":
-            self.again[owner_id] = new.id
-            new.state, new.later = "deferred", new.state == "scheduled"
-            return None
-        undo.append((waiting, attrs.evolve(waiting)))
-        at = waiting.body.find(b"\n") if not math.isnan(waiting.stamp) and waiting.stored else -1
-        waiting.body = new.body + (waiting.body[at:] if at >= 0 else b"")
-        waiting.priority, waiting.window, waiting.attempt = new.priority, new.window, 1
-        if new.state == "scheduled" or not waiting.stored:
-            waiting.stamp, waiting.due = new.stamp, new.due
-            moves = True
-        else:
-            moves = waiting.state == "scheduled" or waiting.stamp > self.now * 1000 + 1e6
-            waiting.stamp = math.nan if moves else waiting.stamp
-        if waiting.state == "deferred":
-            waiting.later = new.state == "scheduled" or (waiting.later and not moves)
-        else:
-            waiting.state, waiting.lane = new.state, None
-        if moves and waiting.stored:
-            self.moved[waiting.id] = None
-        return waiting.id, False
 
     def reserve(self, own: str, rooms: dict[str, int]) -> str | None:
         """Reserves room in mailboxes; returns the first tenant whose mailbox has too little room, if any."""

@@ -31,7 +31,7 @@ class State:
     reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> reserved room
     keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> (task, whether it has ended)
     again: dict[str, str] = attrs.Factory(dict)  # live task with a key -> the task that runs once after it
-    moved: dict[str, None] = attrs.Factory(dict)  # tasks with new stamps
+    replaced: dict[str, Task] = attrs.Factory(dict)  # stored tasks that this step replaces, as they were before it
     now: float = 0.0  # the server's time of the step, unix ms
     suspected: dict[str, float] = attrs.Factory(dict)  # tenant with suspects -> its place among these tenants
     emptying: str = ""  # the runtime that empties itself for a suspect
