@@ -215,7 +215,11 @@ class RetriedObserver(Protocol):
     """A plugin that observes retries."""
 
     def retried(self, task: Task, error: BaseException, delay: float) -> None:
-        """Called when a failed task gets another attempt, in ``delay`` seconds."""
+        """Called when a task gets another attempt, in ``delay`` seconds.
+
+        After `Retry` with ``count=False`` the attempt has not failed: ``error.count`` is False, and ``failed`` is not
+        called.
+        """
 
 
 class CanceledObserver(Protocol):

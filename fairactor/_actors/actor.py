@@ -10,7 +10,8 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 import attrs
 
 from fairactor._model.placeholder import Placeholder
-from fairactor._util.checks import check_name, shown
+from fairactor._model.route import MOST_VERSIONS, pack_route
+from fairactor._util.checks import check_route_name, check_whole_number, shown
 from fairactor._util.kinds import is_generator
 from fairactor.errors import ConfigurationError, InvalidPayload
 
@@ -47,12 +48,15 @@ class Actor(Generic[P, R_co]):
         options: Options,
         *,
         process: bool = False,
+        version: int = 1,
         owner: type[Any] | None = None,
     ) -> None:
         self.function = function
         self.name = name
         self.options = options
         self.process = process
+        self.version = version
+        """The version of its signature: it runs the messages of this version and of earlier ones."""
         self.owner = owner
         """The class, if the handler is a method."""
         self.codec = Codec(name, function, method=owner is not None)
@@ -73,6 +77,10 @@ class Actor(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<actor {self.name}>"
+
+    def route(self, options: Options) -> str:
+        """Returns where a message with these options can run, see `fairactor._model.route`."""
+        return pack_route(self.name, options.queue, self.version)
 
     def bind(self, instance: object = None, run_in_process: RunInProcess | None = None) -> Invoke:
         """Returns a function that runs the handler.
@@ -123,12 +131,15 @@ class _Method(Generic[P, R_co]):
     Each class that inherits the method has an actor of its own, named after that class.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str | None, options: Options) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str | None, options: Options, version: int | None = None
+    ) -> None:
         self.function = function
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self._given_name = name
         self._options = options
+        self._version = version
         self._name = function.__name__
         self._actors: dict[type[Any], Actor[..., Any]] = {}
         if inspect.isfunction(function):
@@ -143,7 +154,8 @@ class _Method(Generic[P, R_co]):
         if owner not in self._actors:
             defaults = _defaults_of(owner)
             name = self._given_name or f"{defaults.name}.{self._name}"
-            self._actors[owner] = Actor(self.function, name, self._options.over(defaults.options), owner=owner)
+            options, version = self._options.over(defaults.options), self._version or defaults.version
+            self._actors[owner] = Actor(self.function, name, options, version=version, owner=owner)
         return self._actors[owner]
 
 
@@ -177,15 +189,17 @@ class _Defaults:
 
     name: str
     options: Options
+    version: int = 1
 
 
 _DEFAULTS: Final = "__fairactor_defaults__"
 
 
 def _defaults_of(cls: type[Any]) -> _Defaults:
-    """Returns the defaults for the methods of a class. Options are inherited, names are not."""
+    """Returns the defaults for the methods of a class. Options and the version are inherited, names are not."""
     own: _Defaults | None = vars(cls).get(_DEFAULTS)
-    return own or _Defaults(cls.__name__, getattr(cls, _DEFAULTS).options if hasattr(cls, _DEFAULTS) else Options())
+    inherited: _Defaults = getattr(cls, _DEFAULTS, _Defaults("", Options()))
+    return own or attrs.evolve(inherited, name=cls.__name__)
 
 
 def methods_of(cls: type[Any]) -> list[Actor[..., Any]]:
@@ -262,11 +276,17 @@ def actor(handler: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncActor[P, R]: 
 def actor(handler: Callable[P, R], /) -> PlainActor[P, R]: ...
 @overload
 def actor(
-    *values: OptionValue, name: str | None = None, process: bool = False, **options: Unpack[ActorOptions]
+    *values: OptionValue,
+    name: str | None = None,
+    process: bool = False,
+    version: int | None = None,
+    **options: Unpack[ActorOptions],
 ) -> ActorDecorator: ...
 
 
-def actor(*given: Any, name: str | None = None, process: bool = False, **options: Any) -> Any:
+def actor(
+    *given: Any, name: str | None = None, process: bool = False, version: int | None = None, **options: Any
+) -> Any:
     """Makes a function or a method an actor. It can be used with or without arguments.
 
     An async function runs in the event loop, a plain one in a thread. On a class, the decorator sets a name and default
@@ -280,6 +300,8 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
             while tasks wait.
         process: run the function in a worker process, because it keeps a CPU busy. Another process must be able to
             import it, and ``if __name__ == "__main__"`` must guard the program's start, as for `multiprocessing`.
+        version: the version of the handler's signature, 1 by default. Raise it when senders pass what the handler of
+            the release before would refuse. Messages of a version are run by handlers of it and of later ones.
         options: default options for the messages, see `Options`.
 
     Raises:
@@ -289,22 +311,24 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
     """
     if "id" in options:
         raise ConfigurationError("id= belongs to a single message: give it with message.options(id=…)")
+    if version is not None:
+        check_whole_number("version", version, 1, MOST_VERSIONS)
     handlers = [each for each in given if not isinstance(each, OptionValue)]
     if not handlers:
         defaults = parse_options(options, given)
-        return lambda handler: _decorate(handler, name, defaults, process=process)
+        return lambda handler: _decorate(handler, name, defaults, process=process, version=version)
     if len(given) > 1:
         raise ConfigurationError(f"@actor takes one handler, but got {len(given)} values")
-    return _decorate(handlers[0], None, Options(), process=False)
+    return _decorate(handlers[0], None, Options(), process=False, version=None)
 
 
-def _decorate(handler: Any, name: str | None, options: Options, *, process: bool) -> Any:
+def _decorate(handler: Any, name: str | None, options: Options, *, process: bool, version: int | None) -> Any:
     if not callable(handler):
         raise ConfigurationError(f"@actor cannot make an actor of {shown(handler)}: give a function or a class")
     if name is not None:
-        check_name("actor name", name)
+        check_route_name("actor name", name)
     if inspect.isclass(handler):
-        return _decorate_class(handler, name, options, process=process)
+        return _decorate_class(handler, name, options, process=process, version=version)
     own_name = getattr(handler, "__name__", None)
     _check_returns(handler, name or own_name)
     scope = getattr(handler, "__qualname__", "<locals>").rpartition(".")[0]
@@ -318,9 +342,10 @@ def _decorate(handler: Any, name: str | None, options: Options, *, process: bool
             "imports it"
         )
     if scope and not scope.endswith("<locals>"):
-        return _Method(handler, name, options)
+        return _Method(handler, name, options, version)
     kind = AsyncActor if inspect.iscoroutinefunction(handler) else PlainActor
-    made: Any = kind(handler, name or check_name("actor name", own_name), options, process=process)  # type: ignore[arg-type]  # checked
+    checked = name or check_route_name("actor name", own_name)  # type: ignore[arg-type]  # the check refuses None
+    made: Any = kind(handler, checked, options, process=process, version=version or 1)
     made.codec.check_annotations()
     return made
 
@@ -330,11 +355,13 @@ def _check_returns(handler: Callable[..., Any], name: str | None) -> None:
         raise ConfigurationError(f"{name}: a generator has no single result; return a list instead")
 
 
-def _decorate_class(cls: type[Any], name: str | None, options: Options, *, process: bool) -> type[Any]:
+def _decorate_class(
+    cls: type[Any], name: str | None, options: Options, *, process: bool, version: int | None
+) -> type[Any]:
     name = name or cls.__name__
     if process:
         raise ConfigurationError(f"{name}: process=True is for functions; a class keeps its state in this process")
-    setattr(cls, _DEFAULTS, _Defaults(name, options))
+    setattr(cls, _DEFAULTS, _Defaults(name, options, version or 1))
     if not methods_of(cls):
         for method, value in inspect.getmembers_static(cls, inspect.isfunction):
             if not method.startswith("_") and method not in _HOOKS:

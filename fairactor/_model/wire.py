@@ -13,21 +13,27 @@ import msgspec
 
 from fairactor.errors import FairactorError
 
-from . import record
+from .lane import text_in_json
+from .route import FIRST, PACKED_SEPARATOR, has_route
 from .states import Priority
 
 BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
 BATCH_WITH_DATA: Final = 250
-"""The most tasks in one call if plugins' scripts get data with each, which costs more."""
+"""The most tasks in one call if plugins' scripts get data with each, or each may replace another, which costs more."""
 PLACES_WITH_DATA: Final = BATCH // BATCH_WITH_DATA
-"""The places in a batch that a message takes if plugins' scripts get data with it."""
+"""The places in a batch that a message takes if plugins' scripts get data with it, or if it may replace another."""
+FROM_REPLACING: Final = b"\x80"
+"""Packed keys from here on have ``replace=True``."""
 REPEATED: Final = 1
 """The verdict of ``lib/accept.lua`` for a task whose id the tenant has sent before."""
 TAKEN: Final = 2
 """The verdict of ``lib/accept.lua`` for a task whose id belongs to a task of another tenant."""
 FULL: Final = 3
 """The verdict of ``lib/accept.lua`` for a task whose mailbox is full."""
+
+ROUTED: Final = 0x80
+"""Added to the priority of a packed task whose route has more than the actor."""
 
 MORE: Final = 1
 """In the reply to a turn: more tasks wait than the runtime wanted."""
@@ -118,7 +124,7 @@ class Item(NamedTuple):
 
 def weight_of(items: Sequence[Item]) -> int:
     """Returns what a call costs with these items; at most `BATCH` go into one."""
-    heavy = sum([1 for item in items if item.extra])
+    heavy = sum([1 for item in items if item.extra or item.key >= FROM_REPLACING])
     return len(items) + heavy * (PLACES_WITH_DATA - 1)
 
 
@@ -132,7 +138,7 @@ class Settlement(NamedTuple):
 
     id: str
     turn: bytes
-    state: str  # 'F', 'X', 'C', 'R' or 'B', see turn.lua
+    state: str  # 'F', 'X', 'C', 'R', 'B', 'U' or 'V', see turn.lua
     ms: int  # how long to keep the record, or the delay of the next attempt
     record: bytes
     seconds: float = 0.0  # how long it ran
@@ -272,6 +278,8 @@ class Maintained:
     """Whether there is more to do."""
     given_up: Sequence[bytes]
     """The ids of tasks that failed because too many runtimes died while they ran them."""
+    unserved: Sequence[bytes] = ()
+    """The lanes that no runtime has served for too long."""
 
 
 @attrs.frozen
@@ -376,11 +384,7 @@ class SlotKinds:
     def __init__(self, kinds: Sequence[tuple[str, Iterable[str]]]) -> None:
         letters = msgspec.msgpack.encode([letters for letters, _ in kinds])
         # As they stand between quotation marks in records.
-        capped = {
-            record.encode(name)[1:-1].decode(): number
-            for number, (_, names) in enumerate(kinds[1:], 2)
-            for name in names
-        }
+        capped = {text_in_json(name): number for number, (_, names) in enumerate(kinds[1:], 2) for name in names}
         self._fixed = letters + msgspec.msgpack.encode(capped)
 
     def pack(self, room: Sequence[int], behind: int = 0) -> bytes:
@@ -388,9 +392,13 @@ class SlotKinds:
         return b"\x94" + msgspec.msgpack.encode(room) + msgspec.msgpack.encode(behind) + self._fixed
 
 
-def pack_key(key: str, window: float) -> bytes:
-    """Packs a deduplication key, with the seconds for which it stays in use after its task."""
-    return _WINDOW.pack(whole_ms(window)) + key.encode()
+def pack_key(key: str, window: float, *, replace: bool = False) -> bytes:
+    """Packs a deduplication key, with the seconds for which it stays in use after its task.
+
+    With ``replace`` the window is packed as -1 - window: the task replaces one with the key that waits.
+    """
+    ms = whole_ms(window)
+    return _WINDOW.pack(-1 - ms if replace else ms) + key.encode()
 
 
 def pack_extra(by_plugin: Mapping[str, Any] | None) -> bytes:
@@ -412,10 +420,13 @@ def sized(part: bytes) -> bytes:
 def pack_item(item: Item) -> bytes:
     """Packs a task, for send.lua."""
     task_id, tenant, due = item.id.encode(), item.tenant.encode(), item.due.encode()
+    priority, body = item.priority, item.body
+    if body.find(PACKED_SEPARATOR, 0, FIRST) >= 0 and has_route(body):
+        priority |= ROUTED
     return b"%c%c%c%b%b%b%b%b%b%b%b%b%b" % (
-        item.priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
+        priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
         _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key,
-        _LONG.pack(len(item.extra)), item.extra, item.body,
+        _LONG.pack(len(item.extra)), item.extra, body,
     )  # fmt: skip
 
 

@@ -44,6 +44,10 @@ class RuntimeInfo:
     slots: Mapping[str, int] = attrs.field(factory=dict)
     """How many tasks it runs at once, by the setting that says so: ``workers``, ``threads`` and ``processes``, if its
     actors need them."""
+    queues: Sequence[str] | None = None
+    """The queues that it serves, its setting ``queues``; None for all."""
+    versions: Mapping[str, int] = attrs.field(factory=dict)
+    """The versions of those of its actors that have one other than 1."""
 
     @property
     def size(self) -> int:

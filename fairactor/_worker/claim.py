@@ -84,6 +84,10 @@ class Claim:
         """Returns the settlement of a task that was not started: it goes back to its place in the mailbox."""
         return Settlement(self.id, self.turn, "B", 0, self.record)
 
+    def for_others(self) -> Settlement:
+        """Returns the settlement of a task that this runtime cannot run: it goes to where those find it that can."""
+        return Settlement(self.id, self.turn, "U", 0, b"")
+
 
 def again(claim: Claim, packed: bytes, delay: float) -> Settlement:
     """Returns the settlement of a task that is tried again after a delay, with the record that it has then."""

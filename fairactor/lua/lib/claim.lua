@@ -12,6 +12,7 @@ do
   local MOST_PASSED = 100 -- tenants that one turn passes over
   local MORE_ENTRIES = 50
   local MOST_STUCK = 50 -- tasks of a tenant that one turn looks at to find one that can start
+  local MOST_MOVED = 300 -- tasks of the common lane that one turn moves to other lanes
   local MOST_LOOKED = 300 -- tasks behind the first of their tenants that one turn looks at
   -- A runtime with slots of several kinds has room for so many tasks of each. `capped` is the kind of each actor as in
   -- records; other actors are of kind 1; nil: there is one kind. Tenants of whom nothing can start are passed over.
@@ -110,22 +111,34 @@ do
     end
   end
 
-  local function by_place(a, b) return a.place < b.place end
+  -- As the server orders a mailbox. A sort is not stable: what is read twice must come in the same order.
+  local function by_place(a, b) return a.place < b.place or a.place == b.place and a.id < b.id end
+
+  -- Adds `n` tasks of a mailbox from a rank on, with their places, and those that this script adds, to `all`. Returns
+  -- whether more may follow the last that was read.
+  local function read_mailbox(all, key, arriving, rank, n, lane)
+    local stored = call('ZRANGE', key, rank, rank + n - 1, 'WITHSCORES')
+    for _, list in ipairs({ stored, arriving }) do
+      local id_at = list == stored and 0 or 1
+      for i = 1, #list, 2 do
+        all[#all + 1] = { id = list[i + id_at], place = tonumber(list[i + 1 - id_at]), lane = lane }
+      end
+    end
+    return #stored == 2 * n
+  end
 
   -- Returns the first `n` ids of a mailbox, with those that this script adds.
   local function read_head(name, n)
     local arriving = queues[name]
     if not arriving then return call('ZRANGE', QUEUE .. name, 0, n - 1) end
-    local stored, all, ids = call('ZRANGE', QUEUE .. name, 0, n - 1, 'WITHSCORES'), {}, {}
-    for _, list in ipairs({ stored, arriving }) do
-      local id_at = list == stored and 0 or 1
-      for i = 1, #list, 2 do all[#all + 1] = { id = list[i + id_at], place = tonumber(list[i + 1 - id_at]) } end
-    end
+    local all, ids = {}, {}
+    local many = read_mailbox(all, QUEUE .. name, arriving, 0, n)
     table.sort(all, by_place)
-    -- More stored ones may follow the last that was read.
-    for i = 1, #stored == 2 * n and n or #all do ids[i] = all[i].id end
+    for i = 1, many and n or #all do ids[i] = all[i].id end
     return ids
   end
+
+  -- @include lib/lane_heads.lua
 
   -- Adds what was read again to the first ids of a mailbox, which stay in the order in which they are claimed.
   local function extended(head, read)
@@ -141,9 +154,9 @@ do
   local function peek(t, n, at)
     local head = t[HEAD]
     at = at or t[TAKEN] + 1
-    if not head or (at > #head and #head == t[AHEAD]) then
+    while not head or (at > #head and #head == t[AHEAD]) do
       t[AHEAD] = head and 2 * t[AHEAD] or n
-      local read = read_head(t[NAME], t[AHEAD])
+      local read = lanes and read_lane_heads(t[NAME], t[AHEAD]) or read_head(t[NAME], t[AHEAD])
       head = t[STUCK] and extended(head, read) or read
       t[HEAD] = head
     end
@@ -156,7 +169,7 @@ do
     if not limits then return peek(t, ahead) end
     local eligible = eligibility(limits)
     limits.throttled = eligible ~= true and eligible
-    return eligible == true
+    return eligible == true and (not lanes or lanes.works(t[NAME], shard.kind))
   end
 
   -- Returns the kind of slot that a task needs. A name may contain quotation marks, which a backslash precedes.
@@ -166,7 +179,7 @@ do
     local last = first
     repeat
       last = last and record:find('",', last, true)
-      local kind = last and capped[record:sub(first, last - 1)]
+      local kind = last and capped[actor_of(record:sub(first, last - 1))]
       if kind then return kind end
       last = last and last + 1
     until not last or record:sub(last - 2, last - 2) ~= '\\'
@@ -222,6 +235,7 @@ do
           id = next_startable(t, ring.ahead)
           if not id and t[STUCK] then t[PASSED], passed = true, passed + 1 end
         end
+        if not id and sorting.stopped then t[PASSED], passed = true, passed + 1 end
         cost = id and cost_of(t[NAME], id)
       end
       if id then
@@ -230,6 +244,7 @@ do
         t[TAG] = (capped and math.max(t[TAG], ring.virtual) or t[TAG]) + cost / t[WEIGHT]
         if not inner then
           t[TAKEN] = t[TAKEN] + 1
+          if lanes then lanes.add(t[NAME], lane_in_head(t[NAME], id), -1) end
           if t[LIMITS] then
             t[LIMITS].queued = t[LIMITS].queued - 1
             count_start(t[LIMITS])
@@ -324,7 +339,7 @@ do
       room[1] = room[1] + ahead
     end
     if n > 0 then fill(claims, runtime, n) end
-    claims.stopped = passed == MOST_PASSED
+    claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped
     claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or substitute_record(claims.owners[i][NAME])
@@ -343,13 +358,14 @@ do
     end
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)
-    for name, t in pairs(tenants) do
+    for name, t in pairs(lanes and NONE or tenants) do
       if t[TAKEN] > 0 and (t[STUCK] or queues[name]) then -- not the first ones, or places may be equal
         write_all('ZREM', QUEUE .. name, t[HEAD], t[TAKEN])
       elseif t[TAKEN] > 0 then
         call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1)
       end
     end
+    if lanes then write_lane_heads() end
     if claims.dedicated_time then call('HSET', HOMES, runtime, exact(claims.dedicated_time)) end
     if claims.stolen > 0 then call('HINCRBY', META, 'stolen', claims.stolen) end
   end
@@ -361,12 +377,12 @@ do
       known[others[i]] = true
       if others[i + 1]:find('[' .. kinds .. ']') then able[#able + 1] = others[i] end
     end
-    for _, other in ipairs(call('SMEMBERS', IDLE)) do
+    for _, other in ipairs(call('SMEMBERS', shard.idle)) do
       if not known[other] then able[#able + 1] = other end
     end
     for i = 1, math.min(#able, 8) do
       call('HDEL', IDLE_SLOTS, able[i])
-      call('SREM', IDLE, able[i])
+      call('SREM', shard.idle, able[i])
       if call('PUBLISH', INBOX .. able[i], 'w') > 0 then return end
     end
   end

@@ -97,6 +97,9 @@ class PopulatedShard(ShardDriver):
         self.send(item("keyed", "v", key=KEY, flag="w"), item("later", "t", due="+3600000"))
         self.send(item("due", "t", 6, due="1"), item("due2", "solo", due="1"))
         self.send(item("waits", "t", extra=HELD_BACK), item("waits too", "v", extra=HELD_BACK))
+        changes = [("again", KEY, ""), ("again later", pack_key("xk", 60.0), "+3600000")]
+        for task, key, due in changes:
+            assert self.send(item(task, "t", key=replacing(key), due=due)) == [task]
         self._limit()
         self.join("roomy")
         self.db.hset(self.keys.fixed("IDLE_SLOTS"), "roomy", "t")  # it sleeps, and has free threads
@@ -201,7 +204,7 @@ class PopulatedShard(ShardDriver):
             **{name: set(fixed[name]) for name in SETS},
             "RING": set(fixed["RING"]) | freed,
             "THROTTLED": set(fixed["THROTTLED"]) - freed,
-            **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED")},
+            **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED", "AGAIN")},
         }  # live tasks are left out of the counts: the audit has compared those
 
 
@@ -283,6 +286,22 @@ def send(populated: PopulatedShard) -> None:
     assert sent[5:] == ["", None]
     for found, expected in zip(sent, ["n1", "n2", "keyed", "n4", "n5"], strict=False):
         assert found in (expected, ""), "accepted by this call, or by one that broke off"
+
+
+def replacing(key: bytes) -> bytes:
+    """Returns a packed key with replace=True."""
+    (window,) = struct.unpack(">d", key[:8])
+    return struct.pack(">d", -1 - window) + key[8:]
+
+
+def send_to_replace(populated: PopulatedShard) -> None:
+    """Replaces tasks that wait, and what follows others; some tasks follow others from then on."""
+    key, other = replacing(KEY), replacing(pack_key("xk", 0.0))
+    populated.send_again(
+        item("c1", "v", 5, key=key, due="+3600000"), item("c2", "t", key=key, body=b"[1]"), item("c3", "t", key=other),
+        item("c4", "new", key=key), item("c5", "new", 6, key=key, body=b"[2]"), item("c6", "g", key=key),
+        item("c7", "g", key=key, body=b"[3]"),
+    )  # fmt: skip
 
 
 def send_to_hold_back(populated: PopulatedShard) -> None:
