@@ -34,6 +34,7 @@
 -- @include lib/claim.lua
 -- @include lib/suspects.lua
 -- @include lib/session.lua
+-- @include lib/old_senders.lua
 
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
@@ -151,6 +152,8 @@ if #outcomes.retried > 0 then -- others must learn when to look: this runtime ma
 end
 call(rests and 'SADD' or 'SREM', serves_all(runtime) and shard.idle or IDLE_HOMES, runtime)
 if ARGV[8] ~= '' then write_slots(runtime, rests) end
+if write_old_ring then write_old_ring() end
+if shard.old_senders then call(rests and 'SADD' or 'SREM', IDLE, runtime) end
 save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start
 local more = save_shard(has_all)

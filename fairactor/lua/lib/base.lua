@@ -92,7 +92,7 @@ local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
 local shard = {}
 do
   local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
-    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat')
+    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders')
   shard.wall = microseconds() -- the server's own clock, for calendars
   local ahead, stored = (tonumber(meta[1]) or 0) - shard.wall, tonumber(meta[10]) or 0
   local behind = stored >= 0 and stored < DAMAGED and stored or 0
@@ -118,6 +118,7 @@ do
   shard.lanes = meta[12] == '1' -- whether there are lanes, or several kinds (see lanes.lua)
   shard.unsorted = meta[13] == '1' -- whether the common lane may have tasks that belong in others
   shard.compat = meta[14] == '1' -- whether there are runtimes that know no lanes
+  shard.old_senders = meta[15] == '1' -- whether there may be senders that know none
 end
 
 -- Makes the script act for one kind of runtimes: its ring, its clock, its idle runtimes.

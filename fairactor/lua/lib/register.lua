@@ -13,8 +13,8 @@ local function has_old_runtimes(except)
 end
 
 -- Returns the number for a kind that is not known, and whether it takes over the ring of the kind before.
-local function number_for(living, actors)
-  if not next(living) and not shard.lanes and not actors['\31'] then return shard.kind, true end
+local function number_for(living, actors, from_before)
+  if not next(living) and not shard.lanes and not actors['\31'] and not from_before then return shard.kind, true end
   return integer((tonumber(call('HGET', META, 'kinds_made') or nil) or 0) + 1), false
 end
 
@@ -29,13 +29,17 @@ local function register(runtime, digest, packed, unknown_ttl)
     end
   end
   local was_compat, living = shard.compat, shard.compat and {} or living_kinds(runtime)
+  -- The release before knows the ring of kind 0 only. Its senders may go on using that, so no kind has it from now on.
+  local from_before = call('HGET', META, 'version') ~= MODEL
   shard.compat = false
   local actors, tables, gone, stay = cmsgpack.unpack(packed), {}, {}, {}
   local number, takes_over = call('HGET', KIND_NUMBERS, digest), false
   local is_known = number and not was_compat
-  if not is_known then number, takes_over = number_for(living, actors) end
+  if not is_known then number, takes_over = number_for(living, actors, from_before) end
   for kind in shard.kinds:gmatch('%d+') do
-    if kind ~= number and living[kind] then
+    if from_before then
+      tables[kind] = nil -- RING stays for what old senders put there
+    elseif kind ~= number and living[kind] then
       stay[#stay + 1], tables[kind] = kind, read_table(kind)
     elseif kind ~= number then
       gone[#gone + 1] = kind
@@ -68,6 +72,10 @@ local function register(runtime, digest, packed, unknown_ttl)
       call('HSET', META, 'kinds_made', number)
     end
     call('HDEL', META, 'compat')
+    if from_before then
+      call('HSET', META, 'old_senders', '1')
+      if shard.lanes then call('HSET', META, 'unsorted', '1') end
+    end
     if write_lanes then write_lanes() end
     return { number, filling and 1 or 0 }
   end
