@@ -236,9 +236,10 @@ class DeadObserver(Protocol):
     """A plugin that observes tasks that fail for good."""
 
     def dead(self, task: Task, error: BaseException) -> None:
-        """Called when a task has failed for good here, also if it cannot be decoded or its actor is unknown.
+        """Called when a task has failed for good here, also if it cannot be decoded.
 
-        It is not called for tasks that fail because too many runtimes have died while they ran them.
+        It is not called for tasks that fail because too many runtimes have died while they ran them, or because no
+        runtime could run them.
         """
 
 

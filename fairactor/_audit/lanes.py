@@ -8,7 +8,7 @@ from typing import Final
 
 from fairactor._model.wire import GROUP_MARK
 
-from .routes import FILLING, MARK, is_plain, lanes_of, limits_of, serves
+from .routes import FILLING, MARK, is_lane_of, is_plain, limits_of, serves
 from .snapshot import Snapshot, text
 
 def check_lanes(snapshot: Snapshot) -> Iterator[str]:
@@ -99,7 +99,7 @@ def _check_places(snapshot: Snapshot) -> Iterator[str]:
     for (lane, _), mailbox in snapshot.mailboxes.items():
         for task in mailbox:
             route = snapshot.routes.get(task, "")
-            if lane and lane not in lanes_of(route):
+            if lane and not is_lane_of(lane, route):
                 yield f"task {task!r} with the route {route!r} is in the lane {lane!r}"
             elif not lane and not is_plain(route) and meta.get("compat") != b"1":
                 yield f"task {task!r} with the route {route!r} is in the common lane"

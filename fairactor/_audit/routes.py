@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from fairactor._model.wire import as_text
+
 SEPARATOR: Final = r"\u001f"
 """What separates the fields of a route or of the name of a lane."""
 MARK: Final = "\x1f"
@@ -14,7 +16,6 @@ FILLING: Final = f"{MARK}{MARK}filling"
 """In what is stored about a kind: its ring is not complete yet."""
 _LANE: Final = 4  # fields of a route
 _ROUTE: Final = re.compile(rb'\["((?:[^"\\]|\\.)*+)"', re.DOTALL)
-_VERSION: Final = re.compile(r"(\d+)(!?)")
 
 
 def route_text(body: bytes) -> str:
@@ -28,12 +29,15 @@ def is_plain(route: str) -> bool:
     return SEPARATOR not in route
 
 
-def lanes_of(route: str) -> set[str]:
-    """Returns the lanes with a name in which tasks of a route may stand."""
+def is_lane_of(lane: str, route: str) -> bool:
+    """Whether tasks of a route may stand in a lane with a name."""
     fields = route.split(SEPARATOR)[:_LANE]
     actor, queue, version, limits = [*fields, "", "", ""][:_LANE]
-    exact = [actor, queue, f"{version or 1}!", *([limits] if limits else [])]
-    return {SEPARATOR.join(fields), SEPARATOR.join(exact)}
+    found = [*lane.split(SEPARATOR), "", "", ""][:_LANE]
+    wanted, refused, _ = found[2].partition("^")
+    return lane == SEPARATOR.join(fields) or (
+        bool(refused) and found[:2] == [actor, queue] and wanted == (version or "1") and found[3] == limits
+    )
 
 
 def serves(kind: Mapping[str, bytes], lane: str) -> bool:
@@ -44,9 +48,9 @@ def serves(kind: Mapping[str, bytes], lane: str) -> bool:
     actor, queue, version = [*lane.split(SEPARATOR), "", ""][:3]
     if actor not in kind or (restricted and MARK + (queue or "default") not in kind):
         return False
-    found = _VERSION.match(version)
-    wanted, exact = (int(found[1]), bool(found[2])) if found else (1, False)
-    return int(kind[actor]) == wanted if exact else int(kind[actor]) >= wanted
+    own, signature = as_text(kind[actor]).partition(" ")[::2]
+    wanted, refused_by = version.partition("^")[::2]
+    return int(own) >= int(wanted or 1) and (not refused_by or refused_by != signature)
 
 
 def limits_of(lane: str, settings: Collection[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from fairactor._actors.task import Slots, Task
@@ -32,7 +32,7 @@ class Claim:
 
     __slots__ = (
         "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "kind", "lost",
-        "owner", "record", "runtime", "server_time", "slots", "span", "task", "turn",
+        "owner", "record", "runtime", "server_time", "slots", "span", "task", "tell_dead", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,7 @@ class Claim:
         self.cancel_reason: str | None = None
         self.kind = 0  # the number of the kind of slot that it needs
         self.slots: Slots | None = None  # the slots of that kind; None if there is one kind
+        self.tell_dead: Callable[[], None] | None = None  # to be called if its outcome, 'V', makes it a dead letter
         self.lost = False  # whether it was canceled because this runtime has given it up
 
     @property

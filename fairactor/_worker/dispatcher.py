@@ -38,7 +38,7 @@ from .claim import Claim, described, new_claims
 from .pace import PER_TURN, Pace
 from .slots import Room, Slots
 from .suspects import Suspects
-from .unserved import Expiry
+from .unserved import Expiry, Refusals
 
 logger: Final = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ class Dispatcher:
         self._serves = serves
         self._spans = spans
         self._expiry = Expiry(shard, settings, spans)
+        self._refusals = Refusals(shard)
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
         self.renewed = time.monotonic()
@@ -126,6 +127,8 @@ class Dispatcher:
             self._suspects.ended(claim)
         if claim.runtime == self.runtime:  # otherwise the lease of this claim was lost
             self._outbox.append(settlement)
+            if claim.tell_dead is not None:
+                self._refusals.add(settlement.id, claim.tell_dead)
         self._wakeup.set()
 
     def wake(self) -> None:
@@ -160,11 +163,6 @@ class Dispatcher:
         self._received = False
         self.renewed = renewed
         self.runtime = name
-
-    async def _declare(self) -> None:
-        """Says what runs here, because the last runtime of an older release has left."""
-        if await self._shard.declare(self.runtime, self._kind, unknown_ttl=self._settings.unknown_ttl):
-            await self._fill(self.runtime)
 
     async def _fill(self, name: str) -> None:
         """Puts the tenants with tasks that can run here where its turns find them."""
@@ -275,8 +273,9 @@ class Dispatcher:
         started = time.monotonic()
         try:
             turn = await self._send(request)
-        except Undeclared:
-            await self._declare()
+        except Undeclared:  # the last runtime of an older release has left
+            if await self._shard.declare(self.runtime, self._kind, unknown_ttl=self._settings.unknown_ttl):
+                await self._fill(self.runtime)
             turn = await self._send(request)
         self._request = None
         self.renewed = started
@@ -285,6 +284,8 @@ class Dispatcher:
             pace.note(self._duration, settled)
         for refused in turn.refused:
             logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
+        if self._refusals:
+            await self._refusals.reported(request.settle, turn.refused)
         return request, turn
 
     async def _send(self, request: _Request) -> Turn:
@@ -365,6 +366,7 @@ class Dispatcher:
         lost, self.runtime = self.runtime, ""
         self._request = None
         self._outbox.clear()
+        self._refusals.clear()
         if running := self._running():
             logger.warning(
                 "%s: others may run these tasks now, so they are canceled here: %s", lost, described(running)

@@ -100,8 +100,7 @@ class Executor:
             try:
                 args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
             except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
-                # Other processes may have another version of the actor, which takes them.
-                return self._failed(claim, error, state="X" if record.refusals_in(claim.body) >= MOST_REFUSALS else "V")
+                return self._refused(claim, error)
             if call.options and _is_expired(claim, call):
                 return self._expired(claim, call.options["expires"])
             return await self._attempt(claim, call, handler, args, kwargs)
@@ -295,14 +294,27 @@ class Executor:
         self._unserved.note(read_route(call.route))
         return claim.for_others()
 
-    def _failed(
+    def _refused(self, claim: Claim, error: BaseException) -> Settlement:
+        """Returns the outcome of a task whose arguments do not fit; other processes may have a handler that they do."""
+        if record.refusals_in(claim.body) >= MOST_REFUSALS:
+            return self._failed(claim, error)
+        logger.info("task %s does not fit the handler here: %s", claim.id, _shown(error))
+        claim.tell_dead = partial(self._tell_dead, claim, error)
+        return self._dead_letter(claim, error, state="V")
+
+    def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
+        self._tell_dead(claim, error)
+        return self._dead_letter(claim, error, attempt)
+
+    def _tell_dead(self, claim: Claim, error: BaseException) -> None:
+        logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
+        self._observers.dead(self._task(claim), error)
+
+    def _dead_letter(
         self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None, *, state: str = "X"
     ) -> Settlement:
-        what = "does not fit here, so it fails if no other process has another version" if state == "V" else "failed"
-        logger.warning("task %s (%s) %s: %s", claim.id, claim.call.actor if claim.call else "?", what, _shown(error))
         if self.spans is not None:
             self._span_of(claim, self.spans).fail(error)
-        self._observers.dead(self._task(claim), error)
         failure = record.Error(exception_names(error)[0], text_of(error), traceback_of(error))
         return self._settle(claim, state, self.settings.failed_ttl, error=failure, attempt=attempt)
 

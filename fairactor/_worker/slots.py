@@ -126,7 +126,7 @@ class Slots:
             return (settled,)
         divided: list[list[Settlement]] = [[] for _ in self.kinds]
         for settlement in settled:
-            if settlement.state != "B":  # it has not run
+            if settlement.state not in "BU":  # those have not run
                 divided[settlement.kind].append(settlement)
         return divided
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from fairactor._model import record
 from fairactor._model.lane import read_lane
 from fairactor._model.route import Route
+from fairactor._model.states import TaskState
+from fairactor._model.wire import Settlement, as_bytes
 from fairactor._store.shard import Shard
 from fairactor._store.traced_ends import trace_ends
 from fairactor._util.spans import Spans
+from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
 logger: Final = logging.getLogger(__name__)
@@ -55,6 +58,44 @@ class Expiry:
             logger.warning("%d tasks of actor %r failed: %s", len(ended), route.actor, error.message)
         if ended and self._spans is not None:
             await trace_ends(self._spans, self._shard, ended, error)
+
+
+class Refusals:
+    """Tasks whose arguments do not fit here. Only the shard knows whether another process takes them.
+
+    Args:
+        shard: the shard of the tasks.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._tell: dict[str, Callable[[], None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._tell)
+
+    def add(self, task_id: str, tell_dead: Callable[[], None]) -> None:
+        """Adds a task, and what to call if it becomes a dead letter."""
+        self._tell[task_id] = tell_dead
+
+    def clear(self) -> None:
+        """Forgets all tasks, because their claims were lost."""
+        self._tell.clear()
+
+    async def reported(self, settled: Iterable[Settlement], refused: Collection[bytes]) -> None:
+        """Finds out which tasks have become dead letters, once a turn has reported their outcomes."""
+        for settlement in settled:
+            tell_dead = self._tell.pop(settlement.id, None)
+            if tell_dead is not None and as_bytes(settlement.id) not in refused and await self._is_dead(settlement.id):
+                tell_dead()
+
+    async def _is_dead(self, task_id: str) -> bool:
+        """Whether a task has ended as a dead letter. Without a record it has, too: what goes on has one."""
+        try:
+            found = await self._shard.inspect(task_id)
+        except ServerError:
+            return True  # rather a message too many
+        return not found or record.SETTLED.get(found[1][:1]) is TaskState.FAILED
 
 
 def _failure(route: Route, ttl: float) -> str:

@@ -42,6 +42,7 @@ from tests.support.shard.populated import (
     settle_and_claim,
     share,
     stats,
+    turn_of_two_kinds,
 )
 
 CASES: dict[str, Case] = {
@@ -62,6 +63,8 @@ CASES: dict[str, Case] = {
     "assign to all": Case("assign", assign("home", None)),
     "turn that settles": Case("turn", settle, dropped=frozenset({"f0", "x0"}), uncounted=1),
     "turn that claims": Case("turn", settle_and_claim, claim_the_rest),
+    "turn that passes over threads": Case("turn", turn_of_two_kinds((90, 1)), claim_the_rest),
+    "turn that finds no room": Case("turn", turn_of_two_kinds((0, 1)), claim_the_rest),
     "turn that claims a suspect": Case("turn", claim_with(Permit.APART, 5), claim_the_rest_and_suspects),
     "turn that claims a suspect alone": Case("turn", claim_with(Permit.ALONE, 2), claim_the_rest_and_suspects),
     "turn that empties its process": Case("turn", claim_with(Permit.APART, 2), claim_the_rest),

@@ -70,6 +70,26 @@ local function open_kinds()
     return joined
   end
 
+  -- Makes the changed policy of a tenant or a group count on the rings of the other kinds, too: a greater weight at once.
+  -- `before` is the entry with the policy before; a tenant may leave a group.
+  function lanes.save_policy(t, before)
+    if limits then limits.save_policy(t, before) end
+    for i = 2, #lanes.kinds do
+      local kind, name = lanes.kinds[i], t[NAME]
+      local virtual = tonumber(call('HGET', META, clock_of(kind))) or 0
+      local key, group = ring_for(kind, t)
+      local key_before, group_before = ring_for(kind, before)
+      local tag = call('ZSCORE', key, name)
+      if key_before ~= key then
+        if call('ZREM', key_before, name) == 1 and group_before then save_group(kind, group_before, true, virtual, 0) end
+      elseif tag then
+        local time = group and tonumber(call('HGET', clock_of(kind, true), group) or 0)
+          or dedicated_time(name, kind, virtual) or virtual
+        call('ZADD', key, exact(math.min(tonumber(tag), time + average_cost(name) / t[WEIGHT])), name)
+      end
+    end
+  end
+
   -- Writes the rings of the other kinds, and which lanes the tenants have tasks in. Returns by kind who has joined.
   function lanes.save_rings()
     local names, joined = {}, {}

@@ -389,7 +389,7 @@ local function open_plan()
     write_charges()
     for _, line in ipairs(looked_at) do
       for _, name in ipairs(line.gone) do
-        limits.remove_from(line, name)
+        limits.remove_from(line, tenants[name])
         lanes.changed[name] = true
       end
       call('ZADD', LINES .. line.kind, 'XX', integer(shard.ms), line.set)

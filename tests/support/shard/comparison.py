@@ -53,11 +53,14 @@ def _with_deaths(task: Task, stored: bytes) -> bytes:
     pattern = b"".join(map(re.escape, parts[:1]))
     for runtime, rest in zip(parts[1::2], parts[2::2], strict=True):
         reason, _, name = runtime.decode().partition(" ")
-        who, error = re.escape(_lua_json(name)), "LeaseLost" if reason == "silent" else "WorkerDied"
+        who, error = re.escape(_lua_json(name)), _ERRORS.get(reason, "WorkerDied")
         line = rf'\n\[{task.attempt},[\d.]+,0,{who},"{error}","[^"]+"\]'
         pattern += line.encode() + re.escape(rest)
     assert re.fullmatch(pattern, stored, re.DOTALL), f"{pattern!r} and {stored!r}"
     return stored
+
+
+_ERRORS = {"silent": "LeaseLost", "refused": r"fairactor\.errors\.InvalidPayload"}
 
 
 def _lua_json(text: str) -> str:

@@ -20,9 +20,9 @@ def compare_kinds(model: Model, snapshot: Snapshot) -> None:
     assert snapshot.numbers == list(lanes.kinds)
     assert {who: kind.decode() for who, kind in fixed["KIND_OF"].items()} == lanes.kind_of
     for number, kind in lanes.kinds.items() if lanes.known else ():
-        queues = {f"{MARK}{queue}": 1 for queue in kind.queues} | {MARK: 1} if kind.queues is not None else {}
+        queues = dict.fromkeys([MARK, *map(MARK.__add__, kind.queues)], "1") if kind.queues is not None else {}
         filling = {f"{MARK}{MARK}filling"} & snapshot.kinds[number].keys()
-        assert {actor: int(version) for actor, version in snapshot.kinds[number].items() if actor not in filling} == {
+        assert {actor: said.decode() for actor, said in snapshot.kinds[number].items() if actor not in filling} == {
             **kind.actors, **queues,
         }  # fmt: skip
         assert bool(filling) is (number in model.filling)

@@ -306,8 +306,10 @@ def item(task_id: str, tenant: str = "t", priority: int = 3, **rest: Any) -> Ite
 
 def packed_kind(kind: Kind) -> RuntimeKind:
     """Packs what runtimes can run."""
-    versions = {msgspec.json.decode(f'"{actor}"'): version for actor, version in kind.actors.items()}
-    return kind_of_runtime(versions, None if kind.queues is None else sorted(kind.queues))
+    said = {msgspec.json.decode(f'"{actor}"'): said.partition(" ") for actor, said in kind.actors.items()}
+    versions = {actor: int(version) for actor, (version, _, _) in said.items()}
+    signatures = {actor: signature for actor, (_, _, signature) in said.items() if signature}
+    return kind_of_runtime(versions, None if kind.queues is None else sorted(kind.queues), signatures)
 
 
 def outcome(task_id: str, turn: int, verdict: str = "F3600000", tenant: str = "t", seconds: float = 0.0) -> Settlement:

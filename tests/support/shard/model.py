@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from .model_lanes import ALL, Kind
+from .model_lanes import ALL, Kind, Routing
 from .model_rules import GROUP
 from .model_state import Step
 from .model_suspects import is_given_up
@@ -70,7 +70,7 @@ class Model(Turns):
         """
         self.given_up = set()
         dead = min((runtime for runtime, lapsed in self.leases.items() if lapsed), key=str.encode, default=None)
-        routes = self._end_kind(dead or "")
+        after = self._close_lanes() if dead is None else self._end_kind(dead)
         with Step(self) as step:
             waiting = sorted((at, name.encode()) for name, at in scheduled.items() if at <= now)[:limit]
             left = limit
@@ -84,7 +84,6 @@ class Model(Turns):
                 self._take_back(dead, now, step)
                 self._blame(dead, "silent" if dead in ears else "died", most, body, step, keep=keep)
                 self._leave(dead, step)
-            self.lanes.routes = routes
             step.swept = limit
             gone = len(self.stale)
             old = sorted((name for name, t in self.tenants.items() if t.drained and not t.kept), key=str.encode)[:limit]
@@ -95,6 +94,7 @@ class Model(Turns):
             rates = sorted((name for name, starts in ahead.items() if starts < 0), key=str.encode)[:limit]
             for name in rates:
                 del ahead[name]
+        self._apply(after)
         return bool(self._due(now)) or limit in (len(old), min(gone, limit), len(rates)) or dead is not None
 
     def _due(self, now: float, tenant: str | None = None) -> list[Task]:
@@ -103,27 +103,46 @@ class Model(Turns):
         return sorted((t for t in due if tenant in (None, t.tenant)), key=lambda task: (task.due, task.id.encode()))
 
     def leave(self, runtime: str, now: float, *, crashed: bool, most: int, body: bytes, keep: bool) -> int:
-        routes = self._end_kind(runtime)
+        after = self._end_kind(runtime)
         with Step(self) as step:
             self._take_back(runtime, now, step)
             number = len(self.claims(runtime))
             if crashed:
                 self._blame(runtime, "crashed", most, body, step, keep=keep)
             self._leave(runtime, step)
-            self.lanes.routes = routes
-            return number
+        self._apply(after)
+        return number
 
-    def _end_kind(self, runtime: str) -> set[str]:
-        """Ends the kind of a runtime that leaves, if others stay. Returns the routes that hold after this step."""
+    def _close_lanes(self) -> Routing:
+        """Lets a shard with one kind do without lanes again, once no task needs them; returns as `_end_kind`."""
+        self.act_for()
+        lanes = self.lanes
+        before = lanes.routing
+        if lanes.used and len(lanes.kinds) == 1 and not lanes.unserved:
+            lanes.revise()
+        after, lanes.routing = lanes.routing, before
+        return after
+
+    def _apply(self, routing: Routing) -> None:
+        lanes = self.lanes
+        lanes.routing = routing
+        lanes.used = lanes.used or bool(lanes.unserved)
+
+    def _end_kind(self, runtime: str) -> Routing:
+        """Ends the kind of a runtime that leaves, if others stay. Returns the routing that holds after this step."""
         self.act_for(runtime)
-        before = set(self.lanes.routes)
+        before = self.lanes.routing
         gone = self.lanes.leave(runtime)
+        self.kind_goes = gone is not None
         if gone is not None:
+            home = self.service_of(gone).homes.get(runtime)
             self.services.pop(gone, None)
             self.filling.discard(gone)
             self.act_for()
-        routes, self.lanes.routes = self.lanes.routes, before
-        return routes
+            if home:  # its tenants stay where they are
+                self.service.homes[runtime] = home
+        after, self.lanes.routing = self.lanes.routing, before
+        return after
 
     def _blame(self, runtime: str, reason: str, most: int, body: bytes, step: Step, *, keep: bool) -> None:
         """Counts the claims of a runtime as deliveries."""
@@ -138,7 +157,7 @@ class Model(Turns):
         """Charges tenants for the time that a runtime's claims have taken until now, beyond what they were charged."""
         for task in self.claims(runtime):
             step.touch(task.tenant)
-            if self.rules.by_time:
+            if self.rules.by_time and not self.kind_goes:
                 self.service.owe(task.tenant, (now - task.since) / 1000 - task.charged)
 
     def _leave(self, runtime: str, step: Step) -> None:
@@ -153,7 +172,8 @@ class Model(Turns):
         step.touch(*filter(self.rules.limited, lodgers))
         stood = [name for name in lodgers if self.rules.member(name) in service.root.tags]
         step.seat()
-        service.move(stood)
+        if not self.kind_goes:
+            service.move(stood)
         for of_each in (self.leases, self.turns, self.handed):
             of_each.pop(runtime, None)
 
@@ -219,8 +239,16 @@ class Model(Turns):
         return True
 
     def mend(self) -> None:
-        """Repairs the shard: if nothing is damaged, this only drops totals whose retention is over."""
+        """Repairs the shard. If nothing is damaged, this drops totals whose retention is over and routes without tasks.
+
+        It makes the rings of all kinds but one anew.
+        """
         self.act_for()
+        if self.lanes.used:
+            self.lanes.revise()
         with Step(self) as step:
+            for kind, service in self.services.items():
+                if kind != self.acting:
+                    service.clear()
             step.counted.update(self.tenants)
             step.touch(*filter(self.counts, self.tenants))

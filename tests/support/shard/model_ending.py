@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from .model_keys import pass_on_key
-from .model_lanes import exact_lane, route_in
+from .model_lanes import SEPARATOR, lane_for_others, route_in
 from .model_rules import actor_in
 from .model_sending import Sending
 from .model_state import Step
-from .model_tasks import ENDED, LIVE, Task, Verdict
+from .model_tasks import DIED, ENDED, LIVE, Task, Verdict
 
 
 @attrs.define
@@ -37,7 +37,8 @@ class Ending(Sending):
             service.owe(task.tenant, verdict.seconds - task.charged)
         elif rules.by_time:
             service.owe(task.tenant, -task.charged)
-        if verdict.state == "V" and not self._fits_others(task):
+        elsewhere = self._lane_elsewhere(task)
+        if verdict.state == "V" and not self.lanes.is_served(elsewhere, but_for=self.acting):
             verdict = verdict._replace(state="X")
         if verdict.state in "RBUV":
             if verdict.state == "R":
@@ -48,7 +49,8 @@ class Ending(Sending):
             elif verdict.state == "R":
                 task.state, task.due = "scheduled", math.nan
             elif verdict.state == "V":
-                self.enqueue(task, exact_lane(route_in(task.body)))
+                task.body += DIED + f"refused {task.runtime}".encode() + DIED
+                self.enqueue(task, elsewhere)
             else:
                 if verdict.state == "U":
                     self.lanes.add_route(route_in(task.body))
@@ -56,10 +58,11 @@ class Ending(Sending):
         else:
             self._settle(task, verdict.state, verdict.body, step, keep=verdict.keep)
 
-    def _fits_others(self, task: Task) -> bool:
-        """Whether runtimes of another kind have the version of its actor for which a task was sent."""
-        lane = exact_lane(route_in(task.body))
-        return not self.lanes.serves(self.acting, lane) and self.lanes.is_served(lane)
+    def _lane_elsewhere(self, task: Task) -> str:
+        """Returns the lane of a task whose arguments do not fit the actor of this kind."""
+        route = route_in(task.body)
+        kind = self.lanes.kinds[self.acting]
+        return lane_for_others(route, kind.signature(route.partition(SEPARATOR)[0]))
 
     def _cancel(self, task: Task, step: Step) -> None:
         assert task.canceling

@@ -25,18 +25,18 @@ def is_routed(body: bytes) -> bool:
     return SEPARATOR in route_in(body)
 
 
-def exact_lane(route: str) -> str:
-    """Returns the lane for tasks that only the version for which they were sent can run."""
+def lane_for_others(route: str, signature: str) -> str:
+    """Returns the lane of tasks whose arguments do not fit handlers with a signature."""
     actor, queue, version, limits = ([*route.split(SEPARATOR), "", "", ""])[:4]
-    return SEPARATOR.join([actor, queue, (version or "1") + "!", *([limits] if limits else [])])
+    return SEPARATOR.join([actor, queue, f"{version or 1}^{signature}", *([limits] if limits else [])])
 
 
 @attrs.frozen
 class Kind:
     """What runtimes can run."""
 
-    actors: Mapping[str, int]
-    """actor, as JSON text -> its version"""
+    actors: Mapping[str, str]
+    """actor, as JSON text -> its version, and perhaps a signature"""
     queues: Collection[str] | None = None
     """The queues that they serve; None for all."""
 
@@ -46,12 +46,20 @@ class Kind:
         actor, queue, version = ([*lane.split(SEPARATOR), "", ""])[:3]
         if self.queues is not None and (queue or DEFAULT) not in self.queues:
             return False
-        own, wanted = self.actors.get(actor, 0), int(version.removesuffix("!") or 1)
-        return own == wanted if version.endswith("!") else own >= wanted
+        own, _, signature = self.actors.get(actor, "0").partition(" ")
+        wanted, _, refused_by = version.partition("^")
+        return int(own) >= int(wanted or 1) and (refused_by == "" or refused_by != signature)
+
+    def signature(self, actor: str) -> str:
+        return self.actors.get(actor, "").partition(" ")[2]
 
 
-ALL = Kind({"f": 1, "g": 1})
+ALL = Kind({"f": "1 a1", "g": "1"})
 """The kind of runtimes that can run all that has no route of its own."""
+
+
+Routing = tuple[set[str], bool]
+"""The actors whose tasks have lanes of their own, and whether scripts look at lanes."""
 
 
 @attrs.define
@@ -67,6 +75,14 @@ class Lanes:
     routed: bool = False  # whether a task with a route has ever been sent
     made: int = 0  # the highest number of a kind
 
+    @property
+    def routing(self) -> Routing:
+        return self.routes, self.used
+
+    @routing.setter
+    def routing(self, routing: Routing) -> None:
+        self.routes, self.used = set(routing[0]), routing[1]
+
     def of_route(self, route: str) -> str:
         """Returns the lane of the tasks of a route."""
         if SEPARATOR in route:
@@ -76,8 +92,8 @@ class Lanes:
     def serves(self, kind: str, lane: str) -> bool:
         return self.kinds[kind].serves(lane)
 
-    def is_served(self, lane: str) -> bool:
-        return any(kind.serves(lane) for kind in self.kinds.values())
+    def is_served(self, lane: str, *, but_for: str = "") -> bool:
+        return any(kind.serves(lane) for number, kind in self.kinds.items() if number != but_for)
 
     def add_route(self, route: str) -> None:
         """Gives the tasks of an actor a lane of their own, because a runtime lacks it."""

@@ -110,6 +110,11 @@ class Service:
         if member in tags:
             tags[member] = min(tags[member], time + self.rules.usual_cost(member) / self.rules.weight(member))
 
+    def clear(self) -> None:
+        """Takes all tenants off the rings."""
+        self.root.tags.clear()
+        self.groups.clear()
+
     def drop_empty_groups(self) -> None:
         """Removes groups without work."""
         for mark, ring in list(self.groups.items()):

@@ -21,12 +21,9 @@ BODIES: tuple[bytes, ...] = (
     '["ñ\\"\\u001f\\u001f\\u001flimit\\u001f1.5",[]]'.encode(),
 )  # fmt: skip
 KINDS = (
-    ALL,
-    Kind({"f": 1}),
-    Kind({"g": 2, 'ñ\\"': 1}),
-    Kind({"f": 1, "h": 1}, {"gpu"}),
-    Kind({"f": 2, "g": 1}, {"default", "gpu"}),
-)
+    ALL, Kind({"f": "1 b2"}), Kind({"g": "2 a1", 'ñ\\"': "1"}), Kind({"f": "1 a1", "h": "1"}, {"gpu"}),
+    Kind({"f": "2 c", "g": "1"}, {"default", "gpu"}),
+)  # fmt: skip
 KEYS = ("k", ":1:t", "\0☃'\n")
 GROUPS = ("g", "h")
 SECONDS = (0.0, 0.001, 0.1, 2.5, 100.0)

@@ -40,6 +40,7 @@ for i = 1, #ARGV, 3 do redis.call('RESTORE', ARGV[i], ARGV[i + 1], ARGV[i + 2]) 
 """
 
 NO_SUSPECT: Final = pack_permit(Permit.NONE, 2, Emptying.NO)
+IN_A_THREAD: Final = b'["f",[],{}]'
 
 HELD: Final = {
     "f": "F60000", "f0": "F0", "fk": "F0", "fw": "F0", "x": "X60000", "x0": "X0", "xk": "X0", "c": "C60000",
@@ -100,6 +101,9 @@ class PopulatedShard(ShardDriver):
         for task, key, due in changes:
             assert self.send(item(task, "t", key=replacing(key), due=due)) == [task]
         self._limit()
+        self.join("roomy")
+        self.db.hset(self.keys.fixed("IDLE_SLOTS"), "roomy", "t")  # it sleeps, and has free threads
+        self.send(*[item(f"mixed{n}", "mixed", body=IN_A_THREAD if n % 2 else b"{}") for n in range(6)])
         for task in ("dead3", "old"):
             self.expire(task)
         self.outlive("o")
@@ -244,6 +248,11 @@ def settle(populated: PopulatedShard) -> None:
 
 def settle_and_claim(populated: PopulatedShard) -> None:
     assert populated.turn("r", 2, 8, [report(populated, task) for task in ("f", "fk", "fw", "x", "c", "r", "rc")])
+
+
+def turn_of_two_kinds(room: tuple[int, int]) -> Transition:
+    """Makes a turn of a runtime with room for so many coroutines and threads."""
+    return lambda populated: populated.turn("r", 2, sum(room), room=room, permit=NO_SUSPECT)
 
 
 def claim_with(permit: Permit, most: int) -> Transition:
