@@ -347,7 +347,7 @@ def test_a_rate_per_tenant_says_when_it_gives_way(shard: LimitDriver) -> None:
 
 
 def test_kinds_of_runtimes_share_a_limit(shard: LimitDriver) -> None:
-    shard.join("m", kind=Kind({"mail": 1}))
+    shard.join("m", kind=Kind({"mail": "1"}))
     shard.limit("db", concurrency=3)
     shard.send(["a", "b"], {"db": 1}, actor="work", number=5)
     shard.send(["a", "b"], {"db": 1}, actor="mail", number=5)
@@ -369,7 +369,7 @@ def test_a_dedicated_runtime_starts_only_tasks_of_its_tenants(shard: LimitDriver
 
 
 def test_a_kind_that_leaves_takes_its_lines_with_it(shard: LimitDriver) -> None:
-    shard.join("m", kind=Kind({"mail": 1}))
+    shard.join("m", kind=Kind({"mail": "1"}))
     shard.limit("db", concurrency=1)
     shard.send(["a", "b"], {"db": 1}, actor="mail", number=2)
     shard.claim(1, "m")

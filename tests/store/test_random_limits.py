@@ -15,7 +15,7 @@ from tests.support.shard.model_lanes import Kind
 
 LIMITS = ("api", "db", "work", "mail")
 TENANTS = ("a", "b", "c", "g1", "g2")
-KINDS = (ALL, Kind({"work": 1}), Kind({"mail": 1}), Kind({"work": 1, "mail": 1}, ["gpu"]))
+KINDS = (ALL, Kind({"work": "1"}), Kind({"mail": "1"}), Kind({"work": "1", "mail": "1"}, ["gpu"]))
 
 
 class Fleet(LimitDriver):

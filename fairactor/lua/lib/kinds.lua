@@ -73,7 +73,7 @@ local function open_kinds()
   -- Makes the changed policy of a tenant or a group count on the rings of the other kinds, too: a greater weight at once.
   -- `before` is the entry with the policy before; a tenant may leave a group.
   function lanes.save_policy(t, before)
-    if limits then limits.save_policy(t, before) end
+    if limits and limits.save_policy then limits.save_policy(t, before) end
     for i = 2, #lanes.kinds do
       local kind, name = lanes.kinds[i], t[NAME]
       local virtual = tonumber(call('HGET', META, clock_of(kind))) or 0

@@ -19,7 +19,7 @@ from fairactor._model.wire import GROUP_MARK, Assignment, Turn
 from .driver import ShardDriver, item, settlement
 from .model_lanes import Kind
 
-ALL: Final = Kind({"work": 1, "mail": 1})
+ALL: Final = Kind({"work": "1", "mail": "1"})
 
 
 class LimitDriver:
