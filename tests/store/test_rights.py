@@ -27,6 +27,7 @@ WORDS = {
     "CH",
     "COUNT",
     "GT",
+    "INCR",
     "LIMIT",
     "LT",
     "MATCH",

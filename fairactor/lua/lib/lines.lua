@@ -134,11 +134,11 @@ local function open_lines()
 
   -- Returns the name of a tenant's group, or nil.
   local function group_in(t) return t[OUTER].group and t[OUTER].group[NAME]:sub(2) end
+  limits.group_in = group_in
 
-  -- Takes a tenant, or its entry with the policy before, out of a line.
-  function limits.remove_from(line, t)
-    local group = group_in(t)
-    call('ZREM', group and limits.group_key(line, group) or line.key, t[NAME])
+  -- Takes a tenant out of a line, where it stands in this ring: that of the line, or of a group.
+  function limits.remove_from(line, name, key, group)
+    call('ZREM', key, name)
     if group then save_group(line, group) end
     register(line)
   end
@@ -200,8 +200,9 @@ local function open_lines()
       local group, clock = group_in(t), limits.clock_of(line.first)
       local key = group and limits.group_key(line, group) or line.key
       local tag = call('ZSCORE', key, t[NAME])
-      if group_in(before) ~= group then
-        limits.remove_from(line, before)
+      local group_before = group_in(before)
+      if group_before ~= group then
+        limits.remove_from(line, t[NAME], group_before and limits.group_key(line, group_before) or line.key, group_before)
       elseif tag then
         local virtual = group and tonumber(call('HGET', LINE_GROUPS .. line.id, group) or nil) or clock.virtual
         call('ZADD', key, exact(math.min(tonumber(tag), virtual + (clock.average or 1) / t[WEIGHT])), t[NAME])

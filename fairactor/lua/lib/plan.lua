@@ -5,10 +5,10 @@
 
 -- @include lib/base.lua
 -- @takes lanes, limits from lib/lanes.lua
--- @takes tenants, NAME, WEIGHT, TAG, LEAVES, LIMITS, OUTER, GROUP_BYTE from lib/ring.lua
--- @takes load_tenants, load_tags, join_ring from lib/ring.lua
+-- @takes tenants, TAG, LEAVES, LIMITS, OUTER from lib/ring.lua
+-- @takes load_tags, join_ring from lib/ring.lua
 -- @takes dedicated from lib/homes.lua
--- @takes eligibility, policy_of, NONE from lib/policy.lua
+-- @takes eligibility, NONE from lib/policy.lua
 -- @takes read_mailbox, by_place from lib/claim.lua
 
 local function open_plan()
@@ -32,94 +32,7 @@ local function open_plan()
     return plan.taken
   end
 
-  local function insert_by_tag(front, entry)
-    local i = #front
-    while i > 0 and front[i].tag > entry.tag do
-      front[i + 1] = front[i]
-      i = i - 1
-    end
-    front[i + 1] = entry
-  end
-
-  -- Adds entries of a ring to a front: of some tenants, or of all from a rank on. Returns how many were read.
-  local function read_front(line, front, key, names, rank, n)
-    local found = {}
-    if names then
-      for i, tag in ipairs(read_all('ZMSCORE', key, names)) do
-        if tag then found[#found + 1], found[#found + 2] = names[i], tag end
-      end
-    else
-      found = call('ZRANGE', key, rank, rank + n - 1, 'WITHSCORES')
-    end
-    local members = {}
-    for i = 1, #found, 2 do
-      if found[i]:byte() ~= GROUP_BYTE then members[#members + 1] = found[i] end
-    end
-    load_tenants(members)
-    limits.load(line.set, members)
-    for i = 1, #found, 2 do
-      local name, entry = found[i], { name = found[i], tag = tonumber(found[i + 1]), charge = 0 }
-      if name:byte() == GROUP_BYTE then
-        entry.group, entry.weight = name:sub(2), policy_of(name).weight or 1
-        entry.key = limits.group_key(line, entry.group)
-        entry.virtual = tonumber(call('HGET', LINE_GROUPS .. line.id, entry.group) or nil) or 0
-      else
-        entry.weight = tenants[name][WEIGHT]
-      end
-      insert_by_tag(front, entry)
-    end
-    return #found / 2
-  end
-
-  -- Adds tenants to the front of a line who come to it in this script: their own limits let them start again.
-  local function add_fresh(line, names)
-    local wanted = {}
-    for _, name in ipairs(names or NONE) do wanted[name] = true end
-    for name in pairs(line.fresh) do
-      if (not names or wanted[name]) and not call('ZSCORE', line.key, name) then
-        limits.load(line.set, { name })
-        local clock, weight = limits.clock_of(line.first), tenants[name][WEIGHT]
-        local tag = clock.virtual + (clock.average or 1) / weight
-        insert_by_tag(line.front, { name = name, tag = tag, joins_at = tag, weight = weight, charge = 0 })
-      end
-    end
-  end
-
-  -- Loads the front of a line: of all tenants, or of some.
-  local function load_front(line, names, n)
-    line.front = {}
-    if not names then
-      line.rest = read_front(line, line.front, line.key, nil, 0, n) == n and n
-      return add_fresh(line)
-    end
-    load_tenants(names)
-    local alone, by_group = {}, {}
-    for _, name in ipairs(names) do
-      local group = tenants[name][OUTER].group
-      if not group then alone[#alone + 1] = name else
-        by_group[group[NAME]] = by_group[group[NAME]] or {}
-        table.insert(by_group[group[NAME]], name)
-      end
-    end
-    read_front(line, line.front, line.key, alone, 0, n)
-    for member, members in pairs(by_group) do
-      local before = #line.front
-      read_front(line, line.front, line.key, { member }, 0, n)
-      for _, entry in ipairs(#line.front > before and line.front or NONE) do
-        if entry.name == member then entry.names = members end
-      end
-    end
-    add_fresh(line, names)
-  end
-
-  -- Returns the first entry of a front; reads more if the ones before were left out.
-  local function first_of(line, ring)
-    if not ring.front[1] and ring.rest and ring.rest < MOST_TENANTS then
-      local n = read_front(line, ring.front, ring.key, nil, ring.rest, MORE_TENANTS)
-      ring.rest = n == MORE_TENANTS and ring.rest + n
-    end
-    return ring.front[1]
-  end
+  -- @include lib/line_front.lua
 
   -- Returns the next task of a tenant in a line that is not planned, or nil.
   local function next_task(line, name, n)
@@ -178,9 +91,11 @@ local function open_plan()
       return false
     end
     local name, t = entry.name, tenants[entry.name]
-    local task, head = next_task(line, name, n)
+    local is_there = limits.group_in(t) == (group and group.group) -- or its group has changed
+    local task, head
+    if is_there then task, head = next_task(line, name, n) end
     if not task then
-      if entry.charge == 0 then line.gone[#line.gone + 1] = name end
+      if not entry.planned then line.gone[#line.gone + 1] = { name = name, key = ring.key, group = group and group.group } end
       return leave_out()
     end
     if (left[name] or 0) >= startable(t) or not has_room(task.id) then return leave_out() end
@@ -201,7 +116,7 @@ local function open_plan()
     tasks_of[name] = tasks_of[name] or {}
     table.insert(tasks_of[name], task)
     left[name] = (left[name] or 0) + 1
-    entry.tag = entry.tag + cost / entry.weight
+    entry.planned, entry.tag = true, entry.tag + cost / entry.weight
     table.remove(ring.front, 1)
     insert_by_tag(ring.front, entry)
     if group then
@@ -292,7 +207,8 @@ local function open_plan()
     local names = {}
     for name in pairs(tasks_of) do names[#names + 1] = name end
     for _, line in ipairs(looked_at) do
-      for _, name in ipairs(line.gone) do
+      for _, left_by in ipairs(line.gone) do
+        local name = left_by.name
         local own = tenants[name][LIMITS]
         if lanes.works(name, shard.kind) and (not own or eligibility(own) == true) then names[#names + 1] = name end
       end
@@ -388,9 +304,9 @@ local function open_plan()
   function limits.write_plan()
     write_charges()
     for _, line in ipairs(looked_at) do
-      for _, name in ipairs(line.gone) do
-        limits.remove_from(line, tenants[name])
-        lanes.changed[name] = true
+      for _, left_by in ipairs(line.gone) do
+        limits.remove_from(line, left_by.name, left_by.key, left_by.group)
+        lanes.changed[left_by.name] = true
       end
       call('ZADD', LINES .. line.kind, 'XX', integer(shard.ms), line.set)
     end
