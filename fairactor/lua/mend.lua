@@ -45,7 +45,7 @@ local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task
 
 local found = {} -- prefix -> the rest of each key
 for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL, LANE_QUEUE,
-  LANES_OF, IN_LANE, KIND, KIND_RING, KIND_GROUPS, KIND_GROUP, KIND_IDLE }) do
+  LANES_OF, IN_LANE, KIND, KIND_RING, KIND_GROUPS, KIND_GROUP, KIND_IDLE, LINES, LINES_OF, LINE, LINE_GROUP, LINE_GROUPS }) do
   found[prefix] = {}
 end
 for _, key in ipairs(shard_keys) do
@@ -123,6 +123,7 @@ local function repair_followers()
 end
 
 -- @include lib/mend_lanes.lua
+-- @include lib/mend_limits.lua
 
 local function repair_places()
   repair_lanes()
@@ -380,6 +381,7 @@ notify()
 repair_dead_letters()
 recount()
 repair_kinds()
+repair_limits()
 rebuild_rings()
 for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others: tend.lua
   local c = counts[name]

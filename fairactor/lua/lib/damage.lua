@@ -191,6 +191,19 @@ do
       and fits('paused', 'boolean')
   end
 
+  local function is_limit(value)
+    local limit = is_message_pack(value)
+    if not limit then return false end
+    for _, settings in ipairs({ limit, type(limit.declared) == 'table' and limit.declared or {} }) do
+      local rate, concurrency, paused = settings.rate, settings.concurrency, settings.paused
+      local rate_fits = rate == nil or type(rate) == 'table' and finite(rate[2]) and finite(rate[3]) and rate[2] >= 0
+      local fits = (concurrency == nil or type(concurrency) == 'number' and concurrency > 0)
+        and (paused == nil or type(paused) == 'number' and finite(paused))
+      if not (rate_fits and fits) then return false end
+    end
+    return limit.declared == nil or type(limit.declared) == 'table'
+  end
+
   local function is_watchers(value)
     local runtimes = is_message_pack(value)
     if not runtimes or #runtimes == 0 then return false end
@@ -210,7 +223,9 @@ do
 
   local function is_mark(value)
     local fits, parts = is_packed(MARK, value)
-    return fits and #value > 65 and parts[4] >= 1 and parts[4] <= CRITICAL
+    local length = fits and parts[7] or 0
+    local readable = length == 0 or length < #value - 65 and pcall(cmsgpack.unpack, value:sub(-length))
+    return fits and #value > 65 and parts[4] >= 1 and parts[4] <= CRITICAL and readable
   end
 
   local function is_kind(value) return value:match('^%d+$') end
@@ -231,6 +246,10 @@ do
     [POLICY] = function(key)
       each_field(key, is_policy, function(_, field, value) set_field_aside(key, field, value, 'not the policy of') end)
     end,
+    [LIMIT_SETTINGS] = function(key)
+      each_field(key, is_limit, function(_, field, value) set_field_aside(key, field, value, 'not the settings of') end)
+    end,
+    [LIMIT_DUES] = function(key) each_score(key, 0, now_us + CENTURY, drop_member) end,
     [GROUPS] = function(key) each_field(key, function(time) return in_range(time, 0, LARGEST) end, drop_field) end,
     [HOMES] = function(key)
       each_field(key, function(time) return in_range(time, 0, LARGEST) end, function(_, runtime)
