@@ -33,8 +33,8 @@ class Fleet(LimitDriver):
     def step(self) -> None:
         random = self.random
         getattr(self, random.choices(
-            ("send_some", "take_turn", "change_limit", "pause_limit", "change_tenant", "come_or_go", "charge_one"),
-            (4, 8, 2, 2, 1, 1, 1),
+            ("send_some", "take_turn", "change_limit", "pause_limit", "change_tenant", "come_or_go", "charge_one", "repair"),
+            (4, 8, 2, 2, 1, 1, 1, 1),
         )[0])()  # fmt: skip
         started = {limit for _, limit in self.over()}
         self.lowered = {limit for limit in self.lowered if limit in started}
@@ -93,6 +93,9 @@ class Fleet(LimitDriver):
             self.number += 1
             serves = Assignment(["a", "b"], self.random.choice(([], [""], ["c"]))) if self.random.random() < 0.3 else None
             self.join(f"r{self.number}", self.random.choice(KINDS), serves)
+
+    def repair(self) -> None:
+        self.driver.run(self.driver.shard.repair())
 
     def charge_one(self) -> None:
         for runtime, held in self.held.items():
