@@ -188,7 +188,7 @@ class Runtime(TaskClient):
         """
         from ._client.limit import Limit
 
-        name = limit if isinstance(limit, str) else getattr(limit, "name", limit)
+        name: Any = limit if isinstance(limit, str) else getattr(limit, "name", limit)
         return Limit(check_route_name("limit", name), self._shards)
 
     async def limits(self) -> dict[str, LimitPolicy]:

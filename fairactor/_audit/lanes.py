@@ -11,6 +11,7 @@ from fairactor._model.wire import GROUP_MARK
 from .routes import FILLING, MARK, is_lane_of, is_plain, limits_of, serves
 from .snapshot import Snapshot, text
 
+
 def check_lanes(snapshot: Snapshot) -> Iterator[str]:
     """Kinds, lanes, and what stands in them agree with each other."""
     yield from _check_kinds(snapshot)

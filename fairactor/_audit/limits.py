@@ -31,7 +31,10 @@ def _settings(snapshot: Snapshot, limit: str) -> dict[str, Any]:
 def _check_running(snapshot: Snapshot, lowered: Collection[str]) -> Iterator[str]:
     """The tasks that run are counted, and not more run than a limit allows."""
     running = Counter(
-        text(limit) for claims in snapshot.claims.values() for mark in claims.values() for limit in unpack_mark(mark).taken
+        text(limit)
+        for claims in snapshot.claims.values()
+        for mark in claims.values()
+        for limit in unpack_mark(mark).taken
     )
     counted = {limit: int(number) for limit, number in snapshot.fixed["LIMIT_STARTED"].items()}
     if counted != running:

@@ -182,7 +182,6 @@ class Snapshot:
         root = {member: tag for member, tag in self.root_ring(kind).items() if not member.startswith(GROUP_MARK)}
         return {tenant: tag for ring in (root, *self.group_rings(kind).values()) for tenant, tag in ring.items()}
 
-
     def tenants_in_lines(self, kind: str) -> dict[str, set[str]]:
         """Returns the tenants in each line of a kind, also those of groups."""
         found = {line: {name for name in ring if not name.startswith(GROUP_MARK)} for line, ring in self.line.items()}

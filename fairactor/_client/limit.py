@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 import attrs
 
 from fairactor._model.lane import name_in_json, text_in_json
-from fairactor._model.limit import LimitPolicy, LimitSettings, LimitUsage, limit_changes, read_usage
+from fairactor._model.limit import (
+    LimitPolicy,
+    LimitSettings,
+    LimitUsage,
+    PackedLimit,
+    limit_changes,
+    parts_of,
+    read_usage,
+)
 from fairactor._util.checks import check_name, check_seconds
 
 if TYPE_CHECKING:
@@ -48,15 +56,23 @@ class Limit:
         changes = limit_changes(settings)
         if not changes:
             return await self.policy()
+        shards = self._shards()
+        before = await self._read() if len(shards) > 1 else {}
+        per = settings.get("per", LimitPolicy.read(before).per)
+        # A change of `per` divides all of it anew.
+        whole = _whole(before) | changes if "per" in settings and len(shards) > 1 else changes
         packed: dict[str, Any] = {}
-        for shard in self._shards():
-            packed = await shard.change_limit(text_in_json(self.name), changes)
+        for shard, part in zip(shards, parts_of(whole, len(shards), per=per), strict=True):
+            packed = await shard.change_limit(text_in_json(self.name), part)
         return LimitPolicy.read(packed)
 
     async def policy(self) -> LimitPolicy:
         """Returns the settings of the limit."""
+        return LimitPolicy.read(await self._read())
+
+    async def _read(self) -> PackedLimit:
         _, found = await self._shards()[0].limits(text_in_json(self.name))
-        return LimitPolicy.read(next(iter(found.values()))[0])
+        return next(iter(found.values()))[0]
 
     async def usage(self, tenant: str | None = None) -> LimitUsage:
         """Returns how the limit is used now, over all shards.
@@ -106,3 +122,10 @@ async def all_limits(shards: Shards) -> dict[str, LimitPolicy]:
     _, found = await shards[0].limits()
     read = {name_in_json(name): LimitPolicy.read(settings) for name, (settings, *_) in found.items()}
     return {name: policy for name, policy in read.items() if policy != LimitPolicy()}
+
+
+def _whole(packed: PackedLimit) -> PackedLimit:
+    """Returns the settings of a limit of which this is the part of a shard."""
+    own = LimitPolicy.read(packed | {"declared": {}})
+    given = {"concurrency": own.concurrency, "rate": own.rate, "burst": own.burst}
+    return limit_changes({setting: value for setting, value in given.items() if value is not None})

@@ -22,7 +22,8 @@ LARGEST_COST: Final = 1e9
 _SPARE: Final = 50  # a rate without a burst keeps this part of what it allows as room for lateness
 
 PackedLimit = dict[str, Any]
-"""The settings of a limit as they are stored: ``rate`` is as given, the µs for a unit of cost, and the burst."""
+"""The settings of a limit as they are stored: ``rate`` is as given, the µs for a unit of cost, the burst that scripts use,
+and the burst that was given, or 0; ``whole`` is the concurrency of all shards together, if there are several."""
 
 
 class LimitSettings(TypedDict, total=False):
@@ -51,12 +52,12 @@ class LimitPolicy:
     def read(cls, packed: PackedLimit) -> Self:
         """Unpacks settings. What an actor's code declares counts where nothing else is set."""
         own = {**(packed.get("declared") or {}), **packed}
-        text, interval, burst, is_given = own.get("rate") or ("", 0, 0, False)
-        concurrency = own.get("concurrency")
+        text, interval, _, burst = own.get("rate") or ("", 0, 0, 0)
+        concurrency = own.get("whole") or own.get("concurrency")
         return cls(
             None if concurrency in (None, math.inf) else int(concurrency),
             text or None,
-            burst if interval and is_given else None,
+            burst or None,
             own.get("per"),
         )
 
@@ -100,16 +101,58 @@ def limit_changes(given: Mapping[str, Any]) -> PackedLimit:
     return changes
 
 
-def _pack_rate(rate: Any, burst: Any) -> tuple[str, float, float, bool] | None:
+def _pack_rate(rate: Any, burst: Any) -> tuple[str, float, float, float] | None:
     if rate is None:
         return None
     if isinstance(rate, float) and rate == math.inf:
-        return "", 0.0, 1.0, False
+        return "", 0.0, 1.0, 0.0
     text, number, seconds = parse_rate(rate)
     if burst is not None:
-        return text, seconds / number * 1e6, check_cost("burst", burst), True
+        given = check_cost("burst", burst)
+        return text, seconds / number * 1e6, given, given
+    return text, *_in_any(number, seconds), 0.0  # not None: Lua cuts that off
+
+
+def _in_any(number: float, seconds: float) -> tuple[float, float]:
+    """Returns the µs for a unit of cost, and the burst, with which starts take at most ``number`` in any ``seconds``."""
     spare = math.floor(number / _SPARE)
-    return text, seconds / (number - spare) * 1e6, 1.0 + spare, False
+    return seconds / (number - spare) * 1e6, 1.0 + spare
+
+
+def parts_of(settings: PackedLimit, shards: int, *, per: Per | None) -> list[PackedLimit]:
+    """Divides settings of a limit among shards, so that all together never exceed it.
+
+    Args:
+        settings: what `limit_changes` returns.
+        shards: the number of shards.
+        per: for whom the limit is. One for each tenant is not divided, because a tenant has one shard.
+
+    Raises:
+        ConfigurationError: there is less than one for each shard.
+    """
+    if shards == 1 or per == "tenant":
+        return [settings | ({"whole": None} if "concurrency" in settings else {})] * shards
+    concurrency, rate = settings.get("concurrency"), settings.get("rate")
+    parts = [settings | ({"whole": None} if "concurrency" in settings else {}) for _ in range(shards)]
+    if concurrency is not None and concurrency != math.inf:
+        for part, some in zip(parts, _divided("concurrency", int(concurrency), shards), strict=True):
+            part |= {"concurrency": some, "whole": concurrency}  # noqa: PLW2901 - it changes the part
+    if rate is not None and rate[1]:
+        text, interval, _, burst = rate
+        number, seconds = parse_rate(text)[1:]
+        for part, some in zip(parts, _divided("rate", math.floor(number), shards, shown_as=text), strict=True):
+            own = (interval * shards, burst / shards) if burst else _in_any(some, seconds)
+            part["rate"] = (text, *own, burst)
+    return parts
+
+
+def _divided(setting: str, number: int, shards: int, *, shown_as: str = "") -> list[int]:
+    if number < shards:
+        raise ConfigurationError(
+            f"{setting}={shown_as or number}: this namespace has {shards} shards, which divide a limit among them: give "
+            f"at least {shards}, or per='tenant', or use a namespace with shards=1"
+        )
+    return [number // shards + (shard < number % shards) for shard in range(shards)]
 
 
 def check_cost(setting: str, value: Any) -> float:
@@ -163,7 +206,7 @@ def read_usage(now_ms: float, replies: Sequence[tuple[PackedLimit, int, float, i
     """Adds up what the shards say about a limit: its settings, running tasks, µs owed, and tenants that wait."""
     running, owed, waiting, paused = 0, 0.0, 0, 0.0
     for settings, started, owed_us, tenants in replies:
-        _, interval, *_ = {**(settings.get("declared") or {}), **settings}.get("rate") or ("", 0)
+        interval = ({**(settings.get("declared") or {}), **settings}.get("rate") or ("", 0))[1]
         until = settings.get("paused") or 0
         running += started
         owed += owed_us / interval if interval else 0.0

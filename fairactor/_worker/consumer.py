@@ -16,6 +16,7 @@ from fairactor._actors.registry import Registry
 from fairactor._actors.task import Task
 from fairactor._model import record
 from fairactor._model.lane import kind_of_runtime, text_in_json
+from fairactor._model.limit import parts_of
 from fairactor._model.wire import Assignment
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.shards import Shards
@@ -119,9 +120,11 @@ class Consumer:
             "versions": {name: version for name, version in versions.items() if version != 1},
             "queues": settings.queues,
         }
-        declared = {name: actor.limit for name, actor in actors.items()}
+        declared = {
+            name: parts_of(actor.limit, len(self._shards), per=actor.limit.get("per")) for name, actor in actors.items()
+        }
         for number, shard in enumerate(self._shards):
-            await shard.declare_limits(declared)
+            await shard.declare_limits({name: parts[number] for name, parts in declared.items()})
             serves = self._assignment(number, self._settings)
             dispatcher = Dispatcher(
                 self._name, shard, slots, suspects, self._subscriber, settings, info, kind, serves, spans

@@ -91,7 +91,9 @@ class Fleet(LimitDriver):
             del self.held[name]
         elif len(self.held) < 5:
             self.number += 1
-            serves = Assignment(["a", "b"], self.random.choice(([], [""], ["c"]))) if self.random.random() < 0.3 else None
+            serves = (
+                Assignment(["a", "b"], self.random.choice(([], [""], ["c"]))) if self.random.random() < 0.3 else None
+            )
             self.join(f"r{self.number}", self.random.choice(KINDS), serves)
 
     def repair(self) -> None:

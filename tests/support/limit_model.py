@@ -24,10 +24,10 @@ class Limit:
     """When what was taken is paid for, at an even rate."""
 
     @classmethod
-    def windowed(cls, number: float, unit: float, **others: float) -> Limit:
+    def windowed(cls, number: float, unit: float) -> Limit:
         """Makes a limit of ``number`` in any ``unit`` seconds."""
         spare = math.floor(number * SLACK)
-        return cls(interval=unit / (number - spare), burst=1 + spare, **others)
+        return cls(interval=unit / (number - spare), burst=1 + spare)
 
     def allowed_from(self, now: float, cost: float) -> float:
         """Returns when a start may take this much: ``now``, a later time, or infinity if no time is enough."""
