@@ -9,8 +9,10 @@ from ._actors.handle import Handle
 from ._actors.message import Message
 from ._actors.retry import Retry
 from ._actors.task import Task, current_task
+from ._client.limit import Limit
 from ._client.tenant import Tenant
 from ._model.info import TaskInfo
+from ._model.limit import LimitPolicy, LimitUsage
 from ._model.policy import Policy
 from ._model.states import Priority, TaskState
 from ._store.stats import Stats
@@ -22,6 +24,9 @@ __version__ = "0.1.0"
 __all__ = [
     "FairactorError",
     "Handle",
+    "Limit",
+    "LimitPolicy",
+    "LimitUsage",
     "Message",
     "Policy",
     "Priority",

@@ -348,7 +348,7 @@ def _limit_of(options: dict[str, Any]) -> PackedLimit:
     }
     if given and given.keys() <= {"per"}:
         raise ConfigurationError(
-            "per='tenant' says for whom a limit holds: give it together with concurrency= or rate="
+            "per='tenant' says for whom a limit is: give it together with concurrency= or rate="
         )
     return limit_changes(given)
 

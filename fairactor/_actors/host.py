@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
 import attrs
 
+from fairactor._model.limit import LimitPolicy, LimitSettings, LimitUsage
 from fairactor._model.states import TaskState
 from fairactor._util.wakeup import Wakeup
 from fairactor.settings import Settings
@@ -37,6 +38,30 @@ class Sendable(Protocol[S_co]):
 
     async def send_to(self, host: Host, tenant: str) -> S_co:
         """Sends the object. `Runtime.send` returns the result of this method."""
+        ...
+
+
+class SharedLimit(Protocol):
+    """A limit that tenants share, or that of an actor; `Runtime.limit` returns one, and `Limit` documents each method."""
+
+    async def configure(self, **settings: Unpack[LimitSettings]) -> LimitPolicy:
+        """See `Limit.configure`."""
+        ...
+
+    async def policy(self) -> LimitPolicy:
+        """See `Limit.policy`."""
+        ...
+
+    async def usage(self, tenant: str | None = None) -> LimitUsage:
+        """See `Limit.usage`."""
+        ...
+
+    async def pause(self, seconds: float | None = None, *, tenant: str | None = None) -> None:
+        """See `Limit.pause`."""
+        ...
+
+    async def resume(self, *, tenant: str | None = None) -> None:
+        """See `Limit.resume`."""
         ...
 
 
@@ -74,6 +99,10 @@ class Client(Protocol):
 
     def handle(self, task_id: str, tenant: str | None = None) -> Handle[Any]:
         """See `Runtime.handle`."""
+        ...
+
+    def limit(self, limit: str | RegisteredActor[Any]) -> SharedLimit:
+        """See `Runtime.limit`."""
         ...
 
     @overload

@@ -126,8 +126,8 @@ class Options:
     queue: str | None = attrs.field(default=None, validator=optional(_check_queue))
     """The queue of the task, by default ``default``. Runtimes that serve the queue run it, see `Settings.queues`."""
     limits: Mapping[str, float] | None = attrs.field(default=None, converter=to_costs)
-    """What a start takes of limits that tenants share, by the name of the limit, such as ``{"openai": 1500}``; a name, or
-    names, for 1. The limits of a message replace those of its actor. See `Limit`."""
+    """What a start takes of limits that tenants share, by limit, such as ``{"openai": 1500}``; or a name, or names, of
+    which it takes 1. The limits of a message replace those of its actor. See `Limit`."""
     delay: float | None = _duration()
     """Run the task this many seconds (or a timedelta) after the send, by the server's clock."""
     eta: datetime | None = attrs.field(default=None, converter=_to_moment)

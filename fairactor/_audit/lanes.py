@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final
 
 from fairactor._model.wire import GROUP_MARK
 
@@ -61,7 +60,7 @@ def _check_rings(snapshot: Snapshot) -> Iterator[str]:
         served = {lane for lane in {lane for lane, _ in snapshot.mailboxes} if serves(kind, lane)}
         limited = {lane for lane in served if limits_of(lane, snapshot.fixed["LIMIT_SETTINGS"])}
         works = {tenant for lane, tenant in snapshot.mailboxes if lane in served - limited}
-        # A turn brings tenants onto the ring whose limits let them start; some have not started yet. Where the settings of
+        # A turn brings tenants onto the ring whose limits let them start; some have not started yet. If the settings of
         # limits have changed, tenants stand where they stood before until a turn meets them.
         waits = {tenant for lane, tenant in snapshot.mailboxes if lane in limited}
         in_lines = {tenant for line in snapshot.tenants_in_lines(number).values() for tenant in line}

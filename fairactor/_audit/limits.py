@@ -78,4 +78,5 @@ def _check_lines(snapshot: Snapshot) -> Iterator[str]:
             stands = tenant in waiting or tenant in held or tenant in throttled
             # If the limit of an actor is new, a turn finds its tenants where they stood before.
             if limits and lets and not stands and tenant not in ring and FILLING not in kind:
-                yield f"{tenant!r} waits for the limits {limits} in the lane {lane!r}, but stands in no line for kind {number}"
+                where = f"in the lane {lane!r}, but stands in no line for kind {number}"
+                yield f"{tenant!r} waits for the limits {limits} {where}"

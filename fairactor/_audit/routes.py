@@ -54,7 +54,7 @@ def serves(kind: Mapping[str, bytes], lane: str) -> bool:
 
 
 def limits_of(lane: str, settings: Collection[str]) -> tuple[str, ...]:
-    """Returns the limits that tasks of a lane count for, in the order of their line; ``settings`` are the known limits."""
+    """Returns the limits that tasks of a lane count for, in the order of their line, given the known limits."""
     actor, _, _, names = [*lane.split(SEPARATOR), "", "", ""][:_LANE]
     named = [name for name in names.split(",") if name]
     return (*named, *([actor] if lane and actor in settings and actor not in named else []))

@@ -22,8 +22,8 @@ LARGEST_COST: Final = 1e9
 _SPARE: Final = 50  # a rate without a burst keeps this part of what it allows as room for lateness
 
 PackedLimit = dict[str, Any]
-"""The settings of a limit as they are stored: ``rate`` is as given, the µs for a unit of cost, the burst that scripts use,
-and the burst that was given, or 0; ``whole`` is the concurrency of all shards together, if there are several."""
+"""The settings of a limit as they are stored: ``rate`` is the rate as given, the µs for a unit of cost, the burst that
+scripts use, and the burst that was given, or 0; ``whole`` is the concurrency of all shards, if there are several."""
 
 
 class LimitSettings(TypedDict, total=False):
@@ -52,7 +52,7 @@ class LimitPolicy:
     def read(cls, packed: PackedLimit) -> Self:
         """Unpacks settings. What an actor's code declares counts where nothing else is set."""
         own = {**(packed.get("declared") or {}), **packed}
-        text, interval, _, burst = own.get("rate") or ("", 0, 0, 0)
+        text, _, _, burst = own.get("rate") or ("", 0, 0, 0)
         concurrency = own.get("whole") or own.get("concurrency")
         return cls(
             None if concurrency in (None, math.inf) else int(concurrency),
@@ -114,7 +114,7 @@ def _pack_rate(rate: Any, burst: Any) -> tuple[str, float, float, float] | None:
 
 
 def _in_any(number: float, seconds: float) -> tuple[float, float]:
-    """Returns the µs for a unit of cost, and the burst, with which starts take at most ``number`` in any ``seconds``."""
+    """Returns the µs for a unit of cost and the burst with which starts take at most ``number`` in any ``seconds``."""
     spare = math.floor(number / _SPARE)
     return seconds / (number - spare) * 1e6, 1.0 + spare
 
@@ -133,10 +133,11 @@ def parts_of(settings: PackedLimit, shards: int, *, per: Per | None) -> list[Pac
     if shards == 1 or per == "tenant":
         return [settings | ({"whole": None} if "concurrency" in settings else {})] * shards
     concurrency, rate = settings.get("concurrency"), settings.get("rate")
-    parts = [settings | ({"whole": None} if "concurrency" in settings else {}) for _ in range(shards)]
+    whole = {"whole": 0 if concurrency == math.inf else None} if "concurrency" in settings else {}
+    parts = [settings | whole for _ in range(shards)]
     if concurrency is not None and concurrency != math.inf:
         for part, some in zip(parts, _divided("concurrency", int(concurrency), shards), strict=True):
-            part |= {"concurrency": some, "whole": concurrency}  # noqa: PLW2901 - it changes the part
+            part |= {"concurrency": some, "whole": concurrency}
     if rate is not None and rate[1]:
         text, interval, _, burst = rate
         number, seconds = parse_rate(text)[1:]
@@ -149,8 +150,8 @@ def parts_of(settings: PackedLimit, shards: int, *, per: Per | None) -> list[Pac
 def _divided(setting: str, number: int, shards: int, *, shown_as: str = "") -> list[int]:
     if number < shards:
         raise ConfigurationError(
-            f"{setting}={shown_as or number}: this namespace has {shards} shards, which divide a limit among them: give "
-            f"at least {shards}, or per='tenant', or use a namespace with shards=1"
+            f"{setting}={shown_as or number}: this namespace has {shards} shards, which divide a limit: give at "
+            f"least {shards}, or per='tenant', or use a namespace with shards=1"
         )
     return [number // shards + (shard < number % shards) for shard in range(shards)]
 
