@@ -86,7 +86,7 @@ local function revise_lanes(tables, moves, kept)
     write_all('HSET', LANES, services)
     if unserved then lanes.note_unserved() end
     if moves or #added > 0 then call('HSET', META, 'unsorted', integer(shard.stamp)) end
-    if in_use then call('HSET', META, 'lanes', '1') else call('HDEL', META, 'lanes', 'unsorted') end
+    if in_use then call('HSET', META, 'lanes', '1') else call('HDEL', META, 'lanes', 'unsorted', 'unserved') end
   end
 end
 
