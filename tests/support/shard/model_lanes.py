@@ -88,8 +88,8 @@ class Lanes:
         if SEPARATOR in route:
             lane = SEPARATOR.join(route.split(SEPARATOR)[:4])
             common = [kind for kind in self.kinds.values() if kind.serves("")]
-            has_limits = lane.count(SEPARATOR) == 3
-            return "" if common and all(kind.serves(lane) for kind in common) and not has_limits else lane
+            is_apart = lane.count(SEPARATOR) == 3 or lane.split(SEPARATOR)[1] != ""
+            return "" if common and all(kind.serves(lane) for kind in common) and not is_apart else lane
         return route if route in self.routes else ""
 
     def serves(self, kind: str, lane: str) -> bool:
