@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from fairactor._model.wire import as_text
@@ -38,6 +38,14 @@ def is_lane_of(lane: str, route: str) -> bool:
     return lane == SEPARATOR.join(fields) or (
         bool(refused) and found[:2] == [actor, queue] and wanted == (version or "1") and found[3] == limits
     )
+
+
+def is_common(kinds: Iterable[Mapping[str, bytes]], route: str) -> bool:
+    """Whether the kinds that serve the common lane can run tasks of a route, and no others, and these name no queue and no limit."""
+    fields = route.split(SEPARATOR)[:_LANE]
+    found = [(serves(kind, ""), serves(kind, SEPARATOR.join(fields))) for kind in kinds]
+    same = (True, True) in found and all(common is fits for common, fits in found)
+    return same and len(fields) < _LANE and not fields[1]
 
 
 def serves(kind: Mapping[str, bytes], lane: str) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import attrs
 
-from fairactor._model.lane import name_in_json, text_in_json
 from fairactor._model.limit import (
     LimitPolicy,
     LimitSettings,
@@ -36,6 +35,12 @@ class Limit:
     """The name of the limit, or of the actor."""
     _shards: Callable[[], Shards]
 
+    @property
+    def _text(self) -> str:
+        from fairactor._model.lane import text_in_json  # loads msgspec, which a program that only sends needs late
+
+        return text_in_json(self.name)
+
     async def configure(self, **settings: Unpack[LimitSettings]) -> LimitPolicy:
         """Changes the limit; returns its new settings.
 
@@ -63,7 +68,7 @@ class Limit:
         whole = _whole(before) | changes if "per" in settings and len(shards) > 1 else changes
         packed: dict[str, Any] = {}
         for shard, part in zip(shards, parts_of(whole, len(shards), per=per), strict=True):
-            packed = await shard.change_limit(text_in_json(self.name), part)
+            packed = await shard.change_limit(self._text, part)
         return LimitPolicy.read(packed)
 
     async def policy(self) -> LimitPolicy:
@@ -71,7 +76,7 @@ class Limit:
         return LimitPolicy.read(await self._read())
 
     async def _read(self) -> PackedLimit:
-        _, found = await self._shards()[0].limits(text_in_json(self.name))
+        _, found = await self._shards()[0].limits(self._text)
         return next(iter(found.values()))[0]
 
     async def usage(self, tenant: str | None = None) -> LimitUsage:
@@ -85,7 +90,7 @@ class Limit:
         now = 0.0
         replies: list[Description] = []
         for shard in shards:
-            now, found = await shard.limits(text_in_json(self.name), tenant or "")
+            now, found = await shard.limits(self._text, tenant or "")
             replies += found.values()
         return read_usage(now, replies)
 
@@ -109,16 +114,18 @@ class Limit:
     async def remove(self) -> None:
         """Removes all settings and ends all pauses. What the code of an actor says holds again."""
         for shard in self._shards():
-            await shard.reset_limit(text_in_json(self.name))
+            await shard.reset_limit(self._text)
 
     async def _change(self, changes: dict[str, Any], tenant: str | None, pause: str = "") -> None:
         shards = list(self._shards()) if tenant is None else [self._shards().of(check_name("tenant", tenant))]
         for shard in shards:
-            await shard.change_limit(text_in_json(self.name), changes, tenant=tenant or "", pause=pause)
+            await shard.change_limit(self._text, changes, tenant=tenant or "", pause=pause)
 
 
 async def all_limits(shards: Shards) -> dict[str, LimitPolicy]:
     """Returns the settings of all limits, by name."""
+    from fairactor._model.lane import name_in_json  # as above
+
     _, found = await shards[0].limits()
     read = {name_in_json(name): LimitPolicy.read(settings) for name, (settings, *_) in found.items()}
     return {name: policy for name, policy in read.items() if policy != LimitPolicy()}

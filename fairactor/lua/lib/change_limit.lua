@@ -25,10 +25,12 @@ local function change_limit(field, tenant, settings)
 end
 
 -- Gives the tasks of an actor a lane of their own. A turn moves those that it meets in the common lane.
-local function route_actor(name)
+local function route_actor(name, is_new)
   local is_actor = false
   for kind in shard.kinds:gmatch('%d+') do is_actor = is_actor or call('HEXISTS', KIND .. kind, name) == 1 end
-  if is_actor and not shard.compat and call('HSETNX', ROUTES, name, '1') == 1 then call('HSET', META, 'unsorted', '1') end
+  if not is_actor or shard.compat then return end
+  call('HSET', ROUTES, name, '1')
+  if is_new then call('HSET', META, 'unsorted', integer(shard.stamp)) end
 end
 
 local function write_settings()
@@ -37,8 +39,9 @@ local function write_settings()
     if packed == '' and is_limit and call('HEXISTS', ROUTES, field) == 1 then
       packed = cmsgpack.pack({}) -- its tasks stay in their lines
     end
-    if packed ~= '' then call('HSET', LIMIT_SETTINGS, field, packed) else call('HDEL', LIMIT_SETTINGS, field) end
-    if packed ~= '' and is_limit then route_actor(field) end
+    local is_new = packed ~= '' and call('HSET', LIMIT_SETTINGS, field, packed) == 1
+    if packed == '' then call('HDEL', LIMIT_SETTINGS, field) end
+    if packed ~= '' and is_limit then route_actor(field, is_new) end
   end
   if next(new_settings) then call('HSET', META, 'lanes', '1', 'limited', '1', 'routed', '1') end
 end

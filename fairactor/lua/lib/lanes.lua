@@ -1,9 +1,10 @@
 -- Lanes: classes of tasks that the same runtimes can run.
 --
 -- The first string of a call is its route: the actor; if the message says more, then queue, version, limits and costs,
--- separated by U+001F. The first four fields are the name of the lane of the task. If a route is only an actor, its tasks
--- stand in the common lane, '', unless some runtimes lack the actor: such actors are in ROUTES, and have lanes of their
--- own. A tenant has a mailbox in each lane in which it has queued tasks.
+-- separated by U+001F. The first four fields are the name of the lane of the task. What all runtimes of the common lane
+-- can run stands in that lane, '': a route with a version, if the kinds that serve its lane are the same, and a route that is
+-- only an actor, unless some runtimes lack it: such actors are in ROUTES. A tenant has a mailbox in each lane in which it has
+-- queued tasks.
 --
 -- In a shard with one lane none of this is there, and no script pays for it.
 
@@ -33,7 +34,7 @@ local function open_lanes()
     for kind in shard.kinds:gmatch('%d+') do
       if kind ~= shard.kind then kinds[#kinds + 1] = kind end
     end
-    lanes.kinds, served = kinds, {}
+    lanes.kinds, served, lane_of_route = kinds, {}, {}
   end
   lanes.use_kinds()
 
@@ -79,10 +80,15 @@ local function open_lanes()
   function lanes.of_route(route)
     local lane = lane_of_route[route]
     if not lane then
-      local is_own = not shard.compat
-        and (route:find(SEPARATOR, 1, true) or new_routes[route] or call('HEXISTS', ROUTES, route) == 1)
-      lane = is_own and cut(route, 4) or ''
-      if not limits and is_own and fields_of(lane)[4] then open_limits() end
+      lane = cut(route, 4)
+      local is_common = shard.compat
+      if not is_common and route:find(SEPARATOR, 1, true) then
+        is_common = lanes.is_common(lane)
+      elseif not is_common then
+        is_common = not new_routes[route] and call('HEXISTS', ROUTES, route) == 0
+      end
+      if is_common then lane = '' end
+      if not limits and not is_common and fields_of(lane)[4] then open_limits() end
       lane_of_route[route] = lane
     end
     return lane
@@ -101,6 +107,16 @@ local function open_lanes()
     local lane = fields[1] .. SEPARATOR .. (fields[2] or '') .. SEPARATOR
       .. (fields[3] and fields[3] ~= '' and fields[3] or '1') .. '^' .. own
     return fields[4] and lane .. SEPARATOR .. fields[4] or lane
+  end
+
+  -- Whether a task may stand in a lane, by its route.
+  function lanes.may_have(lane, id)
+    local route = route_in(call('GETRANGE', TASK .. id, 0, 2400))
+    if lane == '' then return shard.compat or not route:find(SEPARATOR, 1, true) end
+    local own, found = fields_of(cut(route, 4)), fields_of(lane)
+    local version = (found[3] or ''):match('^(%d+)^')
+    return lane == cut(route, 4) or version and found[1] == own[1] and found[2] == (own[2] or '')
+      and version == ((own[3] or '') == '' and '1' or own[3]) and found[4] == own[4]
   end
 
   -- Gives the tasks of an actor a lane of their own, because a runtime lacks it.
@@ -132,6 +148,19 @@ local function open_lanes()
       known[lane] = lanes.fits(function(field) return call('HGET', KIND .. kind, field) end, lane) or false
     end
     return known[lane]
+  end
+
+  -- Whether the kinds that serve the common lane serve this one, too, and no others. A lane with a queue or limits is never
+  -- common.
+  function lanes.is_common(lane)
+    local fields = fields_of(lane)
+    local found, any = fields[2] == '' and not fields[4] and not (limits and limits.set_of(lane)), false
+    for _, kind in ipairs(found and kinds or {}) do
+      local serves_common = lanes.serves(kind, '') and true or false
+      any = any or serves_common
+      found = found and serves_common == lanes.serves(kind, lane)
+    end
+    return found and any
   end
 
   -- Whether the runtimes of any other kind serve a lane.
@@ -203,7 +232,7 @@ local function open_lanes()
   -- Writes which lanes the tenants have tasks in.
   function lanes.save()
     local in_use = shard.several or shard.routed or unsorted
-    if unsorted then call('HSET', META, 'unsorted', '1') end
+    if unsorted then call('HSET', META, 'unsorted', integer(shard.stamp)) end
     for route in pairs(new_routes) do call('HSET', ROUTES, route, '1') end
     for name, box in pairs(boxes) do
       local stored = before[name]

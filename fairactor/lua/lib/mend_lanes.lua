@@ -17,9 +17,8 @@ local function repair_lanes()
   for _, rest in ipairs(found[LANE_QUEUE]) do
     local lane, name = parse_mailbox(rest)
     for _, id in ipairs(call('ZRANGE', LANE_QUEUE .. rest, 0, -1)) do
-      local stays = lane and lane ~= '' and take_place(id, 'queued', name)
-      if stays then put_back(id, lane) end
-      if not stays or tasks[id].count > 0 then call('ZREM', LANE_QUEUE .. rest, id) end
+      local is_queued = lane and lane ~= '' and take_place(id, 'queued', name)
+      if not (is_queued and put_back(id, lane)) then call('ZREM', LANE_QUEUE .. rest, id) end
     end
   end
 end
@@ -83,5 +82,5 @@ local function repair_kinds()
     if not known[kind] then call('HDEL', KIND_OF, runtime) end -- its next turn is asked to say again what it can run
   end
   for kind in pairs(known) do tables[kind] = read_table(kind) end
-  if lanes and not shard.compat then revise_lanes(tables)() end
+  if lanes and not shard.compat then revise_lanes(tables, true)() end
 end

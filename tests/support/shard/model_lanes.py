@@ -86,7 +86,11 @@ class Lanes:
     def of_route(self, route: str) -> str:
         """Returns the lane of the tasks of a route."""
         if SEPARATOR in route:
-            return SEPARATOR.join(route.split(SEPARATOR)[:4])
+            lane = SEPARATOR.join(route.split(SEPARATOR)[:4])
+            served = [(kind.serves(""), kind.serves(lane)) for kind in self.kinds.values()]
+            same = (True, True) in served and all(common is fits for common, fits in served)
+            is_apart = lane.count(SEPARATOR) == 3 or lane.split(SEPARATOR)[1] != ""
+            return "" if same and not is_apart else lane
         return route if route in self.routes else ""
 
     def serves(self, kind: str, lane: str) -> bool:
