@@ -141,7 +141,7 @@ class Load:
         elif free > 0 and wait >= UNSERVED and not self.dedicated and not self.busy_pool:
             yield f"{tasks}, although {free} of {self.workers} workers are free"
         elif wait >= BEHIND and self.busy_pool and free > 0:
-            yield f"{tasks}, and the workers that can run them do not keep up: add some, or see what their tasks wait for"
+            yield f"{tasks}, and workers that can run them do not keep up: add some, or see what their tasks wait for"
         elif wait >= BEHIND:
             yield f"{tasks}: {self.workers} workers do not keep up, so add some, or see what their tasks wait for"
 
