@@ -21,7 +21,7 @@ from tests.support.shard.model_lanes import Kind
 SCRIPTS: dict[str, str] = json.loads(
     gzip.decompress((Path(__file__).parent / "scripts_of_model_5.json.gz").read_bytes())
 )
-NEW = Kind({"mail": 1, "new": 1})
+NEW = Kind({"mail": "1", "new": "1"})
 
 
 class Before:
@@ -147,7 +147,7 @@ def test_senders_of_before_go_on(shard: ShardDriver, before: Before) -> None:
     reopen(shard)
     shard.configure("member", group="g")
     shard.join("new", kind=NEW)
-    shard.join("gpu", kind=Kind({"gpu": 1}))
+    shard.join("gpu", kind=Kind({"gpu": "1"}))
     shard.turn("gpu", 1, 1)
     before.send("a", "b")
     before.send("c", tenant="member")
