@@ -41,7 +41,7 @@ class BatchItem:
 
     @property
     def is_apart(self) -> bool:
-        """Whether it only travels with the batch: no message of it can wait for one that may replace an earlier task."""
+        """Whether it only travels with the batch: none of it can wait for one that may replace a task."""
         return bool(self.message.task_options.replace) and not self.parents
 
     def addressed(self) -> Addressed:

@@ -7,19 +7,11 @@ it gets from other kinds does not count: they may be slower, or useless for the 
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 import attrs
-
-
-class Waiting(NamedTuple):
-    """A task that waits."""
-
-    number: int
-    """Its place among all tasks: lower goes first."""
-    lane: str
 
 
 @attrs.define
@@ -41,35 +33,41 @@ class Ideal:
 
     kinds: Mapping[str, Collection[str]]
     weights: Mapping[str, float]
-    mailboxes: dict[str, list[Waiting]] = attrs.Factory(dict)
+    mailboxes: dict[str, dict[str, deque[int]]] = attrs.Factory(dict)
+    """tenant -> lane -> the places of its tasks there: lower goes first."""
     clocks: dict[str, Clock] = attrs.Factory(dict)
     _sent: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.clocks = {kind: Clock() for kind in self.kinds}
-        self.mailboxes = {tenant: [] for tenant in self.weights}
+        self.mailboxes = {tenant: defaultdict(deque) for tenant in self.weights}
 
     def send(self, tenant: str, lane: str) -> None:
         """Adds a task behind the tenant's others."""
-        self.mailboxes[tenant].append(Waiting(self._sent, lane))
+        self.mailboxes[tenant][lane].append(self._sent)
         self._sent += 1
         self._update(tenant)
 
-    def claim(self, kind: str) -> str | None:
-        """Serves the tenant whose turn it is with a runtime of this kind; None if there is no work for it."""
+    def claim(self, kind: str, among_equals: str = "") -> str | None:
+        """Serves the tenant whose turn it is with a runtime of this kind; returns None if there is no work for it.
+
+        If it is the turn of several, it serves ``among_equals`` if that is one of them.
+        """
         clock = self.clocks[kind]
         if not clock.tags:
             return None
-        tenant = min(clock.tags, key=lambda name: (clock.tags[name], name))
-        self.mailboxes[tenant].remove(min(self.work(tenant, kind)))
+        least = min(clock.tags.values())
+        first = [name for name, tag in sorted(clock.tags.items()) if math.isclose(tag, least, rel_tol=1e-9)]
+        tenant = among_equals if among_equals in first else first[0]
+        min(self.work(tenant, kind)).popleft()
         clock.virtual = clock.tags[tenant]
         clock.tags[tenant] += 1 / self.weights[tenant]
         self._update(tenant)
         return tenant
 
-    def work(self, tenant: str, kind: str) -> list[Waiting]:
-        """Returns the tasks of a tenant that a kind can run."""
-        return [task for task in self.mailboxes[tenant] if task.lane in self.kinds[kind]]
+    def work(self, tenant: str, kind: str) -> list[deque[int]]:
+        """Returns the mailboxes of a tenant from which a kind can take tasks."""
+        return [box for lane, box in self.mailboxes[tenant].items() if box and lane in self.kinds[kind]]
 
     def _update(self, tenant: str) -> None:
         """Lets a tenant join or leave the lines in which it stands."""
@@ -95,8 +93,3 @@ def off_by(served: Sequence[str], wanted: Sequence[str], tenant: str, window: in
         if abs(got - due) > 1:
             worst = max(worst, abs(got - due) / max(due, 1))
     return worst
-
-
-def shares(served: Sequence[str]) -> dict[str, float]:
-    """Returns the share of each tenant in a sequence of claims."""
-    return {tenant: number / len(served) for tenant, number in Counter(served).items()}

@@ -91,8 +91,8 @@ local function open_kinds()
   -- Writes the rings of the other kinds, and which lanes the tenants have tasks in. Returns by kind who has joined.
   function lanes.save_rings()
     local names, joined = {}, {}
-    for name in pairs(lanes.changed) do
-      if tenants[name] then names[#names + 1] = name end
+    for name, t in pairs(tenants) do -- any start may have used up a limit
+      if lanes.changed[name] or t[LIMITS] then names[#names + 1] = name end
     end
     for i = 2, #lanes.kinds do
       local kind = lanes.kinds[i]

@@ -189,6 +189,25 @@ async def test_a_run_whose_key_is_taken_is_a_duplicate(make: Make, gate: Gate) -
         await handle.result(timeout=PATIENCE)
 
 
+async def test_a_run_with_replace_changes_the_one_that_waits_or_follows_one_that_has_started(
+    make: Make, gate: Gate
+) -> None:
+    async with make() as runtime:
+        schedules = Schedules(runtime)
+        handle = await runtime.send("t", gate.wait(), key="one")
+        await until(lambda: gate.running == 1)
+        await schedules.add(0.1, "t", note().options(key="one", replace=True), id="s", budget=3)
+        runs = await wait_for_runs(schedules, "t", "s", 3)
+        assert [run.outcome for run in runs] == ["duplicate", "duplicate", "sent"]
+        assert len({run.task for run in runs}) == 1
+        assert runs[0].task not in {handle.id, None}
+        await check_invariants(runtime)
+        gate.let()
+        await handle.result(timeout=PATIENCE)
+        await runtime.drain(PATIENCE)
+        await check_invariants(runtime)
+
+
 async def test_options_of_the_message_hold_for_each_run(make: Make) -> None:
     async with make() as runtime:
         schedules = Schedules(runtime)

@@ -13,6 +13,7 @@ from fairactor._model.policy import changes_of
 from fairactor._model.wire import GROUP_MARK, Assignment, Turn
 
 from .driver import ShardDriver, item, settlement
+from .model_lanes import ALL, Kind
 
 
 class Held(NamedTuple):
@@ -27,11 +28,12 @@ class Held(NamedTuple):
 class SelectionDriver:
     """Serves the tenants of a fresh shard, turn by turn."""
 
-    def __init__(self, driver: ShardDriver, *, fair_by: Any = None) -> None:
+    def __init__(self, driver: ShardDriver, *, fair_by: Any = None, kind: Kind | None = ALL) -> None:
         self.driver = driver
         driver.db.flushall()
         driver.run(driver.shard.open(shards=None, aging=60.0, fair_by=fair_by))
-        driver.join("r")
+        if kind is not None:
+            driver.join("r", kind=kind)
         self.held: dict[str, list[Held]] = defaultdict(list)
         self.last: Turn
         """The reply to the last turn."""
@@ -53,10 +55,12 @@ class SelectionDriver:
         if review:
             self.driver.run(self.driver.shard.review())
 
-    def join(self, runtime: str, assigned: Sequence[str] | None = None, steal: Sequence[str] = ()) -> None:
+    def join(
+        self, runtime: str, assigned: Sequence[str] | None = None, steal: Sequence[str] = (), *, kind: Kind = ALL
+    ) -> None:
         """Joins a runtime that serves all tenants or certain ones; to steal from ``""`` is to steal from all others."""
         serves = None if assigned is None else Assignment(list(assigned), list(steal))
-        self.driver.run(self.driver.shard.join(runtime, lease=3600.0, info={"workers": 1}, serves=serves))
+        self.driver.join(runtime, serves=serves, kind=kind)
 
     def assign(self, runtime: str, assigned: Sequence[str], steal: Sequence[str] = ()) -> None:
         assert self.driver.run(self.driver.shard.assign(runtime, Assignment(list(assigned), list(steal))))
@@ -128,11 +132,11 @@ class SelectionDriver:
 
 
 @contextmanager
-def open_selection(url: str, *, fair_by: Any = None) -> Iterator[SelectionDriver]:
+def open_selection(url: str, *, fair_by: Any = None, kind: Kind | None = ALL) -> Iterator[SelectionDriver]:
     """Yields a driver of an open shard; audits the shard and empties the server afterwards."""
     driver = ShardDriver(url)
     try:
-        made = SelectionDriver(driver, fair_by=fair_by)
+        made = SelectionDriver(driver, fair_by=fair_by, kind=kind)
         yield made
         driver.check()
     finally:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import assert_type
 
-from fairactor import Handle, Message, Policy, Priority, Runtime, actor
+from fairactor import Handle, Message, Policy, Priority, Retry, Runtime, actor
 from fairactor.settings import RuntimeSettings, Settings
 
 
@@ -98,12 +98,24 @@ def decorators() -> None:
     @actor(process="yes")  # flagged
     def wrong_flag() -> None: ...
 
+    @actor(replace=1)  # flagged
+    async def wrong_mode() -> None: ...
+
+
+def retries() -> None:
+    Retry("too many requests", delay=timedelta(seconds=3), count=False)
+
+    Retry(count="no")  # flagged
+    Retry(counts=False)  # flagged
+    Retry(delay="3 s")  # flagged
+
 
 def messages() -> None:
     message = render(1, scale=2).options(
         delay=timedelta(minutes=5), priority=Priority.CRITICAL, id="render-1", key="page 1", depends_on=["render-0"]
     )
     assert_type(message, Message[str])
+    render(1).options(key="page 1", replace=True, delay=2)
     render(1).options(eta=datetime(2027, 1, 1, tzinfo=UTC), priority=None, retry_on=[OSError], max_retries=0)
 
     render()  # flagged
@@ -120,6 +132,7 @@ def messages() -> None:
     render(1).options(max_retries=0.5)  # flagged
     render(1).options(retry_on="OSError")  # flagged
     render(1).options(depends_on=[1])  # flagged
+    render(1).options(replace="yes")  # flagged
     render(1).options(5)  # flagged
 
 
