@@ -202,7 +202,7 @@ def _check_runtimes(snapshot: Snapshot) -> Iterator[str]:
     stored: dict[str, Collection[str]] = {
         "claims": snapshot.claims, "cancels": snapshot.cancels, "assigned": snapshot.assigned, "steal": snapshot.steal,
     }  # fmt: skip
-    for name in ("SESSIONS", "FLEET", "IDLE", "HOMES", "IDLE_HOMES", "IDLE_SLOTS"):
+    for name in ("SESSIONS", "FLEET", "IDLE", "HOMES", "IDLE_HOMES", "IDLE_SLOTS", "KIND_OF"):
         stored[name.lower()] = snapshot.fixed[name]
     stored |= {f"idle:{kind}": runtimes for kind, runtimes in snapshot.kind_idle.items()}
     for name, runtimes in stored.items():

@@ -27,32 +27,31 @@ def check_lanes(snapshot: Snapshot) -> Iterator[str]:
 
 def _check_kinds(snapshot: Snapshot) -> Iterator[str]:
     """The kinds that are listed are those that are stored, and each has runtimes, unless it is the only one."""
-    numbers, kind_of = snapshot.numbers, {who: text(kind) for who, kind in snapshot.fixed["KIND_OF"].items()}
-    meta, digests = snapshot.fixed["META"], [text(kind) for kind in snapshot.fixed["KIND_NUMBERS"].values()]
-    for runtime, kind in kind_of.items():
-        if kind not in numbers:
-            yield f"{runtime!r} is of kind {kind}, and there are {numbers}"
-        if runtime not in snapshot.fixed["LEASES"]:
-            yield f"{runtime!r} has no lease, but is in kind_of"
+    numbers, meta = snapshot.numbers, snapshot.fixed["META"]
+    digests = sorted(text(kind) for kind in snapshot.fixed["KIND_NUMBERS"].values())
     if meta.get("compat") == b"1":
         return
-    for runtime, until in snapshot.fixed["LEASES"].items():
-        if digests and runtime not in kind_of and until > _NO_LEASE:
-            yield f"{runtime!r} has a lease, but is of no kind"
-    if digests and sorted(digests) != sorted(numbers):
-        yield f"the digests belong to the kinds {sorted(digests)}, and there are {sorted(numbers)}"
-    stored: set[str] = snapshot.kinds.keys() | snapshot.kind_rings.keys() | snapshot.kind_groups.keys()
-    stored |= snapshot.kind_idle.keys() | {name.partition(":")[0] for name in snapshot.kind_group_rings}
+    if digests and digests != sorted(numbers):
+        yield f"the digests belong to the kinds {digests}, and there are {numbers}"
+    stored = {name.partition(":")[0] for name in snapshot.kind_group_rings}
+    for known in (snapshot.kinds, snapshot.kind_rings, snapshot.kind_groups, snapshot.kind_idle):
+        stored.update(known)
     if left := stored - set(numbers):
         yield f"something is stored about the kinds {sorted(left)}, and there are {numbers}"
-    if len(numbers) > 1 and (empty := set(numbers) - set(kind_of.values())):
-        yield f"the kinds {sorted(empty)} have no runtimes"
     needs = len(numbers) > 1 or snapshot.fixed["ROUTES"] or snapshot.fixed["LANES"]
     if (needs or any(MARK in kind for kind in snapshot.kinds.values())) and meta.get("lanes") != b"1":
         yield "there are lanes, but scripts do not look at them"
+    yield from _check_runtimes(snapshot, numbers if digests else [])
 
 
-_NO_LEASE: Final = 4  # as in lua/lib/base.lua
+def _check_runtimes(snapshot: Snapshot, numbers: list[str]) -> Iterator[str]:
+    """Runtimes are of known kinds, and each of several kinds has runtimes. The server asks those of none what they are."""
+    kind_of = snapshot.fixed["KIND_OF"]
+    for runtime, kind in kind_of.items():
+        if text(kind) not in numbers:
+            yield f"{runtime!r} is of kind {text(kind)}, and there are {numbers}"
+    if len(numbers) > 1 and (empty := set(numbers) - {text(kind) for kind in kind_of.values()}):
+        yield f"the kinds {sorted(empty)} have no runtimes"
 
 
 def _check_rings(snapshot: Snapshot) -> Iterator[str]:
@@ -60,7 +59,7 @@ def _check_rings(snapshot: Snapshot) -> Iterator[str]:
     throttled = snapshot.fixed["THROTTLED"]
     for number in snapshot.numbers:
         kind, ring = snapshot.kinds.get(number, {}), snapshot.tenants_on_ring(number)
-        name = "the ring" if snapshot.numbers == ["0"] else f"the ring of kind {number}"
+        name = f"the ring{_kind(number)}"
         yield from _check_groups(snapshot, number, name)
         served = {lane for lane in {lane for lane, _ in snapshot.mailboxes} if serves(kind, lane)}
         works = {tenant for lane, tenant in snapshot.mailboxes if lane in served}
@@ -70,12 +69,10 @@ def _check_rings(snapshot: Snapshot) -> Iterator[str]:
             ready = lets and tenant in works
             if ready and tenant not in ring and tenant not in throttled and FILLING not in kind:
                 yield f"{tenant!r} can be served, but is neither on {name} nor throttled"
-            if tenant in ring and not ready:
-                yield f"{tenant!r} cannot be served, but is on {name}"
+            if not ready and (tenant in ring or (tenant in throttled and not (lets and tenant in snapshot.queues))):
+                yield f"{tenant!r} cannot be served, but is on {name} or throttled"
             if tenant in throttled and (tenant in ring or "rate" not in policy):
                 yield f"{tenant!r} is throttled, but {f'also on {name}' if tenant in ring else 'has no rate'}"
-            if tenant in throttled and not (lets and tenant in snapshot.queues):
-                yield f"{tenant!r} is throttled, but its rate is not what holds it back"
 
 
 def _check_groups(snapshot: Snapshot, number: str, name: str) -> Iterator[str]:
@@ -87,8 +84,12 @@ def _check_groups(snapshot: Snapshot, number: str, name: str) -> Iterator[str]:
     for group, members in [(None, ring), *rings.items()]:
         for tenant in members:
             if not tenant.startswith(GROUP_MARK) and snapshot.policy(tenant).get("group") != group:
-                where = name if group is None else f"the ring of group {group!r}"
-                yield f"{tenant!r} is on {where}, but its group is {snapshot.policy(tenant).get('group')!r}"
+                own = snapshot.policy(tenant).get("group")
+                yield f"{tenant!r} belongs to group {own!r}, but is on the ring of group {group!r}{_kind(number)}"
+
+
+def _kind(number: str) -> str:
+    return "" if number == "0" else f" of kind {number}"
 
 
 def _check_places(snapshot: Snapshot) -> Iterator[str]:

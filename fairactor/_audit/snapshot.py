@@ -229,23 +229,29 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
         snapshot.fixed[name] = _items(kind, content)
     elif name == "KEY":
         snapshot.keys[rest] = text(content), ttl
-    elif name in {"QUEUE", "LANE_QUEUE"}:
-        place = ("", rest) if name == "QUEUE" else _lane_and_tenant(rest)
-        if place is None:
-            snapshot.malformed.append(f"{key!r}: the length of the lane's name is wrong")
-        else:
-            snapshot.mailboxes[place] = _items(kind, content)
     elif name not in _EXPIRES:
-        by_name: dict[str, dict[str, Any]] = {
-            "LANES_OF": snapshot.lanes_of, "IN_LANE": snapshot.in_lane, "SUSPECTS": snapshot.suspects, "DELAYED": snapshot.delayed,
-            "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
-            "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "KIND": snapshot.kinds,
-            "KIND_RING": snapshot.kind_rings, "KIND_GROUPS": snapshot.kind_groups,
-            "KIND_GROUP": snapshot.kind_group_rings, "KIND_IDLE": snapshot.kind_idle,
-        }  # fmt: skip
-        by_name[name][rest] = _items(kind, content)
+        _add_to_map(snapshot, name, rest, _items(kind, content))
     if (ttl != -1) is not (name in _EXPIRES) and name not in _MAY_EXPIRE:
         snapshot.malformed.append(f"{key!r} {'expires' if ttl != -1 else 'never expires'}")
+
+
+def _add_to_map(snapshot: Snapshot, name: str, rest: str, items: dict[str, Any]) -> None:
+    """Adds the content of a key that exists once per tenant, runtime, lane or kind."""
+    if name in {"QUEUE", "LANE_QUEUE"}:
+        place = ("", rest) if name == "QUEUE" else _lane_and_tenant(rest)
+        if place is None:
+            snapshot.malformed.append(f"{rest!r} does not begin with the length of a lane's name")
+        else:
+            snapshot.mailboxes[place] = items
+        return
+    by_name: dict[str, dict[str, Any]] = {
+        "LANES_OF": snapshot.lanes_of, "IN_LANE": snapshot.in_lane, "SUSPECTS": snapshot.suspects,
+        "DELAYED": snapshot.delayed, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels,
+        "GROUP": snapshot.groups, "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "KIND": snapshot.kinds,
+        "KIND_RING": snapshot.kind_rings, "KIND_GROUPS": snapshot.kind_groups,
+        "KIND_GROUP": snapshot.kind_group_rings, "KIND_IDLE": snapshot.kind_idle,
+    }  # fmt: skip
+    by_name[name][rest] = items
 
 
 def _find_in_model(suffix: str) -> tuple[str, str] | None:

@@ -248,6 +248,7 @@ do
           if t[LIMITS] then
             t[LIMITS].queued = t[LIMITS].queued - 1
             count_start(t[LIMITS])
+            if lanes then lanes.changed[t[NAME]] = true end
           end
         end
       end
