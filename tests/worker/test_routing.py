@@ -144,6 +144,24 @@ async def test_priorities_backlogs_pauses_and_groups_hold_over_all_lanes(make_ru
         assert [name for name, _ in ran] == ["cpu", "train"]
 
 
+async def test_work_for_several_pools_wakes_each(make_runtime: Make) -> None:
+    """The leases are long, so only a wake-up brings the tasks: of a batch, due ones, and those of a paused tenant."""
+    actors = (cpu, train)
+    async with (
+        make_runtime(workers=0) as sender,
+        make_runtime(*actors, queues=["gpu"], lease=600.0),
+        make_runtime(*actors, queues=["default"], lease=600.0),
+    ):
+        for delay in (None, 0.1):
+            messages = [message(n).options(delay=delay) for n in range(2) for message in (train, cpu)]
+            handles = await sender.send_many(("acme", message) for message in messages)
+            assert await sender.results(handles, timeout=PATIENCE) == [0, 0, 1, 1]
+        await sender.tenant("acme").pause()
+        handles = await sender.send_many(("acme", message(3)) for message in (train, cpu))
+        await sender.tenant("acme").resume()
+        assert await sender.results(handles, timeout=PATIENCE) == [3, 3]
+
+
 # Versions
 
 
