@@ -8,7 +8,7 @@ from typing import Final
 
 from fairactor._model.wire import GROUP_MARK
 
-from .routes import MARK, is_lane_of, is_plain, serves
+from .routes import MARK, is_common, is_lane_of, is_plain, serves
 from .snapshot import Snapshot, text
 
 FILLING: Final = f"{MARK}{MARK}filling"
@@ -93,17 +93,16 @@ def _kind(number: str) -> str:
 
 
 def _check_places(snapshot: Snapshot) -> Iterator[str]:
-    """Each queued task is in the lane of its route, or, if that is only an actor, perhaps in the common one."""
+    """Each queued task is in the lane of its route, or in the common one, if all kinds can run what is there."""
     meta, routes = snapshot.fixed["META"], snapshot.fixed["ROUTES"]
     for (lane, _), mailbox in snapshot.mailboxes.items():
         for task in mailbox:
             route = snapshot.routes.get(task, "")
             if lane and not is_lane_of(lane, route):
                 yield f"task {task!r} with the route {route!r} is in the lane {lane!r}"
-            elif not lane and not is_plain(route) and meta.get("compat") != b"1":
-                yield f"task {task!r} with the route {route!r} is in the common lane"
-            elif not lane and route in routes and meta.get("unsorted") != b"1":
-                yield f"task {task!r} is in the common lane, but tasks of {route!r} have their own"
+            elif not lane and "unsorted" not in meta and meta.get("compat") != b"1":
+                if route in routes or not (is_plain(route) or is_common(snapshot.kinds.values(), route)):
+                    yield f"task {task!r} is in the common lane, but tasks of {route!r} have their own"
 
 
 def _check_lists(snapshot: Snapshot) -> Iterator[str]:

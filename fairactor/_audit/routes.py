@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from fairactor._model.wire import as_text
@@ -36,6 +36,13 @@ def is_lane_of(lane: str, route: str) -> bool:
     return lane == SEPARATOR.join(fields) or (
         bool(refused) and found[:2] == [actor, queue] and wanted == (version or "1") and found[3] == limits
     )
+
+
+def is_common(kinds: Iterable[Mapping[str, bytes]], route: str) -> bool:
+    """Whether all kinds that serve the common lane can run tasks of a route, and these need no limit."""
+    fields = route.split(SEPARATOR)[:_LANE]
+    common = [kind for kind in kinds if serves(kind, "")]
+    return bool(common) and len(fields) < _LANE and all(serves(kind, SEPARATOR.join(fields)) for kind in common)
 
 
 def serves(kind: Mapping[str, bytes], lane: str) -> bool:

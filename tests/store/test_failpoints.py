@@ -15,7 +15,7 @@ from fairactor._model.wire import Assignment, Permit
 from fairactor._store import loader as scripts
 from tests.support import servers
 from tests.support.shard.driver import HOLDER
-from tests.support.shard.failpoints import Case, breaking_points, compare, wanted
+from tests.support.shard.failpoints import Case, break_everywhere, breaking_points, compare, wanted
 from tests.support.shard.populated import (
     HOURLY,
     KEY,
@@ -126,30 +126,15 @@ def populated(server_binary: str) -> Iterator[PopulatedShard]:
 
 
 def test_every_script_is_there() -> None:
-    writes_once = {"renew"}
-    assert {case.script for case in CASES.values()} == {*scripts.NAMES, "holder/admit"} - writes_once
+    writes_once, elsewhere = {"renew"}, {"declare", "expire", "fill"}  # test_failpoints_lanes.py
+    assert {case.script for case in CASES.values()} == {*scripts.NAMES, "holder/admit"} - writes_once - elsewhere
 
 
 @pytest.mark.parametrize("title", CASES)
 def test_wherever_a_script_breaks_off_nothing_is_lost_and_it_can_be_sent_again(
     populated: PopulatedShard, title: str
 ) -> None:
-    case = CASES[title]
-    done, want = wanted(populated, case)
-    populated.restore()
-    before = populated.gather()
-    tore = 0
-    for at, _ in breaking_points(populated, case):
-        if populated.torn:
-            tore += 1
-            populated.insist(stats)  # any script that comes next triggers the repair
-            assert populated.live - populated.check().records.keys() <= case.dropped, f"lost when it broke off at {at}"
-        elif not case.untidy:
-            assert populated.gather() in (before, done), f"neither done nor torn when it broke off at {at}"
-        populated.insist(case.transition)
-        case.then(populated)
-        compare(populated.gather(), want, case)
-    assert bool(tore) is (title in TEARING)
+    assert break_everywhere(populated, CASES[title]) is (title in TEARING)
 
 
 @pytest.mark.parametrize("title", ["send", "turn that settles", "tend"])

@@ -116,7 +116,7 @@ do
   shard.kinds = meta[11] or '0' -- the numbers of the kinds of runtimes (see kinds.lua), joined by commas
   shard.several = shard.kinds:find(',', 1, true) and true
   shard.lanes = meta[12] == '1' -- whether there are lanes, or several kinds (see lanes.lua)
-  shard.unsorted = meta[13] == '1' -- whether the common lane may have tasks that belong in others
+  shard.unsorted = tonumber(meta[13]) -- a stamp: tasks of before, in the common lane, may belong in others; nil: none
   shard.compat = meta[14] == '1' -- whether there are runtimes that know no lanes
   shard.old_senders = meta[15] == '1' -- whether there may be senders that know none
 end

@@ -50,8 +50,9 @@ local function find_routes(tables)
 end
 
 -- Decides again which actors have lanes of their own and which lanes are served, by what the kinds can run. Returns the
--- function that writes. Actors in `kept` stay in ROUTES: tasks of theirs may come back here.
-local function revise_lanes(tables, kept)
+-- function that writes. Actors in `kept` stay in ROUTES: tasks of theirs may come back here. `moves`: what can run the
+-- tasks has changed, so some may be in the wrong lane.
+local function revise_lanes(tables, moves, kept)
   open_lanes()
   local routes, added, dropped, services = find_routes(tables), {}, {}, {}
   local waiting = call('HGETALL', LANES)
@@ -84,8 +85,8 @@ local function revise_lanes(tables, kept)
     write_all('HDEL', ROUTES, dropped)
     write_all('HSET', LANES, services)
     if unserved then lanes.note_unserved() end
-    if #added > 0 then call('HSET', META, 'unsorted', '1') end
-    if in_use then call('HSET', META, 'lanes', '1') else call('HDEL', META, 'lanes', 'unsorted') end
+    if moves or #added > 0 then call('HSET', META, 'unsorted', integer(shard.stamp)) end
+    if in_use then call('HSET', META, 'lanes', '1') else call('HDEL', META, 'lanes', 'unsorted', 'unserved') end
   end
 end
 
@@ -109,7 +110,7 @@ end
 -- Lets a shard with one kind do without lanes again, once no task needs them. Returns the function that writes, or nil.
 local function close_lanes()
   if not lanes or shard.several or shard.compat or call('EXISTS', LANES) == 1 then return nil end
-  return revise_lanes({ [shard.kind] = read_table(shard.kind) })
+  return revise_lanes({ [shard.kind] = read_table(shard.kind) }, false)
 end
 
 -- Decides what becomes of the kind of a runtime whose lease ends. Returns the function that writes.
@@ -128,7 +129,7 @@ local function end_kind_of(runtime)
     end
   end
   use_kinds(table.concat(stay, ','), first)
-  local write_lanes = revise_lanes(tables, read_table(kind))
+  local write_lanes = revise_lanes(tables, true, read_table(kind))
   return function()
     call('HDEL', KIND_OF, runtime)
     forget_kind(kind)

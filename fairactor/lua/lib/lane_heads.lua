@@ -24,6 +24,9 @@ local function move(name, task, lane)
   table.insert(lane_queues[key], task.id)
 end
 
+-- Whether a task was certainly sent when its lane was known, by its place: that is its stamp, less something.
+local function is_sorted(place) return (place < 0 and place + CRITICAL_JUMP or place) > shard.unsorted end
+
 -- Returns the first `n` tasks of the common lane that the runtime can run, and the place of the first at which it did not
 -- look any more, if there is one.
 local function sorted_out(name, n)
@@ -34,7 +37,7 @@ local function sorted_out(name, n)
     rank = rank + n
     table.sort(found, by_place)
     for _, task in ipairs(found) do
-      local lane = not sorting.moved[task.id] and lanes.of_task(task.id)
+      local lane = not sorting.moved[task.id] and (is_sorted(task.place) and '' or lanes.of_task(task.id))
       if lane and lane ~= '' and not lanes.serves(shard.kind, lane) then
         if sorting.looked >= MOST_MOVED then
           sorting.stopped = true

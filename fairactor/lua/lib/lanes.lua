@@ -1,9 +1,10 @@
 -- Lanes: classes of tasks that the same runtimes can run.
 --
 -- The first string of a call is its route: the actor; if the message says more, then queue, version, limits and costs,
--- separated by U+001F. The first four fields are the name of the lane of the task. If a route is only an actor, its tasks
--- stand in the common lane, '', unless some runtimes lack the actor: such actors are in ROUTES, and have lanes of their
--- own. A tenant has a mailbox in each lane in which it has queued tasks.
+-- separated by U+001F. The first four fields are the name of the lane of the task. What all runtimes of the common lane
+-- can run stands in that lane, '': a route with queue or version, if all kinds serve its lane, and a route that is only an
+-- actor, unless some runtimes lack it: such actors are in ROUTES. A tenant has a mailbox in each lane in which it has
+-- queued tasks.
 --
 -- In a shard with one lane none of this is there, and no script pays for it.
 
@@ -32,7 +33,7 @@ local function open_lanes()
     for kind in shard.kinds:gmatch('%d+') do
       if kind ~= shard.kind then kinds[#kinds + 1] = kind end
     end
-    lanes.kinds, served = kinds, {}
+    lanes.kinds, served, lane_of_route = kinds, {}, {}
   end
   lanes.use_kinds()
 
@@ -76,9 +77,14 @@ local function open_lanes()
   function lanes.of_route(route)
     local lane = lane_of_route[route]
     if not lane then
-      local is_own = not shard.compat
-        and (route:find(SEPARATOR, 1, true) or new_routes[route] or call('HEXISTS', ROUTES, route) == 1)
-      lane = is_own and cut(route, 4) or ''
+      lane = cut(route, 4)
+      local is_common = shard.compat
+      if not is_common and route:find(SEPARATOR, 1, true) then
+        is_common = lanes.is_common(lane)
+      elseif not is_common then
+        is_common = not new_routes[route] and call('HEXISTS', ROUTES, route) == 0
+      end
+      if is_common then lane = '' end
       lane_of_route[route] = lane
     end
     return lane
@@ -128,6 +134,19 @@ local function open_lanes()
       known[lane] = lanes.fits(function(field) return call('HGET', KIND .. kind, field) end, lane) or false
     end
     return known[lane]
+  end
+
+  -- Whether all kinds that serve the common lane serve this one, too. A lane with limits is never common.
+  function lanes.is_common(lane)
+    local found = (fields_of(lane)[4] or '') == ''
+    local any = false
+    for _, kind in ipairs(found and kinds or {}) do
+      if lanes.serves(kind, '') then
+        any = true
+        found = found and lanes.serves(kind, lane)
+      end
+    end
+    return found and any
   end
 
   -- Whether the runtimes of any other kind serve a lane.
@@ -199,7 +218,7 @@ local function open_lanes()
   -- Writes which lanes the tenants have tasks in.
   function lanes.save()
     local in_use = shard.several or shard.routed or unsorted
-    if unsorted then call('HSET', META, 'unsorted', '1') end
+    if unsorted then call('HSET', META, 'unsorted', integer(shard.stamp)) end
     for route in pairs(new_routes) do call('HSET', ROUTES, route, '1') end
     for name, box in pairs(boxes) do
       local stored = before[name]

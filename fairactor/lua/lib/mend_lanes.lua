@@ -83,5 +83,5 @@ local function repair_kinds()
     if not known[kind] then call('HDEL', KIND_OF, runtime) end -- its next turn is asked to say again what it can run
   end
   for kind in pairs(known) do tables[kind] = read_table(kind) end
-  if lanes and not shard.compat then revise_lanes(tables)() end
+  if lanes and not shard.compat then revise_lanes(tables, true)() end
 end

@@ -48,7 +48,7 @@ local function register(runtime, digest, packed, unknown_ttl)
   stay[#stay + 1], tables[number] = number, actors
   table.sort(stay, function(a, b) return tonumber(a) < tonumber(b) end)
   use_kinds(table.concat(stay, ','), number)
-  local write_lanes = (not is_known or #gone > 0) and revise_lanes(tables)
+  local write_lanes = (not is_known or #gone > 0) and revise_lanes(tables, true)
   local filling = not is_known and not takes_over or call('HEXISTS', KIND .. number, '\31\31filling') == 1
   local key, fields = KIND .. number, {}
   for actor, version in pairs(actors) do fields[#fields + 1], fields[#fields + 2] = actor, version end
@@ -74,7 +74,7 @@ local function register(runtime, digest, packed, unknown_ttl)
     call('HDEL', META, 'compat')
     if from_before then
       call('HSET', META, 'old_senders', '1')
-      if shard.lanes then call('HSET', META, 'unsorted', '1') end
+      if shard.lanes then call('HSET', META, 'unsorted', integer(shard.stamp)) end
     end
     if write_lanes then write_lanes() end
     return { number, filling and 1 or 0 }

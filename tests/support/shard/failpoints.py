@@ -10,11 +10,7 @@ import attrs
 
 from fairactor.errors import ServerError
 
-from .populated import (
-    ENDS,
-    PopulatedShard,
-    Transition,
-)
+from .populated import ENDS, PopulatedShard, Transition, stats
 
 
 @attrs.frozen
@@ -64,3 +60,25 @@ def breaking_points(populated: PopulatedShard, case: Case) -> Iterator[tuple[int
         if error is None:
             return
         yield at, error
+
+
+def break_everywhere(populated: PopulatedShard, case: Case) -> bool:
+    """Breaks a script off at each of its calls, and checks what the next calls make of it.
+
+    Returns whether it left the shard half written, at any of them.
+    """
+    done, want = wanted(populated, case)
+    populated.restore()
+    before = populated.gather()
+    tore = 0
+    for at, _ in breaking_points(populated, case):
+        if populated.torn:
+            tore += 1
+            populated.insist(stats)  # any script that comes next triggers the repair
+            assert populated.live - populated.check().records.keys() <= case.dropped, f"lost when it broke off at {at}"
+        elif not case.untidy:
+            assert populated.gather() in (before, done), f"neither done nor torn when it broke off at {at}"
+        populated.insist(case.transition)
+        case.then(populated)
+        compare(populated.gather(), want, case)
+    return bool(tore)

@@ -86,7 +86,10 @@ class Lanes:
     def of_route(self, route: str) -> str:
         """Returns the lane of the tasks of a route."""
         if SEPARATOR in route:
-            return SEPARATOR.join(route.split(SEPARATOR)[:4])
+            lane = SEPARATOR.join(route.split(SEPARATOR)[:4])
+            common = [kind for kind in self.kinds.values() if kind.serves("")]
+            has_limits = lane.count(SEPARATOR) == 3
+            return "" if common and all(kind.serves(lane) for kind in common) and not has_limits else lane
         return route if route in self.routes else ""
 
     def serves(self, kind: str, lane: str) -> bool:

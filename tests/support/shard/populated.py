@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final
@@ -52,14 +52,19 @@ HELD: Final = {
 class PopulatedShard(ShardDriver):
     """A shard that contains something of everything and can be restored; its scripts can be broken off."""
 
+    held_as: Mapping[str, str] = HELD
+    empty: frozenset[str] = frozenset({"ROUTES", "LANES"})
+    """What there is none of."""
+
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.open()
         self._populate()
         snapshot = self.check()
-        assert all(snapshot.fixed[name] for name in snapshot.fixed if not name.startswith("IDLE")), snapshot.fixed
+        empty = {name for name in snapshot.fixed if not snapshot.fixed[name] and not name.startswith("IDLE")}
+        assert empty == self.empty, empty
         self.kept = self.dump()
-        self.held: dict[str, Any] = {task: self.db.get(self.keys.task(task)) for task in HELD}
+        self.held: dict[str, Any] = {task: self.db.get(self.keys.task(task)) for task in self.held_as}
         self.live = {task for task, header in snapshot.records.items() if header.state == b"L"}
 
     def _claim_all(self, runtime: str, *items: Item) -> None:
@@ -202,14 +207,17 @@ class PopulatedShard(ShardDriver):
             "assigned": {runtime: set(names) for runtime, names in snapshot.assigned.items()},
             "steal": {runtime: set(names) for runtime, names in snapshot.steal.items()},
             **{name: set(fixed[name]) for name in SETS},
-            "RING": set(fixed["RING"]) | freed,
+            "rings": {kind: set(snapshot.tenants_on_ring(kind)) | freed for kind in snapshot.numbers},
+            "lanes": {lane: since == b"0" for lane, since in fixed["LANES"].items()},
+            "routes": set(fixed["ROUTES"]),
+            "kinds": set(fixed["KIND_NUMBERS"]),
             "THROTTLED": set(fixed["THROTTLED"]) - freed,
             **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED", "AGAIN")},
         }  # live tasks are left out of the counts: the audit has compared those
 
 
 Transition = Callable[[PopulatedShard], Any]
-SETS: Final = ("SUSPECTED", "LEASES", "FLEET", "SESSIONS", "GROUPS", "HOMES", "RATES")
+SETS: Final = ("SUSPECTED", "LEASES", "KIND_OF", "FLEET", "SESSIONS", "GROUPS", "HOMES", "RATES")
 ENDS: Final = ("finished", "failed", "canceled")
 
 
@@ -217,12 +225,16 @@ def _but_for_deaths(body: bytes) -> bytes:
     return re.sub(rb'\n[^\n]*"WorkerDied","[^\n]*', b"", body)
 
 
+def _queued_in(lane: str) -> str:
+    return f"queued in {lane}" if lane else "queued"
+
+
 def _places(snapshot: Snapshot) -> dict[str, str]:
     """Returns the place of each task: its state, or the runtime that holds it."""
     return {
         **dict.fromkeys(snapshot.due, "scheduled"),
         **dict.fromkeys(snapshot.fixed["HELD"], "deferred"),
-        **{task: "queued" for queue in snapshot.queues.values() for task in queue},
+        **{task: _queued_in(lane) for (lane, _), mailbox in snapshot.mailboxes.items() for task in mailbox},
         **{task: "suspect" for suspects in snapshot.suspects.values() for task in suspects},
         **{task: runtime for runtime, claims in snapshot.claims.items() for task in claims},
     }
@@ -232,7 +244,7 @@ def _places(snapshot: Snapshot) -> dict[str, str]:
 
 
 def report(populated: PopulatedShard, task: str) -> Settlement:
-    packed, verdict = populated.held[task], HELD[task]
+    packed, verdict = populated.held[task], populated.held_as[task]
     header, body = record.unpack(packed)
     if verdict[0] == "R":
         packed = record.pack_retried(header, body, record.Attempt(header.attempt, 1e9, 0.5, "r", "ValueError", "no"))

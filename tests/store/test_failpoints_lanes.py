@@ -1,0 +1,82 @@
+"""Scripts that break off at each of their calls to the server, in a shard with several kinds of runtimes and lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from fairactor._store import loader as scripts
+from tests.store.test_failpoints import CASES as CASES_WITHOUT_LANES
+from tests.support import servers
+from tests.support.shard.driver import HOLDER
+from tests.support.shard.failpoints import Case, break_everywhere
+from tests.support.shard.populated import cancel_many, configure, lower_the_default, purge
+from tests.support.shard.populated_lanes import (
+    NEW,
+    SLIM,
+    LanedShard,
+    claim_from_lanes,
+    claim_more_as_slim,
+    declare,
+    expire,
+    fill,
+    join_as,
+    lapse_first,
+    leave,
+    refuse,
+    refuse_and_claim,
+    send_into_lanes,
+)
+
+CASES: Final[dict[str, Case]] = {
+    "send": Case("send", send_into_lanes),
+    "turn that passes tasks on": Case("turn", refuse, uncounted=1),
+    "turn that passes tasks on and claims": Case("turn", refuse_and_claim, claim_more_as_slim, uncounted=1),
+    "turn that sorts the common lane": Case("turn", claim_from_lanes("slim2", 1, 5), claim_more_as_slim),
+    "turn that claims from lanes": Case("turn", claim_from_lanes("s", 2, 100)),
+    "turn of those that serve one queue": Case("turn", claim_from_lanes("gpu", 2, 100)),
+    "join of a new kind": Case("join", join_as(NEW)),
+    "join of a known kind": Case("join", join_as(SLIM)),
+    "fill": Case("fill", fill),
+    "declare": Case("declare", declare, untidy=True),
+    "expire": Case("expire", expire),
+    "leave of some of a kind": Case("leave", leave("slim")),
+    "leave of all of a kind": Case("leave", leave("gpu home", "gpu")),
+    "leave of those that lack an actor": Case("leave", leave("slim2", "gone slim", "slim")),
+    "tend of a dead one": Case("tend", lapse_first("gone slim"), deaths=1),
+    "tend of the last of a kind": Case("tend", lambda p: (leave("gpu home")(p), lapse_first("gpu")(p)), deaths=1),
+    "cancel of several": Case("cancel", cancel_many("l.g", "l.gpu", "early1", "lkeyed", "lf", "ldue", "t.lost")),
+    "purge": Case("purge", purge("l", 60)),
+    "configure": Case("configure", configure("l", concurrency=1, weight=2.0)),
+    "configure a pause": Case("configure", configure("lheld", paused=True)),
+    "configure into a group": Case("configure", configure("l", group="lg")),
+    "configure out of a group": Case("configure", configure("lheld", group=None)),
+    "review": Case("review", lower_the_default, untidy=True),
+    "mend": Case("mend", lambda populated: populated.run(populated.shard.repair())),
+}
+TEARING: Final = [
+    title
+    for title, case in CASES.items()
+    if "\nbegin_writing()" in scripts.load(case.script, flags=True, plugins=HOLDER).text
+]
+
+
+@pytest.fixture(scope="module")
+def populated(server_binary: str) -> Iterator[LanedShard]:
+    with servers.running(server_binary) as url:
+        made = LanedShard(url)
+        yield made
+        made.close()
+
+
+@pytest.mark.parametrize("title", CASES)
+def test_wherever_a_script_breaks_off_lanes_and_kinds_agree_afterwards(populated: LanedShard, title: str) -> None:
+    assert break_everywhere(populated, CASES[title]) is (title in TEARING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", CASES_WITHOUT_LANES)
+def test_what_holds_without_lanes_holds_beside_them(populated: LanedShard, title: str) -> None:
+    break_everywhere(populated, CASES_WITHOUT_LANES[title])
