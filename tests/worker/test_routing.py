@@ -115,6 +115,23 @@ async def test_a_queue_that_nobody_serves(make_runtime: Make) -> None:
         assert (await sender.health()).ok
 
 
+async def test_nobody_serves_the_default_queue(make_runtime: Make) -> None:
+    async with make_runtime(workers=0) as sender, make_runtime(cpu, queues=["gpu"], unknown_ttl=0.5):
+        handle = await sender.send("acme", cpu(1))
+        await until(lambda: _has_unserved(sender))
+        with pytest.raises(TaskFailed) as caught:
+            await handle.result(timeout=PATIENCE)
+        assert caught.value.error == "fairactor.errors.UnknownActor"
+        await handle.redrive()
+        async with make_runtime(cpu, queues=["default"]):
+            assert await handle.result(timeout=PATIENCE) == 1
+
+
+async def _has_unserved(runtime: Runtime) -> bool:
+    load = (await runtime.health()).load
+    return load is not None and bool(load.unserved)
+
+
 async def _names(runtime: Runtime, text: str) -> bool:
     return any(text in problem for problem in (await runtime.health()).problems)
 
