@@ -77,14 +77,20 @@ local canceled = {} -- id, its cancellation, ... of tasks that are no longer cla
 
 local places = {} -- mailbox -> place, id, ...: to write
 
--- Puts a task into its mailbox, in that lane, or among the suspects of its tenant, as its record says.
+-- Puts a task into its mailbox, in that lane if its route allows it, or among the suspects of its tenant. Returns whether
+-- it is in that lane.
 local function put_back(id, lane)
   local task = tasks[id]
-  if task.count > 0 or not lanes then return enqueue(task.name, id, task.stamp, task.priority, task.count) end
-  local key = mailbox(task.name, lane or lanes.of_task(id))
+  if task.count > 0 or not lanes then
+    enqueue(task.name, id, task.stamp, task.priority, task.count)
+    return task.count == 0
+  end
+  local stays = lane and lanes.may_have(lane, id)
+  local key = mailbox(task.name, stays and lane or lanes.of_task(id))
   places[key] = places[key] or {}
   table.insert(places[key], place(task.stamp, task.priority))
   table.insert(places[key], id)
+  return stays
 end
 
 local function is_key_of(task, key)
@@ -134,8 +140,8 @@ local function repair_places()
           tasks[id].count = 1
           call('SETRANGE', TASK .. id, 1, string.char(1))
         end
-        if stays then put_back(id, '') end
-        if not stays or (tasks[id].count > 0) ~= (prefix == SUSPECTS) then call('ZREM', prefix .. name, id) end
+        if stays then stays = put_back(id, '') == (prefix == QUEUE) end
+        if not stays then call('ZREM', prefix .. name, id) end
       end
     end
   end

@@ -2,8 +2,8 @@
 --
 -- The first string of a call is its route: the actor; if the message says more, then queue, version, limits and costs,
 -- separated by U+001F. The first four fields are the name of the lane of the task. What all runtimes of the common lane
--- can run stands in that lane, '': a route with queue or version, if all kinds serve its lane, and a route that is only an
--- actor, unless some runtimes lack it: such actors are in ROUTES. A tenant has a mailbox in each lane in which it has
+-- can run stands in that lane, '': a route with a version, if the kinds that serve its lane are the same, and a route that is
+-- only an actor, unless some runtimes lack it: such actors are in ROUTES. A tenant has a mailbox in each lane in which it has
 -- queued tasks.
 --
 -- In a shard with one lane none of this is there, and no script pays for it.
@@ -105,6 +105,16 @@ local function open_lanes()
     return fields[4] and lane .. SEPARATOR .. fields[4] or lane
   end
 
+  -- Whether a task may stand in a lane, by its route.
+  function lanes.may_have(lane, id)
+    local route = route_in(call('GETRANGE', TASK .. id, 0, 2400))
+    if lane == '' then return shard.compat or not route:find(SEPARATOR, 1, true) end
+    local own, found = fields_of(cut(route, 4)), fields_of(lane)
+    local version = (found[3] or ''):match('^(%d+)^')
+    return lane == cut(route, 4) or version and found[1] == own[1] and found[2] == (own[2] or '')
+      and version == ((own[3] or '') == '' and '1' or own[3]) and found[4] == own[4]
+  end
+
   -- Gives the tasks of an actor a lane of their own, because a runtime lacks it.
   function lanes.add_route(route)
     if shard.compat or route == '' or lanes.of_route(route) ~= '' then return end
@@ -136,15 +146,15 @@ local function open_lanes()
     return known[lane]
   end
 
-  -- Whether all kinds that serve the common lane serve this one, too. A lane with limits is never common.
+  -- Whether the kinds that serve the common lane serve this one, too, and no others. A lane with a queue or limits is never
+  -- common.
   function lanes.is_common(lane)
-    local found = (fields_of(lane)[4] or '') == ''
-    local any = false
+    local fields = fields_of(lane)
+    local found, any = fields[2] == '' and not fields[4], false
     for _, kind in ipairs(found and kinds or {}) do
-      if lanes.serves(kind, '') then
-        any = true
-        found = found and lanes.serves(kind, lane)
-      end
+      local serves_common = lanes.serves(kind, '') and true or false
+      any = any or serves_common
+      found = found and serves_common == lanes.serves(kind, lane)
     end
     return found and any
   end

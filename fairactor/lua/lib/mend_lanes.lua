@@ -17,9 +17,8 @@ local function repair_lanes()
   for _, rest in ipairs(found[LANE_QUEUE]) do
     local lane, name = parse_mailbox(rest)
     for _, id in ipairs(call('ZRANGE', LANE_QUEUE .. rest, 0, -1)) do
-      local stays = lane and lane ~= '' and take_place(id, 'queued', name)
-      if stays then put_back(id, lane) end
-      if not stays or tasks[id].count > 0 then call('ZREM', LANE_QUEUE .. rest, id) end
+      local is_queued = lane and lane ~= '' and take_place(id, 'queued', name)
+      if not (is_queued and put_back(id, lane)) then call('ZREM', LANE_QUEUE .. rest, id) end
     end
   end
 end

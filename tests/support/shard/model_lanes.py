@@ -87,9 +87,10 @@ class Lanes:
         """Returns the lane of the tasks of a route."""
         if SEPARATOR in route:
             lane = SEPARATOR.join(route.split(SEPARATOR)[:4])
-            common = [kind for kind in self.kinds.values() if kind.serves("")]
-            has_limits = lane.count(SEPARATOR) == 3
-            return "" if common and all(kind.serves(lane) for kind in common) and not has_limits else lane
+            served = [(kind.serves(""), kind.serves(lane)) for kind in self.kinds.values()]
+            same = (True, True) in served and all(common is fits for common, fits in served)
+            is_apart = lane.count(SEPARATOR) == 3 or lane.split(SEPARATOR)[1] != ""
+            return "" if same and not is_apart else lane
         return route if route in self.routes else ""
 
     def serves(self, kind: str, lane: str) -> bool:
