@@ -294,7 +294,8 @@ class Executor:
 
     def _refused(self, claim: Claim, error: BaseException) -> Settlement:
         """Returns the outcome of a task whose arguments do not fit; other processes may have a handler that they do."""
-        if record.refusals_in(claim.body) >= MOST_REFUSALS:
+        assert claim.header is not None  # noqa: S101 - the task was decoded
+        if record.refusals_in(claim.header, claim.body) >= MOST_REFUSALS:
             return self._failed(claim, error)
         logger.info("task %s does not fit the handler here: %s", claim.id, _shown(error))
         claim.tell_dead = partial(self._tell_dead, claim, error)
