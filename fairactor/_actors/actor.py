@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
@@ -14,6 +15,8 @@ from fairactor._util.checks import check_name, shown
 from fairactor._util.kinds import is_generator
 from fairactor.errors import ConfigurationError, InvalidPayload
 
+from .batch import BatchCodec, Batching, read_batching, run_alone
+from .batch_types import BatchDecorator
 from .codec import Codec
 from .message import Message
 from .options import ActorOptions, Options, parse_options
@@ -47,6 +50,7 @@ class Actor(Generic[P, R_co]):
         options: Options,
         *,
         process: bool = False,
+        batching: Batching | None = None,
         owner: type[Any] | None = None,
     ) -> None:
         self.function = function
@@ -55,7 +59,9 @@ class Actor(Generic[P, R_co]):
         self.process = process
         self.owner = owner
         """The class, if the handler is a method."""
-        self.codec = Codec(name, function, method=owner is not None)
+        self.batching = batching
+        """How its calls are gathered, if its handler takes lists of them."""
+        self.codec = (Codec if batching is None else BatchCodec)(name, function, method=owner is not None)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
         self.__qualname__ = getattr(function, "__qualname__", name)
@@ -100,21 +106,27 @@ class Actor(Generic[P, R_co]):
         if unknown := [value for value in (*args, *kwargs.values()) if isinstance(value, Placeholder)]:
             raise InvalidPayload(f"{self.name}(): {unknown[0]!r} is not known here: send the message, or give a value")
         args, kwargs = self.codec.as_sent(args, kwargs)
-        with enter_task(Task(id="local", tenant="local", actor=self.name)):
+        task = Task(id="local", tenant="local", actor=self.name)
+        with enter_task(task if self.batching is None else attrs.evolve(task, members=[task])):
             result = await self._run_here(args, kwargs)
         received: R_co = self.codec.result_from_json(self.codec.result_to_json(result))
         return received
 
     async def _run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if self.owner is None:
-            return await self.bind()(args, kwargs)
+            return await self._run_call(self.bind(), args, kwargs)
         check_takes_no_arguments(self.owner)
         instance = self.owner()
         await start_instance(instance)
         try:
-            return await self.bind(instance)(args, kwargs)
+            return await self._run_call(self.bind(instance), args, kwargs)
         finally:
             await stop_instance(instance)
+
+    async def _run_call(self, invoke: Invoke, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if self.batching is not None:
+            return await run_alone(self.name, invoke, args)
+        return await invoke(args, kwargs)
 
 
 class _Method(Generic[P, R_co]):
@@ -123,16 +135,20 @@ class _Method(Generic[P, R_co]):
     Each class that inherits the method has an actor of its own, named after that class.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str | None, options: Options) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str | None, options: Options, batching: Batching | None = None
+    ) -> None:
         self.function = function
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self._given_name = name
         self._options = options
+        self._batching = batching
         self._name = function.__name__
         self._actors: dict[type[Any], Actor[..., Any]] = {}
         if inspect.isfunction(function):
-            Codec(function.__qualname__, function, method=True).check_annotations()
+            kind = Codec if batching is None else BatchCodec
+            kind(function.__qualname__, function, method=True).check_annotations()
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
         self._name = name
@@ -143,7 +159,8 @@ class _Method(Generic[P, R_co]):
         if owner not in self._actors:
             defaults = _defaults_of(owner)
             name = self._given_name or f"{defaults.name}.{self._name}"
-            self._actors[owner] = Actor(self.function, name, self._options.over(defaults.options), owner=owner)
+            options = self._options.over(defaults.options)
+            self._actors[owner] = Actor(self.function, name, options, batching=self._batching, owner=owner)
         return self._actors[owner]
 
 
@@ -262,11 +279,26 @@ def actor(handler: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncActor[P, R]: 
 def actor(handler: Callable[P, R], /) -> PlainActor[P, R]: ...
 @overload
 def actor(
+    *values: OptionValue,
+    batch: int,
+    batch_wait: float | timedelta = ...,
+    name: str | None = None,
+    **options: Unpack[ActorOptions],
+) -> BatchDecorator: ...
+@overload
+def actor(
     *values: OptionValue, name: str | None = None, process: bool = False, **options: Unpack[ActorOptions]
 ) -> ActorDecorator: ...
 
 
-def actor(*given: Any, name: str | None = None, process: bool = False, **options: Any) -> Any:
+def actor(
+    *given: Any,
+    name: str | None = None,
+    process: bool = False,
+    batch: int | None = None,
+    batch_wait: float | timedelta | None = None,
+    **options: Any,
+) -> Any:
     """Makes a function or a method an actor. It can be used with or without arguments.
 
     An async function runs in the event loop, a plain one in a thread. On a class, the decorator sets a name and default
@@ -280,6 +312,9 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
             while tasks wait.
         process: run the function in a worker process, because it keeps a CPU busy. Another process must be able to
             import it, and ``if __name__ == "__main__"`` must guard the program's start, as for `multiprocessing`.
+        batch: run the handler once for up to this many tasks of a tenant, 1,000 at most. It takes a list for each
+            argument, and returns a list with the result of each task, or an exception in place of one.
+        batch_wait: the seconds (or a timedelta) that a batch waits for more tasks after its first one; 0.05 by default.
         options: default options for the messages, see `Options`.
 
     Raises:
@@ -292,18 +327,23 @@ def actor(*given: Any, name: str | None = None, process: bool = False, **options
     handlers = [each for each in given if not isinstance(each, OptionValue)]
     if not handlers:
         defaults = parse_options(options, given)
-        return lambda handler: _decorate(handler, name, defaults, process=process)
+        batching = read_batching(name or "@actor", batch, batch_wait, process=process)
+        return lambda handler: _decorate(handler, name, defaults, process=process, batching=batching)
     if len(given) > 1:
         raise ConfigurationError(f"@actor takes one handler, but got {len(given)} values")
-    return _decorate(handlers[0], None, Options(), process=False)
+    return _decorate(handlers[0], None, Options(), process=False, batching=None)
 
 
-def _decorate(handler: Any, name: str | None, options: Options, *, process: bool) -> Any:
+def _decorate(handler: Any, name: str | None, options: Options, *, process: bool, batching: Batching | None) -> Any:
     if not callable(handler):
         raise ConfigurationError(f"@actor cannot make an actor of {shown(handler)}: give a function or a class")
     if name is not None:
         check_name("actor name", name)
     if inspect.isclass(handler):
+        if batching is not None:
+            raise ConfigurationError(
+                f"{name or handler.__name__}: batch= is for functions and methods, not for classes"
+            )
         return _decorate_class(handler, name, options, process=process)
     own_name = getattr(handler, "__name__", None)
     _check_returns(handler, name or own_name)
@@ -318,9 +358,9 @@ def _decorate(handler: Any, name: str | None, options: Options, *, process: bool
             "imports it"
         )
     if scope and not scope.endswith("<locals>"):
-        return _Method(handler, name, options)
+        return _Method(handler, name, options, batching)
     kind = AsyncActor if inspect.iscoroutinefunction(handler) else PlainActor
-    made: Any = kind(handler, name or check_name("actor name", own_name), options, process=process)  # type: ignore[arg-type]  # checked
+    made: Any = kind(handler, name or check_name("actor name", own_name), options, process=process, batching=batching)  # type: ignore[arg-type]  # checked
     made.codec.check_annotations()
     return made
 
