@@ -117,8 +117,8 @@ class BatchCodec(Codec):
             return args[0]
         if get_origin(hint) not in _TAKES_LISTS or len(args) != 1:
             raise ConfigurationError(
-                f"{self._name}(): {name} is annotated {shown(hint)}, but a batch has a list here with an entry for each "
-                "call: write list[…]"
+                f"{self._name}(): {name} is annotated {shown(hint)}, but a batch has a list here, with an entry for "
+                "each call: write list[…]"
             )
         return args[0]
 
