@@ -18,7 +18,8 @@ local wanted = {} -- kinds for which a task found no room
 local looked = 0 -- tasks behind the first of their tenants
 local batches, along = NONE, {} -- actor -> the most tasks of its batches; the id, tenant and cost of what joins one
 
--- Returns the kind of slot that a task needs, and its actor if that is in `capped`. A name may contain quotation marks, which a backslash precedes.
+-- Returns the kind of slot that a task needs, and its actor if that is in `capped`. A name may contain quotation marks,
+-- which a backslash precedes.
 local function kind_of(id)
   local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
   local first = readable(record) and select(7, struct.unpack(HEADER, record)) + 2
