@@ -1,7 +1,7 @@
 """Gathers claims into batches of one tenant and actor, until there are enough of them, or for a while.
 
-A batch has its slot from its first claim on. If other slots are free, what its tenant sends is claimed anyway. If none is,
-only a turn that asks for it brings more tasks, so a batch that is due waits for the answer to such a turn.
+A batch has its slot from its first claim on. If other slots are free, what its tenant sends is claimed anyway. If none
+is, only a turn that asks for it brings more tasks, so a batch that is due waits for the answer to such a turn.
 """
 
 from __future__ import annotations

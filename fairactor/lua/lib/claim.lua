@@ -208,13 +208,14 @@ do
 
   -- Chooses up to `n` tasks: of tenants assigned to the runtime, then of those that it may steal from; or of all alike.
   local function fill(claims, runtime, n)
-    local ids, owners, charged = claims.ids, claims.owners, claims.charged
+    local ids = claims.ids
     local function serve(ring)
-      while #ids < n do
+      while claims.seated < n do
         local id, owner, cost = take(ring, n)
         if not id then return end
-        local i = #ids + 1
-        ids[i], owners[i], charged[i] = id, owner, cost
+        add_claim(claims, id, owner, cost)
+        claims.seated = claims.seated + 1
+        add_along(claims)
       end
     end
     local function serve_all() -- skips tenants that should have left the ring since the defaults changed
@@ -223,7 +224,7 @@ do
         load_front(root, length)
         serve(root)
         length = 2 * length
-      until #ids == n or not root.rest or passed == MOST_PASSED
+      until claims.seated == n or not root.rest or passed == MOST_PASSED
     end
     local own_time = dedicated[runtime]
     if not own_time then return serve_all() end
@@ -231,7 +232,7 @@ do
     raise_tags(own)
     serve(own)
     claims.dedicated_time = own.virtual
-    local assigned, others = #ids, #ids < n and call('SMEMBERS', STEAL .. runtime) or {}
+    local assigned, others = #ids, claims.seated < n and call('SMEMBERS', STEAL .. runtime) or {}
     if others[1] == '' then
       reset_group_fronts()
       root.stealing = true
@@ -264,21 +265,19 @@ do
   end
 
   -- Chooses up to `n` tasks for a runtime, of each kind as many as its slots allow: see `SlotKinds` in wire.py. Those of
-  -- kind 1 may be `ahead` more. Beside these it takes what joins a batch, unless n is 0 and it may `not fill`. Returns
-  -- parallel lists, in the order of service, at last what joins a batch: ids, owners (tenants), charged costs and
-  -- records; `reply` is each id and its record; how many need a slot; whether it stopped at too many tenants that were
-  -- passed over, and the rank behind them.
-  function choose(runtime, n, slots, ahead, fills)
-    local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
-    if fills and slots ~= '' then
+  -- kind 1 may be `ahead` more. If it may claim at all (`may`), it takes besides what joins a batch. Returns parallel
+  -- lists in the order of service: ids, owners (tenants), charged costs and records; `reply` is each id and its record;
+  -- how many need a slot; whether it stopped at too many tenants that were passed over, and the rank behind them.
+  function choose(runtime, n, slots, ahead, may)
+    local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0, seated = 0 }
+    if may and slots ~= '' then
       local open
       room, skip, letters, capped, batches, open = unpack(cmsgpack.unpack(slots))
       room[1], room_ahead = room[1] + ahead, ahead
       if #open > 0 then fill_open(open) end
+      add_along(claims)
     end
     if n > 0 then fill(claims, runtime, n) end
-    claims.seated = #claims.ids
-    add_along(claims)
     claims.stopped = passed == MOST_PASSED
     claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do

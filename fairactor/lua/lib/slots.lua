@@ -16,7 +16,8 @@ local capped, room, letters
 local room_ahead = 0 -- the part of the room for tasks that may start soon; batches take none of it
 local wanted = {} -- kinds for which a task found no room
 local looked = 0 -- tasks behind the first of their tenants
-local batches, along = NONE, {} -- actor -> the most tasks of its batches; the id, tenant and cost of what joins one
+local batches = NONE -- actor -> the most tasks of its batches
+local along, added = {}, 0 -- id, tenant and cost of what joins a batch; how many of them are among the claims
 
 -- Returns the kind of slot that a task needs, and its actor if that is in `capped`. A name may contain quotation marks,
 -- which a backslash precedes.
@@ -123,10 +124,15 @@ local function fill_open(open)
   end
 end
 
--- Adds what joins a batch to the claims.
+local function add_claim(claims, id, owner, cost)
+  local i = #claims.ids + 1
+  claims.ids[i], claims.owners[i], claims.charged[i] = id, owner, cost
+end
+
+-- Adds what has joined batches to the claims.
 local function add_along(claims)
-  for _, found in ipairs(along) do
-    local i = #claims.ids + 1
-    claims.ids[i], claims.owners[i], claims.charged[i] = found[1], found[2], found[3]
+  while added < #along do
+    added = added + 1
+    add_claim(claims, unpack(along[added]))
   end
 end
