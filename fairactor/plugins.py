@@ -215,7 +215,11 @@ class RetriedObserver(Protocol):
     """A plugin that observes retries."""
 
     def retried(self, task: Task, error: BaseException, delay: float) -> None:
-        """Called when a failed task gets another attempt, in ``delay`` seconds."""
+        """Called when a task gets another attempt, in ``delay`` seconds.
+
+        After `Retry` with ``count=False`` the attempt has not failed: ``error.count`` is False, and ``failed`` is not
+        called.
+        """
 
 
 class CanceledObserver(Protocol):
@@ -232,9 +236,10 @@ class DeadObserver(Protocol):
     """A plugin that observes tasks that fail for good."""
 
     def dead(self, task: Task, error: BaseException) -> None:
-        """Called when a task has failed for good here, also if it cannot be decoded or its actor is unknown.
+        """Called when a task has failed for good here, also if it cannot be decoded.
 
-        It is not called for tasks that fail because too many runtimes have died while they ran them.
+        It is not called for tasks that fail because too many runtimes have died while they ran them, or because no
+        runtime could run them.
         """
 
 

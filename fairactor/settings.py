@@ -13,6 +13,7 @@ from attrs.validators import optional
 from ._util.checks import (
     YEAR,
     check_one_of,
+    check_queues,
     check_seconds,
     check_tenants,
     check_tenants_or_all,
@@ -90,6 +91,7 @@ class RuntimeSettings(TypedDict, total=False):
     fair_by: FairBy | None
     assigned: Iterable[str]
     steal: Iterable[str] | bool
+    queues: Iterable[str] | None
     priority: Priority | int | PriorityName
     timeout: float | None
     max_retries: int
@@ -153,6 +155,9 @@ class Settings:
     """The tenants that this runtime serves first. If this and `steal` are empty, it serves all tenants alike."""
     steal: Sequence[str] | bool = attrs.field(default=(), converter=check_tenants_or_all)
     """The tenants that it serves while the assigned ones have nothing to do. True means all others."""
+    queues: Sequence[str] | None = attrs.field(default=None, converter=check_queues)
+    """The queues from which this runtime runs tasks of its actors; None for all. A task is in the queue that its
+    message or its actor names with ``queue=``, or else in ``default``."""
     priority: Priority = attrs.field(default=Priority.NORMAL, converter=to_priority)
     """The priority of the messages that this runtime sends, unless they or their actors have one."""
     timeout: float | None = attrs.field(default=None, validator=optional(validate(check_seconds, zero=False)))
@@ -167,7 +172,8 @@ class Settings:
     canceled_ttl: float = attrs.field(default=3600.0, validator=validate(check_seconds))
     """How long to keep the record of a canceled task; 0 keeps none."""
     unknown_ttl: float = attrs.field(default=600.0, validator=validate(check_seconds))
-    """How long a task waits for a process that has registered its actor. Then it fails; with 0 it fails at once."""
+    """How long a task waits while no runtime can run it: none that serves its queue has its actor, of the version that
+    it needs. Then it becomes a dead letter; with 0 at once. The value of the runtime that joined last holds."""
     max_payload: int = attrs.field(default=1 << 20, validator=validate(check_whole_number, 1, _LONGEST, far=True))
     """The longest encoded message or result, in bytes."""
     max_deliveries: int = attrs.field(default=5, validator=validate(check_whole_number, 1, 255))

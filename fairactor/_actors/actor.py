@@ -11,7 +11,8 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 import attrs
 
 from fairactor._model.placeholder import Placeholder
-from fairactor._util.checks import check_name, shown
+from fairactor._model.route import MOST_VERSIONS, pack_route
+from fairactor._util.checks import check_route_name, check_whole_number, shown
 from fairactor._util.kinds import is_generator
 from fairactor.errors import ConfigurationError, InvalidPayload
 
@@ -51,12 +52,15 @@ class Actor(Generic[P, R_co]):
         *,
         process: bool = False,
         batching: Batching | None = None,
+        version: int = 1,
         owner: type[Any] | None = None,
     ) -> None:
         self.function = function
         self.name = name
         self.options = options
         self.process = process
+        self.version = version
+        """The version of its signature: it runs the messages of this version and of earlier ones."""
         self.owner = owner
         """The class, if the handler is a method."""
         self.batching = batching
@@ -79,6 +83,10 @@ class Actor(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<actor {self.name}>"
+
+    def route(self, options: Options) -> str:
+        """Returns where a message with these options can run, see `fairactor._model.route`."""
+        return pack_route(self.name, options.queue, self.version)
 
     def bind(self, instance: object = None, run_in_process: RunInProcess | None = None) -> Invoke:
         """Returns a function that runs the handler.
@@ -136,7 +144,12 @@ class _Method(Generic[P, R_co]):
     """
 
     def __init__(
-        self, function: Callable[..., Any], name: str | None, options: Options, batching: Batching | None = None
+        self,
+        function: Callable[..., Any],
+        name: str | None,
+        options: Options,
+        version: int | None = None,
+        batching: Batching | None = None,
     ) -> None:
         self.function = function
         self.__doc__ = function.__doc__
@@ -144,6 +157,7 @@ class _Method(Generic[P, R_co]):
         self._given_name = name
         self._options = options
         self._batching = batching
+        self._version = version
         self._name = function.__name__
         self._actors: dict[type[Any], Actor[..., Any]] = {}
         if inspect.isfunction(function):
@@ -159,8 +173,10 @@ class _Method(Generic[P, R_co]):
         if owner not in self._actors:
             defaults = _defaults_of(owner)
             name = self._given_name or f"{defaults.name}.{self._name}"
-            options = self._options.over(defaults.options)
-            self._actors[owner] = Actor(self.function, name, options, batching=self._batching, owner=owner)
+            options, version = self._options.over(defaults.options), self._version or defaults.version
+            self._actors[owner] = Actor(
+                self.function, name, options, version=version, batching=self._batching, owner=owner
+            )
         return self._actors[owner]
 
 
@@ -194,15 +210,17 @@ class _Defaults:
 
     name: str
     options: Options
+    version: int = 1
 
 
 _DEFAULTS: Final = "__fairactor_defaults__"
 
 
 def _defaults_of(cls: type[Any]) -> _Defaults:
-    """Returns the defaults for the methods of a class. Options are inherited, names are not."""
+    """Returns the defaults for the methods of a class. Options and the version are inherited, names are not."""
     own: _Defaults | None = vars(cls).get(_DEFAULTS)
-    return own or _Defaults(cls.__name__, getattr(cls, _DEFAULTS).options if hasattr(cls, _DEFAULTS) else Options())
+    inherited: _Defaults = getattr(cls, _DEFAULTS, _Defaults("", Options()))
+    return own or attrs.evolve(inherited, name=cls.__name__)
 
 
 def methods_of(cls: type[Any]) -> list[Actor[..., Any]]:
@@ -283,11 +301,16 @@ def actor(
     batch: int,
     batch_wait: float | timedelta = ...,
     name: str | None = None,
+    version: int | None = None,
     **options: Unpack[ActorOptions],
 ) -> BatchDecorator: ...
 @overload
 def actor(
-    *values: OptionValue, name: str | None = None, process: bool = False, **options: Unpack[ActorOptions]
+    *values: OptionValue,
+    name: str | None = None,
+    process: bool = False,
+    version: int | None = None,
+    **options: Unpack[ActorOptions],
 ) -> ActorDecorator: ...
 
 
@@ -295,6 +318,7 @@ def actor(
     *given: Any,
     name: str | None = None,
     process: bool = False,
+    version: int | None = None,
     batch: int | None = None,
     batch_wait: float | timedelta | None = None,
     **options: Any,
@@ -312,6 +336,8 @@ def actor(
             while tasks wait.
         process: run the function in a worker process, because it keeps a CPU busy. Another process must be able to
             import it, and ``if __name__ == "__main__"`` must guard the program's start, as for `multiprocessing`.
+        version: the version of the handler's signature, 1 by default. Raise it when senders pass what the handler of
+            the release before would refuse. Messages of a version are run by handlers of it and of later ones.
         batch: run the handler once for up to this many tasks of a tenant, 1,000 at most. It takes a list for each
             argument, and returns a list with the result of each task, or an exception in place of one.
         batch_wait: the seconds (or a timedelta) that a batch waits for more tasks after its first one; 0.05 by default.
@@ -324,27 +350,37 @@ def actor(
     """
     if "id" in options:
         raise ConfigurationError("id= belongs to a single message: give it with message.options(id=…)")
+    if version is not None:
+        check_whole_number("version", version, 1, MOST_VERSIONS)
     handlers = [each for each in given if not isinstance(each, OptionValue)]
     if not handlers:
         defaults = parse_options(options, given)
         batching = read_batching(name or "@actor", batch, batch_wait, process=process)
-        return lambda handler: _decorate(handler, name, defaults, process=process, batching=batching)
+        return lambda handler: _decorate(handler, name, defaults, process=process, version=version, batching=batching)
     if len(given) > 1:
         raise ConfigurationError(f"@actor takes one handler, but got {len(given)} values")
-    return _decorate(handlers[0], None, Options(), process=False, batching=None)
+    return _decorate(handlers[0], None, Options(), process=False, version=None, batching=None)
 
 
-def _decorate(handler: Any, name: str | None, options: Options, *, process: bool, batching: Batching | None) -> Any:
+def _decorate(
+    handler: Any,
+    name: str | None,
+    options: Options,
+    *,
+    process: bool,
+    version: int | None,
+    batching: Batching | None,
+) -> Any:
     if not callable(handler):
         raise ConfigurationError(f"@actor cannot make an actor of {shown(handler)}: give a function or a class")
     if name is not None:
-        check_name("actor name", name)
+        check_route_name("actor name", name)
     if inspect.isclass(handler):
         if batching is not None:
             raise ConfigurationError(
                 f"{name or handler.__name__}: batch= is for functions and methods, not for classes"
             )
-        return _decorate_class(handler, name, options, process=process)
+        return _decorate_class(handler, name, options, process=process, version=version)
     own_name = getattr(handler, "__name__", None)
     _check_returns(handler, name or own_name)
     scope = getattr(handler, "__qualname__", "<locals>").rpartition(".")[0]
@@ -358,9 +394,10 @@ def _decorate(handler: Any, name: str | None, options: Options, *, process: bool
             "imports it"
         )
     if scope and not scope.endswith("<locals>"):
-        return _Method(handler, name, options, batching)
+        return _Method(handler, name, options, version, batching)
     kind = AsyncActor if inspect.iscoroutinefunction(handler) else PlainActor
-    made: Any = kind(handler, name or check_name("actor name", own_name), options, process=process, batching=batching)  # type: ignore[arg-type]  # checked
+    checked = name or check_route_name("actor name", own_name)  # type: ignore[arg-type]  # the check refuses None
+    made: Any = kind(handler, checked, options, process=process, version=version or 1, batching=batching)
     made.codec.check_annotations()
     return made
 
@@ -370,11 +407,13 @@ def _check_returns(handler: Callable[..., Any], name: str | None) -> None:
         raise ConfigurationError(f"{name}: a generator has no single result; return a list instead")
 
 
-def _decorate_class(cls: type[Any], name: str | None, options: Options, *, process: bool) -> type[Any]:
+def _decorate_class(
+    cls: type[Any], name: str | None, options: Options, *, process: bool, version: int | None
+) -> type[Any]:
     name = name or cls.__name__
     if process:
         raise ConfigurationError(f"{name}: process=True is for functions; a class keeps its state in this process")
-    setattr(cls, _DEFAULTS, _Defaults(name, options))
+    setattr(cls, _DEFAULTS, _Defaults(name, options, version or 1))
     if not methods_of(cls):
         for method, value in inspect.getmembers_static(cls, inspect.isfunction):
             if not method.startswith("_") and method not in _HOOKS:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Unpack, get_args, get_origin, get_type_hints
+from zlib import crc32
 
 from fairactor._model.placeholder import Placeholder
 from fairactor._values.hints import is_of_builtins
@@ -61,6 +62,15 @@ class Codec:
         self._result: Form
         self._untyped: Form
         self._module: Any  # `conversion`, once it is imported
+
+    @property
+    def signature(self) -> str:
+        """A short text that differs if the parameters, or their annotations, do."""
+        parameters = [
+            (p.name, p.kind.value, p.default is not p.empty, str(p.annotation))
+            for p in self._signature.parameters.values()
+        ]
+        return f"{crc32(repr(parameters).encode()):08x}"
 
     def _read_signature(self, function: Callable[..., Any], *, method: bool) -> inspect.Signature:
         """Returns the signature of a call."""

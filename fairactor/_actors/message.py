@@ -28,6 +28,10 @@ class Target(Protocol[R_co]):
         """The name under which runtimes register the actor."""
         ...
 
+    def route(self, options: Options) -> str:
+        """Returns where a message with these options can run."""
+        ...
+
     @property
     def codec(self) -> Codec:
         """The codec that encodes the arguments."""

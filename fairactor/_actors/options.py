@@ -11,8 +11,10 @@ from attrs.validators import optional
 
 from fairactor._util.checks import (
     check_aware,
+    check_bool,
     check_name,
     check_one_of,
+    check_route_name,
     check_seconds,
     check_whole_number,
     shown,
@@ -32,6 +34,7 @@ ExceptionTypes = type[BaseException] | Iterable[type[BaseException]]
 
 class _CommonOptions(TypedDict, total=False):
     priority: Priority | int | PriorityName | None
+    queue: str | None
     delay: float | timedelta | None
     eta: datetime | None
     max_retries: int | None
@@ -43,6 +46,7 @@ class _CommonOptions(TypedDict, total=False):
     expires: float | timedelta | None
     key: str | None
     key_window: float | timedelta | None
+    replace: bool | None
     durability: Durability | None
     # Of the plugins that ship with fairactor: fairactor_dependencies and fairactor_xcom.
     depends_on: Iterable[Handle[Any] | str] | None
@@ -92,6 +96,10 @@ def _duration(*, zero: bool = True) -> Any:
     return attrs.field(default=None, converter=to_seconds, validator=optional(validate(check_seconds, zero=zero)))
 
 
+def _check_queue(_: Any, __: Any, value: str) -> None:
+    check_route_name("queue", value)
+
+
 def _check_key(_: Any, __: Any, value: str) -> None:
     check_name("key", value)
 
@@ -113,6 +121,8 @@ class Options:
     id: str | None = None
     """The id of the task: any string, by default 96 random bits. Sending the same id again has no effect."""
     priority: Priority | None = attrs.field(default=None, converter=attrs.converters.optional(to_priority))
+    queue: str | None = attrs.field(default=None, validator=optional(_check_queue))
+    """The queue of the task, by default ``default``. Runtimes that serve the queue run it, see `Settings.queues`."""
     delay: float | None = _duration()
     """Run the task this many seconds (or a timedelta) after the send, by the server's clock."""
     eta: datetime | None = attrs.field(default=None, converter=_to_moment)
@@ -142,6 +152,9 @@ class Options:
     gets a handle of this task."""
     key_window: float | None = _duration()
     """The seconds for which the key stays in use after the task has finished; 0 by default."""
+    replace: bool | None = attrs.field(default=None, validator=optional(validate(check_bool)))
+    """With a ``key``: the last message wins. If the task with that key waits, it gets this call, its options, and its
+    delay anew. If it has started, one more task runs after it, with the last call that came meanwhile."""
     durability: Durability | None = attrs.field(default=None, validator=optional(validate(check_one_of, DURABILITIES)))
     """When the send has succeeded; see `Settings.durability`."""
     plugin_options: Mapping[str, Any] = attrs.field(factory=dict)

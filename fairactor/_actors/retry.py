@@ -8,31 +8,41 @@ from datetime import timedelta
 from typing import Any, Final
 
 from fairactor._util.backoff import doubled
-from fairactor._util.checks import check_seconds, to_seconds
+from fairactor._util.checks import check_bool, check_seconds, to_seconds
 from fairactor._util.failures import exception_names
 
 BACKOFF: Final = 1.0
 """The longest pause before the second attempt, in seconds; it doubles with each further attempt."""
 BACKOFF_CAP: Final = 300.0
 """No pause is longer than this many seconds."""
+MOST_UNCOUNTED: Final = 10_000
+"""How many retries of a task need not count. Those after them count, so that no task goes on for ever."""
 
 
 class Retry(Exception):
     """A handler raises this to ask for another attempt, regardless of ``retry_on`` and ``no_retry_on``.
 
-    The attempt counts: when ``max_retries`` are used up, the task fails.
+    The attempt counts: when ``max_retries`` are used up, the task fails. With ``count=False`` the handler says that it
+    could not try, for example because a service answered 429 with a Retry-After: the task comes back later as the same
+    attempt. It may do so 10,000 times, and not beyond ``expires``.
 
     Args:
         message: the reason, for the history of the task.
         delay: the seconds (or a timedelta) until the next attempt. None uses the task's ``backoff``.
+        count: whether the attempt counts towards ``max_retries``.
     """
 
     def __init__(
-        self, message: str = "the handler asked for a retry", *, delay: float | timedelta | None = None
+        self,
+        message: str = "the handler asked for a retry",
+        *,
+        delay: float | timedelta | None = None,
+        count: bool = True,
     ) -> None:
         super().__init__(message)
         after = to_seconds(delay)
         self.delay = None if after is None else check_seconds("Retry(delay=)", after)
+        self.count = check_bool("Retry(count=)", count)
 
 
 class UnstorableResult(Exception):

@@ -12,12 +12,14 @@ import msgspec
 from fairactor._model import keys
 from fairactor._model.record import LIVE, SETTLED
 from fairactor._model.states import Priority, TaskState
-from fairactor._model.wire import GROUP_MARK, Counts, unpack_holder, unpack_mark
+from fairactor._model.wire import Counts, unpack_holder, unpack_mark
 
+from .lanes import check_lanes
 from .snapshot import Snapshot, text
 
 _CRITICAL_JUMP: Final = 4e15  # as in lua/lib/base.lua
 _WINDOW: Final = 8  # bytes, before a key
+_FOLLOWER: Final = ":key"  # holds back what follows another task with its key (lib/plugins.lua)
 
 
 def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[str] = ()) -> list[str]:
@@ -29,7 +31,8 @@ def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[
         *_check_delayed(snapshot),
         *_check_suspects(snapshot),
         *_check_counts(snapshot),
-        *_check_ring(snapshot),
+        *_check_shard(snapshot),
+        *check_lanes(snapshot),
         *_check_limits(snapshot, lowered),
         *_check_runtimes(snapshot),
         *_check_drained(snapshot),
@@ -53,9 +56,10 @@ class _Location(NamedTuple):
 
 
 def _locations(snapshot: Snapshot) -> Iterator[_Location]:
-    for tenant, mailbox in snapshot.queues.items():
+    for (lane, tenant), mailbox in snapshot.mailboxes.items():
+        name = f"the mailbox of {tenant!r}{f' in the lane {lane!r}' if lane else ''}"
         for task in mailbox:
-            yield _Location(task, "queued", f"the mailbox of {tenant!r}", tenant)
+            yield _Location(task, "queued", name, tenant)
     for tenant, suspects in snapshot.suspects.items():
         for task in suspects:
             yield _Location(task, "queued", f"the suspects of {tenant!r}", tenant)
@@ -168,39 +172,11 @@ def _check_total(snapshot: Snapshot) -> Iterator[str]:
             yield f"the counts of the shard have {getattr(total, state)} {state} tasks, those of its tenants {ended}"
 
 
-def _check_ring(snapshot: Snapshot) -> Iterator[str]:
-    """A tenant with work is on a ring, unless it is at its concurrency, paused or throttled."""
-    ring, throttled = snapshot.ring, snapshot.fixed["THROTTLED"]
-    for tenant in ring.keys() | throttled.keys() | snapshot.counts.keys():
-        counts, policy = snapshot.counts_of(tenant), snapshot.effective(tenant)
-        queued = tenant in snapshot.queues  # its suspects need no place on the ring
-        ready = queued and counts.started < policy.get("concurrency", math.inf) and not policy.get("paused")
-        if ready and tenant not in ring and tenant not in throttled:
-            yield f"{tenant!r} can be served, but is neither on the ring nor throttled"
-        if not ready and (tenant in ring or tenant in throttled):
-            yield f"{tenant!r} cannot be served, but is on the ring or throttled"
-        if tenant in throttled and (tenant in ring or "rate" not in policy):
-            yield f"{tenant!r} is throttled, but {'also on the ring' if tenant in ring else 'has no rate'}"
+def _check_shard(snapshot: Snapshot) -> Iterator[str]:
     if snapshot.fixed["META"].get("torn") == b"1":
         yield "a script failed before its last write"
-    if not snapshot.fixed["RING"] and snapshot.virtual:
+    if not snapshot.fixed["RING"] and snapshot.virtual and snapshot.numbers == ["0"]:
         yield f"no tenant waits, but virtual time is {snapshot.virtual:g} instead of 0"
-    yield from _check_groups(snapshot)
-
-
-def _check_groups(snapshot: Snapshot) -> Iterator[str]:
-    """A tenant is on the ring of its group, and a group with work is on the ring of the shard."""
-    marked = {member.removeprefix(GROUP_MARK) for member in snapshot.fixed["RING"] if member.startswith(GROUP_MARK)}
-    if not snapshot.groups.keys() == marked == snapshot.fixed["GROUPS"].keys():
-        timed = set(snapshot.fixed["GROUPS"])
-        yield (
-            f"groups differ: {set(snapshot.groups)} have work, {marked} are on the ring, {timed} have a virtual time"
-        )
-    for group, ring in [(None, snapshot.fixed["RING"]), *snapshot.groups.items()]:
-        for tenant in ring:
-            belongs = snapshot.policy(tenant).get("group")
-            if not tenant.startswith(GROUP_MARK) and belongs != group:
-                yield f"{tenant!r} belongs to group {belongs!r}, but is on the ring of group {group!r}"
 
 
 def _check_limits(snapshot: Snapshot, lowered: Collection[str]) -> Iterator[str]:
@@ -228,6 +204,7 @@ def _check_runtimes(snapshot: Snapshot) -> Iterator[str]:
     }  # fmt: skip
     for name in ("SESSIONS", "FLEET", "IDLE", "HOMES", "IDLE_HOMES", "IDLE_SLOTS"):
         stored[name.lower()] = snapshot.fixed[name]
+    stored |= {f"idle:{kind}": runtimes for kind, runtimes in snapshot.kind_idle.items()}
     for name, runtimes in stored.items():
         for runtime in runtimes:
             if runtime not in leases:
@@ -278,17 +255,27 @@ def _check_dead_letters(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _check_deduplication_keys(snapshot: Snapshot) -> Iterator[str]:
-    """A task with a key is live and owns the key. A key without a live task expires."""
+    """A task with a key is live, and owns the key or follows its owner. A key without a live task expires."""
+    again = {task: text(follower) for task, follower in snapshot.fixed["AGAIN"].items()}
+    following = {follower: task for task, follower in again.items()}
     keyed = {task: text(packed[_WINDOW:]) for task, packed in snapshot.fixed["KEYED"].items()}
     for task, key in keyed.items():
         header = snapshot.records.get(task)
         if header is None or header.state != LIVE:
             yield f"task {task!r} has the key {key!r}, but {'has ended' if header else 'has no record'}"
-        if snapshot.keys.get(key) != (task, -1):
+        owner, ttl = snapshot.keys.get(key, ("", 0))
+        follows = (owner, ttl) == (following.get(task), -1) and keyed.get(owner) == key
+        if (owner, ttl) != (task, -1) and not follows:
             yield f"task {task!r} has the key {key!r}, but the key's task and expiry are {snapshot.keys.get(key)}"
     for key, (task, ttl) in snapshot.keys.items():
         if ttl == -1 and keyed.get(task) != key:
             yield f"the key {key!r} of task {task!r} never expires, but the task has the key {keyed.get(task)!r}"
+    holders = {task: text(unpack_holder(packed)) for task, packed in snapshot.fixed["HELD"].items()}
+    deferred = {task for task, holder in holders.items() if holder == _FOLLOWER}
+    for task, follower in again.items():
+        if task not in keyed or keyed.get(follower) != keyed[task] or follower not in deferred:
+            yield f"task {follower!r} should run after {task!r}, but has another key, or does not wait for it"
+    yield from (f"task {task!r} follows another one, but nobody knows which" for task in deferred - following.keys())
 
 
 def _check_overdue(snapshot: Snapshot, patience: float) -> Iterator[str]:

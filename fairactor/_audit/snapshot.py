@@ -9,16 +9,19 @@ import attrs
 from fairactor._model import keys, record
 from fairactor._model.record import LIVE, SETTLED, Header
 from fairactor._model.states import Priority
-from fairactor._model.wire import GROUP_MARK, Counts, PackedPolicy, as_text, unpack_policy
+from fairactor._model.wire import GROUP_MARK, Counts, PackedPolicy, as_bytes, as_text, unpack_policy
 from fairactor._store.shard import Shard
+
+from .routes import route_text
 
 # KEYS  1 META of the shard
 # ARGV  1 the prefix of all keys of the namespace
-# Reply {seconds, µs, {key, type, ms to live or -1, content} ...}; for a record only the header
+# Reply {seconds, µs, {key, type, ms to live or -1, content} ...}; for a record only the header,
+#        and if the task lives the beginning of its call
 # It only reads, in one atomic step. It does not belong to the data model, so it is not in lua/.
 _SCRIPT: Final = """
 local call = redis.call
-local head = 15
+local head, LIVE, ROUTE = 15, 76, 2400
 local records = KEYS[1] .. ':task:'
 local readers = {
   hash = function(key) return call('HGETALL', key) end,
@@ -26,8 +29,9 @@ local readers = {
   zset = function(key) return call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
   string = function(key)
     if key:sub(1, #records) ~= records then return call('GET', key) end
-    local length = call('GETRANGE', key, head - 2, head - 1)
-    return call('GETRANGE', key, 0, head - 1 + (length:byte(1) or 0) * 256 + (length:byte(2) or 0))
+    local start = call('GETRANGE', key, 0, head - 1)
+    local name = (start:byte(head - 1) or 0) * 256 + (start:byte(head) or 0)
+    return call('GETRANGE', key, 0, head - 1 + name + (start:byte() == LIVE and ROUTE or 0))
   end,
 }
 local reply, seen, cursor = call('TIME'), {}, '0'
@@ -68,7 +72,7 @@ class Snapshot:
     records: dict[str, Header]
     """task -> the header of its record."""
     queues: dict[str, dict[str, float]]
-    """tenant -> task -> place."""
+    """tenant -> task -> place, in all lanes together."""
     delayed: dict[str, dict[str, float]]
     """tenant -> delayed task -> when it is due, unix ms."""
     claims: dict[str, dict[str, bytes]]
@@ -86,7 +90,25 @@ class Snapshot:
     suspects: dict[str, dict[str, float]] = attrs.Factory(dict)
     """tenant -> suspect -> place."""
     groups: dict[str, dict[str, float]] = attrs.Factory(dict)
-    """group -> tenant -> tag; its ring."""
+    """group -> tenant -> tag; its ring for the runtimes of kind 0."""
+    mailboxes: dict[tuple[str, str], dict[str, float]] = attrs.Factory(dict)
+    """(lane, tenant) -> task -> place."""
+    routes: dict[str, str] = attrs.Factory(dict)
+    """live task -> its route, as JSON text; '' if it cannot be read."""
+    lanes_of: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """tenant -> the lanes, but the common one, in which it has queued tasks."""
+    in_lane: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """lane -> tenant with queued tasks there -> since when, unix ms."""
+    kinds: dict[str, dict[str, bytes]] = attrs.Factory(dict)
+    """number of a kind of runtimes -> what these can run, as lib/register.lua stores it."""
+    kind_rings: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """number of a kind but 0 -> its ring."""
+    kind_groups: dict[str, dict[str, bytes]] = attrs.Factory(dict)
+    """number of a kind but 0 -> group with work -> virtual time of its ring."""
+    kind_group_rings: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """number of a kind but 0, a colon, group -> its ring."""
+    kind_idle: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """number of a kind but 0 -> the runtimes that can take more work of any tenant."""
     assigned: dict[str, dict[str, None]] = attrs.Factory(dict)
     """runtime -> the tenants that it serves first."""
     steal: dict[str, dict[str, None]] = attrs.Factory(dict)
@@ -121,9 +143,34 @@ class Snapshot:
 
     @property
     def ring(self) -> dict[str, float]:
-        """The tag of each tenant on the ring of the shard or of its group."""
-        root = {member: tag for member, tag in self.fixed["RING"].items() if not member.startswith(GROUP_MARK)}
-        return {tenant: tag for ring in (root, *self.groups.values()) for tenant, tag in ring.items()}
+        """The tag of each tenant on the ring of kind 0, or of its group."""
+        return self.tenants_on_ring("0")
+
+    @property
+    def numbers(self) -> list[str]:
+        """The numbers of the kinds of runtimes that there are."""
+        return text(self.fixed["META"].get("kinds", b"0")).split(",")
+
+    def root_ring(self, kind: str) -> dict[str, float]:
+        """Returns the ring of a kind."""
+        ring: dict[str, float] = self.fixed["RING"] if kind == "0" else self.kind_rings.get(kind, {})
+        return ring
+
+    def group_rings(self, kind: str) -> dict[str, dict[str, float]]:
+        """Returns the rings of the groups for a kind."""
+        prefix = kind + ":"
+        others = {name: ring for name, ring in self.kind_group_rings.items() if name.startswith(prefix)}
+        return self.groups if kind == "0" else {name.removeprefix(prefix): ring for name, ring in others.items()}
+
+    def group_times(self, kind: str) -> dict[str, bytes]:
+        """Returns the groups with work for a kind, with the virtual times of their rings."""
+        times: dict[str, bytes] = self.fixed["GROUPS"] if kind == "0" else self.kind_groups.get(kind, {})
+        return times
+
+    def tenants_on_ring(self, kind: str) -> dict[str, float]:
+        """Returns the tag of each tenant on the ring of a kind, or of its group."""
+        root = {member: tag for member, tag in self.root_ring(kind).items() if not member.startswith(GROUP_MARK)}
+        return {tenant: tag for ring in (root, *self.group_rings(kind).values()) for tenant, tag in ring.items()}
 
 
 async def take_snapshot(shard: Shard) -> Snapshot:
@@ -136,10 +183,18 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     )
     for key, kind, ttl, content in reply[2:]:
         _add(snapshot, text(key), text(kind), ttl, content)
+    for (_, tenant), mailbox in snapshot.mailboxes.items():
+        snapshot.queues.setdefault(tenant, {}).update(mailbox)
+    for tenant, mailbox in snapshot.queues.items():
+        snapshot.queues[tenant] = dict(sorted(mailbox.items(), key=_by_place))
     for tenant, packed in snapshot.fixed["COUNTS"].items():
         queued = len(snapshot.queues.get(tenant, ())) + len(snapshot.suspects.get(tenant, ()))
         snapshot.counts[tenant] = Counts.unpack(packed, queued=queued)
     return attrs.evolve(snapshot, now=snapshot.now + _behind(snapshot))
+
+
+def _by_place(task: tuple[str, float]) -> tuple[float, bytes]:
+    return task[1], as_bytes(task[0])
 
 
 def _behind(snapshot: Snapshot) -> float:
@@ -174,11 +229,19 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
         snapshot.fixed[name] = _items(kind, content)
     elif name == "KEY":
         snapshot.keys[rest] = text(content), ttl
+    elif name in {"QUEUE", "LANE_QUEUE"}:
+        place = ("", rest) if name == "QUEUE" else _lane_and_tenant(rest)
+        if place is None:
+            snapshot.malformed.append(f"{key!r}: the length of the lane's name is wrong")
+        else:
+            snapshot.mailboxes[place] = _items(kind, content)
     elif name not in _EXPIRES:
         by_name: dict[str, dict[str, Any]] = {
-            "QUEUE": snapshot.queues, "SUSPECTS": snapshot.suspects, "DELAYED": snapshot.delayed,
+            "LANES_OF": snapshot.lanes_of, "IN_LANE": snapshot.in_lane, "SUSPECTS": snapshot.suspects, "DELAYED": snapshot.delayed,
             "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels, "GROUP": snapshot.groups,
-            "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal,
+            "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "KIND": snapshot.kinds,
+            "KIND_RING": snapshot.kind_rings, "KIND_GROUPS": snapshot.kind_groups,
+            "KIND_GROUP": snapshot.kind_group_rings, "KIND_IDLE": snapshot.kind_idle,
         }  # fmt: skip
         by_name[name][rest] = _items(kind, content)
     if (ttl != -1) is not (name in _EXPIRES) and name not in _MAY_EXPIRE:
@@ -196,6 +259,13 @@ def _find_in_model(suffix: str) -> tuple[str, str] | None:
     return None
 
 
+def _lane_and_tenant(rest: str) -> tuple[str, str] | None:
+    """Splits the end of a mailbox's key, which `mailbox` in lib/base.lua makes; returns None if it does not fit."""
+    length, _, names = as_bytes(rest).partition(b":")
+    end = int(length) if length.isdigit() else len(names)
+    return (text(names[:end]), text(names[end + 1 :])) if names[end : end + 1] == b":" else None
+
+
 def _items(kind: str, content: list[bytes]) -> dict[str, Any]:
     if kind == "set":
         return dict.fromkeys(map(text, content))
@@ -205,7 +275,7 @@ def _items(kind: str, content: list[bytes]) -> dict[str, Any]:
 
 def _add_record(snapshot: Snapshot, task: str, packed: bytes, ttl: int) -> None:
     try:
-        header, _ = record.unpack(packed)
+        header, body = record.unpack(packed)
         Priority(header.priority)
     except ValueError as error:
         snapshot.malformed.append(f"task {task!r}: {error}")
@@ -216,3 +286,5 @@ def _add_record(snapshot: Snapshot, task: str, packed: bytes, ttl: int) -> None:
     if (header.state == LIVE) is not (ttl == -1):
         snapshot.malformed.append(f"task {task!r} in state {header.state!r} has a time to live of {ttl} ms")
     snapshot.records[task] = header
+    if header.state == LIVE:
+        snapshot.routes[task] = route_text(body)

@@ -13,7 +13,7 @@ from fairactor._model.wire import Item, pack_extra, pack_key
 from fairactor._util.checks import check_name
 from fairactor._util.spans import CreationSpan
 from fairactor._util.tracing import carried, carried_by_template
-from fairactor.errors import NotSerializable, PayloadTooLarge
+from fairactor.errors import ConfigurationError, NotSerializable, PayloadTooLarge
 
 _ID_BYTES = 12  # 96 random bits: no two tasks of a fleet ever get the same id
 
@@ -47,7 +47,7 @@ def encode_message(
     task_id = options.id or os.urandom(_ID_BYTES).hex()
     args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
     trace = carried() if span is None else span.carried(task_id)
-    call = record.Call(actor.name, args, kwargs, options.travelling, trace)
+    call = record.Call(actor.route(options), args, kwargs, options.travelling, trace)
     try:
         body = record.encode(call)
         if record.too_deep(body):
@@ -59,7 +59,11 @@ def encode_message(
     if len(body) > max_payload:
         raise _too_large(call, len(body), max_payload)
     urgency = options.priority or priority
-    key = b"" if options.key is None else pack_key(options.key, options.key_window or 0.0)
+    if options.replace:
+        _check_replacing(actor.name, options)
+    key = (
+        b"" if options.key is None else pack_key(options.key, options.key_window or 0.0, replace=bool(options.replace))
+    )
     flag = "w" if watch else ""
     return Item(task_id, check_name("tenant", tenant), urgency.value, _due(options), flag, body, key, extra)
 
@@ -78,6 +82,23 @@ def as_template(item: Item, *, linked: bool) -> Item:
         linked: whether its tasks link to the caller's span.
     """
     return repeated(item, linked=linked)._replace(id="", due="", flag="")
+
+
+def _check_replacing(actor: str, options: Options) -> None:
+    """Raises ConfigurationError if a message with ``replace=True`` could not replace another one."""
+    if options.key is None:
+        raise ConfigurationError(f"{actor}(): replace=True needs a key=: it replaces the waiting task with that key")
+    if options.script_options:
+        plugins = ", ".join(sorted(options.script_options))
+        raise ConfigurationError(
+            f"{actor}(): replace=True cannot be combined with options of {plugins} (such as depends_on=): a task that "
+            "waits for others cannot take the place of another one. Leave out replace=True"
+        )
+    if options.id is not None:
+        raise ConfigurationError(
+            f"{actor}(): replace=True cannot have an id= or be a step of a graph, because the task that waits keeps "
+            "its id: leave out one of the two"
+        )
 
 
 def _too_large(call: record.Call, size: int, limit: int) -> PayloadTooLarge:

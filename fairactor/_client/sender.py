@@ -18,7 +18,7 @@ from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import running_task
 from fairactor._model.policy import Policy
-from fairactor._model.wire import BATCH, PLACES_WITH_DATA, Item, with_the_one_before
+from fairactor._model.wire import BATCH, FROM_REPLACING, PLACES_WITH_DATA, Item, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
@@ -94,6 +94,7 @@ class Sender:
 
     async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
         """See `Runtime.ask`."""
+        _check_own_key(tenant, message)
         asked: dict[Handle[Any], asyncio.Future[Settled]] = {}
         try:
             with self._sending(tenant, message) as span:
@@ -140,7 +141,7 @@ class Sender:
 
     def _sending(self, tenant: str, message: Message[Any]) -> AbstractContextManager[CreationSpan | None]:
         """Wraps the sending of a message in a span, if there is an SDK."""
-        return NO_SPAN if self._spans is None else self._spans.sending(_actor_of(message), tenant)
+        return NO_SPAN if self._spans is None else self._spans.sending(_actor_of(message), tenant, _queue_of(message))
 
     def _sending_many(self, messages: Sequence[Addressed]) -> AbstractContextManager[CreationSpan | None]:
         """Wraps the sending of messages in a span, if there is an SDK."""
@@ -169,7 +170,7 @@ class Sender:
         for tenant, message in messages:
             item = self.encode(tenant, message, span=span)
             number = self._shards.number_of(tenant)
-            weight = PLACES_WITH_DATA if item.extra else 1
+            weight = PLACES_WITH_DATA if item.extra or item.key >= FROM_REPLACING else 1
             room[number] -= weight
             if room[number] < 0:
                 room[number] = BATCH - weight
@@ -270,7 +271,7 @@ class Sender:
         """
         if span is None:
             return self._encode(tenant, message, watch=watch, span=None)
-        with span.creating(_actor_of(message), tenant) as own:
+        with span.creating(_actor_of(message), tenant, _queue_of(message)) as own:
             return self._encode(tenant, message, watch=watch, span=own)
 
     def _encode(self, tenant: str, message: Message[Any], *, watch: bool, span: CreationSpan | None) -> Item:
@@ -325,3 +326,20 @@ class Sender:
 def _actor_of(message: object) -> str:
     """Returns the name of a message's actor; '' for what is no message, which is refused later."""
     return message.actor.name if isinstance(message, Message) else ""
+
+
+def _queue_of(message: object) -> str:
+    """Returns the queue that a message names; '' if it names none."""
+    return (message.task_options.queue or "") if isinstance(message, Message) else ""
+
+
+def _check_own_key(tenant: str, message: Message[Any]) -> None:
+    """Raises Deadlock if a handler asks for the run that follows its own."""
+    task = running_task()
+    options = message.task_options
+    if task is None or not options.replace or (tenant, options.key) != (task.tenant, task.options.get("key")):
+        return
+    raise Deadlock(
+        f"task {task.id!r} asks for a task with its own key and replace=True, which starts only when this one has "
+        "ended: use send() instead of ask()"
+    )

@@ -86,7 +86,7 @@ def _digest(messages: Sequence[Addressed]) -> bytes:
     """Returns a hash of messages that were not yet given anything random."""
     found = hashlib.sha256()
     for _, message in messages:
-        call: Any = [message.actor.name, repr(message.task_options)]
+        call: Any = [message.actor.route(message.task_options), repr(message.task_options)]
         call += message.actor.codec.arguments_to_json(message.args, message.kwargs)
         found.update(msgspec.json.encode(call, enc_hook=repr) + b"\n")
     return found.hexdigest()[:32].encode()

@@ -21,6 +21,7 @@ class TaskInfo:
     id: str
     tenant: str
     actor: str
+    """The name of the actor."""
     state: TaskState
     priority: Priority
     attempt: int
@@ -45,3 +46,7 @@ class TaskInfo:
     """The positional arguments as decoded JSON. They are not kept once the task has finished."""
     kwargs: Mapping[str, Any] = attrs.field(factory=dict)
     """The keyword arguments, likewise."""
+    queue: str | None = None
+    """The queue that it was sent to. It is not kept once the task has finished: then None."""
+    version: int | None = None
+    """The version of the actor that it was sent for, likewise."""

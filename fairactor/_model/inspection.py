@@ -10,6 +10,7 @@ import msgspec
 
 from . import record
 from .info import TaskInfo
+from .route import read_route
 from .states import Priority, TaskState
 from .wire import as_text
 
@@ -31,7 +32,8 @@ def read_info(
     """
     header, outcome, call, history, failure = _decode(packed)
     settled = record.SETTLED.get(header.state)
-    actor = outcome.actor if outcome and outcome.actor else call.actor if call else ""
+    route = read_route(call.route) if call else None
+    actor = outcome.actor if outcome and outcome.actor else route.actor if route else ""
     return TaskInfo(
         id=task_id,
         tenant=header.tenant,
@@ -49,6 +51,8 @@ def read_info(
         history=history,
         args=call.args if call else (),
         kwargs=call.kwargs if call else {},
+        queue=route.queue if route else None,
+        version=route.version if route else None,
     )
 
 

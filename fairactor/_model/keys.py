@@ -33,7 +33,12 @@ FIXED: Final = {
     "IDLE": ":idle",  # set: runtimes that can take more work of any tenant
     "IDLE_HOMES": ":idle-homes",  # set: dedicated runtimes that can take more work of their tenants
     "IDLE_SLOTS": ":idle-slots",  # hash: sleeping runtime with several kinds of slots -> the kinds that are free
+    "KIND_NUMBERS": ":kinds",  # hash: digest of what runtimes can run -> the number of their kind (lib/kinds.lua)
+    "KIND_OF": ":kind-of",  # hash: runtime -> the number of its kind
+    "ROUTES": ":routes",  # hash: actor whose tasks have a lane of their own -> 1 (lib/lanes.lua)
+    "LANES": ":lanes",  # hash: lane with queued tasks -> 0 if a runtime serves it, else since when none does, unix ms
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
+    "AGAIN": ":again",  # hash: live task with a key -> the deferred task that runs once after it (lib/replace.lua)
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
     "SUSPECTED": ":suspected",  # zset: tenant with suspects -> when one was last claimed or passed over, unix µs
@@ -43,6 +48,14 @@ FIXED: Final = {
 PREFIXES: Final = {
     "TASK": ":task:",  # string: header and body (record.py)
     "QUEUE": ":queue:",  # zset: task -> place; the mailbox of a tenant
+    "LANE_QUEUE": ":lane:",  # zset: task -> place; a tenant's mailbox in a lane: length of the lane's name, the lane, the tenant
+    "LANES_OF": ":lanes-of:",  # set: the lanes, but the common one, in which a tenant has queued tasks
+    "IN_LANE": ":in-lane:",  # zset: tenant with queued tasks in a lane -> since when, unix ms
+    "KIND": ":kind:",  # hash: actor that the runtimes of a kind have -> its version; and their queues
+    "KIND_RING": ":ring:",  # zset: as RING, for the kind with that number; RING is that of kind 0, likewise the next three
+    "KIND_GROUPS": ":groups:",  # hash: as GROUPS
+    "KIND_GROUP": ":kind-group:",  # zset: as GROUP; the number of the kind, the group
+    "KIND_IDLE": ":idle:",  # set: as IDLE
     "SUSPECTS": ":suspects:",  # zset: task -> place; a tenant's queued tasks whose runtime died while it had them
     "DELAYED": ":delayed:",  # zset: task -> when it is due, unix ms; the delayed tasks of a tenant
     "GROUP": ":group:",  # zset: tenant -> tag; the ring of a group
@@ -65,8 +78,11 @@ TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
-    "IDLE_SLOTS": "hash", "KEYED": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string",
-    "QUEUE": "zset", "SUSPECTS": "zset", "DELAYED": "zset", "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
+    "IDLE_SLOTS": "hash", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash", "KIND_OF": "hash", "ROUTES": "hash",
+    "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset", "TASK": "string", "QUEUE": "zset",
+    "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
+    "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset",
+    "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ import msgspec
 from fairactor.errors import InvalidPayload
 
 from .placeholder import token_of
+from .route import actor_of, queue_of
 from .states import TaskState
 
 # state, deliveries, priority, attempt, stamp in µs, length of the tenant's name
@@ -25,7 +26,7 @@ _ATTEMPT: Final = struct.Struct(">H")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _STEPS)
-_ACTOR: Final = re.compile(rb'\[("(?:[^"\\]|\\.)*")')  # the beginning of a `Call`
+_ROUTE: Final = re.compile(rb'\[("(?:[^"\\]|\\.)*")')  # the beginning of a `Call`
 
 UNREADABLE: Final = (ValueError, msgspec.MsgspecError, RecursionError)
 """What the functions of this module raise for bytes that are no record."""
@@ -48,11 +49,22 @@ HISTORY: Final = 20
 class Call(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a task does: its actor, the arguments and the options."""
 
-    actor: str
+    route: str
+    """The actor, and where the task can run; see route.py."""
     args: list[Any]
     kwargs: dict[str, Any]
     options: dict[str, Any] = {}
     trace: dict[str, str] = {}
+
+    @property
+    def actor(self) -> str:
+        """The name of the actor."""
+        return actor_of(self.route)
+
+    @property
+    def queue(self) -> str:
+        """The queue of the task."""
+        return queue_of(self.route)
 
 
 class Attempt(msgspec.Struct, array_like=True, frozen=True):
@@ -69,6 +81,8 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True):
     error: str
     """The type name of the exception."""
     message: str
+    uncounted: int = 0
+    """How many retries of the task have not counted, this one included; 0 if this attempt counts."""
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -112,9 +126,9 @@ class Header(msgspec.Struct, frozen=True, gc=False):
         """The state of a settled task."""
         return SETTLED[self.state]
 
-    def for_next_attempt(self) -> Header:
+    def for_next_attempt(self, *, count: bool = True) -> Header:
         """Returns the header for the next attempt. A task whose attempt has ended, however, has killed nothing."""
-        attempt = self.attempt + 1
+        attempt = self.attempt + count
         rest = b"\0" + self.rest[1:2] + _ATTEMPT.pack(attempt) + self.rest[4:]
         return msgspec.structs.replace(self, attempt=attempt, deliveries=0, rest=rest)
 
@@ -150,25 +164,17 @@ def unpack(record: bytes) -> tuple[Header, bytes]:
 
 
 def pack_retried(header: Header, body: bytes, attempt: Attempt) -> bytes:
-    """Packs the record of a task that will be tried again, after a failed attempt."""
-    return LIVE + header.for_next_attempt().rest + _with_attempt(body, attempt)
+    """Packs the record of a task that will be tried again, after an attempt that failed or does not count."""
+    return LIVE + header.for_next_attempt(count=not attempt.uncounted).rest + _with_attempt(body, attempt)
 
 
-def pack_noted(header: Header, body: bytes, note: Attempt) -> bytes:
-    """Packs the record of a live task with another line in its history, which does not count as an attempt."""
-    return LIVE + header.rest + _with_attempt(body, note)
-
-
-def pack_without_last_attempt(header: Header, body: bytes) -> bytes:
-    """Packs the record of a live task without the last line of its history."""
-    return LIVE + header.rest + body[: body.rindex(b"\n")]
-
-
-def last_attempt(body: bytes) -> Attempt | None:
-    """Returns the last line in the history of a live task; None if there is none that can be read."""
-    at = body.rfind(b"\n")
-    found: Attempt | None = None if at < 0 else _if_readable(_decode_attempt, body[at + 1 :])
-    return found
+def uncounted_in(body: bytes) -> int:
+    """Returns how many retries of a live task have not counted, as far as its history reaches."""
+    for line in reversed(body.split(b"\n")[1:]):
+        attempt: Attempt | None = _if_readable(_decode_attempt, line)
+        if attempt is not None and attempt.uncounted:
+            return attempt.uncounted
+    return 0
 
 
 def pack_settled(state: str, rest: bytes, outcome: Outcome, body: bytes = b"", attempt: Attempt | None = None) -> bytes:
@@ -204,8 +210,13 @@ def call_in(body: bytes) -> Call:
 def actor_in(record: bytes) -> str:
     """Returns the actor in the record of a live task; '' if it cannot be read. It decodes nothing else."""
     at = _HEADER.size + int.from_bytes(record[_HEADER.size - 2 : _HEADER.size], "big")
-    found = _ACTOR.match(record, at)
-    return _if_readable(_decode_text, found[1]) or "" if found else ""
+    found = _ROUTE.match(record, at)
+    return actor_of(_if_readable(_decode_text, found[1]) or "") if found else ""
+
+
+def refusals_in(body: bytes) -> int:
+    """Returns how often runtimes have passed a task on because its arguments did not fit their version of the actor."""
+    return body.count(b',"fairactor.errors.InvalidPayload","its arguments do not fit the actor here"]')
 
 
 def outcome_in(body: bytes) -> Outcome:

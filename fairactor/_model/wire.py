@@ -13,21 +13,27 @@ import msgspec
 
 from fairactor.errors import FairactorError
 
-from . import record
+from .lane import text_in_json
+from .route import FIRST, PACKED_SEPARATOR, has_route
 from .states import Priority
 
 BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
 BATCH_WITH_DATA: Final = 250
-"""The most tasks in one call if plugins' scripts get data with each, which costs more."""
+"""The most tasks in one call if plugins' scripts get data with each, or each may replace another, which costs more."""
 PLACES_WITH_DATA: Final = BATCH // BATCH_WITH_DATA
-"""The places in a batch that a message takes if plugins' scripts get data with it."""
+"""The places in a batch that a message takes if plugins' scripts get data with it, or if it may replace another."""
+FROM_REPLACING: Final = b"\x80"
+"""Packed keys from here on have ``replace=True``."""
 REPEATED: Final = 1
 """The verdict of ``lib/accept.lua`` for a task whose id the tenant has sent before."""
 TAKEN: Final = 2
 """The verdict of ``lib/accept.lua`` for a task whose id belongs to a task of another tenant."""
 FULL: Final = 3
 """The verdict of ``lib/accept.lua`` for a task whose mailbox is full."""
+
+ROUTED: Final = 0x80
+"""Added to the priority of a packed task whose route has more than the actor."""
 
 MORE: Final = 1
 """In the reply to a turn: more tasks wait than the runtime wanted."""
@@ -118,7 +124,7 @@ class Item(NamedTuple):
 
 def weight_of(items: Sequence[Item]) -> int:
     """Returns what a call costs with these items; at most `BATCH` go into one."""
-    heavy = sum([1 for item in items if item.extra])
+    heavy = sum([1 for item in items if item.extra or item.key >= FROM_REPLACING])
     return len(items) + heavy * (PLACES_WITH_DATA - 1)
 
 
@@ -132,11 +138,12 @@ class Settlement(NamedTuple):
 
     id: str
     turn: bytes
-    state: str  # 'F', 'X', 'C', 'R' or 'B', see turn.lua
+    state: str  # 'F', 'X', 'C', 'R', 'B', 'U' or 'V', see turn.lua
     ms: int  # how long to keep the record, or the delay of the next attempt
     record: bytes
     seconds: float = 0.0  # how long it ran
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
+    kind: int = 0  # the number of the kind of slot that it took
 
 
 class Handed(NamedTuple):
@@ -271,6 +278,8 @@ class Maintained:
     """Whether there is more to do."""
     given_up: Sequence[bytes]
     """The ids of tasks that failed because too many runtimes died while they ran them."""
+    unserved: Sequence[bytes] = ()
+    """The lanes that no runtime has served for too long."""
 
 
 @attrs.frozen
@@ -376,13 +385,13 @@ class SlotKinds:
     def __init__(self, kinds: Sequence[tuple[str, Iterable[str]]], batches: Mapping[str, int] | None = None) -> None:
         encode, sizes = msgspec.msgpack.encode, batches or {}
         capped = {
-            _as_in_records(name): number
+            text_in_json(name): number
             for number, (_, names) in enumerate(kinds, 1)
             for name in names
             if number > 1 or name in sizes
         }
         self._fixed = encode([letters for letters, _ in kinds]) + encode(capped)
-        self._fixed += encode({_as_in_records(name): size for name, size in sizes.items()})
+        self._fixed += encode({text_in_json(name): size for name, size in sizes.items()})
 
     def pack(self, room: Sequence[int], behind: int = 0, open_batches: Iterable[tuple[str, str, int]] = ()) -> bytes:
         """Packs how many tasks a runtime may claim.
@@ -393,18 +402,17 @@ class SlotKinds:
             open_batches: the tenant, the actor, and how many more tasks may join, of batches that have their slots.
         """
         encode = msgspec.msgpack.encode
-        joining = [each for tenant, actor, most in open_batches for each in (tenant, _as_in_records(actor), most)]
+        joining = [each for tenant, actor, most in open_batches for each in (tenant, text_in_json(actor), most)]
         return b"\x96" + encode(room) + encode(behind) + self._fixed + encode(joining)
 
 
-def _as_in_records(actor: str) -> str:
-    """Returns an actor's name as it stands between quotation marks in records."""
-    return record.encode(actor)[1:-1].decode()
+def pack_key(key: str, window: float, *, replace: bool = False) -> bytes:
+    """Packs a deduplication key, with the seconds for which it stays in use after its task.
 
-
-def pack_key(key: str, window: float) -> bytes:
-    """Packs a deduplication key, with the seconds for which it stays in use after its task."""
-    return _WINDOW.pack(whole_ms(window)) + key.encode()
+    With ``replace`` the window is packed as -1 - window: the task replaces one with the key that waits.
+    """
+    ms = whole_ms(window)
+    return _WINDOW.pack(-1 - ms if replace else ms) + key.encode()
 
 
 def pack_extra(by_plugin: Mapping[str, Any] | None) -> bytes:
@@ -426,16 +434,19 @@ def sized(part: bytes) -> bytes:
 def pack_item(item: Item) -> bytes:
     """Packs a task, for send.lua."""
     task_id, tenant, due = item.id.encode(), item.tenant.encode(), item.due.encode()
+    priority, body = item.priority, item.body
+    if body.find(PACKED_SEPARATOR, 0, FIRST) >= 0 and has_route(body):
+        priority |= ROUTED
     return b"%c%c%c%b%b%b%b%b%b%b%b%b%b" % (
-        item.priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
+        priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
         _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key,
-        _LONG.pack(len(item.extra)), item.extra, item.body,
+        _LONG.pack(len(item.extra)), item.extra, body,
     )  # fmt: skip
 
 
 def pack_settlement(settlement: Settlement) -> bytes:
     """Packs an outcome, for turn.lua."""
-    task_id, turn, state, ms, packed, seconds, extra = settlement
+    task_id, turn, state, ms, packed, seconds, extra, _ = settlement
     name = as_bytes(task_id)
     return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + _LONG.pack(len(extra)) + extra + packed
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from fairactor._model.route import Route
 from fairactor.errors import ServerError
 
 from .runtimes import Pulse, RuntimeInfo
@@ -51,6 +52,22 @@ class HeldTenant:
 
 
 @attrs.frozen
+class UnservedTasks:
+    """Tasks that no runtime can run: none has their actor, of the version that they need, and serves their queue."""
+
+    actor: str
+    queue: str
+    version: int
+    """The version of the actor that they need, or a later one."""
+    refused_by: str
+    """The signature of the handlers that have refused their arguments, or ''."""
+    tenant: str
+    """One of the tenants whose tasks they are."""
+    waited: float
+    """The seconds that the first task of this tenant has waited."""
+
+
+@attrs.frozen
 class Load:
     """How the tasks of a namespace fare. Times are in seconds.
 
@@ -80,6 +97,11 @@ class Load:
     """Some of the tenants whose tasks wait because they are paused or have reached their ``concurrency``."""
     dedicated: bool
     """Whether some runtimes serve only certain tenants, so that workers may be free while tasks wait."""
+    unserved: Sequence[UnservedTasks] = ()
+    """Tasks that no runtime can run; about 20 kinds of each shard."""
+    busy_pool: bool = False
+    """Whether all runtimes that have certain actors and queues are busy, and there are runtimes with others: workers of
+    those may be free while tasks wait."""
     full: Sequence[RuntimeInfo] = ()
     """The runtimes in which all slots of one kind are taken, and those of another are free."""
 
@@ -91,6 +113,8 @@ class Load:
             seconds = max(1, round(self.recent))
             yield f"{self.recent_failed} of the {ended} tasks that ended in the last {seconds} s have failed"
         yield from self._waiting()
+        for unserved in self.unserved[:_NAMED]:
+            yield _lacking(unserved)
         for held in self.held:
             if held.paused and held.waited >= FORGOTTEN:
                 yield f"{_described(held)}, the first for {held.waited:.0f} s: resume or purge it"
@@ -114,10 +138,20 @@ class Load:
         if self.full and free > 0:
             if wait >= BEHIND:
                 yield f"{tasks}, and {_kinds(self.full)} are busy: add some, or see what their tasks wait for"
-        elif free > 0 and wait >= UNSERVED and not self.dedicated:
+        elif free > 0 and wait >= UNSERVED and not self.dedicated and not self.busy_pool:
             yield f"{tasks}, although {free} of {self.workers} workers are free"
+        elif wait >= BEHIND and self.busy_pool and free > 0:
+            yield f"{tasks}, and the workers that can run them do not keep up: add some, or see what their tasks wait for"
         elif wait >= BEHIND:
             yield f"{tasks}: {self.workers} workers do not keep up, so add some, or see what their tasks wait for"
+
+
+def _lacking(tasks: UnservedTasks) -> str:
+    needs = Route(tasks.actor, tasks.queue, tasks.version, tasks.refused_by).needs
+    return (
+        f"no running process {needs}, and tasks of tenant {tasks.tenant!r} have waited {tasks.waited:.0f} s for one: "
+        "start one, or they fail after unknown_ttl="
+    )
 
 
 def _stuck_kinds(runtime: RuntimeInfo, *, more: bool) -> Iterator[tuple[str, int, Pulse]]:
@@ -178,8 +212,18 @@ async def read_load(shards: Shards, *, queued: int, started: int, runtimes: Sequ
         recent_failed=sum(each.failed for each in found),
         held=tuple(held for each in found for held in each.held),
         dedicated=any(each.dedicated for each in found),
+        busy_pool=_has_busy_pool(alive),
+        unserved=tuple(unserved for each in found for unserved in each.unserved),
         full=tuple(each for each in alive if each.pulse and each.pulse.busy < each.size and each.full()),
     )
+
+
+def _has_busy_pool(runtimes: Sequence[RuntimeInfo]) -> bool:
+    pools: dict[Any, list[RuntimeInfo]] = {}
+    for each in runtimes:
+        runs = tuple(each.actors), each.queues, frozenset(each.versions.items())
+        pools.setdefault(runs, []).append(each)
+    return len(pools) > 1 and any(all(each.full() for each in pool) for pool in pools.values())
 
 
 @attrs.frozen
@@ -192,6 +236,7 @@ class _ShardLoad:
     failed: int
     held: Sequence[HeldTenant]
     dedicated: bool
+    unserved: Sequence[UnservedTasks]
 
     @classmethod
     def unpack(cls, reply: Sequence[Any], where: str) -> _ShardLoad:
@@ -211,10 +256,10 @@ class _ShardLoad:
     def _unpack(reply: Sequence[Any]) -> _ShardLoad:
         from fairactor._model.wire import Counts  # imports msgspec
 
-        now, packed, last, before, waited, dedicated, *flat = reply
+        now, packed, last, before, waited, dedicated, unserved, *flat = reply
         counts = Counts.unpack(packed)
         at, finished, failed = _sample(before) or _sample(last) or (int(now), counts.finished, counts.failed)
-        fields = iter(flat)
+        fields, lanes = iter(flat), iter(unserved)
         return _ShardLoad(
             waited=_seconds(waited),
             recent=max(0.0, (int(now) - at) / 1000),
@@ -225,7 +270,16 @@ class _ShardLoad:
                 for name, queued, ms, paused in zip(fields, fields, fields, fields, strict=True)
             ),
             dedicated=bool(dedicated),
+            unserved=tuple(_unserved(*each) for each in zip(lanes, lanes, lanes, strict=True)),
         )
+
+
+def _unserved(lane: bytes, tenant: bytes, ms: bytes) -> UnservedTasks:
+    from fairactor._model.lane import read_lane  # imports msgspec
+
+    route = read_lane(lane)
+    name = tenant.decode(errors="replace")
+    return UnservedTasks(route.actor, route.queue, route.version, route.refused_by, name, int(ms) / 1000)
 
 
 def _sample(packed: bytes) -> tuple[int, int, int] | None:

@@ -21,9 +21,10 @@ class Pulse:
     newest_run: float
     """The seconds that the newest of the running tasks has run."""
     usual_run: float | None
-    """The seconds that tasks have run lately, on average; None if none has ended yet."""
+    """The seconds that tasks have run lately, on average, in the kind of slots where they run longest; None if none has
+    ended yet."""
     kinds: Mapping[str, Pulse] = attrs.field(factory=dict)
-    """The same for each kind of slots in `RuntimeInfo.slots`, if there are several; `usual_run` is None there."""
+    """The same for each kind of slots in `RuntimeInfo.slots`, if there are several."""
 
 
 @attrs.frozen
@@ -43,6 +44,10 @@ class RuntimeInfo:
     slots: Mapping[str, int] = attrs.field(factory=dict)
     """How many tasks it runs at once, by the setting that says so: ``workers``, ``threads`` and ``processes``, if its
     actors need them."""
+    queues: Sequence[str] | None = None
+    """The queues that it serves, its setting ``queues``; None for all."""
+    versions: Mapping[str, int] = attrs.field(factory=dict)
+    """The versions of those of its actors that have one other than 1."""
 
     @property
     def size(self) -> int:

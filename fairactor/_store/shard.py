@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,7 +16,6 @@ from fairactor._model.wire import (
     REPEATED,
     TAKEN,
     UNSEEN,
-    Assignment,
     Counts,
     DeadLetter,
     Item,
@@ -30,7 +28,6 @@ from fairactor._model.wire import (
     Waits,
     as_bytes,
     as_text,
-    pack_assignment,
     pack_item,
     pack_settlement,
     sized,
@@ -45,25 +42,31 @@ from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMi
 from fairactor.settings import FairBy
 
 from .damage import Repairs, read_repairs
+from .fleet import Fleet
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .script_runner import ScriptRunner
 
-MODEL: Final = 5
-"""The version of the data model. A namespace with another version is refused."""
+MODEL: Final = 6
+"""The version of the data model. A namespace of a later version is refused."""
+OLDEST: Final = 5
+"""The oldest version that is opened. It becomes `MODEL` when no runtime of an older release is left."""
 LOOKED_AT: Final = 100
 """How many mailboxes `Shard.load` looks at, and how many policies."""
 _CANCELED_AT_ONCE: Final = 200
 """The most tasks that one call cancels."""
 
 
-class Shard:
+class Undeclared(Exception):
+    """The shard does not know what the runtime can run: it joined while runtimes of an older release were there."""
+
+
+class Shard(Fleet):
     """One shard, with a method for each script."""
 
     def __init__(self, server: Server, keys: Keys, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
+        super().__init__(ScriptRunner(server, keys.meta, patience=patience, plugins=plugins))
         self.keys = keys
         self._server = server
-        self._runner = ScriptRunner(server, keys.meta, patience=patience, plugins=plugins)
-        self._run = self._runner.run
         self.call = self._runner.run
         """Runs a script of a plugin."""
 
@@ -71,7 +74,7 @@ class Shard:
         """Opens the shard, or creates it; returns the number of shards of the namespace.
 
         Raises:
-            NamespaceMismatch: the shard was created with other fixed settings.
+            NamespaceMismatch: the shard was created with other fixed settings, or by another release.
         """
         step = int(aging * 1e6)
         wanted = shards or (16 if self._server.cluster else 1)
@@ -86,10 +89,18 @@ class Shard:
                 f"`await runtime.repair()`, or set them by hand (HSET {self.keys.meta} …)"
             ) from None
         shared = "time" if reply[3] == b"time" else "tasks"
-        self._runner.open_arguments = (version, found, found_step, shared)
-        if version != MODEL:
+        # A repair must not let older releases in again, so it does not restore the version of an older one.
+        self._runner.open_arguments = (MODEL, found, found_step, shared)
+        if version > MODEL:
             raise NamespaceMismatch(
-                f"{where} has data model {version}, this fairactor has {MODEL}; use another namespace"
+                f"{where} has data model {version}, written by a later fairactor than this one, which knows {MODEL}: "
+                "install that release here, or use another namespace"
+            )
+        if version < OLDEST:
+            raise NamespaceMismatch(
+                f"{where} has data model {version}, and this fairactor reads {OLDEST} and {MODEL}: run its tasks with "
+                "the release that wrote it until none is left (await runtime.drain()), then delete its keys, or use "
+                "another namespace"
             )
         if shards not in (None, found):
             raise NamespaceMismatch(f"{where} was created with shards={found}, not {shards}; leave shards= out")
@@ -142,50 +153,6 @@ class Shard:
         full: bytes | None = await self._run("reserve", name, *flat)
         return None if full is None else full.decode()
 
-    async def join(self, runtime: str, *, lease: float, info: dict[str, Any], serves: Assignment | None = None) -> None:
-        """Gives a runtime its lease, for all tenants or for certain ones."""
-        await self._run("join", runtime, whole_ms(lease), json.dumps(info), pack_assignment(serves))
-
-    async def describe(self, runtime: str, info: dict[str, Any]) -> bool:
-        """Replaces what a runtime said when it joined; returns whether the runtime has a lease. It tries once."""
-        return bool(await self._run("describe", runtime, json.dumps(info), patience=0))
-
-    async def assign(self, runtime: str, serves: Assignment | None) -> bool:
-        """Changes the tenants that a runtime serves; returns whether the runtime has a lease."""
-        return bool(await self._run("assign", runtime, pack_assignment(serves)))
-
-    async def leave(
-        self, runtime: str, *, crashed: bool = False, deliveries: int = 255, failed_ttl: float = 0.0, body: bytes = b""
-    ) -> int:
-        """Ends a lease; returns the number of claims that it held.
-
-        Args:
-            runtime: the runtime that leaves.
-            crashed: whether what it ran has ended it. Then its claims count as deliveries.
-            deliveries: the deliveries after which a task fails.
-            failed_ttl: the seconds for which to keep the record of such a task.
-            body: the outcome of such a task.
-        """
-        number, left = 0, 1
-        while left:
-            some, left = await self._run("leave", runtime, int(crashed), deliveries, whole_ms(failed_ttl), body)
-            number += int(some)
-        return number
-
-    def renew(self, client: Any, runtime: str, *, lease: float) -> bool:
-        """Renews a lease from a thread, without an event loop; returns whether the runtime still has the lease.
-
-        Args:
-            client: a synchronous client, from `Server.blocking_client`.
-            runtime: the runtime.
-            lease: the seconds for which to renew the lease.
-
-        Raises:
-            redis.exceptions.RedisError: as redis-py. It tries once.
-            OSError: likewise.
-        """
-        return bool(self._runner.run_blocking(client, "renew", runtime, whole_ms(lease)))
-
     async def turn(
         self,
         runtime: str,
@@ -214,6 +181,7 @@ class Shard:
 
         Raises:
             LeaseLost: nothing was done, and the runtime has lost all its claims.
+            Undeclared: nothing was done; `declare` must come first.
         """
         arguments = [pack_settlement(settlement) for settlement in settle]
         reply = await self._run(
@@ -229,6 +197,8 @@ class Shard:
             *arguments,
             patience=0,
         )
+        if reply == b"declare":
+            raise Undeclared
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
         now, wait, maintenance_due, refused, claims, cancels, more, suspects, behind = reply
@@ -256,7 +226,24 @@ class Shard:
             limit: the most tasks to queue, and the most entries of each kind to delete.
         """
         reply = await self._run("tend", limit, deliveries, whole_ms(failed_ttl), body, silent_body or body)
-        return Maintained(bool(reply[2]), reply[3])
+        return Maintained(bool(reply[2]), reply[3], reply[4][::2])
+
+    async def expire(
+        self, lane: bytes, *, unknown_ttl: float, failed_ttl: float, body: bytes
+    ) -> tuple[list[bytes], bool]:
+        """Ends tasks of a lane that have waited for too long while no runtime could run them.
+
+        Args:
+            lane: the lane.
+            unknown_ttl: the seconds for which they wait.
+            failed_ttl: the seconds for which to keep their records.
+            body: their outcome.
+
+        Returns:
+            The ids of the tasks, and whether there are more.
+        """
+        ended, more = await self._run("expire", lane, whole_ms(unknown_ttl), whole_ms(failed_ttl), body)
+        return ended, bool(more)
 
     async def watch(self, runtime: str, tasks: Sequence[tuple[str, str, str]]) -> list[list[bytes]]:
         """Asks for the outcomes of tasks; see watch.lua.

@@ -176,6 +176,8 @@ def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
                 workers=info.get("workers", 0),
                 actors=tuple(info.get("actors", ())),
                 slots=info.get("slots", {}),
+                queues=None if info.get("queues") is None else tuple(info["queues"]),
+                versions=info.get("versions", {}),
                 lease_left=ms_left / 1000,
                 pulse=read_pulse(info.get("pulse")) or (known.pulse if known else None),
             )
@@ -199,12 +201,18 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "host": lambda value: isinstance(value, str),
     "pid": _is_whole,
     "workers": _is_whole,
     "slots": lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
-    "actors": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "actors": _is_names,
+    "queues": lambda value: value is None or _is_names(value),
+    "versions": lambda value: isinstance(value, dict) and all(map(_is_whole, value.values())),
 }
 
 

@@ -22,6 +22,7 @@ async def trace_ends(spans: Spans, shard: Shard, tasks: Sequence[bytes], otherwi
             task_id,
             header.attempt if header else None,
             call.trace if call else {},
+            call.queue if call else "",
         )
         error = outcome.error if outcome and outcome.error else otherwise
         if error.type == "TaskSkipped":

@@ -14,6 +14,8 @@ from fairactor.errors import ConfigurationError
 
 MAX_NAME: Final = 512
 """The longest name of a tenant and the longest task id, in bytes of UTF-8."""
+DEFAULT_QUEUE: Final = "default"
+"""The queue of tasks that name none."""
 YEAR: Final = 365 * 86400.0
 """A year, in seconds."""
 CENTURY: Final = 100 * YEAR
@@ -107,6 +109,13 @@ def check_whole_number(
     return number
 
 
+def check_bool(setting: str, value: bool) -> bool:  # noqa: FBT001 - it checks a value
+    """Accepts True and False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{setting} must be True or False, got {shown(value)}")
+    return value
+
+
 def check_one_of(setting: str, value: Any, allowed: Sequence[str]) -> str:
     """Accepts one of the strings in ``allowed``.
 
@@ -135,6 +144,39 @@ def check_name(kind: str, value: str) -> str:
     if length > MAX_NAME:
         raise ConfigurationError(f"{kind} {value[:40]!r}…: {length} bytes long, the limit is {MAX_NAME}")
     return value
+
+
+def check_route_name(kind: str, value: str) -> str:
+    """Accepts a name that is part of a route: that of an actor or a queue.
+
+    Raises:
+        ConfigurationError: the value is something else.
+    """
+    name = check_name(kind, value)
+    if "\x1f" in name:
+        raise ConfigurationError(f"{kind} {shown(name)}: contains the control character U+001F; leave it out")
+    return name
+
+
+def check_queues(given: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Accepts None, or names of queues, at least one; drops repeated ones.
+
+    Raises:
+        ConfigurationError: the value is something else, or a name is invalid.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise ConfigurationError(
+            f"queues={shown(given)} is not a list of queues: give their names, as in queues=['gpu']"
+        )
+    names = tuple(dict.fromkeys(check_route_name("queue", name) for name in given))
+    if not names:
+        raise ConfigurationError(
+            "queues= names no queue, so this runtime would run nothing: leave it out to serve all queues, or give "
+            "workers=0 to run nothing"
+        )
+    return names
 
 
 def check_tenants(given: Iterable[str]) -> tuple[str, ...]:

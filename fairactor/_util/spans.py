@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from fairactor.errors import TaskCanceled
 
+from .checks import DEFAULT_QUEUE
 from .failures import exception_name, exception_names, text_of, traceback_of
 from .tracing import LINK_ONLY, carried, restored
 
@@ -56,12 +57,12 @@ class CreationSpan:
         return carried(self._span)
 
     @contextmanager
-    def creating(self, actor: str, tenant: str) -> Iterator[CreationSpan]:
+    def creating(self, actor: str, tenant: str, queue: str = "") -> Iterator[CreationSpan]:
         """Wraps the encoding of a message in a span of its own, if it is one of a batch."""
         if not self._batch:
             yield self
             return
-        with self._spans.active(*self._spans.facts("create", actor, tenant), SpanKind.PRODUCER) as span:
+        with self._spans.active(*self._spans.facts("create", actor, tenant, queue=queue), SpanKind.PRODUCER) as span:
             self._span.add_link(span.get_span_context())
             yield CreationSpan(self._spans, span)
 
@@ -108,6 +109,10 @@ class AttemptSpan:
         _mark(self._span, error_type, message)
         self._span.end()
 
+    def put_off(self, delay: float) -> None:
+        """Notes that the attempt does not count, and when the next one follows. That is no error."""
+        self._span.set_attribute("messaging.fairactor.message.put_off", delay)
+
     def skip(self) -> None:
         """Ends it, because the task had nothing to do. That is no error."""
         self._span.set_attribute("messaging.fairactor.message.skipped", value=True)
@@ -137,9 +142,9 @@ class Spans:
     # Sending and canceling
 
     @contextmanager
-    def sending(self, actor: str, tenant: str) -> Iterator[CreationSpan]:
+    def sending(self, actor: str, tenant: str, queue: str = "") -> Iterator[CreationSpan]:
         """Wraps the sending of a message."""
-        with self.active(*self.facts("send", actor, tenant), SpanKind.PRODUCER) as span:
+        with self.active(*self.facts("send", actor, tenant, queue=queue), SpanKind.PRODUCER) as span:
             yield CreationSpan(self, span)
 
     @contextmanager
@@ -175,7 +180,13 @@ class Spans:
     # Running
 
     def attempt(
-        self, actor: str, tenant: str, task_id: str, attempt: int | None, carrier: dict[str, str]
+        self,
+        actor: str,
+        tenant: str,
+        task_id: str,
+        attempt: int | None,
+        carrier: dict[str, str],
+        queue: str = "",
     ) -> AttemptSpan:
         """Starts the span of an attempt. What is not known of the task is empty.
 
@@ -185,8 +196,9 @@ class Spans:
             task_id: its id.
             attempt: the number of the attempt.
             carrier: the context that has travelled with it.
+            queue: its queue.
         """
-        name, attributes = self.facts("process", actor, tenant, task_id)
+        name, attributes = self.facts("process", actor, tenant, task_id, queue=queue)
         if attempt is not None:
             attributes["messaging.fairactor.message.attempt"] = attempt
         found = restored(carrier) if carrier else context.Context()
@@ -213,7 +225,9 @@ class Spans:
 
     # Details
 
-    def facts(self, operation: str, actor: str, tenant: object, task_id: str = "") -> tuple[str, dict[str, Any]]:
+    def facts(
+        self, operation: str, actor: str, tenant: object, task_id: str = "", *, queue: str = ""
+    ) -> tuple[str, dict[str, Any]]:
         """Returns the name and the attributes of a span. What is not known is empty."""
         kind = operation if operation in _TYPES else "settle"
         attributes: dict[str, Any] = {
@@ -226,6 +240,8 @@ class Spans:
         if actor:
             attributes["messaging.destination.template"] = actor
             attributes["messaging.fairactor.actor"] = actor
+        if queue and queue != DEFAULT_QUEUE:
+            attributes["messaging.fairactor.queue"] = queue
         if task_id:
             attributes["messaging.message.id"] = task_id
         return f"{operation} {actor}" if actor else operation, attributes | self._server

@@ -99,6 +99,8 @@ class BatchExecutor(Executor):
             call = decode(claim)
         except record.UNREADABLE as error:
             return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
+        if self._find(call.route) is not handler:
+            return self._cannot_run(claim, call)
         if self.spans is not None:
             self._span_of(claim, self.spans)
         if call.options and self.plugins.loads_arguments and has_containers(call):
@@ -109,7 +111,7 @@ class BatchExecutor(Executor):
         try:
             args, _ = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
         except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
-            return self._failed(claim, error)
+            return self._refused(claim, error)
         if call.options and is_expired(claim, call):
             return self._expired(claim, call.options["expires"])
         return _Attempt(claim, call, args, self._task(claim))

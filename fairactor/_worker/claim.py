@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
 from fairactor._actors.task import Slots, Task
@@ -39,8 +39,8 @@ class Claim:
     """A task that this runtime has claimed."""
 
     __slots__ = (
-        "batch", "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "kind", "lost",
-        "owner", "record", "runtime", "server_time", "slots", "span", "takes_slot", "task", "turn",
+        "batch", "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "kind", "lost", "owner",
+        "record", "runtime", "server_time", "slots", "span", "takes_slot", "task", "tell_dead", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class Claim:
         self.slots: Slots | None = None  # the slots of that kind; None if there is one kind
         self.takes_slot = True  # whether it took one when it was claimed; what joins a batch does not
         self.batch: Claim | None = None  # the batch with which it runs
+        self.tell_dead: Callable[[], None] | None = None  # to be called if its outcome, 'V', makes it a dead letter
         self.lost = False  # whether it was canceled because this runtime has given it up
 
     @property
@@ -117,10 +118,14 @@ class Claim:
         """Returns the settlement of a task that was not started: it goes back to its place in the mailbox."""
         return Settlement(self.id, self.turn, "B", 0, self.record)
 
+    def for_others(self) -> Settlement:
+        """Returns the settlement of a task that this runtime cannot run: it goes to where those find it that can."""
+        return Settlement(self.id, self.turn, "U", 0, b"")
+
 
 def again(claim: Claim, packed: bytes, delay: float) -> Settlement:
     """Returns the settlement of a task that is tried again after a delay, with the record that it has then."""
-    return Settlement(claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds)
+    return Settlement(claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds, kind=claim.kind)
 
 
 def described(claims: Iterable[Claim]) -> str:

@@ -15,10 +15,10 @@ from fairactor._actors.process_pool import ProcessPool
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import Task
 from fairactor._model import record
+from fairactor._model.lane import kind_of_runtime
 from fairactor._model.wire import Assignment
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.shards import Shards
-from fairactor._store.stats import read_stats
 from fairactor._store.subscriber import Subscriber
 from fairactor._util.spans import Spans
 from fairactor.errors import ServerError
@@ -32,7 +32,6 @@ from .pools import Pools
 from .pulse_reporter import PulseReporter
 from .slots import Slots, kinds_of
 from .suspects import Suspects
-from .unknown_actors import UnknownActors
 from .watchdog import Watchdog
 
 logger: Final = logging.getLogger(__name__)
@@ -98,7 +97,6 @@ class Consumer:
         executor = BatchExecutor(
             handlers,
             self._settings,
-            UnknownActors(self._registered, self._settings.unknown_ttl),
             self._report,
             spans,
             self._plugins,
@@ -113,17 +111,24 @@ class Consumer:
         pool = self._pool = slots.pools
         executor.slots = pool.first
         suspects = Suspects(pool, self._settings.max_deliveries)
+        settings = self._settings
+        actors = self._registry.actors
+        versions = {name: actor.version for name, actor in actors.items()}
+        signatures = {name: actor.codec.signature for name, actor in actors.items()}
+        kind = kind_of_runtime(versions, settings.queues, signatures)
         info: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "workers": self._settings.workers,
             "slots": {kind.name: kind.size for kind in slots.kinds},
-            "actors": sorted(self._registry.actors),
+            "actors": sorted(versions),
+            "versions": {name: version for name, version in versions.items() if version != 1},
+            "queues": settings.queues,
         }
         for number, shard in enumerate(self._shards):
             serves = self._assignment(number, self._settings)
             dispatcher = Dispatcher(
-                self._name, shard, slots, suspects, self._subscriber, self._settings, info, serves, spans
+                self._name, shard, slots, suspects, self._subscriber, settings, info, kind, serves, spans
             )
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
@@ -213,14 +218,6 @@ class Consumer:
             await dispatcher.leave(crashed=crashed)
         except ServerError as error:
             logger.warning("%s: its tasks return to their mailboxes when the lease ends: %s", dispatcher.runtime, error)
-
-    async def _registered(self) -> set[str] | None:
-        """Returns the actors of all runtimes; None if the server does not say."""
-        try:
-            stats = await read_stats(self._shards, patience=0)
-        except ServerError:
-            return None
-        return {actor for runtime in stats.runtimes for actor in runtime.actors}
 
     async def _report(self, task: Task, fraction: float, note: str) -> None:
         number = self._shards.number_of(task.tenant)

@@ -11,6 +11,7 @@ import anyio
 import attrs
 
 from fairactor._model import record
+from fairactor._model.lane import RuntimeKind
 from fairactor._model.wire import (
     CANCEL,
     HANDED,
@@ -24,7 +25,7 @@ from fairactor._model.wire import (
     turn_mark,
     unpack_handed,
 )
-from fairactor._store.shard import Shard
+from fairactor._store.shard import Shard, Undeclared
 from fairactor._store.subscriber import Subscriber
 from fairactor._store.traced_ends import trace_ends
 from fairactor._util.backoff import Backoff
@@ -37,6 +38,7 @@ from .claim import Claim, described, new_claims
 from .pace import PER_TURN, Pace
 from .slots import Room, Slots
 from .suspects import Suspects
+from .unserved import Expiry, Refusals
 
 logger: Final = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class Dispatcher:
         subscriber: Subscriber,
         settings: Settings,
         info: dict[str, Any],
+        kind: RuntimeKind,
         serves: Assignment | None = None,
         spans: Spans | None = None,
     ) -> None:
@@ -88,8 +91,11 @@ class Dispatcher:
         self._subscriber = subscriber
         self._settings = settings
         self._info = info
+        self._kind = kind
         self._serves = serves
         self._spans = spans
+        self._expiry = Expiry(shard, settings, spans)
+        self._refusals = Refusals(shard)
         self._joined = 0
         self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
         self.renewed = time.monotonic()
@@ -105,13 +111,14 @@ class Dispatcher:
         self._leaving = False
         self._stopped = anyio.Event()
         self._stopped.set()
-        self._pace = Pace(slots.pools.first.size)
+        self._paces = [Pace(kind.size) for kind in slots.kinds]
+        self._pace = self._paces[0]  # only tasks of the first kind are claimed ahead
         subscriber.on_subscribe(self._on_subscribe)
 
     @property
-    def usual_run(self) -> float | None:
-        """The seconds that a task has run lately, on average; None if none has."""
-        return self._pace.usual_run
+    def usual_runs(self) -> list[float | None]:
+        """The seconds that a task has run lately, on average, for each kind of slots; None if none has."""
+        return [pace.usual_run for pace in self._paces]
 
     # Called by other parts
 
@@ -121,6 +128,8 @@ class Dispatcher:
             self._suspects.ended(claim)
         if claim.runtime == self.runtime:  # otherwise the lease of this claim was lost
             self._outbox.append(settlement)
+            if claim.tell_dead is not None:
+                self._refusals.add(settlement.id, claim.tell_dead)
         self._wakeup.set()
 
     def wake(self) -> None:
@@ -140,7 +149,12 @@ class Dispatcher:
             await self._subscriber.ready(self._shard, name)
             serves = self._serves
             renewed = time.monotonic()
-            await self._shard.join(name, lease=self._settings.lease, info=self._info, serves=serves)
+            ttl = self._settings.unknown_ttl
+            fills = await self._shard.join(
+                name, lease=self._settings.lease, info=self._info, serves=serves, kind=self._kind, unknown_ttl=ttl
+            )
+            if fills:
+                await self._fill(name)
             if serves is not self._serves:  # it was changed meanwhile
                 await self._shard.assign(name, self._serves)
         except BaseException:
@@ -150,6 +164,11 @@ class Dispatcher:
         self._received = False
         self.renewed = renewed
         self.runtime = name
+
+    async def _fill(self, name: str) -> None:
+        """Puts the tenants with tasks that can run here where its turns find them."""
+        while await self._shard.fill(name):
+            pass
 
     async def assign(self, serves: Assignment | None) -> None:
         """Changes the tenants that are served; None means all tenants alike."""
@@ -218,6 +237,8 @@ class Dispatcher:
             self._pool.cancel(as_text(task_id), _CANCEL_REASON, self)
         if turn.maintenance_due:
             await self._maintain()
+        if self._expiry.lanes:
+            await self._expiry.step()
         if self._wait_for_slots(request, turn, claims):
             await self._wait_for_work(request, turn)
 
@@ -252,7 +273,25 @@ class Dispatcher:
         """Sends the next turn, or repeats the one that was not answered; returns it with the reply."""
         request = self._request = self._request or self._next_request()
         started = time.monotonic()
-        turn = await self._shard.turn(
+        try:
+            turn = await self._send(request)
+        except Undeclared:  # the last runtime of an older release has left
+            if await self._shard.declare(self.runtime, self._kind, unknown_ttl=self._settings.unknown_ttl):
+                await self._fill(self.runtime)
+            turn = await self._send(request)
+        self._request = None
+        self.renewed = started
+        self._duration = time.monotonic() - started
+        for pace, settled in zip(self._paces, self._slots.by_kind(request.settle), strict=True):
+            pace.note(self._duration, settled)
+        for refused in turn.refused:
+            logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
+        if self._refusals:
+            await self._refusals.reported(request.settle, turn.refused)
+        return request, turn
+
+    async def _send(self, request: _Request) -> Turn:
+        return await self._shard.turn(
             self.runtime,
             request.number,
             lease=self._settings.lease,
@@ -263,13 +302,6 @@ class Dispatcher:
             slots=request.slots,
             settle=request.settle,
         )
-        self._request = None
-        self.renewed = started
-        self._duration = time.monotonic() - started
-        self._pace.note(self._duration, request.settle)
-        for refused in turn.refused:
-            logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
-        return request, turn
 
     def _next_request(self) -> _Request:
         self._number += 1
@@ -310,7 +342,8 @@ class Dispatcher:
         If more work waits than was claimed, the next turn is sent at once, so the server selects tasks while the
         workers here run.
         """
-        if self._outbox or turn.maintenance_due or self._leaving or (turn.more and any(self._wanted())):
+        busy = self._outbox or turn.maintenance_due or self._expiry.lanes
+        if busy or self._leaving or (turn.more and any(self._wanted())):
             return
         # Otherwise the server sends a wake-up when there is work.
         if self._claiming and len(turn.claims) >= 2 * request.want:
@@ -324,6 +357,7 @@ class Dispatcher:
         if done.given_up and self._spans is not None:
             died = record.Error("WorkerDied", "its runtimes died")
             await trace_ends(self._spans, self._shard, done.given_up, died)
+        self._expiry.add(done.unserved)
 
     def _when_given_up(self) -> dict[str, Any]:
         """Returns when a task is given up because its runtimes died, how long to keep it, and its outcome."""
@@ -336,6 +370,7 @@ class Dispatcher:
         lost, self.runtime = self.runtime, ""
         self._request = None
         self._outbox.clear()
+        self._refusals.clear()
         if running := self._running():
             logger.warning(
                 "%s: others may run these tasks now, so they are canceled here: %s", lost, described(running)

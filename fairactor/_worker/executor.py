@@ -17,12 +17,14 @@ import msgspec
 from fairactor._actors.codec import check_result_size
 from fairactor._actors.host import Client
 from fairactor._actors.registry import Handler
-from fairactor._actors.retry import UnstorableResult, delay_before_next, may_retry
+from fairactor._actors.retry import MOST_UNCOUNTED, Retry, UnstorableResult, delay_before_next, may_retry
 from fairactor._actors.task import ReportProgress, Slots, Task, set_current
 from fairactor._model import record
+from fairactor._model.route import read_route
 from fairactor._model.states import Priority
 from fairactor._model.wire import Settlement, pack_extra
 from fairactor._plugin_chain import Observers, PluginChain
+from fairactor._util.checks import DEFAULT_QUEUE
 from fairactor._util.failures import exception_names, text_of, traceback_of
 from fairactor._util.spans import AttemptSpan, Spans
 from fairactor._util.tracing import restore
@@ -30,9 +32,12 @@ from fairactor.errors import InvalidPayload
 from fairactor.settings import Settings
 
 from .claim import Claim, again
-from .unknown_actors import UnknownActors
+from .unserved import Unserved
 
 logger: Final = logging.getLogger(__name__)
+
+MOST_REFUSALS: Final = 5
+"""How often a task goes on to a process with another version of its actor, because its arguments do not fit."""
 
 _CONTAINERS: Final = (list, dict)
 _HISTORY_LIMIT: Final = 500  # characters of a message, in the history
@@ -44,7 +49,6 @@ class Executor:
 
     handlers: dict[str, Handler]
     settings: Settings
-    unknown: UnknownActors
     report: ReportProgress
     spans: Spans | None
     """Makes spans; None without an OpenTelemetry SDK."""
@@ -54,9 +58,12 @@ class Executor:
     """Whether the event loop ends, and so cancels every asyncio task."""
     slots: Slots | None = None
     _observers: Observers = attrs.field(init=False)
+    _plain: dict[str, Handler] = attrs.field(init=False)  # for plain routes: the actors of the default queue
+    _unserved: Unserved = attrs.field(init=False, factory=Unserved)
 
     def __attrs_post_init__(self) -> None:
         self._observers = self.plugins.observers
+        self._plain = self.handlers if self._serves(DEFAULT_QUEUE) else {}
 
     async def run_traced(self, claim: Claim) -> Settlement:
         """Runs one attempt, and ends its span."""
@@ -77,9 +84,9 @@ class Executor:
                 call = decode(claim)
             except record.UNREADABLE as error:
                 return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
-            handler = self.handlers.get(call.actor)
+            handler = self._plain.get(call.route) or self._find(call.route)
             if handler is None:
-                return await self._unknown(claim, call)
+                return self._cannot_run(claim, call)
             if self.spans is not None:
                 self._span_of(claim, self.spans).enter()
             elif call.trace:
@@ -92,7 +99,7 @@ class Executor:
             try:
                 args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
             except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
-                return self._failed(claim, error)
+                return self._refused(claim, error)
             if call.options and is_expired(claim, call):
                 return self._expired(claim, call.options["expires"])
             return await self._attempt(claim, call, handler, args, kwargs)
@@ -206,6 +213,7 @@ class Executor:
                 claim.id,
                 header.attempt if header else None,
                 call.trace if call else {},
+                call.queue if call else "",
             )
         return claim.span
 
@@ -214,7 +222,7 @@ class Executor:
         header = claim.header
         assert header is not None  # noqa: S101 - the task was decoded
         why = f"it expired {expires:g} s after it was sent, before"
-        if header.attempt == 1:
+        if header.attempt == 1 and not record.uncounted_in(claim.body):
             return self.canceled(claim, f"{why} it could start")
         return self._failed(
             claim, TimeoutError(f"{why} attempt {header.attempt}; see its history for the earlier attempts")
@@ -238,12 +246,15 @@ class Executor:
         header = claim.header
         assert header is not None  # noqa: S101 - the task was decoded
         attempt = _attempt(claim, header, error)
-        self._observers.failed(self._task(claim), error)
-        if final or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
-            return self._failed(claim, error, attempt)
         delay = delay_before_next(error, header.attempt, call.options)
-        if claim.age() + delay > call.options.get("expires", float("inf")):
-            return self._failed(claim, error, attempt)  # the next attempt would be too late
+        in_time = not final and claim.age() + delay <= call.options.get("expires", float("inf"))
+        if in_time and isinstance(error, Retry) and not error.count:
+            uncounted = 1 + record.uncounted_in(claim.body)
+            if uncounted <= MOST_UNCOUNTED:
+                return self._put_off(claim, call, error, msgspec.structs.replace(attempt, uncounted=uncounted), delay)
+        self._observers.failed(self._task(claim), error)
+        if not in_time or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
+            return self._failed(claim, error, attempt)
         message = "task %s (%s): attempt %d failed: %s; retrying in %.3g s"
         logger.info(message, claim.id, call.actor, header.attempt, _shown(error), delay)
         if claim.span is not None:
@@ -251,20 +262,59 @@ class Executor:
         self._observers.retried(self._task(claim), error, delay)
         return again(claim, record.pack_retried(header, claim.body, attempt), delay)
 
-    async def _unknown(self, claim: Claim, call: record.Call) -> Settlement:
-        """Returns the outcome of a task whose actor is not registered here."""
+    def _put_off(
+        self, claim: Claim, call: record.Call, error: BaseException, attempt: record.Attempt, delay: float
+    ) -> Settlement:
+        """Returns the outcome of an attempt that does not count."""
+        assert claim.header is not None  # noqa: S101 - the task was decoded
+        message = "task %s (%s): attempt %d does not count: %s; again in %.3g s"
+        logger.info(message, claim.id, call.actor, attempt.attempt, _shown(error), delay)
+        if claim.span is not None:
+            claim.span.put_off(delay)
+        self._observers.retried(self._task(claim), error, delay)
+        return again(claim, record.pack_retried(claim.header, claim.body, attempt), delay)
+
+    def _find(self, packed: str) -> Handler | None:
+        """Returns the handler for a route; None if its tasks cannot run here."""
+        route = read_route(packed)
+        handler = self.handlers.get(route.actor)
+        if handler is None or not self._serves(route.queue):
+            return None
+        return handler if handler.actor.version >= route.version else None
+
+    def _serves(self, queue: str) -> bool:
+        return self.settings.queues is None or queue in self.settings.queues
+
+    def _cannot_run(self, claim: Claim, call: record.Call) -> Settlement:
+        """Returns the outcome of a task that cannot run here. Scripts let others claim it from then on."""
         if is_expired(claim, call):
             return self._expired(claim, call.options["expires"])
-        found = await self.unknown.settle(claim, call)
-        return found if isinstance(found, Settlement) else self._failed(claim, found)
+        self._unserved.note(read_route(call.route))
+        return claim.for_others()
+
+    def _refused(self, claim: Claim, error: BaseException) -> Settlement:
+        """Returns the outcome of a task whose arguments do not fit; other processes may have a handler that they do."""
+        if record.refusals_in(claim.body) >= MOST_REFUSALS:
+            return self._failed(claim, error)
+        logger.info("task %s does not fit the handler here: %s", claim.id, _shown(error))
+        claim.tell_dead = partial(self._tell_dead, claim, error)
+        return self._dead_letter(claim, error, state="V")
 
     def _failed(self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None) -> Settlement:
+        self._tell_dead(claim, error)
+        return self._dead_letter(claim, error, attempt)
+
+    def _tell_dead(self, claim: Claim, error: BaseException) -> None:
         logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
+        self._observers.dead(self._task(claim), error)
+
+    def _dead_letter(
+        self, claim: Claim, error: BaseException, attempt: record.Attempt | None = None, *, state: str = "X"
+    ) -> Settlement:
         if self.spans is not None:
             self._span_of(claim, self.spans).fail(error)
-        self._observers.dead(self._task(claim), error)
         failure = record.Error(exception_names(error)[0], text_of(error), traceback_of(error))
-        return self._settle(claim, "X", self.settings.failed_ttl, error=failure, attempt=attempt)
+        return self._settle(claim, state, self.settings.failed_ttl, error=failure, attempt=attempt)
 
     def _ttl(self, call: record.Call) -> float:
         ttl: float = call.options.get("result_ttl", self.settings.result_ttl)
@@ -285,8 +335,10 @@ class Executor:
         outcome = record.Outcome(call.actor if call else "", msgspec.Raw(result), error, began, ended)
         body = record.without_call(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
-        packed = record.pack_settled(state, header.rest if header else record.NO_HEADER, outcome, body, attempt)
-        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra)
+        packed = record.pack_settled(
+            "X" if state == "V" else state, header.rest if header else record.NO_HEADER, outcome, body, attempt
+        )
+        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra, claim.kind)
 
 
 def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:

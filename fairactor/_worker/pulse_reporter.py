@@ -42,7 +42,10 @@ class PulseReporter:
             found = self._pool.pulse()
             if (idle := not found["busy"]) and said_idle:
                 continue
-            self._info["pulse"] = found | {"usual": self._dispatcher.usual_run}
+            usual = self._dispatcher.usual_runs
+            for kind, seconds in zip(found.get("kinds", {}).values(), usual, strict=False):
+                kind["usual"] = seconds
+            self._info["pulse"] = found | {"usual": max(filter(None, usual), default=None)}
             try:
                 if self._dispatcher.runtime:
                     await self._shard.describe(self._dispatcher.runtime, self._info)

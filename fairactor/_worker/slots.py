@@ -128,6 +128,16 @@ class Slots:
             by_kind[claim.kind] -= claim.takes_slot
         return Room(by_kind)
 
+    def by_kind(self, settled: Sequence[Settlement]) -> Sequence[Sequence[Settlement]]:
+        """Divides the outcomes of tasks by the kind of slot in which they ran."""
+        if not self.several:
+            return (settled,)
+        divided: list[list[Settlement]] = [[] for _ in self.kinds]
+        for settlement in settled:
+            if settlement.state not in "BU":  # those have not run
+                divided[settlement.kind].append(settlement)
+        return divided
+
     def divide(self, claims: list[Claim], *, ahead: int = 0) -> tuple[list[Claim], list[Claim]]:
         """Divides claims: those that can start, or soon if they were claimed ``ahead``, and those that find no slot.
 

@@ -7,6 +7,7 @@
 -- Safe to repeat: it assigns the same tenants again.
 
 -- @include lib/intact.lua
+-- @include lib/acting.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/assign.lua

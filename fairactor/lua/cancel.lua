@@ -29,7 +29,7 @@ for i = 3, #ARGV, 2 do
 end
 local records = read_records(ids)
 for i, record in ipairs(records) do records[i] = record and is_owned_by(ARGV[2 + 2 * i], record) and record end
-local states, runtimes = locate(ids, records)
+local states, runtimes, lanes_of = locate(ids, records)
 
 -- The tasks that end now, and by tenant where they stand.
 local waiting, names, places, deferred = {}, {}, {}, {}
@@ -41,10 +41,11 @@ do
       taken[id] = true
       local name = tenant_of(records[i])
       if not places[name] then
-        names[#names + 1], places[name] = name, { queued = {}, suspects = {}, scheduled = {}, deferred = deferred }
+        names[#names + 1], places[name] = name, { suspects = {}, scheduled = {}, deferred = deferred, lanes = {} }
       end
-      local suspect = state == 'queued' and call('ZSCORE', SUSPECTS .. name, id)
-      local place = places[name][suspect and 'suspects' or state]
+      local lane, in_lanes = state == 'queued' and lanes_of[i], places[name].lanes
+      if lane then in_lanes[lane] = in_lanes[lane] or {} end
+      local place = lane and in_lanes[lane] or places[name][state == 'queued' and 'suspects' or state]
       place[#place + 1], waiting[#waiting + 1] = id, i
     end
   end
@@ -65,7 +66,7 @@ local function cancel_waiting()
     cancel_task(ids[i], name, record, cancellation)
   end
   for _, name in ipairs(names) do
-    if #places[name].queued > 0 then count_withdrawn(name, #places[name].queued) end
+    for lane, queued in pairs(places[name].lanes) do count_withdrawn(name, #queued, lane) end
     count_suspects_withdrawn(name, #places[name].suspects)
   end
   run_ends_hook()
@@ -94,7 +95,7 @@ begin_writing()
 write_ends()
 for _, name in ipairs(names) do
   local place = places[name]
-  write_all('ZREM', QUEUE .. name, place.queued)
+  for lane, queued in pairs(place.lanes) do write_all('ZREM', mailbox(name, lane), queued) end
   if #place.suspects > 0 then remove_suspects(name, place.suspects) end
   if #place.scheduled > 0 then remove_delayed(name, place.scheduled, 0) end
 end

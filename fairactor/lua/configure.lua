@@ -17,18 +17,20 @@ policy = policy and cmsgpack.unpack(policy) or {}
 for setting, value in pairs(cmsgpack.unpack(ARGV[2])) do policy[setting] = value end
 for i = 3, #ARGV do policy[ARGV[i]] = nil end
 
+local before -- the entry with the policy before
+
 -- Replaces the tenant by one with the new policy.
 local function replace_tenant()
   load_tenants({ name })
   load_tags({ name })
-  local before = tenants[name]
+  before = tenants[name]
   has_policies = true
   local t = new_tenant(name, policy)
   if t[OUTER] ~= before[OUTER] and before[STORED] then before[OUTER].removals[1] = name end
   if t[LIMITS] then
     load_usage({ name }, { t[LIMITS] })
     update_ring({})
-  elseif call('EXISTS', QUEUE .. name) == 1 then
+  elseif lanes and lanes.queued(name) > 0 or not lanes and call('EXISTS', QUEUE .. name) == 1 then
     update_ring({ name })
   end
   if t[STORED] and not t[LEAVES] then -- a greater weight counts at once
@@ -39,13 +41,15 @@ end
 
 -- A greater weight of a group counts at once.
 local function update_weight(group)
+  before = group
   group[WEIGHT] = policy.weight or 1
   if group[TAG] then group[TAG] = math.min(group[TAG], root.virtual + average_cost(group[NAME]) / group[WEIGHT]) end
+  return group
 end
 
 local is_tenant = name ~= '' and name:byte() ~= GROUP_BYTE
 local t = is_tenant and replace_tenant()
-if name:byte() == GROUP_BYTE then update_weight(group_of(name:sub(2))) end
+local group = name:byte() == GROUP_BYTE and update_weight(group_of(name:sub(2)))
 
 begin_writing()
 if next(policy) then
@@ -58,6 +62,7 @@ if t and not t[LIMITS] then
   call('ZREM', RATES, name)
 end
 if call('EXISTS', POLICY) == 0 then call('DEL', RATES) end
+if lanes and (t or group) then lanes.save_policy(t or group, before) end
 save_counts()
 save_shard()
 return cmsgpack.pack(policy)

@@ -8,6 +8,10 @@
 -- Safe to repeat: a runtime that has left has no claims, and why it left stays as the first call said.
 
 -- @include lib/intact.lua
+-- @include lib/fleet.lua
+
+local write_kind = end_kind_of(ARGV[1])
+
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -19,10 +23,11 @@ local why = why_ended(ARGV[1]) or (ARGV[2] == '1' and 'crashed' or 'left')
 local number, left, assigned_tenants, write_release = release(ARGV[1], why, tonumber(ARGV[3]), ARGV[5])
 run_ends_hook()
 update_ring(arriving)
-clamp_tags(assigned_tenants)
+if not shard.kind_goes then clamp_tags(assigned_tenants) end
 
 begin_writing()
 write_release()
+write_kind()
 save_counts()
 save_shard()
 wake_all()

@@ -29,8 +29,12 @@ end
 -- @include lib/damage.lua
 
 remove_damage()
+for _, key in ipairs(shard_keys) do -- lanes that nothing says are in use
+  if key:sub(1, #(LANE_QUEUE)) == LANE_QUEUE then redis.call('HSET', META, 'lanes', '1') end
+end
 
 -- @include lib/base.lua
+-- @include lib/fleet.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -40,7 +44,8 @@ local REPAIRED = 'm' -- an event, as in subscriber.py
 local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
 local found = {} -- prefix -> the rest of each key
-for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL }) do
+for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL, LANE_QUEUE,
+  LANES_OF, IN_LANE, KIND, KIND_RING, KIND_GROUPS, KIND_GROUP, KIND_IDLE }) do
   found[prefix] = {}
 end
 for _, key in ipairs(shard_keys) do
@@ -70,13 +75,57 @@ end
 
 local canceled = {} -- id, its cancellation, ... of tasks that are no longer claimed
 
--- Puts a task into its mailbox or among the suspects of its tenant, as its record says.
-local function put_back(id)
+local places = {} -- mailbox -> place, id, ...: to write
+
+-- Puts a task into its mailbox, in that lane, or among the suspects of its tenant, as its record says.
+local function put_back(id, lane)
   local task = tasks[id]
-  enqueue(task.name, id, task.stamp, task.priority, task.count)
+  if task.count > 0 or not lanes then return enqueue(task.name, id, task.stamp, task.priority, task.count) end
+  local key = mailbox(task.name, lane or lanes.of_task(id))
+  places[key] = places[key] or {}
+  table.insert(places[key], place(task.stamp, task.priority))
+  table.insert(places[key], id)
 end
 
+local function is_key_of(task, key)
+  local prefix = #task.name .. ':' .. task.name
+  return key:sub(1, #prefix) == prefix
+end
+
+local follows = {} -- task -> the task that it follows (replace.lua)
+
+-- Finds the tasks that follow another one with their key, before all other places: the script that lets one go ends the
+-- other one first. If that has happened, the task gets the key and, as it then has no place, one by its stamp.
+local function repair_followers()
+  local held_back, has_follower = call('HGETALL', HELD), {}
+  for i = 1, #held_back, 2 do
+    local id, readable_hold, _, _, _, holder, at = held_back[i], pcall(struct.unpack, HOLD, held_back[i + 1])
+    local task, field = tasks[id], readable_hold and holder == FOLLOWER and held_back[i + 1]:sub(at)
+    if field and task and task.state == LIVE then
+      local key = field:sub(9)
+      local fits = #field > 8 and is_key_of(task, key)
+      local owner = fits and call('GET', KEY .. key)
+      local owns = owner and owner ~= id and tasks[owner] and tasks[owner].state == LIVE and tasks[owner].name == task.name
+      if owns and not has_follower[owner] and take_place(id, 'deferred') then
+        follows[id], has_follower[owner] = owner, id
+        call('HSET', KEYED, id, field)
+        call('HSET', AGAIN, owner, id)
+      elseif fits and not owns then
+        call('SET', KEY .. key, id)
+        call('HSET', KEYED, id, field)
+      end
+    end
+    if field and not follows[id] then call('HDEL', HELD, id) end
+  end
+  for _, owner in ipairs(call('HKEYS', AGAIN)) do
+    if not has_follower[owner] then call('HDEL', AGAIN, owner) end
+  end
+end
+
+-- @include lib/mend_lanes.lua
+
 local function repair_places()
+  repair_lanes()
   for _, prefix in ipairs({ QUEUE, SUSPECTS }) do
     for _, name in ipairs(found[prefix]) do
       for _, id in ipairs(call('ZRANGE', prefix .. name, 0, -1)) do
@@ -85,7 +134,7 @@ local function repair_places()
           tasks[id].count = 1
           call('SETRANGE', TASK .. id, 1, string.char(1))
         end
-        if stays then put_back(id) end
+        if stays then put_back(id, '') end
         if not stays or (tasks[id].count > 0) ~= (prefix == SUSPECTS) then call('ZREM', prefix .. name, id) end
       end
     end
@@ -98,7 +147,8 @@ local function repair_places()
   local held_back = call('HGETALL', HELD)
   for i = 1, #held_back, 2 do
     local id = held_back[i]
-    if not (pcall(struct.unpack, HOLD, held_back[i + 1]) and take_place(id, 'deferred')) then call('HDEL', HELD, id) end
+    local stays = follows[id] or (pcall(struct.unpack, HOLD, held_back[i + 1]) and take_place(id, 'deferred'))
+    if not stays then call('HDEL', HELD, id) end
   end
   for _, runtime in ipairs(found[CLAIMS]) do
     local leased = call('ZSCORE', LEASES, runtime)
@@ -125,6 +175,7 @@ local function repair_places()
     end
   end
   write_queues()
+  note_lanes()
   for _, name in ipairs(call('ZRANGE', SUSPECTED, 0, -1)) do
     if call('EXISTS', SUSPECTS .. name) == 0 then call('ZREM', SUSPECTED, name) end
   end
@@ -148,12 +199,14 @@ end
 local function claimed_by(id) return tasks[id] and tasks[id].state == LIVE and tasks[id].where end
 
 local function repair_runtimes()
-  for _, key in ipairs({ SESSIONS, FLEET, HOMES, IDLE_SLOTS }) do
+  for _, key in ipairs({ SESSIONS, FLEET, HOMES, IDLE_SLOTS, KIND_OF }) do
     for _, runtime in ipairs(call('HKEYS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('HDEL', key, runtime) end
     end
   end
-  for _, key in ipairs({ IDLE, IDLE_HOMES }) do
+  local idle = { IDLE, IDLE_HOMES }
+  for _, kind in ipairs(found[KIND_IDLE]) do idle[#idle + 1] = KIND_IDLE .. kind end
+  for _, key in ipairs(idle) do
     for _, runtime in ipairs(call('SMEMBERS', key)) do
       if not call('ZSCORE', LEASES, runtime) then call('SREM', key, runtime) end
     end
@@ -173,11 +226,6 @@ local function repair_runtimes()
     local where = claimed_by(id)
     if not where or where == 'queued' or where == 'scheduled' or where == 'deferred' then call('HDEL', PROGRESS, id) end
   end
-end
-
-local function is_key_of(task, key)
-  local prefix = #task.name .. ':' .. task.name
-  return key:sub(1, #prefix) == prefix
 end
 
 -- Returns the window of a key, in ms, if a live task owns it; else nil. Nowhere else do scripts parse JSON.
@@ -200,7 +248,8 @@ local function repair_keys()
     keyed[id] = keyed_tasks[i + 1]
     local name = select(2, unpack_key(keyed[id]))
     local key = KEY .. name
-    if task and task.state == LIVE and (owners[name] or not is_key_of(task, name)) then
+    if follows[id] then -- its key is that of the task before it
+    elseif task and task.state == LIVE and (owners[name] or not is_key_of(task, name)) then
       call('HDEL', KEYED, id)
       repaired[#repaired + 1] = KEYED .. ': the key of ' .. id .. ' is not its own'
     elseif task and task.state == LIVE then
@@ -254,6 +303,7 @@ local function recount()
   local kept = {}
   load_counts(call('HKEYS', COUNTS))
   load_counts(found[QUEUE])
+  for _, name in ipairs(found[LANES_OF]) do load_counts({ name }) end
   for _, task in pairs(tasks) do load_counts({ task.name }) end
   for _, c in pairs(counts) do
     for i = 1, DEFERRED do c[i] = 0 end
@@ -292,6 +342,10 @@ local function rebuild_rings()
   local names, waiting = {}, {}
   for name in pairs(counts) do names[#names + 1] = name end
   load_tenants(names)
+  for _, rest in ipairs(found[KIND_GROUP]) do
+    local kind, name = rest:match('^(%d+):(.*)$')
+    if kind == shard.kind then group_of(name) end
+  end
   for _, name in ipairs(found[GROUP]) do group_of(name) end
   clear_ring(root)
   for _, group in pairs(groups) do clear_ring(group[INNER]) end
@@ -299,7 +353,9 @@ local function rebuild_rings()
   load_tags(names)
   for _, name in ipairs(names) do
     local t = tenants[name]
-    if t[LIMITS] == false and call('EXISTS', QUEUE .. name) == 1 then
+    if lanes then lanes.changed[name] = true end
+    local works = t[LIMITS] == false and (lanes and lanes.works(name, shard.kind) or not lanes and call('EXISTS', QUEUE .. name) == 1)
+    if works then
       waiting[#waiting + 1] = name
     elseif t[LIMITS] == false then
       t[LEAVES] = t[STORED] and true
@@ -309,12 +365,13 @@ local function rebuild_rings()
   for _, group in pairs(groups) do
     if not group[TAG] and call('ZCARD', group[INNER].key) > 0 then join_ring(group, '') end
   end
-  for _, name in ipairs(call('HKEYS', GROUPS)) do
-    if not groups[name] then call('HDEL', GROUPS, name) end
+  for _, name in ipairs(call('HKEYS', shard.groups)) do
+    if not groups[name] then call('HDEL', shard.groups, name) end
   end
 end
 
 begin_writing()
+repair_followers()
 repair_places()
 repair_due_times()
 repair_runtimes()
@@ -322,6 +379,7 @@ repair_keys()
 notify()
 repair_dead_letters()
 recount()
+repair_kinds()
 rebuild_rings()
 for _, name in ipairs(call('ZRANGEBYSCORE', DRAINED, integer(shard.now / 1e6), '+inf')) do -- others: tend.lua
   local c = counts[name]

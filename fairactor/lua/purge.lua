@@ -36,7 +36,10 @@ local function take_first(key)
   return { unpack(ids, from) }
 end
 
-local queued = #take_first(QUEUE .. name)
+local queued = { [''] = take_first(QUEUE .. name) }
+for _, lane in ipairs(shard.lanes and call('SMEMBERS', LANES_OF .. name) or {}) do
+  queued[lane] = take_first(mailbox(name, lane))
+end
 local suspects = take_first(SUSPECTS .. name)
 local ready = #ids
 local delayed_ids = take_first(DELAYED .. name)
@@ -70,20 +73,32 @@ local function index_of(i, record)
 end
 
 load_watchers(ids)
+do -- what follows one of these ends with it
+  local taken, following = {}, {}
+  for _, id in ipairs(ids) do taken[id] = true end
+  for i = 1, #ids do
+    local follower = followers[ids[i]]
+    if follower and not taken[follower] then
+      following[#following + 1] = follower
+      take(follower)
+    end
+  end
+  load_watchers(following)
+end
 for i, record in ipairs(read_records(ids)) do
   if record then
     add(name, index_of(i, record), -1)
     cancel_task(ids[i], name, record, cancellation)
   end
 end
-count_withdrawn(name, queued)
+for lane, found in pairs(queued) do count_withdrawn(name, #found, lane) end
 count_suspects_withdrawn(name, #suspects)
 run_ends_hook()
 update_ring(arriving)
 
 begin_writing()
 write_ends()
-write_all('ZREM', QUEUE .. name, ids)
+for lane, found in pairs(queued) do write_all('ZREM', mailbox(name, lane), found) end
 remove_suspects(name, suspects)
 if #delayed_ids > 0 then remove_delayed(name, delayed_ids, 0) end
 write_all('HDEL', HELD, ids)

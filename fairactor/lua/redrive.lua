@@ -49,11 +49,11 @@ local records, queued = {}, {}
 for _, task in ipairs(back) do
   local stamp, name = next_stamp(), task.name
   queued[#queued + 1] = task.id
-  enqueue(name, task.id, stamp, task.priority)
+  local record = struct.pack(HEADER, LIVE, 0, task.priority, 1, stamp, #name, name) .. task.rest
+  enqueue(name, task.id, stamp, task.priority, 0, record)
   add(name, FAILED, -1)
   add(name, task.priority, 1)
-  records[#records + 1] = TASK .. task.id
-  records[#records + 1] = struct.pack(HEADER, LIVE, 0, task.priority, 1, stamp, #name, name) .. task.rest
+  records[#records + 1], records[#records + 2] = TASK .. task.id, record
 end
 update_ring(arriving)
 

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 the runtime that sends, 2 number of the batch, 8 bytes, 3 its reservation (reserve.lua), or ''
---       then an argument for each task, packed: priority (1-6), 'w' to receive the outcome, '+' to be accepted only
+--       then an argument for each task, packed: priority (1-6, and 128 more if its route
+--       is more than an actor), 'w' to receive the outcome, '+' to be accepted only
 --       with the task before it, or ' ', due ('' now, '+N' in N ms, 'N' at unix ms N), id, tenant, key ('' none, else
 --       its window in ms as a double, then the string), data for plugins by name, packed, or '', body
 -- Reply 0, or if some were not accepted as sent, for each task: 0 accepted, 1 a repeat, its id exists,

@@ -16,6 +16,9 @@ local tenant = ARGV[1]
 if tenant then
   local policies = call('HMGET', POLICY, tenant, '')
   local queued = call('ZCARD', QUEUE .. tenant) + call('ZCARD', SUSPECTS .. tenant)
+  for _, lane in ipairs(shard.lanes and call('SMEMBERS', LANES_OF .. tenant) or {}) do
+    queued = queued + call('ZCARD', mailbox(tenant, lane))
+  end
   return { call('HGET', COUNTS, tenant) or '', policies[1] or '', policies[2] or '', queued }
 end
 
@@ -36,9 +39,12 @@ local function unassigned()
     if call('HEXISTS', HOMES, leases[i]) == 0 or call('SISMEMBER', STEAL .. leases[i], '') == 1 then return found end
   end
   local names = {}
-  for _, member in ipairs(#leases > 0 and call('ZRANGE', RING, 0, 99) or {}) do
-    local grouped = member:byte() == 255 and call('ZRANGE', GROUP .. member:sub(2), 0, 99)
-    for _, name in ipairs(grouped or { member }) do names[#names + 1] = name end
+  for kind in (#leases > 0 and shard.kinds or ''):gmatch('%d+') do
+    act_for(kind)
+    for _, member in ipairs(call('ZRANGE', shard.ring, 0, 99)) do
+      local grouped = member:byte() == 255 and call('ZRANGE', shard.group .. member:sub(2), 0, 99)
+      for _, name in ipairs(grouped or { member }) do names[#names + 1] = name end
+    end
   end
   for _, name in ipairs(names) do
     local is_assigned = false
@@ -57,8 +63,17 @@ local function count_due()
   return number
 end
 
+-- Returns how many tenants and groups wait for the kind of runtimes for which the most wait.
+local function count_waiting()
+  local most = 0
+  for kind in shard.kinds:gmatch('%d+') do
+    most = math.max(most, call('ZCARD', kind == '0' and RING or KIND_RING .. kind))
+  end
+  return most
+end
+
 return {
-  shard.total or '', started, call('ZCARD', RING), call('HLEN', COUNTS),
+  shard.total or '', started, count_waiting(), call('HLEN', COUNTS),
   count_due(), call('ZCOUNT', DEAD, integer(shard.now), '+inf'),
   tonumber(call('HGET', META, 'stolen') or 0) or 0, call('ZCARD', THROTTLED), unassigned(),
   math.floor(shard.behind / 1000), unpack(fleet),

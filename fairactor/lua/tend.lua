@@ -4,11 +4,18 @@
 -- ARGV  1 the most of each to do in this call, 2 deliveries after which a task fails,
 --       3 ms to keep its record, 4 its outcome if its runtimes died, 5 if they were silent
 -- Reply {tasks queued, runtimes of which claims were taken back, 1 if there is more to do,
---        {ids of the tasks that were given up}}
+--        {ids of the tasks that were given up},
+--        {lane whose tasks have waited for too long for a runtime that can run them, since when, ms, ...} (expire.lua)}
 --
 -- Safe to repeat: it acts on what is due at that moment, whoever calls it.
 
 -- @include lib/intact.lua
+-- @include lib/fleet.lua
+
+-- One dead runtime a call, and some of its claims.
+local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. integer(shard.ms), 'LIMIT', 0, 1)[1]
+local write_kind = dead and end_kind_of(dead) or close_lanes()
+
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -17,6 +24,7 @@
 -- @include lib/undelay.lua
 
 local TENANTS = 40 -- whose due tasks one call queues
+local MOST_UNSERVED = 40 -- lanes, twice
 local BESIDE = 50 -- the most due tasks that it queues if it also takes back claims
 local HEADER_START, HEADER_SIZE = '>c1BBHd', 15 -- a record up to its tenant's name
 local NO_HEADER = 'L\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
@@ -25,8 +33,6 @@ local limit, deliveries = tonumber(ARGV[1]), tonumber(ARGV[2])
 shard.failed_ttl = tonumber(ARGV[3])
 local now = integer(shard.ms)
 
--- One dead runtime a call, and some of its claims.
-local dead = call('ZRANGEBYSCORE', LEASES, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
 local _, assigned_tenants, write_release
 if dead then
   -- Its process lives if it is still subscribed: its event loop is blocked, or it is stopped.
@@ -65,13 +71,32 @@ load_counts(waiting)
 load_tenants(waiting)
 for i, name in ipairs(waiting) do promote(name, math.ceil((limit - number_due) / (#waiting - i + 1))) end
 
+-- Returns the lanes that no runtime has served for too long, and when to look again.
+local function find_unserved()
+  local at = lanes and tonumber(call('HGET', META, 'unserved') or nil)
+  if not at or at > shard.ms then return {} end
+  local ttl, found, known = tonumber(call('HGET', META, 'unknown_ttl') or 0), {}, call('HGETALL', LANES)
+  local again = false
+  for i = 1, #known, 2 do
+    local since = tonumber(known[i + 1])
+    again = again or since > 0
+    if since > 0 and since + ttl <= shard.ms and #found < MOST_UNSERVED then
+      found[#found + 1], found[#found + 2] = known[i], known[i + 1]
+    end
+  end
+  return found, again and integer(shard.ms + math.max(1000, ttl / 20)) or ''
+end
+local unserved, look_again = find_unserved()
+
 run_ends_hook()
 update_ring(arriving)
-clamp_tags(assigned_tenants or NONE)
+clamp_tags(not shard.kind_goes and assigned_tenants or NONE)
 
 begin_writing()
 if dead then write_release() else write_queues() end
+if write_kind then write_kind() end
 for name, ids in pairs(due) do remove_delayed(name, ids, shard.ms) end
+if look_again == '' then call('HDEL', META, 'unserved') elseif look_again then call('HSET', META, 'unserved', look_again) end
 write_all('ZREM', DRAINED, drained)
 write_all('ZREM', DEAD, expired)
 write_all('ZREM', RATES, rates)
@@ -81,4 +106,4 @@ save_shard()
 if dead then wake_all() end
 local next_at = tonumber(call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]) or math.huge
 local more = next_at <= shard.ms or #drained == limit or #expired == limit or #rates == limit or dead
-return { number_due, dead and 1 or 0, more and 1 or 0, given_up }
+return { number_due, dead and 1 or 0, more and 1 or 0, given_up, unserved }

@@ -8,20 +8,23 @@
 --       8 its slots by kind, packed as wire.py says; '' if it has one kind
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
 --       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
---       'C' canceled, with the ms to keep the record; 'R' to retry after ms; or 'B': it never started and goes back
---       to its place. A turn with a 'B' claims nothing
+--       'C' canceled, with the ms to keep the record; 'R' to retry after ms; 'B': it never started and goes back to
+--       its place; a turn with a 'B' claims nothing; 'U': the runtime lacks its actor, so it goes back for others; or
+--       'V': its arguments do not fit the actor: likewise, if others have the actor in the task's version, else 'X'
 -- Reply {now in µs, ms until something is due or -1, 1 if maintenance is due,
 --        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel},
 --        1 if there is more to claim, 2 if there may be behind the tenants that were passed over,
 --        0 if no suspect waits for it, 1 if some do, 2 if one waits until its process runs nothing else,
 --        the rank on the ring behind the tenants that were passed over, or 0}
---       or 'lapsed' if the runtime has no lease: its claims belong to others now,
+--       or 'declare' if the server does not know what the runtime can run: it has to say so (declare.lua), and repeat
+--       the turn, or 'lapsed' if the runtime has no lease: its claims belong to others now,
 --       or 'behind' if the server does not know the turn before this one: it has lost data
 --
 -- Safe to repeat: a turn sent again under its number changes only the lease, and gets the same reply. An outcome counts
 -- only for the claim that it names: a late one is refused.
 
 -- @include lib/intact.lua
+-- @include lib/acting.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -31,6 +34,7 @@
 -- @include lib/claim.lua
 -- @include lib/suspects.lua
 -- @include lib/session.lua
+-- @include lib/old_senders.lua
 
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
@@ -40,6 +44,7 @@ local claims_key = CLAIMS .. runtime
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
 if not lease_end or lease_end <= NO_LEASE then return 'lapsed' end
+if not acts then return 'declare' end
 
 -- Returns the ms that a dispatcher may sleep, or -1, and 1 if it has to do maintenance (tend.lua): one runtime at a time
 -- is asked to. If it does not in time, another is.
@@ -50,6 +55,8 @@ local function next_due()
   local freed = has_policies and call('ZRANGE', THROTTLED, 0, 0, 'WITHSCORES')[2]
   local old = has_policies and call('ZRANGE', RATES, 0, 0, 'WITHSCORES')[2]
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
+  local unserved = lanes and tonumber(call('HGET', META, 'unserved') or nil)
+  next_at = math.min(next_at, unserved or math.huge)
   local maintenance = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
     or (old and tonumber(old) <= shard.now - OLD_RATE)
   if maintenance then
@@ -119,7 +126,7 @@ if choose_suspect then
 end
 update_ring(arriving)
 if charge_suspect then charge_suspect() end
-if ahead > 0 and call('SCARD', IDLE) > call('SISMEMBER', IDLE, runtime) then ahead = 0 end
+if ahead > 0 and call('SCARD', shard.idle) > call('SISMEMBER', shard.idle, runtime) then ahead = 0 end
 local claims = choose(runtime, want + ahead, ARGV[8], ahead, may_claim_ahead and not outcomes.returns_tasks)
 local rests, has_all = claims.seated < want, claims.seated == want + ahead
 if add_suspect then add_suspect(claims) end
@@ -138,17 +145,19 @@ write_claims(runtime, turn, claims)
 if write_suspect then write_suspect(runtime) end
 if renew_leases() then sample_counts() end
 if #outcomes.retried > 0 then -- others must learn when to look: this runtime may not have the tasks' actors
-  call('SREM', IDLE, runtime)
+  call('SREM', shard.idle, runtime)
   call('SREM', IDLE_HOMES, runtime)
   wake_idle()
   wake_dedicated(outcomes.retried)
 end
-call(rests and 'SADD' or 'SREM', serves_all(runtime) and IDLE or IDLE_HOMES, runtime)
+call(rests and 'SADD' or 'SREM', serves_all(runtime) and shard.idle or IDLE_HOMES, runtime)
 if ARGV[8] ~= '' then write_slots(runtime, rests) end
+if write_old_ring then write_old_ring() end
+if shard.old_senders then call(rests and 'SADD' or 'SREM', IDLE, runtime) end
 save_counts()
 shard.reports_throttled = true -- the reply says when a rate lets tasks start
 local more = save_shard(has_all)
 
 local wait, maintenance = next_due()
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
-  more and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0, claims.behind }
+  (more or claims.sorting) and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0, claims.behind }

@@ -39,22 +39,34 @@ class BatchItem:
         """
         return self.parents.tenants.get(parent) or ""
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether it only travels with the batch: no message of it can wait for one that may replace an earlier task."""
+        return bool(self.message.task_options.replace) and not self.parents
+
     def addressed(self) -> Addressed:
         """The message with what the script reads, and its tenant."""
+        if self.is_apart:
+            return self.tenant, self.message
         return self.tenant, self.message.rewritten(script_options={NAME: {"dependencies": self.script_input}})
 
 
 def make_batch(messages: Iterable[tuple[str, int, Message[Any]]]) -> list[BatchItem]:
-    """Makes a batch of (tenant, its shard, message); messages without an id get one."""
+    """Makes a batch of (tenant, its shard, message); messages without an id get one, unless they replace others."""
     return [
         BatchItem(
             tenant,
-            message if message.task_options.id else message.rewritten(id=os.urandom(12).hex()),
+            message if _has_id(message) else message.rewritten(id=os.urandom(12).hex()),
             shard,
             message.task_options.plugin_options.get("depends_on", Parents()),
         )
         for tenant, shard, message in messages
     ]
+
+
+def _has_id(message: Message[Any]) -> bool:
+    """Whether the message has an id, or gets one with the task that it replaces."""
+    return bool(message.task_options.id or message.task_options.replace)
 
 
 def index_by_id(batch: Sequence[BatchItem]) -> dict[str, int]:
@@ -134,7 +146,8 @@ def resolve_parents(
 def hold_behind_gate(batch: Sequence[BatchItem], indexes: Mapping[str, int], gate: str, keep: int) -> None:
     """Makes the messages wait for the gate that could otherwise run before the whole batch is on the server."""
     for item in batch:
-        if not item.parents or not all(parent in indexes for parent in item.parents):
+        waits_anyway = item.parents and all(parent in indexes for parent in item.parents)
+        if not waits_anyway and not item.is_apart:
             item.script_input["gate"] = gate
             item.script_input.setdefault("keep", keep)
 

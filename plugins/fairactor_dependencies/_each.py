@@ -119,7 +119,7 @@ def each(
     joins what has finished instead, with None for each of the others.
 
     Args:
-        target: a function that is an actor. The runtime that runs the graph needs it, too.
+        target: a function that is an actor. The runtimes that serve its queue need it, since one sends its tasks.
         items: a list, or the earlier step that returns it; None: the result of the step before.
         args: further arguments, the same for all items.
         kwargs: likewise, by name.
@@ -143,27 +143,28 @@ def each(
     given: Any = first if items is None else items
     if isinstance(items, Sequence):  # they travel in the form of the actor's first argument
         given = [target.codec.arguments_to_json((item,), {})[0][0] for item in items]
-    return MappedGraph.spread(target.name, given, positional, named)
+    return MappedGraph.spread(target.name, given, positional, named, target.options.queue)
 
 
 class MappedGraph(MessageGraph):
     """What `each` returns: a graph of the task that sends the items' tasks, and of the one that joins their results."""
 
     __slots__ = ("call",)
-    call: tuple[str, Any, Sequence[Any], dict[str, Any]]
-    """What it was made of: actor, items, arguments."""
+    call: tuple[str, Any, Sequence[Any], dict[str, Any], str | None]
+    """What it was made of: actor, items, arguments, queue."""
 
     @classmethod
     def spread(
-        cls, target: str, items: Any, args: Sequence[Any], kwargs: dict[str, Any], **options: Any
+        cls, target: str, items: Any, args: Sequence[Any], kwargs: dict[str, Any], queue: str | None, **options: Any
     ) -> MappedGraph:
-        """Makes the two steps."""
+        """Makes the two steps. They run in the queue of the actor, where a runtime has it."""
         others: Any = ResultOf(Selection.ALL_BUT_FIRST)
-        joined = join(others).options(**options)
+        joined = join(others).options(queue=queue, **options)
         id_of_joined: Any = IdOf(joined)
         earlier: Any = EarlierIds(joined)
-        made = cls.planned(plan_of(chain(spread(target, items, id_of_joined, earlier, *args, **kwargs), joined)))
-        made.call = (target, items, args, kwargs)
+        first = spread(target, items, id_of_joined, earlier, *args, **kwargs).options(queue=queue)
+        made = cls.planned(plan_of(chain(first, joined)))
+        made.call = (target, items, args, kwargs, queue)
         return made
 
     def options(self, *, trigger_rule: TriggerRule | None = None, result_ttl: float | None = None) -> MappedGraph:

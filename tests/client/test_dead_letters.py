@@ -122,7 +122,7 @@ async def test_poison_is_kept_and_can_be_sent_again_when_its_cause_is_gone(
         (letter,) = await letters(sender)
         assert letter.error is not None
         assert letter.error.type == f"fairactor.errors.{error}"
-        assert f"fairactor.errors.{error}" in letter.error.traceback
+        assert (f"fairactor.errors.{error}" in letter.error.traceback) is (kind != "unknown"), "it ran nowhere"
         assert (letter.id, letter.tenant, letter.attempt, letter.state) == (handle.id, "user:1", 1, TaskState.FAILED)
         unreadable: tuple[Any, Any] = ((), {})
         read = {"arguments": (["x"], {"kind": "y", "old": 3}), "unknown": ([1], {})}.get(kind, unreadable)

@@ -52,10 +52,7 @@ async def test_a_task_whose_actor_nobody_has_registered_fails(make_runtime: Make
         assert caught.value.error == "fairactor.errors.UnknownActor"
 
 
-async def test_a_task_whose_actor_another_runtime_has_gets_there_in_the_end(
-    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fairactor._worker.unknown_actors.ELSEWHERE_DELAY", 0.1)
+async def test_a_task_whose_actor_another_runtime_has_gets_there(make_runtime: Make) -> None:
     async with make_runtime(workers=0) as sender, make_runtime(anything), make_runtime(double):
         results = await asyncio.gather(*(sender.ask(f"user:{n}", double(n), timeout=PATIENCE) for n in range(20)))
         assert results == [2 * n for n in range(20)]

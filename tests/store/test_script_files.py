@@ -17,7 +17,7 @@ CATCHING = {"mend.lua", "lib/damage.lua", "lib/admit.lua", "lib/ending.lua", "wa
 """Those that go on where somebody has damaged a value, so that it harms no other task."""
 WALKING = {
     "mend.lua": {"SCAN"},  # only after damage
-    "review.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"HSCAN"},  # in batches
+    "review.lua": {"HSCAN"}, "fill.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"HSCAN"},  # in batches
     "health.lua": {"HSCAN"},  # one step
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""

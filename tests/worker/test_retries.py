@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio.lowlevel
@@ -16,7 +17,7 @@ import redis
 
 from fairactor import Handle, Retry, Runtime, TaskCanceled, TaskFailed, TaskInfo, TaskState, actor, current_task
 from fairactor.testing import check_invariants
-from tests.support import service
+from tests.support import process_actors, service
 from tests.support.polling import PATIENCE, pushed, until
 from tests.support.worker_processes import Fleet
 
@@ -280,3 +281,44 @@ async def test_the_history_tells_of_a_killed_process(make_runtime: Make, process
             db.rpush("gate", 1)
             assert await handle.result(timeout=PATIENCE) == heir.pid
     await processes.stop()
+
+
+# Attempts that do not count
+
+
+@pytest.mark.parametrize("kind", ["async", "thread", "process"])
+async def test_an_attempt_that_does_not_count_keeps_its_number(make_runtime: Make, kind: str, tmp_path: Path) -> None:
+    busy = process_actors.busy
+    in_thread = actor(name="in thread", max_retries=0)(busy.function)
+
+    @actor(max_retries=0)
+    async def in_loop(path: str) -> int:
+        return busy.function(path)
+
+    used = {"async": in_loop, "thread": in_thread, "process": busy}[kind]
+    async with make_runtime(used) as runtime:
+        handle: Handle[int] = await runtime.send("user:1", used(str(tmp_path / "tries")))
+        assert await handle.result(timeout=PATIENCE) == 1
+        history = (await handle.info()).history
+        assert [(line.attempt, line.message, line.uncounted) for line in history] == [(1, "busy", n) for n in (1, 2, 3)]
+        await check_invariants(runtime)
+
+
+async def test_such_attempts_are_bounded_by_expires_and_by_their_number(
+    make_runtime: Make, db: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairactor._worker.executor.MOST_UNCOUNTED", 2)
+
+    @actor
+    async def busy(delay: float) -> None:
+        raise Retry("busy", delay=delay, count=False)
+
+    async with make_runtime(busy) as runtime:
+        late = await runtime.send("user:1", busy(3600), expires=60)
+        with pytest.raises(TaskFailed, match="busy"):
+            await late.result(timeout=PATIENCE)
+        endless = await runtime.send("user:1", busy(0))
+        with pytest.raises(TaskFailed, match="busy"):
+            await endless.result(timeout=PATIENCE)
+        assert [line.uncounted for line in (await endless.info()).history] == [1, 2, 0]
+        await check_invariants(runtime)

@@ -149,13 +149,28 @@ async def test_waiting_for_a_service_that_is_away_makes_no_spans(make_runtime: M
     async def away() -> None: ...
 
     async with make_runtime(workers=0) as sender, make_runtime(double, unknown_ttl=600):
-        task = await sender.send("user:1", away())
+        await sender.send("user:1", away())
 
         async def waits() -> bool:
-            return bool((await task.info()).history)
+            load = (await sender.health()).load
+            return load is not None and [each.actor for each in load.unserved] == ["away"]
 
         await until(waits)
     assert exporter.names() == ["send away"]
+
+
+async def test_spans_name_the_queue_if_it_is_not_the_default(make_runtime: Make, exporter: Exporter) -> None:
+    async with make_runtime(double) as runtime:
+        await runtime.ask("user:1", double(1).options(queue="gpu"), timeout=PATIENCE)
+        handles = await runtime.send_many([("user:1", double(n).options(queue=f"q{n}")) for n in range(2)])
+        assert await runtime.results(handles, timeout=PATIENCE) == [0, 2]
+        await runtime.ask("user:1", double(1).options(queue="default"), timeout=PATIENCE)
+    found = [
+        (span.name.split()[0], facts(span).get("messaging.fairactor.queue")) for span in exporter.get_finished_spans()
+    ]
+    expected = [(name, queue) for name in ("send", "process") for queue in ("gpu", None)]
+    expected += [(name, f"q{n}") for name in ("create", "process") for n in range(2)]
+    assert sorted(found, key=repr) == sorted([*expected, ("send", None)], key=repr)
 
 
 async def test_a_record_that_cannot_be_decoded_has_a_span(

@@ -1,17 +1,14 @@
-"""Tests what becomes of tasks whose actor no running process has registered."""
+"""Tests what becomes of tasks that no running process can run."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from fairactor import Handle, Runtime, TaskCanceled, TaskFailed, TaskState, actor
-from fairactor._model import record
-from fairactor._worker import unknown_actors
+from fairactor import Runtime, TaskCanceled, TaskFailed, TaskState, actor
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE, until
 
@@ -29,104 +26,141 @@ async def bill(n: int) -> int:
     return n
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shortens the delays."""
-    for name in ("FIRST_DELAY", "ELSEWHERE_DELAY", "FRESH"):
-        monkeypatch.setattr(unknown_actors, name, 0.05)
-    monkeypatch.setattr(unknown_actors, "LONGEST_DELAY", 0.2)
+@actor(queue="gpu", version=3)
+async def train(n: int) -> int:
+    return n
 
 
-async def waiting(*handles: Handle[Any]) -> bool:
-    """Whether the tasks have all been seen, and wait."""
-    infos = [await handle.info() for handle in handles]
-    return all(info.state is TaskState.SCHEDULED and info.history for info in infos)
+async def is_unserved(runtime: Runtime, name: str, count: int = 1) -> bool:
+    """Whether health knows that no runtime can run an actor, and all runtimes have left its tasks."""
+    health = await runtime.health()
+    unserved = health.load.unserved if health.load else ()
+    return any(each.actor == name for each in unserved) and (await runtime.stats()).queued == count
 
 
-async def test_tasks_wait_for_a_service_that_is_away(
-    make_runtime: Make, quick: None, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_tasks_wait_for_a_service_that_is_away(make_runtime: Make, caplog: pytest.LogCaptureFixture) -> None:
     async with make_runtime(workers=0) as sender, make_runtime(bill):
         handles = await sender.send_many(("acme", mail(n)) for n in range(30))
-        await until(lambda: waiting(*handles))
+        await until(lambda: is_unserved(sender, "mail", 30))
         info = await handles[0].info()
-        assert [(line.attempt, line.error) for line in info.history] == [(1, "fairactor.errors.UnknownActor")]
-        assert info.history[0].message == "no running process has registered an actor 'mail'; the task waits for one"
-        assert info.attempt == 1, "waiting is no attempt"
+        assert (info.state, info.attempt, info.history) == (TaskState.QUEUED, 1, []), "waiting is no attempt"
         assert await sender.ask("acme", bill(1), timeout=PATIENCE) == 1, "they hold up no other task of their tenant"
         async with make_runtime(mail):
             assert await asyncio.gather(*(handle.result(timeout=PATIENCE) for handle in handles)) == list(range(30))
             await check_invariants(sender)
         assert (await sender.stats()).failed == 0
-    (line,) = [each for each in caplog.messages if "tasks wait for actor" in each]
-    assert "'mail', which no running process has registered" in line
-    assert "600 s (unknown_ttl=)" in line
+    (line,) = [each for each in caplog.messages if "tasks wait for a process" in each]
+    assert "has registered an actor 'mail': this one does not" in line
+    assert "they wait for unknown_ttl=, then they fail" in line
 
 
-async def test_a_task_fails_when_it_has_waited_for_too_long(make_runtime: Make, quick: None) -> None:
+async def test_health_names_the_actor_the_tenant_and_the_age(make_runtime: Make) -> None:
+    async with make_runtime(workers=0) as sender, make_runtime(bill):
+        await sender.send("acme", mail(1))
+        await sender.send("globex", train(1))
+        await until(lambda: is_unserved(sender, "mail", 2))
+        health = await sender.health()
+        assert health.load is not None
+        first, second = sorted(health.load.unserved, key=lambda each: each.actor)
+        assert (first.actor, first.queue, first.version, first.tenant) == ("mail", "default", 1, "acme")
+        assert (second.actor, second.queue, second.version, second.tenant) == ("train", "gpu", 3, "globex")
+        assert 0 <= first.waited < PATIENCE
+        assert not health.ok
+        problems = sorted(health.problems)
+        assert problems[0].startswith(
+            "no running process has registered an actor 'mail', and tasks of tenant 'acme' have waited 0 s for one: "
+        )
+        assert "an actor 'train' of version 3 or later and serves the queue 'gpu', and tasks of" in problems[1]
+        async with make_runtime(mail, train):
+            await sender.drain(PATIENCE)
+            assert (await sender.health()).ok
+
+
+async def test_a_task_fails_when_it_has_waited_for_too_long(make_runtime: Make) -> None:
     async with make_runtime(workers=0) as sender, make_runtime(bill, unknown_ttl=0.5):
         began = time.monotonic()
         handle = await sender.send("acme", mail(1))
-        with pytest.raises(TaskFailed, match=r"no running process has registered an actor 'mail' for \d s") as caught:
+        with pytest.raises(TaskFailed, match=r"no running process has registered an actor 'mail' for 0\.5 s") as caught:
             await handle.result(timeout=PATIENCE)
-        assert time.monotonic() - began > 0.5
-        assert "(unknown_ttl=0.5): start a service with it" in str(caught.value)
+        assert time.monotonic() - began > 0.4
+        assert "(unknown_ttl=): start one, as Runtime(actors=[…]), or correct the name, then redrive" in str(
+            caught.value
+        )
         assert caught.value.error == "fairactor.errors.UnknownActor"
+        (letter,) = [letter async for letter in sender.dead_letters.find()]
+        assert (letter.actor, letter.args, letter.attempt) == ("mail", [1], 1)
         await handle.redrive()
-        await until(lambda: waiting(handle))  # as long again
+        assert (await handle.info()).state is TaskState.QUEUED, "it waits again"
         async with make_runtime(mail):
             assert await handle.result(timeout=PATIENCE) == 1
+
+
+async def test_any_number_of_tasks_fails(make_runtime: Make) -> None:
+    async with make_runtime(workers=0) as sender, make_runtime(bill, unknown_ttl=0.2):
+        await sender.send_many((f"tenant {n % 50}", train(n)) for n in range(600))
+        await until(lambda: _all_failed(sender, 600))
+        assert await sender.ask("acme", bill(1), timeout=PATIENCE) == 1
+        await check_invariants(sender)
+        async with make_runtime(train):
+            assert await sender.dead_letters.redrive(actor="train") == 600
+            await sender.drain(PATIENCE)
+        assert (await sender.stats()).finished == 601
+
+
+async def _all_failed(runtime: Runtime, count: int) -> bool:
+    return (await runtime.stats()).dead_letters == count
 
 
 async def test_without_a_wait_a_task_fails_at_once(make_runtime: Make) -> None:
     async with make_runtime(workers=0) as sender, make_runtime(bill, unknown_ttl=0):
         handle = await sender.send("acme", mail(1))
-        with pytest.raises(TaskFailed, match=r"an actor 'mail': start a service with it .*, then redrive the task"):
+        with pytest.raises(TaskFailed, match=r"an actor 'mail': start one, .*, then redrive the task"):
             await handle.result(timeout=PATIENCE)
 
 
-async def test_a_waiting_task_expires_and_can_be_canceled(make_runtime: Make, quick: None) -> None:
+async def test_the_error_names_what_is_missing(make_runtime: Make) -> None:
+    async with make_runtime(workers=0) as sender, make_runtime(bill, unknown_ttl=0):
+        handle = await sender.send("acme", train(1))
+        with pytest.raises(
+            TaskFailed, match="an actor 'train' of version 3 or later and serves the queue 'gpu': start"
+        ):
+            await handle.result(timeout=PATIENCE)
+
+
+async def test_a_waiting_task_can_be_canceled_and_purged(make_runtime: Make) -> None:
     async with make_runtime(workers=0) as sender, make_runtime(bill):
-        expiring, canceled = [await sender.send("acme", mail(n).options(expires=e)) for n, e in ((1, 0.5), (2, 99))]
-        await until(lambda: waiting(canceled))
-        assert await canceled.cancel() is TaskState.SCHEDULED
-        with pytest.raises(TaskCanceled, match=r"it expired 0\.5 s after it was sent, before it could start"):
-            await expiring.result(timeout=PATIENCE)
+        canceled, purged = await sender.send_many([("acme", mail(1)), ("globex", mail(2))])
+        await until(lambda: is_unserved(sender, "mail", 2))
+        assert await canceled.cancel() is TaskState.QUEUED
+        assert await sender.tenant("globex").purge() == 1
+        for handle in (canceled, purged):
+            with pytest.raises(TaskCanceled):
+                await handle.result(timeout=PATIENCE)
+        assert (await sender.health()).ok
 
 
-async def test_the_wait_begins_again_once_the_actor_was_registered(make_runtime: Make, quick: None) -> None:
+async def test_a_task_that_has_expired_meanwhile_is_canceled(make_runtime: Make) -> None:
     async with make_runtime(workers=0) as sender, make_runtime(bill):
-        handle = await sender.send("acme", mail(1))
-        await until(lambda: waiting(handle))
-        async with make_runtime(mail, assigned=["another tenant"]):
-
-            async def is_forgotten() -> bool:
-                return not (await handle.info()).history
-
-            await until(is_forgotten)
-        await until(lambda: waiting(handle))
+        handle = await sender.send("acme", mail(1).options(expires=0.001))
+        async with make_runtime(mail):
+            with pytest.raises(TaskCanceled, match=r"it expired 0\.001 s after it was sent, before it could start"):
+                await handle.result(timeout=PATIENCE)
 
 
 async def test_many_unknown_tasks_starve_nobody(make_runtime: Make) -> None:
     async with make_runtime(workers=0) as sender, make_runtime(bill):
-        handles = await sender.send_many(("acme", mail(n)) for n in range(1000))
+        await sender.send_many(("acme", mail(n)) for n in range(1000))
         for n in range(20):
             assert await sender.ask("other", bill(n), timeout=PATIENCE) == n
-        await until(lambda: waiting(handles[-1]))
-        assert (await sender.stats()).scheduled > 900, "they are not claimed again and again"
+            assert await sender.ask("acme", bill(n), timeout=PATIENCE) == n
+        assert await is_unserved(sender, "mail", 1000), "they are not claimed again and again"
 
 
-async def test_another_runtime_gets_a_task_that_is_tried_again(make_runtime: Make, quick: None) -> None:
-    """Whoever lacks the actor must not be the only one that knows when the task is due."""
-    async with make_runtime(workers=0) as sender, make_runtime(bill, lease=300.0), make_runtime(mail, lease=300.0):
-        for n in range(5):
-            assert await sender.ask("acme", mail(n), timeout=PATIENCE) == n
+async def test_a_handler_may_raise_the_same_error(make_runtime: Make) -> None:
+    @actor(max_retries=1, backoff=0)
+    async def look_up() -> None:
+        raise LookupError("no actor 'x'")
 
-
-async def test_a_handler_that_raises_the_same_error_has_not_waited() -> None:
-    header, body = record.unpack(record.LIVE + record.NO_HEADER + b'["f",[],{}]')
-    failed = record.Attempt(header.attempt, 5.0, 0.1, "r/1", "fairactor.errors.UnknownActor", "no actor 'x'")
-    header, body = record.unpack(record.pack_retried(header, body, failed))
-    last = record.last_attempt(body)
-    assert last == failed
-    assert failed.attempt != header.attempt
+    async with make_runtime(look_up) as runtime:
+        with pytest.raises(TaskFailed, match="no actor 'x'"):
+            await runtime.ask("acme", look_up(), timeout=PATIENCE)

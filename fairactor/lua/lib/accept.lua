@@ -24,11 +24,16 @@ do
 
   local verdicts = {}
   local tenant_of_new = {} -- record key -> the tenant whose task in this batch took the id
+  local number_of_new = {} -- likewise: task -> its number in the batch
 
   local function unpack_items(items)
     packed_items = items
     for n, item in ipairs(items) do
       priorities[n], flags[n], dues[n], ids[n], names[n], keys[n], extras[n], bodies[n] = struct.unpack(ITEM, item)
+      if priorities[n] >= ROUTED then
+        priorities[n] = priorities[n] - ROUTED
+        use_routes()
+      end
       records[n] = TASK .. ids[n]
     end
     load_counts(names)
@@ -52,12 +57,30 @@ do
     return call_all('EXISTS', records) == 0
   end
 
+  -- Returns when a task is due, in ms; nil for now.
+  local function due_of(n)
+    local due = dues[n]
+    return due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due)
+      or tonumber(due) + math.floor(shard.behind / 1000)) or nil
+  end
+
+  local new_records, watching, write_ended = {}, {}, nil -- to write
+
+  local replacing -- once a task has come with replace=True: what lib/replace.lua does
+  local function load_replacing()
+    -- @include lib/replace.lua
+    replacing = { judge = judge_replacing, end_group = end_group, replace_all = replace_all,
+      write = write_replaced, followers = followers_of }
+  end
+
   local function judge(n)
     local key = records[n]
     local record = not tenant_of_new[key] and call('GET', key)
     local owner = record and (readable(record) and tenant_of(record) or '') or tenant_of_new[key] -- '': unreadable
     if owner then return owner == names[n] and REPEAT or TAKEN_BY_ANOTHER end
-    return take_key(ids[n], names[n], keys[n]) or ACCEPTED
+    if not replaces(keys[n]) then return take_key(ids[n], names[n], keys[n]) or ACCEPTED end
+    if not replacing then load_replacing() end
+    return replacing.judge(n)
   end
 
   -- Judges tasks that are accepted together, or not at all if one of their mailboxes is full.
@@ -67,7 +90,7 @@ do
       local name = names[n]
       verdicts[n] = judge(n)
       if verdicts[n] == ACCEPTED then
-        tenant_of_new[records[n]] = name
+        tenant_of_new[records[n]], number_of_new[ids[n]] = name, n
         wanted[name] = (wanted[name] or 0) + 1
         if wanted[name] > room_in(name, tenants[name][LIMITS], reservation) then full[name] = true end
       end
@@ -76,13 +99,14 @@ do
       drop_keys(keys_before)
       for n = from, to do
         if verdicts[n] == ACCEPTED then
-          tenant_of_new[records[n]] = nil
+          tenant_of_new[records[n]], number_of_new[ids[n]] = nil, nil
           verdicts[n] = full[names[n]] and FULL or WITH_FULL
         end
       end
     else
       for name, many in pairs(wanted) do take_room(name, many) end
     end
+    if replacing then replacing.end_group(next(full)) end
   end
 
   local function judge_all()
@@ -102,14 +126,13 @@ do
     return holder, kept
   end
 
-  local new_records, watching, write_ended = {}, {}, nil -- to write
+  local follows = {} -- task that is accepted -> the task that it follows
 
   local function accept_one(n, watcher)
-    local id, name, priority, due, stamp = ids[n], names[n], priorities[n], dues[n], next_stamp()
+    local id, name, priority, at, stamp = ids[n], names[n], priorities[n], due_of(n), next_stamp()
     local holder, kept
     if extras[n] ~= '' then holder, kept = run_sent_hook(id, name, cmsgpack.unpack(extras[n])) end
-    local at = due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due)
-      or tonumber(due) + math.floor(shard.behind / 1000))
+    if follows[id] then holder, kept = FOLLOWER, keyed_field(name, keys[n]) end
     if at then stamp = at * 1000 end -- a delayed task is ordered by its due time
     local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end
@@ -122,7 +145,7 @@ do
       delay(name, id, at)
       add(name, WAITING, 1)
     else
-      enqueue(name, id, stamp, priority)
+      enqueue(name, id, stamp, priority, 0, record)
       add(name, priority, 1)
     end
     new_records[#new_records + 1], new_records[#new_records + 2] = records[n], record
@@ -132,6 +155,7 @@ do
   local function run_ends_hook_for_new()
     -- @include lib/ending.lua
     for i = 1, #keyed_fields, 2 do keyed[keyed_fields[i]] = keyed_fields[i + 1] end
+    for id, owner in pairs(follows) do followers[owner] = id end
     for i = 1, #watching, 2 do watched[watching[i]] = watching[i + 1] end
     run_ends_hook()
     return write_ends
@@ -143,9 +167,15 @@ do
     unpack_items(items)
     local plain = not has_backlogs() and all_new()
     if not plain then judge_all() end
+    if replacing then
+      for owner, id in pairs(replacing.followers) do
+        if id and number_of_new[id] then follows[id] = owner end
+      end
+    end
     for n = 1, #names do
       if plain or verdicts[n] == ACCEPTED then accept_one(n, watcher) end
     end
+    if replacing then replacing.replace_all() end
     if next(newly_held) then write_ended = run_ends_hook_for_new() end
     return not plain and verdicts or nil
   end
@@ -154,6 +184,8 @@ do
   -- time.
   function write_accepted()
     write_keys()
+    if shard.routed then call('HSET', META, 'lanes', '1', 'routed', '1') end
+    for id, owner in pairs(follows) do call('HSET', AGAIN, owner, id) end
     if reservation ~= '' then use_reservation(reservation, names) end
     write_all('HSET', WATCHERS, watching)
     local any_delayed = next(delayed)
@@ -167,6 +199,7 @@ do
     end
     write_all('HSET', HELD, held_back)
     call_all('MSET', new_records)
+    if replacing then replacing.write() end
     write_delayed()
     if write_ended then write_ended() else write_queues() end
     write_these(last)

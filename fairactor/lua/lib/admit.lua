@@ -93,7 +93,7 @@ local function admit(id, with)
     end
   else
     add(name, priority, 1)
-    enqueue(name, id, stamp, priority)
+    enqueue(name, id, stamp, priority, 0, with or new and new.record)
   end
   if new then
     local new_records = new.new_records

@@ -36,7 +36,7 @@ local function assign(runtime, packed)
   clamp_tags(removed)
   return function()
     call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
-    call('SREM', IDLE, runtime)
+    call('SREM', shard.idle, runtime)
     call('SREM', IDLE_HOMES, runtime)
     if packed == '' then
       call('HDEL', HOMES, runtime)

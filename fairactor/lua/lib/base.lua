@@ -92,7 +92,7 @@ local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
 local shard = {}
 do
   local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
-    'plugins', 'behind')
+    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders')
   shard.wall = microseconds() -- the server's own clock, for calendars
   local ahead, stored = (tonumber(meta[1]) or 0) - shard.wall, tonumber(meta[10]) or 0
   local behind = stored >= 0 and stored < DAMAGED and stored or 0
@@ -106,14 +106,37 @@ do
   shard.now = shard.wall + behind
   shard.ms, shard.wall_ms = math.floor(shard.now / 1000), math.floor(shard.wall / 1000)
   shard.stamp = ahead > behind and ahead < DAMAGED and shard.wall + ahead or shard.now
-  shard.virtual = tonumber(meta[2]) or 0
+  shard.first_clock = { meta[2], meta[8] } -- virtual time and period of kind 0
   shard.step = tonumber(meta[3])
   shard.total = meta[4]
   shard.torn = meta[5] == '1'
   shard.turned = tonumber(meta[6]) -- ms: when a runtime last took a turn
   shard.by_time = meta[7] == 'time'
-  shard.period = tonumber(meta[8]) or 0 -- how often virtual time has restarted
   shard.plugins = meta[9] -- ',a,b,': the plugins that every runtime needs
+  shard.kinds = meta[11] or '0' -- the numbers of the kinds of runtimes (see kinds.lua), joined by commas
+  shard.several = shard.kinds:find(',', 1, true) and true
+  shard.lanes = meta[12] == '1' -- whether there are lanes, or several kinds (see lanes.lua)
+  shard.unsorted = meta[13] == '1' -- whether the common lane may have tasks that belong in others
+  shard.compat = meta[14] == '1' -- whether there are runtimes that know no lanes
+  shard.old_senders = meta[15] == '1' -- whether there may be senders that know none
+end
+
+-- Makes the script act for one kind of runtimes: its ring, its clock, its idle runtimes.
+local function act_for(kind)
+  shard.kind, shard.suffix = kind, kind == '0' and '' or ':' .. kind
+  shard.ring, shard.groups, shard.idle = RING .. shard.suffix, GROUPS .. shard.suffix, IDLE .. shard.suffix
+  shard.owed = kind == '0' and '' or '\31' .. kind -- where costs.lua keeps debts
+  shard.group = kind == '0' and GROUP or KIND_GROUP .. kind .. ':'
+  local clock = shard.first_clock
+  if kind ~= '0' then clock = call('HMGET', META, 'virtual' .. shard.suffix, 'period' .. shard.suffix) end
+  shard.virtual = tonumber(clock[1]) or 0
+  shard.period = tonumber(clock[2]) or 0 -- how often virtual time has restarted
+end
+act_for(shard.several and shard.kinds:match('^%d+') or shard.kinds)
+
+-- Returns the key of a tenant's mailbox in a lane; '' is the common one.
+local function mailbox(name, lane)
+  return lane == '' and QUEUE .. name or LANE_QUEUE .. #lane .. ':' .. lane .. ':' .. name
 end
 
 -- Keeps how far the server's clock is behind, if that has changed.

@@ -11,6 +11,7 @@ do
   local unlimited -- those of them that no longer have limits
   local MOST_PASSED = 100 -- tenants that one turn passes over
   local MORE_ENTRIES = 50
+  local MOST_MOVED = 300 -- tasks of the common lane that one turn moves to other lanes
   local passed, seen, skip = 0, 0, 0 -- tenants; entries of the root ring, and those to leave out
 
   local function by_tag(a, b) return a[TAG] < b[TAG] end
@@ -104,22 +105,34 @@ do
     end
   end
 
-  local function by_place(a, b) return a.place < b.place end
+  -- As the server orders a mailbox. A sort is not stable: what is read twice must come in the same order.
+  local function by_place(a, b) return a.place < b.place or a.place == b.place and a.id < b.id end
+
+  -- Adds `n` tasks of a mailbox from a rank on, with their places, and those that this script adds, to `all`. Returns
+  -- whether more may follow the last that was read.
+  local function read_mailbox(all, key, arriving, rank, n, lane)
+    local stored = call('ZRANGE', key, rank, rank + n - 1, 'WITHSCORES')
+    for _, list in ipairs({ stored, arriving }) do
+      local id_at = list == stored and 0 or 1
+      for i = 1, #list, 2 do
+        all[#all + 1] = { id = list[i + id_at], place = tonumber(list[i + 1 - id_at]), lane = lane }
+      end
+    end
+    return #stored == 2 * n
+  end
 
   -- Returns the first `n` ids of a mailbox, with those that this script adds.
   local function read_head(name, n)
     local arriving = queues[name]
     if not arriving then return call('ZRANGE', QUEUE .. name, 0, n - 1) end
-    local stored, all, ids = call('ZRANGE', QUEUE .. name, 0, n - 1, 'WITHSCORES'), {}, {}
-    for _, list in ipairs({ stored, arriving }) do
-      local id_at = list == stored and 0 or 1
-      for i = 1, #list, 2 do all[#all + 1] = { id = list[i + id_at], place = tonumber(list[i + 1 - id_at]) } end
-    end
+    local all, ids = {}, {}
+    local many = read_mailbox(all, QUEUE .. name, arriving, 0, n)
     table.sort(all, by_place)
-    -- More stored ones may follow the last that was read.
-    for i = 1, #stored == 2 * n and n or #all do ids[i] = all[i].id end
+    for i = 1, many and n or #all do ids[i] = all[i].id end
     return ids
   end
+
+  -- @include lib/lane_heads.lua
 
   -- Adds what was read again to the first ids of a mailbox, which stay in the order in which they are claimed.
   local function extended(head, read)
@@ -135,9 +148,9 @@ do
   local function peek(t, n, at)
     local head = t[HEAD]
     at = at or t[TAKEN] + 1
-    if not head or (at > #head and #head == t[AHEAD]) then
+    while not head or (at > #head and #head == t[AHEAD]) do
       t[AHEAD] = head and 2 * t[AHEAD] or n
-      local read = read_head(t[NAME], t[AHEAD])
+      local read = lanes and read_lane_heads(t[NAME], t[AHEAD]) or read_head(t[NAME], t[AHEAD])
       head = t[STUCK] and extended(head, read) or read
       t[HEAD] = head
     end
@@ -150,7 +163,7 @@ do
     if not limits then return peek(t, ahead) end
     local eligible = eligibility(limits)
     limits.throttled = eligible ~= true and eligible
-    return eligible == true
+    return eligible == true and (not lanes or lanes.works(t[NAME], shard.kind))
   end
 
   -- @include lib/slots.lua
@@ -175,13 +188,14 @@ do
           id, actor = next_startable(t, ring.ahead)
           if not id and (t[STUCK] or 0) > 0 then t[PASSED], passed = true, passed + 1 end
         end
+        if not id and sorting.stopped then t[PASSED], passed = true, passed + 1 end
         cost = id and cost_of(t[NAME], id)
       end
       if id then
         if not (ring.stealing and dedicated_time(owner[NAME])) then ring.virtual = math.max(ring.virtual, t[TAG]) end
         -- A tenant that was passed over may lag behind the others. It must not catch up at their cost.
         if not inner then
-          count_taken(t)
+          count_taken(t, id)
           if actor then more = take_along(t, actor, batches[actor] - 1) end
         end
         t[TAG] = (capped and math.max(t[TAG], ring.virtual) or t[TAG]) + (cost + more) / t[WEIGHT]
@@ -278,7 +292,7 @@ do
       add_along(claims)
     end
     if n > 0 then fill(claims, runtime, n) end
-    claims.stopped = passed == MOST_PASSED
+    claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped
     claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or substitute_record(claims.owners[i][NAME])
@@ -297,13 +311,14 @@ do
     end
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)
-    for name, t in pairs(tenants) do
+    for name, t in pairs(lanes and NONE or tenants) do
       if t[TAKEN] > 0 and (t[STUCK] or queues[name]) then -- not the first ones, or places may be equal
         write_all('ZREM', QUEUE .. name, t[HEAD], t[TAKEN])
       elseif t[TAKEN] > 0 then
         call('ZREMRANGEBYRANK', QUEUE .. name, 0, t[TAKEN] - 1)
       end
     end
+    if lanes then write_lane_heads() end
     if claims.dedicated_time then call('HSET', HOMES, runtime, exact(claims.dedicated_time)) end
     if claims.stolen > 0 then call('HINCRBY', META, 'stolen', claims.stolen) end
   end
@@ -315,12 +330,12 @@ do
       known[others[i]] = true
       if others[i + 1]:find('[' .. kinds .. ']') then able[#able + 1] = others[i] end
     end
-    for _, other in ipairs(call('SMEMBERS', IDLE)) do
+    for _, other in ipairs(call('SMEMBERS', shard.idle)) do
       if not known[other] then able[#able + 1] = other end
     end
     for i = 1, math.min(#able, 8) do
       call('HDEL', IDLE_SLOTS, able[i])
-      call('SREM', IDLE, able[i])
+      call('SREM', shard.idle, able[i])
       if call('PUBLISH', INBOX .. able[i], 'w') > 0 then return end
     end
   end

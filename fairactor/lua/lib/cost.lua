@@ -5,7 +5,7 @@
 
 -- @include lib/base.lua
 
-local costs_of, actor_in, average_cost, cost_of, arrival_cost, add_debt, update_cost, save_costs
+local actor_of, costs_of, actor_in, average_cost, cost_of, arrival_cost, add_debt, update_cost, save_costs
 do
   local DEFAULT_COST = 0.1 -- s, for an actor that has not run yet
   local NEW_WEIGHT = 0.2 -- of the newest value in a moving average
@@ -23,11 +23,14 @@ do
       costs = { actors = {}, learned = {}, average = false, debt = 0 }
       local flat = call('HGETALL', COSTS .. name)
       for i = 1, #flat, 2 do
-        if flat[i] == '' then
+        if flat[i] == shard.owed then
           local average, debt, period = struct.unpack('>ddd', flat[i + 1])
-          costs.average = average >= 0 and average
           costs.debt = period == shard.period and debt or 0 -- forgiven: virtual time has restarted, so nobody waits
-        else
+          if flat[i] == '' then costs.average = average >= 0 and average end
+        elseif flat[i] == '' then
+          local average = struct.unpack('>d', flat[i + 1])
+          costs.average, costs.rest = average >= 0 and average, flat[i + 1]:sub(9)
+        elseif flat[i]:byte() ~= 31 then
           costs.actors[flat[i]] = struct.unpack('>d', flat[i + 1])
         end
       end
@@ -36,9 +39,16 @@ do
     return costs
   end
 
+  -- Returns the actor of a route (see lanes.lua), as JSON text.
+  function actor_of(route)
+    local at = route:find('\\u001f', 1, true)
+    return at and route:sub(1, at - 1) or route
+  end
+
   -- Returns the actor in the body of a live task, or in a settled one's outcome: only a key to its costs.
   function actor_in(record, body)
-    return record:match('^%["(.-)"', body) or record:match('^{"actor":"(.-)"', body)
+    local route = record:match('^%["(.-)"', body) or record:match('^{"actor":"(.-)"', body)
+    return route and actor_of(route)
   end
 
   function cost_of(name, id)
@@ -80,7 +90,10 @@ do
   function save_costs()
     for name, costs in pairs(all_costs) do
       if costs.changed then
-        local fields = { '', struct.pack('>ddd', costs.average or -1, costs.debt, shard.period) }
+        local fields = { shard.owed, struct.pack('>ddd', costs.average or -1, costs.debt, shard.period) }
+        if shard.owed ~= '' then
+          fields[3], fields[4] = '', struct.pack('>d', costs.average or -1) .. (costs.rest or struct.pack('>dd', 0, 0))
+        end
         for actor in pairs(costs.learned) do
           fields[#fields + 1], fields[#fields + 2] = actor, struct.pack('>d', costs.actors[actor])
         end

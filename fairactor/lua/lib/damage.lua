@@ -95,6 +95,11 @@ do
       call('HDEL', META, 'total')
       note_repair(META, 'the counts of the shard could not be read')
     end
+    local kinds = call('HGET', META, 'kinds')
+    if kinds and not kinds:match('^%d+[,%d]*$') then
+      call('HDEL', META, 'kinds')
+      note_repair(META, 'the kinds of runtimes could not be read')
+    end
     local plugins = call('HGET', META, 'plugins')
     if plugins and not plugins:match('^,[%w_.,-]*$') then
       call('HDEL', META, 'plugins')
@@ -208,7 +213,8 @@ do
     return fits and #value > 65 and parts[4] >= 1 and parts[4] <= CRITICAL
   end
 
-  local function is_cost(value, field) return is_packed(field == '' and '>ddd' or '>d', value) end
+  local function is_kind(value) return value:match('^%d+$') end
+  local function is_cost(value, field) return is_packed((field == '' or field:byte() == 31) and '>ddd' or '>d', value) end
   local function is_keyed(value) return #value > 8 and is_packed('>d', value) end
   local function is_cancel(value) return is_packed('>d', value) end
   local function is_reservation(value) return is_packed('>dd', value) end
@@ -242,10 +248,23 @@ do
     end,
     [PROGRESS] = function(key) each_field(key, is_json, drop_field) end,
     [KEYED] = function(key) each_field(key, is_keyed, drop_field) end,
+    [AGAIN] = function(key) each_field(key, function(value) return value ~= '' end, drop_field) end,
     [HELD] = function(key)
       each_field(key, function(value) return is_packed(HOLD, value) end,
         function(_, field, value) set_field_aside(key, field, value, 'not what holds back') end)
     end,
+    [KIND_OF] = function(key) each_field(key, is_kind, drop_field) end,
+    [KIND_NUMBERS] = function(key) each_field(key, is_kind, drop_field) end,
+    [LANES] = function(key)
+      each_field(key, function(value) return in_range(value, 0, CENTURY) end, function(_, lane)
+        call('HSET', key, lane, 0)
+        note_repair(key, 'since when ' .. lane .. ' is not served made no sense')
+      end)
+    end,
+    [IN_LANE] = function(key) each_score(key, 0, CENTURY, drop_member) end,
+    [KIND_RING] = function(key) each_score(key, -LARGEST, LARGEST, drop_member) end,
+    [KIND_GROUP] = function(key) each_score(key, -LARGEST, LARGEST, drop_member) end,
+    [KIND_GROUPS] = function(key) each_field(key, function(time) return in_range(time, 0, LARGEST) end, drop_field) end,
     [RING] = function(key) each_score(key, -LARGEST, LARGEST, drop_member) end,
     [GROUP] = function(key) each_score(key, -LARGEST, LARGEST, drop_member) end,
     [RATES] = function(key) each_score(key, -now_us, now_us + CENTURY, drop_member) end,

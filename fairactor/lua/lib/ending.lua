@@ -3,12 +3,21 @@
 -- @include lib/admit.lua
 
 local watched, keyed = {}, {} -- task -> its watchers, and its key, once loaded
+local followers = {} -- task with a key -> the task that runs once after it (replace.lua)
+local may_end = {} -- task -> whether it is one of those that may end
 
 -- Loads the watchers and keys of tasks that may end.
 local function load_watchers(ids)
   if #ids == 0 or call('EXISTS', WATCHERS, KEYED) == 0 then return end
   local watchers, keys = read_all('HMGET', WATCHERS, ids), read_all('HMGET', KEYED, ids)
-  for i, id in ipairs(ids) do watched[id], keyed[id] = watchers[i], keys[i] end
+  local with_key = {}
+  for i, id in ipairs(ids) do
+    watched[id], keyed[id], may_end[id] = watchers[i], keys[i], true
+    if keys[i] then with_key[#with_key + 1] = id end
+  end
+  for i, follower in ipairs(read_all('HMGET', AGAIN, with_key)) do
+    followers[with_key[i]] = follower or followers[with_key[i]] -- which may be new
+  end
 end
 
 -- Returns the record in another state: the same header, then the outcome, then the old body.
@@ -55,7 +64,11 @@ local function end_task(id, name, state, ms, record, extra)
     dropped[#dropped + 1] = TASK .. id
   end
   if watched[id] then to_notify[#to_notify + 1] = { id, record } end
-  if keyed[id] then freed[#freed + 1] = { id, state } end
+  if keyed[id] then
+    local follower = followers[id]
+    -- A follower that may end does end in this script: it cannot have started.
+    freed[#freed + 1] = { id, state, follower and not may_end[follower] and admit(follower) and follower }
+  end
 end
 
 -- Packs a cancellation as CANCELS keeps it: ms to keep the record, and the outcome.
@@ -89,15 +102,22 @@ local function run_ends_hook()
   -- @hook ends
 end
 
--- Deletes a task's key, or keeps it for the rest of its window if the task has finished.
-local function free_key(id, state)
+-- Deletes a task's key, or keeps it for the rest of its window if the task has finished, or gives it to the task that
+-- follows.
+local function free_key(id, state, follower)
   local window, key = unpack_key(keyed[id])
-  if state == DONE and window > 0 then
+  local owner = call('GET', KEY .. key)
+  if follower then
+    call('SET', KEY .. key, follower)
+  elseif owner and owner ~= id then -- it was to follow the owner
+    if call('HGET', AGAIN, owner) == id then call('HDEL', AGAIN, owner) end
+  elseif state == DONE and window > 0 then
     call('PEXPIRE', KEY .. key, integer(window))
   else
     call('DEL', KEY .. key)
   end
   call('HDEL', KEYED, id)
+  if followers[id] then call('HDEL', AGAIN, id) end
 end
 
 -- Sends an outcome to those that wait. `watching` is the task's field of WATCHERS.
@@ -125,7 +145,7 @@ local function write_ends()
   for i = #stored, 1, -1 do call('SET', TASK .. stored[i], records[i], 'PX', ttls[i]) end -- the cause comes last
   call_all('DEL', dropped)
   write_dead_letters()
-  for _, task in ipairs(freed) do free_key(task[1], task[2]) end
+  for _, task in ipairs(freed) do free_key(unpack(task, 1, 3)) end
   for _, task in ipairs(to_notify) do notify_watchers(task[1], task[2], watched[task[1]]) end
   write_these(last)
 end

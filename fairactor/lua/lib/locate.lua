@@ -2,9 +2,18 @@
 
 -- @include lib/base.lua
 
--- Returns the state of each task, 'missing' if it has no record, and the runtimes of those that have started.
+-- Returns the lane in whose mailbox a task stands, or nil.
+local function lane_with(name, id)
+  if call('ZSCORE', QUEUE .. name, id) then return '' end
+  for _, lane in ipairs(shard.lanes and call('SMEMBERS', LANES_OF .. name) or {}) do
+    if call('ZSCORE', mailbox(name, lane), id) then return lane end
+  end
+end
+
+-- Returns the state of each task, 'missing' if it has no record, the runtimes of those that have started, and the lanes
+-- of those in mailboxes.
 local function locate(ids, records)
-  local states, runtimes, others, indexes = {}, {}, {}, {}
+  local states, runtimes, others, indexes, lanes_of = {}, {}, {}, {}, {}
   for i, id in ipairs(ids) do
     local record = records[i]
     local name = record and tenant_of(record)
@@ -12,13 +21,16 @@ local function locate(ids, records)
       states[i] = 'missing'
     elseif record:sub(1, 1) ~= LIVE then
       states[i] = 'settled'
-    elseif call('ZSCORE', QUEUE .. name, id) or call('ZSCORE', SUSPECTS .. name, id) then
-      states[i] = 'queued'
-    elseif call('ZSCORE', DELAYED .. name, id) then
-      states[i] = 'scheduled'
     else
-      states[i] = 'deferred'
-      others[#others + 1], indexes[#indexes + 1] = id, i
+      lanes_of[i] = lane_with(name, id)
+      if lanes_of[i] or call('ZSCORE', SUSPECTS .. name, id) then
+        states[i] = 'queued'
+      elseif call('ZSCORE', DELAYED .. name, id) then
+        states[i] = 'scheduled'
+      else
+        states[i] = 'deferred'
+        others[#others + 1], indexes[#indexes + 1] = id, i
+      end
     end
   end
   for _, runtime in ipairs(#others > 0 and call('ZRANGE', LEASES, 0, -1) or {}) do
@@ -26,5 +38,5 @@ local function locate(ids, records)
       if mark then states[indexes[j]], runtimes[indexes[j]] = 'started', runtime end
     end
   end
-  return states, runtimes
+  return states, runtimes, lanes_of
 end

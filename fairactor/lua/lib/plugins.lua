@@ -24,6 +24,8 @@ local function pack_hold(priority, stamp, name, holder)
   return struct.pack(HOLD, priority, stamp, #name, name, #holder, holder)
 end
 
+local FOLLOWER = ':key' -- holds back what follows another task with its key (replace.lua); keeps its field of KEYED
+
 -- accepted task that a plugin holds back -> plugin, what it keeps, record, list for the record
 local newly_held = {}
 

@@ -4,6 +4,7 @@
 -- given, µs between tasks at an even rate, burst}.
 
 -- @include lib/counts.lua
+-- @include lib/lanes.lua
 
 local OLD_RATE = 60e6 -- µs past its due time when a rate's state is deleted; by then it means nothing
 
@@ -44,7 +45,7 @@ local function load_usage(names, limits)
   local has_suspects = call('EXISTS', SUSPECTED) == 1
   for i, name in ipairs(names) do
     local limit = limits[i]
-    limit.queued = call('ZCARD', QUEUE .. name)
+    limit.queued = lanes and lanes.queued(name) or call('ZCARD', QUEUE .. name)
     limit.suspects = has_suspects and call('ZCARD', SUSPECTS .. name) or 0
     limit.started = live(counts[name]) - limit.queued - limit.suspects
     -- It may stem from another rate.

@@ -2,18 +2,36 @@
 
 -- @include lib/ring.lua
 
-local queues = {} -- tenant -> place, id, place, id, ...
+local queues = {} -- tenant -> place, id, place, id, ..., in the common lane
+local lane_queues = {} -- mailbox in another lane -> likewise
 local arriving = {} -- those tenants
 
 local suspects = {} -- tenant -> place, id, place, id, ...
 local suspected = {} -- those tenants, in order
 
--- Puts a task at its place. With `deliveries` > 0 it is a suspect.
-local function enqueue(name, id, stamp, priority, deliveries)
+-- Returns the list of what arrives in a tenant's mailbox in the lane of a task.
+local function list_in_lane(name, id, record, lane)
+  lane = lane or lanes.of_task(id, record)
+  if not (queues[name] or lanes.arrived[name]) then arriving[#arriving + 1] = name end
+  lanes.arrived[name] = true
+  lanes.add(name, lane, 1)
+  local lists, key = queues, name
+  if lane ~= '' then lists, key = lane_queues, mailbox(name, lane) end
+  lists[key] = lists[key] or {}
+  return lists[key]
+end
+
+-- Puts a task at its place. With `deliveries` > 0 it is a suspect. The lane follows from the record, if it is not given;
+-- a record that is not stored yet has to be given.
+local function enqueue(name, id, stamp, priority, deliveries, record, lane)
   local is_suspect = deliveries and deliveries > 0
-  local lists, names = queues, arriving
-  if is_suspect then lists, names = suspects, suspected end
-  local list = lists[name]
+  local lists, names, list = queues, arriving, nil
+  if is_suspect then
+    lists, names = suspects, suspected
+  elseif lanes then
+    list = list_in_lane(name, id, record, lane)
+  end
+  list = list or lists[name]
   if not list then
     list = {}
     lists[name] = list
@@ -26,6 +44,7 @@ end
 
 local function write_queues()
   for name, queue in pairs(queues) do write_all('ZADD', QUEUE .. name, queue) end
+  for key, queue in pairs(lane_queues) do write_all('ZADD', key, queue) end
   for i, name in ipairs(suspected) do
     call('ZADD', SUSPECTED, 'NX', integer(shard.now + i), name)
     write_all('ZADD', SUSPECTS .. name, suspects[name])

@@ -5,10 +5,11 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 
--- Returns what a tenant owes for a claim: how long its runtime has held it, less the estimate charged.
+-- Returns what a tenant owes for a claim: how long its runtime has held it, less the estimate charged; or false. Nothing
+-- is owed to a kind of runtimes that ends.
 local function undercharge(mark)
   local _, since, _, charged = struct.unpack(MARK, mark)
-  return shard.by_time and (shard.ms - since) / 1000 - charged
+  return shard.by_time and not shard.kind_goes and (shard.ms - since) / 1000 - charged
 end
 
 -- Why claims count as deliveries: the error and its message in the history.
@@ -52,7 +53,7 @@ local function end_lease(runtime, why)
   call('ZADD', LEASES, SCORE[why], runtime)
   call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
   call('HDEL', HOMES, runtime)
-  call('SREM', IDLE, runtime)
+  for kind in shard.kinds:gmatch('%d+') do call('SREM', kind == '0' and IDLE or KIND_IDLE .. kind, runtime) end
   call('SREM', IDLE_HOMES, runtime)
   call('HDEL', IDLE_SLOTS, runtime)
 end
@@ -83,7 +84,7 @@ local function release(runtime, why, most, outcome)
   load_watchers(ids)
   local delivered, found, lost = {}, {}, {}
   for i, id in ipairs(ids) do
-    local header = call('GETRANGE', TASK .. id, 0, 600) -- records may be large
+    local header = call('GETRANGE', TASK .. id, 0, lanes and 2400 or 600) -- records may be large
     load_tenants({ tenant_in(marks[i]) })
     if readable(header) then
       local mark = marks[i]
@@ -125,7 +126,7 @@ local function release(runtime, why, most, outcome)
       end_task(id, name, DEAD_STATE, ms, ended_record(record, DEAD_STATE, outcome))
       given_up[#given_up + 1] = id
     else
-      enqueue(name, id, stamp, priority, count)
+      enqueue(name, id, stamp, priority, count, task.header)
       if history_line then delivered[#delivered + 1] = { id, string.char(count), history_line } end
     end
   end

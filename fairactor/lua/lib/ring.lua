@@ -29,7 +29,7 @@ local function new_ring(key, virtual)
   return { key = key, virtual = virtual, changed = {}, updates = {}, removals = {} } -- changed: joining or moving
 end
 
-local root = new_ring(RING, shard.virtual)
+local root = new_ring(shard.ring, shard.virtual)
 local tenants, groups = {}, {}
 local debtors = {} -- entries charged a wrong cost
 
@@ -37,9 +37,9 @@ local function group_of(name)
   local group = groups[name]
   if not group then
     local member = string.char(GROUP_BYTE) .. name
-    local tag = tonumber(call('ZSCORE', RING, member)) or false
+    local tag = tonumber(call('ZSCORE', root.key, member)) or false
     group = { member, policy_of(member).weight or 1, tag, tag, false, 0, 0, false, false, root, false }
-    group[INNER] = new_ring(GROUP .. name, tonumber(call('HGET', GROUPS, name)) or 0)
+    group[INNER] = new_ring(shard.group .. name, tonumber(call('HGET', shard.groups, name)) or 0)
     group[INNER].group = group
     groups[name] = group
   end
@@ -89,17 +89,20 @@ local function without_limits(names)
   for _, name in ipairs(names) do
     if not tenants[name][LIMITS] then
       unlimited[#unlimited + 1] = name
-      if call('EXISTS', QUEUE .. name) == 1 then waiting[#waiting + 1] = name end
+      if lanes and lanes.queued(name) > 0 or not lanes and call('EXISTS', QUEUE .. name) == 1 then waiting[#waiting + 1] = name end
     end
   end
   return unlimited, waiting
 end
 
--- Counts `n` tasks that leave a mailbox unclaimed.
-local function count_withdrawn(name, n)
+-- Counts `n` tasks that leave a tenant's mailbox, in a lane, unclaimed.
+local function count_withdrawn(name, n, lane)
   local t = tenants[name]
+  if lanes then lanes.add(name, lane, -n) end
   if t[LIMITS] then
     t[LIMITS].queued = t[LIMITS].queued - n
+  elseif lanes then
+    t[LEAVES] = not lanes.works(name, shard.kind)
   else
     t[LEAVES] = call('ZCARD', QUEUE .. name) <= n
   end
@@ -178,17 +181,24 @@ local function update_ring(arriving)
   pay_debts()
   for _, name in ipairs(arriving) do
     local t = tenants[name]
-    t[LEAVES] = false -- its old tasks may be gone, but new ones have come
-    if t[TAG] then shard.grows = true elseif not t[LIMITS] then join_ring(t, name) end
+    if not lanes or lanes.works(name, shard.kind) then
+      t[LEAVES] = false -- its old tasks may be gone, but new ones have come
+      if t[TAG] then shard.grows = true elseif not t[LIMITS] then join_ring(t, name) end
+    end
+    if lanes then lanes.changed[name] = true end
   end
   for _, t in ipairs(limited) do
     local limits = t[LIMITS]
     local eligible = eligibility(limits)
     limits.throttled, limits.checked = eligible ~= true and eligible, true
-    t[LEAVES] = eligible ~= true and t[STORED] and true
-    if eligible == true and not t[TAG] then join_ring(t, t[NAME]) end
+    local belongs = eligible == true and (not lanes or lanes.works(t[NAME], shard.kind))
+    t[LEAVES] = not belongs and t[STORED] and true
+    if belongs and not t[TAG] then join_ring(t, t[NAME]) end
+    if lanes then lanes.changed[t[NAME]] = true end
   end
 end
+
+-- @include lib/kinds.lua
 
 local save_shard
 do
@@ -214,10 +224,10 @@ do
       local inner = group[INNER]
       write_ring(inner)
       if call('ZCARD', inner.key) == 0 then
-        call('HDEL', GROUPS, name)
+        call('HDEL', shard.groups, name)
         group[LEAVES] = true
       else
-        call('HSET', GROUPS, name, exact(inner.virtual))
+        call('HSET', shard.groups, name, exact(inner.virtual))
       end
       note_change(group)
     end
@@ -257,16 +267,25 @@ do
     write_ring(root)
     local throttled = write_limits()
     save_costs()
-    local empty = (more or #root.removals > 0) and call('ZCARD', RING) == 0
+    if lanes and not lanes.save_rings then open_kinds() end
+    local joined_elsewhere = lanes and lanes.save_rings()
+    -- Scripts that act for other kinds may have emptied it.
+    local empty = (more or #root.removals > 0 or lanes and root.virtual > 0) and call('ZCARD', root.key) == 0
     if empty then -- nobody waits: virtual time restarts
       root.virtual, shard.period = 0, shard.period + 1
-      for _, runtime in ipairs(next(dedicated) and call('HKEYS', HOMES) or NONE) do call('HSET', HOMES, runtime, 0) end
+      for _, runtime in ipairs(next(dedicated) and call('HKEYS', HOMES) or NONE) do
+        if is_of_kind(runtime) then call('HSET', HOMES, runtime, 0) end
+      end
     end
     save_clock()
-    call('HSET', META, 'stamp', integer(shard.stamp), 'virtual', exact(root.virtual), 'period', shard.period, 'total',
-      pack_counts(total), 'torn', '')
+    call('HSET', META, 'stamp', integer(shard.stamp), 'virtual' .. shard.suffix, exact(root.virtual),
+      'period' .. shard.suffix, shard.period, 'total', pack_counts(total), 'torn', '')
     if shard.reports_throttled then throttled = NONE end
-    if not empty and (#joined > 0 or more) or #throttled > 0 or shard.grows and call('EXISTS', IDLE_SLOTS) == 1 then
+    local wakes = not empty and (#joined > 0 or more) or shard.grows and call('EXISTS', IDLE_SLOTS) == 1
+    if joined_elsewhere then
+      lanes.wake(wakes, joined, joined_elsewhere)
+      if #throttled > 0 then wake_idle() end
+    elseif wakes or #throttled > 0 then
       wake_idle()
     end
     if #joined > 0 then wake_dedicated(joined) end

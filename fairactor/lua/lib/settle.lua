@@ -4,10 +4,13 @@
 -- @include lib/queues.lua
 -- @include lib/ending.lua
 -- @include lib/delayed.lua
+-- @include lib/lanes.lua
 
 local settle, write_retries, forget_claims
 do
   local OUTCOME = '>c8c1ddHc0I4c0'
+  local DOES_NOT_FIT = '"fairactor.errors.InvalidPayload","its arguments do not fit the actor here"' -- as in record.py
+  local PUT_OFF = 1000 -- ms until a runtime claims a task whose actor it lacks again, if the shard has no lanes
 
   -- Parallel lists, with one entry for each outcome; `bodies` is where the record begins in the argument.
   local ids, turns, states, times, seconds, extras, bodies, marks = {}, {}, {}, {}, {}, {}, {}, nil
@@ -19,26 +22,61 @@ do
     for i = first, #ARGV do
       local n = i - first + 1
       turns[n], states[n], times[n], seconds[n], ids[n], extras[n], bodies[n] = struct.unpack(OUTCOME, ARGV[i])
+      if states[n] == 'U' or states[n] == 'V' then open_lanes() end
     end
   end
 
   -- Returns what the tenant of a claim that has ended was charged too little.
   local function undercharge(n, name)
     local _, _, _, charged = struct.unpack(MARK, marks[n])
-    if states[n] == 'B' then return -charged end
+    if states[n] == 'B' or states[n] == 'U' or states[n] == 'V' then return -charged end
     local record = record_of(n)
     update_cost(name, readable(record) and actor_in(record, (select(7, struct.unpack(HEADER, record)))), seconds[n])
     return seconds[n] - charged
+  end
+
+  -- Returns the lane of a task whose arguments do not fit the runtime's version of the actor, if others serve it.
+  local function lane_elsewhere(id)
+    local lane = lanes.for_others(lanes.route_in(call('GETRANGE', TASK .. id, 0, 2400)))
+    return lanes.served_elsewhere(lane) and lane
+  end
+
+  -- Puts a task back that its runtime cannot run, so that others do.
+  local function pass_on(id, name, lane, outcomes)
+    local record = call('GETRANGE', TASK .. id, 0, 2400)
+    local _, count, priority, attempt, stamp = nil, 0, 3, 1, shard.now
+    if readable(record) then _, count, priority, attempt, stamp = struct.unpack(HEADER, record) end
+    load_tenants({ name })
+    if shard.compat then -- as runtimes do that know no lanes
+      add(name, priority, -1)
+      add(name, WAITING, 1)
+      delay(name, id, shard.ms + PUT_OFF)
+      table.insert(outcomes.retried, name)
+    else
+      if not lane then lanes.add_route(lanes.route_in(record)) end
+      if lane then
+        table.insert(outcomes.notes, id)
+        table.insert(outcomes.notes, string.format('\n[%d,%.3f,0,%s,%s]', attempt, shard.now / 1e6,
+          cjson.encode(ARGV[1]), DOES_NOT_FIT)) -- a line of the history, as record.py writes it
+      end
+      enqueue(name, id, stamp, priority, count, record, lane)
+    end
   end
 
   -- Settles an outcome that counts. `cancel` is the task's field of CANCELS.
   local function settle_one(n, name, cancel, outcomes)
     local id, state, ms, priority = ids[n], states[n], times[n], priority_in(marks[n])
     count_end(name, shard.by_time and undercharge(n, name))
-    if cancel and (state == 'R' or state == 'B') and readable(record_of(n)) then
+    local elsewhere = state == 'V' and lane_elsewhere(id)
+    local goes_back = state == 'R' or state == 'B' or state == 'U' or elsewhere
+    local has_record = state == 'R' or state == 'B' -- in the others it is that of the outcome, or none
+    local record = cancel and goes_back and (has_record and record_of(n) or call('GET', TASK .. id))
+    if record and readable(record) then
       -- The task was to be canceled, and its runtime did not know.
       add(name, priority, -1)
-      cancel_task(id, name, record_of(n), cancel)
+      cancel_task(id, name, record, cancel)
+    elseif state == 'U' or elsewhere then
+      pass_on(id, name, elsewhere, outcomes)
     elseif state == 'R' then
       add(name, priority, -1)
       add(name, WAITING, 1)
@@ -49,9 +87,10 @@ do
       local record, stamp, count, _ = record_of(n), shard.now, 0
       if readable(record) then _, count, _, _, stamp = struct.unpack(HEADER, record) end
       load_tenants({ name })
-      enqueue(name, id, stamp, priority, count)
+      enqueue(name, id, stamp, priority, count, record)
       outcomes.returns_tasks = true
     else
+      if state == 'V' then state = DEAD_STATE end -- no other runtime can run it either
       add(name, priority, -1)
       ms = record_ttl(id, state, ms)
       end_task(id, name, state, ms, (ms > 0 or shard.plugins) and record_of(n),
@@ -66,7 +105,7 @@ do
     marks = read_all('HMGET', CLAIMS .. runtime, ids)
     local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
     for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
-    local outcomes = { settled = {}, retries = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
+    local outcomes = { settled = {}, retries = {}, notes = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
       canceling = #canceling > 0 }
     local counted, owners, seen = {}, {}, {}
     for n, id in ipairs(ids) do
@@ -95,6 +134,7 @@ do
     for _, task in ipairs(outcomes.retries) do
       call('SET', TASK .. task.id, task.record)
     end
+    for i = 1, #outcomes.notes, 2 do call('APPEND', TASK .. outcomes.notes[i], outcomes.notes[i + 1]) end
     write_delayed()
   end
 

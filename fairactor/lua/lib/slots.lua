@@ -4,6 +4,7 @@
 -- join it are claimed together with its first one, or later while the runtime gathers it.
 
 -- @include lib/ring.lua
+-- @include lib/lane_heads.lua
 -- @takes peek, stays_on_ring from lib/claim.lua
 
 local MOST_STUCK = 50 -- tasks of a tenant that one turn looks at to find one that can start
@@ -27,7 +28,7 @@ local function kind_of(id)
   local last = first
   repeat
     last = last and record:find('",', last, true)
-    local actor = last and record:sub(first, last - 1)
+    local actor = last and actor_of(record:sub(first, last - 1))
     if actor and capped[actor] then return capped[actor], actor end
     last = last and last + 1
   until not last or record:sub(last - 2, last - 2) ~= '\\'
@@ -46,9 +47,10 @@ local function can_start(id)
   return true, has_batches and actor
 end
 
--- Notes that the next task of a tenant starts.
-local function count_taken(t)
+-- Notes that the next task of a tenant, `id`, starts.
+local function count_taken(t, id)
   t[TAKEN] = t[TAKEN] + 1
+  if lanes then lanes.add(t[NAME], lane_in_head(t[NAME], id), -1) end
   if t[LIMITS] then
     t[LIMITS].queued = t[LIMITS].queued - 1
     count_start(t[LIMITS])
@@ -76,7 +78,7 @@ local function take_along(t, actor, n)
       local own = cost_of(t[NAME], id)
       along[#along + 1] = { id, t, own }
       cost, n, last = cost + own, n - 1, last + 1
-      count_taken(t)
+      count_taken(t, id)
     else
       looked = looked + 1
       if looked > MOST_LOOKED then break end

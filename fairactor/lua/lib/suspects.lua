@@ -19,6 +19,7 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
   local NONE_LEFT, SOME_LEFT, TO_EMPTY = 0, 1, 2
 
   local LOOK, DEPTH = 50, 5 -- the tenants to look at, and the suspects of each
+  local DEPTH_IN_LANES = 20 -- likewise, if other runtimes have to run some of them
   local EMPTYING = 60000 -- ms for which other processes leave it to one to empty itself
 
   local permit, most, role = 0, 255, 0
@@ -63,11 +64,12 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
   -- Looks at a tenant's suspects: which may run beside other tasks, and which has to run alone. What has died least
   -- goes first: it is the least likely to kill.
   local function look_at(name)
-    for _, id in ipairs(call('ZRANGE', SUSPECTS .. name, 0, DEPTH - 1)) do
+    for _, id in ipairs(call('ZRANGE', SUSPECTS .. name, 0, (lanes and DEPTH_IN_LANES or DEPTH) - 1)) do
       local count = call('GETRANGE', TASK .. id, 1, 1):byte() or 1
-      if count + 1 >= most then
+      local is_ours = not lanes or lanes.serves(shard.kind, lanes.of_task(id))
+      if is_ours and count + 1 >= most then
         alone = alone or { id, name }
-      elseif not least or count < least then
+      elseif is_ours and (not least or count < least) then
         apart, least = { id, name }, count
       end
     end
@@ -155,8 +157,8 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
     call('ZREM', SUSPECTS .. name, chosen.id)
     if call('EXISTS', SUSPECTS .. name) == 0 then call('ZREM', SUSPECTED, name) end
     if call('EXISTS', SUSPECTED) == 1 then -- the next process takes the next
-      call('SREM', IDLE, runtime)
-      wake_idle()
+      call('SREM', shard.idle, runtime)
+      wake_each_kind()
     end
   end
 

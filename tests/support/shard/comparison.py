@@ -12,9 +12,9 @@ import msgspec
 from fairactor._audit.snapshot import Snapshot
 from fairactor._model.wire import Counts, sized, turn_mark, unpack_mark
 
+from .comparison_kinds import compare_costs, compare_kinds, compare_rings
 from .driver import ShardDriver, flat
 from .model import Model
-from .model_ring import GROUP, Costs
 from .model_tasks import DIED, ENDED, LIVE, Task, pack
 
 
@@ -37,7 +37,9 @@ def learn(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snapsho
             assert before.now - 0.001 <= said <= snapshot.now
         if math.isnan(task.stamp):
             task.stamp = snapshot.records[task.id].stamp
-            if task.state == "scheduled":
+            if task.later and task.state == "deferred":
+                task.due = task.stamp / 1000
+            elif task.state == "scheduled":
                 assert task.stamp == task.due * 1000
             else:
                 assert task.stamp > clock
@@ -51,11 +53,14 @@ def _with_deaths(task: Task, stored: bytes) -> bytes:
     pattern = b"".join(map(re.escape, parts[:1]))
     for runtime, rest in zip(parts[1::2], parts[2::2], strict=True):
         reason, _, name = runtime.decode().partition(" ")
-        who, error = re.escape(_lua_json(name)), "LeaseLost" if reason == "silent" else "WorkerDied"
+        who, error = re.escape(_lua_json(name)), _ERRORS.get(reason, "WorkerDied")
         line = rf'\n\[{task.attempt},[\d.]+,0,{who},"{error}","[^"]+"\]'
         pattern += line.encode() + re.escape(rest)
     assert re.fullmatch(pattern, stored, re.DOTALL), f"{pattern!r} and {stored!r}"
     return stored
+
+
+_ERRORS = {"silent": "LeaseLost", "refused": r"fairactor\.errors\.InvalidPayload"}
 
 
 def _lua_json(text: str) -> str:
@@ -71,56 +76,24 @@ def compare(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snaps
         for who, (number, refused) in model.turns.items()
     }
     assert snapshot.fixed["SESSIONS"] == turns
-    assert {name: snapshot.policy(name) for name in snapshot.fixed["POLICY"]} == model.service.policies
+    assert {name: snapshot.policy(name) for name in snapshot.fixed["POLICY"]} == model.rules.policies
     _compare_tasks(model, snapshot)
     _compare_counts(model, snapshot)
-    _compare_rings(model, snapshot)
+    compare_kinds(model, snapshot)
+    compare_rings(model, snapshot)
     _compare_limits(driver, model, snapshot)
-    if model.service.by_time:
-        _forgive(model, before, snapshot)
-        _compare_costs(driver, model, int(snapshot.fixed["META"].get("period", 0)))
-
-
-def _adopt(found: dict[str, float], told: dict[str, float]) -> None:
-    """Asserts that the numbers agree up to floating-point rounding, then copies the shard's numbers to the model."""
-    assert found.keys() == told.keys()
-    for name, number in found.items():
-        assert math.isclose(number, told[name], rel_tol=1e-12, abs_tol=1e-9), f"{name!r}: {number} and {told[name]}"
-    told.update(found)
-
-
-def _compare_rings(model: Model, snapshot: Snapshot) -> None:
-    service = model.service
-    virtual = {"": snapshot.virtual}
-    rings = {"": snapshot.fixed["RING"]}
-    told = {"": service.root}
-    for group, ring in snapshot.groups.items():
-        virtual[GROUP + group], rings[GROUP + group] = float(snapshot.fixed["GROUPS"][group]), ring
-    told |= service.groups
-    assert rings.keys() == told.keys()
-    for name, ring in rings.items():
-        assert math.isclose(told[name].virtual, virtual[name], rel_tol=1e-12, abs_tol=1e-9), name
-        told[name].virtual = virtual[name]
-        _adopt(ring, told[name].tags)
-    assert snapshot.fixed["GROUPS"].keys() == snapshot.groups.keys()
-    homes = {runtime: home.virtual for runtime, home in service.homes.items()}
-    _adopt({runtime: float(time) for runtime, time in snapshot.fixed["HOMES"].items()}, homes)
-    for runtime, home in service.homes.items():
-        home.virtual = homes[runtime]
-        assert snapshot.assigned.get(runtime, {}).keys() == home.assigned
-        assert snapshot.steal.get(runtime, {}).keys() == home.steal
-    assert snapshot.assigned.keys() | snapshot.steal.keys() <= service.homes.keys()
-    assert int(snapshot.fixed["META"].get("stolen", 0)) == service.stolen
+    if model.rules.by_time:
+        compare_costs(driver, model, before, snapshot)
 
 
 def _compare_limits(driver: ShardDriver, model: Model, snapshot: Snapshot) -> None:
-    service = model.service
+    rules = model.rules
     ahead = {name: math.ceil((due / 1e6 - snapshot.now) / 3600) for name, due in snapshot.fixed["RATES"].items()}
     found = {name: starts if starts >= 0 else -math.inf for name, starts in ahead.items()}
-    assert found == service.ahead, f"{found} and {service.ahead}"
-    assert snapshot.fixed["THROTTLED"].keys() == service.throttled
+    assert found == rules.ahead, f"{found} and {rules.ahead}"
+    assert snapshot.fixed["THROTTLED"].keys() == rules.throttled
     for name, until in snapshot.fixed["THROTTLED"].items():
-        assert (until / 1000 <= snapshot.now) is model.free(name), name
+        assert (until / 1000 <= snapshot.now) is model.rules.free(name), name
     prefix = f"{driver.keys.meta}:reserved:"
     reserved = {
         (key.decode().removeprefix(prefix), own.decode()): struct.unpack(">dd", packed)[0]
@@ -130,37 +103,11 @@ def _compare_limits(driver: ShardDriver, model: Model, snapshot: Snapshot) -> No
     assert reserved == model.reserved
 
 
-def _forgive(model: Model, before: Snapshot, snapshot: Snapshot) -> None:
-    """Clears all debts once no tenant waits; asserts that the server did so at a possible moment."""
-    grown = int(snapshot.fixed["META"].get("period", 0)) - int(before.fixed["META"].get("period", 0))
-    now, then = snapshot.fixed["RING"], before.fixed["RING"]
-    assert grown == 0 if now else grown == 1 if then else grown in {0, 1}
-    if grown:
-        model.service.forgive()
-
-
-def _compare_costs(driver: ShardDriver, model: Model, period: int) -> None:
-    told = model.service.costs
-    prefix = driver.keys.meta.encode() + b":costs:"
-    kept = {key.removeprefix(prefix).decode(errors="surrogateescape"): key for key in driver.db.keys(prefix + b"*")}
-    assert kept.keys() <= told.keys()
-    for name in told:
-        costs = Costs()
-        for actor, packed in driver.db.hgetall(kept[name]).items() if name in kept else ():
-            if actor:
-                (costs.actors[actor.decode()],) = struct.unpack(">d", packed)
-            else:
-                average, debt, since = struct.unpack(">ddd", packed)
-                costs.average, costs.debt = None if average < 0 else average, debt if since == period else 0.0
-        _adopt(costs.actors, told[name].actors)
-        _adopt({"debt": costs.debt}, {"debt": told[name].debt})
-        assert costs.average is told[name].average is None or math.isclose(costs.average or 0, told[name].average or 0)
-        told[name] = costs
-
-
 def _compare_tasks(model: Model, snapshot: Snapshot) -> None:
-    queues = {name: [task.id for task in model.queue(name)] for name in model.tenants}
-    assert {name: list(queue) for name, queue in snapshot.queues.items()} == {n: q for n, q in queues.items() if q}
+    queues: dict[tuple[str, str], list[str]] = {}
+    for task in [task for name in model.tenants for task in model.queue(name)]:
+        queues.setdefault((task.lane or "", task.tenant), []).append(task.id)
+    assert {place: list(mailbox) for place, mailbox in snapshot.mailboxes.items()} == queues
     live = [task for task in model.tasks.values() if task.state in LIVE]
     assert snapshot.due == {task.id: task.due for task in live if task.state == "scheduled"}
     suspects = {name: [task.id for task in model.suspects(name)] for name in model.tenants}
@@ -189,6 +136,8 @@ def _compare_tasks(model: Model, snapshot: Snapshot) -> None:
     assert {key: (task, ttl != -1) for key, (task, ttl) in snapshot.keys.items()} == {
         f"{len(tenant.encode())}:{tenant}{key}": held for (tenant, key), held in model.keys.items()
     }
+    assert {task: follower.decode() for task, follower in snapshot.fixed["AGAIN"].items()} == model.again
+    assert snapshot.fixed["HELD"].keys() == {task.id for task in live if task.state == "deferred"}
     headers = {
         task_id: (h.state, h.deliveries, h.priority, h.attempt, h.stamp, h.tenant)
         for task_id, h in snapshot.records.items()

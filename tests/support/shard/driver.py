@@ -13,6 +13,7 @@ from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import Snapshot, take_snapshot
 from fairactor._model import record
 from fairactor._model.keys import Keys
+from fairactor._model.lane import RuntimeKind, kind_of_runtime
 from fairactor._model.wire import (
     ANY_SUSPECT,
     Assignment,
@@ -32,6 +33,7 @@ from fairactor.settings import FairBy
 from fairactor.testing import InvariantViolation
 from tests.support import servers
 
+from .model_lanes import ALL, Kind
 from .model_tasks import ENDED, FULL, LIVE, Room, Task, pack
 
 KINDS: Final = SlotKinds([("c", []), ("t", ["f"])])
@@ -136,9 +138,21 @@ class ShardDriver:
         sent = self.send_again(*items, reservation=reservation)
         assert all(found in (each.id, "") for found, each in zip(sent, items, strict=True)), sent
 
-    def join(self, *runtimes: str, lease: float = 3600.0, serves: Assignment | None = None) -> None:
+    def join(self, *runtimes: str, lease: float = 3600.0, serves: Assignment | None = None, kind: Kind = ALL) -> None:
         for runtime in runtimes:
-            self.run(self.shard.join(runtime, lease=lease, info={"workers": 1}, serves=serves))
+            if self.join_only(runtime, lease=lease, serves=serves, kind=kind):
+                self.fill(runtime)
+
+    def join_only(
+        self, runtime: str, *, lease: float = 3600.0, serves: Assignment | None = None, kind: Kind = ALL
+    ) -> bool:
+        """Returns whether the ring of the runtime's kind has to be filled."""
+        how: dict[str, Any] = {"lease": lease, "info": {"workers": 1}, "serves": serves}
+        return self.run(self.shard.join(runtime, **how, kind=packed_kind(kind), unknown_ttl=600.0))
+
+    def fill(self, runtime: str) -> None:
+        while self.run(self.shard.fill(runtime)):
+            pass
 
     def configure(self, whose: str | bytes, **changes: Any) -> PackedPolicy:
         return self.run(self.shard.configure(whose, changes))
@@ -288,6 +302,14 @@ def open_shard(url: str, *, aging: float = 60.0) -> Iterator[ShardDriver]:
 def item(task_id: str, tenant: str = "t", priority: int = 3, **rest: Any) -> Item:
     """Makes a task to send; ``rest`` may set due, flag, body and key."""
     return Item(task_id, tenant, priority, **{"due": "", "flag": "", "body": b"{}"} | rest)
+
+
+def packed_kind(kind: Kind) -> RuntimeKind:
+    """Packs what runtimes can run."""
+    said = {msgspec.json.decode(f'"{actor}"'): said.partition(" ") for actor, said in kind.actors.items()}
+    versions = {actor: int(version) for actor, (version, _, _) in said.items()}
+    signatures = {actor: signature for actor, (_, _, signature) in said.items() if signature}
+    return kind_of_runtime(versions, None if kind.queues is None else sorted(kind.queues), signatures)
 
 
 def outcome(task_id: str, turn: int, verdict: str = "F3600000", tenant: str = "t", seconds: float = 0.0) -> Settlement:

@@ -8,7 +8,9 @@ from typing import Self
 
 import attrs
 
-from .model_ring import Service
+from .model_lanes import Lanes, route_in
+from .model_ring import Home, Service
+from .model_rules import Rules
 from .model_tasks import CRITICAL, LIVE, Task, Tenant
 
 
@@ -21,13 +23,57 @@ class State:
     turns: dict[str, tuple[int, list[str]]] = attrs.Factory(dict)  # runtime -> (last turn, refused ids)
     handed: dict[str, str] = attrs.Factory(dict)  # runtime -> the task that was handed to it since its last turn
     total: Counter[str] = attrs.Factory(Counter)  # ended tasks by state
-    service: Service = attrs.Factory(Service)
+    rules: Rules = attrs.Factory(Rules)
+    lanes: Lanes = attrs.Factory(Lanes)
+    services: dict[str, Service] = attrs.Factory(dict)  # by kind of runtimes
+    filling: set[str] = attrs.Factory(set)  # kinds whose rings are not complete yet
+    kind_goes: bool = False  # whether the kind of the runtime that leaves goes with it
+    acting: str = "0"  # the kind for which the present script acts
     reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> reserved room
     keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> (task, whether it has ended)
+    again: dict[str, str] = attrs.Factory(dict)  # live task with a key -> the task that runs once after it
+    replaced: dict[str, Task] = attrs.Factory(dict)  # stored tasks that this step replaces, as they were before it
+    now: float = 0.0  # the server's time of the step, unix ms
     suspected: dict[str, float] = attrs.Factory(dict)  # tenant with suspects -> its place among these tenants
     emptying: str = ""  # the runtime that empties itself for a suspect
     stale: set[str] = attrs.Factory(set)  # dead letters whose records have expired, but which are still listed
     given_up: set[str] = attrs.Factory(set)  # the tasks that the last step of the maintenance gave up
+
+    # Kinds of runtimes
+
+    @property
+    def service(self) -> Service:
+        """The service of the kind for which the present script acts."""
+        return self.service_of(self.acting)
+
+    def service_of(self, kind: str) -> Service:
+        if kind not in self.services:
+            self.services[kind] = Service(self.rules, kind)
+        return self.services[kind]
+
+    def act_for(self, runtime: str = "") -> None:
+        """Makes the next step act for the kind of a runtime, or for the first."""
+        kind = self.lanes.kind_of.get(runtime)
+        self.acting = next(iter(self.lanes.kinds)) if kind is None else kind
+
+    @property
+    def homes(self) -> dict[str, Home]:
+        return {runtime: home for service in self.services.values() for runtime, home in service.homes.items()}
+
+    @property
+    def served(self) -> set[str]:
+        """The tenants that runtimes of some kind can serve now."""
+        return {name for service in self.services.values() for name in service.served}
+
+    def homeless(self) -> set[str]:
+        """Returns the tenants that could be served but are assigned to no runtime.
+
+        Returns an empty set if one of the runtimes serves all tenants or may steal from all.
+        """
+        homes = [self.homes.get(runtime) for runtime in self.leases]
+        if not homes or any(home is None or "" in home.steal for home in homes):
+            return set()
+        return self.served.difference(*[home.assigned for home in homes if home])
 
     # Queries
 
@@ -46,9 +92,25 @@ class State:
         """Returns the position of a task in its mailbox; lower goes first."""
         return task.stamp - (4e15 if task.priority == CRITICAL else task.priority * self.step)
 
-    def queue(self, tenant: str) -> list[Task]:
-        """Returns the tasks in the mailbox of a tenant, in order."""
-        return self._in_order([task for task in self.of(tenant, "queued") if not task.suspect])
+    def queue(self, tenant: str, kind: str | None = None) -> list[Task]:
+        """Returns the tasks in the mailboxes of a tenant, in order: in all lanes, or in those that a kind serves."""
+        waiting = [task for task in self.of(tenant, "queued") if not task.suspect]
+        if kind is not None and self.lanes.used:
+            waiting = [task for task in waiting if self.lanes.serves(kind, task.lane or "")]
+        return self._in_order(waiting)
+
+    def lane_of(self, task: Task) -> str:
+        """Returns the lane in which a task belongs."""
+        return self.lanes.of_route(route_in(task.body))
+
+    def is_misplaced(self, task: Task, kind: str) -> bool:
+        """Whether a queued task stands in the common lane, and belongs in one that a kind does not serve."""
+        lane = self.lane_of(task) if task.lane == "" else ""
+        return lane != "" and not self.lanes.serves(kind, lane)
+
+    def enqueue(self, task: Task, lane: str | None = None) -> None:
+        """Puts a task at its place in a mailbox, or among the suspects."""
+        task.state, task.lane = "queued", self.lane_of(task) if lane is None else lane
 
     def suspects(self, tenant: str) -> list[Task]:
         """Returns the suspects of a tenant, in order."""
@@ -59,19 +121,15 @@ class State:
 
     def room(self, name: str, reservation: str) -> float:
         """Returns how many more tasks a mailbox accepts."""
-        waiting = len(self.of(name, "queued")) + len(self.of(name, "scheduled"))
+        waiting = sum(len(self.of(name, state)) for state in ("queued", "scheduled", "deferred"))
         others = sum(many for (tenant, own), many in self.reserved.items() if tenant == name and own != reservation)
-        return self.service.limit(name, "backlog") - waiting - others
-
-    def free(self, name: str) -> bool:
-        """Whether a tenant's rate allows a start."""
-        return self.service.ahead.get(name, 0) <= self.service.burst(name) - 1
+        return self.rules.limit(name, "backlog") - waiting - others
 
     def counts(self, name: str) -> dict[str, int]:
         """Counts the live tasks of a tenant by state, and those of its ended tasks that are still remembered."""
         live = [task for state in LIVE for task in self.of(name, state)]
         states = Counter(task.state for task in live)
-        by_priority = Counter(f"live at {task.priority}" for task in live if task.state != "scheduled")
+        by_priority = Counter(f"live at {task.priority}" for task in live if task.state in {"queued", "started"})
         return dict(states + by_priority + self.tenant(name).ended)
 
     # The passing of time
@@ -91,8 +149,8 @@ class State:
 
     def let_start(self, name: str) -> None:
         """Makes enough time pass for a tenant's rate to allow one more start."""
-        ahead = self.service.ahead[name]
-        self.service.ahead[name] = ahead - 1 if ahead >= 1 else -math.inf
+        ahead = self.rules.ahead[name]
+        self.rules.ahead[name] = ahead - 1 if ahead >= 1 else -math.inf
 
     def outlive(self, name: str) -> None:
         """Ends the retention of a tenant's totals."""
@@ -105,6 +163,7 @@ class Step:
     def __init__(self, model: State) -> None:
         self._model = model
         model.service.came.clear()
+        self.met: dict[str, None] = {}  # all tenants that were touched
         self.touched: dict[str, None] = {}  # tenants, in the order of the first touch
         self.counted: set[str] = set()  # tenants whose counts are written too
         self.letters: list[str] = []  # new dead letters
@@ -113,23 +172,41 @@ class Step:
     def touch(self, *names: str, count: bool = True) -> None:
         for name in names:
             self._model.tenant(name)
-            self.touched[name] = None
+            self.touched[name] = self.met[name] = None
             if count:
                 self.counted.add(name)
 
     def count_limited(self, *names: str) -> None:
         """Also counts those of these tenants that have limits."""
-        self.counted.update(filter(self._model.service.limited, names))
+        self.counted.update(filter(self._model.rules.limited, names))
 
     def __enter__(self) -> Self:
         return self
 
     def seat(self) -> None:
+        """Decides who is on the ring of the kind for which the script acts."""
         model = self._model
         model.service.pay()
         for name in self.touched:
-            model.service.seat(name, len(model.queue(name)), len(model.of(name, "started")))
+            self._seat(name, model.service)
         self.touched.clear()
+
+    def _seat(self, name: str, service: Service) -> None:
+        model, acts = self._model, service is self._model.service
+        lets = model.rules.lets(name, len(model.queue(name)), len(model.of(name, "started")))
+        service.seat(name, belongs=lets and bool(model.queue(name, service.kind)), pays=acts)
+
+    def _seat_elsewhere(self) -> None:
+        """Decides who is on the rings of the other kinds, and which lanes have tasks."""
+        model = self._model
+        for kind in model.lanes.kinds if len(model.lanes.kinds) > 1 else ():
+            service = model.service_of(kind)
+            for name in self.met if kind != model.acting else ():
+                self._seat(name, service)
+            service.drop_empty_groups()
+        if model.lanes.used:
+            lanes = {task.lane for task in model.tasks.values() if task.state == "queued" and not task.suspect}
+            model.lanes.update({lane for lane in lanes if lane})
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if error:
@@ -138,7 +215,9 @@ class Step:
         self.seat()
         swept = max(2 * len(self.letters), self.swept)
         model.stale.difference_update(sorted(model.stale, key=str.encode)[:swept], self.letters)
-        model.service.settle()
+        self._seat_elsewhere()
+        model.service.drop_empty_groups()
+        model.service.restart()
         for name in self.counted:
             if not any(model.of(name, state) for state in LIVE):
                 if model.tenant(name).kept:

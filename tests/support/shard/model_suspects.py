@@ -31,9 +31,9 @@ def _candidates(model: State, runtime: str) -> list[str]:
 
 
 def _may_start(model: State, name: str) -> bool:
-    service = model.service
-    at_once = not service.own(name, "paused") and len(model.of(name, "started")) < service.limit(name, "concurrency")
-    return at_once and (not service.burst(name) or model.free(name))
+    rules = model.rules
+    at_once = not rules.own(name, "paused") and len(model.of(name, "started")) < rules.limit(name, "concurrency")
+    return at_once and (not rules.burst(name) or rules.free(name))
 
 
 def choose_suspect(
@@ -49,7 +49,10 @@ def choose_suspect(
         step.count_limited(name)
         if not _may_start(model, name):
             continue
-        for task in model.suspects(name)[:5]:
+        used = model.lanes.used
+        for task in model.suspects(name)[: 20 if used else 5]:
+            if used and not model.lanes.serves(model.acting, model.lane_of(task)):
+                continue
             if task.deliveries + 1 >= most:
                 alone = alone or task
             elif apart is None or task.deliveries < apart.deliveries:
@@ -62,9 +65,9 @@ def choose_suspect(
     task = alone if permit == Permit.ALONE and alone else apart
     if task is None or want < 1:
         return None, want, Waits.NONE
-    task.charged = model.service.cost(task.tenant, task.body)
+    task.charged = model.rules.cost(task.tenant, task.body)
     task.state, task.runtime, task.since, task.alone = "started", runtime, math.nan, task is alone
-    model.service.count_start(task.tenant)
+    model.rules.count_start(task.tenant)
     step.touch(task.tenant, count=False)
     return task, 0 if task.alone else want - 1, Waits.SOME if _any_left(model) else Waits.NONE
 

@@ -17,7 +17,7 @@ DIED = b"\0died\0"
 """Encloses how a runtime ended and its name, where the server has noted the time at which it was found dead."""
 HANDED = 1 << 63
 """A flag in a claim's turn number: the task was handed over after that turn."""
-LIVE = ("queued", "scheduled", "started")
+LIVE = ("queued", "scheduled", "deferred", "started")
 ENDED = {"F": "finished", "X": "failed", "C": "canceled"}
 _LETTERS = {name: letter.encode() for letter, name in ENDED.items()}
 
@@ -43,10 +43,15 @@ class Task:
     attempt: int = 1
     key: str = ""
     window: bool = False  # whether its key outlives the task
+    replaces: bool = False  # whether it was sent with replace=True
+    later: bool = False  # whether it has a due time, while it is deferred
+    stored: bool = False  # whether it was sent in an earlier step
     canceling: tuple[bool, bytes] | None = None  # a requested cancellation: (whether to keep the record, the outcome)
     charged: float = 0.0  # what its tenant was charged for its claim
     since: float = math.nan  # unix ms, the time of the claim
     alone: bool = False  # whether its runtime runs nothing else
+
+    lane: str | None = None  # the lane of its mailbox, while it is queued
 
     @property
     def suspect(self) -> bool:
@@ -76,7 +81,7 @@ class Verdict(NamedTuple):
 
     id: str
     turn: int  # the turn that claimed it
-    state: str  # 'F', 'X', 'C', 'R': retry, or 'B': give back
+    state: str  # 'F', 'X', 'C', 'R': retry, 'B': give back, 'U' or 'V': this runtime cannot run it
     keep: bool
     body: bytes
     seconds: float = 0.0

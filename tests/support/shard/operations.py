@@ -9,11 +9,21 @@ from hypothesis import strategies as st
 
 from fairactor._model.wire import Emptying, Permit
 
+from .model_lanes import ALL, Kind
+
 HOUR = 3_600_000  # ms
 TENANTS = ("t", "a:b:{c}", "'\"*[a-z]?\\ \n", "żółć ☃\0", ":queue:")
 IDS = tuple(f"{odd}{n}" for n in range(6) for odd in ("", "{x}:", "*'\"\n", "ñ\0", "a\u2028😀"))
 RUNTIMES = ("r", "host:1:ff/1 ", "{0}*☃\0'")
-BODIES = (b"{}", b'["f",[],{}]', b"\0\xff\r\n", b'["",[],{}]', b'{"actor":"g",', b"", b'["g",[],{}]', b'["f"')
+BODIES: tuple[bytes, ...] = (
+    b"{}", b'["f",[],{}]', b"\0\xff\r\n", b'["",[],{}]', b'{"actor":"g",', b"", b'["g",[],{}]', b'["f"',
+    b'["f\\u001fgpu",[],{}]', b'["g\\u001f\\u001f2",[],{}]', b'["h",[],{}]', b'["f",[],{}]',
+    '["ñ\\"\\u001f\\u001f\\u001flimit\\u001f1.5",[]]'.encode(),
+)  # fmt: skip
+KINDS = (
+    ALL, Kind({"f": "1 b2"}), Kind({"g": "2 a1", 'ñ\\"': "1"}), Kind({"f": "1 a1", "h": "1"}, {"gpu"}),
+    Kind({"f": "2 c", "g": "1"}, {"default", "gpu"}),
+)  # fmt: skip
 KEYS = ("k", ":1:t", "\0☃'\n")
 GROUPS = ("g", "h")
 SECONDS = (0.0, 0.001, 0.1, 2.5, 100.0)
@@ -51,11 +61,11 @@ items = st.tuples(
     dues,
     st.sampled_from(["w", "", "", "+", "+"]),
     st.sampled_from(BODIES),
-    keys,
+    st.tuples(keys, st.booleans()),
     st.booleans(),
 )
 seconds = st.sampled_from(SECONDS)
-outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R", "B"]), st.booleans(), seconds)
+outcomes = st.tuples(pick, st.sampled_from(["F", "X", "C", "R", "R", "B", "U", "U", "V"]), st.booleans(), seconds)
 rooms = st.sampled_from([None, None, (9, 0), (9, 1), (9, 2), (0, 2), (1, 1), (0, 0), (2, 0)])
 permissions = st.tuples(
     st.sampled_from([*Permit, Permit.APART, Permit.ALONE, Permit.ALONE]),
@@ -75,15 +85,17 @@ def operations(share: int, name: str, *arguments: st.SearchStrategy[Any]) -> lis
 OPERATIONS = [
     *operations(4, "send", st.lists(items, min_size=1, max_size=4), reservations, st.booleans()),
     *operations(3, "hand", tenants, st.integers(1, 6), st.booleans(), st.sampled_from(["as it is", "", "no homes"])),
+    *operations(3, "change", st.lists(st.tuples(pick, st.integers(1, 6), dues, st.booleans()), min_size=1, max_size=3)),
     *operations(1, "hear", pick),
     *operations(5, "fill", tenants, st.integers(1, 6), st.integers(1, 6)),
     *operations(2, "turn", pick, st.integers(0, 5), st.lists(outcomes, max_size=4), rooms),
     *operations(6, "claim", pick, st.integers(1, 6), rooms),
-    *operations(4, "finish", pick, st.sampled_from(["F", "X", "R", "B"]), st.booleans(), seconds),
+    *operations(4, "finish", pick, st.sampled_from(["F", "X", "R", "B", "U", "V"]), st.booleans(), seconds),
     *operations(1, "turn_again", pick),
     *operations(1, "turn_ahead", pick, pick),
     *operations(1, "maintain", st.sampled_from([1, 500, 500]), st.integers(1, 4), st.booleans()),
-    *operations(1, "join", st.sampled_from(RUNTIMES), serves),
+    *operations(3, "join", st.sampled_from(RUNTIMES), serves, pick),
+    *operations(1, "expire_lane", pick, st.booleans()),
     *operations(2, "assign", pick, serves),
     *operations(2, "leave", pick, st.sampled_from([False, False, True]), st.integers(1, 4), st.booleans()),
     *operations(3, "die", pick, st.integers(1, 4), st.booleans()),

@@ -40,6 +40,7 @@ for i = 1, #ARGV, 3 do redis.call('RESTORE', ARGV[i], ARGV[i + 1], ARGV[i + 2]) 
 """
 
 NO_SUSPECT: Final = pack_permit(Permit.NONE, 2, Emptying.NO)
+IN_A_THREAD: Final = b'["f",[],{}]'
 
 HELD: Final = {
     "f": "F60000", "f0": "F0", "fk": "F0", "fw": "F0", "x": "X60000", "x0": "X0", "xk": "X0", "c": "C60000",
@@ -96,7 +97,13 @@ class PopulatedShard(ShardDriver):
         self.send(item("keyed", "v", key=KEY, flag="w"), item("later", "t", due="+3600000"))
         self.send(item("due", "t", 6, due="1"), item("due2", "solo", due="1"))
         self.send(item("waits", "t", extra=HELD_BACK), item("waits too", "v", extra=HELD_BACK))
+        changes = [("again", KEY, ""), ("again later", pack_key("xk", 60.0), "+3600000")]
+        for task, key, due in changes:
+            assert self.send(item(task, "t", key=replacing(key), due=due)) == [task]
         self._limit()
+        self.join("roomy")
+        self.db.hset(self.keys.fixed("IDLE_SLOTS"), "roomy", "t")  # it sleeps, and has free threads
+        self.send(*[item(f"mixed{n}", "mixed", body=IN_A_THREAD if n % 2 else b"{}") for n in range(6)])
         for task in ("dead3", "old"):
             self.expire(task)
         self.outlive("o")
@@ -197,7 +204,7 @@ class PopulatedShard(ShardDriver):
             **{name: set(fixed[name]) for name in SETS},
             "RING": set(fixed["RING"]) | freed,
             "THROTTLED": set(fixed["THROTTLED"]) - freed,
-            **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED")},
+            **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED", "AGAIN")},
         }  # live tasks are left out of the counts: the audit has compared those
 
 
@@ -243,6 +250,11 @@ def settle_and_claim(populated: PopulatedShard) -> None:
     assert populated.turn("r", 2, 8, [report(populated, task) for task in ("f", "fk", "fw", "x", "c", "r", "rc")])
 
 
+def turn_of_two_kinds(room: tuple[int, int]) -> Transition:
+    """Makes a turn of a runtime with room for so many coroutines and threads."""
+    return lambda populated: populated.turn("r", 2, sum(room), room=room, permit=NO_SUSPECT)
+
+
 def claim_with(permit: Permit, most: int) -> Transition:
     """Makes a turn that may claim a suspect."""
     return lambda populated: populated.claim("r", 2, 8, permit=pack_permit(permit, most, Emptying.RESTS))
@@ -274,6 +286,22 @@ def send(populated: PopulatedShard) -> None:
     assert sent[5:] == ["", None]
     for found, expected in zip(sent, ["n1", "n2", "keyed", "n4", "n5"], strict=False):
         assert found in (expected, ""), "accepted by this call, or by one that broke off"
+
+
+def replacing(key: bytes) -> bytes:
+    """Returns a packed key with replace=True."""
+    (window,) = struct.unpack(">d", key[:8])
+    return struct.pack(">d", -1 - window) + key[8:]
+
+
+def send_to_replace(populated: PopulatedShard) -> None:
+    """Replaces tasks that wait, and what follows others; some tasks follow others from then on."""
+    key, other = replacing(KEY), replacing(pack_key("xk", 0.0))
+    populated.send_again(
+        item("c1", "v", 5, key=key, due="+3600000"), item("c2", "t", key=key, body=b"[1]"), item("c3", "t", key=other),
+        item("c4", "new", key=key), item("c5", "new", 6, key=key, body=b"[2]"), item("c6", "g", key=key),
+        item("c7", "g", key=key, body=b"[3]"),
+    )  # fmt: skip
 
 
 def send_to_hold_back(populated: PopulatedShard) -> None:

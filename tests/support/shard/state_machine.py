@@ -19,10 +19,12 @@ from fairactor.settings import FAIR_BY, FairBy
 
 from .driver import ShardDriver, flat
 from .model import Assigned, Model
-from .model_ring import GROUP, Service, UndecidedError, is_capped
+from .model_lanes import is_routed
+from .model_ring import UndecidedError
+from .model_rules import GROUP, Rules, is_capped
 from .model_suspects import FORBIDDEN, Permission
 from .model_tasks import LIVE, Room, Task, Verdict
-from .operations import BODIES, HOUR, OPERATIONS, OWN, RARE, TENANTS
+from .operations import BODIES, HOUR, KINDS, OPERATIONS, OWN, RARE, TENANTS
 from .state_machine_base import ShardMachineBase, packed_key, pairs
 
 AT_ONCE = 35
@@ -38,14 +40,16 @@ class ShardMachine(ShardMachineBase):
         groups=st.sampled_from(["", "", "ggg", "ghgh"]),
         home=st.sampled_from([None, None, (["t"], [""]), (["t", ":queue:"], []), (["a:b:{c}"], ["t"])]),
         listening=st.booleans(),
+        one_kind=st.sampled_from([True, False, False]),
     )
-    def open(self, step: int, fair_by: FairBy, groups: str, home: Assigned, listening: bool) -> None:
-        self.model = Model(step, service=Service(fair_by == "time"))
+    def open(self, step: int, fair_by: FairBy, groups: str, home: Assigned, listening: bool, one_kind: bool) -> None:
+        self.model = Model(step, rules=Rules(fair_by == "time"))
+        self.fleet = KINDS[:1] if one_kind else KINDS
         self.snapshot = self.driver.open(step / 1e6, fair_by).snapshot()
         self.listen(["first/0"] if listening else [])
         for tenant, group in enumerate(groups):
             self.configure(2 * tenant, {"group": group})
-        self.join("first", home)
+        self.join("first", home, 0)
 
     @rule(operation=st.one_of(*OPERATIONS))
     def do(self, operation: tuple[str, tuple[Any, ...]]) -> None:
@@ -59,21 +63,27 @@ class ShardMachine(ShardMachineBase):
     # Operations; they do nothing where they do not apply
 
     def send(
-        self, batch: list[tuple[str, str, int, str, str, bytes, str, bool]], reservation: str, hears: bool = True
+        self,
+        batch: list[tuple[str, str, int, str, str, bytes, tuple[str, bool], bool]],
+        reservation: str,
+        hears: bool = True,
     ) -> None:
         tasks, packed = [], []
-        for task_id, tenant, priority, due, watch, body, key, window in batch:
+        for task_id, tenant, priority, due, watch, body, (key, replaces), window in batch:
             state, at = (
                 ("scheduled", float(due) + self.driver.behind if due[0] != "+" else math.nan)
                 if due
                 else ("queued", 0.0)
             )
             stamp = at * 1000 if due else math.nan
-            tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, key=key, window=window and bool(key)))
-            packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window)))
+            body = self.fitting(body)
+            how: dict[str, Any] = {"key": key, "window": window and bool(key), "replaces": replaces and bool(key)}
+            tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, **how))
+            packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window, replace=replaces)))
         found = self.driver.send(*packed, reservation=reservation)
         flags, receiver = [item.flag for item in packed], self.receiver(packed)
-        to = {"receiver": receiver, "choice": self.choice()}
+        self.model.now = self.clock()
+        to: dict[str, Any] = {"receiver": receiver, "choice": self.choice()}
         answers = self.model.send(tasks, flags, "sender", reservation, **to)
         assert found == answers
         self.tell(receiver, packed, hears=hears)
@@ -96,7 +106,7 @@ class ShardMachine(ShardMachineBase):
         """Sends many new tasks of one tenant."""
         self.sent += number
         new = [(f"{self.sent - i}\0", tenant, 1 + (priority + i) % 6) for i in range(number)]
-        self.send([(*task, "", "", BODIES[number % 2], "", False) for task in new], "")
+        self.send([(*task, "", "", BODIES[number % 2], ("", False), False) for task in new], "")
 
     def hand(self, tenant: str, priority: int, hears: bool, lead: str) -> None:
         """Sends a single task, most often while a runtime sleeps and listens, and nothing waits."""
@@ -104,12 +114,23 @@ class ShardMachine(ShardMachineBase):
         runtime = able[self.sent % len(able)] if able else ""
         if runtime and lead != "as it is":
             self.listen([*self.ears, runtime])
-            for home in list(self.model.service.homes) if lead == "no homes" else ():
+            for home in list(self.model.homes) if lead == "no homes" else ():
                 self.assign_to(home, None)
             self.finish_all(runtime, 50, "F", keep=False)
             self.finish_all(runtime, 3, "F", keep=False)
         self.sent += 1
-        self.send([(f"{self.sent}\0", tenant, priority, "", "", BODIES[0], "", False)], "", hears)
+        self.send([(f"{self.sent}\0", tenant, priority, "", "", BODIES[0], ("", False), False)], "", hears)
+
+    def change(self, changes: list[tuple[int, int, str, bool]]) -> None:
+        """Sends tasks that replace others, or follow them."""
+        if keyed := [key for key, (_, ended) in self.model.keys.items() if not ended]:
+            batch = []
+            for which, priority, due, window in changes:
+                self.sent += 1
+                tenant, key = keyed[which % len(keyed)]
+                body = BODIES[which % len(BODIES)]
+                batch.append((f"{self.sent}\0", tenant, priority, due, "", body, (key, True), window))
+            self.send(batch, "")
 
     def hear(self, who: int) -> None:
         """Makes one runtime listen, or all, or none."""
@@ -133,6 +154,11 @@ class ShardMachine(ShardMachineBase):
         want = max(0, min(want, AT_ONCE - len(self.model.claims(runtime))))
         heard = runtime in self.heard
         self.heard.discard(runtime)
+        if len(self.fleet) == 1:  # nothing may need a lane of its own
+            verdicts = [
+                verdict._replace(state="F" if verdict.state in "UV" else verdict.state, body=self.fitting(verdict.body))
+                for verdict in verdicts
+            ]
         settle = [self.settlement(verdict) for verdict in verdicts]
         turn = self.driver.turn(runtime, number, want, settle, heard=heard, permit=pack_permit(*permission), room=room)
         if runtime not in self.model.leases:
@@ -146,6 +172,7 @@ class ShardMachine(ShardMachineBase):
         missed = self.model.missed(runtime, heard=heard)
         want = max(0, want - bool(missed))  # a missed task occupies a worker
         how: dict[str, Any] = {"heard": heard, "permission": permission, "gives_back": gives_back, "room": room}
+        how["moved"] = self.moved()
         refused, free, waits = self.model.turn(runtime, number, verdicts, want, list(claims), **how)
         assert [task_id.decode() for task_id in turn.refused] == refused
         assert turn.suspects == waits
@@ -154,7 +181,7 @@ class ShardMachine(ShardMachineBase):
         self.compare()
         assert claims == {task_id: self.model.tasks[task_id].record for task_id in claims}
         self.compare_outlook(turn, want)
-        resting = self.snapshot.fixed["IDLE"].keys() | self.snapshot.fixed["IDLE_HOMES"].keys()
+        resting = {*self.snapshot.fixed["IDLE_HOMES"]}.union(*map(self.idle, self.snapshot.numbers))
         assert runtime not in resting or taken < free, "who has enough is not idle"
         if room is not None:
             common = [self.model.tasks[task] for task in claims if not missed or task != missed.id]
@@ -163,6 +190,15 @@ class ShardMachine(ShardMachineBase):
             free_kinds = "".join(letter for letter, n in zip("ct", left, strict=True) if n > 0)
             noted = free_kinds.encode() if taken < free else None
             assert self.snapshot.fixed["IDLE_SLOTS"].get(runtime) == noted
+
+    def moved(self) -> list[str]:
+        """Returns the tasks that the server has moved from the common lane to their own."""
+        placed = [task for task in self.model.tasks.values() if task.state == "queued" and task.lane == ""]
+        astray = [task for task in placed if self.model.lane_of(task) and not task.suspect]
+        if not astray:
+            return []
+        places = self.driver.snapshot().mailboxes
+        return [task.id for task in astray if task.id in places.get((self.model.lane_of(task), task.tenant), {})]
 
     def claim_suspect(
         self,
@@ -254,6 +290,20 @@ class ShardMachine(ShardMachineBase):
         assert number == self.model.leave(runtime, self.clock(), **how)
         self.compare()
 
+    def fitting(self, body: bytes) -> bytes:
+        """Returns a body for a task that needs no lane of its own, if all runtimes are of one kind."""
+        return b"{}" if len(self.fleet) == 1 and is_routed(body) else body
+
+    def expire_lane(self, which: int, keep: bool) -> None:
+        """Ends the tasks of a lane that nobody serves, at once."""
+        lanes = list(self.model.lanes.unserved)
+        lane = lanes[which % len(lanes)] if lanes else "gone"
+        how: dict[str, Any] = {"unknown_ttl": 0, "failed_ttl": HOUR / 1000 if keep else 0, "body": b"expired"}
+        ended, more = self.driver.run(self.driver.shard.expire(lane.encode(), **how))
+        assert not more
+        self.model.expire_lane(lane, [task.decode() for task in ended], b"expired", self.clock(), keep=keep)
+        self.compare()
+
     def whose(self, task_id: str, who: str) -> str:
         """Returns the tenant on whose behalf to ask for a task: its own, '' for any, or the given one."""
         task = self.model.tasks.get(task_id)
@@ -278,7 +328,7 @@ class ShardMachine(ShardMachineBase):
 
     def cancel_all(self, which: int, keep: bool) -> None:
         """Cancels all waiting tasks of one tenant, one by one."""
-        if waiting := list(self.model.service.served):
+        if waiting := list(self.model.served):
             for task in self.model.queue(waiting[which % len(waiting)]):
                 self.cancel_task(task.id, keep)
 
@@ -288,7 +338,7 @@ class ShardMachine(ShardMachineBase):
         self.compare()
 
     def configure(self, which: int, changes: dict[str, Any]) -> None:
-        served = self.model.service.served
+        served = self.model.served
         names = [name for name in self.model.tenants if self.model.of(name, "queued") and name not in served]
         tenant = names[which % len(names)] if names and which % 2 else TENANTS[which % len(TENANTS)]
         assert self.driver.configure(tenant, **changes) == self.model.configure(tenant, changes)
@@ -343,12 +393,13 @@ class ShardMachine(ShardMachineBase):
         assert counts.queued == len(self.model.of(tenant, "queued"))
         assert counts.started == len(self.model.of(tenant, "started"))
         stats = self.driver.run(self.driver.shard.stats())
-        service, total = self.model.service, self.snapshot.fixed["META"].get("total", b"")
+        rules, total = self.model.rules, self.snapshot.fixed["META"].get("total", b"")
         started = sum(task.state == "started" for task in self.model.tasks.values())
+        waiting = max(len(self.snapshot.root_ring(kind)) for kind in self.snapshot.numbers)
         assert stats.counts == Counts.unpack(total, started=started)
-        assert (stats.stolen, stats.throttled) == (service.stolen, len(service.throttled))
-        assert {name.decode() for name in stats.unassigned} == service.homeless(self.model.leases)
-        assert (stats.waiting, stats.known) == (len(service.root.tags), len(self.snapshot.counts))
+        assert (stats.stolen, stats.throttled) == (rules.stolen, len(rules.throttled))
+        assert {name.decode() for name in stats.unassigned} == self.model.homeless()
+        assert (stats.waiting, stats.known) == (waiting, len(self.snapshot.counts))
         assert stats.due == sum(at <= self.snapshot.now * 1000 for at in self.snapshot.due.values())
         assert stats.dead == len(self.list_dead_letters())
         assert {name.decode() for name, *_ in stats.runtimes} == self.model.leases.keys()
@@ -409,12 +460,12 @@ class ShardMachine(ShardMachineBase):
             self.compare()
 
     def let_start(self, which: int) -> None:
-        ahead = list(self.model.service.ahead)
-        if held := (self.model.service.throttled & set(ahead) if which % 3 else None):
+        ahead = list(self.model.rules.ahead)
+        if held := (self.model.rules.throttled & set(ahead) if which % 3 else None):
             ahead = sorted(held)
         if ahead:
             tenant = ahead[which % len(ahead)]
-            if self.model.service.ahead[tenant] >= 1:
+            if self.model.rules.ahead[tenant] >= 1:
                 self.driver.let_start(tenant)
             else:
                 self.driver.db.zadd(self.driver.keys.fixed("RATES"), {tenant: 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import attrs
 from hypothesis.stateful import RuleBasedStateMachine
@@ -16,6 +17,7 @@ from fairactor.testing import InvariantViolation
 from .comparison import compare, learn
 from .driver import ShardDriver, settlement
 from .model import Assigned, Model
+from .model_lanes import ALL, Kind
 from .model_tasks import LIVE, Task, Verdict, pack
 from .operations import BODIES, HOUR, IDS, RARE, RUNTIMES
 
@@ -31,6 +33,7 @@ class ShardMachineBase(RuleBasedStateMachine):
         self.numbers: dict[str, int] = {}  # runtime -> its last turn, for all runtimes that ever joined
         self.claimed: list[tuple[str, int]] = []  # every claim ever made: (task, turn)
         self.sent = 0
+        self.fleet: Sequence[Kind] = [ALL]  # what runtimes can run
         self.ears: set[str] = set()  # runtimes that listen
         self.heard: set[str] = set()  # those that have received a task since their last turn
         self.lowered: set[str] = set()  # tenants that may run more than their concurrency
@@ -48,20 +51,25 @@ class ShardMachineBase(RuleBasedStateMachine):
     def runtime(self, number: int) -> str:
         """Returns a runtime with a lease, preferably with claims; rarely one that has left or lost its lease."""
         if not self.model.leases:
-            self.join(RUNTIMES[number % len(RUNTIMES)], None)
+            self.join(RUNTIMES[number % len(RUNTIMES)], None, number)
         if number >= RARE:
             return list(self.numbers)[number % len(self.numbers)]
         able = [runtime for runtime in self.model.leases if self.model.claims(runtime)] or list(self.model.leases)
         return able[number % len(able)]
 
-    def join(self, name: str, serves: Assigned) -> None:
+    def join(self, name: str, serves: Assigned, which: int) -> None:
         runtime = f"{name}/{len(self.numbers)}"
         self.numbers[runtime] = 0
         if self.ears:
             self.listen([*self.ears, runtime])
-        self.driver.join(runtime, serves=serves and Assignment(*serves))
-        self.model.join(runtime, serves)
+        kind = self.fleet[which % len(self.fleet)]
+        fills = self.driver.join_only(runtime, serves=serves and Assignment(*serves), kind=kind)
+        assert fills is self.model.join(runtime, serves, kind)[1]
         self.compare()
+        if fills:
+            self.driver.fill(runtime)
+            self.model.fill(runtime)
+            self.compare()
 
     # Handing over
 
@@ -70,11 +78,19 @@ class ShardMachineBase(RuleBasedStateMachine):
         self.ears = set(runtimes)
         self.driver.listen(*runtimes)
 
-    def choice(self) -> set[str]:
-        """Returns the possible receivers of a task, '' for none: the server picks one idle runtime at random."""
-        idle = self.snapshot.fixed["IDLE"]
-        able = {runtime for runtime in idle if runtime in self.ears and not self.model.leases[runtime]}
-        return able | ({""} if able != idle.keys() or not idle else set())
+    def idle(self, kind: str) -> Collection[str]:
+        """Returns the runtimes of a kind that can take more work of any tenant."""
+        idle: dict[str, Any] = self.snapshot.fixed["IDLE"] if kind == "0" else self.snapshot.kind_idle.get(kind, {})
+        return idle.keys()
+
+    def choice(self) -> dict[str, set[str]]:
+        """Returns the possible receivers of a task by kind, '' for none: the server picks one at random."""
+        choices = {}
+        for kind in self.snapshot.numbers:
+            idle = self.idle(kind)
+            able = {runtime for runtime in idle if runtime in self.ears and not self.model.leases[runtime]}
+            choices[kind] = able | ({""} if able != idle or not idle else set())
+        return choices
 
     def receiver(self, items: Sequence[Item]) -> str:
         """Returns the runtime to which the server has just handed the task of a batch, or ''."""
@@ -82,7 +98,8 @@ class ShardMachineBase(RuleBasedStateMachine):
         holders = [
             runtime
             for task_id in new
-            for runtime in self.snapshot.fixed["IDLE"]
+            for kind in self.snapshot.numbers
+            for runtime in self.idle(kind)
             if self.driver.db.hexists(f"{self.driver.keys.meta}:claims:{runtime}", task_id)
         ]
         assert len(holders) <= 1
@@ -102,7 +119,7 @@ class ShardMachineBase(RuleBasedStateMachine):
             task = self.model.tasks[sent[0].id]
             assert (handed.mark, handed.id, handed.record) == (handed_mark(number), task.id.encode(), task.record)
             assert math.isclose(handed.now, task.since / 1000, abs_tol=0.001)
-            assert runtime not in self.snapshot.fixed["IDLE"]
+            assert not any(runtime in self.idle(kind) for kind in self.snapshot.numbers)
             if hears:
                 self.heard.add(runtime)
                 self.claimed.append((task.id, task.turn))
@@ -126,12 +143,12 @@ class ShardMachineBase(RuleBasedStateMachine):
 
         Tasks above a new limit go on running, and a tenant without tasks keeps the state of its former rate.
         """
-        service = self.model.service
+        rules = self.model.rules
         self.lowered = {
             name
             for name in self.model.tenants
-            if len(self.model.of(name, "started")) > service.limit(name, "concurrency")
-            or service.ahead.get(name, 0) > service.burst(name)
+            if len(self.model.of(name, "started")) > rules.limit(name, "concurrency")
+            or rules.ahead.get(name, 0) > rules.burst(name)
         }
         self.compare()
 
@@ -154,6 +171,11 @@ class ShardMachineBase(RuleBasedStateMachine):
     def settlement(self, verdict: Verdict) -> Settlement:
         task = self.model.tasks.get(verdict.id) or Task(verdict.id, "?", 3, b"", "")
         ms = HOUR * (verdict.turn % 2 if verdict.state == "R" else verdict.keep)
+        if verdict.state == "U":
+            return settlement(verdict.id, verdict.turn, "U", b"", verdict.seconds)
+        if verdict.state == "V":
+            packed = pack(b"X", task, verdict.body)
+            return settlement(verdict.id, verdict.turn, f"V{ms}", packed, verdict.seconds)
         if verdict.state == "B":
             return settlement(verdict.id, verdict.turn, "B", pack(b"L", task), verdict.seconds)
         if verdict.state == "R":
@@ -178,7 +200,10 @@ class ShardMachineBase(RuleBasedStateMachine):
         events = [*snapshot.fixed["SCHEDULED"].values(), *snapshot.fixed["LEASES"].values()]
         freed = snapshot.fixed["THROTTLED"].values()
         old = want > 0 and any(until * 1000 <= now for until in snapshot.fixed["DRAINED"].values())
-        rates = snapshot.fixed["POLICY"] and any(ahead < 0 for ahead in self.model.service.ahead.values())
+        unserved = float(snapshot.fixed["META"].get("unserved", b"inf"))
+        if math.isfinite(unserved) and self.model.lanes.used:
+            events.append(unserved)
+        rates = snapshot.fixed["POLICY"] and any(ahead < 0 for ahead in self.model.rules.ahead.values())
         due = bool(min(events) <= now or old or rates)
         asked_until = int(snapshot.fixed["META"].get("tended", 0))
         if due and not turn.maintenance_due:  # another runtime does it
@@ -188,8 +213,8 @@ class ShardMachineBase(RuleBasedStateMachine):
         assert round(turn.wait * 1000) == max(0, min([*events, *freed]) - now)
 
 
-def packed_key(key: str, window: bool) -> bytes:
-    return pack_key(key, HOUR / 1000 * window) if key else b""
+def packed_key(key: str, window: bool, *, replace: bool = False) -> bytes:
+    return pack_key(key, HOUR / 1000 * window, replace=replace) if key else b""
 
 
 def pairs(turn: Turn) -> dict[str, bytes]:

@@ -1,0 +1,139 @@
+-- Which kinds of runtimes there are, and which lanes they serve.
+--
+-- It comes before the parts that read the ring: the script then acts for a kind that there is.
+
+-- @include lib/lanes.lua
+
+-- Returns the kinds of the runtimes that hold a lease, without one of them.
+local function living_kinds(except)
+  local living, flat = {}, call('HGETALL', KIND_OF)
+  for i = 1, #flat, 2 do
+    if flat[i] ~= except and tonumber(call('ZSCORE', LEASES, flat[i]) or 0) > NO_LEASE then living[flat[i + 1]] = true end
+  end
+  return living
+end
+
+-- From here on there are these kinds, joined by commas, and the script acts for one of them.
+local function use_kinds(kinds, acting)
+  shard.kinds, shard.several = kinds, kinds:find(',', 1, true) and true
+  act_for(acting)
+  if shard.several then open_lanes() end
+  if lanes then lanes.use_kinds() end
+end
+
+-- Returns the fields of a hash.
+local function pairs_of(key)
+  local fields, flat = {}, call('HGETALL', key)
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return fields
+end
+
+-- Returns what the runtimes of a kind can run.
+local function read_table(kind) return pairs_of(KIND .. kind) end
+
+-- Returns the actors that one of the kinds that serve the common lane lacks, and another kind has.
+local function find_routes(tables)
+  local all, routes = {}, {}
+  for _, actors in pairs(tables) do
+    for actor in pairs(actors) do
+      if actor:byte() ~= 31 then all[actor] = true end
+    end
+  end
+  for _, actors in pairs(tables) do
+    if not actors['\31'] or actors['\31default'] then
+      for actor in pairs(all) do
+        if not actors[actor] then routes[actor] = true end
+      end
+    end
+  end
+  return routes
+end
+
+-- Decides again which actors have lanes of their own and which lanes are served, by what the kinds can run. Returns the
+-- function that writes. Actors in `kept` stay in ROUTES: tasks of theirs may come back here.
+local function revise_lanes(tables, kept)
+  open_lanes()
+  local routes, added, dropped, services = find_routes(tables), {}, {}, {}
+  local waiting = call('HGETALL', LANES)
+  local in_use, number = shard.routed or call('HGET', META, 'routed') == '1' or #waiting > 0, 0
+  for _, actors in pairs(tables) do
+    number = number + 1
+    in_use = in_use or actors['\31'] or number > 1
+  end
+  local has_tasks, unserved = {}, false
+  for i = 1, #waiting, 2 do
+    local lane, since, is_served = waiting[i], waiting[i + 1], false
+    for _, actors in pairs(tables) do
+      is_served = is_served or lanes.fits(function(field) return actors[field] end, lane)
+    end
+    has_tasks[lane] = true
+    services[#services + 1] = lane
+    services[#services + 1] = is_served and 0 or since ~= '0' and since or integer(shard.ms)
+    unserved = unserved or not is_served
+  end
+  for _, actor in ipairs(call('HKEYS', ROUTES)) do
+    local stays = routes[actor] or has_tasks[actor] or kept and kept[actor]
+    if stays then in_use = true else dropped[#dropped + 1] = actor end
+    routes[actor] = nil
+  end
+  for actor in pairs(routes) do added[#added + 1], added[#added + 2] = actor, '1' end
+  in_use = in_use or #added > 0
+  lanes.revised = true
+  return function()
+    write_all('HSET', ROUTES, added)
+    write_all('HDEL', ROUTES, dropped)
+    write_all('HSET', LANES, services)
+    if unserved then lanes.note_unserved() end
+    if #added > 0 then call('HSET', META, 'unsorted', '1') end
+    if in_use then call('HSET', META, 'lanes', '1') else call('HDEL', META, 'lanes', 'unsorted') end
+  end
+end
+
+-- Deletes what is kept about a kind, but its digest.
+local function forget_kind(kind)
+  local suffix = kind == '0' and '' or ':' .. kind
+  for _, group in ipairs(call('HKEYS', GROUPS .. suffix)) do
+    call('UNLINK', (kind == '0' and GROUP or KIND_GROUP .. kind .. ':') .. group)
+  end
+  call('UNLINK', RING .. suffix, GROUPS .. suffix, IDLE .. suffix, KIND .. kind)
+  call('HDEL', META, 'virtual' .. suffix, 'period' .. suffix)
+end
+
+local function forget_digests(gone)
+  local digests = call('HGETALL', KIND_NUMBERS)
+  for i = 1, #digests, 2 do
+    if gone[digests[i + 1]] then call('HDEL', KIND_NUMBERS, digests[i]) end
+  end
+end
+
+-- Lets a shard with one kind do without lanes again, once no task needs them. Returns the function that writes, or nil.
+local function close_lanes()
+  if not lanes or shard.several or shard.compat or call('EXISTS', LANES) == 1 then return nil end
+  return revise_lanes({ [shard.kind] = read_table(shard.kind) })
+end
+
+-- Decides what becomes of the kind of a runtime whose lease ends. Returns the function that writes.
+local function end_kind_of(runtime)
+  local kind, tables, stay, first = call('HGET', KIND_OF, runtime), {}, {}, nil
+  local living = kind and living_kinds(runtime) or {}
+  local goes = kind and not living[kind] and next(living) and not shard.compat
+  shard.kind_goes = goes
+  if not goes then
+    if kind and shard.several then use_kinds(shard.kinds, kind) end
+    return function() call('HDEL', KIND_OF, runtime) end
+  end
+  for other in shard.kinds:gmatch('%d+') do
+    if other ~= kind then
+      stay[#stay + 1], tables[other], first = other, read_table(other), first or other
+    end
+  end
+  use_kinds(table.concat(stay, ','), first)
+  local write_lanes = revise_lanes(tables, read_table(kind))
+  return function()
+    call('HDEL', KIND_OF, runtime)
+    forget_kind(kind)
+    forget_digests({ [kind] = true })
+    call('HSET', META, 'kinds', shard.kinds)
+    write_lanes()
+  end
+end

@@ -1,0 +1,122 @@
+-- The rings of the kinds of runtimes for which a script does not act.
+--
+-- Runtimes with the same actors and queues are of one kind. Each kind has a ring with the tenants that have work for it,
+-- and a virtual time of its own, since kinds work at different speeds: what a tenant gets from another kind does not count.
+
+-- @include lib/base.lua
+-- @takes lanes from lib/lanes.lua
+-- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE from lib/ring.lua
+-- @takes dedicated, dedicated_time, wake_kind, idle_of from lib/homes.lua
+-- @takes eligibility, policy_of from lib/policy.lua
+-- @takes average_cost from lib/cost.lua
+
+local function open_kinds()
+  -- Returns the key of the ring of a kind on which a tenant stands, and its group.
+  local function ring_for(kind, t)
+    local group = t[OUTER].group and t[OUTER].group[NAME]:sub(2)
+    if not group then return kind == '0' and RING or KIND_RING .. kind end
+    return (kind == '0' and GROUP or KIND_GROUP .. kind .. ':') .. group, group
+  end
+
+  local function clock_of(kind, of_groups)
+    return (of_groups and GROUPS or 'virtual') .. (kind == '0' and '' or ':' .. kind)
+  end
+
+  -- Writes the entry of a group on the ring of a kind, whose own ring may have become empty or not.
+  local function save_group(kind, group, existed, virtual, cost)
+    local ring, member = kind == '0' and RING or KIND_RING .. kind, string.char(GROUP_BYTE) .. group
+    local groups_key = clock_of(kind, true)
+    local exists = call('EXISTS', (kind == '0' and GROUP or KIND_GROUP .. kind .. ':') .. group) == 1
+    if exists and not existed then
+      local policy = policy_of(member)
+      call('ZADD', ring, exact(virtual + cost / (policy.weight or 1)), member)
+      call('HSETNX', groups_key, group, 0)
+    elseif existed and not exists then
+      call('ZREM', ring, member)
+      call('HDEL', groups_key, group)
+    end
+  end
+
+  -- Brings the tenants that have changed onto the ring of a kind, or off it. Returns those that have joined.
+  local function save_ring(kind, names)
+    local joined, by_key, groups_in = {}, {}, {}
+    local virtual = tonumber(call('HGET', META, clock_of(kind))) or 0
+    for _, name in ipairs(names) do
+      local key, group = ring_for(kind, tenants[name])
+      by_key[key] = by_key[key] or {}
+      table.insert(by_key[key], name)
+      groups_in[key] = group
+    end
+    for key, members in pairs(by_key) do
+      local group, additions, removals = groups_in[key], {}, {}
+      local time = group and tonumber(call('HGET', clock_of(kind, true), group) or 0) or virtual
+      local existed = group and call('EXISTS', key) == 1
+      for i, stored in ipairs(read_all('ZMSCORE', key, members)) do
+        local name, t = members[i], tenants[members[i]]
+        local belongs = lanes.works(name, kind) and (not t[LIMITS] or eligibility(t[LIMITS]) == true)
+        if belongs and not stored then
+          local from = not group and next(dedicated) and dedicated_time(name, kind, virtual) or time
+          additions[#additions + 1], additions[#additions + 2] = exact(from + average_cost(name) / t[WEIGHT]), name
+          joined[#joined + 1] = name
+        elseif stored and not belongs then
+          removals[#removals + 1] = name
+        end
+      end
+      write_all('ZADD', key, additions)
+      write_all('ZREM', key, removals)
+      if group then save_group(kind, group, existed, virtual, average_cost(string.char(GROUP_BYTE) .. group)) end
+    end
+    return joined
+  end
+
+  -- Makes the changed policy of a tenant or a group count on the rings of the other kinds, too: a greater weight at once.
+  -- `before` is the entry with the policy before; a tenant may leave a group.
+  function lanes.save_policy(t, before)
+    for i = 2, #lanes.kinds do
+      local kind, name = lanes.kinds[i], t[NAME]
+      local virtual = tonumber(call('HGET', META, clock_of(kind))) or 0
+      local key, group = ring_for(kind, t)
+      local key_before, group_before = ring_for(kind, before)
+      local tag = call('ZSCORE', key, name)
+      if key_before ~= key then
+        if call('ZREM', key_before, name) == 1 and group_before then save_group(kind, group_before, true, virtual, 0) end
+      elseif tag then
+        local time = group and tonumber(call('HGET', clock_of(kind, true), group) or 0)
+          or dedicated_time(name, kind, virtual) or virtual
+        call('ZADD', key, exact(math.min(tonumber(tag), time + average_cost(name) / t[WEIGHT])), name)
+      end
+    end
+  end
+
+  -- Writes the rings of the other kinds, and which lanes the tenants have tasks in. Returns by kind who has joined.
+  function lanes.save_rings()
+    local names, joined = {}, {}
+    for name in pairs(lanes.changed) do
+      if tenants[name] then names[#names + 1] = name end
+    end
+    for i = 2, #lanes.kinds do
+      local kind = lanes.kinds[i]
+      if #names > 0 then joined[kind] = save_ring(kind, names) end
+    end
+    lanes.save()
+    return joined
+  end
+
+  -- Wakes runtimes for tenants that have joined, as few as serve them all. `wakes`: one of the kind for which the script
+  -- acts has to wake.
+  function lanes.wake(wakes, joined, joined_elsewhere)
+    local covered = {}
+    if wakes and wake_kind(shard.idle) then
+      for _, name in ipairs(joined) do covered[name] = true end
+    end
+    for kind, names in pairs(joined_elsewhere) do
+      local missing = false
+      for _, name in ipairs(names) do missing = missing or not covered[name] end
+      if missing and wake_kind(idle_of(kind)) then
+        for _, name in ipairs(names) do covered[name] = true end
+      end
+    end
+  end
+end
+
+if lanes then open_kinds() end

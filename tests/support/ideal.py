@@ -1,0 +1,102 @@
+"""A small model of ideal service: which tenant a runtime should serve next, if runtimes can run different tasks.
+
+Runtimes that can run the same lanes are of one kind. Each kind shares its service among the tenants that have work for
+it, in proportion to their weights. A tenant has one share of a kind, in however many of its lanes it has tasks. What
+it gets from other kinds does not count: they may be slower, or useless for the other tenants.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import attrs
+
+
+class Waiting(NamedTuple):
+    """A task that waits."""
+
+    number: int
+    """Its place among all tasks: lower goes first."""
+    lane: str
+
+
+@attrs.define
+class Clock:
+    """The order in which a kind serves tenants: self-clocked fair queuing."""
+
+    virtual: float = 0.0
+    tags: dict[str, float] = attrs.Factory(dict)
+
+
+@attrs.define
+class Ideal:
+    """Serves tenants ideally.
+
+    Args:
+        kinds: the lanes that each kind of runtimes can run.
+        weights: the weight of each tenant.
+    """
+
+    kinds: Mapping[str, Collection[str]]
+    weights: Mapping[str, float]
+    mailboxes: dict[str, list[Waiting]] = attrs.Factory(dict)
+    clocks: dict[str, Clock] = attrs.Factory(dict)
+    _sent: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.clocks = {kind: Clock() for kind in self.kinds}
+        self.mailboxes = {tenant: [] for tenant in self.weights}
+
+    def send(self, tenant: str, lane: str) -> None:
+        """Adds a task behind the tenant's others."""
+        self.mailboxes[tenant].append(Waiting(self._sent, lane))
+        self._sent += 1
+        self._update(tenant)
+
+    def claim(self, kind: str) -> str | None:
+        """Serves the tenant whose turn it is with a runtime of this kind; None if there is no work for it."""
+        clock = self.clocks[kind]
+        if not clock.tags:
+            return None
+        tenant = min(clock.tags, key=lambda name: (clock.tags[name], name))
+        self.mailboxes[tenant].remove(min(self.work(tenant, kind)))
+        clock.virtual = clock.tags[tenant]
+        clock.tags[tenant] += 1 / self.weights[tenant]
+        self._update(tenant)
+        return tenant
+
+    def work(self, tenant: str, kind: str) -> list[Waiting]:
+        """Returns the tasks of a tenant that a kind can run."""
+        return [task for task in self.mailboxes[tenant] if task.lane in self.kinds[kind]]
+
+    def _update(self, tenant: str) -> None:
+        """Lets a tenant join or leave the lines in which it stands."""
+        for kind, clock in self.clocks.items():
+            if not self.work(tenant, kind):
+                clock.tags.pop(tenant, None)
+            elif tenant not in clock.tags:
+                clock.tags[tenant] = clock.virtual + 1 / self.weights[tenant]
+
+
+def off_by(served: Sequence[str], wanted: Sequence[str], tenant: str, window: int) -> float:
+    """Returns how far the service of a tenant is off at most, over any so many claims, in shares of what it should be.
+
+    Both are the tenants served, claim by claim. A difference of one task counts as nothing.
+    """
+    ours, ideal, worst = [0], [0], 0.0
+    for found, right in zip(served, wanted, strict=True):
+        ours.append(ours[-1] + (found == tenant))
+        ideal.append(ideal[-1] + (right == tenant))
+    for start in range(max(1, len(ours) - window)):
+        end = min(start + window, len(ours) - 1)
+        got, due = ours[end] - ours[start], ideal[end] - ideal[start]
+        if abs(got - due) > 1:
+            worst = max(worst, abs(got - due) / max(due, 1))
+    return worst
+
+
+def shares(served: Sequence[str]) -> dict[str, float]:
+    """Returns the share of each tenant in a sequence of claims."""
+    return {tenant: number / len(served) for tenant, number in Counter(served).items()}
