@@ -4,7 +4,7 @@ These names are public, and the public modules are `fairactor.errors`, `fairacto
 `fairactor.serialization`, `fairactor.embedded` and `fairactor.testing`. Modules with an underscore are internal.
 """
 
-from ._actors.actor import actor
+from ._actors.decorator import actor
 from ._actors.handle import Handle
 from ._actors.message import Message
 from ._actors.retry import Retry

@@ -6,12 +6,10 @@ Parameters have one list each. A handler may have more than three; checkers refu
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from .actor import Actor
 from .retry import Retry
-
-if TYPE_CHECKING:
-    from .actor import Actor
 
 P = ParamSpec("P")
 R = TypeVar("R")
