@@ -7,14 +7,28 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import anyio
 import anyio.from_thread
 import pytest
+import redis
 from fairactor_dependencies import result, results
+from fairactor_scheduling import Schedules
 
-from fairactor import Handle, Retry, Runtime, TaskCanceled, TaskFailed, TaskState, actor, current_batch, current_task
+from fairactor import (
+    Handle,
+    Message,
+    Retry,
+    Runtime,
+    TaskCanceled,
+    TaskFailed,
+    TaskState,
+    actor,
+    current_batch,
+    current_task,
+)
 from fairactor.errors import ConfigurationError, RuntimeNotRunning
 from fairactor.plugins import ProceedExecute
 from fairactor.testing import check_invariants
@@ -77,8 +91,9 @@ async def entered(runtime: Runtime) -> AsyncIterator[Runtime]:
         await check_invariants(runtime)
 
 
-async def send(runtime: Runtime, *messages: Any, tenant: str = "a") -> list[Handle[Any]]:
-    return await runtime.send_many([(tenant, message) for message in messages])
+async def send(runtime: Runtime, *messages: Message[Any], tenant: str = "a") -> list[Handle[Any]]:
+    handles: list[Handle[Any]] = await runtime.send_many([(tenant, message) for message in messages])
+    return handles
 
 
 async def outcomes(runtime: Runtime, handles: list[Handle[Any]]) -> list[Any]:
@@ -461,7 +476,48 @@ async def test_a_batch_that_runs_gets_the_grace(make_runtime: Make) -> None:
     assert found == [0, 1, 4, 9, 16]
 
 
+async def test_the_tasks_of_a_batch_whose_runtime_is_lost_run_apart(make_runtime: Make, db: redis.Redis) -> None:
+    lost, other = Batches(held=True), Batches()
+    async with make_runtime(lost) as first:
+        handles = await send(first, *map(Batches.square, range(5)))
+        await until(lambda: lost.seen)
+        (info,) = (await first.stats()).runtimes
+        async with make_runtime(other) as second:
+            db.zadd("{fairactor/0}:leases", {info.name: 5})  # the lease expired long ago
+            lost.gate.set()
+            again = [second.handle(handle.id, tenant="a") for handle in handles]
+            assert await outcomes(second, again) == [n * n for n in range(5)]
+            assert lost.sizes[0] == 5
+            assert lost.sizes[1:] + other.sizes == [1] * 5, "each may be the cause"
+            await check_invariants(second)
+
+
 # Around it
+
+
+async def test_a_task_is_charged_its_part_of_the_seconds(make_runtime: Make) -> None:
+    settled: list[float] = []
+
+    @actor(batch=10, batch_wait=LONG)
+    async def sleep(numbers: list[int]) -> list[int]:
+        await anyio.sleep(0.2)
+        return numbers
+
+    async with entered(make_runtime(sleep, fair_by="time")) as runtime:
+        (dispatcher,) = runtime._engine.consumer._dispatchers  # type: ignore[union-attr]
+        settle = dispatcher.settle
+        dispatcher.settle = lambda claim, each: (settled.append(each.seconds), settle(claim, each))  # type: ignore[method-assign,func-returns-value]
+        await outcomes(runtime, await send(runtime, *map(sleep, range(10))))
+    assert 0.2 <= sum(settled) < 1
+    assert max(settled) - min(settled) < 0.01
+
+
+async def test_a_schedule_sends_messages_of_batches(make_runtime: Make) -> None:
+    batches = Batches()
+    async with entered(make_runtime(batches)) as runtime:
+        schedules = Schedules(runtime)
+        await schedules.add(timedelta(hours=1), "a", Batches.soon(3), id="soon")
+        assert await (await schedules.run_now("a", "soon")).result(timeout=PATIENCE) == 9
 
 
 class Notes:
@@ -541,7 +597,7 @@ async def test_each_task_has_a_span_that_is_linked_to_that_of_the_batch(exporter
     assert len(own) == 5
     assert whole.attributes
     assert whole.attributes["messaging.batch.message_count"] == 5
-    assert {link.context.span_id for link in whole.links} == {span.context.span_id for span in own}  # type: ignore[union-attr]
+    assert {link.context.span_id for link in whole.links} == {span.context.span_id for span in own}
     assert all(whole.context in [link.context for link in span.links] for span in own)
     assert [span.status.is_ok for span in own].count(False) == 1
 
@@ -553,15 +609,40 @@ def of(function: Any, **options: Any) -> Any:
     return actor(**{"batch": 10, **options})(function)
 
 
-async def no_parameter() -> list[int]: ...
-async def no_list(number: int) -> list[int]: ...
-async def no_list_returned(numbers: list[int]) -> int: ...
-async def has_default(numbers: list[int], more: list[int] = []) -> list[int]: ...  # noqa: B006 - a mistake of the user
-async def by_name(numbers: list[int], *, more: list[int]) -> list[int]: ...
-async def any_number(*numbers: int) -> list[int]: ...
-async def unsendable(numbers: list[threading.Lock]) -> list[int]: ...
-async def fine(numbers: list[int]) -> list[int]: ...
-def plain(numbers: list[int]) -> list[int]: ...
+async def no_parameter() -> list[int]:
+    raise NotImplementedError
+
+
+async def no_list(number: int) -> list[int]:
+    raise NotImplementedError
+
+
+async def no_list_returned(numbers: list[int]) -> int:
+    raise NotImplementedError
+
+
+async def has_default(numbers: list[int], more: list[int] = []) -> list[int]:  # noqa: B006 - a mistake of the user
+    raise NotImplementedError
+
+
+async def by_name(numbers: list[int], *, more: list[int]) -> list[int]:
+    raise NotImplementedError
+
+
+async def any_number(*numbers: int) -> list[int]:
+    raise NotImplementedError
+
+
+async def unsendable(numbers: list[threading.Lock]) -> list[int]:
+    raise NotImplementedError
+
+
+async def fine(numbers: list[int]) -> list[int]:
+    raise NotImplementedError
+
+
+def plain(numbers: list[int]) -> list[int]:
+    raise NotImplementedError
 
 
 @pytest.mark.parametrize(
