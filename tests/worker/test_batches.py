@@ -484,6 +484,7 @@ async def test_the_tasks_of_a_batch_whose_runtime_is_lost_run_apart(make_runtime
         (info,) = (await first.stats()).runtimes
         async with make_runtime(other) as second:
             db.zadd("{fairactor/0}:leases", {info.name: 5})  # the lease expired long ago
+            await until(lambda: db.zscore("{fairactor/0}:leases", info.name) is None)
             lost.gate.set()
             again = [second.handle(handle.id, tenant="a") for handle in handles]
             assert await outcomes(second, again) == [n * n for n in range(5)]
