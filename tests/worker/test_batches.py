@@ -482,8 +482,8 @@ async def test_the_tasks_of_a_batch_whose_runtime_is_lost_run_apart(make_runtime
         handles = await send(first, *map(Batches.square, range(5)))
         await until(lambda: lost.seen)
         (info,) = (await first.stats()).runtimes
-        async with make_runtime(other) as second:
-            db.zadd("{fairactor/0}:leases", {info.name: 5})  # the lease expired long ago
+        db.zadd("{fairactor/0}:leases", {info.name: 5})  # the lease expired long ago
+        async with make_runtime(other) as second:  # runs maintenance
             await until(lambda: db.zscore("{fairactor/0}:leases", info.name) is None)
             lost.gate.set()
             again = [second.handle(handle.id, tenant="a") for handle in handles]
