@@ -21,7 +21,7 @@ class Batch(Claim):
         batching: how the calls of the actor are gathered.
     """
 
-    __slots__ = ("actor", "is_asked", "is_due", "members", "most", "outcomes", "tenant")
+    __slots__ = ("actor", "had", "is_asked", "is_due", "members", "most", "outcomes", "tenant")
 
     def __init__(self, first: Claim, tenant: str, actor: str, batching: Batching) -> None:
         super().__init__("", b"", first.turn, first.owner, first.server_time, first.claimed)
@@ -34,6 +34,7 @@ class Batch(Claim):
         """The outcomes that are known before all are."""
         self.is_due = False  # whether it starts with the next answer
         self.is_asked = False  # whether a turn asks for more tasks for it
+        self.had = 0  # how many it had then
         self.add(first)
 
     @property

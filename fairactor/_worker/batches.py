@@ -18,7 +18,9 @@ from .claim import Claim, Owner
 from .pool import Pool
 
 ANSWER_TIMEOUT: Final = 1.0
-"""Seconds that a batch waits for the answer to a turn that asks for more of its tasks."""
+"""Seconds that a batch waits for the answers to turns that ask for more of its tasks."""
+MANY: Final = 100
+"""If an answer brings so many, the turn may have stopped before it had all: it takes 200 at most (MOST_ALONG)."""
 
 _Key = tuple[Owner, str, str]  # the owner, the tenant and the actor of a batch
 
@@ -72,15 +74,17 @@ class Batches:
         """Returns the tenant, the actor and the room of each batch of an owner; `answered` must follow."""
         own = list(self._of(owner))
         for batch in own:
-            batch.is_asked = True
+            batch.is_asked, batch.had = True, len(batch.members)
         return [(batch.tenant, batch.actor, batch.room) for batch in own]
 
     def answered(self, owner: Owner) -> None:
         """Starts the batches that waited for the answer to a turn, once its claims have joined them."""
         for batch in list(self._of(owner)):
-            if batch.is_due and batch.is_asked:
+            asked, batch.is_asked = batch.is_asked, False
+            if batch.is_due and asked and len(batch.members) < batch.had + MANY:
                 self._start(batch)
-            batch.is_asked = False
+            elif batch.is_due:
+                owner.wake()
 
     def _is_due(self, batch: Batch) -> None:
         # A turn that is on its way may bring more of its tasks, and there is no other room for them.

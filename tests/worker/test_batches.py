@@ -164,6 +164,20 @@ async def test_a_batch_with_the_only_slot_gathers_what_comes_later(make_runtime:
     assert len(batches.seen) <= 3
 
 
+async def test_a_large_batch_takes_several_claims(make_runtime: Make) -> None:
+    sizes: list[int] = []
+
+    @actor(batch=500, batch_wait=0.02)
+    async def count(numbers: list[int]) -> None:
+        sizes.append(len(numbers))
+
+    async with make_runtime(workers=0) as sender:
+        handles = await sender.send_many([("a", count(n)) for n in range(700)])
+        async with entered(make_runtime(count, workers=1)):
+            await sender.results(handles, timeout=PATIENCE)
+    assert sizes == [500, 200]
+
+
 async def test_a_batch_that_waits_holds_up_no_other_task(make_runtime: Make) -> None:
     @actor
     async def echo(n: int) -> int:

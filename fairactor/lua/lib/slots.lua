@@ -9,7 +9,7 @@
 
 local MOST_STUCK = 50 -- tasks of a tenant that one turn looks at to find one that can start
 local MOST_LOOKED = 300 -- tasks behind the first of their tenants that one turn looks at
-local MOST_ALONG = 500 -- tasks that join batches in one turn
+local MOST_ALONG = 200 -- tasks that join batches in one turn
 
 -- A runtime with slots of several kinds has room for so many tasks of each. `capped` is the kind of each actor as in
 -- records; other actors are of kind 1; nil: there is one kind. Tenants of whom nothing can start are passed over.
