@@ -29,6 +29,14 @@ _TAKES_LISTS: Final = (list, MutableSequence, Sequence, Reversible, Collection, 
 Invoke = Callable[[Sequence[Any], Mapping[str, Any]], Any]
 
 
+def _check_size(_: object, __: object, size: int) -> None:
+    check_whole_number("batch", size, 1, MOST)
+
+
+def _check_wait(_: object, __: object, wait: float) -> None:
+    check_seconds("batch_wait", wait)
+
+
 @attrs.frozen
 class Batching:
     """How the calls of an actor are gathered.
@@ -37,18 +45,10 @@ class Batching:
         ConfigurationError: a value is invalid.
     """
 
-    size: int = attrs.field()
+    size: int = attrs.field(validator=_check_size)
     """The most calls in a batch."""
-    wait: float = attrs.field(default=WAIT, converter=to_seconds)
+    wait: float = attrs.field(default=WAIT, validator=_check_wait)
     """The seconds after its first call that a batch waits for more."""
-
-    @size.validator
-    def _check_size(self, _: Any, size: int) -> None:
-        check_whole_number("batch", size, 1, MOST)
-
-    @wait.validator
-    def _check_wait(self, _: Any, wait: float) -> None:
-        check_seconds("batch_wait", wait)
 
 
 def read_batching(name: str, batch: int | None, wait: float | timedelta | None, *, process: bool) -> Batching | None:
@@ -68,7 +68,8 @@ def read_batching(name: str, batch: int | None, wait: float | timedelta | None, 
             f"{name}: batch= does not work with process=True, because a process that dies would take all tasks of its "
             "batch with it: write it as a plain function, which runs in a thread, or call a process from it"
         )
-    return Batching(batch) if wait is None else Batching(batch, wait)
+    seconds = to_seconds(wait)
+    return Batching(batch) if seconds is None else Batching(batch, seconds)
 
 
 class BatchCodec(Codec):
