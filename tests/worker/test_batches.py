@@ -14,7 +14,7 @@ import anyio
 import anyio.from_thread
 import pytest
 import redis
-from fairactor_dependencies import result, results
+from fairactor_dependencies import each, result, results
 from fairactor_scheduling import Schedules
 
 from fairactor import (
@@ -599,6 +599,8 @@ async def test_results_of_other_tasks_and_xcom_work_with_batches(make_runtime: M
         squares = [load(n) >> Batches.soon(result()) for n in range(3)]
         run = await runtime.send("a", squares >> total(results()))
         assert await run.result(timeout=PATIENCE) == 5
+        mapped = await runtime.send("a", each(Batches.soon, [1, 2, 3]) >> total(result()))
+        assert await mapped.result(timeout=PATIENCE) == 14
         await runtime.ask("a", Batches.soon(3).options(xcom="nine"), timeout=PATIENCE)
 
 
