@@ -48,7 +48,7 @@ FIXED: Final = {
 PREFIXES: Final = {
     "TASK": ":task:",  # string: header and body (record.py)
     "QUEUE": ":queue:",  # zset: task -> place; the mailbox of a tenant
-    "LANE_QUEUE": ":lane:",  # zset: task -> place; the mailbox of a tenant in a lane: length of the lane, the lane, the tenant
+    "LANE_QUEUE": ":lane:",  # zset: task -> place; a mailbox in a lane: length of the lane, the lane, the tenant
     "LANES_OF": ":lanes-of:",  # set: the lanes, but the common one, in which a tenant has queued tasks
     "IN_LANE": ":in-lane:",  # zset: tenant with queued tasks in a lane -> since when, unix ms
     "KIND": ":kind:",  # hash: actor that the runtimes of a kind have -> its version; and their queues
