@@ -46,7 +46,9 @@ CASES: Final[dict[str, Case]] = {
     "leave of all of a kind": Case("leave", leave("gpu home", "gpu"), untidy=True),
     "leave of those that lack an actor": Case("leave", leave("slim2", "gone slim", "slim"), untidy=True),
     "tend of a dead one": Case("tend", lapse_first("gone slim"), deaths=1),
-    "tend of the last of a kind": Case("tend", lambda p: (leave("gpu home")(p), lapse_first("gpu")(p)), deaths=1, untidy=True),
+    "tend of the last of a kind": Case(
+        "tend", lambda p: (leave("gpu home")(p), lapse_first("gpu")(p)), deaths=1, untidy=True
+    ),
     "cancel of several": Case("cancel", cancel_many("l.g", "l.gpu", "early1", "lkeyed", "lf", "ldue", "t.lost")),
     "purge": Case("purge", purge("l", 60)),
     "configure": Case("configure", configure("l", concurrency=1, weight=2.0)),

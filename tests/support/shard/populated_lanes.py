@@ -117,7 +117,7 @@ def declare(populated: PopulatedShard) -> None:
 
 
 def expire(populated: PopulatedShard) -> None:
-    lane = br"lost\u001f\u001f9"
+    lane = rb"lost\u001f\u001f9"
     how: dict[str, Any] = {"unknown_ttl": 0, "failed_ttl": 60, "body": b"{}"}
     populated.run(populated.shard.expire(lane, **how))
 
