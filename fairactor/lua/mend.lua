@@ -129,7 +129,6 @@ local function repair_followers()
 end
 
 -- @include lib/mend_lanes.lua
--- @include lib/mend_limits.lua
 
 local function repair_places()
   repair_lanes()

@@ -3,6 +3,7 @@
 -- @include lib/base.lua
 -- @include lib/lanes.lua
 -- @include lib/fleet.lua
+-- @include lib/mend_limits.lua
 -- @takes found, places, put_back, take_place from mend.lua
 
 -- Returns the lane and the tenant in the key of a mailbox, or nil.

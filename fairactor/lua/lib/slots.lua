@@ -5,7 +5,7 @@
 
 -- @include lib/ring.lua
 -- @include lib/lane_heads.lua
--- @takes peek, stays_on_ring from lib/claim.lua
+-- @takes peek, stays_on_ring, limits_taken from lib/claim.lua
 
 local MOST_STUCK = 50 -- tasks of a tenant that one turn looks at to find one that can start
 local MOST_LOOKED = 300 -- tasks behind the first of their tenants that one turn looks at

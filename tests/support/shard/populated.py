@@ -13,7 +13,17 @@ import msgspec
 
 from fairactor._audit.snapshot import Snapshot
 from fairactor._model import record
-from fairactor._model.wire import Assignment, Counts, Emptying, Item, Permit, Settlement, pack_key, pack_permit
+from fairactor._model.wire import (
+    Assignment,
+    Counts,
+    Emptying,
+    Item,
+    Permit,
+    Settlement,
+    pack_key,
+    pack_permit,
+    unpack_policy,
+)
 from fairactor._store import loader as scripts
 from fairactor.errors import ServerError
 
@@ -49,11 +59,14 @@ HELD: Final = {
 """What runtime r holds, and how each task ends; rc, bc and stays are being canceled."""
 
 
+NO_LIMITS: Final = frozenset({"LIMIT_SETTINGS", "LIMIT_STARTED", "LIMIT_DUES", "LIMIT_CLOCKS", "HELD_BACK"})
+
+
 class PopulatedShard(ShardDriver):
     """A shard that contains something of everything and can be restored; its scripts can be broken off."""
 
     held_as: Mapping[str, str] = HELD
-    empty: frozenset[str] = frozenset({"ROUTES", "LANES"})
+    empty: frozenset[str] = NO_LIMITS | {"ROUTES", "LANES"}
     """What there is none of."""
 
     def __init__(self, url: str) -> None:
@@ -211,6 +224,9 @@ class PopulatedShard(ShardDriver):
             "lanes": {lane: since == b"0" for lane, since in fixed["LANES"].items()},
             "routes": set(fixed["ROUTES"]),
             "kinds": set(fixed["KIND_NUMBERS"]),
+            "limits": {name: unpack_policy(packed) for name, packed in fixed["LIMIT_SETTINGS"].items()},
+            "running": fixed["LIMIT_STARTED"],
+            "lines": {kind: snapshot.tenants_in_lines(kind) for kind in snapshot.numbers},
             "THROTTLED": set(fixed["THROTTLED"]) - freed,
             **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED", "AGAIN")},
         }  # live tasks are left out of the counts: the audit has compared those

@@ -10,7 +10,7 @@ from fairactor._model.wire import Settlement, pack_key
 from .driver import item, packed_kind, settlement
 from .model_lanes import Kind
 from .model_tasks import Task, pack
-from .populated import HELD, KEY, NO_SUSPECT, PopulatedShard, Transition, replacing
+from .populated import HELD, KEY, NO_LIMITS, NO_SUSPECT, PopulatedShard, Transition, replacing
 
 SLIM: Final = Kind({"f": "1 b2"})
 """These serve the common lane, and lack an actor that others have."""
@@ -29,7 +29,7 @@ class LanedShard(PopulatedShard):
     """A populated shard with runtimes of several kinds and several lanes."""
 
     held_as: Mapping[str, str] = HELD | HELD_IN_LANES
-    empty: frozenset[str] = frozenset()
+    empty: frozenset[str] = NO_LIMITS
 
     def _populate(self) -> None:
         super()._populate()
