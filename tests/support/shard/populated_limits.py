@@ -55,7 +55,6 @@ class LimitedShard(PopulatedShard):
                 self.send(item(f"{tenant}-{n}", tenant, body=body(limits, "fg"[n % 2])))
         self.claim("lim", len(self._claimed) + 1, 0)
         self.db.hset(self.keys.fixed("LIMIT_CLOCKS"), "api", struct.pack(">dd", 0, 4))
-        self.db.hset(self.keys.fixed("ROUTES"), "none", "1")
 
     @property
     def _claimed(self) -> list[str]:
