@@ -220,13 +220,16 @@ class PopulatedShard(ShardDriver):
             "assigned": {runtime: set(names) for runtime, names in snapshot.assigned.items()},
             "steal": {runtime: set(names) for runtime, names in snapshot.steal.items()},
             **{name: set(fixed[name]) for name in SETS},
-            "rings": {kind: set(snapshot.tenants_on_ring(kind)) | freed for kind in snapshot.numbers},
+            # A repair brings tenants from a ring into lines at once, and a turn when it meets them.
+            "rings": {
+                kind: set(snapshot.tenants_on_ring(kind)).union(freed, *snapshot.tenants_in_lines(kind).values())
+                for kind in snapshot.numbers
+            },
             "lanes": {lane: since == b"0" for lane, since in fixed["LANES"].items()},
             "routes": set(fixed["ROUTES"]),
             "kinds": set(fixed["KIND_NUMBERS"]),
             "limits": {name: unpack_policy(packed) for name, packed in fixed["LIMIT_SETTINGS"].items()},
             "running": fixed["LIMIT_STARTED"],
-            "lines": {kind: snapshot.tenants_in_lines(kind) for kind in snapshot.numbers},
             "THROTTLED": set(fixed["THROTTLED"]) - freed,
             **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED", "AGAIN")},
         }  # live tasks are left out of the counts: the audit has compared those

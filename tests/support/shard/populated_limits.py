@@ -13,7 +13,7 @@ from fairactor._model.record import Call
 from fairactor._model.route import pack_route
 from fairactor._model.wire import Settlement
 
-from .driver import item, outcome
+from .driver import item, outcome, settlement
 from .populated import HELD, NO_SUSPECT, PopulatedShard, Transition
 
 LIMITED: Final = {"l.run": "F0", "l.run2": "X60000", "l2.run": "B0", "own.run": "F60000"}
@@ -63,7 +63,9 @@ class LimitedShard(PopulatedShard):
 
     def outcomes(self, *tasks: str) -> list[Settlement]:
         return [
-            outcome(task, number, LIMITED[task], task.partition(".")[0])
+            settlement(task, number, "B0", self.held[task])
+            if LIMITED[task] == "B0"
+            else outcome(task, number, LIMITED[task], task.partition(".")[0])
             for number, task in enumerate(LIMITED, 1)
             if task in tasks
         ]
