@@ -39,10 +39,11 @@ def is_lane_of(lane: str, route: str) -> bool:
 
 
 def is_common(kinds: Iterable[Mapping[str, bytes]], route: str) -> bool:
-    """Whether the kinds that serve the common lane can run tasks of a route, and no others, and these need no limit."""
+    """Whether the kinds that serve the common lane can run tasks of a route, and no others, and these name no queue and no limit."""
     fields = route.split(SEPARATOR)[:_LANE]
     found = [(serves(kind, ""), serves(kind, SEPARATOR.join(fields))) for kind in kinds]
-    return (True, True) in found and len(fields) < _LANE and all(common is fits for common, fits in found)
+    same = (True, True) in found and all(common is fits for common, fits in found)
+    return same and len(fields) < _LANE and not fields[1]
 
 
 def serves(kind: Mapping[str, bytes], lane: str) -> bool:

@@ -2,8 +2,8 @@
 --
 -- The first string of a call is its route: the actor; if the message says more, then queue, version, limits and costs,
 -- separated by U+001F. The first four fields are the name of the lane of the task. What all runtimes of the common lane
--- can run stands in that lane, '': a route with queue or version, if the kinds that serve its lane are the same, and a route that is only an
--- actor, unless some runtimes lack it: such actors are in ROUTES. A tenant has a mailbox in each lane in which it has
+-- can run stands in that lane, '': a route with a version, if the kinds that serve its lane are the same, and a route that is
+-- only an actor, unless some runtimes lack it: such actors are in ROUTES. A tenant has a mailbox in each lane in which it has
 -- queued tasks.
 --
 -- In a shard with one lane none of this is there, and no script pays for it.
@@ -146,9 +146,11 @@ local function open_lanes()
     return known[lane]
   end
 
-  -- Whether the kinds that serve the common lane serve this one, too, and no others. A lane with limits is never common.
+  -- Whether the kinds that serve the common lane serve this one, too, and no others. A lane with a queue or limits is never
+  -- common.
   function lanes.is_common(lane)
-    local found, any = (fields_of(lane)[4] or '') == '', false
+    local fields = fields_of(lane)
+    local found, any = fields[2] == '' and not fields[4], false
     for _, kind in ipairs(found and kinds or {}) do
       local serves_common = lanes.serves(kind, '') and true or false
       any = any or serves_common

@@ -89,8 +89,8 @@ class Lanes:
             lane = SEPARATOR.join(route.split(SEPARATOR)[:4])
             served = [(kind.serves(""), kind.serves(lane)) for kind in self.kinds.values()]
             same = (True, True) in served and all(common is fits for common, fits in served)
-            has_limits = lane.count(SEPARATOR) == 3
-            return "" if same and not has_limits else lane
+            is_apart = lane.count(SEPARATOR) == 3 or lane.split(SEPARATOR)[1] != ""
+            return "" if same and not is_apart else lane
         return route if route in self.routes else ""
 
     def serves(self, kind: str, lane: str) -> bool:
