@@ -4,11 +4,11 @@ These names are public, and the public modules are `fairactor.errors`, `fairacto
 `fairactor.serialization`, `fairactor.embedded` and `fairactor.testing`. Modules with an underscore are internal.
 """
 
-from ._actors.actor import actor
+from ._actors.decorator import actor
 from ._actors.handle import Handle
 from ._actors.message import Message
 from ._actors.retry import Retry
-from ._actors.task import Task, current_task
+from ._actors.task import Task, current_batch, current_task
 from ._client.tenant import Tenant
 from ._model.info import TaskInfo
 from ._model.policy import Policy
@@ -37,5 +37,6 @@ __all__ = [
     "Tenant",
     "__version__",
     "actor",
+    "current_batch",
     "current_task",
 ]

@@ -5,20 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
 import attrs
 
 from fairactor._model.placeholder import Placeholder
-from fairactor._model.route import MOST_VERSIONS, pack_route
-from fairactor._util.checks import check_route_name, check_whole_number, shown
+from fairactor._model.route import pack_route
+from fairactor._util.checks import shown
 from fairactor._util.kinds import is_generator
 from fairactor.errors import ConfigurationError, InvalidPayload
 
+from .batch import BatchCodec, Batching, run_alone
 from .codec import Codec
 from .message import Message
-from .options import ActorOptions, Options, parse_options
-from .plugin_options import OptionValue
+from .options import Options
 from .task import Task, enter_task
 
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ T = TypeVar("T")
 Invoke = Callable[[Sequence[Any], Mapping[str, Any]], Awaitable[Any]]
 RunInProcess = Callable[..., Awaitable[Any]]
 """Runs an actor in a worker process, given the actor, the positional and the named arguments."""
-_HOOKS: Final = ("started", "stopped")
+HOOKS: Final = ("started", "stopped")
 
 
 class Actor(Generic[P, R_co]):
@@ -48,6 +48,7 @@ class Actor(Generic[P, R_co]):
         options: Options,
         *,
         process: bool = False,
+        batching: Batching | None = None,
         version: int = 1,
         owner: type[Any] | None = None,
     ) -> None:
@@ -59,7 +60,9 @@ class Actor(Generic[P, R_co]):
         """The version of its signature: it runs the messages of this version and of earlier ones."""
         self.owner = owner
         """The class, if the handler is a method."""
-        self.codec = Codec(name, function, method=owner is not None)
+        self.batching = batching
+        """How its calls are gathered, if its handler takes lists of them."""
+        self.codec = (Codec if batching is None else BatchCodec)(name, function, method=owner is not None)
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
         self.__qualname__ = getattr(function, "__qualname__", name)
@@ -108,42 +111,55 @@ class Actor(Generic[P, R_co]):
         if unknown := [value for value in (*args, *kwargs.values()) if isinstance(value, Placeholder)]:
             raise InvalidPayload(f"{self.name}(): {unknown[0]!r} is not known here: send the message, or give a value")
         args, kwargs = self.codec.as_sent(args, kwargs)
-        with enter_task(Task(id="local", tenant="local", actor=self.name)):
+        task = Task(id="local", tenant="local", actor=self.name)
+        with enter_task(task if self.batching is None else attrs.evolve(task, members=[task])):
             result = await self._run_here(args, kwargs)
         received: R_co = self.codec.result_from_json(self.codec.result_to_json(result))
         return received
 
     async def _run_here(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if self.owner is None:
-            return await self.bind()(args, kwargs)
+            return await self._run_call(self.bind(), args, kwargs)
         check_takes_no_arguments(self.owner)
         instance = self.owner()
         await start_instance(instance)
         try:
-            return await self.bind(instance)(args, kwargs)
+            return await self._run_call(self.bind(instance), args, kwargs)
         finally:
             await stop_instance(instance)
 
+    async def _run_call(self, invoke: Invoke, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if self.batching is not None:
+            return await run_alone(self.name, invoke, args)
+        return await invoke(args, kwargs)
 
-class _Method(Generic[P, R_co]):
+
+class ActorMethod(Generic[P, R_co]):
     """A method with ``@actor``: an actor on the class, and the method itself on an instance.
 
     Each class that inherits the method has an actor of its own, named after that class.
     """
 
     def __init__(
-        self, function: Callable[..., Any], name: str | None, options: Options, version: int | None = None
+        self,
+        function: Callable[..., Any],
+        name: str | None,
+        options: Options,
+        version: int | None = None,
+        batching: Batching | None = None,
     ) -> None:
         self.function = function
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self._given_name = name
         self._options = options
+        self._batching = batching
         self._version = version
         self._name = function.__name__
         self._actors: dict[type[Any], Actor[..., Any]] = {}
         if inspect.isfunction(function):
-            Codec(function.__qualname__, function, method=True).check_annotations()
+            kind = Codec if batching is None else BatchCodec
+            kind(function.__qualname__, function, method=True).check_annotations()
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
         self._name = name
@@ -155,7 +171,9 @@ class _Method(Generic[P, R_co]):
             defaults = _defaults_of(owner)
             name = self._given_name or f"{defaults.name}.{self._name}"
             options, version = self._options.over(defaults.options), self._version or defaults.version
-            self._actors[owner] = Actor(self.function, name, options, version=version, owner=owner)
+            self._actors[owner] = Actor(
+                self.function, name, options, version=version, batching=self._batching, owner=owner
+            )
         return self._actors[owner]
 
 
@@ -184,7 +202,7 @@ class PlainActor(Actor[P, R_co]):
 
 
 @attrs.frozen
-class _Defaults:
+class ClassDefaults:
     """The defaults that ``@actor`` on a class sets for its methods."""
 
     name: str
@@ -192,19 +210,19 @@ class _Defaults:
     version: int = 1
 
 
-_DEFAULTS: Final = "__fairactor_defaults__"
+DEFAULTS: Final = "__fairactor_defaults__"
 
 
-def _defaults_of(cls: type[Any]) -> _Defaults:
+def _defaults_of(cls: type[Any]) -> ClassDefaults:
     """Returns the defaults for the methods of a class. Options and the version are inherited, names are not."""
-    own: _Defaults | None = vars(cls).get(_DEFAULTS)
-    inherited: _Defaults = getattr(cls, _DEFAULTS, _Defaults("", Options()))
+    own: ClassDefaults | None = vars(cls).get(DEFAULTS)
+    inherited: ClassDefaults = getattr(cls, DEFAULTS, ClassDefaults("", Options()))
     return own or attrs.evolve(inherited, name=cls.__name__)
 
 
 def methods_of(cls: type[Any]) -> list[Actor[..., Any]]:
     """Returns the actors of a class: its methods with ``@actor``, including inherited ones."""
-    return [getattr(cls, name) for name, value in inspect.getmembers_static(cls) if isinstance(value, _Method)]
+    return [getattr(cls, name) for name, value in inspect.getmembers_static(cls) if isinstance(value, ActorMethod)]
 
 
 def check_takes_no_arguments(cls: type[Any]) -> None:
@@ -254,121 +272,3 @@ async def _call_hook(instance: object, hook: str) -> None:
         answer = method()
         if inspect.isawaitable(answer):
             await answer
-
-
-class ActorDecorator(Protocol):
-    """The decorator that ``actor(...)`` with options returns."""
-
-    # The first overlaps the third, because a class is callable too. The second is a special case of the third.
-    @overload
-    def __call__(self, handler: type[T], /) -> type[T]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, handler: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncActor[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, handler: Callable[P, R], /) -> PlainActor[P, R]: ...
-
-
-@overload
-def actor(handler: type[T], /) -> type[T]: ...  # type: ignore[overload-overlap]  # as above
-@overload
-def actor(handler: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncActor[P, R]: ...  # type: ignore[overload-overlap]
-@overload
-def actor(handler: Callable[P, R], /) -> PlainActor[P, R]: ...
-@overload
-def actor(
-    *values: OptionValue,
-    name: str | None = None,
-    process: bool = False,
-    version: int | None = None,
-    **options: Unpack[ActorOptions],
-) -> ActorDecorator: ...
-
-
-def actor(
-    *given: Any, name: str | None = None, process: bool = False, version: int | None = None, **options: Any
-) -> Any:
-    """Makes a function or a method an actor. It can be used with or without arguments.
-
-    An async function runs in the event loop, a plain one in a thread. On a class, the decorator sets a name and default
-    options for the methods with ``@actor``. If the class has none, it makes all public methods actors.
-
-    Args:
-        given: the function, method or class. Or options of plugins that do not ship with fairactor, see
-            `fairactor.plugins.Option`.
-        name: the name under which messages refer to the actor. By default it is the name of the function, or of the
-            class and the method as in ``Cart.add``. It does not include the module, so code can move to another module
-            while tasks wait.
-        process: run the function in a worker process, because it keeps a CPU busy. Another process must be able to
-            import it, and ``if __name__ == "__main__"`` must guard the program's start, as for `multiprocessing`.
-        version: the version of the handler's signature, 1 by default. Raise it when senders pass what the handler of
-            the release before would refuse. Messages of a version are run by handlers of it and of later ones.
-        options: default options for the messages, see `Options`.
-
-    Raises:
-        ConfigurationError: an option is unknown or invalid, the handler cannot be an actor, or an annotation is
-            ambiguous or of a type whose values cannot be sent. Names that are not defined yet are checked when a
-            runtime is entered.
-    """
-    if "id" in options:
-        raise ConfigurationError("id= belongs to a single message: give it with message.options(id=…)")
-    if version is not None:
-        check_whole_number("version", version, 1, MOST_VERSIONS)
-    handlers = [each for each in given if not isinstance(each, OptionValue)]
-    if not handlers:
-        defaults = parse_options(options, given)
-        return lambda handler: _decorate(handler, name, defaults, process=process, version=version)
-    if len(given) > 1:
-        raise ConfigurationError(f"@actor takes one handler, but got {len(given)} values")
-    return _decorate(handlers[0], None, Options(), process=False, version=None)
-
-
-def _decorate(handler: Any, name: str | None, options: Options, *, process: bool, version: int | None) -> Any:
-    if not callable(handler):
-        raise ConfigurationError(f"@actor cannot make an actor of {shown(handler)}: give a function or a class")
-    if name is not None:
-        check_route_name("actor name", name)
-    if inspect.isclass(handler):
-        return _decorate_class(handler, name, options, process=process, version=version)
-    own_name = getattr(handler, "__name__", None)
-    _check_returns(handler, name or own_name)
-    scope = getattr(handler, "__qualname__", "<locals>").rpartition(".")[0]
-    if process and inspect.iscoroutinefunction(handler):
-        raise ConfigurationError(
-            f"{name or own_name}: process=True is for plain functions; write it as def, not async def"
-        )
-    if process and scope:
-        raise ConfigurationError(
-            f"{name or own_name}: process=True is for functions at the top level of a module, because another process "
-            "imports it"
-        )
-    if scope and not scope.endswith("<locals>"):
-        return _Method(handler, name, options, version)
-    kind = AsyncActor if inspect.iscoroutinefunction(handler) else PlainActor
-    checked = name or check_route_name("actor name", own_name)  # type: ignore[arg-type]  # the check refuses None
-    made: Any = kind(handler, checked, options, process=process, version=version or 1)
-    made.codec.check_annotations()
-    return made
-
-
-def _check_returns(handler: Callable[..., Any], name: str | None) -> None:
-    if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
-        raise ConfigurationError(f"{name}: a generator has no single result; return a list instead")
-
-
-def _decorate_class(
-    cls: type[Any], name: str | None, options: Options, *, process: bool, version: int | None
-) -> type[Any]:
-    name = name or cls.__name__
-    if process:
-        raise ConfigurationError(f"{name}: process=True is for functions; a class keeps its state in this process")
-    setattr(cls, _DEFAULTS, _Defaults(name, options, version or 1))
-    if not methods_of(cls):
-        for method, value in inspect.getmembers_static(cls, inspect.isfunction):
-            if not method.startswith("_") and method not in _HOOKS:
-                _check_returns(value, f"{name}.{method}")
-                marked: _Method[..., Any] = _Method(value, None, Options())
-                marked.__set_name__(cls, method)
-                setattr(cls, method, marked)
-    if not methods_of(cls):
-        raise ConfigurationError(f"{name} has no public methods, so it cannot receive messages: give it one")
-    return cls

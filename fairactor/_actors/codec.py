@@ -42,10 +42,7 @@ class Codec:
     def __init__(self, name: str, function: Callable[..., Any], *, method: bool = False) -> None:
         self._name = name
         self._function = function
-        signature = inspect.signature(function)
-        if method:  # without self
-            signature = signature.replace(parameters=list(signature.parameters.values())[1:])
-        self._signature = signature
+        signature = self._signature = self._read_signature(function, method=method)
         parameters = list(signature.parameters.values())
         self._positional = [p.name for p in parameters if p.kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
         self._plain = all(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
@@ -74,6 +71,13 @@ class Codec:
             for p in self._signature.parameters.values()
         ]
         return f"{crc32(repr(parameters).encode()):08x}"
+
+    def _read_signature(self, function: Callable[..., Any], *, method: bool) -> inspect.Signature:
+        """Returns the signature of a call."""
+        signature = inspect.signature(function)
+        if not method:
+            return signature
+        return signature.replace(parameters=list(signature.parameters.values())[1:])  # without self
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Checks that arguments fit the signature. They stay as they were given: by position or by name.
@@ -209,9 +213,10 @@ class Codec:
             ConfigurationError: values of a type cannot be converted from JSON, or a union is ambiguous.
         """
         try:
-            hints = {name: hint for name, hint in self._hints().items() if not is_of_builtins(hint)}
+            found = self._hints()
         except Exception:  # noqa: BLE001 - an annotation may be any expression
             return
+        hints = {name: hint for name, hint in self._of_call(found).items() if not is_of_builtins(hint)}
         if not hints:
             return
         from . import conversion  # slow to import
@@ -232,6 +237,10 @@ class Codec:
             hints |= further
         return hints
 
+    def _of_call(self, hints: dict[str, Any]) -> dict[str, Any]:
+        """Returns the annotations of a single call, of those of the handler."""
+        return hints
+
     def look_up(self) -> None:
         """Resolves the annotations and finds the forms of their values, once.
 
@@ -250,7 +259,7 @@ class Codec:
                 f"{self._name}(): an annotation cannot be resolved: {error}; define or import its type at the top "
                 "level of the module, not under TYPE_CHECKING"
             ) from error
-        forms = {name: self._find_form(name, hint) for name, hint in hints.items()}
+        forms = {name: self._find_form(name, hint) for name, hint in self._of_call(hints).items()}
         self._untyped = conversion.UNTYPED
         self._result = forms.get(_RESULT, self._untyped)
         self._in_order = [forms.get(name, self._untyped) for name in self._positional]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -54,6 +54,10 @@ class Task:
     """When this attempt began, by ``time.monotonic()``; None if it has not."""
     attachments: dict[str, Any] | None = attrs.field(default=None, repr=False)
     """Data for the Lua of plugins, by plugin; see `attach`."""
+    canceled: bool = False
+    """Whether it was canceled while its batch runs. The handler of a single task is canceled itself."""
+    members: Sequence[Task] = attrs.field(default=(), repr=False)
+    """The tasks of the batch that this stands for; empty for a task. No handler or plugin sees one that has any."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
     _slots: Slots | None = attrs.field(default=None, alias="slots")
     _on_begin: Callable[[], None] | None = None
@@ -133,6 +137,10 @@ class Task:
             else:
                 self._lent = False
 
+    def includes(self, task_id: str) -> bool:
+        """Whether this is the task with that id, or stands for it."""
+        return any(member.id == task_id for member in self.members) if self.members else self.id == task_id
+
     def call_when_begun(self, callback: Callable[[], None]) -> None:
         """Sets what to call when the handler starts in its process."""
         self._on_begin = callback
@@ -175,14 +183,32 @@ def current_task() -> Task:
     """Returns the task that the calling code is part of.
 
     Raises:
+        RuntimeNotRunning: the code does not run in a handler, or in one of a batch, which has several tasks.
+    """
+    try:
+        task = _current.get()
+    except LookupError:
+        raise RuntimeNotRunning("current_task() works only inside a handler") from None
+    if task.members:
+        raise RuntimeNotRunning(
+            f"current_task() does not work in {task.actor}(), which runs a batch of tasks: use current_batch()"
+        )
+    return task
+
+
+def current_batch() -> list[Task]:
+    """Returns the tasks that the calling code is part of: those of a batch, in the order of its lists, or the one task.
+
+    Raises:
         RuntimeNotRunning: the code does not run in a handler.
     """
     try:
-        return _current.get()
+        task = _current.get()
     except LookupError:
-        raise RuntimeNotRunning("current_task() works only inside a handler") from None
+        raise RuntimeNotRunning("current_batch() works only inside a handler") from None
+    return list(task.members) or [task]
 
 
 def running_task() -> Task | None:
-    """Returns the task that the calling code is part of, if any."""
+    """Returns the task that the calling code is part of, or what stands for those of a batch; None outside handlers."""
     return _current.get(None)

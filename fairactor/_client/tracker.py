@@ -49,7 +49,7 @@ class Tracker:
 
     def _expect(self, task_id: str, tenant: str | None, shard: Shard, task: Task | None) -> asyncio.Future[Settled]:
         """Returns a future of the outcome of a task, for the running task if there is one."""
-        if task is not None and task.id == task_id and tenant in (None, task.tenant):
+        if task is not None and task.includes(task_id) and tenant in (None, task.tenant):
             raise Deadlock(f"task {task_id!r} waits for its own outcome, so it can never end")
         return self.outcomes.expect(task_id, shard, tenant or "", inside=task.tenant if task else "")
 

@@ -36,7 +36,8 @@ class RuntimeKind(NamedTuple):
 
     digest: str
     packed: bytes
-    """MessagePack: by actor, as in JSON, its version and signature; `QUEUES` if it serves certain queues only, and each queue."""
+    """MessagePack: by actor, as in JSON, its version and signature; `QUEUES` if it serves certain queues only, and each
+    of them."""
 
 
 def kind_of_runtime(

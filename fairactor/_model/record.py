@@ -42,6 +42,10 @@ DEEPEST: Final = 200
 """The most levels of lists and objects in JSON that is sent. Decoders take more, but fewer where the stack is high."""
 SETTLED: Final = {b"F": TaskState.FINISHED, b"X": TaskState.FAILED, b"C": TaskState.CANCELED}
 
+REFUSED: Final = "its arguments do not fit the actor here"
+"""The message in the history of a task that was passed on, as settle.lua writes it."""
+_REFUSED: Final = REFUSED.encode()
+
 HISTORY: Final = 20
 """The most attempts in a task's history. Older ones are dropped."""
 
@@ -214,9 +218,16 @@ def actor_in(record: bytes) -> str:
     return actor_of(_if_readable(_decode_text, found[1]) or "") if found else ""
 
 
-def refusals_in(body: bytes) -> int:
-    """Returns how often runtimes have passed a task on because its arguments did not fit their version of the actor."""
-    return body.count(b',"fairactor.errors.InvalidPayload","its arguments do not fit the actor here"]')
+def refusals_in(header: Header, body: bytes) -> int:
+    """Returns how often runtimes have passed a live task on because its arguments did not fit their handler.
+
+    It counts from when the task was sent or redriven: what was deployed since may fit.
+    """
+    if _REFUSED not in body:
+        return 0
+    since = header.stamp / 1e6 - 0.001  # the history has milliseconds
+    attempts = decode_body(body, live=True)[2]
+    return sum(attempt.message == REFUSED and attempt.started_at >= since for attempt in attempts)
 
 
 def outcome_in(body: bytes) -> Outcome:

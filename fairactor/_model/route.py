@@ -3,8 +3,8 @@
 A plain route is the actor's name. Otherwise it has fields, joined by U+001F: actor, queue, version, limits, costs. The
 queue is empty for the default one, and the version for 1; limits and costs are joined by commas, in the order of the
 names. Trailing empty fields are left out. The first four fields are the task's **lane**: the same runtimes can run its
-tasks. In the name of a lane a ``^`` and a signature may follow the version: handlers with this signature have refused the
-arguments of its tasks, so it takes others.
+tasks. In the name of a lane a ``^`` and a signature may follow the version: handlers with this signature have refused
+the arguments of its tasks, so it takes others.
 
 Scripts compare routes and lanes as the JSON text between the quotation marks.
 """

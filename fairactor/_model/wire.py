@@ -379,17 +379,31 @@ class SlotKinds:
     Args:
         kinds: for each kind a letter for each sort of actors that use it, and the names of these actors. The first kind
             takes all other actors, too.
+        batches: the most tasks in a batch, by actor. A batch takes one slot.
     """
 
-    def __init__(self, kinds: Sequence[tuple[str, Iterable[str]]]) -> None:
-        letters = msgspec.msgpack.encode([letters for letters, _ in kinds])
-        # As they stand between quotation marks in records.
-        capped = {text_in_json(name): number for number, (_, names) in enumerate(kinds[1:], 2) for name in names}
-        self._fixed = letters + msgspec.msgpack.encode(capped)
+    def __init__(self, kinds: Sequence[tuple[str, Iterable[str]]], batches: Mapping[str, int] | None = None) -> None:
+        encode, sizes = msgspec.msgpack.encode, batches or {}
+        capped = {
+            text_in_json(name): number
+            for number, (_, names) in enumerate(kinds, 1)
+            for name in names
+            if number > 1 or name in sizes
+        }
+        self._fixed = encode([letters for letters, _ in kinds]) + encode(capped)
+        self._fixed += encode({text_in_json(name): size for name, size in sizes.items()})
 
-    def pack(self, room: Sequence[int], behind: int = 0) -> bytes:
-        """Packs how many tasks of each kind could start, and the rank on the ring from which on to look for them."""
-        return b"\x94" + msgspec.msgpack.encode(room) + msgspec.msgpack.encode(behind) + self._fixed
+    def pack(self, room: Sequence[int], behind: int = 0, open_batches: Iterable[tuple[str, str, int]] = ()) -> bytes:
+        """Packs how many tasks a runtime may claim.
+
+        Args:
+            room: how many of each kind could start.
+            behind: the rank on the ring from which on to look for them.
+            open_batches: the tenant, the actor, and how many more tasks may join, of batches that have their slots.
+        """
+        encode = msgspec.msgpack.encode
+        joining = [each for tenant, actor, most in open_batches for each in (tenant, text_in_json(actor), most)]
+        return b"\x96" + encode(room) + encode(behind) + self._fixed + encode(joining)
 
 
 def pack_key(key: str, window: float, *, replace: bool = False) -> bytes:

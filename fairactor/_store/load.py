@@ -113,8 +113,7 @@ class Load:
             seconds = max(1, round(self.recent))
             yield f"{self.recent_failed} of the {ended} tasks that ended in the last {seconds} s have failed"
         yield from self._waiting()
-        for unserved in self.unserved[:_NAMED]:
-            yield _lacking(unserved)
+        yield from _lacking(self.unserved)
         for held in self.held:
             if held.paused and held.waited >= FORGOTTEN:
                 yield f"{_described(held)}, the first for {held.waited:.0f} s: resume or purge it"
@@ -141,17 +140,19 @@ class Load:
         elif free > 0 and wait >= UNSERVED and not self.dedicated and not self.busy_pool:
             yield f"{tasks}, although {free} of {self.workers} workers are free"
         elif wait >= BEHIND and self.busy_pool and free > 0:
-            yield f"{tasks}, and the workers that can run them do not keep up: add some, or see what their tasks wait for"
+            yield f"{tasks}, and workers that can run them do not keep up: add some, or see what their tasks wait for"
         elif wait >= BEHIND:
             yield f"{tasks}: {self.workers} workers do not keep up, so add some, or see what their tasks wait for"
 
 
-def _lacking(tasks: UnservedTasks) -> str:
-    needs = Route(tasks.actor, tasks.queue, tasks.version, tasks.refused_by).needs
-    return (
-        f"no running process {needs}, and tasks of tenant {tasks.tenant!r} have waited {tasks.waited:.0f} s for one: "
-        "start one, or they fail after unknown_ttl="
-    )
+def _lacking(unserved: Sequence[UnservedTasks]) -> Iterator[str]:
+    """Yields a message for each thing that no process has. It names the tenant that has waited for it for longest."""
+    longest: dict[str, UnservedTasks] = {}
+    for tasks in sorted(unserved, key=lambda tasks: -tasks.waited):
+        longest.setdefault(Route(tasks.actor, tasks.queue, tasks.version, tasks.refused_by).needs, tasks)
+    for needs, tasks in list(longest.items())[:_NAMED]:
+        waited = f"tasks of tenant {tasks.tenant!r} have waited {tasks.waited:.0f} s for one"
+        yield f"no running process {needs}, and {waited}: start one, or they fail after unknown_ttl="
 
 
 def _stuck_kinds(runtime: RuntimeInfo, *, more: bool) -> Iterator[tuple[str, int, Pulse]]:

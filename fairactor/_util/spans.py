@@ -6,7 +6,7 @@ Names and attributes follow the semantic conventions for messaging. docs/telemet
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from typing import Any, Final
@@ -77,6 +77,15 @@ class AttemptSpan:
     def __init__(self, span: trace.Span, restored: context.Context) -> None:
         self._span = span
         self._restored = restored
+
+    @property
+    def context(self) -> trace.SpanContext:
+        """What links refer to."""
+        return self._span.get_span_context()
+
+    def link(self, span: trace.Span) -> None:
+        """Links it to another span."""
+        self._span.add_link(span.get_span_context())
 
     def enter(self) -> None:
         """Makes it the current span, for the rest of the handler's context."""
@@ -203,6 +212,17 @@ class Spans:
         span = self._tracer.start_span(name, passed_on, SpanKind.CONSUMER, attributes, links)
         return AttemptSpan(span, passed_on)
 
+    @contextmanager
+    def running_batch(self, actor: str, tenant: str, attempts: Sequence[AttemptSpan]) -> Iterator[None]:
+        """Wraps one run of a handler for several attempts, in a span that is linked with theirs."""
+        name, attributes = self.facts("process", actor, tenant)
+        attributes["messaging.batch.message_count"] = len(attempts)
+        links = [trace.Link(each.context) for each in attempts]
+        with self.active(name, attributes, SpanKind.CONSUMER, links) as span:
+            for each in attempts:
+                each.link(span)
+            yield
+
     # Details
 
     def facts(
@@ -227,9 +247,11 @@ class Spans:
         return f"{operation} {actor}" if actor else operation, attributes | self._server
 
     @contextmanager
-    def active(self, name: str, attributes: Attributes, kind: SpanKind) -> Iterator[trace.Span]:
+    def active(
+        self, name: str, attributes: Attributes, kind: SpanKind, links: Sequence[trace.Link] = ()
+    ) -> Iterator[trace.Span]:
         """Wraps the block in a span, which fails as the block does."""
-        span = self._tracer.start_span(name, None, kind, attributes)
+        span = self._tracer.start_span(name, None, kind, attributes, links)
         token = context.attach(trace.set_span_in_context(span))
         try:
             yield span

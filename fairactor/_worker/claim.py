@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from fairactor._actors.task import Slots, Task
 from fairactor._model import record
@@ -27,12 +27,20 @@ class Owner(Protocol):
         """Makes it claim more tasks soon, because a worker has become free."""
 
 
+class Outcomes(NamedTuple):
+    """The outcomes of the tasks of a batch."""
+
+    each: list[Settlement]
+    seconds: float
+    """How long the batch ran."""
+
+
 class Claim:
     """A task that this runtime has claimed."""
 
     __slots__ = (
-        "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "kind", "lost",
-        "owner", "record", "runtime", "server_time", "slots", "span", "task", "tell_dead", "turn",
+        "batch", "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "kind", "lost", "owner",
+        "record", "runtime", "server_time", "slots", "span", "takes_slot", "task", "tell_dead", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +62,8 @@ class Claim:
         self.cancel_reason: str | None = None
         self.kind = 0  # the number of the kind of slot that it needs
         self.slots: Slots | None = None  # the slots of that kind; None if there is one kind
+        self.takes_slot = True  # whether it took one when it was claimed; what joins a batch does not
+        self.batch: Claim | None = None  # the batch with which it runs
         self.tell_dead: Callable[[], None] | None = None  # to be called if its outcome, 'V', makes it a dead letter
         self.lost = False  # whether it was canceled because this runtime has given it up
 
@@ -61,6 +71,11 @@ class Claim:
     def deliveries(self) -> int:
         """How many runtimes have died, or lost their lease, while they had it; with one, it is a suspect."""
         return self.record[1] if len(self.record) > 1 else 0
+
+    @property
+    def tasks(self) -> list[Claim]:
+        """The claims that run together: this one, or those of a batch."""
+        return [self]
 
     def server_clock(self, at: float | None = None) -> float:
         """Converts a moment of the monotonic clock, by default now, to unix seconds by the server's clock."""
@@ -74,6 +89,24 @@ class Claim:
     def age(self) -> float:
         """Returns the seconds since the task was sent or became due, by the server's clock."""
         return self.server_clock() - self.header.stamp / 1e6 if self.header else 0.0
+
+    def find(self, task_id: str) -> Claim | None:
+        """Returns the claim of a task that runs here: this one, or one of a batch."""
+        return self if self.id == task_id else None
+
+    def cancel(self, claim: Claim, reason: str) -> bool:
+        """Cancels what `find` has returned; returns whether nothing is left to run."""
+        claim.cancel_reason = reason
+        return claim is self
+
+    def withdraw(self, claim: Claim) -> bool:
+        """Takes out what `find` has returned, before it starts; returns whether nothing is left to run."""
+        return claim is self
+
+    def settle(self, outcome: Settlement | Outcomes) -> None:
+        """Reports the outcome to the owner."""
+        assert isinstance(outcome, Settlement)  # noqa: S101 - batches have theirs
+        self.owner.settle(self, outcome)
 
     def described(self) -> str:
         """Returns the task's id, actor and tenant, for the log."""

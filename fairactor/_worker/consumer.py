@@ -24,9 +24,9 @@ from fairactor._util.spans import Spans
 from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
+from .batch_executor import BatchExecutor
 from .claim import described
 from .dispatcher import Dispatcher
-from .executor import Executor
 from .lease_keeper import LeaseKeeper
 from .pools import Pools
 from .pulse_reporter import PulseReporter
@@ -91,7 +91,10 @@ class Consumer:
             is_ending: whether the event loop ends, and so cancels every asyncio task.
         """
         handlers = await self._registry.start(self._processes.run)
-        executor = Executor(
+        batchings = {
+            name: handler.actor.batching for name, handler in handlers.items() if handler.actor.batching is not None
+        }
+        executor = BatchExecutor(
             handlers,
             self._settings,
             self._report,
@@ -100,8 +103,11 @@ class Consumer:
             self._runtime,
             is_ending,
         )
-        execute = executor.run if spans is None else executor.run_traced
-        slots = Slots(kinds_of(handlers, self._settings), execute, executor.canceled)
+        kinds = kinds_of(handlers, self._settings)
+        if batchings:
+            slots = Slots(kinds, executor.execute, executor.cancel, batchings)
+        else:
+            slots = Slots(kinds, executor.run if spans is None else executor.run_traced, executor.canceled)
         pool = self._pool = slots.pools
         executor.slots = pool.first
         suspects = Suspects(pool, self._settings.max_deliveries)

@@ -60,6 +60,7 @@ class _Request:
     ahead: int
     permit: bytes
     room: Room
+    slots: bytes
     received: bool
     settle: list[Settlement]
 
@@ -230,6 +231,7 @@ class Dispatcher:
         # What was handed over comes even if it was not wanted.
         free = not self._suspects.excluding or request.want > 0
         begun = self._begin(claims, at_once=not turn.more, free=free, ahead=request.ahead)
+        self._slots.batches.answered(self)
         self._suspects.answer(self, turn.suspects, claims if begun else (), asked=request.permit)
         for task_id in turn.cancels:
             self._pool.cancel(as_text(task_id), _CANCEL_REASON, self)
@@ -297,7 +299,7 @@ class Dispatcher:
             ahead=request.ahead,
             permit=request.permit,
             received=request.received,
-            slots=self._slots.pack(request.room),
+            slots=request.slots,
             settle=request.settle,
         )
 
@@ -307,7 +309,9 @@ class Dispatcher:
         settle, self._outbox = self._outbox[:PER_TURN], self._outbox[PER_TURN:]
         received, self._received = self._received, False
         asked = self._suspects.ask(self, *self._wanted())
-        return _Request(self._number, *asked, self._slots.room(self._behind), received, settle)
+        room = self._slots.room(self._behind)
+        joining = self._slots.batches.ask(self) if self._claiming and not self._suspects.excluding else ()
+        return _Request(self._number, *asked, room, self._slots.pack(room, joining), received, settle)
 
     def _wanted(self) -> tuple[int, int]:
         """Returns how many tasks could start here now, and how many more could start soon."""

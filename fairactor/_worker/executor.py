@@ -81,7 +81,7 @@ class Executor:
         """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
         try:
             try:
-                call = _decode(claim)
+                call = decode(claim)
             except record.UNREADABLE as error:
                 return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
             handler = self._plain.get(call.route) or self._find(call.route)
@@ -91,7 +91,7 @@ class Executor:
                 self._span_of(claim, self.spans).enter()
             elif call.trace:
                 restore(call.trace)
-            if call.options and self.plugins.loads_arguments and _has_containers(call):
+            if call.options and self.plugins.loads_arguments and has_containers(call):
                 try:
                     call = await self._loaded(claim, call)
                 except Exception as error:  # noqa: BLE001 - the attempt fails like any other
@@ -100,7 +100,7 @@ class Executor:
                 args, kwargs = handler.actor.codec.arguments_from_json(call.args, call.kwargs)
             except BaseException as error:  # noqa: BLE001 - it builds objects of the user's classes
                 return self._refused(claim, error)
-            if call.options and _is_expired(claim, call):
+            if call.options and is_expired(claim, call):
                 return self._expired(claim, call.options["expires"])
             return await self._attempt(claim, call, handler, args, kwargs)
         except (asyncio.CancelledError, GeneratorExit):
@@ -138,7 +138,7 @@ class Executor:
         except (asyncio.CancelledError, GeneratorExit) as error:
             if claim.lost or claim.cancel_reason is not None or self.is_ending():
                 raise
-            return self._tried(claim, call, _explained(error))
+            return self._tried(claim, call, explained(error))
         except UnstorableResult as refused:
             if claim.lost:
                 raise asyncio.CancelledError from refused
@@ -232,7 +232,7 @@ class Executor:
         """Returns the outcome of a canceled task, which may not have started."""
         if claim.header is None:
             with suppress(*record.UNREADABLE):
-                _decode(claim)
+                decode(claim)
         if self.spans is not None:
             self._span_of(claim, self.spans).cancel(reason)
             claim.span = None
@@ -287,14 +287,15 @@ class Executor:
 
     def _cannot_run(self, claim: Claim, call: record.Call) -> Settlement:
         """Returns the outcome of a task that cannot run here. Scripts let others claim it from then on."""
-        if _is_expired(claim, call):
+        if is_expired(claim, call):
             return self._expired(claim, call.options["expires"])
         self._unserved.note(read_route(call.route))
         return claim.for_others()
 
     def _refused(self, claim: Claim, error: BaseException) -> Settlement:
         """Returns the outcome of a task whose arguments do not fit; other processes may have a handler that they do."""
-        if record.refusals_in(claim.body) >= MOST_REFUSALS:
+        assert claim.header is not None  # noqa: S101 - the task was decoded
+        if record.refusals_in(claim.header, claim.body) >= MOST_REFUSALS:
             return self._failed(claim, error)
         logger.info("task %s does not fit the handler here: %s", claim.id, _shown(error))
         claim.tell_dead = partial(self._tell_dead, claim, error)
@@ -348,7 +349,7 @@ def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | 
         limit.deadline = anyio.current_time() + timeout
 
 
-def _has_containers(call: record.Call) -> bool:
+def has_containers(call: record.Call) -> bool:
     """Whether an argument is a list or a dict, so that plugins may have to load it."""
     for value in call.args:
         if type(value) in _CONTAINERS:
@@ -356,13 +357,15 @@ def _has_containers(call: record.Call) -> bool:
     return bool(call.kwargs) and any(type(value) in _CONTAINERS for value in call.kwargs.values())
 
 
-def _decode(claim: Claim) -> record.Call:
+def decode(claim: Claim) -> record.Call:
+    """Decodes the record of a claim, and returns its call; raises `record.UNREADABLE`."""
     claim.header, claim.body = record.unpack(claim.record)
     claim.call = record.call_in(claim.body)
     return claim.call
 
 
-def _is_expired(claim: Claim, call: record.Call) -> bool:
+def is_expired(claim: Claim, call: record.Call) -> bool:
+    """Whether it is too late for an attempt."""
     options = call.options
     return bool(options) and "expires" in options and claim.age() > options["expires"]
 
@@ -373,7 +376,7 @@ def _attempt(claim: Claim, header: record.Header, error: BaseException) -> recor
     return record.Attempt(header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message)
 
 
-def _explained(error: BaseException) -> BaseException:
+def explained(error: BaseException) -> BaseException:
     """Gives a message to the cancellation of a handler that fairactor has not canceled."""
     if error.args or not isinstance(error, asyncio.CancelledError):
         return error

@@ -16,7 +16,7 @@ import anyio
 from fairactor._model.wire import Settlement
 from fairactor._util.tracing import leave
 
-from .claim import Claim, Owner
+from .claim import Claim, Outcomes, Owner
 from .worker import Worker
 
 logger: Final = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ class Pool:
     def __init__(
         self,
         size: int,
-        execute: Callable[[Claim], Coroutine[Any, Any, Settlement]],
-        canceled: Callable[[Claim, str], Settlement],
+        execute: Callable[[Claim], Coroutine[Any, Any, Settlement | Outcomes]],
+        canceled: Callable[[Claim, str], Settlement | Outcomes],
     ) -> None:
         self.size = size
         self.execute = execute
@@ -53,6 +53,8 @@ class Pool:
         """The tasks whose asyncio task was canceled from outside, because the event loop ends."""
         self._workers: set[Worker] = set()
         self._busy = 0
+        self.reserved = 0
+        """How many slots are kept for batches that are being gathered."""
         self._lent = 0
         self._returning: deque[asyncio.Future[None]] = deque()
         self._to_wake: set[Owner] = set()  # owners that want to claim more as soon as a slot is free
@@ -66,7 +68,7 @@ class Pool:
     @property
     def rests(self) -> bool:
         """Whether nothing runs or is about to, apart from tasks that wait for other tasks."""
-        return not self._busy and not self._ready and not self._returning
+        return not self._busy and not self._ready and not self._returning and not self.reserved
 
     @property
     def busy(self) -> int:
@@ -75,7 +77,7 @@ class Pool:
 
     def has(self, claim: Claim) -> bool:
         """Whether a task runs here, or waits for another one."""
-        return claim in self._running
+        return (claim.batch or claim) in self._running
 
     def return_slots(self) -> None:
         """Gives free slots to tasks that wait to get theirs back."""
@@ -88,7 +90,18 @@ class Pool:
     @property
     def vacancies(self) -> int:
         """How many more tasks could start now; negative if tasks already wait here."""
-        return self.size - self._busy - len(self._ready) - len(self._returning)
+        return self.size - self._busy - len(self._ready) - len(self._returning) - self.reserved
+
+    def reserve(self) -> None:
+        """Keeps a slot for a batch that is being gathered, until `release`."""
+        self.reserved += 1
+
+    def release(self) -> None:
+        """Gives up a slot that was kept."""
+        self.reserved -= 1
+        self.has_vacancy()
+        if self.on_rest is not None and self.rests:
+            self.on_rest()
 
     def wake_on_vacancy(self, owner: Owner) -> None:
         """Wakes an owner once, as soon as a slot becomes free."""
@@ -112,17 +125,18 @@ class Pool:
         """
         found = False
         for claim, worker in self._running.items():
-            if claim.id == task_id and owner in (None, claim.owner):
+            if owner in (None, claim.owner) and (task := claim.find(task_id)) is not None:
                 found = True
-                if claim.cancel_reason is None:  # otherwise it has been canceled already
-                    claim.cancel_reason = reason
+                # Otherwise it has been canceled already.
+                if task.cancel_reason is None and claim.cancel(task, reason):
                     worker.cancel()
         if found:
             return True
         for claim in self._ready:
-            if claim.id == task_id and owner in (None, claim.owner):
-                self._ready.remove(claim)
-                claim.owner.settle(claim, self._canceled(claim, reason))
+            if owner in (None, claim.owner) and (task := claim.find(task_id)) is not None:
+                if claim.withdraw(task):
+                    self._ready.remove(claim)
+                task.settle(self._canceled(task, reason))
                 return True
         return False
 
@@ -164,7 +178,7 @@ class Pool:
 
     def drop_ready(self) -> list[Claim]:
         """Removes the tasks that have not started, and returns them."""
-        dropped = list(self._ready)
+        dropped = [task for claim in self._ready for task in claim.tasks]
         self._ready.clear()
         return dropped
 
@@ -181,7 +195,7 @@ class Pool:
         self._lent += 1
         self.return_slots()
         self._wake()
-        self._wake_owners()
+        self.has_vacancy()
         if self.on_rest is not None and not self._busy:
             self.on_rest()
 
@@ -236,18 +250,18 @@ class Pool:
             self._wake()
         return claim
 
-    def finished(self, claim: Claim, settlement: Settlement) -> None:
+    def finished(self, claim: Claim, outcome: Settlement | Outcomes) -> None:
         """Frees the slot of a task that has ended, and reports the outcome to its owner."""
         self._free(claim)
-        if settlement.seconds > self.slow:
+        if outcome.seconds > self.slow:
             self.slow_ended.append((time.monotonic(), claim))
-        claim.owner.settle(claim, settlement)
+        claim.settle(outcome)
 
     def canceled(self, claim: Claim) -> None:
         """Frees the slot of a canceled task. If no reason was given, the claim was lost, and no outcome is reported."""
         self._free(claim)
         if claim.cancel_reason is not None:
-            claim.owner.settle(claim, self._canceled(claim, claim.cancel_reason))
+            claim.settle(self._canceled(claim, claim.cancel_reason))
         else:
             if not claim.lost:
                 self.interrupted.append(claim)
@@ -258,14 +272,15 @@ class Pool:
         self._busy -= 1
         self.return_slots()
         if self._to_wake:
-            self._wake_owners()
+            self.has_vacancy()
         if self.on_rest is not None and not self._busy:
             self.on_rest()
         if self._ended is not None:
             self._ended.set()
             self._ended = None
 
-    def _wake_owners(self) -> None:
+    def has_vacancy(self) -> None:
+        """Wakes the owners that want to claim more, if a slot is free."""
         if self.vacancies > 0:
             owners, self._to_wake = self._to_wake, set()
             for owner in owners:

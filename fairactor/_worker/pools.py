@@ -7,9 +7,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from itertools import chain
 from typing import Any, Final
 
+from fairactor._actors.batch import Batching
 from fairactor._model.wire import Settlement
 
-from .claim import Claim, Owner
+from .batches import Batches
+from .claim import Claim, Outcomes, Owner
 from .pool import Pool
 
 
@@ -20,18 +22,23 @@ class Pools:
         sizes: how many tasks each pool runs at once, by the name of its kind.
         execute: runs a claim.
         canceled: makes the outcome of a claim that was canceled.
+        batchings: how the calls of each actor with batches are gathered.
     """
 
     def __init__(
         self,
         sizes: Mapping[str, int],
-        execute: Callable[[Claim], Coroutine[Any, Any, Settlement]],
-        canceled: Callable[[Claim, str], Settlement],
+        execute: Callable[[Claim], Coroutine[Any, Any, Settlement | Outcomes]],
+        canceled: Callable[[Claim, str], Settlement | Outcomes],
+        batchings: Mapping[str, Batching] | None = None,
     ) -> None:
         self._by_name: Final = {name: Pool(size, execute, canceled) for name, size in sizes.items()}
         self.all: Final = list(self._by_name.values())
         self.first: Final = self.all[0]
         self._single: Final = len(self.all) == 1
+        self.batches = Batches(batchings or {}, self.all)
+        """What is being gathered to run together."""
+        self._canceled = canceled
 
     @property
     def vacancies(self) -> int:
@@ -61,10 +68,14 @@ class Pools:
     def cancel(self, task_id: str, reason: str, owner: Owner | None = None) -> bool:
         """See `Pool.cancel`."""
         found = [pool.cancel(task_id, reason, owner) for pool in self.all]
-        return any(found)
+        claim = self.batches.withdraw(task_id, owner)
+        if claim is not None:
+            claim.settle(self._canceled(claim, reason))
+        return any(found) or claim is not None
 
     def abandon(self, owner: Owner) -> None:
         """See `Pool.abandon`."""
+        self.batches.abandon(owner)
         for pool in self.all:
             pool.abandon(owner)
 
@@ -74,7 +85,7 @@ class Pools:
 
     def drop_ready(self) -> list[Claim]:
         """Removes the tasks that have not started, and returns them."""
-        return list(chain.from_iterable(pool.drop_ready() for pool in self.all))
+        return [*self.batches.drop(), *chain.from_iterable(pool.drop_ready() for pool in self.all)]
 
     @property
     def interrupted(self) -> list[Claim]:

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import attrs
 
+from fairactor._actors.batch import Batching
 from fairactor._actors.registry import Handler
 from fairactor._model.record import actor_in
 from fairactor._model.wire import Settlement, SlotKinds
 from fairactor.settings import Settings
 
-from .claim import Claim
+from .claim import Claim, Outcomes
 from .pools import Pools
 
 COROUTINES: Final = "c"
@@ -82,23 +83,25 @@ class Slots:
         kinds: the kinds of slots.
         execute: runs a claim.
         canceled: makes the outcome of a claim that was canceled.
+        batchings: how the calls of each actor with batches are gathered.
     """
 
     def __init__(
         self,
         kinds: Sequence[Kind],
-        execute: Callable[[Claim], Coroutine[Any, Any, Settlement]],
-        canceled: Callable[[Claim, str], Settlement],
+        execute: Callable[[Claim], Coroutine[Any, Any, Settlement | Outcomes]],
+        canceled: Callable[[Claim, str], Settlement | Outcomes],
+        batchings: Mapping[str, Batching] | None = None,
     ) -> None:
         self.kinds: Final = kinds
-        self.pools: Final = Pools({kind.name: kind.size for kind in kinds}, execute, canceled)
+        batchings = batchings or {}
+        self.pools: Final = Pools({kind.name: kind.size for kind in kinds}, execute, canceled, batchings)
+        self.batches: Final = self.pools.batches
         self._numbers = {actor: number for number, kind in enumerate(kinds) for actor in kind.actors}
-        self._packed = SlotKinds([(kind.letters, kind.actors) for kind in kinds])
-
-    @property
-    def several(self) -> bool:
-        """Whether there are several kinds."""
-        return len(self.kinds) > 1
+        sizes = {actor: batching.size for actor, batching in batchings.items()}
+        self._packed = SlotKinds([(kind.letters, kind.actors) for kind in kinds], sizes)
+        self.several: Final = len(kinds) > 1 or bool(batchings)
+        """Whether tasks need different slots: there are several kinds, or batches."""
 
     def room(self, before: Room) -> Room:
         """Returns how many more tasks of each kind could start now.
@@ -109,15 +112,20 @@ class Slots:
         room = Room([max(0, pool.vacancies) for pool in self.pools.all])
         return attrs.evolve(room, behind=before.behind) if before.full <= room.full else room
 
-    def pack(self, room: Room) -> bytes:
-        """Packs how many tasks of each kind a turn may claim; empty if there is one kind."""
-        return self._packed.pack(room.by_kind, room.behind) if self.several else b""
+    def pack(self, room: Room, joining: Iterable[tuple[str, str, int]] = ()) -> bytes:
+        """Packs how many tasks of each kind a turn may claim; empty if all need the same slots.
+
+        Args:
+            room: how many of each kind.
+            joining: the batches that more tasks may join, see `Batches.ask`.
+        """
+        return self._packed.pack(room.by_kind, room.behind, joining) if self.several else b""
 
     def left(self, room: Room, claims: Iterable[Claim]) -> Room:
         """Returns what is left of the room that a turn had, for claims that `divide` has seen."""
         by_kind = list(room.by_kind)
         for claim in claims:
-            by_kind[claim.kind] -= 1
+            by_kind[claim.kind] -= claim.takes_slot
         return Room(by_kind)
 
     def by_kind(self, settled: Sequence[Settlement]) -> Sequence[Sequence[Settlement]]:
@@ -134,7 +142,8 @@ class Slots:
         """Divides claims: those that can start, or soon if they were claimed ``ahead``, and those that find no slot.
 
         Several shards may have been asked for a task for the same slot, and a task that is handed over may need any.
-        Suspects are claimed whatever they need, and wait here for a slot.
+        Suspects are claimed whatever they need, and wait here for a slot. Claims for batches are gathered, and are in
+        neither list.
         """
         if not self.several:
             return claims, []
@@ -143,9 +152,20 @@ class Slots:
         room = [pool.vacancies for pool in self.pools.all]
         room[0] += ahead
         for claim in claims:
-            claim.kind = self._numbers.get(actor_in(claim.record), 0)
+            actor = actor_in(claim.record)
+            claim.kind = self._numbers.get(actor, 0)
             claim.slots = self.pools.all[claim.kind]
+            gathers = self.batches.has(actor)
+            if gathers and not claim.deliveries and self.batches.join(claim, actor):
+                claim.takes_slot = False
+                continue
             room[claim.kind] -= 1
-            waits = room[claim.kind] < 0 and not claim.deliveries
-            (too_many if waits else starting).append(claim)
+            if room[claim.kind] < 0 and not claim.deliveries:
+                too_many.append(claim)
+            elif not gathers:
+                starting.append(claim)
+            elif claim.deliveries:
+                starting.append(self.batches.alone(claim, actor))
+            else:
+                self.batches.open(claim, actor)
         return starting, too_many

@@ -24,7 +24,7 @@ import anyio
 
 from fairactor._model.wire import Settlement
 
-from .claim import Claim
+from .claim import Claim, Outcomes
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _ENDED: Final = object()
 class Supply(Protocol):
     """The pool, as far as its workers use it."""
 
-    execute: Callable[[Claim], Coroutine[Any, Any, Settlement]]
+    execute: Callable[[Claim], Coroutine[Any, Any, Settlement | Outcomes]]
 
     def take_ready(self, worker: Worker) -> Claim | None:
         """Returns the next task, if one is ready and may start."""
@@ -42,7 +42,7 @@ class Supply(Protocol):
     async def take(self, worker: Worker) -> Claim | None:
         """Waits for the next task; returns None if the worker should end."""
 
-    def finished(self, claim: Claim, settlement: Settlement) -> None:
+    def finished(self, claim: Claim, outcome: Settlement | Outcomes) -> None:
         """Takes the outcome of a task that has ended."""
 
     def canceled(self, claim: Claim) -> None:
@@ -109,7 +109,7 @@ class Worker:
             if awaited is not _ENDED:
                 await self._drive(attempts, context, awaited)
             self._claim = None
-            supply.finished(claim, self._settlement)
+            supply.finished(claim, self._outcome)
             if sys.getrefcount(task) > references or task.cancelling():
                 self._ends = True
                 return
@@ -125,7 +125,7 @@ class Worker:
         """
         execute, claim = self._supply.execute, (yield _ENDED)
         while True:
-            self._settlement = yield from execute(claim)
+            self._outcome = yield from execute(claim)
             claim = yield _ENDED
 
     @types.coroutine

@@ -119,16 +119,16 @@ run_ends_hook()
 release_throttled()
 local missed = missed_claim()
 if missed then want = math.max(0, want - 1) end -- it takes a worker
+local may_claim_ahead = true
 if choose_suspect then
-  local may_claim_ahead
   want, may_claim_ahead = choose_suspect(runtime, want, ARGV[7], outcomes.returns_tasks)
   if not may_claim_ahead then ahead = 0 end
 end
 update_ring(arriving)
 if charge_suspect then charge_suspect() end
 if ahead > 0 and call('SCARD', shard.idle) > call('SISMEMBER', shard.idle, runtime) then ahead = 0 end
-local claims = choose(runtime, want + ahead, ARGV[8], ahead)
-local rests, has_all = #claims.ids < want, #claims.ids == want + ahead
+local claims = choose(runtime, want + ahead, ARGV[8], ahead, may_claim_ahead and not outcomes.returns_tasks)
+local rests, has_all = claims.seated < want, claims.seated == want + ahead
 if add_suspect then add_suspect(claims) end
 if missed then -- the reply brings it
   table.insert(claims.reply, handed)

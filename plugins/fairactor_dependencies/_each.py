@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from fairactor import Message, Retry, actor, current_task
-from fairactor.errors import MailboxFull, RuntimeNotRunning
+from fairactor.errors import MailboxFull, RuntimeNotRunning, UnknownActor
 from fairactor.plugins import BATCH_WITH_DATA, Actor, Addressed, Client, Graph, TriggerRule, shown, whole_ms
 
 from ._graph import MessageGraph, chain
@@ -24,6 +24,8 @@ _ADOPTED_AT_ONCE: Final = 100
 _SHORTEST_WAIT: Final = 0.1
 """Seconds until the first try after a mailbox was full; doubled each time."""
 _LONGEST_WAIT: Final = 10.0
+_ELSEWHERE: Final = 0.25
+"""Seconds until the next try if the runtime lacks the actor: another one may take it then."""
 
 
 @actor(name=SPREAD, max_retries=60_000, retry_on=())
@@ -41,7 +43,13 @@ async def spread(target: str, items: Any, joined: str, earlier: list[str], /, *a
         raise TypeError(f"each({target}, …) needs a list of items, and got {shown(items)}")
     if not items:
         return 0
-    handler, host = runtime.host.actor(target), runtime.host
+    host = runtime.host
+    try:
+        handler = host.actor(target)
+    except UnknownActor as error:
+        if task.attempt * _ELSEWHERE > host.settings.unknown_ttl:
+            raise
+        raise Retry(f"each() waits for a runtime that has the actor {target!r}", delay=_ELSEWHERE) from error
     may_send, sent = await host.call(f"{NAME}/map", task.tenant, joined, len(items))
     if not may_send:
         return len(items)
@@ -119,7 +127,8 @@ def each(
     joins what has finished instead, with None for each of the others.
 
     Args:
-        target: a function that is an actor. The runtimes that serve its queue need it, since one sends its tasks.
+        target: a function that is an actor. A runtime that has it sends the tasks. To find one at once, give it a
+            queue, or give all runtimes the actor.
         items: a list, or the earlier step that returns it; None: the result of the step before.
         args: further arguments, the same for all items.
         kwargs: likewise, by name.

@@ -185,7 +185,7 @@ async def test_a_namespace_of_another_data_model_is_refused(make_runtime: Make, 
     async with make_runtime():
         pass
     db.hset("{fairactor/0}", "version", 99)
-    with pytest.raises(NamespaceMismatch, match="has data model 99, this fairactor has"):
+    with pytest.raises(NamespaceMismatch, match="has data model 99, written by a later fairactor"):
         async with make_runtime():
             raise AssertionError
 

@@ -13,7 +13,7 @@ import redis
 
 from fairactor import Priority, Runtime, actor
 from fairactor._store import load as thresholds
-from fairactor._store.load import HeldTenant, Load
+from fairactor._store.load import HeldTenant, Load, UnservedTasks
 from fairactor._store.runtimes import Pulse, RuntimeInfo, read_pulse
 from tests.support.polling import PATIENCE, until
 
@@ -66,6 +66,42 @@ def test_waiting_while_workers_are_free() -> None:
     ]
     assert not problems(**waiting, oldest_wait=59.0)
     assert not problems(**waiting, oldest_wait=61.0, dedicated=True), "the free workers may be for other tenants"
+
+
+def test_waiting_while_a_pool_is_busy_and_another_is_not() -> None:
+    waiting = {"queued": 1000, "started": 2, "busy_pool": True}
+    assert not problems(**waiting, oldest_wait=61.0), "the free workers may lack the actors of what waits"
+    (problem,) = problems(**waiting, oldest_wait=601.0)
+    assert problem.startswith("1000 tasks wait, the first for 601 s, and workers that can run them do not keep up")
+
+
+def test_what_nobody_can_run() -> None:
+    unserved = [UnservedTasks("mail", "default", 1, "", "acme", 5.2), UnservedTasks("train", "gpu", 2, "", "t", 99.0)]
+    assert problems(unserved=unserved) == [
+        "no running process has registered an actor 'train' of version 2 or later and serves the queue 'gpu', and tasks of "
+        "tenant 't' have waited 99 s for one: start one, or they fail after unknown_ttl=",
+        "no running process has registered an actor 'mail', and tasks of tenant 'acme' have waited 5 s for one: start one, "
+        "or they fail after unknown_ttl=",
+    ]
+    again = UnservedTasks("mail", "default", 1, "", "another", 4.0)  # of another shard
+    assert problems(unserved=[again, *unserved]) == problems(unserved=unserved)
+    assert len(problems(unserved=[attrs.evolve(again, actor=f"mail {n}") for n in range(20)])) == 10
+    (refused,) = problems(unserved=[UnservedTasks("mail", "default", 1, "ab12", "acme", 5.2)])
+    assert "an actor 'mail' that takes their arguments, and" in refused
+
+
+def runtime_with(*, queues: tuple[str, ...] | None, busy: int) -> RuntimeInfo:
+    pulse = Pulse(busy, 0, 1.0, 1.0, None)
+    return RuntimeInfo("r", "h", 1, 2, ("a",), 10.0, pulse, {"workers": 2}, queues)
+
+
+def test_a_pool_is_busy_if_all_that_run_the_same_are() -> None:
+    busy, free = (runtime_with(queues=("gpu",), busy=many) for many in (2, 1))
+    other = runtime_with(queues=None, busy=0)
+    assert thresholds._has_busy_pool([busy, other])
+    assert not thresholds._has_busy_pool([busy, free, other])
+    assert not thresholds._has_busy_pool([busy, busy]), "there is one pool"
+    assert not thresholds._has_busy_pool([])
 
 
 def test_workers_that_do_not_keep_up() -> None:

@@ -115,6 +115,23 @@ async def test_a_queue_that_nobody_serves(make_runtime: Make) -> None:
         assert (await sender.health()).ok
 
 
+async def test_nobody_serves_the_default_queue(make_runtime: Make) -> None:
+    async with make_runtime(workers=0) as sender, make_runtime(cpu, queues=["gpu"], unknown_ttl=0.5):
+        handle = await sender.send("acme", cpu(1))
+        await until(lambda: _has_unserved(sender))
+        with pytest.raises(TaskFailed) as caught:
+            await handle.result(timeout=PATIENCE)
+        assert caught.value.error == "fairactor.errors.UnknownActor"
+        await handle.redrive()
+        async with make_runtime(cpu, queues=["default"]):
+            assert await handle.result(timeout=PATIENCE) == 1
+
+
+async def _has_unserved(runtime: Runtime) -> bool:
+    load = (await runtime.health()).load
+    return load is not None and bool(load.unserved)
+
+
 async def _names(runtime: Runtime, text: str) -> bool:
     return any(text in problem for problem in (await runtime.health()).problems)
 
@@ -142,6 +159,24 @@ async def test_priorities_backlogs_pauses_and_groups_hold_over_all_lanes(make_ru
             await acme.resume()
             assert [await each.result(timeout=PATIENCE) for each in (last, first)] == [1, 2]
         assert [name for name, _ in ran] == ["cpu", "train"]
+
+
+async def test_work_for_several_pools_wakes_each(make_runtime: Make) -> None:
+    """The leases are long, so only a wake-up brings the tasks: of a batch, due ones, and those of a paused tenant."""
+    actors = (cpu, train)
+    async with (
+        make_runtime(workers=0) as sender,
+        make_runtime(*actors, queues=["gpu"], lease=600.0),
+        make_runtime(*actors, queues=["default"], lease=600.0),
+    ):
+        for delay in (None, 0.1):
+            messages = [message(n).options(delay=delay) for n in range(2) for message in (train, cpu)]
+            handles = await sender.send_many(("acme", message) for message in messages)
+            assert await sender.results(handles, timeout=PATIENCE) == [0, 0, 1, 1]
+        await sender.tenant("acme").pause()
+        handles = await sender.send_many(("acme", message(3)) for message in (train, cpu))
+        await sender.tenant("acme").resume()
+        assert await sender.results(handles, timeout=PATIENCE) == [3, 3]
 
 
 # Versions
@@ -199,9 +234,31 @@ async def test_arguments_that_no_handler_takes_make_a_dead_letter(make_runtime: 
             await handle.result(timeout=PATIENCE)
         assert caught.value.error == "fairactor.errors.InvalidPayload"
         async with make_runtime(report(None, 1)):
-            if version:  # the handler of version 2 may get it again, and passes it on
-                await handle.redrive()
-                assert await handle.result(timeout=PATIENCE) == "None: sales"
+            await handle.redrive()  # the other handler may get it again, and passes it on
+            assert await handle.result(timeout=PATIENCE) == "None: sales"
+
+
+async def test_a_task_is_passed_on_five_times_at_most(make_runtime: Make) -> None:
+    @actor(name="report")
+    async def other(year: int) -> str:
+        return str(year)
+
+    async with make_runtime(workers=0) as web, make_runtime(report(None, 0)):
+        async with make_runtime(other):
+            handle = await web.send("acme", report(None, 1)("sales"))
+            for times in (5, 10):
+                with pytest.raises(TaskFailed, match="report") as caught:
+                    await handle.result(timeout=PATIENCE)
+                assert caught.value.error == "fairactor.errors.InvalidPayload"
+                info = await handle.info()
+                assert [line.message for line in info.history] == ["its arguments do not fit the actor here"] * times
+                assert info.attempt == 1
+                if times == 5:
+                    await handle.redrive()
+        async with make_runtime(report(None, 1)):
+            await handle.redrive()
+            assert await handle.result(timeout=PATIENCE) == "None: sales", "it counts from the redrive"
+        await check_invariants(web)
 
 
 async def test_web_processes_are_deployed_before_workers(make_runtime: Make) -> None:

@@ -11,14 +11,8 @@ do
   local unlimited -- those of them that no longer have limits
   local MOST_PASSED = 100 -- tenants that one turn passes over
   local MORE_ENTRIES = 50
-  local MOST_STUCK = 50 -- tasks of a tenant that one turn looks at to find one that can start
   local MOST_MOVED = 300 -- tasks of the common lane that one turn moves to other lanes
-  local MOST_LOOKED = 300 -- tasks behind the first of their tenants that one turn looks at
-  -- A runtime with slots of several kinds has room for so many tasks of each. `capped` is the kind of each actor as in
-  -- records; other actors are of kind 1; nil: there is one kind. Tenants of whom nothing can start are passed over.
-  local capped, room, letters
-  local wanted = {} -- kinds for which a task found no room
-  local passed, looked, seen, skip = 0, 0, 0, 0 -- tenants; tasks; entries of the root ring, and those to leave out
+  local passed, seen, skip = 0, 0, 0 -- tenants; entries of the root ring, and those to leave out
 
   local function by_tag(a, b) return a[TAG] < b[TAG] end
 
@@ -172,51 +166,10 @@ do
     return eligible == true and (not lanes or lanes.works(t[NAME], shard.kind))
   end
 
-  -- Returns the kind of slot that a task needs. A name may contain quotation marks, which a backslash precedes.
-  local function kind_of(id)
-    local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
-    local first = readable(record) and select(7, struct.unpack(HEADER, record)) + 2
-    local last = first
-    repeat
-      last = last and record:find('",', last, true)
-      local kind = last and capped[actor_of(record:sub(first, last - 1))]
-      if kind then return kind end
-      last = last and last + 1
-    until not last or record:sub(last - 2, last - 2) ~= '\\'
-    return 1
-  end
+  -- @include lib/slots.lua
 
-  -- Whether a task can start in the runtime. If so, it takes room.
-  local function can_start(id)
-    local kind = kind_of(id)
-    if room[kind] < 1 then
-      wanted[kind] = true
-      return false
-    end
-    room[kind] = room[kind] - 1
-    return true
-  end
-
-  -- Returns the first id in a tenant's mailbox that can start, or nil. It becomes the next.
-  local function next_startable(t, n)
-    local first = t[TAKEN] + 1
-    local at = first + (t[STUCK] or 0)
-    while at < first + MOST_STUCK do
-      local id = peek(t, n, at)
-      if not id then return end
-      if can_start(id) then
-        if at > first then table.insert(t[HEAD], first, table.remove(t[HEAD], at)) end
-        return id
-      end
-      at = at + 1
-      t[STUCK] = at - first
-      looked = looked + 1
-      if looked > MOST_LOOKED and t[STUCK] > 0 then return end
-    end
-  end
-
-  -- Takes the next task from a ring's front. Returns its id, tenant and cost to charge, or nil. A tenant whose next task
-  -- cannot start keeps its tag, and is passed over for the rest of the turn.
+  -- Takes the next task from a ring's front. Returns its id, tenant and cost to charge, and what those cost that join its
+  -- batch; or nil. A tenant whose next task cannot start keeps its tag, and is passed over for the rest of the turn.
   local function take(ring, n)
     local front = ring.front
     while passed < MOST_PASSED do
@@ -224,16 +177,16 @@ do
       if not t then return end
       front[ring.head] = false
       ring.head = ring.head + 1
-      local inner, id, owner, cost = t[INNER], nil, t, nil
+      local inner, id, owner, cost, more, actor = t[INNER], nil, t, nil, 0, nil
       if inner then
         if not inner.front then load_front(inner, n) end
-        id, owner, cost = take(inner, n)
+        id, owner, cost, more = take(inner, n)
       elseif not t[LIMITS] or eligibility(t[LIMITS]) == true then
         if not capped then
           id = peek(t, ring.ahead)
         else
-          id = next_startable(t, ring.ahead)
-          if not id and t[STUCK] then t[PASSED], passed = true, passed + 1 end
+          id, actor = next_startable(t, ring.ahead)
+          if not id and (t[STUCK] or 0) > 0 then t[PASSED], passed = true, passed + 1 end
         end
         if not id and sorting.stopped then t[PASSED], passed = true, passed + 1 end
         cost = id and cost_of(t[NAME], id)
@@ -241,16 +194,11 @@ do
       if id then
         if not (ring.stealing and dedicated_time(owner[NAME])) then ring.virtual = math.max(ring.virtual, t[TAG]) end
         -- A tenant that was passed over may lag behind the others. It must not catch up at their cost.
-        t[TAG] = (capped and math.max(t[TAG], ring.virtual) or t[TAG]) + cost / t[WEIGHT]
         if not inner then
-          t[TAKEN] = t[TAKEN] + 1
-          if lanes then lanes.add(t[NAME], lane_in_head(t[NAME], id), -1) end
-          if t[LIMITS] then
-            t[LIMITS].queued = t[LIMITS].queued - 1
-            count_start(t[LIMITS])
-            if lanes then lanes.changed[t[NAME]] = true end
-          end
+          count_taken(t, id)
+          if actor then more = take_along(t, actor, batches[actor] - 1) end
         end
+        t[TAG] = (capped and math.max(t[TAG], ring.virtual) or t[TAG]) + (cost + more) / t[WEIGHT]
       end
       if inner then
         if inner.front[inner.head] then insert_by_tag(front, t) end -- else see `write_groups`
@@ -259,7 +207,7 @@ do
       else
         t[LEAVES] = not t[PASSED]
       end
-      if id then return id, owner, cost end
+      if id then return id, owner, cost, more end
       if capped and not t[LEAVES] then
         if ring == root then seen = seen + 1 end
         pass_over(ring)
@@ -274,13 +222,14 @@ do
 
   -- Chooses up to `n` tasks: of tenants assigned to the runtime, then of those that it may steal from; or of all alike.
   local function fill(claims, runtime, n)
-    local ids, owners, charged = claims.ids, claims.owners, claims.charged
+    local ids = claims.ids
     local function serve(ring)
-      while #ids < n do
+      while claims.seated < n do
         local id, owner, cost = take(ring, n)
         if not id then return end
-        local i = #ids + 1
-        ids[i], owners[i], charged[i] = id, owner, cost
+        add_claim(claims, id, owner, cost)
+        claims.seated = claims.seated + 1
+        add_along(claims)
       end
     end
     local function serve_all() -- skips tenants that should have left the ring since the defaults changed
@@ -289,7 +238,7 @@ do
         load_front(root, length)
         serve(root)
         length = 2 * length
-      until #ids == n or not root.rest or passed == MOST_PASSED
+      until claims.seated == n or not root.rest or passed == MOST_PASSED
     end
     local own_time = dedicated[runtime]
     if not own_time then return serve_all() end
@@ -297,7 +246,7 @@ do
     raise_tags(own)
     serve(own)
     claims.dedicated_time = own.virtual
-    local assigned, others = #ids, #ids < n and call('SMEMBERS', STEAL .. runtime) or {}
+    local assigned, others = #ids, claims.seated < n and call('SMEMBERS', STEAL .. runtime) or {}
     if others[1] == '' then
       reset_group_fronts()
       root.stealing = true
@@ -329,15 +278,18 @@ do
     return struct.pack(HEADER, LIVE, 0, priority, 1, shard.stamp, #name, name)
   end
 
-  -- Chooses up to `n` tasks for a runtime, of each kind as many as its slots allow: see `pack_slots` in wire.py. Those of
-  -- kind 1 may be `ahead` more. Returns parallel lists in the order of service: ids, owners (tenants), charged costs and
-  -- records; `reply` is each id and its record; whether it stopped at too many tenants that were passed over, and the
-  -- rank behind them.
-  function choose(runtime, n, slots, ahead)
-    local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0 }
-    if n > 0 and slots ~= '' then
-      room, skip, letters, capped = unpack(cmsgpack.unpack(slots))
-      room[1] = room[1] + ahead
+  -- Chooses up to `n` tasks for a runtime, of each kind as many as its slots allow: see `SlotKinds` in wire.py. Those of
+  -- kind 1 may be `ahead` more. If it may claim at all (`may`), it takes besides what joins a batch. Returns parallel
+  -- lists in the order of service: ids, owners (tenants), charged costs and records; `reply` is each id and its record;
+  -- how many need a slot; whether it stopped at too many tenants that were passed over, and the rank behind them.
+  function choose(runtime, n, slots, ahead, may)
+    local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0, seated = 0 }
+    if may and slots ~= '' then
+      local open
+      room, skip, letters, capped, batches, open = unpack(cmsgpack.unpack(slots))
+      room[1], room_ahead = room[1] + ahead, ahead
+      if #open > 0 then fill_open(open) end
+      add_along(claims)
     end
     if n > 0 then fill(claims, runtime, n) end
     claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped

@@ -102,19 +102,25 @@ local function open_kinds()
     return joined
   end
 
-  -- Wakes runtimes for tenants that have joined, as few as serve them all. `wakes`: one of the kind for which the script
-  -- acts has to wake.
-  function lanes.wake(wakes, joined, joined_elsewhere)
-    local covered = {}
-    if wakes and wake_kind(shard.idle) then
-      for _, name in ipairs(joined) do covered[name] = true end
-    end
-    for kind, names in pairs(joined_elsewhere) do
-      local missing = false
-      for _, name in ipairs(names) do missing = missing or not covered[name] end
-      if missing and wake_kind(idle_of(kind)) then
-        for _, name in ipairs(names) do covered[name] = true end
+  -- Whether a kind serves a lane with tasks of one of the tenants that none of the kinds in `woken` serves.
+  local function adds(kind, names, woken)
+    for _, name in ipairs(names) do
+      for lane, n in pairs(lanes.box_of(name)) do
+        local served = n <= 0 or not lanes.serves(kind, lane)
+        for i = 1, served and 0 or #woken do served = served or lanes.serves(woken[i], lane) end
+        if not served then return true end
       end
+    end
+    return false
+  end
+
+  -- Wakes runtimes for tenants that have joined, as few as serve all their lanes. `wakes`: one of the kind for which the
+  -- script acts has to wake.
+  function lanes.wake(wakes, joined_elsewhere)
+    local woken = {}
+    if wakes and wake_kind(shard.idle) then woken[1] = shard.kind end
+    for kind, names in pairs(joined_elsewhere) do
+      if adds(kind, names, woken) and wake_kind(idle_of(kind)) then woken[#woken + 1] = kind end
     end
   end
 end

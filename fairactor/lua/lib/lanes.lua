@@ -20,6 +20,7 @@ local function open_lanes()
   local before = {} -- likewise, as it is stored
   local served = {} -- kind -> lane -> whether it serves the lane
   local lane_of_route = {}
+  local any_default
   local new_routes, unsorted = {}, false
   lanes = {
     changed = {}, -- tenants of whom the rings of other kinds have to know
@@ -33,7 +34,7 @@ local function open_lanes()
     for kind in shard.kinds:gmatch('%d+') do
       if kind ~= shard.kind then kinds[#kinds + 1] = kind end
     end
-    lanes.kinds, served, lane_of_route = kinds, {}, {}
+    lanes.kinds, served, lane_of_route, any_default = kinds, {}, {}, nil
   end
   lanes.use_kinds()
 
@@ -82,7 +83,7 @@ local function open_lanes()
       if not is_common and route:find(SEPARATOR, 1, true) then
         is_common = lanes.is_common(lane)
       elseif not is_common then
-        is_common = not new_routes[route] and call('HEXISTS', ROUTES, route) == 0
+        is_common = not new_routes[route] and call('HEXISTS', ROUTES, route) == 0 and lanes.serves_default()
       end
       if is_common then lane = '' end
       lane_of_route[route] = lane
@@ -144,6 +145,16 @@ local function open_lanes()
       known[lane] = lanes.fits(function(field) return call('HGET', KIND .. kind, field) end, lane) or false
     end
     return known[lane]
+  end
+
+  -- Whether any kind serves the common lane. If none does, each actor has a lane of its own, so its tasks do not wait for
+  -- ever.
+  function lanes.serves_default()
+    if any_default == nil then
+      any_default = false
+      for _, kind in ipairs(kinds) do any_default = any_default or lanes.serves(kind, '') end
+    end
+    return any_default
   end
 
   -- Whether the kinds that serve the common lane serve this one, too, and no others. A lane with a queue or limits is never

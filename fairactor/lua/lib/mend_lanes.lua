@@ -3,7 +3,7 @@
 -- @include lib/base.lua
 -- @include lib/lanes.lua
 -- @include lib/fleet.lua
--- @takes found, places, put_back, take_place, tasks from mend.lua
+-- @takes found, places, put_back, take_place from mend.lua
 
 -- Returns the lane and the tenant in the key of a mailbox, or nil.
 local function parse_mailbox(rest)

@@ -54,6 +54,7 @@ local function end_lease(runtime, why)
   call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
   call('HDEL', HOMES, runtime)
   for kind in shard.kinds:gmatch('%d+') do call('SREM', kind == '0' and IDLE or KIND_IDLE .. kind, runtime) end
+  if shard.old_senders then call('SREM', IDLE, runtime) end -- see turn.lua
   call('SREM', IDLE_HOMES, runtime)
   call('HDEL', IDLE_SLOTS, runtime)
 end

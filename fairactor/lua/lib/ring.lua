@@ -283,7 +283,7 @@ do
     if shard.reports_throttled then throttled = NONE end
     local wakes = not empty and (#joined > 0 or more) or shard.grows and call('EXISTS', IDLE_SLOTS) == 1
     if joined_elsewhere then
-      lanes.wake(wakes, joined, joined_elsewhere)
+      lanes.wake(wakes, joined_elsewhere)
       if #throttled > 0 then wake_idle() end
     elseif wakes or #throttled > 0 then
       wake_idle()

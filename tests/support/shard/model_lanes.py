@@ -91,7 +91,8 @@ class Lanes:
             same = (True, True) in served and all(common is fits for common, fits in served)
             is_apart = lane.count(SEPARATOR) == 3 or lane.split(SEPARATOR)[1] != ""
             return "" if same and not is_apart else lane
-        return route if route in self.routes else ""
+        serves_default = any(kind.serves("") for kind in self.kinds.values())
+        return route if route in self.routes or not serves_default else ""
 
     def serves(self, kind: str, lane: str) -> bool:
         return self.kinds[kind].serves(lane)

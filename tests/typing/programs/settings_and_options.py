@@ -21,6 +21,8 @@ from fairactor.settings import RuntimeSettings, Settings
     expires=60,
     key_window=5,
     durability="replicated",
+    queue="gpu",
+    version=2,
     trigger_rule="all_done",
     xcom="page",
 )
@@ -47,6 +49,7 @@ def runtimes() -> None:
         processes=2,
         lease=5,
         fair_by="time",
+        queues=["gpu", "default"],
         durability="server",
         tracing="parent",
     )
@@ -63,6 +66,8 @@ def runtimes() -> None:
     Runtime(durability="perhaps")  # flagged
     Runtime(tracing="children")  # flagged
     Runtime(assigned=True)  # flagged
+    Runtime(queues=["gpu", 3])  # flagged
+    Runtime(queues=None)
     Runtime(steal=7)  # flagged
     Runtime("redis://localhost", [render])  # flagged
     Runtime(plugins=[object()])  # flagged
@@ -77,6 +82,12 @@ def decorators() -> None:
 
     @actor(timeout="30s")  # flagged
     async def wrong_type() -> None: ...
+
+    @actor(version="2")  # flagged
+    async def wrong_version() -> None: ...
+
+    @actor(queue=["gpu"])  # flagged
+    async def several_queues() -> None: ...
 
     @actor(id="1")  # flagged
     async def with_an_id() -> None: ...
@@ -113,6 +124,9 @@ def messages() -> None:
     render(1, 2, 3)  # flagged
     render(1).options(dealy=1)  # flagged
     render(1).options(timeout="30s")  # flagged
+    render(1).options(queue=["gpu"])  # flagged
+    render(1).options(version=2)  # flagged
+    render(1).options(queue="gpu")
     render(1).options(eta="tomorrow")  # flagged
     render(1).options(priority="urgent")  # flagged
     render(1).options(max_retries=0.5)  # flagged

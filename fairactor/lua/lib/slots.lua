@@ -1,0 +1,140 @@
+-- Slots of several kinds, and batches: which of a tenant's tasks can start in the runtime.
+--
+-- A task takes a slot of its kind. A batch takes one slot, and up to so many tasks of one actor and tenant: those that
+-- join it are claimed together with its first one, or later while the runtime gathers it.
+
+-- @include lib/ring.lua
+-- @include lib/lane_heads.lua
+-- @takes peek, stays_on_ring from lib/claim.lua
+
+local MOST_STUCK = 50 -- tasks of a tenant that one turn looks at to find one that can start
+local MOST_LOOKED = 300 -- tasks behind the first of their tenants that one turn looks at
+local MOST_ALONG = 200 -- tasks that join batches in one turn
+
+-- A runtime with slots of several kinds has room for so many tasks of each. `capped` is the kind of each actor as in
+-- records; other actors are of kind 1; nil: there is one kind. Tenants of whom nothing can start are passed over.
+local capped, room, letters
+local room_ahead = 0 -- the part of the room for tasks that may start soon; batches take none of it
+local wanted = {} -- kinds for which a task found no room
+local looked = 0 -- tasks behind the first of their tenants
+local batches = NONE -- actor -> the most tasks of its batches
+local along, added = {}, 0 -- id, tenant and cost of what joins a batch; how many of them are among the claims
+
+-- Returns the kind of slot that a task needs, and its actor if that is in `capped`. A name may contain quotation marks,
+-- which a backslash precedes.
+local function kind_of(id)
+  local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
+  local first = readable(record) and select(7, struct.unpack(HEADER, record)) + 2
+  local last = first
+  repeat
+    last = last and record:find('",', last, true)
+    local actor = last and actor_of(record:sub(first, last - 1))
+    if actor and capped[actor] then return capped[actor], actor end
+    last = last and last + 1
+  until not last or record:sub(last - 2, last - 2) ~= '\\'
+  return 1
+end
+
+-- Whether a task can start in the runtime. If so, it takes room. Returns its actor, too, if that has batches.
+local function can_start(id)
+  local kind, actor = kind_of(id)
+  local has_batches = actor and batches[actor]
+  if room[kind] - (has_batches and kind == 1 and room_ahead or 0) < 1 then
+    wanted[kind] = true
+    return false
+  end
+  room[kind] = room[kind] - 1
+  return true, has_batches and actor
+end
+
+-- Notes that the next task of a tenant, `id`, starts.
+local function count_taken(t, id)
+  t[TAKEN] = t[TAKEN] + 1
+  if lanes then lanes.add(t[NAME], lane_in_head(t[NAME], id), -1) end
+  if t[LIMITS] then
+    t[LIMITS].queued = t[LIMITS].queued - 1
+    count_start(t[LIMITS])
+  end
+end
+
+-- Makes the id at `at` in a tenant's mailbox the next.
+local function bring_forward(t, at)
+  local first = t[TAKEN] + 1
+  if at > first then table.insert(t[HEAD], first, table.remove(t[HEAD], at)) end
+end
+
+-- Takes up to `n` tasks of an actor that join a batch of the tenant. Passes over some of other actors, which keep
+-- their places. Returns what these tasks cost.
+local function take_along(t, actor, n)
+  local all, cost = n, 0
+  local at = t[TAKEN] + 1 + (t[STUCK] or 0)
+  local last = at + MOST_STUCK
+  while n > 0 and at < last and #along < MOST_ALONG do
+    local id = (not t[LIMITS] or eligibility(t[LIMITS]) == true) and peek(t, all + 1, at)
+    if not id then break end
+    if select(2, kind_of(id)) == actor then
+      t[STUCK] = t[STUCK] or 0
+      bring_forward(t, at)
+      local own = cost_of(t[NAME], id)
+      along[#along + 1] = { id, t, own }
+      cost, n, last = cost + own, n - 1, last + 1
+      count_taken(t, id)
+    else
+      looked = looked + 1
+      if looked > MOST_LOOKED then break end
+    end
+    at = at + 1
+  end
+  return cost
+end
+
+-- Returns the first id in a tenant's mailbox that can start, or nil. It becomes the next. Returns its actor, too, if
+-- that has batches.
+local function next_startable(t, n)
+  local first = t[TAKEN] + 1
+  local at = first + (t[STUCK] or 0)
+  while at < first + MOST_STUCK do
+    local id = peek(t, n, at)
+    if not id then return end
+    local starts, actor = can_start(id)
+    if starts then
+      bring_forward(t, at)
+      return id, actor
+    end
+    at = at + 1
+    t[STUCK] = at - first
+    looked = looked + 1
+    if looked > MOST_LOOKED and t[STUCK] > 0 then return end
+  end
+end
+
+-- Takes tasks that join batches which the runtime gathers already. `open` is the tenant, the actor and how many may
+-- join, for each batch.
+local function fill_open(open)
+  local names = {}
+  for i = 1, #open, 3 do names[#names + 1] = open[i] end
+  load_tenants(names)
+  load_tags(names)
+  for i = 1, #open, 3 do
+    local t = tenants[open[i]]
+    local cost = t[TAG] and not t[LEAVES] and take_along(t, open[i + 1], open[i + 2]) or 0
+    for _, entry in ipairs(cost > 0 and { t, t[OUTER].group } or NONE) do
+      if entry[TAG] == entry[STORED] then table.insert(entry[OUTER].changed, entry) end
+      entry[TAG] = entry[TAG] + cost / entry[WEIGHT]
+    end
+    if cost > 0 and not stays_on_ring(t, 1) then t[LEAVES] = true end
+  end
+end
+
+local function add_claim(claims, id, owner, cost)
+  local i = #claims.ids + 1
+  claims.ids[i], claims.owners[i], claims.charged[i] = id, owner, cost
+end
+
+-- Adds what has joined batches to the claims.
+local function add_along(claims)
+  while added < #along do
+    added = added + 1
+    add_claim(claims, unpack(along[added]))
+  end
+end
