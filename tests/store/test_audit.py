@@ -307,8 +307,8 @@ def test_all_violations_are_listed(used: ShardDriver) -> None:
     with pytest.raises(AssertionError) as caught:
         used.check()
     assert isinstance(caught.value, InvariantViolation)
-    assert len(caught.value.violations) == 4  # the ring, and claims, session and fleet of r
-    assert str(caught.value).startswith("4 violations:\n")
+    assert len(caught.value.violations) == 5  # the ring, and claims, session, fleet and kind of r
+    assert str(caught.value).startswith("5 violations:\n")
 
 
 # With a runtime
