@@ -60,7 +60,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "'7:g:t' does not begin with the length of a lane's name",
     ),
     "in two lanes": (
-        on_key("zadd", mailbox(GPU, "t"), {"t f": 1}), "'t f' is in the mailbox of 't' and the mailbox",
+        on_key("zadd", mailbox(GPU, "t"), {"t f": 1}), "'t f' is in the mailbox of 't'.* and the mailbox of 't'",
     ),
     "in a lane of others": (moved("t gpu", GPU, "g"), "task 't gpu' with the route '.*gpu' is in the lane 'g'"),
     "in no lane of a member": (on_key("delete", ":lanes-of:member"), "tenants have tasks in the lanes .* lanes-of"),

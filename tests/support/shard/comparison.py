@@ -108,7 +108,11 @@ def _compare_tasks(model: Model, snapshot: Snapshot) -> None:
     for task in [task for name in model.tenants for task in model.queue(name)]:
         queues.setdefault((task.lane or "", task.tenant), []).append(task.id)
     found = {place: list(mailbox) for place, mailbox in snapshot.mailboxes.items()}
-    assert found == queues, {place: (found.get(place), queues.get(place)) for place in found | queues if found.get(place) != queues.get(place)}
+    assert found == queues, {
+        place: (found.get(place), queues.get(place))
+        for place in found | queues
+        if found.get(place) != queues.get(place)
+    }
     live = [task for task in model.tasks.values() if task.state in LIVE]
     assert snapshot.due == {task.id: task.due for task in live if task.state == "scheduled"}
     suspects = {name: [task.id for task in model.suspects(name)] for name in model.tenants}
