@@ -2,11 +2,11 @@
 
 - idle fleet: one runtime has the actor, and 0, 1, 3 or 15 others lack it. All sleep. From ``send`` to the start of the
   handler, p50 and p99, against a fleet of the one runtime.
-- both pools busy: two runtimes with different actors, each with its own backlog. The handlers sleep, so the processor is no
-  limit. Throughput of each, against the runtime alone.
+- both pools busy: two runtimes with different actors, each with its own backlog. The handlers sleep, so the processor
+  is no limit. Throughput of each, against the runtime alone.
 - 8 lanes: one runtime drains tasks of 8 queues, against as many of one.
-- many lanes known: tasks wait in 1,000 lanes, and a runtime serves 2 of them. Script time for each of its tasks, against 2
-  lanes known.
+- many lanes known: tasks wait in 1,000 lanes, and a runtime serves 2 of them. Script time for each of its tasks,
+  against 2 lanes known.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ async def _idle(url: str, others: int, samples: int) -> list[float]:
     return delays.copy()
 
 
-async def _busy(url: str, names: list[str], *, seconds: float = 0.02, workers: int = 10, tasks: int = 1_000) -> dict[str, float]:
+async def _busy(
+    url: str, names: list[str], *, seconds: float = 0.02, workers: int = 10, tasks: int = 1_000
+) -> dict[str, float]:
     """Returns the tasks of each actor that have ended in a second, while tasks of all of them wait."""
     actors = {"on_cpu": on_cpu, "on_gpu": on_gpu}
     rates = {}

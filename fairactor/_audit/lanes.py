@@ -45,7 +45,7 @@ def _check_kinds(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _check_runtimes(snapshot: Snapshot, numbers: list[str]) -> Iterator[str]:
-    """Runtimes are of known kinds, and each of several kinds has runtimes. The server asks those of none what they are."""
+    """Runtimes are of known kinds, and each of several kinds has runtimes. Those of none are asked what they are."""
     kind_of = snapshot.fixed["KIND_OF"]
     for runtime, kind in kind_of.items():
         if text(kind) not in numbers:
@@ -95,14 +95,18 @@ def _kind(number: str) -> str:
 def _check_places(snapshot: Snapshot) -> Iterator[str]:
     """Each queued task is in the lane of its route, or in the common one, if all kinds can run what is there."""
     meta, routes = snapshot.fixed["META"], snapshot.fixed["ROUTES"]
+    is_sorted = "unsorted" not in meta and meta.get("compat") != b"1"
     for (lane, _), mailbox in snapshot.mailboxes.items():
         for task in mailbox:
             route = snapshot.routes.get(task, "")
             if lane and not is_lane_of(lane, route):
                 yield f"task {task!r} with the route {route!r} is in the lane {lane!r}"
-            elif not lane and "unsorted" not in meta and meta.get("compat") != b"1":
-                if route in routes or not (is_plain(route) or is_common(snapshot.kinds.values(), route)):
-                    yield f"task {task!r} is in the common lane, but tasks of {route!r} have their own"
+            elif (
+                not lane
+                and is_sorted
+                and not (route not in routes if is_plain(route) else is_common(snapshot.kinds.values(), route))
+            ):
+                yield f"task {task!r} is in the common lane, but tasks of {route!r} have their own"
 
 
 def _check_lists(snapshot: Snapshot) -> Iterator[str]:

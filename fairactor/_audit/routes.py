@@ -39,7 +39,7 @@ def is_lane_of(lane: str, route: str) -> bool:
 
 
 def is_common(kinds: Iterable[Mapping[str, bytes]], route: str) -> bool:
-    """Whether the kinds that serve the common lane can run tasks of a route, and no others, and these name no queue and no limit."""
+    """Whether the kinds that serve the common lane, and no others, run a route without queue and limits."""
     fields = route.split(SEPARATOR)[:_LANE]
     found = [(serves(kind, ""), serves(kind, SEPARATOR.join(fields))) for kind in kinds]
     same = (True, True) in found and all(common is fits for common, fits in found)

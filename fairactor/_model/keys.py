@@ -48,11 +48,11 @@ FIXED: Final = {
 PREFIXES: Final = {
     "TASK": ":task:",  # string: header and body (record.py)
     "QUEUE": ":queue:",  # zset: task -> place; the mailbox of a tenant
-    "LANE_QUEUE": ":lane:",  # zset: task -> place; a tenant's mailbox in a lane: length of the lane's name, the lane, the tenant
+    "LANE_QUEUE": ":lane:",  # zset: task -> place; a mailbox in a lane: length of the lane, the lane, the tenant
     "LANES_OF": ":lanes-of:",  # set: the lanes, but the common one, in which a tenant has queued tasks
     "IN_LANE": ":in-lane:",  # zset: tenant with queued tasks in a lane -> since when, unix ms
     "KIND": ":kind:",  # hash: actor that the runtimes of a kind have -> its version; and their queues
-    "KIND_RING": ":ring:",  # zset: as RING, for the kind with that number; RING is that of kind 0, likewise the next three
+    "KIND_RING": ":ring:",  # zset: as RING, for the kind with that number; RING is that of kind 0; likewise:
     "KIND_GROUPS": ":groups:",  # hash: as GROUPS
     "KIND_GROUP": ":kind-group:",  # zset: as GROUP; the number of the kind, the group
     "KIND_IDLE": ":idle:",  # set: as IDLE

@@ -78,10 +78,14 @@ def test_waiting_while_a_pool_is_busy_and_another_is_not() -> None:
 def test_what_nobody_can_run() -> None:
     unserved = [UnservedTasks("mail", "default", 1, "", "acme", 5.2), UnservedTasks("train", "gpu", 2, "", "t", 99.0)]
     assert problems(unserved=unserved) == [
-        "no running process has registered an actor 'train' of version 2 or later and serves the queue 'gpu', and tasks of "
-        "tenant 't' have waited 99 s for one: start one, or they fail after unknown_ttl=",
-        "no running process has registered an actor 'mail', and tasks of tenant 'acme' have waited 5 s for one: start one, "
-        "or they fail after unknown_ttl=",
+        (
+            "no running process has registered an actor 'train' of version 2 or later and serves the queue 'gpu', and "
+            "tasks of tenant 't' have waited 99 s for one: start one, or they fail after unknown_ttl="
+        ),
+        (
+            "no running process has registered an actor 'mail', and tasks of tenant 'acme' have waited 5 s for one: "
+            "start one, or they fail after unknown_ttl="
+        ),
     ]
     again = UnservedTasks("mail", "default", 1, "", "another", 4.0)  # of another shard
     assert problems(unserved=[again, *unserved]) == problems(unserved=unserved)

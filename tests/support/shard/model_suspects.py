@@ -56,7 +56,11 @@ def choose_suspect(
         step.count_limited(name)
         if not _may_start(model, name):
             continue
+<<<<<<< HEAD
         for task in _first(model, name):
+=======
+        for task in _seen(model, name):
+>>>>>>> lanes
             if task.deliveries + 1 >= most:
                 alone = alone or task
             elif apart is None or task.deliveries < apart.deliveries:
@@ -74,6 +78,13 @@ def choose_suspect(
     model.rules.count_start(task.tenant)
     step.touch(task.tenant, count=False)
     return task, 0 if task.alone else want - 1, Waits.SOME if _any_left(model) else Waits.NONE
+
+
+def _seen(model: State, name: str) -> list[Task]:
+    """Returns the suspects of a tenant that a turn looks at and that its runtime can run."""
+    if not model.lanes.used:
+        return model.suspects(name)[:5]
+    return [task for task in model.suspects(name)[:20] if model.lanes.serves(model.acting, model.lane_of(task))]
 
 
 def _any_left(model: State) -> bool:

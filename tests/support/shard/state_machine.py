@@ -79,8 +79,10 @@ class ShardMachine(OtherOperations):
             stamp = at * 1000 if due else math.nan
             body = self.fitting(sent)
             how: dict[str, Any] = {"key": key, "window": window and bool(key), "replaces": replaces and bool(key)}
-            tasks.append(Task(task_id, tenant, priority, body, state, stamp, at, **how))
-            packed.append(Item(task_id, tenant, priority, due, watch, body, packed_key(key, window, replace=replaces)))
+            tasks.append(Task(task_id, tenant, priority, fitting, state, stamp, at, **how))
+            packed.append(
+                Item(task_id, tenant, priority, due, watch, fitting, packed_key(key, window, replace=replaces))
+            )
         found = self.driver.send(*packed, reservation=reservation)
         flags, receiver = [item.flag for item in packed], self.receiver(packed)
         self.model.now = self.clock()
