@@ -36,13 +36,6 @@ def _may_start(model: State, name: str) -> bool:
     return at_once and (not rules.burst(name) or rules.free(name))
 
 
-def _first(model: State, name: str) -> list[Task]:
-    """Returns the first suspects of a tenant, of those that the runtime can run."""
-    if not model.lanes.used:
-        return model.suspects(name)[:5]
-    return [task for task in model.suspects(name)[:20] if model.lanes.serves(model.acting, model.lane_of(task))]
-
-
 def choose_suspect(
     model: State, runtime: str, want: int, permission: Permission, step: Step
 ) -> tuple[Task | None, int, Waits]:
@@ -56,11 +49,7 @@ def choose_suspect(
         step.count_limited(name)
         if not _may_start(model, name):
             continue
-<<<<<<< HEAD
-        for task in _first(model, name):
-=======
         for task in _seen(model, name):
->>>>>>> lanes
             if task.deliveries + 1 >= most:
                 alone = alone or task
             elif apart is None or task.deliveries < apart.deliveries:

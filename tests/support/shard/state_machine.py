@@ -70,14 +70,14 @@ class ShardMachine(OtherOperations):
         hears: bool = True,
     ) -> None:
         tasks, packed = [], []
-        for task_id, tenant, priority, due, watch, sent, (key, replaces), window in batch:
+        for task_id, tenant, priority, due, watch, body, (key, replaces), window in batch:
             state, at = (
                 ("scheduled", float(due) + self.driver.behind if due[0] != "+" else math.nan)
                 if due
                 else ("queued", 0.0)
             )
             stamp = at * 1000 if due else math.nan
-            body = self.fitting(sent)
+            fitting = self.fitting(body)
             how: dict[str, Any] = {"key": key, "window": window and bool(key), "replaces": replaces and bool(key)}
             tasks.append(Task(task_id, tenant, priority, fitting, state, stamp, at, **how))
             packed.append(
