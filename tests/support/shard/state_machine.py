@@ -297,6 +297,11 @@ class ShardMachine(OtherOperations):
         """Returns a body for a task that needs no lane of its own, if all runtimes are of one kind."""
         return b"{}" if len(self.fleet) == 1 and is_routed(body) else body
 
+    def fill_rings(self, who: int) -> None:
+        """Fills a ring, as the runtime does that has joined."""
+        joined = [who for who in self.model.leases if self.model.lanes.kind_of.get(who) in self.model.filling]
+        self.fill_ring(joined[who % len(joined)] if joined else self.runtime(who % RARE))
+
     def expire_lane(self, which: int, keep: bool) -> None:
         """Ends the tasks of a lane that nobody serves, at once."""
         lanes = list(self.model.lanes.unserved)
