@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -200,16 +201,20 @@ class WorkerSpec:
     notes: str
     """The path of the pipe."""
     settings: dict[str, Any]
+    actors: Sequence[str] = ()
+    """The names of its actors; none: all of them."""
 
 
 async def work(spec: WorkerSpec) -> None:
     """Serves until SIGTERM. Retries while the server is down at the start, as a service manager would."""
     global runtime
     os.environ[NOTES] = spec.notes
+    here = sys.modules[__name__]
+    found = [getattr(here, name) for name in spec.actors] or [here]
     while True:
         try:
             async with (
-                Runtime(spec.url, actors=[sys.modules[__name__]], **spec.settings) as runtime,
+                Runtime(spec.url, actors=found, **spec.settings) as runtime,
                 anyio.create_task_group() as group,
             ):
                 group.start_soon(_say_ready)  # runs once `run` waits, when its signal handlers are installed

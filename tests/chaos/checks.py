@@ -14,7 +14,7 @@ from fairactor._model.record import SETTLED
 from fairactor._model.wire import unpack_mark
 from tests.support.shard.driver import ShardDriver
 
-from .harness_client import Worker
+from .harness_client import HarnessClient, Worker
 from .plan import CAPS, Job, Plan
 
 _META: Final = {
@@ -22,7 +22,10 @@ _META: Final = {
     "plugins",
 }  # fmt: skip
 """The fields of the meta key that a shard keeps."""
-_MAY_BE: Final = {"emptying", "emptying_till", "sample", "sample_before", "tended", "behind", "passed", "stolen"}
+_MAY_BE: Final = {
+    "emptying", "emptying_till", "sample", "sample_before", "tended", "behind", "passed", "stolen", "kinds",
+    "kinds_made", "lanes", "routed", "unsorted", "unserved", "unknown_ttl", "old_senders",
+}  # fmt: skip
 """Those that it keeps if there was a reason."""
 _ENDED: Final = {TaskState.QUEUED, TaskState.SCHEDULED, TaskState.CANCELED}
 """States found by a cancel call that guarantee that the task is canceled."""
@@ -142,6 +145,17 @@ def _sums(facts: Observations, snapshot: Snapshot, stats: Stats) -> Iterator[str
         yield f"it has not drained: {stats}"
 
 
+def check_places(plan: Plan, harness: HarnessClient) -> Iterator[str]:
+    """Yields tasks that ran in a process that cannot run them."""
+    jobs = {job.id: job for job in plan.jobs}
+    for task, pid in sorted(harness.ran):
+        if task in jobs and pid in harness.workers:  # else it ran in a process of a worker
+            role, message = plan.roles[harness.workers[pid].role], jobs[task].message
+            queue = message.task_options.queue or "default"
+            if not role.runs(message.actor.name, queue):
+                yield f"{task} ({message.actor.name}) of the queue {queue!r} ran in worker {pid}, of {role}"
+
+
 def ended_wrongly(workers: Iterable[Worker]) -> Iterator[str]:
     """Yields workers that did not end as expected."""
     for worker in workers:
@@ -153,7 +167,19 @@ def ended_wrongly(workers: Iterable[Worker]) -> Iterator[str]:
 def what_is_left(driver: ShardDriver) -> Iterator[str]:
     """Yields leftovers once all runtimes have left and all records and totals have expired."""
     snapshot = driver.snapshot()
-    for name in ("LEASES", "SESSIONS", "FLEET", "IDLE", "WATCHERS", "PROGRESS", "SCHEDULED", "RING", "KEYED"):
+    for name in (
+        "LEASES",
+        "SESSIONS",
+        "FLEET",
+        "IDLE",
+        "WATCHERS",
+        "PROGRESS",
+        "SCHEDULED",
+        "RING",
+        "KEYED",
+        "KIND_OF",
+        "LANES",
+    ):
         if snapshot.fixed[name]:
             yield f"everybody has left, and {name.lower()} holds {snapshot.fixed[name]}"
     if snapshot.claims or snapshot.cancels:
@@ -169,7 +195,9 @@ def what_is_left(driver: ShardDriver) -> Iterator[str]:
 
 def _after_all(driver: ShardDriver) -> Iterator[str]:
     """Yields keys that remain although everything has expired."""
-    for key in {key.decode() for key in driver.db.scan_iter()} - {driver.keys.meta, driver.keys.fixed("POLICY")}:
+    fixed = {driver.keys.fixed(name) for name in ("META", "POLICY", "KIND_NUMBERS", "ROUTES")}
+    last = {f"{driver.keys.meta}:kind:{kind}" for kind in driver.snapshot().numbers}  # it stays
+    for key in {key.decode() for key in driver.db.scan_iter()} - fixed - last:
         brief = (f"{driver.keys.meta}:sent:", f"{driver.keys.meta}:key:", f"{driver.keys.meta}:plugin:")
         expires = key.startswith(brief) and driver.db.pttl(key) > 0
         if not expires:  # the last batches and the windows of keys expire by themselves
@@ -177,5 +205,7 @@ def _after_all(driver: ShardDriver) -> Iterator[str]:
     end = driver.snapshot()
     if end.fixed["POLICY"].keys() != CAPS.keys():
         yield f"policies are left of {list(end.fixed['POLICY'])}"
-    if not _META <= end.fixed["META"].keys() <= _META | _MAY_BE or end.virtual:
+    clocks = {f"{name}:{kind}" for name in ("virtual", "period") for kind in end.numbers}
+    needed = _META - ({"virtual", "period"} if "0" not in end.numbers else set())
+    if not needed <= end.fixed["META"].keys() <= _META | _MAY_BE | clocks or end.virtual:
         yield f"of the shard is left {end.fixed['META']}"

@@ -75,7 +75,7 @@ class FaultInjector:
             worker.expected = -signal.SIGKILL
             worker.signal(signal.SIGKILL)
             await anyio.sleep(planned.later)
-            await self._harness.start_worker(self._url)
+            await self._harness.start_worker(self._url, worker.role)
 
     async def _stop(self, planned: PlannedFault) -> None:
         worker = self._pick(planned)
@@ -93,7 +93,7 @@ class FaultInjector:
             worker.expected = 0
             worker.signal(signal.SIGTERM)
             await anyio.sleep(planned.later)
-            await self._harness.start_worker(self._url)
+            await self._harness.start_worker(self._url, worker.role)
 
     async def _crash(self, planned: PlannedFault) -> None:
         async with self._crashing:

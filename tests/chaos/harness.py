@@ -128,7 +128,9 @@ class Harness:
     def _execute(self, order: dict[str, Any]) -> None:
         match order["do"]:
             case "start worker":
-                spec = WorkerSpec(order["url"], str(self._notes), self._plan.worker)
+                role = self._plan.roles[order["role"]]
+                settings = self._plan.worker | role.settings
+                spec = WorkerSpec(order["url"], str(self._notes), settings, role.actors)
                 pid = self._fork(f"worker-{len(self._logs)}", partial(self._work, spec))
                 self._send({"started": pid})
             case "kill server":

@@ -20,6 +20,8 @@ class Worker:
     """A worker process, seen from the workload."""
 
     pid: int
+    role: int = 0
+    """The number of its role in the plan."""
     ready: anyio.Event = attrs.field(factory=anyio.Event)
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     status: int | None = None
@@ -42,7 +44,9 @@ class HarnessClient:
         """How often each task has started."""
         self.first: dict[str, int] = {}
         """When each task first started: its position among all starts."""
-        self.on_kill: Callable[[], None] = lambda: None
+        self.ran: set[tuple[str, int]] = set()
+        """(task, the process in which it has started)."""
+        self.on_kill: Callable[[Worker], None] = lambda _: None
         """Called when a task is about to kill its worker."""
         self._journal = journal
         self._writer: asyncio.StreamWriter
@@ -59,11 +63,12 @@ class HarnessClient:
         )
         return [asyncio.ensure_future(self._read_replies(reader)), asyncio.ensure_future(self._read(pipe))]
 
-    async def start_worker(self, url: str) -> Worker:
+    async def start_worker(self, url: str, role: int) -> Worker:
         """Asks the harness to fork a worker."""
-        pid = (await self._ask("start worker", url=url))["started"]
+        pid = (await self._ask("start worker", url=url, role=role))["started"]
         worker = self.workers[pid]
-        self._journal(f"worker {pid} starts")
+        worker.role = role
+        self._journal(f"worker {pid} of role {role} starts")
         return worker
 
     async def kill_server(self) -> None:
@@ -114,10 +119,11 @@ class HarnessClient:
         if word == "run":
             self.first.setdefault(rest, self.runs.total())
             self.runs[rest] += 1
+            self.ran.add((rest, int(pid)))
         elif word == "kills" and int(pid) in self.workers:
             self.workers[int(pid)].expected = -signal.SIGKILL
             self._journal(f"a task kills worker {pid}")
-            self.on_kill()
+            self.on_kill(self.workers[int(pid)])
         elif int(pid) in self.workers:
             self.workers[int(pid)].ready.set()
             self._journal(f"worker {pid} is ready")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from tests.support.proxy import Fault
 
 from . import actors
 from .pipelines import Pipeline, pipelines
+from .roles import ALIKE, APART, Role, queue_for
 from .schedules import PlannedSchedule, schedules
 
 LEASE: Final = 0.5
@@ -133,6 +135,8 @@ class Plan:
     schedules: list[PlannedSchedule]
     sender: dict[str, Any]
     worker: dict[str, Any]
+    roles: Sequence[Role] = ALIKE
+    """The kinds of workers; each has at least one."""
 
     @staticmethod
     def of(seed: int) -> Plan:
@@ -146,9 +150,13 @@ class Plan:
             jobs.sort(key=lambda job: job.at)
             faults = [fault for fault in faults if fault.kind not in DEADLY]
             common["max_deliveries"] = 3
+        roles = APART if seed % 2 else ALIKE
+        if roles is APART:
+            jobs = [_in_queue(random.Random(f"{seed} {job.id}"), job) for job in jobs]
         return Plan(
             seed=seed,
-            workers=rng.randint(2, 3),
+            workers=max(rng.randint(2, 3), len(roles) + seed % 4 // 2),
+            roles=roles,
             jobs=jobs,
             faults=faults,
             pipelines=pipelines(seed, SPAN, [*CAPS, *FREE]),
@@ -228,6 +236,12 @@ def _in_process(rng: random.Random, task: str, message: Message[int], n: int, *,
         poison=poison,
         cancel_after=rng.uniform(0, 0.8) if not poison and rng.random() < 0.15 else None,
     )
+
+
+def _in_queue(rng: random.Random, job: Job) -> Job:
+    """Sends a task to a queue, perhaps."""
+    queue = queue_for(rng, job.message.actor.name)
+    return job if queue is None else attrs.evolve(job, message=job.message.options(queue=queue))
 
 
 def _job(rng: random.Random, task_id: str, at: float, how: str) -> Job:

@@ -28,7 +28,7 @@ from tests.support.polling import until
 from tests.support.proxy import Proxy, proxy
 from tests.support.shard.driver import ShardDriver
 
-from .checks import Observations, check_tasks, ended_wrongly, over_cap, what_is_left
+from .checks import Observations, check_places, check_tasks, ended_wrongly, over_cap, what_is_left
 from .fault_injector import FaultInjector
 from .harness_client import HarnessClient, Worker
 from .pipelines import Ends, Pipeline, Step, check_pipelines
@@ -108,8 +108,8 @@ class Workload:
     async def run(self) -> None:
         """Runs the workload to its end."""
         async with self._patience("the workers start"):
-            for _ in range(self._plan.workers):
-                worker = await self._harness.start_worker(self._url)
+            for number in range(self._plan.workers):
+                worker = await self._harness.start_worker(self._url, number % len(self._plan.roles))
                 await worker.ready.wait()
         async with AsyncExitStack() as stack:
             async with self._patience("the sender starts"):
@@ -297,6 +297,7 @@ class Workload:
         self.facts.violations += check_tasks(self.facts, snapshot, await self._runtime.stats())
         ends = Ends(snapshot, self.facts.outcomes, self.facts.canceled_as, self._upstream(), self._harness.first)
         self.facts.unfit = len(ends.upstream)
+        self.facts.violations += check_places(self._plan, self._harness)
         found = [
             *check_pipelines(self._plan.pipelines, ends),
             *check_schedules(self._plan.schedules, snapshot, self._harness.runs),
@@ -326,8 +327,8 @@ class Workload:
             await anyio.sleep(0.01)
         return not (stats.pending or stats.scheduled or stats.deferred)
 
-    def _replace(self, group: TaskGroup) -> None:
-        group.start_soon(self._harness.start_worker, self._url)
+    def _replace(self, group: TaskGroup, killed: Worker) -> None:
+        group.start_soon(self._harness.start_worker, self._url, killed.role)
 
     def _living(self) -> list[Worker]:
         workers = self._harness.workers.values()

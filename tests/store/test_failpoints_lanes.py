@@ -18,10 +18,10 @@ from tests.support.shard.populated_lanes import (
     SLIM,
     LanedShard,
     claim_from_lanes,
-    claim_more_as_slim,
     declare,
     expire,
     fill,
+    fill_again,
     join_as,
     lapse_first,
     leave,
@@ -33,13 +33,17 @@ from tests.support.shard.populated_lanes import (
 CASES: Final[dict[str, Case]] = {
     "send": Case("send", send_into_lanes),
     "turn that passes tasks on": Case("turn", refuse, uncounted=1),
-    "turn that passes tasks on and claims": Case("turn", refuse_and_claim, claim_more_as_slim, uncounted=1),
-    "turn that sorts the common lane": Case("turn", claim_from_lanes("slim2", 1, 5), claim_more_as_slim),
-    "turn that claims from lanes": Case("turn", claim_from_lanes("s", 2, 100)),
-    "turn of those that serve one queue": Case("turn", claim_from_lanes("gpu", 2, 100)),
-    "join of a new kind": Case("join", join_as(NEW)),
+    "turn that passes tasks on and claims": Case(
+        "turn", refuse_and_claim, claim_from_lanes("slim", 3, 100), uncounted=1
+    ),
+    "turn that sorts the common lane": Case("turn", claim_from_lanes("slim2", 1, 5), claim_from_lanes("slim2", 2, 100)),
+    "turn that claims from lanes": Case("turn", claim_from_lanes("s", 2, 100), claim_from_lanes("s", 3, 100)),
+    "turn of those that serve one queue": Case(
+        "turn", claim_from_lanes("gpu", 2, 100), claim_from_lanes("gpu", 3, 100)
+    ),
+    "join of a new kind": Case("join", join_as(NEW), fill_again),
     "join of a known kind": Case("join", join_as(SLIM)),
-    "fill": Case("fill", fill),
+    "fill": Case("fill", fill, untidy=True),
     "declare": Case("declare", declare, untidy=True),
     "expire": Case("expire", expire),
     "leave of some of a kind": Case("leave", leave("slim")),

@@ -10,7 +10,7 @@ from fairactor._audit.snapshot import Snapshot
 
 from .driver import ShardDriver
 from .model import Model
-from .model_ring import Service
+from .model_ring import Ring, Service
 from .model_rules import GROUP, Costs
 
 
@@ -45,7 +45,10 @@ def adopt(found: dict[str, float], told: dict[str, float]) -> None:
 
 def compare_rings(model: Model, snapshot: Snapshot) -> None:
     for kind in snapshot.numbers:
-        _compare_ring(model.service_of(kind), snapshot)
+        service = model.service_of(kind)
+        if kind in model.filling:  # which tenants join it before it is filled is up to the server
+            _adopt_ring(service, snapshot)
+        _compare_ring(service, snapshot)
     assert model.services.keys() <= set(snapshot.numbers)
     homes = model.homes
     times = {runtime: home.virtual for runtime, home in homes.items()}
@@ -60,6 +63,13 @@ def compare_rings(model: Model, snapshot: Snapshot) -> None:
 
 def _suffix(kind: str) -> str:
     return "" if kind == "0" else f":{kind}"
+
+
+def _adopt_ring(service: Service, snapshot: Snapshot) -> None:
+    service.root.tags = dict(snapshot.root_ring(service.kind))
+    times = snapshot.group_times(service.kind)
+    rings = snapshot.group_rings(service.kind)
+    service.groups = {GROUP + group: Ring(float(times[group]), dict(ring)) for group, ring in rings.items()}
 
 
 def _compare_ring(service: Service, snapshot: Snapshot) -> None:

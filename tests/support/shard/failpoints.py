@@ -42,7 +42,7 @@ def wanted(populated: PopulatedShard, case: Case) -> tuple[dict[str, Any], dict[
 def compare(found: dict[str, Any], want: dict[str, Any], case: Case) -> None:
     """Asserts that the shard has reached the wanted state."""
     for part in want.keys() - {"ended", "deliveries"}:
-        assert found[part] == want[part], part
+        assert found[part] == want[part], f"{part}: {_difference(found[part], want[part])}"
     for task, deliveries in want["deliveries"].items():
         assert abs(found["deliveries"][task] - deliveries) <= case.deaths, task
     for tenant in want["ended"].keys() - {"o"}:  # all totals of "o" may be forgotten by now
@@ -50,6 +50,13 @@ def compare(found: dict[str, Any], want: dict[str, Any], case: Case) -> None:
             counted, there = (each["ended"].get(tenant, {}).get(state, 0) for each in (found, want))
             assert counted - there <= case.uncounted, f"{state} of {tenant!r} is counted twice"
             assert there - counted <= case.uncounted or not tenant  # a repair counts only kept records in the total
+
+
+def _difference(found: Any, want: Any) -> Any:
+    """Returns what differs, as (found, wanted)."""
+    if not isinstance(found, dict):
+        return found, want
+    return {name: (found.get(name), want.get(name)) for name in found | want if found.get(name) != want.get(name)}
 
 
 def breaking_points(populated: PopulatedShard, case: Case) -> Iterator[tuple[int, ServerError]]:

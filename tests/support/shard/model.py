@@ -35,7 +35,7 @@ class Model(Turns):
             self.services.pop(number, None)
             self.filling.add(number)
         self.assign(runtime, serves)
-        return number, fills
+        return number, number in self.filling
 
     def fill(self, runtime: str) -> None:
         """Puts the tenants onto the ring of a new kind."""

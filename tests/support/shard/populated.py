@@ -225,14 +225,12 @@ class PopulatedShard(ShardDriver):
                 kind: set(snapshot.tenants_on_ring(kind)).union(freed, *snapshot.tenants_in_lines(kind).values())
                 for kind in snapshot.numbers
             },
-            "lanes": {lane: since == b"0" for lane, since in fixed["LANES"].items()},
-            "routes": set(fixed["ROUTES"]),
             "kinds": set(fixed["KIND_NUMBERS"]),
             "limits": {name: unpack_policy(packed) for name, packed in fixed["LIMIT_SETTINGS"].items()},
             "running": fixed["LIMIT_STARTED"],
             "THROTTLED": set(fixed["THROTTLED"]) - freed,
             **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED", "AGAIN")},
-        }  # live tasks are left out of the counts: the audit has compared those
+        }  # live tasks are left out of the counts, and the lanes of those in mailboxes: the audit has compared those
 
 
 Transition = Callable[[PopulatedShard], Any]
@@ -241,11 +239,7 @@ ENDS: Final = ("finished", "failed", "canceled")
 
 
 def _but_for_deaths(body: bytes) -> bytes:
-    return re.sub(rb'\n[^\n]*"WorkerDied","[^\n]*', b"", body)
-
-
-def _queued_in(lane: str) -> str:
-    return f"queued in {lane}" if lane else "queued"
+    return re.sub(rb'\n[^\n]*"(WorkerDied|fairactor.errors.InvalidPayload)","[^\n]*', b"", body)
 
 
 def _places(snapshot: Snapshot) -> dict[str, str]:
@@ -253,7 +247,7 @@ def _places(snapshot: Snapshot) -> dict[str, str]:
     return {
         **dict.fromkeys(snapshot.due, "scheduled"),
         **dict.fromkeys(snapshot.fixed["HELD"], "deferred"),
-        **{task: _queued_in(lane) for (lane, _), mailbox in snapshot.mailboxes.items() for task in mailbox},
+        **{task: "queued" for queue in snapshot.queues.values() for task in queue},
         **{task: "suspect" for suspects in snapshot.suspects.values() for task in suspects},
         **{task: runtime for runtime, claims in snapshot.claims.items() for task in claims},
     }

@@ -33,10 +33,11 @@ class LanedShard(PopulatedShard):
 
     def _populate(self) -> None:
         super()._populate()
+        self.db.zadd(self.keys.fixed("LEASES"), {"gone": 1e13})  # it was lapsed
         self.send(*[item(f"early{n}", "l", body=BODIES["fg"[n % 2]]) for n in range(6)])  # some stand in the wrong lane
         self.configure("claimed", weight=1e6)  # it comes first
         self.configure("lcap", concurrency=1)
-        self.configure("lheld", rate=("1/h", 3.6e9, 1), group="lg")
+        self.configure("lheld", weight=2.0, group="lg")
         self.join("slim", "slim2", "gone slim", kind=SLIM)
         self.join("gpu", "gpu home", kind=GPU)
         tasks = {"lf": "f", "lf2": "f", "lf3": "f", "lc": "f", "lx": "f", "lh": "h"}
@@ -51,7 +52,6 @@ class LanedShard(PopulatedShard):
         self.send(item("ldue", "l", due="1", body=BODIES["gpu"]), item("llater", "l", due="+3600000", body=BODIES["g"]))
         assert self.claim("gpu", 1, 1, permit=NO_SUSPECT)
         self.db.hset(self.keys.fixed("LANES"), r"lost\u001f\u001f9", 1)  # for long
-        self.lapse("gone")
 
     def refusals(self, *tasks: str) -> list[Settlement]:
         """Returns the outcomes of tasks that slim cannot run."""
@@ -81,11 +81,7 @@ def refuse(populated: LanedShard) -> None:
 
 
 def refuse_and_claim(populated: LanedShard) -> None:
-    assert populated.turn("slim", 2, 8, populated.refusals("lf", "lh", "lx"))
-
-
-def claim_more_as_slim(populated: PopulatedShard) -> None:
-    populated.claim("slim", 3, 100)
+    assert populated.turn("slim", 2, 8, populated.refusals("lf", "lf2", "lx"))
 
 
 def claim_from_lanes(runtime: str, number: int, want: int) -> Transition:
@@ -99,6 +95,10 @@ def send_into_lanes(populated: PopulatedShard) -> None:
         item("nkeyed", "l", key=replacing(pack_key("lk", 0.0)), body=BODIES["g"]),
         item("nlater", "new", due="+3600000", body=BODIES["gpu"]), item("nfresh", "new", key=KEY, body=BODIES["gpu"]),
     )  # fmt: skip
+
+
+def fill_again(populated: PopulatedShard) -> None:
+    populated.fill("fresh")
 
 
 def join_as(kind: Kind) -> Transition:

@@ -66,10 +66,15 @@ class ShardMachineBase(RuleBasedStateMachine):
         fills = self.driver.join_only(runtime, serves=serves and Assignment(*serves), kind=kind)
         assert fills is self.model.join(runtime, serves, kind)[1]
         self.compare()
-        if fills:
-            self.driver.fill(runtime)
+        if which % 3:
+            self.fill_ring(runtime)
+
+    def fill_ring(self, runtime: str) -> None:
+        """Fills the ring of a runtime's kind, if it is not complete yet."""
+        self.driver.fill(runtime)
+        if self.model.lanes.kind_of.get(runtime) in self.model.filling:
             self.model.fill(runtime)
-            self.compare()
+        self.compare()
 
     # Handing over
 
