@@ -42,7 +42,7 @@ class Sendable(Protocol[S_co]):
 
 
 class SharedLimit(Protocol):
-    """A limit that tenants share, or that of an actor; `Runtime.limit` returns one, and `Limit` documents each method."""
+    """A limit that tenants share, or that of an actor. `Limit` documents each method."""
 
     async def configure(self, **settings: Unpack[LimitSettings]) -> LimitPolicy:
         """See `Limit.configure`."""

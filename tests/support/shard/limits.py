@@ -105,7 +105,7 @@ class LimitDriver:
         for task, record in new.items():
             held[task] = number, record
             route = read_route(call_in(unpack(record)[1]).route)
-            costs = {name: cost for name, cost in zip(route.limits, route.costs, strict=False)} | {route.actor: 1.0}
+            costs = {**dict(zip(route.limits, route.costs, strict=False)), route.actor: 1.0}
             self.starts.append((turn.now, task.partition(":")[0], costs))
         return list(new)
 

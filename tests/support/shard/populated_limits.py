@@ -44,7 +44,12 @@ class LimitedShard(PopulatedShard):
         self.limit("used", concurrency=1)
         self.limit("own", concurrency=1, per="tenant")
         self.limit("f", tenant="l", pause="-1")
-        for task, limits in (("l.run", {"api": 5}), ("l.run2", {"used": 1}), ("l2.run", {"api": 2}), ("own.run", {"own": 1})):
+        for task, limits in (
+            ("l.run", {"api": 5}),
+            ("l.run2", {"used": 1}),
+            ("l2.run", {"api": 2}),
+            ("own.run", {"own": 1}),
+        ):
             self.send(item(task, task.partition(".")[0], 6, body=body(limits)))
             assert self.claim("lim", 1 if task == "l.run" else len(self._claimed) + 1, 1, permit=NO_SUSPECT) == [task]
             self._claimed.append(task)
