@@ -42,8 +42,8 @@ CASES: Final[dict[str, Case]] = {
     "mend": Case("mend", lambda p: p.run(p.shard.repair())),
 }
 ANY_ORDER: Final[dict[str, Case]] = {
-    "turn that claims": Case("turn", settle_and_claim_limited),
-    "tend of a dead one": Case("tend", lapse_first("gone lim")),
+    "turn that claims": Case("turn", settle_and_claim_limited, claim_all_limited),
+    "tend of a dead one": Case("tend", lapse_first("gone lim"), lambda p: p.claim("lim", 6, 100)),
 }
 """After a repair tenants line up anew, so other tasks may start."""
 TEARING: Final = [
@@ -74,5 +74,5 @@ def test_wherever_a_script_breaks_off_no_limit_is_exceeded_afterwards(populated:
             populated.insist(stats)
             populated.check()
         populated.insist(case.transition)
-        claim_all_limited(populated)
+        case.then(populated)
         populated.check()
