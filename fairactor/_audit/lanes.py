@@ -11,6 +11,8 @@ from fairactor._model.wire import GROUP_MARK
 from .routes import MARK, is_common, is_lane_of, is_plain, serves
 from .snapshot import Snapshot, text
 
+_UNDECLARED: Final = b"?"
+"""The kind of runtimes that have to say at their next turn what they can run."""
 FILLING: Final = f"{MARK}{MARK}filling"
 """In what is stored about a kind: its ring is not complete yet."""
 
@@ -31,7 +33,7 @@ def _check_kinds(snapshot: Snapshot) -> Iterator[str]:
     digests = sorted(text(kind) for kind in snapshot.fixed["KIND_NUMBERS"].values())
     if meta.get("compat") == b"1":
         return
-    if digests and digests != sorted(numbers):
+    if not set(digests) <= set(numbers) or len(set(digests)) < len(digests):
         yield f"the digests belong to the kinds {digests}, and there are {numbers}"
     stored = {name.partition(":")[0] for name in snapshot.kind_group_rings}
     for known in (snapshot.kinds, snapshot.kind_rings, snapshot.kind_groups, snapshot.kind_idle):
@@ -41,14 +43,14 @@ def _check_kinds(snapshot: Snapshot) -> Iterator[str]:
     needs = len(numbers) > 1 or snapshot.fixed["ROUTES"] or snapshot.fixed["LANES"]
     if (needs or any(MARK in kind for kind in snapshot.kinds.values())) and meta.get("lanes") != b"1":
         yield "there are lanes, but scripts do not look at them"
-    yield from _check_runtimes(snapshot, numbers if digests else [])
+    yield from _check_runtimes(snapshot, numbers)
 
 
 def _check_runtimes(snapshot: Snapshot, numbers: list[str]) -> Iterator[str]:
     """Runtimes are of known kinds, and each of several kinds has runtimes. Those of none are asked what they are."""
     kind_of = snapshot.fixed["KIND_OF"]
     for runtime, kind in kind_of.items():
-        if text(kind) not in numbers:
+        if text(kind) not in numbers and kind != _UNDECLARED:
             yield f"{runtime!r} is of kind {text(kind)}, and there are {numbers}"
     if len(numbers) > 1 and (empty := set(numbers) - {text(kind) for kind in kind_of.values()}):
         yield f"the kinds {sorted(empty)} have no runtimes"

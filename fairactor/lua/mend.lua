@@ -38,7 +38,7 @@ do -- kinds whose last runtime has gone; a script may have broken off before it 
   local known = redis.call('HGETALL', KIND_OF)
   for i = 1, #known, 2 do living[known[i + 1]] = redis.call('ZSCORE', LEASES, known[i]) and true or living[known[i + 1]] end
   for kind in listed:gmatch('%d+') do
-    if living[kind] then stay[#stay + 1] = kind end
+    if living[kind] and redis.call('EXISTS', KIND .. kind) == 1 then stay[#stay + 1] = kind end
   end
   if #stay > 0 and #stay < #listed then redis.call('HSET', META, 'kinds', table.concat(stay, ',')) end
 end

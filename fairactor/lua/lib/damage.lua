@@ -213,7 +213,7 @@ do
     return fits and #value > 65 and parts[4] >= 1 and parts[4] <= CRITICAL
   end
 
-  local function is_kind(value) return value:match('^%d+$') end
+  local function is_kind(value) return value:match('^%d+$') or value == '?' end
   local function is_cost(value, field) return is_packed((field == '' or field:byte() == 31) and '>ddd' or '>d', value) end
   local function is_keyed(value) return #value > 8 and is_packed('>d', value) end
   local function is_cancel(value) return is_packed('>d', value) end

@@ -58,7 +58,10 @@ local function register(runtime, digest, packed, unknown_ttl)
       forget_kind(kind)
       forgotten[kind] = true
     end
-    if was_compat then call('DEL', KIND_OF, KIND_NUMBERS) end
+    if was_compat then
+      for _, other in ipairs(call('HKEYS', KIND_OF)) do call('HSET', KIND_OF, other, UNDECLARED) end
+      call('DEL', KIND_NUMBERS)
+    end
     forget_digests(forgotten)
     if not is_known then
       call('DEL', key)
