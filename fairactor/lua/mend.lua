@@ -40,7 +40,8 @@ do -- kinds whose last runtime has gone; a script may have broken off before it 
   for kind in listed:gmatch('%d+') do
     if living[kind] and redis.call('EXISTS', KIND .. kind) == 1 then stay[#stay + 1] = kind end
   end
-  if #stay > 0 and #stay < #listed then redis.call('HSET', META, 'kinds', table.concat(stay, ',')) end
+  if #stay == 0 then stay[1] = listed:match('%d+') end -- the last one stays
+  if table.concat(stay, ',') ~= listed then redis.call('HSET', META, 'kinds', table.concat(stay, ',')) end
 end
 
 -- @include lib/base.lua

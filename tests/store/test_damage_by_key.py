@@ -15,6 +15,7 @@ from fairactor.errors import FairactorError, ServerError
 from tests.support import servers
 from tests.support.shard.driver import HOLDER, item, outcome
 from tests.support.shard.populated import PopulatedShard
+from tests.support.shard.populated_lanes import LanedShard
 
 GARBAGE: Final = b"\xffgarbage\0"
 FIELDS: Final = (GARBAGE, b"", b"\x91\xc0", b"nan", b"\x7f\xf8" + bytes(80), bytes(65))
@@ -80,7 +81,7 @@ DAMAGES: Final[dict[str, Damage]] = {
 @pytest.fixture(scope="module")
 def populated(server_binary: str) -> Iterator[PopulatedShard]:
     with servers.running(server_binary) as url:
-        made = PopulatedShard(url)
+        made = LanedShard(url)
         yield made
         made.close()
 
@@ -124,7 +125,7 @@ def test_whatever_is_damaged_is_repaired(populated: PopulatedShard, name: str, d
         (aside,) = populated.db.scan_iter("*:aside:*", count=1000)
         assert populated.db.type(aside) in ({b"list"} if damage == "a list" else {b"string", b"hash"})
     lost = populated.live - {task for task, header in snapshot.records.items() if header.state == b"L"}
-    canceled = {"rc", "bc", "stays", "off"}
+    canceled = {"rc", "bc", "stays", "off", "lc"}
     assert not lost - {"TASK": {"later"}, "LEASES": canceled}.get(name, set())
     assert not repair(populated), "nothing is left to repair"
     populated.check()
@@ -177,6 +178,7 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
             assert "await runtime.repair()" in str(error)
     assert errors or name in {
         "KEYED",
+        "KIND_NUMBERS",
         "SESSIONS",
         "GROUPS",
         "IDLE",

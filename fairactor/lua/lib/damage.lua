@@ -253,6 +253,11 @@ do
       each_field(key, function(value) return is_packed(HOLD, value) end,
         function(_, field, value) set_field_aside(key, field, value, 'not what holds back') end)
     end,
+    [KIND] = function(key)
+      each_field(key, function(value) return value:match('^%d+$') or value:match('^%d+ %x*$') end, function()
+        if call('DEL', key) == 1 then note_repair(key, 'what these runtimes can run could not be read') end
+      end) -- their next turns ask for it
+    end,
     [KIND_OF] = function(key) each_field(key, is_kind, drop_field) end,
     [KIND_NUMBERS] = function(key) each_field(key, is_kind, drop_field) end,
     [LANES] = function(key)
