@@ -77,9 +77,9 @@ def populated(server_binary: str) -> Iterator[LanedShard]:
 
 
 RARE: Final = {
-    "turn that passes tasks on", "turn that claims from lanes", "turn of those that serve one queue", "review", "declare",
-    "join of a known kind", "leave of some of a kind", "tend of a dead one", "cancel of several", "purge", "configure",
-    "configure a pause", "configure out of a group", "leave of those that lack an actor",
+    "turn that passes tasks on", "turn that claims from lanes", "turn of those that serve one queue", "review",
+    "declare", "join of a known kind", "leave of some of a kind", "tend of a dead one", "cancel of several", "purge",
+    "configure", "configure a pause", "configure out of a group", "leave of those that lack an actor",
 }  # fmt: skip
 """What the others cover in part, so that the default run stays short."""
 
