@@ -11,8 +11,6 @@ from fairactor._model.wire import GROUP_MARK
 from .routes import MARK, is_common, is_lane_of, is_plain, serves
 from .snapshot import Snapshot, text
 
-_UNDECLARED: Final = b"?"
-"""The kind of runtimes that have to say at their next turn what they can run."""
 FILLING: Final = f"{MARK}{MARK}filling"
 """In what is stored about a kind: its ring is not complete yet."""
 
@@ -50,7 +48,7 @@ def _check_runtimes(snapshot: Snapshot, numbers: list[str]) -> Iterator[str]:
     """Runtimes are of known kinds, and each of several kinds has runtimes. Those of none are asked what they are."""
     kind_of = snapshot.fixed["KIND_OF"]
     for runtime, kind in kind_of.items():
-        if text(kind) not in numbers and kind != _UNDECLARED:
+        if text(kind) not in numbers:
             yield f"{runtime!r} is of kind {text(kind)}, and there are {numbers}"
     if len(numbers) > 1 and (empty := set(numbers) - {text(kind) for kind in kind_of.values()}):
         yield f"the kinds {sorted(empty)} have no runtimes"

@@ -33,19 +33,8 @@ for _, key in ipairs(shard_keys) do -- lanes that nothing says are in use
   if key:sub(1, #(LANE_QUEUE)) == LANE_QUEUE then redis.call('HSET', META, 'lanes', '1') end
 end
 
-do -- kinds whose last runtime has gone; a script may have broken off before it noted that
-  local listed, living, stay = redis.call('HGET', META, 'kinds') or '0', {}, {}
-  local known = redis.call('HGETALL', KIND_OF)
-  for i = 1, #known, 2 do living[known[i + 1]] = redis.call('ZSCORE', LEASES, known[i]) and true or living[known[i + 1]] end
-  for kind in listed:gmatch('%d+') do
-    if living[kind] and redis.call('EXISTS', KIND .. kind) == 1 then stay[#stay + 1] = kind end
-  end
-  if #stay == 0 then stay[1] = listed:match('%d+') end -- the last one stays
-  if table.concat(stay, ',') ~= listed then redis.call('HSET', META, 'kinds', table.concat(stay, ',')) end
-end
-
 -- @include lib/base.lua
--- @include lib/fleet.lua
+-- @include lib/mend_kinds.lua
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/queues.lua
@@ -104,41 +93,7 @@ local function put_back(id, lane)
   return stays
 end
 
-local function is_key_of(task, key)
-  local prefix = #task.name .. ':' .. task.name
-  return key:sub(1, #prefix) == prefix
-end
-
-local follows = {} -- task -> the task that it follows (replace.lua)
-
--- Finds the tasks that follow another one with their key, before all other places: the script that lets one go ends the
--- other one first. If that has happened, the task gets the key and, as it then has no place, one by its stamp.
-local function repair_followers()
-  local held_back, has_follower = call('HGETALL', HELD), {}
-  for i = 1, #held_back, 2 do
-    local id, readable_hold, _, _, _, holder, at = held_back[i], pcall(struct.unpack, HOLD, held_back[i + 1])
-    local task, field = tasks[id], readable_hold and holder == FOLLOWER and held_back[i + 1]:sub(at)
-    if field and task and task.state == LIVE then
-      local key = field:sub(9)
-      local fits = #field > 8 and is_key_of(task, key)
-      local owner = fits and call('GET', KEY .. key)
-      local owns = owner and owner ~= id and tasks[owner] and tasks[owner].state == LIVE and tasks[owner].name == task.name
-      if owns and not has_follower[owner] and take_place(id, 'deferred') then
-        follows[id], has_follower[owner] = owner, id
-        call('HSET', KEYED, id, field)
-        call('HSET', AGAIN, owner, id)
-      elseif fits and not owns then
-        call('SET', KEY .. key, id)
-        call('HSET', KEYED, id, field)
-      end
-    end
-    if field and not follows[id] then call('HDEL', HELD, id) end
-  end
-  for _, owner in ipairs(call('HKEYS', AGAIN)) do
-    if not has_follower[owner] then call('HDEL', AGAIN, owner) end
-  end
-end
-
+-- @include lib/mend_followers.lua
 -- @include lib/mend_lanes.lua
 
 local function repair_places()

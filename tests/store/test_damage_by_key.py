@@ -20,7 +20,12 @@ from tests.support.shard.populated_lanes import LanedShard
 GARBAGE: Final = b"\xffgarbage\0"
 FIELDS: Final = (GARBAGE, b"", b"\x91\xc0", b"nan", b"\x7f\xf8" + bytes(80), bytes(65))
 SCORES: Final = (float("inf"), -1e300)
-EMPTY: Final = {"RESERVED", "COSTS", "STEAL"}
+OF_LANES: Final = {
+    "KIND_NUMBERS", "KIND_OF", "ROUTES", "LANES", "LANE_QUEUE", "LANES_OF", "IN_LANE", "KIND", "KIND_RING",
+    "KIND_GROUPS", "KIND_GROUP", "KIND_IDLE",
+}  # fmt: skip
+"""The keys about lanes and kinds of runtimes."""
+EMPTY: Final = {"RESERVED", "COSTS", "STEAL", "KIND_IDLE"}
 """What may be missing in the populated shard; the test makes one."""
 
 Damage = Callable[[redis.Redis, str, str], None]
@@ -79,11 +84,27 @@ DAMAGES: Final[dict[str, Damage]] = {
 
 
 @pytest.fixture(scope="module")
-def populated(server_binary: str) -> Iterator[PopulatedShard]:
+def plain(server_binary: str) -> Iterator[PopulatedShard]:
+    with servers.running(server_binary) as url:
+        made = PopulatedShard(url)
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def laned(server_binary: str) -> Iterator[PopulatedShard]:
     with servers.running(server_binary) as url:
         made = LanedShard(url)
         yield made
         made.close()
+
+
+@pytest.fixture
+def populated(request: pytest.FixtureRequest) -> PopulatedShard:
+    """A shard with the key that is damaged: one with lanes, if that key is about them."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    made: PopulatedShard = request.getfixturevalue("laned" if parameters.get("name") in OF_LANES else "plain")
+    return made
 
 
 def key_of(populated: PopulatedShard, name: str) -> str:
@@ -95,7 +116,10 @@ def key_of(populated: PopulatedShard, name: str) -> str:
     found = sorted(key for key in db.scan_iter(count=1000) if key.startswith(prefix))
     if not found:
         assert name in EMPTY, name
-        db.hset(prefix + b"t", "", b"")
+        if keys.TYPES[name] == "set":
+            db.sadd(prefix + b"t", "r")
+        else:
+            db.hset(prefix + b"t", "", b"")
         return (prefix + b"t").decode()
     chosen = {"TASK": b"later", "QUEUE": b"t", "CLAIMS": b"r", "CANCELS": b"r", "GROUP": b"g"}.get(name)
     return (prefix + chosen if chosen and prefix + chosen in found else found[0]).decode()
@@ -178,6 +202,7 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
             assert "await runtime.repair()" in str(error)
     assert errors or name in {
         "KEYED",
+        "KIND_IDLE",
         "KIND_NUMBERS",
         "SESSIONS",
         "GROUPS",

@@ -213,7 +213,8 @@ do
     return fits and #value > 65 and parts[4] >= 1 and parts[4] <= CRITICAL
   end
 
-  local function is_kind(value) return value:match('^%d+$') or value == '?' end
+  local function is_of_kind(value) return value:match('^%d+$') or value:match('^%d+ %x*$') end
+  local function is_kind(value) return value:match('^%d+$') end
   local function is_cost(value, field) return is_packed((field == '' or field:byte() == 31) and '>ddd' or '>d', value) end
   local function is_keyed(value) return #value > 8 and is_packed('>d', value) end
   local function is_cancel(value) return is_packed('>d', value) end
@@ -253,13 +254,15 @@ do
       each_field(key, function(value) return is_packed(HOLD, value) end,
         function(_, field, value) set_field_aside(key, field, value, 'not what holds back') end)
     end,
-    [KIND] = function(key)
-      each_field(key, function(value) return value:match('^%d+$') or value:match('^%d+ %x*$') end, function()
-        if call('DEL', key) == 1 then note_repair(key, 'what these runtimes can run could not be read') end
-      end) -- their next turns ask for it
-    end,
     [KIND_OF] = function(key) each_field(key, is_kind, drop_field) end,
     [KIND_NUMBERS] = function(key) each_field(key, is_kind, drop_field) end,
+    [KIND] = function(key)
+      each_field(key, is_of_kind, function(_, field)
+        if call('EXISTS', key) == 1 then note_repair(key, 'what runtimes can run could not be read') end
+        call('DEL', key) -- they say it again
+      end)
+    end,
+    [ROUTES] = function(key) each_field(key, function(value) return value == '1' end, drop_field) end,
     [LANES] = function(key)
       each_field(key, function(value) return in_range(value, 0, CENTURY) end, function(_, lane)
         call('HSET', key, lane, 0)

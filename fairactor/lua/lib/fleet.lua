@@ -4,18 +4,11 @@
 
 -- @include lib/lanes.lua
 
--- Stands for the kind of a runtime that has to say what it can run, at its next turn. It knows kinds, unlike those of the
--- release before.
-local UNDECLARED = '?'
-
-local function is_listed(kind) return kind and (',' .. shard.kinds .. ','):find(',' .. kind .. ',', 1, true) end
-
 -- Returns the kinds of the runtimes that hold a lease, without one of them.
 local function living_kinds(except)
   local living, flat = {}, call('HGETALL', KIND_OF)
   for i = 1, #flat, 2 do
-    local holds = flat[i] ~= except and tonumber(call('ZSCORE', LEASES, flat[i]) or 0) > NO_LEASE
-    if holds and is_listed(flat[i + 1]) then living[flat[i + 1]] = true end
+    if flat[i] ~= except and tonumber(call('ZSCORE', LEASES, flat[i]) or 0) > NO_LEASE then living[flat[i + 1]] = true end
   end
   return living
 end
@@ -123,7 +116,6 @@ end
 -- Decides what becomes of the kind of a runtime whose lease ends. Returns the function that writes.
 local function end_kind_of(runtime)
   local kind, tables, stay, first = call('HGET', KIND_OF, runtime), {}, {}, nil
-  if not is_listed(kind) then kind = nil end
   local living = kind and living_kinds(runtime) or {}
   local goes = kind and not living[kind] and next(living) and not shard.compat
   shard.kind_goes = goes

@@ -53,7 +53,6 @@ end
 -- Deletes what is kept about kinds that there are not, and the rings of those for which this script does not act: they
 -- are made again.
 local function repair_kinds()
-  local KNOWS_KINDS = 6 -- the first data model with kinds
   local known, tables = {}, {}
   for kind in shard.kinds:gmatch('%d+') do known[kind] = true end
   for _, kind in ipairs(found[KIND]) do
@@ -76,15 +75,11 @@ local function repair_kinds()
   for key, goes in pairs(others) do
     if goes then call('DEL', key) end
   end
-  local model = tonumber(call('HGET', META, 'version') or nil)
-  local is_old = shard.compat or not model or model < KNOWS_KINDS
-  local function is_complete(kind) return known[kind] and (is_old or call('EXISTS', KIND .. kind) == 1) end
   for digest, kind in pairs(pairs_of(KIND_NUMBERS)) do
-    if not is_complete(kind) then call('HDEL', KIND_NUMBERS, digest) end
+    if not known[kind] then call('HDEL', KIND_NUMBERS, digest) end
   end
-  local kinds_of = pairs_of(KIND_OF)
-  for _, runtime in ipairs(is_old and {} or call('ZRANGE', LEASES, 0, -1)) do -- they say again what they can run
-    if not is_complete(kinds_of[runtime]) then call('HSET', KIND_OF, runtime, UNDECLARED) end
+  for runtime, kind in pairs(pairs_of(KIND_OF)) do
+    if not known[kind] then call('HDEL', KIND_OF, runtime) end -- its next turn is asked to say again what it can run
   end
   for kind in pairs(known) do tables[kind] = read_table(kind) end
   if lanes and not shard.compat then revise_lanes(tables, true)() end

@@ -21,7 +21,9 @@ end
 -- Registers a runtime: the digest of its kind, the kind, packed, and the ms for which tasks wait that nobody can run. The
 -- script acts for the kind from here on. Returns the function that writes, which returns the reply.
 local function register(runtime, digest, packed, unknown_ttl)
-  if has_old_runtimes(runtime) then
+  -- The release before knows the ring of kind 0 only. Its senders may go on using that, so no kind has it from now on.
+  local from_before = call('HGET', META, 'version') ~= MODEL
+  if from_before and has_old_runtimes(runtime) then
     return function()
       call('HSET', KIND_OF, runtime, '0')
       call('HSET', META, 'compat', '1', 'unknown_ttl', unknown_ttl)
@@ -29,8 +31,6 @@ local function register(runtime, digest, packed, unknown_ttl)
     end
   end
   local was_compat, living = shard.compat, shard.compat and {} or living_kinds(runtime)
-  -- The release before knows the ring of kind 0 only. Its senders may go on using that, so no kind has it from now on.
-  local from_before = call('HGET', META, 'version') ~= MODEL
   shard.compat = false
   local actors, tables, gone, stay = cmsgpack.unpack(packed), {}, {}, {}
   local number, takes_over = call('HGET', KIND_NUMBERS, digest), false
@@ -58,10 +58,7 @@ local function register(runtime, digest, packed, unknown_ttl)
       forget_kind(kind)
       forgotten[kind] = true
     end
-    if was_compat then
-      for _, other in ipairs(call('HKEYS', KIND_OF)) do call('HSET', KIND_OF, other, UNDECLARED) end
-      call('DEL', KIND_NUMBERS)
-    end
+    if was_compat then call('DEL', KIND_OF, KIND_NUMBERS) end
     forget_digests(forgotten)
     if not is_known then
       call('DEL', key)
