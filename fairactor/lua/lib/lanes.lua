@@ -118,7 +118,7 @@ local function open_lanes()
 
   -- Gives the tasks of an actor a lane of their own, because a runtime lacks it.
   function lanes.add_route(route)
-    if shard.compat or route == '' or lanes.of_route(route) ~= '' then return end
+    if shard.compat or route == '' or route:find(SEPARATOR, 1, true) or lanes.of_route(route) ~= '' then return end
     new_routes[route], lane_of_route[route], unsorted = true, nil, true
   end
 
