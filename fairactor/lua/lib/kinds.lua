@@ -5,7 +5,7 @@
 
 -- @include lib/base.lua
 -- @takes lanes from lib/lanes.lua
--- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE from lib/ring.lua
+-- @takes tenants, NAME, WEIGHT, LIMITS, TAKEN, OUTER, GROUP_BYTE from lib/ring.lua
 -- @takes dedicated, dedicated_time, wake_kind, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 -- @takes average_cost from lib/cost.lua
@@ -92,7 +92,7 @@ local function open_kinds()
   function lanes.save_rings()
     local names, joined = {}, {}
     for name, t in pairs(tenants) do -- any start may have used up a limit
-      if lanes.changed[name] or t[LIMITS] then names[#names + 1] = name end
+      if lanes.changed[name] or t[LIMITS] and (t[LIMITS].checked or t[TAKEN] > 0) then names[#names + 1] = name end
     end
     for i = 2, #lanes.kinds do
       local kind = lanes.kinds[i]
