@@ -158,10 +158,9 @@ class ShardMachine(OtherOperations):
         heard = runtime in self.heard
         self.heard.discard(runtime)
         if len(self.fleet) == 1:  # nothing may need a lane of its own
-            verdicts = [
-                verdict._replace(state="F" if verdict.state in "UV" else verdict.state, body=self.fitting(verdict.body))
-                for verdict in verdicts
-            ]
+            verdicts = [v._replace(state="F") if v.state in "UV" else v for v in verdicts]
+        if not self.model.lanes.routed:  # no task was sent with a route, so none is tried again with one
+            verdicts = [v._replace(body=b"{}") if is_routed(v.body) else v for v in verdicts]
         settle = [self.settlement(verdict) for verdict in verdicts]
         turn = self.driver.turn(runtime, number, want, settle, heard=heard, permit=pack_permit(*permission), room=room)
         if runtime not in self.model.leases:
