@@ -38,7 +38,8 @@ class Ending(Sending):
         elif rules.by_time:
             service.owe(task.tenant, -task.charged)
         elsewhere = self._lane_elsewhere(task)
-        if verdict.state == "V" and not self.lanes.is_served(elsewhere, but_for=self.acting):
+        is_here = self.lanes.serves(self.acting, elsewhere)
+        if verdict.state == "V" and (is_here or not self.lanes.is_served(elsewhere)):
             verdict = verdict._replace(state="X")
         if verdict.state in "RBUV":
             if verdict.state == "R":

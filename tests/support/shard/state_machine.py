@@ -197,11 +197,11 @@ class ShardMachine(OtherOperations):
     def moved(self) -> list[str]:
         """Returns the tasks that the server has moved from the common lane to their own."""
         placed = [task for task in self.model.tasks.values() if task.state == "queued" and task.lane == ""]
-        astray = [task for task in placed if self.model.lane_of(task) and not task.suspect]
-        if not astray:
+        if len(self.fleet) == 1 or not placed:
             return []
-        places = self.driver.snapshot().mailboxes
-        return [task.id for task in astray if task.id in places.get((self.model.lane_of(task), task.tenant), {})]
+        mailboxes = self.driver.snapshot().mailboxes.items()
+        places = {task: lane for (lane, _), mailbox in mailboxes for task in mailbox}
+        return [task.id for task in placed if places.get(task.id)]
 
     def claim_suspect(
         self,
