@@ -217,7 +217,8 @@ class Step:
         model.stale.difference_update(sorted(model.stale, key=str.encode)[:swept], self.letters)
         self._seat_elsewhere()
         model.service.drop_empty_groups()
-        model.service.restart()
+        for service in model.services.values():
+            service.restart()
         for name in self.counted:
             if not any(model.of(name, state) for state in LIVE):
                 if model.tenant(name).kept:
