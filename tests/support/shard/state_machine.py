@@ -153,6 +153,8 @@ class ShardMachine(OtherOperations):
         room: Room = None,
         permission: Permission = FORBIDDEN,
     ) -> None:
+        if self.model.lanes.kind_of.get(runtime) in self.model.filling:  # that comes before its first turn
+            self.fill_ring(runtime)
         number = self.numbers[runtime] = self.numbers[runtime] + 1
         want = max(0, min(want, AT_ONCE - len(self.model.claims(runtime))))
         heard = runtime in self.heard
