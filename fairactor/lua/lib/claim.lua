@@ -211,6 +211,8 @@ do
       if capped and not t[LEAVES] then
         if ring == root then seen = seen + 1 end
         pass_over(ring)
+      elseif ring ~= root then -- it leaves the ring of its group, and others may wait there; see `serve_all`
+        pass_over(ring)
       end
     end
   end

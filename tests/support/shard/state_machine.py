@@ -179,7 +179,7 @@ class ShardMachine(OtherOperations):
         how["moved"] = self.moved()
         refused, free, waits = self.model.turn(runtime, number, verdicts, want, list(claims), **how)
         assert [task_id.decode() for task_id in turn.refused] == refused
-        assert turn.suspects == waits
+        assert turn.suspects == waits, f"{turn.suspects!r} and {waits!r}"
         taken = len(claims) - bool(missed) - any(self.model.tasks[task_id].deliveries for task_id in claims)
         self.claimed += [(task_id, number) for task_id in claims]
         self.compare()
