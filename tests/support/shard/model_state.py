@@ -104,8 +104,12 @@ class State:
         return self.lanes.of_route(route_in(task.body))
 
     def is_misplaced(self, task: Task, kind: str) -> bool:
-        """Whether a queued task stands in the common lane, and belongs in one that a kind does not serve."""
-        lane = self.lane_of(task) if task.lane == "" else ""
+        """Whether a queued task stands in the common lane, and belongs in one that a kind does not serve.
+
+        Not if it was made due before its time: the scripts take it for a task of later, whose lane was known.
+        """
+        is_early = task.stamp > self.now * 1000 + 1e6
+        lane = self.lane_of(task) if task.lane == "" and not is_early else ""
         return lane != "" and not self.lanes.serves(kind, lane)
 
     def enqueue(self, task: Task, lane: str | None = None) -> None:

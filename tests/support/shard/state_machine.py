@@ -176,7 +176,7 @@ class ShardMachine(OtherOperations):
         missed = self.model.missed(runtime, heard=heard)
         want = max(0, want - bool(missed))  # a missed task occupies a worker
         how: dict[str, Any] = {"heard": heard, "permission": permission, "gives_back": gives_back, "room": room}
-        how["moved"] = self.moved()
+        how["moved"], self.model.now = self.moved(), self.clock()
         refused, free, waits = self.model.turn(runtime, number, verdicts, want, list(claims), **how)
         assert [task_id.decode() for task_id in turn.refused] == refused
         assert turn.suspects == waits, f"{turn.suspects!r} and {waits!r}"
