@@ -45,6 +45,8 @@ class Ending(Sending):
             if verdict.state == "R":
                 task.body, task.attempt = verdict.body, task.attempt + 1
                 task.deliveries *= verdict.keep
+            if verdict.state in "UV":
+                self.returned.add(task.id)
             if task.canceling:
                 self._cancel(task, step)
             elif verdict.state == "R":

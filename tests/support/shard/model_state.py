@@ -27,6 +27,7 @@ class State:
     lanes: Lanes = attrs.Factory(Lanes)
     services: dict[str, Service] = attrs.Factory(dict)  # by kind of runtimes
     filling: set[str] = attrs.Factory(set)  # kinds whose rings are not complete yet
+    returned: set[str] = attrs.Factory(set)  # the tasks that a turn passes on to other runtimes
     kind_goes: bool = False  # whether the kind of the runtime that leaves goes with it
     acting: str = "0"  # the kind for which the present script acts
     reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> reserved room
