@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fairactor._model.wire import BATCH, Item, Receipt, weight_of
+from fairactor._model.wire import BATCH, Item, Receipt
 from fairactor._store.shard import Shard
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import NotReplicated, ServerUnavailable
@@ -75,7 +75,7 @@ class Batcher:
         batch: list[_Posted] = []
         size = 0
         while self._outbox:
-            size += weight_of(self._outbox[0].items)
+            size += sum([item.places for item in self._outbox[0].items])
             if batch and (size > BATCH or self._outbox[0].reservation):
                 break  # a batch with a reservation is sent alone
             posted = self._outbox.popleft()

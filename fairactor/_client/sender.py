@@ -18,7 +18,7 @@ from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import running_task
 from fairactor._model.policy import Policy
-from fairactor._model.wire import BATCH, FROM_REPLACING, PLACES_WITH_DATA, Item, with_the_one_before
+from fairactor._model.wire import BATCH, Item, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
@@ -170,10 +170,10 @@ class Sender:
         for tenant, message in messages:
             item = self.encode(tenant, message, span=span)
             number = self._shards.number_of(tenant)
-            weight = PLACES_WITH_DATA if item.extra or item.key >= FROM_REPLACING else 1
-            room[number] -= weight
+            places = item.places
+            room[number] -= places
             if room[number] < 0:
-                room[number] = BATCH - weight
+                room[number] = BATCH - places
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # so encoding many messages does not block the event loop
             elif batches[number][-1]:

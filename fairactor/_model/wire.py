@@ -21,9 +21,8 @@ BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
 BATCH_WITH_DATA: Final = 250
 """The most tasks in one call if plugins' scripts get data with each, or each may replace another, which costs more."""
-PLACES_WITH_DATA: Final = BATCH // BATCH_WITH_DATA
-"""The places in a batch that a message takes if plugins' scripts get data with it, or if it may replace another."""
-FROM_REPLACING: Final = b"\x80"
+_PLACES_WITH_MORE: Final = BATCH // BATCH_WITH_DATA
+_FROM_REPLACING: Final = b"\x80"
 """Packed keys from here on have ``replace=True``."""
 REPEATED: Final = 1
 """The verdict of ``lib/accept.lua`` for a task whose id the tenant has sent before."""
@@ -126,11 +125,10 @@ class Item(NamedTuple):
     key: bytes = b""  # from `pack_key`
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
 
-
-def weight_of(items: Sequence[Item]) -> int:
-    """Returns what a call costs with these items; at most `BATCH` go into one."""
-    heavy = sum([1 for item in items if item.extra or item.key >= FROM_REPLACING])
-    return len(items) + heavy * (PLACES_WITH_DATA - 1)
+    @property
+    def places(self) -> int:
+        """How many of the `BATCH` places in a batch it takes."""
+        return _PLACES_WITH_MORE if self.extra or self.key >= _FROM_REPLACING else 1
 
 
 def with_the_one_before(item: Item) -> Item:

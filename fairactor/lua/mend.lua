@@ -33,16 +33,6 @@ for _, key in ipairs(shard_keys) do -- lanes that nothing says are in use
   if key:sub(1, #(LANE_QUEUE)) == LANE_QUEUE then redis.call('HSET', META, 'lanes', '1') end
 end
 
-do -- kinds whose last runtime has gone; a script may have broken off before it noted that
-  local listed, living, stay = redis.call('HGET', META, 'kinds') or '0', {}, {}
-  local known = redis.call('HGETALL', KIND_OF)
-  for i = 1, #known, 2 do living[known[i + 1]] = redis.call('ZSCORE', LEASES, known[i]) and true or living[known[i + 1]] end
-  for kind in listed:gmatch('%d+') do
-    if living[kind] then stay[#stay + 1] = kind end
-  end
-  if #stay > 0 and #stay < #listed then redis.call('HSET', META, 'kinds', table.concat(stay, ',')) end
-end
-
 -- @include lib/base.lua
 -- @include lib/mend_kinds.lua
 -- @include lib/counts.lua

@@ -149,7 +149,7 @@ def test_whatever_is_damaged_is_repaired(populated: PopulatedShard, name: str, d
         (aside,) = populated.db.scan_iter("*:aside:*", count=1000)
         assert populated.db.type(aside) in ({b"list"} if damage == "a list" else {b"string", b"hash"})
     lost = populated.live - {task for task, header in snapshot.records.items() if header.state == b"L"}
-    canceled = {"rc", "bc", "stays", "off"}
+    canceled = {"rc", "bc", "stays", "off", "lc"}
     assert not lost - {"TASK": {"later"}, "LEASES": canceled}.get(name, set())
     assert not repair(populated), "nothing is left to repair"
     populated.check()

@@ -76,7 +76,17 @@ def populated(server_binary: str) -> Iterator[LanedShard]:
         made.close()
 
 
-@pytest.mark.parametrize("title", CASES)
+RARE: Final = {
+    "turn that passes tasks on", "turn that claims from lanes", "turn of those that serve one queue", "review",
+    "declare", "join of a known kind", "leave of some of a kind", "tend of a dead one", "cancel of several", "purge",
+    "configure", "configure a pause", "configure out of a group", "leave of those that lack an actor",
+}  # fmt: skip
+"""What the others cover in part, so that the default run stays short."""
+
+
+@pytest.mark.parametrize(
+    "title", [pytest.param(title, marks=pytest.mark.slow) if title in RARE else title for title in CASES]
+)
 def test_wherever_a_script_breaks_off_lanes_and_kinds_agree_afterwards(populated: LanedShard, title: str) -> None:
     assert break_everywhere(populated, CASES[title]) is (title in TEARING)
 

@@ -11,10 +11,13 @@ from fairactor._model.wire import Assignment, pack_key, turn_mark
 from fairactor._store import loader as scripts
 from fairactor.errors import ServerError
 from tests.support import servers
-from tests.support.shard.driver import ShardDriver, item, open_shard, outcome
+from tests.support.shard.driver import ShardDriver, item, open_shard, outcome, packed_kind
+from tests.support.shard.model_lanes import Kind
 
 KEY = pack_key("k", 60.0)
 HOURLY = ("1/h", 3.6e9, 1)
+SLIM = Kind({"f": "1"})
+LOST = rb"lost\u001f\u001f9"
 MANY = 5_500  # more than the maximum number of arguments of a call
 
 
@@ -36,7 +39,7 @@ def everything(shard: ShardDriver) -> dict[bytes, Any]:
         b"zset": lambda key: shard.db.zrange(key, 0, -1, withscores=True),
     }
     found = {key: readers[shard.db.type(key)](key) for key in shard.db.scan_iter()}
-    for time in (b"stamp", b"turned"):
+    for time in (b"stamp", b"turned", b"unsorted"):
         found[shard.keys.meta.encode()].pop(time, None)
     leases = shard.keys.fixed("LEASES").encode()
     found[leases] = sorted(name for name, _ in found.get(leases, []))
@@ -60,6 +63,8 @@ def populate(shard: ShardDriver) -> None:
     shard.run(shard.shard.configure("full", {"backlog": 5}))
     shard.run(shard.shard.configure("grouped", {"group": "g", "rate": HOURLY}))
     shard.send(item("g1", "grouped"), item("full1", "full"), item("g2", "grouped"))
+    assert shard.join_only("slim", kind=SLIM)  # its ring is not filled yet
+    shard.send(item("lost", "t", body=b'["lost\\u001f\\u001f9",[]]'))
 
 
 def again_send(shard: ShardDriver) -> Any:
@@ -87,8 +92,8 @@ def again_turn(shard: ShardDriver) -> Any:
 def _load(shard: ShardDriver) -> list[Any]:
     """Returns how tasks fare, without the times, which grow."""
     reply = shard.run(shard.shard.load())
-    held = reply[6:]
-    return [*reply[1:4], reply[5], held[::4], held[1::4], held[3::4]]
+    unserved, held = reply[6], reply[7:]
+    return [*reply[1:4], reply[5], unserved[::3], unserved[1::3], held[::4], held[1::4], held[3::4]]
 
 
 TRANSITIONS: dict[
@@ -117,11 +122,17 @@ TRANSITIONS: dict[
     "mend": (lambda shard: shard.run(shard.shard.repair()), ...),
     "stats": (lambda shard: shard.run(shard.shard.tenant_stats("t")), ...),
     "health": (_load, ...),
+    "declare": (lambda shard: shard.run(shard.shard.declare("r", packed_kind(SLIM), unknown_ttl=60.0)), ...),
+    "fill": (lambda shard: shard.run(shard.shard.fill("slim")), ...),
+    "expire": (
+        lambda shard: shard.run(shard.shard.expire(LOST, unknown_ttl=0, failed_ttl=60.0, body=b"{}")),
+        ([], False),
+    ),
     "describe": (lambda shard: shard.run(shard.shard.describe("r", {"workers": 5})), ...),
 }
 
 
-UNCHANGING = {"open", "inspect", "stats", "health", "letters", "mend", "policies", "renew"}
+UNCHANGING = {"open", "inspect", "stats", "health", "letters", "policies", "renew"}
 
 
 @pytest.mark.parametrize("name", scripts.NAMES)
@@ -334,8 +345,8 @@ def test_work_on_a_full_server_ends_in_an_empty_one(full: ShardDriver) -> None:
         ended = [outcome(task, turn, "F0", task[0]) for task, turn in held]
         held = [(task, number) for task in full.claim("r", number, 5, ended)]
     assert {task for task, header in full.check().records.items() if header.state == b"L"} == {
-        "later", "g2",
-    }, "one waits for its time, one for its rate"  # fmt: skip
+        "later", "g2", "lost",
+    }, "one waits for its time, one for its rate, one for a runtime"  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["open", "watch", "inspect", "stats", "letters", "discard", "mend"])

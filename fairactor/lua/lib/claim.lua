@@ -46,6 +46,15 @@ do
     return entries, #found / 2
   end
 
+  -- Loads more entries of a ring, until its front has `n` of them.
+  local function load_more(ring, n)
+    while #ring.front < n and ring.rest do
+      local more, found = read_ring(ring, ring.rest, MORE_ENTRIES)
+      for _, t in ipairs(more) do insert_by_tag(ring.front, t) end
+      ring.rest = found == MORE_ENTRIES and ring.rest + MORE_ENTRIES
+    end
+  end
+
   -- Loads the first `n` entries of a ring as its front. That is exact for `n` tasks: no later entry could come first.
   -- `rest` is the rank from which on there may be more.
   local function load_front(ring, n)
@@ -55,8 +64,9 @@ do
       if not t[LEAVES] and not t[PASSED] then insert_by_tag(front, t) end
     end
     ring.front, ring.head = front, 1
-    ring.ahead = math.ceil(n / math.max(#front, 1)) + 1 -- one more than its share, to see whether it stays
     ring.rest, ring.spare = found == length and rank + length, 0
+    if #front < n then load_more(ring, n) end -- some of them leave
+    ring.ahead = math.ceil(n / math.max(#front, 1)) + 1 -- one more than its share, to see whether it stays
   end
 
   -- Notes that an entry of a ring's front was passed over, and loads others in its place.
@@ -215,6 +225,8 @@ do
       if id then return id, owner, cost, more end
       if capped and not t[LEAVES] then
         if ring == root then seen = seen + 1 end
+        pass_over(ring)
+      elseif ring ~= root then -- it leaves the ring of its group, and others may wait there; see `serve_all`
         pass_over(ring)
       end
     end

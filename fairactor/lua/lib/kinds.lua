@@ -6,8 +6,8 @@
 -- @include lib/base.lua
 -- @include lib/lines.lua
 -- @takes lanes, limits from lib/lanes.lua
--- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE from lib/ring.lua
--- @takes dedicated, dedicated_time, wake_kind, idle_of from lib/homes.lua
+-- @takes tenants, NAME, WEIGHT, LIMITS, TAKEN, OUTER, GROUP_BYTE from lib/ring.lua
+-- @takes dedicated, kinds_of_dedicated, dedicated_time, wake_kind, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 -- @takes average_cost from lib/cost.lua
 
@@ -38,9 +38,18 @@ local function open_kinds()
     end
   end
 
+  -- Lets the virtual time of a kind restart, because nobody waits.
+  local function restart(kind)
+    call('HSET', META, clock_of(kind), 0)
+    call('HINCRBY', META, 'period' .. (kind == '0' and '' or ':' .. kind), 1)
+    for runtime in pairs(dedicated) do
+      if kinds_of_dedicated[runtime] == kind then call('HSET', HOMES, runtime, 0) end
+    end
+  end
+
   -- Brings the tenants that have changed onto the ring of a kind, or off it. Returns those that have joined.
   local function save_ring(kind, names)
-    local joined, by_key, groups_in = {}, {}, {}
+    local joined, by_key, groups_in, removed = {}, {}, {}, false
     local virtual = tonumber(call('HGET', META, clock_of(kind))) or 0
     for _, name in ipairs(names) do
       local key, group = ring_for(kind, tenants[name])
@@ -60,13 +69,14 @@ local function open_kinds()
           additions[#additions + 1], additions[#additions + 2] = exact(from + average_cost(name) / t[WEIGHT]), name
           joined[#joined + 1] = name
         elseif stored and not belongs then
-          removals[#removals + 1] = name
+          removals[#removals + 1], removed = name, true
         end
       end
       write_all('ZADD', key, additions)
       write_all('ZREM', key, removals)
       if group then save_group(kind, group, existed, virtual, average_cost(string.char(GROUP_BYTE) .. group)) end
     end
+    if removed and call('EXISTS', kind == '0' and RING or KIND_RING .. kind) == 0 then restart(kind) end
     return joined
   end
 
@@ -94,7 +104,7 @@ local function open_kinds()
   function lanes.save_rings()
     local names, joined = {}, {}
     for name, t in pairs(tenants) do -- any start may have used up a limit
-      if lanes.changed[name] or t[LIMITS] then names[#names + 1] = name end
+      if lanes.changed[name] or t[LIMITS] and (t[LIMITS].checked or t[TAKEN] > 0) then names[#names + 1] = name end
     end
     for i = 2, #lanes.kinds do
       local kind = lanes.kinds[i]

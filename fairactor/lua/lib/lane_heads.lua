@@ -25,7 +25,10 @@ local function move(name, task, lane)
 end
 
 -- Whether a task was certainly sent when its lane was known, by its place: that is its stamp, less something.
-local function is_sorted(place) return (place < 0 and place + CRITICAL_JUMP or place) > shard.unsorted end
+-- Places of other than critical tasks may be below 0, too, if they were due long ago.
+local function is_sorted(place)
+  return (place < -CRITICAL_JUMP / 4 and place + CRITICAL_JUMP or place) > shard.unsorted
+end
 
 -- Returns the first `n` tasks of the common lane that the runtime can run, and the place of the first at which it did not
 -- look any more, if there is one.

@@ -122,8 +122,9 @@ local function open_lanes()
 
   -- Gives the tasks of an actor a lane of their own, because a runtime lacks it.
   function lanes.add_route(route)
-    if shard.compat or route == '' or lanes.of_route(route) ~= '' then return end
+    if shard.compat or route == '' or route:find(SEPARATOR, 1, true) or lanes.of_route(route) ~= '' then return end
     new_routes[route], lane_of_route[route], unsorted = true, nil, true
+    shard.unsorted = shard.stamp
   end
 
   -- Whether runtimes serve a lane, if `get` returns what is stored about their kind, or false.

@@ -269,8 +269,7 @@ do
     save_costs()
     if lanes and not lanes.save_rings then open_kinds() end
     local joined_elsewhere = lanes and lanes.save_rings()
-    -- Scripts that act for other kinds may have emptied it.
-    local empty = (more or #root.removals > 0 or root.virtual > 0) and call('ZCARD', root.key) == 0
+    local empty = (more or #root.removals > 0) and call('ZCARD', root.key) == 0
     if empty then -- nobody waits: virtual time restarts
       root.virtual, shard.period = 0, shard.period + 1
       for _, runtime in ipairs(next(dedicated) and call('HKEYS', HOMES) or NONE) do

@@ -38,7 +38,7 @@ do
   -- Returns the lane of a task whose arguments do not fit the runtime's version of the actor, if others serve it.
   local function lane_elsewhere(id)
     local lane = lanes.for_others(lanes.route_in(call('GETRANGE', TASK .. id, 0, 2400)))
-    return lanes.served_elsewhere(lane) and lane
+    return not lanes.serves(shard.kind, lane) and lanes.served_elsewhere(lane) and lane
   end
 
   -- Puts a task back that its runtime cannot run, so that others do.

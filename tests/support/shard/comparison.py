@@ -79,7 +79,7 @@ def compare(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snaps
     assert {name: snapshot.policy(name) for name in snapshot.fixed["POLICY"]} == model.rules.policies
     _compare_tasks(model, snapshot)
     _compare_counts(model, snapshot)
-    compare_kinds(model, snapshot)
+    compare_kinds(model, before, snapshot)
     compare_rings(model, snapshot)
     _compare_limits(driver, model, snapshot)
     if model.rules.by_time:

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from .model_lanes import ALL, Kind, Routing
+from .model_lanes import ALL, Kind, Routing, is_routed
 from .model_rules import GROUP
 from .model_state import Step
 from .model_suspects import is_given_up
@@ -245,6 +245,9 @@ class Model(Turns):
         """
         self.act_for()
         if self.lanes.used:
+            for task in self.tasks.values():
+                if task.state == "queued" and not task.suspect and task.lane == "" and is_routed(task.body):
+                    task.lane = self.lane_of(task)
             self.lanes.revise()
         with Step(self) as step:
             for kind, service in self.services.items():

@@ -38,25 +38,39 @@ class Ending(Sending):
         elif rules.by_time:
             service.owe(task.tenant, -task.charged)
         elsewhere = self._lane_elsewhere(task)
-        if verdict.state == "V" and not self.lanes.is_served(elsewhere, but_for=self.acting):
+        is_here = self.lanes.serves(self.acting, elsewhere)
+        if verdict.state == "V" and (is_here or not self.lanes.is_served(elsewhere)):
             verdict = verdict._replace(state="X")
-        if verdict.state in "RBUV":
-            if verdict.state == "R":
-                task.body, task.attempt = verdict.body, task.attempt + 1
-                task.deliveries *= verdict.keep
-            if task.canceling:
-                self._cancel(task, step)
-            elif verdict.state == "R":
-                task.state, task.due = "scheduled", math.nan
-            elif verdict.state == "V":
-                task.body += DIED + f"refused {task.runtime}".encode() + DIED
-                self.enqueue(task, elsewhere)
-            else:
-                if verdict.state == "U":
-                    self.lanes.add_route(route_in(task.body))
-                self.enqueue(task)
+        if verdict.state in "RB":
+            self._return(task, verdict, step)
+        elif verdict.state in "UV":
+            self._pass_on(task, elsewhere if verdict.state == "V" else None, step)
         else:
             self._settle(task, verdict.state, verdict.body, step, keep=verdict.keep)
+
+    def _return(self, task: Task, verdict: Verdict, step: Step) -> None:
+        """Queues a task again, or schedules its next attempt."""
+        if verdict.state == "R":
+            task.body, task.attempt = verdict.body, task.attempt + 1
+            task.deliveries *= verdict.keep
+        if task.canceling:
+            self._cancel(task, step)
+        elif verdict.state == "R":
+            task.state, task.due = "scheduled", math.nan
+        else:
+            self.enqueue(task)
+
+    def _pass_on(self, task: Task, lane: str | None, step: Step) -> None:
+        """Queues a task for other runtimes: in this lane, or in that of its actor."""
+        self.returned.add(task.id)
+        if task.canceling:
+            self._cancel(task, step)
+            return
+        if lane is None:
+            self.lanes.add_route(route_in(task.body))
+        else:
+            task.body += DIED + f"refused {task.runtime}".encode() + DIED
+        self.enqueue(task, lane)
 
     def _lane_elsewhere(self, task: Task) -> str:
         """Returns the lane of a task whose arguments do not fit the actor of this kind."""

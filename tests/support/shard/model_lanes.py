@@ -97,8 +97,8 @@ class Lanes:
     def serves(self, kind: str, lane: str) -> bool:
         return self.kinds[kind].serves(lane)
 
-    def is_served(self, lane: str, *, but_for: str = "") -> bool:
-        return any(kind.serves(lane) for number, kind in self.kinds.items() if number != but_for)
+    def is_served(self, lane: str) -> bool:
+        return any(kind.serves(lane) for kind in self.kinds.values())
 
     def add_route(self, route: str) -> None:
         """Gives the tasks of an actor a lane of their own, because a runtime lacks it."""

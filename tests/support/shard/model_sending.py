@@ -69,9 +69,10 @@ class Sending(State):
     def _at_once(self, task: Task, kind: str) -> bool:
         """Whether a newly accepted task may be handed to a kind: no other waits for it, and nothing holds it back."""
         rules, name = self.rules, task.tenant
+        waiting = self.queue(name, None if rules.limited(name) else kind)
         return (
             self.tasks.get(task.id) is task
-            and self.queue(name, None if rules.limited(name) else kind) == [task]
+            and (waiting == [task] or (kind in self.filling and not rules.limited(name)))  # others may not be there yet
             and (not self.lanes.used or self.lanes.serves(kind, task.lane or ""))
             and not (rules.by_time or self.homes or self.service_of(kind).root.tags or rules.own(name, "paused"))
             and len(self.of(name, "started")) < rules.limit(name, "concurrency")

@@ -27,6 +27,7 @@ class State:
     lanes: Lanes = attrs.Factory(Lanes)
     services: dict[str, Service] = attrs.Factory(dict)  # by kind of runtimes
     filling: set[str] = attrs.Factory(set)  # kinds whose rings are not complete yet
+    returned: set[str] = attrs.Factory(set)  # the tasks that a turn passes on to other runtimes
     kind_goes: bool = False  # whether the kind of the runtime that leaves goes with it
     acting: str = "0"  # the kind for which the present script acts
     reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> reserved room
@@ -104,8 +105,12 @@ class State:
         return self.lanes.of_route(route_in(task.body))
 
     def is_misplaced(self, task: Task, kind: str) -> bool:
-        """Whether a queued task stands in the common lane, and belongs in one that a kind does not serve."""
-        lane = self.lane_of(task) if task.lane == "" else ""
+        """Whether a queued task stands in the common lane, and belongs in one that a kind does not serve.
+
+        Not if it was made due before its time: the scripts take it for a task of later, whose lane was known.
+        """
+        is_early = task.stamp > self.now * 1000 + 1e6
+        lane = self.lane_of(task) if task.lane == "" and not is_early else ""
         return lane != "" and not self.lanes.serves(kind, lane)
 
     def enqueue(self, task: Task, lane: str | None = None) -> None:
@@ -217,7 +222,8 @@ class Step:
         model.stale.difference_update(sorted(model.stale, key=str.encode)[:swept], self.letters)
         self._seat_elsewhere()
         model.service.drop_empty_groups()
-        model.service.restart()
+        for service in model.services.values():
+            service.restart()
         for name in self.counted:
             if not any(model.of(name, state) for state in LIVE):
                 if model.tenant(name).kept:

@@ -71,13 +71,14 @@ def choose_suspect(
 
 def _seen(model: State, name: str) -> list[Task]:
     """Returns the suspects of a tenant that a turn looks at and that its runtime can run."""
+    waiting = [task for task in model.suspects(name) if task.id not in model.returned]
     if not model.lanes.used:
-        return model.suspects(name)[:5]
-    return [task for task in model.suspects(name)[:20] if model.lanes.serves(model.acting, model.lane_of(task))]
+        return waiting[:5]
+    return [task for task in waiting[:20] if model.lanes.serves(model.acting, model.lane_of(task))]
 
 
 def _any_left(model: State) -> bool:
-    return any(model.suspects(name) for name in model.suspected)
+    return any(task.suspect for task in model.tasks.values())
 
 
 def _may_empty(model: State, runtime: str, emptying: Emptying) -> bool:

@@ -48,6 +48,7 @@ class Turns(Ending):
         suspect: Task | None = None
         self.act_for(runtime)
         used = self.lanes.used
+        self.returned.clear()
         self.lanes.used |= any(verdict.state in "UV" for verdict in verdicts)
         with Step(self) as step:
             missed = self.missed(runtime, heard=heard)

@@ -33,7 +33,7 @@ class LanedShard(PopulatedShard):
 
     def _populate(self) -> None:
         super()._populate()
-        self.db.zadd(self.keys.fixed("LEASES"), {"gone": 1e13})  # it was lapsed
+        self.db.zadd(self.keys.fixed("LEASES"), {"gone": self.now() * 1000 + 3.6e6})  # it was lapsed
         self.send(*[item(f"early{n}", "l", body=BODIES["fg"[n % 2]]) for n in range(6)])  # some stand in the wrong lane
         self.configure("claimed", weight=1e6)  # it comes first
         self.configure("lcap", concurrency=1)
@@ -51,6 +51,7 @@ class LanedShard(PopulatedShard):
         self.send(item("lkeyed", "l", key=pack_key("lk", 60.0), body=BODIES["gpu"], flag="w"))
         self.send(item("ldue", "l", due="1", body=BODIES["gpu"]), item("llater", "l", due="+3600000", body=BODIES["g"]))
         assert self.claim("gpu", 1, 1, permit=NO_SUSPECT)
+        self.db.sadd(f"{self.keys.meta}:idle:2", "gpu home")
         self.db.hset(self.keys.fixed("LANES"), r"lost\u001f\u001f9", 1)  # for long
 
     def refusals(self, *tasks: str) -> list[Settlement]:
