@@ -130,10 +130,10 @@ class Consumer:
             name: parts_of(actor.limit, len(self._shards), per=actor.limit.get("per")) for name, actor in actors.items()
         }
         for number, shard in enumerate(self._shards):
-            await shard.declare_limits({name: parts[number] for name, parts in declared.items()})
+            limits = {name: parts[number] for name, parts in declared.items()}
             serves = self._assignment(number, self._settings)
             dispatcher = Dispatcher(
-                self._name, shard, slots, suspects, self._subscriber, settings, info, kind, serves, spans
+                self._name, shard, slots, suspects, self._subscriber, settings, info, kind, limits, serves, spans
             )
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
