@@ -10,22 +10,22 @@
 -- @include lib/intact.lua
 -- @include lib/change_limit.lua
 
-local MOST = 1000 -- tenants whose instances one call resets
+local MOST = 200 -- tenants whose instances one call resets
 local name, tenant, pause = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local more = false
 local reset = ARGV[5] ~= '' and cmsgpack.unpack(ARGV[5])
 
 -- Resets the instances of all tenants.
 local function reset_instances()
-  local prefix, number = name .. '\31', 0
+  local prefix, names, left = name .. '\31', {}, false
   for _, field in ipairs(call('HKEYS', LIMIT_SETTINGS)) do
-    if field:sub(1, #prefix) == prefix then
-      number = number + 1
-      if number > MOST then return true end
-      load_tenants({ field:sub(#prefix + 1) })
-      change_limit(field, field:sub(#prefix + 1), {})
-    end
+    local is_instance = field:sub(1, #prefix) == prefix
+    left = left or is_instance and #names == MOST
+    if is_instance and #names < MOST then names[#names + 1] = field:sub(#prefix + 1) end
   end
+  load_tenants(names)
+  for _, each in ipairs(names) do change_limit(prefix .. each, each, {}) end
+  return left
 end
 
 if tenant ~= '' then load_tenants({ tenant }) end

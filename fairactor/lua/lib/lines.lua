@@ -110,12 +110,16 @@ local function open_lines()
     local exists = call('EXISTS', line.key) == 1
     if exists and call('ZADD', LINES .. line.kind, 'NX', 0, line.set) == 1 then
       for _, name in ipairs(limits.names_in(line.set)) do call('SADD', LINES_OF .. name, line.id) end
-    elseif not exists and call('ZREM', LINES .. line.kind, line.set) == 1 then
-      for _, name in ipairs(limits.names_in(line.set)) do call('SREM', LINES_OF .. name, line.id) end
+    elseif not exists then -- its tenants may have come in this script, too
+      if call('ZREM', LINES .. line.kind, line.set) == 1 then
+        for _, name in ipairs(limits.names_in(line.set)) do call('SREM', LINES_OF .. name, line.id) end
+      end
       call('DEL', LINE_GROUPS .. line.id)
-      if call('EXISTS', LINES_OF .. line.first) == 0 then
-        call('HDEL', LIMIT_CLOCKS, line.first)
-        clocks[line.first] = nil
+      for _, name in ipairs(limits.names_in(line.set)) do
+        if call('EXISTS', LINES_OF .. name) == 0 then
+          call('HDEL', LIMIT_CLOCKS, name)
+          clocks[name] = nil
+        end
       end
     end
   end
