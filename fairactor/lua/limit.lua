@@ -37,6 +37,7 @@ end
 for _, setting in ipairs(reset or {}) do settings[setting] = nil end
 for setting, value in pairs(cmsgpack.unpack(ARGV[3])) do settings[setting] = value end
 if pause then settings.paused = pause < 0 and -1 or shard.ms + pause end
+if (settings.paused or 0) > 0 and settings.paused <= shard.ms then settings.paused = nil end
 local packed = change_limit(field, tenant, settings)
 if tenant ~= '' and call('HEXISTS', LIMIT_SETTINGS, name) == 0 then change_limit(name, '', { declared = {} }) end
 

@@ -77,6 +77,7 @@ local function revise_lanes(tables, moves, kept)
   end
   for _, actor in ipairs(call('HKEYS', ROUTES)) do
     local stays = routes[actor] or has_tasks[actor] or kept and kept[actor]
+      or limits and call('HEXISTS', LIMIT_SETTINGS, actor) == 1
     if stays then in_use = true else dropped[#dropped + 1] = actor end
     routes[actor] = nil
   end

@@ -10,7 +10,7 @@
 -- @include lib/base.lua
 -- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE, load_tenants from lib/ring.lua
--- @takes wake_kind, idle_of from lib/homes.lua
+-- @takes wake_kind, wake_all_dedicated, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 
 local function open_lines()
@@ -88,6 +88,12 @@ local function open_lines()
     return false
   end
 
+  local function note_held(line, name, till)
+    held[name] = math.min(held[name] or math.huge, till or math.huge)
+    -- The reply to a turn says until when, to a runtime of its kind.
+    if till and not (shard.reports_throttled and line.kind == shard.kind) then limits.woken[line.kind] = true end
+  end
+
   -- Notes that limits of its own hold a tenant back in a line: until when, in ms, or false.
   function limits.hold(line, name, till)
     left_out[line.id .. name] = true
@@ -101,7 +107,7 @@ local function open_lines()
     if not works_in(line, name) or (t[LIMITS] and eligibility(t[LIMITS]) ~= true) then return false end
     if left_out[line.id .. name] then return false end
     local opens = limits.opens_for(line.set, {}, name)
-    if opens ~= true then held[name] = math.min(held[name] or math.huge, opens or math.huge) end
+    if opens ~= true then note_held(line, name, opens) end
     return opens == true
   end
 
@@ -259,9 +265,11 @@ local function open_lines()
     limits.save()
   end
 
-  -- Wakes a runtime of each kind that has to look at a line.
+  -- Wakes a runtime of each kind that has to look at a line, or has to learn until when a tenant is held back; and those
+  -- with tenants of their own.
   function limits.wake()
     for kind in pairs(limits.woken) do wake_kind(idle_of(kind)) end
+    if next(limits.woken) then wake_all_dedicated() end
   end
 end
 
