@@ -10,7 +10,7 @@
 -- @include lib/base.lua
 -- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE, load_tenants from lib/ring.lua
--- @takes wake_kind, idle_of from lib/homes.lua
+-- @takes dedicated, wake_kind, wake_homes, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 
 local function open_lines()
@@ -111,11 +111,13 @@ local function open_lines()
     if exists and call('ZADD', LINES .. line.kind, 'NX', 0, line.set) == 1 then
       for _, name in ipairs(limits.names_in(line.set)) do call('SADD', LINES_OF .. name, line.id) end
     elseif not exists and call('ZREM', LINES .. line.kind, line.set) == 1 then
-      for _, name in ipairs(limits.names_in(line.set)) do call('SREM', LINES_OF .. name, line.id) end
       call('DEL', LINE_GROUPS .. line.id)
-      if call('EXISTS', LINES_OF .. line.first) == 0 then
-        call('HDEL', LIMIT_CLOCKS, line.first)
-        clocks[line.first] = nil
+      for _, name in ipairs(limits.names_in(line.set)) do
+        call('SREM', LINES_OF .. name, line.id)
+        if call('EXISTS', LINES_OF .. name) == 0 then
+          call('HDEL', LIMIT_CLOCKS, name)
+          clocks[name] = nil
+        end
       end
     end
   end
@@ -248,16 +250,17 @@ local function open_lines()
     for id, line in pairs(lines) do save_line(line, members[id]) end
     save_held()
     for name, clock in pairs(clocks) do
-      if clock.changed then
+      if clock.changed and call('EXISTS', LINES_OF .. name) == 1 then -- else nobody waits
         call('HSET', LIMIT_CLOCKS, name, struct.pack('>dd', clock.virtual, clock.average))
       end
     end
     limits.save()
   end
 
-  -- Wakes a runtime of each kind that has to look at a line.
+  -- Wakes a runtime of each kind that has to look at a line, and dedicated ones: theirs may be the tenants that wait.
   function limits.wake()
     for kind in pairs(limits.woken) do wake_kind(idle_of(kind)) end
+    if next(limits.woken) and next(dedicated) then wake_homes(limits.woken) end
   end
 end
 
