@@ -31,7 +31,7 @@ end
 if tenant ~= '' then load_tenants({ tenant }) end
 local field, settings = read_settings(name, tenant)
 if not reset then
-  settings = { declared = settings.declared }
+  settings = { declared = next(settings.declared or {}) and settings.declared or nil }
   more = tenant == '' and reset_instances()
 end
 for _, setting in ipairs(reset or {}) do settings[setting] = nil end

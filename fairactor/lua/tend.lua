@@ -45,7 +45,7 @@ end
 local drained = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(math.floor(shard.now / 1e6)), 'LIMIT', 0, limit)
 load_counts(drained) -- to be written again, or dropped
 local rates = call('ZRANGEBYSCORE', RATES, '-inf', integer(shard.now - OLD_RATE), 'LIMIT', 0, limit)
-local paid = limits and call('ZRANGEBYSCORE', LIMIT_DUES, '-inf', integer(shard.now), 'LIMIT', 0, limit) or NONE
+local paid = limits and call('ZRANGEBYSCORE', LIMIT_DUES, '-inf', integer(shard.now), 'LIMIT', 0, limit) or {}
 local expired = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, limit)
 
 local due, number_due = {}, 0 -- tenant -> the ids of its tasks that are queued here; how many they are

@@ -54,7 +54,7 @@ local function next_due()
   local drained = want > 0 and call('ZRANGE', DRAINED, 0, 0, 'WITHSCORES')[2]
   local freed = has_policies and call('ZRANGE', THROTTLED, 0, 0, 'WITHSCORES')[2]
   local old = has_policies and call('ZRANGE', RATES, 0, 0, 'WITHSCORES')[2]
-  local paid = limits and call('ZRANGE', LIMIT_DUES, 0, 0, 'WITHSCORES')[2]
+  local paid = limits and call('ZRANGE', LIMIT_DUES, 0, 0, 'WITHSCORES')[2] -- of tenants that may never come again
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
   local unserved = lanes and tonumber(call('HGET', META, 'unserved') or nil)
   next_at = math.min(next_at, unserved or math.huge)

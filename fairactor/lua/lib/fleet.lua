@@ -102,7 +102,10 @@ local function forget_lines(kind)
       if member:byte() == 255 then call('UNLINK', LINE_GROUP .. id .. ':' .. member:sub(2)) end
     end
     call('UNLINK', LINE .. id, LINE_GROUPS .. id)
-    for name in set:gmatch('[^\31]+') do call('SREM', LINES_OF .. name, id) end
+    for name in set:gmatch('[^\31]+') do
+      call('SREM', LINES_OF .. name, id)
+      if call('EXISTS', LINES_OF .. name) == 0 then call('HDEL', LIMIT_CLOCKS, name) end
+    end
   end
   call('UNLINK', LINES .. kind)
 end

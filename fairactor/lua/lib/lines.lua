@@ -10,7 +10,7 @@
 -- @include lib/base.lua
 -- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE, load_tenants from lib/ring.lua
--- @takes wake_kind, wake_all_dedicated, idle_of from lib/homes.lua
+-- @takes dedicated, wake_kind, wake_homes, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 
 local function open_lines()
@@ -116,12 +116,10 @@ local function open_lines()
     local exists = call('EXISTS', line.key) == 1
     if exists and call('ZADD', LINES .. line.kind, 'NX', 0, line.set) == 1 then
       for _, name in ipairs(limits.names_in(line.set)) do call('SADD', LINES_OF .. name, line.id) end
-    elseif not exists then -- its tenants may have come in this script, too
-      if call('ZREM', LINES .. line.kind, line.set) == 1 then
-        for _, name in ipairs(limits.names_in(line.set)) do call('SREM', LINES_OF .. name, line.id) end
-      end
+    elseif not exists and call('ZREM', LINES .. line.kind, line.set) == 1 then
       call('DEL', LINE_GROUPS .. line.id)
       for _, name in ipairs(limits.names_in(line.set)) do
+        call('SREM', LINES_OF .. name, line.id)
         if call('EXISTS', LINES_OF .. name) == 0 then
           call('HDEL', LIMIT_CLOCKS, name)
           clocks[name] = nil
@@ -258,7 +256,7 @@ local function open_lines()
     for id, line in pairs(lines) do save_line(line, members[id]) end
     save_held()
     for name, clock in pairs(clocks) do
-      if clock.changed then
+      if clock.changed and call('EXISTS', LINES_OF .. name) == 1 then -- else nobody waits
         call('HSET', LIMIT_CLOCKS, name, struct.pack('>dd', clock.virtual, clock.average))
       end
     end
@@ -269,7 +267,7 @@ local function open_lines()
   -- with tenants of their own.
   function limits.wake()
     for kind in pairs(limits.woken) do wake_kind(idle_of(kind)) end
-    if next(limits.woken) then wake_all_dedicated() end
+    if next(limits.woken) and next(dedicated) then wake_homes(limits.woken) end
   end
 end
 
