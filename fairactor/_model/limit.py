@@ -72,8 +72,8 @@ class LimitUsage:
     running: int
     """The tasks that run and count for it."""
     owed: float
-    """What starts took and time has not paid for yet, in units of cost; 0 without a rate. With ``per="tenant"``, ask for
-    a tenant."""
+    """What starts took and time has not paid for yet, in units of cost; 0 without a rate. If each tenant has its own
+    limit, ask for one of them."""
     waiting: int
     """The tenants and groups that wait in lines for the limit; not those that only their own limits hold back."""
     paused: float
@@ -145,6 +145,8 @@ def parts_of(settings: PackedLimit, shards: int, *, per: Per | None) -> list[Pac
     if rate is not None and rate[1]:
         text, interval, _, burst = rate
         number, seconds = parse_rate(text)[1:]
+        if burst:
+            _divided("burst", math.floor(burst), shards, shown_as=f"{burst:g}")
         for part, some in zip(parts, _divided("rate", math.floor(number), shards, shown_as=text), strict=True):
             own = (interval * shards, burst / shards) if burst else _in_any(some, seconds)
             part["rate"] = (text, *own, burst)
@@ -155,7 +157,7 @@ def _divided(setting: str, number: int, shards: int, *, shown_as: str = "") -> l
     if number < shards:
         raise ConfigurationError(
             f"{setting}={shown_as or number}: this namespace has {shards} shards, which divide a limit: give at "
-            f"least {shards}, or per='tenant', or use a namespace with shards=1"
+            f"least {shards}, or per='tenant', which is not divided, or use a namespace with shards=1"
         )
     return [number // shards + (shard < number % shards) for shard in range(shards)]
 

@@ -219,6 +219,7 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
         "KEYED",
         "KIND_IDLE",
         "KIND_NUMBERS",
+        "LINE_GROUPS",
         "SESSIONS",
         "GROUPS",
         "IDLE",
