@@ -112,10 +112,9 @@ async def audited_claims(bench: Bench, number: int) -> float:
 
 
 def _task(rng: random.Random, n: int) -> tuple[str, Message[None]]:
-    tenant, each, mix = f"t{rng.randrange(_TENANTS)}", rng.choice((work, other)), rng.randrange(len(_MIXES))
-    queue = rng.choice((None, "gpu"))
-    message = each(n).options(id=f"{n}/{mix}/{each.name}/{queue}/{tenant}", limits=_MIXES[mix], queue=queue)
-    return tenant, message
+    number, each = rng.randrange(_TENANTS), rng.choice((work, other))
+    tenant, mix, queue = f"t{number}", number % len(_MIXES), "gpu" if number % 2 else None
+    return tenant, each(n).options(id=f"{n}/{mix}/{each.name}/{queue}/{tenant}", limits=_MIXES[mix], queue=queue)
 
 
 async def _turn(claiming: Claimer, books: _Books, rng: random.Random) -> int:
