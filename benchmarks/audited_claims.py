@@ -87,10 +87,10 @@ def _fields(task: str) -> list[str]:
     return [*named, name]
 
 
-async def audited_claims(bench: Bench, number: int) -> float:
+async def audited_claims(bench: Bench, number: int, seed: int) -> float:
     """Claims so many tasks; returns how many claims exceeded a limit."""
     await bench.clean()
-    rng, books, sent, claimed, audited = random.Random(1), _Books(), 0, 0, 0
+    rng, books, sent, claimed, audited = random.Random(seed), _Books(), 0, 0, 0
     async with Runtime(bench.url, workers=0) as sender, AsyncExitStack() as stack:
         for name, settings in _SETTINGS.items():
             await sender.limit(name).configure(**settings)
