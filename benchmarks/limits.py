@@ -10,9 +10,9 @@ tasks that need the limit.
 Rate: a limit of 1,000 a second, which each start takes 1 of, while tasks of 100 tenants wait (`--seconds`). The most
 and the fewest starts in any second, by the server's time.
 
-Audited (`--audited`, in claims, only if asked for; `--seed` says which): runtimes of three kinds claim and settle tasks under limits of
-concurrency, of rates and for each tenant. Every claim is held against books of what runs, and of what starts took.
-Figure: the claims that exceeded a limit.
+Audited (`--audited`, in claims, only if asked for; `--seed` says which): runtimes of three kinds claim and settle tasks
+under limits of concurrency, of rates and for each tenant. Every claim is held against books of what runs, and of what
+starts took. Figure: the claims that exceeded a limit.
 """
 
 from __future__ import annotations
