@@ -317,7 +317,7 @@ do
     add_along(claims)
     if n > 0 then fill(claims, runtime, n) end
     if limits then limits.settle_plan() end
-    claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped
+    claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped or sorting.again
     claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or substitute_record(claims.owners[i][NAME])

@@ -124,7 +124,9 @@ class LimitMachineBase(RuleBasedStateMachine):
         route = read_route(call_in(unpack(record)[1]).route)
         costs = dict(zip(route.limits, route.costs, strict=False))
         names = {name: costs.get(name, 1.0) for name in route.limits}
-        if route.actor in self.snapshot.fixed["LIMIT_SETTINGS"]:
+        known = route.actor in self.snapshot.fixed["ROUTES"]
+        known |= any(route.actor in runtime.kind.actors for runtime in self.runtimes.values())
+        if known and route.actor in self.snapshot.fixed["LIMIT_SETTINGS"]:  # if not, who claims it cannot run it
             names.setdefault(route.actor, 1.0)
         return names
 
