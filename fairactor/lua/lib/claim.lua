@@ -311,7 +311,7 @@ do
     if limits and may and next(batches) then
       plan(runtime, n - ahead + MOST_ALONG)
     elseif limits then
-      plan(runtime, n - ahead, room, capped and kind_of) -- what is claimed ahead does not start yet
+      plan(runtime, n - ahead, room, capped and kind_of, wanted) -- what is claimed ahead does not start yet
     end
     if #open > 0 then fill_open(open) end
     add_along(claims)
