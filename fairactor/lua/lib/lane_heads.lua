@@ -17,6 +17,7 @@ local only_lane = {} -- tenant -> the only lane in which it has tasks for the ru
 local function move(name, task, lane)
   local key = mailbox(name, lane)
   sorting.moved[task.id] = name
+  sorting.again = sorting.again or lanes.serves(shard.kind, lane) -- it has limits, and they are planned only in the next turn
   lanes.add(name, '', -1)
   lanes.add(name, lane, 1)
   lane_queues[key] = lane_queues[key] or {}
