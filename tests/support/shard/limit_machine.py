@@ -45,7 +45,16 @@ NO_POLICY: Final = POLICIES[-1]
 DERIVED: Final = (
     "RING", "LIMIT_STARTED", "LIMIT_CLOCKS", "HELD_BACK", "LANES", "THROTTLED", "GROUPS", "COUNTS", "IDLE",
 )  # fmt: skip
-DERIVED_PREFIXES: Final = ("lines:", "lines-of:", "line:", "line-groups:", "line-group:", "lanes-of:", "in-lane:", "ring:")
+DERIVED_PREFIXES: Final = (
+    "lines:",
+    "lines-of:",
+    "line:",
+    "line-groups:",
+    "line-group:",
+    "lanes-of:",
+    "in-lane:",
+    "ring:",
+)
 Operation = tuple[str, tuple[Any, ...]]
 
 pick = st.integers(0, 999)

@@ -198,7 +198,9 @@ class LimitMachineBase(RuleBasedStateMachine):
             missed = [f"claims of {name}" for name, runtime in self.runtimes.items() if runtime.missed == task]
             assert len(found) == 1, f"{task} is in {found}"
             is_claimed = found[0].startswith("claims of ")
-            assert (found if is_claimed else []) == holder + missed, f"{task} is in {found}, and not in {holder}{missed}"
+            assert (found if is_claimed else []) == holder + missed, (
+                f"{task} is in {found}, and not in {holder}{missed}"
+            )
 
     def _check_counts(self) -> None:
         book, now = self.book, self.snapshot.now + self.shift
