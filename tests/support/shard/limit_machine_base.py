@@ -76,6 +76,7 @@ class Runtime:
 class LimitMachineBase(RuleBasedStateMachine):
     driver: ShardDriver
     snapshot: Snapshot
+    fleet: Sequence[Kind]
     steps = 0
 
     def __init__(self) -> None:
@@ -198,7 +199,9 @@ class LimitMachineBase(RuleBasedStateMachine):
             missed = [f"claims of {name}" for name, runtime in self.runtimes.items() if runtime.missed == task]
             assert len(found) == 1, f"{task} is in {found}"
             is_claimed = found[0].startswith("claims of ")
-            assert (found if is_claimed else []) == holder + missed, f"{task} is in {found}, and not in {holder}{missed}"
+            assert (found if is_claimed else []) == holder + missed, (
+                f"{task} is in {found}, and not in {holder}{missed}"
+            )
 
     def _check_counts(self) -> None:
         book, now = self.book, self.snapshot.now + self.shift
@@ -233,7 +236,7 @@ class LimitMachineBase(RuleBasedStateMachine):
         return not rate or due - rate[1] * (rate[2] - 1) <= (now - self.shift - SLACK) * 1e6
 
     def startable(self, kind: Kind, now: float) -> list[tuple[str, str, str]]:
-        """Returns tasks that runtimes of a kind could start, as tenant, task and actor: at most one of a tenant in a line.
+        """Returns tasks that runtimes of a kind could start, as tenant, task and actor: one of a tenant in a line.
 
         Where a task at the head of a line takes more than is left, those behind it may wait.
         """
@@ -271,7 +274,7 @@ class LimitMachineBase(RuleBasedStateMachine):
 
     def _check_sleepers(self) -> None:
         """Nobody sleeps who could start a task, unless it wakes in time."""
-        snapshot, now = self.snapshot, self.snapshot.now + self.shift
+        now = self.snapshot.now + self.shift
         idle = self.idle()
         startable: dict[int, list[tuple[str, str, str]]] = {}
         for runtime in self.runtimes.values():
@@ -294,6 +297,21 @@ class LimitMachineBase(RuleBasedStateMachine):
         return runtime.room is None or runtime.room[actor == "f"] > 0
 
     # Runtimes
+
+    def join(self, which: int, serves: Assignment | None) -> None:
+        if len(self.runtimes) >= 4:
+            return
+        self.joined += 1
+        name, kind = f"r{self.joined}", self.fleet[which % len(self.fleet)]
+        self.runtimes[name] = Runtime(kind, serves)
+        self.listen()
+        self.driver.join(name, kind=kind, serves=serves)
+        self.check()
+
+    def runtime(self, number: int) -> str:
+        if not self.runtimes:
+            self.join(number, None)
+        return list(self.runtimes)[number % len(self.runtimes)]
 
     def listen(self) -> None:
         if self.listening:

@@ -1,0 +1,130 @@
+"""Limits keep nothing that nobody needs any more, and wake whoever could start what they let start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from fairactor._model.wire import Assignment
+from tests.support.shard.limits import LimitDriver
+from tests.support.shard.model_lanes import Kind
+
+WORK, MAIL = Kind({"work": "1"}), Kind({"mail": "1"})
+
+
+@pytest.fixture
+def shard(url: str) -> Iterator[LimitDriver]:
+    made = LimitDriver(url)
+    try:
+        yield made
+        made.driver.check()
+    finally:
+        made.close()
+
+
+def woken(shard: LimitDriver) -> set[str]:
+    """Returns the runtimes that were woken since the last call."""
+    return {runtime for runtime, said in shard.driver.hear() if said == b"w"}
+
+
+def rest(shard: LimitDriver, *runtimes: str) -> None:
+    """Makes runtimes listen, and sleep."""
+    shard.driver.listen(*runtimes)
+    for runtime in runtimes:
+        shard.claim(5, runtime)
+    woken(shard)
+
+
+# What is kept
+
+
+def test_what_is_paid_for_is_forgotten_also_of_tenants_that_never_come_again(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", rate="60/h", burst=5, per="tenant")
+    shard.send(["a", "b"], {"api": 2})
+    assert len(shard.claim(5)) == 2
+    dues = shard.driver.keys.fixed("LIMIT_DUES")
+    for tenant in "ab":
+        shard.driver.db.zincrby(dues, -3.6e9, f"api\x1f{tenant}")
+    assert shard.claim(0) == []
+    assert shard.last.maintenance_due
+    assert not shard.driver.maintain()
+    assert shard.driver.snapshot().fixed["LIMIT_DUES"] == {}
+
+
+def test_the_time_of_lines_ends_with_the_last_of_them(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", concurrency=1)
+    shard.limit("db", concurrency=1)
+    shard.send(["a", "b"], {"db": 1}, number=2)
+    shard.send(["a", "b"], {"api": 1, "db": 1}, number=2)
+    assert shard.drain() == 8
+    assert shard.driver.snapshot().fixed["LIMIT_CLOCKS"] == {}
+
+
+def test_the_time_of_lines_ends_with_the_kind_of_runtimes_that_served_them(shard: LimitDriver) -> None:
+    shard.join("r", WORK)
+    shard.join("s", MAIL)
+    shard.limit("api", concurrency=1)
+    shard.send(["a", "b"], {"api": 1}, number=2)
+    assert len(shard.turn(5)) == len(shard.turn(5)) == 1
+    assert "api" in shard.driver.snapshot().fixed["LIMIT_CLOCKS"]
+    shard.driver.run(shard.driver.shard.leave("r"))
+    assert shard.driver.snapshot().fixed["LIMIT_CLOCKS"] == {}
+
+
+def test_a_limit_that_was_paused_for_a_tenant_leaves_nothing_when_it_is_removed(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", tenant="a", pause="-1")
+    shard.remove("api")
+    assert shard.driver.snapshot().fixed["LIMIT_SETTINGS"] == {}
+
+
+# Who wakes
+
+
+def test_a_limit_that_gives_way_wakes_dedicated_runtimes(shard: LimitDriver) -> None:
+    shard.join("r")
+    shard.join("home", serves=Assignment(["a"], []))
+    shard.limit("api", concurrency=1)
+    shard.send(["a"], {"api": 1}, number=2)
+    assert len(shard.claim(1)) == 1
+    rest(shard, "home")
+    shard.turn(0)
+    assert "home" in woken(shard)
+    assert len(shard.claim(5, "home")) == 1
+
+
+def test_a_task_for_runtimes_of_another_kind_wakes_dedicated_ones(shard: LimitDriver) -> None:
+    shard.join("r", WORK)
+    shard.join("home", MAIL, Assignment(["a"], []))
+    rest(shard, "home")
+    shard.send(["a"], actor="mail")
+    assert woken(shard) == {"home"}
+
+
+def test_a_turn_says_that_there_is_more_after_it_has_brought_tasks_into_their_line(shard: LimitDriver) -> None:
+    shard.join()
+    shard.send(["a"], number=3)
+    shard.limit("work", concurrency=50)
+    shard.send(["a"], queue="gpu", number=3)
+    first = shard.claim(9)
+    assert shard.last.more
+    assert len(first) + len(shard.claim(9)) == 6
+
+
+def test_who_lacks_free_slots_for_what_a_limit_lets_start_wakes_another(shard: LimitDriver) -> None:
+    kind = Kind({"work": "1", "f": "1"})
+    shard.join("r", kind)
+    shard.join("s", kind)
+    shard.limit("api", concurrency=5)
+    rest(shard, "s")
+    shard.send(["a"], {"api": 1}, number=2)
+    woken(shard)
+    shard.driver.listen("s")
+    shard.driver.db.sadd(shard.driver.keys.fixed("IDLE"), "s")  # it sleeps again, before it has looked
+    turn = shard.driver.turn("r", 1, 1, room=(0, 1))
+    assert turn is not None
+    assert turn.claims == []
+    assert woken(shard) == {"s"}
