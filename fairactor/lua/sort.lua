@@ -11,28 +11,37 @@
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 
-local LOOK, most = 50, tonumber(ARGV[1]) -- tenants, about, and tasks
-if not lanes or call('HEXISTS', LANES, '') == 0 then return 0 end
+local LOOK, PAGES = 50, 4 -- tenants, about, and pages of the tasks of each
+local most = tonumber(ARGV[1])
+local cursor = lanes and call('HGET', META, 'sorting')
+if not cursor then return 0 end
 
-local cursor = call('HGET', META, 'sorted') or '0'
 local found, names = call('HSCAN', COUNTS, cursor, 'COUNT', LOOK), {}
-local moved, looked = {}, 0 -- tenant -> its tasks that move; how many were looked at
+local moved, number = {}, 0 -- tenant -> its tasks that move; how many
+
+-- Moves a task of a tenant that stands at this place. Returns whether it has a lane: a record that cannot be read has none,
+-- and stays until a runtime fails it.
+local function move(name, id, at)
+  local lane = lanes.of_task(id)
+  if lane == '' then return false end
+  local key = mailbox(name, lane)
+  lane_queues[key] = lane_queues[key] or {}
+  table.insert(lane_queues[key], exact(tonumber(at)))
+  table.insert(lane_queues[key], id)
+  lanes.add(name, '', -1)
+  lanes.add(name, lane, 1)
+  return true
+end
+
 for i = 1, #found[2], 2 do
-  local name, ids = found[2][i], {}
-  local waiting = looked < most and call('ZRANGE', QUEUE .. name, 0, most - looked - 1, 'WITHSCORES') or {}
-  for j = 1, #waiting, 2 do
-    local id, at = waiting[j], waiting[j + 1]
-    local lane = lanes.of_task(id)
-    if lane ~= '' then -- a record that cannot be read stays, until a runtime fails it
-      local key = mailbox(name, lane)
-      ids[#ids + 1], lane_queues[key] = id, lane_queues[key] or {}
-      table.insert(lane_queues[key], exact(tonumber(at)))
-      table.insert(lane_queues[key], id)
-      lanes.add(name, '', -1)
-      lanes.add(name, lane, 1)
+  local name, ids, page, waiting = found[2][i], {}, 0, nil
+  repeat
+    waiting = number < most and call('ZRANGE', QUEUE .. name, page * most, (page + 1) * most - 1, 'WITHSCORES') or {}
+    for j = 1, #waiting, 2 do
+      if number < most and move(name, waiting[j], waiting[j + 1]) then ids[#ids + 1], number = waiting[j], number + 1 end
     end
-  end
-  looked = looked + #waiting / 2
+    page = page + 1
+  until #waiting < 2 * most or number == most or page == PAGES
   if #ids > 0 then moved[name], names[#names + 1] = ids, name end
 end
 load_tenants(names)
@@ -41,12 +50,8 @@ update_ring(arriving)
 begin_writing()
 for name, ids in pairs(moved) do write_all('ZREM', QUEUE .. name, ids) end
 write_queues()
-local stays = looked >= most and #names > 0 -- the same tenants may have more
-if stays or found[1] ~= '0' then
-  call('HSET', META, 'sorted', stays and cursor or found[1])
-else
-  call('HDEL', META, 'sorted')
-  call('HDEL', LANES, '')
-end
+local next_cursor = number == most and cursor or found[1] -- the same tenants may have more
+local more = number == most or next_cursor ~= '0'
+if more then call('HSET', META, 'sorting', next_cursor) else call('HDEL', META, 'sorting') end
 save_shard()
-return (stays or found[1] ~= '0') and 1 or 0
+return more and 1 or 0

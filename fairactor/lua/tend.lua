@@ -78,11 +78,12 @@ local function find_unserved()
   local at = lanes and tonumber(call('HGET', META, 'unserved') or nil)
   if not at or at > shard.ms then return {} end
   local ttl, found, known = tonumber(call('HGET', META, 'unknown_ttl') or 0), {}, call('HGETALL', LANES)
-  local again = false
+  local again = call('HEXISTS', META, 'sorting') == 1
+  if again then found = { '', '0' } end
   for i = 1, #known, 2 do
     local since = tonumber(known[i + 1])
     again = again or since > 0
-    if since > 0 and (since + ttl <= shard.ms or known[i] == '') and #found < MOST_UNSERVED then
+    if since > 0 and since + ttl <= shard.ms and #found < MOST_UNSERVED then
       found[#found + 1], found[#found + 2] = known[i], known[i + 1]
     end
   end

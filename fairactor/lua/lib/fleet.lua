@@ -55,9 +55,8 @@ end
 -- Notes whether any kind serves the common lane. If none does, its tasks get lanes of their own (see sort.lua).
 local function note_common(is_served)
   if is_served then
-    call('HDEL', LANES, '')
-    call('HDEL', META, 'sorted')
-  elseif call('HSETNX', LANES, '', integer(shard.ms)) == 1 then
+    call('HDEL', META, 'sorting')
+  elseif call('HSETNX', META, 'sorting', '0') == 1 then
     call('HSET', META, 'unserved', integer(shard.ms))
   end
 end
@@ -69,7 +68,7 @@ local function revise_lanes(tables, moves, kept)
   open_lanes()
   local routes, added, dropped, services = find_routes(tables), {}, {}, {}
   local waiting = call('HGETALL', LANES)
-  local in_use, number = shard.routed or call('HGET', META, 'routed') == '1', 0
+  local in_use, number = shard.routed or call('HGET', META, 'routed') == '1' or #waiting > 0, 0
   for _, actors in pairs(tables) do
     number = number + 1
     in_use = in_use or actors['\31'] or number > 1
@@ -84,7 +83,7 @@ local function revise_lanes(tables, moves, kept)
     for _, actors in pairs(tables) do
       is_served = is_served or lanes.fits(function(field) return actors[field] end, lane)
     end
-    has_tasks[lane], in_use = true, in_use or lane ~= ''
+    has_tasks[lane] = true
     services[#services + 1] = lane
     services[#services + 1] = is_served and 0 or since ~= '0' and since or integer(shard.ms)
     unserved = unserved or not is_served

@@ -34,6 +34,7 @@ def compare_kinds(model: Model, before: Snapshot, snapshot: Snapshot) -> None:
         is_new = math.isnan(told) or told > 0
         assert float(since) == told or (is_new and before.now * 1000 - 1 <= float(since) <= now), lane
         lanes.unserved[lane] = float(since)
+    assert lanes.sorting is ("sorting" in fixed["META"])
     assert lanes.used is (fixed["META"].get("lanes") == b"1")
 
 

@@ -50,11 +50,11 @@ class Model(Turns):
         """Moves the tasks of the common lane to others, because nobody serves it."""
         self.act_for()
         with Step(self) as step:
-            for task in self.tasks.values():
+            for task in self.tasks.values() if self.lanes.sorting else ():
                 if task.state == "queued" and not task.suspect and task.lane == "":
                     task.lane = self.lane_of(task)
                     step.touch(task.tenant, count=False)
-            del self.lanes.unserved[""]
+            self.lanes.sorting = False
 
     def assign(self, runtime: str, serves: Assigned) -> bool:
         if runtime in self.leases:

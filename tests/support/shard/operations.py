@@ -97,6 +97,7 @@ OPERATIONS = [
     *operations(3, "join", st.sampled_from(RUNTIMES), serves, pick),
     *operations(1, "fill_rings", pick),
     *operations(1, "expire_lane", pick, st.booleans()),
+    *operations(1, "sort_lane"),
     *operations(2, "assign", pick, serves),
     *operations(2, "leave", pick, st.sampled_from([False, False, True]), st.integers(1, 4), st.booleans()),
     *operations(3, "die", pick, st.integers(1, 4), st.booleans()),
