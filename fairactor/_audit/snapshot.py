@@ -95,7 +95,7 @@ class Snapshot:
     """(lane, tenant) -> task -> place."""
     routes: dict[str, str] = attrs.Factory(dict)
     """live task -> its route, as JSON text; '' if it cannot be read."""
-    lanes_of: dict[str, dict[str, None]] = attrs.Factory(dict)
+    lanes_of: dict[str, dict[str, float]] = attrs.Factory(dict)
     """tenant -> the lanes, but the common one, in which it has queued tasks."""
     in_lane: dict[str, dict[str, float]] = attrs.Factory(dict)
     """lane -> tenant with queued tasks there -> since when, unix ms."""
