@@ -79,7 +79,7 @@ local function place_in(name, source)
     else
       for i = 1, #found do source[IDS][at + i - 1] = found[i] end
     end
-    source[PLACE] = found[2] and tonumber(found[2])
+    source[PLACE] = found[2] and tonumber(found[2]) or false
   end
   return source[PLACE] or source[STOP]
 end
@@ -93,7 +93,7 @@ local function add_tasks(merge, lane, tasks)
     if not lane then lane_of_head[task.id] = task.lane end
   end
   if lane == '' and shard.unsorted then ids = sort_out(merge[TENANT], source, ids) end
-  source[IDS], source[PLACE] = ids, ids[2] and tonumber(ids[2])
+  source[IDS], source[PLACE] = ids, ids[2] and tonumber(ids[2]) or false
   merge[#merge + 1] = source
 end
 
@@ -131,24 +131,29 @@ local function next_lane(merge)
   return lane, at
 end
 
--- Returns the source of the next task, and its place. What had to stop comes first where places are equal.
-local function least_of(merge)
-  local name, least, from = merge[TENANT], nil, nil
-  local function compare(source)
-    local at = place_in(name, source)
-    if at and (not least or at < least or at == least and not from[STOP]
-      and (source[STOP] or source[IDS][source[AT]] < from[IDS][from[AT]])) then
-      least, from = at, source
-    end
+-- Returns which of two sources has the next task: `from`, whose task has the place `least`, or another; and the place. What
+-- had to stop comes first where places are equal.
+local function nearer(name, from, least, source)
+  local at = place_in(name, source)
+  if not at or from and at > least then return from, least end
+  if from and at == least and (from[STOP] or not source[STOP] and source[IDS][source[AT]] > from[IDS][from[AT]]) then
+    return from, least
   end
-  for i = SOURCES, #merge do compare(merge[i]) end
+  return source, at
+end
+
+-- Returns the source of the next task.
+local function nearest(merge)
+  local name, from, least = merge[TENANT], nil, nil
+  for i = SOURCES, #merge do from, least = nearer(name, from, least, merge[i]) end
   local lane, at = next_lane(merge)
-  while lane and (not least or tonumber(at) <= least) do
+  while lane and (not from or tonumber(at) <= least) do
     merge[NEXT_LANE] = merge[NEXT_LANE] + 1
-    local source = new_source(name, lane, (least or next_lane(merge)) and FIRST_READ or merge[WANTED])
+    local next_one, next_at = next_lane(merge)
+    local source = new_source(name, lane, (from or next_one) and FIRST_READ or merge[WANTED])
     merge[#merge + 1] = source
-    compare(source)
-    lane, at = next_lane(merge)
+    from, least = nearer(name, from, least, source)
+    lane, at = next_one, next_at
   end
   return from
 end
@@ -157,11 +162,11 @@ end
 local function add_lane_heads(name, head, n, wanted)
   local merge = merges[name] or merge_of(name, wanted)
   while #head < n do
-    local source = least_of(merge)
+    local source = nearest(merge)
     if not source or not source[PLACE] then break end
     local at = source[AT]
     local id, place = source[IDS][at], source[IDS][at + 3]
-    source[AT], source[PLACE] = at + 2, place and tonumber(place)
+    source[AT], source[PLACE] = at + 2, place and tonumber(place) or false
     head[#head + 1] = id
     lane_of_head[id] = source[LANE] or lane_of_head[id]
   end

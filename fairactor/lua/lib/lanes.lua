@@ -18,6 +18,7 @@ local function open_lanes()
   local SEPARATOR = '\\u001f' -- as JSON has it
   local UNKNOWN_TTL = 600000 -- ms, if no runtime has said for how long tasks wait for one that can run them
   local FIRST_HEADS, MORE_HEADS = 2, 50 -- lanes of a tenant that are read at once
+  local NO_HEADS = {}
   local boxes = {} -- tenant -> what is known of its mailboxes
   local no_common = {} -- tenants that have no stored task in the common lane
   local written = false -- whether the script has written what it does to mailboxes
@@ -190,7 +191,7 @@ local function open_lanes()
   local function box_of(name)
     local box = boxes[name]
     if not box then
-      box = { lanes = {}, heads = {}, whole = false }
+      box = { lanes = {}, heads = NO_HEADS, whole = false }
       boxes[name] = box
     end
     return box
