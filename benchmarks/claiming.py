@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from fairactor._model.keys import Keys
+from fairactor._model.lane import kind_of_runtime
 from fairactor._model.wire import Settlement, Turn, turn_mark
 from fairactor._server.connection import connect
 from fairactor._store.shard import Shard
@@ -47,12 +48,15 @@ class Claimer:
 
 
 @asynccontextmanager
-async def claimer(url: str, name: str = "claimer") -> AsyncIterator[Claimer]:
+async def claimer(
+    url: str, name: str = "claimer", actors: Sequence[str] = (), queues: Sequence[str] | None = None
+) -> AsyncIterator[Claimer]:
     """Makes a claimer with a lease on the default namespace, which a runtime must have opened."""
     server = await connect(url, timeout=5, answer=5)
     try:
         shard = Shard(server, Keys("fairactor"), patience=5)
-        await shard.join(name, lease=_LEASE, info={})
+        kind = kind_of_runtime(dict.fromkeys(actors, 1), queues)
+        await shard.join(name, lease=_LEASE, info={}, kind=kind)
         yield Claimer(shard, name)
         await shard.leave(name)  # the last claims go back
     finally:

@@ -125,7 +125,7 @@ class Task:
             ServerError: as `Runtime.send`.
         """
         name = check_limit_name(limit)
-        cost = 0.0 if used == 0 and not isinstance(used, bool) else check_cost("used", used)
+        cost = check_cost("used", used, zero=True)
         if self._charge is not None:
             await self._charge(self, name, cost)
 

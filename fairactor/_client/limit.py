@@ -73,14 +73,15 @@ class Limit:
 
     async def policy(self) -> LimitPolicy:
         """Returns the settings of the limit."""
-        return LimitPolicy.read(await self._read())
+        now, found = await self._shards()[0].limits(self._text)
+        return LimitPolicy.read(next(iter(found.values()))[0], now)
 
     async def _read(self) -> PackedLimit:
         _, found = await self._shards()[0].limits(self._text)
         return next(iter(found.values()))[0]
 
     async def usage(self, tenant: str | None = None) -> LimitUsage:
-        """Returns how the limit is used now, over all shards.
+        """Returns how the limit is used now, over all shards and tenants.
 
         Args:
             tenant: a tenant, for what counts for it alone: the tasks and the debt of a limit with ``per="tenant"``, and
@@ -123,11 +124,11 @@ class Limit:
 
 
 async def all_limits(shards: Shards) -> dict[str, LimitPolicy]:
-    """Returns the settings of all limits, by name."""
+    """Returns the settings of all limits that have any, or that are paused, by name."""
     from fairactor._model.lane import name_in_json  # as above
 
-    _, found = await shards[0].limits()
-    read = {name_in_json(name): LimitPolicy.read(settings) for name, (settings, *_) in found.items()}
+    now, found = await shards[0].limits()
+    read = {name_in_json(name): LimitPolicy.read(settings, now) for name, (settings, *_) in found.items()}
     return {name: policy for name, policy in read.items() if policy != LimitPolicy()}
 
 

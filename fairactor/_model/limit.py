@@ -47,9 +47,11 @@ class LimitPolicy:
     """What starts may take at once. None: the rate holds in each second, minute, hour or day, whichever its unit is."""
     per: Per | None = None
     """``"tenant"`` if each tenant has the limit for itself."""
+    paused: bool = False
+    """Whether it is paused for all tenants, see `Limit.pause`."""
 
     @classmethod
-    def read(cls, packed: PackedLimit) -> Self:
+    def read(cls, packed: PackedLimit, now_ms: float = 0.0) -> Self:
         """Unpacks settings. What an actor's code declares counts where nothing else is set."""
         own = {**(packed.get("declared") or {}), **packed}
         text, _, _, burst = own.get("rate") or ("", 0, 0, 0)
@@ -59,6 +61,7 @@ class LimitPolicy:
             text or None,
             burst or None,
             own.get("per"),
+            not 0 <= (packed.get("paused") or 0) <= now_ms,
         )
 
 
@@ -69,9 +72,10 @@ class LimitUsage:
     running: int
     """The tasks that run and count for it."""
     owed: float
-    """What starts took and time has not paid for yet, in units of cost; 0 without a rate."""
+    """What starts took and time has not paid for yet, in units of cost; 0 without a rate. If each tenant has its own
+    limit, ask for one of them."""
     waiting: int
-    """The tenants and groups that wait in lines for the limit."""
+    """The tenants and groups that wait in lines for the limit; not those that only their own limits hold back."""
     paused: float
     """The seconds until a pause ends; infinity if only `Limit.resume` ends it, 0 without a pause."""
 
@@ -141,6 +145,8 @@ def parts_of(settings: PackedLimit, shards: int, *, per: Per | None) -> list[Pac
     if rate is not None and rate[1]:
         text, interval, _, burst = rate
         number, seconds = parse_rate(text)[1:]
+        if burst:
+            _divided("burst", math.floor(burst), shards, shown_as=f"{burst:g}")
         for part, some in zip(parts, _divided("rate", math.floor(number), shards, shown_as=text), strict=True):
             own = (interval * shards, burst / shards) if burst else _in_any(some, seconds)
             part["rate"] = (text, *own, burst)
@@ -151,20 +157,21 @@ def _divided(setting: str, number: int, shards: int, *, shown_as: str = "") -> l
     if number < shards:
         raise ConfigurationError(
             f"{setting}={shown_as or number}: this namespace has {shards} shards, which divide a limit: give at "
-            f"least {shards}, or per='tenant', or use a namespace with shards=1"
+            f"least {shards}, or per='tenant', which is not divided, or use a namespace with shards=1"
         )
     return [number // shards + (shard < number % shards) for shard in range(shards)]
 
 
-def check_cost(setting: str, value: Any) -> float:
-    """Accepts what a start takes of a limit: a number above 0.
+def check_cost(setting: str, value: Any, *, zero: bool = False) -> float:
+    """Accepts what a start takes of a limit: a number above 0, or from 0 on if it may be ``zero``.
 
     Raises:
         ConfigurationError: the value is something else.
     """
     cost = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else plain_number(value)
-    if not 0 < cost <= LARGEST_COST:
-        raise ConfigurationError(f"{setting}={shown(value)}: give a number above 0, at most {LARGEST_COST:.0f}")
+    if not 0 < cost <= LARGEST_COST and not (zero and cost == 0):
+        least = "from 0 on" if zero else "above 0"
+        raise ConfigurationError(f"{setting}={shown(value)}: give a number {least}, at most {LARGEST_COST:.0f}")
     return cost
 
 

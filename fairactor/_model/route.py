@@ -16,11 +16,15 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from fairactor._util.checks import DEFAULT_QUEUE
+from fairactor._util.checks import DEFAULT_QUEUE, shown
+from fairactor.errors import ConfigurationError
 
 SEPARATOR: Final = "\x1f"
 PACKED_SEPARATOR: Final = rb"\u001f"
 """The separator in JSON text."""
+LONGEST: Final = 1800
+"""The most bytes of a route in JSON. Scripts read that much of a record, and its header."""
+_SURELY_SHORT: Final = LONGEST // 6  # characters: JSON writes each in at most six bytes
 MOST_VERSIONS: Final = 999_999_999
 _REFUSED: Final = "^"
 # The beginning of a call whose route has more than the actor. Other escapes may stand in the name.
@@ -66,7 +70,23 @@ def pack_route(
         queue: the queue; None for the default one.
         version: the version of the actor.
         limits: what a start takes of each limit, by name.
+
+    Raises:
+        ConfigurationError: the names are too long together.
     """
+    route = _pack(actor, queue, version, limits)
+    if len(route) > _SURELY_SHORT:
+        from json import dumps  # few programs need it here
+
+        if (length := len(dumps(route, ensure_ascii=False).encode()) - 2) > LONGEST:
+            raise ConfigurationError(
+                f"actor {shown(actor)}: its name, with those of the queue and of all limits of the task, is {length} "
+                f"bytes long as JSON; the limit is {LONGEST}: give shorter names"
+            )
+    return route
+
+
+def _pack(actor: str, queue: str | None, version: int, limits: Mapping[str, float] | None) -> str:
     if version == 1 and not limits and (queue is None or queue == DEFAULT_QUEUE):
         return actor
     names = sorted(limits or ())

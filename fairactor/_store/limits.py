@@ -40,7 +40,8 @@ class Limits:
 
     async def reset_limit(self, name: str) -> None:
         """Removes all settings of a limit, and those of tenants' instances; what actors declare stays."""
-        await self._run("limit", name, "", msgspec.msgpack.encode({}), "", "")
+        while await self._run("limit", name, "", msgspec.msgpack.encode({}), "", "") == b"more":
+            pass
 
     async def declare_limits(self, declared: Mapping[str, PackedLimit]) -> None:
         """Notes what the code of actors says about their limits, by actor."""

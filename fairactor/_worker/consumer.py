@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import anyio
 
+from fairactor._actors.actor import Actor
 from fairactor._actors.host import Client
 from fairactor._actors.process_pool import ProcessPool
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import Task
 from fairactor._model import record
 from fairactor._model.lane import kind_of_runtime, text_in_json
-from fairactor._model.limit import parts_of
+from fairactor._model.limit import PackedLimit, parts_of
 from fairactor._model.wire import Assignment
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.shards import Shards
@@ -126,14 +127,12 @@ class Consumer:
             "versions": {name: version for name, version in versions.items() if version != 1},
             "queues": settings.queues,
         }
-        declared = {
-            name: parts_of(actor.limit, len(self._shards), per=actor.limit.get("per")) for name, actor in actors.items()
-        }
+        declared = {name: _parts_of(actor, len(self._shards)) for name, actor in actors.items()}
         for number, shard in enumerate(self._shards):
-            await shard.declare_limits({name: parts[number] for name, parts in declared.items()})
+            limits = {name: parts[number] for name, parts in declared.items()}
             serves = self._assignment(number, self._settings)
             dispatcher = Dispatcher(
-                self._name, shard, slots, suspects, self._subscriber, settings, info, kind, serves, spans
+                self._name, shard, slots, suspects, self._subscriber, settings, info, kind, limits, serves, spans
             )
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
@@ -236,3 +235,11 @@ class Consumer:
     async def _report(self, task: Task, fraction: float, note: str) -> None:
         number = self._shards.number_of(task.tenant)
         await self._shards[number].progress(self._dispatchers[number].runtime, task.id, record.encode([fraction, note]))
+
+
+def _parts_of(actor: Actor[..., Any], shards: int) -> list[PackedLimit]:
+    """Divides the limit that the code of an actor gives it among shards."""
+    try:
+        return parts_of(actor.limit, shards, per=actor.limit.get("per"))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"actor {actor.name!r}: {error}") from None

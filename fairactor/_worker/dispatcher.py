@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import attrs
 
 from fairactor._model import record
 from fairactor._model.lane import RuntimeKind
+from fairactor._model.limit import PackedLimit
 from fairactor._model.wire import (
     CANCEL,
     HANDED,
@@ -78,6 +80,7 @@ class Dispatcher:
         settings: Settings,
         info: dict[str, Any],
         kind: RuntimeKind,
+        limits: Mapping[str, PackedLimit],
         serves: Assignment | None = None,
         spans: Spans | None = None,
     ) -> None:
@@ -92,6 +95,8 @@ class Dispatcher:
         self._settings = settings
         self._info = info
         self._kind = kind
+        self._limits = limits  # what the code of each actor says
+        self._declares = True  # whether the server may have lost that
         self._serves = serves
         self._spans = spans
         self._expiry = Expiry(shard, settings, spans)
@@ -150,6 +155,7 @@ class Dispatcher:
             serves = self._serves
             renewed = time.monotonic()
             ttl = self._settings.unknown_ttl
+            await self._declare_limits()
             fills = await self._shard.join(
                 name, lease=self._settings.lease, info=self._info, serves=serves, kind=self._kind, unknown_ttl=ttl
             )
@@ -164,6 +170,14 @@ class Dispatcher:
         self._received = False
         self.renewed = renewed
         self.runtime = name
+
+    async def _declare_limits(self) -> None:
+        self._declares = False
+        try:
+            await self._shard.declare_limits(self._limits)
+        except BaseException:
+            self._declares = True
+            raise
 
     async def _fill(self, name: str) -> None:
         """Puts the tenants with tasks that can run here where its turns find them."""
@@ -272,6 +286,8 @@ class Dispatcher:
     async def _exchange(self) -> tuple[_Request, Turn]:
         """Sends the next turn, or repeats the one that was not answered; returns it with the reply."""
         request = self._request = self._request or self._next_request()
+        if self._declares:
+            await self._declare_limits()
         started = time.monotonic()
         try:
             turn = await self._send(request)
@@ -401,6 +417,7 @@ class Dispatcher:
             raise ValueError(f"{kind!r} is no kind of message that this version of fairactor knows")
 
     def _on_subscribe(self) -> None:
+        self._declares = True  # the shard may have been repaired
         self._server_back.set()
         self.wake()
 

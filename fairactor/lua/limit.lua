@@ -3,38 +3,41 @@
 -- KEYS  1 META of the shard
 -- ARGV  1 limit, as JSON text without quotation marks, 2 a tenant, for its instance, or '', 3 settings, packed,
 --       4 ms for which to pause it, -1 without an end, or '', 5 names of settings to reset, packed; '' for all
--- Reply the new settings, packed
+-- Reply the new settings, packed; or 'more' if there are more tenants whose instances to reset
 --
 -- Safe to repeat: it sets the same values; a pause begins anew.
 
 -- @include lib/intact.lua
 -- @include lib/change_limit.lua
 
-local MOST = 1000 -- tenants whose instances one call resets
+local MOST = 200 -- tenants whose instances one call resets
 local name, tenant, pause = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local more = false
 local reset = ARGV[5] ~= '' and cmsgpack.unpack(ARGV[5])
 
 -- Resets the instances of all tenants.
 local function reset_instances()
-  local prefix, number = name .. '\31', 0
+  local prefix, names, left = name .. '\31', {}, false
   for _, field in ipairs(call('HKEYS', LIMIT_SETTINGS)) do
-    if field:sub(1, #prefix) == prefix and number < MOST then
-      number = number + 1
-      load_tenants({ field:sub(#prefix + 1) })
-      change_limit(field, field:sub(#prefix + 1), {})
-    end
+    local is_instance = field:sub(1, #prefix) == prefix
+    left = left or is_instance and #names == MOST
+    if is_instance and #names < MOST then names[#names + 1] = field:sub(#prefix + 1) end
   end
+  load_tenants(names)
+  for _, each in ipairs(names) do change_limit(prefix .. each, each, {}) end
+  return left
 end
 
 if tenant ~= '' then load_tenants({ tenant }) end
 local field, settings = read_settings(name, tenant)
 if not reset then
-  settings = { declared = settings.declared }
-  if tenant == '' then reset_instances() end
+  settings = { declared = next(settings.declared or {}) and settings.declared or nil }
+  more = tenant == '' and reset_instances()
 end
 for _, setting in ipairs(reset or {}) do settings[setting] = nil end
 for setting, value in pairs(cmsgpack.unpack(ARGV[3])) do settings[setting] = value end
 if pause then settings.paused = pause < 0 and -1 or shard.ms + pause end
+if (settings.paused or 0) > 0 and settings.paused <= shard.ms then settings.paused = nil end
 local packed = change_limit(field, tenant, settings)
 if tenant ~= '' and call('HEXISTS', LIMIT_SETTINGS, name) == 0 then change_limit(name, '', { declared = {} }) end
 
@@ -42,4 +45,4 @@ begin_writing()
 write_settings()
 save_counts()
 save_shard()
-return packed
+return more and 'more' or packed

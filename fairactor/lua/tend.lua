@@ -45,6 +45,7 @@ end
 local drained = call('ZRANGEBYSCORE', DRAINED, '-inf', integer(math.floor(shard.now / 1e6)), 'LIMIT', 0, limit)
 load_counts(drained) -- to be written again, or dropped
 local rates = call('ZRANGEBYSCORE', RATES, '-inf', integer(shard.now - OLD_RATE), 'LIMIT', 0, limit)
+local paid = limits and call('ZRANGEBYSCORE', LIMIT_DUES, '-inf', integer(shard.now), 'LIMIT', 0, limit) or {}
 local expired = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, limit)
 
 local due, number_due = {}, 0 -- tenant -> the ids of its tasks that are queued here; how many they are
@@ -100,10 +101,11 @@ if look_again == '' then call('HDEL', META, 'unserved') elseif look_again then c
 write_all('ZREM', DRAINED, drained)
 write_all('ZREM', DEAD, expired)
 write_all('ZREM', RATES, rates)
+write_all('ZREM', LIMIT_DUES, paid)
 save_counts()
 call('HDEL', META, 'tended') -- the next turn may ask for more at once
 save_shard()
 if dead then wake_all() end
 local next_at = tonumber(call('ZRANGE', SCHEDULED, 0, 0, 'WITHSCORES')[2]) or math.huge
-local more = next_at <= shard.ms or #drained == limit or #expired == limit or #rates == limit or dead
+local more = next_at <= shard.ms or #drained == limit or #expired == limit or #rates == limit or #paid == limit or dead
 return { number_due, dead and 1 or 0, more and 1 or 0, given_up, unserved }

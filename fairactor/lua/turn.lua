@@ -54,11 +54,12 @@ local function next_due()
   local drained = want > 0 and call('ZRANGE', DRAINED, 0, 0, 'WITHSCORES')[2]
   local freed = has_policies and call('ZRANGE', THROTTLED, 0, 0, 'WITHSCORES')[2]
   local old = has_policies and call('ZRANGE', RATES, 0, 0, 'WITHSCORES')[2]
+  local paid = limits and call('ZRANGE', LIMIT_DUES, 0, 0, 'WITHSCORES')[2] -- of tenants that may never come again
   local next_at = math.min(tonumber(due) or math.huge, tonumber(expiry) or math.huge)
   local unserved = lanes and tonumber(call('HGET', META, 'unserved') or nil)
   next_at = math.min(next_at, unserved or math.huge)
   local maintenance = next_at <= shard.ms or (drained and tonumber(drained) * 1000 <= shard.ms)
-    or (old and tonumber(old) <= shard.now - OLD_RATE)
+    or (old and tonumber(old) <= shard.now - OLD_RATE) or (paid and tonumber(paid) <= shard.now - OLD_RATE)
   if maintenance then
     local asked_until = tonumber(call('HGET', META, 'tended') or 0)
     maintenance = asked_until <= shard.ms or asked_until > shard.ms + TENDING -- or the clock was set back

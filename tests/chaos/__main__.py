@@ -21,7 +21,19 @@ from tests.support import servers
 from .harness import SIGNALS, fork, run_seed
 from .plan import Plan
 
-_SUMS: Final = ("tasks", "steps", "unfit", "workers", "audits", "rerun", "resent", "refused", "lost", "doubled")
+_SUMS: Final = (
+    "tasks",
+    "steps",
+    "unfit",
+    "workers",
+    "audits",
+    "limited",
+    "rerun",
+    "resent",
+    "refused",
+    "lost",
+    "doubled",
+)
 
 
 def main() -> int:

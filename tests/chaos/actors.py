@@ -36,14 +36,14 @@ def note(word: str, rest: str = "") -> None:
     os.write(notes, f"{word} {os.getpid()} {rest}\n".encode())
 
 
-def _begun() -> None:
+def begun() -> None:
     note("run", current_task().id)
 
 
 @actor(max_retries=RETRIES)
 async def echo(n: int, seconds: float) -> int:
     """Sleeps, then returns its number."""
-    _begun()
+    begun()
     await anyio.sleep(seconds)
     return n
 
@@ -51,7 +51,7 @@ async def echo(n: int, seconds: float) -> int:
 @actor(max_retries=RETRIES)
 def plain(n: int, seconds: float) -> int:
     """Sleeps in a thread, then returns its number."""
-    _begun()
+    begun()
     time.sleep(seconds)
     return n
 
@@ -59,7 +59,7 @@ def plain(n: int, seconds: float) -> int:
 @actor(max_retries=RETRIES)
 async def flaky(n: int, times: int) -> int:
     """Asks for another attempt in its first ``times`` attempts."""
-    _begun()
+    begun()
     if current_task().attempt <= times:
         raise Retry(delay=0.01 * current_task().attempt)
     return n
@@ -68,7 +68,7 @@ async def flaky(n: int, times: int) -> int:
 @actor
 async def doomed(n: int) -> int:
     """Fails for good until it is redriven; then it has a history."""
-    _begun()
+    begun()
     me = current_task()
     if not (await runtime.handle(me.id, me.tenant).info()).history:
         raise ValueError("not yet")
@@ -78,7 +78,7 @@ async def doomed(n: int) -> int:
 @actor(max_retries=RETRIES)
 async def piece(n: int, times: int, before: list[int | None]) -> int:
     """Adds its number to its parents' results; asks for another attempt in its first ``times`` attempts."""
-    _begun()
+    begun()
     if current_task().attempt <= times:
         raise Retry(delay=0.01)
     return n + sum(result for result in before if result is not None)
@@ -87,14 +87,14 @@ async def piece(n: int, times: int, before: list[int | None]) -> int:
 @actor
 async def broken(n: int) -> int:
     """Fails for good."""
-    _begun()
+    begun()
     raise ValueError(f"{n} is of no use")
 
 
 @actor
 async def killer(n: int) -> int:
     """Kills its process, as the system does when memory runs out."""
-    _begun()
+    begun()
     note("kills")
     os.kill(os.getpid(), signal.SIGKILL)
     return n
@@ -103,7 +103,7 @@ async def killer(n: int) -> int:
 @actor
 async def self_canceler(n: int) -> int:
     """Cancels its own asyncio task."""
-    _begun()
+    begun()
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
@@ -114,21 +114,21 @@ async def self_canceler(n: int) -> int:
 @actor
 async def exiter(n: int) -> int:
     """Raises what usually ends a process."""
-    _begun()
+    begun()
     raise (KeyboardInterrupt, SystemExit, GeneratorExit)[n % 3]
 
 
 @actor
 def thread_exiter(n: int) -> int:
     """Raises what usually ends a process, in a thread."""
-    _begun()
+    begun()
     raise (KeyboardInterrupt, SystemExit, GeneratorExit)[n % 3]
 
 
 @actor(max_retries=RETRIES)
 async def blocker(n: int, seconds: float) -> int:
     """Blocks the event loop."""
-    _begun()
+    begun()
     time.sleep(seconds)  # noqa: ASYNC251 - the fault under test
     return n
 
@@ -136,7 +136,7 @@ async def blocker(n: int, seconds: float) -> int:
 @actor(process=True)
 def process_echo(n: int, seconds: float) -> int:
     """Sleeps in a process, then returns its number. It is not tried again: nothing else may end its process."""
-    _begun()
+    begun()
     time.sleep(seconds)
     return n
 
@@ -144,7 +144,7 @@ def process_echo(n: int, seconds: float) -> int:
 @actor(process=True)
 def process_exiter(n: int) -> int:
     """Raises what usually ends a process, in a worker process, and sets a timer that would kill the next handler."""
-    _begun()
+    begun()
     signal.setitimer(signal.ITIMER_REAL, 0.02)
     raise (KeyboardInterrupt, SystemExit, GeneratorExit)[n % 3]
 
@@ -152,7 +152,7 @@ def process_exiter(n: int) -> int:
 @actor(process=True)
 def process_killer(n: int) -> int:
     """Ends its worker process, or what connects it to the runtime."""
-    _begun()
+    begun()
     match n % 6:
         case 0:
             os._exit(n % 256)
@@ -170,7 +170,7 @@ def process_killer(n: int) -> int:
 @actor(process=True, timeout=0.2)
 def process_hanger(n: int) -> int:
     """Hangs past its timeout, whatever it is told."""
-    _begun()
+    begun()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if n % 3 == 0:
@@ -183,7 +183,7 @@ def process_hanger(n: int) -> int:
 @actor(max_retries=RETRIES)
 async def parent(n: int, kids: int) -> int:
     """Sends some tasks, asks one more, and returns the sum of all results."""
-    _begun()
+    begun()
     me = current_task().id
     try:
         handles = [await runtime.send(f"kids:{k}", echo(n + k, 0.002), id=f"{me}.{k}") for k in range(1, kids)]
@@ -203,14 +203,21 @@ class WorkerSpec:
     settings: dict[str, Any]
     actors: Sequence[str] = ()
     """The names of its actors; none: all of them."""
+    limited: bool = False
+    """Whether those with limits are among them."""
 
 
 async def work(spec: WorkerSpec) -> None:
     """Serves until SIGTERM. Retries while the server is down at the start, as a service manager would."""
     global runtime
     os.environ[NOTES] = spec.notes
-    here = sys.modules[__name__]
-    found = [getattr(here, name) for name in spec.actors] or [here]
+    modules = [sys.modules[__name__]]
+    if spec.limited:
+        from . import limited_actors  # it imports this module
+
+        modules.append(limited_actors)
+    names = {name: getattr(module, name) for module in modules for name in vars(module)}
+    found = [names[name] for name in spec.actors] or modules
     while True:
         try:
             async with (

@@ -24,7 +24,7 @@ _META: Final = {
 """The fields of the meta key that a shard keeps."""
 _MAY_BE: Final = {
     "emptying", "emptying_till", "sample", "sample_before", "tended", "behind", "passed", "stolen", "kinds",
-    "kinds_made", "lanes", "routed", "unsorted", "unserved", "unknown_ttl", "old_senders",
+    "kinds_made", "lanes", "routed", "unsorted", "unserved", "unknown_ttl", "old_senders", "limited",
 }  # fmt: skip
 """Those that it keeps if there was a reason."""
 _ENDED: Final = {TaskState.QUEUED, TaskState.SCHEDULED, TaskState.CANCELED}
@@ -49,6 +49,8 @@ class Observations:
     lost: int = 0
     doubled: int = 0
     audits: int = 0
+    limited: int = 0
+    """How many claims counted for limits."""
     unfit: int = 0
     """How many steps of graphs could not run because an upstream step had failed."""
 
@@ -179,6 +181,9 @@ def what_is_left(driver: ShardDriver) -> Iterator[str]:
         "KEYED",
         "KIND_OF",
         "LANES",
+        "LIMIT_STARTED",
+        "LIMIT_CLOCKS",
+        "HELD_BACK",
     ):
         if snapshot.fixed[name]:
             yield f"everybody has left, and {name.lower()} holds {snapshot.fixed[name]}"
@@ -195,7 +200,7 @@ def what_is_left(driver: ShardDriver) -> Iterator[str]:
 
 def _after_all(driver: ShardDriver) -> Iterator[str]:
     """Yields keys that remain although everything has expired."""
-    fixed = {driver.keys.fixed(name) for name in ("META", "POLICY", "KIND_NUMBERS", "ROUTES")}
+    fixed = {driver.keys.fixed(name) for name in ("META", "POLICY", "KIND_NUMBERS", "ROUTES", "LIMIT_SETTINGS")}
     last = {f"{driver.keys.meta}:kind:{kind}" for kind in driver.snapshot().numbers}  # it stays
     for key in {key.decode() for key in driver.db.scan_iter()} - fixed - last:
         brief = (f"{driver.keys.meta}:sent:", f"{driver.keys.meta}:key:", f"{driver.keys.meta}:plugin:")

@@ -130,7 +130,7 @@ class Harness:
             case "start worker":
                 role = self._plan.roles[order["role"]]
                 settings = self._plan.worker | role.settings
-                spec = WorkerSpec(order["url"], str(self._notes), settings, role.actors)
+                spec = WorkerSpec(order["url"], str(self._notes), settings, role.actors, limited=self._plan.limited)
                 pid = self._fork(f"worker-{len(self._logs)}", partial(self._work, spec))
                 self._send({"started": pid})
             case "kill server":

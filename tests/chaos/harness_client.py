@@ -44,8 +44,8 @@ class HarnessClient:
         """How often each task has started."""
         self.first: dict[str, int] = {}
         """When each task first started: its position among all starts."""
-        self.ran: set[tuple[str, int]] = set()
-        """(task, the process in which it has started)."""
+        self.ran: Counter[tuple[str, int]] = Counter()
+        """How often each task has started in each process."""
         self.on_kill: Callable[[Worker], None] = lambda _: None
         """Called when a task is about to kill its worker."""
         self._journal = journal
@@ -119,7 +119,7 @@ class HarnessClient:
         if word == "run":
             self.first.setdefault(rest, self.runs.total())
             self.runs[rest] += 1
-            self.ran.add((rest, int(pid)))
+            self.ran[rest, int(pid)] += 1
         elif word == "kills" and int(pid) in self.workers:
             self.workers[int(pid)].expected = -signal.SIGKILL
             self._journal(f"a task kills worker {pid}")

@@ -12,9 +12,10 @@ import attrs
 from fairactor import Message, Priority
 from tests.support.proxy import Fault
 
-from . import actors
+from . import actors, limited_actors
+from .limits import Pause, in_limits, is_limited, pauses
 from .pipelines import Pipeline, pipelines
-from .roles import ALIKE, APART, Role, queue_for
+from .roles import ALIKE, APART, LIMITED_APART, Role, queue_for
 from .schedules import PlannedSchedule, schedules
 
 LEASE: Final = 0.5
@@ -137,6 +138,9 @@ class Plan:
     worker: dict[str, Any]
     roles: Sequence[Role] = ALIKE
     """The kinds of workers; each has at least one."""
+    limited: bool = False
+    """Whether there are limits beside those of tenants."""
+    pauses: Sequence[Pause] = ()
 
     @staticmethod
     def of(seed: int) -> Plan:
@@ -151,12 +155,20 @@ class Plan:
             faults = [fault for fault in faults if fault.kind not in DEADLY]
             common["max_deliveries"] = 3
         roles = APART if seed % 2 else ALIKE
-        if roles is APART:
+        limited = is_limited(seed)
+        if limited:
+            roles = LIMITED_APART if seed % 2 else ALIKE
+            jobs = [_in_limits(random.Random(f"{seed} {job.id} limits"), job) for job in jobs]
+            jobs += _with_own_limits(random.Random(f"{seed} own limits"))
+            jobs.sort(key=lambda job: job.at)
+        if seed % 2:
             jobs = [_in_queue(random.Random(f"{seed} {job.id}"), job) for job in jobs]
         return Plan(
             seed=seed,
             workers=max(rng.randint(2, 3), len(roles) + seed % 4 // 2),
             roles=roles,
+            limited=limited,
+            pauses=pauses(seed, SPAN, [*CAPS, *FREE]) if limited else (),
             jobs=jobs,
             faults=faults,
             pipelines=pipelines(seed, SPAN, [*CAPS, *FREE]),
@@ -236,6 +248,25 @@ def _in_process(rng: random.Random, task: str, message: Message[int], n: int, *,
         poison=poison,
         cancel_after=rng.uniform(0, 0.8) if not poison and rng.random() < 0.15 else None,
     )
+
+
+def _in_limits(rng: random.Random, job: Job) -> Job:
+    """Makes a task name limits, perhaps."""
+    if job.message.actor.name not in {"echo", "plain", "flaky"}:
+        return job
+    return attrs.evolve(job, message=in_limits(rng, job.message))
+
+
+def _with_own_limits(rng: random.Random) -> list[Job]:
+    """Makes jobs whose actors have limits."""
+    jobs: list[Job] = []
+    for k in range(rng.randint(10, 40)):
+        n = rng.randrange(1000)
+        kind = rng.choice([limited_actors.narrow, limited_actors.single])
+        message = in_limits(rng, kind(n, rng.uniform(0, 0.01)).options(id=f"own {k}", priority=rng.choice([1, 3, 6])))
+        tenant = rng.choice([*CAPS, *FREE])
+        jobs.append(Job(f"own {k}", rng.uniform(0, SPAN), tenant, message, n, how="send", awaited=rng.random() < 0.2))
+    return jobs
 
 
 def _in_queue(rng: random.Random, job: Job) -> Job:

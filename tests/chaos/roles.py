@@ -15,6 +15,7 @@ _EVERYWHERE: Final = (
     "process_exiter", "process_killer", "process_hanger",
 )  # fmt: skip
 _IN_QUEUE: Final = ("echo", "flaky", "parent")
+_MAY_BE_IN_QUEUE: Final = (*_IN_QUEUE, "narrow")
 
 
 @attrs.frozen
@@ -41,8 +42,13 @@ APART: Final = (
     Role(_IN_QUEUE, [QUEUE]),
 )  # fmt: skip
 """Three kinds; each actor and queue has workers of at least one of them."""
+LIMITED_APART: Final = tuple(
+    Role((*role.actors, *more), role.queues)
+    for role, more in zip(APART, (("narrow",), ("narrow", "single"), ("narrow",)), strict=True)
+)
+"""Likewise, with actors that have limits."""
 
 
 def queue_for(rng: random.Random, actor: str) -> str | None:
     """Returns the queue of a task, if it is not the default one."""
-    return QUEUE if actor in _IN_QUEUE and rng.random() < 0.3 else None
+    return QUEUE if actor in _MAY_BE_IN_QUEUE and rng.random() < 0.3 else None

@@ -31,6 +31,7 @@ from tests.support.shard.driver import ShardDriver
 from .checks import Observations, check_places, check_tasks, ended_wrongly, over_cap, what_is_left
 from .fault_injector import FaultInjector
 from .harness_client import HarnessClient, Worker
+from .limits import SETTINGS, ClaimsMonitor, Pause
 from .pipelines import Ends, Pipeline, Step, check_pipelines
 from .plan import CAPS, Job, Plan
 from .schedules import PlannedSchedule, check_schedules
@@ -87,6 +88,7 @@ class Workload:
         self._injector = FaultInjector(harness, before, self._driver.db, self._url, note)
         self._handles: dict[str, Handle[int]] = {}
         self._runtime: Runtime
+        self._monitor = ClaimsMonitor(direct.removeprefix("unix://"))
 
     def verdict(self) -> dict[str, Any]:
         """Returns the report on the seed."""
@@ -99,6 +101,7 @@ class Workload:
             "steps": sum(len(pipeline.steps) for pipeline in self._plan.pipelines),
             "unfit": facts.unfit,
             "audits": facts.audits,
+            "limited": facts.limited,
             "rerun": sum(max(0, self._harness.runs[job.id] - job.attempts) for job in self._plan.jobs),
             "resent": facts.resent.total(),
             "faults": self._injector.counts,
@@ -116,6 +119,10 @@ class Workload:
                 await self._start_sender(stack)
             for tenant, cap in CAPS.items():
                 await self._runtime.tenant(tenant).configure(concurrency=cap)
+            for limit, settings in SETTINGS.items() if self._plan.limited else ():
+                await self._runtime.limit(limit).configure(**settings)
+            if self._plan.limited:
+                stack.enter_context(self._monitor.following())
             async with anyio.create_task_group() as watching:
                 watching.start_soon(self._audit)
                 self._harness.on_kill = partial(self._replace, watching)
@@ -172,6 +179,8 @@ class Workload:
                 sending.start_soon(self._send_pipeline, start + pipeline.at, pipeline, sending)
             for schedule in self._plan.schedules:
                 sending.start_soon(self._schedule, start + schedule.at, schedule)
+            for pause in self._plan.pauses:
+                sending.start_soon(self._pause_at, start + pause.at, pause)
             async with anyio.create_task_group() as faults:
                 for planned in self._plan.faults:
                     faults.start_soon(self._injector.inject, planned, start)
@@ -203,6 +212,13 @@ class Workload:
         await anyio.sleep_until(at)
         await self._again([schedule], self._add_schedule)
 
+    async def _pause_at(self, at: float, pause: Pause) -> None:
+        await anyio.sleep_until(at)
+        await self._again([pause], self._pause)
+
+    async def _pause(self, pauses: Sequence[Pause]) -> None:
+        await self._runtime.limit(pauses[0].id).pause(pauses[0].seconds, tenant=pauses[0].tenant)
+
     async def _add_schedule(self, schedules: Sequence[PlannedSchedule]) -> None:
         await schedules[0].add(self._runtime)
 
@@ -229,7 +245,7 @@ class Workload:
             await self._again([job], self._cancel)
 
     async def _again(
-        self, jobs: Sequence[Job | Step | PlannedSchedule], call: Callable[[Sequence[Any]], Awaitable[None]]
+        self, jobs: Sequence[Job | Step | PlannedSchedule | Pause], call: Callable[[Sequence[Any]], Awaitable[None]]
     ) -> None:
         """Repeats a call until the server answers."""
         while True:
@@ -302,10 +318,22 @@ class Workload:
             *check_pipelines(self._plan.pipelines, ends),
             *check_schedules(self._plan.schedules, snapshot, self._harness.runs),
         ]
+        if self._plan.limited:
+            found += self._limits_exceeded()
         self.facts.lost += sum("lost" in text for text in found)
         self.facts.violations += found
         async with self._patience("leases of those that were killed end"):
             await until(self._leased, math.inf)
+
+    def _limits_exceeded(self) -> list[str]:
+        """Returns what is wrong with the limits, from all claims of the seed."""
+        costs = {job.id: job.message.task_options.limits or {} for job in self._plan.jobs}
+        own = {job.id: {job.message.actor.name} & {"narrow", "single"} for job in self._plan.jobs}
+        self._monitor.read()
+        self._monitor.check_rates(lambda task: costs.get(task, {}), self._harness.ran)
+        self._monitor.check_counted(lambda task: costs[task].keys() | own[task] if task in costs else None)
+        self.facts.limited = sum(bool(claim.taken) for claim in self._monitor.claims)
+        return self._monitor.violations
 
     def _upstream(self) -> set[str]:
         """Returns the steps that were canceled because an upstream step had failed."""

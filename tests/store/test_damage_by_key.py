@@ -16,6 +16,7 @@ from tests.support import servers
 from tests.support.shard.driver import HOLDER, item, outcome
 from tests.support.shard.populated import PopulatedShard
 from tests.support.shard.populated_lanes import LanedShard
+from tests.support.shard.populated_limits import LimitedShard
 
 GARBAGE: Final = b"\xffgarbage\0"
 FIELDS: Final = (GARBAGE, b"", b"\x91\xc0", b"nan", b"\x7f\xf8" + bytes(80), bytes(65))
@@ -25,6 +26,11 @@ OF_LANES: Final = {
     "KIND_GROUPS", "KIND_GROUP", "KIND_IDLE",
 }  # fmt: skip
 """The keys about lanes and kinds of runtimes."""
+OF_LIMITS: Final = {
+    "LIMIT_SETTINGS", "LIMIT_STARTED", "LIMIT_DUES", "LIMIT_CLOCKS", "HELD_BACK", "LINES", "LINES_OF", "LINE",
+    "LINE_GROUPS", "LINE_GROUP",
+}  # fmt: skip
+"""The keys about limits and the lines of tenants that wait for them."""
 EMPTY: Final = {"RESERVED", "COSTS", "STEAL", "KIND_IDLE"}
 """What may be missing in the populated shard; the test makes one."""
 
@@ -99,11 +105,20 @@ def laned(server_binary: str) -> Iterator[PopulatedShard]:
         made.close()
 
 
+@pytest.fixture(scope="module")
+def limited(server_binary: str) -> Iterator[PopulatedShard]:
+    with servers.running(server_binary) as url:
+        made = LimitedShard(url)
+        yield made
+        made.close()
+
+
 @pytest.fixture
 def populated(request: pytest.FixtureRequest) -> PopulatedShard:
-    """A shard with the key that is damaged: one with lanes, if that key is about them."""
-    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    made: PopulatedShard = request.getfixturevalue("laned" if parameters.get("name") in OF_LANES else "plain")
+    """A shard with the key that is damaged: one with lanes or limits, if that key is about them."""
+    name = request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None
+    kind = "laned" if name in OF_LANES else "limited" if name in OF_LIMITS else "plain"
+    made: PopulatedShard = request.getfixturevalue(kind)
     return made
 
 
@@ -204,6 +219,7 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
         "KEYED",
         "KIND_IDLE",
         "KIND_NUMBERS",
+        "LINE_GROUPS",
         "SESSIONS",
         "GROUPS",
         "IDLE",

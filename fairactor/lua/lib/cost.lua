@@ -53,7 +53,7 @@ do
 
   function cost_of(name, id)
     if not shard.by_time then return 1 end
-    local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
+    local record = call('GETRANGE', TASK .. id, 0, 2400) -- header and route
     local actor = readable(record) and actor_in(record, (select(7, struct.unpack(HEADER, record))))
     return costs_of(name).actors[actor] or costs_of('').actors[actor] or DEFAULT_COST
   end

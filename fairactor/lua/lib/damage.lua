@@ -176,10 +176,16 @@ do
     return ok and type(decoded) == 'table' and decoded
   end
 
-  local function is_policy(value)
-    local policy, kind = is_message_pack(value), value:byte() or 0
+  -- Returns packed settings, or false.
+  local function settings_in(value)
+    local kind = value:byte() or 0
     local is_map = kind >= 128 and kind < 144 or kind == 222 or kind == 223 or value == '\144' -- or an empty table
-    if not (policy and is_map) then return false end
+    return is_map and is_message_pack(value)
+  end
+
+  local function is_policy(value)
+    local policy = settings_in(value)
+    if not policy then return false end
     local function fits(setting, kind)
       local found = policy[setting]
       return found == nil or (type(found) == kind and (kind ~= 'number' or found == found and found > 0))
@@ -192,7 +198,7 @@ do
   end
 
   local function is_limit(value)
-    local limit = is_message_pack(value)
+    local limit = settings_in(value)
     if not limit then return false end
     for _, settings in ipairs({ limit, type(limit.declared) == 'table' and limit.declared or {} }) do
       local rate, concurrency, paused = settings.rate, settings.concurrency, settings.paused

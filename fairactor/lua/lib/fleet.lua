@@ -77,6 +77,7 @@ local function revise_lanes(tables, moves, kept)
   end
   for _, actor in ipairs(call('HKEYS', ROUTES)) do
     local stays = routes[actor] or has_tasks[actor] or kept and kept[actor]
+      or limits and call('HEXISTS', LIMIT_SETTINGS, actor) == 1
     if stays then in_use = true else dropped[#dropped + 1] = actor end
     routes[actor] = nil
   end
@@ -101,7 +102,10 @@ local function forget_lines(kind)
       if member:byte() == 255 then call('UNLINK', LINE_GROUP .. id .. ':' .. member:sub(2)) end
     end
     call('UNLINK', LINE .. id, LINE_GROUPS .. id)
-    for name in set:gmatch('[^\31]+') do call('SREM', LINES_OF .. name, id) end
+    for name in set:gmatch('[^\31]+') do
+      call('SREM', LINES_OF .. name, id)
+      if call('EXISTS', LINES_OF .. name) == 0 then call('HDEL', LIMIT_CLOCKS, name) end
+    end
   end
   call('UNLINK', LINES .. kind)
 end

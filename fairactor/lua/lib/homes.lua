@@ -74,6 +74,16 @@ local function wake_dedicated(names)
   end
 end
 
+-- Wakes the dedicated runtimes of some kinds, or of all.
+local function wake_homes(some)
+  for _, runtime in ipairs(next(dedicated) and call('SMEMBERS', IDLE_HOMES) or {}) do
+    if not some or some[shard.several and kinds_of_dedicated[runtime] or shard.kind] then
+      call('SREM', IDLE_HOMES, runtime)
+      call('PUBLISH', INBOX .. runtime, 'w')
+    end
+  end
+end
+
 -- Wakes a runtime of each kind.
 local function wake_each_kind()
   for kind in shard.kinds:gmatch('%d+') do wake_kind(idle_of(kind)) end
@@ -83,10 +93,7 @@ end
 -- that knew of work, or how long to sleep.
 local function wake_all()
   wake_each_kind()
-  for _, runtime in ipairs(next(dedicated) and call('SMEMBERS', IDLE_HOMES) or {}) do
-    call('SREM', IDLE_HOMES, runtime)
-    call('PUBLISH', INBOX .. runtime, 'w')
-  end
+  wake_homes()
 end
 
 -- Whether a runtime serves all tenants, if only when its own have no work.

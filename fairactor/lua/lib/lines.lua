@@ -10,7 +10,7 @@
 -- @include lib/base.lua
 -- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE, load_tenants from lib/ring.lua
--- @takes wake_kind, idle_of from lib/homes.lua
+-- @takes dedicated, wake_kind, wake_homes, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 
 local function open_lines()
@@ -88,6 +88,12 @@ local function open_lines()
     return false
   end
 
+  local function note_held(line, name, till)
+    held[name] = math.min(held[name] or math.huge, till or math.huge)
+    -- The reply to a turn says until when, to a runtime of its kind.
+    if till and not (shard.reports_throttled and line.kind == shard.kind) then limits.woken[line.kind] = true end
+  end
+
   -- Notes that limits of its own hold a tenant back in a line: until when, in ms, or false.
   function limits.hold(line, name, till)
     left_out[line.id .. name] = true
@@ -101,7 +107,7 @@ local function open_lines()
     if not works_in(line, name) or (t[LIMITS] and eligibility(t[LIMITS]) ~= true) then return false end
     if left_out[line.id .. name] then return false end
     local opens = limits.opens_for(line.set, {}, name)
-    if opens ~= true then held[name] = math.min(held[name] or math.huge, opens or math.huge) end
+    if opens ~= true then note_held(line, name, opens) end
     return opens == true
   end
 
@@ -111,11 +117,13 @@ local function open_lines()
     if exists and call('ZADD', LINES .. line.kind, 'NX', 0, line.set) == 1 then
       for _, name in ipairs(limits.names_in(line.set)) do call('SADD', LINES_OF .. name, line.id) end
     elseif not exists and call('ZREM', LINES .. line.kind, line.set) == 1 then
-      for _, name in ipairs(limits.names_in(line.set)) do call('SREM', LINES_OF .. name, line.id) end
       call('DEL', LINE_GROUPS .. line.id)
-      if call('EXISTS', LINES_OF .. line.first) == 0 then
-        call('HDEL', LIMIT_CLOCKS, line.first)
-        clocks[line.first] = nil
+      for _, name in ipairs(limits.names_in(line.set)) do
+        call('SREM', LINES_OF .. name, line.id)
+        if call('EXISTS', LINES_OF .. name) == 0 then
+          call('HDEL', LIMIT_CLOCKS, name)
+          clocks[name] = nil
+        end
       end
     end
   end
@@ -248,16 +256,18 @@ local function open_lines()
     for id, line in pairs(lines) do save_line(line, members[id]) end
     save_held()
     for name, clock in pairs(clocks) do
-      if clock.changed then
+      if clock.changed and call('EXISTS', LINES_OF .. name) == 1 then -- else nobody waits
         call('HSET', LIMIT_CLOCKS, name, struct.pack('>dd', clock.virtual, clock.average))
       end
     end
     limits.save()
   end
 
-  -- Wakes a runtime of each kind that has to look at a line.
+  -- Wakes a runtime of each kind that has to look at a line, or has to learn until when a tenant is held back; and those
+  -- with tenants of their own.
   function limits.wake()
     for kind in pairs(limits.woken) do wake_kind(idle_of(kind)) end
+    if next(limits.woken) and next(dedicated) then wake_homes(limits.woken) end
   end
 end
 

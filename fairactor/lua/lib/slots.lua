@@ -23,7 +23,7 @@ local along, added = {}, 0 -- id, tenant and cost of what joins a batch; how man
 -- Returns the kind of slot that a task needs, and its actor if that is in `capped`. A name may contain quotation marks,
 -- which a backslash precedes.
 local function kind_of(id)
-  local record = call('GETRANGE', TASK .. id, 0, 1200) -- header and actor
+  local record = call('GETRANGE', TASK .. id, 0, 2400) -- header and route
   local first = readable(record) and select(7, struct.unpack(HEADER, record)) + 2
   local last = first
   repeat

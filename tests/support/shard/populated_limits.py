@@ -60,6 +60,7 @@ class LimitedShard(PopulatedShard):
                 self.send(item(f"{tenant}-{n}", tenant, body=body(limits, "fg"[n % 2])))
         self.claim("lim", len(self._claimed) + 1, 0)
         self.db.hset(self.keys.fixed("LIMIT_CLOCKS"), "api", struct.pack(">dd", 0, 4))
+        self.db.hset(f"{self.keys.meta}:line-groups:0\x1fapi", "lg", "4")
 
     @property
     def _claimed(self) -> list[str]:
