@@ -49,9 +49,12 @@ local function open_kinds()
 
   -- Brings the tenants that have changed onto the ring of a kind, or off it. Returns those that have joined.
   local function save_ring(kind, names)
-    local joined, by_key, groups_in, removed = {}, {}, {}, false
+    local joined, by_key, groups_in, removed, concerned = {}, {}, {}, false, {}
     local virtual = tonumber(call('HGET', META, clock_of(kind))) or 0
     for _, name in ipairs(names) do
+      if tenants[name][LIMITS] or lanes.concerns(name, kind) then concerned[#concerned + 1] = name end
+    end
+    for _, name in ipairs(concerned) do
       local key, group = ring_for(kind, tenants[name])
       by_key[key] = by_key[key] or {}
       table.insert(by_key[key], name)

@@ -28,6 +28,7 @@ local function open_lanes()
   local new_routes, unsorted = {}, false
   lanes = {
     changed = {}, -- tenants of whom the rings of other kinds have to know
+    only_sends = false, -- whether the script does nothing else
     arrived = {}, -- tenant that gets tasks here -> lane -> true
   }
 
@@ -310,6 +311,16 @@ local function open_lanes()
   -- Whether a tenant has a queued task in such a lane.
   function lanes.works(name, kind)
     return any_lane(name, function(lane) return lanes.is_open(kind, lane) end)
+  end
+
+  -- Whether what the script does may change whether a tenant has work for a kind. A send only changes some lanes: a kind that
+  -- serves none of them is not concerned, so how many others the tenant has does not matter.
+  function lanes.concerns(name, kind)
+    if not lanes.only_sends then return true end
+    for lane, known in pairs(box_of(name).lanes) do
+      if (known.first or known.left) and lanes.serves(kind, lane) then return true end
+    end
+    return false
   end
 
   local function is_served(lane)

@@ -181,7 +181,7 @@ local function update_ring(arriving)
   pay_debts()
   for _, name in ipairs(arriving) do
     local t = tenants[name]
-    if not lanes or lanes.works(name, shard.kind) then
+    if not lanes or lanes.concerns(name, shard.kind) and lanes.works(name, shard.kind) then
       t[LEAVES] = false -- its old tasks may be gone, but new ones have come
       if t[TAG] then shard.grows = true elseif not t[LIMITS] then join_ring(t, name) end
     end
