@@ -129,10 +129,10 @@ async def _busy(
 
 async def _drain(url: str, tasks: int, lanes: int) -> float:
     async with Runtime(url, workers=0) as runtime:
-        queues = [{} if lanes == 1 else {"queue": f"lane{n}"} for n in range(lanes)]
-        await runtime.send_many(
-            (f"tenant:{n % 1_000}", nothing(n).options(**queues[n // 7 % lanes])) for n in range(tasks)
-        )
+        messages = [
+            nothing(n) if lanes == 1 else nothing(n).options(queue=f"lane{n // 7 % lanes}") for n in range(tasks)
+        ]
+        await runtime.send_many((f"tenant:{n % 1_000}", message) for n, message in enumerate(messages))
     async with Runtime(url, actors=[nothing], workers=100, result_ttl=0) as runtime:
         began = perf_counter()
         await runtime.drain(timeout=300)

@@ -63,7 +63,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         on_key("zadd", mailbox(GPU, "t"), {"t f": 1}), "'t f' is in the mailbox of 't'.* and the mailbox of 't'",
     ),
     "in a lane of others": (moved("t gpu", GPU, "g"), "task 't gpu' with the route '.*gpu' is in the lane 'g'"),
-    "in no lane of a member": (on_key("delete", ":lanes-of:member"), "'member' has first tasks at .*'g'.* lanes-of .* {}"),
+    "in no lane of a member": (on_key("delete", ":lanes-of:member"), "'member' has first tasks .* lanes-of .* {}"),
     "in a lane for nothing": (on_key("zadd", ":lanes-of:t", {"x": 1}), "'t' has first tasks at .* lanes-of .*'x'"),
     "first too early": (on_key("zadd", ":lanes-of:t", {"g": 1}), "'t' has first tasks at .* lanes-of .*'g': 1.0"),
     "a lane without its tenant": (on_key("zrem", ":in-lane:g", "t"), "lanes have tasks of the tenants .* in-lane"),
