@@ -87,10 +87,10 @@ def _fields(task: str) -> list[str]:
     return [*named, name]
 
 
-async def audited_claims(bench: Bench, number: int) -> float:
+async def audited_claims(bench: Bench, number: int, seed: int) -> float:
     """Claims so many tasks; returns how many claims exceeded a limit."""
     await bench.clean()
-    rng, books, sent, claimed, audited = random.Random(1), _Books(), 0, 0, 0
+    rng, books, sent, claimed, audited = random.Random(seed), _Books(), 0, 0, 0
     async with Runtime(bench.url, workers=0) as sender, AsyncExitStack() as stack:
         for name, settings in _SETTINGS.items():
             await sender.limit(name).configure(**settings)
@@ -112,10 +112,9 @@ async def audited_claims(bench: Bench, number: int) -> float:
 
 
 def _task(rng: random.Random, n: int) -> tuple[str, Message[None]]:
-    tenant, each, mix = f"t{rng.randrange(_TENANTS)}", rng.choice((work, other)), rng.randrange(len(_MIXES))
-    queue = rng.choice((None, "gpu"))
-    message = each(n).options(id=f"{n}/{mix}/{each.name}/{queue}/{tenant}", limits=_MIXES[mix], queue=queue)
-    return tenant, message
+    number, each = rng.randrange(_TENANTS), rng.choice((work, other))
+    tenant, mix, queue = f"t{number}", number % len(_MIXES), "gpu" if number % 2 else None
+    return tenant, each(n).options(id=f"{n}/{mix}/{each.name}/{queue}/{tenant}", limits=_MIXES[mix], queue=queue)
 
 
 async def _turn(claiming: Claimer, books: _Books, rng: random.Random) -> int:

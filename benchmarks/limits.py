@@ -10,9 +10,9 @@ tasks that need the limit.
 Rate: a limit of 1,000 a second, which each start takes 1 of, while tasks of 100 tenants wait (`--seconds`). The most
 and the fewest starts in any second, by the server's time.
 
-Audited (`--audited`, in claims, only if asked for): runtimes of three kinds claim and settle tasks under limits of
-concurrency, of rates and for each tenant. Every claim is held against books of what runs, and of what starts took.
-Figure: the claims that exceeded a limit.
+Audited (`--audited`, in claims, only if asked for; `--seed` says which): runtimes of three kinds claim and settle tasks
+under limits of concurrency, of rates and for each tenant. Every claim is held against books of what runs, and of what
+starts took. Figure: the claims that exceeded a limit.
 """
 
 from __future__ import annotations
@@ -60,9 +60,11 @@ async def free(n: int) -> None:
 _ACTORS: Final = (first, second, third)
 
 
-async def run(bench: Bench, *, tenants: int = _TENANTS, seconds: float = 4.0, audited: int = 0) -> list[Figure]:
+async def run(
+    bench: Bench, *, tenants: int = _TENANTS, seconds: float = 4.0, audited: int = 0, seed: int = 1
+) -> list[Figure]:
     if audited:
-        exceeded = [await audited_claims(bench, audited) for _ in bench.each_round()]
+        exceeded = [await audited_claims(bench, audited, seed + n) for n, _ in enumerate(bench.each_round())]
         return [Figure(f"claims that exceeded a limit, of {audited:,}", "claims", exceeded, goal=at_most(0))]
     off, by_tasks, beside, alone, most, fewest = ([] for _ in range(6))
     for _ in bench.each_round():

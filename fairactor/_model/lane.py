@@ -14,6 +14,9 @@ from .route import SEPARATOR, Route, read_route
 QUEUES: Final = SEPARATOR
 """In the packed kind of a runtime: it serves certain queues only. Before the name of each of them, too."""
 
+COMMON: Final = b""
+"""The lane of tasks that all runtimes can run, unless they serve certain queues only."""
+
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(str).decode
 

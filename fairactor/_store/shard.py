@@ -246,6 +246,14 @@ class Shard(Fleet, Limits):
         ended, more = await self._run("expire", lane, whole_ms(unknown_ttl), whole_ms(failed_ttl), body)
         return ended, bool(more)
 
+    async def sort(self, limit: int = 100) -> bool:
+        """Moves up to ``limit`` tasks of the common lane, which no runtime serves, to lanes of their own.
+
+        Returns:
+            Whether there may be more.
+        """
+        return bool(await self._run("sort", limit))
+
     async def watch(self, runtime: str, tasks: Sequence[tuple[str, str, str]]) -> list[list[bytes]]:
         """Asks for the outcomes of tasks; see watch.lua.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from fairactor._model import record
-from fairactor._model.lane import read_lane
+from fairactor._model.lane import COMMON, read_lane
 from fairactor._model.route import Route
 from fairactor._model.states import TaskState
 from fairactor._model.wire import Settlement, as_bytes
@@ -44,8 +44,15 @@ class Expiry:
         self.lanes |= dict.fromkeys(lanes)
 
     async def step(self) -> None:
-        """Ends some tasks of a lane; there may be any number, and turns must not wait for all of them."""
+        """Ends some tasks of a lane; there may be any number, and turns must not wait for all of them.
+
+        Those of the common lane first move to lanes of their own, and wait there as others do.
+        """
         lane = next(iter(self.lanes))
+        if lane == COMMON:
+            if not await self._shard.sort():
+                del self.lanes[COMMON]
+            return
         route, settings = read_lane(lane), self._settings
         error = record.Error(_TYPE, _failure(route, settings.unknown_ttl))
         body = record.encode(record.Outcome(route.actor, error=error))

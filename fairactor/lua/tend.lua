@@ -5,7 +5,8 @@
 --       3 ms to keep its record, 4 its outcome if its runtimes died, 5 if they were silent
 -- Reply {tasks queued, runtimes of which claims were taken back, 1 if there is more to do,
 --        {ids of the tasks that were given up},
---        {lane whose tasks have waited for too long for a runtime that can run them, since when, ms, ...} (expire.lua)}
+--        {lane whose tasks have waited for too long for a runtime that can run them, since when, ms, ...} (expire.lua);
+--        '' is the common lane, from the moment when no runtime serves it (sort.lua)}
 --
 -- Safe to repeat: it acts on what is due at that moment, whoever calls it.
 
@@ -81,7 +82,7 @@ local function find_unserved()
   for i = 1, #known, 2 do
     local since = tonumber(known[i + 1])
     again = again or since > 0
-    if since > 0 and since + ttl <= shard.ms and #found < MOST_UNSERVED then
+    if since > 0 and (since + ttl <= shard.ms or known[i] == '') and #found < MOST_UNSERVED then
       found[#found + 1], found[#found + 2] = known[i], known[i + 1]
     end
   end

@@ -28,6 +28,7 @@ from tests.support.shard.populated_lanes import (
     refuse,
     refuse_and_claim,
     send_into_lanes,
+    sort,
 )
 
 CASES: Final[dict[str, Case]] = {
@@ -46,6 +47,7 @@ CASES: Final[dict[str, Case]] = {
     "fill": Case("fill", fill, untidy=True),
     "declare": Case("declare", declare, untidy=True),
     "expire": Case("expire", expire),
+    "sort": Case("sort", sort, untidy=True),
     "leave of some of a kind": Case("leave", leave("slim")),
     "leave of all of a kind": Case("leave", leave("gpu home", "gpu"), untidy=True),
     "leave of those that lack an actor": Case("leave", leave("slim2", "gone slim", "slim"), untidy=True),

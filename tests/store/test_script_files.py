@@ -18,6 +18,7 @@ CATCHING = {"mend.lua", "lib/mend_followers.lua", "lib/damage.lua", "lib/admit.l
 WALKING = {
     "mend.lua": {"SCAN"},  # only after damage
     "review.lua": {"HSCAN"}, "fill.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"HSCAN"},  # in batches
+    "sort.lua": {"HSCAN"},  # likewise
     "health.lua": {"HSCAN"},  # one step
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""

@@ -72,6 +72,16 @@ def again_send(shard: ShardDriver) -> Any:
     return shard.send_again(item("a", "t", flag="w"), item("b", "w", key=KEY), item("c", due="+5000"))
 
 
+def _sort(shard: ShardDriver) -> None:
+    """Moves the tasks of the common lane, because only runtimes that serve another queue stay."""
+    if not shard.db.hexists(shard.keys.fixed("KIND_OF"), "gpu"):
+        shard.join_only("gpu", kind=Kind({"f": "1"}, {"gpu"}))
+    for runtime in ("r", "s", "slim"):
+        shard.run(shard.shard.leave(runtime))
+    while shard.run(shard.shard.sort()):
+        pass
+
+
 def again_review(shard: ShardDriver) -> Any:
     """Reviews after a change of the defaults that keeps some tenants off the ring."""
     reply = shard.run(shard.shard.configure("", {"concurrency": 3}))
@@ -128,6 +138,7 @@ TRANSITIONS: dict[
         lambda shard: shard.run(shard.shard.expire(LOST, unknown_ttl=0, failed_ttl=60.0, body=b"{}")),
         ([], False),
     ),
+    "sort": (_sort, ...),
     "describe": (lambda shard: shard.run(shard.shard.describe("r", {"workers": 5})), ...),
 }
 

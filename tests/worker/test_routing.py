@@ -127,6 +127,22 @@ async def test_nobody_serves_the_default_queue(make_runtime: Make) -> None:
             assert await handle.result(timeout=PATIENCE) == 1
 
 
+async def test_nobody_serves_the_default_queue_any_more(make_runtime: Make) -> None:
+    async with make_runtime(workers=0) as sender, make_runtime(cpu, queues=["gpu"], unknown_ttl=0.5):
+        async with make_runtime(cpu, workers=1, unknown_ttl=0.5) as leaves:
+            await sender.tenant("acme").pause()
+            handles = await sender.send_many(("acme", cpu(n)) for n in range(300))
+            assert (await leaves.stats()).queued == 300
+        await until(lambda: _has_unserved(sender))
+        await sender.tenant("acme").resume()
+        await until(lambda: _all_failed(sender, len(handles)))
+        await check_invariants(sender)
+
+
+async def _all_failed(runtime: Runtime, number: int) -> bool:
+    return (await runtime.stats()).failed == number
+
+
 async def _has_unserved(runtime: Runtime) -> bool:
     load = (await runtime.health()).load
     return load is not None and bool(load.unserved)

@@ -318,13 +318,13 @@ do
     if limits and may and next(batches) then
       plan(runtime, n - ahead + MOST_ALONG)
     elseif limits then
-      plan(runtime, n - ahead, room, capped and kind_of) -- what is claimed ahead does not start yet
+      plan(runtime, n - ahead, room, capped and kind_of, wanted) -- what is claimed ahead does not start yet
     end
     if #open > 0 then fill_open(open) end
     add_along(claims)
     if n > 0 then fill(claims, runtime, n) end
     if limits then limits.settle_plan() end
-    claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped
+    claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped or sorting.again
     claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or substitute_record(claims.owners[i][NAME])

@@ -52,6 +52,16 @@ local function find_routes(tables)
   return routes
 end
 
+-- Notes whether any kind serves the common lane. If none does, its tasks get lanes of their own (see sort.lua).
+local function note_common(is_served)
+  if is_served then
+    call('HDEL', LANES, '')
+    call('HDEL', META, 'sorted')
+  elseif call('HSETNX', LANES, '', integer(shard.ms)) == 1 then
+    call('HSET', META, 'unserved', integer(shard.ms))
+  end
+end
+
 -- Decides again which actors have lanes of their own and which lanes are served, by what the kinds can run. Returns the
 -- function that writes. Actors in `kept` stay in ROUTES: tasks of theirs may come back here. `moves`: what can run the
 -- tasks has changed, so some may be in the wrong lane.
@@ -59,18 +69,22 @@ local function revise_lanes(tables, moves, kept)
   open_lanes()
   local routes, added, dropped, services = find_routes(tables), {}, {}, {}
   local waiting = call('HGETALL', LANES)
-  local in_use, number = shard.routed or call('HGET', META, 'routed') == '1' or #waiting > 0, 0
+  local in_use, number = shard.routed or call('HGET', META, 'routed') == '1', 0
   for _, actors in pairs(tables) do
     number = number + 1
     in_use = in_use or actors['\31'] or number > 1
   end
   local has_tasks, unserved = {}, false
+  local serves_common = false
+  for _, actors in pairs(tables) do
+    serves_common = serves_common or lanes.fits(function(field) return actors[field] end, '')
+  end
   for i = 1, #waiting, 2 do
     local lane, since, is_served = waiting[i], waiting[i + 1], false
     for _, actors in pairs(tables) do
       is_served = is_served or lanes.fits(function(field) return actors[field] end, lane)
     end
-    has_tasks[lane] = true
+    has_tasks[lane], in_use = true, in_use or lane ~= ''
     services[#services + 1] = lane
     services[#services + 1] = is_served and 0 or since ~= '0' and since or integer(shard.ms)
     unserved = unserved or not is_served
@@ -89,6 +103,7 @@ local function revise_lanes(tables, moves, kept)
     write_all('HDEL', ROUTES, dropped)
     write_all('HSET', LANES, services)
     if unserved then lanes.note_unserved() end
+    note_common(serves_common)
     if moves or #added > 0 then call('HSET', META, 'unsorted', integer(shard.stamp)) end
     if in_use then call('HSET', META, 'lanes', '1') else call('HDEL', META, 'lanes', 'unsorted', 'unserved') end
   end

@@ -7,7 +7,7 @@
 -- @include lib/lines.lua
 -- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, TAKEN, OUTER, GROUP_BYTE from lib/ring.lua
--- @takes dedicated, kinds_of_dedicated, dedicated_time, wake_kind, idle_of from lib/homes.lua
+-- @takes dedicated, kinds_of_dedicated, dedicated_time, wake_kind, wake_dedicated, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 -- @takes average_cost from lib/cost.lua
 
@@ -140,6 +140,7 @@ local function open_kinds()
     if wakes and wake_kind(shard.idle) then woken[1] = shard.kind end
     for kind, names in pairs(joined_elsewhere) do
       if adds(kind, names, woken) and wake_kind(idle_of(kind)) then woken[#woken + 1] = kind end
+      wake_dedicated(names)
     end
   end
 end

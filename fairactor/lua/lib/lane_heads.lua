@@ -31,6 +31,7 @@ local SIZE, REST, STOP = 7, 8, 9 -- how many to read; whether there may be more;
 local function move(name, id, place, lane)
   local key = mailbox(name, lane)
   sorting.moved[id] = name
+  sorting.again = sorting.again or lanes.serves(shard.kind, lane) -- it has limits, and they are planned only in the next turn
   lanes.add(name, '', -1)
   lanes.add(name, lane, 1, place)
   lane_queues[key] = lane_queues[key] or {}

@@ -98,7 +98,7 @@ local function open_plan()
       if not entry.planned then line.gone[#line.gone + 1] = { name = name, key = ring.key, group = group and group.group } end
       return leave_out()
     end
-    if (left[name] or 0) >= startable(t) or not has_room(task.id) then return leave_out() end
+    if (left[name] or 0) >= startable(t) then return leave_out() end
     local costs = limits.costs_in(lanes.route_in(call('GETRANGE', TASK .. task.id, 0, 4095)))
     local own = limits.opens_for(line.set, costs, name)
     if own ~= true then
@@ -109,6 +109,7 @@ local function open_plan()
       line.closed, line.blocked = true, costs
       return false
     end
+    if not has_room(task.id) then return leave_out() end
     local cost = costs[line.first] or 1
     planned[task.id] = { line = line, entry = entry, group = group, tag = (group or entry).tag, inner_tag = entry.tag,
       cost = cost, taken = limits.take(line.set, costs, name) }
@@ -316,8 +317,9 @@ local function open_plan()
   end
 end
 
--- Plans what limits let a runtime start, at most `want` tasks, and of each kind of slot as many as there is room for.
-local function plan(runtime, want, room, kind_of_task)
+-- Plans what limits let a runtime start, at most `want` tasks, and of each kind of slot as many as there is room for. Notes
+-- in `wanted` which kinds have too few.
+local function plan(runtime, want, room, kind_of_task, wanted)
   local free = {}
   for kind, number in ipairs(room or NONE) do free[kind] = number end
   open_plan()
@@ -325,6 +327,7 @@ local function plan(runtime, want, room, kind_of_task)
     if not kind_of_task then return true end
     local kind = kind_of_task(id)
     free[kind] = free[kind] - 1
+    if free[kind] < 0 then wanted[kind] = true end
     return free[kind] >= 0
   end)
 end

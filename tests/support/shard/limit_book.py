@@ -74,9 +74,8 @@ class Book:
         self.dues[name] = now + units * self.interval(name)
         self.lowered |= {field for field in self.running if field.partition(APART)[0] == name}
 
-    def remove(self, name: str, now: float) -> None:
-        """Removes a limit; what is declared stays."""
-        self.change(name, now, None, self.declared.get(name))
+    def resume(self, name: str) -> None:
+        """Ends all pauses of a limit."""
         for field in [field for field in self.paused if field.partition(APART)[0] == name]:
             del self.paused[field]
 

@@ -75,6 +75,7 @@ OPERATIONS: Final = [
     *operations(12, "turn", pick, wants, outcomes, rooms),
     *operations(5, "finish", pick, wants, rooms),
     *operations(1, "turn_again", pick),
+    *operations(6, "awaken"),
     *operations(5, "configure", limit_names, st.sampled_from(SETTINGS)),
     *operations(1, "remove", limit_names),
     *operations(2, "pause", limit_names, st.sampled_from(["", "", *TENANTS]), st.sampled_from(["-1", "60000", "600000"])),
@@ -175,8 +176,10 @@ class LimitMachine(LimitMachineBase):
 
     def verdicts(self, name: str, ended: dict[str, tuple[str, int]]) -> list[Settlement]:
         found = []
-        for task, (state, ms) in ended.items():
+        for task, (state, ms) in list(ended.items()):
             claim = self.runtimes[name].held[task]
+            if state == "U" and self.actor_of(claim.record) in self.runtimes[name].kind.actors:
+                ended[task] = state, ms = "F", 0  # it has the actor
             letter = {"R": b"L", "B": b"L", "V": b"X"}.get(state, state.encode())
             record = b"" if state == "U" else letter + claim.record[1:]
             found.append(settlement(task, claim.turn, f"{state}{ms}", record))
@@ -232,8 +235,9 @@ class LimitMachine(LimitMachineBase):
         assert runtime.room is None or min(runtime.room) >= 0 or self.has_suspect(claims)
         foreign = [(task, record) for task, record in claims.items() if not self.can_run(runtime, record)]
         assert not foreign, f"{name}, {runtime.kind}, cannot run {foreign}"
-        runtime.wakes_at = now + turn.wait
         self.goes_on = turn.more or turn.unseen or bool(turn.suspects) or bool(returns)
+        runtime.wakes_at = now if self.goes_on else now + turn.wait
+        runtime.free, runtime.rests = want - taken, want > taken or bool(returns)
         self.check()
         self.goes_on = self.goes_on or name not in self.idle()  # woken by its own turn
         if taken < want and not self.goes_on:
@@ -244,6 +248,16 @@ class LimitMachine(LimitMachineBase):
             ]
             assert not missed_tasks, f"{name} could start {want - taken} more, and {missed_tasks} may start"
         return want - taken
+
+    def awaken(self) -> None:
+        """Makes all runtimes look that were woken, and those that they wake."""
+        for _ in range(30):
+            woken = self.woken(self.snapshot.now + self.shift)
+            if not woken:
+                return
+            runtime = self.runtimes[woken[0]]
+            self.turn_of(woken[0], runtime.free, {}, runtime.room)
+        raise AssertionError(f"{woken} are woken again and again")
 
     def has_suspect(self, claims: dict[str, bytes]) -> bool:
         return any(record[1] for record in claims.values())
@@ -284,17 +298,18 @@ class LimitMachine(LimitMachineBase):
         self.driver.run(self.driver.shard.change_limit(text_in_json(name), changes, tenant=tenant, pause=pause))
 
     def configure(self, name: str, given: dict[str, Any]) -> None:
-        changes, now = limit_changes(given), self.now
+        changes = limit_changes(given)
         self.change_limit(name, changes)
         own = {**self.book.own.get(name, {}), **changes}
         own = {setting: list(value) if isinstance(value, tuple) else value for setting, value in own.items()}
         own = {setting: value for setting, value in own.items() if value is not None}
-        self.book.change(name, now, own, self.book.declared.get(name))
+        self.change_settings(name, own, self.book.declared.get(name))
         self.check()
 
     def remove(self, name: str) -> None:
         self.driver.run(self.driver.shard.reset_limit(text_in_json(name)))
-        self.book.remove(name, self.now)
+        self.change_settings(name, None, self.book.declared.get(name))
+        self.book.resume(name)
         self.check()
 
     def pause(self, name: str, tenant: str, pause: str) -> None:
@@ -312,7 +327,7 @@ class LimitMachine(LimitMachineBase):
         changes = limit_changes(given)
         self.driver.run(self.driver.shard.declare_limits({actor: changes}))
         declared = {setting: list(value) if isinstance(value, tuple) else value for setting, value in changes.items()}
-        self.book.change(actor, self.now, self.book.own.get(actor), declared)
+        self.change_settings(actor, self.book.own.get(actor), declared)
         self.check()
 
     def charge(self, who: int, which: int, name: str, used: float) -> None:
@@ -482,6 +497,7 @@ class LimitMachine(LimitMachineBase):
             for task in self.snapshot.due:
                 self.driver.make_due(task)
             self.maintain()
+            self.let_time_pass(1000)
             if not self.alive:
                 break
         assert not self.alive, f"never ended: {self.places()}"

@@ -61,6 +61,10 @@ class Runtime:
     """Whether it has received a task since its last turn."""
     room: Room = None
     """The free slots that were left by its last turn, by kind; None: it has one kind."""
+    free: int = 0
+    """How many more it could start after its last turn."""
+    rests: bool = False
+    """Whether it went to sleep after its last turn."""
     wakes_at: float = 0.0
     """When it looks again, if nobody wakes it."""
 
@@ -83,6 +87,8 @@ class LimitMachineBase(RuleBasedStateMachine):
         self.alive: dict[str, str] = {}
         """Accepted tasks that have not ended, with their tenants."""
         self.canceling: set[str] = set()
+        self.stale: set[str] = set()
+        """Tenants that were held back when settings for each tenant changed: they need not notice at once."""
         self.listening = False
         self.sent = self.joined = 0
         self.log: list[str] = []
@@ -150,6 +156,13 @@ class LimitMachineBase(RuleBasedStateMachine):
                 found.setdefault(task, []).append(name)
         return found
 
+    def change_settings(self, name: str, own: Mapping[str, Any] | None, declared: Mapping[str, Any] | None) -> None:
+        """Notes new settings of a limit."""
+        was = self.book.is_per_tenant(name)
+        self.book.change(name, self.now, own, declared)
+        if was or self.book.is_per_tenant(name):
+            self.stale |= self.snapshot.fixed["HELD_BACK"].keys()
+
     def ended(self, task: str) -> None:
         del self.alive[task]
         self.canceling.discard(task)
@@ -170,6 +183,7 @@ class LimitMachineBase(RuleBasedStateMachine):
         self.snapshot = self.driver.snapshot()
         over = [field for field in self.book.lowered if field in self.book.running]
         self.book.lowered = set(over)
+        self.stale &= self.snapshot.fixed["HELD_BACK"].keys()
         if found := audit(self.snapshot, lowered={*over, *TENANTS}):
             raise InvariantViolation(found)
         self._check_places()
@@ -211,6 +225,8 @@ class LimitMachineBase(RuleBasedStateMachine):
     def lets_tenant(self, tenant: str, now: float) -> bool:
         """Whether a tenant's own settings let a task start."""
         policy, snapshot = self.snapshot.effective(tenant), self.snapshot
+        if tenant in self.stale:
+            return False
         if policy.get("paused") or snapshot.counts_of(tenant).started >= policy.get("concurrency", math.inf):
             return False
         rate, due = policy.get("rate"), snapshot.fixed["RATES"].get(tenant, 0.0)
@@ -248,6 +264,11 @@ class LimitMachineBase(RuleBasedStateMachine):
         fixed, by_kind = self.snapshot.fixed, self.snapshot.kind_idle.values()
         return {*fixed["IDLE"], *fixed["IDLE_HOMES"], *(name for names in by_kind for name in names)}
 
+    def woken(self, now: float) -> list[str]:
+        """Returns the runtimes that slept after their last turn, and that somebody has woken, or a time."""
+        idle = self.idle()
+        return [name for name, own in self.runtimes.items() if own.rests and (name not in idle or own.wakes_at <= now)]
+
     def _check_sleepers(self) -> None:
         """Nobody sleeps who could start a task, unless it wakes in time."""
         snapshot, now = self.snapshot, self.snapshot.now + self.shift
@@ -263,6 +284,8 @@ class LimitMachineBase(RuleBasedStateMachine):
                     for name, runtime in self.runtimes.items()
                     if runtime.kind is kind and runtime.serves_tenant(tenant) and self.has_room(runtime, actor)
                 ]
+                if any(self.runtimes[name].kind is kind for name in self.woken(now)):
+                    continue  # it looks soon, and passes on what it cannot start
                 asleep = [name for name in able if name in idle and self.runtimes[name].wakes_at > now + SLACK]
                 assert not able or asleep != able, f"{able} sleep, and could start {task}"
 

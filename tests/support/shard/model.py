@@ -46,6 +46,16 @@ class Model(Turns):
             step.count_limited(*names)
             self.filling.discard(self.acting)
 
+    def sort(self) -> None:
+        """Moves the tasks of the common lane to others, because nobody serves it."""
+        self.act_for()
+        with Step(self) as step:
+            for task in self.tasks.values():
+                if task.state == "queued" and not task.suspect and task.lane == "":
+                    task.lane = self.lane_of(task)
+                    step.touch(task.tenant, count=False)
+            del self.lanes.unserved[""]
+
     def assign(self, runtime: str, serves: Assigned) -> bool:
         if runtime in self.leases:
             self.act_for(runtime)

@@ -71,6 +71,7 @@ class Lanes:
     known: bool = False  # whether any runtime has joined
     routes: set[str] = attrs.Factory(set)  # actors whose tasks have lanes of their own
     unserved: dict[str, float] = attrs.Factory(dict)  # lane with queued tasks -> since when nobody serves it, or 0
+    # '' is there as long as its tasks may have to move to others, because nobody serves the common lane
     used: bool = False  # whether scripts look at lanes
     routed: bool = False  # whether a task with a route has ever been sent
     made: int = 0  # the highest number of a kind
@@ -144,13 +145,17 @@ class Lanes:
         common = [kind for kind in self.kinds.values() if kind.serves("")]
         lacked = {actor for kind in common for actor in known if actor not in kind.actors}
         self.routes = lacked | {route for route in self.routes if route in self.unserved or route in kept}
+        if common:
+            self.unserved.pop("", None)
+        else:
+            self.unserved.setdefault("", math.nan)
         restricted = any(kind.queues is not None for kind in self.kinds.values())
         self.used = bool(self.routed or self.unserved or restricted or len(self.kinds) > 1 or self.routes)
         self.update(self.unserved.keys())
 
     def update(self, lanes: Collection[str]) -> None:
         """Notes which lanes have queued tasks, and which of them are served."""
-        for lane in [lane for lane in self.unserved if lane not in lanes]:
+        for lane in [lane for lane in self.unserved if lane and lane not in lanes]:
             del self.unserved[lane]
         for lane in lanes:
             since = self.unserved.get(lane, 0.0)

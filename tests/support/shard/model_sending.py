@@ -90,6 +90,7 @@ class Sending(State):
         answers: list[str | None] = []
         accepted: list[Task] = []
         undo: Undo = []
+        keys_before = dict(self.keys)
         for task in items:
             known = self.tasks.get(task.id)
             holder = self.keys.get((task.tenant, task.key)) if task.key else None
@@ -110,10 +111,9 @@ class Sending(State):
         if not full:
             return answers
         take_back(undo)
+        self.keys = keys_before
         for task in accepted:
             del self.tasks[task.id]
-            if self.keys.get((task.tenant, task.key)) == (task.id, False):
-                del self.keys[task.tenant, task.key]
             self.again = {owner: follower for owner, follower in self.again.items() if follower != task.id}
         ids = {id(task) for task in accepted if task.tenant in full}
         return [FULL if id(task) in ids else answer for task, answer in zip(items, answers, strict=True)]

@@ -123,6 +123,15 @@ def expire(populated: PopulatedShard) -> None:
     populated.run(populated.shard.expire(lane, **how))
 
 
+def sort(populated: PopulatedShard) -> None:
+    """Moves the tasks of the common lane, because all that serve it have left."""
+    for runtime in populated.db.hkeys(populated.keys.fixed("KIND_OF")):  # type: ignore[union-attr]  # the client is synchronous
+        if not runtime.startswith(b"gpu"):
+            populated.run(populated.shard.leave(runtime.decode()))
+    while populated.run(populated.shard.sort()):
+        pass
+
+
 def leave(*runtimes: str) -> Transition:
     """Makes runtimes leave; with the last of a kind, the kind goes."""
 

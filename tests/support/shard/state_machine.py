@@ -307,10 +307,20 @@ class ShardMachine(OtherOperations):
         """Ends the tasks of a lane that nobody serves, at once."""
         lanes = list(self.model.lanes.unserved)
         lane = lanes[which % len(lanes)] if lanes else "gone"
+        if lane == "":
+            self.sort()
+            return
         how: dict[str, Any] = {"unknown_ttl": 0, "failed_ttl": HOUR / 1000 if keep else 0, "body": b"expired"}
         ended, more = self.driver.run(self.driver.shard.expire(lane.encode(), **how))
         assert not more
         self.model.expire_lane(lane, [task.decode() for task in ended], b"expired", self.clock(), keep=keep)
+        self.compare()
+
+    def sort(self) -> None:
+        """Moves the tasks of the common lane, which nobody serves any more."""
+        while self.driver.run(self.driver.shard.sort(2)):
+            pass
+        self.model.sort()
         self.compare()
 
 
