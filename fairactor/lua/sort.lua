@@ -29,7 +29,7 @@ for i = 1, #found[2], 2 do
       table.insert(lane_queues[key], exact(tonumber(at)))
       table.insert(lane_queues[key], id)
       lanes.add(name, '', -1)
-      lanes.add(name, lane, 1)
+      lanes.add(name, lane, 1, at)
     end
   end
   looked = looked + #waiting / 2
