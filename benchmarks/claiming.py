@@ -56,7 +56,9 @@ async def claimer(
     try:
         shard = Shard(server, Keys("fairactor"), patience=5)
         kind = kind_of_runtime(dict.fromkeys(actors, 1), queues)
-        await shard.join(name, lease=_LEASE, info={}, kind=kind)
+        fills = await shard.join(name, lease=_LEASE, info={}, kind=kind)
+        while fills:
+            fills = await shard.fill(name)
         yield Claimer(shard, name)
         await shard.leave(name)  # the last claims go back
     finally:

@@ -5,13 +5,16 @@
 - both pools busy: two runtimes with different actors, each with its own backlog. The handlers sleep, so the processor
   is no limit. Throughput of each, against the runtime alone.
 - 8 lanes: one runtime drains tasks of 8 queues, against as many of one.
-- many lanes known: tasks wait in 1,000 lanes, and a runtime serves 2 of them. Script time for each of its tasks,
+- many lanes known: tasks wait in 1,000 lanes, and a runtime serves 2 of them. Script time of its turns, for each task,
   against 2 lanes known.
+- claims: 100,000 tasks wait in 2 lanes that a runtime serves, in random order. Script time of a claim in turns of 10,
+  with 100,000 tenants, against 10 tenants.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import AsyncExitStack
 from statistics import quantiles
 from time import perf_counter, perf_counter_ns
@@ -20,6 +23,7 @@ from typing import Final
 from fairactor import Runtime, actor
 
 from .bench import Bench
+from .claiming import claimer
 from .figures import Figure, at_least, at_most
 from .handlers import arrive, delays, nothing
 
@@ -39,7 +43,7 @@ async def on_gpu(seconds: float) -> None:
 
 
 async def run(
-    bench: Bench, *, samples: int = 120, tasks: int = 10_000, lanes: int = 8, known: int = 1_000
+    bench: Bench, *, samples: int = 120, tasks: int = 10_000, lanes: int = 8, known: int = 1_000, tenants: int = 100_000
 ) -> list[Figure]:
     p50: dict[int, list[float]] = {}
     p99: dict[int, list[float]] = {}
@@ -47,6 +51,7 @@ async def run(
     beside: dict[str, list[float]] = {"on_cpu": [], "on_gpu": []}
     drained: dict[int, list[float]] = {1: [], lanes: []}
     turns: dict[int, list[float]] = {2: [], known: []}
+    claims: dict[int, list[float]] = {10: [], tenants: []}
     for _ in bench.each_round():
         for others in (0, *_WITHOUT):
             await bench.clean()
@@ -64,6 +69,9 @@ async def run(
         for number, times in turns.items():
             await bench.clean()
             times.append(await _among(bench, tasks // 5, number))
+        for number, times in claims.items():
+            await bench.clean()
+            times.append(await _claims(bench, tenants, number))
     figures = []
     for others in _WITHOUT:
         figures.append(Figure(f"p50, {others} without", "µs", p50[others], p50[0], "0 without", at_most(1.1)))
@@ -73,6 +81,8 @@ async def run(
     figures.append(Figure(f"drain, {lanes} lanes", "tasks/s", drained[lanes], drained[1], "1 lane", at_least(0.85)))
     name = f"script time, {known} lanes known"
     figures.append(Figure(name, "µs/task", turns[known], turns[2], "2 known", at_most(1.2)))
+    name = f"script time of a claim in lanes, {tenants:,} tenants"
+    figures.append(Figure(name, "µs/task", claims[tenants], claims[10], "10 tenants", at_most(1.3)))
     return figures
 
 
@@ -119,10 +129,10 @@ async def _busy(
 
 async def _drain(url: str, tasks: int, lanes: int) -> float:
     async with Runtime(url, workers=0) as runtime:
-        queues = [{} if lanes == 1 else {"queue": f"lane{n}"} for n in range(lanes)]
-        await runtime.send_many(
-            (f"tenant:{n % 1_000}", nothing(n).options(**queues[n // 7 % lanes])) for n in range(tasks)
-        )
+        messages = [
+            nothing(n) if lanes == 1 else nothing(n).options(queue=f"lane{n // 7 % lanes}") for n in range(tasks)
+        ]
+        await runtime.send_many((f"tenant:{n % 1_000}", message) for n, message in enumerate(messages))
     async with Runtime(url, actors=[nothing], workers=100, result_ttl=0) as runtime:
         began = perf_counter()
         await runtime.drain(timeout=300)
@@ -133,7 +143,23 @@ async def _among(bench: Bench, tasks: int, known: int) -> float:
     async with Runtime(bench.url, workers=0) as runtime:
         messages = [(f"other:{n}", nothing(n).options(queue=f"lane{n}")) for n in range(2, known)]
         messages += [(f"tenant:{n % 100}", nothing(n).options(queue=f"lane{n // 3 % 2}")) for n in range(tasks)]
-        handles = await runtime.send_many(messages)
-        async with bench.watched() as usage, Runtime(bench.url, actors=[nothing], queues=["lane0", "lane1"]):
-            await asyncio.gather(*[handle.result(timeout=120) for handle in handles[-tasks:]])
-    return usage.scripts / tasks
+        await runtime.send_many(messages)
+    return await _claim(bench, tasks, turn=20)
+
+
+async def _claims(bench: Bench, tasks: int, tenants: int, *, claims: int = 5_000) -> float:
+    names = [f"tenant:{n % tenants}" for n in range(tasks)]
+    random.Random(tasks + tenants).shuffle(names)
+    async with Runtime(bench.url, workers=0) as runtime:
+        await runtime.send_many((name, nothing(n).options(queue=f"lane{n % 2}")) for n, name in enumerate(names))
+    return await _claim(bench, claims, turn=10)
+
+
+async def _claim(bench: Bench, claims: int, *, turn: int) -> float:
+    """Claims and settles what is in two lanes, as a runtime that serves no others; returns µs in scripts, per task."""
+    served = ["lane0", "lane1"]
+    async with claimer(bench.url, actors=[nothing.name], queues=served) as claiming, bench.watched() as usage:
+        for _ in range(claims // turn):
+            if len(await claiming.claim(turn)) != turn:
+                raise RuntimeError("a turn claimed fewer tasks than it wanted")
+    return usage.scripts / claims

@@ -114,15 +114,17 @@ def _check_places(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _check_lists(snapshot: Snapshot) -> Iterator[str]:
-    """The lists of lanes and of the tenants in them agree with the mailboxes."""
-    by_tenant: dict[str, set[str]] = {}
+    """The lists of lanes, with the places of the first tasks, and of the tenants in them agree with the mailboxes."""
+    by_tenant: dict[str, dict[str, float]] = {}
     by_lane: dict[str, set[str]] = {}
-    for lane, tenant in snapshot.mailboxes:
+    for (lane, tenant), mailbox in snapshot.mailboxes.items():
         if lane:
-            by_tenant.setdefault(tenant, set()).add(lane)
+            by_tenant.setdefault(tenant, {})[lane] = min(mailbox.values())
             by_lane.setdefault(lane, set()).add(tenant)
-    if (listed := {tenant: set(lanes) for tenant, lanes in snapshot.lanes_of.items()}) != by_tenant:
-        yield f"tenants have tasks in the lanes {by_tenant}, and lanes-of has {listed}"
+    for tenant in snapshot.lanes_of.keys() | by_tenant:
+        first, listed_first = by_tenant.get(tenant, {}), snapshot.lanes_of.get(tenant, {})
+        if first != listed_first:
+            yield f"{tenant!r} has first tasks at {first} in its lanes, and lanes-of has them at {listed_first}"
     if (listed := {lane: set(tenants) for lane, tenants in snapshot.in_lane.items()}) != by_lane:
         yield f"lanes have tasks of the tenants {by_lane}, and in-lane has {listed}"
     if (lanes := snapshot.fixed["LANES"].keys()) != by_lane.keys():

@@ -54,7 +54,7 @@ PREFIXES: Final = {
     "TASK": ":task:",  # string: header and body (record.py)
     "QUEUE": ":queue:",  # zset: task -> place; the mailbox of a tenant
     "LANE_QUEUE": ":lane:",  # zset: task -> place; a mailbox in a lane: length of the lane, the lane, the tenant
-    "LANES_OF": ":lanes-of:",  # set: the lanes, but the common one, in which a tenant has queued tasks
+    "LANES_OF": ":lanes-of:",  # zset: lane with queued tasks of a tenant, but the common one -> place of the first
     "IN_LANE": ":in-lane:",  # zset: tenant with queued tasks in a lane -> since when, unix ms
     "KIND": ":kind:",  # hash: actor that the runtimes of a kind have -> its version; and their queues
     "KIND_RING": ":ring:",  # zset: as RING, for the kind with that number; RING is that of kind 0; likewise:
@@ -94,7 +94,7 @@ TYPES: Final = {
     "LINE_GROUP": "zset", "LINE_GROUPS": "hash", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash",
     "KIND_OF": "hash", "ROUTES": "hash", "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset",
     "TASK": "string", "QUEUE": "zset",
-    "LANE_QUEUE": "zset", "LANES_OF": "set", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
+    "LANE_QUEUE": "zset", "LANES_OF": "zset", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
     "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset",
     "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from fairactor._util.checks import DEFAULT_QUEUE, shown
@@ -103,6 +104,7 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(float(value))
 
 
+@lru_cache(maxsize=512)
 def actor_of(route: str) -> str:
     """Returns the actor of a route. It parses nothing else."""
     at = route.find(SEPARATOR)

@@ -333,9 +333,10 @@ class Executor:
         attempt: record.Attempt | None = None,
         extra: bytes = b"",
     ) -> Settlement:
-        header, call = claim.header, claim.call
+        header, call, task = claim.header, claim.call, claim.task
+        actor = task.actor if task is not None else call.actor if call else ""
         began, ended = claim.server_clock(claim.begun), claim.server_clock(time.monotonic())
-        outcome = record.Outcome(call.actor if call else "", msgspec.Raw(result), error, began, ended)
+        outcome = record.Outcome(actor, msgspec.Raw(result), error, began, ended)
         body = record.without_call(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = record.pack_settled(

@@ -30,7 +30,7 @@ local function replace_tenant()
   if t[LIMITS] then
     load_usage({ name }, { t[LIMITS] })
     update_ring({})
-  elseif lanes and lanes.queued(name) > 0 or not lanes and call('EXISTS', QUEUE .. name) == 1 then
+  elseif lanes and lanes.waits(name) or not lanes and call('EXISTS', QUEUE .. name) == 1 then
     update_ring({ name })
   end
   if t[STORED] and not t[LEAVES] then -- a greater weight counts at once

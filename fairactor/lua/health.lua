@@ -29,7 +29,7 @@ end
 -- Returns the ms that a tenant's first task has waited, of those that a kind of runtimes can run, or any kind; or nil.
 local function waited(name, kind)
   local longest = (not lanes or not kind or lanes.serves(kind, '')) and waited_in(QUEUE .. name) or nil
-  for _, lane in ipairs(lanes and call('SMEMBERS', LANES_OF .. name) or {}) do
+  for _, lane in ipairs(lanes and call('ZRANGE', LANES_OF .. name, 0, -1) or {}) do
     local ms = (not kind or lanes.serves(kind, lane)) and waited_in(mailbox(name, lane))
     if ms then longest = math.max(longest or 0, ms) end
   end

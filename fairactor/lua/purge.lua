@@ -37,7 +37,7 @@ local function take_first(key)
 end
 
 local queued = { [''] = take_first(QUEUE .. name) }
-for _, lane in ipairs(shard.lanes and call('SMEMBERS', LANES_OF .. name) or {}) do
+for _, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. name, 0, -1) or {}) do
   queued[lane] = take_first(mailbox(name, lane))
 end
 local suspects = take_first(SUSPECTS .. name)

@@ -44,6 +44,7 @@ end
 local items = {}
 for i = FIRST_TASK, #ARGV do items[i - FIRST_TASK + 1] = ARGV[i] end
 local verdicts = accept(items, sender, reservation)
+if lanes then lanes.only_sends = true end
 update_ring(arriving)
 
 begin_writing()

@@ -29,7 +29,7 @@ local function move(name, id, at)
   table.insert(lane_queues[key], exact(tonumber(at)))
   table.insert(lane_queues[key], id)
   lanes.add(name, '', -1)
-  lanes.add(name, lane, 1)
+  lanes.add(name, lane, 1, at)
   return true
 end
 

@@ -16,7 +16,7 @@ local tenant = ARGV[1]
 if tenant then
   local policies = call('HMGET', POLICY, tenant, '')
   local queued = call('ZCARD', QUEUE .. tenant) + call('ZCARD', SUSPECTS .. tenant)
-  for _, lane in ipairs(shard.lanes and call('SMEMBERS', LANES_OF .. tenant) or {}) do
+  for _, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. tenant, 0, -1) or {}) do
     queued = queued + call('ZCARD', mailbox(tenant, lane))
   end
   return { call('HGET', COUNTS, tenant) or '', policies[1] or '', policies[2] or '', queued }

@@ -37,6 +37,7 @@ do
       if found[i]:byte() ~= GROUP_BYTE then names[#names + 1] = found[i] end
     end
     load_tenants(names)
+    if lanes then lanes.look_at_common(names) end
     for i = 1, #found, 2 do
       local t = tenants[found[i]] or group_of(found[i]:sub(2))
       t[STORED] = tonumber(found[i + 1])
@@ -162,9 +163,14 @@ do
     local head = t[HEAD]
     at = at or t[TAKEN] + 1
     while not head or (at > #head and #head == t[AHEAD]) do
-      t[AHEAD] = head and 2 * t[AHEAD] or n
-      local read = lanes and read_lane_heads(t[NAME], t[AHEAD]) or read_head(t[NAME], t[AHEAD])
-      head = t[STUCK] and extended(head, read) or read
+      if lanes then
+        t[AHEAD] = at
+        head = add_lane_heads(t[NAME], head or {}, at, n)
+      else
+        t[AHEAD] = head and 2 * t[AHEAD] or n
+        local read = read_head(t[NAME], t[AHEAD])
+        head = t[STUCK] and extended(head, read) or read
+      end
       t[HEAD] = head
     end
     return head[at]
@@ -173,6 +179,7 @@ do
   -- Whether a tenant that was served can be served again.
   local function stays_on_ring(t, ahead)
     local own = t[LIMITS]
+    if not own and lanes then return t[TAKEN] < #t[HEAD] or has_more(t[NAME]) end
     if not own then return peek(t, ahead) end
     local eligible = eligibility(own)
     own.throttled = eligible ~= true and eligible

@@ -49,9 +49,12 @@ local function open_kinds()
 
   -- Brings the tenants that have changed onto the ring of a kind, or off it. Returns those that have joined.
   local function save_ring(kind, names)
-    local joined, by_key, groups_in, removed = {}, {}, {}, false
+    local joined, by_key, groups_in, removed, concerned = {}, {}, {}, false, {}
     local virtual = tonumber(call('HGET', META, clock_of(kind))) or 0
     for _, name in ipairs(names) do
+      if tenants[name][LIMITS] or lanes.concerns(name, kind) then concerned[#concerned + 1] = name end
+    end
+    for _, name in ipairs(concerned) do
       local key, group = ring_for(kind, tenants[name])
       by_key[key] = by_key[key] or {}
       table.insert(by_key[key], name)
@@ -103,6 +106,7 @@ local function open_kinds()
   -- Writes the rings of the other kinds, and which lanes the tenants have tasks in. Returns by kind who has joined.
   function lanes.save_rings()
     local names, joined = {}, {}
+    lanes.have_written()
     for name, t in pairs(tenants) do -- any start may have used up a limit
       if lanes.changed[name] or t[LIMITS] and (t[LIMITS].checked or t[TAKEN] > 0) then names[#names + 1] = name end
     end
@@ -118,12 +122,13 @@ local function open_kinds()
 
   -- Whether a kind serves a lane with tasks of one of the tenants that none of the kinds in `woken` serves.
   local function adds(kind, names, woken)
+    local function is_new(lane)
+      local served = not lanes.serves(kind, lane)
+      for i = 1, served and 0 or #woken do served = served or lanes.serves(woken[i], lane) end
+      return not served
+    end
     for _, name in ipairs(names) do
-      for lane, n in pairs(lanes.box_of(name)) do
-        local served = n <= 0 or not lanes.serves(kind, lane)
-        for i = 1, served and 0 or #woken do served = served or lanes.serves(woken[i], lane) end
-        if not served then return true end
-      end
+      if lanes.any(name, is_new) then return true end
     end
     return false
   end

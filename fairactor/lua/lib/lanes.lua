@@ -17,15 +17,19 @@ local function open_lanes()
   if lanes then return end
   local SEPARATOR = '\\u001f' -- as JSON has it
   local UNKNOWN_TTL = 600000 -- ms, if no runtime has said for how long tasks wait for one that can run them
-  local boxes = {} -- tenant -> lane -> how many tasks its mailbox will have
-  local before = {} -- likewise, as it is stored
+  local FIRST_HEADS, MORE_HEADS = 2, 50 -- lanes of a tenant that are read at once
+  local NO_HEADS = {}
+  local boxes = {} -- tenant -> what is known of its mailboxes
+  local no_common = {} -- tenants that have no stored task in the common lane
+  local written = false -- whether the script has written what it does to mailboxes
   local served = {} -- kind -> lane -> whether it serves the lane
   local lane_of_route = {}
   local any_default
   local new_routes, unsorted = {}, false
   lanes = {
     changed = {}, -- tenants of whom the rings of other kinds have to know
-    arrived = {}, -- tenants that get tasks here
+    only_sends = false, -- whether the script does nothing else
+    arrived = {}, -- tenant that gets tasks here -> lane -> true
   }
 
   -- Returns the keys of kinds, the one for which the script acts first.
@@ -183,46 +187,138 @@ local function open_lanes()
     return false
   end
 
-  -- Returns how many tasks a tenant has in each lane. To be called before any of them moves.
+  -- Returns what is known of a tenant's mailboxes: its lanes in the order of their first tasks, as far as they were read, and
+  -- what this script does to each mailbox.
   local function box_of(name)
     local box = boxes[name]
     if not box then
-      box = { [''] = call('ZCARD', QUEUE .. name) }
-      local stored = { [''] = box[''] }
-      for _, lane in ipairs(call('SMEMBERS', LANES_OF .. name)) do
-        box[lane] = call('ZCARD', mailbox(name, lane))
-        stored[lane] = box[lane]
-      end
-      boxes[name], before[name] = box, stored
+      box = { lanes = {}, heads = NO_HEADS, whole = false }
+      boxes[name] = box
     end
     return box
   end
-  lanes.box_of = box_of
 
-  -- Returns how many tasks are stored in each mailbox of a tenant.
-  function lanes.stored(name)
-    box_of(name)
-    return before[name]
-  end
-
-  -- Adds `n` to the number of a tenant's tasks in a lane.
-  function lanes.add(name, lane, n)
+  -- Returns the lane, other than the common one, whose first task is the `i`-th of a tenant's as they are stored, and the
+  -- place of that task.
+  function lanes.head(name, i)
     local box = box_of(name)
-    box[lane] = (box[lane] or 0) + n
-    if n > 0 or box[lane] <= 0 then lanes.changed[name] = true end
+    local heads = box.heads
+    while 2 * i > #heads and not box.whole do
+      local rank = #heads / 2
+      local n = rank == 0 and FIRST_HEADS or MORE_HEADS
+      local found = call('ZRANGE', LANES_OF .. name, rank, rank + n - 1, 'WITHSCORES')
+      if rank == 0 then box.heads, heads = found, found else
+        for j = 1, #found do heads[#heads + 1] = found[j] end
+      end
+      box.whole = #found < 2 * n
+    end
+    return heads[2 * i - 1], heads[2 * i]
   end
+
+  -- Returns what this script does to a mailbox: `stored` tasks are in it at least, or exactly, and it will have so many more.
+  local function box_in(name, lane)
+    local own = box_of(name).lanes
+    local known = own[lane]
+    if not known then
+      known = { key = mailbox(name, lane), stored = 0, exact = false, more = 0, left = false, first = nil, next = nil }
+      own[lane] = known
+    end
+    return known
+  end
+  lanes.box_in = box_in
+
+  -- From here on, what this script does to mailboxes is written.
+  function lanes.have_written() written = true end
+
+  -- Returns how many tasks a mailbox will have, at least; not more than 0 if it will have none.
+  local function number_in(known)
+    if known.stored + known.more <= 0 and not known.exact then
+      known.stored = call('ZCARD', known.key) - (written and known.more or 0)
+      known.exact = true
+    end
+    return known.stored + known.more
+  end
+
+  -- Whether a tenant will have tasks in a lane that passes a test.
+  local function any_lane(name, passes)
+    local own = box_of(name).lanes
+    for lane, known in pairs(own) do
+      if passes(lane) and number_in(known) > 0 then return true end
+    end
+    if not own[''] and passes('') and number_in(box_in(name, '')) > 0 then return true end
+    local i, lane = 1, lanes.head(name, 1)
+    while lane do
+      if not own[lane] and passes(lane) then return true end
+      i = i + 1
+      lane = lanes.head(name, i)
+    end
+    return false
+  end
+  lanes.any = any_lane
+
+  -- Returns the lanes of a tenant, and those that this script takes all tasks from: with a number that is above 0 if the
+  -- tenant will have tasks there.
+  function lanes.box_of(name)
+    local box, numbers, i = box_of(name), {}, 1
+    box_in(name, '')
+    local lane = lanes.head(name, 1)
+    while lane do
+      numbers[lane], i = 1, i + 1
+      lane = lanes.head(name, i)
+    end
+    for touched, known in pairs(box.lanes) do numbers[touched] = number_in(known) end
+    return numbers
+  end
+
+  -- Adds `n` to the number of a tenant's tasks in a lane; the first of those that come is at a place.
+  function lanes.add(name, lane, n, at)
+    local known = box_in(name, lane)
+    known.more = known.more + n
+    if n < 0 then known.left = true elseif n > 0 then known.first = math.min(known.first or math.huge, tonumber(at)) end
+    if n > 0 or number_in(known) <= 0 then lanes.changed[name] = true end
+  end
+
+  -- Looks, for all of some tenants at once, whether they have tasks in the common lane: often none has.
+  function lanes.look_at_common(names)
+    local keys = {}
+    for i, name in ipairs(names) do keys[i] = QUEUE .. name end
+    if #keys == 0 or call_all('EXISTS', keys) > 0 then return end
+    for _, name in ipairs(names) do no_common[name] = true end
+  end
+  function lanes.has_no_common(name) return no_common[name] end
 
   -- Returns how many tasks a tenant has in all its mailboxes.
   function lanes.queued(name)
     local sum = 0
-    for _, n in pairs(box_of(name)) do sum = sum + n end
+    for lane in pairs(lanes.box_of(name)) do
+      local known = box_in(name, lane)
+      if not known.exact then
+        known.stored, known.exact = call('ZCARD', known.key) - (written and known.more or 0), true
+      end
+      sum = sum + math.max(0, known.stored + known.more)
+    end
     return sum
   end
 
-  -- Whether a tenant has a queued task in a lane that a kind serves, and that no limit may hold back.
+  -- Whether a tenant has a queued task.
+  function lanes.waits(name)
+    return any_lane(name, function() return true end)
+  end
+
+  -- Whether a lane is one whose tasks a kind can run, and that no limit may hold back.
+  function lanes.is_open(kind, lane) return lanes.serves(kind, lane) and not (limits and limits.set_of(lane)) end
+
+  -- Whether a tenant has a queued task in such a lane.
   function lanes.works(name, kind)
-    for lane, n in pairs(box_of(name)) do
-      if n > 0 and lanes.serves(kind, lane) and not (limits and limits.set_of(lane)) then return true end
+    return any_lane(name, function(lane) return lanes.is_open(kind, lane) end)
+  end
+
+  -- Whether what the script does may change whether a tenant has work for a kind. A send only changes some lanes: a kind that
+  -- serves none of them is not concerned, so how many others the tenant has does not matter.
+  function lanes.concerns(name, kind)
+    if not lanes.only_sends then return true end
+    for lane, known in pairs(box_of(name).lanes) do
+      if (known.first or known.left) and lanes.serves(kind, lane) then return true end
     end
     return false
   end
@@ -241,28 +337,47 @@ local function open_lanes()
     if not at or at > till then call('HSET', META, 'unserved', integer(till)) end
   end
 
-  -- Writes which lanes the tenants have tasks in.
+  -- Writes where the first task of a mailbox stands now. Notes a tenant that has come to the lane, or left it.
+  local function save_head(name, lane, known, joined, left)
+    local at, lists = known.next, nil
+    if not known.left then
+      lists = call('ZADD', LANES_OF .. name, 'LT', exact(known.first), lane) == 1 and joined
+    else
+      if at == nil or known.first then at = call('ZRANGE', known.key, 0, 0, 'WITHSCORES')[2] end
+      if at then
+        lists = call('ZADD', LANES_OF .. name, at, lane) == 1 and joined
+      else
+        lists = call('ZREM', LANES_OF .. name, lane) == 1 and left
+      end
+    end
+    if lists then
+      lists[lane] = lists[lane] or {}
+      table.insert(lists[lane], name)
+    end
+  end
+
+  -- Writes which lanes the tenants have tasks in. It comes after all that goes into mailboxes or leaves them.
   function lanes.save()
     local in_use = shard.several or shard.routed or unsorted
     if unsorted then call('HSET', META, 'unsorted', integer(shard.stamp)) end
     for route in pairs(new_routes) do call('HSET', ROUTES, route, '1') end
+    local joined, left = {}, {} -- lane -> tenants
     for name, box in pairs(boxes) do
-      local stored = before[name]
-      for lane, n in pairs(box) do
-        local was = stored[lane] or 0
-        if lane ~= '' and n > 0 and was <= 0 then
-          in_use = true
-          call('SADD', LANES_OF .. name, lane)
-          call('ZADD', IN_LANE .. lane, integer(shard.ms), name)
-          local is_new = call('HSETNX', LANES, lane, is_served(lane) and 0 or integer(shard.ms)) == 1
-          if is_new and not is_served(lane) then lanes.note_unserved() end
-        elseif lane ~= '' and n <= 0 and was > 0 then
-          call('SREM', LANES_OF .. name, lane)
-          call('ZREM', IN_LANE .. lane, name)
-          if call('EXISTS', IN_LANE .. lane) == 0 then call('HDEL', LANES, lane) end
-        end
-        stored[lane] = n
+      for lane, known in pairs(box.lanes) do
+        if lane ~= '' and (known.left or known.first) then save_head(name, lane, known, joined, left) end
       end
+    end
+    for lane, names in pairs(joined) do
+      local times = {}
+      in_use = true
+      for i, name in ipairs(names) do times[2 * i - 1], times[2 * i] = integer(shard.ms), name end
+      write_all('ZADD', IN_LANE .. lane, times)
+      local is_new = call('HSETNX', LANES, lane, is_served(lane) and 0 or integer(shard.ms)) == 1
+      if is_new and not is_served(lane) then lanes.note_unserved() end
+    end
+    for lane, names in pairs(left) do
+      write_all('ZREM', IN_LANE .. lane, names)
+      if call('EXISTS', IN_LANE .. lane) == 0 then call('HDEL', LANES, lane) end
     end
     if in_use and (not shard.lanes or lanes.revised) then call('HSET', META, 'lanes', '1') end
     lanes.changed = {}

@@ -5,7 +5,7 @@
 -- Returns the lane in whose mailbox a task stands, or nil.
 local function lane_with(name, id)
   if call('ZSCORE', QUEUE .. name, id) then return '' end
-  for _, lane in ipairs(shard.lanes and call('SMEMBERS', LANES_OF .. name) or {}) do
+  for _, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. name, 0, -1) or {}) do
     if call('ZSCORE', mailbox(name, lane), id) then return lane end
   end
 end

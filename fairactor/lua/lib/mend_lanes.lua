@@ -36,7 +36,8 @@ local function note_lanes()
     local lane, name = parse_mailbox(rest)
     known[lane] = known[lane] or {}
     known[lane][name] = true
-    call('SADD', LANES_OF .. name, lane)
+    local first = call('ZRANGE', LANE_QUEUE .. rest, 0, 0, 'WITHSCORES')
+    call('ZADD', LANES_OF .. name, first[2], lane)
     call('ZADD', IN_LANE .. lane, 'NX', integer(shard.ms), name)
     call('HSETNX', LANES, lane, 0) -- what is true follows
   end

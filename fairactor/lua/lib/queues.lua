@@ -10,11 +10,12 @@ local suspects = {} -- tenant -> place, id, place, id, ...
 local suspected = {} -- those tenants, in order
 
 -- Returns the list of what arrives in a tenant's mailbox in the lane of a task.
-local function list_in_lane(name, id, record, lane)
+local function list_in_lane(name, id, at, record, lane)
   lane = lane or lanes.of_task(id, record)
   if not (queues[name] or lanes.arrived[name]) then arriving[#arriving + 1] = name end
-  lanes.arrived[name] = true
-  lanes.add(name, lane, 1)
+  lanes.arrived[name] = lanes.arrived[name] or {}
+  lanes.arrived[name][lane] = true
+  lanes.add(name, lane, 1, at)
   local lists, key = queues, name
   if lane ~= '' then lists, key = lane_queues, mailbox(name, lane) end
   lists[key] = lists[key] or {}
@@ -25,11 +26,11 @@ end
 -- a record that is not stored yet has to be given.
 local function enqueue(name, id, stamp, priority, deliveries, record, lane)
   local is_suspect = deliveries and deliveries > 0
-  local lists, names, list = queues, arriving, nil
+  local lists, names, list, at = queues, arriving, nil, place(stamp, priority)
   if is_suspect then
     lists, names = suspects, suspected
   elseif lanes then
-    list = list_in_lane(name, id, record, lane)
+    list = list_in_lane(name, id, at, record, lane)
   end
   list = list or lists[name]
   if not list then
@@ -37,7 +38,7 @@ local function enqueue(name, id, stamp, priority, deliveries, record, lane)
     lists[name] = list
     names[#names + 1] = name
   end
-  list[#list + 1], list[#list + 2] = place(stamp, priority), id
+  list[#list + 1], list[#list + 2] = at, id
   local t = not is_suspect and has_policies and tenants[name]
   if t and t[LIMITS] then t[LIMITS].queued = t[LIMITS].queued + 1 end
 end

@@ -89,7 +89,7 @@ local function without_limits(names)
   for _, name in ipairs(names) do
     if not tenants[name][LIMITS] then
       unlimited[#unlimited + 1] = name
-      if lanes and lanes.queued(name) > 0 or not lanes and call('EXISTS', QUEUE .. name) == 1 then waiting[#waiting + 1] = name end
+      if lanes and lanes.waits(name) or not lanes and call('EXISTS', QUEUE .. name) == 1 then waiting[#waiting + 1] = name end
     end
   end
   return unlimited, waiting
@@ -98,7 +98,7 @@ end
 -- Counts `n` tasks that leave a tenant's mailbox, in a lane, unclaimed.
 local function count_withdrawn(name, n, lane)
   local t = tenants[name]
-  if lanes then lanes.add(name, lane, -n) end
+  if lanes and n > 0 then lanes.add(name, lane, -n) end
   if t[LIMITS] then
     t[LIMITS].queued = t[LIMITS].queued - n
   elseif lanes then
@@ -181,7 +181,7 @@ local function update_ring(arriving)
   pay_debts()
   for _, name in ipairs(arriving) do
     local t = tenants[name]
-    if not lanes or lanes.works(name, shard.kind) then
+    if not lanes or lanes.concerns(name, shard.kind) and lanes.works(name, shard.kind) then
       t[LEAVES] = false -- its old tasks may be gone, but new ones have come
       if t[TAG] then shard.grows = true elseif not t[LIMITS] then join_ring(t, name) end
     end

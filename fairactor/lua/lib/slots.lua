@@ -50,7 +50,7 @@ end
 -- Notes that the next task of a tenant, `id`, starts.
 local function count_taken(t, id)
   t[TAKEN] = t[TAKEN] + 1
-  if lanes then lanes.add(t[NAME], lane_in_head(t[NAME], id), -1) end
+  if lanes then lanes.add(t[NAME], lane_of_head[id], -1) end
   if t[LIMITS] then
     t[LIMITS].queued = t[LIMITS].queued - 1
     count_start(t[LIMITS])
