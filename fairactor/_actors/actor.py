@@ -66,6 +66,7 @@ class Actor(Generic[P, R_co]):
         self.batching = batching
         """How its calls are gathered, if its handler takes lists of them."""
         self.codec = (Codec if batching is None else BatchCodec)(name, function, method=owner is not None)
+        self._route: tuple[Options | None, str] = None, ""  # the options of the last message, and its route
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
         self.__qualname__ = getattr(function, "__qualname__", name)
@@ -86,7 +87,11 @@ class Actor(Generic[P, R_co]):
 
     def route(self, options: Options) -> str:
         """Returns where a message with these options can run, see `fairactor._model.route`."""
-        return pack_route(self.name, options.queue, self.version, options.limits)
+        known, route = self._route
+        if known is not options:
+            route = pack_route(self.name, options.queue, self.version, options.limits)
+            self._route = options, route
+        return route
 
     def bind(self, instance: object = None, run_in_process: RunInProcess | None = None) -> Invoke:
         """Returns a function that runs the handler.

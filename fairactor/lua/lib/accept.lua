@@ -57,11 +57,10 @@ do
     return call_all('EXISTS', records) == 0
   end
 
-  -- Returns when a task is due, in ms; nil for now.
+  -- Returns when a task is due that is not due now, in ms.
   local function due_of(n)
     local due = dues[n]
-    return due ~= '' and (due:sub(1, 1) == '+' and shard.ms + tonumber(due)
-      or tonumber(due) + math.floor(shard.behind / 1000)) or nil
+    return due:sub(1, 1) == '+' and shard.ms + tonumber(due) or tonumber(due) + math.floor(shard.behind / 1000)
   end
 
   local new_records, watching, write_ended = {}, {}, nil -- to write
@@ -129,10 +128,10 @@ do
   local follows = {} -- task that is accepted -> the task that it follows
 
   local function accept_one(n, watcher)
-    local id, name, priority, at, stamp = ids[n], names[n], priorities[n], due_of(n), next_stamp()
+    local id, name, priority, at, stamp = ids[n], names[n], priorities[n], dues[n] ~= '' and due_of(n), next_stamp()
     local holder, kept
     if extras[n] ~= '' then holder, kept = run_sent_hook(id, name, cmsgpack.unpack(extras[n])) end
-    if follows[id] then holder, kept = FOLLOWER, keyed_field(name, keys[n]) end
+    if replacing and follows[id] then holder, kept = FOLLOWER, keyed_field(name, keys[n]) end
     if at then stamp = at * 1000 end -- a delayed task is ordered by its due time
     local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end

@@ -89,37 +89,42 @@ local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
 -- The shard's own state: a hybrid clock whose stamps only grow (Kulkarni et al. 2014), virtual time, the aging step, and
 -- the shard's counts. If the server's clock is set back, the shard's goes on where it was: leases, delays and rates keep
 -- their pace. It follows the server's again once that has caught up.
-local shard = {}
+local shard
 do
   local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
     'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders', 'limited')
-  shard.wall = microseconds() -- the server's own clock, for calendars
-  local ahead, stored = (tonumber(meta[1]) or 0) - shard.wall, tonumber(meta[10]) or 0
+  local wall = microseconds()
+  local ahead, stored = (tonumber(meta[1]) or 0) - wall, tonumber(meta[10]) or 0
   local behind = stored >= 0 and stored < DAMAGED and stored or 0
   if ahead <= 0 then
     behind = 0
   elseif ahead - behind > STEP_BACK and ahead < DAMAGED then
     behind = ahead
   end
-  shard.behind = behind -- µs by which the server's clock is behind the shard's
-  shard.was_set = behind ~= stored
-  shard.now = shard.wall + behind
-  shard.ms, shard.wall_ms = math.floor(shard.now / 1000), math.floor(shard.wall / 1000)
-  shard.stamp = ahead > behind and ahead < DAMAGED and shard.wall + ahead or shard.now
-  shard.first_clock = { meta[2], meta[8] } -- virtual time and period of kind 0
-  shard.step = tonumber(meta[3])
-  shard.total = meta[4]
-  shard.torn = meta[5] == '1'
-  shard.turned = tonumber(meta[6]) -- ms: when a runtime last took a turn
-  shard.by_time = meta[7] == 'time'
-  shard.plugins = meta[9] -- ',a,b,': the plugins that every runtime needs
-  shard.kinds = meta[11] or '0' -- the numbers of the kinds of runtimes (see kinds.lua), joined by commas
-  shard.several = shard.kinds:find(',', 1, true) and true
-  shard.lanes = meta[12] == '1' -- whether there are lanes, or several kinds (see lanes.lua)
-  shard.unsorted = tonumber(meta[13]) -- a stamp: tasks of before, in the common lane, may belong in others; nil: none
-  shard.compat = meta[14] == '1' -- whether there are runtimes that know no lanes
-  shard.old_senders = meta[15] == '1' -- whether there may be senders that know none
-  shard.limited = meta[16] == '1' -- whether tasks or actors have limits (see limits.lua)
+  local now, kinds = wall + behind, meta[11] or '0'
+  shard = { -- one constructor, so the table need not grow
+    wall = wall, wall_ms = math.floor(wall / 1000), -- the server's own clock, for calendars
+    behind = behind, -- µs by which the server's clock is behind the shard's
+    was_set = behind ~= stored,
+    now = now, ms = math.floor(now / 1000),
+    stamp = ahead > behind and ahead < DAMAGED and wall + ahead or now,
+    first_clock = { meta[2], meta[8] }, -- virtual time and period of kind 0
+    step = tonumber(meta[3]),
+    total = meta[4],
+    torn = meta[5] == '1',
+    turned = tonumber(meta[6]), -- ms: when a runtime last took a turn
+    by_time = meta[7] == 'time',
+    plugins = meta[9], -- ',a,b,': the plugins that every runtime needs
+    kinds = kinds, -- the numbers of the kinds of runtimes (see kinds.lua), joined by commas
+    several = kinds:find(',', 1, true) and true,
+    lanes = meta[12] == '1', -- whether there are lanes, or several kinds (see lanes.lua)
+    unsorted = tonumber(meta[13]), -- a stamp: tasks of before, in the common lane, may belong in others; nil: none
+    compat = meta[14] == '1', -- whether there are runtimes that know no lanes
+    old_senders = meta[15] == '1', -- whether there may be senders that know none
+    limited = meta[16] == '1', -- whether tasks or actors have limits (see limits.lua)
+    kind = false, suffix = false, ring = false, groups = false, idle = false, owed = false, group = false, virtual = false,
+    period = false, -- see `act_for`
+  }
 end
 
 -- Makes the script act for one kind of runtimes: its ring, its clock, its idle runtimes.
@@ -155,13 +160,14 @@ end
 -- server keeps a hash with a value over 64 bytes as a table, not as a list that it has to search.
 local MARK = '>c8dBdBHxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
 local function pack_mark(turn, priority, cost, name, alone, taken)
-  taken = taken and cmsgpack.pack(taken) or ''
+  if not taken then return struct.pack(MARK, turn, shard.ms, priority, cost, alone and 1 or 0, 0) .. name end
+  taken = cmsgpack.pack(taken)
   return struct.pack(MARK, turn, shard.ms, priority, cost, alone and 1 or 0, #taken) .. name .. taken
 end
 local function turn_in(mark) return mark:sub(1, 8) end
 local function priority_in(mark) return mark:byte(17) end
 local function length_of_taken(mark) return 256 * mark:byte(27) + mark:byte(28) end
-local function tenant_in(mark) return mark:sub(66, -1 - length_of_taken(mark)) end
+local function tenant_in(mark) return shard.limited and mark:sub(66, -1 - length_of_taken(mark)) or mark:sub(66) end
 -- Returns a mark with what the start took of limits changed.
 local function with_taken(mark, taken)
   local name, packed = tenant_in(mark), cmsgpack.pack(taken)

@@ -253,7 +253,7 @@ do
         if not id then return end
         add_claim(claims, id, owner, cost)
         claims.seated = claims.seated + 1
-        add_along(claims)
+        if add_along then add_along(claims) end
       end
     end
     local function serve_all() -- skips tenants that should have left the ring since the defaults changed
@@ -311,7 +311,9 @@ do
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0, seated = 0,
       taken = limits_taken }
     local open = NONE
+    if lanes then open_heads() end
     if may and slots ~= '' then
+      open_slots()
       room, skip, letters, capped, batches, open = unpack(cmsgpack.unpack(slots))
       room[1], room_ahead = room[1] + ahead, ahead
     end
@@ -321,7 +323,7 @@ do
       plan(runtime, n - ahead, room, capped and kind_of, wanted) -- what is claimed ahead does not start yet
     end
     if #open > 0 then fill_open(open) end
-    add_along(claims)
+    if add_along then add_along(claims) end
     if n > 0 then fill(claims, runtime, n) end
     if limits then limits.settle_plan() end
     claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped or sorting.again

@@ -106,7 +106,7 @@ end
 
 local function replace_one(id, n)
   local where, old = places_of[id], records_of[id]
-  local name, priority, at = names[n], priorities[n], due_of(n)
+  local name, priority, at = names[n], priorities[n], dues[n] ~= '' and due_of(n) or nil
   local _, count, old_priority, _, stamp, _, body = struct.unpack(HEADER, old)
   if at then
     stamp = at * 1000

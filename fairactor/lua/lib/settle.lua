@@ -15,6 +15,7 @@ do
   -- Parallel lists, with one entry for each outcome; `bodies` is where the record begins in the argument.
   local ids, turns, states, times, seconds, extras, bodies, marks = {}, {}, {}, {}, {}, {}, {}, nil
   local first
+  local cannot_run = false -- whether the runtime cannot run some of the tasks
 
   local function record_of(n) return ARGV[n + first - 1]:sub(bodies[n]) end
 
@@ -22,7 +23,7 @@ do
     for i = first, #ARGV do
       local n = i - first + 1
       turns[n], states[n], times[n], seconds[n], ids[n], extras[n], bodies[n] = struct.unpack(OUTCOME, ARGV[i])
-      if states[n] == 'U' or states[n] == 'V' then open_lanes() end
+      cannot_run = cannot_run or states[n] == 'U' or states[n] == 'V'
     end
   end
 
@@ -35,32 +36,47 @@ do
     return seconds[n] - charged
   end
 
-  -- Returns the lane of a task whose arguments do not fit the runtime's version of the actor, if others serve it.
-  local function lane_elsewhere(id)
-    local lane = lanes.for_others(lanes.route_in(call('GETRANGE', TASK .. id, 0, 2400)))
-    return not lanes.serves(shard.kind, lane) and lanes.served_elsewhere(lane) and lane
+  -- These are there only if the runtime cannot run some tasks.
+  local lane_elsewhere, pass_on
+  local function open_passing()
+    -- Returns the lane of a task whose arguments do not fit the runtime's version of the actor, if others serve it.
+    function lane_elsewhere(id)
+      local lane = lanes.for_others(lanes.route_in(call('GETRANGE', TASK .. id, 0, 2400)))
+      return not lanes.serves(shard.kind, lane) and lanes.served_elsewhere(lane) and lane
+    end
+
+    -- Puts a task back that its runtime cannot run, so that others do.
+    function pass_on(id, name, lane, outcomes)
+      local record = call('GETRANGE', TASK .. id, 0, 2400)
+      local _, count, priority, attempt, stamp = nil, 0, 3, 1, shard.now
+      if readable(record) then _, count, priority, attempt, stamp = struct.unpack(HEADER, record) end
+      load_tenants({ name })
+      if shard.compat then -- as runtimes do that know no lanes
+        add(name, priority, -1)
+        add(name, WAITING, 1)
+        delay(name, id, shard.ms + PUT_OFF)
+        table.insert(outcomes.retried, name)
+      else
+        if not lane then lanes.add_route(lanes.route_in(record)) end
+        if lane then
+          table.insert(outcomes.notes, id)
+          table.insert(outcomes.notes, string.format('\n[%d,%.3f,0,%s,%s]', attempt, shard.now / 1e6,
+            cjson.encode(ARGV[1]), DOES_NOT_FIT)) -- a line of the history, as record.py writes it
+        end
+        enqueue(name, id, stamp, priority, count, record, lane)
+      end
+    end
   end
 
-  -- Puts a task back that its runtime cannot run, so that others do.
-  local function pass_on(id, name, lane, outcomes)
-    local record = call('GETRANGE', TASK .. id, 0, 2400)
-    local _, count, priority, attempt, stamp = nil, 0, 3, 1, shard.now
-    if readable(record) then _, count, priority, attempt, stamp = struct.unpack(HEADER, record) end
-    load_tenants({ name })
-    if shard.compat then -- as runtimes do that know no lanes
-      add(name, priority, -1)
-      add(name, WAITING, 1)
-      delay(name, id, shard.ms + PUT_OFF)
-      table.insert(outcomes.retried, name)
-    else
-      if not lane then lanes.add_route(lanes.route_in(record)) end
-      if lane then
-        table.insert(outcomes.notes, id)
-        table.insert(outcomes.notes, string.format('\n[%d,%.3f,0,%s,%s]', attempt, shard.now / 1e6,
-          cjson.encode(ARGV[1]), DOES_NOT_FIT)) -- a line of the history, as record.py writes it
-      end
-      enqueue(name, id, stamp, priority, count, record, lane)
+  -- Returns the record of a task that goes back although it was to be canceled, which its runtime did not know; or nil.
+  local function returned_record(n, elsewhere)
+    local state, record = states[n], nil
+    if state == 'R' or state == 'B' then
+      record = record_of(n)
+    elseif state == 'U' or elsewhere then -- the outcome has none, or its own
+      record = call('GET', TASK .. ids[n])
     end
+    return readable(record) and record
   end
 
   -- Settles an outcome that counts. `cancel` is the task's field of CANCELS.
@@ -69,11 +85,8 @@ do
     count_end(name, shard.by_time and undercharge(n, name))
     if limits then limits.give_back(marks[n], state == 'B' or state == 'U' or state == 'V') end
     local elsewhere = state == 'V' and lane_elsewhere(id)
-    local goes_back = state == 'R' or state == 'B' or state == 'U' or elsewhere
-    local has_record = state == 'R' or state == 'B' -- in the others it is that of the outcome, or none
-    local record = cancel and goes_back and (has_record and record_of(n) or call('GET', TASK .. id))
-    if record and readable(record) then
-      -- The task was to be canceled, and its runtime did not know.
+    local record = cancel and returned_record(n, elsewhere)
+    if record then
       add(name, priority, -1)
       cancel_task(id, name, record, cancel)
     elseif state == 'U' or elsewhere then
@@ -103,6 +116,10 @@ do
   function settle(runtime, from)
     first = from
     unpack_arguments()
+    if cannot_run then
+      open_lanes()
+      open_passing()
+    end
     marks = read_all('HMGET', CLAIMS .. runtime, ids)
     local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
     for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
