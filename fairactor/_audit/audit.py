@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from fairactor._model import keys
+from fairactor._model.counts import Counts
 from fairactor._model.record import LIVE, SETTLED
 from fairactor._model.states import Priority, TaskState
-from fairactor._model.wire import Counts, unpack_holder, unpack_mark
+from fairactor._model.wire import unpack_holder, unpack_mark
 
 from .lanes import check_lanes
 from .limits import check_limits_beside

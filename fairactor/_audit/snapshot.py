@@ -7,9 +7,10 @@ from typing import Any, Final
 import attrs
 
 from fairactor._model import keys, record
+from fairactor._model.counts import Counts
 from fairactor._model.record import LIVE, SETTLED, Header
 from fairactor._model.states import Priority
-from fairactor._model.wire import GROUP_MARK, Counts, PackedPolicy, as_bytes, as_text, unpack_policy
+from fairactor._model.wire import GROUP_MARK, PackedPolicy, as_bytes, as_text, unpack_policy
 from fairactor._store.shard import Shard
 
 from .routes import route_text

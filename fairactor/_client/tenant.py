@@ -17,7 +17,7 @@ from fairactor._model.policy import SETTINGS, Policy, TenantPolicy, changes_of
 from fairactor._util.checks import check_seconds
 
 if TYPE_CHECKING:
-    from fairactor._model.wire import Counts
+    from fairactor._model.counts import Counts
     from fairactor._store.shard import Shard
     from fairactor._util.spans import Spans
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
@@ -15,7 +14,6 @@ from fairactor.errors import FairactorError
 
 from .lane import text_in_json
 from .route import FIRST, PACKED_SEPARATOR, has_route
-from .states import Priority
 
 BATCH: Final = 500
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
@@ -39,7 +37,6 @@ MORE: Final = 1
 UNSEEN: Final = 2
 """In the reply to a turn: tasks may wait behind tenants that were passed over."""
 
-_COUNTS: Final = struct.Struct(">5x8I3dI")
 _LENGTH: Final = struct.Struct(">H")
 _WINDOW: Final = struct.Struct(">d")
 _OUTCOME: Final = struct.Struct(">8scddH")
@@ -149,63 +146,6 @@ class Settlement(NamedTuple):
     kind: int = 0  # the number of the kind of slot that it took
 
 
-class Handed(NamedTuple):
-    """A task that the server has handed to an idle runtime, between two of the runtime's turns."""
-
-    mark: bytes
-    """The mark of its claim."""
-    now: float
-    """The server's time, unix seconds."""
-    id: bytes
-    record: bytes
-
-
-_HANDED: Final = struct.Struct(">8sdH")
-
-
-# The kinds of messages to a runtime: the first byte.
-HANDED: Final = b"k"
-WORK: Final = b"w"
-CANCEL: Final = b"c"
-OUTCOME: Final = b"o"
-
-
-def unpack_handed(message: bytes) -> Handed:
-    """Unpacks a message with a task, which hand.lua packs.
-
-    Raises:
-        ValueError: it is not such a message.
-    """
-    start = 1 + _HANDED.size
-    if len(message) < start:
-        raise ValueError("the message is cut off")
-    mark, now, length = _HANDED.unpack_from(message, 1)
-    end = start + length
-    if len(message) < end:
-        raise ValueError("the task's id is cut off")
-    return Handed(mark, now / 1e6, message[start:end], message[end:])
-
-
-def unpack_outcome(message: bytes) -> tuple[str, bytes]:
-    """Unpacks a message with an outcome, which ending.lua packs; returns the task's id and its record.
-
-    Raises:
-        ValueError: it is not such a message.
-    """
-    start = 1 + _LENGTH.size
-    if len(message) < start:
-        raise ValueError("the message is cut off")
-    end = start + _LENGTH.unpack_from(message, 1)[0]
-    if len(message) < end:
-        raise ValueError("the task's id is cut off")
-    return as_text(message[start:end]), message[end:]
-
-
-def handed_mark(turn: int) -> bytes:
-    """Returns the mark of the claim of a task that was handed over after a turn."""
-    return turn_mark(turn | 1 << 63)
-
-
 class Permit(IntEnum):
     """How a turn may claim a suspect: a task whose runtime died, or lost its lease, while it was claimed."""
 
@@ -305,65 +245,6 @@ class DeadLetter:
     """Its place in the list of dead letters of the shard."""
     id: str
     record: bytes
-
-
-@attrs.frozen
-class Counts:
-    """The number of tasks in each state. For a tenant, ended tasks are counted until its counts expire."""
-
-    queued: int
-    started: int
-    scheduled: int
-    deferred: int
-    finished: int
-    failed: int
-    canceled: int
-    by_priority: dict[Priority, int]
-    """The queued and started tasks by priority."""
-
-    @staticmethod
-    def unpack(packed: bytes, *, queued: int | None = None, started: int = 0) -> Counts:
-        """Unpacks stored counts. They have only the sum of queued and started tasks, so give the number of one kind."""
-        n = _COUNTS.unpack(packed) if len(packed) == _COUNTS.size else (0,) * 12  # otherwise missing, or damaged
-        by_priority = {priority: n[priority - 1] for priority in Priority}
-        live = sum(by_priority.values())
-        mailbox = live - started if queued is None else queued
-        finished, failed, canceled = (int(total) if math.isfinite(total) else 0 for total in n[8:11])
-        return Counts(mailbox, live - mailbox, n[6], n[7], finished, failed, canceled, by_priority)
-
-
-class ShardStats(NamedTuple):
-    """The reply of stats.lua for a shard."""
-
-    counts: Counts
-    waiting: int
-    """The tenants and groups that can be served now."""
-    known: int
-    """The tenants with counts."""
-    due: int
-    """The scheduled tasks whose time has come."""
-    dead: int
-    stolen: int
-    throttled: int
-    """The tenants that only their rate holds back."""
-    unassigned: Sequence[bytes]
-    """Some tenants with work that no runtime serves."""
-    runtimes: Sequence[tuple[bytes, bytes, int]]
-    """(name, the JSON with which the runtime joined, ms until its lease expires)."""
-    counted: bool = True
-    """Whether the counts could be read; otherwise they are 0."""
-    set_back: float = 0.0
-    """The seconds by which the server's clock was set back."""
-
-
-def unpack_stats(reply: Sequence[Any]) -> ShardStats:
-    """Unpacks the reply of stats.lua for a shard."""
-    counts, started, waiting, known, due, dead, stolen, throttled, unassigned, behind, *flat = reply
-    runtimes = [(flat[i], flat[i + 1] or b"{}", flat[i + 2]) for i in range(0, len(flat), 3)]
-    unpacked, counted = Counts.unpack(counts, started=started), len(counts) in (0, _COUNTS.size)
-    return ShardStats(
-        unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes, counted, behind / 1000
-    )
 
 
 def unpack_policy(packed: bytes) -> PackedPolicy:

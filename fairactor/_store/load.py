@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from fairactor._model.counts import Counts
 from fairactor._model.route import Route
 from fairactor.errors import ServerError
 
@@ -255,8 +256,6 @@ class _ShardLoad:
 
     @staticmethod
     def _unpack(reply: Sequence[Any]) -> _ShardLoad:
-        from fairactor._model.wire import Counts  # imports msgspec
-
         now, packed, last, before, waited, dedicated, unserved, *flat = reply
         counts = Counts.unpack(packed)
         at, finished, failed = _sample(before) or _sample(last) or (int(now), counts.finished, counts.failed)

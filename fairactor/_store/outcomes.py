@@ -13,7 +13,7 @@ import anyio
 import attrs
 
 from fairactor._model import record
-from fairactor._model.wire import OUTCOME, unpack_outcome
+from fairactor._model.inbox import OUTCOME, unpack_outcome
 from fairactor._util.backoff import Backoff
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import Deadlock, InvalidPayload, NamespaceMismatch, ServerError, TaskNotFound

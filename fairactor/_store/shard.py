@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from fairactor._model.counts import Counts, ShardStats, unpack_stats
 from fairactor._model.keys import Keys
 from fairactor._model.wire import (
     ANY_SUSPECT,
@@ -16,14 +17,12 @@ from fairactor._model.wire import (
     REPEATED,
     TAKEN,
     UNSEEN,
-    Counts,
     DeadLetter,
     Item,
     Maintained,
     PackedPolicy,
     Receipt,
     Settlement,
-    ShardStats,
     Turn,
     Waits,
     as_bytes,
@@ -34,7 +33,6 @@ from fairactor._model.wire import (
     turn_mark,
     unpack_cancel,
     unpack_policy,
-    unpack_stats,
     whole_ms,
 )
 from fairactor._server.connection import Server

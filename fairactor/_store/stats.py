@@ -15,7 +15,7 @@ from .load import Load, read_load
 from .runtimes import RuntimeInfo, read_pulse
 
 if TYPE_CHECKING:
-    from fairactor._model.wire import ShardStats
+    from fairactor._model.counts import ShardStats
 
     from .shards import Shards
 

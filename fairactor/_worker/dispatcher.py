@@ -12,21 +12,10 @@ import anyio
 import attrs
 
 from fairactor._model import record
+from fairactor._model.inbox import CANCEL, HANDED, WORK, Handed, handed_mark, unpack_handed
 from fairactor._model.lane import RuntimeKind
 from fairactor._model.limit import PackedLimit
-from fairactor._model.wire import (
-    CANCEL,
-    HANDED,
-    WORK,
-    Assignment,
-    Handed,
-    Settlement,
-    Turn,
-    as_text,
-    handed_mark,
-    turn_mark,
-    unpack_handed,
-)
+from fairactor._model.wire import Assignment, Settlement, Turn, as_text, turn_mark
 from fairactor._store.shard import Shard, Undeclared
 from fairactor._store.subscriber import Subscriber
 from fairactor._store.traced_ends import trace_ends

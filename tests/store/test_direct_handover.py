@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fairactor._model.wire import Assignment, Item, handed_mark, pack_key, turn_mark, unpack_handed, unpack_mark
+from fairactor._model.inbox import handed_mark, unpack_handed
+from fairactor._model.wire import Assignment, Item, pack_key, turn_mark, unpack_mark
 from tests.support import servers
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome
 from tests.support.shard.populated import PopulatedShard, Transition, stats

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fairactor._model.wire import Settlement, pack_item, pack_settlement, turn_mark, unpack_handed
+from fairactor._model.inbox import unpack_handed
+from fairactor._model.wire import Settlement, pack_item, pack_settlement, turn_mark
 from fairactor._store.shard import MODEL, Undeclared
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome, packed_kind
 from tests.support.shard.model_lanes import Kind

@@ -10,8 +10,9 @@ import pytest
 import redis
 
 from fairactor import Runtime, TaskCanceled, TaskState, actor, current_task
+from fairactor._model.inbox import handed_mark
 from fairactor._model.keys import shard_of
-from fairactor._model.wire import handed_mark, unpack_mark
+from fairactor._model.wire import unpack_mark
 from fairactor._worker.dispatcher import Dispatcher
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE, until

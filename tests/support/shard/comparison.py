@@ -10,7 +10,8 @@ import struct
 import msgspec
 
 from fairactor._audit.snapshot import Snapshot
-from fairactor._model.wire import Counts, sized, turn_mark, unpack_mark
+from fairactor._model.counts import Counts
+from fairactor._model.wire import sized, turn_mark, unpack_mark
 
 from .comparison_kinds import compare_costs, compare_kinds, compare_rings
 from .driver import ShardDriver, flat

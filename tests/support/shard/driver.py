@@ -12,19 +12,10 @@ import redis
 from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import Snapshot, take_snapshot
 from fairactor._model import record
+from fairactor._model.counts import Counts
 from fairactor._model.keys import Keys
 from fairactor._model.lane import RuntimeKind, kind_of_runtime
-from fairactor._model.wire import (
-    ANY_SUSPECT,
-    Assignment,
-    Counts,
-    Item,
-    PackedPolicy,
-    Settlement,
-    SlotKinds,
-    Turn,
-    turn_mark,
-)
+from fairactor._model.wire import ANY_SUSPECT, Assignment, Item, PackedPolicy, Settlement, SlotKinds, Turn, turn_mark
 from fairactor._server.connection import Server
 from fairactor._store.plugin_lua import PluginLua
 from fairactor._store.shard import Shard

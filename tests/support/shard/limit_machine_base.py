@@ -14,9 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine
 from fairactor._audit.audit import audit
 from fairactor._audit.routes import SEPARATOR, limits_of
 from fairactor._audit.snapshot import Snapshot
+from fairactor._model.inbox import unpack_handed
 from fairactor._model.record import Call, call_in, unpack
 from fairactor._model.route import pack_route, read_route
-from fairactor._model.wire import Assignment, Item, unpack_handed, unpack_mark
+from fairactor._model.wire import Assignment, Item, unpack_mark
 from fairactor.testing import InvariantViolation
 
 from .driver import KINDS as SLOTS

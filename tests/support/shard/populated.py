@@ -13,17 +13,8 @@ import msgspec
 
 from fairactor._audit.snapshot import Snapshot
 from fairactor._model import record
-from fairactor._model.wire import (
-    Assignment,
-    Counts,
-    Emptying,
-    Item,
-    Permit,
-    Settlement,
-    pack_key,
-    pack_permit,
-    unpack_policy,
-)
+from fairactor._model.counts import Counts
+from fairactor._model.wire import Assignment, Emptying, Item, Permit, Settlement, pack_key, pack_permit, unpack_policy
 from fairactor._store import loader as scripts
 from fairactor.errors import ServerError
 

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine
 
 from fairactor._audit.audit import audit
 from fairactor._audit.snapshot import Snapshot
-from fairactor._model.wire import Assignment, Handed, Item, Settlement, Turn, handed_mark, pack_key, unpack_handed
+from fairactor._model.inbox import Handed, handed_mark, unpack_handed
+from fairactor._model.wire import Assignment, Item, Settlement, Turn, pack_key
 from fairactor.testing import InvariantViolation
 
 from .comparison import compare, learn

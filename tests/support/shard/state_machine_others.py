@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairactor._model.wire import Counts
+from fairactor._model.counts import Counts
 
 from .driver import flat
 from .model_rules import GROUP
