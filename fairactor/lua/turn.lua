@@ -133,7 +133,8 @@ end
 update_ring(arriving)
 if charge_suspect then charge_suspect() end
 if ahead > 0 and call('SCARD', shard.idle) > call('SISMEMBER', shard.idle, runtime) then ahead = 0 end
-local claims = choose(runtime, want + ahead, ARGV[8], ahead, may_claim_ahead and not outcomes.returns_tasks)
+local claims =
+  choose(runtime, want + ahead, ARGV[8], ahead, may_claim_ahead and not outcomes.returns_tasks, missed and handed)
 local rests, has_all = claims.seated < want, claims.seated == want + ahead
 if add_suspect then add_suspect(claims) end
 if missed then -- the reply brings it

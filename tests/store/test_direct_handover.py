@@ -75,6 +75,15 @@ def test_what_was_missed_is_one_of_those_that_are_wanted(shard: ShardDriver, wan
     shard.check()
 
 
+def test_what_was_missed_takes_a_slot_of_its_kind(shard: ShardDriver) -> None:
+    idle(shard, "r").send(item("a", body=b'["f",[],{}]'))
+    shard.send(item("b", body=b'["f",[],{}]'), item("c", body=b'["g",[],{}]'))
+    turn = shard.turn("r", 2, 3, room=(2, 1))
+    assert turn is not None
+    assert {task.decode() for task in turn.claims[::2]} == {"a", "c"}
+    shard.check()
+
+
 def test_who_has_missed_one_and_wants_no_more_is_not_idle(shard: ShardDriver) -> None:
     idle(shard, "r").send(item("a"))
     brought(shard, 2)

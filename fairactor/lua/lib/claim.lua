@@ -304,10 +304,11 @@ do
   end
 
   -- Chooses up to `n` tasks for a runtime, of each kind as many as its slots allow: see `SlotKinds` in wire.py. Those of
-  -- kind 1 may be `ahead` more. If it may claim at all (`may`), it takes besides what joins a batch. Returns parallel
-  -- lists in the order of service: ids, owners (tenants), charged costs and records; `reply` is each id and its record;
-  -- how many need a slot; whether it stopped at too many tenants that were passed over, and the rank behind them.
-  function choose(runtime, n, slots, ahead, may)
+  -- kind 1 may be `ahead` more. If it may claim at all (`may`), it takes besides what joins a batch. `missed` is a task that
+  -- the runtime gets in any case, or nil: that takes a slot, too. Returns parallel lists in the order of service: ids, owners
+  -- (tenants), charged costs and records; `reply` is each id and its record; how many need a slot; whether it stopped at too
+  -- many tenants that were passed over, and the rank behind them.
+  function choose(runtime, n, slots, ahead, may, missed)
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0, seated = 0,
       taken = limits_taken }
     local open = NONE
@@ -316,6 +317,10 @@ do
       open_slots()
       room, skip, letters, capped, batches, open = unpack(cmsgpack.unpack(slots))
       room[1], room_ahead = room[1] + ahead, ahead
+      if missed then
+        local kind = kind_of(missed)
+        room[kind] = room[kind] - 1
+      end
     end
     if limits and may and next(batches) then
       plan(runtime, n - ahead + MOST_ALONG)
