@@ -33,7 +33,8 @@ _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
 # memory as it writes.
 _RUN_WITHOUT_MEMORY: Final = {
     *("turn", "tend", "leave", "cancel", "purge", "join", "open", "watch", "stats", "health", "inspect", "mend"),
-    *("letters", "discard", "configure", "review", "policies", "renew"),
+    *("letters", "discard", "configure", "review", "policies", "renew", "declare", "fill", "sort", "expire"),
+    *("limit", "limits", "declare_limits", "charge"),
 }
 
 

@@ -24,7 +24,7 @@ _META: Final = {
 """The fields of the meta key that a shard keeps."""
 _MAY_BE: Final = {
     "emptying", "emptying_till", "sample", "sample_before", "tended", "behind", "passed", "stolen", "kinds",
-    "kinds_made", "lanes", "routed", "unsorted", "unserved", "unknown_ttl", "old_senders", "limited",
+    "kinds_made", "lanes", "routed", "unsorted", "unserved", "sorting", "unknown_ttl", "old_senders", "limited",
 }  # fmt: skip
 """Those that it keeps if there was a reason."""
 _ENDED: Final = {TaskState.QUEUED, TaskState.SCHEDULED, TaskState.CANCELED}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fairactor._model.limit import limit_changes
 from fairactor._model.wire import Assignment, pack_key, turn_mark
 from fairactor._store import loader as scripts
 from fairactor.errors import ServerError
@@ -70,6 +71,15 @@ def populate(shard: ShardDriver) -> None:
 def again_send(shard: ShardDriver) -> Any:
     shard.batch = 99
     return shard.send_again(item("a", "t", flag="w"), item("b", "w", key=KEY), item("c", due="+5000"))
+
+
+def _charge(shard: ShardDriver) -> int:
+    """Corrects what the start of a task took of a limit; claims the task first."""
+    if not shard.run(shard.shard.inspect("limited")):
+        shard.run(shard.shard.change_limit("api", limit_changes({"rate": "9/h"})))
+        shard.send(item("limited", "t", 6, body=b'["f\\u001f\\u001f\\u001fapi\\u001f2",[],{}]'))
+        shard.turn("r", 2, 30)
+    return shard.run(shard.shard.charge("r", "limited", "api", 5.0))
 
 
 def _sort(shard: ShardDriver) -> None:
@@ -139,11 +149,15 @@ TRANSITIONS: dict[
         ([], False),
     ),
     "sort": (_sort, ...),
+    "limit": (lambda shard: shard.run(shard.shard.change_limit("api", {"concurrency": 3}, tenant="t")), ...),
+    "limits": (lambda shard: shard.run(shard.shard.limits())[1], ...),
+    "declare_limits": (lambda shard: shard.run(shard.shard.declare_limits({"f": {"concurrency": 2}})), ...),
+    "charge": (_charge, ...),
     "describe": (lambda shard: shard.run(shard.shard.describe("r", {"workers": 5})), ...),
 }
 
 
-UNCHANGING = {"open", "inspect", "stats", "health", "letters", "policies", "renew"}
+UNCHANGING = {"open", "inspect", "stats", "health", "letters", "policies", "renew", "limits"}
 
 
 @pytest.mark.parametrize("name", scripts.NAMES)
