@@ -106,7 +106,8 @@ def too_fast(name: str, starts: Sequence[tuple[float, float]]) -> Iterator[str]:
             else:
                 most = per_second + largest  # what takes more than is left waits until nothing is owed
             if taken > most + 1e-6:
-                yield f"starts took {taken:g} of {name!r} within {at - begin:.4f} s, and {most:g} is the most"
+                within = [f"{cost:g} at {at - begin:.4f}" for at, cost in starts[first:] if at - begin < 0.1]
+                yield f"starts took {taken:g} of {name!r} within {at - begin:.4f} s, and {most:g} is the most: {within}"
                 return
 
 
