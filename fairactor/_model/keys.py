@@ -40,6 +40,7 @@ FIXED: Final = {
     "LIMIT_SETTINGS": ":limits",  # hash: limit, or its instance for a tenant -> its settings, packed (lib/limits.lua)
     "LIMIT_STARTED": ":limit-started",  # hash: limit or instance -> tasks that run and count for it
     "LIMIT_DUES": ":limit-dues",  # zset: limit or instance with a rate -> when what was taken is paid for, unix µs
+    "LIMIT_BUSY": ":limit-busy",  # hash: likewise -> since when something has been owed without a break, unix ms
     "LIMIT_CLOCKS": ":limit-clocks",  # hash: limit -> virtual time of its lines, average cost of a start
     "HELD_BACK": ":held-back",  # zset: tenant that limits of its own hold back -> until when, unix ms
     "KEYED": ":keyed",  # hash: live task -> its deduplication key, preceded by the key's window
@@ -89,7 +90,7 @@ TYPES: Final = {
     "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
-    "IDLE_SLOTS": "hash", "LIMIT_SETTINGS": "hash", "LIMIT_STARTED": "hash", "LIMIT_DUES": "zset",
+    "IDLE_SLOTS": "hash", "LIMIT_SETTINGS": "hash", "LIMIT_STARTED": "hash", "LIMIT_DUES": "zset", "LIMIT_BUSY": "hash",
     "LIMIT_CLOCKS": "hash", "HELD_BACK": "zset", "LINES": "zset", "LINES_OF": "set", "LINE": "zset",
     "LINE_GROUP": "zset", "LINE_GROUPS": "hash", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash",
     "KIND_OF": "hash", "ROUTES": "hash", "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset",

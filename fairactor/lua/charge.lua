@@ -16,7 +16,7 @@ local mark = call('HGET', claims_key, id)
 if not mark then return 0 end
 local tenant, taken = tenant_in(mark), taken_in(mark)
 load_tenants({ tenant })
-local difference = limits and limits.correct(taken, name, tenant, used)
+local difference = limits and limits.correct(mark, taken, name, tenant, used)
 if not difference then return -1 end
 
 begin_writing()

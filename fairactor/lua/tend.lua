@@ -104,6 +104,7 @@ write_all('ZREM', DRAINED, drained)
 write_all('ZREM', DEAD, expired)
 write_all('ZREM', RATES, rates)
 write_all('ZREM', LIMIT_DUES, paid)
+write_all('HDEL', LIMIT_BUSY, paid)
 save_counts()
 call('HDEL', META, 'tended') -- the next turn may ask for more at once
 save_shard()

@@ -27,8 +27,8 @@ OF_LANES: Final = {
 }  # fmt: skip
 """The keys about lanes and kinds of runtimes."""
 OF_LIMITS: Final = {
-    "LIMIT_SETTINGS", "LIMIT_STARTED", "LIMIT_DUES", "LIMIT_CLOCKS", "HELD_BACK", "LINES", "LINES_OF", "LINE",
-    "LINE_GROUPS", "LINE_GROUP",
+    "LIMIT_SETTINGS", "LIMIT_STARTED", "LIMIT_DUES", "LIMIT_BUSY", "LIMIT_CLOCKS", "HELD_BACK", "LINES", "LINES_OF",
+    "LINE", "LINE_GROUPS", "LINE_GROUP",
 }  # fmt: skip
 """The keys about limits and the lines of tenants that wait for them."""
 EMPTY: Final = {"RESERVED", "COSTS", "STEAL", "KIND_IDLE"}

@@ -51,6 +51,28 @@ def test_what_is_paid_for_is_forgotten_also_of_tenants_that_never_come_again(sha
     assert shard.last.maintenance_due
     assert not shard.driver.maintain()
     assert shard.driver.snapshot().fixed["LIMIT_DUES"] == {}
+    assert shard.driver.snapshot().fixed["LIMIT_BUSY"] == {}
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_what_comes_back_after_some_of_the_rate_went_unused_starts_nothing(shard: LimitDriver, idle: bool) -> None:
+    shard.join()
+    shard.limit("api", rate="60/h", burst=5)
+    shard.send(["a"], {"api": 4}, number=4)
+    first = shard.claim(1)
+    if idle:
+        shard.driver.db.zincrby(shard.driver.keys.fixed("LIMIT_DUES"), -3.6e9, "api")
+        until_next_millisecond(shard)
+        assert shard.claim(1), "nothing is owed, so another starts"
+    again = shard.turn(2, ends=1, verdict="B")
+    again += shard.claim(2)
+    assert again == ([] if idle else first)
+
+
+def until_next_millisecond(shard: LimitDriver) -> None:
+    begin = shard.driver.now()
+    while shard.driver.now() < begin + 0.001:
+        pass
 
 
 def test_the_time_of_lines_ends_with_the_last_of_them(shard: LimitDriver) -> None:

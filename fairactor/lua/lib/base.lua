@@ -166,6 +166,7 @@ local function pack_mark(turn, priority, cost, name, alone, taken)
 end
 local function turn_in(mark) return mark:sub(1, 8) end
 local function priority_in(mark) return mark:byte(17) end
+local function made_at(mark) return (struct.unpack('>d', mark:sub(9, 16))) end
 local function length_of_taken(mark) return 256 * mark:byte(27) + mark:byte(28) end
 local function tenant_in(mark) return shard.limited and mark:sub(66, -1 - length_of_taken(mark)) or mark:sub(66) end
 -- Returns a mark with what the start took of limits changed.

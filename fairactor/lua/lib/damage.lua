@@ -257,6 +257,7 @@ do
       each_field(key, is_limit, function(_, field, value) set_field_aside(key, field, value, 'not the settings of') end)
     end,
     [LIMIT_DUES] = function(key) each_score(key, 0, now_us + CENTURY, drop_member) end,
+    [LIMIT_BUSY] = function(key) each_field(key, function(since) return in_range(since, 0, CENTURY) end, drop_field) end,
     [GROUPS] = function(key) each_field(key, function(time) return in_range(time, 0, LARGEST) end, drop_field) end,
     [HOMES] = function(key)
       each_field(key, function(time) return in_range(time, 0, LARGEST) end, function(_, runtime)

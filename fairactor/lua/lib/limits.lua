@@ -5,7 +5,8 @@
 -- of one tenant is a setting of its instance, whatever the limit is like.
 --
 -- A rate is the generic cell rate algorithm in units of cost: what a start takes may be paid for later, up to the burst. What
--- takes more than the burst waits until nothing is owed.
+-- takes more than the burst waits until nothing is owed. What a start gives back counts only if something has been owed ever
+-- since: what nobody used meanwhile is lost, or more than the rate would start.
 
 -- @include lib/base.lua
 -- @takes lanes, limits, open_limits from lib/lanes.lua
@@ -79,11 +80,13 @@ function open_limits()
     end
     local packed = read_all('HMGET', LIMIT_SETTINGS, missing)
     local running, dues = read_all('HMGET', LIMIT_STARTED, missing), read_all('ZMSCORE', LIMIT_DUES, missing)
+    local busy = read_all('HMGET', LIMIT_BUSY, missing)
     for i, field in ipairs(missing) do
       local started, due = tonumber(running[i] or 0), tonumber(dues[i] or 0)
       local limit = {
         started = started, stored = started, -- tasks that run
         due = due, stored_due = due, -- µs: when what was taken is paid for
+        since = tonumber(busy[i] or nil), -- ms: since when something has been owed without a break
       }
       use(limit, packed[i] and cmsgpack.unpack(packed[i]) or NONE_SET)
       known[field] = limit
@@ -172,10 +175,12 @@ function open_limits()
     return not set or limits.opens(set, costs) == true and limits.opens_for(set, costs, tenant) == true
   end
 
-  local function change_due(limit, cost)
+  -- Changes what is owed by the cost of a start that was made at this moment, in ms.
+  local function change_due(limit, cost, started)
     if cost > 0 then
+      if limit.due <= shard.now then limit.since = shard.ms end
       limit.due = math.max(shard.now, limit.due) + cost * limit.interval
-    else
+    elseif limit.due <= shard.now or started >= (limit.since or math.huge) then
       limit.due = math.max(0, limit.due + cost * limit.interval)
     end
   end
@@ -204,7 +209,7 @@ function open_limits()
     for i = 1, #taken, 2 do
       local limit = known[taken[i]]
       limit.started = limit.started - 1
-      change_due(limit, -taken[i + 1])
+      change_due(limit, -taken[i + 1], shard.ms)
     end
   end
 
@@ -225,16 +230,17 @@ function open_limits()
         note_return(taken[i], tenant_in(mark))
       end
       limit.started = math.max(0, limit.started - 1)
-      if never_started then change_due(limit, -taken[i + 1]) end
+      if never_started then change_due(limit, -taken[i + 1], made_at(mark)) end
     end
   end
 
-  -- Changes what a start took of a limit to what it used. Returns the difference in cost, or nil if it took nothing of it.
-  function limits.correct(taken, name, tenant, used)
+  -- Changes what a start took of a limit to what it used, by the mark of the claim and what it took. Returns the difference in
+  -- cost, or nil if it took nothing of it.
+  function limits.correct(mark, taken, name, tenant, used)
     for i = 1, #taken, 2 do
       if taken[i] == name or taken[i] == instance_of(name, tenant) then
         local limit, difference = rate_of(taken[i]), used - taken[i + 1]
-        change_due(limit, difference)
+        change_due(limit, difference, made_at(mark))
         if difference < 0 then note_return(taken[i], tenant) end
         taken[i + 1] = used
         return difference
@@ -245,7 +251,7 @@ function open_limits()
   -- Writes the state of limits.
   function limits.save()
     if not shard.limited then call('HSET', META, 'limited', '1') end
-    local counts_now, none, dues, paid = {}, {}, {}, {}
+    local counts_now, none, dues, paid, busy = {}, {}, {}, {}, {}
     for field, limit in pairs(known) do
       if limit.started and limit.started ~= limit.stored then
         if limit.started > 0 then
@@ -255,13 +261,20 @@ function open_limits()
         end
       end
       if limit.due and limit.due ~= limit.stored_due then
-        if limit.due > shard.now then dues[#dues + 1], dues[#dues + 2] = integer(limit.due), field else paid[#paid + 1] = field end
+        if limit.due > shard.now then
+          dues[#dues + 1], dues[#dues + 2] = integer(limit.due), field
+          busy[#busy + 1], busy[#busy + 2] = field, integer(limit.since or shard.ms)
+        else
+          paid[#paid + 1] = field
+        end
       end
     end
     write_all('HSET', LIMIT_STARTED, counts_now)
     write_all('HDEL', LIMIT_STARTED, none)
     write_all('ZADD', LIMIT_DUES, dues)
     write_all('ZREM', LIMIT_DUES, paid)
+    write_all('HSET', LIMIT_BUSY, busy)
+    write_all('HDEL', LIMIT_BUSY, paid)
   end
 end
 

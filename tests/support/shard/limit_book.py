@@ -16,8 +16,11 @@ SLACK: Final = 0.5
 UNITS: Final = 0.1
 """The difference in units of cost that comes from this."""
 
-Taken = dict[str, float]
-"""What a start took: limit, or instance of a tenant -> cost."""
+
+class Taken(dict[str, float]):
+    """What a start took: limit, or instance of a tenant -> cost; and when it was."""
+
+    at: float = 0.0
 
 
 @attrs.define
@@ -32,6 +35,8 @@ class Book:
     """limit, or instance of a tenant -> until when it is paused."""
     dues: dict[str, float] = attrs.Factory(dict)
     """limit, or instance -> when what was taken is paid for."""
+    since: dict[str, float] = attrs.Factory(dict)
+    """limit, or instance -> since when something has been owed without a break."""
     running: Counter[str] = attrs.Factory(Counter)
     lowered: set[str] = attrs.Factory(set)
     """Limits and instances of which more may run than they allow, since their settings changed."""
@@ -60,9 +65,16 @@ class Book:
         interval = self.interval(field)
         return max(0.0, self.dues.get(field, 0.0) - now) / interval if interval else 0.0
 
-    def _change_owed(self, field: str, units: float, now: float) -> None:
+    def _take(self, field: str, units: float, now: float) -> None:
         due = self.dues.get(field, 0.0)
-        self.dues[field] = (max(now, due) if units > 0 else due) + units * self.interval(field)
+        if due <= now:
+            self.since[field] = now
+        self.dues[field] = max(now, due) + units * self.interval(field)
+
+    def _give_back(self, field: str, units: float, taken: Taken) -> None:
+        """Gives back a part of what a start took, unless some of the rate went unused meanwhile: that is lost."""
+        if taken.at >= self.since.get(field, 0.0):
+            self.dues[field] = self.dues.get(field, 0.0) - units * self.interval(field)
 
     def change(self, name: str, now: float, own: Mapping[str, Any] | None, declared: Mapping[str, Any] | None) -> None:
         """Replaces settings of a limit. What is owed stays as much in units; in instances, as long."""
@@ -100,26 +112,30 @@ class Book:
 
     def start(self, costs: Mapping[str, float], tenant: str, now: float) -> Taken:
         """Counts a start. Returns what it took."""
-        taken = {self.field_of(name, tenant): cost for name, cost in costs.items()}
+        taken = Taken({self.field_of(name, tenant): cost for name, cost in costs.items()})
+        taken.at = now
         for field, cost in taken.items():
             self.running[field] += 1
-            self._change_owed(field, cost, now)
+            self._take(field, cost, now)
         return taken
 
-    def end(self, taken: Taken, now: float, *, never_started: bool = False) -> None:
+    def end(self, taken: Taken, *, never_started: bool = False) -> None:
         """Counts a task that runs no more."""
         for field, cost in taken.items():
             self.running[field] -= 1
             if not self.running[field]:
                 del self.running[field]
             if never_started:
-                self._change_owed(field, -cost, now)
+                self._give_back(field, cost, taken)
 
     def charge(self, taken: Taken, name: str, tenant: str, used: float, now: float) -> int:
         """Corrects what a start took; returns the reply of charge.lua."""
         field = next((field for field in (name, name + APART + tenant) if field in taken), None)
         if field is None:
             return -1
-        self._change_owed(field, used - taken[field], now)
+        if used > taken[field]:
+            self._take(field, used - taken[field], now)
+        else:
+            self._give_back(field, taken[field] - used, taken)
         taken[field] = used
         return 1

@@ -116,7 +116,7 @@ class LimitChanges(LimitMachineBase):
     def check_kept(self) -> None:
         """Checks that nothing is kept of limits that nobody needs."""
         snapshot = self.snapshot
-        for name in ("LIMIT_STARTED", "LIMIT_DUES", "LIMIT_CLOCKS", "HELD_BACK"):
+        for name in ("LIMIT_STARTED", "LIMIT_DUES", "LIMIT_BUSY", "LIMIT_CLOCKS", "HELD_BACK"):
             assert not snapshot.fixed[name], f"{name} keeps {snapshot.fixed[name]}"
         for found in (snapshot.lines, snapshot.lines_of, snapshot.line, snapshot.line_group, snapshot.line_groups):
             assert not found, f"lines are kept: {found}"

@@ -123,7 +123,6 @@ class LimitMachine(LimitChanges):
         want = max(0, min(want, 30 - len(runtime.held)))
         settle = self.verdicts(name, ended)
         runtime.turn += 1
-        before = self.now
         turn = self.driver.turn(name, runtime.turn, want, settle, heard=runtime.heard, room=room)
         assert turn is not None, "its lease is lost"
         assert turn.refused == []
@@ -134,7 +133,7 @@ class LimitMachine(LimitChanges):
         places = self.places() if ended else {}
         for task, (state, _) in ended.items():
             claim = runtime.held.pop(task)
-            self.book.end(claim.taken, before, never_started=state in BACK)
+            self.book.end(claim.taken, never_started=state in BACK)
             goes_back = state in "RBU" or (state == "V" and task in places)
             if not goes_back or (task in self.canceling):
                 self.ended(task)

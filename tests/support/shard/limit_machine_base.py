@@ -172,7 +172,7 @@ class LimitMachineBase(RuleBasedStateMachine):
     def release(self, runtime: str, now: float) -> None:
         """Counts the claims of a runtime that has lost them."""
         for task, claim in self.runtimes[runtime].held.items():
-            self.book.end(claim.taken, now)
+            self.book.end(claim.taken)
             if task in self.canceling:
                 self.ended(task)
         del self.runtimes[runtime]
@@ -329,7 +329,7 @@ class LimitMachineBase(RuleBasedStateMachine):
             assert not self.costs_of(task, handed.record), f"{task} was handed over, and has limits"
             if hears:
                 runtime.heard = True
-                runtime.held[task] = Claim(self.alive[task], runtime.turn | HANDED, handed.record, {})
+                runtime.held[task] = Claim(self.alive[task], runtime.turn | HANDED, handed.record, Taken())
             else:
                 runtime.missed = task
 
@@ -338,14 +338,15 @@ class LimitMachineBase(RuleBasedStateMachine):
 
     def note_starts(self, claims: Mapping[str, bytes], number: int, now: float) -> dict[str, Claim]:
         """Checks starts, in any order, and counts them."""
-        taken: dict[str, Taken] = {task: {} for task in claims}
+        taken = {task: Taken() for task in claims}
         costs = {task: self.costs_of(task, record) for task, record in claims.items()}
         for name in {name for each in costs.values() for name in each}:
             for task in sorted((task for task in costs if name in costs[task]), key=lambda task: -costs[task][name]):
                 own, tenant = {name: costs[task][name]}, self.alive[task]
                 refused = list(self.book.refusals(own, tenant, now, SLACK))
                 assert not refused, f"{task} has started, but {refused}"
-                taken[task] |= self.book.start(own, tenant, now)
+                taken[task].update(self.book.start(own, tenant, now))
+                taken[task].at = now
         running = Counter(self.alive[task] for runtime in self.runtimes.values() for task in runtime.held)
         running += Counter(self.alive[task] for task in claims)
         running += Counter(self.alive[runtime.missed] for runtime in self.runtimes.values() if runtime.missed)

@@ -50,7 +50,9 @@ HELD: Final = {
 """What runtime r holds, and how each task ends; rc, bc and stays are being canceled."""
 
 
-NO_LIMITS: Final = frozenset({"LIMIT_SETTINGS", "LIMIT_STARTED", "LIMIT_DUES", "LIMIT_CLOCKS", "HELD_BACK"})
+NO_LIMITS: Final = frozenset(
+    {"LIMIT_SETTINGS", "LIMIT_STARTED", "LIMIT_DUES", "LIMIT_BUSY", "LIMIT_CLOCKS", "HELD_BACK"}
+)
 
 
 class PopulatedShard(ShardDriver):
