@@ -61,7 +61,16 @@ def populated(server_binary: str) -> Iterator[LimitedShard]:
         made.close()
 
 
-@pytest.mark.parametrize("title", CASES)
+RARE: Final = {
+    "leave", "limit that is new", "limit that is resumed", "declare_limits", "limits", "cancel of several", "purge",
+    "configure a pause", "configure into a group", "mend",
+}  # fmt: skip
+"""What the others cover in part, so that the default run stays short."""
+
+
+@pytest.mark.parametrize(
+    "title", [pytest.param(title, marks=pytest.mark.slow) if title in RARE else title for title in CASES]
+)
 def test_wherever_a_script_breaks_off_limits_count_what_runs_afterwards(populated: LimitedShard, title: str) -> None:
     assert break_everywhere(populated, CASES[title]) is (title in TEARING)
 
