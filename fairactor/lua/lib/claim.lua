@@ -313,9 +313,10 @@ do
       taken = limits_taken }
     local open = NONE
     if lanes then open_heads() end
-    if may and slots ~= '' then
+    if slots ~= '' then
       open_slots()
       room, skip, letters, capped, batches, open = unpack(cmsgpack.unpack(slots))
+      if not may then batches, open = NONE, NONE end
       room[1], room_ahead = room[1] + ahead, ahead
       if missed then
         local kind = kind_of(missed)
