@@ -171,4 +171,4 @@ end
 
 local wait, maintenance = next_due()
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
-  (more or claims.sorting) and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0, claims.behind }
+  (more or claims.again) and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0, claims.behind }

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
-from fairactor._model.wire import Assignment
+from fairactor._model.record import Call
+from fairactor._model.route import pack_route
+from fairactor._model.wire import Assignment, pack_key
+from tests.support.shard.driver import item
 from tests.support.shard.limits import LimitDriver
 from tests.support.shard.model_lanes import Kind
 
@@ -150,3 +154,95 @@ def test_who_lacks_free_slots_for_what_a_limit_lets_start_wakes_another(shard: L
     assert turn is not None
     assert turn.claims == []
     assert woken(shard) == {"s"}
+
+
+# Slots
+
+
+SEVERAL = Kind({"work": "1", "f": "1"})
+ON_GPU = Kind({"work": "1", "f": "1"}, ["gpu"])
+
+
+def test_who_lacks_free_slots_wakes_runtimes_of_another_kind(shard: LimitDriver) -> None:
+    shard.join("r", SEVERAL)
+    shard.join("s", ON_GPU)
+    rest(shard, "s")
+    shard.driver.listen("r", "s")
+    assert shard.driver.turn("r", 1, 1, room=(0, 1))
+    shard.send(["a"], queue="gpu", number=2)
+    assert woken(shard) == {"r"}
+    assert shard.driver.turn("r", 2, 1, room=(0, 1))
+    assert woken(shard) == {"s"}
+    assert len(shard.claim(2, "s")) == 2
+
+
+def test_who_lacks_free_slots_wakes_nobody_who_cannot_run_the_tasks(shard: LimitDriver) -> None:
+    shard.join("r", SEVERAL)
+    shard.join("s", ON_GPU)
+    rest(shard, "s")
+    shard.driver.listen("r", "s")
+    shard.send(["a"], number=2)
+    woken(shard)
+    assert shard.driver.turn("r", 1, 1, room=(0, 1))
+    assert woken(shard) == set()
+
+
+@pytest.mark.parametrize("serves", [None, Assignment(["a"], [])])
+def test_a_task_behind_those_without_slots_wakes_whoever_has_some_for_it(
+    shard: LimitDriver, serves: Assignment | None
+) -> None:
+    shard.join("r", MAIL)
+    shard.join("s", ON_GPU, serves)
+    shard.driver.listen("r", "s")
+    shard.send(["a"], queue="gpu", number=3)
+    assert shard.driver.turn("s", 1, 1, room=(0, 1))
+    woken(shard)
+    shard.send(["a"], actor="f", queue="gpu")
+    assert woken(shard) == {"s"}
+
+
+# Lines
+
+
+def test_a_new_limit_of_an_actor_opens_the_line_that_its_tasks_leave(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", rate="60/h", burst=2)
+    shard.send(["a"], {"api": 1})
+    shard.send(["b"], {"api": 2}, actor="mail")
+    shard.send(["c"], {"api": 0.5})
+    assert shard.tenants_of(shard.claim(5)) == {"a": 1}, "what b's task takes is not there yet"
+    shard.limit("mail", concurrency=1)
+    assert shard.tenants_of(shard.claim(5)) == {"c": 1}
+
+
+def test_a_turn_says_that_there_is_more_if_a_tenant_used_its_own_settings_otherwise(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", concurrency=1)
+    shard.configure("a", concurrency=1)
+    shard.send(["a"], actor="mail")
+    shard.send(["a", "b"], {"api": 1})
+    assert shard.tenants_of(shard.claim(9)) == {"a": 1}
+    assert shard.last.more
+    assert shard.tenants_of(shard.claim(9)) == {"b": 1}
+    assert not shard.last.more
+
+
+def test_a_task_that_comes_to_its_line_in_a_turn_starts_in_it(shard: LimitDriver) -> None:
+    shard.join()
+    body = msgspec.json.encode(Call(pack_route("work", None, 1, {"api": 1}), [], {}))
+    first, second = (item(f"a:{name}", "a", body=body, key=pack_key("k", 0.0, replace=True)) for name in ("1", "2"))
+    assert shard.driver.send(first) == ["a:1"]
+    assert shard.claim(5) == ["a:1"]
+    assert shard.driver.send(second) == ["a:2"]
+    assert shard.turn(5) == ["a:2"], "it follows the first"
+
+
+def test_dedicated_runtimes_tidy_lines_that_others_have_left(shard: LimitDriver) -> None:
+    shard.join()
+    shard.join("home", WORK, Assignment(["b"], []))
+    shard.limit("api", concurrency=1)
+    shard.send(["a"], {"api": 1}, number=3)
+    shard.limit("work", concurrency=5)
+    shard.claim(9)  # it brings them into their new line
+    assert shard.drain() == 3
+    assert shard.driver.snapshot().fixed["LIMIT_CLOCKS"] == {}

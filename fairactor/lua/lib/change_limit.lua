@@ -30,7 +30,9 @@ local function route_actor(name, is_new)
   for kind in shard.kinds:gmatch('%d+') do is_actor = is_actor or call('HEXISTS', KIND .. kind, name) == 1 end
   if not is_actor or shard.compat then return end
   call('HSET', ROUTES, name, '1')
-  if is_new then call('HSET', META, 'unsorted', integer(shard.stamp)) end
+  if not is_new then return end
+  call('HSET', META, 'unsorted', integer(shard.stamp))
+  limits.reopen_all()
 end
 
 local function write_settings()

@@ -326,13 +326,13 @@ do
     if limits and may and next(batches) then
       plan(runtime, n - ahead + MOST_ALONG)
     elseif limits then
-      plan(runtime, n - ahead, room, capped and kind_of, wanted) -- what is claimed ahead does not start yet
+      plan(runtime, n - ahead, room, capped and kind_of, pass_up) -- what is claimed ahead does not start yet
     end
     if #open > 0 then fill_open(open) end
     if add_along then add_along(claims) end
     if n > 0 then fill(claims, runtime, n) end
-    if limits then limits.settle_plan() end
-    claims.stopped, claims.sorting = passed == MOST_PASSED, sorting.stopped or sorting.again
+    local took_back = limits and limits.settle_plan()
+    claims.stopped, claims.again = passed == MOST_PASSED, sorting.stopped or sorting.again or took_back and #claims.ids > 0
     claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or substitute_record(claims.owners[i][NAME])
@@ -362,33 +362,5 @@ do
     if lanes then write_lane_heads() end
     if claims.dedicated_time then call('HSET', HOMES, runtime, exact(claims.dedicated_time)) end
     if claims.stolen > 0 then call('HINCRBY', META, 'stolen', claims.stolen) end
-  end
-
-  -- Wakes a resting runtime that can start tasks of any of these kinds, or that has one kind of slots.
-  local function wake_for(kinds)
-    local able, others, known = {}, call('HGETALL', IDLE_SLOTS), {}
-    for i = 1, #others, 2 do
-      known[others[i]] = true
-      if others[i + 1]:find('[' .. kinds .. ']') then able[#able + 1] = others[i] end
-    end
-    for _, other in ipairs(call('SMEMBERS', shard.idle)) do
-      if not known[other] then able[#able + 1] = other end
-    end
-    for i = 1, math.min(#able, 8) do
-      call('HDEL', IDLE_SLOTS, able[i])
-      call('SREM', shard.idle, able[i])
-      if call('PUBLISH', INBOX .. able[i], 'w') > 0 then return end
-    end
-  end
-
-  -- Notes for which kinds a runtime has free slots, if it rests. Wakes one that can start what was passed over.
-  function write_slots(runtime, rests)
-    local free, missing = {}, {}
-    for kind, left in ipairs(room or NONE) do
-      if left > 0 then free[#free + 1] = letters[kind] end
-      if wanted[kind] then missing[#missing + 1] = letters[kind] end
-    end
-    if room and rests then call('HSET', IDLE_SLOTS, runtime, table.concat(free)) else call('HDEL', IDLE_SLOTS, runtime) end
-    if #missing > 0 then wake_for(table.concat(missing)) end
   end
 end

@@ -120,28 +120,47 @@ local function open_kinds()
     return joined
   end
 
-  -- Whether a kind serves a lane with tasks of one of the tenants that none of the kinds in `woken` serves.
+  -- Whether a kind serves a lane that none of the kinds in `woken` serves.
+  local function is_added(kind, lane, woken)
+    local served = not lanes.serves(kind, lane)
+    for i = 1, served and 0 or #woken do served = served or lanes.serves(woken[i], lane) end
+    return not served
+  end
+
+  -- Whether a kind serves such a lane with tasks of one of the tenants.
   local function adds(kind, names, woken)
-    local function is_new(lane)
-      local served = not lanes.serves(kind, lane)
-      for i = 1, served and 0 or #woken do served = served or lanes.serves(woken[i], lane) end
-      return not served
-    end
+    local function is_new(lane) return is_added(kind, lane, woken) end
     for _, name in ipairs(names) do
       if lanes.any(name, is_new) then return true end
     end
     return false
   end
 
+  -- Likewise, a lane that gets a task here.
+  local function adds_arrived(kind, woken)
+    for _, arrived in pairs(lanes.arrived) do
+      for lane in pairs(arrived) do
+        if is_added(kind, lane, woken) then return true end
+      end
+    end
+    return false
+  end
+
   -- Wakes runtimes for tenants that have joined, as few as serve all their lanes. `wakes`: one of the kind for which the
-  -- script acts has to wake.
-  function lanes.wake(wakes, joined_elsewhere)
+  -- script acts has to wake. `grows`: so has one of those that serve what arrives, whoever has joined.
+  function lanes.wake(wakes, joined_elsewhere, grows)
     local woken = {}
     if wakes and wake_kind(shard.idle) then woken[1] = shard.kind end
-    for kind, names in pairs(joined_elsewhere) do
-      if adds(kind, names, woken) and wake_kind(idle_of(kind)) then woken[#woken + 1] = kind end
-      wake_dedicated(names)
+    for i = 2, #lanes.kinds do
+      local kind = lanes.kinds[i]
+      local names = joined_elsewhere[kind] or {}
+      local wakes_it = adds(kind, names, woken) or grows and adds_arrived(kind, woken)
+      if wakes_it and wake_kind(idle_of(kind)) then woken[#woken + 1] = kind end
+      if #names > 0 then wake_dedicated(names) end
     end
+    local growing = {}
+    for name in pairs(grows and lanes.arrived or {}) do growing[#growing + 1] = name end
+    if #growing > 0 then wake_dedicated(growing) end
   end
 end
 

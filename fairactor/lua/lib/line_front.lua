@@ -59,6 +59,20 @@ local function add_fresh(line, names)
   end
 end
 
+-- Looks whether the first tenant of a line still has tasks there: they have left it if the limits of their actor have
+-- changed. A runtime with tenants of its own would never meet others in the line.
+local function leave_if_gone(line)
+  local name, key, group = call('ZRANGE', line.key, 0, 0)[1], line.key, nil
+  if name and name:byte() == GROUP_BYTE then
+    group = name:sub(2)
+    key = limits.group_key(line, group)
+    name = call('ZRANGE', key, 0, 0)[1]
+  end
+  if not name then return end
+  load_tenants({ name })
+  if not limits.works_in(line, name) then line.gone[#line.gone + 1] = { name = name, key = key, group = group } end
+end
+
 -- Loads the front of a line: of all tenants, or of some.
 local function load_front(line, names, n)
   line.front = {}
@@ -66,6 +80,7 @@ local function load_front(line, names, n)
     line.rest = read_front(line, line.front, line.key, nil, 0, n) == n and n
     return add_fresh(line)
   end
+  leave_if_gone(line)
   load_tenants(names)
   local alone, by_group = {}, {}
   for _, name in ipairs(names) do

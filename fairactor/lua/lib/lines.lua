@@ -15,7 +15,7 @@
 
 local function open_lines()
   local NEWEST = 0.05 -- the part of the newest start in an average cost
-  local REOPENED = 50 -- lines that look again when a limit lets more start
+  local REOPENED, ALL_LINES = 50, 2000 -- lines that look again when a limit lets more start; when there is a new one
   local clocks = {} -- limit -> its clock
   local freed = {} -- tenants that were held back until now
   local held = {} -- tenant that its own limits hold back -> ms until when, math.huge: no time is enough
@@ -81,7 +81,8 @@ local function open_lines()
     for _, name in ipairs(names) do freed[name], lanes.changed[name] = true, true end
   end
 
-  local function works_in(line, name)
+  -- Whether a tenant has a task that belongs in a line.
+  function limits.works_in(line, name)
     for lane, n in pairs(lanes.box_of(name)) do
       if n > 0 and limits.set_of(lane) == line.set and lanes.serves(line.kind, lane) then return true end
     end
@@ -104,7 +105,7 @@ local function open_lines()
   -- Whether a tenant belongs in a line.
   local function belongs_in(line, name)
     local t = tenants[name]
-    if not works_in(line, name) or (t[LIMITS] and eligibility(t[LIMITS]) ~= true) then return false end
+    if not limits.works_in(line, name) or (t[LIMITS] and eligibility(t[LIMITS]) ~= true) then return false end
     if left_out[line.id .. name] then return false end
     local opens = limits.opens_for(line.set, {}, name)
     if opens ~= true then note_held(line, name, opens) end
@@ -227,6 +228,18 @@ local function open_lines()
           limits.woken[line.kind] = true
         end
       end
+    end
+  end
+
+  -- Lets all lines look again: tasks of an actor that now has a limit do not belong where they stand, and may be what a line
+  -- waits for.
+  function limits.reopen_all()
+    for _, kind in ipairs(lanes.kinds) do
+      local times = {}
+      for i, set in ipairs(call('ZRANGEBYSCORE', LINES .. kind, '(' .. integer(shard.ms), '+inf', 'LIMIT', 0, ALL_LINES)) do
+        times[2 * i - 1], times[2 * i], limits.woken[kind] = integer(shard.ms), set, true
+      end
+      write_all('ZADD', LINES .. kind, times)
     end
   end
 

@@ -10,6 +10,7 @@
 -- @takes dedicated from lib/homes.lua
 -- @takes eligibility, NONE from lib/policy.lua
 -- @takes read_mailbox, by_place from lib/claim.lua
+-- @takes lane_queues from lib/queues.lua
 
 local function open_plan()
   local MOST_LINES, MORE_TENANTS, MOST_TENANTS = 50, 50, 300
@@ -44,7 +45,8 @@ local function open_plan()
       local all = {}
       for lane in pairs(lanes.box_of(name)) do
         if limits.set_of(lane) == line.set and lanes.serves(line.kind, lane) then
-          read_mailbox(all, mailbox(name, lane), NONE, 0, head.asked, lane)
+          local key = mailbox(name, lane)
+          read_mailbox(all, key, lane_queues[key] or NONE, 0, head.asked, lane)
         end
       end
       table.sort(all, by_place)
@@ -109,7 +111,7 @@ local function open_plan()
       line.closed, line.blocked = true, costs
       return false
     end
-    if not has_room(task.id) then return leave_out() end
+    if not has_room(task) then return leave_out() end
     local cost = costs[line.first] or 1
     planned[task.id] = { line = line, entry = entry, group = group, tag = (group or entry).tag, inner_tag = entry.tag,
       cost = cost, taken = limits.take(line.set, costs, name) }
@@ -249,10 +251,13 @@ local function open_plan()
     join_rings()
   end
 
-  -- Takes back what has not started. To be called after the turn has chosen, before it writes.
+  -- Takes back what has not started. To be called after the turn has chosen, before it writes. Returns whether there was any:
+  -- then tasks of others may start in its place.
   function limits.settle_plan()
+    local took_back = false
     for _, plan in pairs(planned) do
       if not plan.started then
+        took_back = true
         limits.untake(plan.taken)
       else
         plan.entry.charge = plan.entry.charge + plan.cost / plan.entry.weight
@@ -267,6 +272,7 @@ local function open_plan()
       local opens = not line.blocked or limits.opens(line.set, line.blocked)
       if opens ~= true then shut[line.set] = opens or math.huge end
     end
+    return took_back
   end
 
   local function charge(key, entry, name)
@@ -317,17 +323,17 @@ local function open_plan()
   end
 end
 
--- Plans what limits let a runtime start, at most `want` tasks, and of each kind of slot as many as there is room for. Notes
--- in `wanted` which kinds have too few.
-local function plan(runtime, want, room, kind_of_task, wanted)
+-- Plans what limits let a runtime start, at most `want` tasks, and of each kind of slot as many as there is room for. Calls
+-- `pass_up` with the kind and the lane of a task for which there is none.
+local function plan(runtime, want, room, kind_of_task, pass_up)
   local free = {}
   for kind, number in ipairs(room or NONE) do free[kind] = number end
   open_plan()
-  limits.plan(runtime, want, function(id)
+  limits.plan(runtime, want, function(task)
     if not kind_of_task then return true end
-    local kind = kind_of_task(id)
+    local kind = kind_of_task(task.id)
     free[kind] = free[kind] - 1
-    if free[kind] < 0 then wanted[kind] = true end
+    if free[kind] < 0 then pass_up(kind, task.lane) end
     return free[kind] >= 0
   end)
 end

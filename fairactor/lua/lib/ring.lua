@@ -183,7 +183,7 @@ local function update_ring(arriving)
     local t = tenants[name]
     if not lanes or lanes.concerns(name, shard.kind) and lanes.works(name, shard.kind) then
       t[LEAVES] = false -- its old tasks may be gone, but new ones have come
-      if t[TAG] then shard.grows = true elseif not t[LIMITS] then join_ring(t, name) end
+      if t[TAG] then shard.grows = arriving elseif not t[LIMITS] then join_ring(t, name) end
     end
     if lanes then lanes.changed[name] = true end
   end
@@ -281,14 +281,16 @@ do
       'period' .. shard.suffix, shard.period, 'total', pack_counts(total), 'torn', '')
     if shard.reports_throttled then throttled = NONE end
     if limits then limits.wake() end
-    local wakes = not empty and (#joined > 0 or more) or shard.grows and call('EXISTS', IDLE_SLOTS) == 1
+    local grows = (shard.grows or lanes and next(lanes.arrived)) and call('EXISTS', IDLE_SLOTS) == 1
+    local wakes = not empty and (#joined > 0 or more) or grows and shard.grows
     if joined_elsewhere then
-      lanes.wake(wakes, joined_elsewhere)
+      lanes.wake(wakes, joined_elsewhere, grows)
       if #throttled > 0 then wake_idle() end
     elseif wakes or #throttled > 0 then
       wake_idle()
     end
     if #joined > 0 then wake_dedicated(joined) end
+    if grows and not joined_elsewhere then wake_dedicated(shard.grows) end
     if #throttled > 0 then wake_dedicated(throttled) end
     if was_busy and live(total) == 0 then call('PUBLISH', EVENTS, 'd') end
     return more and not empty

@@ -5,7 +5,8 @@
 
 -- @include lib/ring.lua
 -- @include lib/lane_heads.lua
--- @takes peek, stays_on_ring, limits_taken from lib/claim.lua
+-- @takes peek, stays_on_ring, limits_taken, write_slots from lib/claim.lua
+-- @takes idle_of from lib/homes.lua
 
 local MOST_STUCK = 50 -- tasks of a tenant that one turn looks at to find one that can start
 local MOST_LOOKED = 300 -- tasks behind the first of their tenants that one turn looks at
@@ -15,10 +16,16 @@ local MOST_ALONG = 200 -- tasks that join batches in one turn
 -- records; other actors are of kind 1; nil: there is one kind. Tenants of whom nothing can start are passed over.
 local capped, room, letters
 local room_ahead = 0 -- the part of the room for tasks that may start soon; batches take none of it
-local wanted = {} -- kinds for which a task found no room
+local wanted = {} -- kinds for which a task found no room -> the lanes of such tasks
 local looked = 0 -- tasks behind the first of their tenants
 local batches = NONE -- actor -> the most tasks of its batches
 local along, added = {}, 0 -- id, tenant and cost of what joins a batch; how many of them are among the claims
+
+-- Notes that there is no room of a kind for a task of a lane.
+local function pass_up(kind, lane)
+  wanted[kind] = wanted[kind] or {}
+  wanted[kind][lane or ''] = true
+end
 
 -- Notes that the next task of a tenant, `id`, starts.
 local function count_taken(t, id)
@@ -60,7 +67,7 @@ local function open_slots()
     local kind, actor = kind_of(id)
     local has_batches = actor and batches[actor]
     if room[kind] - (has_batches and kind == 1 and room_ahead or 0) < 1 then
-      wanted[kind] = true
+      pass_up(kind, lane_of_head[id])
       return false
     end
     room[kind] = room[kind] - 1
@@ -142,5 +149,45 @@ local function open_slots()
       added = added + 1
       add_claim(claims, unpack(along[added]))
     end
+  end
+
+  -- Wakes a resting runtime, of those with this key, that can start tasks of any of these sorts, or that has one kind of
+  -- slots. Returns whether one was there.
+  local function wake_for(sorts, idle)
+    local able, free = call('SMEMBERS', idle), {}
+    for i, letters_free in ipairs(read_all('HMGET', IDLE_SLOTS, able)) do free[able[i]] = letters_free end
+    local tried = 0
+    for _, other in ipairs(able) do
+      if tried < 8 and (not free[other] or free[other]:find('[' .. sorts .. ']')) then
+        tried = tried + 1
+        call('HDEL', IDLE_SLOTS, other)
+        call('SREM', idle, other)
+        if call('PUBLISH', INBOX .. other, 'w') > 0 then return true end
+      end
+    end
+  end
+
+  -- Wakes a runtime that can start what was passed over: of the same kind of runtimes, or else of each other kind that
+  -- serves the lanes of these tasks.
+  local function wake_others(sorts)
+    if wake_for(sorts, shard.idle) or not shard.several then return end
+    for i = 2, #lanes.kinds do
+      local serves = false
+      for _, passed_lanes in pairs(wanted) do
+        for lane in pairs(passed_lanes) do serves = serves or lanes.serves(lanes.kinds[i], lane) end
+      end
+      if serves then wake_for(sorts, idle_of(lanes.kinds[i])) end
+    end
+  end
+
+  -- Notes for which sorts of actors a runtime has free slots, if it rests. Wakes one that can start what was passed over.
+  function write_slots(runtime, rests)
+    local free, missing = {}, {}
+    for kind, left in ipairs(room or NONE) do
+      if left > 0 then free[#free + 1] = letters[kind] end
+      if wanted[kind] then missing[#missing + 1] = letters[kind] end
+    end
+    if room and rests then call('HSET', IDLE_SLOTS, runtime, table.concat(free)) else call('HDEL', IDLE_SLOTS, runtime) end
+    if #missing > 0 then wake_others(table.concat(missing)) end
   end
 end

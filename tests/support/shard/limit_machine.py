@@ -153,7 +153,11 @@ class LimitMachine(LimitChanges):
         actors = [self.actor_of(record) for record in claims.values()]
         capped = sum(actor == "f" for actor in actors)
         runtime.room = None if room is None else (room[0] - len(claims) + capped, room[1] - capped)
-        assert runtime.room is None or min(runtime.room) >= 0 or self.has_suspect(claims)
+        if runtime.room and self.has_suspect(claims):  # it is claimed whatever its kind, and waits for a slot
+            runtime.room = (max(0, runtime.room[0]), max(0, runtime.room[1]))
+        assert runtime.room is None or min(runtime.room) >= 0, (
+            f"{name} has claimed more of a kind than it has slots: {runtime.room} are left"
+        )
         foreign = [(task, record) for task, record in claims.items() if not self.can_run(runtime, record)]
         assert not foreign, f"{name}, {runtime.kind}, cannot run {foreign}"
         self.goes_on = turn.more or turn.unseen or bool(turn.suspects) or bool(returns)

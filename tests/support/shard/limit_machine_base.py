@@ -288,7 +288,8 @@ class LimitMachineBase(RuleBasedStateMachine):
                     for name, runtime in self.runtimes.items()
                     if runtime.kind is kind and runtime.serves_tenant(tenant) and self.has_room(runtime, actor)
                 ]
-                if any(self.runtimes[name].kind is kind for name in self.woken(now)):
+                looking = [self.runtimes[name].kind for name in self.woken(now)]
+                if any(other is kind or (tenant, task, actor) in startable[id(other)] for other in looking):
                     continue  # it looks soon, and passes on what it cannot start
                 asleep = [name for name in able if name in idle and self.runtimes[name].wakes_at > now + SLACK]
                 assert not able or asleep != able, f"{able} sleep, and could start {task}"
