@@ -11,7 +11,7 @@ from fairactor._model.record import Call
 from fairactor._model.route import pack_route
 from fairactor._model.wire import Assignment, pack_key
 from tests.support.shard.driver import item
-from tests.support.shard.limits import LimitDriver
+from tests.support.shard.limits import ALL, LimitDriver
 from tests.support.shard.model_lanes import Kind
 
 WORK, MAIL = Kind({"work": "1"}), Kind({"mail": "1"})
@@ -246,3 +246,54 @@ def test_dedicated_runtimes_tidy_lines_that_others_have_left(shard: LimitDriver)
     shard.claim(9)  # it brings them into their new line
     assert shard.drain() == 3
     assert shard.driver.snapshot().fixed["LIMIT_CLOCKS"] == {}
+
+
+def test_a_task_that_is_canceled_opens_the_line_that_waited_for_what_it_takes(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", rate="60/h", burst=2)
+    shard.send(["a"], {"api": 1})
+    blocking = shard.send(["b"], {"api": 2})
+    shard.send(["b"], {"api": 0.5})
+    assert shard.tenants_of(shard.claim(5)) == {"a": 1}
+    shard.driver.run(shard.driver.shard.cancel(blocking[0], "", ttl=0, body=b"canceled"))
+    assert shard.tenants_of(shard.claim(5)) == {"b": 1}
+
+
+def test_a_tenant_whose_tasks_get_a_limit_stands_in_its_line_after_one_was_canceled(shard: LimitDriver) -> None:
+    shard.join()
+    first, _ = shard.send(["a"], queue="gpu", number=2)
+    shard.limit("work", concurrency=5)
+    shard.driver.run(shard.driver.shard.cancel(first, "", ttl=0, body=b"canceled"))
+    shard.driver.check()
+    assert shard.drain() + shard.drain() == 1
+
+
+def test_kinds_of_runtimes_do_not_wake_each_other_for_what_takes_more_than_is_left(shard: LimitDriver) -> None:
+    shard.join("r", WORK)
+    shard.join("s", ALL)
+    shard.limit("api", rate="60/h", burst=3, per="tenant")
+    shard.send(["a"], {"api": 2}, number=2)
+    assert len(shard.claim(5, "r")) == 1
+    rest(shard, "r", "s")
+    shard.claim(5, "r")
+    assert woken(shard) == set()
+
+
+def test_a_tenant_whose_next_start_takes_less_than_one_waits_no_longer_than_that(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", rate="60/h", burst=1, per="tenant")
+    shard.send(["a"], {"api": 0.5}, number=3)
+    assert len(shard.claim(5)) == 2
+    shard.send(["a"], {"api": 0.5})
+    shard.claim(5)
+    assert 25 < shard.last.wait < 31  # seconds until what it owes is 0.5
+
+
+def test_what_a_tenant_did_not_start_does_not_hold_it_back(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", concurrency=1, per="tenant")
+    shard.configure("a", concurrency=2)
+    shard.send(["a"], actor="mail", number=2)
+    shard.send(["a"], {"api": 1}, number=2)
+    assert len(shard.claim(9)) == 2
+    assert len(shard.turn(9)) == 1, "its mails have ended"

@@ -20,6 +20,7 @@ function open_limits()
   local function nothing() return false end
   limits = {
     returned = {}, -- limits and instances that let more start now than before -> tenant of the instance
+    withdrawn = {}, -- sets of whose tasks some leave unclaimed
     -- plan.lua replaces these:
     planned = nothing, has_planned = nothing, start = nothing, settle_plan = nothing, waits = nothing,
   }
@@ -144,6 +145,14 @@ function open_limits()
     return as_answer(at)
   end
 
+  -- Whether what a start takes of a set may count for its tenant only.
+  function limits.has_own_rates(set)
+    for _, name in ipairs(limits.names_in(set)) do
+      if known[name].per_tenant and known[name].interval > 0 then return true end
+    end
+    return false
+  end
+
   -- Returns the set of a task, and what its start takes; nil if nothing limits it.
   function limits.of_task(id, tenant)
     local route = lanes.route_in(call('GETRANGE', TASK .. id, 0, 4095))
@@ -157,6 +166,12 @@ function open_limits()
   local function note_return(field, tenant)
     limits.returned[field] = tenant
     if field:find('\31', 1, true) then lanes.changed[tenant] = true end
+  end
+
+  -- Notes that a task leaves the mailbox of a tenant unclaimed: the line may have waited for what it takes.
+  function limits.note_withdrawn(tenant, lane)
+    local set = limits.set_of(lane)
+    if set then limits.withdrawn[set], lanes.changed[tenant] = true, true end
   end
 
   -- Changes the settings of a limit, or of the instance of a tenant. What is owed stays the same number of units.

@@ -102,12 +102,30 @@ local function open_lines()
     lanes.changed[name] = true
   end
 
+  -- Takes back that limits of its own hold a tenant back in a line: it did not start what was planned before.
+  function limits.unhold(line, name)
+    left_out[line.id .. name], held[name] = nil, nil
+    lanes.changed[name] = true
+  end
+
+  -- Returns what the start of a tenant's first task in a line takes.
+  local function costs_of_first(line, name)
+    local first, place = nil, math.huge
+    for lane, n in pairs(lanes.box_of(name)) do
+      local belongs = n > 0 and limits.set_of(lane) == line.set and lanes.serves(line.kind, lane)
+      local found = belongs and call('ZRANGE', mailbox(name, lane), 0, 0, 'WITHSCORES') or {}
+      local at = tonumber(found[2])
+      if at and (at < place or at == place and found[1] < first) then first, place = found[1], at end
+    end
+    return first and limits.costs_in(lanes.route_in(call('GETRANGE', TASK .. first, 0, 4095))) or {}
+  end
+
   -- Whether a tenant belongs in a line.
   local function belongs_in(line, name)
     local t = tenants[name]
     if not limits.works_in(line, name) or (t[LIMITS] and eligibility(t[LIMITS]) ~= true) then return false end
     if left_out[line.id .. name] then return false end
-    local opens = limits.opens_for(line.set, {}, name)
+    local opens = limits.opens_for(line.set, limits.has_own_rates(line.set) and costs_of_first(line, name) or {}, name)
     if opens ~= true then note_held(line, name, opens) end
     return opens == true
   end
@@ -220,14 +238,17 @@ local function open_lines()
     lanes.changed[t[NAME]] = true
   end
 
-  -- Lets the lines of limits that were given back look again.
+  local function look_again(kind, set)
+    if call('ZADD', LINES .. kind, 'XX', 'LT', 'CH', integer(shard.ms), set) == 1 then limits.woken[kind] = true end
+  end
+
+  -- Lets the lines of limits that were given back look again, and those from which tasks are taken away.
   local function reopen()
     for name in pairs(limits.returned) do
-      for _, line in ipairs(name:find('\31', 1, true) and {} or limits.lines_of(name)) do
-        if call('ZADD', LINES .. line.kind, 'XX', 'LT', 'CH', integer(shard.ms), line.set) == 1 then
-          limits.woken[line.kind] = true
-        end
-      end
+      for _, line in ipairs(name:find('\31', 1, true) and {} or limits.lines_of(name)) do look_again(line.kind, line.set) end
+    end
+    for set in pairs(limits.withdrawn) do
+      for _, kind in ipairs(lanes.kinds) do look_again(kind, set) end
     end
   end
 

@@ -259,6 +259,7 @@ local function open_plan()
       if not plan.started then
         took_back = true
         limits.untake(plan.taken)
+        limits.unhold(plan.line, plan.entry.name)
       else
         plan.entry.charge = plan.entry.charge + plan.cost / plan.entry.weight
         limits.advance(plan.line.first, plan.tag, plan.cost)

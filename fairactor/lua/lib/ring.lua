@@ -99,6 +99,7 @@ end
 local function count_withdrawn(name, n, lane)
   local t = tenants[name]
   if lanes and n > 0 then lanes.add(name, lane, -n) end
+  if limits and n > 0 then limits.note_withdrawn(name, lane) end
   if t[LIMITS] then
     t[LIMITS].queued = t[LIMITS].queued - n
   elseif lanes then

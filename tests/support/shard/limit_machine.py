@@ -127,7 +127,7 @@ class LimitMachine(LimitChanges):
         assert turn is not None, "its lease is lost"
         assert turn.refused == []
         now = turn.now + self.shift
-        returns = [task for task, (state, _) in ended.items() if state == "B"]
+        returns = [task for task, (state, _) in ended.items() if state == "B" and task not in self.canceling]
         before_turn = self.snapshot
         self.snapshot = self.driver.snapshot() if ended else before_turn
         places = self.places() if ended else {}
