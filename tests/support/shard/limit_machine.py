@@ -165,7 +165,10 @@ class LimitMachine(LimitChanges):
         runtime.free, runtime.rests = want - taken, want > taken or bool(returns)
         self.check()
         self.goes_on = self.goes_on or name not in self.idle()  # woken by its own turn
-        if taken < want and not self.goes_on:
+        looks = any(
+            self.runtimes[other].kind is runtime.kind for other in self.woken(now)
+        )  # and passes on what it cannot start
+        if taken < want and not self.goes_on and not looks:
             missed_tasks = [
                 task
                 for tenant, task, actor in self.startable(runtime.kind, now)
