@@ -297,3 +297,17 @@ def test_what_a_tenant_did_not_start_does_not_hold_it_back(shard: LimitDriver) -
     shard.send(["a"], {"api": 1}, number=2)
     assert len(shard.claim(9)) == 2
     assert len(shard.turn(9)) == 1, "its mails have ended"
+
+
+def test_a_new_limit_of_an_actor_brings_its_tasks_into_their_own_line_beside_others_of_the_tenant(
+    shard: LimitDriver,
+) -> None:
+    shard.join()
+    shard.limit("api", concurrency=1)
+    shard.send(["a"], {"api": 1}, actor="mail", number=3)
+    shard.send(["a"], {"api": 1})
+    assert len(shard.claim(5)) == 1
+    shard.limit("work", concurrency=5)
+    shard.turn(1)
+    assert shard.driver.snapshot().lines.keys() == {"0"}
+    assert shard.driver.snapshot().lines["0"].keys() == {"api", "api\x1fwork"}

@@ -42,10 +42,10 @@ local function open_heads()
     table.insert(lane_queues[key], id)
   end
 
-  -- Whether a task was certainly sent when its lane was known, by its place: that is its stamp, less something.
-  -- Places of other than critical tasks may be below 0, too, if they were due long ago.
-  local function is_sorted(place)
-    return (place < -CRITICAL_JUMP / 4 and place + CRITICAL_JUMP or place) > shard.unsorted
+  -- Whether a task was certainly sent when its lane, and its limits, were known, by its place: that is its stamp, less
+  -- something. Places of other than critical tasks may be below 0, too, if they were due long ago.
+  function lanes.is_sorted(place)
+    return not shard.unsorted or (place < -CRITICAL_JUMP / 4 and place + CRITICAL_JUMP or place) > shard.unsorted
   end
 
   -- Removes from some tasks of the common lane those that the runtime cannot run. If it has to stop before the last, the source
@@ -54,7 +54,7 @@ local function open_heads()
     local right = {}
     for i = 1, #found, 2 do
       local id, at = found[i], found[i + 1]
-      local lane = not sorting.moved[id] and (is_sorted(tonumber(at)) and '' or lanes.of_task(id))
+      local lane = not sorting.moved[id] and (lanes.is_sorted(tonumber(at)) and '' or lanes.of_task(id))
       if lane and lane ~= '' and not is_open[lane] then
         if sorting.looked >= MOST_MOVED then
           sorting.stopped, source[STOP], source[REST] = true, tonumber(at), false

@@ -100,6 +100,7 @@ local function open_plan()
       if not entry.planned then line.gone[#line.gone + 1] = { name = name, key = ring.key, group = group and group.group } end
       return leave_out()
     end
+    if not lanes.is_sorted(task.place) then lanes.changed[name] = true end -- others of the tenant may belong in other lines now
     if (left[name] or 0) >= startable(t) then return leave_out() end
     local costs = limits.costs_in(lanes.route_in(call('GETRANGE', TASK .. task.id, 0, 4095)))
     local own = limits.opens_for(line.set, costs, name)
