@@ -48,7 +48,6 @@ class Observations:
     tasks: int = 0
     lost: int = 0
     doubled: int = 0
-    audits: int = 0
     limited: int = 0
     """How many claims counted for limits."""
     unfit: int = 0

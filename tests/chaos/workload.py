@@ -16,19 +16,15 @@ from typing import Any, Final
 
 import anyio
 import attrs
-import redis
 from anyio.abc import TaskGroup
 
 from fairactor import Handle, Runtime, TaskCanceled
-from fairactor._audit.audit import audit
-from fairactor._plugin_chain import PluginChain
 from fairactor.errors import FairactorError, ServerError, ServerUnavailable
-from fairactor.plugins import installed_plugins
 from tests.support.polling import until
 from tests.support.proxy import Proxy, proxy
-from tests.support.shard.driver import ShardDriver
 
-from .checks import Observations, check_places, check_tasks, ended_wrongly, over_cap, what_is_left
+from .auditor import direct_driver
+from .checks import Observations, check_places, check_tasks, ended_wrongly, what_is_left
 from .fault_injector import FaultInjector
 from .harness_client import HarnessClient, Worker
 from .limits import SETTINGS, ClaimsMonitor, Pause
@@ -38,7 +34,6 @@ from .schedules import PlannedSchedule, check_schedules
 
 PATIENCE: Final = 40.0
 """Seconds; far longer than any phase takes once the faults are over."""
-_AUDIT_EACH: Final = 0.1  # seconds
 _SHOWN: Final = 20  # violations
 
 
@@ -84,7 +79,7 @@ class Workload:
         self._proxy = before
         self._url = before.url
         self._note = note
-        self._driver = ShardDriver(direct, namespace="fairactor", plugins=PluginChain(installed_plugins()).lua)
+        self._driver = direct_driver(direct)
         self._injector = FaultInjector(harness, before, self._driver.db, self._url, note)
         self._handles: dict[str, Handle[int]] = {}
         self._runtime: Runtime
@@ -100,7 +95,7 @@ class Workload:
             "tasks": facts.tasks,
             "steps": sum(len(pipeline.steps) for pipeline in self._plan.pipelines),
             "unfit": facts.unfit,
-            "audits": facts.audits,
+            "audits": self._harness.audits,
             "limited": facts.limited,
             "rerun": sum(max(0, self._harness.runs[job.id] - job.attempts) for job in self._plan.jobs),
             "resent": facts.resent.total(),
@@ -123,13 +118,16 @@ class Workload:
                 await self._runtime.limit(limit).configure(**settings)
             if self._plan.limited:
                 stack.enter_context(self._monitor.following())
+            async with self._patience("the auditor starts"):
+                await self._harness.start_auditor()
             async with anyio.create_task_group() as watching:
-                watching.start_soon(self._audit)
                 self._harness.on_kill = partial(self._replace, watching)
                 await self._storm(watching)
                 await self._settle()
                 watching.cancel_scope.cancel()
+            await self._harness.stop_auditor()
             await self._dismiss()
+        self.facts.violations += [f"audit: {text}" for text in self._harness.found]
         self.facts.violations += what_is_left(self._driver)
 
     async def _start_sender(self, stack: AsyncExitStack) -> None:
@@ -150,21 +148,6 @@ class Workload:
         if scope.cancelled_caught:
             self._note(f"hangs: {what}")
             self.facts.violations.append(f"after {PATIENCE:g} s without faults it still hangs: {what}")
-
-    async def _audit(self) -> None:
-        """Audits the shard repeatedly, over a connection without faults."""
-        while True:
-            try:
-                snapshot = self._driver.snapshot()
-            except redis.RedisError:  # the server is down
-                pass
-            else:
-                self.facts.audits += 1
-                if found := [*audit(snapshot), *over_cap(snapshot)]:
-                    self._note("the audit finds something")
-                    self.facts.violations += [f"audit: {text}" for text in found]
-                    return
-            await anyio.sleep(_AUDIT_EACH)
 
     # Sending
 
@@ -364,7 +347,8 @@ class Workload:
 
     def _leased(self) -> bool:
         """Returns whether exactly the living workers hold leases, one each."""
-        holders = sorted(int(name.split(":")[1]) for name in self._driver.snapshot().fixed["LEASES"])
+        names: Any = self._driver.db.zrange(self._driver.keys.fixed("LEASES"), 0, -1)
+        holders = sorted(int(name.split(b":")[1]) for name in names)
         return holders == sorted(worker.pid for worker in self._living())
 
     async def _dismiss(self) -> None:
