@@ -99,7 +99,7 @@ def _of_one(facts: Observations, job: Job, state: TaskState | None, kids: Iterab
     elif state is TaskState.FINISHED:
         yield from _finished(facts, job, kids)
     else:
-        yield f"it is {state}"
+        yield f"it is {state}: {facts.outcomes.get(job.id)}"
 
 
 def _canceled(facts: Observations, job: Job) -> Iterator[str]:

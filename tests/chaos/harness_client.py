@@ -48,6 +48,8 @@ class HarnessClient:
         """How often each task has started in each process."""
         self.on_kill: Callable[[Worker], None] = lambda _: None
         """Called when a task is about to kill its worker."""
+        self.on_first_start: Callable[[], None] = lambda: None
+        """Called when a task starts that has not started before."""
         self.audits = 0
         """How often the shard was audited."""
         self.found: list[str] = []
@@ -135,7 +137,9 @@ class HarnessClient:
     def _note(self, line: bytes) -> None:
         word, pid, rest = line.decode().rstrip("\n").split(" ", 2)
         if word == "run":
-            self.first.setdefault(rest, self.runs.total())
+            if rest not in self.first:
+                self.first[rest] = self.runs.total()
+                self.on_first_start()
             self.runs[rest] += 1
             self.ran[rest, int(pid)] += 1
         elif word == "audited":
