@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import signal
@@ -34,6 +35,16 @@ _SUMS: Final = (
     "lost",
     "doubled",
 )
+_PARALLEL: Final = max(2, min(4, os.cpu_count() or 4))
+_LATE_IMPORTS: Final = (
+    "anyio._backends._asyncio",
+    "fairactor._actors.process_pool",
+    "fairactor._engine",
+    "fairactor._lifetime",
+    "fairactor._util.tracing",
+    "fairactor._worker.worker",
+)
+"""What a runtime imports as it starts: once for all forked processes, else that is most of their work at the start."""
 
 
 def main() -> int:
@@ -41,11 +52,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seeds", type=int, default=50, help="how many (default: 50)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (default: 0)")
-    parser.add_argument("--parallel", type=int, default=4, help="how many at a time (default: 4)")
+    parser.add_argument(
+        "--parallel", type=int, default=_PARALLEL, help="how many at a time (default: one a core, 2 to 4)"
+    )
     parser.add_argument("--server", choices=servers.SERVERS, default="valkey", help="the server to run on")
     parser.add_argument("--verbose", action="store_true", help="a line for each seed")
     options = parser.parse_args()
     binary = servers.binary(options.server)
+    for module in _LATE_IMPORTS:
+        importlib.import_module(module)
     gc.freeze()  # forked processes share the memory of imported modules
     began = time.monotonic()
     sums: Counter[str] = Counter()

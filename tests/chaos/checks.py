@@ -48,7 +48,6 @@ class Observations:
     tasks: int = 0
     lost: int = 0
     doubled: int = 0
-    audits: int = 0
     limited: int = 0
     """How many claims counted for limits."""
     unfit: int = 0
@@ -100,7 +99,7 @@ def _of_one(facts: Observations, job: Job, state: TaskState | None, kids: Iterab
     elif state is TaskState.FINISHED:
         yield from _finished(facts, job, kids)
     else:
-        yield f"it is {state}"
+        yield f"it is {state}: {facts.outcomes.get(job.id)}"
 
 
 def _canceled(facts: Observations, job: Job) -> Iterator[str]:

@@ -28,6 +28,7 @@ from tests.support import servers
 
 from . import actors
 from .actors import WorkerSpec
+from .auditor import audit_repeatedly
 from .plan import Plan
 from .workload import Sockets, run_workload
 
@@ -133,6 +134,9 @@ class Harness:
                 spec = WorkerSpec(order["url"], str(self._notes), settings, role.actors, limited=self._plan.limited)
                 pid = self._fork(f"worker-{len(self._logs)}", partial(self._work, spec))
                 self._send({"started": pid})
+            case "start auditor":
+                pid = self._fork("auditor", partial(self._audit, self._server.url))
+                self._send({"auditor": pid})
             case "kill server":
                 self._server.kill()
                 self._send({"server": "killed"})
@@ -190,6 +194,10 @@ class Harness:
     def _run_workload(self, plan: Plan) -> None:
         sockets = Sockets(self._server.socket, str(self._folder / "proxy.sock"), self._there, self._notes_out)
         anyio.run(run_workload, plan, sockets, self._began)
+
+    def _audit(self, url: str) -> None:
+        self._there.close()
+        audit_repeatedly(url, str(self._notes))
 
     def _work(self, spec: WorkerSpec) -> None:
         self._there.close()

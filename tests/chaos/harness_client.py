@@ -48,6 +48,14 @@ class HarnessClient:
         """How often each task has started in each process."""
         self.on_kill: Callable[[Worker], None] = lambda _: None
         """Called when a task is about to kill its worker."""
+        self.on_first_start: Callable[[], None] = lambda: None
+        """Called when a task starts that has not started before."""
+        self.audits = 0
+        """How often the shard was audited."""
+        self.found: list[str] = []
+        """What audits have found."""
+        self._audited = anyio.Event()
+        self._auditor: Worker
         self._journal = journal
         self._writer: asyncio.StreamWriter
         self._answer: asyncio.Future[dict[str, Any]] | None = None
@@ -70,6 +78,16 @@ class HarnessClient:
         worker.role = role
         self._journal(f"worker {pid} of role {role} starts")
         return worker
+
+    async def start_auditor(self) -> None:
+        """Asks the harness to fork the auditor, and waits for its first audit."""
+        await self._ask("start auditor")
+        await self._audited.wait()
+
+    async def stop_auditor(self) -> None:
+        """Ends the auditor."""
+        self._auditor.signal(signal.SIGKILL)
+        await self._auditor.ended.wait()
 
     async def kill_server(self) -> None:
         """Kills the server."""
@@ -95,8 +113,10 @@ class HarnessClient:
         while line := await reader.readline():
             word = json.loads(line)
             if "ended" in word:
-                self._ended(self.workers[word["ended"]], word["status"])
+                self._ended(self.workers.get(word["ended"]) or self._auditor, word["status"])
                 continue
+            if "auditor" in word:
+                self._auditor = Worker(word["auditor"])
             if "started" in word:
                 self.workers[word["started"]] = Worker(word["started"])
                 orphans, self._orphans = self._orphans, []
@@ -117,9 +137,17 @@ class HarnessClient:
     def _note(self, line: bytes) -> None:
         word, pid, rest = line.decode().rstrip("\n").split(" ", 2)
         if word == "run":
-            self.first.setdefault(rest, self.runs.total())
+            if rest not in self.first:
+                self.first[rest] = self.runs.total()
+                self.on_first_start()
             self.runs[rest] += 1
             self.ran[rest, int(pid)] += 1
+        elif word == "audited":
+            self.audits += 1
+            self._audited.set()
+        elif word == "finds":
+            self._journal(f"the audit finds: {rest}")
+            self.found.append(rest)
         elif word == "kills" and int(pid) in self.workers:
             self.workers[int(pid)].expected = -signal.SIGKILL
             self._journal(f"a task kills worker {pid}")

@@ -12,23 +12,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import attrs
-import redis
 from anyio.abc import TaskGroup
 
 from fairactor import Handle, Runtime, TaskCanceled
-from fairactor._audit.audit import audit
-from fairactor._plugin_chain import PluginChain
 from fairactor.errors import FairactorError, ServerError, ServerUnavailable
-from fairactor.plugins import installed_plugins
 from tests.support.polling import until
 from tests.support.proxy import Proxy, proxy
-from tests.support.shard.driver import ShardDriver
 
-from .checks import Observations, check_places, check_tasks, ended_wrongly, over_cap, what_is_left
+from .auditor import direct_driver
+from .checks import Observations, check_places, check_tasks, ended_wrongly, what_is_left
 from .fault_injector import FaultInjector
 from .harness_client import HarnessClient, Worker
 from .limits import SETTINGS, ClaimsMonitor, Pause
@@ -37,9 +33,9 @@ from .plan import CAPS, Job, Plan
 from .schedules import PlannedSchedule, check_schedules
 
 PATIENCE: Final = 40.0
-"""Seconds; far longer than any phase takes once the faults are over."""
-_AUDIT_EACH: Final = 0.1  # seconds
+"""Seconds in which something gets further, however busy the machine is, once the faults are over."""
 _SHOWN: Final = 20  # violations
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -84,9 +80,11 @@ class Workload:
         self._proxy = before
         self._url = before.url
         self._note = note
-        self._driver = ShardDriver(direct, namespace="fairactor", plugins=PluginChain(installed_plugins()).lua)
+        self._driver = direct_driver(direct)
         self._injector = FaultInjector(harness, before, self._driver.db, self._url, note)
         self._handles: dict[str, Handle[int]] = {}
+        self._phases: set[anyio.CancelScope] = set()
+        harness.on_first_start = self._get_further
         self._runtime: Runtime
         self._monitor = ClaimsMonitor(direct.removeprefix("unix://"))
 
@@ -100,7 +98,7 @@ class Workload:
             "tasks": facts.tasks,
             "steps": sum(len(pipeline.steps) for pipeline in self._plan.pipelines),
             "unfit": facts.unfit,
-            "audits": facts.audits,
+            "audits": self._harness.audits,
             "limited": facts.limited,
             "rerun": sum(max(0, self._harness.runs[job.id] - job.attempts) for job in self._plan.jobs),
             "resent": facts.resent.total(),
@@ -117,54 +115,55 @@ class Workload:
         async with AsyncExitStack() as stack:
             async with self._patience("the sender starts"):
                 await self._start_sender(stack)
-            for tenant, cap in CAPS.items():
-                await self._runtime.tenant(tenant).configure(concurrency=cap)
-            for limit, settings in SETTINGS.items() if self._plan.limited else ():
-                await self._runtime.limit(limit).configure(**settings)
+            async with self._patience("the settings are made"):
+                await self._answered(self._configure)
             if self._plan.limited:
                 stack.enter_context(self._monitor.following())
+            async with self._patience("the auditor starts"):
+                await self._harness.start_auditor()
             async with anyio.create_task_group() as watching:
-                watching.start_soon(self._audit)
                 self._harness.on_kill = partial(self._replace, watching)
                 await self._storm(watching)
                 await self._settle()
                 watching.cancel_scope.cancel()
+            await self._harness.stop_auditor()
             await self._dismiss()
+        self.facts.violations += [f"audit: {text}" for text in self._harness.found]
         self.facts.violations += what_is_left(self._driver)
 
     async def _start_sender(self, stack: AsyncExitStack) -> None:
-        """Enters the runtime that sends; tries again if the machine is so busy that its short timeout runs out."""
+        """Enters the runtime that sends."""
+        self._runtime = await self._answered(lambda: stack.enter_async_context(Runtime(self._url, **self._plan.sender)))
+
+    async def _configure(self) -> None:
+        for tenant, cap in CAPS.items():
+            await self._runtime.tenant(tenant).configure(concurrency=cap)
+        for limit, settings in SETTINGS.items() if self._plan.limited else ():
+            await self._runtime.limit(limit).configure(**settings)
+
+    async def _answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeats a call until the server answers: on a busy machine the sender's short timeout may run out."""
         while True:
             try:
-                self._runtime = await stack.enter_async_context(Runtime(self._url, **self._plan.sender))
-            except ServerUnavailable:
-                self._note("the sender could not start")
-            else:
-                return
+                return await call()
+            except ServerUnavailable as error:
+                self._note(f"again: {error}")
 
     @asynccontextmanager
     async def _patience(self, what: str) -> AsyncIterator[None]:
-        """Limits the time of a phase; a timeout is a violation."""
+        """Limits the time in which a phase may get no further; a timeout is a violation."""
         with anyio.move_on_after(PATIENCE) as scope:
+            self._phases.add(scope)
             yield
+        self._phases.discard(scope)
         if scope.cancelled_caught:
             self._note(f"hangs: {what}")
-            self.facts.violations.append(f"after {PATIENCE:g} s without faults it still hangs: {what}")
+            self.facts.violations.append(f"there are no faults, and nothing has got further for {PATIENCE:g} s: {what}")
 
-    async def _audit(self) -> None:
-        """Audits the shard repeatedly, over a connection without faults."""
-        while True:
-            try:
-                snapshot = self._driver.snapshot()
-            except redis.RedisError:  # the server is down
-                pass
-            else:
-                self.facts.audits += 1
-                if found := [*audit(snapshot), *over_cap(snapshot)]:
-                    self._note("the audit finds something")
-                    self.facts.violations += [f"audit: {text}" for text in found]
-                    return
-            await anyio.sleep(_AUDIT_EACH)
+    def _get_further(self) -> None:
+        """Gives each phase its time again: a task was accepted, has started or has ended for the first time."""
+        for scope in self._phases:
+            scope.deadline = anyio.current_time() + PATIENCE
 
     # Sending
 
@@ -188,11 +187,15 @@ class Workload:
                     sending.start_soon(self._redrive_at, start + at)
             await self._proxy.calm()
             self._note("calm")
-            sending.cancel_scope.deadline = anyio.current_time() + PATIENCE
+            self._phases.add(sending.cancel_scope)
+            self._get_further()
+        self._phases.discard(sending.cancel_scope)
         if sending.cancel_scope.cancelled_caught:
             steps = [step for pipeline in self._plan.pipelines for step in pipeline.steps]
             unsent = [task.id for task in (*self._plan.jobs, *steps) if task.id not in self._handles]
-            self.facts.violations.append(f"after {PATIENCE:g} s without faults these are not accepted: {unsent}")
+            self.facts.violations.append(
+                f"nothing has got further for {PATIENCE:g} s, and these are not accepted: {unsent}"
+            )
 
     async def _send(self, at: float, jobs: list[Job], sending: TaskGroup, watching: TaskGroup) -> None:
         await anyio.sleep_until(at)
@@ -263,6 +266,7 @@ class Workload:
         else:
             handles = await self._runtime.send_many([(job.tenant, job.message) for job in jobs])
         self._handles.update((handle.id, handle) for handle in handles)
+        self._get_further()
 
     async def _send_twin(self, jobs: Sequence[Job]) -> None:
         (job,) = jobs
@@ -282,13 +286,15 @@ class Workload:
         (job,) = jobs
         self.facts.outcomes[job.id] = await _outcome(self._runtime.ask(job.tenant, job.message))
         self._handles[job.id] = self._runtime.handle(job.id, job.tenant)
+        self._get_further()
 
     async def _cancel(self, jobs: Sequence[Job | Step]) -> None:
         (job,) = jobs
         self.facts.canceled_as[job.id] = await self._handles[job.id].cancel()
 
     async def _await(self, job: Job | Step) -> None:
-        self.facts.outcomes[job.id] = await _outcome(self._handles[job.id].result())
+        self.facts.outcomes[job.id] = await self._answered(lambda: _outcome(self._handles[job.id].result()))
+        self._get_further()
 
     # After the faults
 
@@ -298,8 +304,8 @@ class Workload:
             for schedule in self._plan.schedules:
                 await self._again([schedule], self._see_out)
         async with self._patience("draining"):
-            while await self._left():
-                await self._runtime.drain()
+            while await self._answered(self._left):
+                await self._answered(self._runtime.drain)
         self._note("drained")
         asked: list[Job | Step] = [job for job in self._plan.jobs if not job.forgotten and job.id in self._handles]
         asked += [step for pipeline in self._plan.pipelines for step in pipeline.steps if step.id in self._handles]
@@ -310,7 +316,8 @@ class Workload:
         async with self._patience("outcomes that are waited for from the start"):
             await until(lambda: all(job.id in self.facts.outcomes for job in asked), math.inf)
         snapshot = self._driver.snapshot()
-        self.facts.violations += check_tasks(self.facts, snapshot, await self._runtime.stats())
+        stats = await self._answered(self._runtime.stats)
+        self.facts.violations += check_tasks(self.facts, snapshot, stats)
         ends = Ends(snapshot, self.facts.outcomes, self.facts.canceled_as, self._upstream(), self._harness.first)
         self.facts.unfit = len(ends.upstream)
         self.facts.violations += check_places(self._plan, self._harness)
@@ -343,10 +350,7 @@ class Workload:
 
     async def _left(self) -> bool:
         """Redrives the dead letters that are to be. Returns whether anything is left to do."""
-        try:
-            return not await self._empty() or bool(await self._runtime.dead_letters.redrive(actor="doomed"))
-        except ServerUnavailable:  # the machine is so busy that the sender's short timeout runs out
-            return True
+        return not await self._empty() or bool(await self._runtime.dead_letters.redrive(actor="doomed"))
 
     async def _empty(self) -> bool:
         """Returns whether no task waits. Sleeps briefly if only scheduled tasks do."""
@@ -364,7 +368,8 @@ class Workload:
 
     def _leased(self) -> bool:
         """Returns whether exactly the living workers hold leases, one each."""
-        holders = sorted(int(name.split(":")[1]) for name in self._driver.snapshot().fixed["LEASES"])
+        names: Any = self._driver.db.zrange(self._driver.keys.fixed("LEASES"), 0, -1)
+        holders = sorted(int(name.split(b":")[1]) for name in names)
         return holders == sorted(worker.pid for worker in self._living())
 
     async def _dismiss(self) -> None:

@@ -1,0 +1,51 @@
+"""A process that audits the shard repeatedly, over a connection without faults.
+
+An audit takes long on a busy machine. In the workload's process it would hold up the proxy, and so every runtime.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+import redis
+
+from fairactor._audit.audit import audit
+from fairactor._plugin_chain import PluginChain
+from fairactor.plugins import installed_plugins
+from tests.support.shard.driver import ShardDriver
+
+from .actors import NOTES, note
+from .checks import over_cap
+
+_EACH: Final = 0.1
+"""Seconds between two audits."""
+_SHARE: Final = 3
+"""An audit is followed by so many times the time that it took, because it holds up the server."""
+_LONGEST: Final = 3000
+"""Characters of a finding, so that a note is written at once."""
+
+
+def audit_repeatedly(url: str, notes: str) -> None:
+    """Audits until it is killed, or has found something, and tells the workload."""
+    os.environ[NOTES] = notes
+    driver = direct_driver(url)
+    while True:
+        began = time.monotonic()
+        try:
+            snapshot = driver.snapshot()
+        except redis.RedisError:  # the server is down
+            pass
+        else:
+            note("audited")
+            if found := [*audit(snapshot), *over_cap(snapshot)]:
+                for text in found:
+                    note("finds", ascii(text)[:_LONGEST])
+                return
+        time.sleep(max(_EACH, _SHARE * (time.monotonic() - began)))
+
+
+def direct_driver(url: str) -> ShardDriver:
+    """Returns a driver of the shard that the runtimes use."""
+    return ShardDriver(url, namespace="fairactor", plugins=PluginChain(installed_plugins()).lua)
