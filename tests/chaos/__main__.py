@@ -32,6 +32,7 @@ _SUMS: Final = (
     "rerun",
     "resent",
     "refused",
+    "lapsed",
     "lost",
     "doubled",
 )

@@ -98,10 +98,14 @@ class Harness:
         verdict = self._verdict or {"violations": [f"it has not ended within {LIMIT:g} s, or has broken off"]}
         logs = {path.name: path.read_text(errors="replace").splitlines() for path in self._logs}
         broken = [f"there is a traceback in the log of {name}" for name, log in logs.items() if _TRACEBACK in log]
-        refused = sum("came too late and was refused" in line for log in logs.values() for line in log)
+        refused, lapsed = (
+            sum(text in line for log in logs.values() for line in log)
+            for text in ("came too late and was refused", "has lost its lease")
+        )
         return verdict | {
             "violations": verdict["violations"] + broken,
             "refused": refused,
+            "lapsed": lapsed,
             "logs": {name: log[-_LINES:] for name, log in logs.items()},
         }
 

@@ -19,6 +19,8 @@ from .roles import ALIKE, APART, LIMITED_APART, Role, queue_for
 from .schedules import PlannedSchedule, schedules
 
 LEASE: Final = 0.5
+LONGER: Final = 2
+"""Leases are so many times as long if there are limits: turns take longer then, and more runtimes share the machine."""
 SPAN: Final = 1.5
 """Seconds in which tasks are sent and faults strike."""
 KEPT: Final = 180.0
@@ -154,11 +156,13 @@ class Plan:
             jobs.sort(key=lambda job: job.at)
             faults = [fault for fault in faults if fault.kind not in DEADLY]
             common["max_deliveries"] = 3
-        roles = APART if seed % 2 else ALIKE
+        roles: Sequence[Role] = APART if seed % 2 else ALIKE
         limited = is_limited(seed)
         if limited:
             roles = LIMITED_APART if seed % 2 else ALIKE
             jobs = [_in_limits(random.Random(f"{seed} {job.id} limits"), job) for job in jobs]
+            common["lease"] = LONGER * LEASE
+            faults = [_stopped_longer(fault) if fault.kind is FaultKind.STOP else fault for fault in faults]
             jobs += _with_own_limits(random.Random(f"{seed} own limits"))
             jobs.sort(key=lambda job: job.at)
         if seed % 2:
@@ -248,6 +252,10 @@ def _in_process(rng: random.Random, task: str, message: Message[int], n: int, *,
         poison=poison,
         cancel_after=rng.uniform(0, 0.8) if not poison and rng.random() < 0.15 else None,
     )
+
+
+def _stopped_longer(fault: PlannedFault) -> PlannedFault:
+    return attrs.evolve(fault, seconds=LONGER * fault.seconds)
 
 
 def _in_limits(rng: random.Random, job: Job) -> Job:

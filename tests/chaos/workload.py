@@ -192,7 +192,8 @@ class Workload:
         self._phases.discard(sending.cancel_scope)
         if sending.cancel_scope.cancelled_caught:
             steps = [step for pipeline in self._plan.pipelines for step in pipeline.steps]
-            unsent = [task.id for task in (*self._plan.jobs, *steps) if task.id not in self._handles]
+            tasks: list[Job | Step] = [*self._plan.jobs, *steps]
+            unsent = [task.id for task in tasks if task.id not in self._handles]
             self.facts.violations.append(
                 f"nothing has got further for {PATIENCE:g} s, and these are not accepted: {unsent}"
             )
@@ -345,7 +346,7 @@ class Workload:
     def _upstream(self) -> set[str]:
         """Returns the steps that were canceled because an upstream step had failed."""
         steps = [step.id for pipeline in self._plan.pipelines for step in pipeline.steps]
-        records = {step: self._driver.db.get(self._driver.keys.task(step)) for step in steps}
+        records: dict[str, Any] = {step: self._driver.db.get(self._driver.keys.task(step)) for step in steps}
         return {step for step, packed in records.items() if packed and b'{"type":"UpstreamFailed"' in packed}
 
     async def _left(self) -> bool:
