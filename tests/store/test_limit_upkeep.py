@@ -311,3 +311,29 @@ def test_a_new_limit_of_an_actor_brings_its_tasks_into_their_own_line_beside_oth
     shard.turn(1)
     assert shard.driver.snapshot().lines.keys() == {"0"}
     assert shard.driver.snapshot().lines["0"].keys() == {"api", "api\x1fwork"}
+
+
+def test_turns_go_on_until_all_lines_were_looked_at(shard: LimitDriver) -> None:
+    shard.join()
+    for number in range(70):
+        shard.limit(f"key-{number}", concurrency=1)
+        shard.send([f"t{number}"], {f"key-{number}": 1}, number=3)
+    for _ in range(3):
+        claimed = shard.turn(500)
+        while shard.last.more:
+            claimed += shard.claim(500)
+        assert len(claimed) == 70
+    assert shard.turn(500) == []
+    assert not shard.last.more
+
+
+def test_turns_end_although_many_lines_have_tasks_for_which_there_is_no_slot(shard: LimitDriver) -> None:
+    shard.join("r", SEVERAL)
+    for number in range(40):
+        shard.send([f"t{number}"], {f"key-{number}": 1}, actor="f")
+    numbers = iter(range(1, 50))
+    while (turn := shard.driver.turn("r", next(numbers), 5, room=(5, 0))) and turn.more:
+        assert turn.claims == []
+    turn = shard.driver.turn("r", next(numbers), 5, room=(5, 1))
+    assert turn
+    assert len(turn.claims) == 2, "a task and its record"

@@ -331,8 +331,8 @@ do
     if #open > 0 then fill_open(open) end
     if add_along then add_along(claims) end
     if n > 0 then fill(claims, runtime, n) end
-    local took_back = limits and limits.settle_plan()
-    claims.stopped, claims.again = passed == MOST_PASSED, sorting.stopped or sorting.again or took_back and #claims.ids > 0
+    local starts_more = limits and limits.settle_plan(#claims.ids > 0)
+    claims.stopped, claims.again = passed == MOST_PASSED, sorting.stopped or sorting.again or starts_more
     claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or substitute_record(claims.owners[i][NAME])

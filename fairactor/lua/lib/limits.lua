@@ -94,12 +94,14 @@ function open_limits()
     end
   end
 
-  -- Loads what starts of some tenants count for.
-  function limits.load(set, tenants_of)
+  -- Loads what starts count for: of some sets, for the tenants that are in the list at the same place.
+  function limits.load(of_sets, tenants_of)
     local fields = {}
-    for _, name in ipairs(limits.names_in(set)) do
-      fields[#fields + 1] = name
-      for _, tenant in ipairs(tenants_of) do fields[#fields + 1] = instance_of(name, tenant) end
+    for i, set in ipairs(of_sets) do
+      for _, name in ipairs(limits.names_in(set)) do
+        fields[#fields + 1] = name
+        for _, tenant in ipairs(tenants_of[i] or NONE_SET) do fields[#fields + 1] = instance_of(name, tenant) end
+      end
     end
     load_all(fields)
   end
@@ -158,7 +160,7 @@ function open_limits()
     local route = lanes.route_in(call('GETRANGE', TASK .. id, 0, 4095))
     local set = limits.set_of(lanes.of_route(route))
     if not set then return nil end
-    limits.load(set, { tenant })
+    limits.load({ set }, { { tenant } })
     return set, limits.costs_in(route)
   end
 
@@ -228,10 +230,20 @@ function open_limits()
     end
   end
 
+  -- Loads what the claims with these marks took.
+  function limits.load_marks(marks)
+    local fields = {}
+    for _, mark in ipairs(marks) do -- false: a claim that is not there
+      local taken = mark and taken_in(mark) or NONE_SET
+      for i = 1, #taken, 2 do fields[#fields + 1], fields[#fields + 2] = taken[i], taken[i]:match('^[^\31]*') end
+    end
+    load_all(fields)
+  end
+
   -- Returns the settings of the limit whose rate counts for a field.
   local function rate_of(field)
     local name = field:match('^[^\31]*')
-    load_all({ name, field })
+    if not (known[name] and known[field]) then load_all({ name, field }) end
     known[field].interval = known[name].interval
     return known[field]
   end

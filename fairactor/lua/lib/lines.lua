@@ -173,7 +173,7 @@ local function open_lines()
   -- Brings tenants that have changed into a line, or out of it.
   local function save_line(line, names)
     local by_group, joined = {}, false
-    limits.load(line.set, names)
+    limits.load({ line.set }, { names })
     for _, name in ipairs(names) do
       local group = group_in(tenants[name]) or ''
       by_group[group] = by_group[group] or {}

@@ -13,13 +13,17 @@
 -- @takes lane_queues from lib/queues.lua
 
 local function open_plan()
-  local MOST_LINES, MORE_TENANTS, MOST_TENANTS = 50, 50, 300
+  local MOST_LINES = 16 -- lines that one turn looks at; it says that there are more
+  local OVERDUE = 1000 -- ms after which a line that is due should be looked at
+  local FIRST_TENANTS, MORE_TENANTS, MOST_TENANTS = 8, 50, 300 -- of a line
+  local FIRST_TASKS = 4 -- of a tenant in a line
   local planned = {} -- task -> what is planned
   local tasks_of = {} -- tenant -> its planned tasks
   local left = {} -- tenant -> how many of them have not started
   local looked_at, shut = {}, {} -- lines; line -> ms until when, or math.huge
   local heads = {} -- line, tenant -> the first tasks of the tenant in the line
   local full = false -- whether there is more than was wanted
+  local next_due -- the ms since when the first line that was not looked at is due, if there is one
 
   function limits.planned(name) return tasks_of[name] end
   function limits.has_planned(name) return (left[name] or 0) > 0 end
@@ -36,12 +40,12 @@ local function open_plan()
   -- @include lib/line_front.lua
 
   -- Returns the next task of a tenant in a line that is not planned, or nil.
-  local function next_task(line, name, n)
+  local function next_task(line, name)
     local own = line.id .. name
     local head = heads[own] or { at = 0, asked = 0, tasks = {} }
     heads[own] = head
     while head.at == #head.tasks and head.asked <= #head.tasks do
-      head.asked = math.max(n, 2 * head.asked)
+      head.asked = math.max(FIRST_TASKS, 2 * head.asked)
       local all = {}
       for lane in pairs(lanes.box_of(name)) do
         if limits.set_of(lane) == line.set and lanes.serves(line.kind, lane) then
@@ -68,16 +72,12 @@ local function open_plan()
   end
 
   -- Plans the next task of a line. Returns whether it did; if not, the line may have others.
-  local function plan_next(line, n, has_room)
+  local function plan_next(line, has_room)
     local group, ring = nil, line
     local entry = first_of(line, line)
     if entry and entry.group then
       group, ring = entry, entry
-      if not group.front then
-        group.front = {}
-        local many = read_front(line, group.front, group.key, group.names, 0, n)
-        group.rest = not group.names and many == n and n
-      end
+      if not group.front then load_group(line, group) end
       entry = first_of(line, group)
       if not entry then
         table.remove(line.front, 1)
@@ -88,14 +88,20 @@ local function open_plan()
       line.closed = true
       return false
     end
+    local left_at_all = limits.opens(line.set, NO_COSTS)
+    if left_at_all ~= true then
+      line.closed, line.blocked = true, NO_COSTS
+      return false
+    end
     local function leave_out()
       table.remove(ring.front, 1)
+      ring.served = ring.served + 1
       return false
     end
     local name, t = entry.name, tenants[entry.name]
     local is_there = limits.group_in(t) == (group and group.group) -- or its group has changed
     local task, head
-    if is_there then task, head = next_task(line, name, n) end
+    if is_there then task, head = next_task(line, name) end
     if not task then
       if not entry.planned then line.gone[#line.gone + 1] = { name = name, key = ring.key, group = group and group.group } end
       return leave_out()
@@ -123,10 +129,12 @@ local function open_plan()
     entry.planned, entry.tag = true, entry.tag + cost / entry.weight
     table.remove(ring.front, 1)
     insert_by_tag(ring.front, entry)
+    ring.served = ring.served + 1
     if group then
       group.tag = group.tag + cost / group.weight
       table.remove(line.front, 1)
       insert_by_tag(line.front, group)
+      line.served = line.served + 1
     end
     return true
   end
@@ -158,25 +166,30 @@ local function open_plan()
     return fresh
   end
 
-  -- Finds the lines of the runtime's kind that a turn has to look at.
+  -- Finds the lines of the runtime's kind that a turn has to look at: those that are due, then those of limits that let more
+  -- start now, and those that are new. What it leaves, another turn finds due.
   local function find_lines()
-    local sets, seen = call('ZRANGEBYSCORE', LINES .. shard.kind, '-inf', integer(shard.ms), 'LIMIT', 0, MOST_LINES), {}
-    for _, set in ipairs(sets) do seen[set] = true end
+    local due = call('ZRANGEBYSCORE', LINES .. shard.kind, '-inf', integer(shard.ms), 'WITHSCORES', 'LIMIT', 0, MOST_LINES + 1)
+    local sets, seen = {}, {}
+    local function look_at(set)
+      if seen[set] then return end
+      if #sets < MOST_LINES then sets[#sets + 1], seen[set] = set, true else next_due = next_due or shard.ms end
+    end
+    for i = 1, math.min(#due, 2 * MOST_LINES), 2 do look_at(due[i]) end
+    next_due = tonumber(due[2 * MOST_LINES + 2])
     for name in pairs(limits.returned) do
-      for _, line in ipairs(name:find('\31', 1, true) and NONE or limits.lines_of(name)) do
-        if line.kind == shard.kind and not seen[line.set] then sets[#sets + 1], seen[line.set] = line.set, true end
+      for _, line in ipairs(not next_due and not name:find('\31', 1, true) and limits.lines_of(name) or NONE) do
+        if line.kind == shard.kind then look_at(line.set) end
       end
     end
     local fresh = fresh_tenants()
     for set in pairs(fresh) do
-      local at = not seen[set] and call('ZSCORE', LINES .. shard.kind, set)
-      if at == false and not seen[set] then sets[#sets + 1], seen[set] = set, true end
+      if not seen[set] and not call('ZSCORE', LINES .. shard.kind, set) then look_at(set) end
     end
-    local free = setmetatable({}, { __index = function() return 0 end }) -- costs: is anything left at all?
+    limits.load(sets, NONE)
     for _, set in ipairs(sets) do
       local line = limits.line_of(shard.kind, set)
-      limits.load(set, NONE)
-      local opens = limits.opens(set, free)
+      local opens = limits.opens(set, NO_COSTS)
       if opens == true then
         line.gone, line.fresh = {}, fresh[set] or {}
         looked_at[#looked_at + 1] = line
@@ -189,9 +202,10 @@ local function open_plan()
   -- Plans up to `most` tasks: of all tenants, or of some.
   local function plan_of(names, most, has_room)
     local by_first, firsts, number = {}, {}, 0
+    if not names then load_fronts(looked_at) end
     for _, line in ipairs(looked_at) do
       line.closed = line.blocked and true
-      if not line.closed then load_front(line, names, most + 2) end
+      if names and not line.closed then load_front_of(line, names) end
       if not by_first[line.first] then by_first[line.first], firsts[#firsts + 1] = {}, line.first end
       table.insert(by_first[line.first], line)
     end
@@ -199,7 +213,7 @@ local function open_plan()
     while number < most and idle < #firsts do
       at, idle = at % #firsts + 1, idle + 1
       local line = next_line(by_first[firsts[at]])
-      while line and not plan_next(line, most + 2, has_room) do line = next_line(by_first[firsts[at]]) end
+      while line and not plan_next(line, has_room) do line = next_line(by_first[firsts[at]]) end
       if line then number, idle = number + 1, 0 end
     end
     full = number == most
@@ -252,9 +266,10 @@ local function open_plan()
     join_rings()
   end
 
-  -- Takes back what has not started. To be called after the turn has chosen, before it writes. Returns whether there was any:
-  -- then tasks of others may start in its place.
-  function limits.settle_plan()
+  -- Takes back what has not started. To be called after the turn has chosen, before it writes; `claims_any` says whether it
+  -- chose anything. Returns whether another turn may start more at once: in place of what was taken back, or from lines at
+  -- which this turn did not look. Turns that get no further end after all lines were looked at.
+  function limits.settle_plan(claims_any)
     local took_back = false
     for _, plan in pairs(planned) do
       if not plan.started then
@@ -274,7 +289,8 @@ local function open_plan()
       local opens = not line.blocked or limits.opens(line.set, line.blocked)
       if opens ~= true then shut[line.set] = opens or math.huge end
     end
-    return took_back
+    local gets_further = claims_any or next(shut)
+    return took_back and claims_any or next_due and (gets_further or next_due < shard.ms - OVERDUE)
   end
 
   local function charge(key, entry, name)

@@ -140,6 +140,7 @@ do
     load_counts(owners)
     if has_policies or shard.by_time or limits then load_tenants(owners) end
     load_watchers(ids)
+    if limits then limits.load_marks(marks) end
     for c, n in ipairs(counted) do
       outcomes.settled[c] = ids[n]
       settle_one(n, owners[c], cancels[ids[n]], outcomes)
