@@ -72,6 +72,7 @@ class Sending(State):
         waiting = self.queue(name, None if rules.limited(name) else kind)
         return (
             self.tasks.get(task.id) is task
+            and not task.takes_over
             and (waiting == [task] or (kind in self.filling and not rules.limited(name)))  # others may not be there yet
             and (not self.lanes.used or self.lanes.serves(kind, task.lane or ""))
             and not (rules.by_time or self.homes or self.service_of(kind).root.tags or rules.own(name, "paused"))
@@ -95,7 +96,7 @@ class Sending(State):
             known = self.tasks.get(task.id)
             holder = self.keys.get((task.tenant, task.key)) if task.key else None
             if holder is not None and task.replaces and known is None:
-                holder = replace(self, task, holder, undo)
+                task.takes_over, holder = True, replace(self, task, holder, undo)
             if known is not None:
                 answers.append("" if known.tenant == task.tenant else None)
             elif holder is not None:

@@ -44,6 +44,7 @@ class Task:
     key: str = ""
     window: bool = False  # whether its key outlives the task
     replaces: bool = False  # whether it was sent with replace=True
+    takes_over: bool = False  # likewise, and another had its key: that takes longer than to hand a task over
     later: bool = False  # whether it has a due time, while it is deferred
     stored: bool = False  # whether it was sent in an earlier step
     canceling: tuple[bool, bytes] | None = None  # a requested cancellation: (whether to keep the record, the outcome)

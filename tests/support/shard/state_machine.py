@@ -188,7 +188,7 @@ class ShardMachine(OtherOperations):
         resting = {*self.snapshot.fixed["IDLE_HOMES"]}.union(*map(self.idle, self.snapshot.numbers))
         assert runtime not in resting or taken < free, "who has enough is not idle"
         if room is not None:
-            common = [self.model.tasks[task] for task in claims if not missed or task != missed.id]
+            common = [self.model.tasks[task] for task in claims]
             starting = [is_capped(task.body) for task in common if not task.deliveries]
             left = [room[kind] - starting.count(bool(kind)) for kind in (0, 1)]
             free_kinds = "".join(letter for letter, n in zip("ct", left, strict=True) if n > 0)
