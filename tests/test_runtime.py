@@ -18,6 +18,7 @@ import redis
 from fairactor import Handle, Priority, Retry, Runtime, TaskCanceled, TaskFailed, TaskState, actor, current_task
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE, until
+from tests.support.servers import script_calls
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
@@ -102,11 +103,6 @@ async def test_concurrent_sends_share_few_script_calls(make_runtime: Make, db: r
         await asyncio.gather(*(runtime.send(f"user:{n}", double(n)) for n in range(32)))
         assert script_calls(db) - before <= 3
         assert (await runtime.stats()).queued == 33
-
-
-def script_calls(db: redis.Redis) -> int:
-    stats = db.info("commandstats")
-    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
 
 
 async def test_a_send_that_is_given_up_leaves_the_others_alone(make_runtime: Make) -> None:

@@ -72,6 +72,11 @@ def is_temporary(error: BaseException) -> bool:
     return isinstance(error, _NOT_NOW_TYPES) or _NOT_NOW.search(str(error)) is not None
 
 
+def has_no_functions(error: redis_errors.ResponseError) -> bool:
+    """Whether a command failed because the server has no functions, or lets its user use none."""
+    return isinstance(error, redis_errors.NoPermissionError) or "unknown command" in str(error).lower()
+
+
 @attrs.define(eq=False)
 class Server:
     """A server that can be used, and the connections to it."""
@@ -83,6 +88,8 @@ class Server:
     """Whether the server supports script flags."""
     cluster: bool
     """Whether the server is a cluster."""
+    functions: bool
+    """Whether functions can be loaded and called, as far as is known."""
     where: str
     """The URL without the password, for messages."""
     answer: float = 5.0
@@ -116,6 +123,16 @@ class Server:
     async def execute(self, *command: Any) -> Any:
         """Sends a command with one key and returns the reply."""
         return await (self.connections or self.client).execute_command(*command)
+
+    async def execute_at(self, key: str, *command: Any) -> Any:
+        """Sends a command without keys to the node of ``key``; returns its reply, or the error that the node says."""
+        if self.cluster:
+            [reply] = await self.execute_on_one(key, command)
+            return reply
+        try:
+            return await self.execute(*command)
+        except redis_errors.ResponseError as error:
+            return error
 
     async def execute_on_one(self, key: str, *commands: tuple[Any, ...]) -> list[Any]:
         """Sends commands over one connection to the node of ``key``; returns their replies, including errors."""
@@ -173,9 +190,9 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
     rest: dict[str, Any] = {"where": where, "answer": answer, "user_name": user.name, "blocking_client": threads}
     rest |= {"address": address.host, "port": address.port}
     if cluster is not None:
-        return Server(cluster, client, flags, cluster=True, **rest)
+        return Server(cluster, client, flags, cluster=True, functions=flags, **rest)
     connections = KeptConnections(pool, many - 2)
-    return Server(client, client, flags, cluster=False, connections=connections, **rest)
+    return Server(client, client, flags, cluster=False, functions=flags, connections=connections, **rest)
 
 
 def _with_timeouts(address: Address, answer: float, source: str) -> Address:

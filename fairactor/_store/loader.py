@@ -13,6 +13,7 @@ scopes divide the script. Both also help with Lua's limit of 200 locals in a fun
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -22,10 +23,11 @@ import attrs
 
 from fairactor._model import keys
 
+from .library import to_library
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua, replace_constants
 
-_INCLUDE: Final = re.compile(r"^ *-- @include (\S+)$", re.MULTILINE)
-_HOOK: Final = re.compile(r"^ *-- @hook (\w+)$", re.MULTILINE)
+_INCLUDE: Final = re.compile(r"^( *)-- @include (\S+)$", re.MULTILINE)
+_HOOK: Final = re.compile(r"^( *)-- @hook (\w+)$", re.MULTILINE)
 _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
 
 # Scripts that must run even if the server's memory is full: those that free memory or release somebody who waits, those
@@ -38,6 +40,10 @@ _RUN_WITHOUT_MEMORY: Final = {
 }
 
 
+_AS_FUNCTIONS: Final = {"send", "turn"}
+"""Scripts that are called so often that they are loaded as functions, too."""
+
+
 @attrs.frozen
 class Script:
     """A script as it is sent to the server: its text, and the digest that identifies it there."""
@@ -45,6 +51,10 @@ class Script:
     name: str
     text: str
     sha: str
+    function: str
+    """The name of the function that does the same, and of its library; '' if there is none."""
+    library: Callable[[], str]
+    """Returns the text of that library."""
 
 
 def source(path: str) -> str:
@@ -56,13 +66,17 @@ def _include(text: str) -> str:
     seen: set[str] = set()
 
     def expand(match: re.Match[str]) -> str:
-        included = match[1]
+        indent, included = match.groups()
         if included in seen:
             return ""
         seen.add(included)
-        return _INCLUDE.sub(expand, _read(included))
+        return _indented(_INCLUDE.sub(expand, _read(included)), indent)
 
     return _INCLUDE.sub(expand, text)
+
+
+def _indented(text: str, indent: str) -> str:
+    return re.sub("^(?=.)", indent, text, flags=re.MULTILINE) if indent else text
 
 
 @cache
@@ -80,21 +94,20 @@ def load(name: str, *, flags: bool, plugins: PluginLua = NO_PLUGIN_LUA) -> Scrip
     elif name in _RUN_WITHOUT_MEMORY:
         opening = "redis.pcall('HDEL', META, '')\n"  # after a write that needs no memory, Redis 6.2 allows all others
     text = _include(plugins.script(name)) if "/" in name else source(f"{name}.lua")
-    text = _HOOK.sub(lambda hook: plugins.at_hook(hook[1]), opening + text)
-    resolved = _resolve(text, PLUGINS=repr(plugins.plugins), PLUGIN_TYPES=plugins.key_types)
-    text = f"{shebang}local meta = KEYS[1]\n{resolved}"
-    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+    text = _HOOK.sub(lambda hook: _indented(plugins.at_hook(hook[2]), hook[1]), opening + text)
+    constants = {"PLUGINS": repr(plugins.plugins), "PLUGIN_TYPES": plugins.key_types}
+    resolved = "local meta = KEYS[1]\n" + replace_constants(text, keys.lua_names() | constants)
+    text = shebang + _nest_scopes(resolved)
+    sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+    function = f"fairactor_{name}_{sha[:16]}" if name in _AS_FUNCTIONS else ""
+    allowed = ["allow-oom"] if name in _RUN_WITHOUT_MEMORY else []
+    return Script(name, text, sha, function, cache(lambda: to_library(function, resolved, allowed)))
 
 
-def _resolve(text: str, **constants: str) -> str:
-    """Replaces names in capitals by their values, and makes scopes functions.
-
-    Raises:
-        ValueError: a constant has two values.
-    """
-    resolved = replace_constants(text, keys.lua_names() | constants)
-    resolved, scopes = _SCOPE.subn("return (function()", resolved)
-    return resolved + "end)()\n" * scopes
+def _nest_scopes(text: str) -> str:
+    """Makes scopes functions."""
+    nested, scopes = _SCOPE.subn("return (function()", text)
+    return nested + "end)()\n" * scopes
 
 
 @cache

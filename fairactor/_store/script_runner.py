@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -18,7 +18,14 @@ import anyio
 from redis import exceptions as redis_errors
 
 from fairactor._model.keys import namespace_of
-from fairactor._server.connection import AWAY, Server, is_read_only, is_temporary, was_never_sent
+from fairactor._server.connection import (
+    AWAY,
+    Server,
+    has_no_functions,
+    is_read_only,
+    is_temporary,
+    was_never_sent,
+)
 from fairactor._server.rights import missing_right
 from fairactor._util.backoff import Backoff
 from fairactor.errors import FairactorError, MissingPlugin, ServerError, ServerUnavailable
@@ -89,24 +96,49 @@ class ScriptRunner:
 
     async def _once(self, name: str, arguments: tuple[Any, ...]) -> Any:
         script = self._script(name)
+        for _ in self._tries(script):
+            try:
+                return await self._server.execute("FCALL", script.function, 1, self._meta, *arguments)
+            except redis_errors.ResponseError as error:
+                await self._help_function(script, error)
         try:
             return await self._server.execute("EVALSHA", script.sha, 1, self._meta, *arguments)
         except redis_errors.NoScriptError:  # after a restart or SCRIPT FLUSH; nothing was run
             return await self._server.execute("EVAL", script.text, 1, self._meta, *arguments)
 
+    def _tries(self, script: loader.Script) -> Iterator[None]:
+        """Yields as often as a function should be called before the script serves: again once it was loaded."""
+        for _ in range(2):
+            if script.function and self._server.functions:
+                yield
+
+    async def _help_function(self, script: loader.Script, error: redis_errors.ResponseError) -> None:
+        """Loads a function that could not be called, because it is new on the server or was lost; nothing was run.
+
+        Raises:
+            ResponseError: the function was called, and this is its error.
+        """
+        failure: Any = error
+        if "Function not found" in str(error):  # if it cannot be loaded now, the script serves
+            failure = await self._server.execute_at(self._meta, "FUNCTION", "LOAD", script.library())
+        elif not has_no_functions(error):
+            raise error
+        if isinstance(failure, redis_errors.ResponseError) and has_no_functions(failure):
+            self._server.functions = False
+
     async def _once_replicated(self, replicas: int, name: str, arguments: tuple[Any, ...]) -> tuple[Any, int]:
         if self._server.cluster:  # makes the client find the node; the script below repeats this call
             await self._once(name, arguments)
-        script = ("EVAL", self._script(name).text, 1, self._meta, *arguments)
-        answer = self._server.answer
-        wait = ("WAIT", replicas, round(1000 * max(answer - _MARGIN, answer / 2)))
-        reply, confirmed = await self._server.execute_on_one(
-            self._meta, script, wait
-        )  # WAIT counts the writes of its connection
-        for error in (reply, confirmed):
-            if isinstance(error, Exception):
-                raise error
-        return reply, confirmed
+        script, answer = self._script(name), self._server.answer
+        wait = ("WAIT", replicas, round(1000 * max(answer - _MARGIN, answer / 2)))  # for the writes of its connection
+        for _ in self._tries(script):
+            call = ("FCALL", script.function, 1, self._meta, *arguments)
+            reply, confirmed = await self._server.execute_on_one(self._meta, call, wait)
+            if not isinstance(reply, redis_errors.ResponseError):
+                return _checked(reply, confirmed)
+            await self._help_function(script, reply)
+        call = ("EVAL", script.text, 1, self._meta, *arguments)
+        return _checked(*await self._server.execute_on_one(self._meta, call, wait))
 
     async def _patiently(
         self, call: Callable[[], Awaitable[Any]], name: str, arguments: Sequence[Any], patience: float | None
@@ -185,3 +217,11 @@ class ScriptRunner:
             )
         # If the script failed half-way, the next call repairs the shard, which may complete it.
         return ServerError(f"{where} refused {name}: {error}", maybe_accepted=True)
+
+
+def _checked(reply: Any, confirmed: Any) -> tuple[Any, int]:
+    """Returns two replies, or raises the first error among them."""
+    for error in (reply, confirmed):
+        if isinstance(error, Exception):
+            raise error
+    return reply, confirmed

@@ -95,5 +95,11 @@ def client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url)
 
 
+def script_calls(db: redis.Redis) -> int:
+    """Returns how many calls of scripts, or of functions made of them, the server has answered."""
+    stats = db.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha", "fcall"))
+
+
 if __name__ == "__main__":
     print(binary(sys.argv[1]))  # noqa: T201 - asked for on the command line

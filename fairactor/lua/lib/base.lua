@@ -91,37 +91,37 @@ local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
 -- their pace. It follows the server's again once that has caught up.
 local shard
 do
-  local meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
+  local stored_meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
     'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders', 'limited')
   local wall = microseconds()
-  local ahead, stored = (tonumber(meta[1]) or 0) - wall, tonumber(meta[10]) or 0
+  local ahead, stored = (tonumber(stored_meta[1]) or 0) - wall, tonumber(stored_meta[10]) or 0
   local behind = stored >= 0 and stored < DAMAGED and stored or 0
   if ahead <= 0 then
     behind = 0
   elseif ahead - behind > STEP_BACK and ahead < DAMAGED then
     behind = ahead
   end
-  local now, kinds = wall + behind, meta[11] or '0'
+  local now, kinds = wall + behind, stored_meta[11] or '0'
   shard = { -- one constructor, so the table need not grow
     wall = wall, wall_ms = math.floor(wall / 1000), -- the server's own clock, for calendars
     behind = behind, -- µs by which the server's clock is behind the shard's
     was_set = behind ~= stored,
     now = now, ms = math.floor(now / 1000),
     stamp = ahead > behind and ahead < DAMAGED and wall + ahead or now,
-    first_clock = { meta[2], meta[8] }, -- virtual time and period of kind 0
-    step = tonumber(meta[3]),
-    total = meta[4],
-    torn = meta[5] == '1',
-    turned = tonumber(meta[6]), -- ms: when a runtime last took a turn
-    by_time = meta[7] == 'time',
-    plugins = meta[9], -- ',a,b,': the plugins that every runtime needs
+    first_clock = { stored_meta[2], stored_meta[8] }, -- virtual time and period of kind 0
+    step = tonumber(stored_meta[3]),
+    total = stored_meta[4],
+    torn = stored_meta[5] == '1',
+    turned = tonumber(stored_meta[6]), -- ms: when a runtime last took a turn
+    by_time = stored_meta[7] == 'time',
+    plugins = stored_meta[9], -- ',a,b,': the plugins that every runtime needs
     kinds = kinds, -- the numbers of the kinds of runtimes (see kinds.lua), joined by commas
     several = kinds:find(',', 1, true) and true,
-    lanes = meta[12] == '1', -- whether there are lanes, or several kinds (see lanes.lua)
-    unsorted = tonumber(meta[13]), -- a stamp: tasks of before, in the common lane, may belong in others; nil: none
-    compat = meta[14] == '1', -- whether there are runtimes that know no lanes
-    old_senders = meta[15] == '1', -- whether there may be senders that know none
-    limited = meta[16] == '1', -- whether tasks or actors have limits (see limits.lua)
+    lanes = stored_meta[12] == '1', -- whether there are lanes, or several kinds (see lanes.lua)
+    unsorted = tonumber(stored_meta[13]), -- a stamp: tasks of before, in the common lane, may belong in others; nil: none
+    compat = stored_meta[14] == '1', -- whether there are runtimes that know no lanes
+    old_senders = stored_meta[15] == '1', -- whether there may be senders that know none
+    limited = stored_meta[16] == '1', -- whether tasks or actors have limits (see limits.lua)
     kind = false, suffix = false, ring = false, groups = false, idle = false, owed = false, group = false, virtual = false,
     period = false, -- see `act_for`
   }

@@ -17,7 +17,8 @@ local NEW_LEASE = 60000 -- ms, for a lease whose end makes no sense: a living ru
 local LARGEST, CENTURY = 1e15, 3.2e15 -- the largest tag or time in ms that is not nonsense; a hundred years in µs
 local CANCELED_OUTCOME = '{"error":{"type":"TaskCanceled","message":"by handle.cancel()"}}'
 
-local repaired, set_aside, remove_damage = {}, {}, nil
+local repaired, set_aside = {}, {}
+local remove_damage
 do
   local aside_at, now_us
   local call = redis.call

@@ -11,7 +11,8 @@
 -- @include lib/base.lua
 
 local lanes = false -- the functions below
-local limits, open_limits = false, nil -- see limits.lua
+local limits = false -- see limits.lua
+local open_limits
 
 local function open_lanes()
   if lanes then return end

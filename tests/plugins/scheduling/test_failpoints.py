@@ -51,7 +51,7 @@ class Clockwork(PopulatedShard):
     def __init__(self, url: str) -> None:
         ShardDriver.__init__(self, url)
         client: Any = SyncClient(self.db)
-        server = Server(client, client, self.flags, cluster=False, where=url)
+        server = Server(client, client, self.flags, cluster=False, functions=self.flags, where=url)
         self.plugins = PluginChain([Dependencies(), Scheduling()]).lua
         self.shard = Shard(server, self.keys, patience=0, plugins=self.plugins)
         self.open()

@@ -82,7 +82,7 @@ class ShardDriver:
         self._ears = self.db.pubsub()
         self._subscribed: set[str] = set()
         client: Any = SyncClient(self.db)
-        self._server = Server(client, client, self.flags, cluster=False, where=url)
+        self._server = Server(client, client, self.flags, cluster=False, functions=self.flags, where=url)
         self.load_plugins(plugins)
 
     def load_plugins(self, plugins: PluginLua) -> None:
