@@ -114,12 +114,12 @@ def limited(server_binary: str) -> Iterator[PopulatedShard]:
 
 
 @pytest.fixture
-def populated(request: pytest.FixtureRequest) -> PopulatedShard:
+def populated(
+    request: pytest.FixtureRequest, plain: PopulatedShard, laned: PopulatedShard, limited: PopulatedShard
+) -> PopulatedShard:
     """A shard with the key that is damaged: one with lanes or limits, if that key is about them."""
     name = request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None
-    kind = "laned" if name in OF_LANES else "limited" if name in OF_LIMITS else "plain"
-    made: PopulatedShard = request.getfixturevalue(kind)
-    return made
+    return laned if name in OF_LANES else limited if name in OF_LIMITS else plain
 
 
 def key_of(populated: PopulatedShard, name: str) -> str:

@@ -30,6 +30,8 @@ class Contest:
         self.actors = sorted(frozenset().union(*sets))
         weights = {f"t{n}": random.choice(WEIGHTS) for n in range(random.randint(2, 6))}
         self.ideal = Ideal(kinds, weights)
+        self.late: list[str] = []
+        """Kinds that joined when tasks waited already."""
         self.served: dict[str, list[str]] = {kind: [] for kind in kinds}
         self.wanted: dict[str, list[str]] = {kind: [] for kind in kinds}
         for tenant, weight in weights.items():
@@ -60,22 +62,27 @@ class Contest:
         self.wanted[kind] += ideal
 
     def check(self) -> None:
-        """Asserts that each tenant has got what it should from each kind, within 2 % or one task."""
+        """Asserts that each tenant has got what it should from each kind, within 2 % or one task.
+
+        When a kind is new, tenants take places for tasks that wait, although some of these may be for others. So each
+        of the others may come one task early.
+        """
         for kind, served in self.served.items():
+            spare = len(self.ideal.weights) - 1 if kind in self.late else 1
             for tenant in self.ideal.weights:
-                off = off_by(served, self.wanted[kind], tenant, WINDOW)
+                off = off_by(served, self.wanted[kind], tenant, WINDOW, spare)
                 assert off <= 0.02, f"{kind} serves {tenant} {off:.1%} wrongly"
 
 
 def play(shard: SelectionDriver, random: Random, rounds: int) -> None:
     contest = Contest(shard, random)
-    late = [kind for kind in contest.ideal.kinds if random.random() < 0.3]
+    contest.late = [kind for kind in contest.ideal.kinds if random.random() < 0.3]
     for kind in contest.ideal.kinds:
-        if kind not in late:
+        if kind not in contest.late:
             contest.join(kind)
     for _ in range(random.randint(0, 10)):
         contest.send_some()
-    for kind in late:
+    for kind in contest.late:
         contest.join(kind)
     for _ in range(rounds):
         (contest.send_some if random.random() < 0.3 else contest.claim_some)()
@@ -91,10 +98,10 @@ def test_each_tenant_gets_what_it_should_from_each_kind_of_runtimes(session_serv
 
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
-@given(random=st.randoms(use_true_random=False))
-def test_each_tenant_gets_what_it_should_for_long(session_server: str, random: Random) -> None:
+@given(seed=st.integers(0, 10**9))
+def test_each_tenant_gets_what_it_should_for_long(session_server: str, seed: int) -> None:
     with open_selection(session_server, kind=None) as shard:
-        play(shard, random, 1_500)
+        play(shard, Random(seed), 1_500)
 
 
 @pytest.mark.parametrize("want", [1, 20])

@@ -78,10 +78,10 @@ class Ideal:
                 clock.tags[tenant] = clock.virtual + 1 / self.weights[tenant]
 
 
-def off_by(served: Sequence[str], wanted: Sequence[str], tenant: str, window: int) -> float:
+def off_by(served: Sequence[str], wanted: Sequence[str], tenant: str, window: int, spare: int = 1) -> float:
     """Returns how far the service of a tenant is off at most, over any so many claims, in shares of what it should be.
 
-    Both are the tenants served, claim by claim. A difference of one task counts as nothing.
+    Both are the tenants served, claim by claim. A difference of ``spare`` tasks counts as nothing.
     """
     ours, ideal, worst = [0], [0], 0.0
     for found, right in zip(served, wanted, strict=True):
@@ -90,6 +90,6 @@ def off_by(served: Sequence[str], wanted: Sequence[str], tenant: str, window: in
     for start in range(max(1, len(ours) - window)):
         end = min(start + window, len(ours) - 1)
         got, due = ours[end] - ours[start], ideal[end] - ideal[start]
-        if abs(got - due) > 1:
+        if abs(got - due) > spare:
             worst = max(worst, abs(got - due) / max(due, 1))
     return worst

@@ -73,6 +73,9 @@ class Turns(Ending):
             if home and want:
                 self.service.come_home(runtime)
             left_room = [*room] if room is not None else None
+            if left_room and missed:
+                kind = is_capped(missed.body)
+                left_room[kind] = max(0, left_room[kind] - 1)
             self._pass_over(left_room)
             for task_id in claimed:
                 self._serve(self.tasks[task_id], runtime, number, step, left_room)
