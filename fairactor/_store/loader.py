@@ -51,9 +51,9 @@ class Script:
     name: str
     text: str
     sha: str
-    function: str
+    function: str = ""
     """The name of the function that does the same, and of its library; '' if there is none."""
-    library: Callable[[], str]
+    library: Callable[[], str] = str
     """Returns the text of that library."""
 
 

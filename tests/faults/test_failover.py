@@ -106,7 +106,8 @@ async def test_a_server_that_became_a_replica_behind_open_connections_is_turned_
 def strike(before: Proxy, script: str, fault: Fault, times: int = 1) -> None:
     """Applies a fault only to the next calls of a script that the server has already loaded."""
     plugins = PluginChain(installed_plugins()).lua
-    digests = [scripts.load(script, flags=flags, plugins=plugins).sha.encode() for flags in (True, False)]
+    loaded = [scripts.load(script, flags=flags, plugins=plugins) for flags in (True, False)]
+    digests = [name.encode() for each in loaded for name in (each.sha, each.function) if name]
     whole = Proxy.strikes
 
     def strikes(which: Fault, request: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Callable
+from textwrap import dedent
 from typing import Any, Final
 
 import anyio
@@ -73,7 +74,7 @@ def test_a_text_stands_at_its_place_with_its_constants_and_keys() -> None:
         )
     )
     text = scripts.load("send", flags=True, plugins=plugins).text
-    assert text.partition("    local holder, kept\n")[2].partition("    return holder, kept")[0] == (
+    assert dedent(text.partition("    local holder, kept\n")[2].partition("    return holder, kept")[0]) == (
         "do\n"
         "local data = extra['a']\n"
         "if data then\n"
