@@ -76,7 +76,7 @@ def _include(text: str) -> str:
 
 
 def _indented(text: str, indent: str) -> str:
-    return re.sub("^(?=.)", indent, text, flags=re.MULTILINE) if indent else text
+    return indent + text.replace("\n", "\n" + indent) if indent else text
 
 
 @cache
