@@ -341,9 +341,9 @@ local function open_plan()
   end
 end
 
--- Plans what limits let a runtime start, at most `want` tasks, and of each kind of slot as many as there is room for. Calls
--- `pass_up` with the kind and the lane of a task for which there is none.
-local function plan(runtime, want, room, kind_of_task, pass_up)
+-- Plans what limits let a runtime start, at most `want` tasks, and of each kind of slot as many as there is room for. If there
+-- is none for a task, it calls `note_no_room` with the kind and the lane.
+local function plan(runtime, want, room, kind_of_task, note_no_room)
   local free = {}
   for kind, number in ipairs(room or NONE) do free[kind] = number end
   open_plan()
@@ -351,7 +351,7 @@ local function plan(runtime, want, room, kind_of_task, pass_up)
     if not kind_of_task then return true end
     local kind = kind_of_task(task.id)
     free[kind] = free[kind] - 1
-    if free[kind] < 0 then pass_up(kind, task.lane) end
+    if free[kind] < 0 then note_no_room(kind, task.lane) end
     return free[kind] >= 0
   end)
 end
