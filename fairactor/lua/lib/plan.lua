@@ -17,6 +17,7 @@ local function open_plan()
   local OVERDUE = 1000 -- ms after which a line that is due should be looked at
   local FIRST_TENANTS, MORE_TENANTS, MOST_TENANTS = 8, 50, 300 -- of a line
   local FIRST_TASKS = 4 -- of a tenant in a line
+  local NO_COSTS = setmetatable({}, { __index = function() return 0 end }) -- is anything left at all?
   local planned = {} -- task -> what is planned
   local tasks_of = {} -- tenant -> its planned tasks
   local left = {} -- tenant -> how many of them have not started
