@@ -326,7 +326,7 @@ do
     if limits and may and next(batches) then
       plan(runtime, n - ahead + MOST_ALONG)
     elseif limits then
-      plan(runtime, n - ahead, room, capped and kind_of, pass_up) -- what is claimed ahead does not start yet
+      plan(runtime, n - ahead, room, capped and kind_of, note_no_room) -- what is claimed ahead does not start yet
     end
     if #open > 0 then fill_open(open) end
     if add_along then add_along(claims) end

@@ -5,8 +5,8 @@
 -- of one tenant is a setting of its instance, whatever the limit is like.
 --
 -- A rate is the generic cell rate algorithm in units of cost: what a start takes may be paid for later, up to the burst. What
--- takes more than the burst waits until nothing is owed. What a start gives back counts only if something has been owed ever
--- since: what nobody used meanwhile is lost, or more than the rate would start.
+-- takes more than the burst waits until nothing is owed. A start may give back what it took only if something has been owed all
+-- the time since. If not, a part of the rate went unused, and with this as well more than the rate would start.
 
 -- @include lib/base.lua
 -- @takes lanes, limits, open_limits from lib/lanes.lua

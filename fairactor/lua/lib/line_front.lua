@@ -15,8 +15,6 @@ local function insert_by_tag(front, entry)
   front[i + 1] = entry
 end
 
-local NO_COSTS = setmetatable({}, { __index = function() return 0 end }) -- is anything left at all?
-
 -- Returns entries of a ring with their tags: of some tenants, or of all from a rank on.
 local function read_entries(key, names, rank, n)
   if not names then return call('ZRANGE', key, rank, rank + n - 1, 'WITHSCORES') end

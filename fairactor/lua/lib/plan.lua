@@ -17,6 +17,7 @@ local function open_plan()
   local OVERDUE = 1000 -- ms after which a line that is due should be looked at
   local FIRST_TENANTS, MORE_TENANTS, MOST_TENANTS = 8, 50, 300 -- of a line
   local FIRST_TASKS = 4 -- of a tenant in a line
+  local NO_COSTS = setmetatable({}, { __index = function() return 0 end }) -- is anything left at all?
   local planned = {} -- task -> what is planned
   local tasks_of = {} -- tenant -> its planned tasks
   local left = {} -- tenant -> how many of them have not started
@@ -341,9 +342,9 @@ local function open_plan()
   end
 end
 
--- Plans what limits let a runtime start, at most `want` tasks, and of each kind of slot as many as there is room for. Calls
--- `pass_up` with the kind and the lane of a task for which there is none.
-local function plan(runtime, want, room, kind_of_task, pass_up)
+-- Plans what limits let a runtime start, at most `want` tasks, and of each kind of slot as many as there is room for. If there
+-- is none for a task, it calls `note_no_room` with the kind and the lane.
+local function plan(runtime, want, room, kind_of_task, note_no_room)
   local free = {}
   for kind, number in ipairs(room or NONE) do free[kind] = number end
   open_plan()
@@ -351,7 +352,7 @@ local function plan(runtime, want, room, kind_of_task, pass_up)
     if not kind_of_task then return true end
     local kind = kind_of_task(task.id)
     free[kind] = free[kind] - 1
-    if free[kind] < 0 then pass_up(kind, task.lane) end
+    if free[kind] < 0 then note_no_room(kind, task.lane) end
     return free[kind] >= 0
   end)
 end

@@ -22,7 +22,7 @@ local batches = NONE -- actor -> the most tasks of its batches
 local along, added = {}, 0 -- id, tenant and cost of what joins a batch; how many of them are among the claims
 
 -- Notes that there is no room of a kind for a task of a lane.
-local function pass_up(kind, lane)
+local function note_no_room(kind, lane)
   wanted[kind] = wanted[kind] or {}
   wanted[kind][lane or ''] = true
 end
@@ -67,7 +67,7 @@ local function open_slots()
     local kind, actor = kind_of(id)
     local has_batches = actor and batches[actor]
     if room[kind] - (has_batches and kind == 1 and room_ahead or 0) < 1 then
-      pass_up(kind, lane_of_head[id])
+      note_no_room(kind, lane_of_head[id])
       return false
     end
     room[kind] = room[kind] - 1
