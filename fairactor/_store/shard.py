@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -43,6 +42,7 @@ from .damage import Repairs, read_repairs
 from .fleet import Fleet
 from .limits import Limits
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
+from .reservations import Reservations
 from .script_runner import ScriptRunner
 
 MODEL: Final = 6
@@ -59,7 +59,7 @@ class Undeclared(Exception):
     """The shard does not know what the runtime can run: it joined while runtimes of an older release were there."""
 
 
-class Shard(Fleet, Limits):
+class Shard(Fleet, Limits, Reservations):
     """One shard, with a method for each script."""
 
     def __init__(self, server: Server, keys: Keys, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
@@ -135,22 +135,6 @@ class Shard(Fleet, Limits):
             number: _refusal(verdict, items[number]) for number, verdict in enumerate(reply) if verdict in (TAKEN, FULL)
         }
         return Receipt(ids, refused, confirmed)
-
-    async def reserve(
-        self, name: str, rooms: Mapping[str, int], ids: Mapping[str, Sequence[str]] = MappingProxyType({})
-    ) -> str | None:
-        """Reserves room in mailboxes for a minute. If one is too full, it reserves nothing and returns that tenant.
-
-        Args:
-            name: the name of the reservation.
-            rooms: the number of tasks by tenant.
-            ids: by tenant the ids that the caller has chosen. Such tasks may exist already.
-        """
-        flat: list[Any] = []
-        for tenant, many in rooms.items():
-            flat += (tenant, many, msgspec.msgpack.encode(ids.get(tenant, ())))
-        full: bytes | None = await self._run("reserve", name, *flat)
-        return None if full is None else full.decode()
 
     async def turn(
         self,
