@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fairactor._model.counts import Counts, ShardStats, unpack_stats
+from fairactor._model.counts import Counts, ShardStats, cursor_of, unpack_stats
 from fairactor._model.keys import Keys
 from fairactor._model.wire import (
     ANY_SUSPECT,
@@ -359,7 +359,13 @@ class Shard(Fleet, Limits, Reservations):
 
     async def stats(self, *, patience: float | None = None) -> ShardStats:
         """Returns the counts of the shard, and its runtimes. ``patience`` is as in `ScriptRunner.run`."""
-        return unpack_stats(await self._run("stats", patience=patience))
+        reply = await self._run("stats", patience=patience)
+        more: list[list[Any]] = []
+        cursor = cursor_of(reply)
+        while cursor != b"0":
+            more.append(await self._run("stats", "", cursor, patience=patience))
+            cursor = more[-1][0]
+        return unpack_stats(reply, more)
 
     async def load(self, *, patience: float | None = None) -> list[Any]:
         """Returns how the tasks of the shard fare; see health.lua. ``patience`` is as in `ScriptRunner.run`."""
