@@ -227,7 +227,7 @@ class PopulatedShard(ShardDriver):
 
 
 Transition = Callable[[PopulatedShard], Any]
-SETS: Final = ("SUSPECTED", "LEASES", "KIND_OF", "FLEET", "SESSIONS", "GROUPS", "HOMES", "RATES")
+SETS: Final = ("SUSPECTED", "LEASES", "KIND_OF", "FLEET", "SESSIONS", "GROUPS", "HOMES", "INDEXED", "RATES")
 ENDS: Final = ("finished", "failed", "canceled")
 
 
