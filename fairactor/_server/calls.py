@@ -160,7 +160,7 @@ class Calls:
         return Away(f"{self.where} moves the slot of {key} to and fro", maybe_done=False)
 
     def _named(self, node: Node) -> str:
-        return self.where if node.name in self.where else f"{self.where} (node {node.name})"
+        return self.where if type(self.topology) is Topology else f"{self.where} (node {node.name})"
 
     def _no_answer(self, node: Node, error: Exception) -> str:
         return f"no answer from {self._named(node)}: {str(error) or type(error).__name__}"

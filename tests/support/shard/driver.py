@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -63,6 +64,7 @@ class SyncCalls:
     def __init__(self, db: redis.Redis, where: str) -> None:
         self._db = db
         self.where = where
+        self.topology = SimpleNamespace(cluster=False)
 
     def keys(self, key: str) -> tuple[int | str, ...]:
         return 1, key
