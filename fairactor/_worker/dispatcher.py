@@ -264,7 +264,7 @@ class Dispatcher:
 
     def _take(self, handed: Handed) -> None:
         """Starts a task that was handed over. If the message is late, the reply to a later turn has the task."""
-        if self.runtime and handed.mark == handed_mark(self._number):
+        if self.runtime and handed.mark == handed_mark(self._number) and not self._received:
             claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
             self._received = True
             # Tasks of other shards may occupy the workers, or one of them has to run alone.
