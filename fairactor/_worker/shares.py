@@ -27,7 +27,7 @@ tasks that a runtime takes from others' tenants, for example."""
 GRACE: Final = 0.25
 """Seconds for which others leave slots to a shard that has not answered. After as long a shard that waits, and has not
 got a slot, looks again who is on its ring."""
-SMOOTH: Final = 0.01
+SMOOTH: Final = float(__import__("os").environ.get("SMOOTH", "0.03"))
 """Slots are divided exactly over what a runtime starts in so many seconds. Dividing each slot would take twice as many
 turns if tasks are short."""
 _WINDOW: Final = 64.0  # tasks from which a shard's step is learned
@@ -228,7 +228,10 @@ class Shares:
             return int(not share.contends and want > surely), 0
         part = min(room, self._parts([share, *(other for other in others if other.contends)], room)[0])
         want = min(part, max(0, want - taken))
-        return want, part - want
+        if share.waits:
+            return want, part - want
+        # Who may have nothing asks for a single task at first, of those that could start: the server notes who got none.
+        return min(want, 1) if share.contends else want, 0
 
     def _parts(self, shares: Sequence[Share], room: int) -> list[int]:
         """Returns how many of the next tasks, of all these shards together, are those of each."""
@@ -270,10 +273,15 @@ class Shares:
         now = time.monotonic()
         others = self.others()
         contending = [share for share in others if share.contends]
-        room = sum(self.room(sum(share.pace.ahead for share in others))) - sum(share.asked for share in others)
+        want, ahead = self.room(sum(share.pace.ahead for share in others))
+        taken = sum(share.asked for share in others)
+        room = want + ahead - taken
         parts = self._parts(contending, room) if room > 0 and contending else [0] * len(contending)
+        free = want - taken
         for share, part in zip(contending, parts, strict=True):
-            if share.sleeps and (part or (share.passed and share.waits and now - share.since > GRACE)):
+            gets = part > 0 and (share.waits or free > 0)
+            free -= gets and not share.waits
+            if share.sleeps and (gets or (share.passed and share.waits and now - share.since > GRACE)):
                 share.sleeps = False
                 share.owner.wake()
         if any(share.sleeps for share in self.all):
