@@ -201,7 +201,8 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     """Reads the content of a shard, in one atomic step."""
     meta = shard.keys.meta
     prefix = meta[: meta.rindex("/") + 1]
-    reply = await shard._server.execute("EVAL", _SCRIPT, 1, meta, prefix)  # noqa: SLF001 - the audit reads the internals
+    calls = shard._server.calls  # noqa: SLF001 - the audit reads the internals
+    reply = await calls.execute(meta, "EVAL", _SCRIPT, *calls.keys(meta), prefix)
     snapshot = Snapshot(
         meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, {}, [], [], {}
     )

@@ -31,6 +31,7 @@ from fairactor._model.wire import (
     sized,
     turn_mark,
     unpack_cancel,
+    unpack_clock,
     unpack_policy,
     whole_ms,
 )
@@ -184,13 +185,14 @@ class Shard(Fleet, Limits, Reservations):
             raise Undeclared
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
-        now, wait, maintenance_due, refused, claims, cancels, more, suspects, behind = reply
+        now, wait, maintenance_due, refused, claims, cancels, more, suspects, behind, clock = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
         left: dict[str, Any] = {
             "more": more == MORE,
             "unseen": more == UNSEEN,
             "suspects": Waits(suspects),
             "behind": behind,
+            "clock": unpack_clock(clock),
         }
         return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, **left)
 
