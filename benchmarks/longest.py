@@ -23,7 +23,6 @@ import msgspec
 from fairactor._model.keys import Keys
 from fairactor._model.lane import RuntimeKind, kind_of_runtime
 from fairactor._model.wire import BATCH, Assignment, Item, Settlement, pack_key, turn_mark
-from fairactor._plugin_chain import PluginChain
 from fairactor._server.connection import Server, connect
 from fairactor._store import loader
 from fairactor._store.plugin_lua import NO_PLUGIN_LUA
@@ -182,7 +181,7 @@ class Crowd:
         await self.note(
             lambda: self.shard.cancel_many([(f"{next(numbers)}-2", "") for _ in range(200)], ttl=60, body=_CANCELED)
         )
-        many = [attrs.evolve(item) if False else item._replace(tenant="purged") for item in self.items(20 * BATCH)]
+        many = [item._replace(tenant="purged") for item in self.items(20 * BATCH)]
         await self.send(many)
         await self.note(lambda: self.shard.purge("purged", ttl=60, body=_CANCELED), tries=1)
 
@@ -291,13 +290,20 @@ async def measure(url: str, admin: Any, sizes: Sizes) -> tuple[dict[str, float],
         factor = await machine_factor(admin)
         shard = Shard(server, Keys("fairactor"), patience=5)
         await shard.open(shards=1, aging=60.0)
+        for name in loader.NAMES:
+            await admin.script_load(loader.load(name, flags=server.flags, plugins=NO_PLUGIN_LUA).text)
         crowd = Crowd(shard, admin, sizes, GOAL * factor)
         await crowd.join("first", kind_of_runtime({ACTOR: 1}, None))
         await fill(admin, shard.keys, tenants=sizes.tenants, each=sizes.each)
         for group in GROUPS:
             began = time.monotonic()
             await group(crowd)
-            print(group.__name__, round(time.monotonic() - began, 1), {k: round(v, 1) for k, v in sorted(crowd.longest.items(), key=lambda e: -e[1])[:12]}, flush=True)
+            print(
+                group.__name__,
+                round(time.monotonic() - began, 1),
+                {k: round(v, 1) for k, v in sorted(crowd.longest.items(), key=lambda e: -e[1])[:12]},
+                flush=True,
+            )
     finally:
         await server.close()
     return crowd.longest, factor
