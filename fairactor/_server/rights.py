@@ -16,7 +16,7 @@ IN_SCRIPTS: Final = (
     "hmget", "hrandfield", "hscan", "hset", "hsetnx", "lrange", "ltrim", "mget", "mset", "persist", "pexpire", "pttl",
     "publish", "pubsub|numsub", "rename", "rpush", "sadd", "scan", "scard", "set", "setrange", "sismember", "smembers",
     "spop", "srandmember", "srem", "strlen", "time", "type", "unlink", "zadd", "zcard", "zcount", "zmscore", "zrange",
-    "zrangebylex", "zrangebyscore", "zrem", "zremrangebyrank", "zscore",
+    "zrangebylex", "zrangebyscore", "zrem", "zremrangebyrank", "zscan", "zscore",
 )  # fmt: skip
 """The commands of the scripts, those of the plugins that ship with fairactor included."""
 ALONE: Final = ("eval", "evalsha", "info", "ping", "subscribe", "unsubscribe")
