@@ -39,9 +39,20 @@ state.helper = ARGV[2]
 -- @include lib/counts.lua
 -- @include lib/cost.lua
 
+local FOREIGN = 100 -- about how many keys of the server a step of the scan passes over
+
+-- Passes over some keys of the server.
+local function check_keys()
+  local part = call('SCAN', state.cursor, 'MATCH', META .. ':*', 'COUNT', FOREIGN)
+  spend(8)
+  for _, key in ipairs(part[2]) do check_key(key) end
+  state.cursor = part[1]
+  if part[1] == '0' then next_phase() end
+end
+
 if begins then
   state.stamp = integer(shard.stamp)
   call('HSET', META, 'stamp', state.stamp)
   save_clock()
 end
-return run_phases(damage_phases(), 'mend_places')
+return run_phases(damage_phases({ part = check_keys }), 'mend_places')

@@ -27,7 +27,7 @@ local LONG = 1000 -- ms: a repair in which leases may end
 local function clear_ring(ring, flat)
   local names, gone = {}, {}
   for i = 1, #flat, 2 do
-    if flat[i]:byte() ~= GROUP_BYTE then names[#names + 1] = flat[i] end
+    if flat[i]:byte() ~= GROUP_BYTE or ring ~= root then names[#names + 1] = flat[i] end
   end
   spend(4 * #names)
   load_tenants(names)

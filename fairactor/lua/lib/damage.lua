@@ -14,7 +14,6 @@ local REMEMBER_SENDS = 3600000 -- ms, as in send.lua
 local KEEP_RECORDS = 604800000 -- ms: a settled record that nobody gave a time to live
 local NEW_LEASE = 60000 -- ms, for a lease whose end makes no sense: a living runtime renews it
 local CANCELED_OUTCOME = '{"error":{"type":"TaskCanceled","message":"by handle.cancel()"}}'
-local FOREIGN = 100 -- about how many keys of the server a step of the scan passes over
 local now_us = shard.now
 
 -- Returns what a key is for, the same for all keys of a kind, the rest of its name, and the type it has to have.
@@ -254,15 +253,6 @@ local function check_key(key)
   if rest ~= '' then list(kind, rest) end
 end
 
--- Passes over some keys of the server.
-local function check_keys()
-  local part = call('SCAN', state.cursor, 'MATCH', META .. ':*', 'COUNT', FOREIGN)
-  spend(8)
-  for _, key in ipairs(part[2]) do check_key(key) end
-  state.cursor = part[1]
-  if part[1] == '0' then next_phase() end
-end
-
 -- A runtime with tenants of its own is a dedicated one.
 local function rebuild_homes(runtime, key)
   spend(3)
@@ -291,9 +281,10 @@ local function phase_of(key, scan, checks)
   return phase
 end
 
--- Returns the phases that remove damage, in order: the number of a phase has to mean the same in each call.
-local function damage_phases()
-  local phases = { { part = check_keys } }
+-- Returns the phases that remove damage, after the first one that looks at all keys. They are in order: the number of a phase
+-- has to mean the same in each call.
+local function damage_phases(first)
+  local phases = { first }
   for _, each in ipairs({ { 'HSCAN', of_hashes }, { 'ZSCAN', of_sorted_sets } }) do
     local checked = {}
     for key in pairs(each[2]) do checked[#checked + 1] = key end

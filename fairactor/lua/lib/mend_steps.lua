@@ -36,7 +36,7 @@ local function forget_lists()
   redis.call('UNLINK', unpack(keys))
 end
 
--- Adds a name to a list; `save_step` writes it, or `save_lists`, if other writes must not come before.
+-- Adds a name to a list; `save_lists` writes it.
 local function list(prefix, name)
   local key = list_of(prefix)
   listed[key] = listed[key] or {}
@@ -157,6 +157,7 @@ local function go_on(phase)
   if phase.keys then
     names = { unpack(phase.keys, at + 1) }
   else
+    if listed[list_of(phase.over)] then save_lists() end
     names = redis.call('LRANGE', list_of(phase.over), at, at + (phase.size or MOST_NAMES) - 1)
     spend(5)
   end

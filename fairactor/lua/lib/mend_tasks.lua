@@ -2,8 +2,7 @@
 
 -- @include lib/mend_steps.lua
 -- @include lib/counts.lua
--- @include lib/lanes.lua
--- @include lib/plugins.lua
+-- @include lib/ending.lua
 
 -- The places, as MENDING has them: a mailbox in a lane, the suspects, the delayed ones; held back by a plugin; a runtime
 -- that has claimed the task; behind the task that it follows; or the task has ended.
