@@ -117,8 +117,12 @@ async def read_repairs(call: Call) -> tuple[Repairs, list[tuple[bytes, bytes]]]:
     lines: dict[bytes, list[bytes]] = {}
     for line in await call("mend", ("report", "")):
         lines.setdefault(line[:1], []).append(line[1:])
-    repaired, set_aside = (tuple(line.decode(errors="replace") for line in lines.get(kind, ())) for kind in (b"r", b"s"))
-    found = [(line[2 : 2 + size], line[2 + size :]) for line in lines.get(b"c", ()) for size in (int.from_bytes(line[:2]),)]
+    repaired, set_aside = (
+        tuple(line.decode(errors="replace") for line in lines.get(kind, ())) for kind in (b"r", b"s")
+    )
+    found = [
+        (line[2 : 2 + size], line[2 + size :]) for line in lines.get(b"c", ()) for size in (int.from_bytes(line[:2]),)
+    ]
     return Repairs(repaired, set_aside), found
 
 
@@ -133,7 +137,9 @@ async def find_wrong_type(server: Server, meta: str, arguments: Sequence[Any]) -
     names = [name for name in arguments[:_MOST_NAMES] if isinstance(name, str)]
     fixed = {suffix: keys.TYPES[name] for name, suffix in keys.FIXED.items()}
     prefixes = [(prefix, keys.TYPES[name]) for name, prefix in keys.PREFIXES.items() if name in keys.TYPES]
-    found = await server.execute("EVAL", _SCRIPT, 1, meta, json.dumps([fixed, prefixes, names]))
+    found = await server.calls.execute(
+        meta, "EVAL", _SCRIPT, *server.calls.keys(meta), json.dumps([fixed, prefixes, names])
+    )
     if not found:
         return None
     key, stored, right = (part.decode(errors="replace") for part in found)

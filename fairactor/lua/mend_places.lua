@@ -22,6 +22,7 @@ if reply then return reply end
 -- @include lib/mend_tasks.lua
 -- @include lib/mend_followers.lua
 -- @include lib/mend_runtimes.lua
+-- @include lib/mend_homes.lua
 -- @include lib/mend_lanes.lua
 
 return run_phases({
@@ -48,6 +49,11 @@ return run_phases({
   { over = KIND_IDLE, run = forget_idle },
   { over = ASSIGNED, run = forget_assignment },
   { over = STEAL, run = forget_assignment },
+  { over = ASSIGNED_TO, run = forget_index },
+  { over = STOLEN_BY, run = forget_index },
+  { keys = { INDEXED }, run = forget_indexed },
+  { over = ASSIGNED, scan = 'SSCAN', run = index_assigned },
+  { over = STEAL, scan = 'SSCAN', run = index_steal },
   { keys = { LEASES }, scan = 'ZSCAN', run = describe_runtimes },
   { over = CANCELS, scan = 'HSCAN', run = repair_cancels },
   { keys = { PROGRESS }, scan = 'HSCAN', run = repair_progress },
