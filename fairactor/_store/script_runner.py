@@ -182,7 +182,7 @@ class ScriptRunner:
         """Opens or repairs a shard that cannot be used.
 
         Returns:
-            Whether to call again at once, because that may have helped, or later; None if there is nothing to do about it.
+            Whether to call again at once, because that may have helped, or later; None if there is no help.
         """
         code = str(error).partition(" ")[0]
         with suppress(Away, redis_errors.ResponseError):  # the next attempt will tell
