@@ -147,8 +147,8 @@ async def read_health(shards: Shards, deaf: Mapping[str, float]) -> Health:
         if -_FAR < runtime.lease_left < 0
     ]
     problems += [
-        f"this runtime has received no messages of shard {number} for {deaf[shard.keys.meta]:.1f} s, so it learns late of "
-        "work and of outcomes"
+        f"this runtime has received no messages of shard {number} for {deaf[shard.keys.meta]:.1f} s, so it learns late "
+        "of work and of outcomes"
         for number, shard in enumerate(shards)
         if shard.keys.meta in deaf
     ]
