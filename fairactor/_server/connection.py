@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -17,7 +16,6 @@ from redis.asyncio import (
     Connection,
     Redis,
     RedisCluster,
-    SSLConnection,
     UnixDomainSocketConnection,
 )
 from redis.asyncio.cluster import PipelineCommand
@@ -27,6 +25,7 @@ from redis.backoff import NoBackoff
 from fairactor._util.backoff import Backoff
 from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
 
+from . import tls
 from .blocking import blocking_client
 from .kept_connections import KeptConnections
 from .rights import User, missing_right, user_of
@@ -175,13 +174,13 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
     pool = _pool(address, many, source)
     client = Redis.from_pool(pool)
     try:
-        info: dict[str, Any] = await _patiently(client.info, user, timeout)
+        info: dict[str, Any] = await _patiently(client.info, user, address, timeout)
         _check_fitness(info, where)
         cluster = None
         if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
             cluster = _cluster(address, source)
             # The client of a cluster would say only that no node can be reached.
-            await _patiently(partial(client.execute_command, "CLUSTER SLOTS"), user, timeout)
+            await _patiently(partial(client.execute_command, "CLUSTER SLOTS"), user, address, timeout)
     except BaseException:
         await client.aclose()
         raise
@@ -208,7 +207,7 @@ def _with_timeouts(address: Address, answer: float, source: str) -> Address:
 
 
 def _pool(address: Address, many: int, source: str) -> BlockingConnectionPool:
-    kinds = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
+    kinds = {"redis": Connection, "rediss": tls.TLSConnection, "unix": UnixDomainSocketConnection}
     arguments = dict(address.arguments)
     if address.kind == "rediss":
         arguments.setdefault("ssl_password", "")  # otherwise OpenSSL would ask for it on the terminal
@@ -222,7 +221,7 @@ def _pool(address: Address, many: int, source: str) -> BlockingConnectionPool:
         )
         connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]  # checks the arguments
         if address.kind == "rediss":
-            connection.ssl_context.get()  # reads the files
+            tls.shared_context(connection.ssl_context)  # reads the files
     except (TypeError, ValueError, OSError, redis_errors.RedisError) as error:
         raise ConfigurationError(f"{source}, for {address.where}, has options that cannot be used: {error}") from None
     return pool
@@ -247,18 +246,36 @@ def _cluster(address: Address, source: str) -> RedisCluster:
     return RedisCluster(**arguments, ssl=address.kind == "rediss")
 
 
-async def _patiently(command: Callable[[], Awaitable[T]], user: User, timeout: float) -> T:  # noqa: ASYNC109
-    problem = "it took too long"
+async def _patiently(
+    command: Callable[[], Awaitable[T]],
+    user: User,
+    address: Address,
+    timeout: float,  # noqa: ASYNC109 - the error message has it
+) -> T:
+    problem, refusal = "it took too long", None
+
+    def refuse(what: str) -> None:
+        nonlocal refusal
+        refusal = ServerError(f"{user.where} {what}")
+        group.cancel_scope.cancel()
+
     with anyio.move_on_after(timeout):
-        backoff = Backoff()
-        while True:
-            try:
-                return await command()
-            except (redis_errors.RedisError, OSError) as error:
-                problem, refusal = user.hide(str(error) or type(error).__name__), _refusal(error, user)
-            if refusal is not None:
-                raise refusal  # not in the handler above: then it would carry the error, in which the password may be
-            await anyio.sleep(backoff.next())
+        async with anyio.create_task_group() as group:
+            group.start_soon(tls.watch_protocol, address, refuse)
+            backoff = Backoff()
+            while refusal is None:
+                try:
+                    reply = await command()
+                except (redis_errors.RedisError, OSError) as error:
+                    problem, refusal = user.hide(str(error) or type(error).__name__), _refusal(error, user)
+                else:
+                    group.cancel_scope.cancel()
+                    return reply
+                if refusal is None:
+                    await anyio.sleep(backoff.next())
+            group.cancel_scope.cancel()
+    if refusal is not None:
+        raise refusal  # not in the handler above: then it would carry the error, in which the password may be
     raise ServerUnavailable(
         f"no answer from {user.where}: {problem}; tried for {timeout:g} s (connect_timeout=). Is it running, and is "
         "url= right?"
@@ -273,23 +290,13 @@ def _refusal(error: Exception, user: User) -> ServerError | None:
     text, where = user.hide(str(error)), user.where
     if any(isinstance(each, redis_errors.AuthenticationError) for each in (error, error.__cause__)):
         return ServerError(f"{where} refused the login: {text}; check the URL's user and password")
-    if _is_untrusted(error):
-        advice = "give the certificate of its authority with ssl_ca_certs= in the URL"
-        return ServerError(f"{where} has a certificate that cannot be trusted: {text}; {advice}")
+    if problem := tls.problem_of(error):
+        return ServerError(f"{where} {problem}")
     if isinstance(error, AWAY) or is_temporary(error):
         return None
     if right := missing_right(error):
         return ServerError(user.lacks([right]))
     return ServerError(f"{where} refused: {text}; check the URL and the user's permissions")
-
-
-def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether an error came from a certificate that could not be verified."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _version(info: dict[str, Any]) -> tuple[int, int]:
