@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -27,15 +26,12 @@ from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
 
 from . import tls
 from .blocking import blocking_client
+from .fitness import check_fitness, has_flags, is_cluster, read_info
 from .kept_connections import KeptConnections
 from .rights import User, missing_right, user_of
 from .urls import Address, parse_url
 
-logger: Final = logging.getLogger(__name__)
 T = TypeVar("T")
-
-_LEAST: Final = (6, 2)
-_FLAGS_SINCE: Final = (7, 0)
 
 CONNECTIONS: Final = 8
 """The most connections of a runtime, unless its URL says otherwise. One receives messages, one is for rare commands,
@@ -174,17 +170,17 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
     pool = _pool(address, many, source)
     client = Redis.from_pool(pool)
     try:
-        info: dict[str, Any] = await _patiently(client.info, user, address, timeout)
-        _check_fitness(info, where)
+        info = await _patiently(partial(read_info, client), user, address, timeout)
+        check_fitness(info, where)
         cluster = None
-        if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+        if is_cluster(info):
             cluster = _cluster(address, source)
             # The client of a cluster would say only that no node can be reached.
             await _patiently(partial(client.execute_command, "CLUSTER SLOTS"), user, address, timeout)
     except BaseException:
         await client.aclose()
         raise
-    flags = _version(info) >= _FLAGS_SINCE
+    flags = has_flags(info)
     threads = partial(blocking_client, address, cluster=cluster is not None)
     rest: dict[str, Any] = {"where": where, "answer": answer, "user_name": user.name, "blocking_client": threads}
     rest |= {"address": address.host, "port": address.port}
@@ -195,7 +191,10 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
 
 
 def _with_timeouts(address: Address, answer: float, source: str) -> Address:
-    """Adds the timeouts of a connection. Those of the URL may be shorter."""
+    """Adds the timeouts of a connection, and the protocol. The timeouts of the URL may be shorter.
+
+    Protocol 2 needs no HELLO, which some servers do not have, and has all that is used here.
+    """
     timeouts = {"socket_timeout": answer, "socket_connect_timeout": answer}
     for name in timeouts:
         if address.arguments.get(name, 0) > answer:
@@ -203,7 +202,7 @@ def _with_timeouts(address: Address, answer: float, source: str) -> Address:
                 f"{source}, for {address.where}, has {name}= of more than {answer:g} s, which is half of "
                 "connect_timeout=, or a third of lease=: leave it out, or raise these settings"
             )
-    return attrs.evolve(address, arguments=timeouts | address.arguments)
+    return attrs.evolve(address, arguments={"protocol": 2} | timeouts | address.arguments)
 
 
 def _pool(address: Address, many: int, source: str) -> BlockingConnectionPool:
@@ -297,22 +296,3 @@ def _refusal(error: Exception, user: User) -> ServerError | None:
     if right := missing_right(error):
         return ServerError(user.lacks([right]))
     return ServerError(f"{where} refused: {text}; check the URL and the user's permissions")
-
-
-def _version(info: dict[str, Any]) -> tuple[int, int]:
-    major, minor = str(info.get("redis_version", "0.0")).split(".")[:2]
-    return int(major), int(minor)
-
-
-def _check_fitness(info: dict[str, Any], where: str) -> None:
-    if _version(info) < _LEAST:
-        raise ServerError(f"{where} is version {info.get('redis_version')}: fairactor needs Redis 6.2, or Valkey")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy == "noeviction":
-        return
-    if policy.startswith("allkeys") and int(info.get("maxmemory", 0)) > 0:
-        raise ServerError(
-            f"{where} may evict tasks, because its maxmemory-policy is {policy}. Set it to noeviction, so a full "
-            "server refuses sends and nothing is lost, or use a separate server for fairactor"
-        )
-    logger.warning("%s: with maxmemory-policy %s the server may drop results when memory is short", where, policy)
