@@ -261,6 +261,11 @@ class Host(Protocol):
         """
         ...
 
+    @property
+    def packs(self) -> bool:
+        """Whether the messages that a send wrapper gets are packed for later, see `pack_graph`, and not sent."""
+        ...
+
     def subscribe(self, plugin: str) -> AbstractContextManager[Wakeup]:
         """Returns a wake-up that scripts of the plugin set in all runtimes: ``call('PUBLISH', EVENTS, 'p' .. SELF)``.
 

@@ -124,6 +124,10 @@ class Snapshot:
     """runtime -> the tenants that it serves first."""
     steal: dict[str, dict[str, None]] = attrs.Factory(dict)
     """runtime -> the tenants that it serves while the first have nothing to do."""
+    assigned_to: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """tenant -> the dedicated runtimes that serve it first, and perhaps some that are gone."""
+    stolen_by: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """Likewise, those that steal from it."""
 
     @property
     def step(self) -> int:
@@ -197,7 +201,8 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     """Reads the content of a shard, in one atomic step."""
     meta = shard.keys.meta
     prefix = meta[: meta.rindex("/") + 1]
-    reply = await shard._server.execute("EVAL", _SCRIPT, 1, meta, prefix)  # noqa: SLF001 - the audit reads the internals
+    calls = shard._server.calls  # noqa: SLF001 - the audit reads the internals
+    reply = await calls.execute(meta, "EVAL", _SCRIPT, *calls.keys(meta), prefix)
     snapshot = Snapshot(
         meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, {}, [], [], {}
     )
@@ -268,6 +273,7 @@ def _add_to_map(snapshot: Snapshot, name: str, rest: str, items: dict[str, Any])
         "LANES_OF": snapshot.lanes_of, "IN_LANE": snapshot.in_lane, "SUSPECTS": snapshot.suspects,
         "DELAYED": snapshot.delayed, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels,
         "GROUP": snapshot.groups, "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "KIND": snapshot.kinds,
+        "ASSIGNED_TO": snapshot.assigned_to, "STOLEN_BY": snapshot.stolen_by,
         "KIND_RING": snapshot.kind_rings, "KIND_GROUPS": snapshot.kind_groups,
         "KIND_GROUP": snapshot.kind_group_rings, "KIND_IDLE": snapshot.kind_idle, "LINES": snapshot.lines,
         "LINES_OF": snapshot.lines_of, "LINE": snapshot.line, "LINE_GROUP": snapshot.line_group,

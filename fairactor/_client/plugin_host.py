@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any, Final
 
 from fairactor._actors.actor import Actor
@@ -28,6 +29,7 @@ from .sender import Sender
 from .template import check_repeatable, pack_graph
 
 _LONGEST_INT: Final = 64  # bits
+_PACKS: Final = ContextVar("packs", default=False)
 
 
 class PluginHost:
@@ -98,7 +100,16 @@ class PluginHost:
     async def pack_graph(self, tenant: str, graph: Graph, run_id: str) -> PackedGraph:
         """See `Host`."""
         self._check()
-        return await pack_graph(self, self._sender, tenant, graph, run_id)
+        token = _PACKS.set(True)
+        try:
+            return await pack_graph(self, self._sender, tenant, graph, run_id)
+        finally:
+            _PACKS.reset(token)
+
+    @property
+    def packs(self) -> bool:
+        """See `Host`."""
+        return _PACKS.get()
 
     @property
     def traces(self) -> bool:

@@ -23,6 +23,7 @@ FIXED: Final = {
     "THROTTLED": ":throttled",  # zset: tenant whose rate holds its work back -> until when, unix ms
     "GROUPS": ":groups",  # hash: group with work -> virtual time of its ring
     "HOMES": ":homes",  # hash: runtime dedicated to certain tenants -> virtual time of the tenants assigned to it
+    "INDEXED": ":indexed",  # set: dedicated runtimes whose tenants are listed in ASSIGNED_TO and STOLEN_BY
     "DRAINED": ":drained",  # zset: tenant without live tasks -> when its counts expire, unix seconds
     "SCHEDULED": ":scheduled",  # zset: tenant -> when the next of its delayed tasks is due, unix ms
     "WATCHERS": ":watchers",  # hash: task -> packed list of the runtimes that wait for its outcome
@@ -77,6 +78,8 @@ PREFIXES: Final = {
     "KEY": ":key:",  # string: length of a tenant's name, the name, a deduplication key -> task
     "ASSIGNED": ":assigned:",  # set: the tenants that a runtime serves first
     "STEAL": ":steal:",  # set: the tenants that it serves while the first have nothing to do
+    "ASSIGNED_TO": ":assigned-to:",  # set: dedicated runtimes that serve a tenant first; some may be gone
+    "STOLEN_BY": ":stolen-by:",  # set: likewise, those that steal from it; of '': those that steal from all
     "RESERVED": ":reserved:",  # hash: reservation -> room that it takes in the mailbox of a tenant; expires
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
     "ASIDE": ":aside:",  # any: what the repair could not use, after the time of the repair; nothing reads it
@@ -98,7 +101,8 @@ TYPES: Final = {
     "LANE_QUEUE": "zset", "LANES_OF": "zset", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
     "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset",
     "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
-    "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",
+    "INDEXED": "set", "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "ASSIGNED_TO": "set",
+    "STOLEN_BY": "set", "RESERVED": "hash", "SENT": "string",
 }  # fmt: skip
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from redis import exceptions as redis_errors
@@ -18,55 +19,59 @@ _ABOUT_INFO: Final = re.compile(r"(no permissions?|unknown command)\b.*\binfo\b"
 _ABOUT_HELLO: Final = re.compile(r"unknown command\b.*\bhello\b", re.IGNORECASE | re.DOTALL)
 
 
-async def read_info(client: Any) -> dict[str, Any]:
-    """Returns what a server says of itself with INFO. If that is forbidden, only its version and its mode.
+async def read_info(ask: Callable[..., Awaitable[Any]]) -> dict[str, str]:
+    """Returns what a server says of itself with INFO. If that is forbidden, only its version, its mode and its role.
+
+    Args:
+        ask: sends a command to the server.
 
     Raises:
         redis.exceptions.RedisError: as redis-py.
         OSError: likewise.
     """
     try:
-        info: dict[str, Any] = await client.info()
+        reply = await ask("INFO")
     except redis_errors.ResponseError as error:
         if not _ABOUT_INFO.search(str(error)):
             raise
-        info = await _hello(client)
-    return info
+        return await _hello(ask)
+    lines = reply.decode(errors="replace").splitlines()
+    return {name: value for name, separator, value in (line.partition(":") for line in lines) if separator}
 
 
-async def _hello(client: Any) -> dict[str, Any]:
+async def _hello(ask: Callable[..., Awaitable[Any]]) -> dict[str, str]:
     """Asks with HELLO, which no ACL can forbid. A server without it counts as the oldest that can be used."""
     try:
-        reply = await client.execute_command("HELLO")
+        reply = await ask("HELLO")
     except redis_errors.ResponseError as error:
         if not _ABOUT_HELLO.search(str(error)):
             raise
-        return {"redis_version": ".".join(map(str, _LEAST))}
+        return {"redis_version": ".".join(map(str, _LEAST)), "role": "master"}
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-    said = {_text(name): value for name, value in pairs}
-    return {"redis_version": _text(said["version"]), "redis_mode": _text(said.get("mode", ""))}
+    said = {_text(name): _text(value) for name, value in pairs}
+    return {"redis_version": said["version"], "redis_mode": said.get("mode", ""), "role": said.get("role", "master")}
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def is_cluster(info: dict[str, Any]) -> bool:
+def is_cluster(info: dict[str, str]) -> bool:
     """Whether a server is a node of a cluster."""
     return "cluster" in (info.get("redis_mode"), info.get("server_mode"))
 
 
-def has_flags(info: dict[str, Any]) -> bool:
+def has_flags(info: dict[str, str]) -> bool:
     """Whether a server supports script flags, and functions."""
     return _version(info) >= _FLAGS_SINCE
 
 
-def _version(info: dict[str, Any]) -> tuple[int, int]:
+def _version(info: dict[str, str]) -> tuple[int, int]:
     major, minor = str(info.get("redis_version", "0.0")).split(".")[:2]
     return int(major), int(minor)
 
 
-def check_fitness(info: dict[str, Any], where: str) -> None:
+def check_fitness(info: dict[str, str], where: str) -> None:
     """Checks that a server is new enough and does not evict tasks.
 
     Raises:

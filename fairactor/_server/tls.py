@@ -119,15 +119,21 @@ def _ssl_error(error: BaseException | None) -> ssl.SSLError | None:
 async def watch_protocol(address: Address, found: Callable[[str], None]) -> None:
     """Calls ``found`` if a port speaks TLS and the URL says that it does not, or the other way round.
 
-    A server that gets the wrong protocol may close the connection, or wait for the rest of a command. So the port is
-    asked in the other protocol, once a second until the answer is clear. It gets no password.
+    A server that gets the wrong protocol may close the connection, or wait for the rest of a command. So the ports are
+    asked in the other protocol, once a second until the answer is clear. They get no password.
     """
-    ask, problem = (_speaks_plainly, _PLAIN) if address.kind == "rediss" else (_speaks_tls, _ENCRYPTED)
-    differs = address.port is None  # a socket has no TLS
     await anyio.sleep(_SOON)
-    while address.port is not None and not differs:
+    async with anyio.create_task_group() as group:
+        for host, port in address.hosts:  # a socket has none, and no TLS
+            group.start_soon(_watch_port, host, port, address.kind == "rediss", found)
+
+
+async def _watch_port(host: str, port: int, expected: bool, found: Callable[[str], None]) -> None:  # noqa: FBT001 - see above
+    ask, problem = (_speaks_plainly, _PLAIN) if expected else (_speaks_tls, _ENCRYPTED)
+    differs = False
+    while not differs:
         with anyio.move_on_after(_AGAIN) as patience:
-            differs = await ask(address.host, address.port)
+            differs = await ask(host, port)
             if differs:
                 found(problem)
         await anyio.sleep(max(patience.deadline - anyio.current_time(), 0))

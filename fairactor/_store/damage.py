@@ -89,7 +89,9 @@ async def find_wrong_type(server: Server, meta: str, arguments: Sequence[Any]) -
     names = [name for name in arguments[:_MOST_NAMES] if isinstance(name, str)]
     fixed = {suffix: keys.TYPES[name] for name, suffix in keys.FIXED.items()}
     prefixes = [(prefix, keys.TYPES[name]) for name, prefix in keys.PREFIXES.items() if name in keys.TYPES]
-    found = await server.execute("EVAL", _SCRIPT, 1, meta, json.dumps([fixed, prefixes, names]))
+    found = await server.calls.execute(
+        meta, "EVAL", _SCRIPT, *server.calls.keys(meta), json.dumps([fixed, prefixes, names])
+    )
     if not found:
         return None
     key, stored, right = (part.decode(errors="replace") for part in found)

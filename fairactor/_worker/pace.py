@@ -41,6 +41,11 @@ class Pace:
         return None if self._run == math.inf else self._run
 
     @property
+    def rate(self) -> float:
+        """How many tasks start per second, about."""
+        return min(self._rate, self._workers / max(self._run, 1e-6))
+
+    @property
     def ahead(self) -> int:
         """How many tasks to hold ready in addition to those that run.
 

@@ -44,8 +44,8 @@ local REPAIRED = 'm' -- an event, as in subscriber.py
 local SOON = 1e6 -- µs: a stamp further ahead is the due time of a delayed task, not the clock's
 
 local found = {} -- prefix -> the rest of each key
-for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL, LANE_QUEUE,
-  LANES_OF, IN_LANE, KIND, KIND_RING, KIND_GROUPS, KIND_GROUP, KIND_IDLE, LINES, LINES_OF, LINE, LINE_GROUP, LINE_GROUPS }) do
+for _, prefix in ipairs({ TASK, QUEUE, SUSPECTS, DELAYED, CLAIMS, CANCELS, KEY, GROUP, ASSIGNED, STEAL, ASSIGNED_TO,
+  STOLEN_BY, LANE_QUEUE, LANES_OF, IN_LANE, KIND, KIND_RING, KIND_GROUPS, KIND_GROUP, KIND_IDLE, LINES, LINES_OF, LINE, LINE_GROUP, LINE_GROUPS }) do
   found[prefix] = {}
 end
 for _, key in ipairs(shard_keys) do
@@ -53,6 +53,8 @@ for _, key in ipairs(shard_keys) do
     if key:sub(1, #prefix) == prefix then names[#names + 1] = key:sub(#prefix + 1) end
   end
 end
+
+-- @include lib/mend_homes.lua
 
 local tasks = {} -- id -> state, deliveries, priority, stamp, tenant of each readable record
 for _, id in ipairs(found[TASK]) do
@@ -347,6 +349,7 @@ repair_followers()
 repair_places()
 repair_due_times()
 repair_runtimes()
+repair_index()
 repair_keys()
 notify()
 repair_dead_letters()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -16,6 +16,22 @@ from ._mapped import JOIN
 from ._options import HERE, NAME, NOTIFIES, Parents, ScriptInput
 from ._placeholders import ResultOf, Selection, map_arguments, results_in
 
+PARENTS_AT_ONCE: Final = 400
+"""The most parents of all messages with which a batch is sent at once."""
+_RESULTS_AT_ONCE: Final = 10
+"""The most parents that may have ended, and whose results, which may be large, the messages take."""
+
+
+class Awaited(NamedTuple):
+    """A parent that a message is to wait for, as fill.lua reads it."""
+
+    task: str
+    index: int
+    parent: str
+    wants: int
+    shard: int
+    tenant: str
+
 
 @attrs.define
 class BatchItem:
@@ -26,6 +42,10 @@ class BatchItem:
     shard: int
     parents: Parents
     script_input: ScriptInput = attrs.Factory(ScriptInput)
+    follow: bool = False
+    """Whether its parents follow in calls of their own, because they are many."""
+    awaited: list[Awaited] = attrs.Factory(list)
+    """These parents."""
 
     @property
     def id(self) -> str:
@@ -97,6 +117,23 @@ def index_by_id(batch: Sequence[BatchItem]) -> dict[str, int]:
     return indexes
 
 
+def divide(batch: Iterable[BatchItem], indexes: Mapping[str, int]) -> None:
+    """Decides which messages are sent without their parents, so that no script gets too many of these.
+
+    Args:
+        batch: the messages.
+        indexes: where in the batch each id is.
+    """
+    if sum(len(item.parents) for item in batch) > PARENTS_AT_ONCE:
+        for item in batch:
+            item.follow = len(item.parents) > 1
+    taking = [item for item in batch if item.parents and results_in(item.message)]
+    ended = {item.id: many for item in taking if (many := sum(parent not in indexes for parent in item.parents))}
+    if sum(ended.values()) > _RESULTS_AT_ONCE:
+        for item in taking:
+            item.follow = item.follow or item.id in ended
+
+
 def resolve_parents(
     item: BatchItem, batch: Sequence[BatchItem], indexes: Mapping[str, int], shards: Mapping[str, int], keep: int
 ) -> None:
@@ -121,21 +158,32 @@ def resolve_parents(
             )
         return
     wants = _insert_tokens(item)
-    parent_shards, tenants = [], []
+    parent_shards: list[int] = []
+    tenants: list[str] = []
     for index, parent in enumerate(item.parents, 1):
         shard = batch[indexes[parent]].shard if parent in indexes else shards[parent]
         tenants.append(batch[indexes[parent]].tenant if parent in indexes else item.owner_of(parent))
         if shard == item.shard:
             parent_shards.append(HERE)
-        elif parent not in shards:
+        elif parent not in shards and not item.follow:
             parent_shards.append(NOTIFIES)
             feeds = batch[indexes[parent]].script_input.setdefault("feeds", [])
             feeds.append((item.shard, index, int(index in wants), item.id))
         else:
             parent_shards.append(shard)
-    item.script_input |= {"parents": list(item.parents), "tenants": tenants, "keep": keep, "shard": item.shard}
-    if set(parent_shards) != {HERE}:
-        item.script_input["shards"] = parent_shards
+    item.script_input |= {"keep": keep, "shard": item.shard}
+    if item.follow:
+        found = zip(item.parents, parent_shards, tenants, strict=True)
+        item.awaited = [
+            Awaited(item.id, index, parent, int(index in wants), shard, tenant)
+            for index, (parent, shard, tenant) in enumerate(found, 1)
+        ]
+        item.script_input["many"] = len(item.parents)
+        item.script_input.pop("wants", None)
+    else:
+        item.script_input |= {"parents": list(item.parents), "tenants": tenants}
+        if set(parent_shards) != {HERE}:
+            item.script_input["shards"] = parent_shards
     rule = item.message.task_options.plugin_options.get("trigger_rule")
     if item.message.actor.name == JOIN:
         item.script_input["rule"] = f"each:{rule or 'all_success'}"
@@ -147,7 +195,7 @@ def hold_behind_gate(batch: Sequence[BatchItem], indexes: Mapping[str, int], gat
     """Makes the messages wait for the gate that could otherwise run before the whole batch is on the server."""
     for item in batch:
         waits_anyway = item.parents and all(parent in indexes for parent in item.parents)
-        if not waits_anyway and not item.is_apart:
+        if item.follow or (not waits_anyway and not item.is_apart):
             item.script_input["gate"] = gate
             item.script_input.setdefault("keep", keep)
 

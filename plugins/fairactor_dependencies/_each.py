@@ -78,10 +78,12 @@ async def _adopt(runtime: Client, tenant: str, joined: str, earlier: Sequence[st
     """Gives the joining task the results of the items that finished before; returns their numbers."""
     found: set[int] = set()
     step = max(_ADOPTED_AT_ONCE // len(earlier), 1)
-    for at in range(0, many, step):
+    at = 0
+    while at < many:
         numbers = range(at, min(at + step, many))
         flags = await runtime.host.call(f"{NAME}/adopt", tenant, joined, len(earlier), *earlier, *numbers)
-        found.update(number for number, finished in zip(numbers, flags, strict=True) if finished)
+        found.update(number for number, finished in zip(numbers, flags, strict=False) if finished)
+        at += len(flags)
     return found
 
 

@@ -50,6 +50,8 @@ class ScriptInput(TypedDict, total=False):
     """The indexes, from 1, of the parents whose results the arguments take."""
     gate: str
     """The gate that has to open before the task may run."""
+    many: int
+    """How many parents it has, if they follow in calls of fill.lua."""
     shard: int
     """The task's own shard."""
     feeds: list[tuple[int, int, int, str]]

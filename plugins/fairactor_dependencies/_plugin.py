@@ -35,7 +35,7 @@ _MOST_MESSAGES: Final = 100
 _ERROR_PAUSE: Final = 1.0
 """Seconds to wait after an error of the server."""
 _SCRIPTS: Final = (
-    "known", "gate", "open", "map", "mapped", "adopt", "states", "results", "take", "arrive", "ack",
+    "known", "gate", "fill", "open", "map", "mapped", "adopt", "states", "results", "take", "arrive", "ack",
 )  # fmt: skip
 
 Operator(">>", plugin=NAME, apply=then)
@@ -70,7 +70,7 @@ class Dependencies:
             "of:t": "hash", "of:g": "hash", "of:t:*": "list", "of:g:*": "list", "got:*": "hash", "rest": "hash",
             "late": "hash", "map:*": "string", "end:*": "string", "remote": "string", "outbox": "zset",
             "tracing": "string", "ended": "list", "gates": "zset", "gate:*": "string", "gate-to:*": "set",
-            "early:*": "string",
+            "early:*": "string", "fill:*": "string",
         }  # fmt: skip
 
     @asynccontextmanager
@@ -135,8 +135,11 @@ async def _deliver(host: Host, shard: int, messages: Sequence[bytes]) -> None:
         logger.error("shard %d: %d messages to other shards cannot be read and are dropped", shard, len(damaged))
         await host.call(f"{NAME}/ack", shard, *damaged)
     for to, some in by_shard.items():
-        await host.call(f"{NAME}/arrive", to, *some)
-        await host.call(f"{NAME}/ack", shard, *some)
+        left = some
+        while left:
+            handled = await host.call(f"{NAME}/arrive", to, *left)
+            await host.call(f"{NAME}/ack", shard, *left[:handled])
+            left = left[handled:]
 
 
 def _destination(message: bytes) -> int | None:

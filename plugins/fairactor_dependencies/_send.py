@@ -6,15 +6,17 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain, islice
 from typing import Any, Final
 
 import anyio
+import msgspec
 
 from fairactor import Handle
 from fairactor.errors import ServerError
 from fairactor.plugins import BATCH, BATCH_WITH_DATA, Addressed, Host, ProceedSend, whole_ms
 
-from ._batch import BatchItem, hold_behind_gate, index_by_id, make_batch, resolve_parents
+from ._batch import PARENTS_AT_ONCE, BatchItem, divide, hold_behind_gate, index_by_id, make_batch, resolve_parents
 from ._errors import RunNotSent, unknown_parent
 from ._options import NAME
 from ._plan import Ends, Planner, Step, plan_of
@@ -44,16 +46,19 @@ async def send(host: Host, messages: Sequence[Addressed], proceed: ProceedSend) 
     earlier = {(parent, item.owner_of(parent)) for item in batch for parent in item.parents if parent not in indexes}
     found = await _locate(host, earlier, {item.shard for item in batch})
     resent = await _locate_resent(host, batch, indexes)
+    if not host.packs:
+        divide(batch, indexes)
     keep = whole_ms(host.settings.canceled_ttl)
     for item in batch:
         sent_before = {parent: found[parent, item.owner_of(parent)] for parent in item.parents if parent not in indexes}
         resolve_parents(item, batch, indexes, resent | sent_before, keep)
     calls = sum(-(-many // BATCH_WITH_DATA) for many in Counter(item.shard for item in batch).values())
-    if calls == 1 or not any(parent in indexes for item in batch for parent in item.parents):
+    is_whole = calls == 1 or host.packs or not any(parent in indexes for item in batch for parent in item.parents)
+    if is_whole and not any(item.follow for item in batch):
         return await proceed([item.addressed() for item in batch])
     gate = os.urandom(12).hex()
     hold_behind_gate(batch, indexes, gate, keep)
-    return await _send_behind_gate(host, batch, gate, proceed)
+    return await _send_behind_gate(host, batch, indexes, gate, proceed)
 
 
 async def _send_expanded(host: Host, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
@@ -98,13 +103,14 @@ async def _send_expanded(host: Host, messages: Sequence[Addressed], proceed: Pro
 
 
 async def _send_behind_gate(
-    host: Host, batch: Sequence[BatchItem], gate: str, proceed: ProceedSend
+    host: Host, batch: Sequence[BatchItem], indexes: Mapping[str, int], gate: str, proceed: ProceedSend
 ) -> list[Handle[Any]]:
     """Sends a batch that takes several calls. Nothing of it runs before all of it is on the server."""
     first, *others = dict.fromkeys(item.shard for item in batch)
     await host.call(f"{NAME}/gate", first, gate, whole_ms(_GATE_TIMEOUT), *others)
     try:
         handles = await proceed([item.addressed() for item in batch])
+        await _send_parents(host, batch, indexes, gate)
         ended = await host.call(f"{NAME}/open", first, gate, "F")
     except BaseException:
         with anyio.move_on_after(_ABORT_TIMEOUT, shield=True), suppress(ServerError):
@@ -116,6 +122,26 @@ async def _send_behind_gate(
             "fewer at once, or find out what slows down this process or the server"
         )
     return handles
+
+
+async def _send_parents(host: Host, batch: Sequence[BatchItem], indexes: Mapping[str, int], gate: str) -> None:
+    """Sends the parents with which the messages were not sent, some at a time."""
+    following = [item for item in batch if item.follow]
+    far: dict[int, set[_Parent]] = {}
+    for item in following:
+        for parent in item.parents:
+            if parent in indexes and (other := batch[indexes[parent]]).shard != item.shard:
+                far.setdefault(other.shard, set()).add((parent, other.tenant))
+    for shard, parents in far.items():  # so that their ends are kept until the others have asked for them
+        await _find(host, shard, parents, far=True)
+    for shard in dict.fromkeys(item.shard for item in following):
+        left = map(
+            msgspec.msgpack.encode, chain.from_iterable(item.awaited for item in following if item.shard == shard)
+        )
+        some = [*islice(left, PARENTS_AT_ONCE)]
+        while some:
+            handled = await host.call(f"{NAME}/fill", shard, gate, shard, *some)
+            some = [*some[handled:], *islice(left, handled)]
 
 
 async def _locate(host: Host, parents: Iterable[_Parent], waiting: Collection[int]) -> dict[_Parent, int]:
@@ -163,7 +189,7 @@ async def _find(host: Host, shard: int, parents: Iterable[_Parent], *, far: bool
     """Returns the tasks that are on a shard, with its number."""
     asked = list(parents)
     known: list[int] = []
-    for at in range(0, len(asked), BATCH):
-        some = asked[at : at + BATCH]
+    while len(known) < len(asked):
+        some = asked[len(known) : len(known) + BATCH]
         known += await host.call(f"{NAME}/known", shard, int(far), *(part for parent in some for part in parent))
     return {parent: shard for parent, is_known in zip(asked, known, strict=True) if is_known}

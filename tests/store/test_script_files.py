@@ -20,6 +20,7 @@ WALKING = {
     "review.lua": {"HSCAN"}, "fill.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"HSCAN"},  # in batches
     "sort.lua": {"HSCAN"},  # likewise
     "health.lua": {"HSCAN"},  # one step
+    "stats.lua": {"ZSCAN"},  # runtimes, in batches
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 

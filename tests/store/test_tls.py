@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from fairactor import Runtime, actor
 from fairactor._server import tls
@@ -75,22 +76,28 @@ async def test_a_server_that_asks_for_a_certificate(url: str, certificates: Cert
 
 
 @contextmanager
-def tls_server(certificates: Certificates) -> Iterator[int]:
-    """Yields the port of a real server with TLS."""
+def tls_server(certificates: Certificates, *options: str, hosts: tuple[str, ...] = ()) -> Iterator[int]:
+    """Yields the port of a real server with TLS, whose certificate is for these hosts."""
     try:
         path = servers.binary("redis")
     except FileNotFoundError:
         pytest.skip("no redis-server is installed")
-    certificate, key = certificates.issue("real")
+    certificate, key = certificates.issue("real", *hosts)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
-    options += ["--tls-ca-cert-file", str(certificates.ca)]
+    files = [
+        "--tls-cert-file",
+        str(certificate),
+        "--tls-key-file",
+        str(key),
+        "--tls-ca-cert-file",
+        str(certificates.ca),
+    ]
     checked = subprocess.run([path, "--tls-port", "nothing"], capture_output=True, text=True, check=False)
     if "into an integer" not in checked.stdout + checked.stderr:
         pytest.skip("this redis-server has no TLS")
-    with servers.running(path, *options):
+    with servers.running(path, "--tls-port", str(port), *files, *options):
         yield port
 
 
@@ -101,6 +108,15 @@ async def test_a_real_server_with_tls(certificates: Certificates) -> None:
             f"rediss://localhost:{port}?{certificates.trust}"
         )
         assert "speaks TLS; check the port, or give rediss://" in await refused(f"redis://:secret@localhost:{port}")
+
+
+async def test_a_node_of_a_cluster_whose_certificate_is_for_another_name(certificates: Certificates) -> None:
+    options = ("--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-announce-ip", "127.0.0.1")
+    with tls_server(certificates, *options, "--tls-auth-clients", "no", hosts=("localhost",)) as port:
+        with redis.Redis("localhost", port, ssl=True, ssl_ca_certs=str(certificates.ca)) as db:
+            db.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        error = await refused(f"rediss://localhost:{port}?{certificates.trust}")
+    assert_matches(r"is a cluster, and its node 127\.0\.0\.1:\d+ has a certificate .*cluster-announce-hostname", error)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +180,7 @@ async def test_connections_share_what_is_slow_to_make(url: str, certificates: Ce
         options = f"{certificates.trust}&{certificates.for_client('renewed')}"
         server = await connect(f"rediss://localhost:{port}?{options}", timeout=PATIENCE, answer=PATIENCE)
         try:
-            pool = server.client.connection_pool
+            pool: Any = (await server.calls.find("")).pool
             first, second = (tls.shared_context(pool.make_connection().ssl_context) for _ in range(2))
             assert first is second
             file = certificates.folder / "renewed.pem"

@@ -56,11 +56,11 @@ async def test_options_reach_the_connections(url: str) -> None:
         f"{url}?max_connections=5&client_name=billing&db=2&socket_timeout=1.5&protocol=2", timeout=5, answer=2
     )
     try:
-        info: Any = await server.execute("CLIENT", "INFO")
+        info: Any = await server.calls.execute("", "CLIENT", "INFO")
         assert {b"name=billing", b"db=2"} <= set(info.split())
-        pool = server.client.connection_pool
+        pool = (await server.calls.find("")).pool
         assert pool.max_connections == 5
-        made = pool.make_connection()
+        made: Any = pool.make_connection()  # type: ignore[no-untyped-call]
         assert (made.socket_timeout, made.socket_connect_timeout, made.protocol) == (1.5, 2, 2)
     finally:
         await server.close()
@@ -205,8 +205,9 @@ def test_an_unencoded_character_is_explained(character: str) -> None:
 def test_an_at_sign_and_colons_in_a_password_are_unambiguous() -> None:
     address = parse_url("redis://user:p@ss:word@localhost:6379/1", "url=")
     assert address.arguments == {
-        "username": "user", "password": "p@ss:word", "host": "localhost", "port": 6379, "db": 1,
+        "username": "user", "password": "p@ss:word", "db": 1,
     }  # fmt: skip
+    assert address.hosts == (("localhost", 6379),)
     assert address.where == "redis://localhost:6379/1"
 
 

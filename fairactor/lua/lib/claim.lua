@@ -264,7 +264,7 @@ do
         length = 2 * length
       until claims.seated == n or not root.rest or passed == MOST_PASSED
     end
-    local own_time = dedicated[runtime]
+    local own_time = home_time(runtime)
     if not own_time then return serve_all() end
     local own = load_front_of(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(own_time, root.virtual))
     raise_tags(own)

@@ -101,6 +101,7 @@ do
       call('HDEL', META, 'kinds')
       note_repair(META, 'the kinds of runtimes could not be read')
     end
+    call('HDEL', META, 'homes') -- only remembered (see homes.lua)
     local plugins = call('HGET', META, 'plugins')
     if plugins and not plugins:match('^,[%w_.,-]*$') then
       call('HDEL', META, 'plugins')

@@ -7,7 +7,7 @@
 -- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, TAG, LEAVES, LIMITS, OUTER from lib/ring.lua
 -- @takes load_tags, join_ring from lib/ring.lua
--- @takes dedicated from lib/homes.lua
+-- @takes home_time from lib/homes.lua
 -- @takes eligibility, NONE from lib/policy.lua
 -- @takes read_mailbox, by_place from lib/claim.lua
 -- @takes lane_queues from lib/queues.lua
@@ -253,7 +253,7 @@ local function open_plan()
     end
     find_lines()
     if #looked_at == 0 then return end
-    if not dedicated[runtime] then
+    if not home_time(runtime) then
       plan_of(nil, most, has_room)
     else
       local number = plan_of(call('SMEMBERS', ASSIGNED .. runtime), most, has_room)

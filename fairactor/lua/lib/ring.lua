@@ -273,11 +273,10 @@ do
     local empty = (more or #root.removals > 0) and call('ZCARD', root.key) == 0
     if empty then -- nobody waits: virtual time restarts
       root.virtual, shard.period = 0, shard.period + 1
-      for _, runtime in ipairs(next(dedicated) and call('HKEYS', HOMES) or NONE) do
-        if is_of_kind(runtime) then call('HSET', HOMES, runtime, 0) end
-      end
+      restart_homes(shard.kind)
     end
     save_clock()
+    save_unindexed()
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual' .. shard.suffix, exact(root.virtual),
       'period' .. shard.suffix, shard.period, 'total', pack_counts(total), 'torn', '')
     if shard.reports_throttled then throttled = NONE end

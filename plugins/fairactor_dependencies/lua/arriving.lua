@@ -1,10 +1,11 @@
 -- A part of ends.lua: messages of other shards, and sent tasks.
 
--- @takes readable, read_records, tenant_of, LIVE from lib/base.lua
+-- @takes integer, readable, tenant_of, LIVE from lib/base.lua
 -- @takes NONE from lib/policy.lua
--- @takes deleted, send_message, add_entry from own/ends.lua
+-- @takes budget, HANDLES, PIECE, deleted, send_message, add_entry from own/ends.lua
 -- @takes HERE, NOTIFIES, MESSAGE, OPEN, CLOSED, NEVER, PENDING, EARLY, LATE from own/ends.lua
 -- @takes state_of, result_in, END from own/outcome.lua
+-- @takes read_heads from own/heads.lua
 -- @takes children, read_children, notify, decide, ID, GATE, OUTCOMES, CHANGED, WANTED, REFUSED from own/waiting.lua
 -- @takes end_gate from own/telling.lua
 
@@ -21,19 +22,23 @@ local function kept_end(id, tenant)
   return state, root, at <= #kept and kept:sub(at) or nil
 end
 
+local function result_of(id) return result_in(call('GET', TASK .. id) or nil) end
+
 -- Messages of other shards
 
 -- A task of another shard is to wait for one of this shard, of that tenant, or '' for any.
 local function subscribe(index, wants, id, parent, its_shard, tenant)
-  local record = call('GET', TASK .. parent)
-  if not (readable(record) and belongs_to(record, tenant)) then
+  local record = read_heads({ parent })[1]
+  if not (record and belongs_to(record, tenant)) then
     local state, root, result = kept_end(parent, tenant)
+    budget = budget - (wants == 1 and result and #result or 0) / PIECE
     send_message(its_shard, 'e', state or 'C', 0, index, id, parent, root or '', wants == 1 and result or nil)
   elseif record:sub(1, 1) == LIVE then
     add_entry('t', parent, its_shard, wants, index, id)
   else
     local state, root = state_of(parent, record)
-    local result = wants == 1 and state == 'F' and result_in(record)
+    local result = wants == 1 and state == 'F' and result_of(parent)
+    budget = budget - (result and #result or 0) / PIECE
     send_message(its_shard, 'e', state, 0, index, id, parent, root, result)
   end
 end
@@ -65,7 +70,7 @@ local function read_parents()
       end
     end
   end
-  for i, record in ipairs(read_records(ids)) do found[ids[i]] = record end
+  for i, head in ipairs(read_heads(ids)) do found[ids[i]] = head end
   return found
 end
 
@@ -88,7 +93,7 @@ local function wait_for(child, index, parent, record, wants, tenant)
   elseif record then
     local state, root = state_of(parent, record)
     local cause = { id = parent, state = state, root = root }
-    notify(child, index, cause, wants == 1 and cause.state == 'F' and result_in(record) or nil)
+    notify(child, index, cause, wants == 1 and cause.state == 'F' and result_of(parent) or nil)
   else
     local state, root, result = kept_end(parent, tenant)
     local cause = state and { id = parent, state = state, root = root } or { state = 'C', text = no_parent(parent) }
@@ -96,13 +101,12 @@ local function wait_for(child, index, parent, record, wants, tenant)
   end
 end
 
-local function wait_for_parent(child, waits, found, index, parent)
-  local at, wants = waits.shards and waits.shards[index] or HERE, child[WANTED][index] and 1 or 0
-  local tenant = waits.tenants and waits.tenants[index] or ''
+-- Lets a task wait for a parent. `at` is its shard, `tenant` its tenant, or '' for any; `here` the shard of the task.
+local function wait_for_parent(child, found, index, parent, wants, at, tenant, here)
   if at == HERE then
     wait_for(child, index, parent, found[parent], wants, tenant)
   elseif at ~= NOTIFIES then
-    send_message(at, 's', ' ', wants, index, child[ID], parent, tostring(waits.shard), tenant)
+    send_message(at, 's', ' ', wants, index, child[ID], parent, tostring(here), tenant)
   else -- the other shard notifies this one by itself
     local key = OWN .. 'early:' .. index .. ':' .. child[ID]
     local message = call('GET', key)
@@ -145,7 +149,7 @@ local function add_sent()
     local wanted = {}
     for _, index in ipairs(waits.wants or NONE) do wanted[index] = true end
     local child = { id, waits.rule or 'all_success', OPEN, waits.keep, 0, 0, 0, waits.token or '',
-      string.rep(PENDING, #parents), false, false, true, true, wanted }
+      string.rep(PENDING, waits.many or #parents), false, false, true, true, wanted }
     children[id] = child
     if waits.refused then
       child[GATE], child[REFUSED] = NEVER, true
@@ -155,13 +159,38 @@ local function add_sent()
     end
     for index, parent in ipairs(parents) do
       if not children[id] then break end
-      wait_for_parent(child, waits, found, index, parent)
+      local at, tenant = waits.shards and waits.shards[index] or HERE, waits.tenants and waits.tenants[index] or ''
+      wait_for_parent(child, found, index, parent, wanted[index] and 1 or 0, at, tenant, waits.shard)
     end
+    if waits.many then later[#later + 1] = function() call('SET', OWN .. 'fill:' .. id, waits.gate, 'PX', EARLY) end end
     if children[id] then decide(child) end
   end
 end
 
+-- Lets tasks that were sent without them wait for more of their parents, within the budget.
+local function fill(filled)
+  local ids, heads_of, found = {}, {}, {}
+  for _, one in ipairs(filled) do
+    ids[#ids + 1] = one[1]
+    if one[5] == HERE then heads_of[#heads_of + 1] = one[3] end
+  end
+  read_children(ids)
+  for i, head in ipairs(read_heads(heads_of)) do found[heads_of[i]] = head end
+  for n, one in ipairs(filled) do
+    if budget <= 0 then break end
+    local id, index, parent, wants, at, tenant, here = unpack(one)
+    budget = budget - HANDLES
+    local child = mine.may_fill[id] and children[id]
+    if child then
+      wait_for_parent(child, found, index, parent, wants, at, tenant, here)
+      if index == #child[OUTCOMES] then deleted[#deleted + 1] = OWN .. 'fill:' .. id end
+    end
+    filled.done = n
+  end
+end
+
 local function handle(message)
+  budget = budget - HANDLES
   local _, kind, state, wants, index, id, parent, root, at = struct.unpack(MESSAGE, message)
   if kind == 'g' then
     end_gate(id, state)

@@ -1,6 +1,7 @@
 -- Decides what becomes of waiting tasks. Its input is in lists: `mine.sent`, accepted tasks and what they wait for;
--- `mine.ended`, tasks; `mine.gates` that have ended; `mine.messages` of other shards; `mine.rest`, left by earlier
--- scripts; `mine.mapped`, a task and how many items it joins; `mine.adopted`, a task and items that ended before.
+-- `mine.ended`, tasks; `mine.gates` that have ended; `mine.messages` of other shards; `mine.rest`, names of what
+-- earlier scripts left; `mine.filled`, tasks and more of their parents; `mine.mapped`, a task and how many items it
+-- joins; `mine.adopted`, a task and items that ended before.
 --
 -- What a task waits for is kept with its hold. 'of:t' has a field for each task that others wait for, 'of:g' for each
 -- gate; many go on in a list. 'got:' and a task's token holds results for it. They stay there, and 'late' names the
@@ -14,11 +15,12 @@
 -- @takes NONE from lib/policy.lua
 -- @takes keep_of from lib/admit.lua
 
-if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.mapped or mine.adopted then
-  -- What one script may spend; take.lua does the rest. A task that is released costs about 25 µs, one that ends 150 µs,
-  -- and the news of an end 3 µs. A turn also has other work.
-  local BUDGET, BUDGET_ALONE = 250, 400
-  local RELEASES, ENDS, LEARNS = 1, 10, 0.1
+if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.filled or mine.mapped
+  or mine.adopted then
+  -- What one script may spend, in units of about 35 µs; take.lua does the rest. A turn also has other work. A task that
+  -- is released costs 1, one that ends 4, the news of an end 0.1, a message or a parent 0.25, each 10 kB copied 1.
+  local BUDGET, BUDGET_ALONE = 100, 120
+  local RELEASES, ENDS, LEARNS, HANDLES, PIECE = 1, 4, 0.1, 0.25, 10240
   local HERE, NOTIFIES = 65535, 65534
   local WAITING = '>Bc0c1dI4I4I4Bc0' -- rule, gate, keep, how many parents are F, X and C, token; then each one's state
   local ENTRY = '>HBI4Hc0' -- shard, whether it wants the result, index, task
@@ -38,7 +40,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.m
   local FEW, SMALL = 100, 65536 -- results, and bytes of results, that fit into a task's record
   local LATE = 604800000 -- ms for which other results are kept at least, once their task has ended
 
-  local budget = mine.rest and BUDGET_ALONE or BUDGET
+  local budget = (mine.rest or mine.filled or mine.messages) and BUDGET_ALONE or BUDGET
   local entries, outbox, rest, deleted, notified = {}, {}, {}, {}, {} -- what to write and to delete
   local updates, done_rest, gates_ended = { t = {}, g = {} }, {}, {}
   local kept_ends, late, kept_late, ended_late = {}, {}, {}, {}
@@ -86,6 +88,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.m
   end
 
 -- @include own/outcome.lua
+-- @include own/heads.lua
 -- @include own/waiting.lua
 -- @include own/telling.lua
 -- @include own/arriving.lua
@@ -97,13 +100,19 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.m
   end
   if mine.mapped then map_items(mine.mapped) end
   if mine.adopted then adopt(mine.adopted) end
-  for _, message in ipairs(mine.messages or {}) do handle(message) end
-  for _, gate in ipairs(mine.gates or {}) do end_gate(gate[1], gate[2]) end
-  for _, left in ipairs(mine.rest or {}) do
+  if mine.filled then fill(mine.filled) end
+  for n, message in ipairs(mine.messages or {}) do
     if budget <= 0 then break end
-    local state, root, at = struct.unpack(REST, left[2])
-    done_rest[#done_rest + 1] = left[1]
-    notify_all(left[1]:sub(1, 1), { left[1]:sub(2) }, { state }, { root }, nil, { left[2]:sub(at) })
+    handle(message)
+    mine.handled = n
+  end
+  for _, gate in ipairs(mine.gates or {}) do end_gate(gate[1], gate[2]) end
+  for _, name in ipairs(mine.rest or {}) do
+    if budget <= 0 then break end
+    local left = call('HGET', OWN .. 'rest', name) or ''
+    local fits, state, root, at = pcall(struct.unpack, REST, left)
+    done_rest[#done_rest + 1] = name -- one that somebody has damaged is dropped
+    if fits then notify_all(name:sub(1, 1), { name:sub(2) }, { state }, { root }, nil, { left:sub(at) }) end
   end
 
   -- Tasks canceled here are appended, and come next.
@@ -132,14 +141,10 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.m
   end
   table.insert(later, 1, function() -- before a task remembers the outcome
     for id, child in pairs(children) do
-      for index, result in pairs(child and child[RESULTS] or NONE) do
-        call('HSET', OWN .. 'got:' .. child[TOKEN], index, result)
-      end
+      if child then keep_results(child) end
     end
     for _, child in ipairs(late) do
-      for index, result in pairs(child[RESULTS] or NONE) do
-        call('HSET', OWN .. 'got:' .. child[TOKEN], index, result)
-      end
+      keep_results(child)
       call('HSET', OWN .. 'late', child[ID], child[TOKEN])
     end
     for _, kept in ipairs(kept_ends) do call('SET', OWN .. 'end:' .. kept[1], kept[2], 'PX', kept[3]) end
@@ -153,7 +158,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.m
   end)
   last[#last + 1] = function()
     for kind, ids in pairs(notified) do write_all('HDEL', OWN .. 'of:' .. kind, ids) end
-    call_all('DEL', deleted)
+    call_all('UNLINK', deleted)
     for _, kept in ipairs(kept_late) do call('PEXPIRE', OWN .. 'got:' .. kept[1], integer(kept[2])) end
     if #ended_late > 0 then write_all('HDEL', OWN .. 'late', ended_late) end
     for _, name in ipairs(done_rest) do

@@ -1,7 +1,8 @@
 -- Notes what a task waits for; ends.lua looks at it once the batch is accepted. `data.dependencies` may have `parents`,
 -- ids; `tenants` of these, or '' for any; `shards` of these: HERE, a number, or NOTIFIES if that shard notifies by
 -- itself; `rule`; `keep`, ms to keep the record if it is canceled; `token`, for results in its arguments; `wants`, the
--- indexes of their parents; `gate`, the run whose gate has to open; `shard`, its own; `feeds`, tasks of other shards that
+-- indexes of their parents; `gate`, the run whose gate has to open; `many`, how many parents it has
+-- if these follow (fill.lua); `shard`, its own; `feeds`, tasks of other shards that
 -- wait for it: {shard, index, whether it wants the result, id}, ...; `item`, for an item of an `each()`: the joining task, and its number, from 1.
 
 -- @takes write_all from lib/base.lua

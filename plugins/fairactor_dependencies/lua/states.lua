@@ -5,16 +5,18 @@
 -- Reply for each task F finished, X failed, C canceled, S skipped, or the state of a live task in full; '' if there is no
 --       such task
 --
+-- Bounded: its caller asks for 200 tasks, and it reads the first kilobyte of each.
 -- Reads only.
 
 -- @include lib/intact.lua
 -- @include lib/owner.lua
 -- @include lib/locate.lua
 -- @include own/outcome.lua
+-- @include own/heads.lua
 
 local ids, reply = {}, {}
 for i = 2, #ARGV do ids[i - 1] = ARGV[i] end
-local records = read_records(ids)
+local records = read_heads(ids)
 local states = locate(ids, records)
 for i, record in ipairs(records) do
   if not record or not is_owned_by(ARGV[1], record) then

@@ -8,6 +8,7 @@
 -- @takes children, read_children, notify from own/waiting.lua
 
 local READ_AT_ONCE = 500 -- entries read at once
+local SEVERAL = 1 -- in a field's flags: a list follows
 
 -- Leaves the others to take.lua.
 local function leave_rest(from)
@@ -31,38 +32,56 @@ local function notify_entry(from, to, wants, index, id)
 end
 
 -- Appends the entries from byte `at` on to parallel lists, up to one that somebody has damaged. Returns the new length.
-local function read_entries(listed, at, tos, wants, indexes, ids)
+-- `nexts` has the byte after each entry.
+local function read_entries(listed, at, tos, wants, indexes, ids, nexts)
   local n = #ids
   while at <= #listed do
     local fits, to, wanted, index, id, next_at = pcall(struct.unpack, ENTRY, listed, at)
     if not fits then break end
     n = n + 1
-    tos[n], wants[n], indexes[n], ids[n], at = to, wanted, index, id, next_at
+    tos[n], wants[n], indexes[n], ids[n], nexts[n], at = to, wanted, index, id, next_at, next_at
   end
   return n
 end
 
+-- Keeps the entries from byte `at` on as the field of what has ended, and drops elements of the list after it.
+local function keep_others(from, listed, at, many, flags, dropped)
+  last[#last + 1] = function()
+    call('HSET', OWN .. 'of:' .. from.kind, from.id, struct.pack(FIELD, many, flags) .. listed:sub(at))
+    if dropped > 0 then call('LTRIM', OWN .. 'of:' .. from.kind .. ':' .. from.id, dropped, -1) end
+  end
+end
+
 -- Notifies the tasks in the list after a field, within the budget. Returns whether that was all.
 local function notify_list(from)
-  local key, done, all = OWN .. 'of:' .. from.kind .. ':' .. from.id, 0, false
-  while budget > 0 and not all do
-    local listed, upto, tos, wants, indexes, ids = call('LRANGE', key, done, done + CHUNKS - 1), {}, {}, {}, {}, {}
-    for j, element in ipairs(listed) do upto[j] = read_entries(element, 1, tos, wants, indexes, ids) end
+  local key, done = OWN .. 'of:' .. from.kind .. ':' .. from.id, 0
+  while budget > 0 do
+    local listed = call('LRANGE', key, done, done + CHUNKS - 1)
+    local upto, tos, wants, indexes, ids, nexts = {}, {}, {}, {}, {}, {}
+    for j, element in ipairs(listed) do upto[j] = read_entries(element, 1, tos, wants, indexes, ids, nexts) end
     read_children(ids)
-    local n, before = 0, done
-    for j = 1, #listed do
+    local n = 0
+    for j, element in ipairs(listed) do
       if budget <= 0 then break end
-      for i = n + 1, upto[j] do notify_entry(from, tos[i], wants[i], indexes[i], ids[i]) end
-      n, done = upto[j], done + 1
+      local at = 1
+      done = done + 1
+      while n < upto[j] and budget > 0 do
+        n = n + 1
+        notify_entry(from, tos[n], wants[n], indexes[n], ids[n])
+        at = nexts[n]
+      end
+      if n < upto[j] then
+        keep_others(from, element, at, upto[j] - n, SEVERAL, done)
+        return false
+      end
     end
-    all = done - before == #listed and #listed < CHUNKS
+    if #listed < CHUNKS and budget > 0 then
+      deleted[#deleted + 1] = key
+      return true
+    end
   end
-  if all then
-    deleted[#deleted + 1] = key
-  else
-    last[#last + 1] = function() call('LTRIM', key, done, -1) end
-  end
-  return all
+  keep_others(from, '', 1, 0, SEVERAL, done)
+  return false
 end
 
 -- Keeps the end of a task that somebody asked for, to wait for it, if its record will be gone before.
@@ -94,36 +113,43 @@ end
 -- Notifies all that wait for what has ended. Parallel lists: ids, how these ended, the roots, and the records or
 -- results; how many ms the records are kept. `kind` is 't' for tasks, 'g' for gates.
 local function notify_all(kind, ended, states, roots, records, results, keeps)
-  local tos, wants, indexes, ids, upto = {}, {}, {}, {}, {}
+  local tos, wants, indexes, ids, nexts, upto = {}, {}, {}, {}, {}, {}
   local fields = read_all('HMGET', OWN .. 'of:' .. kind, ended)
   for i, field in ipairs(fields) do
     local added = entries[kind .. ended[i]]
     if field and (#ids < READ_AT_ONCE or added) then
-      upto[i] = read_entries(field, FIELD_SIZE + 1, tos, wants, indexes, ids)
+      upto[i] = read_entries(field, FIELD_SIZE + 1, tos, wants, indexes, ids, nexts)
     end
-    if added then upto[i] = read_entries(table.concat(added), 1, tos, wants, indexes, ids) end
+    if added then upto[i] = read_entries(table.concat(added), 1, tos, wants, indexes, ids, nexts) end
   end
   read_children(ids)
   local from, n = { kind = kind }, 0
   for i, field in ipairs(fields) do
+    local left = false
     if upto[i] and budget <= 0 then n, upto[i] = upto[i], nil end
     if field or upto[i] or entries[kind .. ended[i]] then
       from.id, from.state, from.root = ended[i], states[i], roots[i]
       from.record, from.result = records and records[i], results and results[i]
       local flags = field and field:byte(FIELD_SIZE) or 0
       if flags >= ASKED and keeps then keep_end(from, flags, keeps[i]) end
+      local added, at = upto[i] and entries[kind .. ended[i]], FIELD_SIZE + 1
       if upto[i] then entries[kind .. ended[i]] = nil end
-      for j = n + 1, upto[i] or n do notify_entry(from, tos[j], wants[j], indexes[j], ids[j]) end
-      n = upto[i] or n
+      while n < (upto[i] or n) and (budget > 0 or added) do -- those that this script has added are few
+        n = n + 1
+        notify_entry(from, tos[n], wants[n], indexes[n], ids[n])
+        at = nexts[n]
+      end
+      if n < (upto[i] or n) then
+        keep_others(from, field, at, upto[i] - n, flags, 0)
+        n, upto[i], left = upto[i], nil, true
+      end
     end
-    if not upto[i] and (field or entries[kind .. ended[i]]) then
+    if left or not upto[i] and (field or entries[kind .. ended[i]]) then
       leave_rest(from)
     elseif field and (field:byte(FIELD_SIZE) % 2 == 0 or notify_list(from)) then
       notified[kind] = notified[kind] or {}
       table.insert(notified[kind], ended[i])
     elseif field then
-      local id = ended[i]
-      last[#last + 1] = function() call('HSET', OWN .. 'of:' .. kind, id, struct.pack(FIELD, 0, 1)) end
       leave_rest(from)
     end
   end

@@ -2,11 +2,12 @@
 --
 -- Such a task is an array, not a table of named fields: that takes half the space.
 
--- @takes HEADER, DONE from lib/base.lua
+-- @takes HEADER, DONE, write_all from lib/base.lua
 -- @takes NONE from lib/policy.lua
 -- @takes admit, read_held, kept_of, held_record from lib/admit.lua
 -- @takes cancel_held, pack_cancel from lib/ending.lua
--- @takes budget, RELEASES, ENDS, deleted, late, WAITING, OPEN, CLOSED, NEVER, PENDING, PENDING_BYTE, FEW, SMALL from own/ends.lua
+-- @takes budget, RELEASES, ENDS, PIECE, deleted, late, WAITING, OPEN, CLOSED, NEVER, PENDING, PENDING_BYTE from own/ends.lua
+-- @takes FEW, SMALL from own/ends.lua
 -- @takes SKIPPED from own/outcome.lua
 
 local ID, RULE, GATE, KEEP = 1, 2, 3, 4
@@ -100,9 +101,16 @@ local function results_of(child)
   local results, got = child[RESULTS] or {}, OWN .. 'got:' .. child[TOKEN]
   local stored = not child[IS_NEW] and call('HLEN', got) or 0
   if stored > 0 and stored <= FEW then
-    local all = call('HGETALL', got)
-    for i = 1, #all, 2 do results[tonumber(all[i])] = all[i + 1] end
-    stored = 0
+    local before, size = {}, 0
+    for _, index in ipairs(call('HKEYS', got)) do -- one by one, since they may be large
+      if size > SMALL then break end
+      local result = call('HGET', got, index)
+      before[tonumber(index)], size = result, size + #result
+    end
+    if size <= SMALL then
+      for index, result in pairs(before) do results[index] = result end
+      stored = 0
+    end
   end
   return results, function(index)
     return results[index] or (stored > 0 and call('HGET', got, index)) or 'null'
@@ -128,7 +136,7 @@ local function with_results(child)
   local record = held_record(child[ID])
   if not record then return nil end
   local results, result_at, stored = results_of(child)
-  return (record:gsub('"' .. child[TOKEN] .. ':(%w+)"', function(which)
+  local function replacement(which)
     local from, to = which:match('^(%d+)to(%d+)$')
     if which == 'all' or which == 'rest' then from, to = which == 'all' and 1 or 2, #child[OUTCOMES] end
     if not from then return result_at(tonumber(which)) end
@@ -137,14 +145,34 @@ local function with_results(child)
     if inline then return inline end
     if late[#late] ~= child then late[#late + 1] = child end
     return '{"fairactor_dependencies.results":["' .. child[TOKEN] .. '",' .. from .. ',' .. to .. ']}'
-  end))
+  end
+  local pieces, at, mark = {}, 1, '"' .. child[TOKEN] .. ':' -- a plain search: a pattern would take a look at each byte
+  while true do
+    local from, to = record:find(mark, at, true)
+    local which, after
+    if from then which, after = record:match('^(%w+)"()', to + 1) end
+    if not which then break end
+    pieces[#pieces + 1], pieces[#pieces + 2], at = record:sub(at, from - 1), replacement(which), after
+  end
+  pieces[#pieces + 1] = record:sub(at)
+  return table.concat(pieces)
 end
 
+-- Keeps the results of this script for a task.
+local function keep_results(child)
+  local fields = {}
+  for index, result in pairs(child[RESULTS] or NONE) do fields[#fields + 1], fields[#fields + 2] = index, result end
+  write_all('HSET', OWN .. 'got:' .. child[TOKEN], fields)
+end
+
+local NAMED = 500 -- parents whose ids are read to name one
 local WORDS = { F = 'finished', X = 'failed', C = 'was canceled', S = 'was skipped' }
 mine.roots, mine.states = mine.roots or {}, mine.states or {}
 
--- Returns a parent that ended so; nil if the record does not name it: the task has grown.
+-- Returns a parent that ended so; nil if there are too many to look for it, or the record does not name it: the task
+-- has grown.
 local function parent_that_ended(child, state)
+  if #child[OUTCOMES] > NAMED then return nil end
   local record = held_record(child[ID])
   local is_read, sent = pcall(cjson.decode, record:match('^[^\n]*', (select(7, struct.unpack(HEADER, record)))))
   local parents = is_read and type(sent) == 'table' and type(sent[4]) == 'table' and sent[4].depends_on
@@ -171,7 +199,8 @@ end
 
 -- Returns how many of a task's parents were skipped.
 local function count_skipped(child)
-  local _, many = child[OUTCOMES]:gsub(SKIPPED, '')
+  local many, at = 0, child[OUTCOMES]:find(SKIPPED, 1, true)
+  while at do many, at = many + 1, child[OUTCOMES]:find(SKIPPED, at + 1, true) end
   for _, state in pairs(child[NEWS] or NONE) do many = many + (state == SKIPPED and 1 or 0) end
   return many
 end
@@ -232,7 +261,8 @@ local function decide(child, cause)
   if may == nil then return end
   local record = may and with_results(child) or nil
   forget_child(child)
-  budget = budget - (may and RELEASES or ENDS)
+  local copied = record and #record or may and 0 or call('STRLEN', TASK .. child[ID])
+  budget = budget - (may and RELEASES or ENDS) - copied / PIECE
   if may then admit(child[ID], record) else cancel_child(child, cause) end
 end
 
@@ -247,9 +277,11 @@ local function notify(child, index, cause, result)
     if not news then
       news = {}
       child[NEWS] = news
+      budget = budget - #child[OUTCOMES] / PIECE
     end
     news[index] = state
     if result and child[TOKEN] ~= '' then
+      budget = budget - #result / PIECE
       child[RESULTS] = child[RESULTS] or {}
       child[RESULTS][index] = result
     end

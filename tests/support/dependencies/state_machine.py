@@ -239,8 +239,8 @@ class TwoShardsMachine(TwoShardsMachineBase):
     def deliver(self, shard: int, messages: list[bytes], lost: bool = False) -> None:
         for to in (0, 1):
             some = [message for message in messages if int.from_bytes(message[:2], "big") == to]
-            if some:
-                self.shards.drivers[to].run(self.shards.call(to, "arrive", *some))
+            while some:
+                del some[: self.shards.drivers[to].run(self.shards.call(to, "arrive", *some))]
                 self.compare()
         if messages and not lost:
             self.shards.drivers[shard].run(self.shards.call(shard, "ack", *messages))
