@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, Final
 
 from fairactor._model.lane import NO_ACTORS, RuntimeKind
@@ -21,6 +22,12 @@ class Fleet:
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
         self._run = runner.run
+
+    @property
+    def away_for(self) -> float | None:
+        """The seconds since calls began to fail because the server is away; None if the last one was answered."""
+        since = self._runner.away_since
+        return None if since is None else time.monotonic() - since
 
     async def join(
         self,
