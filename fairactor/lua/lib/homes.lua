@@ -13,7 +13,7 @@
 local MOST_HOMES = 32 -- runtimes of a tenant that are looked at
 local MOST_WOKEN = 200
 local MOST_NAMES = 200 -- tenants of a runtime that a turn looks at; if it has more:
-local LUCKY_NAMES, FIRST_NAMES = 50, 300 -- some of all, and those of the first on the ring
+local LUCKY_NAMES, FIRST_NAMES = 50, 1000 -- some of all, and those of the first on the ring
 local INDEX_TRUSTED = 10000 -- ms
 
 local number_of_homes = call('HLEN', HOMES)
