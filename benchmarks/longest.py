@@ -1,7 +1,7 @@
 """The longest script among 1,000,000 tasks of 100,000 tenants: no script may hold up the server.
 
-The shard is filled directly. Then each script runs with the largest arguments that fairactor gives it: full batches, full
-turns, hundreds of tasks to cancel, a runtime that died with 20,000 claims, hundreds of dedicated runtimes, thousands of
+The shard is filled directly. Then each script runs with the largest arguments that fairactor gives it: full batches,
+full turns, hundreds of tasks to cancel, a runtime that died with 20,000 claims, hundreds of dedicated runtimes, thousands of
 lanes, limits and delayed tasks. The slow log of the server says how long each call took. Calls that compile a script
 are left out, since each server does that once.
 
@@ -304,11 +304,6 @@ async def measure(url: str, admin: Any, sizes: Sizes) -> tuple[dict[str, float],
         await fill(admin, shard.keys, tenants=sizes.tenants, each=sizes.each)
         for group in GROUPS:
             await group(crowd)
-                group.__name__,
-                round(time.monotonic() - began, 1),
-                {k: round(v, 1) for k, v in sorted(crowd.longest.items(), key=lambda e: -e[1])[:12]},
-                flush=True,
-            )
     finally:
         await server.close()
     return crowd.longest, factor
