@@ -255,13 +255,13 @@ GROUPS: Final = (
 
 async def machine_factor(admin: Any) -> float:
     """Returns by how much this machine is slower than one on which the bare queue drains 80,000 tasks a second."""
-    times = []
+    times: list[float] = []
     for _ in range(5):
         await admin.slowlog_reset()
         await admin.eval(_LOOP, 1, "loop")
         times.append(max(entry["duration"] for entry in await admin.slowlog_get(10)) / 1000)
     await admin.delete("loop")
-    return max(1.0, min(times) / _LOOP_OF_FACTOR_1)
+    return max(1.0, float(min(times)) / _LOOP_OF_FACTOR_1)
 
 
 async def slow_scripts(admin: Any) -> dict[str, float]:

@@ -108,6 +108,33 @@ def test_thousands_of_tenants_are_assigned_in_steps(shard: SelectionDriver) -> N
     assert shard.driver.check().fixed["INDEXED"].keys() == {"h"}
 
 
+def test_runtimes_of_the_release_before_are_found_without_the_index(shard: SelectionDriver) -> None:
+    db, keys = shard.driver.db, shard.driver.keys
+    shard.join("new", ["n"])
+    db.zadd(keys.fixed("LEASES"), {"old": 1e13})
+    db.hset(keys.fixed("FLEET"), "old", "{}")
+    db.hset(keys.fixed("HOMES"), "old", "7")
+    db.sadd(keys.meta + ":assigned:old", "o")
+    shard.send(o=1, n=1)
+    assert db.zscore(keys.fixed("RING"), "o") == 8
+    assert db.zscore(keys.fixed("RING"), "n") == 1
+    shard.driver.check()
+
+
+def test_a_runtime_that_the_release_before_has_removed_counts_no_more(shard: SelectionDriver) -> None:
+    db, keys = shard.driver.db, shard.driver.keys
+    shard.join("gone", ["t"])
+    db.hset(keys.fixed("HOMES"), "gone", "7")
+    for key in ("HOMES", "FLEET", "KIND_OF", "SESSIONS"):
+        db.hdel(keys.fixed(key), "gone")
+    db.delete(keys.meta + ":assigned:gone")
+    db.zrem(keys.fixed("LEASES"), "gone")
+    assert db.smembers(keys.meta + ":assigned-to:t") == {b"gone"}
+    shard.send(t=1)
+    assert db.zscore(keys.fixed("RING"), "t") == 1
+    shard.driver.check()
+
+
 # With groups and limits
 
 
