@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from fairactor._store import script_runner
-from fairactor._store.shard import Shard
 from fairactor.errors import ServerUnavailable
-from tests.support.shard.driver import HOLDER, ShardDriver, item, open_shard
+from tests.support.shard.driver import ShardDriver, item, open_shard
 
 TASKS, TENANTS = 1500, 40
 
@@ -130,14 +129,17 @@ def test_leases_that_stood_last_as_much_longer_as_it_took(torn: ShardDriver) -> 
     assert torn.db.zscore(leases, "dead") == began - 100_000
 
 
-def test_whoever_asks_for_a_repair_learns_all_that_was_done(torn: ShardDriver) -> None:
+def test_the_report_names_all_that_was_done_whoever_did_it(torn: ShardDriver) -> None:
     torn.db.set(torn.keys.queue("odd"), "no mailbox")
-    steps(torn, 4)
-    shard = Shard(torn._server, torn.keys, patience=0, plugins=HOLDER)
-    torn.db.set(torn.keys.queue("odd too"), "no mailbox")
-    repairs = torn.run(shard.repair())
-    assert len(repairs.set_aside) == 1
-    assert not torn.run(shard.repair())
+    following = "mend"
+    for number in range(1000):
+        following = step(torn, following, f"client {number // 3}")
+        if following == "done":
+            break
+        silence(torn)
+    (line,) = torn.run(torn.shard._runner._once("mend", ("report", "me")))
+    assert line.startswith(b"s" + torn.keys.queue("odd").encode())
+    assert not torn.run(torn.shard.repair())
 
 
 def test_keys_of_others_on_the_server_are_passed_over(torn: ShardDriver) -> None:
