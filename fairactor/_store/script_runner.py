@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -34,6 +35,8 @@ logger: Final = logging.getLogger(__name__)
 
 _MARGIN: Final = 0.25
 """Waiting for replicas ends this many seconds before the answer timeout, but not before half of it."""
+
+_UNKNOWN_COMMAND: Final = re.compile(r"Unknown (\w+ )?command called from")
 
 _LOOK_AGAIN: Final = 1.0
 """Seconds for which it is not looked again for the key that keeps scripts from running."""
@@ -224,6 +227,8 @@ class ScriptRunner:
 
     async def _find_damage(self, error: redis_errors.ResponseError, arguments: Sequence[Any]) -> str | None:
         """Describes the damage that a script has met, if that is why it failed."""
+        if _UNKNOWN_COMMAND.search(str(error)):
+            return None
         if "WRONGTYPE" not in str(error):
             return "it met something that it cannot read" if "user_script" in str(error) else None
         looked, found = self._damage

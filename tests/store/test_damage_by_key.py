@@ -235,7 +235,11 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
         "IDLE",
         "IDLE_HOMES",
         "IDLE_SLOTS",
+        "ASSIGNED",
+        "ASSIGNED_TO",
+        "INDEXED",
         "STEAL",
+        "STOLEN_BY",
         "SUSPECTS",
     }
     repair(populated)

@@ -30,6 +30,7 @@ WALKING = {
     "sort.lua": {"HSCAN"},  # likewise
     "health.lua": {"HSCAN"},  # one step
     "stats.lua": {"ZSCAN"},  # runtimes, in batches
+    "limits.lua": {"HSCAN"},  # likewise
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 
