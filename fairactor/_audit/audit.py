@@ -38,6 +38,7 @@ def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[
         *check_limits_beside(snapshot, lowered),
         *_check_limits(snapshot, lowered),
         *_check_runtimes(snapshot),
+        *_check_index(snapshot),
         *_check_drained(snapshot),
         *_check_waits(snapshot),
         *_check_dead_letters(snapshot),
@@ -215,6 +216,20 @@ def _check_runtimes(snapshot: Snapshot) -> Iterator[str]:
     for runtime in leases:
         if runtime not in snapshot.fixed["FLEET"]:
             yield f"{runtime!r} has a lease, but is not in fleet"
+
+
+def _check_index(snapshot: Snapshot) -> Iterator[str]:
+    """The index lists each runtime that it knows under all of its tenants. It may name runtimes that are gone."""
+    known = snapshot.fixed["INDEXED"].keys() & snapshot.fixed["HOMES"].keys()
+    for names, index in ((snapshot.assigned, snapshot.assigned_to), (snapshot.steal, snapshot.stolen_by)):
+        for runtime in known & names.keys():
+            for tenant in names[runtime]:
+                if runtime not in index.get(tenant, ()):
+                    yield f"{runtime!r} serves {tenant!r}, but the index of dedicated runtimes does not say so"
+        for tenant, runtimes in index.items():
+            for runtime in known & runtimes.keys():
+                if tenant not in names.get(runtime, ()):
+                    yield f"the index says that {runtime!r} serves {tenant!r}, but it does not"
 
 
 def _check_drained(snapshot: Snapshot) -> Iterator[str]:

@@ -27,6 +27,7 @@ local records = KEYS[1] .. ':task:'
 local readers = {
   hash = function(key) return call('HGETALL', key) end,
   set = function(key) return call('SMEMBERS', key) end,
+  list = function(key) return call('LRANGE', key, 0, -1) end,
   zset = function(key) return call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
   string = function(key)
     if key:sub(1, #records) ~= records then return call('GET', key) end
@@ -52,8 +53,8 @@ until cursor == '0'
 return reply
 """
 
-_EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
-_MAY_EXPIRE: Final = {"TASK", "KEY"}
+_EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST"}
+_MAY_EXPIRE: Final = {"TASK", "KEY", "MENDING", "MENDED"}
 _STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
 _DAMAGED: Final = 3.16224e13
 text: Final = as_text
@@ -124,6 +125,10 @@ class Snapshot:
     """runtime -> the tenants that it serves first."""
     steal: dict[str, dict[str, None]] = attrs.Factory(dict)
     """runtime -> the tenants that it serves while the first have nothing to do."""
+    assigned_to: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """tenant -> the dedicated runtimes that serve it first, and perhaps some that are gone."""
+    stolen_by: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """Likewise, those that steal from it."""
 
     @property
     def step(self) -> int:
@@ -197,7 +202,8 @@ async def take_snapshot(shard: Shard) -> Snapshot:
     """Reads the content of a shard, in one atomic step."""
     meta = shard.keys.meta
     prefix = meta[: meta.rindex("/") + 1]
-    reply = await shard._server.execute("EVAL", _SCRIPT, 1, meta, prefix)  # noqa: SLF001 - the audit reads the internals
+    calls = shard._server.calls  # noqa: SLF001 - the audit reads the internals
+    reply = await calls.execute(meta, "EVAL", _SCRIPT, *calls.keys(meta), prefix)
     snapshot = Snapshot(
         meta, int(reply[0]) + int(reply[1]) / 1e6, {name: {} for name in keys.FIXED}, {}, {}, {}, {}, {}, {}, [], [], {}
     )
@@ -268,6 +274,7 @@ def _add_to_map(snapshot: Snapshot, name: str, rest: str, items: dict[str, Any])
         "LANES_OF": snapshot.lanes_of, "IN_LANE": snapshot.in_lane, "SUSPECTS": snapshot.suspects,
         "DELAYED": snapshot.delayed, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels,
         "GROUP": snapshot.groups, "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "KIND": snapshot.kinds,
+        "ASSIGNED_TO": snapshot.assigned_to, "STOLEN_BY": snapshot.stolen_by,
         "KIND_RING": snapshot.kind_rings, "KIND_GROUPS": snapshot.kind_groups,
         "KIND_GROUP": snapshot.kind_group_rings, "KIND_IDLE": snapshot.kind_idle, "LINES": snapshot.lines,
         "LINES_OF": snapshot.lines_of, "LINE": snapshot.line, "LINE_GROUP": snapshot.line_group,
@@ -295,7 +302,7 @@ def _lane_and_tenant(rest: str) -> tuple[str, str] | None:
 
 
 def _items(kind: str, content: list[bytes]) -> dict[str, Any]:
-    if kind == "set":
+    if kind in {"set", "list"}:
         return dict.fromkeys(map(text, content))
     names, values = map(text, content[::2]), content[1::2]
     return dict(zip(names, map(float, values) if kind == "zset" else values, strict=True))

@@ -34,6 +34,8 @@ from .tracker import Tracker
 R = TypeVar("R")
 _Sent = tuple[Message[Any], int, Item]  # with the number of its shard
 
+_AT_ONCE: Final = 1000
+"""How many messages are handled before the event loop gets a turn."""
 _GIVE_BACK: Final = 1.0
 """Seconds to try to release a reservation. It expires by itself after a minute."""
 
@@ -196,7 +198,12 @@ class Sender:
                     raise reply
                 ids.setdefault(number, []).extend(reply)
         of_shard = {number: iter(found) for number, found in ids.items()}
-        return [self._handle(message, item, next(of_shard[number])) for message, number, item in sent]
+        handles = []
+        for count, (message, number, item) in enumerate(sent, 1):
+            handles.append(self._handle(message, item, next(of_shard[number])))
+            if count % _AT_ONCE == 0:
+                await anyio.lowlevel.cancel_shielded_checkpoint()  # the tasks are sent
+        return handles
 
     async def _send_asking(
         self,
@@ -242,20 +249,23 @@ class Sender:
         name = os.urandom(8).hex()
         rooms: dict[int, Counter[str]] = {number: Counter() for number, _ in posts}
         chosen: dict[str, list[str]] = {}
-        for message, number, item in sent:
+        for count, (message, number, item) in enumerate(sent):
             rooms[number][item.tenant] += 1
             if message.task_options.id:
                 chosen.setdefault(item.tenant, []).append(item.id)
+            if count % _AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()  # as in `_send_all`
+        held: dict[int, set[str]] = {number: set() for number in rooms}
         try:
             for number, of_shard in rooms.items():
-                full = await self._shards[number].reserve(name, of_shard, chosen)
+                full = await self._shards[number].reserve(name, of_shard, chosen, held[number])
                 if full is not None:
-                    raise MailboxFull(full)  # noqa: TRY301 - the room on earlier shards is released below
-            yield name
+                    raise MailboxFull(full)  # noqa: TRY301 - the room that is reserved is released below
+            yield name if any(held.values()) else ""
         except BaseException:
             with anyio.move_on_after(_GIVE_BACK, shield=True), suppress(ServerError):
-                for number, of_shard in rooms.items():
-                    await self._shards[number].reserve(name, dict.fromkeys(of_shard, 0))
+                for number, tenants in held.items():
+                    await self._shards[number].reserve(name, dict.fromkeys(tenants, 0))
             raise
 
     def encode(

@@ -34,7 +34,7 @@ class Counts:
         n = _COUNTS.unpack(packed) if len(packed) == _COUNTS.size else (0,) * 12  # otherwise missing, or damaged
         by_priority = {priority: n[priority - 1] for priority in Priority}
         live = sum(by_priority.values())
-        mailbox = live - started if queued is None else queued
+        mailbox = max(0, live - started) if queued is None else queued
         finished, failed, canceled = (int(total) if math.isfinite(total) else 0 for total in n[8:11])
         return Counts(mailbox, live - mailbox, n[6], n[7], finished, failed, canceled, by_priority)
 
@@ -63,11 +63,31 @@ class ShardStats(NamedTuple):
     """The seconds by which the server's clock was set back."""
 
 
-def unpack_stats(reply: Sequence[Any]) -> ShardStats:
-    """Unpacks the reply of stats.lua for a shard."""
-    counts, started, waiting, known, due, dead, stolen, throttled, unassigned, behind, *flat = reply
-    runtimes = [(flat[i], flat[i + 1] or b"{}", flat[i + 2]) for i in range(0, len(flat), 3)]
-    unpacked, counted = Counts.unpack(counts, started=started), len(counts) in (0, _COUNTS.size)
+def unpack_stats(reply: Sequence[Any], more: Sequence[Sequence[Any]] = ()) -> ShardStats:
+    """Unpacks the reply of stats.lua for a shard, and those for more of its runtimes."""
+    counts, waiting, known, due, dead, stolen, throttled, unassigned, behind, _, *flat = reply
+    fleet: dict[bytes, tuple[bytes, int, int]] = {}
+    for runtimes in (flat, *(page[1:] for page in more)):
+        for i in range(0, len(runtimes), 4):
+            fleet[runtimes[i]] = (runtimes[i + 1] or b"{}", runtimes[i + 2], runtimes[i + 3])
+    ordered = sorted(fleet.items(), key=lambda each: (each[1][1], each[0]))
+    unpacked = Counts.unpack(counts, started=sum(started for _, (_, _, started) in ordered))
     return ShardStats(
-        unpacked, waiting, known, due, dead, stolen, throttled, unassigned, runtimes, counted, behind / 1000
+        unpacked,
+        waiting,
+        known,
+        due,
+        dead,
+        stolen,
+        throttled,
+        unassigned,
+        [(name, description, left) for name, (description, left, _) in ordered],
+        len(counts) in (0, _COUNTS.size),
+        behind / 1000,
     )
+
+
+def cursor_of(reply: Sequence[Any]) -> bytes:
+    """Returns the cursor for more runtimes in a reply of stats.lua for a shard; b'0' if there are no more."""
+    cursor: bytes = reply[9]
+    return cursor

@@ -23,6 +23,7 @@ FIXED: Final = {
     "THROTTLED": ":throttled",  # zset: tenant whose rate holds its work back -> until when, unix ms
     "GROUPS": ":groups",  # hash: group with work -> virtual time of its ring
     "HOMES": ":homes",  # hash: runtime dedicated to certain tenants -> virtual time of the tenants assigned to it
+    "INDEXED": ":indexed",  # set: dedicated runtimes whose tenants are listed in ASSIGNED_TO and STOLEN_BY
     "DRAINED": ":drained",  # zset: tenant without live tasks -> when its counts expire, unix seconds
     "SCHEDULED": ":scheduled",  # zset: tenant -> when the next of its delayed tasks is due, unix ms
     "WATCHERS": ":watchers",  # hash: task -> packed list of the runtimes that wait for its outcome
@@ -47,6 +48,8 @@ FIXED: Final = {
     "AGAIN": ":again",  # hash: live task with a key -> the deferred task that runs once after it (lib/replace.lua)
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
+    "MENDING": ":mending",  # hash: how far a repair is, and what it has found (lib/mend_steps.lua); expires
+    "MENDED": ":mended",  # list: what the last repair has done, until somebody has read it; expires
     "SUSPECTED": ":suspected",  # zset: tenant with suspects -> when one was last claimed or passed over, unix µs
 }
 
@@ -77,8 +80,11 @@ PREFIXES: Final = {
     "KEY": ":key:",  # string: length of a tenant's name, the name, a deduplication key -> task
     "ASSIGNED": ":assigned:",  # set: the tenants that a runtime serves first
     "STEAL": ":steal:",  # set: the tenants that it serves while the first have nothing to do
+    "ASSIGNED_TO": ":assigned-to:",  # set: dedicated runtimes that serve a tenant first; some may be gone
+    "STOLEN_BY": ":stolen-by:",  # set: likewise, those that steal from it; of '': those that steal from all
     "RESERVED": ":reserved:",  # hash: reservation -> room that it takes in the mailbox of a tenant; expires
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
+    "MENDING_LIST": ":mending:",  # list: the ends of the names of all keys with a prefix, while a repair runs; expires
     "ASIDE": ":aside:",  # any: what the repair could not use, after the time of the repair; nothing reads it
     "PLUGIN": ":plugin:",  # the keys of a plugin: its name, a colon, and whatever the plugin chooses
     "INBOX": ":inbox:",  # channel: wake-ups and outcomes for a runtime
@@ -98,7 +104,9 @@ TYPES: Final = {
     "LANE_QUEUE": "zset", "LANES_OF": "zset", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
     "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset",
     "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
-    "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "RESERVED": "hash", "SENT": "string",
+    "INDEXED": "set", "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "ASSIGNED_TO": "set",
+    "STOLEN_BY": "set", "RESERVED": "hash", "SENT": "string",
+    "MENDING": "hash", "MENDED": "list", "MENDING_LIST": "list",
 }  # fmt: skip
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")

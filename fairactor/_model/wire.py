@@ -15,9 +15,9 @@ from fairactor.errors import FairactorError
 from .lane import text_in_json
 from .route import FIRST, PACKED_SEPARATOR, has_route
 
-BATCH: Final = 500
+BATCH: Final = 200
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
-BATCH_WITH_DATA: Final = 250
+BATCH_WITH_DATA: Final = 100
 """The most tasks in one call if plugins' scripts get data with each, or each may replace another, which costs more."""
 _PLACES_WITH_MORE: Final = BATCH // BATCH_WITH_DATA
 _FROM_REPLACING: Final = b"\x80"
@@ -187,6 +187,27 @@ def pack_permit(permit: Permit, most: int, emptying: Emptying) -> bytes:
 ANY_SUSPECT: Final = pack_permit(Permit.ALONE, 255, Emptying.NO)
 
 
+class RingClock(NamedTuple):
+    """The virtual time of the ring from which a turn has claimed."""
+
+    period: float
+    """How often it has restarted."""
+    before: float
+    """Virtual time before the turn."""
+    after: float
+    """Virtual time after it, before it restarted if nobody waits any more."""
+    head: float
+    """The lowest tag on the ring, that of the next task; 0 if nobody waits, or if that is not known."""
+
+
+_CLOCK: Final = struct.Struct(">dddd")
+
+
+def unpack_clock(packed: bytes) -> RingClock | None:
+    """Unpacks a ring's clock, which turn.lua packs; None if it is not known."""
+    return RingClock(*_CLOCK.unpack(packed)) if packed else None
+
+
 @attrs.frozen
 class Turn:
     """The reply to a turn."""
@@ -211,6 +232,8 @@ class Turn:
     """Whether suspects wait for this runtime."""
     behind: int = 0
     """The rank on the ring behind the tenants that were passed over."""
+    clock: RingClock | None = None
+    """The clock of the ring; None if the turn was repeated."""
 
 
 @attrs.frozen

@@ -1,10 +1,7 @@
-"""Connections: checks URLs, connects, and checks whether a server can be used."""
+"""Connects to servers, and checks whether they can be used."""
 
 from __future__ import annotations
 
-import logging
-import re
-import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -12,64 +9,24 @@ from typing import Any, Final, TypeVar
 import anyio
 import attrs
 from redis import exceptions as redis_errors
-from redis.asyncio import (
-    BlockingConnectionPool,
-    Connection,
-    Redis,
-    RedisCluster,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
-from redis.asyncio.cluster import PipelineCommand
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from fairactor._util.backoff import Backoff
 from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
 
-from .blocking import blocking_client
-from .kept_connections import KeptConnections
-from .rights import User, missing_right, user_of
+from . import tls
+from .blocking import BlockingCalls
+from .calls import Calls, is_temporary
+from .fitness import check_fitness, has_flags, is_cluster, read_info
+from .nodes import FAILED, Node, Nodes, NoNode, ask_any, check_options
+from .rights import User, missing_right
+from .topology import Cluster, Sentinels, Topology
+from .url_options import LEAST_CONNECTIONS
 from .urls import Address, parse_url
 
-logger: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_LEAST: Final = (6, 2)
-_FLAGS_SINCE: Final = (7, 0)
-
-CONNECTIONS: Final = 8
-"""The most connections of a runtime, unless its URL says otherwise. One receives messages, one is for rare commands,
-the others are for calls."""
-
-AWAY: Final = (redis_errors.ConnectionError, redis_errors.TimeoutError, redis_errors.ClusterDownError, OSError)
-"""The errors that redis-py raises if the server did not answer."""
-
-_NEVER_SENT: Final = ("connecting to", "No connection available")  # messages of redis-py: no connection was made
-
-# The errors of a server that cannot serve now and has done nothing. It loads its data, is busy with a script, is a
-# replica (perhaps since a moment ago), has too few replicas, or cannot write to its disk. If a script raises the error,
-# Redis 6.2 puts the code into the middle of the text.
-_NOT_NOW: Final = re.compile(r"\b(LOADING|BUSY|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|TRYAGAIN|CLUSTERDOWN)\b ")
-_NOT_NOW_TYPES: Final = (
-    redis_errors.BusyLoadingError, redis_errors.ReadOnlyError, redis_errors.MasterDownError, redis_errors.TryAgainError,
-    redis_errors.ClusterDownError,
-)  # fmt: skip
-
-
-def was_never_sent(error: BaseException) -> bool:
-    """Whether a command that failed with this error cannot have reached the server."""
-    return isinstance(error, redis_errors.BusyLoadingError) or any(words in str(error) for words in _NEVER_SENT)
-
-
-def is_read_only(error: BaseException) -> bool:
-    """Whether an error says that the server is a replica."""
-    return isinstance(error, redis_errors.ReadOnlyError) or "READONLY " in str(error)
-
-
-def is_temporary(error: BaseException) -> bool:
-    """Whether an error is temporary: nothing was done, and the server may accept the same command soon."""
-    return isinstance(error, _NOT_NOW_TYPES) or _NOT_NOW.search(str(error)) is not None
+_SOON: Final = 1.0
+"""The most seconds for which the certificates of a cluster are checked."""
 
 
 def has_no_functions(error: redis_errors.ResponseError) -> bool:
@@ -79,85 +36,50 @@ def has_no_functions(error: redis_errors.ResponseError) -> bool:
 
 @attrs.define(eq=False)
 class Server:
-    """A server that can be used, and the connections to it."""
+    """A server that can be used, or a cluster of them."""
 
-    client: Any  # Redis or RedisCluster: both have the commands used here, but share no type
-    listener: Redis
-    """A client of one node, for subscriptions. On a cluster, every node receives all messages."""
+    calls: Calls
+    """Sends commands to it."""
     flags: bool
     """Whether the server supports script flags."""
-    cluster: bool
-    """Whether the server is a cluster."""
     functions: bool
     """Whether functions can be loaded and called, as far as is known."""
-    where: str
-    """The URL without the password, for messages."""
     answer: float = 5.0
     """Seconds after which a command without an answer fails."""
     user_name: str = "default"
     """Who has logged in, for messages."""
-    connections: KeptConnections | None = None
-    """The connections for calls. None on a cluster, where the client finds the node."""
     address: str = ""
-    """The host, or the path of the socket, as the URL names it."""
+    """The host, or the path of the socket, as the URL names it first."""
     port: int | None = None
     """The port; None for a socket."""
     blocking_client: Callable[[], Any] | None = None
     """Makes a synchronous client of the same server, for threads; it connects with its first command."""
-    on_drop: Callable[[], None] = lambda: None
-    """Called when the connections are dropped, so other connections must be opened again, too."""
+
+    @property
+    def where(self) -> str:
+        """The URL without the password, for messages."""
+        return self.calls.where
+
+    @property
+    def cluster(self) -> bool:
+        """Whether it is a cluster."""
+        return self.calls.topology.cluster
 
     @property
     def user(self) -> User:
         """Who has logged in, to say which rights are missing."""
         return User(self.user_name, self.where)
 
-    async def drop_connections(self) -> None:
-        """Closes the connections. The server has become a replica, and its name may now lead to another server."""
-        if not self.cluster:  # on a cluster the client follows the slots
-            await self.client.connection_pool.disconnect(inuse_connections=False)
-            if self.connections is not None:
-                await self.connections.close_free()
-            self.on_drop()
-
-    async def execute(self, *command: Any) -> Any:
-        """Sends a command with one key and returns the reply."""
-        return await (self.connections or self.client).execute_command(*command)
-
-    async def execute_at(self, key: str, *command: Any) -> Any:
-        """Sends a command without keys to the node of ``key``; returns its reply, or the error that the node says."""
-        if self.cluster:
-            [reply] = await self.execute_on_one(key, command)
-            return reply
-        try:
-            return await self.execute(*command)
-        except redis_errors.ResponseError as error:
-            return error
-
-    async def execute_on_one(self, key: str, *commands: tuple[Any, ...]) -> list[Any]:
-        """Sends commands over one connection to the node of ``key``; returns their replies, including errors."""
-        if self.cluster:
-            sent = [PipelineCommand(number, *command) for number, command in enumerate(commands)]
-            await self.client.get_node_from_key(key).execute_pipeline(sent)
-            return [command.result for command in sent]
-        pipeline = self.client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
-
     async def close(self) -> None:
         """Closes the connections."""
-        await self.client.aclose()
-        if self.listener is not self.client:
-            await self.listener.aclose()
+        await self.calls.close()
 
 
 async def connect(url: str, *, timeout: float, answer: float, source: str = "url=") -> Server:  # noqa: ASYNC109 - the error message has it
     """Connects to a server, trying for ``timeout`` seconds.
 
-    A command without an answer fails after ``answer`` seconds, and its connection is closed. The client never repeats a
-    command by itself, because the caller must know whether the command may have been carried out.
+    A command without an answer fails after ``answer`` seconds, and its connection is closed. No command is repeated,
+    because the caller must know whether it may have been carried out.
 
     Args:
         url: the URL of the server.
@@ -171,32 +93,88 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
         ServerError: the server refused the login, is too old, or may evict keys.
     """
     address = _with_timeouts(parse_url(url, source), answer, source)
-    where, many, user = address.where, address.connections or CONNECTIONS, user_of(address.arguments, address.where)
-    pool = _pool(address, many, source)
-    client = Redis.from_pool(pool)
     try:
-        info: dict[str, Any] = await _patiently(client.info, user, timeout)
-        _check_fitness(info, where)
-        cluster = None
-        if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
-            cluster = _cluster(address, source)
-            # The client of a cluster would say only that no node can be reached.
-            await _patiently(partial(client.execute_command, "CLUSTER SLOTS"), user, timeout)
+        check_options(address)
+    except (TypeError, ValueError, OSError, redis_errors.RedisError) as error:
+        raise ConfigurationError(f"{source}, for {address.where}, has options that cannot be used: {error}") from None
+    user = User(str(address.arguments.get("username", "default")), address.where, address.secrets)
+    sentinel = _sentinel_address(address)
+    nodes, sentinels = Nodes(address), Nodes(sentinel)
+    try:
+        if address.primary:
+            topology: Topology = Sentinels(nodes, [sentinels.at(host) for host in address.hosts], address.primary)
+            info = await _patiently(partial(_ask_primary, topology), user, address, timeout)
+        else:
+            hosts = [nodes.at(host) for host in address.hosts or (None,)]
+            first, info = await _patiently(partial(ask_any, hosts, _info_of), user, address, timeout)
+            topology = _topology(nodes, first, info, address, source)
+            await _patiently(topology.look, user, address, timeout)
+            if topology.cluster and address.kind == "rediss":
+                await _check_certificates(nodes, address)
+        check_fitness(info, address.where)
     except BaseException:
-        await client.aclose()
+        await nodes.close()
+        await sentinels.close()
         raise
-    flags = _version(info) >= _FLAGS_SINCE
-    threads = partial(blocking_client, address, cluster=cluster is not None)
-    rest: dict[str, Any] = {"where": where, "answer": answer, "user_name": user.name, "blocking_client": threads}
-    rest |= {"address": address.host, "port": address.port}
-    if cluster is not None:
-        return Server(cluster, client, flags, cluster=True, functions=flags, **rest)
-    connections = KeptConnections(pool, many - 2)
-    return Server(client, client, flags, cluster=False, functions=flags, connections=connections, **rest)
+    flags = has_flags(info)
+    return Server(
+        Calls(topology, address.where),
+        flags,
+        functions=flags,
+        answer=answer,
+        user_name=user.name,
+        address=address.host,
+        port=address.port,
+        blocking_client=partial(BlockingCalls, address, sentinel, topology),
+    )
+
+
+def _sentinel_address(address: Address) -> Address:
+    """Returns how to connect to the sentinels."""
+    of_servers = ("username", "password", "db")
+    arguments = {name: value for name, value in address.arguments.items() if name not in of_servers}
+    return attrs.evolve(address, arguments=arguments | address.sentinel_login, connections=LEAST_CONNECTIONS)
+
+
+def _topology(nodes: Nodes, first: Node, info: dict[str, str], address: Address, source: str) -> Topology:
+    """Returns where the keys are.
+
+    Raises:
+        ConfigurationError: the URL has what cannot be used there.
+    """
+    about = f"{source}, for {address.where},"
+    if is_cluster(info):
+        if not address.hosts or address.arguments.get("db"):
+            what = "db=" if address.hosts else "a socket"
+            raise ConfigurationError(f"{about} is a cluster, whose URL cannot have {what}")
+        return Cluster(nodes, address.hosts)
+    if len(address.hosts) > 1:
+        raise ConfigurationError(
+            f"{about} names several hosts, but {first.name} is not a node of a cluster: name one host, or give the "
+            "sentinels as in sentinel://host:26379,host:26379/mymaster"
+        )
+    return Topology(nodes, first)
+
+
+async def _ask_primary(topology: Topology) -> dict[str, str]:
+    """Returns what the primary says about itself."""
+    node = await topology.find("")
+    info = await read_info(node.rare.execute_command)
+    if info.get("role") != "master":
+        await topology.doubt(node, demoted=True)
+        raise NoNode(f"the sentinels name {node.name}, which is a replica")
+    return info
+
+
+async def _info_of(node: Node) -> tuple[Node, dict[str, str]]:
+    return node, await read_info(node.rare.execute_command)
 
 
 def _with_timeouts(address: Address, answer: float, source: str) -> Address:
-    """Adds the timeouts of a connection. Those of the URL may be shorter."""
+    """Adds the timeouts of a connection, and the protocol. The timeouts of the URL may be shorter.
+
+    Protocol 2 needs no HELLO, which some servers do not have, and has all that is used here.
+    """
     timeouts = {"socket_timeout": answer, "socket_connect_timeout": answer}
     for name in timeouts:
         if address.arguments.get(name, 0) > answer:
@@ -204,61 +182,39 @@ def _with_timeouts(address: Address, answer: float, source: str) -> Address:
                 f"{source}, for {address.where}, has {name}= of more than {answer:g} s, which is half of "
                 "connect_timeout=, or a third of lease=: leave it out, or raise these settings"
             )
-    return attrs.evolve(address, arguments=timeouts | address.arguments)
+    return attrs.evolve(address, arguments={"protocol": 2} | timeouts | address.arguments)
 
 
-def _pool(address: Address, many: int, source: str) -> BlockingConnectionPool:
-    kinds = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
-    arguments = dict(address.arguments)
-    if address.kind == "rediss":
-        arguments.setdefault("ssl_password", "")  # otherwise OpenSSL would ask for it on the terminal
-    try:
-        pool = BlockingConnectionPool(
-            max_connections=many,
-            timeout=None,
-            connection_class=kinds[address.kind],
-            retry=Retry(NoBackoff(), 0),
-            **arguments,
-        )
-        connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]  # checks the arguments
-        if address.kind == "rediss":
-            connection.ssl_context.get()  # reads the files
-    except (TypeError, ValueError, OSError, redis_errors.RedisError) as error:
-        raise ConfigurationError(f"{source}, for {address.where}, has options that cannot be used: {error}") from None
-    return pool
+async def _patiently(
+    command: Callable[[], Awaitable[T]],
+    user: User,
+    address: Address,
+    timeout: float,  # noqa: ASYNC109 - the error message has it
+) -> T:
+    problem, refusal = "it took too long", None
 
+    def refuse(what: str) -> None:
+        nonlocal refusal
+        refusal = ServerError(f"{user.where} {what}")
+        group.cancel_scope.cancel()
 
-def _cluster(address: Address, source: str) -> RedisCluster:
-    """Makes the client of a cluster.
-
-    Raises:
-        ConfigurationError: the URL has what no cluster can have.
-    """
-    arguments = {name: value for name, value in address.arguments.items() if name != "db"}
-    refused: list[str] = [name for name in ("path", "ssl_password", "ssl_ca_path") if name in arguments]
-    if address.connections is not None:
-        refused.append("max_connections")
-    if address.arguments.get("db"):
-        refused.append("db")
-    if refused:
-        what = "a socket" if refused[0] == "path" else f"{refused[0]}="
-        raise ConfigurationError(f"{source}, for {address.where}, is a cluster, whose URL cannot have {what}")
-    arguments.setdefault("host", "localhost")
-    return RedisCluster(**arguments, ssl=address.kind == "rediss")
-
-
-async def _patiently(command: Callable[[], Awaitable[T]], user: User, timeout: float) -> T:  # noqa: ASYNC109
-    problem = "it took too long"
     with anyio.move_on_after(timeout):
-        backoff = Backoff()
-        while True:
-            try:
-                return await command()
-            except (redis_errors.RedisError, OSError) as error:
-                problem, refusal = user.hide(str(error) or type(error).__name__), _refusal(error, user)
-            if refusal is not None:
-                raise refusal  # not in the handler above: then it would carry the error, in which the password may be
-            await anyio.sleep(backoff.next())
+        async with anyio.create_task_group() as group:
+            group.start_soon(tls.watch_protocol, address, refuse)
+            backoff = Backoff()
+            while refusal is None:
+                try:
+                    reply = await command()
+                except (redis_errors.RedisError, OSError, NoNode) as error:
+                    problem, refusal = user.hide(str(error) or type(error).__name__), _refusal(error, user)
+                else:
+                    group.cancel_scope.cancel()
+                    return reply
+                if refusal is None:
+                    await anyio.sleep(backoff.next())
+            group.cancel_scope.cancel()
+    if refusal is not None:
+        raise refusal  # not in the handler above: then it would carry the error, in which the password may be
     raise ServerUnavailable(
         f"no answer from {user.where}: {problem}; tried for {timeout:g} s (connect_timeout=). Is it running, and is "
         "url= right?"
@@ -271,41 +227,42 @@ def _refusal(error: Exception, user: User) -> ServerError | None:
     Old servers repeat what they do not know, so the text may contain the password.
     """
     text, where = user.hide(str(error)), user.where
+    if isinstance(error, NoNode):
+        if not isinstance(error.__cause__, Exception) or isinstance(error.__cause__, NoNode):
+            return None
+        error = error.__cause__
     if any(isinstance(each, redis_errors.AuthenticationError) for each in (error, error.__cause__)):
         return ServerError(f"{where} refused the login: {text}; check the URL's user and password")
-    if _is_untrusted(error):
-        advice = "give the certificate of its authority with ssl_ca_certs= in the URL"
-        return ServerError(f"{where} has a certificate that cannot be trusted: {text}; {advice}")
-    if isinstance(error, AWAY) or is_temporary(error):
+    if problem := tls.problem_of(error):
+        return ServerError(f"{where} {problem}")
+    if isinstance(error, FAILED) or is_temporary(error):
         return None
     if right := missing_right(error):
         return ServerError(user.lacks([right]))
     return ServerError(f"{where} refused: {text}; check the URL and the user's permissions")
 
 
-def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether an error came from a certificate that could not be verified."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+async def _check_certificates(nodes: Nodes, address: Address) -> None:
+    """Checks that the nodes of a cluster have the certificates of the names that they give each other.
 
+    Raises:
+        ServerError: one has not. Nodes that do not answer now are passed over.
+    """
+    problems: list[str] = []
 
-def _version(info: dict[str, Any]) -> tuple[int, int]:
-    major, minor = str(info.get("redis_version", "0.0")).split(".")[:2]
-    return int(major), int(minor)
+    async def check(node: Node) -> None:
+        try:
+            await node.rare.execute_command("PING")
+        except (redis_errors.RedisError, OSError) as error:
+            if problem := tls.problem_of(error):
+                problems.append(f"its node {node.name} {problem}")
 
-
-def _check_fitness(info: dict[str, Any], where: str) -> None:
-    if _version(info) < _LEAST:
-        raise ServerError(f"{where} is version {info.get('redis_version')}: fairactor needs Redis 6.2, or Valkey")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy == "noeviction":
-        return
-    if policy.startswith("allkeys") and int(info.get("maxmemory", 0)) > 0:
+    with anyio.move_on_after(_SOON):
+        async with anyio.create_task_group() as group:
+            for node in nodes:
+                group.start_soon(check, node)
+    if problems:
         raise ServerError(
-            f"{where} may evict tasks, because its maxmemory-policy is {policy}. Set it to noeviction, so a full "
-            "server refuses sends and nothing is lost, or use a separate server for fairactor"
+            f"{address.where} is a cluster, and {problems[0]}; nodes are called as CLUSTER SLOTS says: by address, or by "
+            "name with cluster-announce-hostname and cluster-preferred-endpoint-type hostname"
         )
-    logger.warning("%s: with maxmemory-policy %s the server may drop results when memory is short", where, policy)

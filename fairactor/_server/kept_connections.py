@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from hiredis import pack_command
 from redis.asyncio import ConnectionPool
+from redis.exceptions import ConnectionError, ResponseError  # noqa: A004 - the one of redis-py
 
 
 class KeptConnections:
@@ -20,6 +21,7 @@ class KeptConnections:
         self._pool: Final[Any] = pool  # its types are incomplete
         self._limit: Final = limit
         self._free: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
+        self._closed = False
         for _ in range(limit):
             self._free.put_nowait(None)  # a connection that has not been taken from the pool yet
 
@@ -32,23 +34,44 @@ class KeptConnections:
         """Sends a command and returns its reply.
 
         Raises:
-            redis.exceptions.RedisError: as redis-py. `connection.was_never_sent` says whether the command may have
-                reached the server.
+            redis.exceptions.RedisError: as redis-py. `calls.was_never_sent` says whether the command may have reached
+                the server.
             OSError: likewise.
         """
         connection = await self._free.get()
         try:
-            if connection is None:
-                connection = await self._pool.get_connection()
-            elif connection.is_connected and connection._reader.at_eof():  # noqa: SLF001 - otherwise only a write would notice
-                await connection.disconnect(nowait=True)  # the server has closed it
-            if not connection.is_connected:
-                await connection.connect()
+            connection = await self._connected(connection)
             # `send_packed_command` would start a task for its timeout. Here the timeout of the reply covers both.
             connection._writer.write(pack_command(command))  # noqa: SLF001
             return await connection.read_response()  # closes the connection if no reply comes
         finally:
             self._free.put_nowait(connection)
+
+    async def execute_many(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Sends commands over one connection; returns their replies, including errors. Raises as `execute_command`."""
+        connection = await self._free.get()
+        try:
+            connection = await self._connected(connection)
+            connection._writer.write(b"".join(map(pack_command, commands)))  # noqa: SLF001 - as above
+            return [await _reply(connection) for _ in commands]
+        finally:
+            self._free.put_nowait(connection)
+
+    async def _connected(self, connection: Any) -> Any:
+        """Returns an open connection: the given one, or a new one if that is None."""
+        if self._closed:  # while the call waited for a connection
+            raise ConnectionError("not connecting to a server that is not used any more")
+        if connection is None:
+            connection = await self._pool.get_connection()
+        elif connection.is_connected and connection._reader.at_eof():  # noqa: SLF001 - otherwise only a write would notice
+            await connection.disconnect(nowait=True)  # the server has closed it
+        if not connection.is_connected:
+            await connection.connect()
+        return connection
+
+    def close(self) -> None:
+        """Opens no further connection. The pool closes those that are open."""
+        self._closed = True
 
     async def close_free(self) -> None:
         """Closes the free connections. Later calls open new ones."""
@@ -57,3 +80,11 @@ class KeptConnections:
             self._free.put_nowait(connection)
             if connection is not None:
                 await connection.disconnect(nowait=True)
+
+
+async def _reply(connection: Any) -> Any:
+    """Reads a reply, or the error that the server says."""
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error

@@ -7,36 +7,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 IN_SCRIPTS: Final = (
     "append", "del", "exists", "get", "getrange", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys", "hlen",
     "hmget", "hrandfield", "hscan", "hset", "hsetnx", "lrange", "ltrim", "mget", "mset", "persist", "pexpire", "pttl",
-    "publish", "pubsub|numsub", "rename", "rpush", "sadd", "scan", "scard", "set", "setrange", "sismember", "smembers",
-    "spop", "srandmember", "srem", "strlen", "time", "type", "unlink", "zadd", "zcard", "zcount", "zmscore", "zrange",
-    "zrangebylex", "zrangebyscore", "zrem", "zremrangebyrank", "zscore",
+    "publish", "pubsub|numsub", "rename", "rpush", "sadd", "scan", "scard", "set", "setrange", "sinter", "sismember",
+    "smembers", "smismember", "spop", "srandmember", "srem", "sscan", "strlen", "time", "type", "unlink", "zadd",
+    "zcard", "zcount", "zmscore", "zrange", "zrangebylex", "zrangebyscore", "zrem", "zremrangebyrank", "zscan", "zscore",
 )  # fmt: skip
 """The commands of the scripts, those of the plugins that ship with fairactor included."""
-ALONE: Final = ("eval", "evalsha", "info", "ping", "subscribe", "unsubscribe")
-"""The commands that a runtime sends outside scripts."""
+ALONE: Final = ("eval", "evalsha", "ping", "subscribe", "unsubscribe")
+"""The commands that a runtime sends outside scripts. It also sends INFO, but can do without the answer."""
 REPLICATED: Final = "wait"
 """The command for ``durability="replicated"``."""
-IN_CLUSTERS: Final = ("asking", "cluster|slots", "command")
-"""The commands that the client of a cluster needs."""
+IN_CLUSTERS: Final = ("cluster|slots",)
+"""The commands that a cluster needs besides."""
 
 PROBE: Final = """#!lua flags=no-writes
+if not redis.acl_check_cmd then return {} end
 local missing, of_keys, refused = {}, 0, {}
 local channel = KEYS[1] .. ':events'
 local arguments = {
-  eval = { '', '0' }, evalsha = { '', '0' }, info = {}, ping = {}, time = {}, wait = { '0', '0' }, unsubscribe = {},
+  eval = { '', '0' }, evalsha = { '', '0' }, ping = {}, time = {}, wait = { '0', '0' }, unsubscribe = {},
   publish = { channel, '' }, subscribe = { channel }, ['pubsub|numsub'] = { 'numsub' },
-  scan = { '0' }, asking = {}, command = {}, ['cluster|slots'] = { 'slots' },
+  scan = { '0' }, ['cluster|slots'] = { 'slots' },
 }
 for _, name in ipairs(ARGV) do
   local given = arguments[name]
-  if not redis.acl_check_cmd(name:match('^[^|]+'), unpack(given or { KEYS[1], KEYS[1] })) then
+  local exists, allowed = pcall(redis.acl_check_cmd, name:match('^[^|]+'), unpack(given or { KEYS[1], KEYS[1] }))
+  if not exists then missing[#missing + 1] = '-' .. name end
+  if exists and not allowed then
     refused[#refused + 1] = name
     refused[name] = true
   end
@@ -55,12 +58,18 @@ for _, name in ipairs(refused) do
     missing[#missing + 1] = right
   end
 end
+if #missing == 0 then
+  local tried = redis.pcall('EXISTS', KEYS[1] .. ':leases')
+  if type(tried) == 'table' and tried.err then missing[1] = '!' .. tried.err end
+end
 return { unpack(missing) }
 """
 """A script that returns the rights that its user lacks: KEYS 1 META of a shard, ARGV commands. It needs Redis 7.
 
-It asks about complete commands only: the server may crash if the arguments that it looks for keys in are missing. If
-all commands with keys are refused, the pattern of the keys is missing; likewise with channels."""
+``-`` and a name stands for a command that the server does not have. If nothing is missing, but another key than META
+may not be used, the script returns ``!`` and the error. It asks about complete commands only: the server may crash if
+the arguments that it looks for keys in are missing. If all commands with keys are refused, the pattern of the keys is
+missing; likewise with channels."""
 
 _TELLTALE: Final = 3  # characters: a shorter password would be found in any text
 
@@ -90,12 +99,14 @@ class User:
     """Its name; ``default`` if the URL names none."""
     where: str
     """The server."""
-    secret: str = attrs.field(default="", repr=False)
-    """Its password."""
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """Its passwords."""
 
     def hide(self, text: str) -> str:
-        """Removes the password from what a server or its client says."""
-        return text.replace(self.secret, "…") if len(self.secret) >= _TELLTALE else text
+        """Removes the passwords from what a server or its client says."""
+        for secret in self.secrets:
+            text = text.replace(secret, "…") if len(secret) >= _TELLTALE else text
+        return text
 
     def lacks(self, rights: Iterable[str], namespace: str = "") -> str:
         """Says which rights the user lacks, and which command grants them.
@@ -128,8 +139,3 @@ def _describe(right: str, namespace: str) -> tuple[str, str]:
             return f"use the channels {pattern}", f"&{pattern}"
         case _:
             return f"run {right[1:].upper().replace('|', ' ')}", right
-
-
-def user_of(arguments: dict[str, Any], where: str) -> User:
-    """Returns the user of a connection with these arguments."""
-    return User(str(arguments.get("username", "default")), where, str(arguments.get("password", "")))

@@ -16,6 +16,7 @@ MOST_CONNECTIONS: Final = 1000
 _ALL: Final = ("redis", "rediss", "unix")
 _NETWORK: Final = ("redis", "rediss")
 _TLS: Final = ("rediss",)
+_SENTINEL: Final = ("sentinel",)
 
 _TRUE: Final = frozenset({"true", "yes", "on", "1", "t", "y"})
 _FALSE: Final = frozenset({"false", "no", "off", "0", "f", "n"})
@@ -89,6 +90,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "db": _whole(0, 10**9 - 1),
     "username": Option(_text, "a name"),
     "password": Option(_text, "a password"),
+    "sentinel_username": Option(_text, "a name", _SENTINEL),
+    "sentinel_password": Option(_text, "a password", _SENTINEL),
     "client_name": Option(_client_name, "a name of visible ASCII characters, without spaces"),
     "protocol": Option(_one_of({"2": 2, "3": 3}), "2 or 3"),
     "max_connections": _whole(
@@ -118,7 +121,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "ssl_exclude_verify_flags": _FLAGS,
 }
 
-SECRETS: Final = frozenset({"password", "ssl_password"})
+SECRETS: Final = frozenset({"password", "sentinel_password", "ssl_password"})
 """The options whose values are secret."""
 
 _BYTES: Final = "leave it out, because fairactor reads bytes and decodes them itself"

@@ -20,7 +20,11 @@ from .url_options import OPTIONS, REFUSED, SECRETS
 SCHEMES: Final = {
     "redis": "redis", "rediss": "rediss", "unix": "unix",
     "valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix",
+    "sentinel": "redis", "sentinels": "rediss",
 }  # fmt: skip
+_SENTINEL_SCHEMES: Final = frozenset({"sentinel", "sentinels"})
+_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
 _PORTS: Final = 65_536
 
 _ENCODE: Final = (
@@ -30,7 +34,12 @@ _ENCODE: Final = (
 _AMBIGUOUS: Final = re.compile(r"[\s#\x00-\x1f\x7f\ud800-\udfff]|%(?![0-9A-Fa-f]{2})")
 _HOST: Final = re.compile(r"(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+(?:%25[\w.-]+)?\])?(?::(?P<port>[0-9]{1,5}))?")
 _DATABASE: Final = re.compile(r"/?|/([0-9]{1,9})/?")
+_PRIMARY: Final = re.compile(r"/([\w.-]{1,200})/?", re.ASCII)
 _OPTION_NAME: Final = re.compile(r"[A-Za-z]\w{0,40}")
+
+
+Host = tuple[str, int]
+"""A host and a port."""
 
 
 @attrs.frozen
@@ -38,24 +47,34 @@ class Address:
     """Where a server is, and how to connect to it."""
 
     kind: str
-    """``redis``, ``rediss`` or ``unix``."""
+    """``redis``, ``rediss`` or ``unix``: how to connect."""
     where: str
     """The URL without user, password and options, for messages."""
     arguments: dict[str, Any] = attrs.field(repr=False)
-    """The arguments for a connection of redis-py."""
+    """The arguments for a connection of redis-py, without the host and the port."""
+    hosts: tuple[Host, ...] = ()
+    """The hosts that the URL names: servers, or sentinels. Empty for a socket."""
     connections: int | None = None
-    """The most connections, if the URL says so."""
+    """The most connections to each server, if the URL says so."""
+    primary: str = ""
+    """The name by which sentinels know the primary; '' if the hosts are servers."""
+    sentinel_login: dict[str, Any] = attrs.field(factory=dict, repr=False)
+    """The arguments with which to log in at sentinels."""
 
     @property
     def host(self) -> str:
-        """The host, or the path of the socket."""
-        host: str = self.arguments.get("path") or self.arguments.get("host", "localhost")
-        return host
+        """The first host, or the path of the socket."""
+        return self.hosts[0][0] if self.hosts else str(self.arguments["path"])
 
     @property
     def port(self) -> int | None:
         """The port; None for a socket."""
-        return None if self.kind == "unix" else self.arguments.get("port", 6379)
+        return self.hosts[0][1] if self.hosts else None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The passwords."""
+        return tuple(str(each["password"]) for each in (self.arguments, self.sentinel_login) if "password" in each)
 
 
 def parse_url(url: str, source: str) -> Address:
@@ -80,11 +99,15 @@ def parse_url(url: str, source: str) -> Address:
     if _AMBIGUOUS.search(url) or "@" in path + query or re.search(r"[\[\]]", authority.rpartition("@")[0]):
         raise _unreadable(source, "it has a character that must be percent-encoded")
     login, _, host_and_port = authority.rpartition("@")
+    if "," in login and "@" in login:
+        raise _unreadable(source, "give one login, before the first host")
     arguments = _login(login, source)
     if kind == "unix":
         address = _socket(host_and_port, path, arguments, source)
+    elif scheme in _SENTINEL_SCHEMES:
+        address = _sentinels(scheme, kind, host_and_port, path, arguments, source)
     else:
-        address = _host(kind, host_and_port, path, arguments, source)
+        address = _servers(kind, host_and_port, path, arguments, source)
     return _with_options(address, query, source)
 
 
@@ -117,20 +140,37 @@ def _socket(host: str, path: str, arguments: dict[str, Any], source: str) -> Add
     return Address("unix", f"unix://{path}", arguments | {"path": decoded})
 
 
-def _host(kind: str, text: str, path: str, arguments: dict[str, Any], source: str) -> Address:
-    match = _HOST.fullmatch(text)
-    if match is None or int(match["port"] or 0) >= _PORTS:
-        raise _unreadable(source, "its host or its port cannot be read: give redis://host:port")
+def _servers(kind: str, text: str, path: str, arguments: dict[str, Any], source: str) -> Address:
+    hosts = _hosts(text, _PORT, "redis://host:port", source)
     database = _DATABASE.fullmatch(path)
     if database is None:
         raise _unreadable(source, "only the number of a database may follow the host, as in redis://host:port/0")
-    if match["host"]:
-        arguments["host"] = match["host"].strip("[]").replace("%25", "%")
-    if match["port"]:
-        arguments["port"] = int(match["port"])
     if database[1]:
         arguments["db"] = int(database[1])
-    return Address(kind, f"{kind}://{text}{path}", arguments)
+    return Address(kind, f"{kind}://{text}{path}", arguments, hosts)
+
+
+def _sentinels(scheme: str, kind: str, text: str, path: str, arguments: dict[str, Any], source: str) -> Address:
+    hosts = _hosts(text, _SENTINEL_PORT, "sentinel://host:port,host:port/mymaster", source)
+    primary = _PRIMARY.fullmatch(path)
+    if primary is None:
+        raise _unreadable(
+            source, "the name of the primary must follow the sentinels, as in sentinel://host:port,host:port/mymaster"
+        )
+    return Address(kind, f"{scheme}://{text}{path}", arguments, hosts, primary=primary[1])
+
+
+def _hosts(text: str, usual_port: int, form: str, source: str) -> tuple[Host, ...]:
+    """Reads hosts and ports, separated by commas."""
+    found: dict[Host, None] = {}
+    parts = text.split(",")
+    for part in parts:
+        match = _HOST.fullmatch(part)
+        if match is None or int(match["port"] or 0) >= _PORTS or (len(parts) > 1 and not match["host"]):
+            raise _unreadable(source, f"its host or its port cannot be read: give {form}")
+        host = (match["host"] or "localhost").strip("[]").replace("%25", "%")
+        found[host, int(match["port"] or usual_port)] = None
+    return tuple(found)
 
 
 def _with_options(address: Address, query: str, source: str) -> Address:
@@ -148,14 +188,17 @@ def _with_options(address: Address, query: str, source: str) -> Address:
             continue
         if name in arguments:
             raise ConfigurationError(f"{source} gives {name}= twice: once before the '?' and once after it")
-        if address.kind not in option.kinds:
+        if not {address.kind, "sentinel" if address.primary else ""}.intersection(option.kinds):
             schemes = " and ".join(f"{kind}://" for kind in option.kinds)
             raise ConfigurationError(f"{source} has {name}=, which only URLs with {schemes} may have")
         value = option.read(text)
         if value is None:
             raise ConfigurationError(f"{source} has {name}= with a value that cannot be used: give {option.expected}")
         arguments[name] = value
-    return attrs.evolve(address, arguments=arguments, connections=arguments.pop("max_connections", None))
+    connections = arguments.pop("max_connections", None)
+    login = {name: arguments.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    login = {name: value for name, value in login.items() if value}
+    return attrs.evolve(address, arguments=arguments, connections=connections, sentinel_login=login)
 
 
 def _pairs(query: str, source: str) -> Iterator[tuple[str, str]]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import time
+from typing import Any, Final
 
 from fairactor._model.lane import NO_ACTORS, RuntimeKind
 from fairactor._model.wire import Assignment, pack_assignment, whole_ms
 
 from .script_runner import ScriptRunner
+
+_NAMES_AT_ONCE: Final = 100
+"""The most tenants that one call assigns, and the most that it lets a runtime steal from."""
+_CALL_AGAIN: Final = 2
 
 
 class Fleet:
@@ -17,6 +22,12 @@ class Fleet:
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
         self._run = runner.run
+
+    @property
+    def away_for(self) -> float | None:
+        """The seconds since calls began to fail because the server is away; None if the last one was answered."""
+        since = self._runner.away_since
+        return None if since is None else time.monotonic() - since
 
     async def join(
         self,
@@ -38,8 +49,11 @@ class Fleet:
             kind: what it can run.
             unknown_ttl: the seconds that tasks wait while no runtime can run them.
         """
-        tenants, ttl = pack_assignment(serves), whole_ms(unknown_ttl)
+        first, *others = _steps(serves)
+        tenants, ttl = pack_assignment(first), whole_ms(unknown_ttl)
         reply = await self._run("join", runtime, whole_ms(lease), json.dumps(info), tenants, *kind, ttl)
+        for some in others:
+            await self._run("assign", runtime, pack_assignment(some), "+")
         return _has_to_fill(reply)
 
     async def declare(self, runtime: str, kind: RuntimeKind, *, unknown_ttl: float) -> bool:
@@ -56,8 +70,13 @@ class Fleet:
         return bool(await self._run("describe", runtime, json.dumps(info), patience=0))
 
     async def assign(self, runtime: str, serves: Assignment | None) -> bool:
-        """Changes the tenants that a runtime serves; returns whether the runtime has a lease."""
-        return bool(await self._run("assign", runtime, pack_assignment(serves)))
+        """Changes the tenants that a runtime serves, many in steps; returns whether the runtime has a lease."""
+        first, *others = _steps(serves)
+        while (reply := await self._run("assign", runtime, pack_assignment(first), "")) == _CALL_AGAIN:
+            pass
+        for some in others:
+            reply = await self._run("assign", runtime, pack_assignment(some), "+")
+        return bool(reply)
 
     async def leave(
         self, runtime: str, *, crashed: bool = False, deliveries: int = 255, failed_ttl: float = 0.0, body: bytes = b""
@@ -90,6 +109,15 @@ class Fleet:
             OSError: likewise.
         """
         return bool(self._runner.run_blocking(client, "renew", runtime, whole_ms(lease)))
+
+
+def _steps(serves: Assignment | None) -> list[Assignment | None]:
+    """Divides the tenants that a runtime serves, for one call each; there is one call at least."""
+    if serves is None:
+        return [None]
+    longest = max(len(serves.assigned), len(serves.steal), 1)
+    starts = range(0, longest, _NAMES_AT_ONCE)
+    return [Assignment(*(names[start : start + _NAMES_AT_ONCE] for names in serves)) for start in starts]
 
 
 def _has_to_fill(reply: Any) -> bool:

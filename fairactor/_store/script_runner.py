@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,20 +20,15 @@ import anyio
 from redis import exceptions as redis_errors
 
 from fairactor._model.keys import namespace_of
-from fairactor._server.connection import (
-    AWAY,
-    Server,
-    has_no_functions,
-    is_read_only,
-    is_temporary,
-    was_never_sent,
-)
+from fairactor._model.wire import unpack_cancel
+from fairactor._server.calls import Away
+from fairactor._server.connection import Server, has_no_functions
 from fairactor._server.rights import missing_right
 from fairactor._util.backoff import Backoff
 from fairactor.errors import FairactorError, MissingPlugin, ServerError, ServerUnavailable
 
 from . import loader
-from .damage import ADVICE, find_wrong_type, read_repairs
+from .damage import ADVICE, Progress, Repairs, find_wrong_type, mend, read_repairs
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 
 logger: Final = logging.getLogger(__name__)
@@ -39,8 +36,13 @@ logger: Final = logging.getLogger(__name__)
 _MARGIN: Final = 0.25
 """Waiting for replicas ends this many seconds before the answer timeout, but not before half of it."""
 
+_UNKNOWN_COMMAND: Final = re.compile(r"Unknown (\w+ )?command called from")
+
 _LOOK_AGAIN: Final = 1.0
 """Seconds for which it is not looked again for the key that keeps scripts from running."""
+
+_REPAIR_FOR: Final = 2.0
+"""Seconds for which a call repairs a torn shard, if its own patience ends before. Others go on."""
 
 
 class ScriptRunner:
@@ -48,12 +50,17 @@ class ScriptRunner:
 
     def __init__(self, server: Server, meta: str, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
         self._server = server
+        self._execute = partial(server.calls.execute, meta)
         self._meta = meta
+        self._keys = server.calls.keys(meta)
         self._patience = patience
         self._plugins = plugins
         self._damage: tuple[float, str | None] = -math.inf, None  # when it was last looked for, and what was found
+        self._client = secrets.token_hex(8)  # its name in repairs
         self.open_arguments: tuple[int | str, ...] | None = None
         """The arguments of ``open``, to open the shard again if the server has lost it."""
+        self.away_since: float | None = None
+        """Since when the shard has not answered; None if it did last."""
 
     async def run(self, name: str, *arguments: Any, patience: float | None = None) -> Any:
         """Runs a script and returns its reply.
@@ -72,7 +79,7 @@ class ScriptRunner:
 
     async def evaluate(self, name: str, text: str, *arguments: Any) -> Any:
         """Runs a script that is not among those of `loader`; returns its reply, and raises as `run`."""
-        call = partial(self._server.execute, "EVAL", text, 1, self._meta, *arguments)
+        call = partial(self._execute, "EVAL", text, *self._keys, *arguments)
         return await self._patiently(call, name, arguments, None)
 
     async def run_replicated(self, replicas: int, name: str, *arguments: Any) -> tuple[Any, int]:
@@ -87,9 +94,9 @@ class ScriptRunner:
         """Runs a script over a synchronous client, for threads; tries once, and raises the errors of redis-py."""
         script = self._script(name)
         try:
-            return client.execute_command("EVALSHA", script.sha, 1, self._meta, *arguments)
+            return client.execute_command("EVALSHA", script.sha, *self._keys, *arguments)
         except redis_errors.NoScriptError:
-            return client.execute_command("EVAL", script.text, 1, self._meta, *arguments)
+            return client.execute_command("EVAL", script.text, *self._keys, *arguments)
 
     def _script(self, name: str) -> loader.Script:
         return loader.load(name, flags=self._server.flags, plugins=self._plugins)
@@ -98,13 +105,13 @@ class ScriptRunner:
         script = self._script(name)
         for _ in self._tries(script):
             try:
-                return await self._server.execute("FCALL", script.function, 1, self._meta, *arguments)
+                return await self._execute("FCALL", script.function, *self._keys, *arguments)
             except redis_errors.ResponseError as error:
                 await self._help_function(script, error)
         try:
-            return await self._server.execute("EVALSHA", script.sha, 1, self._meta, *arguments)
+            return await self._execute("EVALSHA", script.sha, *self._keys, *arguments)
         except redis_errors.NoScriptError:  # after a restart or SCRIPT FLUSH; nothing was run
-            return await self._server.execute("EVAL", script.text, 1, self._meta, *arguments)
+            return await self._execute("EVAL", script.text, *self._keys, *arguments)
 
     def _tries(self, script: loader.Script) -> Iterator[None]:
         """Yields as often as a function should be called before the script serves: again once it was loaded."""
@@ -118,27 +125,28 @@ class ScriptRunner:
         Raises:
             ResponseError: the function was called, and this is its error.
         """
-        failure: Any = error
+        failure = error
         if "Function not found" in str(error):  # if it cannot be loaded now, the script serves
-            failure = await self._server.execute_at(self._meta, "FUNCTION", "LOAD", script.library())
+            try:
+                await self._execute("FUNCTION", "LOAD", script.library())
+            except redis_errors.ResponseError as refused:
+                failure = refused
         elif not has_no_functions(error):
             raise error
-        if isinstance(failure, redis_errors.ResponseError) and has_no_functions(failure):
+        if has_no_functions(failure):
             self._server.functions = False
 
     async def _once_replicated(self, replicas: int, name: str, arguments: tuple[Any, ...]) -> tuple[Any, int]:
-        if self._server.cluster:  # makes the client find the node; the script below repeats this call
-            await self._once(name, arguments)
         script, answer = self._script(name), self._server.answer
         wait = ("WAIT", replicas, round(1000 * max(answer - _MARGIN, answer / 2)))  # for the writes of its connection
         for _ in self._tries(script):
-            call = ("FCALL", script.function, 1, self._meta, *arguments)
-            reply, confirmed = await self._server.execute_on_one(self._meta, call, wait)
+            call = ("FCALL", script.function, *self._keys, *arguments)
+            reply, confirmed = await self._server.calls.execute_together(self._meta, call, wait)
             if not isinstance(reply, redis_errors.ResponseError):
                 return _checked(reply, confirmed)
             await self._help_function(script, reply)
-        call = ("EVAL", script.text, 1, self._meta, *arguments)
-        return _checked(*await self._server.execute_on_one(self._meta, call, wait))
+        call = ("EVAL", script.text, *self._keys, *arguments)
+        return _checked(*await self._server.calls.execute_together(self._meta, call, wait))
 
     async def _patiently(
         self, call: Callable[[], Awaitable[Any]], name: str, arguments: Sequence[Any], patience: float | None
@@ -149,48 +157,83 @@ class ScriptRunner:
         failure: Exception
         while True:
             try:
-                return await call()
-            except AWAY as error:
-                unsure = unsure or self._server.cluster or not was_never_sent(error)
-                failure, problem = error, f"no answer from {self._server.where}: {str(error) or type(error).__name__}"
+                reply = await call()
+            except Away as error:
+                unsure = unsure or error.maybe_done
+                self.away_since = self.away_since or time.monotonic()
+                failure = error
             except redis_errors.ResponseError as error:
-                if not is_temporary(error):
-                    if not await self._help(error):
-                        damage = await self._find_damage(error, arguments)
-                        raise self._refused(name, error, damage, unsure=unsure) from error
-                    if not helped:
-                        helped = True
-                        continue
-                failure, problem = error, f"{self._server.where} cannot serve now: {error}"
-                if is_read_only(error):
-                    await self._server.drop_connections()
+                helps = await self._help(error, max(deadline, time.monotonic() + _REPAIR_FOR))
+                if helps is None:
+                    damage = await self._find_damage(error, arguments)
+                    raise self._refused(name, error, damage, unsure=unsure) from error
+                failure = error
+                if helps and not helped:
+                    helped = True
+                    continue
+            else:
+                self.away_since = None
+                return reply
             pause = backoff.next()
             if time.monotonic() + pause > deadline:
                 may = "it may have been carried out" if unsure else "it was not carried out"
+                problem = failure if isinstance(failure, Away) else f"{self._server.where} cannot serve now: {failure}"
                 raise ServerUnavailable(f"{problem}; {name}: {may}", maybe_accepted=unsure) from failure
             await anyio.sleep(pause)
 
-    async def _help(self, error: redis_errors.ResponseError) -> bool:
-        """Opens or repairs a shard that cannot be used; returns whether that may have helped."""
+    async def _help(self, error: redis_errors.ResponseError, until: float) -> bool | None:
+        """Opens or repairs a shard that cannot be used.
+
+        Returns:
+            Whether to call again at once, because that may have helped, or later; None if there is no help.
+        """
         code = str(error).partition(" ")[0]
-        with suppress(*AWAY, redis_errors.ResponseError):  # the next attempt will tell
+        with suppress(Away, redis_errors.ResponseError):  # the next attempt will tell
             if code == "NOTOPEN" and self.open_arguments is not None:
                 logger.warning("%s has lost the namespace of %s: opening it again", self._server.where, self._meta)
                 await self._once("open", self.open_arguments)
             elif code == "TORN":
-                logger.error("%s: a script failed half-way; repairing %s", self._server.where, self._meta)
-                repairs = read_repairs(await self._once("mend", ("torn", *(self.open_arguments or ()))))
-                for line in (*repairs.repaired, *repairs.set_aside):
-                    logger.warning("%s: %s", self._server.where, line)
-        return code in {"NOTOPEN", "TORN"}
+                done = await mend(self._once, "torn", self._client, self.open_arguments or (), until)
+                if done is Progress.DONE:
+                    await self._report()
+                return done in {Progress.DONE, Progress.WHOLE}
+        return True if code in {"NOTOPEN", "TORN"} else None
+
+    async def _report(self) -> None:
+        logger.error("%s: a script failed half-way; %s was repaired", self._server.where, self._meta)
+        repairs = await self._finish_repair(self._once)
+        for line in (*repairs.repaired, *repairs.set_aside):
+            logger.warning("%s: %s", self._server.where, line)
+
+    async def repair(self) -> Repairs:
+        """Repairs the shard, whatever is damaged; returns what was done, and raises as `run`."""
+
+        async def call(name: str, arguments: tuple[Any, ...]) -> Any:
+            return await self.run(name, *arguments)
+
+        how = "all"
+        while await mend(call, how, self._client, self.open_arguments or ()) is Progress.BUSY:
+            how = "torn"
+            await anyio.sleep(_LOOK_AGAIN / 10)
+        return await self._finish_repair(call)
+
+    async def _finish_repair(self, call: Callable[[str, tuple[Any, ...]], Awaitable[Any]]) -> Repairs:
+        """Cancels again what was canceled while it ran and is no longer claimed; returns what the repair has done."""
+        repairs, canceled = await read_repairs(call)
+        for task_id, packed in canceled:
+            ms, outcome = unpack_cancel(packed)
+            await call("cancel", (round(ms), outcome, task_id, ""))
+        return repairs
 
     async def _find_damage(self, error: redis_errors.ResponseError, arguments: Sequence[Any]) -> str | None:
         """Describes the damage that a script has met, if that is why it failed."""
+        if _UNKNOWN_COMMAND.search(str(error)):
+            return None
         if "WRONGTYPE" not in str(error):
             return "it met something that it cannot read" if "user_script" in str(error) else None
         looked, found = self._damage
         if time.monotonic() - looked > _LOOK_AGAIN:  # a dispatcher may call again and again
-            with suppress(*AWAY, redis_errors.ResponseError):
+            with suppress(Away, redis_errors.ResponseError):
                 found = await find_wrong_type(self._server, self._meta, arguments)
             self._damage = time.monotonic(), found
         return found or "a key has another type than it must have"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
-from fairactor._model.counts import Counts, ShardStats, unpack_stats
+from fairactor._model.counts import Counts, ShardStats, cursor_of, unpack_stats
 from fairactor._model.keys import Keys
 from fairactor._model.wire import (
     ANY_SUSPECT,
@@ -31,7 +30,7 @@ from fairactor._model.wire import (
     pack_settlement,
     sized,
     turn_mark,
-    unpack_cancel,
+    unpack_clock,
     unpack_policy,
     whole_ms,
 )
@@ -39,10 +38,11 @@ from fairactor._server.connection import Server
 from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, ServerError, TaskExists
 from fairactor.settings import FairBy
 
-from .damage import Repairs, read_repairs
+from .damage import Repairs
 from .fleet import Fleet
 from .limits import Limits
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
+from .reservations import Reservations
 from .script_runner import ScriptRunner
 
 MODEL: Final = 6
@@ -59,7 +59,7 @@ class Undeclared(Exception):
     """The shard does not know what the runtime can run: it joined while runtimes of an older release were there."""
 
 
-class Shard(Fleet, Limits):
+class Shard(Fleet, Limits, Reservations):
     """One shard, with a method for each script."""
 
     def __init__(self, server: Server, keys: Keys, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
@@ -136,22 +136,6 @@ class Shard(Fleet, Limits):
         }
         return Receipt(ids, refused, confirmed)
 
-    async def reserve(
-        self, name: str, rooms: Mapping[str, int], ids: Mapping[str, Sequence[str]] = MappingProxyType({})
-    ) -> str | None:
-        """Reserves room in mailboxes for a minute. If one is too full, it reserves nothing and returns that tenant.
-
-        Args:
-            name: the name of the reservation.
-            rooms: the number of tasks by tenant.
-            ids: by tenant the ids that the caller has chosen. Such tasks may exist already.
-        """
-        flat: list[Any] = []
-        for tenant, many in rooms.items():
-            flat += (tenant, many, msgspec.msgpack.encode(ids.get(tenant, ())))
-        full: bytes | None = await self._run("reserve", name, *flat)
-        return None if full is None else full.decode()
-
     async def turn(
         self,
         runtime: str,
@@ -200,13 +184,14 @@ class Shard(Fleet, Limits):
             raise Undeclared
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
-        now, wait, maintenance_due, refused, claims, cancels, more, suspects, behind = reply
+        now, wait, maintenance_due, refused, claims, cancels, more, suspects, behind, clock = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
         left: dict[str, Any] = {
             "more": more == MORE,
             "unseen": more == UNSEEN,
             "suspects": Waits(suspects),
             "behind": behind,
+            "clock": unpack_clock(clock),
         }
         return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, **left)
 
@@ -316,13 +301,8 @@ class Shard(Fleet, Limits):
         return int(await self._run("discard", tenant, *map(as_bytes, tasks)))
 
     async def repair(self) -> Repairs:
-        """Rebuilds the shard from its records; see mend.lua. Returns what it has done."""
-        reply = await self._run("mend", "all", *(self._runner.open_arguments or ()))
-        canceled = iter(reply[3])
-        for task_id, packed in zip(canceled, canceled, strict=True):
-            ms, outcome = unpack_cancel(packed)
-            await self.cancel(as_text(task_id), ttl=ms / 1000, body=outcome)
-        return read_repairs(reply)
+        """Rebuilds the shard from its records; see mend.lua. Returns what was done."""
+        return await self._runner.repair()
 
     async def progress(self, runtime: str, task_id: str, note: bytes) -> bool:
         """Stores the progress of a task that the runtime has claimed."""
@@ -375,7 +355,13 @@ class Shard(Fleet, Limits):
 
     async def stats(self, *, patience: float | None = None) -> ShardStats:
         """Returns the counts of the shard, and its runtimes. ``patience`` is as in `ScriptRunner.run`."""
-        return unpack_stats(await self._run("stats", patience=patience))
+        reply = await self._run("stats", patience=patience)
+        more: list[list[Any]] = []
+        cursor = cursor_of(reply)
+        while cursor != b"0":
+            more.append(await self._run("stats", "", cursor, patience=patience))
+            cursor = more[-1][0]
+        return unpack_stats(reply, more)
 
     async def load(self, *, patience: float | None = None) -> list[Any]:
         """Returns how the tasks of the shard fare; see health.lua. ``patience`` is as in `ScriptRunner.run`."""

@@ -14,7 +14,14 @@ from fairactor._util.spans import AttemptSpan
 _NAMED: Final = 20  # the most tasks in a message
 
 
-class Owner(Protocol):
+class Sleeper(Protocol):
+    """What can be woken: a dispatcher, or all of them."""
+
+    def wake(self) -> None:
+        """Makes it claim more tasks soon, because a worker has become free."""
+
+
+class Owner(Sleeper, Protocol):
     """The dispatcher that a claim came from."""
 
     runtime: str
@@ -22,9 +29,6 @@ class Owner(Protocol):
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim."""
-
-    def wake(self) -> None:
-        """Makes it claim more tasks soon, because a worker has become free."""
 
 
 class Outcomes(NamedTuple):

@@ -106,7 +106,7 @@ class Dispatcher:
         self._stopped = anyio.Event()
         self._stopped.set()
         self._paces = [Pace(kind.size) for kind in slots.kinds]
-        self._pace = self._paces[0]  # only tasks of the first kind are claimed ahead
+        self._share = slots.shares.add(self, self._paces[0])  # only tasks of the first kind are claimed ahead
         subscriber.on_subscribe(self._on_subscribe)
 
     @property
@@ -183,6 +183,7 @@ class Dispatcher:
     def stop_claiming(self) -> None:
         """Stops claiming. Outcomes are still reported."""
         self._claiming = False
+        self._share.failed()
         self._wakeup.set()
 
     async def leave(self, *, crashed: bool = False) -> None:
@@ -216,6 +217,7 @@ class Dispatcher:
                         await self.join()
                     await self._take_turn()
                 except ServerError as error:
+                    self._share.failed()
                     logger.log(logging.DEBUG if backoff.failures else logging.WARNING, "%s; trying again", error)
                     await self._server_back.wait(backoff.next())
                 except LeaseLost as error:
@@ -234,6 +236,8 @@ class Dispatcher:
         # What was handed over comes even if it was not wanted.
         free = not self._suspects.excluding or request.want > 0
         begun = self._begin(claims, at_once=not turn.more, free=free, ahead=request.ahead)
+        seated = sum(claim.takes_slot for claim in claims)
+        self._share.answered(turn.clock, seated, waits=turn.more, contends=turn.more or seated >= request.want)
         self._slots.batches.answered(self)
         self._suspects.answer(self, turn.suspects, claims if begun else (), asked=request.permit)
         for task_id in turn.cancels:
@@ -264,9 +268,10 @@ class Dispatcher:
 
     def _take(self, handed: Handed) -> None:
         """Starts a task that was handed over. If the message is late, the reply to a later turn has the task."""
-        if self.runtime and handed.mark == handed_mark(self._number):
+        if self.runtime and handed.mark == handed_mark(self._number) and not self._received:
             claims = new_claims([handed.id, handed.record], handed.mark, self, handed.now)
             self._received = True
+            self._share.handed()
             # Tasks of other shards may occupy the workers, or one of them has to run alone.
             free = self._pool.vacancies > 0 and not self._suspects.excluding
             self._begin(claims, at_once=True, free=free)
@@ -314,18 +319,14 @@ class Dispatcher:
         settle, self._outbox = self._outbox[:PER_TURN], self._outbox[PER_TURN:]
         received, self._received = self._received, False
         asked = self._suspects.ask(self, *self._wanted())
+        self._share.asks(asked[0] + asked[1])
         room = self._slots.room(self._behind)
         joining = self._slots.batches.ask(self) if self._claiming and not self._suspects.excluding else ()
         return _Request(self._number, *asked, room, self._slots.pack(room, joining), received, settle)
 
     def _wanted(self) -> tuple[int, int]:
         """Returns how many tasks could start here now, and how many more could start soon."""
-        if not self._claiming or self._suspects.excluding:
-            return 0, 0
-        want = max(0, min(PER_TURN, self._pool.vacancies))
-        first = min(want, self._pool.first.vacancies)  # only tasks of this kind are claimed ahead
-        others = want - max(0, first)
-        return want, max(0, min(PER_TURN - others, first + self._pace.ahead) - max(0, first))
+        return self._share.wanted() if self._claiming and not self._suspects.excluding else (0, 0)
 
     def _wait_for_slots(self, request: _Request, turn: Turn, claims: list[Claim]) -> bool:
         """Lets a free slot of a kind that is full wake it, because tasks may wait for one.
@@ -351,9 +352,9 @@ class Dispatcher:
         if busy or self._leaving or (turn.more and any(self._wanted())):
             return
         # Otherwise the server sends a wake-up when there is work.
-        if self._claiming and len(turn.claims) >= 2 * request.want:
-            self._pool.wake_on_vacancy(self)
         pause = LOOKING * self._duration if turn.unseen else self._settings.lease / 3  # else for a heartbeat
+        if self._claiming and len(turn.claims) >= 2 * request.want:
+            pause = min(pause, self._share.sleep())
         await self._wakeup.wait(min(pause, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
@@ -374,6 +375,7 @@ class Dispatcher:
         """Abandons all claims, because the lease is lost. The next turn takes a new lease."""
         lost, self.runtime = self.runtime, ""
         self._request = None
+        self._share.failed()
         self._outbox.clear()
         self._refusals.clear()
         if running := self._running():

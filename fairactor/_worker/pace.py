@@ -9,7 +9,7 @@ from typing import Final
 
 from fairactor._model.wire import Settlement
 
-PER_TURN: Final = 500
+PER_TURN: Final = 200
 """The most outcomes, and the most claims, in one turn."""
 
 
@@ -39,6 +39,11 @@ class Pace:
     def usual_run(self) -> float | None:
         """The seconds that a task has run lately, on average; None if none has."""
         return None if self._run == math.inf else self._run
+
+    @property
+    def rate(self) -> float:
+        """How many tasks start per second, about."""
+        return min(self._rate, self._workers / max(self._run, 1e-6))
 
     @property
     def ahead(self) -> int:

@@ -16,7 +16,7 @@ import anyio
 from fairactor._model.wire import Settlement
 from fairactor._util.tracing import leave
 
-from .claim import Claim, Outcomes, Owner
+from .claim import Claim, Outcomes, Owner, Sleeper
 from .worker import Worker
 
 logger: Final = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Pool:
         """How many slots are kept for batches that are being gathered."""
         self._lent = 0
         self._returning: deque[asyncio.Future[None]] = deque()
-        self._to_wake: set[Owner] = set()  # owners that want to claim more as soon as a slot is free
+        self._to_wake: set[Sleeper] = set()  # those that want to claim more as soon as a slot is free
         self._ended: anyio.Event | None = None  # set when the next task ends
         self.on_rest: Callable[[], None] | None = None
         """Called when nothing runs any more, apart from tasks that wait for other tasks. Set only while somebody waits
@@ -103,7 +103,7 @@ class Pool:
         if self.on_rest is not None and self.rests:
             self.on_rest()
 
-    def wake_on_vacancy(self, owner: Owner) -> None:
+    def wake_on_vacancy(self, owner: Sleeper) -> None:
         """Wakes an owner once, as soon as a slot becomes free."""
         self._to_wake.add(owner)
 

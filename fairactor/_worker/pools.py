@@ -11,7 +11,7 @@ from fairactor._actors.batch import Batching
 from fairactor._model.wire import Settlement
 
 from .batches import Batches
-from .claim import Claim, Outcomes, Owner
+from .claim import Claim, Outcomes, Owner, Sleeper
 from .pool import Pool
 
 
@@ -59,7 +59,7 @@ class Pools:
             if own:
                 pool.submit(own, at_once=at_once)
 
-    def wake_on_vacancy(self, owner: Owner, kinds: Iterable[int] | None = None) -> None:
+    def wake_on_vacancy(self, owner: Sleeper, kinds: Iterable[int] | None = None) -> None:
         """Wakes an owner once for each of these kinds, by default all, as soon as it has a free slot."""
         for number, pool in enumerate(self.all):
             if kinds is None or number in kinds:

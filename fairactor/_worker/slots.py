@@ -16,6 +16,7 @@ from fairactor.settings import Settings
 
 from .claim import Claim, Outcomes
 from .pools import Pools
+from .shares import Shares
 
 COROUTINES: Final = "c"
 THREADS: Final = "t"
@@ -97,6 +98,7 @@ class Slots:
         batchings = batchings or {}
         self.pools: Final = Pools({kind.name: kind.size for kind in kinds}, execute, canceled, batchings)
         self.batches: Final = self.pools.batches
+        self.shares: Final = Shares(self.pools)
         self._numbers = {actor: number for number, kind in enumerate(kinds) for actor in kind.actors}
         sizes = {actor: batching.size for actor, batching in batchings.items()}
         self._packed = SlotKinds([(kind.letters, kind.actors) for kind in kinds], sizes)

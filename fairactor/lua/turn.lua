@@ -15,7 +15,8 @@
 --        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel},
 --        1 if there is more to claim, 2 if there may be behind the tenants that were passed over,
 --        0 if no suspect waits for it, 1 if some do, 2 if one waits until its process runs nothing else,
---        the rank on the ring behind the tenants that were passed over, or 0}
+--        the rank on the ring behind the tenants that were passed over, or 0,
+--        the clock of the ring: 4 doubles, see `RingClock` in wire.py; '' if the turn is repeated}
 --       or 'declare' if the server does not know what the runtime can run: it has to say so (declare.lua), and repeat
 --       the turn, or 'lapsed' if the runtime has no lease: its claims belong to others now,
 --       or 'behind' if the server does not know the turn before this one: it has lost data
@@ -103,13 +104,13 @@ local function replay(packed)
   renew_leases() -- a runtime that asks again is alive
   local wait, maintenance = next_due()
   return { integer(shard.now), wait, maintenance, cmsgpack.unpack(packed), claims,
-    call('HKEYS', CANCELS .. runtime), 1, 0, 0 }
+    call('HKEYS', CANCELS .. runtime), 1, 0, 0, '' }
 end
 
 local last_turn, handed, refused_then = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
 local last_number, number = struct.unpack('>I8', last_turn), struct.unpack('>I8', turn)
 if number == last_number then return replay(refused_then) end
-if number < last_number then return { integer(shard.now), 0, 0, {}, {}, {}, 0, 0, 0 } end -- a late copy
+if number < last_number then return { integer(shard.now), 0, 0, {}, {}, {}, 0, 0, 0, '' } end -- a late copy
 if number > last_number + 1 then return 'behind' end
 
 -- Returns the mark of a claim that was handed over, if the runtime has not received the task; else nil.
@@ -133,8 +134,11 @@ end
 update_ring(arriving)
 if charge_suspect then charge_suspect() end
 if ahead > 0 and call('SCARD', shard.idle) > call('SISMEMBER', shard.idle, runtime) then ahead = 0 end
+local period, began_at, own_time = shard.period, root.virtual, home_time(runtime)
+if own_time then own_time = math.max(own_time, began_at) end -- where `choose` begins
 local claims =
   choose(runtime, want + ahead, ARGV[8], ahead, may_claim_ahead and not outcomes.returns_tasks, missed and handed)
+local advance = root.virtual - began_at + (own_time and (claims.dedicated_time or own_time) - own_time or 0)
 local rests, has_all = claims.seated < want, claims.seated == want + ahead
 if add_suspect then add_suspect(claims) end
 if missed then -- the reply brings it
@@ -170,5 +174,8 @@ if limits and has_all and limits.waits() then
 end
 
 local wait, maintenance = next_due()
+local head = more and not own_time and call('ZRANGE', root.key, 0, 0, 'WITHSCORES')[2]
+local start = own_time or began_at
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
-  (more or claims.again) and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0, claims.behind }
+  (more or claims.again) and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0, claims.behind,
+  struct.pack('>dddd', period, start, start + advance, head and tonumber(head) or 0) }

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from fairactor import Runtime, TaskState, actor
-from fairactor._server.connection import CONNECTIONS
+from fairactor._server.nodes import CONNECTIONS
 
 pytestmark = pytest.mark.anyio
 

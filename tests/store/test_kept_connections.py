@@ -12,7 +12,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from fairactor._server.connection import was_never_sent
+from fairactor._server.calls import was_never_sent
 from fairactor._server.kept_connections import KeptConnections
 from tests.support import servers
 from tests.support.polling import until

@@ -235,9 +235,9 @@ async def test_who_waits_is_told_when_the_runtime_is_left(make_runtime: Make, wh
             await anyio.wait_all_tasks_blocked()
             if what == "ask":
                 await until(partial(has_arrived, sender, "nor this"))
-            lines = runtime._shards()[0]._server.connections
-            assert lines is not None
-            await until(lambda: lines.busy == 0)
+            node = runtime._shards().server.calls.topology.of("")
+            assert node is not None
+            await until(lambda: node.calls.busy == 0)
         with pytest.raises(RuntimeNotRunning, match="left"):
             await asyncio.wait_for(waiting, 5)
         await handle.cancel()

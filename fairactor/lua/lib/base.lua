@@ -92,7 +92,7 @@ local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
 local shard
 do
   local stored_meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
-    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders', 'limited')
+    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders', 'limited', 'homes')
   local wall = microseconds()
   local ahead, stored = (tonumber(stored_meta[1]) or 0) - wall, tonumber(stored_meta[10]) or 0
   local behind = stored >= 0 and stored < DAMAGED and stored or 0
@@ -122,6 +122,7 @@ do
     compat = stored_meta[14] == '1', -- whether there are runtimes that know no lanes
     old_senders = stored_meta[15] == '1', -- whether there may be senders that know none
     limited = stored_meta[16] == '1', -- whether tasks or actors have limits (see limits.lua)
+    homes = stored_meta[17], -- packed: which dedicated runtimes the index lacks (see homes.lua)
     kind = false, suffix = false, ring = false, groups = false, idle = false, owed = false, group = false, virtual = false,
     period = false, -- see `act_for`
   }

@@ -7,7 +7,7 @@
 -- @include lib/lines.lua
 -- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, TAKEN, OUTER, GROUP_BYTE from lib/ring.lua
--- @takes dedicated, kinds_of_dedicated, dedicated_time, wake_kind, wake_dedicated, idle_of from lib/homes.lua
+-- @takes has_dedicated, dedicated_time, restart_homes, wake_kind, wake_dedicated, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 -- @takes average_cost from lib/cost.lua
 
@@ -42,9 +42,7 @@ local function open_kinds()
   local function restart(kind)
     call('HSET', META, clock_of(kind), 0)
     call('HINCRBY', META, 'period' .. (kind == '0' and '' or ':' .. kind), 1)
-    for runtime in pairs(dedicated) do
-      if kinds_of_dedicated[runtime] == kind then call('HSET', HOMES, runtime, 0) end
-    end
+    restart_homes(kind)
   end
 
   -- Brings the tenants that have changed onto the ring of a kind, or off it. Returns those that have joined.
@@ -68,7 +66,7 @@ local function open_kinds()
         local name, t = members[i], tenants[members[i]]
         local belongs = lanes.works(name, kind) and (not t[LIMITS] or eligibility(t[LIMITS]) == true)
         if belongs and not stored then
-          local from = not group and next(dedicated) and dedicated_time(name, kind, virtual) or time
+          local from = not group and has_dedicated and dedicated_time(name, kind, virtual) or time
           additions[#additions + 1], additions[#additions + 2] = exact(from + average_cost(name) / t[WEIGHT]), name
           joined[#joined + 1] = name
         elseif stored and not belongs then

@@ -10,7 +10,7 @@
 -- @include lib/base.lua
 -- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE, load_tenants from lib/ring.lua
--- @takes dedicated, wake_kind, wake_homes, idle_of from lib/homes.lua
+-- @takes has_dedicated, wake_kind, wake_homes, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 
 local function open_lines()
@@ -301,7 +301,7 @@ local function open_lines()
   -- with tenants of their own.
   function limits.wake()
     for kind in pairs(limits.woken) do wake_kind(idle_of(kind)) end
-    if next(limits.woken) and next(dedicated) then wake_homes(limits.woken) end
+    if next(limits.woken) and has_dedicated then wake_homes(limits.woken) end
   end
 end
 

@@ -25,6 +25,7 @@ local WHY = { 'died', 'silent', 'crashed', 'left' }
 local SCORE = { died = 1, silent = 2, crashed = 3, left = 4 }
 
 local SOME = 40 -- claims that one call takes back
+local SOME_NAMES = 100 -- of its tenants that one call takes from it
 
 local given_up = {} -- the ids of the tasks that `release` gives up
 
@@ -48,11 +49,15 @@ local function some_claims(runtime)
   return ids, marks
 end
 
--- Deletes all that is stored about a runtime but its claims and what belongs to them.
-local function end_lease(runtime, why)
+-- Deletes what is stored about a runtime but its claims and what belongs to them, and the tenants that are left.
+local function end_lease(runtime, why, assigned, stolen)
   call('ZADD', LEASES, SCORE[why], runtime)
-  call('DEL', ASSIGNED .. runtime, STEAL .. runtime)
+  for _, name in ipairs(assigned) do call('SREM', ASSIGNED_TO .. name, runtime) end
+  for _, name in ipairs(stolen) do call('SREM', STOLEN_BY .. name, runtime) end
+  write_all('SREM', ASSIGNED .. runtime, assigned)
+  write_all('SREM', STEAL .. runtime, stolen)
   call('HDEL', HOMES, runtime)
+  call('SREM', INDEXED, runtime)
   for kind in shard.kinds:gmatch('%d+') do call('SREM', kind == '0' and IDLE or KIND_IDLE .. kind, runtime) end
   if shard.old_senders then call('SREM', IDLE, runtime) end -- see turn.lua
   call('SREM', IDLE_HOMES, runtime)
@@ -73,14 +78,16 @@ end
 
 -- Ends a runtime's lease, and returns some of its claims to the mailboxes, each task at its old place, unless it was to
 -- be canceled. Unless the runtime has 'left', a claim counts as a delivery: the task becomes a suspect, or fails with
--- `outcome` (see `is_given_up`). Returns the number of these claims, how many are left, the runtime's assigned tenants
--- for `clamp_tags`, and a function that writes.
+-- `outcome` (see `is_given_up`). Returns the number of these claims, how many claims and tenants are left, some of the
+-- runtime's assigned tenants for `clamp_tags`, and a function that writes.
 local function release(runtime, why, most, outcome)
   local reason, cancels = why ~= 'left' and why, {}
   local ids, marks = some_claims(runtime)
-  local left = call('HLEN', CLAIMS .. runtime) - #ids
   for i, packed in ipairs(read_all('HMGET', CANCELS .. runtime, ids)) do cancels[ids[i]] = packed end
-  local assigned_tenants = call('SMEMBERS', ASSIGNED .. runtime)
+  local assigned_tenants = call('SRANDMEMBER', ASSIGNED .. runtime, SOME_NAMES)
+  local stolen = call('SRANDMEMBER', STEAL .. runtime, SOME_NAMES)
+  local left = call('HLEN', CLAIMS .. runtime) - #ids + call('SCARD', ASSIGNED .. runtime) - #assigned_tenants
+    + call('SCARD', STEAL .. runtime) - #stolen
   load_tenants(assigned_tenants)
   load_watchers(ids)
   local delivered, found, lost = {}, {}, {}
@@ -134,8 +141,9 @@ local function release(runtime, why, most, outcome)
     end
   end
   reassigned, reassigned_tenants = runtime, {}
+  note_home(runtime, false)
   return #ids, left, assigned_tenants, function()
-    end_lease(runtime, why)
+    end_lease(runtime, why, assigned_tenants, stolen)
     write_ends()
     for _, task in ipairs(delivered) do -- no longer claimed, so a repeat does not count twice
       call('SETRANGE', TASK .. task[1], 1, task[2])

@@ -3,7 +3,7 @@
 
 -- @include lib/counts.lua
 
-local RESERVATION = 60000 -- ms for which a reservation lasts after its last batch
+local RESERVATION = 60000 -- ms for which a reservation lasts after its last batch, at least
 
 local rooms = {} -- tenant -> how many more tasks it takes
 
@@ -31,10 +31,11 @@ local function take_room(name, number)
   if rooms[name] then rooms[name] = rooms[name] - number end
 end
 
-local function write_reservation(name, reservation, number)
+-- Reserves room for some tasks, for some ms.
+local function write_reservation(name, reservation, number, ms)
   if number > 0 then
-    call('HSET', RESERVED .. name, reservation, struct.pack('>dd', number, shard.ms + RESERVATION))
-    call('PEXPIRE', RESERVED .. name, RESERVATION)
+    call('HSET', RESERVED .. name, reservation, struct.pack('>dd', number, shard.ms + ms))
+    call('PEXPIRE', RESERVED .. name, integer(math.max(ms, call('PTTL', RESERVED .. name))))
   else
     call('HDEL', RESERVED .. name, reservation)
   end
@@ -46,6 +47,9 @@ local function use_reservation(reservation, names)
   for _, name in ipairs(names) do used[name] = (used[name] or 0) + 1 end
   for name, number in pairs(used) do
     local packed = call('HGET', RESERVED .. name, reservation)
-    if packed then write_reservation(name, reservation, struct.unpack('>d', packed) - number) end
+    if packed then
+      local many, till = struct.unpack('>dd', packed)
+      write_reservation(name, reservation, many - number, math.max(RESERVATION, till - shard.ms))
+    end
   end
 end

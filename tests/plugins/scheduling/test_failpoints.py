@@ -19,11 +19,10 @@ from fairactor_scheduling._storage import pack_graph
 from fairactor._model import record
 from fairactor._model.wire import Item, pack_extra, pack_item, pack_key
 from fairactor._plugin_chain import PluginChain
-from fairactor._server.connection import Server
 from fairactor._store import loader as scripts
 from fairactor._store.shard import Shard
 from tests.support import servers
-from tests.support.shard.driver import ShardDriver, SyncClient, item, outcome
+from tests.support.shard.driver import ShardDriver, item, outcome, sync_server
 from tests.support.shard.populated import PopulatedShard
 
 OURS: Final = "fairactor_scheduling"
@@ -50,8 +49,7 @@ class Clockwork(PopulatedShard):
 
     def __init__(self, url: str) -> None:
         ShardDriver.__init__(self, url)
-        client: Any = SyncClient(self.db)
-        server = Server(client, client, self.flags, cluster=False, functions=self.flags, where=url)
+        server = sync_server(self.db, url, flags=self.flags)
         self.plugins = PluginChain([Dependencies(), Scheduling()]).lua
         self.shard = Shard(server, self.keys, patience=0, plugins=self.plugins)
         self.open()

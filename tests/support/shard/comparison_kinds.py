@@ -65,6 +65,9 @@ def compare_rings(model: Model, snapshot: Snapshot) -> None:
         assert snapshot.assigned.get(runtime, {}).keys() == home.assigned
         assert snapshot.steal.get(runtime, {}).keys() == home.steal
     assert snapshot.assigned.keys() | snapshot.steal.keys() <= homes.keys()
+    assert snapshot.fixed["INDEXED"].keys() == homes.keys()
+    for index in (snapshot.assigned_to, snapshot.stolen_by):
+        assert set().union(*index.values()) <= homes.keys()
     assert int(snapshot.fixed["META"].get("stolen", 0)) == model.rules.stolen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -57,14 +58,25 @@ HOLDER: Final = PluginLua(
 HELD_BACK: Final = msgspec.msgpack.encode({"holder": True})
 
 
-class SyncClient:
-    """A synchronous client with those asynchronous methods that a shard uses; it never suspends."""
+class SyncCalls:
+    """Calls over a synchronous client, which never suspend."""
 
-    def __init__(self, db: redis.Redis) -> None:
+    def __init__(self, db: redis.Redis, where: str) -> None:
         self._db = db
+        self.where = where
+        self.topology = SimpleNamespace(cluster=False)
 
-    async def execute_command(self, *command: Any) -> Any:
+    def keys(self, key: str) -> tuple[int | str, ...]:
+        return 1, key
+
+    async def execute(self, _key: str, *command: Any) -> Any:
         return self._db.execute_command(*command)
+
+
+def sync_server(db: redis.Redis, where: str, *, flags: bool) -> Server:
+    """Returns a server for a shard that is called without an event loop."""
+    calls: Any = SyncCalls(db, where)
+    return Server(calls, flags, functions=flags)
 
 
 class ShardDriver:
@@ -81,8 +93,7 @@ class ShardDriver:
         """The tasks that the last step of the maintenance gave up."""
         self._ears = self.db.pubsub()
         self._subscribed: set[str] = set()
-        client: Any = SyncClient(self.db)
-        self._server = Server(client, client, self.flags, cluster=False, functions=self.flags, where=url)
+        self._server = sync_server(self.db, url, flags=self.flags)
         self.load_plugins(plugins)
 
     def load_plugins(self, plugins: PluginLua) -> None:

@@ -21,7 +21,7 @@ BODIES: Final = {
     "f": b'["f",[],{}]', "g": b'["g",[],{}]', "gpu": b'["f\\u001fgpu",[],{}]', "lost": b'["lost\\u001f\\u001f9",[],{}]',
     "h": b'["h",[],{}]',
 }  # fmt: skip
-HELD_IN_LANES: Final = {"lf": "U0", "lf2": "V60000", "lf3": "V0", "lc": "U0", "lx": "F60000", "lh": "U0"}
+HELD_IN_LANES: Final = {"lf": "U0", "lf2": "V3600000", "lf3": "V0", "lc": "U0", "lx": "F3600000", "lh": "U0"}
 """What runtime slim holds, and how each task ends; lc is being canceled."""
 
 

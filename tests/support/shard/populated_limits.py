@@ -16,7 +16,7 @@ from fairactor._model.wire import Settlement
 from .driver import item, outcome, settlement
 from .populated import HELD, NO_SUSPECT, PopulatedShard, Transition
 
-LIMITED: Final = {"l.run": "F0", "l.run2": "X60000", "l2.run": "B0", "own.run": "F60000"}
+LIMITED: Final = {"l.run": "F0", "l.run2": "X3600000", "l2.run": "B0", "own.run": "F3600000"}
 """What runtime lim holds, and how each task ends."""
 
 
