@@ -10,7 +10,7 @@
 
 local MOST = 800 -- about how many commands a call sends
 local CHUNK = 60 -- fields that a scan returns, about
-local MOST_NAMES = 100 -- names of keys that are read at once
+local NAMES_AT_ONCE = 100 -- names of keys that are read at once
 local MOST_NOTES = 1000 -- lines of a kind in the report
 local KEEP_STATE, KEEP_LISTS, KEEP_REPORT = 3600000, 86400000, 600000 -- ms
 local SILENT = 1000 -- ms after which another client goes on
@@ -158,7 +158,7 @@ local function go_on(phase)
     names = { unpack(phase.keys, at + 1) }
   else
     if listed[list_of(phase.over)] then save_lists() end
-    names = redis.call('LRANGE', list_of(phase.over), at, at + (phase.size or MOST_NAMES) - 1)
+    names = redis.call('LRANGE', list_of(phase.over), at, at + (phase.size or NAMES_AT_ONCE) - 1)
     spend(5)
   end
   if #names == 0 then return next_phase() end
