@@ -39,6 +39,7 @@ from . import (
     schedules,
     send,
     shares,
+    sizing,
 )
 from .bench import Bench, new_bench
 from .figures import Figure, markdown, table
@@ -60,6 +61,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "caps": caps,
     "limits": limits,
     "pipelines": pipelines,
+    "sizing": sizing,
     "imports": imports,
     "peers": peers,
 }
