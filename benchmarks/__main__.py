@@ -37,6 +37,7 @@ from . import (
     scale,
     schedules,
     send,
+    shards,
     shares,
 )
 from .bench import Bench, new_bench
@@ -55,6 +56,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "fairness": fairness,
     "neighbour": neighbour,
     "shares": shares,
+    "shards": shards,
     "caps": caps,
     "limits": limits,
     "pipelines": pipelines,

@@ -3,9 +3,9 @@
 Each shard is fair within. Its virtual time says how far it has served its tenants: it advances by cost / weight, where
 the weight is that of all who wait. So shards get what their waiting weights deserve exactly if their virtual times
 advance alike, and nobody has to count weights. A runtime treats the rings of its shards as one ring, again by
-self-clocked fair queuing: it keeps a clock for each shard that advances as the shard's virtual time does, and gives free
-slots to the shard whose next task has the lowest finish tag by that clock. A shard that begins to wait starts at the
-tag that was served last.
+self-clocked fair queuing. It keeps a clock for each shard, which advances as the shard's virtual time does, and gives
+free slots to the shard whose next task has the lowest finish tag by that clock. A shard that begins to wait starts at
+the tag that was served last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from fairactor._model.wire import RingClock
+from fairactor._model.wire import RingClock, Turn
 
 from .claim import Sleeper
 from .pace import PER_TURN, Pace
@@ -71,6 +71,8 @@ class Share:
         """How far a task moves the clock, on average."""
         self.contends = True
         """Whether it may have more tasks than it has asked for."""
+        self.looks = False
+        """Whether its last turn had to stop before it had looked at all tenants."""
         self.sleeps = False
         """Whether its dispatcher sleeps until there is a slot for it."""
         self.asked = 0
@@ -96,41 +98,47 @@ class Share:
         self.asked = want
         self.since = self._shares.now()
 
-    def answered(self, clock: RingClock | None, claimed: int, *, waits: bool, contends: bool) -> None:
+    def answered(self, turn: Turn, claimed: int, want: int) -> None:
         """Takes the answer to the turn.
 
         Args:
-            clock: of the ring; None if the turn was repeated.
+            turn: the answer.
             claimed: how many tasks it got that take a slot.
-            waits: whether there are more.
-            contends: whether there may be.
+            want: how many of them it could have started at once.
         """
+        clock = turn.clock
         if not self._shares.several:
             return
         begins = not (self._waits and clock is not None and clock.period == self._period)
         if begins:
             self.clock, self.passed = max(self.clock, self._shares.virtual_time(self)), 0
-        if clock is None:
+        if clock is not None:
+            self._advance(clock, claimed, begins=begins)
+        else:
             self.clock += claimed * self.step
             self.next = self.clock + self.step
-        else:
-            advance = max(0.0, clock.after - clock.before)
-            if begins:  # it was served without knowing its tags: a tag far ahead would have come later
-                self.clock += min(advance, claimed * self.step)
-            else:
-                self.clock += max(0.0, clock.before - self._virtual) + advance  # with what other runtimes served
-            if clock.head and not self._learned:
-                self.step, self._learned = max(clock.head - clock.after, _LEAST_STEP), 1.0
-            if claimed:
-                self._learn(claimed, advance)
-            elif not begins and 0 < clock.head < clock.after + self.next - self.clock - _NEARLY:
-                # A tenant came whose tag is below that for which this shard waited: it does not catch up.
-                self.clock = max(self.clock, min(self.next, self._shares.virtual_time(self)))
-            self.next = self.clock + (max(0.0, clock.head - clock.after) if clock.head else self.step)
-            self._period, self._virtual = clock.period, clock.after
         self.asked, self.since = 0, self._shares.now()
-        self._waits, self.contends = waits, contends
+        self.looks, self._waits, self.contends = turn.unseen, turn.more, turn.more or claimed >= want
         self._shares.answered(self, claimed)
+
+    def _advance(self, clock: RingClock, claimed: int, *, begins: bool) -> None:
+        """Advances the clock as that of the ring has; ``begins`` says whether it was not known before what waits there."""
+        advance = max(0.0, clock.after - clock.before)
+        if begins:  # a tag far ahead would have come later
+            self.clock += min(advance, claimed * self.step)
+        else:
+            self.clock += max(0.0, clock.before - self._virtual) + advance  # with what other runtimes served
+        if clock.head and not self._learned:
+            self.step, self._learned = max(clock.head - clock.after, _LEAST_STEP), 1.0
+        if claimed:
+            self._learned += claimed
+            weight = min(1.0, max(claimed / self._learned, claimed / _WINDOW))
+            self.step = max(_LEAST_STEP, self.step + weight * (advance / claimed - self.step))
+        elif not begins and 0 < clock.head < clock.after + self.next - self.clock - _NEARLY:
+            # A tenant came whose tag is below that for which this shard waited: it does not catch up.
+            self.clock = max(self.clock, min(self.next, self._shares.virtual_time(self)))
+        self.next = self.clock + (max(0.0, clock.head - clock.after) if clock.head else self.step)
+        self._period, self._virtual = clock.period, clock.after
 
     def handed(self) -> None:
         """Notes that it got a task without asking."""
@@ -148,14 +156,9 @@ class Share:
         if not self._shares.several:
             self._shares.pools.wake_on_vacancy(self.owner)
             return math.inf
-        self.sleeps = True
+        self.contends = self.sleeps = True
         self._shares.changed()
         return GRACE if any(other.asked for other in self._shares.all) else math.inf
-
-    def _learn(self, claimed: int, advance: float) -> None:
-        self._learned += claimed
-        weight = min(1.0, max(claimed / self._learned, claimed / _WINDOW))
-        self.step = max(_LEAST_STEP, self.step + weight * (advance / claimed - self.step))
 
     # Called by the others
 
@@ -238,10 +241,10 @@ class Shares:
         if not any(other.contends for other in others):
             # Those that have just been woken may find nothing.
             return max(want - taken, min(want, 1)), max(0, room - max(0, want - taken))
-        if room <= 0:
-            return 0, 0
-        if not share.contends:
-            return 0, 0  # this turn finds out what waits there
+        if share.looks and not share.contends:
+            return min(want, 1), 0  # it goes on where it stopped
+        if room <= 0 or not share.contends:
+            return 0, 0  # a turn without a task finds out what waits there
         part = min(room, self._parts([share, *(other for other in others if other.contends)], room)[0])
         want = min(part, max(0, want - taken))
         # Who may have nothing asks for a single task, of those that could start: the server notes who got none.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
 import attrs
 
-from fairactor._model.wire import RingClock
+from fairactor._model.wire import RingClock, Turn
 from fairactor._worker.pace import Pace
 from fairactor._worker.shares import Share, Shares
 
@@ -33,7 +34,8 @@ class Ring:
         self.tags.setdefault(tenant, self.virtual + 1 / weight)
 
     def claim(self, n: int) -> tuple[list[str], RingClock]:
-        served, before, period = [], self.virtual, self.period
+        served: list[str] = []
+        before, period = self.virtual, self.period
         while self.tags and len(served) < n:
             tenant = min(self.tags, key=lambda name: (self.tags[name], name))
             if self.moves:
@@ -100,7 +102,7 @@ class Dispatcher:
         more = bool(self.ring.tags) and len(claims) == want + ahead
         self.idle = len(claims) < want
         self.runtime.start(self, claims)
-        self.share.answered(clock, len(claims), waits=more, contends=more or len(claims) >= want)
+        self.share.answered(Turn(0.0, 0.0, False, (), (), (), more, clock=clock), len(claims), want)
         if self.ended or (more and any(self.share.wanted())):
             self.take_turn()
         elif len(claims) >= want:
@@ -193,7 +195,7 @@ class ModelRuntime:
             owner, tenant = self._ready.pop(0)
             self._busy += 1
             self.order.append(tenant)
-            self.after(self._lengths.get(tenant, 1.0), lambda owner=owner, tenant=tenant: self._end(owner, tenant))
+            self.after(self._lengths.get(tenant, 1.0), partial(self._end, owner, tenant))
 
     def _end(self, dispatcher: Dispatcher, tenant: str) -> None:
         self._busy -= 1
