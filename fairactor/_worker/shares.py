@@ -122,7 +122,7 @@ class Share:
         self._shares.answered(self, claimed)
 
     def _advance(self, clock: RingClock, claimed: int, *, begins: bool) -> None:
-        """Advances the clock as that of the ring has; ``begins`` says whether it was not known before what waits there."""
+        """Advances the clock as that of the ring has; with ``begins`` nobody knew before what waits there."""
         advance = max(0.0, clock.after - clock.before)
         if begins:  # a tag far ahead would have come later
             self.clock += min(advance, claimed * self.step)
