@@ -38,6 +38,7 @@ from . import (
     scale,
     schedules,
     send,
+    shards,
     shares,
     sizing,
 )
@@ -58,6 +59,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "fairness": fairness,
     "neighbour": neighbour,
     "shares": shares,
+    "shards": shards,
     "caps": caps,
     "limits": limits,
     "pipelines": pipelines,

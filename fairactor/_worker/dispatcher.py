@@ -236,8 +236,7 @@ class Dispatcher:
         # What was handed over comes even if it was not wanted.
         free = not self._suspects.excluding or request.want > 0
         begun = self._begin(claims, at_once=not turn.more, free=free, ahead=request.ahead)
-        seated = sum(claim.takes_slot for claim in claims)
-        self._share.answered(turn.clock, seated, waits=turn.more, contends=turn.more or seated >= request.want)
+        self._share.answered(turn, sum(claim.takes_slot for claim in claims), request.want)
         self._slots.batches.answered(self)
         self._suspects.answer(self, turn.suspects, claims if begun else (), asked=request.permit)
         for task_id in turn.cancels:
@@ -353,7 +352,8 @@ class Dispatcher:
             return
         # Otherwise the server sends a wake-up when there is work.
         pause = LOOKING * self._duration if turn.unseen else self._settings.lease / 3  # else for a heartbeat
-        if self._claiming and len(turn.claims) >= 2 * request.want:
+        enough = turn.more or len(turn.claims) >= 2 * request.want
+        if self._claiming and enough and not self._suspects.excluding:  # what excludes others wakes them afterwards
             pause = min(pause, self._share.sleep())
         await self._wakeup.wait(min(pause, turn.wait + 0.001))
 

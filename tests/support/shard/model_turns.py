@@ -21,6 +21,9 @@ LOOKS = 50
 
 @attrs.define
 class Turns(Ending):
+    advance: tuple[float, float] | None = attrs.field(default=None, init=False)
+    """Virtual time before and after the claims of the last turn; None for a dedicated runtime."""
+
     def turn(
         self,
         runtime: str,
@@ -77,6 +80,7 @@ class Turns(Ending):
                 kind = is_capped(missed.body)
                 left_room[kind] = max(0, left_room[kind] - 1)
             self._pass_over(left_room)
+            began = self.service.root.virtual
             for task_id in claimed:
                 self._serve(self.tasks[task_id], runtime, number, step, left_room)
                 self._pass_over(left_room)
@@ -84,6 +88,7 @@ class Turns(Ending):
                 step.count_limited(*home.assigned)
                 if len(claimed) - (self.rules.stolen - stolen) < want:
                     step.count_limited(*home.steal)
+            self.advance = None if home else (began, self.service.root.virtual)
             left, _, _ = self.service.open_to(runtime)
             assert len(claimed) == want or not left, f"{want} wanted, {len(claimed)} given, {left} wait"
             assert left_room is None or min(left_room) >= 0

@@ -10,6 +10,7 @@ import math
 import sys
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, reject, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
@@ -180,6 +181,10 @@ class ShardMachine(OtherOperations):
         refused, free, waits = self.model.turn(runtime, number, verdicts, want, list(claims), **how)
         assert [task_id.decode() for task_id in turn.refused] == refused
         assert turn.suspects == waits, f"{turn.suspects!r} and {waits!r}"
+        assert turn.clock is not None
+        advance = self.model.advance or turn.clock[1:3]
+        assert turn.clock.before <= turn.clock.after
+        assert turn.clock[1:3] == pytest.approx(advance, rel=1e-9, abs=1e-9)
         taken = len(claims) - bool(missed) - any(self.model.tasks[task_id].deliveries for task_id in claims)
         self.claimed += [(task_id, number) for task_id in claims]
         self.compare()
