@@ -137,6 +137,7 @@ class Consumer:
             self._dispatchers.append(dispatcher)
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
+            start(f"reader {number}", dispatcher.reader.run)
         reporter = PulseReporter(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease)
         start("pulse", reporter.run)
         self._keep_leases(pool)
