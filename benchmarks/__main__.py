@@ -25,6 +25,7 @@ from . import (
     drain,
     fairness,
     imports,
+    large,
     latency,
     limits,
     neighbour,
@@ -58,6 +59,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "caps": caps,
     "limits": limits,
     "pipelines": pipelines,
+    "large": large,
     "imports": imports,
     "peers": peers,
 }
