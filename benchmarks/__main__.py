@@ -25,6 +25,7 @@ from . import (
     drain,
     fairness,
     imports,
+    large,
     latency,
     limits,
     longest,
@@ -64,6 +65,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "limits": limits,
     "pipelines": pipelines,
     "sizing": sizing,
+    "large": large,
     "imports": imports,
     "peers": peers,
 }
