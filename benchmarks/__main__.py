@@ -25,6 +25,7 @@ from . import (
     drain,
     fairness,
     imports,
+    large,
     latency,
     limits,
     longest,
@@ -38,7 +39,9 @@ from . import (
     scale,
     schedules,
     send,
+    shards,
     shares,
+    sizing,
 )
 from .bench import Bench, new_bench
 from .figures import Figure, markdown, table
@@ -57,9 +60,12 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "fairness": fairness,
     "neighbour": neighbour,
     "shares": shares,
+    "shards": shards,
     "caps": caps,
     "limits": limits,
     "pipelines": pipelines,
+    "sizing": sizing,
+    "large": large,
     "imports": imports,
     "peers": peers,
 }
