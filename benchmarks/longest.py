@@ -180,9 +180,11 @@ class Crowd:
 
     async def ending(self) -> None:
         """Ends tasks that wait."""
-        numbers = iter(range(1, self.sizes.tenants))
+        numbers = count(1)
         await self.note(
-            lambda: self.shard.cancel_many([(f"{next(numbers)}-2", "") for _ in range(200)], ttl=60, body=_CANCELED)
+            lambda: self.shard.cancel_many(
+                [(f"{next(numbers) % self.sizes.tenants}-2", "") for _ in range(200)], ttl=60, body=_CANCELED
+            )
         )
         many = [item._replace(tenant="purged") for item in self.items(20 * BATCH)]
         await self.send(many)

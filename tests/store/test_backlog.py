@@ -318,5 +318,7 @@ def test_room_for_many_tenants_is_reserved_in_steps(url: str) -> None:
         shard.configure("last", backlog=3)
         assert reserve() == (None, {"first", "last"})
         assert reserved(driver.db) == [b"{test/0}:reserved:first", b"{test/0}:reserved:last"]
+        driver.run(driver.shard.reserve("one", dict.fromkeys(rooms, 0)))
+        assert reserved(driver.db) == []
         shard.send(last=1)
         assert reserve() == ("last", {"first"}), "the caller frees what the steps before have reserved"
