@@ -99,7 +99,7 @@ def test_it_begins_anew_when_another_process_serves_the_shard(torn: ShardDriver,
 @pytest.mark.parametrize("number", [1, 5, 12])
 def test_a_release_with_another_repair_may_complete_it(torn: ShardDriver, number: int) -> None:
     following = steps(torn, number)
-    kept = [(key, torn.db.dump(key)) for key in left_over(torn)]
+    kept: list[tuple[bytes, Any]] = [(key, torn.db.dump(key)) for key in left_over(torn)]
     silence(torn)
     torn.claim("r", 2, 1)  # as if that release did it: it knows nothing of these keys
     for key, value in kept:
@@ -120,7 +120,7 @@ def test_what_it_notes_vanishes_by_itself(torn: ShardDriver) -> None:
 def test_leases_that_stood_last_as_much_longer_as_it_took(torn: ShardDriver) -> None:
     leases = torn.keys.fixed("LEASES")
     steps(torn, 2)
-    began = int(torn.db.hget(torn.keys.fixed("MENDING"), ".began") or 0)  # type: ignore[arg-type]
+    began = int(torn.db.hget(torn.keys.fixed("MENDING"), ".began") or 0)
     torn.db.hset(torn.keys.fixed("MENDING"), ".began", str(began - 90_000))  # it has taken 90 s
     torn.db.zadd(leases, {"r": began - 40_000, "dead": began - 100_000})
     silence(torn)
@@ -148,6 +148,6 @@ def test_keys_of_others_on_the_server_are_passed_over(torn: ShardDriver) -> None
             pipe.set(f"foreign{n}", "x")
         pipe.execute()
     torn.claim("r", 2, 1)
-    assert len(torn.db.keys("foreign*")) == 20_000  # type: ignore[arg-type]
-    torn.db.delete(*torn.db.keys("foreign*"))  # type: ignore[misc]
+    assert len(torn.db.keys("foreign*")) == 20_000
+    torn.db.delete(*torn.db.keys("foreign*"))
     torn.check()
