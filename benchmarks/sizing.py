@@ -151,7 +151,7 @@ def _notes(costs: capacity.Costs, load: capacity.Load) -> list[str]:
     rate = load.tasks_per_second * found.share * costs.calls
     lines = [
         f"{load.tasks_per_second:,.0f} tasks/s of {load.tenants:,} tenants, {load.waiting:,} waiting, take:",
-        f"- {found.nodes} primaries, {found.shards} shards, as many on each: {found.share:.1%} of the tasks for a node",
+        f"- {found.nodes} primaries with {found.shards} shards, spread evenly: {found.share:.1%} of the tasks each",
         f"- it works {found.busy:.0%} of the time, at {costs.server_us:.0f} µs a task",
         f"- if nobody places the shards, the busiest node has {max(capacity.shares(found.nodes, found.shards)):.1%}",
         f"- {found.node_bytes / 1e9:.2f} GB on the fullest node, and as much free for copies and fragments",

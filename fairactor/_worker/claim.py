@@ -119,7 +119,7 @@ class Claim:
 
     def given_back(self) -> Settlement:
         """Returns the settlement of a task that was not started: it goes back to its place in the mailbox."""
-        return Settlement(self.id, self.turn, "B", 0, self.record)
+        return Settlement(self.id, self.turn, "B", 0, b"")
 
     def for_others(self) -> Settlement:
         """Returns the settlement of a task that this runtime cannot run: it goes to where those find it that can."""

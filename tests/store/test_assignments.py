@@ -92,13 +92,20 @@ def test_names_are_any_text(shard: SelectionDriver) -> None:
     assert Counter(claimed[6:]) == dict.fromkeys(HOSTILE[3:], 2)
 
 
-def test_hundreds_of_tenants_are_assigned(shard: SelectionDriver) -> None:
-    tenants = [f"user:{n}" for n in range(4500)]
-    shard.join("h", tenants[:4200])
+def test_thousands_of_tenants_are_assigned_in_steps(shard: SelectionDriver) -> None:
+    def claim_all() -> set[str]:
+        claimed: set[str] = set()
+        while some := shard.claim(200, "h"):
+            claimed |= set(some)
+        return claimed
+
+    tenants = [f"user:{n}" for n in range(2500)]
+    shard.join("h", tenants[:2200])
     shard.send(dict.fromkeys(tenants, 1))
-    assert set(shard.claim(5000, "h")) == set(tenants[:4200])
-    shard.assign("h", tenants[4200:])
-    assert set(shard.claim(5000, "h")) == set(tenants[4200:])
+    assert claim_all() == set(tenants[:2200])
+    shard.assign("h", tenants[2200:])
+    assert claim_all() == set(tenants[2200:])
+    assert shard.driver.check().fixed["INDEXED"].keys() == {"h"}
 
 
 # With groups and limits

@@ -1,6 +1,6 @@
 -- A part of ends.lua: messages of other shards, and sent tasks.
 
--- @takes integer, readable, tenant_of, LIVE from lib/base.lua
+-- @takes tenant_of, LIVE from lib/base.lua
 -- @takes NONE from lib/policy.lua
 -- @takes budget, HANDLES, PIECE, deleted, send_message, add_entry from own/ends.lua
 -- @takes HERE, NOTIFIES, MESSAGE, OPEN, CLOSED, NEVER, PENDING, EARLY, LATE from own/ends.lua
