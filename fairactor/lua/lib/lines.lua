@@ -76,7 +76,7 @@ local function open_lines()
 
   -- Loads tenants that were held back by limits of their own until now.
   function limits.release_held()
-    local names = call('ZRANGEBYSCORE', HELD_BACK, '-inf', integer(shard.ms), 'LIMIT', 0, 200)
+    local names = call('ZRANGEBYSCORE', HELD_BACK, '-inf', integer(shard.ms), 'LIMIT', 0, 100)
     load_tenants(names)
     for _, name in ipairs(names) do freed[name], lanes.changed[name] = true, true end
   end
