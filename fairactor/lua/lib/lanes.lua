@@ -258,16 +258,16 @@ local function open_lanes()
   lanes.any = any_lane
 
   -- Returns the lanes of a tenant, and those that this script takes all tasks from: with a number that is above 0 if the
-  -- tenant will have tasks there.
-  function lanes.box_of(name)
+  -- tenant will have tasks there. `but_common`: not the common lane.
+  function lanes.box_of(name, but_common)
     local box, numbers, i = box_of(name), {}, 1
-    box_in(name, '')
+    if not but_common then box_in(name, '') end
     local lane = lanes.head(name, 1)
     while lane do
       numbers[lane], i = 1, i + 1
       lane = lanes.head(name, i)
     end
-    for touched, known in pairs(box.lanes) do numbers[touched] = number_in(known) end
+    for lane, known in pairs(box.lanes) do numbers[lane] = not (but_common and lane == '') and number_in(known) or nil end
     return numbers
   end
 

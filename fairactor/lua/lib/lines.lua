@@ -83,7 +83,7 @@ local function open_lines()
 
   -- Whether a tenant has a task that belongs in a line.
   function limits.works_in(line, name)
-    for lane, n in pairs(lanes.box_of(name)) do
+    for lane, n in pairs(lanes.box_of(name, true)) do
       if n > 0 and limits.set_of(lane) == line.set and lanes.serves(line.kind, lane) then return true end
     end
     return false
@@ -111,7 +111,7 @@ local function open_lines()
   -- Returns what the start of a tenant's first task in a line takes.
   local function costs_of_first(line, name)
     local first, place = nil, math.huge
-    for lane, n in pairs(lanes.box_of(name)) do
+    for lane, n in pairs(lanes.box_of(name, true)) do
       local belongs = n > 0 and limits.set_of(lane) == line.set and lanes.serves(line.kind, lane)
       local found = belongs and call('ZRANGE', mailbox(name, lane), 0, 0, 'WITHSCORES') or {}
       local at = tonumber(found[2])
@@ -206,7 +206,7 @@ local function open_lines()
   -- Calls a function with each line of the lanes of a tenant.
   local function each_line(name, use)
     local seen = {}
-    for lane in pairs(lanes.box_of(name)) do
+    for lane in pairs(lanes.box_of(name, true)) do
       local set = limits.set_of(lane)
       for _, kind in ipairs(set and lanes.kinds or {}) do
         local id = kind .. '\31' .. set

@@ -52,7 +52,7 @@ local function open_plan()
     while head.at == #head.tasks and head.asked <= #head.tasks do
       head.asked = math.max(FIRST_TASKS, 2 * head.asked)
       local all = {}
-      for lane in pairs(lanes.box_of(name)) do
+      for lane in pairs(lanes.box_of(name, true)) do
         if limits.set_of(lane) == line.set and lanes.serves(line.kind, lane) then
           local key = mailbox(name, lane)
           read_mailbox(all, key, lane_queues[key] or NONE, 0, head.asked, lane)
@@ -167,7 +167,7 @@ local function open_plan()
     local fresh = {}
     for name in pairs(lanes.changed) do
       local t = tenants[name]
-      for lane, n in pairs(t and not t[OUTER].group and lanes.box_of(name) or NONE) do
+      for lane, n in pairs(t and not t[OUTER].group and lanes.box_of(name, true) or NONE) do
         local set = n > 0 and lanes.serves(shard.kind, lane) and limits.set_of(lane)
         if set then
           fresh[set] = fresh[set] or {}
