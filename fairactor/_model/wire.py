@@ -18,8 +18,8 @@ from .route import FIRST, PACKED_SEPARATOR, has_route
 
 BATCH: Final = 200
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
-MOST_ROUTES: Final = 100
-"""The most routes in one call: actors, with their queues, versions and limits. Each may open a lane, which costs more."""
+MOST_ROUTES: Final = 50
+"""The most routes in one call: actors, with their queues, versions, limits. Each may open a lane, which costs more."""
 BATCH_WITH_DATA: Final = 100
 """The most tasks in one call if plugins' scripts get data with each, or each may replace another, which costs more."""
 _PLACES_WITH_MORE: Final = BATCH // BATCH_WITH_DATA

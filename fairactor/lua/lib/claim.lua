@@ -12,7 +12,7 @@ do
   local unlimited -- those of them that no longer have limits
   local MOST_PASSED = 100 -- tenants that one turn passes over
   local MORE_ENTRIES = 50
-  local MOST_MOVED = 100 -- tasks of the common lane that one turn moves to other lanes
+  local MOST_MOVED = 60 -- tasks of the common lane that one turn moves to other lanes
   local passed, seen, skip = 0, 0, 0 -- tenants; entries of the root ring, and those to leave out
 
   local limits_taken = {} -- task -> what its start takes of limits

@@ -16,7 +16,7 @@ local function open_plan()
   local MOST_LINES = 16 -- lines that one turn looks at; it says that there are more
   local OVERDUE = 1000 -- ms after which a line that is due should be looked at
   local FIRST_TENANTS, MORE_TENANTS, MOST_TENANTS = 8, 50, 300 -- of a line
-  local MOST_STEPS = 100 -- tasks that one turn plans, and tenants that it leaves out; those for whom no slot is free cost less
+  local MOST_STEPS = 60 -- tasks that one turn plans, and tenants that it leaves out; those for whom no slot is free cost less
   local STEPS_WITHOUT_SLOT = 1 / 3
   local FIRST_TASKS = 4 -- of a tenant in a line
   local NO_COSTS = setmetatable({}, { __index = function() return 0 end }) -- is anything left at all?
