@@ -23,7 +23,7 @@ import msgspec
 
 from fairactor._model.keys import Keys
 from fairactor._model.lane import RuntimeKind, kind_of_runtime
-from fairactor._model.wire import BATCH, MOST_ROUTES, Assignment, Item, Settlement, pack_key, turn_mark
+from fairactor._model.wire import BATCH, MOST_ROUTES, USUAL_BATCH, Assignment, Item, Settlement, pack_key, turn_mark
 from fairactor._server.connection import Server, connect
 from fairactor._store import loader
 from fairactor._store.plugin_lua import NO_PLUGIN_LUA
@@ -145,8 +145,8 @@ class Crowd:
 
     async def send(self, items: Sequence[Item]) -> None:
         """Sends tasks, in full batches."""
-        for start in range(0, len(items), BATCH):
-            await self.shard.send(items[start : start + BATCH], "sender", next(self._batches))
+        for start in range(0, len(items), USUAL_BATCH):
+            await self.shard.send(items[start : start + USUAL_BATCH], "sender", next(self._batches))
 
     async def turn(self, runtime: str, want: int, settle: Sequence[Settlement] = ()) -> list[Settlement]:
         """Takes a turn; returns outcomes for what it has claimed."""
@@ -182,10 +182,12 @@ class Crowd:
 
     async def sending(self) -> None:
         """Sends, reserves and asks."""
-        await self.note(lambda: self.send(self.items(BATCH)))
-        await self.note(lambda: self.send(self.items(BATCH, flag="")))
+        await self.note(lambda: self.send(self.items(USUAL_BATCH)))
+        await self.note(lambda: self.send(self.items(USUAL_BATCH, flag="")))
+        together = [item._replace(tenant=self.tenant(8), flag="+") for item in self.items(BATCH)]
+        await self.note(lambda: self.shard.send(together, "sender", next(self._batches)), tries=1)
         keys = count()
-        await self.note(lambda: self.send(self.items(BATCH // 2, key=pack_key(f"k{next(keys)}", 60))))
+        await self.note(lambda: self.send(self.items(USUAL_BATCH, key=pack_key(f"k{next(keys)}", 60))))
         await self.note(lambda: self.send(self.items(self.sizes.delayed, due="+1")), tries=1)
         rooms = {self.tenant(n): 2 for n in range(self.sizes.tenants)}
         await self.note(lambda: self.shard.reserve("room", rooms))
@@ -250,7 +252,7 @@ class Crowd:
         for _ in range(2):
             await self.note(lambda: self.turn("large", PER_TURN))
         await self.note(lambda: self.turn("home-0", PER_TURN))
-        await self.note(lambda: self.send(self.items(BATCH)))
+        await self.note(lambda: self.send(self.items(USUAL_BATCH)))
         await self.note(lambda: self.shard.assign("large", Assignment(["tenant:1"], ["tenant:2"])), tries=1)
         await self.observe()
         await self.note(lambda: self.shard.leave("large"), tries=1)
@@ -279,7 +281,7 @@ class Crowd:
             await self.shard.change_limit(ACTOR, {"concurrency": 1}, tenant=self.tenant(n))
         declared = {f"actor-{n}": {"concurrency": 1} for n in range(500)}
         await self.note(lambda: self.shard.declare_limits(declared))
-        await self.note(lambda: self.send(self.items(BATCH)))
+        await self.note(lambda: self.send(self.items(USUAL_BATCH)))
         await self.note(lambda: self.turn("runtime", PER_TURN))
         await self.observe()
         await self.note(lambda: self.shard.reset_limit(ACTOR), tries=1)

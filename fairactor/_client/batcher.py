@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fairactor._model.wire import BATCH, MOST_ROUTES, Item, Receipt
+from fairactor._model.wire import MOST_ROUTES, USUAL_BATCH, Item, Receipt
 from fairactor._store.shard import Shard
 from fairactor._util.link import Link
 from fairactor._util.wakeup import Wakeup
@@ -99,7 +99,7 @@ class Batcher:
             posted = self._outbox[0]
             places += posted.places
             size += posted.size
-            if batch and (places > BATCH or size > self._link.budget or posted.reservation):
+            if batch and (places > USUAL_BATCH or size > self._link.budget or posted.reservation):
                 break  # a batch with a reservation is sent alone
             number += len(posted.items)
             if batch and number > MOST_ROUTES:

@@ -18,11 +18,11 @@ from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import running_task
 from fairactor._model.policy import Policy
-from fairactor._model.wire import BATCH, MOST_ROUTES, Item, with_the_one_before
+from fairactor._model.wire import BATCH, MOST_ROUTES, USUAL_BATCH, Item, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
-from fairactor._util.one_call import check_one_call
+from fairactor._util.one_call import check_one_call, wants_one_call
 from fairactor._util.spans import NO_SPAN, CreationSpan, Spans
 from fairactor.errors import Deadlock, MailboxFull, ServerError
 from fairactor.plugins import Addressed
@@ -168,7 +168,8 @@ class Sender:
     async def _send_all(self, messages: Iterable[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
         sent: list[_Sent] = []
         batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
-        room = [BATCH] * len(batches)  # in the last batch of each shard
+        most, most_routes = (BATCH, BATCH) if wants_one_call() else (USUAL_BATCH, MOST_ROUTES)
+        room = [most] * len(batches)  # in the last batch of each shard
         budgets = [batcher.budget for batcher in self._batchers]
         bytes_left = budgets.copy()  # likewise
         routes: list[set[bytes]] = [set() for _ in batches]  # likewise
@@ -180,10 +181,10 @@ class Sender:
             room[number] -= places
             bytes_left[number] -= item.size
             routes[number].add(item.route)
-            is_full = room[number] < 0 or len(routes[number]) > MOST_ROUTES
+            is_full = room[number] < 0 or len(routes[number]) > most_routes
             if is_full or (bytes_left[number] < 0 and batches[number][-1]):
                 routes[number] = {item.route}
-                room[number], bytes_left[number] = BATCH - places, budgets[number] - item.size
+                room[number], bytes_left[number] = most - places, budgets[number] - item.size
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # so encoding many messages does not block the event loop
             elif batches[number][-1]:

@@ -18,6 +18,8 @@ from .route import FIRST, PACKED_SEPARATOR, has_route
 
 BATCH: Final = 200
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
+USUAL_BATCH: Final = 120
+"""The most tasks in one call if they need not go together: tenants with limits cost more."""
 MOST_ROUTES: Final = 50
 """The most routes in one call: actors, with their queues, versions, limits. Each may open a lane, which costs more."""
 BATCH_WITH_DATA: Final = 100

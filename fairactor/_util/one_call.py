@@ -24,6 +24,11 @@ def in_one_call() -> Iterator[None]:
         _wanted.reset(token)
 
 
+def wants_one_call() -> bool:
+    """Returns whether messages must reach the server in one call."""
+    return _wanted.get()
+
+
 def check_one_call(calls: int) -> None:
     """Raises NotInOneCall if messages take several calls, but must not."""
     if calls > 1 and _wanted.get():

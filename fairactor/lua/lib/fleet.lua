@@ -73,19 +73,22 @@ local function revise_lanes(tables, moves, kept)
     number = number + 1
     in_use = in_use or actors['\31'] or number > 1
   end
-  local has_tasks, unserved = {}, false
-  local serves_common = false
+  local has_tasks, unserved, now, getters = {}, false, integer(shard.ms), {}
   for _, actors in pairs(tables) do
-    serves_common = serves_common or lanes.fits(function(field) return actors[field] end, '')
+    getters[#getters + 1] = function(field) return actors[field] end
   end
-  for i = 1, #waiting, 2 do
-    local lane, since, is_served = waiting[i], waiting[i + 1], false
-    for _, actors in pairs(tables) do
-      is_served = is_served or lanes.fits(function(field) return actors[field] end, lane)
+  local function is_served_by_any(lane)
+    for _, get in ipairs(getters) do
+      if lanes.fits(get, lane) then return true end
     end
+    return false
+  end
+  local serves_common = is_served_by_any('')
+  for i = 1, #waiting, 2 do
+    local lane, since, is_served = waiting[i], waiting[i + 1], is_served_by_any(waiting[i])
     has_tasks[lane] = true
     if is_served ~= (since == '0') then
-      services[#services + 1], services[#services + 2] = lane, is_served and 0 or integer(shard.ms)
+      services[#services + 1], services[#services + 2] = lane, is_served and 0 or now
     end
     unserved = unserved or not is_served
   end
