@@ -337,3 +337,29 @@ def test_turns_end_although_many_lines_have_tasks_for_which_there_is_no_slot(sha
     turn = shard.driver.turn("r", next(numbers), 5, room=(5, 1))
     assert turn
     assert len(turn.claims) == 2, "a task and its record"
+
+
+def test_a_turn_starts_some_of_very_many_tasks_in_their_shares_and_says_that_there_is_more(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", concurrency=1000)
+    shard.send(["a", "b"], {"api": 1}, number=75)
+    shard.send(["c"], number=75)
+    first = shard.claim(200)
+    assert shard.last.more
+    assert len(first) < 100
+    counts = shard.tenants_of(first)
+    assert max(counts.values()) - min(counts[name] for name in "abc") <= 1
+    claimed = len(first)
+    while shard.last.more:
+        claimed += len(shard.claim(200))
+    assert claimed == 225
+
+
+def test_a_limit_forgets_the_settings_of_very_many_tenants(shard: LimitDriver) -> None:
+    shard.join()
+    shard.limit("api", concurrency=1)
+    for n in range(150):
+        shard.limit("api", tenant=f"t{n}", pause="-1")
+        shard.limit(f"other-{n}", concurrency=1)
+    shard.remove("api")
+    assert len(shard.driver.snapshot().fixed["LIMIT_SETTINGS"]) == 150
