@@ -1,0 +1,184 @@
+"""Disturbs a group of servers as planned, one thing at a time, and measures how soon it serves again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+import redis
+
+from tests.support.polling import until
+from tests.support.server_groups import TIMEOUT, Cluster, Group, Member, wait_until
+
+from .disturbances import LOSSY, Disturbance, DisturbanceKind
+from .harness_client import HarnessClient
+
+GOAL: Final = 5.0
+"""Seconds in which every shard serves again, once the servers say that they can."""
+_GAP: Final = 1.0
+"""Seconds: what a primary accepted so long before its death, its replicas may lack."""
+_AFTERWARDS: Final = 2.0
+"""Seconds in which a primary that was stopped may still accept something before it learns that another one serves."""
+_PATIENCE: Final = 30.0
+T = TypeVar("T")
+
+
+class Disturber:
+    """Disturbs a group of servers.
+
+    Args:
+        group: the servers.
+        keys: a key of each shard.
+        harness: starts and kills servers.
+        note: called with what happens.
+    """
+
+    def __init__(self, group: Group, keys: Sequence[str], harness: HarnessClient, note: Callable[[str], None]) -> None:
+        self.served: dict[int, float] = {}
+        """Shard -> when a task that was sent there last came back."""
+        self.resumed: list[float] = []
+        """Seconds until all shards served again, from when the servers said they could; one for each disturbance."""
+        self.counts: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self._group = group
+        self._keys = keys
+        self._harness = harness
+        self._note = note
+        self._lossy: list[tuple[float, float]] = []
+        self._ways: Final[dict[DisturbanceKind, Callable[[Member, Disturbance], Awaitable[None]]]] = {
+            DisturbanceKind.DIE: self._die, DisturbanceKind.RESTART: self._restart, DisturbanceKind.STALL: self._stall,
+            DisturbanceKind.PAUSE: self._pause, DisturbanceKind.LOSE_REPLICA: self._lose_replica,
+            DisturbanceKind.FAIL_OVER: self._fail_over, DisturbanceKind.MOVE_BY_KEY: self._move,
+            DisturbanceKind.MOVE_AT_ONCE: self._move,
+        }  # fmt: skip
+
+    def may_be_gone(self, at: float) -> bool:
+        """Whether a primary may have taken with it what was acknowledged at this time."""
+        return any(begin <= at <= end for begin, end in self._lossy)
+
+    async def disturb(self, planned: Disturbance) -> None:
+        """Does what is planned; returns when all servers serve again, as primaries or as replicas."""
+        await anyio.sleep(planned.after)
+        home = await self._home(planned.shard % len(self._keys))
+        self._note(f"disturbance: {planned} (the server at {home.port})")
+        self.counts[planned.kind] += 1
+        began = anyio.current_time()
+        if planned.kind in LOSSY:
+            self._lossy.append((began - _GAP, began + _AFTERWARDS))
+        await self._ways[planned.kind](home, planned)
+        await self._in_thread(self._settle)
+        if planned.kind in LOSSY:
+            self._lossy[-1] = (began - _GAP, max(began, self._lossy[-1][1]))
+        self._note("all servers are well")
+
+    async def serves(self) -> None:
+        """Waits until the servers say that they can serve and then until all shards do; notes how long that took."""
+        await self._in_thread(self._wait_for_homes)
+        can = anyio.current_time()
+        self._note("the servers say that they can serve")
+        with anyio.move_on_after(_PATIENCE):
+            await until(lambda: all(self.served.get(n, 0) >= can for n in range(len(self._keys))), _PATIENCE)
+        took = max((self.served.get(n, 0) for n in range(len(self._keys))), default=0) - can
+        late = [n for n in range(len(self._keys)) if self.served.get(n, 0) < can]
+        self.resumed.append(_PATIENCE if late else took)
+        self._note(f"all shards serve {took:.3f} s later" if not late else f"shards {late} do not serve")
+        if self.resumed[-1] > GOAL:
+            self.violations.append(f"service resumed {self.resumed[-1]:.1f} s after the servers said that they could")
+
+    # What happens
+
+    async def _die(self, home: Member, _: Disturbance) -> None:
+        await self._kill(home)
+        await self.serves()
+        await self._start(home)
+
+    async def _restart(self, home: Member, _: Disturbance) -> None:
+        await self._kill(home)
+        await self._start(home)
+        await self.serves()
+
+    async def _stall(self, home: Member, _: Disturbance) -> None:
+        home.up = False
+        await self._harness.member(self._number(home), "halt")
+        await self.serves()
+        await self._go_on(home)
+        until_ = anyio.current_time() + _AFTERWARDS
+        self._lossy[-1] = (self._lossy[-1][0], until_)
+
+    async def _pause(self, home: Member, planned: Disturbance) -> None:
+        home.up = False
+        await self._harness.member(self._number(home), "halt")
+        await anyio.sleep(min(planned.seconds, 0.6 * TIMEOUT / 1000))
+        await self._go_on(home)
+        await self.serves()
+
+    async def _lose_replica(self, home: Member, _: Disturbance) -> None:
+        replica = await self._in_thread(partial(self._group.replica_of, home))
+        await self._kill(replica)
+        await self.serves()
+        await self._start(replica)
+
+    async def _fail_over(self, home: Member, _: Disturbance) -> None:
+        with suppress(redis.ResponseError):  # it has just begun to do so by itself
+            await self._in_thread(partial(self._group.fail_over, home))
+        await anyio.sleep(0.1)
+        await self.serves()
+
+    async def _move(self, home: Member, planned: Disturbance) -> None:
+        assert isinstance(self._group, Cluster)
+        key = self._keys[planned.shard % len(self._keys)]
+        others = await self._in_thread(lambda: [each for each in self._group.primaries() if each is not home])
+        other = others[planned.pick % len(others)]
+        for target in (other, home) if planned.back else (other,):
+            at_once = planned.kind is DisturbanceKind.MOVE_AT_ONCE and self._group.moves_at_once()
+            move = self._group.move_at_once if at_once else self._group.move_by_key
+            await self._in_thread(partial(move, key, target))
+            self._note(f"the slot is at {target.port}")
+            await self.serves()
+
+    # Servers
+
+    async def _kill(self, member: Member) -> None:
+        member.up = False
+        await self._harness.member(self._number(member), "kill")
+
+    async def _start(self, member: Member) -> None:
+        await self._harness.member(self._number(member), "launch")
+        await self._in_thread(partial(wait_until, member.db.ping, "a server starts"))
+        member.up = True
+
+    async def _go_on(self, member: Member) -> None:
+        await self._harness.member(self._number(member), "go on")
+        member.up = True
+
+    def _number(self, member: Member) -> int:
+        return self._group.servers.index(member)
+
+    async def _home(self, shard: int) -> Member:
+        found: list[Member] = []
+
+        def look() -> bool:
+            found[:] = self._group.homes([self._keys[shard]])
+            return True
+
+        await self._in_thread(partial(wait_until, look, "a shard has a primary"))
+        return found[0]
+
+    def _wait_for_homes(self) -> None:
+        wait_until(lambda: self._group.homes(self._keys), "the servers can serve")
+
+    def _settle(self) -> None:
+        """Waits until all servers are up, and the replicas have what the primaries have."""
+        wait_until(self._group.is_whole, "all servers serve, as primaries or as replicas")
+
+    async def settle(self) -> None:
+        await self._in_thread(self._settle)
+
+    @staticmethod
+    async def _in_thread(call: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(call)
