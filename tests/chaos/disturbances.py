@@ -52,11 +52,11 @@ class Disturbance:
     """Seconds of peace before it."""
     shard: int
     """The shard whose primary it happens to."""
-    seconds: float
+    seconds: float = 0.0
     """`PAUSE`: how long."""
-    pick: int
+    pick: int = 0
     """`MOVES`: the number of the other primary to which the slot moves."""
-    back: bool
+    back: bool = False
     """`MOVES`: whether the slot moves back afterwards."""
 
     def __str__(self) -> str:

@@ -16,7 +16,6 @@ from tests.support.polling import until
 from tests.support.server_groups import TIMEOUT, Cluster, Group, Member, wait_until
 
 from .disturbances import LOSSY, Disturbance, DisturbanceKind
-from .harness_client import HarnessClient
 
 GOAL: Final = 5.0
 """Seconds in which every shard serves again, once the servers say that they can."""
@@ -25,6 +24,7 @@ _GAP: Final = 1.0
 _AFTERWARDS: Final = 2.0
 """Seconds in which a primary that was stopped may still accept something before it learns that another one serves."""
 _PATIENCE: Final = 30.0
+Control = Callable[[int, str], Awaitable[None]]
 T = TypeVar("T")
 
 
@@ -34,11 +34,11 @@ class Disturber:
     Args:
         group: the servers.
         keys: a key of each shard.
-        harness: starts and kills servers.
+        control: does something to a server, given its number: ``kill``, ``launch``, ``halt`` or ``go on``.
         note: called with what happens.
     """
 
-    def __init__(self, group: Group, keys: Sequence[str], harness: HarnessClient, note: Callable[[str], None]) -> None:
+    def __init__(self, group: Group, keys: Sequence[str], control: Control, note: Callable[[str], None]) -> None:
         self.served: dict[int, float] = {}
         """Shard -> when a task that was sent there last came back."""
         self.resumed: list[float] = []
@@ -47,7 +47,7 @@ class Disturber:
         self.violations: list[str] = []
         self._group = group
         self._keys = keys
-        self._harness = harness
+        self._control = control
         self._note = note
         self._lossy: list[tuple[float, float]] = []
         self._ways: Final[dict[DisturbanceKind, Callable[[Member, Disturbance], Awaitable[None]]]] = {
@@ -104,7 +104,7 @@ class Disturber:
 
     async def _stall(self, home: Member, _: Disturbance) -> None:
         home.up = False
-        await self._harness.member(self._number(home), "halt")
+        await self._control(self._number(home), "halt")
         await self.serves()
         await self._go_on(home)
         until_ = anyio.current_time() + _AFTERWARDS
@@ -112,7 +112,7 @@ class Disturber:
 
     async def _pause(self, home: Member, planned: Disturbance) -> None:
         home.up = False
-        await self._harness.member(self._number(home), "halt")
+        await self._control(self._number(home), "halt")
         await anyio.sleep(min(planned.seconds, 0.6 * TIMEOUT / 1000))
         await self._go_on(home)
         await self.serves()
@@ -145,15 +145,15 @@ class Disturber:
 
     async def _kill(self, member: Member) -> None:
         member.up = False
-        await self._harness.member(self._number(member), "kill")
+        await self._control(self._number(member), "kill")
 
     async def _start(self, member: Member) -> None:
-        await self._harness.member(self._number(member), "launch")
+        await self._control(self._number(member), "launch")
         await self._in_thread(partial(wait_until, member.db.ping, "a server starts"))
         member.up = True
 
     async def _go_on(self, member: Member) -> None:
-        await self._harness.member(self._number(member), "go on")
+        await self._control(self._number(member), "go on")
         member.up = True
 
     def _number(self, member: Member) -> int:

@@ -26,7 +26,8 @@ from .harness import Harness
 from .harness_client import HarnessClient
 from .plan import Plan
 from .shards import Shards
-from .workload import Open, Serving, Workload
+from .workload import Serving, Workload
+from .workload_process import Open
 
 GROUPS: Final = {Setup.CLUSTER: Cluster, Setup.SENTINEL: Watched}
 
@@ -42,16 +43,7 @@ class GroupHarness(Harness):
         if order["do"] != "member":
             super()._execute(order)
             return
-        member = self._group.servers[order["number"]]
-        match order["what"]:
-            case "kill":
-                member.kill()
-            case "launch":
-                member.launch()
-            case "halt":
-                member.pause(on=True)
-            case "go on":
-                member.pause(on=False)
+        self._group.control(order["number"], order["what"])
         self._send({"member": order["what"]})
 
     def _open_workload(self, plan: Plan) -> Open:
@@ -74,7 +66,7 @@ async def on_group(
         keys = [Keys("fairactor", number).meta for number in range(shards)]
         opened = partial(_drivers, group, keys)
         serving = Serving(group.url, Shards(opened), lambda: [each.db for each in group.servers if each.up])
-        disturber = Disturber(group, keys, harness, note)
+        disturber = Disturber(group, keys, harness.member, note)
         yield GroupWorkload(plan, harness, before, serving, note, disturber)
 
 

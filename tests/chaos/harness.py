@@ -29,7 +29,7 @@ from . import actors
 from .actors import WorkerSpec
 from .auditor import audit_repeatedly
 from .plan import Plan
-from .workload import Open, Sockets, on_one_server, run_workload
+from .workload_process import Open, Sockets, on_one_server, run_workload
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 """The signals that a chaos process handles."""

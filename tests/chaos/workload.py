@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 import signal
-import socket
-import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import groupby
 from typing import Any, Final, TypeVar
@@ -22,9 +18,8 @@ from anyio.abc import TaskGroup
 from fairactor import Handle, Runtime, TaskCanceled
 from fairactor.errors import FairactorError, ServerError, ServerUnavailable
 from tests.support.polling import until
-from tests.support.proxy import Proxy, proxy
+from tests.support.proxy import Proxy
 
-from .auditor import direct_driver
 from .checks import Observations, check_places, check_tasks, ended_wrongly
 from .fault_injector import FaultInjector
 from .harness_client import HarnessClient, Worker
@@ -41,14 +36,6 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class Sockets:
-    """The socket and the pipe to the other processes."""
-
-    harness: socket.socket
-    notes: int
-
-
-@attrs.frozen
 class Serving:
     """What serves, seen from the workload."""
 
@@ -59,41 +46,6 @@ class Serving:
     """Returns plain clients of the servers that answer now."""
     monitored: str = ""
     """The socket of the server whose claims are followed, if the plan has limits."""
-
-
-Open = Callable[[HarnessClient, Callable[[str], None]], AbstractAsyncContextManager["Workload"]]
-"""Opens the workload, with what it sends commands to, and what it notes things with."""
-
-
-async def run_workload(open_workload: Open, sockets: Sockets, began: float) -> None:
-    """Runs the workload of a seed and sends the verdict to the harness."""
-    journal: list[str] = []
-
-    def note(text: str) -> None:
-        journal.append(f"{time.time() - began:6.3f} {text}")
-
-    harness = HarnessClient(note)
-    listening = await harness.open(sockets.harness, sockets.notes)
-    async with open_workload(harness, note) as workload:
-        try:
-            await workload.run()
-        except Exception:  # noqa: BLE001 - the report takes every error
-            workload.facts.violations.append(traceback.format_exc())
-        await harness.end(workload.verdict() | {"journal": journal})
-    for task in listening:
-        task.cancel()
-
-
-@asynccontextmanager
-async def on_one_server(
-    plan: Plan, server: str, path: str, harness: HarnessClient, note: Callable[[str], None]
-) -> AsyncIterator[Workload]:
-    """Opens a workload on one server, whose socket is given, and that of the proxy."""
-    async with proxy(server, random.Random(f"{plan.seed} proxy"), path=path) as before:
-        driver = direct_driver(f"unix://{server}")
-        yield Workload(
-            plan, harness, before, Serving(before.url, Shards(lambda: [driver]), lambda: [driver.db], server), note
-        )
 
 
 class Workload:

@@ -207,6 +207,21 @@ class Group:
         command += ["--repl-diskless-sync-delay", "0", "--repl-timeout", "5", "--repl-ping-replica-period", "1"]
         return Member([*command, *options], self._folder / str(port), port, proxy_port)
 
+    def control(self, number: int, what: str) -> None:
+        """Does something to a server: ``kill``, ``launch``, ``halt``, or ``go on``."""
+        server = self.servers[number]
+        match what:
+            case "kill":
+                server.kill()
+            case "launch":
+                server.launch()
+            case "halt":
+                server.pause(on=True)
+            case "go on":
+                server.pause(on=False)
+            case _:
+                raise ValueError(what)
+
     def _at(self, proxy_port: int) -> Member:
         return next(server for server in self.servers if server.proxy_port == proxy_port)
 
@@ -215,14 +230,15 @@ class Group:
 
 
 class Cluster(Group):
-    """A cluster of three primaries with a replica each."""
+    """A cluster of three primaries with a replica each. Without ``proxied`` clients connect to the nodes themselves."""
 
     count = 3
 
-    def __init__(self, binary: str, folder: Path) -> None:
+    def __init__(self, binary: str, folder: Path, *, proxied: bool = True) -> None:
         super().__init__(binary, folder)
         ports = list(_ports(12))
-        self.servers = [self._node(port, proxy) for port, proxy in zip(ports[:6], ports[6:], strict=True)]
+        led = ports[6:] if proxied else ports[:6]
+        self.servers = [self._node(port, proxy) for port, proxy in zip(ports[:6], led, strict=True)]
 
     def _node(self, port: int, proxy_port: int) -> Member:
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(TIMEOUT)]
