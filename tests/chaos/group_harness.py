@@ -43,8 +43,8 @@ class GroupHarness(Harness):
         if order["do"] != "member":
             super()._execute(order)
             return
-        self._group.control(order["number"], order["what"])
-        self._send({"member": order["what"]})
+        self._group.control(order["number"], order["call"])
+        self._send({"member": order["call"]})
 
     def _open_workload(self, plan: Plan) -> Open:
         return partial(on_group, plan, self._group)

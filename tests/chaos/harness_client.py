@@ -99,7 +99,7 @@ class HarnessClient:
 
     async def member(self, number: int, what: str) -> None:
         """Kills, launches or halts a server of a group, or lets it go on."""
-        await self._ask("member", number=number, what=what)
+        await self._ask("member", number=number, call=what)
 
     async def end(self, verdict: dict[str, Any]) -> None:
         """Sends the verdict, which ends the seed."""
