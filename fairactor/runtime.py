@@ -243,7 +243,7 @@ class Runtime(TaskClient):
 
         Errors of the server are part of the report; it does not raise them.
         """
-        return await read_health(self._shards())
+        return await read_health(self._shards(), self._running().subscriber.deaf())
 
     async def repair(self) -> Repairs:
         """Repairs a namespace whose keys somebody has damaged by hand; returns and logs what it has done.

@@ -27,6 +27,7 @@ local records = KEYS[1] .. ':task:'
 local readers = {
   hash = function(key) return call('HGETALL', key) end,
   set = function(key) return call('SMEMBERS', key) end,
+  list = function(key) return call('LRANGE', key, 0, -1) end,
   zset = function(key) return call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
   string = function(key)
     if key:sub(1, #records) ~= records then return call('GET', key) end
@@ -52,8 +53,8 @@ until cursor == '0'
 return reply
 """
 
-_EXPIRES: Final = {"SENT", "COSTS", "RESERVED"}
-_MAY_EXPIRE: Final = {"TASK", "KEY"}
+_EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST"}
+_MAY_EXPIRE: Final = {"TASK", "KEY", "MENDING", "MENDED"}
 _STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
 _DAMAGED: Final = 3.16224e13
 text: Final = as_text
@@ -301,7 +302,7 @@ def _lane_and_tenant(rest: str) -> tuple[str, str] | None:
 
 
 def _items(kind: str, content: list[bytes]) -> dict[str, Any]:
-    if kind == "set":
+    if kind in {"set", "list"}:
         return dict.fromkeys(map(text, content))
     names, values = map(text, content[::2]), content[1::2]
     return dict(zip(names, map(float, values) if kind == "zset" else values, strict=True))

@@ -100,7 +100,7 @@ class PluginHost:
     async def pack_graph(self, tenant: str, graph: Graph, run_id: str) -> PackedGraph:
         """See `Host`."""
         self._check()
-        token = _PACKS.set(True)  # noqa: FBT003 - a context variable takes no name
+        token = _PACKS.set(True)
         try:
             return await pack_graph(self, self._sender, tenant, graph, run_id)
         finally:

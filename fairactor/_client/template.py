@@ -12,13 +12,15 @@ from fairactor._actors.graph import Graph
 from fairactor._actors.host import Host, PackedGraph
 from fairactor._actors.message import Message
 from fairactor._actors.plugin_options import tasks_named_by
-from fairactor._model.wire import BATCH, pack_item
+from fairactor._model.wire import pack_item
 from fairactor.errors import ConfigurationError, PayloadTooLarge
 from fairactor.plugins import Addressed
 
 from .envelope import repeated
 from .sender import Sender
 
+_MOST_STEPS: Final = 500
+"""The most steps of a graph, which one script sends."""
 _SAME_RUN: Final = "run"
 """The id of the run in all digests."""
 
@@ -66,9 +68,9 @@ def _check_batch(tenant: str, messages: Sequence[Addressed]) -> None:
         ConfigurationError: one cannot be.
     """
     ids = {message.task_options.id or "" for _, message in messages}
-    if len(messages) > BATCH:
+    if len(messages) > _MOST_STEPS:
         raise ConfigurationError(
-            f"the graph has {len(messages)} steps, and {BATCH} at most can be sent at once: let a step send "
+            f"the graph has {len(messages)} steps, and {_MOST_STEPS} at most can be sent at once: let a step send "
             "the others, or use each()"
         )
     for owner, message in messages:

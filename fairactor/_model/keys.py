@@ -48,6 +48,8 @@ FIXED: Final = {
     "AGAIN": ":again",  # hash: live task with a key -> the deferred task that runs once after it (lib/replace.lua)
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
+    "MENDING": ":mending",  # hash: how far a repair is, and what it has found (lib/mend_steps.lua); expires
+    "MENDED": ":mended",  # list: what the last repair has done, until somebody has read it; expires
     "SUSPECTED": ":suspected",  # zset: tenant with suspects -> when one was last claimed or passed over, unix µs
 }
 
@@ -82,6 +84,7 @@ PREFIXES: Final = {
     "STOLEN_BY": ":stolen-by:",  # set: likewise, those that steal from it; of '': those that steal from all
     "RESERVED": ":reserved:",  # hash: reservation -> room that it takes in the mailbox of a tenant; expires
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
+    "MENDING_LIST": ":mending:",  # list: the ends of the names of all keys with a prefix, while a repair runs; expires
     "ASIDE": ":aside:",  # any: what the repair could not use, after the time of the repair; nothing reads it
     "PLUGIN": ":plugin:",  # the keys of a plugin: its name, a colon, and whatever the plugin chooses
     "INBOX": ":inbox:",  # channel: wake-ups and outcomes for a runtime
@@ -103,6 +106,7 @@ TYPES: Final = {
     "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "INDEXED": "set", "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "ASSIGNED_TO": "set",
     "STOLEN_BY": "set", "RESERVED": "hash", "SENT": "string",
+    "MENDING": "hash", "MENDED": "list", "MENDING_LIST": "list",
 }  # fmt: skip
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")

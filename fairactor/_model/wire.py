@@ -15,9 +15,9 @@ from fairactor.errors import FairactorError
 from .lane import text_in_json
 from .route import FIRST, PACKED_SEPARATOR, has_route
 
-BATCH: Final = 500
+BATCH: Final = 200
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
-BATCH_WITH_DATA: Final = 250
+BATCH_WITH_DATA: Final = 100
 """The most tasks in one call if plugins' scripts get data with each, or each may replace another, which costs more."""
 _PLACES_WITH_MORE: Final = BATCH // BATCH_WITH_DATA
 _FROM_REPLACING: Final = b"\x80"

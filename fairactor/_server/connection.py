@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -15,19 +13,20 @@ from redis import exceptions as redis_errors
 from fairactor._util.backoff import Backoff
 from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
 
+from . import tls
 from .blocking import BlockingCalls
 from .calls import Calls, is_temporary
+from .fitness import check_fitness, has_flags, is_cluster, read_info
 from .nodes import FAILED, Node, Nodes, NoNode, ask_any, check_options
 from .rights import User, missing_right
 from .topology import Cluster, Sentinels, Topology
 from .url_options import LEAST_CONNECTIONS
 from .urls import Address, parse_url
 
-logger: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_LEAST: Final = (6, 2)
-_FLAGS_SINCE: Final = (7, 0)
+_SOON: Final = 1.0
+"""The most seconds for which the certificates of a cluster are checked."""
 
 
 def has_no_functions(error: redis_errors.ResponseError) -> bool:
@@ -104,18 +103,20 @@ async def connect(url: str, *, timeout: float, answer: float, source: str = "url
     try:
         if address.primary:
             topology: Topology = Sentinels(nodes, [sentinels.at(host) for host in address.hosts], address.primary)
-            info = await _patiently(partial(_ask_primary, topology), user, timeout)
+            info = await _patiently(partial(_ask_primary, topology), user, address, timeout)
         else:
             hosts = [nodes.at(host) for host in address.hosts or (None,)]
-            first, info = await _patiently(partial(ask_any, hosts, _info_of), user, timeout)
+            first, info = await _patiently(partial(ask_any, hosts, _info_of), user, address, timeout)
             topology = _topology(nodes, first, info, address, source)
-            await _patiently(topology.look, user, timeout)
-        _check_fitness(info, address.where)
+            await _patiently(topology.look, user, address, timeout)
+            if topology.cluster and address.kind == "rediss":
+                await _check_certificates(nodes, address)
+        check_fitness(info, address.where)
     except BaseException:
         await nodes.close()
         await sentinels.close()
         raise
-    flags = _version(info) >= _FLAGS_SINCE
+    flags = has_flags(info)
     return Server(
         Calls(topology, address.where),
         flags,
@@ -142,7 +143,7 @@ def _topology(nodes: Nodes, first: Node, info: dict[str, str], address: Address,
         ConfigurationError: the URL has what cannot be used there.
     """
     about = f"{source}, for {address.where},"
-    if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+    if is_cluster(info):
         if not address.hosts or address.arguments.get("db"):
             what = "db=" if address.hosts else "a socket"
             raise ConfigurationError(f"{about} is a cluster, whose URL cannot have {what}")
@@ -158,7 +159,7 @@ def _topology(nodes: Nodes, first: Node, info: dict[str, str], address: Address,
 async def _ask_primary(topology: Topology) -> dict[str, str]:
     """Returns what the primary says about itself."""
     node = await topology.find("")
-    info = await _info(node)
+    info = await read_info(node.rare.execute_command)
     if info.get("role") != "master":
         await topology.doubt(node, demoted=True)
         raise NoNode(f"the sentinels name {node.name}, which is a replica")
@@ -166,17 +167,14 @@ async def _ask_primary(topology: Topology) -> dict[str, str]:
 
 
 async def _info_of(node: Node) -> tuple[Node, dict[str, str]]:
-    return node, await _info(node)
-
-
-async def _info(node: Node) -> dict[str, str]:
-    reply = await node.rare.execute_command("INFO")
-    lines = reply.decode(errors="replace").splitlines()
-    return {name: value for name, separator, value in (line.partition(":") for line in lines) if separator}
+    return node, await read_info(node.rare.execute_command)
 
 
 def _with_timeouts(address: Address, answer: float, source: str) -> Address:
-    """Adds the timeouts of a connection. Those of the URL may be shorter."""
+    """Adds the timeouts of a connection, and the protocol. The timeouts of the URL may be shorter.
+
+    Protocol 2 needs no HELLO, which some servers do not have, and has all that is used here.
+    """
     timeouts = {"socket_timeout": answer, "socket_connect_timeout": answer}
     for name in timeouts:
         if address.arguments.get(name, 0) > answer:
@@ -184,21 +182,39 @@ def _with_timeouts(address: Address, answer: float, source: str) -> Address:
                 f"{source}, for {address.where}, has {name}= of more than {answer:g} s, which is half of "
                 "connect_timeout=, or a third of lease=: leave it out, or raise these settings"
             )
-    return attrs.evolve(address, arguments=timeouts | address.arguments)
+    return attrs.evolve(address, arguments={"protocol": 2} | timeouts | address.arguments)
 
 
-async def _patiently(command: Callable[[], Awaitable[T]], user: User, timeout: float) -> T:  # noqa: ASYNC109
-    problem = "it took too long"
+async def _patiently(
+    command: Callable[[], Awaitable[T]],
+    user: User,
+    address: Address,
+    timeout: float,  # noqa: ASYNC109 - the error message has it
+) -> T:
+    problem, refusal = "it took too long", None
+
+    def refuse(what: str) -> None:
+        nonlocal refusal
+        refusal = ServerError(f"{user.where} {what}")
+        group.cancel_scope.cancel()
+
     with anyio.move_on_after(timeout):
-        backoff = Backoff()
-        while True:
-            try:
-                return await command()
-            except (redis_errors.RedisError, OSError, NoNode) as error:
-                problem, refusal = user.hide(str(error) or type(error).__name__), _refusal(error, user)
-            if refusal is not None:
-                raise refusal  # not in the handler above: then it would carry the error, in which the password may be
-            await anyio.sleep(backoff.next())
+        async with anyio.create_task_group() as group:
+            group.start_soon(tls.watch_protocol, address, refuse)
+            backoff = Backoff()
+            while refusal is None:
+                try:
+                    reply = await command()
+                except (redis_errors.RedisError, OSError, NoNode) as error:
+                    problem, refusal = user.hide(str(error) or type(error).__name__), _refusal(error, user)
+                else:
+                    group.cancel_scope.cancel()
+                    return reply
+                if refusal is None:
+                    await anyio.sleep(backoff.next())
+            group.cancel_scope.cancel()
+    if refusal is not None:
+        raise refusal  # not in the handler above: then it would carry the error, in which the password may be
     raise ServerUnavailable(
         f"no answer from {user.where}: {problem}; tried for {timeout:g} s (connect_timeout=). Is it running, and is "
         "url= right?"
@@ -217,9 +233,8 @@ def _refusal(error: Exception, user: User) -> ServerError | None:
         error = error.__cause__
     if any(isinstance(each, redis_errors.AuthenticationError) for each in (error, error.__cause__)):
         return ServerError(f"{where} refused the login: {text}; check the URL's user and password")
-    if _is_untrusted(error):
-        advice = "give the certificate of its authority with ssl_ca_certs= in the URL"
-        return ServerError(f"{where} has a certificate that cannot be trusted: {text}; {advice}")
+    if problem := tls.problem_of(error):
+        return ServerError(f"{where} {problem}")
     if isinstance(error, FAILED) or is_temporary(error):
         return None
     if right := missing_right(error):
@@ -227,29 +242,27 @@ def _refusal(error: Exception, user: User) -> ServerError | None:
     return ServerError(f"{where} refused: {text}; check the URL and the user's permissions")
 
 
-def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether an error came from a certificate that could not be verified."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+async def _check_certificates(nodes: Nodes, address: Address) -> None:
+    """Checks that the nodes of a cluster have the certificates of the names that they give each other.
 
+    Raises:
+        ServerError: one has not. Nodes that do not answer now are passed over.
+    """
+    problems: list[str] = []
 
-def _version(info: dict[str, str]) -> tuple[int, int]:
-    major, minor = str(info.get("redis_version", "0.0")).split(".")[:2]
-    return int(major), int(minor)
+    async def check(node: Node) -> None:
+        try:
+            await node.rare.execute_command("PING")
+        except (redis_errors.RedisError, OSError) as error:
+            if problem := tls.problem_of(error):
+                problems.append(f"its node {node.name} {problem}")
 
-
-def _check_fitness(info: dict[str, str], where: str) -> None:
-    if _version(info) < _LEAST:
-        raise ServerError(f"{where} is version {info.get('redis_version')}: fairactor needs Redis 6.2, or Valkey")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy == "noeviction":
-        return
-    if policy.startswith("allkeys") and int(info.get("maxmemory", 0)) > 0:
+    with anyio.move_on_after(_SOON):
+        async with anyio.create_task_group() as group:
+            for node in nodes:
+                group.start_soon(check, node)
+    if problems:
         raise ServerError(
-            f"{where} may evict tasks, because its maxmemory-policy is {policy}. Set it to noeviction, so a full "
-            "server refuses sends and nothing is lost, or use a separate server for fairactor"
+            f"{address.where} is a cluster, and {problems[0]}; nodes are called as CLUSTER SLOTS says: by address, or by "
+            "name with cluster-announce-hostname and cluster-preferred-endpoint-type hostname"
         )
-    logger.warning("%s: with maxmemory-policy %s the server may drop results when memory is short", where, policy)

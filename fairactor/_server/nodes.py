@@ -9,13 +9,14 @@ from typing import Any, Final, TypeVar
 
 import anyio
 import attrs
-from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import BlockingConnectionPool, Connection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NotConnected
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as NotAnswered
 
+from . import tls
 from .kept_connections import KeptConnections
 from .urls import Address, Host
 
@@ -129,7 +130,7 @@ async def ask_any(nodes: Iterable[Node], ask: Callable[[Node], Awaitable[T]]) ->
             found.append(await ask(node))
             answered = True
             scope.cancel()
-        except (*FAILED, ResponseError, NoNode) as error:
+        except (RedisError, OSError, NoNode) as error:
             failures.append((node, error))
         finally:
             if not answered:
@@ -155,7 +156,7 @@ def name_of(host: Host) -> str:
 
 
 def _pool(address: Address, host: Host | None, limit: int) -> BlockingConnectionPool:
-    kinds = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
+    kinds = {"redis": Connection, "rediss": tls.TLSConnection, "unix": UnixDomainSocketConnection}
     arguments = dict(address.arguments)
     if host is not None:
         arguments["host"], arguments["port"] = host
@@ -179,4 +180,4 @@ def check_options(address: Address) -> None:
     pool = _pool(address, address.hosts[0] if address.hosts else None, 1)
     connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]  # checks the arguments
     if address.kind == "rediss":
-        connection.ssl_context.get()  # reads the files
+        tls.shared_context(connection.ssl_context)  # reads the files

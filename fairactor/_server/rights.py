@@ -15,28 +15,31 @@ IN_SCRIPTS: Final = (
     "append", "del", "exists", "get", "getrange", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys", "hlen",
     "hmget", "hrandfield", "hscan", "hset", "hsetnx", "lrange", "ltrim", "mget", "mset", "persist", "pexpire", "pttl",
     "publish", "pubsub|numsub", "rename", "rpush", "sadd", "scan", "scard", "set", "setrange", "sinter", "sismember",
-    "smembers", "smismember", "spop", "srandmember", "srem", "strlen", "time", "type", "unlink", "zadd", "zcard",
-    "zcount", "zmscore", "zrange", "zrangebylex", "zrangebyscore", "zrem", "zremrangebyrank", "zscan", "zscore",
+    "smembers", "smismember", "spop", "srandmember", "srem", "sscan", "strlen", "time", "type", "unlink", "zadd",
+    "zcard", "zcount", "zmscore", "zrange", "zrangebylex", "zrangebyscore", "zrem", "zremrangebyrank", "zscan", "zscore",
 )  # fmt: skip
 """The commands of the scripts, those of the plugins that ship with fairactor included."""
-ALONE: Final = ("eval", "evalsha", "info", "ping", "subscribe", "unsubscribe")
-"""The commands that a runtime sends outside scripts."""
+ALONE: Final = ("eval", "evalsha", "ping", "subscribe", "unsubscribe")
+"""The commands that a runtime sends outside scripts. It also sends INFO, but can do without the answer."""
 REPLICATED: Final = "wait"
 """The command for ``durability="replicated"``."""
 IN_CLUSTERS: Final = ("cluster|slots",)
 """The commands that a cluster needs besides."""
 
 PROBE: Final = """#!lua flags=no-writes
+if not redis.acl_check_cmd then return {} end
 local missing, of_keys, refused = {}, 0, {}
 local channel = KEYS[1] .. ':events'
 local arguments = {
-  eval = { '', '0' }, evalsha = { '', '0' }, info = {}, ping = {}, time = {}, wait = { '0', '0' }, unsubscribe = {},
+  eval = { '', '0' }, evalsha = { '', '0' }, ping = {}, time = {}, wait = { '0', '0' }, unsubscribe = {},
   publish = { channel, '' }, subscribe = { channel }, ['pubsub|numsub'] = { 'numsub' },
   scan = { '0' }, ['cluster|slots'] = { 'slots' },
 }
 for _, name in ipairs(ARGV) do
   local given = arguments[name]
-  if not redis.acl_check_cmd(name:match('^[^|]+'), unpack(given or { KEYS[1], KEYS[1] })) then
+  local exists, allowed = pcall(redis.acl_check_cmd, name:match('^[^|]+'), unpack(given or { KEYS[1], KEYS[1] }))
+  if not exists then missing[#missing + 1] = '-' .. name end
+  if exists and not allowed then
     refused[#refused + 1] = name
     refused[name] = true
   end
@@ -55,12 +58,18 @@ for _, name in ipairs(refused) do
     missing[#missing + 1] = right
   end
 end
+if #missing == 0 then
+  local tried = redis.pcall('EXISTS', KEYS[1] .. ':leases')
+  if type(tried) == 'table' and tried.err then missing[1] = '!' .. tried.err end
+end
 return { unpack(missing) }
 """
 """A script that returns the rights that its user lacks: KEYS 1 META of a shard, ARGV commands. It needs Redis 7.
 
-It asks about complete commands only: the server may crash if the arguments that it looks for keys in are missing. If
-all commands with keys are refused, the pattern of the keys is missing; likewise with channels."""
+``-`` and a name stands for a command that the server does not have. If nothing is missing, but another key than META
+may not be used, the script returns ``!`` and the error. It asks about complete commands only: the server may crash if
+the arguments that it looks for keys in are missing. If all commands with keys are refused, the pattern of the keys is
+missing; likewise with channels."""
 
 _TELLTALE: Final = 3  # characters: a shorter password would be found in any text
 

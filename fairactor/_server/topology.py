@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -26,6 +27,9 @@ class Topology:
 
     cluster: bool = False
     """Whether the keys are spread over the nodes of a cluster."""
+
+    looks_every: float = math.inf
+    """The seconds after which to ask again where the keys are, though nothing failed; at most a heartbeat."""
 
     def __init__(self, nodes: Nodes, first: Node) -> None:
         self.nodes: Final = nodes
@@ -118,11 +122,16 @@ class _Changing(Topology):
 class Sentinels(_Changing):
     """The primary that sentinels name.
 
+    A primary that is replaced while it lives goes on accepting writes, which are lost, until sentinels demote it. So it
+    asks them often.
+
     Args:
         nodes: makes the nodes.
         sentinels: the sentinels.
         name: the name of the primary.
     """
+
+    looks_every = 1.0
 
     def __init__(self, nodes: Nodes, sentinels: Sequence[Node], name: str) -> None:
         super().__init__(nodes, sentinels[0])

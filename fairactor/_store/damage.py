@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import json
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -73,9 +76,54 @@ class Repairs:
         return bool(self.repaired or self.set_aside)
 
 
-def read_repairs(reply: Sequence[Any]) -> Repairs:
-    """Reads what was done from the reply of mend.lua."""
-    return Repairs(*(tuple(line.decode(errors="replace") for line in lines) for lines in reply[1:3]))
+class Progress(enum.Enum):
+    """What calls of the scripts of the repair have achieved."""
+
+    DONE = "they have completed the repair"
+    WHOLE = "there is nothing to do (any more)"
+    LEFT = "there is more to do"
+    BUSY = "another client repairs the shard"
+
+
+Call = Callable[[str, tuple[Any, ...]], Awaitable[Any]]
+"""Calls a script with arguments."""
+
+
+async def mend(call: Call, how: str, client: str, fixed: Sequence[Any], until: float = math.inf) -> Progress:
+    """Repairs a shard step by step, until it is whole, or until a time of `time.monotonic`.
+
+    Args:
+        call: calls a script.
+        how: ``torn`` to repair what a script left half written, ``all`` to begin anew with everything.
+        client: a name of this client. Only one at a time does the steps.
+        fixed: the fixed settings of the shard, as mend.lua takes them.
+        until: when to stop.
+    """
+    script, arguments = "mend", (how, client, *fixed)
+    while True:
+        reply = (await call(script, arguments)).decode()
+        if reply in _ENDS:
+            return _ENDS[reply]
+        script, arguments = reply, ("torn", client, *fixed) if reply == "mend" else (client,)
+        if time.monotonic() > until:
+            return Progress.LEFT
+
+
+_ENDS: Final = {"done": Progress.DONE, "": Progress.WHOLE, "busy": Progress.BUSY}
+
+
+async def read_repairs(call: Call) -> tuple[Repairs, list[tuple[bytes, bytes]]]:
+    """Returns what the last repair has done, and the tasks to cancel again with their cancellations as stored."""
+    lines: dict[bytes, list[bytes]] = {}
+    for line in await call("mend", ("report", "")):
+        lines.setdefault(line[:1], []).append(line[1:])
+    repaired, set_aside = (
+        tuple(line.decode(errors="replace") for line in lines.get(kind, ())) for kind in (b"r", b"s")
+    )
+    found = [
+        (line[2 : 2 + size], line[2 + size :]) for line in lines.get(b"c", ()) for size in (int.from_bytes(line[:2]),)
+    ]
+    return Repairs(repaired, set_aside), found
 
 
 async def find_wrong_type(server: Server, meta: str, arguments: Sequence[Any]) -> str | None:

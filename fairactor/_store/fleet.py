@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, Final
 
 from fairactor._model.lane import NO_ACTORS, RuntimeKind
@@ -10,7 +11,7 @@ from fairactor._model.wire import Assignment, pack_assignment, whole_ms
 
 from .script_runner import ScriptRunner
 
-_NAMES_AT_ONCE: Final = 250
+_NAMES_AT_ONCE: Final = 100
 """The most tenants that one call assigns, and the most that it lets a runtime steal from."""
 _CALL_AGAIN: Final = 2
 
@@ -21,6 +22,12 @@ class Fleet:
     def __init__(self, runner: ScriptRunner) -> None:
         self._runner = runner
         self._run = runner.run
+
+    @property
+    def away_for(self) -> float | None:
+        """The seconds since calls began to fail because the server is away; None if the last one was answered."""
+        since = self._runner.away_since
+        return None if since is None else time.monotonic() - since
 
     async def join(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,12 +54,20 @@ class Limits:
 
     async def limits(self, name: str = "", tenant: str = "") -> tuple[float, dict[bytes, Description]]:
         """Returns the time in ms, and what is known of a limit, or of all; see limits.lua."""
-        now, flat = await self._run("limits", name, tenant)
-        parts = iter(flat)
-        found = {
-            field: (unpack_policy(packed), int(started), float(owed), int(waiting))
-            for field, packed, started, owed, waiting in zip(parts, parts, parts, parts, parts, strict=True)
-        }
+        described: dict[bytes, tuple[PackedLimit, float, int]] = {}
+        running: dict[bytes, int] = {}  # limit or instance -> tasks that run
+        limits, started = b"0", b"0"
+        while limits or started:
+            now, flat, limits, counts, started = await self._run("limits", name, tenant, limits, started)
+            parts, numbers = iter(flat), iter(counts)
+            for field, packed, owed, waiting in zip(parts, parts, parts, parts, strict=True):
+                described[field] = unpack_policy(packed), float(owed), int(waiting)
+            running |= {field: int(number) for field, number in zip(numbers, numbers, strict=True)}
+            limits, started = (b"" if cursor == b"0" else cursor for cursor in (limits, started))
+        sums: Counter[bytes] = Counter()
+        for field, number in running.items():
+            sums[field if tenant else field.partition(b"\x1f")[0]] += number
+        found = {field: (packed, sums[field], owed, waiting) for field, (packed, owed, waiting) in described.items()}
         return float(now), found
 
     async def charge(self, runtime: str, task_id: str, name: str, used: float) -> int:

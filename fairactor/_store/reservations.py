@@ -10,7 +10,7 @@ import msgspec
 
 from fairactor._model.wire import whole_ms
 
-AT_ONCE: Final = 500
+AT_ONCE: Final = 400
 """The most tenants, and the most ids, in one call."""
 _LASTS: Final = 60.0
 _LASTS_FOR_EACH: Final = 0.001

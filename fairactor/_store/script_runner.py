@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +20,7 @@ import anyio
 from redis import exceptions as redis_errors
 
 from fairactor._model.keys import namespace_of
+from fairactor._model.wire import unpack_cancel
 from fairactor._server.calls import Away
 from fairactor._server.connection import Server, has_no_functions
 from fairactor._server.rights import missing_right
@@ -25,7 +28,7 @@ from fairactor._util.backoff import Backoff
 from fairactor.errors import FairactorError, MissingPlugin, ServerError, ServerUnavailable
 
 from . import loader
-from .damage import ADVICE, find_wrong_type, read_repairs
+from .damage import ADVICE, Progress, Repairs, find_wrong_type, mend, read_repairs
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 
 logger: Final = logging.getLogger(__name__)
@@ -33,8 +36,13 @@ logger: Final = logging.getLogger(__name__)
 _MARGIN: Final = 0.25
 """Waiting for replicas ends this many seconds before the answer timeout, but not before half of it."""
 
+_UNKNOWN_COMMAND: Final = re.compile(r"Unknown (\w+ )?command called from")
+
 _LOOK_AGAIN: Final = 1.0
 """Seconds for which it is not looked again for the key that keeps scripts from running."""
+
+_REPAIR_FOR: Final = 2.0
+"""Seconds for which a call repairs a torn shard, if its own patience ends before. Others go on."""
 
 
 class ScriptRunner:
@@ -48,6 +56,7 @@ class ScriptRunner:
         self._patience = patience
         self._plugins = plugins
         self._damage: tuple[float, str | None] = -math.inf, None  # when it was last looked for, and what was found
+        self._client = secrets.token_hex(8)  # its name in repairs
         self.open_arguments: tuple[int | str, ...] | None = None
         """The arguments of ``open``, to open the shard again if the server has lost it."""
         self.away_since: float | None = None
@@ -154,11 +163,12 @@ class ScriptRunner:
                 self.away_since = self.away_since or time.monotonic()
                 failure = error
             except redis_errors.ResponseError as error:
-                if not await self._help(error):
+                helps = await self._help(error, max(deadline, time.monotonic() + _REPAIR_FOR))
+                if helps is None:
                     damage = await self._find_damage(error, arguments)
                     raise self._refused(name, error, damage, unsure=unsure) from error
                 failure = error
-                if not helped:
+                if helps and not helped:
                     helped = True
                     continue
             else:
@@ -171,22 +181,54 @@ class ScriptRunner:
                 raise ServerUnavailable(f"{problem}; {name}: {may}", maybe_accepted=unsure) from failure
             await anyio.sleep(pause)
 
-    async def _help(self, error: redis_errors.ResponseError) -> bool:
-        """Opens or repairs a shard that cannot be used; returns whether that may have helped."""
+    async def _help(self, error: redis_errors.ResponseError, until: float) -> bool | None:
+        """Opens or repairs a shard that cannot be used.
+
+        Returns:
+            Whether to call again at once, because that may have helped, or later; None if there is no help.
+        """
         code = str(error).partition(" ")[0]
         with suppress(Away, redis_errors.ResponseError):  # the next attempt will tell
             if code == "NOTOPEN" and self.open_arguments is not None:
                 logger.warning("%s has lost the namespace of %s: opening it again", self._server.where, self._meta)
                 await self._once("open", self.open_arguments)
             elif code == "TORN":
-                logger.error("%s: a script failed half-way; repairing %s", self._server.where, self._meta)
-                repairs = read_repairs(await self._once("mend", ("torn", *(self.open_arguments or ()))))
-                for line in (*repairs.repaired, *repairs.set_aside):
-                    logger.warning("%s: %s", self._server.where, line)
-        return code in {"NOTOPEN", "TORN"}
+                done = await mend(self._once, "torn", self._client, self.open_arguments or (), until)
+                if done is Progress.DONE:
+                    await self._report()
+                return done in {Progress.DONE, Progress.WHOLE}
+        return True if code in {"NOTOPEN", "TORN"} else None
+
+    async def _report(self) -> None:
+        logger.error("%s: a script failed half-way; %s was repaired", self._server.where, self._meta)
+        repairs = await self._finish_repair(self._once)
+        for line in (*repairs.repaired, *repairs.set_aside):
+            logger.warning("%s: %s", self._server.where, line)
+
+    async def repair(self) -> Repairs:
+        """Repairs the shard, whatever is damaged; returns what was done, and raises as `run`."""
+
+        async def call(name: str, arguments: tuple[Any, ...]) -> Any:
+            return await self.run(name, *arguments)
+
+        how = "all"
+        while await mend(call, how, self._client, self.open_arguments or ()) is Progress.BUSY:
+            how = "torn"
+            await anyio.sleep(_LOOK_AGAIN / 10)
+        return await self._finish_repair(call)
+
+    async def _finish_repair(self, call: Callable[[str, tuple[Any, ...]], Awaitable[Any]]) -> Repairs:
+        """Cancels again what was canceled while it ran and is no longer claimed; returns what the repair has done."""
+        repairs, canceled = await read_repairs(call)
+        for task_id, packed in canceled:
+            ms, outcome = unpack_cancel(packed)
+            await call("cancel", (round(ms), outcome, task_id, ""))
+        return repairs
 
     async def _find_damage(self, error: redis_errors.ResponseError, arguments: Sequence[Any]) -> str | None:
         """Describes the damage that a script has met, if that is why it failed."""
+        if _UNKNOWN_COMMAND.search(str(error)):
+            return None
         if "WRONGTYPE" not in str(error):
             return "it met something that it cannot read" if "user_script" in str(error) else None
         looked, found = self._damage

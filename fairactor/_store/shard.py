@@ -30,7 +30,6 @@ from fairactor._model.wire import (
     pack_settlement,
     sized,
     turn_mark,
-    unpack_cancel,
     unpack_clock,
     unpack_policy,
     whole_ms,
@@ -39,7 +38,7 @@ from fairactor._server.connection import Server
 from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, ServerError, TaskExists
 from fairactor.settings import FairBy
 
-from .damage import Repairs, read_repairs
+from .damage import Repairs
 from .fleet import Fleet
 from .limits import Limits
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
@@ -302,13 +301,8 @@ class Shard(Fleet, Limits, Reservations):
         return int(await self._run("discard", tenant, *map(as_bytes, tasks)))
 
     async def repair(self) -> Repairs:
-        """Rebuilds the shard from its records; see mend.lua. Returns what it has done."""
-        reply = await self._run("mend", "all", *(self._runner.open_arguments or ()))
-        canceled = iter(reply[3])
-        for task_id, packed in zip(canceled, canceled, strict=True):
-            ms, outcome = unpack_cancel(packed)
-            await self.cancel(as_text(task_id), ttl=ms / 1000, body=outcome)
-        return read_repairs(reply)
+        """Rebuilds the shard from its records; see mend.lua. Returns what was done."""
+        return await self._runner.repair()
 
     async def progress(self, runtime: str, task_id: str, note: bytes) -> bool:
         """Stores the progress of a task that the runtime has claimed."""

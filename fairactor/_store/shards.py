@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fairactor._model.keys import Keys, shard_of
 from fairactor._server.connection import Server
-from fairactor._server.rights import ALONE, IN_CLUSTERS, IN_SCRIPTS, PROBE, REPLICATED
+from fairactor._server.rights import ALONE, IN_CLUSTERS, IN_SCRIPTS, PROBE, REPLICATED, missing_right
 from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
@@ -65,8 +65,27 @@ async def check_rights(server: Server, settings: Settings) -> None:
     others = [*((REPLICATED,) if settings.durability == "replicated" else ()), *(IN_CLUSTERS if server.cluster else ())]
     meta = Keys(settings.namespace).meta
     runner = ScriptRunner(server, meta, patience=settings.connect_timeout)
-    if missing := await runner.evaluate("the check of rights", PROBE, *ALONE, *others, *IN_SCRIPTS):
-        raise ServerError(server.user.lacks([right.decode() for right in missing], settings.namespace))
+    reply = await runner.evaluate("the check of rights", PROBE, *ALONE, *others, *IN_SCRIPTS)
+    if problem := _problem([right.decode(errors="replace") for right in reply], server, settings.namespace):
+        raise ServerError(problem)
+
+
+def _problem(found: list[str], server: Server, namespace: str) -> str | None:
+    """Says what the check of rights has found."""
+    if unknown := [name[1:].upper().replace("|", " ") for name in found if name.startswith("-")]:
+        return (
+            f"{server.where} has no command {', '.join(unknown)}, which fairactor needs: it was renamed or switched off"
+        )
+    if found and found[0].startswith("!"):
+        said = found[0][1:]
+        right = missing_right(ServerError(said))
+        if right is None:
+            return (
+                f"{server.where} lets scripts use only the keys that are named when they are called ({said}), but "
+                "fairactor's scripts find theirs themselves: use another server, or let this one allow undeclared keys"
+            )
+        found = [right]
+    return server.user.lacks(found, namespace) if found else None
 
 
 async def open_shards(server: Server, settings: Settings, plugins: PluginLua = NO_PLUGIN_LUA) -> Shards:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -121,19 +121,36 @@ def _add_up(found: Sequence[ShardStats]) -> Stats:
     )
 
 
-async def read_health(shards: Shards) -> Health:
-    """Checks whether tasks are being served. An error of the server, or damage, becomes a problem in the report."""
+async def read_health(shards: Shards, deaf: Mapping[str, float]) -> Health:
+    """Checks whether tasks are being served. An error of the server, or damage, becomes a problem in the report.
+
+    Args:
+        shards: the shards.
+        deaf: the shards of which no messages arrive here, by their keys, and for how many seconds.
+    """
     began = time.monotonic()
-    try:
-        found = [await shard.stats(patience=0) for shard in shards]
-    except FairactorError as error:
-        return Health(ok=False, problems=(str(error),), latency=time.monotonic() - began, stats=None)
+    found: list[ShardStats] = []
+    away: list[str] = []
+    for number, shard in enumerate(shards):
+        try:
+            found.append(await shard.stats(patience=0))
+        except FairactorError as error:
+            since = "" if shard.away_for is None else f" has not answered for {shard.away_for:.1f} s"
+            away.append(str(error) if len(shards) == 1 else f"shard {number}{since}: {error}")
+    if away:
+        return Health(ok=False, problems=tuple(away), latency=time.monotonic() - began, stats=None)
     latency = (time.monotonic() - began) / len(shards)
     stats = _add_up(found)
     problems = [
         f"{runtime.name} has been silent for {-runtime.lease_left:.1f} s longer than its lease"
         for runtime in stats.runtimes
         if -_FAR < runtime.lease_left < 0
+    ]
+    problems += [
+        f"this runtime has received no messages of shard {number} for {deaf[shard.keys.meta]:.1f} s, so it learns late "
+        "of work and of outcomes"
+        for number, shard in enumerate(shards)
+        if shard.keys.meta in deaf
     ]
     problems += [f"{problem}; {REPAIR}" for each in found for problem in _damage(each)]
     if stats.pending and not any(runtime.workers and runtime.lease_left >= 0 for runtime in stats.runtimes):

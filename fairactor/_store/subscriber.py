@@ -143,13 +143,13 @@ class Subscriber:
     async def run(self) -> None:
         """Receives messages until canceled."""
         self._lines, self._line_of = {}, {}
-        looked = time.monotonic()
+        looked, looks_every = time.monotonic(), min(self._heartbeat, self._server.calls.topology.looks_every)
         async with anyio.create_task_group() as group:
             while True:
                 self._changed.clear()
                 found = await self._assign(group)
-                await self._changed.wait(self._heartbeat if found else _PAUSE)
-                if time.monotonic() - looked >= self._heartbeat:
+                await self._changed.wait(looks_every if found else _PAUSE)
+                if time.monotonic() - looked >= looks_every:
                     await self._server.calls.look()  # a shard may have moved from a node that still lives
                     looked = time.monotonic()
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from fairactor._model.wire import Settlement
 
-PER_TURN: Final = 500
+PER_TURN: Final = 200
 """The most outcomes, and the most claims, in one turn."""
 
 

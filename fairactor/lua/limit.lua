@@ -10,7 +10,7 @@
 -- @include lib/intact.lua
 -- @include lib/change_limit.lua
 
-local MOST = 200 -- tenants whose instances one call resets
+local MOST = 50 -- tenants whose instances one call resets
 local name, tenant, pause = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local more = false
 local reset = ARGV[5] ~= '' and cmsgpack.unpack(ARGV[5])

@@ -134,7 +134,7 @@ end
 update_ring(arriving)
 if charge_suspect then charge_suspect() end
 if ahead > 0 and call('SCARD', shard.idle) > call('SISMEMBER', shard.idle, runtime) then ahead = 0 end
-local period, began_at, own_time = shard.period, root.virtual, dedicated[runtime]
+local period, began_at, own_time = shard.period, root.virtual, home_time(runtime)
 if own_time then own_time = math.max(own_time, began_at) end -- where `choose` begins
 local claims =
   choose(runtime, want + ahead, ARGV[8], ahead, may_claim_ahead and not outcomes.returns_tasks, missed and handed)

@@ -26,7 +26,9 @@ from ._steps import Context, message_of
 T = TypeVar("T")
 
 _CONCURRENCY: Final = 100
-"""How many tasks are read or canceled at the same time."""
+"""How many tasks are read at the same time."""
+_AWAITED_AT_ONCE: Final = 1_000
+"""How many tasks `SentRun.wait` follows at the same time."""
 
 
 @attrs.frozen(eq=False)
@@ -81,7 +83,7 @@ class SentRun(Run):
         """See `Run`."""
         try:
             with anyio.fail_after(timeout):
-                await _for_each(_wait_for, self.handles.values(), len(self.handles))
+                await _for_each(_wait_for, self.handles.values(), _AWAITED_AT_ONCE)
                 while live := [item for _, item in await self._items() if item.state and not item.state.settled]:
                     await _wait_for(self._host.runtime.handle(live[-1].id, live[-1].tenant))
         except TimeoutError:
@@ -100,13 +102,11 @@ class SentRun(Run):
 
     async def cancel(self) -> None:
         """See `Run`."""
-        await _for_each(_cancel, reversed(list(self.handles.values())), _CONCURRENCY)
+        await self._host.runtime.cancel_many(reversed(list(self.handles.values())))
         for mapped in self._maps():
             await mapped.stop(self._host)
         live = [item for _, item in await self._items() if item.state and not item.state.settled]
-        await _for_each(
-            _cancel, [self._host.runtime.handle(item.id, item.tenant) for item in reversed(live)], _CONCURRENCY
-        )
+        await self._host.runtime.cancel_many(self._host.runtime.handle(item.id, item.tenant) for item in reversed(live))
 
     async def retry(self) -> Run:
         """See `Run`."""
@@ -229,26 +229,23 @@ async def _wait_for(handle: Handle[Any]) -> None:
         await handle.result(None)
 
 
-async def _cancel(handle: Handle[Any]) -> None:
-    with suppress(TaskNotFound):  # it ended long ago
-        await handle.cancel()
-
-
 async def _for_each(function: Callable[[T], Awaitable[None]], values: Iterable[T], limit: int) -> None:
     """Calls a function for all values, at most ``limit`` at a time; raises the first error as it is, in no group."""
-    limiter = anyio.Semaphore(max(limit, 1))
     errors: list[Exception] = []
+    left = list(values)
+    each = iter(left)  # shared, so that there are no more tasks of the event loop than calls at a time
 
-    async def call(value: T) -> None:
-        async with limiter:
+    async def call() -> None:
+        for value in each:
             try:
                 await function(value)
             except Exception as error:  # noqa: BLE001 - raised below, alone
                 errors.append(error)
                 group.cancel_scope.cancel()
+                return
 
     async with anyio.create_task_group() as group:
-        for value in values:
-            group.start_soon(call, value)
+        for _ in range(min(limit, len(left))):
+            group.start_soon(call)
     if errors:
         raise errors[0]

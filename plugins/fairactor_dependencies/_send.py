@@ -135,7 +135,9 @@ async def _send_parents(host: Host, batch: Sequence[BatchItem], indexes: Mapping
     for shard, parents in far.items():  # so that their ends are kept until the others have asked for them
         await _find(host, shard, parents, far=True)
     for shard in dict.fromkeys(item.shard for item in following):
-        left = map(msgspec.msgpack.encode, chain.from_iterable(item.awaited for item in following if item.shard == shard))
+        left = map(
+            msgspec.msgpack.encode, chain.from_iterable(item.awaited for item in following if item.shard == shard)
+        )
         some = [*islice(left, PARENTS_AT_ONCE)]
         while some:
             handled = await host.call(f"{NAME}/fill", shard, gate, shard, *some)

@@ -124,8 +124,13 @@ def _check_arguments(actor: Actor[..., Any], declaration: _Declaration) -> None:
 
 async def _find_declared(host: Host, shard: int) -> list[tuple[bytes, str]]:
     """Returns the declared schedules of a shard, each with the name of its actor."""
-    flat = await host.call(f"{NAME}/declared", shard)
-    return [(key, actor.decode()) for key, actor in zip(flat[::2], flat[1::2], strict=True)]
+    found: dict[bytes, str] = {}
+    cursor = b"0"
+    while True:
+        cursor, *flat = await host.call(f"{NAME}/declared", shard, cursor)
+        found |= {key: actor.decode() for key, actor in zip(flat[::2], flat[1::2], strict=True)}
+        if cursor == b"0":
+            return [*found.items()]
 
 
 def _registered(host: Host, actor: str) -> object:

@@ -22,7 +22,7 @@ logger: Final = logging.getLogger(NAME)
 
 AT_ONCE: Final = 100
 """The most schedules in one call, and in one script."""
-MOST_RUNS: Final = 500
+MOST_RUNS: Final = 250
 """The most runs in one call."""
 MOST_TIME: Final = 0.02
 """Seconds of computing times after which the event loop gets its turn."""

@@ -137,7 +137,7 @@ class Schedules:
                 for key, values in zip(flat[::2], flat[1::2], strict=True):
                     if fields := existing(values):  # none if it was deleted by hand
                         yield parse_schedule(key, fields)
-                if len(flat) < 2 * _PAGE:
+                if not flat:
                     break
                 cursor = b"(" + flat[-2]
 

@@ -23,6 +23,8 @@ check_key: Final = partial(check_name, "xcom key")
 
 _TYPED: Final = b" "
 """Stands before the JSON of a value that has to be pulled with a type. To JSON it is white space."""
+_GOES_ON: Final = b"\xff"
+"""Stands before an entry of the index, in place of a task: no id begins so."""
 _AT_ONCE: Final = 100
 """The most values that one call reads."""
 
@@ -131,21 +133,28 @@ class RunValues(ABC):
 
     async def list(self) -> builtins.list[Value]:
         """Lists all values of the run, the oldest first."""
-        flat = iter(await _call(self._run(), "list"))
-        found = [
-            Value(key.decode(), task.decode(), int(pushed) / 1e6, int(until) / 1000 or None)
-            for task, key, until, pushed in zip(flat, flat, flat, flat, strict=True)
-        ]
+        found: builtins.list[Value] = []
+        cursor: bytes | None = b""
+        while cursor is not None:
+            cursor, *reply = await _call(self._run(), "list", cursor)
+            flat = iter(reply)
+            found += [
+                Value(key.decode(), task.decode(), int(pushed) / 1e6, int(until) / 1000 or None)
+                for task, key, until, pushed in zip(flat, flat, flat, flat, strict=True)
+            ]
         return sorted(found, key=lambda value: (value.pushed_at, value.key, value.task))
 
     async def delete(self, key: str, *, from_task: TaskRef | None = None) -> int:
-        """Deletes the values under a key, of one task or of all; returns how many there were."""
+        """Deletes the values under a key, of one task or of all; returns how many there were.
+
+        Many are deleted in several steps, and those that are stored meanwhile may stay.
+        """
         check_key(key)
-        return int(await _call(self._run(), "delete", key, "" if from_task is None else _id_of(from_task)))
+        return await _delete(self._run(), key, "" if from_task is None else _id_of(from_task))
 
     async def clear(self) -> int:
-        """Deletes all values of the run; returns how many there were."""
-        return int(await _call(self._run(), "delete"))
+        """Deletes all values of the run, as `delete` does; returns how many there were."""
+        return await _delete(self._run())
 
     async def _read(self, key: str, tasks: Sequence[str]) -> Sequence[Stored | None]:
         """Reads the value of each task under a key; '' stands for the last value of the run."""
@@ -191,14 +200,27 @@ async def read_values(run: Values, key: str, places: Sequence[tuple[str, str]]) 
             value of the run.
     """
     found: builtins.list[Stored | None] = []
-    for start in range(0, len(places), _AT_ONCE):
-        flat = [part for place in places[start : start + _AT_ONCE] for part in place]
-        replies = await run.runtime.host.call(f"{NAME}/pull", run.tenant, run.tenant, key, *flat)
-        found += [reply and Stored(reply[8:], struct.unpack_from(">d", reply)[0]) for reply in replies]
+    left: builtins.list[tuple[str, str | bytes]] = [*reversed(places)]
+    while left:
+        flat = [part for place in left[: -_AT_ONCE - 1 : -1] for part in place]
+        for reply in await run.runtime.host.call(f"{NAME}/pull", run.tenant, run.tenant, key, *flat):
+            of_run, _ = left.pop()
+            if isinstance(reply, list):
+                left.append((of_run, _GOES_ON + reply[0]))
+            else:
+                found.append(reply and Stored(reply[8:], struct.unpack_from(">d", reply)[0]))
     return found
 
 
-async def _call(run: Values, script: str, *arguments: str) -> Any:
+async def _delete(run: Values, *which: str) -> int:
+    many, more = 0, 1
+    while more:
+        deleted, more = await _call(run, "delete", *which)
+        many += deleted
+    return many
+
+
+async def _call(run: Values, script: str, *arguments: str | bytes) -> Any:
     return await run.runtime.host.call(f"{NAME}/{script}", run.tenant, run.tenant, run.run, *arguments)
 
 

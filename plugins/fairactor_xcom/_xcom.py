@@ -27,6 +27,10 @@ TTL: Final = 86400.0
 """Seconds for which a value is kept, unless somebody says otherwise."""
 MAX_VALUE: Final = 64 * 1024
 """The largest value, in bytes of JSON."""
+MAX_VALUES: Final = 1_000
+"""The most values of a task."""
+MAX_TOTAL: Final = 64 * MAX_VALUE
+"""The most bytes of JSON of a task's values together."""
 
 _check_run: Final = partial(check_name, "xcom_run")
 
@@ -105,7 +109,8 @@ class _CurrentRun(RunValues):
 
         Raises:
             ConfigurationError: the key or the time cannot work, or the runtime does not use the plugin.
-            NotSerializable: the value has no JSON form. PayloadTooLarge: it is larger than 64 KiB.
+            NotSerializable: the value has no JSON form. PayloadTooLarge: it is larger than 64 KiB, or
+                the task has pushed 1,000 values or 4 MiB.
             RuntimeNotRunning: it is called outside a handler.
         """
         check_key(key)
@@ -118,6 +123,11 @@ class _CurrentRun(RunValues):
                 "its address"
             )
         others = [pushed for pushed in _pushed(task) if pushed[0] != key]
+        if len(others) >= MAX_VALUES or len(packed) + sum(len(pushed[1]) for pushed in others) > MAX_TOTAL:
+            raise PayloadTooLarge(
+                f"xcom value {shown(key)}: with it the task would have {len(others) + 1} values, and {MAX_VALUES} of "
+                f"{MAX_TOTAL} bytes together are the limit; push fewer larger ones, or the address of where they are"
+            )
         task.attach(NAME, (_run_of(task), [*others, (key, packed.decode(), whole_ms(kept))]))
 
     def values(self) -> Values:

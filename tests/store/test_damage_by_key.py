@@ -31,7 +31,7 @@ OF_LIMITS: Final = {
     "LINE", "LINE_GROUPS", "LINE_GROUP",
 }  # fmt: skip
 """The keys about limits and the lines of tenants that wait for them."""
-EMPTY: Final = {"RESERVED", "COSTS", "STEAL", "KIND_IDLE"}
+EMPTY: Final = {"RESERVED", "COSTS", "STEAL", "KIND_IDLE", "MENDING_LIST"}
 """What may be missing in the populated shard; the test makes one."""
 
 Damage = Callable[[redis.Redis, str, str], None]
@@ -51,7 +51,10 @@ def replace(db: redis.Redis, key: str, kind: str) -> None:
 
 def replace_by_list(db: redis.Redis, key: str, kind: str) -> None:
     db.delete(key)
-    db.rpush(key, "a", "b")
+    if kind == "list":
+        db.sadd(key, "a", "b")
+    else:
+        db.rpush(key, "a", "b")
 
 
 def values(value: bytes) -> Damage:
@@ -66,7 +69,8 @@ def values(value: bytes) -> Damage:
         elif kind == "set":
             db.sadd(key, value)
         else:
-            db.set(key, value)
+            db.delete(key)
+            (db.rpush if kind == "list" else db.set)(key, value)
 
     return damage
 
@@ -133,6 +137,9 @@ def key_of(populated: PopulatedShard, name: str) -> str:
         assert name in EMPTY, name
         if keys.TYPES[name] == "set":
             db.sadd(prefix + b"t", "r")
+        elif keys.TYPES[name] == "list":
+            db.rpush(prefix + b":queue:", "t")
+            return (prefix + b":queue:").decode()
         else:
             db.hset(prefix + b"t", "", b"")
         return (prefix + b"t").decode()
@@ -162,7 +169,7 @@ def test_whatever_is_damaged_is_repaired(populated: PopulatedShard, name: str, d
     if damage in {"another type", "a list"}:
         assert any(key in line and ":aside:" in line for line in repairs.set_aside), repairs
         (aside,) = populated.db.scan_iter("*:aside:*", count=1000)
-        assert populated.db.type(aside) in ({b"list"} if damage == "a list" else {b"string", b"hash"})
+        assert populated.db.type(aside) in ({b"list", b"set"} if damage == "a list" else {b"string", b"hash"})
     lost = populated.live - {task for task, header in snapshot.records.items() if header.state == b"L"}
     canceled = {"rc", "bc", "stays", "off", "lc"}
     assert not lost - {"TASK": {"later"}, "LEASES": canceled}.get(name, set())
@@ -222,10 +229,17 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
         "LINE_GROUPS",
         "SESSIONS",
         "GROUPS",
+        "MENDING",
+        "MENDED",
+        "MENDING_LIST",
         "IDLE",
         "IDLE_HOMES",
         "IDLE_SLOTS",
+        "ASSIGNED",
+        "ASSIGNED_TO",
+        "INDEXED",
         "STEAL",
+        "STOLEN_BY",
         "SUSPECTS",
     }
     repair(populated)

@@ -45,6 +45,8 @@ from tests.support.shard.populated import (
     turn_of_two_kinds,
 )
 
+REPAIR: Final = ("mend", "mend_places", "mend_rings")
+"""The scripts of the repair, in order."""
 CASES: dict[str, Case] = {
     "open": Case("open", lambda populated: populated.run(populated.shard.open(shards=None, aging=60.0))),
     "send": Case("send", send),
@@ -104,7 +106,7 @@ CASES: dict[str, Case] = {
     "redrive": Case("redrive", lambda c: c.run(c.shard.redrive([("dead1", b""), ("dead2", KEY)])), uncounted=2),
     "letters": Case("letters", lambda populated: populated.run(populated.shard.list_dead_letters(0, 9))),
     "discard": Case("discard", lambda populated: populated.run(populated.shard.discard(["dead1", "t1"]))),
-    "mend": Case("mend", lambda populated: populated.run(populated.shard.repair())),
+    **{name: Case(name, lambda populated: populated.run(populated.shard.repair()), every=5) for name in REPAIR},
     "stats": Case("stats", stats),
     "health": Case("health", lambda populated: populated.run(populated.shard.load())),
     "describe": Case("describe", lambda populated: populated.run(populated.shard.describe("r", {"workers": 5}))),
@@ -112,7 +114,7 @@ CASES: dict[str, Case] = {
 TEARING: Final = [
     title
     for title, case in CASES.items()
-    if "\nbegin_writing()" in scripts.load(case.script, flags=True, plugins=HOLDER).text
+    if title in REPAIR or "\nbegin_writing()" in scripts.load(case.script, flags=True, plugins=HOLDER).text
 ]
 TEARING.remove("cancel of a started one")  # it makes a single write
 
@@ -147,14 +149,15 @@ def test_wherever_a_repair_breaks_off_the_next_one_goes_on(populated: PopulatedS
     populated.restore()
     assert populated.breaks(case.script, torn[len(torn) // 2], case.transition)
     left = populated.dump()
-    for at in count(1):
-        populated.restore(left)
-        if not populated.breaks("mend", at, lambda populated: populated.run(populated.shard._run("mend", "torn"))):
-            break
-        populated.insist(case.transition)
-        case.then(populated)
-        compare(populated.gather(), want, case)
-    assert at > 50
+    for script in REPAIR:
+        for at in count(1, 7):
+            populated.restore(left)
+            if not populated.breaks(script, at, stats):
+                break
+            populated.insist(case.transition)
+            case.then(populated)
+            compare(populated.gather(), want, case)
+        assert at > 50, script
 
 
 @settings(max_examples=60, deadline=None, database=None, derandomize=True)
@@ -166,7 +169,7 @@ def test_a_script_and_its_repair_and_that_one_again_may_break_off_anywhere(
     _, want = wanted(populated, case)
     populated.restore()
     populated.breaks(case.script, data.draw(st.integers(1, 60)), case.transition)
-    again = data.draw(st.lists(st.sampled_from(["mend", case.script]), max_size=3))
+    again = data.draw(st.lists(st.sampled_from([*REPAIR, case.script]), max_size=3))
     for name in again:
         populated.breaks(name, data.draw(st.integers(1, 120)), case.transition)
     populated.insist(case.transition)

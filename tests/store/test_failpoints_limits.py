@@ -23,6 +23,7 @@ from tests.support.shard.populated_limits import (
     settle_limited,
 )
 
+REPAIR: Final = ("mend", "mend_places", "mend_rings")
 CASES: Final[dict[str, Case]] = {
     "send": Case("send", lambda p: p.send_again(item("n1", "l", 6, body=body({"api": 2, "used": 3})))),
     "turn that settles": Case("turn", settle_limited, dropped=frozenset({"l.run"}), uncounted=1),
@@ -39,7 +40,7 @@ CASES: Final[dict[str, Case]] = {
     "purge": Case("purge", purge("l", 60)),
     "configure a pause": Case("configure", configure("l", paused=True)),
     "configure into a group": Case("configure", configure("l2", group="lg")),
-    "mend": Case("mend", lambda p: p.run(p.shard.repair())),
+    **{name: Case(name, lambda p: p.run(p.shard.repair()), every=3) for name in REPAIR},
 }
 ANY_ORDER: Final[dict[str, Case]] = {
     "turn that claims": Case("turn", settle_and_claim_limited, claim_all_limited),
@@ -49,7 +50,7 @@ ANY_ORDER: Final[dict[str, Case]] = {
 TEARING: Final = [
     title
     for title, case in CASES.items()
-    if "\nbegin_writing()" in scripts.load(case.script, flags=True, plugins=HOLDER).text
+    if title in REPAIR or "\nbegin_writing()" in scripts.load(case.script, flags=True, plugins=HOLDER).text
 ]
 
 
@@ -63,7 +64,7 @@ def populated(server_binary: str) -> Iterator[LimitedShard]:
 
 RARE: Final = {
     "leave", "limit that is new", "limit that is resumed", "declare_limits", "limits", "cancel of several", "purge",
-    "configure a pause", "configure into a group", "mend",
+    "configure a pause", "configure into a group", *REPAIR,
 }  # fmt: skip
 """What the others cover in part, so that the default run stays short."""
 

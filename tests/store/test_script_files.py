@@ -13,7 +13,16 @@ LUA = files("fairactor") / "lua"
 FILES = sorted(str(path.relative_to(LUA)) for path in LUA.rglob("*.lua"))  # type: ignore[attr-defined]
 
 
-CATCHING = {"mend.lua", "lib/mend_followers.lua", "lib/damage.lua", "lib/admit.lua", "lib/ending.lua", "watch.lua"}
+CATCHING = {
+    "mend.lua",
+    "lib/mend_steps.lua",
+    "lib/mend_tasks.lua",
+    "lib/mend_followers.lua",
+    "lib/damage.lua",
+    "lib/admit.lua",
+    "lib/ending.lua",
+    "watch.lua",
+}
 """Those that go on where somebody has damaged a value, so that it harms no other task."""
 WALKING = {
     "mend.lua": {"SCAN"},  # only after damage
@@ -21,6 +30,7 @@ WALKING = {
     "sort.lua": {"HSCAN"},  # likewise
     "health.lua": {"HSCAN"},  # one step
     "stats.lua": {"ZSCAN"},  # runtimes, in batches
+    "limits.lua": {"HSCAN"},  # likewise
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 

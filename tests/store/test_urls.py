@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import traceback
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -24,13 +21,10 @@ from fairactor._server.urls import parse_url
 from fairactor.errors import ConfigurationError, ServerError
 from fairactor.settings import Settings
 from tests.support import servers
+from tests.support.certificates import Certificates
 from tests.support.polling import PATIENCE
 
 pytestmark = pytest.mark.anyio
-
-TLS = Path(__file__).parents[1] / "support" / "tls"
-
-LOCKED = f"ssl_certfile={TLS}/certificate.pem&ssl_keyfile={TLS}/locked_key.pem"
 
 
 @actor
@@ -147,53 +141,18 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(options: str, words: str
         ("ssl_check_hostname=perhaps", "ssl_check_hostname=.*true or false"),
         ("ssl_include_verify_flags=VERIFY_NOTHING", "ssl_include_verify_flags=.*VERIFY_X509_STRICT"),
         ("ssl_ca_certs=/no/such/file", "options that cannot be used: .*No such file"),
-        (LOCKED, "options that cannot be used"),
-        (f"{LOCKED}&ssl_password=topsecret", "options that cannot be used"),
+        ("LOCKED", "options that cannot be used"),
+        ("LOCKED&ssl_password=topsecret", "options that cannot be used"),
         ("ssl_ciphers=NOTHING", "options that cannot be used"),
     ],
 )  # fmt: skip
-async def test_tls_options_that_cannot_be_used(options: str, words: str) -> None:
+async def test_tls_options_that_cannot_be_used(options: str, words: str, tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    certificate, key = certificates.issue("locked")
+    options = options.replace("LOCKED", f"ssl_certfile={certificate}&ssl_keyfile={certificates.lock(key, 'sesame')}")
     with pytest.raises(ConfigurationError, match=words) as caught:
         await connect(f"rediss://localhost:1?{options}", timeout=1, answer=1)
     assert_hides("topsecret", caught.value)
-
-
-@asynccontextmanager
-async def tls_proxy(url: str) -> AsyncIterator[int]:
-    """Yields a port with TLS in front of a server."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(TLS / "certificate.pem", TLS / "key.pem")
-    running = set[asyncio.Task[None]]()
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        running.add(asyncio.current_task())  # type: ignore[arg-type]  # it runs in one
-        to_reader, to_writer = await asyncio.open_unix_connection(url.removeprefix("unix://"))
-        await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer))
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as proxy:
-        yield proxy.sockets[0].getsockname()[1]
-        await asyncio.gather(*running, return_exceptions=True)
-
-
-async def test_tls(url: str) -> None:
-    async with tls_proxy(url) as port:
-        authority = f"ssl_ca_certs={quote(str(TLS / 'certificate.pem'))}"
-        await use(f"rediss://localhost:{port}?{authority}")
-        await use(f"valkeys://127.0.0.1:{port}/2?{authority}&ssl_min_version=TLSv1_3&ssl_cert_reqs=required")
-        await use(f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none")
-        with pytest.raises(ServerError, match=r"cannot be trusted.*ssl_ca_certs=") as caught:
-            await use(f"rediss://:{SECRET}@localhost:{port}")
-        assert_hides(SECRET, caught.value)
 
 
 # No password in an error

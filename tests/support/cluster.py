@@ -137,6 +137,13 @@ class Cluster:
                 return next(node for node in self.nodes if node.port == primary[1])
         raise AssertionError(f"nobody serves {slot}")
 
+    def slots_of(self, node: Node) -> set[int]:
+        """Returns the slots of a primary."""
+        ranges = node.db.execute_command("CLUSTER SLOTS")
+        return {
+            slot for first, last, (_, port, *_), *_ in ranges if port == node.port for slot in range(first, last + 1)
+        }
+
     def _live(self) -> Node:
         return next(node for node in self.nodes if answers(node.db))
 

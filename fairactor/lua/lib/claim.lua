@@ -266,11 +266,13 @@ do
     end
     local own_time = home_time(runtime)
     if not own_time then return serve_all() end
-    local own = load_front_of(call('SMEMBERS', ASSIGNED .. runtime), n, math.max(own_time, root.virtual))
+    local names, are_some = names_in(ASSIGNED .. runtime)
+    local own = load_front_of(names, n, math.max(own_time, root.virtual))
     raise_tags(own)
     serve(own)
     claims.dedicated_time = own.virtual
-    local assigned, others = #ids, claims.seated < n and call('SMEMBERS', STEAL .. runtime) or {}
+    local assigned, others, are_some_others = #ids, {}, false
+    if claims.seated < n then others, are_some_others = names_in(STEAL .. runtime) end
     if others[1] == '' then
       reset_group_fronts()
       root.stealing = true
@@ -282,6 +284,7 @@ do
       root.virtual = ring.virtual
     end
     claims.stolen = #ids - assigned
+    claims.sees_some = (are_some or are_some_others) and #ids > 0 -- others of its tenants may have tasks
   end
 
   -- Brings back tenants whose rate allows a task by now, and tidies away those that no longer have limits.
@@ -332,7 +335,7 @@ do
     if add_along then add_along(claims) end
     if n > 0 then fill(claims, runtime, n) end
     local starts_more = limits and limits.settle_plan(#claims.ids > 0)
-    claims.stopped, claims.again = passed == MOST_PASSED, sorting.stopped or sorting.again or starts_more
+    claims.stopped, claims.again = passed == MOST_PASSED, sorting.stopped or sorting.again or starts_more or claims.sees_some
     claims.behind = claims.stopped and skip + seen or 0
     for i, record in ipairs(read_records(claims.ids)) do
       record = record or substitute_record(claims.owners[i][NAME])

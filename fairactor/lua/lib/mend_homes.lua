@@ -1,18 +1,25 @@
 -- Repairs the index of dedicated runtimes (see homes.lua): it follows from the tenants of those that it knows.
 
 -- @include lib/base.lua
--- @takes found from mend.lua
+-- @include lib/mend_steps.lua
 
-local function repair_index()
-  for _, index in ipairs({ ASSIGNED_TO, STOLEN_BY }) do
-    for _, name in ipairs(found[index]) do call('UNLINK', index .. name) end
-  end
-  for _, runtime in ipairs(call('SMEMBERS', INDEXED)) do
-    if call('HEXISTS', HOMES, runtime) == 0 then
-      call('SREM', INDEXED, runtime)
-    else
-      for _, name in ipairs(call('SMEMBERS', ASSIGNED .. runtime)) do call('SADD', ASSIGNED_TO .. name, runtime) end
-      for _, name in ipairs(call('SMEMBERS', STEAL .. runtime)) do call('SADD', STOLEN_BY .. name, runtime) end
-    end
+local function forget_index(_, key)
+  spend(1)
+  call('UNLINK', key)
+end
+
+local function forget_indexed(_, key)
+  for _, runtime in ipairs(call('SMEMBERS', key)) do
+    spend(1)
+    if call('HEXISTS', HOMES, runtime) == 0 then call('SREM', key, runtime) end
   end
 end
+
+local function index_in(index)
+  return function(runtime, tenants_of_it)
+    if call('SISMEMBER', INDEXED, runtime) == 0 then return end
+    spend(#tenants_of_it)
+    for _, name in ipairs(tenants_of_it) do call('SADD', index .. name, runtime) end
+  end
+end
+local index_assigned, index_steal = index_in(ASSIGNED_TO), index_in(STOLEN_BY)

@@ -7,7 +7,7 @@
 -- @takes lanes, limits from lib/lanes.lua
 -- @takes tenants, TAG, LEAVES, LIMITS, OUTER from lib/ring.lua
 -- @takes load_tags, join_ring from lib/ring.lua
--- @takes home_time from lib/homes.lua
+-- @takes home_time, names_in from lib/homes.lua
 -- @takes eligibility, NONE from lib/policy.lua
 -- @takes read_mailbox, by_place from lib/claim.lua
 -- @takes lane_queues from lib/queues.lua
@@ -256,8 +256,8 @@ local function open_plan()
     if not home_time(runtime) then
       plan_of(nil, most, has_room)
     else
-      local number = plan_of(call('SMEMBERS', ASSIGNED .. runtime), most, has_room)
-      local others = number < most and call('SMEMBERS', STEAL .. runtime) or NONE
+      local number = plan_of((names_in(ASSIGNED .. runtime)), most, has_room)
+      local others = number < most and (names_in(STEAL .. runtime)) or NONE
       if others[1] == '' then
         plan_of(nil, most - number, has_room)
       elseif #others > 0 then

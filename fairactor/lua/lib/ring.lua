@@ -201,7 +201,7 @@ end
 
 -- @include lib/kinds.lua
 
-local save_shard
+local save_rings, save_shard
 do
   -- Notes the change of an entry. Returns whether it joins its ring.
   local function note_change(t)
@@ -256,10 +256,9 @@ do
     return to_watch
   end
 
-  -- Writes all changes, ends a busy period, and what `begin_writing` began. Then wakes runtimes for tenants that
-  -- joined, or if there was `more` to claim than was wanted. A tenant that waits already may have got the first task that
-  -- can start in one that rests because its slots of some kind are full. Returns whether there is more.
-  function save_shard(more)
+  -- Writes the rings and the limits. Returns the tenants that joined a ring, those of `write_limits`, and those that joined
+  -- rings of other kinds.
+  function save_rings()
     local joined = {}
     for name, t in pairs(tenants) do
       if note_change(t) then joined[#joined + 1] = name end
@@ -269,7 +268,14 @@ do
     local throttled = write_limits()
     save_costs()
     if lanes and not lanes.save_rings then open_kinds() end
-    local joined_elsewhere = lanes and lanes.save_rings()
+    return joined, throttled, lanes and lanes.save_rings()
+  end
+
+  -- Writes all changes, ends a busy period, and what `begin_writing` began. Then wakes runtimes for tenants that
+  -- joined, or if there was `more` to claim than was wanted. A tenant that waits already may have got the first task that
+  -- can start in one that rests because its slots of some kind are full. Returns whether there is more.
+  function save_shard(more)
+    local joined, throttled, joined_elsewhere = save_rings()
     local empty = (more or #root.removals > 0) and call('ZCARD', root.key) == 0
     if empty then -- nobody waits: virtual time restarts
       root.virtual, shard.period = 0, shard.period + 1

@@ -42,7 +42,7 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
     local all = not home_time(runtime)
     local names, others = {}, {}
     if not all then
-      names, others = in_order(call('SMEMBERS', ASSIGNED .. runtime)), call('SMEMBERS', STEAL .. runtime)
+      names, others = in_order((names_in(ASSIGNED .. runtime))), (names_in(STEAL .. runtime))
       all = others[1] == ''
     end
     for _, name in ipairs(all and call('ZRANGE', SUSPECTED, 0, LOOK - 1) or in_order(others)) do

@@ -2,15 +2,20 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 and 2 the range, as ZRANGEBYLEX takes it, 3 how many, 4 and on: fields
--- Reply {schedule, {value, ...}, ...}; nothing for a missing value
+-- Reply {schedule, {value, ...}, ...}; nothing for a missing value; no schedule after the last one
 --
+-- Bounded: its caller asks for 100 schedules, and it returns about 1 MB.
 -- Reads only.
 
 -- @include lib/intact.lua
 -- @include own/lib.lua
 
-local reply = {}
+local BYTES = 1048576
+local reply, size = {}, 0
 for _, schedule in ipairs(call('ZRANGEBYLEX', OWN .. 'all', ARGV[1], ARGV[2], 'LIMIT', 0, tonumber(ARGV[3]))) do
-  reply[#reply + 1], reply[#reply + 2] = schedule, call('HMGET', key_of(schedule), unpack(ARGV, 4))
+  if size >= BYTES then break end
+  local values = call('HMGET', key_of(schedule), unpack(ARGV, 4))
+  for _, value in ipairs(values) do size = size + (value and #value or 0) end
+  reply[#reply + 1], reply[#reply + 2] = schedule, values
 end
 return reply

@@ -12,7 +12,8 @@
 -- A run that waits for the one before it or for room in the mailbox is kept in `waiting`, and goes before later ones.
 -- It is tried when a task of the run before has ended (ended.lua), or after a while.
 --
--- A run of a graph consists of many tasks, so the work of one script is limited: the schedules that are left stay due.
+-- Bounded: it sends about 250 tasks and 1 MB, at least one run, and looks at as much of what its caller gives, which is
+-- 100 schedules and 500 runs. The schedules that are left stay due.
 
 -- @include lib/intact.lua
 -- @include lib/accept.lua
@@ -21,32 +22,47 @@
 
 local MOST_WAITING, AT_ONCE = 1000, 10 -- of a schedule; how many are tried at once
 local ROOM, LOOK_AGAIN = 5000, 60000 -- ms until there may be room; until the run before may have ended unseen
-local MOST_TASKS = 500 -- of graphs that are sent, or looked at, in one script
+local MOST_TASKS = 250 -- that are sent, or looked at, in one script
+local BYTES = 1048576 -- of what is sent in one script
+local PLANNED = 20 -- waiting runs that cost as much as a look at a task
 
 local items, runs = {}, {} -- tasks to accept; for each run its schedule, time, id, the ids and the places of its tasks
 local seen = {}
-local looked_at = 0
+local looked_at, bytes = 0, 0
 
 local function lives(task) return task and call('GETRANGE', TASK .. task, 0, 0) == LIVE end
 
 -- Returns the task of the previous run whose end to wait for: of those that live the last, which ends last as a rule.
 local function living_task(s)
-  for i = #s.tasks, 1, -1 do
+  local tasks = s.packed_tasks and s.packed_tasks ~= '' and cmsgpack.unpack(s.packed_tasks) or { s.previous }
+  for i = #tasks, 1, -1 do
     looked_at = looked_at + 1
-    if lives(s.tasks[i]) then return s.tasks[i] end
+    if lives(tasks[i]) then return tasks[i] end
   end
 end
 
-local function is_too_much(s) return s.many > 1 and #items > 0 and #items + looked_at + s.many > MOST_TASKS end
+-- Whether a run has to wait for the next script.
+local function is_too_much(s)
+  local many = s.many > 1 and #items + looked_at + s.many > MOST_TASKS
+  return #items > 0 and (many or bytes + s.size > BYTES)
+end
 
 local function add_run(s, planned)
   local id = 'schedule:' .. s.generation .. ':'
   if s.many > 0 then
-    s.graph = s.graph or read_graph(call('HGET', key_of(s.name), 'graph'))
+    if not s.graph then
+      local graph = call('HGET', key_of(s.name), 'graph')
+      s.graph, s.size = read_graph(graph), #graph
+    end
     id = id .. string.format('%013.0f', planned) -- all ids of runs are equally long
   else
     id = id .. integer(planned)
   end
+  if s.many == 0 and not s.item then
+    s.item = call('HGET', key_of(s.name), 'item')
+    s.size = #s.item
+  end
+  bytes = bytes + s.size
   local first = #items + 1
   runs[#runs + 1] = { s, planned, id, add_tasks(items, s.item, s.graph, id), first, #items }
   s.busy = true
@@ -66,14 +82,15 @@ end
 
 -- Reads a schedule; nil if it is not where the tick expects it.
 local function read_schedule(name, version, expected)
-  local state, known, planned, generation, item, overlap, budget, kept, sent, waiting, previous, lines, many, tasks, behind =
-    unpack(call('HMGET', key_of(name), 'state', 'version', 'planned', 'generation', 'item', 'overlap', 'budget', 'kept',
-      'runs', 'waiting', 'previous', 'lines', 'many', 'tasks', 'behind'))
+  local state, known, planned, generation, overlap, budget, kept, sent, waiting, previous, lines, many, tasks, behind =
+    unpack(call('HMGET', key_of(name), 'state', 'version', 'planned', 'generation', 'overlap', 'budget', 'kept', 'runs',
+      'waiting', 'previous', 'lines', 'many', 'tasks', 'behind'))
   if state ~= 'active' or tonumber(known) ~= version or tonumber(planned) ~= expected then return nil end
-  return { name = name, generation = generation, item = item, overlap = overlap, budget = tonumber(budget), kept =
-    tonumber(kept), runs = tonumber(sent), waiting = waiting and cmsgpack.unpack(waiting) or {}, previous = previous,
-    lines = lines, many = tonumber(many) or 0, tasks = tasks and tasks ~= '' and cmsgpack.unpack(tasks) or { previous },
-    behind = behind or previous }
+  waiting = waiting and cmsgpack.unpack(waiting) or {}
+  looked_at = looked_at + #waiting / PLANNED
+  return { name = name, generation = generation, overlap = overlap, budget = tonumber(budget), kept = tonumber(kept),
+    runs = tonumber(sent), waiting = waiting, previous = previous, lines = lines, many = tonumber(many) or 0, size = 0,
+    packed_tasks = tasks, behind = behind or previous }
 end
 
 -- Sends the waiting runs that may go.
@@ -92,7 +109,8 @@ end
 
 local function advance(packed)
   local name, version, expected, following, due, checked, missed, times = unpack(cmsgpack.unpack(packed))
-  local s = not seen[name] and #items + looked_at < MOST_TASKS and read_schedule(name, version, expected)
+  local room = #items + looked_at < MOST_TASKS and bytes < BYTES
+  local s = room and not seen[name] and read_schedule(name, version, expected)
   if not s then return nil end
   seen[name] = true
   s.planned, s.due, s.checked = following, due, checked
@@ -144,7 +162,7 @@ local function write_schedule(s)
     fields[#fields + 1], fields[#fields + 2] = 'until', at < math.huge and integer(at) or ''
   end
   if s.lines then fields[#fields + 1], fields[#fields + 2] = 'lines', s.lines end
-  if s.previous then
+  if s.tasks then
     fields[#fields + 1], fields[#fields + 2] = 'previous', s.previous
     fields[#fields + 1], fields[#fields + 2] = 'tasks', #s.tasks > 1 and cmsgpack.pack(s.tasks) or ''
   end

@@ -4,7 +4,7 @@
 -- A run has a hash of its values by task and key, an index of them by key and time, and a list of them by the ms at which
 -- they expire, from which each task that ends removes some. 'run:' and a task name the run that it has stored them in.
 
--- @takes integer, write_all from lib/base.lua
+-- @takes integer, read_all, write_all from lib/base.lua
 
 if data and state == 'F' then
   local FIELD, ENTRY, VALUE = '>Hc0', '>Hc0dd', '>dd' -- task; key, µs at which stored, ms until which kept; the latter two
@@ -15,11 +15,13 @@ if data and state == 'F' then
   later[#later + 1] = function()
     local before, longest = call('PTTL', run_key), 0
     local fields, entries, expiring, over, replaced = {}, {}, {}, {}, {}
-    for _, pushed in ipairs(values) do
+    local places = {}
+    for n, pushed in ipairs(values) do places[n] = struct.pack(FIELD, #id, id) .. pushed[1] end
+    local known = read_all('HMGET', run_key, places)
+    for n, pushed in ipairs(values) do
       local key, value, ms = pushed[1], pushed[2], pushed[3]
       local kept_until = ms == 0 and 0 or shard.ms + ms
-      local field, entry = struct.pack(FIELD, #id, id) .. key, struct.pack(ENTRY, #key, key, at, kept_until) .. id
-      local old = call('HGET', run_key, field)
+      local field, entry, old = places[n], struct.pack(ENTRY, #key, key, at, kept_until) .. id, known[n]
       if old then
         local old_until, old_at = struct.unpack(VALUE, old)
         replaced[#replaced + 1] = struct.pack(ENTRY, #key, key, old_at, old_until) .. id

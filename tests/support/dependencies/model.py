@@ -77,6 +77,8 @@ class Step:
     """The run whose gate has to open before the task may run."""
     told: frozenset[str] = frozenset()
     """The parents on the other shard that were sent with it: they notify it without being asked."""
+    follows: bool = False
+    """Whether parents of it are still to be sent."""
     delayed: bool = False
     state: str = "deferred"
     kept: bool = True

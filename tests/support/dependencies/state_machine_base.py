@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 from fairactor_dependencies import result_of, results
 from fairactor_dependencies._batch import BatchItem, hold_behind_gate, index_by_id, resolve_parents
 from fairactor_dependencies._options import Parents
@@ -42,6 +43,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
         super().__init__()
         self.model = Model()
         self.calls: dict[Run, list[list[tuple[Step, Item]]]] = {}  # not sent yet
+        self.following: dict[Run, list[tuple[Step, BatchItem]]] = {}  # those whose parents are sent after them
         self.numbers: dict[tuple[int, str], int] = {}  # the last turn of each runtime
         self.count = 0
         self.failed = False
@@ -117,6 +119,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
         }
         self.check_unknown(homes)
         for each in batch:
+            each.follow = gated and len(each.parents) > 1
             resolve_parents(each, batch, of_batch, homes, keep)
         within = any(parent in of_batch for each in batch for parent in each.parents)
         run = None
@@ -126,8 +129,11 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             self.shards.drivers[run.shard].run(self.shards.call(run.shard, "gate", run.id, HOUR, 1 - run.shard))
         calls: dict[int, list[tuple[Step, Item]]] = {0: [], 1: []}
         for each, made in zip(batch, steps, strict=True):
+            made.follows = each.follow
             made.told = frozenset(
-                parent for parent in made.parents if parent in of_batch and batch[of_batch[parent]].shard != made.shard
+                parent
+                for parent in made.parents
+                if parent in of_batch and batch[of_batch[parent]].shard != made.shard and not each.follow
             )
             made.run = run if "gate" in each.script_input else None
             made.gate = "c" if made.run else "o"
@@ -142,6 +148,7 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             return
         halves = [half for call in calls.values() for half in (call[: len(call) // 2], call[len(call) // 2 :]) if half]
         self.calls[run] = halves
+        self.following[run] = [pair for pair in zip(steps, batch, strict=True) if pair[1].follow]
         self.model.runs.append(run)
         self.compare()
 
@@ -173,9 +180,23 @@ class TwoShardsMachineBase(RuleBasedStateMachine):
             self.send_call(calls.pop(which % 2 and last))
         if not calls:
             del self.calls[run]
+            self.send_parents(run)
             self.open_gate(run, "F")
         elif which == 0:
             self.send_on(run, 0)
+
+    def send_parents(self, run: Run) -> None:
+        """Sends the parents of those tasks that were sent without them."""
+        for made, each in self.following.pop(run):
+            for parent in [self.model.steps[parent] for parent in made.parents]:
+                if parent.shard != made.shard and parent.run is run:
+                    self.shards.run(parent.shard, "known", 1, parent.id, parent.tenant)
+                    self.model.ask(parent)
+            left = [msgspec.msgpack.encode(awaited) for awaited in each.awaited]
+            while left:
+                del left[: self.shards.run(made.shard, "fill", run.id, made.shard, *left)]
+                made.follows = bool(left)
+                self.compare()
 
     def more(self, which: int) -> None:
         if self.calls:

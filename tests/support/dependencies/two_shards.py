@@ -189,12 +189,12 @@ class TwoShards:
 
     def under_way(self, step: Step, place: int, parent: Step) -> bool:
         """Returns whether a parent's outcome may be on its way to the task."""
-        if f"t{parent.id}" in self.rest[parent.shard]:
+        if step.follows or f"t{parent.id}" in self.rest[parent.shard]:
             return True
         return parent.shard != step.shard and bool({(kind, step.id, place + 1) for kind in "es"} & self._said)
 
     def asks(self, step: Step, place: int) -> bool:
-        return ("s", step.id, place + 1) in self._asking
+        return step.follows or ("s", step.id, place + 1) in self._asking
 
     def gate_choice(self, step: Step) -> str:
         """Returns the states of its gate that a task may have received."""
@@ -326,7 +326,7 @@ class TwoShards:
                 assert step.state == "deferred", f"{name} {content} for one that waits no more: {step}"
             elif kind == "gate-to":
                 assert rest_of_it in shut, f"the gate has ended: {name}"
-            elif kind in ("early", "map", "end"):
+            elif kind in ("early", "map", "end", "fill"):
                 assert self.drivers[shard].db.pttl(self.plugins[shard].prefix + name) > 0
             else:
                 assert kind == "gate", name

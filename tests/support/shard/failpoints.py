@@ -26,6 +26,8 @@ class Case:
     """How far counts of ended tasks may be off, because a task left no record or was sent again."""
     deaths: int = 0
     """How far the delivery count of a task may be off."""
+    every: int = 1
+    """At each how many-th of its calls the script is broken off."""
     untidy: bool = False
     """Whether the audit may find something until the call is sent again."""
 
@@ -61,7 +63,7 @@ def _difference(found: Any, want: Any) -> Any:
 
 def breaking_points(populated: PopulatedShard, case: Case) -> Iterator[tuple[int, ServerError]]:
     """Breaks the script off at each call in turn; yields the call's number and the error, with the shard left as is."""
-    for at in count(1):
+    for at in count(1, case.every):
         populated.restore()
         error = populated.breaks(case.script, at, case.transition)
         if error is None:
