@@ -150,6 +150,7 @@ class Disturber:
     async def _start(self, member: Member) -> None:
         await self._control(self._number(member), "launch")
         await self._in_thread(partial(wait_until, member.db.ping, "a server starts"))
+        await self._in_thread(partial(self._group.rejoin, member))
         member.up = True
 
     async def _go_on(self, member: Member) -> None:

@@ -22,6 +22,8 @@ from .workload import Serving, Workload
 
 _PROBE_EACH = 0.1
 """Seconds between two probes of a shard."""
+_RETRY = 0.2
+"""Seconds until a send is tried again that too few replicas have confirmed."""
 
 
 class GroupWorkload(Workload):
@@ -121,11 +123,12 @@ class GroupWorkload(Workload):
         await super()._await(job)
         self._saw([job])
 
-    def _refused(self, error: ServerError, what: str) -> None:
+    async def _refused(self, error: ServerError, what: str) -> None:
         if isinstance(error, NotReplicated):
             self._note(f"{what}: {error}")
+            await anyio.sleep(_RETRY)
         else:
-            super()._refused(error, what)
+            await super()._refused(error, what)
 
     def _excuse(self, task: str, text: str) -> bool:
         """Whether what is wrong with a task is what a primary may take with it."""

@@ -16,7 +16,7 @@ import redis
 from anyio.abc import TaskGroup
 
 from fairactor import Handle, Runtime, TaskCanceled
-from fairactor.errors import FairactorError, ServerError, ServerUnavailable
+from fairactor.errors import FairactorError, NotReplicated, ServerError, ServerUnavailable
 from tests.support.polling import until
 from tests.support.proxy import Proxy
 
@@ -71,8 +71,9 @@ class Workload:
     def verdict(self) -> dict[str, Any]:
         """Returns the report on the seed."""
         facts = self.facts
+        found = sorted(facts.violations, key=lambda text: "lost" not in text)
         return {
-            "violations": [*facts.violations[:_SHOWN], *(["…"] if facts.violations[_SHOWN:] else [])],
+            "violations": [*found[:_SHOWN], *(["…"] if found[_SHOWN:] else [])],
             "lost": facts.lost,
             "doubled": facts.doubled,
             "tasks": facts.tasks,
@@ -239,10 +240,10 @@ class Workload:
             except ServerUnavailable as error:
                 self._note(f"{call.__name__} of {', '.join(job.id for job in jobs)}: {error}")
             except ServerError as error:
-                self._refused(error, f"{call.__name__} of {', '.join(job.id for job in jobs)}")
+                await self._refused(error, f"{call.__name__} of {', '.join(job.id for job in jobs)}")
             self.facts.resent.update(job.id for job in jobs)
 
-    def _refused(self, error: ServerError, what: str) -> None:
+    async def _refused(self, error: ServerError, what: str) -> None:
         self.facts.violations.append(f"{what}: {error!r}")
 
     def _later_schedules(self) -> Sequence[PlannedSchedule]:
@@ -295,6 +296,7 @@ class Workload:
         async with self._patience("schedules"):
             for schedule in self._plan.schedules:
                 await self._again([schedule], self._see_out)
+        self._note("schedules are over")
         async with self._patience("draining"):
             while await self._answered(self._left):
                 await self._answered(self._runtime.drain)
@@ -379,7 +381,7 @@ async def _outcome(result: Awaitable[int]) -> int | str:
         return await result
     except TaskCanceled:
         return "canceled"
-    except ServerUnavailable:
+    except (ServerUnavailable, NotReplicated):
         raise
     except FairactorError as error:
         return repr(error)

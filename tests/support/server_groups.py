@@ -198,6 +198,9 @@ class Group:
         """Makes a replica take over from a primary that serves."""
         raise NotImplementedError
 
+    def rejoin(self, server: Member) -> None:
+        """Makes a server a replica that was killed and started again, if another one is the primary now."""
+
     def proxied(self) -> Mapping[int, str]:
         """Returns the ports of the proxy, and the socket of the server behind each."""
         return {server.proxy_port: server.socket for server in self.servers}
@@ -373,6 +376,11 @@ class Watched(Group):
         if not home.up or home.role() != "master":
             raise LookupError("the primary is away")
         return [home] * len(keys)
+
+    def rejoin(self, server: Member) -> None:
+        address = self.sentinels[0].db.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", NAME)
+        if int(address[1]) != server.proxy_port:  # sentinels would do so after ten seconds
+            server.db.execute_command("REPLICAOF", HOST, int(address[1]))
 
     def fail_over(self, server: Member) -> None:
         self.sentinels[0].db.execute_command("SENTINEL FAILOVER", NAME)
