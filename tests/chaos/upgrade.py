@@ -99,6 +99,7 @@ class Upgrade:
         self._stack = stack
         self._workers: dict[str, list[Process]] = {"old": [], "new": []}
         self._logs = 0
+        self._killed = 0
 
     async def run(self) -> list[str]:
         """Runs it, and returns what is wrong."""
@@ -140,6 +141,7 @@ class Upgrade:
             await self._start(release)
         else:
             process = self._workers[release].pop(0)
+            self._killed += what == "kill"
             await process.end(signal.SIGTERM if what == "stop" else signal.SIGKILL)
 
     async def _check(self, runtime: Runtime, accepted: list[str]) -> list[str]:
@@ -160,9 +162,9 @@ class Upgrade:
             await until(partial(_is_clean, runtime), 5)
         except (InvariantViolation, TimeoutError, AssertionError) as error:
             found.append(f"audit: {error}")
-        return found + [
-            f"{n} tasks of a tenant with a cap of 1 ran at once" for n in sorted({n for n in most if n > 1})
-        ]
+        if max(most) > 1 + self._killed:  # what a killed worker ran counts for ever there
+            found.append(f"{max(most)} tasks of a tenant with a cap of 1 ran at once")
+        return found
 
 
 async def _is_clean(runtime: Runtime) -> bool:
