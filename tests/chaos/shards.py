@@ -57,4 +57,4 @@ class Shards:
         """Yields what is left in any shard, once everybody has left."""
         with self._drivers() as drivers:
             for driver in drivers:
-                yield from what_is_left(driver)
+                yield from what_is_left(driver, alone=len(drivers) == 1)
