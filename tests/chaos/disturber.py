@@ -42,7 +42,9 @@ class Disturber:
         self.served: dict[int, float] = {}
         """Shard -> when a task that was sent there last came back."""
         self.resumed: list[float] = []
-        """Seconds until all shards served again, from when the servers said they could; one for each disturbance."""
+        """Seconds until all shards served again, from when the servers could and no other fault struck; for each disturbance."""
+        self.last_fault: Callable[[], float] = lambda: 0.0
+        """Returns when another fault last began or ended: clients and workers need a moment then, too."""
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self._group = group
@@ -83,7 +85,8 @@ class Disturber:
         self._note("the servers say that they can serve")
         with anyio.move_on_after(_PATIENCE):
             await until(lambda: all(self.served.get(n, 0) >= can for n in range(len(self._keys))), _PATIENCE)
-        took = max((self.served.get(n, 0) for n in range(len(self._keys))), default=0) - can
+        served = max((self.served.get(n, 0) for n in range(len(self._keys))), default=0)
+        took = max(0.0, served - max(can, self.last_fault()))
         late = [n for n in range(len(self._keys)) if self.served.get(n, 0) < can]
         self.resumed.append(_PATIENCE if late else took)
         self._note(f"all shards serve {took:.3f} s later" if not late else f"shards {late} do not serve")

@@ -40,6 +40,8 @@ class FaultInjector:
     ) -> None:
         self.counts: Counter[str] = Counter()
         """How often each fault has struck."""
+        self.last = 0.0
+        """When a fault last began or ended."""
         self._harness = harness
         self._proxy = before
         self._clients = clients
@@ -59,7 +61,9 @@ class FaultInjector:
         await anyio.sleep_until(start + planned.at)
         self._note(f"fault: {planned}")
         self.counts[planned.kind] += 1
+        self.last = anyio.current_time()
         await self._ways[planned.kind](planned)
+        self.last = anyio.current_time()
 
     def _pick(self, planned: PlannedFault, *, ready: bool = True) -> Worker | None:
         there = [

@@ -44,6 +44,7 @@ class GroupWorkload(Workload):
     ) -> None:
         super().__init__(plan, harness, before, serving, note)
         self._disturber = disturber
+        disturber.last_fault = lambda: self._injector.last
         self._times: dict[str, list[float]] = {}  # when something about a task was acknowledged
         self._taken: set[str] = set()
         self._rolled_back: set[str] = set()
