@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -28,6 +29,11 @@ Control = Callable[[int, str], Awaitable[None]]
 T = TypeVar("T")
 
 
+def slowness() -> float:
+    """Returns how many processes share a core now, at least 1: on a busy machine everything takes so much longer."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class Disturber:
     """Disturbs a group of servers.
 
@@ -42,7 +48,7 @@ class Disturber:
         self.served: dict[int, float] = {}
         """Shard -> when a task that was sent there last came back."""
         self.resumed: list[float] = []
-        """Seconds until all shards served again, from when the servers could and no other fault struck; for each disturbance."""
+        """For each disturbance the seconds until all shards served, once the servers could and no other fault struck."""
         self.last_fault: Callable[[], float] = lambda: 0.0
         """Returns when another fault last began or ended: clients and workers need a moment then, too."""
         self.counts: Counter[str] = Counter()
@@ -90,7 +96,7 @@ class Disturber:
         late = [n for n in range(len(self._keys)) if self.served.get(n, 0) < can]
         self.resumed.append(_PATIENCE if late else took)
         self._note(f"all shards serve {took:.3f} s later" if not late else f"shards {late} do not serve")
-        if self.resumed[-1] > GOAL:
+        if self.resumed[-1] > GOAL * slowness():
             self.violations.append(f"service resumed {self.resumed[-1]:.1f} s after the servers said that they could")
 
     # What happens

@@ -25,16 +25,18 @@ from typing import Any, Final
 import anyio
 
 from fairactor import Runtime, TaskState
+from fairactor._model.record import SETTLED
 from fairactor.testing import InvariantViolation, check_invariants
 from tests.support import servers
 from tests.support.polling import until
 
+from .auditor import direct_driver
 from .upgrade_sender import CAPPED, send_until
 
 ROOT: Final = Path(__file__).parents[2]
 BEFORE: Final = "d037148"
 """The last commit of the release before."""
-_SETTINGS: Final = {"lease": 1.0, "workers": 4, "grace": 2.0, "max_deliveries": 255, "namespace": "upgrade"}
+_SETTINGS: Final = {"lease": 1.0, "workers": 4, "grace": 2.0, "max_deliveries": 255}
 _PAUSE: Final = 0.7  # seconds between two steps of the deployment
 _PATIENCE: Final = 40.0
 _STEPS: Final = (
@@ -148,7 +150,8 @@ class Upgrade:
         with anyio.move_on_after(_PATIENCE):
             await runtime.drain()
         found: list[str] = []
-        states = Counter([await runtime.handle(task).state() for task in accepted])
+        records = direct_driver(self._url).snapshot().records
+        states = Counter(SETTLED.get(records[task].state) if task in records else "lost" for task in accepted)
         if states != Counter({TaskState.FINISHED: len(accepted)}):
             found.append(f"{len(accepted)} tasks were accepted, and are {dict(states)}")
         stats = await runtime.stats()

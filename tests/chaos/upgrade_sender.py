@@ -16,9 +16,8 @@ from tests.support import service
 
 CAPPED: Final = ("one:old", "one:new")
 """Tenants of which one task may run at once."""
-_NAMESPACE: Final = "upgrade"
 _TENANTS: Final = 20
-_EACH: Final = 0.02
+_EACH: Final = 0.03
 """Seconds between two sends."""
 
 
@@ -40,7 +39,7 @@ async def send_until(runtime: Runtime, name: str, ends: Any, accepted: list[str]
 async def _main(url: str) -> None:
     ends, accepted = asyncio.Event(), []  # type: ignore[var-annotated]
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ends.set)
-    async with Runtime(url, namespace=_NAMESPACE, workers=0) as runtime:
+    async with Runtime(url, workers=0) as runtime:
         print("ready", flush=True)  # noqa: T201 - for the parent process
         await send_until(runtime, "old", ends, accepted)
     print(json.dumps(accepted), flush=True)  # noqa: T201 - likewise
