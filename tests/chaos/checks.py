@@ -170,12 +170,12 @@ def ended_wrongly(workers: Iterable[Worker]) -> Iterator[str]:
             yield f"worker {worker.pid} has ended with status {worker.status} {how}"
 
 
-def what_is_left(driver: ShardDriver, *, alone: bool = True) -> Iterator[str]:
+def what_is_left(driver: ShardDriver, *, has_all: bool = True) -> Iterator[str]:
     """Yields leftovers once all runtimes have left and all records and totals have expired.
 
     Args:
         driver: the shard.
-        alone: whether it is the only one, so that each tenant and each kind of work is there.
+        has_all: whether all kinds of tenants and tasks have used it.
     """
     snapshot = driver.snapshot()
     for name in (
@@ -204,10 +204,10 @@ def what_is_left(driver: ShardDriver, *, alone: bool = True) -> Iterator[str]:
         driver.outlive(tenant)
     while driver.maintain():
         pass
-    yield from _after_all(driver, alone=alone)
+    yield from _after_all(driver, has_all=has_all)
 
 
-def _after_all(driver: ShardDriver, *, alone: bool) -> Iterator[str]:
+def _after_all(driver: ShardDriver, *, has_all: bool) -> Iterator[str]:
     """Yields keys that remain although everything has expired."""
     fixed = {driver.keys.fixed(name) for name in ("META", "POLICY", "KIND_NUMBERS", "ROUTES", "LIMIT_SETTINGS")}
     last = {f"{driver.keys.meta}:kind:{kind}" for kind in driver.snapshot().numbers}  # it stays
@@ -219,9 +219,9 @@ def _after_all(driver: ShardDriver, *, alone: bool) -> Iterator[str]:
             yield f"{key!r} is left behind"
     end = driver.snapshot()
     policies = end.fixed["POLICY"].keys()
-    if policies != CAPS.keys() and (alone or not policies <= CAPS.keys()):
+    if policies != CAPS.keys() and (has_all or not policies <= CAPS.keys()):
         yield f"policies are left of {list(end.fixed['POLICY'])}"
     clocks = {f"{name}:{kind}" for name in ("virtual", "period") for kind in end.numbers}
-    needed = _META - ({"virtual", "period"} if "0" not in end.numbers else set()) if alone else _ALWAYS
+    needed = _META - ({"virtual", "period"} if "0" not in end.numbers else set()) if has_all else _ALWAYS
     if not needed <= end.fixed["META"].keys() <= _META | _MAY_BE | clocks or end.virtual:
         yield f"of the shard is left {end.fixed['META']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,8 +23,8 @@ GOAL: Final = 5.0
 """Seconds in which every shard serves again, once the servers say that they can."""
 _GAP: Final = 1.0
 """Seconds: what a primary accepted so long before its death, its replicas may lack."""
-_AFTERWARDS: Final = 2.0
-"""Seconds in which a primary that was stopped may still accept something before it learns that another one serves."""
+_AFTERWARDS: Final = 0.2
+"""Seconds in which a reply of a killed primary may still be on its way."""
 _PATIENCE: Final = 30.0
 Control = Callable[[int, str], Awaitable[None]]
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class Disturber:
         self.served: dict[int, float] = {}
         """Shard -> when a task that was sent there last came back."""
         self.resumed: list[float] = []
-        """For each disturbance the seconds until all shards served, once the servers could and no other fault struck."""
+        """For each disturbance the seconds until all shards served, once they could and nothing else struck."""
         self.last_fault: Callable[[], float] = lambda: 0.0
         """Returns when another fault last began or ended: clients and workers need a moment then, too."""
         self.counts: Counter[str] = Counter()
@@ -80,8 +81,8 @@ class Disturber:
             self._lossy.append((began - _GAP, began + _AFTERWARDS))
         await self._ways[planned.kind](home, planned)
         await self._in_thread(self._settle)
-        if planned.kind in LOSSY:
-            self._lossy[-1] = (began - _GAP, max(began, self._lossy[-1][1]))
+        if planned.kind is DisturbanceKind.STALL:  # until it learned better, it may have accepted something
+            self._lossy[-1] = (began - _GAP, anyio.current_time())
         self._note("all servers are well")
 
     async def serves(self) -> None:
@@ -115,9 +116,8 @@ class Disturber:
         home.up = False
         await self._control(self._number(home), "halt")
         await self.serves()
+        self._lossy[-1] = (self._lossy[-1][0], math.inf)
         await self._go_on(home)
-        until_ = anyio.current_time() + _AFTERWARDS
-        self._lossy[-1] = (self._lossy[-1][0], until_)
 
     async def _pause(self, home: Member, planned: Disturbance) -> None:
         home.up = False

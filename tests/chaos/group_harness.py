@@ -65,7 +65,9 @@ async def on_group(
         shards = SHARDS[plan.setup]
         keys = [Keys("fairactor", number).meta for number in range(shards)]
         opened = partial(_drivers, group, keys)
-        serving = Serving(group.url, Shards(opened), lambda: [each.db for each in group.servers if each.up])
+        serving = Serving(
+            group.url, Shards(opened, has_all=False), lambda: [each.db for each in group.servers if each.up]
+        )
         disturber = Disturber(group, keys, harness.member, note)
         yield GroupWorkload(plan, harness, before, serving, note, disturber)
 

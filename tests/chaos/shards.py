@@ -19,10 +19,12 @@ class Shards:
 
     Args:
         opened: returns a driver for each of them, on the server that has it now.
+        has_all: whether there is one, which all kinds of tenants and tasks use.
     """
 
-    def __init__(self, opened: Callable[[], Sequence[ShardDriver]]) -> None:
+    def __init__(self, opened: Callable[[], Sequence[ShardDriver]], *, has_all: bool) -> None:
         self._opened = opened
+        self._has_all = has_all
 
     @contextmanager
     def _drivers(self) -> Iterator[Sequence[ShardDriver]]:
@@ -57,4 +59,4 @@ class Shards:
         """Yields what is left in any shard, once everybody has left."""
         with self._drivers() as drivers:
             for driver in drivers:
-                yield from what_is_left(driver, alone=len(drivers) == 1)
+                yield from what_is_left(driver, has_all=self._has_all)

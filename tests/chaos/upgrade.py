@@ -40,8 +40,8 @@ _SETTINGS: Final = {"lease": 1.0, "workers": 4, "grace": 2.0, "max_deliveries": 
 _PAUSE: Final = 0.7  # seconds between two steps of the deployment
 _PATIENCE: Final = 40.0
 _STEPS: Final = (
-    ("start", "new"), ("stop", "old"), ("start", "old"), ("kill", "old"), ("start", "new"), ("stop", "new"),
-    ("start", "old"), ("kill", "new"), ("start", "new"), ("stop", "old"), ("start", "new"), ("stop", "old"),
+    ("start", "new"), ("kill", "old"), ("start", "old"), ("stop", "new"), ("start", "new"), ("kill", "new"),
+    ("start", "new"), ("stop", "old"), ("stop", "old"),
 )  # fmt: skip
 """A deployment, and some ways back. It begins with two old workers, and ends with new ones only."""
 

@@ -59,5 +59,9 @@ async def on_one_server(
     async with proxy(server, random.Random(f"{plan.seed} proxy"), path=path) as before:
         driver = direct_driver(f"unix://{server}")
         yield Workload(
-            plan, harness, before, Serving(before.url, Shards(lambda: [driver]), lambda: [driver.db], server), note
+            plan,
+            harness,
+            before,
+            Serving(before.url, Shards(lambda: [driver], has_all=True), lambda: [driver.db], server),
+            note,
         )
