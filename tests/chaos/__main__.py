@@ -39,6 +39,7 @@ _SUMS: Final = (
     "doubled",
     "taken",
     "rolled_back",
+    "withdrawn",
     "disturbed",
 )
 _PARALLEL: Final = max(2, min(4, os.cpu_count() or 4))

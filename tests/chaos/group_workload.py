@@ -15,7 +15,7 @@ from . import actors
 from .disturber import Disturber
 from .group_plan import SHARDS
 from .harness_client import HarnessClient
-from .pipelines import Step
+from .pipelines import Ends, Pipeline, Step
 from .plan import Job, Plan
 from .schedules import PlannedSchedule
 from .workload import Serving, Workload
@@ -48,6 +48,7 @@ class GroupWorkload(Workload):
         self._times: dict[str, list[float]] = {}  # when something about a task was acknowledged
         self._taken: set[str] = set()
         self._rolled_back: set[str] = set()
+        self._withdrawn = 0
         self.facts.excuse = self._excuse
 
     def verdict(self) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class GroupWorkload(Workload):
             "faults": found["faults"] + more.counts,
             "taken": len(self._taken),
             "rolled_back": len(self._rolled_back),
+            "withdrawn": self._withdrawn,
             "disturbed": len(more.resumed),
             "resumed": more.resumed,
         }
@@ -130,6 +132,21 @@ class GroupWorkload(Workload):
             await anyio.sleep(_RETRY)
         else:
             await super()._refused(error, what)
+
+    def _carried_out(self, ends: Ends) -> list[Pipeline]:
+        """Leaves out graphs over several shards that their sender withdrew because a call failed midway."""
+        return [each for each in self._plan.pipelines if not self._is_withdrawn(each, ends)]
+
+    def _is_withdrawn(self, pipeline: Pipeline, ends: Ends) -> bool:
+        withdrawn = any(
+            self.facts.resent[step.id] and not step.parents and step.id not in self.facts.canceled_as
+            and step.id in ends.snapshot.records and ends.letter(step.id) == "C"
+            for step in pipeline.steps
+        )  # fmt: skip
+        if withdrawn:
+            self._withdrawn += 1
+            self._note(f"the graph of {pipeline.steps[0].id} was withdrawn, and what was sent again was not accepted")
+        return withdrawn
 
     def _excuse(self, task: str, text: str) -> bool:
         """Whether what is wrong with a task is what a primary may take with it."""
