@@ -326,7 +326,7 @@ class Workload:
         async with self._patience("leases of those that were killed end"):
             await until(self._leased, math.inf)
 
-    def _carried_out(self, ends: Ends) -> list[Pipeline]:  # noqa: ARG002 - for a subclass
+    def _carried_out(self, ends: Ends) -> list[Pipeline]:
         """Returns the graphs that were to be carried out."""
         return self._plan.pipelines
 
