@@ -48,6 +48,8 @@ class Disturber:
     def __init__(self, group: Group, keys: Sequence[str], control: Control, note: Callable[[str], None]) -> None:
         self.served: dict[int, float] = {}
         """Shard -> when a task that was sent there last came back."""
+        self.peace = True
+        """Whether nothing happens to the servers now."""
         self.resumed: list[float] = []
         """For each disturbance the seconds until all shards served, once they could and nothing else struck."""
         self.last_fault: Callable[[], float] = lambda: 0.0
@@ -77,6 +79,7 @@ class Disturber:
         self._note(f"disturbance: {planned} (the server at {home.port})")
         self.counts[planned.kind] += 1
         began = anyio.current_time()
+        self.peace = False
         if planned.kind in LOSSY:
             self._lossy.append((began - _GAP, began + _AFTERWARDS))
         await self._ways[planned.kind](home, planned)
@@ -84,6 +87,7 @@ class Disturber:
         if planned.kind is DisturbanceKind.STALL:  # until it learned better, it may have accepted something
             self._lossy[-1] = (began - _GAP, anyio.current_time())
         self._note("all servers are well")
+        self.peace = True
 
     async def serves(self) -> None:
         """Waits until the servers say that they can serve and then until all shards do; notes how long that took."""

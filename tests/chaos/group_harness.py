@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Final
 
 import anyio.to_thread
+from fairactor_dependencies import _send
 
 from fairactor._model.keys import Keys
 from tests.support.proxy import group_proxy
@@ -29,6 +30,8 @@ from .shards import Shards
 from .workload import Serving, Workload
 from .workload_process import Open
 
+_GATE: Final = 10.0
+"""Seconds after which what a sender could not withdraw is canceled."""
 GROUPS: Final = {Setup.CLUSTER: Cluster, Setup.SENTINEL: Watched}
 
 
@@ -68,6 +71,7 @@ async def on_group(
         serving = Serving(
             group.url, Shards(opened, has_all=False), lambda: [each.db for each in group.servers if each.up]
         )
+        _send._GATE_TIMEOUT = _GATE
         disturber = Disturber(group, keys, harness.member, note)
         yield GroupWorkload(plan, harness, before, serving, note, disturber)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from fairactor._model.keys import shard_of
 from fairactor.errors import NotReplicated, ServerError, TaskNotFound
+from tests.support.polling import until
 from tests.support.proxy import Proxy
 
 from . import actors
@@ -106,6 +109,12 @@ class GroupWorkload(Workload):
         now = anyio.current_time()
         for job in jobs:
             self._times.setdefault(job.id, []).append(now)
+
+    async def _send_pipeline(self, at: float, pipeline: Pipeline, sending: TaskGroup) -> None:
+        """Sends a graph between two disturbances: one over several shards is withdrawn if a call fails midway."""
+        await anyio.sleep_until(at)
+        await until(lambda: self._disturber.peace, math.inf)
+        await super()._send_pipeline(at, pipeline, sending)
 
     async def _send_many(self, jobs: Sequence[Job | Step]) -> None:
         await super()._send_many(jobs)
