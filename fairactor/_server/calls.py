@@ -33,6 +33,7 @@ _NOT_NOW_TYPES: Final = (
     redis_errors.BusyLoadingError, redis_errors.ReadOnlyError, redis_errors.MasterDownError, redis_errors.TryAgainError,
     redis_errors.ClusterDownError, redis_errors.AskError,
 )  # fmt: skip
+_MOVING: Final = (redis_errors.AskError, redis_errors.TryAgainError)
 _DEMOTED: Final = (redis_errors.ReadOnlyError, redis_errors.MasterDownError)
 
 
@@ -133,7 +134,8 @@ class Calls:
             raise Away(self._no_answer(node, error), maybe_done=not was_never_sent(error)) from error
         elif is_temporary(error):
             await self.topology.doubt(node, demoted=_is_demoted(error))
-            raise Away(f"{self._named(node)} cannot serve now: {error}", maybe_done=False) from error
+            why = f"the slot of {key} moves key by key" if isinstance(error, _MOVING) else str(error)
+            raise Away(f"{self._named(node)} cannot serve now: {why}", maybe_done=False) from error
         else:
             raise error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -60,6 +61,17 @@ async def test_results_delays_and_wake_ups_cross_the_nodes(cluster: str) -> None
             assert await sender.ask(f"tenant {n}", double(n), timeout=2) == 2 * n
         handle = await sender.send("tenant 1", double(4), delay=0.1)
         assert await handle.result(timeout=10) == 8
+
+
+async def test_any_seed_serves_and_connections_are_bounded(cluster: str) -> None:
+    url = f"redis://127.0.0.1:1,{cluster.removeprefix('redis://')}?max_connections=5"
+    with redis.Redis.from_url(cluster) as db:
+        before = len(db.client_list())
+        async with Runtime(url, actors=[double], lease=3.0, namespace="seeds") as runtime:
+            assert runtime._shards().server.where == url.partition("?")[0]
+            asked = (runtime.ask(f"tenant {n}", double(n), timeout=20) for n in range(300))
+            assert await asyncio.gather(*asked) == [2 * n for n in range(300)]
+            assert len(db.client_list()) <= before + 5
 
 
 @actor

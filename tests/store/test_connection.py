@@ -105,6 +105,13 @@ async def test_a_server_that_is_away_is_tried_for_as_long_as_was_said(url: str) 
     assert "secret" not in str(caught.value)
 
 
+async def test_several_hosts_are_for_a_cluster(server_binary: str) -> None:
+    port = free_port()
+    words = r"names several hosts, but .* is not a node of a cluster"
+    with servers.running(server_binary, "--port", str(port)), pytest.raises(ConfigurationError, match=words):
+        await enter(f"redis://127.0.0.1:{port},127.0.0.1:1")
+
+
 async def test_a_server_that_accepts_but_never_answers_is_given_up_too() -> None:
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))

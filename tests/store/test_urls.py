@@ -211,6 +211,38 @@ def test_an_at_sign_and_colons_in_a_password_are_unambiguous() -> None:
     assert address.where == "redis://localhost:6379/1"
 
 
+def test_a_url_may_name_several_hosts() -> None:
+    address = parse_url("rediss://u:pw@a:7000,b,[::1]:7002/0?max_connections=4", "url=")
+    assert address.hosts == (("a", 7000), ("b", 6379), ("::1", 7002))
+    assert (address.kind, address.where, address.connections) == ("rediss", "rediss://a:7000,b,[::1]:7002/0", 4)
+
+
+def test_a_url_may_name_sentinels() -> None:
+    address = parse_url("sentinel://u:pw@a,b:7001/my-master?db=2&sentinel_password=other", "url=")
+    assert (address.hosts, address.primary) == ((("a", 26379), ("b", 7001)), "my-master")
+    assert address.arguments == {"username": "u", "password": "pw", "db": 2}
+    assert address.sentinel_login == {"password": "other"}
+    assert address.where == "sentinel://a,b:7001/my-master"
+    assert parse_url("sentinels://a/m", "url=").kind == "rediss"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://a,,b", "its host or its port cannot be read"),
+        ("redis://a,b:x", "its host or its port cannot be read"),
+        (f"redis://:{SECRET}@a,:{SECRET}@b", "give one login, before the first host"),
+        ("sentinel://a,b", "the name of the primary must follow the sentinels"),
+        ("sentinel://a,b/", "the name of the primary must follow the sentinels"),
+        ("redis://a?sentinel_password=pw", "which only URLs with sentinel:// may have"),
+    ],
+)
+def test_hosts_that_cannot_be_used(url: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        parse_url(url, "url=")
+    assert_hides(SECRET, caught.value)
+
+
 class SecretString:
     def __str__(self) -> str:
         return f"redis://:{SECRET}@localhost"
