@@ -35,6 +35,8 @@ class DisturbanceKind(StrEnum):
 
 LOSSY: Final = {DisturbanceKind.DIE, DisturbanceKind.RESTART, DisturbanceKind.STALL}
 """Kinds with which a primary may take with it what its replicas have not received."""
+SENTINELS_LOSE: Final = {DisturbanceKind.FAIL_OVER}
+"""Likewise with sentinels, which let the old primary go on until it is told. Nodes of a cluster hand over."""
 MOVES: Final = {DisturbanceKind.MOVE_BY_KEY, DisturbanceKind.MOVE_AT_ONCE}
 _IN_TURN: Final = (
     DisturbanceKind.MOVE_BY_KEY, DisturbanceKind.FAIL_OVER, DisturbanceKind.MOVE_AT_ONCE, DisturbanceKind.RESTART,

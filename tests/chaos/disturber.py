@@ -17,7 +17,7 @@ import redis
 from tests.support.polling import until
 from tests.support.server_groups import TIMEOUT, Cluster, Group, Member, wait_until
 
-from .disturbances import LOSSY, Disturbance, DisturbanceKind
+from .disturbances import LOSSY, SENTINELS_LOSE, Disturbance, DisturbanceKind
 
 GOAL: Final = 5.0
 """Seconds in which every shard serves again, once the servers say that they can."""
@@ -80,11 +80,12 @@ class Disturber:
         self.counts[planned.kind] += 1
         began = anyio.current_time()
         self.peace = False
-        if planned.kind in LOSSY:
-            self._lossy.append((began - _GAP, began + _AFTERWARDS))
+        loses = planned.kind in LOSSY or (planned.kind in SENTINELS_LOSE and not isinstance(self._group, Cluster))
+        if loses:
+            self._lossy.append((began - _GAP, began + _AFTERWARDS if planned.kind is DisturbanceKind.DIE else math.inf))
         await self._ways[planned.kind](home, planned)
         await self._in_thread(self._settle)
-        if planned.kind is DisturbanceKind.STALL:  # until it learned better, it may have accepted something
+        if loses and planned.kind is not DisturbanceKind.DIE:  # it may have accepted something until it learned better
             self._lossy[-1] = (began - _GAP, anyio.current_time())
         self._note("all servers are well")
         self.peace = True
@@ -120,7 +121,6 @@ class Disturber:
         home.up = False
         await self._control(self._number(home), "halt")
         await self.serves()
-        self._lossy[-1] = (self._lossy[-1][0], math.inf)
         await self._go_on(home)
 
     async def _pause(self, home: Member, planned: Disturbance) -> None:
