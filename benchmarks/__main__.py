@@ -25,8 +25,10 @@ from . import (
     drain,
     fairness,
     imports,
+    large,
     latency,
     limits,
+    longest,
     neighbour,
     order,
     peers,
@@ -37,7 +39,9 @@ from . import (
     scale,
     schedules,
     send,
+    shards,
     shares,
+    sizing,
 )
 from .bench import Bench, new_bench
 from .figures import Figure, markdown, table
@@ -48,6 +52,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "send": send,
     "latency": latency,
     "scale": scale,
+    "longest": longest,
     "schedules": schedules,
     "routing": routing,
     "order": order,
@@ -55,9 +60,12 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "fairness": fairness,
     "neighbour": neighbour,
     "shares": shares,
+    "shards": shards,
     "caps": caps,
     "limits": limits,
     "pipelines": pipelines,
+    "sizing": sizing,
+    "large": large,
     "imports": imports,
     "peers": peers,
 }

@@ -27,8 +27,8 @@ for t = first, first + many - 1 do
   redis.call('ZADD', meta .. ':queue:' .. name, unpack(places))
   add(counts, name, packed(each))
   local sort, group = t % 20, 'g' .. t % 97
-  local policy = sort == 1 and { concurrency = 1000 } or sort == 2 and { weight = 3 } or sort == 3 and { backlog = 100000 }
-    or sort == 4 and { paused = true } or sort == 5 and { group = group }
+  local policy = sort == 1 and { concurrency = 1000 } or sort == 2 and { weight = 3 }
+    or sort == 3 and { backlog = 100000 } or sort == 4 and { paused = true } or sort == 5 and { group = group }
     or sort == 6 and { rate = { '1000/s', 1000, 1000 } }
   if policy then add(policies, name, cmsgpack.pack(policy)) end
   if sort == 5 then

@@ -12,8 +12,12 @@ Memory: ``used_memory`` of the server with 100,000 waiting tasks, minus that of 
 bytes of its body. The goal applies to 1,000 tenants with 100 tasks each. With one task per tenant, everything that is
 kept for a tenant counts as memory of its task.
 
+Memory of a tenant: what each of the 100,000 tenants adds, compared with the same tasks of 1,000 tenants.
+
 Keys: a runtime runs 10,000 tasks over 1,000 tenants and keeps each result for one second. Measured is how many more
-keys (``DBSIZE``) there are than before sending, when ``drain`` returns and after the results have expired.
+keys (``DBSIZE``) there are than before sending, when ``drain`` returns and after the results have expired. Measured are
+also the processor time of the server for such a task, sent and run, and the connections of the runtime. These figures,
+and those of memory, are the ones that the page on sizing computes with.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import asyncio
 import random
 from statistics import mean
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from fairactor import Runtime
 
@@ -43,7 +47,7 @@ async def run(bench: Bench, *, tasks: int = 100_000, claims: int = 20_000, finis
     wall: list[list[float]] = [[] for _ in sizes]
     small: list[list[float]] = [[] for _ in sizes]
     memory: list[list[float]] = [[] for _ in sizes]
-    kept: list[tuple[int, int]] = []
+    kept: list[_Whole] = []
     for _ in bench.each_round():
         for i, tenants in enumerate(sizes):
             memory[i].append(await _fill(bench, tasks, tenants))
@@ -66,10 +70,15 @@ async def run(bench: Bench, *, tasks: int = 100_000, claims: int = 20_000, finis
         Figure(f"memory without the body, {tenants:,} tenants", "bytes/task", size, goal=goal)
         for tenants, size, goal in zip(sizes, memory, (None, at_most(400), None), strict=True)
     ]
+    more = sizes[-1] - sizes[-2]
+    of_tenants = [tasks * (many - few) / more for many, few in zip(memory[-1], memory[-2], strict=True)] if more else ()
     return [
         *figures,
-        Figure("extra keys after drain", "keys", [after for after, _ in kept]),
-        Figure("extra keys after expiry", "keys", [left for _, left in kept], goal=at_most(0)),
+        *([Figure("memory of a tenant", "bytes", of_tenants)] if of_tenants else []),
+        Figure("server time of a task, sent and run", "µs/task", [each.server for each in kept]),
+        Figure("connections of a runtime", "connections", [each.connections for each in kept]),
+        Figure("extra keys after drain", "keys", [each.after for each in kept]),
+        Figure("extra keys after expiry", "keys", [each.left for each in kept], goal=at_most(0)),
     ]
 
 
@@ -100,18 +109,29 @@ async def _claim(bench: Bench, claims: int, turn: int) -> tuple[float, float]:
     return usage.scripts / claims, wall * 1e6 / claims
 
 
-async def _keys(bench: Bench, tasks: int) -> tuple[int, int]:
-    """Returns how many keys there are beyond those before, after `drain` and after the results have expired."""
+class _Whole(NamedTuple):
+    """What sending and running tasks took: extra keys after `drain` and after expiry, µs a task, connections."""
+
+    after: int
+    left: int
+    server: float
+    connections: int
+
+
+async def _keys(bench: Bench, tasks: int) -> _Whole:
+    """Sends and runs tasks."""
     await bench.clean()
     async with Runtime(bench.url, actors=[nothing], result_ttl=_RESULT_TTL) as runtime:
         await runtime.ask("warm-up", nothing(0).options(result_ttl=0), timeout=10)
         await runtime.drain(timeout=10)
         before = await bench.admin.dbsize()
-        await runtime.send_many((f"tenant:{n % 1000}", nothing(n)) for n in range(tasks))
-        await runtime.drain(timeout=60)
+        async with bench.watched() as usage:
+            await runtime.send_many((f"tenant:{n % 1000}", nothing(n)) for n in range(tasks))
+            await runtime.drain(timeout=60)
+        connections = len(await bench.admin.client_list()) - 1  # without this one
         after = left = await bench.admin.dbsize()
         deadline = perf_counter() + _RESULT_TTL + _PATIENCE
         while left != before and perf_counter() < deadline:
             await asyncio.sleep(0.1)
             left = await bench.admin.dbsize()
-    return after - before, left - before
+    return _Whole(after - before, left - before, usage.cpu / tasks, connections)

@@ -20,7 +20,7 @@ from fairactor import Runtime
 from fairactor._model.keys import shard_of
 
 from .bench import Bench
-from .figures import Figure
+from .figures import Figure, at_most
 from .handlers import nothing, services, starts, work
 from .processes import Line, all_heard, processes
 
@@ -36,12 +36,16 @@ async def run(bench: Bench, *, seconds: float = 4.0, tasks: int = 10_000, tenant
     rates: dict[int, list[float]] = {}
     for _ in bench.each_round():
         for crowds, length, workers, runtimes in _cases():
-            name = f"{crowds} tenants, {1000 * length:g} ms, {workers} workers in {runtimes} process{'es'[: 2 * runtimes - 2]}"
+            where = "in 2 processes" if runtimes == 2 else "in one process"
+            name = f"{crowds} tenants, {1000 * length:g} ms, {workers} workers {where}"
             got = await _serve_all(bench, _CROWDS[crowds], length, workers // runtimes, runtimes, seconds)
             off.setdefault(name, []).append(_most_off(got))
         for shards in (1, 2, 8) if tasks else ():
             rates.setdefault(shards, []).append(await _drain(bench, shards, tasks, tenants))
-    figures = [Figure(f"largest deviation from the share, {name}", "%", values) for name, values in off.items()]
+    figures = [
+        Figure(f"largest deviation from the share, {name}", "%", values, goal=at_most(10))
+        for name, values in off.items()
+    ]
     one = rates.get(1, ())
     return figures + [
         Figure(f"throughput, {shards} shard{'s'[: shards - 1]}", "tasks/s", values, one, "1 shard")

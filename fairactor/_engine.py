@@ -111,7 +111,7 @@ class Engine:
         self.subscriber = Subscriber(server, heartbeat=settings.lease / 3, patience=settings.connect_timeout)
         self._outcomes = Outcomes(self.subscriber, self._name)
         self.tracker = Tracker(self.shards, self._outcomes, self._codec, self._check, settings.canceled_ttl, self.spans)
-        batchers = [Batcher(shard, self._name) for shard in self.shards]
+        batchers = [Batcher(shard, self._name, server.answer) for shard in self.shards]
         self.sender = Sender(
             shards=self.shards,
             batchers=batchers,

@@ -39,6 +39,7 @@ from ._util.checks import (
     to_seconds,
     validate,
 )
+from ._util.one_call import NotInOneCall, in_one_call
 from ._util.wakeup import Wakeup
 from .errors import ConfigurationError
 
@@ -64,6 +65,7 @@ __all__ = [
     "LuaHooks",
     "LuaKeys",
     "LuaScripts",
+    "NotInOneCall",
     "Operand",
     "Operator",
     "Option",
@@ -88,6 +90,7 @@ __all__ = [
     "check_one_of",
     "check_seconds",
     "check_whole_number",
+    "in_one_call",
     "installed_plugins",
     "read_lua",
     "shown",

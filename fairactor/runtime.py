@@ -251,8 +251,9 @@ class Runtime(TaskClient):
         It rebuilds everything that follows from the records of the tasks. What it can neither rebuild nor use, it keeps
         under keys with ``:aside:`` in their names, which nothing reads; delete them when you have looked at them.
 
-        It reads the whole namespace, and blocks the server meanwhile. The damage of a script that failed half-way does
-        not need this: it is repaired automatically.
+        It reads the whole namespace in short steps, so the server goes on answering others. Until it is done, sends and
+        turns of this namespace wait. The damage of a script that failed half-way does not need this: it is repaired
+        automatically.
 
         Raises:
             ServerUnavailable: as `send`.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from fairactor._model.wire import BATCH, Item, Receipt
 from fairactor._store.shard import Shard
+from fairactor._util.link import Link
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import NotReplicated, ServerUnavailable
 
@@ -17,16 +19,25 @@ class _Posted(NamedTuple):
     """Tasks that a caller has posted, and its future."""
 
     items: Sequence[Item]
+    places: int
+    size: int
     replicas: int
     reservation: str
     accepted: asyncio.Future[Sequence[str]]
 
 
 class Batcher:
-    """Sends tasks to one shard. Tasks that are posted during a call go with the next call."""
+    """Sends tasks to one shard. Tasks that are posted during a call go with the next call.
 
-    def __init__(self, shard: Shard, runtime: str) -> None:
+    Args:
+        shard: the shard.
+        runtime: the name of the runtime that sends.
+        answer: the seconds after which a call without an answer fails.
+    """
+
+    def __init__(self, shard: Shard, runtime: str, answer: float) -> None:
         self._shard = shard
+        self._link = Link(answer)
         self._runtime = runtime
         self._number = 0
         self._outbox: deque[_Posted] = deque()
@@ -39,7 +50,7 @@ class Batcher:
         If an earlier task has the key of a task, the id is that of the earlier task; if its own id was sent before, ''.
 
         Args:
-            items: the tasks, at most `BATCH`.
+            items: the tasks, at most `BATCH`, which go with one call.
             replicas: how many replicas must confirm the tasks first.
             reservation: the name of the reservation for these tasks, or ''.
 
@@ -54,7 +65,11 @@ class Batcher:
         if self._closed is not None:
             accepted.set_exception(self._closed)
             return accepted
-        self._outbox.append(_Posted(items, replicas, reservation, accepted))
+        places = size = 0
+        for item in items:
+            places += item.places
+            size += item.size
+        self._outbox.append(_Posted(items, places, size, replicas, reservation, accepted))
         self._posted.set()
         return accepted
 
@@ -71,14 +86,21 @@ class Batcher:
         while self._outbox:
             _fail(self._outbox.popleft(), error)
 
+    @property
+    def budget(self) -> int:
+        """The bytes that one call should carry."""
+        return self._link.budget
+
     def _next_batch(self) -> list[_Posted]:
         batch: list[_Posted] = []
-        size = 0
+        places = size = 0
         while self._outbox:
-            size += sum([item.places for item in self._outbox[0].items])
-            if batch and (size > BATCH or self._outbox[0].reservation):
+            posted = self._outbox[0]
+            places += posted.places
+            size += posted.size
+            if batch and (places > BATCH or size > self._link.budget or posted.reservation):
                 break  # a batch with a reservation is sent alone
-            posted = self._outbox.popleft()
+            self._outbox.popleft()
             batch.append(posted)
             if posted.reservation:
                 break
@@ -87,12 +109,16 @@ class Batcher:
     async def _deliver(self, batch: list[_Posted]) -> None:
         items = [item for posted in batch for item in posted.items]
         replicas = max(posted.replicas for posted in batch)
+        size = sum(posted.size for posted in batch)
+        started = time.monotonic()
         self._number += 1
         try:
             receipt = await self._shard.send(
                 items, self._runtime, self._number, replicas=replicas, reservation=batch[0].reservation
             )
         except Exception as error:  # noqa: BLE001 - the senders get the error
+            if isinstance(error, ServerUnavailable):
+                self._link.late(size)
             for posted in batch:
                 _fail(posted, error)
             return
@@ -103,6 +129,7 @@ class Batcher:
             for posted in batch:
                 _fail(posted, stopped)
             raise
+        self._link.note(size, time.monotonic() - started)
         start = 0
         for posted in batch:
             _resolve(posted, receipt, start, start + len(posted.items))

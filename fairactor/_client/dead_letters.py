@@ -145,15 +145,15 @@ class _Filter:
 async def _walk(shard: Shard) -> AsyncIterator[DeadLetter]:
     """Yields the current dead letters of a shard, page by page, without those that are added meanwhile."""
     place, skip, seen = 0, 0, set[str]()  # where the last page ended, and the ids seen at that place
-    last, page = await shard.list_dead_letters(place, PAGE)
+    last, page, more = await shard.list_dead_letters(place, PAGE)
     while True:
         for letter in page:
             if letter.record and letter.id not in seen:
                 yield letter
-        if len(page) < PAGE:
+        if not more:
             return
         end = page[-1].place
-        skip = skip + PAGE if end == place else 0  # more than a page at one place
+        skip = skip + len(page) if end == place else 0  # more than a page at one place
         seen = {letter.id for letter in page if letter.place == end}
         place = end
-        _, page = await shard.list_dead_letters(place, PAGE, skip=skip, last=last)
+        _, page, more = await shard.list_dead_letters(place, PAGE, skip=skip, last=last)

@@ -22,6 +22,7 @@ from fairactor._model.wire import BATCH, Item, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
+from fairactor._util.one_call import check_one_call
 from fairactor._util.spans import NO_SPAN, CreationSpan, Spans
 from fairactor.errors import Deadlock, MailboxFull, ServerError
 from fairactor.plugins import Addressed
@@ -168,14 +169,17 @@ class Sender:
         sent: list[_Sent] = []
         batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
         room = [BATCH] * len(batches)  # in the last batch of each shard
+        budgets = [batcher.budget for batcher in self._batchers]
+        bytes_left = budgets.copy()  # likewise
         replicas = 0
         for tenant, message in messages:
             item = self.encode(tenant, message, span=span)
             number = self._shards.number_of(tenant)
             places = item.places
             room[number] -= places
-            if room[number] < 0:
-                room[number] = BATCH - places
+            bytes_left[number] -= item.size
+            if room[number] < 0 or (bytes_left[number] < 0 and batches[number][-1]):
+                room[number], bytes_left[number] = BATCH - places, budgets[number] - item.size
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # so encoding many messages does not block the event loop
             elif batches[number][-1]:
@@ -184,6 +188,7 @@ class Sender:
             sent.append((message, number, item))
             replicas = max(replicas, self._replicas(message))
         posts = [(number, batch) for number, of_shard in enumerate(batches) for batch in of_shard if batch]
+        check_one_call(len(posts))
         async with self._reservation(posts, sent) as reservation:
             replies = await asyncio.gather(
                 *(self._post(*post, replicas, reservation) for post in posts), return_exceptions=True

@@ -50,6 +50,8 @@ def unpack_handed(message: bytes) -> Handed:
 def unpack_outcome(message: bytes) -> tuple[str, bytes]:
     """Unpacks a message with an outcome, which ending.lua packs; returns the task's id and its record.
 
+    The record is empty if it is too large for a message: then the runtime asks for it.
+
     Raises:
         ValueError: it is not such a message.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -127,6 +128,11 @@ class Item(NamedTuple):
         """How many of the `BATCH` places in a batch it takes."""
         return _PLACES_WITH_MORE if self.extra or self.key >= _FROM_REPLACING else 1
 
+    @property
+    def size(self) -> int:
+        """Its bytes in a call, about."""
+        return len(self.body) + len(self.extra)
+
 
 def with_the_one_before(item: Item) -> Item:
     """Returns an item that is accepted only with the one before it; faster than `_replace`."""
@@ -144,6 +150,11 @@ class Settlement(NamedTuple):
     seconds: float = 0.0  # how long it ran
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
     kind: int = 0  # the number of the kind of slot that it took
+
+    @property
+    def size(self) -> int:
+        """Its bytes in a call, about."""
+        return len(self.record) + len(self.extra)
 
 
 class Permit(IntEnum):
@@ -234,6 +245,10 @@ class Turn:
     """The rank on the ring behind the tenants that were passed over."""
     clock: RingClock | None = None
     """The clock of the ring; None if the turn was repeated."""
+    cut: Mapping[bytes, int] = MappingProxyType({})
+    """The claimed tasks whose records are not complete in ``claims``, and the bytes of each."""
+    had: int = 0
+    """How many outcomes the turn had when the server carried it out."""
 
 
 @attrs.frozen

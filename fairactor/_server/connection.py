@@ -263,6 +263,6 @@ async def _check_certificates(nodes: Nodes, address: Address) -> None:
                 group.start_soon(check, node)
     if problems:
         raise ServerError(
-            f"{address.where} is a cluster, and {problems[0]}; nodes are called as CLUSTER SLOTS says: by address, or by "
-            "name with cluster-announce-hostname and cluster-preferred-endpoint-type hostname"
+            f"{address.where} is a cluster, and {problems[0]}; nodes are called as CLUSTER SLOTS says: by address, or "
+            "by name with cluster-announce-hostname and cluster-preferred-endpoint-type hostname"
         )

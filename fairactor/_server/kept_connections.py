@@ -13,6 +13,8 @@ from hiredis import pack_command
 from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError, ResponseError  # noqa: A004 - the one of redis-py
 
+from .slow_links import read_reply
+
 
 class KeptConnections:
     """Up to ``limit`` connections of a pool. A call waits for a free one, and prefers the most recently used."""
@@ -42,8 +44,9 @@ class KeptConnections:
         try:
             connection = await self._connected(connection)
             # `send_packed_command` would start a task for its timeout. Here the timeout of the reply covers both.
-            connection._writer.write(pack_command(command))  # noqa: SLF001
-            return await connection.read_response()  # closes the connection if no reply comes
+            packed = pack_command(command)
+            connection._writer.write(packed)  # noqa: SLF001
+            return await read_reply(connection, len(packed))
         finally:
             self._free.put_nowait(connection)
 
@@ -52,8 +55,9 @@ class KeptConnections:
         connection = await self._free.get()
         try:
             connection = await self._connected(connection)
-            connection._writer.write(b"".join(map(pack_command, commands)))  # noqa: SLF001 - as above
-            return [await _reply(connection) for _ in commands]
+            packed = b"".join(map(pack_command, commands))
+            connection._writer.write(packed)  # noqa: SLF001 - as above
+            return [await _reply(connection, len(packed)) for _ in commands]
         finally:
             self._free.put_nowait(connection)
 
@@ -82,9 +86,9 @@ class KeptConnections:
                 await connection.disconnect(nowait=True)
 
 
-async def _reply(connection: Any) -> Any:
+async def _reply(connection: Any, sent: int) -> Any:
     """Reads a reply, or the error that the server says."""
     try:
-        return await connection.read_response()
+        return await read_reply(connection, sent)
     except ResponseError as error:
         return error

@@ -16,7 +16,8 @@ IN_SCRIPTS: Final = (
     "hmget", "hrandfield", "hscan", "hset", "hsetnx", "lrange", "ltrim", "mget", "mset", "persist", "pexpire", "pttl",
     "publish", "pubsub|numsub", "rename", "rpush", "sadd", "scan", "scard", "set", "setrange", "sinter", "sismember",
     "smembers", "smismember", "spop", "srandmember", "srem", "sscan", "strlen", "time", "type", "unlink", "zadd",
-    "zcard", "zcount", "zmscore", "zrange", "zrangebylex", "zrangebyscore", "zrem", "zremrangebyrank", "zscan", "zscore",
+    "zcard", "zcount", "zmscore", "zrange", "zrangebylex", "zrangebyscore", "zrem", "zremrangebyrank", "zscan",
+    "zscore",
 )  # fmt: skip
 """The commands of the scripts, those of the plugins that ship with fairactor included."""
 ALONE: Final = ("eval", "evalsha", "ping", "subscribe", "unsubscribe")

@@ -35,7 +35,7 @@ _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
 # memory as it writes.
 _RUN_WITHOUT_MEMORY: Final = {
     *("turn", "tend", "leave", "cancel", "purge", "join", "open", "watch", "stats", "health", "inspect", "mend"),
-    *("letters", "discard", "configure", "review", "policies", "renew", "declare", "fill", "sort", "expire"),
+    *("letters", "pieces", "discard", "configure", "review", "policies", "renew", "declare", "fill", "sort", "expire"),
     *("limit", "limits", "declare_limits", "charge", "mend_places", "mend_rings"),
 }
 

@@ -191,7 +191,9 @@ class Outcomes:
     def _answer(self, question: _Question, kind: bytes, data: bytes = b"") -> None:
         """Handles the reply to a question."""
         task_id = question.place[1]
-        if kind == b"n":
+        if kind == b"l":  # the reply had no room for it
+            self._ask(question)
+        elif kind == b"n":
             self._fail(question, no_such_task(task_id))
         elif kind == b"d":
             self._fail(question, _deadlock(task_id, data.decode()))
@@ -213,6 +215,9 @@ class Outcomes:
         place = shard, task_id
         awaited = self._awaited.get(place)
         if awaited is None:
+            return
+        if not packed:  # too large for a message
+            self._ask_for(place, awaited)
             return
         try:
             settled = _decode(packed)

@@ -24,6 +24,7 @@ from fairactor._model.wire import unpack_cancel
 from fairactor._server.calls import Away
 from fairactor._server.connection import Server, has_no_functions
 from fairactor._server.rights import missing_right
+from fairactor._server.slow_links import advice_on_size, size_of
 from fairactor._util.backoff import Backoff
 from fairactor.errors import FairactorError, MissingPlugin, ServerError, ServerUnavailable
 
@@ -166,7 +167,7 @@ class ScriptRunner:
                 helps = await self._help(error, max(deadline, time.monotonic() + _REPAIR_FOR))
                 if helps is None:
                     damage = await self._find_damage(error, arguments)
-                    raise self._refused(name, error, damage, unsure=unsure) from error
+                    raise self._refused(name, error, damage, unsure=unsure, arguments=arguments) from error
                 failure = error
                 if helps and not helped:
                     helped = True
@@ -178,7 +179,8 @@ class ScriptRunner:
             if time.monotonic() + pause > deadline:
                 may = "it may have been carried out" if unsure else "it was not carried out"
                 problem = failure if isinstance(failure, Away) else f"{self._server.where} cannot serve now: {failure}"
-                raise ServerUnavailable(f"{problem}; {name}: {may}", maybe_accepted=unsure) from failure
+                advice = advice_on_size(size_of(arguments))
+                raise ServerUnavailable(f"{problem}; {name}: {may}{advice}", maybe_accepted=unsure) from failure
             await anyio.sleep(pause)
 
     async def _help(self, error: redis_errors.ResponseError, until: float) -> bool | None:
@@ -239,7 +241,13 @@ class ScriptRunner:
         return found or "a key has another type than it must have"
 
     def _refused(
-        self, name: str, error: redis_errors.ResponseError, damage: str | None, *, unsure: bool
+        self,
+        name: str,
+        error: redis_errors.ResponseError,
+        damage: str | None,
+        *,
+        unsure: bool,
+        arguments: Sequence[Any] = (),
     ) -> FairactorError:
         where = self._server.where
         code, _, rest = str(error).partition(" ")
@@ -249,6 +257,10 @@ class ScriptRunner:
             stored = "this attempt stored nothing" if unsure else "nothing was stored"
             advice = "Let workers drain it, raise its maxmemory, or shorten result_ttl="
             return ServerError(f"{where} is full ({error}): {stored}. {advice}", maybe_accepted=unsure)
+        if "invalid bulk length" in str(error):
+            most = f"it takes no argument of {size_of(arguments) / 1e6:.1f} MB (proto-max-bulk-len)"
+            advice = "nothing was stored. Store the data elsewhere, and send a reference to it"
+            return ServerError(f"{where} refused {name}: {most}; {advice}", maybe_accepted=unsure)
         if right := missing_right(error):
             lacks = self._server.user.lacks([right], namespace_of(self._meta))
             inside = not isinstance(error, redis_errors.NoPermissionError)  # the script had begun

@@ -16,7 +16,6 @@ from fairactor._model.wire import (
     REPEATED,
     TAKEN,
     UNSEEN,
-    DeadLetter,
     Item,
     Maintained,
     PackedPolicy,
@@ -28,18 +27,19 @@ from fairactor._model.wire import (
     as_text,
     pack_item,
     pack_settlement,
-    sized,
     turn_mark,
     unpack_clock,
     unpack_policy,
     whole_ms,
 )
 from fairactor._server.connection import Server
+from fairactor._util.link import MOST
 from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, ServerError, TaskExists
 from fairactor.settings import FairBy
 
 from .damage import Repairs
 from .fleet import Fleet
+from .letters import Letters
 from .limits import Limits
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .reservations import Reservations
@@ -59,13 +59,15 @@ class Undeclared(Exception):
     """The shard does not know what the runtime can run: it joined while runtimes of an older release were there."""
 
 
-class Shard(Fleet, Limits, Reservations):
+class Shard(Fleet, Letters, Limits, Reservations):
     """One shard, with a method for each script."""
 
     def __init__(self, server: Server, keys: Keys, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
         super().__init__(ScriptRunner(server, keys.meta, patience=patience, plugins=plugins))
         self.keys = keys
         self._server = server
+        self.answer = server.answer
+        """Seconds after which a call without an answer fails."""
         self.call = self._runner.run
         """Runs a script of a plugin."""
 
@@ -147,6 +149,7 @@ class Shard(Fleet, Limits, Reservations):
         received: bool = False,
         permit: bytes = ANY_SUSPECT,
         slots: bytes = b"",
+        most_bytes: int = MOST,
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.
@@ -160,6 +163,7 @@ class Shard(Fleet, Limits, Reservations):
             received: whether the runtime has received the task that the server handed to it since its last turn.
             permit: how it may claim suspects, from `pack_permit`.
             slots: how many tasks of each kind could start now, from `SlotKinds`; empty if there is one kind.
+            most_bytes: the most bytes of records in the reply; those that are cut off are for `read_pieces`.
             settle: the outcomes of tasks that have ended.
 
         Raises:
@@ -177,6 +181,7 @@ class Shard(Fleet, Limits, Reservations):
             int(received),
             permit,
             slots,
+            most_bytes,
             *arguments,
             patience=0,
         )
@@ -184,7 +189,7 @@ class Shard(Fleet, Limits, Reservations):
             raise Undeclared
         if isinstance(reply, bytes):
             raise LeaseLost(f"{runtime} {_LOST[reply]}")
-        now, wait, maintenance_due, refused, claims, cancels, more, suspects, behind, clock = reply
+        now, wait, maintenance_due, refused, claims, cancels, more, suspects, behind, clock, cut, had = reply
         rest = wait / 1000 if wait >= 0 else float("inf")
         left: dict[str, Any] = {
             "more": more == MORE,
@@ -192,8 +197,27 @@ class Shard(Fleet, Limits, Reservations):
             "suspects": Waits(suspects),
             "behind": behind,
             "clock": unpack_clock(clock),
+            "cut": dict(zip(cut[::2], cut[1::2], strict=True)),
+            "had": had,
         }
         return Turn(int(now) / 1e6, rest, bool(maintenance_due), refused, claims, cancels, **left)
+
+    async def read_pieces(
+        self, runtime: str, most_bytes: int, tasks: Sequence[tuple[str, bytes, int]]
+    ) -> list[bytes | None]:
+        """Reads the records of claimed tasks in pieces.
+
+        Args:
+            runtime: the runtime that has the claims.
+            most_bytes: the most bytes in all.
+            tasks: (task, mark of the turn that claimed it, from which byte on).
+
+        Returns:
+            For each task its next piece, b"" if there is no room for it, or None if the runtime has lost the claim.
+        """
+        flat = [part for task_id, turn, start in tasks for part in (as_bytes(task_id), turn, start)]
+        pieces: list[bytes | None] = await self._run("pieces", runtime, most_bytes, *flat)
+        return pieces
 
     async def maintain(
         self, *, deliveries: int, failed_ttl: float, body: bytes, silent_body: bytes = b"", limit: int = 150
@@ -265,40 +289,6 @@ class Shard(Fleet, Limits, Reservations):
             flat = [part for task_id, tenant in some for part in (as_bytes(task_id), tenant)]
             states += [state.decode() for state in await self._run("cancel", whole_ms(ttl), body, *flat)]
         return states
-
-    async def list_dead_letters(
-        self, place: int, limit: int, *, skip: int = 0, last: int | None = None
-    ) -> tuple[int, list[DeadLetter]]:
-        """Returns the place of the last dead letter, and a page of dead letters in order.
-
-        A task on the page that is no longer a dead letter has an empty record.
-
-        Args:
-            place: the place where the page begins.
-            limit: the size of the page.
-            skip: how many dead letters to pass over.
-            last: the place after which the page ends; None for no limit.
-        """
-        end, *rest = await self._run("letters", place, "+inf" if last is None else last, skip, limit)
-        flat = iter(rest)
-        found = [
-            DeadLetter(int(at), as_text(task_id), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)
-        ]
-        return int(end), found
-
-    async def redrive(self, tasks: Sequence[tuple[str, bytes]], tenant: str = "") -> list[bool | str]:
-        """Sends dead letters of a tenant, '' for any, again. They are given as pairs (task, key from `pack_key`).
-
-        Returns:
-            For each, whether it was a dead letter, or the id of the task that now has its key.
-        """
-        packed = [sized(as_bytes(task_id)) + sized(key) for task_id, key in tasks]
-        reply: list[int | bytes] = await self._run("redrive", tenant, *packed)
-        return [as_text(verdict) if isinstance(verdict, bytes) else bool(verdict) for verdict in reply]
-
-    async def discard(self, tasks: Sequence[str], tenant: str = "") -> int:
-        """Deletes dead letters of a tenant, '' for any; returns how many of the tasks were dead letters."""
-        return int(await self._run("discard", tenant, *map(as_bytes, tasks)))
 
     async def repair(self) -> Repairs:
         """Rebuilds the shard from its records; see mend.lua. Returns what was done."""

@@ -24,8 +24,9 @@ class Sleeper(Protocol):
 class Owner(Sleeper, Protocol):
     """The dispatcher that a claim came from."""
 
-    runtime: str
-    """The name under which it claims now; '' without a lease."""
+    @property
+    def runtime(self) -> str:
+        """The name under which it claims now; '' without a lease."""
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim."""
@@ -119,7 +120,7 @@ class Claim:
 
     def given_back(self) -> Settlement:
         """Returns the settlement of a task that was not started: it goes back to its place in the mailbox."""
-        return Settlement(self.id, self.turn, "B", 0, self.record)
+        return Settlement(self.id, self.turn, "B", 0, b"")
 
     def for_others(self) -> Settlement:
         """Returns the settlement of a task that this runtime cannot run: it goes to where those find it that can."""

@@ -135,8 +135,10 @@ class Consumer:
                 self._name, shard, slots, suspects, self._subscriber, settings, info, kind, limits, serves, spans
             )
             self._dispatchers.append(dispatcher)
+        for number, dispatcher in enumerate(self._dispatchers):  # all of them exist, so none takes the others' slots
             await dispatcher.join()
             start(f"dispatcher {number}", dispatcher.run)
+            start(f"reader {number}", dispatcher.reader.run)
         reporter = PulseReporter(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease)
         start("pulse", reporter.run)
         self._keep_leases(pool)

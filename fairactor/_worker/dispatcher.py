@@ -4,42 +4,45 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import anyio
 import attrs
 
-from fairactor._model import record
 from fairactor._model.inbox import CANCEL, HANDED, WORK, Handed, handed_mark, unpack_handed
 from fairactor._model.lane import RuntimeKind
 from fairactor._model.limit import PackedLimit
-from fairactor._model.wire import Assignment, Settlement, Turn, as_text, turn_mark
+from fairactor._model.wire import Assignment, Settlement, Turn, as_bytes, as_text, turn_mark
 from fairactor._store.shard import Shard, Undeclared
 from fairactor._store.subscriber import Subscriber
-from fairactor._store.traced_ends import trace_ends
 from fairactor._util.backoff import Backoff
+from fairactor._util.link import MOST, Link
 from fairactor._util.spans import Spans
 from fairactor._util.wakeup import Wakeup
 from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
 
 from .claim import Claim, described, new_claims
-from .pace import PER_TURN, Pace
+from .lease import Lease
+from .outbox import Outbox
+from .pace import Pace
+from .reader import Reader
 from .slots import Room, Slots
 from .suspects import Suspects
 from .unserved import Expiry, Refusals
+from .upkeep import maintain
 
 logger: Final = logging.getLogger(__name__)
 
+NOTHING: Final[Mapping[bytes, int]] = MappingProxyType({})
 LOOKING: Final = 2
 """While many tenants wait for a kind of slot, a pause before it looks behind them, by the time that takes."""
 
 _ABANDON_TIMEOUT: Final = 1.0
 """Seconds to wait for handlers whose claims were lost, before the dispatcher takes a new lease."""
 _CANCEL_REASON: Final = "by handle.cancel()"
-_SILENT: Final = "its runtimes lost their leases again and again: it blocks their event loops, or stops their processes"
 
 
 @attrs.frozen
@@ -73,32 +76,25 @@ class Dispatcher:
         serves: Assignment | None = None,
         spans: Spans | None = None,
     ) -> None:
-        self._name = name
         self._shard = shard
+        self._lease = Lease(name, shard, subscriber, settings, info, kind, limits, serves)
         self._pool = slots.pools
         self._slots = slots
         self._behind = Room(())  # what the last turn had left, if it had to stop at tenants that it passed over
         self._suspects = suspects
         suspects.add(self)
-        self._subscriber = subscriber
         self._settings = settings
-        self._info = info
-        self._kind = kind
-        self._limits = limits  # what the code of each actor says
-        self._declares = True  # whether the server may have lost that
-        self._serves = serves
         self._spans = spans
         self._expiry = Expiry(shard, settings, spans)
         self._refusals = Refusals(shard)
-        self._joined = 0
-        self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
-        self.renewed = time.monotonic()
-        """When the last turn that was answered began: it has renewed the lease."""
         self._number = 0
         self._duration = 0.0  # seconds that the last turn took
+        self._link = Link(shard.answer, MOST)  # for records: a reply is late only if nothing of it arrives
+        self.reader = Reader(shard, self._link, self._start_late)
+        """Has to run beside the dispatcher: it reads records that did not fit into the reply to a turn."""
         self._received = False  # whether it received the task that was handed over since the last turn
         self._request: _Request | None = None
-        self._outbox: list[Settlement] = []
+        self._outbox = Outbox(Link(shard.answer))
         self._wakeup = Wakeup()
         self._server_back = Wakeup()
         self._claiming = True
@@ -108,6 +104,16 @@ class Dispatcher:
         self._paces = [Pace(kind.size) for kind in slots.kinds]
         self._share = slots.shares.add(self, self._paces[0])  # only tasks of the first kind are claimed ahead
         subscriber.on_subscribe(self._on_subscribe)
+
+    @property
+    def runtime(self) -> str:
+        """The name under which it holds its lease, or ''; each lease has a new name."""
+        return self._lease.runtime
+
+    @property
+    def renewed(self) -> float:
+        """When the last turn that was answered began: it has renewed the lease."""
+        return self._lease.renewed
 
     @property
     def usual_runs(self) -> list[float | None]:
@@ -121,7 +127,7 @@ class Dispatcher:
         if self._suspects.running:
             self._suspects.ended(claim)
         if claim.runtime == self.runtime:  # otherwise the lease of this claim was lost
-            self._outbox.append(settlement)
+            self._outbox.add(settlement)
             if claim.tell_dead is not None:
                 self._refusals.add(settlement.id, claim.tell_dead)
         self._wakeup.set()
@@ -132,57 +138,23 @@ class Dispatcher:
 
     def renew(self, client: Any) -> bool:
         """Renews the lease from a thread, because the event loop is blocked; returns whether there is a lease."""
-        return self._shard.renew(client, self.runtime, lease=self._settings.lease)
+        return self._lease.renew(client)
 
     async def join(self) -> None:
         """Takes a new lease, under a new name."""
-        self._joined += 1
-        name = f"{self._name}/{self._joined}"
-        self._subscriber.listen(self._shard, name, self._deliver)
-        try:
-            await self._subscriber.ready(self._shard, name)
-            serves = self._serves
-            renewed = time.monotonic()
-            ttl = self._settings.unknown_ttl
-            await self._declare_limits()
-            fills = await self._shard.join(
-                name, lease=self._settings.lease, info=self._info, serves=serves, kind=self._kind, unknown_ttl=ttl
-            )
-            if fills:
-                await self._fill(name)
-            if serves is not self._serves:  # it was changed meanwhile
-                await self._shard.assign(name, self._serves)
-        except BaseException:
-            self._subscriber.ignore(self._shard, name)
-            raise
+        await self._lease.join(self._deliver)
         self._number = 0
         self._received = False
-        self.renewed = renewed
-        self.runtime = name
-
-    async def _declare_limits(self) -> None:
-        self._declares = False
-        try:
-            await self._shard.declare_limits(self._limits)
-        except BaseException:
-            self._declares = True
-            raise
-
-    async def _fill(self, name: str) -> None:
-        """Puts the tenants with tasks that can run here where its turns find them."""
-        while await self._shard.fill(name):
-            pass
 
     async def assign(self, serves: Assignment | None) -> None:
         """Changes the tenants that are served; None means all tenants alike."""
-        self._serves = serves
-        if self.runtime:
-            await self._shard.assign(self.runtime, serves)
+        await self._lease.assign(serves)
         self._wakeup.set()
 
     def stop_claiming(self) -> None:
         """Stops claiming. Outcomes are still reported."""
         self._claiming = False
+        self._give_back(self.reader.drop())
         self._share.failed()
         self._wakeup.set()
 
@@ -203,8 +175,7 @@ class Dispatcher:
                 logger.error("%s", error)  # noqa: TRY400 - the traceback would add nothing
                 break
         if self.runtime:
-            given: dict[str, Any] = self._when_given_up() if crashed else {}
-            await self._shard.leave(self.runtime, crashed=crashed, **given)
+            await self._lease.leave(crashed=crashed)
 
     async def run(self) -> None:
         """Takes turns until it leaves. While the server does not answer, it keeps trying."""
@@ -235,13 +206,12 @@ class Dispatcher:
         claims = new_claims(turn.claims, turn_mark(request.number), self, turn.now) if turn.claims else []
         # What was handed over comes even if it was not wanted.
         free = not self._suspects.excluding or request.want > 0
-        begun = self._begin(claims, at_once=not turn.more, free=free, ahead=request.ahead)
-        seated = sum(claim.takes_slot for claim in claims)
-        self._share.answered(turn.clock, seated, waits=turn.more, contends=turn.more or seated >= request.want)
+        begun = self._begin(claims, turn.cut, at_once=not turn.more, free=free, ahead=request.ahead)
+        self._share.answered(turn, sum(claim.takes_slot for claim in claims), request.want)
         self._slots.batches.answered(self)
         self._suspects.answer(self, turn.suspects, claims if begun else (), asked=request.permit)
         for task_id in turn.cancels:
-            self._pool.cancel(as_text(task_id), _CANCEL_REASON, self)
+            self._cancel_here(as_text(task_id))
         if turn.maintenance_due:
             await self._maintain()
         if self._expiry.lanes:
@@ -249,22 +219,51 @@ class Dispatcher:
         if self._wait_for_slots(request, turn, claims):
             await self._wait_for_work(request, turn)
 
-    def _begin(self, claims: list[Claim], *, at_once: bool, free: bool = True, ahead: int = 0) -> bool:
+    def _begin(
+        self,
+        claims: list[Claim],
+        cut: Mapping[bytes, int] = NOTHING,
+        *,
+        at_once: bool,
+        free: bool = True,
+        ahead: int = 0,
+    ) -> bool:
         """Starts claimed tasks, or returns them to their mailboxes if no worker is free; returns whether they start.
 
-        Those for whose kind no slot is free go back.
+        Those for whose kind no slot is free go back. Those in ``cut`` start once their records have been read.
 
         With ``at_once=False`` they start after the next turn has been sent, because more tasks wait.
         """
         if self._claiming and free:
+            if cut:
+                claims = self._read(claims, cut)
             if claims:
                 starting, too_many = self._slots.divide(claims, ahead=ahead)
                 self._pool.submit(starting, at_once=at_once)
-                self._outbox += [claim.given_back() for claim in too_many]
+                self._give_back(too_many)
             return True
         if not self._leaving:
-            self._outbox += [claim.given_back() for claim in claims]
+            self._give_back(claims)
         return False
+
+    def _give_back(self, claims: Iterable[Claim]) -> None:
+        self._outbox.add(*[claim.given_back() for claim in claims])
+
+    def _read(self, claims: list[Claim], cut: Mapping[bytes, int]) -> list[Claim]:
+        """Lets the reader complete those claims whose records are cut off; returns the others."""
+        complete: list[Claim] = []
+        for claim in claims:
+            size = cut.get(as_bytes(claim.id))
+            if size is None:
+                complete.append(claim)
+            else:
+                self.reader.add(claim, size, self._slots.pool_of(claim))
+        return complete
+
+    def _start_late(self, claim: Claim) -> None:
+        """Starts a claim whose record has been read."""
+        self._begin([claim], at_once=True)
+        self._wakeup.set()  # the reader may have kept it from claiming more
 
     def _take(self, handed: Handed) -> None:
         """Starts a task that was handed over. If the message is late, the reply to a later turn has the task."""
@@ -280,18 +279,24 @@ class Dispatcher:
     async def _exchange(self) -> tuple[_Request, Turn]:
         """Sends the next turn, or repeats the one that was not answered; returns it with the reply."""
         request = self._request = self._request or self._next_request()
-        if self._declares:
-            await self._declare_limits()
+        if self._lease.declares:
+            await self._lease.declare_limits()
         started = time.monotonic()
         try:
             turn = await self._send(request)
         except Undeclared:  # the last runtime of an older release has left
-            if await self._shard.declare(self.runtime, self._kind, unknown_ttl=self._settings.unknown_ttl):
-                await self._fill(self.runtime)
+            await self._lease.declare()
             turn = await self._send(request)
+        except ServerUnavailable:
+            self._link.late(self._link.budget)
+            self._request = attrs.evolve(request, settle=self._outbox.late(request.settle))
+            raise
         self._request = None
-        self.renewed = started
+        self._lease.renewed = started
         self._duration = time.monotonic() - started
+        request = attrs.evolve(request, settle=self._outbox.reported(request.settle, turn.had, self._duration))
+        if turn.claims:
+            self._link.note(sum(map(len, turn.claims)), self._duration)
         for pace, settled in zip(self._paces, self._slots.by_kind(request.settle), strict=True):
             pace.note(self._duration, settled)
         for refused in turn.refused:
@@ -310,13 +315,14 @@ class Dispatcher:
             permit=request.permit,
             received=request.received,
             slots=request.slots,
+            most_bytes=self._link.budget,
             settle=request.settle,
         )
 
     def _next_request(self) -> _Request:
         self._number += 1
         self._wakeup.clear()  # this turn handles what it announced
-        settle, self._outbox = self._outbox[:PER_TURN], self._outbox[PER_TURN:]
+        settle = self._outbox.take()
         received, self._received = self._received, False
         asked = self._suspects.ask(self, *self._wanted())
         self._share.asks(asked[0] + asked[1])
@@ -326,7 +332,8 @@ class Dispatcher:
 
     def _wanted(self) -> tuple[int, int]:
         """Returns how many tasks could start here now, and how many more could start soon."""
-        return self._share.wanted() if self._claiming and not self._suspects.excluding else (0, 0)
+        may = self._claiming and not self._suspects.excluding and not self.reader.is_full
+        return self._share.wanted() if may else (0, 0)
 
     def _wait_for_slots(self, request: _Request, turn: Turn, claims: list[Claim]) -> bool:
         """Lets a free slot of a kind that is full wake it, because tasks may wait for one.
@@ -353,27 +360,17 @@ class Dispatcher:
             return
         # Otherwise the server sends a wake-up when there is work.
         pause = LOOKING * self._duration if turn.unseen else self._settings.lease / 3  # else for a heartbeat
-        if self._claiming and len(turn.claims) >= 2 * request.want:
+        enough = turn.more or len(turn.claims) >= 2 * request.want
+        if self._claiming and enough and not self._suspects.excluding:  # what excludes others wakes them afterwards
             pause = min(pause, self._share.sleep())
         await self._wakeup.wait(min(pause, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
-        """Does a step of the maintenance. If more is left, the next turn says so: no turn waits for a backlog."""
-        done = await self._shard.maintain(**self._when_given_up(), silent_body=_failure("LeaseLost", _SILENT))
-        if done.given_up and self._spans is not None:
-            died = record.Error("WorkerDied", "its runtimes died")
-            await trace_ends(self._spans, self._shard, done.given_up, died)
-        self._expiry.add(done.unserved)
-
-    def _when_given_up(self) -> dict[str, Any]:
-        """Returns when a task is given up because its runtimes died, how long to keep it, and its outcome."""
-        most = self._settings.max_deliveries
-        body = _failure("WorkerDied", f"{most} runtimes died while they ran it")
-        return {"deliveries": most, "failed_ttl": self._settings.failed_ttl, "body": body}
+        self._expiry.add(await maintain(self._shard, self._settings, self._spans))
 
     async def _abandon_claims(self) -> None:
         """Abandons all claims, because the lease is lost. The next turn takes a new lease."""
-        lost, self.runtime = self.runtime, ""
+        lost, self._lease.runtime = self.runtime, ""
         self._request = None
         self._share.failed()
         self._outbox.clear()
@@ -382,15 +379,14 @@ class Dispatcher:
             logger.warning(
                 "%s: others may run these tasks now, so they are canceled here: %s", lost, described(running)
             )
+        self.reader.drop()
         self._pool.abandon(self)
         self._suspects.lost(self)
         with anyio.move_on_after(_ABANDON_TIMEOUT):
             await self._pool.wait_until_idle(self)
         if running := self._running():
             logger.warning("%s: these tasks still run here although they were canceled: %s", lost, described(running))
-        self._subscriber.ignore(self._shard, lost)
-        with suppress(ServerError):  # a server that has lost data may still have claims under that name
-            await self._shard.leave(lost)
+        await self._lease.forget(lost)
 
     def _running(self) -> list[Claim]:
         return [claim for claim in self._pool.running() if claim.owner is self]
@@ -408,14 +404,17 @@ class Dispatcher:
             raise ValueError(f"{kind!r} is no kind of message that this version of fairactor knows")
 
     def _on_subscribe(self) -> None:
-        self._declares = True  # the shard may have been repaired
+        self._lease.declares = True  # the shard may have been repaired
         self._server_back.set()
         self.wake()
 
     def _cancel(self, task_id: str) -> None:
-        if not self._pool.cancel(task_id, _CANCEL_REASON, self):
+        if not self._cancel_here(task_id):
             self.wake()  # its claim may still be on the way; the next turn repeats the cancellation
 
-
-def _failure(error: str, message: str) -> bytes:
-    return record.encode(record.Outcome(error=record.Error(error, message)))
+    def _cancel_here(self, task_id: str) -> bool:
+        claim = self.reader.withdraw(task_id)
+        if claim is None:
+            return self._pool.cancel(task_id, _CANCEL_REASON, self)
+        self.settle(claim, claim.given_back())  # the server knows that it is canceled
+        return True

@@ -3,9 +3,9 @@
 Each shard is fair within. Its virtual time says how far it has served its tenants: it advances by cost / weight, where
 the weight is that of all who wait. So shards get what their waiting weights deserve exactly if their virtual times
 advance alike, and nobody has to count weights. A runtime treats the rings of its shards as one ring, again by
-self-clocked fair queuing: it keeps a clock for each shard that advances as the shard's virtual time does, and gives free
-slots to the shard whose next task has the lowest finish tag by that clock. A shard that begins to wait starts at the
-tag that was served last.
+self-clocked fair queuing. It keeps a clock for each shard, which advances as the shard's virtual time does, and gives
+free slots to the shard whose next task has the lowest finish tag by that clock. A shard that begins to wait starts at
+the tag that was served last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from fairactor._model.wire import RingClock
+from fairactor._model.wire import RingClock, Turn
 
 from .claim import Sleeper
 from .pace import PER_TURN, Pace
@@ -27,11 +27,12 @@ tasks that a runtime takes from others' tenants, for example."""
 GRACE: Final = 0.25
 """Seconds for which others leave slots to a shard that has not answered. After as long a shard that waits, and has not
 got a slot, looks again who is on its ring."""
-SMOOTH: Final = float(__import__("os").environ.get("SMOOTH", "0.03"))
+SMOOTH: Final = 0.03
 """Slots are divided exactly over what a runtime starts in so many seconds. Dividing each slot would take twice as many
 turns if tasks are short."""
 _WINDOW: Final = 64.0  # tasks from which a shard's step is learned
 _LEAST_STEP: Final = 1e-9
+_NEARLY: Final = 1e-6  # so that rounding errors make no part smaller
 
 
 class _Pool(Protocol):
@@ -68,13 +69,15 @@ class Share:
         """The finish tag of its next task, likewise."""
         self.step = 1.0
         """How far a task moves the clock, on average."""
-        self.contends = False
+        self.contends = True
         """Whether it may have more tasks than it has asked for."""
+        self.looks = False
+        """Whether its last turn had to stop before it had looked at all tenants."""
         self.sleeps = False
         """Whether its dispatcher sleeps until there is a slot for it."""
         self.asked = 0
         """How many tasks its turn under way may claim."""
-        self.since = 0.0
+        self.since = shares.now()
         """When its last turn began or ended."""
         self.passed = 0
         """How many tasks of others have been claimed since it began to wait, or got one."""
@@ -93,39 +96,49 @@ class Share:
         """Notes how many tasks the next turn may claim."""
         self.sleeps = False
         self.asked = want
-        self.since = time.monotonic()
+        self.since = self._shares.now()
 
-    def answered(self, clock: RingClock | None, claimed: int, *, waits: bool, contends: bool) -> None:
+    def answered(self, turn: Turn, claimed: int, want: int) -> None:
         """Takes the answer to the turn.
 
         Args:
-            clock: of the ring; None if the turn was repeated.
+            turn: the answer.
             claimed: how many tasks it got that take a slot.
-            waits: whether there are more.
-            contends: whether there may be.
+            want: how many of them it could have started at once.
         """
+        clock = turn.clock
         if not self._shares.several:
             return
         begins = not (self._waits and clock is not None and clock.period == self._period)
         if begins:
             self.clock, self.passed = max(self.clock, self._shares.virtual_time(self)), 0
-        if clock is None:
+        if clock is not None:
+            self._advance(clock, claimed, begins=begins)
+        else:
             self.clock += claimed * self.step
             self.next = self.clock + self.step
-        else:
-            if not begins:
-                self.clock += max(0.0, clock.before - self._virtual)  # what other runtimes served
-            advance = max(0.0, clock.after - clock.before)
-            self.clock += advance
-            if clock.head and not self._learned:
-                self.step, self._learned = max(clock.head - clock.after, _LEAST_STEP), 1.0
-            if claimed:
-                self._learn(claimed, advance)
-            self.next = self.clock + (max(0.0, clock.head - clock.after) if clock.head else self.step)
-            self._period, self._virtual = clock.period, clock.after
-        self.asked, self.since = 0, time.monotonic()
-        self._waits, self.contends = waits, contends
+        self.asked, self.since = 0, self._shares.now()
+        self.looks, self._waits, self.contends = turn.unseen, turn.more, turn.more or claimed >= want
         self._shares.answered(self, claimed)
+
+    def _advance(self, clock: RingClock, claimed: int, *, begins: bool) -> None:
+        """Advances the clock as that of the ring has; with ``begins`` nobody knew before what waits there."""
+        advance = max(0.0, clock.after - clock.before)
+        if begins:  # a tag far ahead would have come later
+            self.clock += min(advance, claimed * self.step)
+        else:
+            self.clock += max(0.0, clock.before - self._virtual) + advance  # with what other runtimes served
+        if clock.head and not self._learned:
+            self.step, self._learned = max(clock.head - clock.after, _LEAST_STEP), 1.0
+        if claimed:
+            self._learned += claimed
+            weight = min(1.0, max(claimed / self._learned, claimed / _WINDOW))
+            self.step = max(_LEAST_STEP, self.step + weight * (advance / claimed - self.step))
+        elif not begins and 0 < clock.head < clock.after + self.next - self.clock - _NEARLY:
+            # A tenant came whose tag is below that for which this shard waited: it does not catch up.
+            self.clock = max(self.clock, min(self.next, self._shares.virtual_time(self)))
+        self.next = self.clock + (max(0.0, clock.head - clock.after) if clock.head else self.step)
+        self._period, self._virtual = clock.period, clock.after
 
     def handed(self) -> None:
         """Notes that it got a task without asking."""
@@ -143,14 +156,9 @@ class Share:
         if not self._shares.several:
             self._shares.pools.wake_on_vacancy(self.owner)
             return math.inf
-        self.sleeps = True
+        self.contends = self.sleeps = True
         self._shares.changed()
         return GRACE if any(other.asked for other in self._shares.all) else math.inf
-
-    def _learn(self, claimed: int, advance: float) -> None:
-        self._learned += claimed
-        weight = min(1.0, max(claimed / self._learned, claimed / _WINDOW))
-        self.step = max(_LEAST_STEP, self.step + weight * (advance / claimed - self.step))
 
     # Called by the others
 
@@ -173,11 +181,19 @@ class Shares:
 
     Args:
         pools: the slots.
-        soon: calls a function in the event loop's next round.
+        soon: calls a function in the next round; that of the event loop if it is None.
+        now: the time in seconds.
     """
 
-    def __init__(self, pools: _Pools, soon: Callable[[Callable[[], None]], object] | None = None) -> None:
+    def __init__(
+        self,
+        pools: _Pools,
+        *,
+        soon: Callable[[Callable[[], None]], object] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.pools: Final = pools
+        self.now: Final = now
         self.all: Final[list[Share]] = []
         self.several = False
         self._soon = soon
@@ -199,7 +215,7 @@ class Shares:
         """Returns the shards, but for one, that want slots or have asked for some."""
         if not self.several:
             return ()
-        now = time.monotonic()
+        now = self.now()
         return [
             other
             for other in self.all
@@ -222,16 +238,17 @@ class Shares:
         want, ahead = self.room(share.pace.ahead + sum(other.pace.ahead for other in others))
         taken = sum(other.asked for other in others)
         room = want + ahead - taken
-        if room <= 0:
-            # Those who have just been woken may not find what they have asked for.
-            surely = sum(other.asked for other in others if other.waits)
-            return int(not share.contends and want > surely), 0
+        if not any(other.contends for other in others):
+            # Those that have just been woken may find nothing.
+            return max(want - taken, min(want, 1)), max(0, room - max(0, want - taken))
+        if share.looks and not share.contends:
+            return min(want, 1), 0  # it goes on where it stopped
+        if room <= 0 or not share.contends:
+            return 0, 0  # a turn without a task finds out what waits there
         part = min(room, self._parts([share, *(other for other in others if other.contends)], room)[0])
         want = min(part, max(0, want - taken))
-        if share.waits:
-            return want, part - want
-        # Who may have nothing asks for a single task at first, of those that could start: the server notes who got none.
-        return min(want, 1) if share.contends else want, 0
+        # Who may have nothing asks for a single task, of those that could start: the server notes who got none.
+        return (want, part - want) if share.waits else (min(want, 1), 0)
 
     def _parts(self, shares: Sequence[Share], room: int) -> list[int]:
         """Returns how many of the next tasks, of all these shards together, are those of each."""
@@ -240,10 +257,7 @@ class Shares:
         tags = [
             least - share.step if share.passed >= PATIENCE else tag for share, tag in zip(shares, tags, strict=True)
         ]
-        level = _level(
-            sorted((tag, share.step) for tag, share in zip(tags, shares, strict=True)), self._smooth(shares, room)
-        )
-        return [math.ceil(max(0.0, (level - tag) / share.step - 1e-6)) for tag, share in zip(tags, shares, strict=True)]
+        return _divided(tags, [share.step for share in shares], self._smooth(shares, room))
 
     def _smooth(self, shares: Sequence[Share], room: int) -> float:
         return max(room, SMOOTH * sum(share.pace.rate for share in shares))
@@ -270,7 +284,7 @@ class Shares:
 
     def _balance(self) -> None:
         self._balances = False
-        now = time.monotonic()
+        now = self.now()
         others = self.others()
         contending = [share for share in others if share.contends]
         want, ahead = self.room(sum(share.pace.ahead for share in others))
@@ -281,26 +295,36 @@ class Shares:
         for share, part in zip(contending, parts, strict=True):
             gets = part > 0 and (share.waits or free > 0)
             free -= gets and not share.waits
-            if share.sleeps and (gets or (share.passed and share.waits and now - share.since > GRACE)):
+            if share.sleeps and (gets or (share.passed and now - share.since > GRACE)):
                 share.sleeps = False
                 share.owner.wake()
         if any(share.sleeps for share in self.all):
             self.pools.wake_on_vacancy(self)
 
 
-def _level(tags: Sequence[tuple[float, float]], room: int) -> float:
-    """Returns the tag up to which all tasks could start if ``room`` could.
+def _divided(tags: Sequence[float], steps: Sequence[float], room: float) -> list[int]:
+    """Returns how many of the next tasks, in the order of their tags, are those of each shard.
 
     Args:
-        tags: for each shard its first tag, and the step from one to the next; sorted.
-        room: how many tasks could start.
+        tags: the tag of each shard's next task.
+        steps: how far the tags of its tasks are apart.
+        room: how many tasks there are in all.
     """
-    least = tags[0][0]
-    level = rate = area = 0.0
-    for number, (tag, step) in enumerate(tags):
-        rate += 1 / step
-        area += (tag - least) / step
-        level = (room + area) / rate
-        if number + 1 == len(tags) or level <= tags[number + 1][0] - least:
+    parts = [0] * len(tags)
+    in_order = sorted(range(len(tags)), key=lambda n: (tags[n], steps[n]))
+    least = tags[in_order[0]]
+    rate = area = 0.0
+    chosen: list[int] = []
+    for n in in_order:
+        before = len(chosen) + (tags[n] - least) * rate - area  # tasks of those chosen that come before its first
+        if chosen and before + 1 > room:
             break
-    return least + level
+        chosen.append(n)
+        rate += 1 / steps[n]
+        area += (tags[n] - least) / steps[n]
+    level = (room - len(chosen) + area) / rate
+    for n in chosen:
+        parts[n] = max(1, math.floor((level - tags[n] + least) / steps[n] + 1 + _NEARLY))
+    for _ in range(math.floor(room) - sum(parts)):  # what rounding has left
+        parts[min(chosen, key=lambda n: tags[n] + parts[n] * steps[n])] += 1
+    return parts

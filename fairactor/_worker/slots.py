@@ -15,6 +15,7 @@ from fairactor._model.wire import Settlement, SlotKinds
 from fairactor.settings import Settings
 
 from .claim import Claim, Outcomes
+from .pool import Pool
 from .pools import Pools
 from .shares import Shares
 
@@ -122,6 +123,11 @@ class Slots:
             joining: the batches that more tasks may join, see `Batches.ask`.
         """
         return self._packed.pack(room.by_kind, room.behind, joining) if self.several else b""
+
+    def pool_of(self, claim: Claim) -> Pool:
+        """Returns the pool in which a claim will run, as far as its record says."""
+        claim.kind = self._numbers.get(actor_in(claim.record), 0) if self.several else 0
+        return self.pools.all[claim.kind]
 
     def left(self, room: Room, claims: Iterable[Claim]) -> Room:
         """Returns what is left of the room that a turn had, for claims that `divide` has seen."""

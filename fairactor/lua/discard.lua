@@ -11,11 +11,13 @@
 
 local tenant, ids, keys, discarded = ARGV[1], {}, {}, {}
 for i = 2, #ARGV do ids[i - 1] = ARGV[i] end
-for i, record in ipairs(read_records(ids)) do
+for i, id in ipairs(ids) do
+  local record = call('GETRANGE', TASK .. id, 0, 599) -- records may be large
+  record = readable(record) and record
   local is_letter = record and record:sub(1, 1) == DEAD_STATE and is_owned_by(tenant, record)
-  if not record and tenant == '' then is_letter = call('ZSCORE', DEAD, ids[i]) end -- lost, or it cannot be read
+  if not record and tenant == '' then is_letter = call('ZSCORE', DEAD, id) end -- lost, or it cannot be read
   if is_letter then
-    keys[#keys + 1], discarded[#discarded + 1] = TASK .. ids[i], ids[i]
+    keys[#keys + 1], discarded[#discarded + 1] = TASK .. id, id
   end
 end
 begin_writing()

@@ -25,10 +25,11 @@ for _, name in ipairs(names) do
   local ids = call('ZRANGE', mailbox(name, lane), 0, DEPTH - 1)
   local due = {}
   for _, id in ipairs(ids) do
-    local record = bytes < BYTES and call('GET', TASK .. id)
-    if record and readable(record) then
-      local stamp = select(5, struct.unpack(HEADER, record))
+    local header = bytes < BYTES and call('GETRANGE', TASK .. id, 0, 599) -- records may be large
+    if header and readable(header) then
+      local stamp = select(5, struct.unpack(HEADER, header))
       if math.max(stamp / 1000, since) + ttl <= shard.ms then
+        local record = call('GET', TASK .. id)
         due[#due + 1], ended[#ended + 1] = id, { id, name, record }
         bytes = bytes + #record
       end

@@ -20,7 +20,7 @@ if reply then return reply end
 -- @include lib/mend_limits.lua
 
 local REPAIRED = 'm' -- an event, as in subscriber.py
-local AT_ONCE = 50 -- tenants
+local AT_ONCE = 40 -- tenants
 local LONG = 1000 -- ms: a repair in which leases may end
 
 -- Removes entries that do not belong on a ring at all. Whether the others do is decided later.

@@ -3,7 +3,8 @@
 -- KEYS  1 META of the shard
 -- ARGV  1 the tenant whose dead letters to send, or '' for any, 2 and on, for each task, packed: id, its key as in
 --       send.lua
--- Reply for each task: 1 queued, 0 not a dead letter of the tenant, or the id of the task that its key stands for
+-- Reply for each task: 1 queued, 0 not a dead letter of the tenant, or the id of the task that its key stands for. If the
+--       records are large, the reply ends early: the caller sends the others with its next call.
 --
 -- Safe to repeat: a queued task is no dead letter.
 
@@ -24,8 +25,13 @@ local function lines_behind(record, body)
   return call_line .. history
 end
 
-local tenant, ids, keys = ARGV[1], {}, {}
-for i = 2, #ARGV do ids[i - 1], keys[i - 1] = struct.unpack('>Hc0Hc0', ARGV[i]) end
+local BYTES = 500000 -- of records in a call, by about one record; they are read and written again
+local tenant, ids, keys, bytes = ARGV[1], {}, {}, 0
+for i = 2, #ARGV do
+  if bytes >= BYTES then break end
+  ids[i - 1], keys[i - 1] = struct.unpack('>Hc0Hc0', ARGV[i])
+  bytes = bytes + call('STRLEN', TASK .. ids[i - 1])
+end
 
 local replies, back, names, seen = {}, {}, {}, {}
 for i, record in ipairs(read_records(ids)) do
@@ -50,6 +56,7 @@ for _, task in ipairs(back) do
   local stamp, name = next_stamp(), task.name
   queued[#queued + 1] = task.id
   local record = struct.pack(HEADER, LIVE, 0, task.priority, 1, stamp, #name, name) .. task.rest
+  note_size(#record)
   enqueue(name, task.id, stamp, task.priority, 0, record)
   add(name, FAILED, -1)
   add(name, task.priority, 1)

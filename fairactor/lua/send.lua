@@ -17,6 +17,7 @@
 
 local REPLAY = 3600000 -- ms that a reply is kept: longer than anybody retries
 local FIRST_TASK = 4
+local LARGE_MESSAGE = 65536 -- bytes: a larger one is claimed, not published, or the server might cut its runtime off
 local sender, number, reservation = ARGV[1], ARGV[2], ARGV[3]
 
 local sent = call('GET', SENT .. sender)
@@ -34,7 +35,8 @@ local function remember(reply) call('SET', SENT .. sender, number .. cmsgpack.pa
 
 if #ARGV == FIRST_TASK and reservation == '' then
   local priority, flag, due, id, name, key, extra, body = struct.unpack(ITEM, ARGV[FIRST_TASK])
-  if due == '' and extra == '' and hand_over(priority, flag, id, name, key, ARGV[FIRST_TASK]:sub(body)) then
+  local is_large = #ARGV[FIRST_TASK] - body > LARGE_MESSAGE
+  if due == '' and extra == '' and not is_large and hand_over(priority, flag, id, name, key, ARGV[FIRST_TASK]:sub(body)) then
     return 0
   end
 end

@@ -6,6 +6,7 @@
 --       6 1 if it received the task that was handed to it since its last turn, else 0,
 --       7 what it permits suspects, packed as wire.py says,
 --       8 its slots by kind, packed as wire.py says; '' if it has one kind
+--       9 the most bytes of records in the reply,
 --       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
 --       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
 --       'C' canceled, with the ms to keep the record; 'R' to retry after ms; 'B': it never started and goes back to
@@ -16,13 +17,16 @@
 --        1 if there is more to claim, 2 if there may be behind the tenants that were passed over,
 --        0 if no suspect waits for it, 1 if some do, 2 if one waits until its process runs nothing else,
 --        the rank on the ring behind the tenants that were passed over, or 0,
---        the clock of the ring: 4 doubles, see `RingClock` in wire.py; '' if the turn is repeated}
+--        the clock of the ring: 4 doubles, see `RingClock` in wire.py; '' if the turn is repeated,
+--        {id, bytes of its record, ...} of those claimed tasks of which the reply has only the beginning (pieces.lua),
+--        how many outcomes the turn had}
 --       or 'declare' if the server does not know what the runtime can run: it has to say so (declare.lua), and repeat
 --       the turn, or 'lapsed' if the runtime has no lease: its claims belong to others now,
 --       or 'behind' if the server does not know the turn before this one: it has lost data
 --
--- Safe to repeat: a turn sent again under its number changes only the lease, and gets the same reply. An outcome counts
--- only for the claim that it names: a late one is refused.
+-- Safe to repeat: a turn sent again under its number changes only the lease, and gets the same reply, but for the
+-- bytes of records: they are at most what this call says. It may have fewer outcomes. An outcome counts only for the claim
+-- that it names: a late one is refused.
 
 -- @include lib/intact.lua
 -- @include lib/acting.lua
@@ -32,6 +36,7 @@
 -- @include lib/ending.lua
 -- @include lib/settle.lua
 -- @include lib/sample.lua
+-- @include lib/budget.lua
 -- @include lib/claim.lua
 -- @include lib/suspects.lua
 -- @include lib/session.lua
@@ -39,9 +44,11 @@
 
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
-local FIRST_OUTCOME = 9
+local FIRST_OUTCOME = 10
+local BESIDE = 202 -- claims that are not among those that it wants: what joins batches, a suspect, what was handed over
 local TENDING = 100 -- ms that a runtime has for maintenance
 local claims_key = CLAIMS .. runtime
+limit_bytes(tonumber(ARGV[9]), want + ahead + (ARGV[8] ~= '' and BESIDE or 2))
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
 if not lease_end or lease_end <= NO_LEASE then return 'lapsed' end
@@ -98,19 +105,21 @@ local function replay(packed)
   for i = 1, #held, 2 do
     if turn_in(held[i + 1]) == turn then ids[#ids + 1] = held[i] end
   end
-  for i, record in ipairs(#ids > 0 and read_records(ids) or {}) do
+  limit_bytes(most_bytes, math.huge)
+  for i, record in ipairs(read_for_reply(ids, SHORT_BEGINNING)) do
     if record then claims[#claims + 1], claims[#claims + 2] = ids[i], record end
   end
   renew_leases() -- a runtime that asks again is alive
   local wait, maintenance = next_due()
-  return { integer(shard.now), wait, maintenance, cmsgpack.unpack(packed), claims,
-    call('HKEYS', CANCELS .. runtime), 1, 0, 0, '' }
+  local had, refused = unpack(cmsgpack.unpack(packed))
+  return { integer(shard.now), wait, maintenance, refused, claims,
+    call('HKEYS', CANCELS .. runtime), 1, 0, 0, '', cut, had }
 end
 
 local last_turn, handed, refused_then = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)
 local last_number, number = struct.unpack('>I8', last_turn), struct.unpack('>I8', turn)
 if number == last_number then return replay(refused_then) end
-if number < last_number then return { integer(shard.now), 0, 0, {}, {}, {}, 0, 0, 0, '' } end -- a late copy
+if number < last_number then return { integer(shard.now), 0, 0, {}, {}, {}, 0, 0, 0, '', {}, 0 } end -- a late copy
 if number > last_number + 1 then return 'behind' end
 
 -- Returns the mark of a claim that was handed over, if the runtime has not received the task; else nil.
@@ -125,7 +134,10 @@ if outcomes.returns_tasks then want, ahead = 0, 0 end
 run_ends_hook()
 release_throttled()
 local missed = missed_claim()
-if missed then want = math.max(0, want - 1) end -- it takes a worker
+if missed then
+  want = math.max(0, want - 1) -- it takes a worker
+  weigh(handed)
+end
 local may_claim_ahead = true
 if choose_suspect then
   want, may_claim_ahead = choose_suspect(runtime, want, ARGV[7], outcomes.returns_tasks)
@@ -139,18 +151,18 @@ if own_time then own_time = math.max(own_time, began_at) end -- where `choose` b
 local claims =
   choose(runtime, want + ahead, ARGV[8], ahead, may_claim_ahead and not outcomes.returns_tasks, missed and handed)
 local advance = root.virtual - began_at + (own_time and (claims.dedicated_time or own_time) - own_time or 0)
-local rests, has_all = claims.seated < want, claims.seated == want + ahead
+local rests, has_all = claims.seated < want and not claims.full, claims.seated == want + ahead or claims.full
 if add_suspect then add_suspect(claims) end
 if missed then -- the reply brings it
   table.insert(claims.reply, handed)
-  table.insert(claims.reply, read_records({ handed })[1] or substitute_record(tenant_in(missed)))
+  table.insert(claims.reply, read_for_reply({ handed }, BEGINNING)[1] or substitute_record(tenant_in(missed)))
 end
 
 begin_writing()
 write_retries(outcomes)
 write_ends()
 if missed then call('HSET', claims_key, handed, turn .. missed:sub(9)) end
-call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack(outcomes.refused)))
+call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack({ #ARGV - FIRST_OUTCOME + 1, outcomes.refused })))
 forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
 if write_suspect then write_suspect(runtime) end
@@ -178,4 +190,4 @@ local head = more and not own_time and call('ZRANGE', root.key, 0, 0, 'WITHSCORE
 local start = own_time or began_at
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
   (more or claims.again) and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0, claims.behind,
-  struct.pack('>dddd', period, start, start + advance, head and tonumber(head) or 0) }
+  struct.pack('>dddd', period, start, start + advance, head and tonumber(head) or 0), cut, #ARGV - FIRST_OUTCOME + 1 }

@@ -3,7 +3,8 @@
 -- KEYS  1 META of the shard
 -- ARGV  1 the runtime that asks, then for each task: id, its tenant, or '' for any, tenant of the running task that
 --       waits for it, or ''
--- Reply for each task {'o', record} settled, {'w'} to come, {'n'} the tenant has no such task,
+-- Reply for each task {'o', record} settled, {'l'} settled, but the reply has no more room: ask again, {'w'} to come,
+--       {'n'} the tenant has no such task,
 --       {'d', tenant} refused: the waiting task holds the only slot of that tenant
 --
 -- Safe to repeat: a runtime is listed once.
@@ -12,10 +13,22 @@
 -- @include lib/owner.lua
 -- @include lib/policy.lua
 
-local runtime = ARGV[1]
-local ids = {}
-for i = 2, #ARGV, 3 do ids[#ids + 1] = ARGV[i] end
-local records = read_records(ids)
+local BYTES = 500000 -- of records in a reply, by about one record
+local FIRST_PART = 600 -- bytes that have the header
+local runtime, bytes = ARGV[1], 0
+local ids, heads = {}, {}
+for i = 2, #ARGV, 3 do
+  local head = call('GETRANGE', TASK .. ARGV[i], 0, FIRST_PART - 1) -- the record of a live task may be large
+  ids[#ids + 1], heads[#heads + 1] = ARGV[i], readable(head) and head
+end
+
+-- Returns the reply for a task that has ended, given the first bytes of its record.
+local function outcome_of(id, head)
+  if bytes >= BYTES then return { 'l' } end
+  local record = #head < FIRST_PART and head or call('GET', TASK .. id)
+  bytes = bytes + #record
+  return { 'o', record }
+end
 
 local function would_deadlock(owner, waiter)
   if owner ~= waiter then return false end
@@ -24,13 +37,13 @@ end
 
 local replies, register = {}, {}
 for i, id in ipairs(ids) do
-  local record = records[i]
-  if not record or not is_owned_by(ARGV[3 * i], record) then
+  local head = heads[i]
+  if not head or not is_owned_by(ARGV[3 * i], head) then
     replies[i] = { 'n' }
-  elseif record:sub(1, 1) ~= LIVE then
-    replies[i] = { 'o', record }
+  elseif head:sub(1, 1) ~= LIVE then
+    replies[i] = outcome_of(id, head)
   else
-    local owner = tenant_of(record)
+    local owner = tenant_of(head)
     if would_deadlock(owner, ARGV[1 + 3 * i]) then
       replies[i] = { 'd', owner }
     else

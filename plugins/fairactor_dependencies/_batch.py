@@ -26,7 +26,8 @@ class Awaited(NamedTuple):
     """A parent that a message is to wait for, as fill.lua reads it."""
 
     task: str
-    index: int
+    place: int
+    """Its place among the parents, from 1."""
     parent: str
     wants: int
     shard: int

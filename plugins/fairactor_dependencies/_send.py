@@ -14,7 +14,7 @@ import msgspec
 
 from fairactor import Handle
 from fairactor.errors import ServerError
-from fairactor.plugins import BATCH, BATCH_WITH_DATA, Addressed, Host, ProceedSend, whole_ms
+from fairactor.plugins import BATCH, BATCH_WITH_DATA, Addressed, Host, NotInOneCall, ProceedSend, in_one_call, whole_ms
 
 from ._batch import PARENTS_AT_ONCE, BatchItem, divide, hold_behind_gate, index_by_id, make_batch, resolve_parents
 from ._errors import RunNotSent, unknown_parent
@@ -53,9 +53,13 @@ async def send(host: Host, messages: Sequence[Addressed], proceed: ProceedSend) 
         sent_before = {parent: found[parent, item.owner_of(parent)] for parent in item.parents if parent not in indexes}
         resolve_parents(item, batch, indexes, resent | sent_before, keep)
     calls = sum(-(-many // BATCH_WITH_DATA) for many in Counter(item.shard for item in batch).values())
-    is_whole = calls == 1 or host.packs or not any(parent in indexes for item in batch for parent in item.parents)
-    if is_whole and not any(item.follow for item in batch):
+    related = any(parent in indexes for item in batch for parent in item.parents)
+    follows = any(item.follow for item in batch)
+    if not follows and (host.packs or not related):
         return await proceed([item.addressed() for item in batch])
+    if not follows and calls == 1:
+        with suppress(NotInOneCall), in_one_call():
+            return await proceed([item.addressed() for item in batch])
     gate = os.urandom(12).hex()
     hold_behind_gate(batch, indexes, gate, keep)
     return await _send_behind_gate(host, batch, indexes, gate, proceed)

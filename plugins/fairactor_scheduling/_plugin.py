@@ -20,7 +20,7 @@ from ._schedule import NAME, split_key
 
 logger: Final = logging.getLogger(NAME)
 
-AT_ONCE: Final = 100
+AT_ONCE: Final = 50
 """The most schedules in one call, and in one script."""
 MOST_RUNS: Final = 250
 """The most runs in one call."""

@@ -92,13 +92,47 @@ def test_names_are_any_text(shard: SelectionDriver) -> None:
     assert Counter(claimed[6:]) == dict.fromkeys(HOSTILE[3:], 2)
 
 
-def test_hundreds_of_tenants_are_assigned(shard: SelectionDriver) -> None:
-    tenants = [f"user:{n}" for n in range(4500)]
-    shard.join("h", tenants[:4200])
+def test_thousands_of_tenants_are_assigned_in_steps(shard: SelectionDriver) -> None:
+    def claim_all() -> set[str]:
+        claimed: set[str] = set()
+        while some := shard.claim(200, "h"):
+            claimed |= set(some)
+        return claimed
+
+    tenants = [f"user:{n}" for n in range(2500)]
+    shard.join("h", tenants[:2200])
     shard.send(dict.fromkeys(tenants, 1))
-    assert set(shard.claim(5000, "h")) == set(tenants[:4200])
-    shard.assign("h", tenants[4200:])
-    assert set(shard.claim(5000, "h")) == set(tenants[4200:])
+    assert claim_all() == set(tenants[:2200])
+    shard.assign("h", tenants[2200:])
+    assert claim_all() == set(tenants[2200:])
+    assert shard.driver.check().fixed["INDEXED"].keys() == {"h"}
+
+
+def test_runtimes_of_the_release_before_are_found_without_the_index(shard: SelectionDriver) -> None:
+    db, keys = shard.driver.db, shard.driver.keys
+    shard.join("new", ["n"])
+    db.zadd(keys.fixed("LEASES"), {"old": 1e13})
+    db.hset(keys.fixed("FLEET"), "old", "{}")
+    db.hset(keys.fixed("HOMES"), "old", "7")
+    db.sadd(keys.meta + ":assigned:old", "o")
+    shard.send(o=1, n=1)
+    assert db.zscore(keys.fixed("RING"), "o") == 8
+    assert db.zscore(keys.fixed("RING"), "n") == 1
+    shard.driver.check()
+
+
+def test_a_runtime_that_the_release_before_has_removed_counts_no_more(shard: SelectionDriver) -> None:
+    db, keys = shard.driver.db, shard.driver.keys
+    shard.join("gone", ["t"])
+    db.hset(keys.fixed("HOMES"), "gone", "7")
+    for key in ("HOMES", "FLEET", "KIND_OF", "SESSIONS"):
+        db.hdel(keys.fixed(key), "gone")
+    db.delete(keys.meta + ":assigned:gone")
+    db.zrem(keys.fixed("LEASES"), "gone")
+    assert db.smembers(keys.meta + ":assigned-to:t") == {b"gone"}
+    shard.send(t=1)
+    assert db.zscore(keys.fixed("RING"), "t") == 1
+    shard.driver.check()
 
 
 # With groups and limits

@@ -16,6 +16,7 @@ from fairactor import Runtime, TaskState, actor
 from fairactor._model.keys import shard_of
 from fairactor.errors import MailboxFull, TaskNotFound
 from fairactor.testing import check_invariants
+from tests.support import servers
 from tests.support.polling import PATIENCE, until
 from tests.support.shard.driver import item
 from tests.support.shard.model_tasks import FULL
@@ -298,3 +299,26 @@ def test_a_reservation_keeps_room_until_it_is_used_given_back_or_expired(url: st
         assert driver.send(item("5"), item("6", flag="+")) == ["5", "6"]
         assert driver.send(item("7")) == [FULL]
         driver.check()
+
+
+def test_room_for_many_tenants_is_reserved_in_steps(url: str) -> None:
+    with open_selection(url) as shard:
+        driver = shard.driver
+        rooms = dict.fromkeys(("first", *(f"free{n}" for n in range(900)), "last"), 3)
+
+        def reserve() -> tuple[str | None, set[str]]:
+            held: set[str] = set()
+            return driver.run(driver.shard.reserve("one", rooms, {"last": ["x"]}, held)), held
+
+        assert reserve() == (None, set())  # the server has the script now
+        calls = servers.script_calls(driver.db)
+        assert reserve() == (None, set())
+        assert servers.script_calls(driver.db) == calls + 1, "without policies nobody has a limit"
+        shard.configure("first", backlog=3)
+        shard.configure("last", backlog=3)
+        assert reserve() == (None, {"first", "last"})
+        assert sorted(reserved(driver.db)) == [b"{test/0}:reserved:first", b"{test/0}:reserved:last"]
+        driver.run(driver.shard.reserve("one", dict.fromkeys(rooms, 0)))
+        assert reserved(driver.db) == []
+        shard.send(last=1)
+        assert reserve() == ("last", {"first"}), "the caller frees what the steps before have reserved"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairactor._model.wire import Assignment, Permit
+from fairactor._model.wire import Assignment, Permit, turn_mark
 from fairactor._store import loader as scripts
 from tests.support import servers
 from tests.support.shard.driver import HOLDER
@@ -103,6 +103,7 @@ CASES: dict[str, Case] = {
     ),
     "progress": Case("progress", lambda populated: populated.run(populated.shard.progress("r", "f", b"[1]"))),
     "inspect": Case("inspect", lambda populated: populated.run(populated.shard.inspect("f"))),
+    "pieces": Case("pieces", lambda c: c.run(c.shard.read_pieces("r", 9, [("f", turn_mark(1), 0)]))),
     "redrive": Case("redrive", lambda c: c.run(c.shard.redrive([("dead1", b""), ("dead2", KEY)])), uncounted=2),
     "letters": Case("letters", lambda populated: populated.run(populated.shard.list_dead_letters(0, 9))),
     "discard": Case("discard", lambda populated: populated.run(populated.shard.discard(["dead1", "t1"]))),

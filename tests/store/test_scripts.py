@@ -137,6 +137,10 @@ TRANSITIONS: dict[
     "progress": (lambda shard: shard.run(shard.shard.progress("r", "t6", b"[1]")), ...),
     "inspect": (lambda shard: shard.run(shard.shard.inspect("t6")), ...),
     "redrive": (lambda shard: shard.run(shard.shard.redrive([("dead1", KEY), ("dead2", b"")])), [False, False]),
+    "pieces": (
+        lambda shard: shard.run(shard.shard.read_pieces("r", 9, [("t6", turn_mark(1), 4), ("no", b"", 0)])),
+        ...,
+    ),
     "letters": (lambda shard: shard.run(shard.shard.list_dead_letters(0, 5)), ...),
     "discard": (lambda shard: shard.run(shard.shard.discard(["dead2", "t1", "no"])), 0),
     "mend": (lambda shard: shard.run(shard.shard.repair()), ...),
@@ -157,7 +161,7 @@ TRANSITIONS: dict[
 }
 
 
-UNCHANGING = {"open", "inspect", "stats", "health", "letters", "policies", "renew", "limits"}
+UNCHANGING = {"open", "inspect", "stats", "health", "letters", "pieces", "policies", "renew", "limits"}
 
 
 @pytest.mark.parametrize("name", scripts.NAMES)

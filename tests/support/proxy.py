@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import tempfile
 from collections import Counter
@@ -75,6 +76,7 @@ class _Line:
             if self._proxy.strikes(Fault.CUT_REQUEST, data):
                 await _part(server, data, self._proxy.rng)
                 return
+            await self._proxy.carry(len(data), "up")
             server.write(data)
             await server.drain()
 
@@ -93,6 +95,7 @@ class _Line:
             if self._proxy.strikes(Fault.CUT_REPLY, self._request):
                 await _part(client, data, self._proxy.rng)
                 return
+            await self._proxy.carry(len(data), "down")
             client.write(data)
             await client.drain()
 
@@ -114,6 +117,9 @@ class Proxy:
         self.rng = rng
         self.delay = 0.0
         """Seconds by which each reply is late."""
+        self.rate = math.inf
+        """Bytes a second that the link carries in each direction, for all connections together."""
+        self._carried = {"up": 0.0, "down": 0.0}  # when each direction is free
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.struck: Counter[Fault] = Counter()
@@ -169,13 +175,20 @@ class Proxy:
 
     async def calm(self) -> None:
         """Ends all faults. Hanging connections keep hanging until they are cut or their clients close them."""
-        self.delay = 0.0
+        self.delay, self.rate = 0.0, math.inf
         self._next.clear()
         self._chances.clear()
         self.thaw()
         await self.accept()
 
     # For the connections
+
+    async def carry(self, size: int, direction: str) -> None:
+        """Waits for as long as the link takes to carry so many bytes."""
+        if self.rate < math.inf:
+            now = asyncio.get_running_loop().time()
+            self._carried[direction] = max(self._carried[direction], now) + size / self.rate
+            await asyncio.sleep(self._carried[direction] - now)
 
     def strikes(self, fault: Fault, request: bytes) -> bool:
         """Returns whether a fault strikes this request or its reply."""

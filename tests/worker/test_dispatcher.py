@@ -262,7 +262,7 @@ async def test_a_task_that_was_claimed_but_not_started_is_canceled_with_its_name
         await begun.wait()
         second = await runtime.send("user:1", run())
         pool, dispatcher = runtime._engine.consumer._pool, runtime._engine.consumer._dispatchers[0]  # type: ignore[union-attr]
-        pace = dispatcher._pace
+        pace = dispatcher._paces[0]
         pace._rate = pace._round_trip = pace._run = 1.0  # after short tasks, it claims one task ahead
         dispatcher.wake()
         await until(lambda: pool.first._ready)  # type: ignore[union-attr]

@@ -210,7 +210,7 @@ async def test_one_that_is_handed_over_while_tasks_of_other_shards_have_the_work
     async with make_runtime(workers=0, shards=2) as sender, make_runtime(log.wait, lease=60.0, workers=1) as runtime:
         await asleep(db, runtime, shard=0)
         await asleep(db, runtime, shard=1)
-        dispatcher(runtime, 1)._pace._run = 3600.0  # as after slow tasks: the dispatcher claims none ahead
+        dispatcher(runtime, 1)._paces[0]._run = 3600.0  # as after slow tasks: the dispatcher claims none ahead
         first = await sender.send(near, log.wait(1))
         await log.begun.acquire()
         second = await sender.send(far, log.wait(2))

@@ -120,7 +120,7 @@ async def test_what_was_claimed_ahead_goes_back(make_runtime: Make) -> None:
             await begun.wait()
             second = await sender.send("user:1", run())
             pool, dispatcher = runtime._engine.consumer._pool, runtime._engine.consumer._dispatchers[0]  # type: ignore[union-attr]
-            dispatcher._pace._rate = dispatcher._pace._round_trip = dispatcher._pace._run = (
+            dispatcher._paces[0]._rate = dispatcher._paces[0]._round_trip = dispatcher._paces[0]._run = (
                 1.0  # as after many short tasks
             )
             dispatcher.wake()

@@ -39,7 +39,9 @@ async def test_what_was_claimed_ahead_goes_back_at_once_and_in_front(make_runtim
         await begun.wait()
         second = await sender.send("user:1", run("second"))
         pool, dispatcher = leaving._engine.consumer._pool, leaving._engine.consumer._dispatchers[0]  # type: ignore[union-attr]
-        dispatcher._pace._rate = dispatcher._pace._round_trip = dispatcher._pace._run = 1.0  # as after many short tasks
+        dispatcher._paces[0]._rate = dispatcher._paces[0]._round_trip = dispatcher._paces[0]._run = (
+            1.0  # as after many short tasks
+        )
         dispatcher.wake()
         await until(lambda: pool.first._ready)  # type: ignore[union-attr]
         young = await sender.send_many(("user:1", run(f"young {n}")) for n in range(3))

@@ -74,7 +74,8 @@ do
 
   local function judge(n)
     local key = records[n]
-    local record = not tenant_of_new[key] and call('GET', key)
+    local record = not tenant_of_new[key] and call('GETRANGE', key, 0, 599) -- records may be large
+    if record == '' then record = nil end
     local owner = record and (readable(record) and tenant_of(record) or '') or tenant_of_new[key] -- '': unreadable
     if owner then return owner == names[n] and REPEAT or TAKEN_BY_ANOTHER end
     if not replaces(keys[n]) then return take_key(ids[n], names[n], keys[n]) or ACCEPTED end
@@ -134,6 +135,7 @@ do
     if replacing and follows[id] then holder, kept = FOLLOWER, keyed_field(name, keys[n]) end
     if at then stamp = at * 1000 end -- a delayed task is ordered by its due time
     local record = struct.pack(HEADER, LIVE, 0, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
+    note_size(#record)
     if flags[n] == 'w' then watching[#watching + 1], watching[#watching + 2] = id, cmsgpack.pack({ watcher }) end
     if holder then
       newly_held[id] = { holder = holder, kept = kept, record = record, new_records = new_records,

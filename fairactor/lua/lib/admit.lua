@@ -80,6 +80,7 @@ local function admit(id, with)
   end
   add(name, DEFERRED, -1)
   if not new then release_hold(id) end
+  if with then note_size(#with) end
   if not new and with then -- a record must exist before the task has its place
     rewritten[id] = with
     replaced[#replaced + 1], replaced[#replaced + 2] = TASK .. id, with

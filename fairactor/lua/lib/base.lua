@@ -92,7 +92,7 @@ local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
 local shard
 do
   local stored_meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
-    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders', 'limited', 'homes')
+    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders', 'limited', 'homes', 'largest')
   local wall = microseconds()
   local ahead, stored = (tonumber(stored_meta[1]) or 0) - wall, tonumber(stored_meta[10]) or 0
   local behind = stored >= 0 and stored < DAMAGED and stored or 0
@@ -123,6 +123,8 @@ do
     old_senders = stored_meta[15] == '1', -- whether there may be senders that know none
     limited = stored_meta[16] == '1', -- whether tasks or actors have limits (see limits.lua)
     homes = stored_meta[17], -- packed: which dedicated runtimes the index lacks (see homes.lua)
+    largest = tonumber(stored_meta[18]) or 1024, -- bytes: no live record is larger, as far as is known (see budget.lua)
+    has_larger = false,
     kind = false, suffix = false, ring = false, groups = false, idle = false, owed = false, group = false, virtual = false,
     period = false, -- see `act_for`
   }
@@ -149,6 +151,12 @@ end
 -- Keeps how far the server's clock is behind, if that has changed.
 local function save_clock()
   if shard.was_set then call('HSET', META, 'behind', integer(shard.behind)) end
+end
+
+-- Notes that a live record has so many bytes. `save_shard` keeps what is new, so that turns measure what they claim.
+local function note_size(bytes)
+  if bytes <= shard.largest then return end
+  shard.largest, shard.has_larger = 2 ^ math.ceil(math.log(bytes) / math.log(2)), true
 end
 
 local function next_stamp()

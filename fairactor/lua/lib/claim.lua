@@ -4,6 +4,7 @@
 
 -- @include lib/ring.lua
 -- @include lib/queues.lua
+-- @include lib/budget.lua
 
 local release_throttled, choose, write_claims, write_slots, substitute_record
 do
@@ -217,7 +218,7 @@ do
         -- A tenant that was passed over may lag behind the others. It must not catch up at their cost.
         if not inner then
           count_taken(t, id)
-          if actor then more = take_along(t, actor, batches[actor] - 1) end
+          if actor then more = take_along(t, actor, batches[actor] - 1, most_bytes) end
         end
         t[TAG] = (capped and math.max(t[TAG], ring.virtual) or t[TAG]) + (cost + more) / t[WEIGHT]
       end
@@ -248,7 +249,7 @@ do
   local function fill(claims, runtime, n)
     local ids = claims.ids
     local function serve(ring)
-      while claims.seated < n do
+      while claims.seated < n and claimed_bytes < most_bytes do
         local id, owner, cost = take(ring, n)
         if not id then return end
         add_claim(claims, id, owner, cost)
@@ -262,7 +263,7 @@ do
         load_front(root, length)
         serve(root)
         length = 2 * length
-      until claims.seated == n or not root.rest or passed == MOST_PASSED
+      until claims.seated == n or not root.rest or passed == MOST_PASSED or claimed_bytes >= most_bytes
     end
     local own_time = home_time(runtime)
     if not own_time then return serve_all() end
@@ -309,8 +310,8 @@ do
   -- Chooses up to `n` tasks for a runtime, of each kind as many as its slots allow: see `SlotKinds` in wire.py. Those of
   -- kind 1 may be `ahead` more. If it may claim at all (`may`), it takes besides what joins a batch. `missed` is a task that
   -- the runtime gets in any case, or nil: that takes a slot, too. Returns parallel lists in the order of service: ids, owners
-  -- (tenants), charged costs and records; `reply` is each id and its record; how many need a slot; whether it stopped at too
-  -- many tenants that were passed over, and the rank behind them.
+  -- (tenants), charged costs and records; `reply` is each id and its record; how many need a slot; whether it stopped
+  -- because the records are `full`, or at too many tenants that were passed over, and the rank behind them.
   function choose(runtime, n, slots, ahead, may, missed)
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0, seated = 0,
       taken = limits_taken }
@@ -337,7 +338,8 @@ do
     local starts_more = limits and limits.settle_plan(#claims.ids > 0)
     claims.stopped, claims.again = passed == MOST_PASSED, sorting.stopped or sorting.again or starts_more or claims.sees_some
     claims.behind = claims.stopped and skip + seen or 0
-    for i, record in ipairs(read_records(claims.ids)) do
+    claims.full = claimed_bytes >= most_bytes
+    for i, record in ipairs(read_for_reply(claims.ids, BEGINNING)) do
       record = record or substitute_record(claims.owners[i][NAME])
       claims.records[i] = record
       claims.reply[2 * i - 1], claims.reply[2 * i] = claims.ids[i], record

@@ -72,7 +72,7 @@ local function repair_meta(version_at)
   end
   local now_us = now_ms() * 1000
   local most = { stamp = now_us + DAMAGED, behind = DAMAGED, virtual = LARGEST, period = LARGEST, turned = LARGEST,
-    stolen = LARGEST }
+    stolen = LARGEST, largest = LARGEST }
   for field, limit in pairs(most) do
     local stored = redis.call('HGET', META, field)
     if stored and not in_range(stored, 0, limit) then drop_of_meta(field, field .. ' made no sense') end

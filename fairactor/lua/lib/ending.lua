@@ -120,8 +120,12 @@ local function free_key(id, state, follower)
   if followers[id] then call('HDEL', AGAIN, id) end
 end
 
--- Sends an outcome to those that wait. `watching` is the task's field of WATCHERS.
+local LARGE_OUTCOME = 16384 -- bytes: the server cuts off a runtime that does not receive its messages fast enough
+
+-- Sends an outcome to those that wait. `watching` is the task's field of WATCHERS. A large record stays away: they ask for
+-- it (watch.lua). A release that does not know this takes it for a message that was damaged, and asks as well.
 local function notify_watchers(id, record, watching)
+  if #record > LARGE_OUTCOME then record = '' end
   local message = 'o' .. struct.pack('>Hc0', #id, id) .. record
   local readable_list, runtimes = pcall(cmsgpack.unpack, watching)
   for _, runtime in ipairs(readable_list and type(runtimes) == 'table' and runtimes or {}) do

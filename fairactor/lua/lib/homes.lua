@@ -12,8 +12,8 @@
 
 local MOST_HOMES = 32 -- runtimes of a tenant that are looked at
 local MOST_WOKEN = 200
-local MOST_NAMES = 200 -- tenants of a runtime that a turn looks at; if it has more:
-local LUCKY_NAMES, FIRST_NAMES = 50, 300 -- some of all, and those of the first on the ring
+local MOST_OWN = 200 -- tenants of a runtime that a turn looks at; if it has more:
+local LUCKY_NAMES, FIRST_NAMES = 50, 1000 -- some of all, and those of the first on the ring
 local INDEX_TRUSTED = 10000 -- ms
 
 local number_of_homes = call('HLEN', HOMES)
@@ -178,11 +178,11 @@ end
 -- Returns the tenants in a set, ASSIGNED or STEAL of a runtime, and whether these are only some. If they are very many, they
 -- are those that come first on the ring, and some others, so that each is found some time.
 local function names_in(key)
-  if call('SCARD', key) <= MOST_NAMES then return call('SMEMBERS', key), false end
+  if call('SCARD', key) <= MOST_OWN then return call('SMEMBERS', key), false end
   local names, known, first = call('SRANDMEMBER', key, LUCKY_NAMES), {}, call('ZRANGE', shard.ring, 0, FIRST_NAMES - 1)
   for _, name in ipairs(names) do known[name] = true end
   for i, is_in in ipairs(read_all('SMISMEMBER', key, first)) do
-    if is_in == 1 and not known[first[i]] and #names < MOST_NAMES then names[#names + 1] = first[i] end
+    if is_in == 1 and not known[first[i]] and #names < MOST_OWN then names[#names + 1] = first[i] end
   end
   return names, true
 end

@@ -8,9 +8,9 @@
 --
 -- While a repair runs, META says that the shard is torn, so all other scripts are refused.
 
-local MOST = 800 -- about how many commands a call sends
+local MOST = 400 -- about how many commands a call sends
 local CHUNK = 60 -- fields that a scan returns, about
-local NAMES_AT_ONCE = 100 -- names of keys that are read at once
+local NAMES_AT_ONCE = 50 -- names of keys that are read at once
 local MOST_NOTES = 1000 -- lines of a kind in the report
 local KEEP_STATE, KEEP_LISTS, KEEP_REPORT = 3600000, 86400000, 600000 -- ms
 local SILENT = 1000 -- ms after which another client goes on

@@ -25,6 +25,7 @@ local WHY = { 'died', 'silent', 'crashed', 'left' }
 local SCORE = { died = 1, silent = 2, crashed = 3, left = 4 }
 
 local SOME = 40 -- claims that one call takes back
+local BYTES = 500000 -- of their records, by about one: those of tasks that end are read and written again
 local SOME_NAMES = 100 -- of its tenants that one call takes from it
 
 local given_up = {} -- the ids of the tasks that `release` gives up
@@ -45,7 +46,12 @@ end
 -- Returns the ids and the marks of some of a runtime's claims.
 local function some_claims(runtime)
   local claims, ids, marks = call('HRANDFIELD', CLAIMS .. runtime, SOME, 'WITHVALUES'), {}, {}
-  for i = 1, #claims, 2 do ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1] end
+  local measures, bytes = shard.largest * SOME > BYTES, 0
+  for i = 1, #claims, 2 do
+    if bytes >= BYTES then break end
+    ids[#ids + 1], marks[#marks + 1] = claims[i], claims[i + 1]
+    if measures then bytes = bytes + call('STRLEN', TASK .. claims[i]) end
+  end
   return ids, marks
 end
 

@@ -44,9 +44,22 @@ local function waits_in(id, name)
   end
 end
 
--- Returns the record of a live task that has the key; nil if there is none, or one with its id that was sent later.
+local TAIL = 65536 -- bytes of a record that have the history of its task
+
+-- Returns a record without its call, which may be large: the header, and the history.
+local function record_without_call(id)
+  local header = call('GETRANGE', TASK .. id, 0, 599)
+  if not readable(header) then return end
+  local body = select(7, struct.unpack(HEADER, header))
+  local length = call('STRLEN', TASK .. id)
+  local tail = call('GETRANGE', TASK .. id, integer(math.max(body - 1, length - TAIL)), -1)
+  return header:sub(1, body - 1) .. (tail:match('\n.*$') or '')
+end
+
+-- Returns the record of a live task that has the key, without its call; nil if there is none, or one with its id that was
+-- sent later.
 local function live_record(id, key)
-  local record, field = read_records({ id })[1], call('HGET', KEYED, id)
+  local record, field = record_without_call(id), call('HGET', KEYED, id)
   return record and record:sub(1, 1) == LIVE and field and field:sub(9) == key and record or nil
 end
 
@@ -116,6 +129,7 @@ local function replace_one(id, n)
   local history = old:sub(body):match('\n.*$') or ''
   local record = struct.pack(HEADER, LIVE, count, priority, 1, stamp, #name, name) .. packed_items[n]:sub(bodies[n])
     .. history
+  note_size(#record)
   if where == HELD then
     new_holds_of[#new_holds_of + 1], new_holds_of[#new_holds_of + 2] = id,
       pack_hold(priority, stamp, name, FOLLOWER) .. keyed_field(name, keys[n])

@@ -282,6 +282,7 @@ do
       restart_homes(shard.kind)
     end
     save_clock()
+    if shard.has_larger then call('HSET', META, 'largest', integer(shard.largest)) end
     save_unindexed()
     call('HSET', META, 'stamp', integer(shard.stamp), 'virtual' .. shard.suffix, exact(root.virtual),
       'period' .. shard.suffix, shard.period, 'total', pack_counts(total), 'torn', '')

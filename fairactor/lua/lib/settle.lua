@@ -71,9 +71,9 @@ do
   -- Returns the record of a task that goes back although it was to be canceled, which its runtime did not know; or nil.
   local function returned_record(n, elsewhere)
     local state, record = states[n], nil
-    if state == 'R' or state == 'B' then
+    if state == 'R' then
       record = record_of(n)
-    elseif state == 'U' or elsewhere then -- the outcome has none, or its own
+    elseif state == 'B' or state == 'U' or elsewhere then -- the outcome has none, or its own
       record = call('GET', TASK .. ids[n])
     end
     return readable(record) and record
@@ -98,7 +98,7 @@ do
       table.insert(outcomes.retries, { id = id, record = record_of(n) })
       delay(name, id, shard.ms + ms)
     elseif state == 'B' then
-      local record, stamp, count, _ = record_of(n), shard.now, 0
+      local record, stamp, count, _ = call('GETRANGE', TASK .. id, 0, 2400), shard.now, 0
       if readable(record) then _, count, _, _, stamp = struct.unpack(HEADER, record) end
       load_tenants({ name })
       enqueue(name, id, stamp, priority, count, record)

@@ -5,6 +5,7 @@
 
 -- @include lib/ring.lua
 -- @include lib/lane_heads.lua
+-- @include lib/budget.lua
 -- @takes peek, stays_on_ring, limits_taken, write_slots from lib/claim.lua
 -- @takes idle_of from lib/homes.lua
 
@@ -30,6 +31,7 @@ end
 -- Notes that the next task of a tenant, `id`, starts.
 local function count_taken(t, id)
   t[TAKEN] = t[TAKEN] + 1
+  weigh(id)
   if lanes then lanes.add(t[NAME], lane_of_head[id], -1) end
   if t[LIMITS] then
     t[LIMITS].queued = t[LIMITS].queued - 1
@@ -80,13 +82,13 @@ local function open_slots()
     if at > first then table.insert(t[HEAD], first, table.remove(t[HEAD], at)) end
   end
 
-  -- Takes up to `n` tasks of an actor that join a batch of the tenant. Passes over some of other actors, which keep
-  -- their places. Returns what these tasks cost.
-  function take_along(t, actor, n)
+  -- Takes up to `n` tasks of an actor that join a batch of the tenant, until there are `bytes` of records in all. Passes
+  -- over some of other actors, which keep their places. Returns what these tasks cost.
+  function take_along(t, actor, n, bytes)
     local all, cost = n, 0
     local at = t[TAKEN] + 1 + (t[STUCK] or 0)
     local last = at + MOST_STUCK
-    while n > 0 and at < last and #along < MOST_ALONG do
+    while n > 0 and at < last and #along < MOST_ALONG and claimed_bytes < bytes do
       local id = (not t[LIMITS] or eligibility(t[LIMITS]) == true) and peek(t, all + 1, at)
       if not id then break end
       if select(2, kind_of(id)) == actor then
@@ -126,7 +128,7 @@ local function open_slots()
   end
 
   -- Takes tasks that join batches which the runtime gathers already. `open` is the tenant, the actor and how many may
-  -- join, for each batch.
+  -- join, for each batch. They leave half of the bytes to others.
   function fill_open(open)
     local names = {}
     for i = 1, #open, 3 do names[#names + 1] = open[i] end
@@ -134,7 +136,7 @@ local function open_slots()
     load_tags(names)
     for i = 1, #open, 3 do
       local t = tenants[open[i]]
-      local cost = t[TAG] and not t[LEAVES] and take_along(t, open[i + 1], open[i + 2]) or 0
+      local cost = t[TAG] and not t[LEAVES] and take_along(t, open[i + 1], open[i + 2], most_bytes / 2) or 0
       for _, entry in ipairs(cost > 0 and { t, t[OUTER].group } or NONE) do
         if entry[TAG] == entry[STORED] then table.insert(entry[OUTER].changed, entry) end
         entry[TAG] = entry[TAG] + cost / entry[WEIGHT]

@@ -99,6 +99,7 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
     if not found or want < 1 then return want end
     local id, name = found[1], found[2]
     chosen = { id = id, owner = tenants[name], cost = cost_of(name, id), alone = by_itself and true }
+    weigh(id)
     if limits then chosen.taken = limits.take_for(id, name) end
     if chosen.owner[LIMITS] then
       chosen.owner[LIMITS].suspects = chosen.owner[LIMITS].suspects - 1
@@ -131,7 +132,7 @@ if suspects_wait or ARGV[7]:byte() == 3 then -- else creating these functions wo
   function add_suspect(claims)
     if not chosen then return end
     local n = #claims.ids + 1
-    local record = read_records({ chosen.id })[1] or substitute_record(chosen.owner[NAME])
+    local record = read_for_reply({ chosen.id }, BEGINNING)[1] or substitute_record(chosen.owner[NAME])
     claims.ids[n], claims.owners[n], claims.charged[n] = chosen.id, chosen.owner, chosen.cost
     claims.records[n], claims.alone = record, chosen.alone and n
     claims.taken[chosen.id] = chosen.taken

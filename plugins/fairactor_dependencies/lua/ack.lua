@@ -4,6 +4,7 @@
 -- ARGV  the messages
 -- Reply how many there were
 --
+-- Bounded: one batch of messages, as take.lua returned them.
 -- Safe to repeat: a deleted message is not there.
 
 -- @include lib/intact.lua

@@ -1,12 +1,12 @@
 -- A part of ends.lua: messages of other shards, and sent tasks.
 
--- @takes integer, readable, tenant_of, LIVE from lib/base.lua
+-- @takes tenant_of, LIVE from lib/base.lua
 -- @takes NONE from lib/policy.lua
 -- @takes budget, HANDLES, PIECE, deleted, send_message, add_entry from own/ends.lua
 -- @takes HERE, NOTIFIES, MESSAGE, OPEN, CLOSED, NEVER, PENDING, EARLY, LATE from own/ends.lua
 -- @takes state_of, result_in, END from own/outcome.lua
 -- @takes read_heads from own/heads.lua
--- @takes children, read_children, notify, decide, ID, GATE, OUTCOMES, CHANGED, WANTED, REFUSED from own/waiting.lua
+-- @takes children, read_children, notify, decide, ID, GATE, OUTCOMES, CHANGED, REFUSED from own/waiting.lua
 -- @takes end_gate from own/telling.lua
 
 local function belongs_to(record, tenant) return record and (tenant == '' or tenant_of(record) == tenant) end
@@ -149,7 +149,7 @@ local function add_sent()
     local wanted = {}
     for _, index in ipairs(waits.wants or NONE) do wanted[index] = true end
     local child = { id, waits.rule or 'all_success', OPEN, waits.keep, 0, 0, 0, waits.token or '',
-      string.rep(PENDING, waits.many or #parents), false, false, true, true, wanted }
+      string.rep(PENDING, waits.many or #parents), false, false, true, true }
     children[id] = child
     if waits.refused then
       child[GATE], child[REFUSED] = NEVER, true

@@ -12,7 +12,6 @@
 -- it, so a repeat completes a script that failed halfway.
 
 -- @takes integer, read_all, write_all, call_all, CANCELED_STATE from lib/base.lua
--- @takes NONE from lib/policy.lua
 -- @takes keep_of from lib/admit.lua
 
 if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.filled or mine.mapped

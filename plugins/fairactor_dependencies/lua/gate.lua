@@ -5,6 +5,7 @@
 -- ARGV  1 run, 2 ms within which it has to open, 3 and on: numbers of the other shards with tasks of the run
 -- Reply 1
 --
+-- Bounded: a step for each shard.
 -- Safe to repeat: it only moves the time.
 
 -- @include lib/intact.lua

@@ -4,6 +4,7 @@
 -- ARGV  1 the joining task, 2 '1' to stop it
 -- Reply {number of items, how many were sent}; both 0 if that is not known (yet)
 --
+-- Bounded: one field.
 -- Safe to repeat: it stops once.
 
 -- @include lib/intact.lua

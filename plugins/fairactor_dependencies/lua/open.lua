@@ -4,6 +4,7 @@
 -- ARGV  1 run, 2 'F' opens, 'C' shuts it
 -- Reply how it has ended: 'F' or 'C', whoever was first
 --
+-- Bounded: it spends the budget of ends.lua; take.lua does the rest.
 -- Safe to repeat: a gate ends once, and its end is remembered.
 
 -- @include lib/transition.lua

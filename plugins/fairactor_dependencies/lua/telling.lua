@@ -46,9 +46,10 @@ end
 
 -- Keeps the entries from byte `at` on as the field of what has ended, and drops elements of the list after it.
 local function keep_others(from, listed, at, many, flags, dropped)
+  local key, id = OWN .. 'of:' .. from.kind, from.id -- `from` stands for another end later
   last[#last + 1] = function()
-    call('HSET', OWN .. 'of:' .. from.kind, from.id, struct.pack(FIELD, many, flags) .. listed:sub(at))
-    if dropped > 0 then call('LTRIM', OWN .. 'of:' .. from.kind .. ':' .. from.id, dropped, -1) end
+    call('HSET', key, id, struct.pack(FIELD, many, flags) .. listed:sub(at))
+    if dropped > 0 then call('LTRIM', key .. ':' .. id, dropped, -1) end
   end
 end
 

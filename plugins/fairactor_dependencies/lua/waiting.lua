@@ -15,7 +15,7 @@ local HAVE_FINISHED, HAVE_FAILED, WERE_CANCELED = 5, 6, 7 -- how many of its par
 local TOKEN = 8
 local OUTCOMES = 9 -- the state of each parent
 local NEWS, RESULTS = 10, 11 -- index -> state, result of parents that end here, or false
-local CHANGED, IS_NEW, WANTED, REFUSED = 12, 13, 14, 15
+local CHANGED, IS_NEW, REFUSED = 12, 13, 14
 
 local count_of = { F = HAVE_FINISHED, X = HAVE_FAILED, C = WERE_CANCELED, S = WERE_CANCELED }
 local children = {} -- task -> that array; false if it does not wait

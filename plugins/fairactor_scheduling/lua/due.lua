@@ -4,6 +4,7 @@
 -- ARGV  1 runtime, 2 the most to return, 3 the longest sleep in ms
 -- Reply {ms to sleep, the server's time in ms, {schedule, version, planned, checked, definition}, ...}
 --
+-- Bounded: its caller asks for 50 schedules, without their messages.
 -- The first runtime to ask leads the shard, until a while after its next wake-up: so nobody has to renew anything, and
 -- if it dies, another one takes over soon enough. This only saves work: several may lead, since ticks are compared. It
 -- also deletes schedules that finished a while ago. Safe to repeat: it acts on what is due at that moment.

@@ -4,6 +4,7 @@
 -- ARGV  1 schedule, 2 and on: fields
 -- Reply {the server's time in ms, value, ...}; nothing for a missing value
 --
+-- Bounded: one schedule.
 -- Reads only.
 
 -- @include lib/intact.lua

@@ -4,6 +4,7 @@
 -- ARGV  1 runtime
 -- Reply 1 if it led the shard
 --
+-- Bounded: one field.
 -- Safe to repeat: it ends no other's lead.
 
 -- @include lib/intact.lua

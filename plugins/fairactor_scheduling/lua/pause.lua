@@ -4,6 +4,7 @@
 -- ARGV  1 schedule
 -- Reply its state, or nothing if it does not exist
 --
+-- Bounded: one schedule.
 -- Safe to repeat: a paused or finished schedule stays so.
 
 -- @include lib/intact.lua

@@ -6,6 +6,7 @@
 --       kept; item, graph, many and steps, if it has another message; plugins, ',a,b,': those that a graph needs; created, if it is new; declared, the actor, if an actor declares it
 -- Reply 1, or 0 if it has another version by now
 --
+-- Bounded: one schedule.
 -- Safe to repeat: the generation tells.
 
 -- @include lib/intact.lua

@@ -4,6 +4,7 @@
 -- ARGV  1 schedule, 2 the version to remove, or '' for any
 -- Reply how many there were
 --
+-- Bounded: one schedule.
 -- Safe to repeat: a removed schedule is not there.
 
 -- @include lib/intact.lua

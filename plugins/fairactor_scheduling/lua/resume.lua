@@ -4,6 +4,7 @@
 -- ARGV  1 schedule
 -- Reply its state, or nothing if it does not exist
 --
+-- Bounded: one schedule.
 -- Safe to repeat: an active schedule that is due at once is looked at once more.
 
 -- @include lib/intact.lua

@@ -4,6 +4,7 @@
 -- ARGV  1 schedule, 2 id of the task, or of the run of a graph
 -- Reply {verdict (see send.lua), id of the task, or of the last one}, or nothing without such a schedule
 --
+-- Bounded: one run, of up to 500 tasks.
 -- Safe to repeat: the id is accepted once.
 
 -- @include lib/intact.lua

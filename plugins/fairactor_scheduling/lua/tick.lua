@@ -13,7 +13,7 @@
 -- It is tried when a task of the run before has ended (ended.lua), or after a while.
 --
 -- Bounded: it sends about 250 tasks and 1 MB, at least one run, and looks at as much of what its caller gives, which is
--- 100 schedules and 500 runs. The schedules that are left stay due.
+-- 50 schedules and 250 runs. The schedules that are left stay due.
 
 -- @include lib/intact.lua
 -- @include lib/accept.lua

@@ -4,13 +4,13 @@
 -- ARGV  1 tenant, 2 run, 3 key, 4 the task that stored it, or '' for all tasks; with two arguments: all of the run
 -- Reply {how many values, 1 if there may be more}
 --
--- Bounded: 400 values.
+-- Bounded: 200 values.
 -- Safe to repeat: the entries of a value are removed before it if it is found by its task, otherwise after it, so a repeat
 -- deletes what is left.
 
 -- @include lib/intact.lua
 
-local AT_ONCE = 400
+local AT_ONCE = 200
 local place, key, task = #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2], ARGV[3], ARGV[4] or ''
 local values, index, expiry = OWN .. place, OWN .. 'index:' .. place, OWN .. 'expiry:' .. place
 local prefix = key and struct.pack('>Hc0', #key, key)

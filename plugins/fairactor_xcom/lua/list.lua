@@ -5,12 +5,12 @@
 -- Reply {cursor, or nothing if these were the last ones, task, key, unix ms until which it is kept or 0, unix µs at which
 --       it was stored, ...}
 --
--- Bounded: 1,000 values, of which none is read itself.
+-- Bounded: 400 values, of which none is read itself.
 -- Reads only.
 
 -- @include lib/intact.lua
 
-local AT_ONCE = 1000
+local AT_ONCE = 400
 local index, from = OWN .. 'index:' .. #ARGV[1] .. ':' .. ARGV[1] .. ARGV[2], ARGV[3] == '' and '-' or '(' .. ARGV[3]
 local entries = call('ZRANGEBYLEX', index, from, '+', 'LIMIT', 0, AT_ONCE)
 local reply = { #entries == AT_ONCE and entries[AT_ONCE] }

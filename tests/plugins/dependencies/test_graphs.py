@@ -345,6 +345,15 @@ async def test_many_in_one_send_come_in_an_order_in_which_they_can_wait(make: Ma
         assert len(await runtime.send_many(messages[::-1])) == 2
 
 
+async def test_a_graph_that_is_too_large_for_one_call_runs_once_all_of_it_is_there(make: Make) -> None:
+    text = "x" * 300_000
+    async with make() as runtime:
+        run = await runtime.send("t", group(*(hand_on(f"{n}{text}") for n in range(4))) >> b())
+        assert [len(await handle.result(PATIENCE)) for handle in run.handles.values()][:4] == [300_001] * 4
+        await runtime.drain(PATIENCE)
+        await check_invariants(runtime)
+
+
 async def test_what_has_failed_while_a_run_was_sent_is_named(make: Make) -> None:
     async with make() as runtime:
         failed = await runtime.send("u", fail())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -45,10 +45,14 @@ def task(name: str, *parents: str, tenant: str = "t", wants: str = "", **options
     return tenant, message.options(id=name, depends_on=list(parents), **options)
 
 
-def packed(
-    tasks: Sequence[tuple[str, Message[Any]]], homes: Mapping[str, int], gate: str = "", keep: int = HOUR
-) -> list[Item]:
-    """Encodes tasks as a send does, without those of the other shard."""
+def batch_of(
+    tasks: Sequence[tuple[str, Message[Any]]],
+    homes: Mapping[str, int],
+    gate: str = "",
+    keep: int = HOUR,
+    following: Collection[str] = (),
+) -> list[BatchItem]:
+    """Makes a batch as a send does; the parents of ``following`` are sent after it."""
     batch = [
         BatchItem(tenant, message, int(tenant == FAR), Parents(ids, dict.fromkeys(ids)))
         for tenant, message in tasks
@@ -56,9 +60,20 @@ def packed(
     ]
     places = index_by_id(batch)
     for each in batch:
+        each.follow = each.id in following
         resolve_parents(each, batch, places, dict(homes), keep)
     if gate:
         hold_behind_gate(batch, places, gate, keep)
+    return batch
+
+
+def packed(tasks: Sequence[tuple[str, Message[Any]]], homes: Mapping[str, int], gate: str = "") -> list[Item]:
+    """Encodes tasks as a send does, without those of the other shard."""
+    return encoded(batch_of(tasks, homes, gate))
+
+
+def encoded(batch: Sequence[BatchItem]) -> list[Item]:
+    """Encodes a batch without the tasks of the other shard."""
     return [encode_message(*each.addressed(), watch=False, max_payload=1 << 20) for each in batch if each.shard == 0]
 
 
@@ -163,6 +178,18 @@ class WaitingShard(PopulatedShard):
             self.call("gate", run, HOUR, 1)
             self._send(task(f"{run} 1"), task(f"{run} 2", "failed"), task(f"{run} 3", f"{run} 1", f"{run} 2"), gate=run)
             self._send(*[task(f"{run} 1{n}", "done", wants="first") for n in range(6)], gate=run)
+        self.call("gate", "in parts", HOUR, 1)
+        self.in_parts = batch_of(
+            [
+                task("part"),
+                task("has many", "part", "done", "a", "there", "x", "gone", trigger_rule="all_done", wants="all"),
+                task("has many too", "part", "done", "failed", wants="all"),
+            ],
+            {"done": 0, "a": 0, "there": 1, "x": 0, "failed": 0, "gone": 0},
+            "in parts",
+            following=["has many", "has many too"],
+        )
+        self.send(*encoded(self.in_parts))
         self.plugin.set_due("run out")
         subscribed = message("s", " ", 1, "of a, elsewhere", "a", "1")
         self.call("arrive", subscribed, message("s", " ", 2, "of b, elsewhere", "b", "1"))

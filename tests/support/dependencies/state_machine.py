@@ -65,7 +65,11 @@ class TwoShardsMachine(TwoShardsMachineBase):
                 self.turn(shard, 50, [(0, "F", 0, True)] * 50)
         assert not self.model.of(*LIVE)
         for driver, keys in zip(self.shards.drivers, self.shards.keys, strict=True):
-            left = {key for key in keys if key != "remote" and not key.startswith(("gate:", "early:", "map:", "end:"))}
+            left = {
+                key
+                for key in keys
+                if key != "remote" and not key.startswith(("gate:", "early:", "map:", "end:", "fill:"))
+            }
             assert not left, f"all has ended, and {driver.keys.meta} has {left}"
 
     # Running

@@ -73,8 +73,8 @@ def compare(driver: ShardDriver, model: Model, before: Snapshot, snapshot: Snaps
     """Asserts that a shard holds what the model holds."""
     assert snapshot.fixed["LEASES"].keys() == model.leases.keys()
     turns = {
-        who: turn_mark(number) + sized(model.handed.get(who, "").encode()) + msgspec.msgpack.encode(refused)
-        for who, (number, refused) in model.turns.items()
+        who: turn_mark(number) + sized(model.handed.get(who, "").encode()) + msgspec.msgpack.encode([had, refused])
+        for who, (number, refused, had) in model.turns.items()
     }
     assert snapshot.fixed["SESSIONS"] == turns
     assert {name: snapshot.policy(name) for name in snapshot.fixed["POLICY"]} == model.rules.policies

@@ -20,6 +20,7 @@ from fairactor._model.wire import ANY_SUSPECT, Assignment, Item, PackedPolicy, S
 from fairactor._server.connection import Server
 from fairactor._store.plugin_lua import PluginLua
 from fairactor._store.shard import Shard
+from fairactor._util.link import MOST
 from fairactor.errors import LeaseLost, MailboxFull
 from fairactor.settings import FairBy
 from fairactor.testing import InvariantViolation
@@ -169,9 +170,10 @@ class ShardDriver:
         heard: bool = False,
         permit: bytes | None = None,
         room: Room = None,
+        most_bytes: int = MOST,
     ) -> Turn | None:
         """Returns None if the lease is lost. ``room`` is how many tasks of other actors and of ``f`` could start."""
-        how: dict[str, Any] = {"received": heard, "permit": permit or self.permit}
+        how: dict[str, Any] = {"received": heard, "permit": permit or self.permit, "most_bytes": most_bytes}
         if room is not None:
             how["slots"] = KINDS.pack(room)
         try:

@@ -20,7 +20,8 @@ class State:
     tasks: dict[str, Task] = attrs.Factory(dict)
     tenants: dict[str, Tenant] = attrs.Factory(dict)
     leases: dict[str, bool] = attrs.Factory(dict)  # runtime -> whether it has run out
-    turns: dict[str, tuple[int, list[str]]] = attrs.Factory(dict)  # runtime -> (last turn, refused ids)
+    turns: dict[str, tuple[int, list[str], int]] = attrs.Factory(dict)
+    """The last turn of each runtime: its number, the ids that it refused, and how many outcomes it had."""
     handed: dict[str, str] = attrs.Factory(dict)  # runtime -> the task that was handed to it since its last turn
     total: Counter[str] = attrs.Factory(Counter)  # ended tasks by state
     rules: Rules = attrs.Factory(Rules)

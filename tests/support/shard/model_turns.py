@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 import attrs
 
 from fairactor._model.wire import Permit, Waits
+from fairactor._util.link import MOST
 
 from .model_ending import Ending
 from .model_rules import is_capped
@@ -21,6 +22,9 @@ LOOKS = 50
 
 @attrs.define
 class Turns(Ending):
+    advance: tuple[float, float] | None = attrs.field(default=None, init=False)
+    """Virtual time before and after the claims of the last turn; None for a dedicated runtime."""
+
     def turn(
         self,
         runtime: str,
@@ -34,12 +38,14 @@ class Turns(Ending):
         gives_back: bool = False,
         room: Room = None,
         moved: Collection[str] = (),
+        most_bytes: int = MOST,
     ) -> tuple[list[str], int, Waits]:
         """Settles claims, then claims the tasks that the server claimed, in the same order.
 
         Asserts that the server's choice is right. A task that was handed over since the last turn comes last in
         ``claimed``, unless the runtime has received it (``heard``). A suspect comes before it. ``moved`` are the tasks
-        of the common lane that the server has moved to the lanes in which they belong.
+        of the common lane that the server has moved to the lanes in which they belong. It stops after ``most_bytes`` of
+        records.
 
         Returns:
             The refused ids, how many tasks beside a suspect it could claim, and what the reply says of suspects.
@@ -52,18 +58,12 @@ class Turns(Ending):
         self.lanes.used |= any(verdict.state in "UV" for verdict in verdicts)
         with Step(self) as step:
             missed = self.missed(runtime, heard=heard)
-            if missed:
-                missed.turn = number
-                assert claimed[-1:] == [missed.id]
-                claimed = claimed[:-1]
+            claimed = self._without(claimed, missed, number)
             refused = self._end_all(runtime, verdicts, step)
             step.touch(*[name for name in self.rules.throttled if self.rules.free(name)])
             if self.suspected and not gives_back:
                 suspect, want, waits = choose_suspect(self, runtime, want, permission, step)
-            if suspect:
-                suspect.turn = number
-                assert claimed[-1:] == [suspect.id], f"{suspect.id!r} is not the last of {claimed}"
-                claimed = claimed[:-1]
+            claimed = self._without(claimed, suspect, number)
             step.seat()
             self.service.charge(suspect)
             self._move(moved, want, step)
@@ -77,22 +77,26 @@ class Turns(Ending):
                 kind = is_capped(missed.body)
                 left_room[kind] = max(0, left_room[kind] - 1)
             self._pass_over(left_room)
+            began = self.service.root.virtual
+            left_bytes = most_bytes - sum(len(task.record) for task in (missed, suspect) if task)
             for task_id in claimed:
+                assert left_bytes > 0
+                left_bytes -= len(self.tasks[task_id].record)
                 self._serve(self.tasks[task_id], runtime, number, step, left_room)
                 self._pass_over(left_room)
             if home and want:
                 step.count_limited(*home.assigned)
                 if len(claimed) - (self.rules.stolen - stolen) < want:
                     step.count_limited(*home.steal)
+            self.advance = None if home else (began, self.service.root.virtual)
             left, _, _ = self.service.open_to(runtime)
-            assert len(claimed) == want or not left, f"{want} wanted, {len(claimed)} given, {left} wait"
+            ends_early = left_bytes <= 0 or not left
+            assert len(claimed) == want or ends_early, f"{want} wanted, {len(claimed)} given, {left} wait"
             assert left_room is None or min(left_room) >= 0
-            self.service.capped = False
-            self.service.passed.clear()
-            self._share(runtime, permission)
+            self._end_claiming(runtime, permission)
         self.lanes.used = used or bool(self.lanes.unserved or self.lanes.routes)
         self.leases[runtime] = False
-        self.turns[runtime] = (number, refused)
+        self.turns[runtime] = (number, refused, len(verdicts))
         self.handed.pop(runtime, None)
         return refused, want, waits
 
@@ -105,7 +109,17 @@ class Turns(Ending):
             step.touch(task.tenant, count=False)
         step.seat()
 
-    def _share(self, runtime: str, permission: Permission) -> None:
+    def _without(self, claimed: Sequence[str], last: Task | None, number: int) -> Sequence[str]:
+        """Returns what a turn has claimed beside a task that comes last, if there is one."""
+        if last is None:
+            return claimed
+        last.turn = number
+        assert claimed[-1:] == [last.id], f"{last.id!r} is not the last of {claimed}"
+        return claimed[:-1]
+
+    def _end_claiming(self, runtime: str, permission: Permission) -> None:
+        self.service.capped = False
+        self.service.passed.clear()
         for task in self.claims(runtime) if permission[0] == Permit.SHARED else ():
             task.alone = False
 
@@ -125,8 +139,11 @@ class Turns(Ending):
         stands = task and (task.state, task.runtime, task.turn) == ("started", runtime, self.turns[runtime][0] | HANDED)
         return task if stands else None
 
-    def turn_again(self, runtime: str) -> tuple[int, list[str]]:
-        """Returns the number of a runtime's last turn and the ids that it refused; renews the lease."""
+    def turn_again(self, runtime: str) -> tuple[int, list[str], int]:
+        """Returns the number of a runtime's last turn, the ids that it refused, and how many outcomes it had.
+
+        It renews the lease.
+        """
         self.leases[runtime] = False
         return self.turns[runtime]
 

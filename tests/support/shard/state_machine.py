@@ -10,11 +10,13 @@ import math
 import sys
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, reject, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from fairactor._model.wire import Assignment, Item, pack_permit
+from fairactor._util.link import MOST
 from fairactor.settings import FAIR_BY, FairBy
 
 from .driver import ShardDriver
@@ -30,6 +32,8 @@ from .state_machine_others import OtherOperations
 
 AT_ONCE = 35
 """The most claims of a runtime: one script takes them back, so the model need not know which come first."""
+FEW_BYTES = 60
+"""The most bytes of records in the reply to some turns: those of two or three tasks."""
 
 
 class ShardMachine(OtherOperations):
@@ -164,7 +168,9 @@ class ShardMachine(OtherOperations):
         if not self.model.lanes.routed:  # no task was sent with a route, so none is tried again with one
             verdicts = [v._replace(body=b"{}") if is_routed(v.body) else v for v in verdicts]
         settle = [self.settlement(verdict) for verdict in verdicts]
-        turn = self.driver.turn(runtime, number, want, settle, heard=heard, permit=pack_permit(*permission), room=room)
+        most = FEW_BYTES if number % 4 == 0 else MOST
+        permit = pack_permit(*permission)
+        turn = self.driver.turn(runtime, number, want, settle, heard=heard, permit=permit, room=room, most_bytes=most)
         if runtime not in self.model.leases:
             assert turn is None
             self.compare()
@@ -176,10 +182,17 @@ class ShardMachine(OtherOperations):
         missed = self.model.missed(runtime, heard=heard)
         want = max(0, want - bool(missed))  # a missed task occupies a worker
         how: dict[str, Any] = {"heard": heard, "permission": permission, "gives_back": gives_back, "room": room}
-        how["moved"], self.model.now = self.moved(), self.clock()
+        how["moved"], how["most_bytes"], self.model.now = self.moved(), most, self.clock()
         refused, free, waits = self.model.turn(runtime, number, verdicts, want, list(claims), **how)
         assert [task_id.decode() for task_id in turn.refused] == refused
+        assert turn.had == len(settle)
+        is_full = sum(map(len, claims.values())) >= most
+        assert not is_full or turn.more or not self.model.service.served
         assert turn.suspects == waits, f"{turn.suspects!r} and {waits!r}"
+        assert turn.clock is not None
+        advance = self.model.advance or turn.clock[1:3]
+        assert turn.clock.before <= turn.clock.after
+        assert turn.clock[1:3] == pytest.approx(advance, rel=1e-9, abs=1e-9)
         taken = len(claims) - bool(missed) - any(self.model.tasks[task_id].deliveries for task_id in claims)
         self.claimed += [(task_id, number) for task_id in claims]
         self.compare()
@@ -192,7 +205,7 @@ class ShardMachine(OtherOperations):
             starting = [is_capped(task.body) for task in common if not task.deliveries]
             left = [room[kind] - starting.count(bool(kind)) for kind in (0, 1)]
             free_kinds = "".join(letter for letter, n in zip("ct", left, strict=True) if n > 0)
-            noted = free_kinds.encode() if taken < free else None
+            noted = free_kinds.encode() if taken < free and not is_full else None
             assert self.snapshot.fixed["IDLE_SLOTS"].get(runtime) == noted
 
     def moved(self) -> list[str]:
@@ -240,11 +253,12 @@ class ShardMachine(OtherOperations):
         if not self.model.turns:
             return
         runtime = list(self.model.turns)[who % len(self.model.turns)]
-        number, refused = self.model.turn_again(runtime)
+        number, refused, had = self.model.turn_again(runtime)
         turn = self.driver.turn(runtime, number, 7, [])
         assert turn is not None
         assert pairs(turn) == {task.id: task.record for task in self.model.claims(runtime) if task.turn == number}
         assert [task_id.decode() for task_id in turn.refused] == refused
+        assert turn.had == had
         self.compare()
         self.compare_outlook(turn, 7)
         late = self.driver.turn(runtime, number - 1, 7, [])  # a delayed copy of the turn before

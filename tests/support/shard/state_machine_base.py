@@ -121,7 +121,7 @@ class ShardMachineBase(RuleBasedStateMachine):
         self.compare()
         assert [runtime for runtime, _ in told] == [receiver] * bool(receiver)
         for runtime, handed in told:
-            number, _ = self.model.turns[runtime]
+            number, *_ = self.model.turns[runtime]
             task = self.model.tasks[sent[0].id]
             assert (handed.mark, handed.id, handed.record) == (handed_mark(number), task.id.encode(), task.record)
             assert math.isclose(handed.now, task.since / 1000, abs_tol=0.001)

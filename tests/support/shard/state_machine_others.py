@@ -140,9 +140,9 @@ class OtherOperations(ShardMachineBase):
         met: dict[str, bytes] = {}
         place = 0
         while True:
-            _, page = self.driver.run(self.driver.shard.list_dead_letters(place, 3))
+            _, page, more = self.driver.run(self.driver.shard.list_dead_letters(place, 3))
             met |= {letter.id: letter.record for letter in page if letter.record}
-            if len(page) < 3 or page[-1].place == place:
+            if not more or page[-1].place == place:
                 break
             place = page[-1].place
         if all(place > 1 for place in self.snapshot.fixed["DEAD"].values()):  # else one place holds more than a page

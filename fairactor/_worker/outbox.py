@@ -1,0 +1,73 @@
+"""The outbox of a dispatcher: the outcomes that its next turns report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fairactor._model.wire import Settlement
+from fairactor._util.link import Link
+
+from .pace import PER_TURN
+
+
+class Outbox:
+    """Outcomes in order. A turn reports as many as the link carries in time, and at least one.
+
+    Args:
+        link: how many bytes of outcomes a turn may carry.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._waiting: list[Settlement] = []
+        self._taken = 0  # the bytes of the last turn
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, *outcomes: Settlement) -> None:
+        """Adds outcomes."""
+        self._waiting += outcomes
+
+    def clear(self) -> None:
+        """Drops all outcomes, because the lease is lost."""
+        self._waiting.clear()
+
+    def take(self) -> list[Settlement]:
+        """Removes the outcomes for the next turn, and returns them."""
+        taken, self._waiting = self._divided(self._waiting)
+        return taken
+
+    def late(self, taken: list[Settlement]) -> list[Settlement]:
+        """Returns which outcomes of a turn to repeat that was not answered in time. The others go back."""
+        self._link.late(self._taken)
+        repeated, others = self._divided(taken)
+        self._waiting[:0] = others
+        return repeated
+
+    def reported(self, taken: list[Settlement], had: int, seconds: float) -> list[Settlement]:
+        """Returns what a turn has reported that was answered after so many seconds.
+
+        Args:
+            taken: the outcomes of the last call.
+            had: how many outcomes the server has got. It carries out only one call of a turn, perhaps an earlier and
+                longer one.
+            seconds: how long the last call took.
+        """
+        if taken:
+            self._link.note(self._taken, seconds)
+        more = max(0, had - len(taken))
+        found, self._waiting = [*taken, *self._waiting[:more]], self._waiting[more:]
+        return found
+
+    def _divided(self, outcomes: list[Settlement]) -> tuple[list[Settlement], list[Settlement]]:
+        some = outcomes[:PER_TURN]
+        size = _size(some)
+        while size > self._link.budget and len(some) > 1:
+            size -= some.pop().size
+        self._taken = size
+        return some, outcomes[len(some) :]
+
+
+def _size(outcomes: Sequence[Settlement]) -> int:
+    return sum([len(outcome.record) + len(outcome.extra) for outcome in outcomes])
