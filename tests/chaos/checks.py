@@ -56,8 +56,8 @@ class Observations:
     """How many steps of graphs could not run because an upstream step had failed."""
     excuse: Callable[[str, str], bool] = lambda *_: False
     """Whether what is wrong with a task is the price of a primary's death."""
-    forgone: int = 0
-    """How many tasks without a record a primary has taken with it."""
+    forgone: Callable[[], int] = lambda: 0
+    """Returns how many tasks without a record a primary may have taken with it."""
 
 
 def over_cap(snapshot: Snapshot) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _sums(facts: Observations, snapshot: Snapshot, stats: Stats) -> Iterator[str
     # If a task leaves no record, sending it again after an error may make a new task.
     spare = sum(facts.resent[task] for task in forgotten)
     finished, canceled = kept[TaskState.FINISHED] + len(forgotten), kept[TaskState.CANCELED]
-    if not finished - facts.forgone <= stats.finished <= finished + spare:
+    if not finished - facts.forgone() <= stats.finished <= finished + spare:
         facts.doubled += max(0, stats.finished - finished - spare)
         attempts = {job.id: job.attempts for job in facts.plan.jobs}
         again = {task: runs for task in forgotten if (runs := facts.runs.get(task, 0)) > attempts[task]}

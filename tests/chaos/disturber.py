@@ -25,6 +25,11 @@ _GAP: Final = 1.0
 """Seconds: what a primary accepted so long before its death, its replicas may lack."""
 _AFTERWARDS: Final = 0.2
 """Seconds in which a reply of a killed primary may still be on its way."""
+_EACH: Final = 0.2
+"""Seconds between two looks for fail-overs."""
+_NOTICED: Final = 4.0
+"""Seconds within which one is noticed."""
+_MAY_FAIL_OVER: Final = LOSSY | {DisturbanceKind.PAUSE, DisturbanceKind.LOSE_REPLICA}
 _PATIENCE: Final = 30.0
 Control = Callable[[int, str], Awaitable[None]]
 T = TypeVar("T")
@@ -61,6 +66,8 @@ class Disturber:
         self._control = control
         self._note = note
         self._lossy: list[tuple[float, float]] = []
+        self._surprises: list[tuple[float, float]] = []
+        self._kind = DisturbanceKind.PAUSE
         self._ways: Final[dict[DisturbanceKind, Callable[[Member, Disturbance], Awaitable[None]]]] = {
             DisturbanceKind.DIE: self._die, DisturbanceKind.RESTART: self._restart, DisturbanceKind.STALL: self._stall,
             DisturbanceKind.PAUSE: self._pause, DisturbanceKind.LOSE_REPLICA: self._lose_replica,
@@ -70,7 +77,19 @@ class Disturber:
 
     def may_be_gone(self, at: float) -> bool:
         """Whether a primary may have taken with it what was acknowledged at this time."""
-        return any(begin <= at <= end for begin, end in self._lossy)
+        return any(begin <= at <= end for begin, end in (*self._lossy, *self._surprises))
+
+    async def watch(self) -> None:
+        """Notes fail-overs that nobody planned: on a busy machine a server may not answer in time."""
+        before = 0
+        while True:
+            with suppress(redis.RedisError, OSError):
+                found = await self._in_thread(self._group.epoch)
+                if before and found > before and (self.peace or self._kind in _MAY_FAIL_OVER):
+                    now = anyio.current_time()
+                    self._surprises.append((now - _NOTICED, now + _NOTICED))
+                before = found
+            await anyio.sleep(_EACH)
 
     async def disturb(self, planned: Disturbance) -> None:
         """Does what is planned; returns when all servers serve again, as primaries or as replicas."""
@@ -79,7 +98,7 @@ class Disturber:
         self._note(f"disturbance: {planned} (the server at {home.port})")
         self.counts[planned.kind] += 1
         began = anyio.current_time()
-        self.peace = False
+        self.peace, self._kind = False, planned.kind
         loses = planned.kind in LOSSY or (planned.kind in SENTINELS_LOSE and not isinstance(self._group, Cluster))
         if loses:
             self._lossy.append((began - _GAP, began + _AFTERWARDS if planned.kind is DisturbanceKind.DIE else math.inf))

@@ -53,6 +53,7 @@ class GroupWorkload(Workload):
         self._rolled_back: set[str] = set()
         self._withdrawn = 0
         self.facts.excuse = self._excuse
+        self.facts.forgone = self._forgone
 
     def verdict(self) -> dict[str, Any]:
         found = super().verdict()
@@ -77,12 +78,14 @@ class GroupWorkload(Workload):
         return ()
 
     async def _disturb(self) -> None:
-        async with anyio.create_task_group() as probing:
+        async with anyio.create_task_group() as watching, anyio.create_task_group() as probing:
+            watching.start_soon(self._disturber.watch)
             for shard in range(SHARDS[self._plan.setup]):
                 probing.start_soon(self._probe, shard)
             for planned in self._plan.disturbances:
                 await self._disturber.disturb(planned)
             self._probing = False
+            watching.cancel_scope.cancel()
 
     # Probes
 
@@ -157,6 +160,11 @@ class GroupWorkload(Workload):
             self._note(f"the graph of {pipeline.steps[0].id} was withdrawn, and what was sent again was not accepted")
         return withdrawn
 
+    def _forgone(self) -> int:
+        """Returns how many tasks without a record a primary may have taken with it, and what became of them."""
+        jobs = () if self._plan.replicated else self._plan.jobs
+        return sum(job.forgotten and any(map(self._disturber.may_be_gone, self._times.get(job.id, ()))) for job in jobs)
+
     def _excuse(self, task: str, text: str) -> bool:
         """Whether what is wrong with a task is what a primary may take with it."""
         lost = "lost" in text
@@ -165,6 +173,5 @@ class GroupWorkload(Workload):
         if not any(map(self._disturber.may_be_gone, self._times.get(task, ()))):
             return False
         (self._taken if lost else self._rolled_back).add(task)
-        self.facts.forgone += lost and any(job.id == task and job.forgotten for job in self._plan.jobs)
         self._note(f"{task} is the price of a primary's death: {text}")
         return True

@@ -198,6 +198,10 @@ class Group:
         """Makes a replica take over from a primary that serves."""
         raise NotImplementedError
 
+    def epoch(self) -> int:
+        """Returns a number that grows with each fail-over."""
+        raise NotImplementedError
+
     def rejoin(self, server: Member) -> None:
         """Makes a server a replica that was killed and started again, if another one is the primary now."""
 
@@ -286,6 +290,9 @@ class Cluster(Group):
 
     def fail_over(self, server: Member) -> None:
         self.replica_of(server).db.execute_command("CLUSTER FAILOVER")
+
+    def epoch(self) -> int:
+        return max(int(node.db.cluster("info")["cluster_current_epoch"]) for node in self._up())
 
     def moves_at_once(self) -> bool:
         """Whether the servers move slots atomically."""
@@ -376,6 +383,10 @@ class Watched(Group):
         if not home.up or home.role() != "master":
             raise LookupError("the primary is away")
         return [home] * len(keys)
+
+    def epoch(self) -> int:
+        found = [_pairs(each.db.execute_command("SENTINEL MASTER", NAME)) for each in self.sentinels]
+        return max(int(seen["config-epoch"]) for seen in found)
 
     def rejoin(self, server: Member) -> None:
         address = self.sentinels[0].db.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", NAME)
