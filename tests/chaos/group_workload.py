@@ -78,13 +78,14 @@ class GroupWorkload(Workload):
         return ()
 
     async def _disturb(self) -> None:
-        async with anyio.create_task_group() as watching, anyio.create_task_group() as probing:
+        async with anyio.create_task_group() as watching:
             watching.start_soon(self._disturber.watch)
-            for shard in range(SHARDS[self._plan.setup]):
-                probing.start_soon(self._probe, shard)
-            for planned in self._plan.disturbances:
-                await self._disturber.disturb(planned)
-            self._probing = False
+            async with anyio.create_task_group() as probing:
+                for shard in range(SHARDS[self._plan.setup]):
+                    probing.start_soon(self._probe, shard)
+                for planned in self._plan.disturbances:
+                    await self._disturber.disturb(planned)
+                self._probing = False
             watching.cancel_scope.cancel()
 
     # Probes
