@@ -216,10 +216,9 @@ def _after_all(driver: ShardDriver, *, has_all: bool) -> Iterator[str]:
     for key in {key.decode() for key in driver.db.scan_iter(f"{driver.keys.meta}*")} - fixed - last:
         brief = (f"{driver.keys.meta}:sent:", f"{driver.keys.meta}:key:", f"{driver.keys.meta}:plugin:")
         expires = key.startswith(brief) and driver.db.pttl(key) > 0
-        gate = (
-            not has_all and ":plugin:fairactor_dependencies:gate" in key
-        )  # of a sender that failed: it stays for minutes
-        if not expires and not gate:  # the last batches and the windows of keys expire by themselves
+        # Of several shards: gates of a sender that failed stay for minutes, and messages until a runtime delivers them.
+        waits = not has_all and (":plugin:fairactor_dependencies:gate" in key or key.endswith(":outbox"))
+        if not expires and not waits:  # the last batches and the windows of keys expire by themselves
             yield f"{key!r} is left behind"
     end = driver.snapshot()
     policies = end.fixed["POLICY"].keys()
