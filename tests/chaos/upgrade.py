@@ -36,7 +36,7 @@ from .upgrade_sender import CAPPED, send_until
 ROOT: Final = Path(__file__).parents[2]
 BEFORE: Final = "d037148"
 """The last commit of the release before."""
-_SETTINGS: Final = {"lease": 1.0, "workers": 4, "grace": 2.0, "max_deliveries": 255}
+_SETTINGS: Final[dict[str, Any]] = {"lease": 1.0, "workers": 4, "grace": 2.0, "max_deliveries": 255}
 _PAUSE: Final = 0.7  # seconds between two steps of the deployment
 _PATIENCE: Final = 40.0
 _STEPS: Final = (

@@ -46,4 +46,4 @@ async def _main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(_main, *sys.argv[1:])
+    anyio.run(_main, sys.argv[1])
