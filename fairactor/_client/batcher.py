@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fairactor._model.wire import BATCH, Item, Receipt
+from fairactor._model.wire import BATCH, MOST_ROUTES, Item, Receipt
 from fairactor._store.shard import Shard
 from fairactor._util.link import Link
 from fairactor._util.wakeup import Wakeup
@@ -93,13 +93,21 @@ class Batcher:
 
     def _next_batch(self) -> list[_Posted]:
         batch: list[_Posted] = []
-        places = size = 0
+        places = size = number = 0
+        routes: set[bytes] = set()  # looked at if they may be too many
         while self._outbox:
             posted = self._outbox[0]
             places += posted.places
             size += posted.size
             if batch and (places > BATCH or size > self._link.budget or posted.reservation):
                 break  # a batch with a reservation is sent alone
+            number += len(posted.items)
+            if batch and number > MOST_ROUTES:
+                if not routes:
+                    routes.update(item.route for one in batch for item in one.items)
+                routes.update(item.route for item in posted.items)
+                if len(routes) > MOST_ROUTES:
+                    break
             self._outbox.popleft()
             batch.append(posted)
             if posted.reservation:

@@ -18,7 +18,7 @@ from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import running_task
 from fairactor._model.policy import Policy
-from fairactor._model.wire import BATCH, Item, with_the_one_before
+from fairactor._model.wire import BATCH, MOST_ROUTES, Item, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
@@ -171,6 +171,7 @@ class Sender:
         room = [BATCH] * len(batches)  # in the last batch of each shard
         budgets = [batcher.budget for batcher in self._batchers]
         bytes_left = budgets.copy()  # likewise
+        routes: list[set[bytes]] = [set() for _ in batches]  # likewise
         replicas = 0
         for tenant, message in messages:
             item = self.encode(tenant, message, span=span)
@@ -178,7 +179,10 @@ class Sender:
             places = item.places
             room[number] -= places
             bytes_left[number] -= item.size
-            if room[number] < 0 or (bytes_left[number] < 0 and batches[number][-1]):
+            routes[number].add(item.route)
+            is_full = room[number] < 0 or len(routes[number]) > MOST_ROUTES
+            if is_full or (bytes_left[number] < 0 and batches[number][-1]):
+                routes[number] = {item.route}
                 room[number], bytes_left[number] = BATCH - places, budgets[number] - item.size
                 batches[number].append([])
                 await anyio.lowlevel.checkpoint()  # so encoding many messages does not block the event loop

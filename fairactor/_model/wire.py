@@ -18,6 +18,8 @@ from .route import FIRST, PACKED_SEPARATOR, has_route
 
 BATCH: Final = 200
 """The most tasks in one call of send.lua, which takes the server some milliseconds."""
+MOST_ROUTES: Final = 50
+"""The most routes in one call: actors, with their queues, versions, limits. Each may open a lane, which costs more."""
 BATCH_WITH_DATA: Final = 100
 """The most tasks in one call if plugins' scripts get data with each, or each may replace another, which costs more."""
 _PLACES_WITH_MORE: Final = BATCH // BATCH_WITH_DATA
@@ -127,6 +129,11 @@ class Item(NamedTuple):
     def places(self) -> int:
         """How many of the `BATCH` places in a batch it takes."""
         return _PLACES_WITH_MORE if self.extra or self.key >= _FROM_REPLACING else 1
+
+    @property
+    def route(self) -> bytes:
+        """The beginning of its body: its actor, and what else says where it can run."""
+        return self.body[: self.body.find(b'"', 2)]
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ from fairactor._model.wire import Assignment, pack_assignment, whole_ms
 
 from .script_runner import ScriptRunner
 
-_NAMES_AT_ONCE: Final = 100
+_NAMES_AT_ONCE: Final = 50
 """The most tenants that one call assigns, and the most that it lets a runtime steal from."""
 _CALL_AGAIN: Final = 2
 

@@ -41,8 +41,10 @@ class Limits:
 
     async def reset_limit(self, name: str) -> None:
         """Removes all settings of a limit, and those of tenants' instances; what actors declare stays."""
-        while await self._run("limit", name, "", msgspec.msgpack.encode({}), "", "") == b"more":
-            pass
+        cursor = b"0"
+        while cursor:
+            reply = await self._run("limit", name, "", msgspec.msgpack.encode({}), "", "", cursor)
+            cursor = reply[1:] if reply.startswith(b"+") else b""
 
     async def declare_limits(self, declared: Mapping[str, PackedLimit]) -> None:
         """Notes what the code of actors says about their limits, by actor."""

@@ -11,7 +11,7 @@
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 
-local LOOK = 100 -- tenants, about
+local LOOK = 50 -- tenants, about
 local cursor = acts and call('HGET', KIND .. shard.kind, '\31\31filling')
 if not cursor then return 0 end
 local found, names = call('HSCAN', COUNTS, cursor, 'COUNT', LOOK), {}

@@ -15,6 +15,7 @@
 -- @include lib/lanes.lua
 
 local HELD_SHOWN = 20
+local MOST_LANES = 1000 -- at which it looks: if there are more, at some
 local most, now = tonumber(ARGV[1]), shard.ms
 
 -- Returns the ms that the first task of a mailbox has waited; nil if the mailbox is empty.
@@ -60,7 +61,8 @@ end
 -- Lanes that no runtime serves.
 local unserved = {}
 if lanes then
-  local flat = call('HGETALL', LANES)
+  local are_all = call('HLEN', LANES) <= MOST_LANES
+  local flat = are_all and call('HGETALL', LANES) or call('HRANDFIELD', LANES, MOST_LANES, 'WITHVALUES')
   for i = 1, #flat, 2 do
     local name = flat[i + 1] ~= '0' and #unserved < 3 * HELD_SHOWN and call('ZRANGE', IN_LANE .. flat[i], 0, 0)[1]
     if name then

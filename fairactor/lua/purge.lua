@@ -13,7 +13,7 @@
 -- @include lib/undelay.lua
 -- @include lib/withdraw.lua
 
-local BATCH = 200
+local BATCH = 100
 local BYTES = 500000 -- of records in a call, by about one record; they are read and written again
 local name, cancellation, cursor = ARGV[1], pack_cancel(tonumber(ARGV[2]), ARGV[3]), ARGV[4]
 load_counts({ name })
@@ -37,7 +37,7 @@ local function take_first(key)
 end
 
 local queued = { [''] = take_first(QUEUE .. name) }
-for _, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. name, 0, -1) or {}) do
+for _, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. name, 0, BATCH - 1) or {}) do
   queued[lane] = take_first(mailbox(name, lane))
 end
 local suspects = take_first(SUSPECTS .. name)

@@ -10,7 +10,7 @@
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 
-local found = call('HSCAN', COUNTS, ARGV[1], 'COUNT', 100)
+local found = call('HSCAN', COUNTS, ARGV[1], 'COUNT', 50)
 local names = {}
 for i = 1, #found[2], 2 do names[#names + 1] = found[2][i] end
 load_tenants(names)

@@ -26,6 +26,7 @@ local write_kind = dead and end_kind_of(dead) or close_lanes()
 
 local TENANTS = 40 -- whose due tasks one call queues
 local MOST_UNSERVED = 40 -- lanes, twice
+local MOST_LANES = 500 -- at which one call looks: if there are more, at some
 local BESIDE = 50 -- the most due tasks that it queues if it also takes back claims
 local HEADER_START, HEADER_SIZE = '>c1BBHd', 15 -- a record up to its tenant's name
 local NO_HEADER = 'L\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
@@ -77,9 +78,12 @@ for i, name in ipairs(waiting) do promote(name, math.ceil((limit - number_due) /
 local function find_unserved()
   local at = lanes and tonumber(call('HGET', META, 'unserved') or nil)
   if not at or at > shard.ms then return {} end
-  local ttl, found, known = tonumber(call('HGET', META, 'unknown_ttl') or 0), {}, call('HGETALL', LANES)
-  local again = call('HEXISTS', META, 'sorting') == 1
-  if again then found = { '', '0' } end
+  local are_all = call('HLEN', LANES) <= MOST_LANES
+  local known = are_all and call('HGETALL', LANES) or call('HRANDFIELD', LANES, MOST_LANES, 'WITHVALUES')
+  local ttl, found = tonumber(call('HGET', META, 'unknown_ttl') or 0), {}
+  local sorts = call('HEXISTS', META, 'sorting') == 1
+  local again = sorts or not are_all
+  if sorts then found = { '', '0' } end
   for i = 1, #known, 2 do
     local since = tonumber(known[i + 1])
     again = again or since > 0

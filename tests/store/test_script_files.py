@@ -29,6 +29,7 @@ WALKING = {
     "review.lua": {"HSCAN"}, "fill.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"HSCAN"},  # in batches
     "sort.lua": {"HSCAN"},  # likewise
     "health.lua": {"HSCAN"},  # one step
+    "limit.lua": {"HSCAN"},  # in batches
     "stats.lua": {"ZSCAN"},  # runtimes, in batches
     "limits.lua": {"HSCAN"},  # likewise
 }  # fmt: skip

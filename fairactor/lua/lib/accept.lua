@@ -21,6 +21,7 @@ do
   -- Parallel lists, with one entry for each task.
   local ids, records, names, priorities, flags, dues, keys, extras, bodies = {}, {}, {}, {}, {}, {}, {}, {}, {}
   local packed_items, reservation
+  local are_new = false -- whether all ids are new and no task has a key, as nearly always
 
   local verdicts = {}
   local tenant_of_new = {} -- record key -> the tenant whose task in this batch took the id
@@ -47,7 +48,6 @@ do
     return false
   end
 
-  -- Whether all ids are new and no task has a key, as nearly always.
   local function all_new()
     local seen = {}
     for n, key in ipairs(records) do
@@ -73,6 +73,7 @@ do
   end
 
   local function judge(n)
+    if are_new then return ACCEPTED end
     local key = records[n]
     local record = not tenant_of_new[key] and call('GETRANGE', key, 0, 599) -- records may be large
     if record == '' then record = nil end
@@ -166,7 +167,8 @@ do
   function accept(items, watcher, reserved_as)
     reservation = reserved_as
     unpack_items(items)
-    local plain = not has_backlogs() and all_new()
+    are_new = all_new()
+    local plain = are_new and not has_backlogs()
     if not plain then judge_all() end
     if replacing then
       for owner, id in pairs(replacing.followers) do

@@ -2,7 +2,7 @@
 
 -- @include lib/ring.lua
 
-local MOST_REPLACED = 150 -- names that a runtime has, and that one call replaces
+local MOST_REPLACED = 60 -- names that a runtime has, and that one call replaces
 
 -- Returns the virtual time at which a dedicated runtime starts: its tenants' lowest tag, else the latest time of others
 -- dedicated to them.

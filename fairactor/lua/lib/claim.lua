@@ -12,7 +12,7 @@ do
   local unlimited -- those of them that no longer have limits
   local MOST_PASSED = 100 -- tenants that one turn passes over
   local MORE_ENTRIES = 50
-  local MOST_MOVED = 300 -- tasks of the common lane that one turn moves to other lanes
+  local MOST_MOVED = 60 -- tasks of the common lane that one turn moves to other lanes
   local passed, seen, skip = 0, 0, 0 -- tenants; entries of the root ring, and those to leave out
 
   local limits_taken = {} -- task -> what its start takes of limits
@@ -334,7 +334,7 @@ do
     end
     if #open > 0 then fill_open(open) end
     if add_along then add_along(claims) end
-    if n > 0 then fill(claims, runtime, n) end
+    if n > 0 then fill(claims, runtime, limits and limits.most_claims(n) or n) end
     local starts_more = limits and limits.settle_plan(#claims.ids > 0)
     claims.stopped, claims.again = passed == MOST_PASSED, sorting.stopped or sorting.again or starts_more or claims.sees_some
     claims.behind = claims.stopped and skip + seen or 0

@@ -84,8 +84,9 @@ local function revise_lanes(tables, moves, kept)
       is_served = is_served or lanes.fits(function(field) return actors[field] end, lane)
     end
     has_tasks[lane] = true
-    services[#services + 1] = lane
-    services[#services + 1] = is_served and 0 or since ~= '0' and since or integer(shard.ms)
+    if is_served ~= (since == '0') then
+      services[#services + 1], services[#services + 2] = lane, is_served and 0 or integer(shard.ms)
+    end
     unserved = unserved or not is_served
   end
   for _, actor in ipairs(call('HKEYS', ROUTES)) do

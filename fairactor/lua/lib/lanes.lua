@@ -23,7 +23,7 @@ local function open_lanes()
   local boxes = {} -- tenant -> what is known of its mailboxes
   local no_common = {} -- tenants that have no stored task in the common lane
   local written = false -- whether the script has written what it does to mailboxes
-  local served = {} -- kind -> lane -> whether it serves the lane
+  local served = {} -- kind -> lane -> whether it serves the lane; fields of KIND
   local lane_of_route = {}
   local any_default
   local new_routes, unsorted = {}, false
@@ -146,13 +146,13 @@ local function open_lanes()
 
   -- Whether the runtimes of a kind serve a lane.
   function lanes.serves(kind, lane)
-    local known = served[kind]
-    if not known then
-      known = {}
-      served[kind] = known
-    end
+    served[kind] = served[kind] or { lanes = {}, fields = {} }
+    local known, fields = served[kind].lanes, served[kind].fields
     if known[lane] == nil then
-      known[lane] = lanes.fits(function(field) return call('HGET', KIND .. kind, field) end, lane) or false
+      known[lane] = lanes.fits(function(field)
+        if fields[field] == nil then fields[field] = call('HGET', KIND .. kind, field) end
+        return fields[field]
+      end, lane) or false
     end
     return known[lane]
   end
@@ -258,16 +258,16 @@ local function open_lanes()
   lanes.any = any_lane
 
   -- Returns the lanes of a tenant, and those that this script takes all tasks from: with a number that is above 0 if the
-  -- tenant will have tasks there.
-  function lanes.box_of(name)
+  -- tenant will have tasks there. `but_common`: not the common lane.
+  function lanes.box_of(name, but_common)
     local box, numbers, i = box_of(name), {}, 1
-    box_in(name, '')
+    if not but_common then box_in(name, '') end
     local lane = lanes.head(name, 1)
     while lane do
       numbers[lane], i = 1, i + 1
       lane = lanes.head(name, i)
     end
-    for touched, known in pairs(box.lanes) do numbers[touched] = number_in(known) end
+    for lane, known in pairs(box.lanes) do numbers[lane] = not (but_common and lane == '') and number_in(known) or nil end
     return numbers
   end
 
@@ -324,12 +324,7 @@ local function open_lanes()
     return false
   end
 
-  local function is_served(lane)
-    for _, kind in ipairs(kinds) do
-      if lanes.serves(kind, lane) then return true end
-    end
-    return false
-  end
+  local function is_served(lane) return lanes.serves(kinds[1], lane) or lanes.served_elsewhere(lane) end
 
   -- Notes that a lane is not served, from now on: after a while its tasks end (see expire.lua).
   function lanes.note_unserved()
@@ -368,14 +363,21 @@ local function open_lanes()
         if lane ~= '' and (known.left or known.first) then save_head(name, lane, known, joined, left) end
       end
     end
+    local with_more, new_lanes = {}, {}
     for lane, names in pairs(joined) do
       local times = {}
-      in_use = true
+      in_use, with_more[#with_more + 1] = true, lane
       for i, name in ipairs(names) do times[2 * i - 1], times[2 * i] = integer(shard.ms), name end
       write_all('ZADD', IN_LANE .. lane, times)
-      local is_new = call('HSETNX', LANES, lane, is_served(lane) and 0 or integer(shard.ms)) == 1
-      if is_new and not is_served(lane) then lanes.note_unserved() end
     end
+    for i, since in ipairs(read_all('HMGET', LANES, with_more)) do
+      if not since then
+        local serves = is_served(with_more[i])
+        new_lanes[#new_lanes + 1], new_lanes[#new_lanes + 2] = with_more[i], serves and 0 or integer(shard.ms)
+        if not serves then lanes.note_unserved() end
+      end
+    end
+    write_all('HSET', LANES, new_lanes)
     for lane, names in pairs(left) do
       write_all('ZREM', IN_LANE .. lane, names)
       if call('EXISTS', IN_LANE .. lane) == 0 then call('HDEL', LANES, lane) end

@@ -88,6 +88,7 @@ function open_limits()
         started = started, stored = started, -- tasks that run
         due = due, stored_due = due, -- µs: when what was taken is paid for
         since = tonumber(busy[i] or nil), -- ms: since when something has been owed without a break
+        concurrency = math.huge, interval = 0, burst = 1, per_tenant = false, paused = 0, -- see `use`
       }
       use(limit, packed[i] and cmsgpack.unpack(packed[i]) or NONE_SET)
       known[field] = limit

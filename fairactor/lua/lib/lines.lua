@@ -76,14 +76,14 @@ local function open_lines()
 
   -- Loads tenants that were held back by limits of their own until now.
   function limits.release_held()
-    local names = call('ZRANGEBYSCORE', HELD_BACK, '-inf', integer(shard.ms), 'LIMIT', 0, 200)
+    local names = call('ZRANGEBYSCORE', HELD_BACK, '-inf', integer(shard.ms), 'LIMIT', 0, 100)
     load_tenants(names)
     for _, name in ipairs(names) do freed[name], lanes.changed[name] = true, true end
   end
 
   -- Whether a tenant has a task that belongs in a line.
   function limits.works_in(line, name)
-    for lane, n in pairs(lanes.box_of(name)) do
+    for lane, n in pairs(lanes.box_of(name, true)) do
       if n > 0 and limits.set_of(lane) == line.set and lanes.serves(line.kind, lane) then return true end
     end
     return false
@@ -111,7 +111,7 @@ local function open_lines()
   -- Returns what the start of a tenant's first task in a line takes.
   local function costs_of_first(line, name)
     local first, place = nil, math.huge
-    for lane, n in pairs(lanes.box_of(name)) do
+    for lane, n in pairs(lanes.box_of(name, true)) do
       local belongs = n > 0 and limits.set_of(lane) == line.set and lanes.serves(line.kind, lane)
       local found = belongs and call('ZRANGE', mailbox(name, lane), 0, 0, 'WITHSCORES') or {}
       local at = tonumber(found[2])
@@ -120,10 +120,10 @@ local function open_lines()
     return first and limits.costs_in(lanes.route_in(call('GETRANGE', TASK .. first, 0, 4095))) or {}
   end
 
-  -- Whether a tenant belongs in a line.
+  -- Whether a tenant belongs in a line in which it has tasks.
   local function belongs_in(line, name)
     local t = tenants[name]
-    if not limits.works_in(line, name) or (t[LIMITS] and eligibility(t[LIMITS]) ~= true) then return false end
+    if t[LIMITS] and eligibility(t[LIMITS]) ~= true then return false end
     if left_out[line.id .. name] then return false end
     local opens = limits.opens_for(line.set, limits.has_own_rates(line.set) and costs_of_first(line, name) or {}, name)
     if opens ~= true then note_held(line, name, opens) end
@@ -170,8 +170,8 @@ local function open_lines()
     register(line)
   end
 
-  -- Brings tenants that have changed into a line, or out of it.
-  local function save_line(line, names)
+  -- Brings tenants that have changed into a line, or out of it. `works` says which of them have tasks there.
+  local function save_line(line, names, works)
     local by_group, joined = {}, false
     limits.load({ line.set }, { names })
     for _, name in ipairs(names) do
@@ -187,7 +187,7 @@ local function open_lines()
       end
       for i, stored in ipairs(read_all('ZMSCORE', key, members)) do
         local name = members[i]
-        local belongs = belongs_in(line, name)
+        local belongs = works[name] and belongs_in(line, name)
         if belongs and not stored then
           additions[#additions + 1] = exact(virtual + (clock.average or 1) / tenants[name][WEIGHT])
           additions[#additions + 1], joined = name, true
@@ -203,20 +203,21 @@ local function open_lines()
     if joined and tonumber(call('ZSCORE', LINES .. line.kind, line.set)) <= shard.ms then limits.woken[line.kind] = true end
   end
 
-  -- Calls a function with each line of the lanes of a tenant.
+  -- Calls a function with each line of the lanes of a tenant: its id, its kind, its set, and whether the tenant has tasks there. If
+  -- it has several lanes there, this may come once for each.
   local function each_line(name, use)
-    local seen = {}
-    for lane in pairs(lanes.box_of(name)) do
+    local any = false
+    for lane, n in pairs(lanes.box_of(name, true)) do
       local set = limits.set_of(lane)
-      for _, kind in ipairs(set and lanes.kinds or {}) do
-        local id = kind .. '\31' .. set
-        if not seen[id] and lanes.serves(kind, lane) then
-          seen[id] = true
-          use(id, kind, set)
+      for i = 1, set and #lanes.kinds or 0 do
+        local kind = lanes.kinds[i]
+        if lanes.serves(kind, lane) then
+          any = true
+          use(kind .. '\31' .. set, kind, set, n > 0)
         end
       end
     end
-    return next(seen)
+    return any
   end
 
   -- Makes the changed policy of a tenant count in its lines: a greater weight at once. `before` is as in `lanes.save_policy`.
@@ -279,15 +280,16 @@ local function open_lines()
   function limits.save_lines()
     reopen()
     if limits.write_plan then limits.write_plan() end
-    local lines, members, any_held = {}, {}, call('EXISTS', HELD_BACK) == 1
+    local lines, members, works, any_held = {}, {}, {}, call('EXISTS', HELD_BACK) == 1
     for name in pairs(lanes.changed) do
-      local waits = tenants[name] and each_line(name, function(id, kind, set)
-        lines[id], members[id] = lines[id] or limits.line_of(kind, set), members[id] or {}
-        table.insert(members[id], name)
+      local waits = tenants[name] and each_line(name, function(id, kind, set, has_tasks)
+        if not lines[id] then lines[id], members[id], works[id] = limits.line_of(kind, set), {}, {} end
+        if works[id][name] == nil then table.insert(members[id], name) end
+        works[id][name] = works[id][name] or has_tasks
       end)
       if waits and any_held then freed[name] = true end
     end
-    for id, line in pairs(lines) do save_line(line, members[id]) end
+    for id, line in pairs(lines) do save_line(line, members[id], works[id]) end
     save_held()
     for name, clock in pairs(clocks) do
       if clock.changed and call('EXISTS', LINES_OF .. name) == 1 then -- else nobody waits

@@ -16,6 +16,8 @@ local function open_plan()
   local MOST_LINES = 16 -- lines that one turn looks at; it says that there are more
   local OVERDUE = 1000 -- ms after which a line that is due should be looked at
   local FIRST_TENANTS, MORE_TENANTS, MOST_TENANTS = 8, 50, 300 -- of a line
+  local MOST_STEPS = 60 -- tasks that one turn plans, and tenants that it leaves out; those for whom no slot is free cost less
+  local STEPS_WITHOUT_SLOT = 1 / 3
   local FIRST_TASKS = 4 -- of a tenant in a line
   local NO_COSTS = setmetatable({}, { __index = function() return 0 end }) -- is anything left at all?
   local planned = {} -- task -> what is planned
@@ -25,6 +27,8 @@ local function open_plan()
   local heads = {} -- line, tenant -> the first tasks of the tenant in the line
   local full = false -- whether there is more than was wanted
   local next_due -- the ms since when the first line that was not looked at is due, if there is one
+  local steps, cut_short = 0, false -- whether it stopped at MOST_STEPS
+  local frees_lines = false -- whether tenants that it left out leave their lines
 
   function limits.planned(name) return tasks_of[name] end
   function limits.has_planned(name) return (left[name] or 0) > 0 end
@@ -48,7 +52,7 @@ local function open_plan()
     while head.at == #head.tasks and head.asked <= #head.tasks do
       head.asked = math.max(FIRST_TASKS, 2 * head.asked)
       local all = {}
-      for lane in pairs(lanes.box_of(name)) do
+      for lane in pairs(lanes.box_of(name, true)) do
         if limits.set_of(lane) == line.set and lanes.serves(line.kind, lane) then
           local key = mailbox(name, lane)
           read_mailbox(all, key, lane_queues[key] or NONE, 0, head.asked, lane)
@@ -104,7 +108,10 @@ local function open_plan()
     local task, head
     if is_there then task, head = next_task(line, name) end
     if not task then
-      if not entry.planned then line.gone[#line.gone + 1] = { name = name, key = ring.key, group = group and group.group } end
+      if not entry.planned then
+        line.gone[#line.gone + 1] = { name = name, key = ring.key, group = group and group.group }
+        frees_lines = true
+      end
       return leave_out()
     end
     if not lanes.is_sorted(task.place) then lanes.changed[name] = true end -- others of the tenant may belong in other lines now
@@ -113,13 +120,17 @@ local function open_plan()
     local own = limits.opens_for(line.set, costs, name)
     if own ~= true then
       limits.hold(line, name, own)
+      frees_lines = true
       return leave_out()
     end
     if limits.opens(line.set, costs) ~= true then
       line.closed, line.blocked = true, costs
       return false
     end
-    if not has_room(task) then return leave_out() end
+    if not has_room(task) then
+      steps = steps - 1 + STEPS_WITHOUT_SLOT
+      return leave_out()
+    end
     local cost = costs[line.first] or 1
     planned[task.id] = { line = line, entry = entry, group = group, tag = (group or entry).tag, inner_tag = entry.tag,
       cost = cost, taken = limits.take(line.set, costs, name) }
@@ -156,7 +167,7 @@ local function open_plan()
     local fresh = {}
     for name in pairs(lanes.changed) do
       local t = tenants[name]
-      for lane, n in pairs(t and not t[OUTER].group and lanes.box_of(name) or NONE) do
+      for lane, n in pairs(t and not t[OUTER].group and lanes.box_of(name, true) or NONE) do
         local set = n > 0 and lanes.serves(shard.kind, lane) and limits.set_of(lane)
         if set then
           fresh[set] = fresh[set] or {}
@@ -210,16 +221,28 @@ local function open_plan()
       if not by_first[line.first] then by_first[line.first], firsts[#firsts + 1] = {}, line.first end
       table.insert(by_first[line.first], line)
     end
-    local at, idle = 0, 0
-    while number < most and idle < #firsts do
+    local at, idle, tries = 0, 0, math.ceil(MOST_STEPS / math.max(#firsts, 1)) -- all have a turn
+    local function plan_one(lines)
+      local line, tried = next_line(lines), 0
+      while line and tried < tries and steps < MOST_STEPS do
+        steps, tried = steps + 1, tried + 1
+        if plan_next(line, has_room) then return true end
+        line = next_line(lines)
+      end
+      if line and tried == tries then idle = 0 end
+      cut_short = cut_short or steps >= MOST_STEPS
+    end
+    while number < most and idle < #firsts and not cut_short do
       at, idle = at % #firsts + 1, idle + 1
-      local line = next_line(by_first[firsts[at]])
-      while line and not plan_next(line, has_room) do line = next_line(by_first[firsts[at]]) end
-      if line then number, idle = number + 1, 0 end
+      if plan_one(by_first[firsts[at]]) then number, idle = number + 1, 0 end
     end
     full = number == most
     return number
   end
+
+  -- Returns how many tasks a turn claims at most that wants `n`: if not all that may start is planned, so few that the planned
+  -- ones do not end before their tenants have had their shares.
+  function limits.most_claims(n) return cut_short and math.min(n, MOST_STEPS) or n end
 
   -- Brings the tenants of planned tasks onto the ring, and those that waited in a line although no limit is left.
   local function join_rings()
@@ -292,6 +315,7 @@ local function open_plan()
     end
     local gets_further = claims_any or next(shut)
     return took_back and claims_any or next_due and (gets_further or next_due < shard.ms - OVERDUE)
+      or cut_short and (claims_any or frees_lines)
   end
 
   local function charge(key, entry, name)

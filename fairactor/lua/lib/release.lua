@@ -24,9 +24,9 @@ local REASONS = {
 local WHY = { 'died', 'silent', 'crashed', 'left' }
 local SCORE = { died = 1, silent = 2, crashed = 3, left = 4 }
 
-local SOME = 40 -- claims that one call takes back
+local SOME = 25 -- claims that one call takes back
 local BYTES = 500000 -- of their records, by about one: those of tasks that end are read and written again
-local SOME_NAMES = 100 -- of its tenants that one call takes from it
+local SOME_NAMES = 50 -- of its tenants that one call takes from it
 
 local given_up = {} -- the ids of the tasks that `release` gives up
 
