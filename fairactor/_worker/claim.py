@@ -24,8 +24,9 @@ class Sleeper(Protocol):
 class Owner(Sleeper, Protocol):
     """The dispatcher that a claim came from."""
 
-    runtime: str
-    """The name under which it claims now; '' without a lease."""
+    @property
+    def runtime(self) -> str:
+        """The name under which it claims now; '' without a lease."""
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -26,13 +25,14 @@ from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
 
 from .claim import Claim, described, new_claims
+from .lease import Lease
 from .outbox import Outbox
 from .pace import Pace
 from .reader import Reader
 from .slots import Room, Slots
 from .suspects import Suspects
 from .unserved import Expiry, Refusals
-from .upkeep import maintain, when_given_up
+from .upkeep import maintain
 
 logger: Final = logging.getLogger(__name__)
 
@@ -76,27 +76,17 @@ class Dispatcher:
         serves: Assignment | None = None,
         spans: Spans | None = None,
     ) -> None:
-        self._name = name
         self._shard = shard
+        self._lease = Lease(name, shard, subscriber, settings, info, kind, limits, serves)
         self._pool = slots.pools
         self._slots = slots
         self._behind = Room(())  # what the last turn had left, if it had to stop at tenants that it passed over
         self._suspects = suspects
         suspects.add(self)
-        self._subscriber = subscriber
         self._settings = settings
-        self._info = info
-        self._kind = kind
-        self._limits = limits  # what the code of each actor says
-        self._declares = True  # whether the server may have lost that
-        self._serves = serves
         self._spans = spans
         self._expiry = Expiry(shard, settings, spans)
         self._refusals = Refusals(shard)
-        self._joined = 0
-        self.runtime = ""  # the name under which it holds its lease, or ''; each lease has a new name
-        self.renewed = time.monotonic()
-        """When the last turn that was answered began: it has renewed the lease."""
         self._number = 0
         self._duration = 0.0  # seconds that the last turn took
         self._link = Link(shard.answer, MOST)  # for records: a reply is late only if nothing of it arrives
@@ -114,6 +104,16 @@ class Dispatcher:
         self._paces = [Pace(kind.size) for kind in slots.kinds]
         self._share = slots.shares.add(self, self._paces[0])  # only tasks of the first kind are claimed ahead
         subscriber.on_subscribe(self._on_subscribe)
+
+    @property
+    def runtime(self) -> str:
+        """The name under which it holds its lease, or ''; each lease has a new name."""
+        return self._lease.runtime
+
+    @property
+    def renewed(self) -> float:
+        """When the last turn that was answered began: it has renewed the lease."""
+        return self._lease.renewed
 
     @property
     def usual_runs(self) -> list[float | None]:
@@ -138,52 +138,17 @@ class Dispatcher:
 
     def renew(self, client: Any) -> bool:
         """Renews the lease from a thread, because the event loop is blocked; returns whether there is a lease."""
-        return self._shard.renew(client, self.runtime, lease=self._settings.lease)
+        return self._lease.renew(client)
 
     async def join(self) -> None:
         """Takes a new lease, under a new name."""
-        self._joined += 1
-        name = f"{self._name}/{self._joined}"
-        self._subscriber.listen(self._shard, name, self._deliver)
-        try:
-            await self._subscriber.ready(self._shard, name)
-            serves = self._serves
-            renewed = time.monotonic()
-            ttl = self._settings.unknown_ttl
-            await self._declare_limits()
-            fills = await self._shard.join(
-                name, lease=self._settings.lease, info=self._info, serves=serves, kind=self._kind, unknown_ttl=ttl
-            )
-            if fills:
-                await self._fill(name)
-            if serves is not self._serves:  # it was changed meanwhile
-                await self._shard.assign(name, self._serves)
-        except BaseException:
-            self._subscriber.ignore(self._shard, name)
-            raise
+        await self._lease.join(self._deliver)
         self._number = 0
         self._received = False
-        self.renewed = renewed
-        self.runtime = name
-
-    async def _declare_limits(self) -> None:
-        self._declares = False
-        try:
-            await self._shard.declare_limits(self._limits)
-        except BaseException:
-            self._declares = True
-            raise
-
-    async def _fill(self, name: str) -> None:
-        """Puts the tenants with tasks that can run here where its turns find them."""
-        while await self._shard.fill(name):
-            pass
 
     async def assign(self, serves: Assignment | None) -> None:
         """Changes the tenants that are served; None means all tenants alike."""
-        self._serves = serves
-        if self.runtime:
-            await self._shard.assign(self.runtime, serves)
+        await self._lease.assign(serves)
         self._wakeup.set()
 
     def stop_claiming(self) -> None:
@@ -210,8 +175,7 @@ class Dispatcher:
                 logger.error("%s", error)  # noqa: TRY400 - the traceback would add nothing
                 break
         if self.runtime:
-            given: dict[str, Any] = when_given_up(self._settings) if crashed else {}
-            await self._shard.leave(self.runtime, crashed=crashed, **given)
+            await self._lease.leave(crashed=crashed)
 
     async def run(self) -> None:
         """Takes turns until it leaves. While the server does not answer, it keeps trying."""
@@ -315,21 +279,20 @@ class Dispatcher:
     async def _exchange(self) -> tuple[_Request, Turn]:
         """Sends the next turn, or repeats the one that was not answered; returns it with the reply."""
         request = self._request = self._request or self._next_request()
-        if self._declares:
-            await self._declare_limits()
+        if self._lease.declares:
+            await self._lease.declare_limits()
         started = time.monotonic()
         try:
             turn = await self._send(request)
         except Undeclared:  # the last runtime of an older release has left
-            if await self._shard.declare(self.runtime, self._kind, unknown_ttl=self._settings.unknown_ttl):
-                await self._fill(self.runtime)
+            await self._lease.declare()
             turn = await self._send(request)
         except ServerUnavailable:
             self._link.late(self._link.budget)
             self._request = attrs.evolve(request, settle=self._outbox.late(request.settle))
             raise
         self._request = None
-        self.renewed = started
+        self._lease.renewed = started
         self._duration = time.monotonic() - started
         request = attrs.evolve(request, settle=self._outbox.reported(request.settle, turn.had, self._duration))
         if turn.claims:
@@ -407,7 +370,7 @@ class Dispatcher:
 
     async def _abandon_claims(self) -> None:
         """Abandons all claims, because the lease is lost. The next turn takes a new lease."""
-        lost, self.runtime = self.runtime, ""
+        lost, self._lease.runtime = self.runtime, ""
         self._request = None
         self._share.failed()
         self._outbox.clear()
@@ -423,9 +386,7 @@ class Dispatcher:
             await self._pool.wait_until_idle(self)
         if running := self._running():
             logger.warning("%s: these tasks still run here although they were canceled: %s", lost, described(running))
-        self._subscriber.ignore(self._shard, lost)
-        with suppress(ServerError):  # a server that has lost data may still have claims under that name
-            await self._shard.leave(lost)
+        await self._lease.forget(lost)
 
     def _running(self) -> list[Claim]:
         return [claim for claim in self._pool.running() if claim.owner is self]
@@ -443,7 +404,7 @@ class Dispatcher:
             raise ValueError(f"{kind!r} is no kind of message that this version of fairactor knows")
 
     def _on_subscribe(self) -> None:
-        self._declares = True  # the shard may have been repaired
+        self._lease.declares = True  # the shard may have been repaired
         self._server_back.set()
         self.wake()
 

@@ -12,15 +12,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from tests.support import servers
 
-from .harness import SIGNALS, fork, run_seed
-from .plan import Plan
+from .disturbances import Setup
+from .group_plan import plan_for
+from .harness import SIGNALS, fork
+from .seeds import run_seed
 
 _SUMS: Final = (
     "tasks",
@@ -35,6 +37,10 @@ _SUMS: Final = (
     "lapsed",
     "lost",
     "doubled",
+    "taken",
+    "rolled_back",
+    "withdrawn",
+    "disturbed",
 )
 _PARALLEL: Final = max(2, min(4, os.cpu_count() or 4))
 _LATE_IMPORTS: Final = (
@@ -58,6 +64,11 @@ def main() -> int:
     )
     parser.add_argument("--server", choices=servers.SERVERS, default="valkey", help="the server to run on")
     parser.add_argument("--verbose", action="store_true", help="a line for each seed")
+    setup = parser.add_mutually_exclusive_group()
+    for other in (Setup.CLUSTER, Setup.SENTINEL):
+        what = "a cluster of three primaries with replicas" if other is Setup.CLUSTER else "a primary with sentinels"
+        setup.add_argument(f"--{other}", dest="setup", action="store_const", const=other, help=f"run on {what}")
+    parser.set_defaults(setup=Setup.SERVER)
     options = parser.parse_args()
     binary = servers.binary(options.server)
     for module in _LATE_IMPORTS:
@@ -66,22 +77,29 @@ def main() -> int:
     began = time.monotonic()
     sums: Counter[str] = Counter()
     faults: Counter[str] = Counter()
+    slowest: list[float] = []
     failed = []
-    for found in _run(range(options.first, options.first + options.seeds), options.parallel, binary):
+    run = partial(run_seed, options.setup)
+    for found in _run(range(options.first, options.first + options.seeds), options.parallel, run, binary):
         sums.update({name: found.get(name, 0) for name in _SUMS})
         faults.update(found.get("faults", {}))
+        slowest += found.get("resumed", [])
         if found["violations"]:
             failed.append(found["seed"])
-            _say(_report(found))
+            _say(_report(found, options.setup))
         elif options.verbose:
-            _say(f"seed {found['seed']}: {found['seconds']:.1f} s, {_line({n: found[n] for n in _SUMS})}")
+            _say(f"seed {found['seed']}: {found['seconds']:.1f} s, {_line({n: found.get(n, 0) for n in _SUMS})}")
     _say(f"{options.seeds} seeds in {time.monotonic() - began:.1f} s: {_line(sums)}")
     _say(f"faults: {_line(faults)}")
+    if slowest:
+        _say(f"service resumed at the latest {max(slowest):.1f} s after the servers said that they could serve")
     _say(f"failed: {', '.join(map(str, sorted(failed)))}" if failed else "all as it must be")
     return 1 if failed else 0
 
 
-def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str, Any]]:
+def _run(
+    seeds: Iterable[int], parallel: int, run: Callable[[int, str, Path], None], binary: str
+) -> Iterator[dict[str, Any]]:
     """Runs each seed in a separate process; yields its report."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # sigwait receives them
     left = iter(seeds)
@@ -90,7 +108,7 @@ def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str,
         try:
             while True:
                 while len(running) < parallel and (seed := next(left, None)) is not None:
-                    running[fork(partial(run_seed, seed, binary, Path(folder) / str(seed)))] = seed
+                    running[fork(partial(run, seed, binary, Path(folder) / str(seed)))] = seed
                 if not running:
                     return
                 if (number := signal.sigwait(SIGNALS)) != signal.SIGCHLD:
@@ -108,13 +126,17 @@ def _run(seeds: Iterable[int], parallel: int, binary: str) -> Iterator[dict[str,
                 os.waitpid(pid, 0)
 
 
-def _report(found: dict[str, Any]) -> str:
+def _report(found: dict[str, Any], setup: Setup) -> str:
     """Formats everything that may help to find the cause of a failure."""
     seed = found["seed"]
-    lines = [f"seed {seed} FAILED; the same again: python -m tests.chaos --first {seed} --seeds 1", "", "Violations:"]
+    plan = plan_for(seed, setup)
+    which = "" if setup is Setup.SERVER else f"--{setup} "
+    again = f"python -m tests.chaos {which}--first {seed} --seeds 1"
+    lines = [f"seed {seed} FAILED; the same again: {again}", "", "Violations:"]
     lines += [f"  {text}" for text in found["violations"]]
     lines += ["", "Planned, in seconds from its beginning:"]
-    lines += [f"  {planned.at:6.3f} {planned}" for planned in Plan.of(seed).faults]
+    lines += [f"  {planned.at:6.3f} {planned}" for planned in plan.faults]
+    lines += [f"  after {planned.after:.3f} s of peace: {planned}" for planned in plan.disturbances]
     lines += ["", "What happened:", *(f"  {text}" for text in found.get("journal", []))]
     for name, log in found.get("logs", {}).items():
         lines += ["", f"Log of {name}:", *(f"  {text}" for text in log)]

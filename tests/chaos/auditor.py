@@ -12,6 +12,7 @@ from typing import Final
 import redis
 
 from fairactor._audit.audit import audit
+from fairactor._model.keys import Keys
 from fairactor._plugin_chain import PluginChain
 from fairactor.plugins import installed_plugins
 from tests.support.shard.driver import ShardDriver
@@ -19,11 +20,11 @@ from tests.support.shard.driver import ShardDriver
 from .actors import NOTES, note
 from .checks import over_cap
 
-_EACH: Final = 0.1
+EACH: Final = 0.1
 """Seconds between two audits."""
-_SHARE: Final = 3
+SHARE: Final = 3
 """An audit is followed by so many times the time that it took, because it holds up the server."""
-_LONGEST: Final = 3000
+LONGEST: Final = 3000
 """Characters of a finding, so that a note is written at once."""
 
 
@@ -41,11 +42,16 @@ def audit_repeatedly(url: str, notes: str) -> None:
             note("audited")
             if found := [*audit(snapshot), *over_cap(snapshot)]:
                 for text in found:
-                    note("finds", ascii(text)[:_LONGEST])
+                    note("finds", ascii(text)[:LONGEST])
                 return
-        time.sleep(max(_EACH, _SHARE * (time.monotonic() - began)))
+        time.sleep(max(EACH, SHARE * (time.monotonic() - began)))
 
 
-def direct_driver(url: str) -> ShardDriver:
-    """Returns a driver of the shard that the runtimes use."""
-    return ShardDriver(url, namespace="fairactor", plugins=PluginChain(installed_plugins()).lua)
+def direct_driver(url: str, shard: int = 0) -> ShardDriver:
+    """Returns a driver of a shard that the runtimes use."""
+    lua = PluginChain(installed_plugins()).lua
+    driver = ShardDriver(url, namespace="fairactor", plugins=lua)
+    if shard:
+        driver.keys = Keys("fairactor", shard)
+        driver.load_plugins(lua)
+    return driver

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -31,13 +31,20 @@ class FaultInjector:
     """Injects the faults of a plan into the server, the proxy and the workers."""
 
     def __init__(
-        self, harness: HarnessClient, before: Proxy, db: redis.Redis, url: str, note: Callable[[str], None]
+        self,
+        harness: HarnessClient,
+        before: Proxy,
+        clients: Callable[[], Sequence[redis.Redis]],
+        url: str,
+        note: Callable[[str], None],
     ) -> None:
         self.counts: Counter[str] = Counter()
         """How often each fault has struck."""
+        self.last = 0.0
+        """When a fault last began or ended."""
         self._harness = harness
         self._proxy = before
-        self._db = db
+        self._clients = clients
         self._url = url
         self._note = note
         before.on_strike = self.struck
@@ -54,7 +61,9 @@ class FaultInjector:
         await anyio.sleep_until(start + planned.at)
         self._note(f"fault: {planned}")
         self.counts[planned.kind] += 1
+        self.last = anyio.current_time()
         await self._ways[planned.kind](planned)
+        self.last = anyio.current_time()
 
     def _pick(self, planned: PlannedFault, *, ready: bool = True) -> Worker | None:
         there = [
@@ -103,12 +112,18 @@ class FaultInjector:
         self._note("the server is back")
 
     async def _forget(self, planned: PlannedFault) -> None:
-        with suppress(redis.RedisError):  # the server may be down at this moment
-            self._db.script_flush()
+        with suppress(redis.RedisError, IndexError):  # the server may be down at this moment, or have no functions
+            db = self._picked(planned)
+            db.script_flush()
+            db.execute_command("FUNCTION FLUSH")
 
     async def _close(self, planned: PlannedFault) -> None:
-        with suppress(redis.RedisError):
-            self._db.client_kill_filter(_type=planned.clients, skipme=True)
+        with suppress(redis.RedisError, IndexError):
+            self._picked(planned).client_kill_filter(_type=planned.clients, skipme=True)
+
+    def _picked(self, planned: PlannedFault) -> redis.Redis:
+        clients = self._clients()
+        return clients[planned.pick % len(clients)]
 
     async def _cut(self, planned: PlannedFault) -> None:
         self._proxy.cut()

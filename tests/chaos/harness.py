@@ -13,7 +13,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from . import actors
 from .actors import WorkerSpec
 from .auditor import audit_repeatedly
 from .plan import Plan
-from .workload import Sockets, run_workload
+from .workload_process import Open, Sockets, on_one_server, run_workload
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 """The signals that a chaos process handles."""
@@ -66,7 +65,7 @@ def fork(main: Callable[[], None]) -> int:
 class Harness:
     """The processes of one seed."""
 
-    def __init__(self, plan: Plan, server: servers.Instance, folder: Path) -> None:
+    def __init__(self, plan: Plan, server: servers.Instance | None, folder: Path) -> None:
         self._plan = plan
         self._server = server
         self._folder = folder
@@ -139,12 +138,12 @@ class Harness:
                 pid = self._fork(f"worker-{len(self._logs)}", partial(self._work, spec))
                 self._send({"started": pid})
             case "start auditor":
-                pid = self._fork("auditor", partial(self._audit, self._server.url))
+                pid = self._fork("auditor", self._audit)
                 self._send({"auditor": pid})
-            case "kill server":
+            case "kill server" if self._server:
                 self._server.kill()
                 self._send({"server": "killed"})
-            case "start server":
+            case "start server" if self._server:
                 self._server.start()
                 self._send({"server": "started"})
             case "end":
@@ -196,12 +195,20 @@ class Harness:
         main()
 
     def _run_workload(self, plan: Plan) -> None:
-        sockets = Sockets(self._server.socket, str(self._folder / "proxy.sock"), self._there, self._notes_out)
-        anyio.run(run_workload, plan, sockets, self._began)
+        sockets = Sockets(self._there, self._notes_out)
+        anyio.run(run_workload, self._open_workload(plan), sockets, self._began)
 
-    def _audit(self, url: str) -> None:
+    def _open_workload(self, plan: Plan) -> Open:
+        assert self._server is not None
+        return partial(on_one_server, plan, self._server.socket, str(self._folder / "proxy.sock"))
+
+    def _audit(self) -> None:
         self._there.close()
-        audit_repeatedly(url, str(self._notes))
+        self._audit_all()
+
+    def _audit_all(self) -> None:
+        assert self._server is not None
+        audit_repeatedly(self._server.url, str(self._notes))
 
     def _work(self, spec: WorkerSpec) -> None:
         self._there.close()
@@ -217,17 +224,3 @@ class _Formatter(logging.Formatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - its name
         return f"{record.created - self._began:6.3f}"
-
-
-def run_seed(seed: int, binary: str, report: Path) -> None:
-    """Runs a seed and writes its report to a file. Call it in a separate process."""
-    began = time.monotonic()
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, SIGNALS
-    )  # until the harness handles them, so that it also stops the server
-    with (
-        tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder,
-        servers.instance(binary, *servers.LASTING) as server,
-    ):
-        found = Harness(Plan.of(seed), server, Path(folder)).run()
-    report.write_text(json.dumps({"seed": seed, "seconds": time.monotonic() - began} | found))

@@ -97,6 +97,10 @@ class HarnessClient:
         """Starts the server again and waits until it is ready."""
         await self._ask("start server")
 
+    async def member(self, number: int, what: str) -> None:
+        """Kills, launches or halts a server of a group, or lets it go on."""
+        await self._ask("member", number=number, call=what)
+
     async def end(self, verdict: dict[str, Any]) -> None:
         """Sends the verdict, which ends the seed."""
         self._writer.write(json.dumps({"do": "end", "verdict": verdict}).encode() + b"\n")

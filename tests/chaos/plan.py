@@ -13,6 +13,7 @@ from fairactor import Message, Priority
 from tests.support.proxy import Fault
 
 from . import actors, limited_actors
+from .disturbances import Disturbance, Setup
 from .limits import Pause, in_limits, is_limited, pauses
 from .pipelines import Pipeline, pipelines
 from .roles import ALIKE, APART, LIMITED_APART, Role, queue_for
@@ -143,6 +144,11 @@ class Plan:
     limited: bool = False
     """Whether there are limits beside those of tenants."""
     pauses: Sequence[Pause] = ()
+    setup: Setup = Setup.SERVER
+    disturbances: Sequence[Disturbance] = ()
+    """What happens to a group of servers."""
+    replicated: bool = False
+    """Whether sends wait for replicas."""
 
     @staticmethod
     def of(seed: int) -> Plan:

@@ -1,4 +1,4 @@
-"""Runs the chaos tests of `tests.chaos`: some seeds each time, and a thousand where time allows."""
+"""Runs the chaos tests of `tests.chaos`: some seeds each time, and many more where time allows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ COMMAND = [sys.executable, "-W", "error", "-m", "tests.chaos"]
 
 def chaos(server: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Runs it as a program, because forked processes must not inherit the threads and event loops of other tests."""
-    command = [*COMMAND, "--server", server, *options]
+    return program("tests.chaos", "--server", server, *options)
+
+
+def program(module: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", module, *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -38,6 +42,44 @@ def test_twenty_seeds(server: str) -> None:
 @pytest.mark.slow
 def test_a_thousand_seeds(server: str) -> None:
     done = chaos(server, "--seeds", "1000", "--first", "1000")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
+def test_five_seeds_on_a_cluster(server: str) -> None:
+    done = chaos(server, "--cluster", "--seeds", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 lost, 0 doubled" in done.stdout
+
+
+@pytest.mark.long
+def test_two_seeds_with_sentinels(server: str) -> None:
+    done = chaos(server, "--sentinel", "--seeds", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 lost, 0 doubled" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize(("setup", "seeds"), [("--cluster", "100"), ("--sentinel", "30")])
+def test_many_seeds_on_groups_of_servers(server: str, setup: str, seeds: str) -> None:
+    done = chaos(server, setup, "--seeds", seeds, "--first", "1000")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_cluster_serves_soon_after_each_of_fifty_primaries_dies(server: str) -> None:
+    done = program("tests.chaos.resume", "--server", server)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_the_library_is_upgraded_under_load_and_back(server: str) -> None:
+    done = program("tests.chaos.upgrade", "--server", server)
+    if done.returncode == 2:
+        pytest.skip(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
 import signal
-import socket
-import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -16,21 +12,22 @@ from typing import Any, Final, TypeVar
 
 import anyio
 import attrs
+import redis
 from anyio.abc import TaskGroup
 
 from fairactor import Handle, Runtime, TaskCanceled
-from fairactor.errors import FairactorError, ServerError, ServerUnavailable
+from fairactor.errors import FairactorError, NotReplicated, ServerError, ServerUnavailable
 from tests.support.polling import until
-from tests.support.proxy import Proxy, proxy
+from tests.support.proxy import Proxy
 
-from .auditor import direct_driver
-from .checks import Observations, check_places, check_tasks, ended_wrongly, what_is_left
+from .checks import Observations, check_places, check_tasks, ended_wrongly
 from .fault_injector import FaultInjector
 from .harness_client import HarnessClient, Worker
 from .limits import SETTINGS, ClaimsMonitor, Pause
 from .pipelines import Ends, Pipeline, Step, check_pipelines
 from .plan import CAPS, Job, Plan
 from .schedules import PlannedSchedule, check_schedules
+from .shards import Shards
 
 PATIENCE: Final = 40.0
 """Seconds in which something gets further, however busy the machine is, once the faults are over."""
@@ -39,60 +36,44 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class Sockets:
-    """The sockets and pipes to the other processes."""
+class Serving:
+    """What serves, seen from the workload."""
 
-    server: str
-    proxy: str
-    harness: socket.socket
-    notes: int
-
-
-async def run_workload(plan: Plan, sockets: Sockets, began: float) -> None:
-    """Runs the workload of a seed and sends the verdict to the harness."""
-    journal: list[str] = []
-
-    def note(text: str) -> None:
-        journal.append(f"{time.time() - began:6.3f} {text}")
-
-    harness = HarnessClient(note)
-    listening = await harness.open(sockets.harness, sockets.notes)
-    async with proxy(sockets.server, random.Random(f"{plan.seed} proxy"), path=sockets.proxy) as before:
-        workload = Workload(plan, harness, before, f"unix://{sockets.server}", note)
-        try:
-            await workload.run()
-        except Exception:  # noqa: BLE001 - the report takes every error
-            workload.facts.violations.append(traceback.format_exc())
-        await harness.end(workload.verdict() | {"journal": journal})
-    for task in listening:
-        task.cancel()
+    url: str
+    """Its URL, through the proxy."""
+    shards: Shards
+    clients: Callable[[], Sequence[redis.Redis]]
+    """Returns plain clients of the servers that answer now."""
+    monitored: str = ""
+    """The socket of the server whose claims are followed, if the plan has limits."""
 
 
 class Workload:
     """Runs the workload of one seed."""
 
     def __init__(
-        self, plan: Plan, harness: HarnessClient, before: Proxy, direct: str, note: Callable[[str], None]
+        self, plan: Plan, harness: HarnessClient, before: Proxy, serving: Serving, note: Callable[[str], None]
     ) -> None:
         self.facts = Observations(plan, harness.runs)
         self._plan = plan
         self._harness = harness
         self._proxy = before
-        self._url = before.url
+        self._url = serving.url
         self._note = note
-        self._driver = direct_driver(direct)
-        self._injector = FaultInjector(harness, before, self._driver.db, self._url, note)
+        self._shards = serving.shards
+        self._injector = FaultInjector(harness, before, serving.clients, self._url, note)
         self._handles: dict[str, Handle[int]] = {}
         self._phases: set[anyio.CancelScope] = set()
         harness.on_first_start = self._get_further
         self._runtime: Runtime
-        self._monitor = ClaimsMonitor(direct.removeprefix("unix://"))
+        self._monitor = ClaimsMonitor(serving.monitored)
 
     def verdict(self) -> dict[str, Any]:
         """Returns the report on the seed."""
         facts = self.facts
+        found = sorted(facts.violations, key=lambda text: "lost" not in text)
         return {
-            "violations": [*facts.violations[:_SHOWN], *(["…"] if facts.violations[_SHOWN:] else [])],
+            "violations": [*found[:_SHOWN], *(["…"] if found[_SHOWN:] else [])],
             "lost": facts.lost,
             "doubled": facts.doubled,
             "tasks": facts.tasks,
@@ -129,7 +110,7 @@ class Workload:
             await self._harness.stop_auditor()
             await self._dismiss()
         self.facts.violations += [f"audit: {text}" for text in self._harness.found]
-        self.facts.violations += what_is_left(self._driver)
+        self.facts.violations += self._shards.left()
 
     async def _start_sender(self, stack: AsyncExitStack) -> None:
         """Enters the runtime that sends."""
@@ -176,7 +157,7 @@ class Workload:
                 sending.start_soon(self._send, start + at, list(jobs), sending, watching)
             for pipeline in self._plan.pipelines:
                 sending.start_soon(self._send_pipeline, start + pipeline.at, pipeline, sending)
-            for schedule in self._plan.schedules:
+            for schedule in self._later_schedules():
                 sending.start_soon(self._schedule, start + schedule.at, schedule)
             for pause in self._plan.pauses:
                 sending.start_soon(self._pause_at, start + pause.at, pause)
@@ -185,6 +166,7 @@ class Workload:
                     faults.start_soon(self._injector.inject, planned, start)
                 for at in self._plan.redrives:
                     sending.start_soon(self._redrive_at, start + at)
+                faults.start_soon(self._disturb)
             await self._proxy.calm()
             self._note("calm")
             self._phases.add(sending.cancel_scope)
@@ -258,8 +240,18 @@ class Workload:
             except ServerUnavailable as error:
                 self._note(f"{call.__name__} of {', '.join(job.id for job in jobs)}: {error}")
             except ServerError as error:
-                self.facts.violations.append(f"{call.__name__} of {', '.join(job.id for job in jobs)}: {error!r}")
+                await self._refused(error, f"{call.__name__} of {', '.join(job.id for job in jobs)}")
             self.facts.resent.update(job.id for job in jobs)
+
+    async def _refused(self, error: ServerError, what: str) -> None:
+        self.facts.violations.append(f"{what}: {error!r}")
+
+    def _later_schedules(self) -> Sequence[PlannedSchedule]:
+        """Returns the schedules that are made as the plan says, and not with the settings."""
+        return self._plan.schedules
+
+    async def _disturb(self) -> None:
+        """Disturbs what serves, if the plan says so."""
 
     async def _send_many(self, jobs: Sequence[Job | Step]) -> None:
         if len(jobs) == 1:
@@ -304,6 +296,7 @@ class Workload:
         async with self._patience("schedules"):
             for schedule in self._plan.schedules:
                 await self._again([schedule], self._see_out)
+        self._note("schedules are over")
         async with self._patience("draining"):
             while await self._answered(self._left):
                 await self._answered(self._runtime.drain)
@@ -316,14 +309,14 @@ class Workload:
                     group.start_soon(self._await, job)
         async with self._patience("outcomes that are waited for from the start"):
             await until(lambda: all(job.id in self.facts.outcomes for job in asked), math.inf)
-        snapshot = self._driver.snapshot()
+        snapshot = self._shards.snapshot()
         stats = await self._answered(self._runtime.stats)
         self.facts.violations += check_tasks(self.facts, snapshot, stats)
         ends = Ends(snapshot, self.facts.outcomes, self.facts.canceled_as, self._upstream(), self._harness.first)
         self.facts.unfit = len(ends.upstream)
         self.facts.violations += check_places(self._plan, self._harness)
         found = [
-            *check_pipelines(self._plan.pipelines, ends),
+            *check_pipelines(self._carried_out(ends), ends),
             *check_schedules(self._plan.schedules, snapshot, self._harness.runs),
         ]
         if self._plan.limited:
@@ -332,6 +325,10 @@ class Workload:
         self.facts.violations += found
         async with self._patience("leases of those that were killed end"):
             await until(self._leased, math.inf)
+
+    def _carried_out(self, ends: Ends) -> list[Pipeline]:
+        """Returns the graphs that were to be carried out."""
+        return self._plan.pipelines
 
     def _limits_exceeded(self) -> list[str]:
         """Returns what is wrong with the limits, from all claims of the seed."""
@@ -346,8 +343,7 @@ class Workload:
     def _upstream(self) -> set[str]:
         """Returns the steps that were canceled because an upstream step had failed."""
         steps = [step.id for pipeline in self._plan.pipelines for step in pipeline.steps]
-        records: dict[str, Any] = {step: self._driver.db.get(self._driver.keys.task(step)) for step in steps}
-        return {step for step, packed in records.items() if packed and b'{"type":"UpstreamFailed"' in packed}
+        return self._shards.containing(steps, b'{"type":"UpstreamFailed"')
 
     async def _left(self) -> bool:
         """Redrives the dead letters that are to be. Returns whether anything is left to do."""
@@ -368,10 +364,9 @@ class Workload:
         return [worker for worker in workers if worker.expected is None and not worker.ended.is_set()]
 
     def _leased(self) -> bool:
-        """Returns whether exactly the living workers hold leases, one each."""
-        names: Any = self._driver.db.zrange(self._driver.keys.fixed("LEASES"), 0, -1)
-        holders = sorted(int(name.split(b":")[1]) for name in names)
-        return holders == sorted(worker.pid for worker in self._living())
+        """Returns whether exactly the living workers hold leases, one in each shard."""
+        living = sorted(worker.pid for worker in self._living())
+        return all(holders == living for holders in self._shards.holders())
 
     async def _dismiss(self) -> None:
         """Stops all workers and waits for them."""
@@ -390,7 +385,7 @@ async def _outcome(result: Awaitable[int]) -> int | str:
         return await result
     except TaskCanceled:
         return "canceled"
-    except ServerUnavailable:
+    except (ServerUnavailable, NotReplicated):
         raise
     except FairactorError as error:
         return repr(error)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio
 
 _CHUNK: Final = 1 << 16  # bytes
+_INTERNAL: Final = re.compile(rb"REPLCONF|PSYNC|SYNCSLOTS|sentinel-")
+"""What replicas, sentinels and servers that receive slots say first."""
 
 
 class Fault(StrEnum):
@@ -34,18 +38,23 @@ class Fault(StrEnum):
 class _Line:
     """A client's connection through the proxy."""
 
-    def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str | None = None
+    ) -> None:
         self._proxy = proxy
+        self._target = target
         self._reader = reader
         self._writers = [writer]
         self._request = b""  # the last chunk of it
         self.hangs = False
+        self.internal = False
+        """Whether another server has made it: then faults spare it."""
 
     async def run(self) -> None:
         """Copies bytes both ways until either side closes or the connection is cut."""
         client = self._writers[0]
         try:
-            reader, server = await asyncio.open_unix_connection(self._proxy.target)
+            reader, server = await asyncio.open_unix_connection(self._target or self._proxy.target)
             self._writers.append(server)
             pumps = [
                 asyncio.ensure_future(self._requests(self._reader, server)),
@@ -69,6 +78,11 @@ class _Line:
 
     async def _requests(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
+            self.internal = self.internal or _INTERNAL.search(data) is not None
+            if self.internal:
+                server.write(data)
+                await server.drain()
+                continue
             await self._proxy.flowing.wait()
             if self.hangs:
                 continue
@@ -82,6 +96,10 @@ class _Line:
 
     async def _replies(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
+            if self.internal:
+                client.write(data)
+                await client.drain()
+                continue
             await self._proxy.flowing.wait()
             if self._proxy.delay:
                 await asyncio.sleep(self._proxy.delay)
@@ -149,7 +167,7 @@ class Proxy:
     def cut(self, *, hanging: bool = False) -> None:
         """Cuts all connections; with ``hanging`` only those that hang after a lost reply."""
         for line in self._lines.values():
-            if line.hangs or not hanging:
+            if not line.internal and (line.hangs or not hanging):
                 line.cut()
 
     def freeze(self) -> None:
@@ -201,8 +219,10 @@ class Proxy:
         self.on_strike(fault, request)
         return True
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = _Line(self, reader, writer)
+    async def _connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str | None = None
+    ) -> None:
+        line = _Line(self, reader, writer, target)
         task = asyncio.ensure_future(line.run())
         self._lines[task] = line
         task.add_done_callback(self._lines.pop)
@@ -213,6 +233,42 @@ class Proxy:
         for task in tuple(self._lines):
             task.cancel()
         await asyncio.gather(*self._lines, return_exceptions=True)
+
+
+class GroupProxy(Proxy):
+    """A proxy in front of several servers, each with a port of its own.
+
+    Args:
+        targets: the ports on which it listens, and the socket of the server behind each.
+        rng: the source of its random numbers.
+    """
+
+    def __init__(self, targets: Mapping[int, str], rng: random.Random) -> None:
+        super().__init__("", "", rng)
+        self._targets = targets
+        self._servers: list[asyncio.Server] = []
+
+    async def accept(self) -> None:
+        for port, target in () if self._servers else self._targets.items():
+            connected = partial(self._connected, target=target)
+            self._servers.append(await asyncio.start_server(connected, "127.0.0.1", port))
+
+    def refuse(self) -> None:
+        """Cuts new connections at once, until `accept`. Open ones stay."""
+        while self._servers:
+            self._servers.pop().close()
+
+
+@asynccontextmanager
+async def group_proxy(targets: Mapping[int, str], rng: random.Random) -> AsyncIterator[GroupProxy]:
+    """Runs a proxy in front of several servers."""
+    made = GroupProxy(targets, rng)
+    await made.accept()
+    try:
+        yield made
+    finally:
+        with anyio.CancelScope(shield=True):
+            await made.close()
 
 
 @asynccontextmanager
