@@ -36,15 +36,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Item]]:
     return made
 
 
-async def test_a_call_has_some_routes_at_most(make: Make, calls: list[Sequence[Item]]) -> None:
-    async with make(workers=0) as runtime:
+async def test_a_call_has_some_routes_at_most(make_runtime: Make, calls: list[Sequence[Item]]) -> None:
+    async with make_runtime(workers=0) as runtime:
         await runtime.send_many([("acme", one()) for one in MANY])
         await asyncio.gather(*(runtime.send("acme", one()) for one in MANY))
     assert sum(map(len, calls)) == 2 * len(MANY)
     assert max(len({item.route for item in items}) for items in calls) == MOST_ROUTES
 
 
-async def test_tasks_of_few_routes_fill_the_calls(make: Make, calls: list[Sequence[Item]]) -> None:
-    async with make(workers=0) as runtime:
+async def test_tasks_of_few_routes_fill_the_calls(make_runtime: Make, calls: list[Sequence[Item]]) -> None:
+    async with make_runtime(workers=0) as runtime:
         await runtime.send_many([("acme", MANY[0]())] * 2 * USUAL_BATCH)
     assert [len(items) for items in calls] == [USUAL_BATCH, USUAL_BATCH]
