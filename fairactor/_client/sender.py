@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -24,7 +24,7 @@ from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.shards import Shards
 from fairactor._util.one_call import check_one_call, wants_one_call
 from fairactor._util.spans import NO_SPAN, CreationSpan, Spans
-from fairactor.errors import Deadlock, MailboxFull, ServerError
+from fairactor.errors import Deadlock, MailboxFull, NotReplicated, ServerError
 from fairactor.plugins import Addressed
 from fairactor.settings import Settings
 
@@ -198,15 +198,17 @@ class Sender:
             replies = await asyncio.gather(
                 *(self._post(*post, replicas, reservation) for post in posts), return_exceptions=True
             )
+            failures = [reply for reply in replies if isinstance(reply, BaseException)]
+            if failures:
+                # `NotReplicated` comes last: it says that all messages were accepted.
+                failure = min(failures, key=lambda each: isinstance(each, NotReplicated))
+                if isinstance(failure, ServerError):  # of one batch; the others may have been accepted
+                    maybe = len(posts) > 1 or failure.maybe_accepted
+                    raise failure.about([item.id for *_, item in sent], maybe_accepted=maybe)
+                raise failure
             ids: dict[int, list[str]] = {}  # by shard
             for (number, _), reply in zip(posts, replies, strict=True):
-                if isinstance(reply, ServerError):  # of one batch; the others may have been accepted
-                    raise reply.about(
-                        [item.id for *_, item in sent], maybe_accepted=len(posts) > 1 or reply.maybe_accepted
-                    )
-                if isinstance(reply, BaseException):
-                    raise reply
-                ids.setdefault(number, []).extend(reply)
+                ids.setdefault(number, []).extend(cast(Sequence[str], reply))
         of_shard = {number: iter(found) for number, found in ids.items()}
         handles = []
         for count, (message, number, item) in enumerate(sent, 1):

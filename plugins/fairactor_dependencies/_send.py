@@ -13,7 +13,7 @@ import anyio
 import msgspec
 
 from fairactor import Handle
-from fairactor.errors import ServerError
+from fairactor.errors import NotReplicated, ServerError
 from fairactor.plugins import BATCH, BATCH_WITH_DATA, Addressed, Host, NotInOneCall, ProceedSend, in_one_call, whole_ms
 
 from ._batch import PARENTS_AT_ONCE, BatchItem, divide, hold_behind_gate, index_by_id, make_batch, resolve_parents
@@ -112,8 +112,13 @@ async def _send_behind_gate(
     """Sends a batch that takes several calls. Nothing of it runs before all of it is on the server."""
     first, *others = dict.fromkeys(item.shard for item in batch)
     await host.call(f"{NAME}/gate", first, gate, whole_ms(_GATE_TIMEOUT), *others)
+    handles: list[Handle[Any]] = []
+    unconfirmed: NotReplicated | None = None
     try:
-        handles = await proceed([item.addressed() for item in batch])
+        try:
+            handles = await proceed([item.addressed() for item in batch])
+        except NotReplicated as error:  # the server has the whole batch, so it is carried out
+            unconfirmed = error
         await _send_parents(host, batch, indexes, gate)
         ended = await host.call(f"{NAME}/open", first, gate, "F")
     except BaseException:
@@ -125,6 +130,8 @@ async def _send_behind_gate(
             f"it took more than {_GATE_TIMEOUT:g} s to send {len(batch)} tasks, so all of them are canceled: send "
             "fewer at once, or find out what slows down this process or the server"
         )
+    if unconfirmed is not None:
+        raise unconfirmed
     return handles
 
 

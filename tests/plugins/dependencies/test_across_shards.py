@@ -9,6 +9,7 @@ import redis
 from fairactor_dependencies import Dependencies, at, chain, group, results
 
 from fairactor import Runtime, TaskCanceled, TaskState, actor
+from fairactor.errors import NotReplicated
 from fairactor.testing import check_invariants
 from tests.support.polling import PATIENCE, until
 
@@ -65,3 +66,16 @@ async def test_a_failure_goes_down_through_all_shards(make: Make) -> None:
         with pytest.raises(TaskCanceled, match=run.handles["fail"].id + " failed"):
             await run.result(PATIENCE)
         assert set((await run.wait(PATIENCE)).values()) == {TaskState.FAILED, TaskState.CANCELED}
+
+
+async def test_a_graph_that_no_replica_has_confirmed_runs_all_the_same(make_runtime: Make) -> None:
+    messages = [give(n).options(id=f"s{n}", depends_on=[f"s{n - 1}"] if n else []) for n in range(len(TENANTS))]
+    async with make_runtime(give, shards=4, connect_timeout=1, plugins=[Dependencies()]) as runtime:
+        with pytest.raises(NotReplicated, match="the server has the tasks"):
+            await runtime.send_many(
+                (tenant, message.options(durability="replicated"))
+                for tenant, message in zip(TENANTS, messages, strict=True)
+            )
+        handles = await runtime.send_many(zip(TENANTS, messages, strict=True))
+        assert await runtime.results(handles, timeout=PATIENCE) == list(range(len(TENANTS)))
+        await check_invariants(runtime)
