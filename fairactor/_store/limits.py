@@ -58,7 +58,7 @@ class Limits:
         """Returns the time in ms, and what is known of a limit, or of all; see limits.lua."""
         described: dict[bytes, tuple[PackedLimit, float, int]] = {}
         running: dict[bytes, int] = {}  # limit or instance -> tasks that run
-        limits, started = b"0", b"0"
+        now, limits, started = b"0", b"0", b"0"
         while limits or started:
             now, flat, limits, counts, started = await self._run("limits", name, tenant, limits, started)
             parts, numbers = iter(flat), iter(counts)
