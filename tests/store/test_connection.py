@@ -100,7 +100,7 @@ async def test_a_server_that_is_away_is_tried_for_as_long_as_was_said(url: str) 
     began = time.monotonic()
     with pytest.raises(ServerUnavailable, match=r"no answer from .*tried for 0\.4 s \(connect_timeout=\)") as caught:
         await enter(url, connect_timeout=0.4)
-    assert 0.4 <= time.monotonic() - began < 1.5
+    assert 0.4 <= time.monotonic() - began < 5
     assert isinstance(caught.value, ConnectionError)
     assert "secret" not in str(caught.value)
 
@@ -119,7 +119,7 @@ async def test_a_server_that_accepts_but_never_answers_is_given_up_too() -> None
         began = time.monotonic()
         with pytest.raises(ServerUnavailable, match=r"tried for 0\.4 s"):
             await enter(f"redis://127.0.0.1:{door.getsockname()[1]}", connect_timeout=0.4)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5
 
 
 async def test_a_server_that_comes_up_meanwhile_is_found(server_binary: str) -> None:

@@ -40,7 +40,7 @@ def everything(shard: ShardDriver) -> dict[bytes, Any]:
         b"zset": lambda key: shard.db.zrange(key, 0, -1, withscores=True),
     }
     found = {key: readers[shard.db.type(key)](key) for key in shard.db.scan_iter()}
-    for time in (b"stamp", b"turned", b"unsorted"):
+    for time in (b"stamp", b"turned", b"tended", b"unsorted"):
         found[shard.keys.meta.encode()].pop(time, None)
     leases = shard.keys.fixed("LEASES").encode()
     found[leases] = sorted(name for name, _ in found.get(leases, []))
@@ -143,7 +143,7 @@ TRANSITIONS: dict[
     ),
     "letters": (lambda shard: shard.run(shard.shard.list_dead_letters(0, 5)), ...),
     "discard": (lambda shard: shard.run(shard.shard.discard(["dead2", "t1", "no"])), 0),
-    "mend": (lambda shard: shard.run(shard.shard.repair()), ...),
+    **dict.fromkeys(("mend", "mend_places", "mend_rings"), (lambda shard: shard.run(shard.shard.repair()), ...)),
     "stats": (lambda shard: shard.run(shard.shard.tenant_stats("t")), ...),
     "health": (_load, ...),
     "declare": (lambda shard: shard.run(shard.shard.declare("r", packed_kind(SLIM), unknown_ttl=60.0)), ...),
