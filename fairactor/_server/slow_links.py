@@ -36,14 +36,15 @@ async def read_reply(connection: Any, sent: int) -> Any:
     Raises:
         redis.exceptions.TimeoutError: nothing has arrived for the time that the connection has for an answer.
     """
-    answer, arrived = connection.socket_timeout, 0
+    reader = connection._parser._reader  # noqa: SLF001 - nothing else knows how much has arrived
+    answer, arrived = connection.socket_timeout, reader.len()  # it may still count bytes of earlier replies
     connection.socket_timeout = answer + sent / SLOWEST
     try:
         while True:
             try:
                 return await connection.read_response(disconnect_on_error=False)
             except redis_errors.TimeoutError:
-                before, arrived = arrived, connection._parser._reader.len()  # noqa: SLF001 - nothing else knows
+                before, arrived = arrived, reader.len()
                 if arrived == before:
                     raise
                 connection.socket_timeout = answer

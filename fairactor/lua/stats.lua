@@ -15,7 +15,7 @@
 -- @include lib/homes.lua
 
 local tenant = ARGV[1]
-if tenant and tenant ~= '' then
+if tenant and not ARGV[2] then
   local policies = call('HMGET', POLICY, tenant, '')
   local queued = call('ZCARD', QUEUE .. tenant) + call('ZCARD', SUSPECTS .. tenant)
   for _, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. tenant, 0, -1) or {}) do

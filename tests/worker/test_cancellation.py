@@ -104,13 +104,13 @@ async def test_one_that_cannot_hear_while_its_listener_is_cut_off_is_told_afterw
     async with make_runtime(told.work, lease=PATIENCE) as runtime, make_runtime(workers=0) as sender:
         handle = await sender.send("user:1", told.work())
         await told.begun.wait()
-        subscribe, go_on = runtime._engine.subscriber._subscribe, anyio.Event()
+        find, go_on = runtime._engine.subscriber._find, anyio.Event()
 
-        async def late(*args: Any) -> None:
+        async def find_late(meta: str) -> Any:
             await go_on.wait()
-            await subscribe(*args)
+            return await find(meta)
 
-        runtime._engine.subscriber._subscribe = late  # type: ignore[method-assign]
+        runtime._engine.subscriber._find = find_late  # type: ignore[method-assign]
         channels = [channel for channel in db.pubsub_channels() if runtime.name.encode() in channel]
         db.client_kill_filter(_type="pubsub", skipme=True)
         await until(lambda: not {*channels} & {*db.pubsub_channels()})
