@@ -10,7 +10,7 @@ from fairactor._model.wire import Assignment
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome
 
 MANY = 130
-STEP = 40  # claims that one script takes back
+STEP = 25  # claims that one script takes back
 
 
 @pytest.fixture

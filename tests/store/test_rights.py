@@ -155,6 +155,7 @@ def test_the_rights_are_the_commands_of_the_scripts() -> None:
     for script in [*(ROOT / "fairactor" / "lua").rglob("*.lua"), *(ROOT / "plugins").rglob("*.lua")]:
         code = "\n".join(line.partition("--")[0] for line in script.read_text().splitlines())
         found |= set(re.findall(r"'([A-Z]{2,})'", code))
+    found.discard("INFO")  # the repair goes on without it
     assert {name.partition("|")[0] for name in IN_SCRIPTS} == {name.lower() for name in found - WORDS}
 
 
