@@ -150,5 +150,8 @@ extend_leases()
 use_sums()
 call('UNLINK', MENDING)
 save_shard(true)
+-- All runtimes hear of it, and take a turn.
+for kind in shard.kinds:gmatch('%d+') do call('UNLINK', idle_of(kind)) end
+call('UNLINK', IDLE_HOMES, IDLE_SLOTS)
 call('PUBLISH', EVENTS, REPAIRED) -- who waits asks again
 return 'done'
