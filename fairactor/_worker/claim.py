@@ -27,6 +27,7 @@ class Owner(Sleeper, Protocol):
     @property
     def runtime(self) -> str:
         """The name under which it claims now; '' without a lease."""
+        ...
 
     def settle(self, claim: Claim, settlement: Settlement) -> None:
         """Takes the outcome of a claim."""
