@@ -22,6 +22,7 @@ from fairactor._server.connection import connect
 from fairactor.errors import ServerError, ServerUnavailable
 from tests.support import servers
 from tests.support.certificates import Certificates, tls_door, tls_proxy
+from tests.support.cluster import free_ports
 from tests.support.polling import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -83,9 +84,7 @@ def tls_server(certificates: Certificates, *options: str, hosts: tuple[str, ...]
     except FileNotFoundError:
         pytest.skip("no redis-server is installed")
     certificate, key = certificates.issue("real", *hosts)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     files = [
         "--tls-cert-file",
         str(certificate),

@@ -127,4 +127,4 @@ async def test_a_lone_tenant_gets_its_share_beside_a_crowded_shard(make_runtime:
             await runtime.drain(timeout=SOON)
             await check_invariants(runtime)
     got = Counter(order[:240])
-    assert all(30 <= got[tenant] <= 50 for tenant in [LONE, *CROWD]), got
+    assert all(28 <= got[tenant] <= 60 for tenant in [LONE, *CROWD]), got  # by shards it would get 120 of 240
