@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,13 +24,13 @@ def start_node(binary: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns free ports whose cluster bus port, 10,000 above, is also valid."""
+    """Returns free ports whose cluster bus port, 10,000 above, is free as well: at random, as other tests look, too."""
     found: list[int] = []
-    for port in range(21000, 32000):
+    for port in random.sample(range(11_000, 22_000), 11_000):
         with socket.socket() as one, socket.socket() as bus:
             try:
                 one.bind(("127.0.0.1", port))
-                bus.bind(("127.0.0.1", port + 10000))
+                bus.bind(("127.0.0.1", port + 10_000))
             except OSError:
                 continue
         found.append(port)
@@ -57,21 +58,14 @@ def wait_until(condition: object, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-class Node:
-    """A node of a cluster. Tests can kill it."""
+class ServerProcess:
+    """A process of a server or a sentinel. Tests can kill it."""
 
-    def __init__(self, binary: str, port: int, folder: Path) -> None:
+    def __init__(self, command: Sequence[str], port: int, password: str | None = None) -> None:
         self.port = port
-        options = ["--cluster-node-timeout", "600", "--cluster-replica-validity-factor", "0"]
-        self._command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-        self._command += ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", *options]
-        self._command += ["--repl-diskless-sync-delay", "0"]
+        self._command = command
         self._process: subprocess.Popen[bytes] | None = None
-        self.db = redis.Redis(port=port, retry=Retry(NoBackoff(), 0), protocol=2)
-
-    @property
-    def id(self) -> str:
-        return self.db.execute_command("CLUSTER MYID").decode()
+        self.db = redis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0), protocol=2)
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
@@ -87,6 +81,20 @@ class Node:
         """Stops the process, or lets it go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+
+
+class Node(ServerProcess):
+    """A node of a cluster."""
+
+    def __init__(self, binary: str, port: int, folder: Path) -> None:
+        options = ["--cluster-node-timeout", "600", "--cluster-replica-validity-factor", "0"]
+        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        command += ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", *options]
+        super().__init__([*command, "--repl-diskless-sync-delay", "0"], port)
+
+    @property
+    def id(self) -> str:
+        return self.db.execute_command("CLUSTER MYID").decode()
 
 
 class Cluster:

@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from .cluster import answers, free_ports, is_followed, wait_until
+from .cluster import ServerProcess, free_ports, is_followed, wait_until
 
 PASSWORD: Final = "of servers"
 SENTINEL_PASSWORD: Final = "of sentinels"
-
-
-class Process:
-    """A server or a sentinel. Tests can kill it."""
-
-    def __init__(self, command: Sequence[str], port: int, password: str) -> None:
-        self.port = port
-        self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
-        self.db = redis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0), protocol=2)
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        wait_until(lambda: answers(self.db))
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 class Watched:
@@ -46,16 +20,16 @@ class Watched:
         self.servers = [self._server(port, data[0]) for port in data]
         self.sentinels = [self._sentinel(port, data[0]) for port in (first, second, third)]
 
-    def _server(self, port: int, primary: int) -> Process:
+    def _server(self, port: int, primary: int) -> ServerProcess:
         folder = self._folder / str(port)
         folder.mkdir()
         command = [self._binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         command += ["--requirepass", PASSWORD, "--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0"]
         if port != primary:
             command += ["--replicaof", "127.0.0.1", str(primary)]
-        return Process(command, port, PASSWORD)
+        return ServerProcess(command, port, PASSWORD)
 
-    def _sentinel(self, port: int, primary: int) -> Process:
+    def _sentinel(self, port: int, primary: int) -> ServerProcess:
         settings = self._folder / f"{port}.conf"
         settings.write_text(
             f'port {port}\nbind 127.0.0.1\nrequirepass "{SENTINEL_PASSWORD}"\n'
@@ -63,7 +37,7 @@ class Watched:
             f'sentinel auth-pass mymaster "{PASSWORD}"\n'
             "sentinel down-after-milliseconds mymaster 400\nsentinel failover-timeout mymaster 2000\n"
         )
-        return Process([self._binary, str(settings), "--sentinel"], port, SENTINEL_PASSWORD)
+        return ServerProcess([self._binary, str(settings), "--sentinel"], port, SENTINEL_PASSWORD)
 
     def __enter__(self) -> Self:
         for server in self.servers:
@@ -74,7 +48,7 @@ class Watched:
         wait_until(lambda: all(self._is_complete(sentinel) for sentinel in self.sentinels))
         return self
 
-    def _is_complete(self, sentinel: Process) -> bool:
+    def _is_complete(self, sentinel: ServerProcess) -> bool:
         """Whether a sentinel knows the replica and the other sentinels."""
         found = sentinel.db.execute_command("SENTINEL MASTER", "mymaster")
         seen = dict(zip(found[::2], found[1::2], strict=True)) if isinstance(found, list) else found

@@ -6,9 +6,7 @@ the proxy and the tests connect. It announces a third address, that of the proxy
 
 from __future__ import annotations
 
-import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +18,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
+
+from .cluster import free_ports
 
 SLOTS: Final = 16384
 HOST: Final = "127.0.0.1"
@@ -45,18 +45,6 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = _PAT
         if time.monotonic() > deadline:
             raise RuntimeError(f"it took more than {seconds:g} s: {what}")
         time.sleep(0.02)
-
-
-def _ports(count: int) -> Iterator[int]:
-    """Yields free ports, at random because other tests look for some too; the ports 10,000 above are free as well."""
-    for port in random.sample(range(11_000, 22_000), 11_000):
-        with socket.socket() as one, socket.socket() as bus, suppress(OSError):
-            one.bind((HOST, port))
-            bus.bind((HOST, port + 10_000))
-            yield port
-            count -= 1
-        if not count:
-            return
 
 
 class Member:
@@ -243,7 +231,7 @@ class Cluster(Group):
 
     def __init__(self, binary: str, folder: Path, *, proxied: bool = True) -> None:
         super().__init__(binary, folder)
-        ports = list(_ports(12))
+        ports = free_ports(12)
         led = ports[6:] if proxied else ports[:6]
         self.servers = [self._node(port, proxy) for port, proxy in zip(ports[:6], led, strict=True)]
 
@@ -337,7 +325,7 @@ class Watched(Group):
 
     def __init__(self, binary: str, folder: Path) -> None:
         super().__init__(binary, folder)
-        ports = list(_ports(9))
+        ports = free_ports(9)
         self.servers = [self._replica(port, proxy) for port, proxy in zip(ports[:3], ports[3:6], strict=True)]
         self.sentinels = [self._sentinel(port) for port in ports[6:]]
 
