@@ -77,16 +77,17 @@ class GroupWorkload(Workload):
     def _later_schedules(self) -> Sequence[PlannedSchedule]:
         return ()
 
+    async def _storm(self, watching: TaskGroup) -> None:
+        watching.start_soon(self._disturber.watch)
+        await super()._storm(watching)
+
     async def _disturb(self) -> None:
-        async with anyio.create_task_group() as watching:
-            watching.start_soon(self._disturber.watch)
-            async with anyio.create_task_group() as probing:
-                for shard in range(SHARDS[self._plan.setup]):
-                    probing.start_soon(self._probe, shard)
-                for planned in self._plan.disturbances:
-                    await self._disturber.disturb(planned)
-                self._probing = False
-            watching.cancel_scope.cancel()
+        async with anyio.create_task_group() as probing:
+            for shard in range(SHARDS[self._plan.setup]):
+                probing.start_soon(self._probe, shard)
+            for planned in self._plan.disturbances:
+                await self._disturber.disturb(planned)
+            self._probing = False
 
     # Probes
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -37,12 +36,6 @@ async def dear(n: int) -> int:
     return n
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 def replicates(db: redis.Redis) -> bool:
     """Returns whether writes reach a replica."""
     for _ in range(2):  # the replica may get the first write with its initial copy
@@ -55,10 +48,10 @@ def replicates(db: redis.Redis) -> bool:
 @contextmanager
 def pair(binary: str) -> Iterator[tuple[Instance, Instance]]:
     """Starts a server, and a replica that follows it."""
-    port = free_port()
+    port = str(free_ports(1)[0])
     with (
         servers.instance(binary, "--port", port, "--repl-diskless-sync-delay", "0") as server,
-        servers.instance(binary, "--port", free_port(), "--replicaof", "127.0.0.1", port) as replica,
+        servers.instance(binary, "--port", str(free_ports(1)[0]), "--replicaof", "127.0.0.1", port) as replica,
         servers.client(server.url) as db,
     ):
         deadline = time.monotonic() + PATIENCE

@@ -15,6 +15,7 @@ import redis
 from fairactor import FairactorError, Message, Runtime, actor
 from fairactor.errors import ConfigurationError, NamespaceMismatch, ServerError, ServerUnavailable
 from tests.support import servers
+from tests.support.cluster import free_ports
 from tests.support.polling import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -69,7 +70,7 @@ async def test_the_schemes_of_a_socket(url: str, scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
 async def test_the_schemes_of_a_port(server_binary: str, scheme: str) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     with servers.running(server_binary, "--port", str(port)):
         async with Runtime(f"{scheme}://127.0.0.1:{port}/3", actors=[double]) as runtime:
             assert await runtime.ask("user:1", double(2), timeout=PATIENCE) == 4
@@ -86,17 +87,11 @@ async def test_the_url_of_the_environment_is_taken_where_none_is_given(
         await enter(None)
 
 
-def free_port() -> int:
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
-
-
 @pytest.mark.parametrize(
     "url", ["redis://127.0.0.1:{port}", "unix:///no/such/socket", "redis://u:secret@127.0.0.1:{port}"]
 )
 async def test_a_server_that_is_away_is_tried_for_as_long_as_was_said(url: str) -> None:
-    url = url.format(port=free_port())
+    url = url.format(port=free_ports(1)[0])
     began = time.monotonic()
     with pytest.raises(ServerUnavailable, match=r"no answer from .*tried for 0\.4 s \(connect_timeout=\)") as caught:
         await enter(url, connect_timeout=0.4)
@@ -106,7 +101,7 @@ async def test_a_server_that_is_away_is_tried_for_as_long_as_was_said(url: str) 
 
 
 async def test_several_hosts_are_for_a_cluster(server_binary: str) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     words = r"names several hosts, but .* is not a node of a cluster"
     with servers.running(server_binary, "--port", str(port)), pytest.raises(ConfigurationError, match=words):
         await enter(f"redis://127.0.0.1:{port},127.0.0.1:1")
@@ -123,7 +118,7 @@ async def test_a_server_that_accepts_but_never_answers_is_given_up_too() -> None
 
 
 async def test_a_server_that_comes_up_meanwhile_is_found(server_binary: str) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
 
     async def start_late() -> None:
         await anyio.sleep(0.3)
@@ -151,7 +146,7 @@ async def test_a_login_that_is_refused(server_binary: str) -> None:
 
 
 async def test_a_password_is_in_no_message_and_no_repr(server_binary: str) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     with servers.running(server_binary, "--port", str(port), "--requirepass", "topsecret") as url:
         with pytest.raises(ServerError) as caught:
             await enter(f"redis://:topsecretnot@127.0.0.1:{port}")
@@ -260,7 +255,7 @@ async def test_a_send_to_a_server_that_went_away_ends_in_time(server_binary: str
 
 
 async def test_a_server_that_is_started_again_is_served_on(server_binary: str) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     with servers.running(server_binary, "--port", str(port)):
         runtime = Runtime(f"redis://127.0.0.1:{port}", actors=[double], lease=1, connect_timeout=PATIENCE)
         await runtime.__aenter__()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,19 +27,31 @@ def start_node(binary: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns free ports whose cluster bus port, 10,000 above, is free as well: at random, as other tests look, too."""
+    """Returns free ports whose cluster bus port, 10,000 above, is free as well.
+
+    No other process of the tests gets them while this one lives, so a server can be started again at its port.
+    """
     found: list[int] = []
-    for port in random.sample(range(11_000, 22_000), 11_000):
-        with socket.socket() as one, socket.socket() as bus:
-            try:
-                one.bind(("127.0.0.1", port))
-                bus.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-        found.append(port)
+    for port in random.sample(range(11_000, 21_000), 10_000):
+        if _take(port):
+            found.append(port)
         if len(found) == count:
             break
     return found
+
+
+def _take(port: int) -> bool:
+    """Locks a port and its bus port for this process. Returns whether both are free."""
+    lock = os.open(Path(tempfile.gettempdir(), f"fairactor-tests-port-{port}"), os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for number in (port, port + 10_000):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", number))
+    except OSError:
+        os.close(lock)
+        return False
+    return True  # the file stays open, and the port locked, until this process ends
 
 
 def answers(node: redis.Redis) -> bool:

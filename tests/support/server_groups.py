@@ -70,7 +70,20 @@ class Member:
     def start(self) -> None:
         """Starts it and waits until it answers."""
         self.launch()
-        wait_until(self.db.ping, "a server starts")
+        self.wait_until_it_answers()
+
+    def wait_until_it_answers(self) -> None:
+        """Waits until it answers.
+
+        Raises:
+            RuntimeError: it has ended instead; with the end of its log.
+        """
+        wait_until(lambda: self._has_ended() or self.db.ping(), "a server starts")
+        if self._has_ended():
+            raise RuntimeError(f"a server has ended while it started:\n{self._log.read_text()[-1000:]}")
+
+    def _has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     def kill(self) -> None:
         """Kills it if it runs."""
@@ -114,7 +127,7 @@ class Group:
             for server in self.members:
                 server.launch()
             for server in self.members:
-                wait_until(server.db.ping, "a server starts")
+                server.wait_until_it_answers()
                 server.up = True
         except BaseException:
             self.__exit__()
