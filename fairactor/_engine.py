@@ -22,6 +22,7 @@ from ._actors.host import Client
 from ._actors.process_pool import refuse_in_set_up
 from ._actors.registry import Registry
 from ._client.batcher import Batcher
+from ._client.mover import Mover
 from ._client.plugin_host import PluginHost
 from ._client.sender import Sender
 from ._client.tracker import Tracker
@@ -29,6 +30,7 @@ from ._plugin_chain import PluginChain
 from ._server.connection import Server, connect
 from ._server.embedded import allow_private_server, embedded_server
 from ._store.outcomes import Outcomes
+from ._store.shard import Shard
 from ._store.shards import Shards, open_shards
 from ._store.subscriber import Subscriber
 from ._util.spans import Spans, has_sdk
@@ -73,6 +75,7 @@ class Engine:
         self.spans: Spans | None = None
         """Makes spans; None without an OpenTelemetry SDK."""
         self.shards: Shards
+        self._batchers: list[Batcher]
         self.subscriber: Subscriber
         self.tracker: Tracker
         self.sender: Sender
@@ -104,6 +107,8 @@ class Engine:
         on_connected()
         await self._enter_plugins(Supervisor(group))
         await self._start_consumer(supervisor, is_ending)
+        mover = Mover(self.shards, self._name, partial(self._plugins.move_tenant, self.host))
+        supervisor.start("mover", mover.run)
 
     def _make_client(self, server: Server) -> Sequence[Batcher]:
         """Makes the parts that send tasks and follow them; returns the batchers."""
@@ -111,7 +116,7 @@ class Engine:
         self.subscriber = Subscriber(server, heartbeat=settings.lease / 3, patience=settings.connect_timeout)
         self._outcomes = Outcomes(self.subscriber, self._name)
         self.tracker = Tracker(self.shards, self._outcomes, self._codec, self._check, settings.canceled_ttl, self.spans)
-        batchers = [Batcher(shard, self._name, server.answer) for shard in self.shards]
+        batchers = self._batchers = [Batcher(shard, self._name, server.answer) for shard in self.shards]
         self.sender = Sender(
             shards=self.shards,
             batchers=batchers,
@@ -155,6 +160,15 @@ class Engine:
             supervisor.start(f"batcher {number}", batcher.run)
         for shard in self.shards:
             await self._outcomes.ready(shard)
+        self.shards.on_added(partial(self._add_shard, supervisor))
+
+    def _add_shard(self, supervisor: Supervisor, number: int, shard: Shard) -> None:
+        """Sends to a shard that was added, and receives outcomes from it, too."""
+        batcher = Batcher(shard, self._name, shard.answer)
+        self._batchers.append(batcher)
+        self._outcomes.listen(shard)
+        supervisor.start(f"outcomes {number}", partial(self._outcomes.run, shard))
+        supervisor.start(f"batcher {number}", batcher.run)
 
     async def _start_consumer(self, supervisor: Supervisor, is_ending: Callable[[], bool]) -> None:
         settings, registry = self._settings, self._registry

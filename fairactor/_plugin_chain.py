@@ -154,6 +154,12 @@ class PluginChain:
                 args, kwargs = await load(actor, tenant, args, kwargs)
         return args, kwargs
 
+    async def move_tenant(self, host: Host, tenant: str, source: int, target: int) -> None:
+        """Moves what plugins keep for a tenant from the one shard to the other; see `TenantMover`."""
+        for plugin in self._all:
+            if hasattr(plugin, "move_tenant"):
+                await plugin.move_tenant(host, tenant, source, target)
+
     def wraps_execute(self, options: Mapping[str, Any]) -> bool:
         """Whether any plugin may wrap an attempt at a task with these options."""
         return self._executes or (bool(options) and bool(self._execute))

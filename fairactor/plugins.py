@@ -251,7 +251,7 @@ class LuaHooks(Protocol):
 
     @property
     def lua(self) -> Mapping[str, str]:
-        """The Lua source by hook: ``sent``, ``ended`` or ``ends``; see docs/write-a-plugin.md.
+        """The Lua source by hook: ``sent``, ``ended``, ``ends`` or ``departs``; see docs/write-a-plugin.md.
 
         At the hook the Lua only reads and decides. It writes in functions that it adds to ``later``.
         """
@@ -273,6 +273,23 @@ class LuaKeys(Protocol):
     @property
     def lua_keys(self) -> Mapping[str, str]:
         """The type (string, hash, list, set or zset) by key after ``OWN``; ``name:*`` stands for all that begin so."""
+        ...
+
+
+class TenantMover(Protocol):
+    """A plugin that keeps something on the shard of a tenant that has to move with it when shards are added."""
+
+    async def move_tenant(self, host: Host, tenant: str, source: int, target: int) -> None:
+        """Moves what it keeps for a tenant. None of the tenant's tasks runs, or is started, before this returns.
+
+        It may be called again with the same arguments, from another runtime, if that one has died meanwhile.
+
+        Args:
+            host: the part of the runtime that plugins may use.
+            tenant: the tenant.
+            source: the number of the shard where the tenant was.
+            target: the number of its new shard.
+        """
         ...
 
 

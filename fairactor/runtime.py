@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ._lifetime import Lifetime
     from ._model.limit import LimitPolicy
     from ._store.damage import Repairs
-    from ._store.shard import Shard
     from ._store.shards import Shards
     from .plugins import Plugin
 
@@ -161,7 +160,7 @@ class Runtime(TaskClient):
             ConfigurationError: the name is empty or too long.
         """
         checked = check_name("tenant", tenant)
-        return Tenant(checked, self, self._shard, self.settings.canceled_ttl, lambda: self._running().spans)
+        return Tenant(checked, self, self._shards, self.settings.canceled_ttl, lambda: self._running().spans)
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -270,6 +269,28 @@ class Runtime(TaskClient):
             logger.warning("set aside: %s", line)
         return Repairs(repaired, set_aside)
 
+    async def grow(self, shards: int) -> None:
+        """Adds shards to the namespace while it runs, and returns once all tenants have moved that should.
+
+        Tenants move one by one, and only to new shards: of a namespace with 4 shards that gets 6, a third of them.
+        While a tenant moves, its tasks are accepted, and none is started. Nothing is lost, and the order stays. A
+        tenant moves once none of its tasks runs or is deferred. One that is never at rest is held up for 5 seconds at
+        most, and tried again later, so this may take long. All runtimes of the namespace go on with it, also if this
+        call is canceled, or its process dies. Calling it again waits for the rest.
+
+        Args:
+            shards: the number of all shards, at least as many as before.
+
+        Raises:
+            ConfigurationError: the namespace has more shards already, or a limit is too small to be divided among so
+                many.
+            ServerUnavailable: as `send`.
+            ServerError: as `send`.
+        """
+        from ._client.mover import grow
+
+        await grow(self._running().shards, shards)
+
     async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the promised signature
         """Waits until no task of the namespace is queued, started or due now.
 
@@ -312,6 +333,3 @@ class Runtime(TaskClient):
 
     def _shards(self) -> Shards:
         return self._running().shards
-
-    def _shard(self, tenant: str) -> Shard:
-        return self._running().shards.of(tenant)

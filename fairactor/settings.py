@@ -51,7 +51,7 @@ PriorityName = Literal["very_low", "low", "normal", "high", "very_high", "critic
 MOST_ATTEMPTS: Final = 65_535
 """The most attempts at a task: a record counts them in two bytes."""
 _MOST_WORKERS: Final = 1_000_000
-_MOST_SHARDS: Final = 16_384  # a cluster has so many slots
+MOST_SHARDS: Final = 16_384  # a cluster has so many slots
 _LONGEST: Final = 512 << 20  # the longest value of Redis, in bytes
 _MOST_REPLICAS: Final = 1_000
 
@@ -142,7 +142,7 @@ class Settings:
     connect_timeout: float = attrs.field(default=5.0, validator=validate(check_seconds, zero=False))
     """How long to try to reach the server, on entering and for each call."""
     shards: int | None = attrs.field(
-        default=None, validator=optional(validate(check_whole_number, 1, _MOST_SHARDS, far=True))
+        default=None, validator=optional(validate(check_whole_number, 1, MOST_SHARDS, far=True))
     )
     """The number of shards of a new namespace; None means 1, or 16 on a cluster. It is fixed when the namespace is
     created: for an existing namespace, give None or its number."""

@@ -49,6 +49,6 @@ async def check_invariants(runtime: Runtime, *, overdue: float = math.inf, lower
     for number, shard in enumerate(shards):
         snapshot = await take_snapshot(shard)
         found += [f"{snapshot.meta} {text}" for text in audit(snapshot, overdue=overdue, lowered=lowered)]
-        found += [f"{snapshot.meta} {text}" for text in misplaced(snapshot, number, len(shards))]
+        found += [f"{snapshot.meta} {text}" for text in misplaced(snapshot, number, shards.layout)]
     if found:
         raise InvariantViolation(found)

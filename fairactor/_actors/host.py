@@ -169,11 +169,26 @@ class Host(Protocol):
 
     @property
     def shard_count(self) -> int:
-        """The number of shards of the namespace."""
+        """The number of shards of the namespace. It may grow, see `for_each_shard`."""
         ...
 
     def shard_of(self, tenant: str) -> int:
-        """Returns the number of a tenant's shard, from 0."""
+        """Returns the number of a tenant's shard, from 0, as far as it is known here: a tenant may move, see `find`."""
+        ...
+
+    async def find(self, tenants: Iterable[str]) -> None:
+        """Finds out where tenants are, if some move to other shards now, so that `shard_of` knows."""
+        ...
+
+    def shards_of(self, tenant: str) -> list[int]:
+        """Returns the number of a tenant's shard, and of those on which it was before, the latest first.
+
+        What a plugin has kept there and does not move, such as what expires, is still there.
+        """
+        ...
+
+    def for_each_shard(self, start: Callable[[int], None]) -> None:
+        """Calls a function with the number of each shard, and again with each that is added later."""
         ...
 
     def actor(self, name: str) -> RegisteredActor[Any]:

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from fairactor._model import keys
 from fairactor._model.counts import Counts
+from fairactor._model.layout import Layout
 from fairactor._model.record import LIVE, SETTLED
 from fairactor._model.states import Priority, TaskState
 from fairactor._model.wire import unpack_holder, unpack_mark
@@ -310,11 +310,17 @@ def _check_overdue(snapshot: Snapshot, patience: float) -> Iterator[str]:
                 yield message.format(member, late)
 
 
-def misplaced(snapshot: Snapshot, number: int, shards: int) -> Iterator[str]:
-    """Yields a message for each tenant that belongs to another shard, and each key outside all shards."""
+def misplaced(snapshot: Snapshot, number: int, layout: Layout) -> Iterator[str]:
+    """Yields a message for each tenant that belongs to another shard, and each key outside all shards.
+
+    Ended tasks stay where the tenant was, and while tenants move, others may be there, too.
+    """
     for tenant in snapshot.counts:
-        if keys.shard_of(tenant, shards) != number:
-            yield f"{tenant!r} belongs to shard {keys.shard_of(tenant, shards)}"
+        live = sum(_live(snapshot.counts_of(tenant)).values())
+        places = layout.places(tenant) if layout.growing or not live else [layout.place(tenant)]
+        if number not in places:
+            yield f"{tenant!r} belongs to shard {layout.place(tenant)}"
+    shards = layout.shards
     prefix = snapshot.meta[: snapshot.meta.rindex("/") + 1]
     metas = tuple(f"{prefix}{other}}}" for other in range(shards))
     yield from (f"{key!r} is in none of the {shards} shards" for key in snapshot.others if not key.startswith(metas))

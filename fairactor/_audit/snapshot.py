@@ -53,7 +53,7 @@ until cursor == '0'
 return reply
 """
 
-_EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST"}
+_EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER"}
 _MAY_EXPIRE: Final = {"TASK", "KEY", "MENDING", "MENDED"}
 _STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
 _DAMAGED: Final = 3.16224e13
@@ -128,6 +128,7 @@ class Snapshot:
     assigned_to: dict[str, dict[str, None]] = attrs.Factory(dict)
     """tenant -> the dedicated runtimes that serve it first, and perhaps some that are gone."""
     stolen_by: dict[str, dict[str, None]] = attrs.Factory(dict)
+    leaving: dict[str, dict[str, None]] = attrs.Factory(dict)
     """Likewise, those that steal from it."""
 
     @property
@@ -251,7 +252,7 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
         snapshot.malformed.append(f"{key!r} is a {kind}, not a {keys.TYPES[name]}")
     elif name == "TASK":
         _add_record(snapshot, rest, content, ttl)
-    elif name in keys.FIXED:
+    elif name in keys.FIXED and name not in _EXPIRES:
         snapshot.fixed[name] = _items(kind, content)
     elif name == "KEY":
         snapshot.keys[rest] = text(content), ttl
@@ -275,6 +276,7 @@ def _add_to_map(snapshot: Snapshot, name: str, rest: str, items: dict[str, Any])
         "DELAYED": snapshot.delayed, "CLAIMS": snapshot.claims, "CANCELS": snapshot.cancels,
         "GROUP": snapshot.groups, "ASSIGNED": snapshot.assigned, "STEAL": snapshot.steal, "KIND": snapshot.kinds,
         "ASSIGNED_TO": snapshot.assigned_to, "STOLEN_BY": snapshot.stolen_by,
+        "LEAVING": snapshot.leaving,
         "KIND_RING": snapshot.kind_rings, "KIND_GROUPS": snapshot.kind_groups,
         "KIND_GROUP": snapshot.kind_group_rings, "KIND_IDLE": snapshot.kind_idle, "LINES": snapshot.lines,
         "LINES_OF": snapshot.lines_of, "LINE": snapshot.line, "LINE_GROUP": snapshot.line_group,

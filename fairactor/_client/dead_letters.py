@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Final
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
@@ -11,7 +14,7 @@ from fairactor._model import record
 from fairactor._model.info import TaskInfo
 from fairactor._model.inspection import read_info
 from fairactor._model.states import TaskState
-from fairactor._model.wire import DeadLetter, pack_key
+from fairactor._model.wire import Arrival, DeadLetter, as_bytes, pack_key
 from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, NotADeadLetter
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from fairactor._store.shard import Shard
     from fairactor._store.shards import Shards
 
+_KEPT: Final = 3600.0
+"""Seconds for which a dead letter is kept that is moved to be sent again, if it is not."""
 PAGE: Final = 200
 """How many dead letters one call of a script reads, sends again, or deletes."""
 
@@ -65,36 +70,85 @@ class DeadLetters:
         again. If another task now has its key, it stays a dead letter.
         """
         done = 0
-        async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
-            verdicts = await shard.redrive(tasks, tenant or "")
+        async for shard, letters in self._pages(_Filter(tenant, actor, error)):
+            verdicts = await _redrive(self._shards(), shard, letters, tenant or "")
             done += sum(verdict is True for verdict in verdicts)
         return done
 
     async def purge(self, *, tenant: str | None = None, actor: str | None = None, error: str | None = None) -> int:
         """Deletes the selected dead letters; returns how many it has deleted."""
         done = 0
-        async for shard, tasks in self._pages(_Filter(tenant, actor, error)):
-            done += await shard.discard([task_id for task_id, _ in tasks], tenant or "")
+        async for shard, letters in self._pages(_Filter(tenant, actor, error)):
+            done += await shard.discard([letter.id for letter in letters], tenant or "")
         return done
 
-    async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[tuple[str, bytes]]]]:
-        """Yields the selected dead letters as pages of (id, key). It yields none twice, even if it fails again."""
+    async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[_Letter]]]:
+        """Yields the selected dead letters in pages. It yields none twice, even if it fails again."""
         for shard in self._shards():
-            taken = [
-                (letter.id, key_in(letter.record)) async for letter in _walk(shard) if wanted.takes(_describe(letter))
-            ]
+            taken = [_letter(letter) async for letter in _walk(shard) if wanted.takes(_describe(letter))]
             for start in range(0, len(taken), PAGE):
                 yield shard, taken[start : start + PAGE]
 
 
-async def redrive_one(shard: Shard, task_id: str, packed: bytes, tenant: str | None) -> None:
+class _Letter(NamedTuple):
+    """A dead letter without its record, which may be large."""
+
+    id: str
+    key: bytes
+    tenant: str
+    """'' if it cannot be read."""
+    place: int
+    """When its record expires, unix µs."""
+
+
+def _letter(letter: DeadLetter) -> _Letter:
+    return _Letter(letter.id, key_in(letter.record), _describe(letter).tenant, letter.place)
+
+
+async def _redrive(shards: Shards, shard: Shard, letters: Sequence[_Letter], whose: str) -> list[bool | str]:
+    """Sends dead letters of a shard again, each on the shard of its tenant; returns what `Shard.redrive` does."""
+    verdicts: list[bool | str] = []
+    by_tenant = itertools.groupby(letters, attrgetter("tenant")) if shards.layout.epoch else [("", letters)]
+    for tenant, some in by_tenant:
+        found = list(some)
+
+        async def redrive(home: Shard, tenant: str = tenant, found: Sequence[_Letter] = found) -> list[bool | str]:
+            if home is not shard:
+                await _carry(shard, home, tenant, found)
+            return await home.redrive([(letter.id, letter.key) for letter in found], whose)
+
+        verdicts += await (shards.at_home(tenant, redrive) if tenant else redrive(shard))
+    return verdicts
+
+
+async def _carry(source: Shard, target: Shard, tenant: str, letters: Iterable[_Letter]) -> None:
+    """Moves dead letters of a tenant to another shard."""
+    for letter in letters:
+        found = await source.inspect(letter.id, tenant)
+        if found:
+            arrival = Arrival(as_bytes(letter.id), b"%d" % letter.place, b"", found[1])
+            if not await target.import_tasks(tenant, [arrival]):
+                await source.exported(tenant, [arrival.id])
+
+
+async def carry_letters(shards: Shards, source: Shard) -> None:
+    """Moves the dead letters of a shard whose tenants have moved."""
+    found = [_letter(letter) async for letter in _walk(source)]
+    for tenant, letters in itertools.groupby(sorted(found, key=attrgetter("tenant")), attrgetter("tenant")):
+        target = shards[shards.layout.place(tenant)] if tenant else source
+        if target is not source:
+            await _carry(source, target, tenant, letters)
+
+
+async def redrive_one(shards: Shards, shard: Shard, task_id: str, packed: bytes, tenant: str | None) -> None:
     """Sends one dead letter of a tenant, None for any, again, given its record.
 
     Raises:
         NotADeadLetter: the task has not failed, or another task now has its key.
     """
     failed = record.SETTLED.get(packed[:1]) is TaskState.FAILED
-    (verdict,) = await shard.redrive([(task_id, key_in(packed))], tenant or "") if failed else (False,)
+    letter = DeadLetter(round(1e6 * (time.time() + _KEPT)), task_id, packed)
+    (verdict,) = await _redrive(shards, shard, [_letter(letter)], tenant or "") if failed else (False,)
     if isinstance(verdict, str):
         raise NotADeadLetter(
             f"task {task_id!r} cannot be redriven, because task {verdict!r} now has its key: wait until that task ends"

@@ -65,7 +65,17 @@ def encode_message(
         b"" if options.key is None else pack_key(options.key, options.key_window or 0.0, replace=bool(options.replace))
     )
     flag = "w" if watch else ""
-    return Item(task_id, check_name("tenant", tenant), urgency.value, _due(options), flag, body, key, extra)
+    return Item(
+        task_id,
+        check_name("tenant", tenant),
+        urgency.value,
+        _due(options),
+        flag,
+        body,
+        key,
+        extra,
+        options.id is not None,
+    )
 
 
 def repeated(item: Item, *, linked: bool = True) -> Item:

@@ -87,7 +87,7 @@ class Limit:
             tenant: a tenant, for what counts for it alone: the tasks and the debt of a limit with ``per="tenant"``, and
                 a pause of this tenant.
         """
-        shards = list(self._shards()) if tenant is None else [self._shards().of(check_name("tenant", tenant))]
+        shards = list(self._shards()) if tenant is None else await self._shards().places(check_name("tenant", tenant))
         now = 0.0
         replies: list[Description] = []
         for shard in shards:
@@ -118,9 +118,14 @@ class Limit:
             await shard.reset_limit(self._text)
 
     async def _change(self, changes: dict[str, Any], tenant: str | None, pause: str = "") -> None:
-        shards = list(self._shards()) if tenant is None else [self._shards().of(check_name("tenant", tenant))]
-        for shard in shards:
-            await shard.change_limit(self._text, changes, tenant=tenant or "", pause=pause)
+        if tenant is not None:
+            await self._shards().at_home(
+                check_name("tenant", tenant),
+                lambda shard: shard.change_limit(self._text, changes, tenant=tenant, pause=pause),
+            )
+            return
+        for shard in self._shards():
+            await shard.change_limit(self._text, changes, pause=pause)
 
 
 async def all_limits(shards: Shards) -> dict[str, LimitPolicy]:

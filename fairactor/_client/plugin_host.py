@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -73,6 +73,24 @@ class PluginHost:
         self._check()
         return self._shards.number_of(tenant)
 
+    async def find(self, tenants: Iterable[str]) -> None:
+        """See `Host`."""
+        self._check()
+        for tenant in tenants:
+            await self._shards.find(tenant)
+
+    def shards_of(self, tenant: str) -> list[int]:
+        """See `Host`."""
+        self._check()
+        return list(dict.fromkeys([self._shards.number_of(tenant), *self._shards.layout.places(tenant)]))
+
+    def for_each_shard(self, start: Callable[[int], None]) -> None:
+        """See `Host`."""
+        self._check()
+        for number in range(len(self._shards)):
+            start(number)
+        self._shards.on_added(lambda number, _: start(number))
+
     def actor(self, name: str) -> Actor[..., Any]:
         """See `Host`."""
         return self._registry.get(name)
@@ -80,11 +98,12 @@ class PluginHost:
     async def call(self, script: str, where: str | int, *arguments: str | float | bytes) -> Any:
         """See `Host`."""
         self._check()
-        shard = self._shards[where] if isinstance(where, int) else self._shards.of(where)
         for argument in arguments:
             if not _can_be_sent(argument):
                 raise ConfigurationError(f"script {script}: the argument {shown(argument)} is not a string or a number")
-        return await shard.call(script, *arguments)
+        if isinstance(where, int):
+            return await self._shards[where].call(script, *arguments)
+        return await self._shards.at_home(where, lambda shard: shard.call_for_tenant(script, *arguments))
 
     def pack(self, tenant: str, message: Message[Any]) -> bytes:
         """See `Host`."""

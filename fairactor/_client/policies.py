@@ -74,11 +74,14 @@ class Policies:
 
     async def remove(self, tenant: str) -> None:
         """Resets all settings of a tenant to the defaults, and ends a pause."""
-        shard = self._shards().of(check_name("tenant", tenant))
-        await shard.configure(tenant.encode(), dict.fromkeys(("paused", *SETTINGS)))
+        name = check_name("tenant", tenant).encode()
+        await self._shards().at_home(tenant, lambda shard: shard.configure(name, dict.fromkeys(("paused", *SETTINGS))))
 
     async def _all(self) -> dict[bytes, PackedPolicy]:
         found: dict[bytes, PackedPolicy] = {}
         for shard in self._shards():
-            found |= await shard.policies()
+            for name, policy in (await shard.policies()).items():
+                moving = policy.pop("moving", None)  # a tenant that moves has settings on two shards
+                if policy and moving != "gone" and (moving is None or name not in found):
+                    found[name] = policy
         return found

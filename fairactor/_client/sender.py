@@ -21,6 +21,7 @@ from fairactor._model.policy import Policy
 from fairactor._model.wire import BATCH, MOST_ROUTES, USUAL_BATCH, Item, with_the_one_before
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
+from fairactor._store.script_runner import Elsewhere
 from fairactor._store.shards import Shards
 from fairactor._util.one_call import check_one_call, wants_one_call
 from fairactor._util.spans import NO_SPAN, CreationSpan, Spans
@@ -30,6 +31,7 @@ from fairactor.settings import Settings
 
 from .batcher import Batcher
 from .envelope import encode_message
+from .router import Router
 from .tracker import Tracker
 
 R = TypeVar("R")
@@ -69,6 +71,7 @@ class Sender:
     ) -> None:
         self._shards = shards
         self._batchers = batchers
+        self._router = Router(shards, batchers)
         self._outcomes = outcomes
         self._tracker = tracker
         self._registry = registry
@@ -108,7 +111,7 @@ class Sender:
             raise
         if handle not in asked:
             return await handle.result(wait)
-        return handle.unpack(*await self._tracker.wait(asked[handle], handle.id, wait))
+        return handle.unpack(*await self._tracker.wait_anywhere(handle.id, tenant, asked[handle], wait))
 
     async def encode_all(self, messages: Sequence[Addressed]) -> list[Item]:
         """Encodes messages as the wrappers of the plugins have them sent, and sends nothing."""
@@ -236,6 +239,9 @@ class Sender:
         if task_id != item.id:  # there is an earlier task with its id or its key
             outcome.cancel()
             return self._handle(message, item, task_id)
+        if self._shards.number_of(tenant) != number:  # it was sent to the shard to which the tenant has moved
+            outcome.cancel()
+            return self._handle(message, item, task_id)
         self._outcomes.sent(item.id, self._shards[number], outcome, ask=item.id == message.task_options.id)
         handle: Handle[R] = self._handle(message, item, task_id)
         asked[handle] = outcome
@@ -309,7 +315,10 @@ class Sender:
 
     async def _post(self, number: int, items: Sequence[Item], replicas: int, reservation: str = "") -> Sequence[str]:
         try:
-            return await self._batchers[number].post(items, replicas=replicas, reservation=reservation)
+            if not self._shards.layout.epoch:
+                with suppress(Elsewhere):
+                    return await self._batchers[number].post(items, replicas=replicas, reservation=reservation)
+            return await self._router.post(number, items, replicas, reservation)
         except ServerError as error:
             raise error.about([item.id for item in items]) from error
 
@@ -337,7 +346,8 @@ class Sender:
         tenant = task.tenant if task is not None else ""
         if task is None or tenant not in tenants:
             return
-        if Policy.read(*await self._shards.of(tenant).policy(tenant)).concurrency == 1:
+        policy = await self._shards.at_home(tenant, lambda shard: shard.policy(tenant))
+        if Policy.read(*policy).concurrency == 1:
             raise Deadlock(
                 f"a handler of tenant {tenant!r} asks for a task of the same tenant, which runs one task at a time, so "
                 "the task could never start. Send it without waiting, await the message instead, or raise the "

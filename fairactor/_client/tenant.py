@@ -19,6 +19,7 @@ from fairactor._util.checks import check_seconds
 if TYPE_CHECKING:
     from fairactor._model.counts import Counts
     from fairactor._store.shard import Shard
+    from fairactor._store.shards import Shards
     from fairactor._util.spans import Spans
 
 R = TypeVar("R")
@@ -32,8 +33,8 @@ class Tenant:
     name: str
     """The name of the tenant."""
     _runtime: Client
-    _shard: Callable[[str], Shard]
-    """Returns the shard of a tenant, or raises RuntimeNotRunning."""
+    _shards: Callable[[], Shards]
+    """Returns the shards, or raises RuntimeNotRunning."""
     _canceled_ttl: float
     _spans: Callable[[], Spans | None]
     """Returns what makes spans, None without an OpenTelemetry SDK; raises RuntimeNotRunning, too."""
@@ -93,7 +94,7 @@ class Tenant:
 
     async def policy(self) -> Policy:
         """Returns the policy of the tenant: its own settings, and the defaults for all others."""
-        return Policy.read(*await self._shard(self.name).policy(self.name))
+        return Policy.read(*await self._shards().at_home(self.name, lambda shard: shard.policy(self.name)))
 
     async def pause(self) -> None:
         """Starts no more tasks of the tenant until `resume`. Running tasks go on, and new ones wait."""
@@ -120,22 +121,29 @@ class Tenant:
         """
         from fairactor._model import record
 
-        shard = self._shard(self.name)
         ttl = self._canceled_ttl if canceled_ttl is None else check_seconds("canceled_ttl", canceled_ttl)
-        outcome = record.Outcome(error=record.Error("TaskCanceled", "by tenant.purge()"))
+        body = record.encode(record.Outcome(error=record.Error("TaskCanceled", "by tenant.purge()")))
         spans = self._spans()
         if spans is None:
-            return await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
+            return await self._purge(ttl, body)
         with spans.purging(self.name) as span:
-            number = await shard.purge(self.name, ttl=ttl, body=record.encode(outcome))
+            number = await self._purge(ttl, body)
             span.set_attribute("messaging.batch.message_count", number)
             return number
 
+    async def _purge(self, ttl: float, body: bytes) -> int:
+        """Cancels the waiting tasks: where the tenant comes from, if it moves, and then where it is."""
+        places = (await self._shards().places(self.name))[::-1]
+        return sum([await shard.purge(self.name, ttl=ttl, body=body) for shard in places])
+
     async def stats(self) -> Counts:
         """Returns the number of the tenant's tasks in each state. The cost does not depend on the number of tasks."""
-        return await self._shard(self.name).tenant_stats(self.name)
+        first, *others = [await shard.tenant_stats(self.name) for shard in await self._shards().places(self.name)]
+        return sum(others, first)
 
     async def _change(self, changes: dict[str, Any]) -> Policy:
-        shard = self._shard(self.name)
-        await shard.configure(self.name.encode(), changes)
-        return Policy.read(*await shard.policy(self.name))
+        async def change(shard: Shard) -> Policy:
+            await shard.configure(self.name.encode(), changes)
+            return Policy.read(*await shard.policy(self.name))
+
+        return await self._shards().at_home(self.name, change)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -43,9 +45,43 @@ class Tracker:
 
     async def outcome(self, task_id: str, tenant: str | None, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as in Handle
         """Waits for the outcome of a task; raises as `Handle.result`."""
-        shard = await self._locate(task_id, tenant)
+        self.check()
         check_timeout(timeout)
-        return await self.wait(self._expect(task_id, tenant, shard, running_task()), task_id, timeout)
+        if self.shards.layout.epoch:
+            return await self._outcome_on_some_shard(task_id, tenant, timeout)
+        shard = await self._locate(task_id, tenant)
+        return await self.wait_anywhere(task_id, tenant, self._expect(task_id, tenant, shard, running_task()), timeout)
+
+    async def wait_anywhere(
+        self,
+        task_id: str,
+        tenant: str | None,
+        outcome: asyncio.Future[Settled],
+        timeout: float | None,  # noqa: ASYNC109 - as above
+    ) -> Settled:
+        """Waits for an outcome that is expected on one shard, or on another one if the task moves there meanwhile."""
+        began = time.monotonic()
+        try:
+            return await self.wait(outcome, task_id, timeout)
+        except TaskNotFound:
+            if not self.shards.layout.epoch:
+                raise
+        left = None if timeout is None else max(0.0, timeout + began - time.monotonic())
+        return await self._outcome_on_some_shard(task_id, tenant, left)
+
+    async def _outcome_on_some_shard(self, task_id: str, tenant: str | None, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as above
+        """Waits for the outcome of a task that may be on any of several shards, and may move meanwhile."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        before: Shard | None = None
+        while True:
+            shard = await self._locate(task_id, tenant)
+            left = None if timeout is None else max(0.0, deadline - time.monotonic())
+            try:
+                return await self.wait(self._expect(task_id, tenant, shard, running_task()), task_id, left)
+            except TaskNotFound:
+                if shard is before:
+                    raise
+                before = shard
 
     def _expect(self, task_id: str, tenant: str | None, shard: Shard, task: Task | None) -> asyncio.Future[Settled]:
         """Returns a future of the outcome of a task, for the running task if there is one."""
@@ -100,11 +136,11 @@ class Tracker:
         expected = [
             [
                 self._expect(handle.id, handle.tenant, shard, task)
-                for shard in (self.shards if handle.tenant is None else [self.shards.of(handle.tenant)])
+                for shard in (self.shards if handle.tenant is None else self.shards.likely(handle.tenant))
             ]
             for handle in handles
         ]
-        pending = [asyncio.create_task(_result(*each)) for each in zip(handles, expected, strict=True)]
+        pending = [asyncio.create_task(self._result(*each)) for each in zip(handles, expected, strict=True)]
         try:
             yield pending
         finally:
@@ -114,6 +150,20 @@ class Tracker:
                 if not future.cancel() and not future.cancelled():
                     future.exception()  # whose error nobody else may have looked at
             await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _result(self, handle: Handle[Any], outcomes: Sequence[asyncio.Future[Settled]]) -> Any:
+        """Returns the result of a task, from the first shard that has the task."""
+        *others, last = outcomes
+        for outcome in others:
+            try:
+                found = await outcome
+            except TaskNotFound:
+                continue
+            break
+        else:
+            found = await self.wait_anywhere(handle.id, handle.tenant, last, None)
+        handle.tenant = found[0].tenant
+        return handle.unpack(*found)
 
     async def info(self, task_id: str, tenant: str | None) -> TaskInfo:
         """Returns a description of a task; raises as `Handle.info`."""
@@ -125,12 +175,14 @@ class Tracker:
             return await self._cancel(task_id, tenant)
 
     async def _cancel(self, task_id: str, tenant: str | None) -> TaskState:
-        shard = await self._locate(task_id, tenant)
+        self.check()
         body = _canceled("by handle.cancel()")
-        state = await shard.cancel(task_id, tenant or "", ttl=self.canceled_ttl, body=body)
-        if state == "missing":
-            raise no_such_task(task_id)
-        return TaskState(state)
+        for _ in range(2 if self.shards.layout.growing else 1):  # it may be on its way to a shard that was asked before
+            for shard in list(self.shards) if tenant is None else await self.shards.places(tenant):
+                state = await shard.cancel(task_id, tenant or "", ttl=self.canceled_ttl, body=body)
+                if state != "missing":
+                    return TaskState(state)
+        raise no_such_task(task_id)
 
     async def cancel_many(self, handles: Iterable[Handle[Any]]) -> list[TaskState | None]:
         """Cancels many tasks; see `Runtime.cancel_many`."""
@@ -149,17 +201,16 @@ class Tracker:
             for index, state in zip(indexes, found, strict=True):
                 states[index] = None if state == "missing" else TaskState(state)
 
-        by_shard: dict[Shard, list[int]] = {}
-        for index, handle in enumerate(handles):
-            if handle.tenant is not None:
-                by_shard.setdefault(self.shards.of(handle.tenant), []).append(index)
-        replies = await asyncio.gather(*(cancel(*some) for some in by_shard.items()), return_exceptions=True)
-        for reply in replies:
-            if reply is not None:
-                raise reply
-        for shard in self.shards:
-            if unknown := [index for index, each in enumerate(handles) if each.tenant is None and not states[index]]:
-                await cancel(shard, unknown)
+        places = [list(self.shards) if each.tenant is None else self.shards.likely(each.tenant) for each in handles]
+        for turn in range(len(self.shards)):
+            by_shard: dict[Shard, list[int]] = {}
+            for index, shards in enumerate(places):
+                if states[index] is None and turn < len(shards):
+                    by_shard.setdefault(shards[turn], []).append(index)
+            replies = await asyncio.gather(*(cancel(*some) for some in by_shard.items()), return_exceptions=True)
+            for reply in replies:
+                if reply is not None:
+                    raise reply
         return states
 
     def _checked(self, handles: Iterable[Handle[Any]]) -> Sequence[Handle[Any]]:
@@ -183,7 +234,7 @@ class Tracker:
         """Sends a dead letter again; raises as `Handle.redrive`."""
         shard = await self._locate(task_id, tenant)
         found = await _inspect(shard, task_id, tenant)
-        await redrive_one(shard, task_id, found[1], tenant)
+        await redrive_one(self.shards, shard, task_id, found[1], tenant)
 
     async def _locate(self, task_id: str, tenant: str | None) -> Shard:
         self.check()
@@ -203,21 +254,6 @@ async def _inspect(shard: Shard, task_id: str, tenant: str | None) -> list[Any]:
 def _canceled(reason: str) -> bytes:
     """Returns the outcome of a task that is canceled for a reason."""
     return record.encode(record.Outcome(error=record.Error("TaskCanceled", reason)))
-
-
-async def _result(handle: Handle[Any], outcomes: Sequence[asyncio.Future[Settled]]) -> Any:
-    """Returns the result of a task, from the first shard that has the task."""
-    *others, last = outcomes
-    for outcome in others:
-        try:
-            found = await outcome
-        except TaskNotFound:
-            continue
-        break
-    else:
-        found = await last
-    handle.tenant = found[0].tenant
-    return handle.unpack(*found)
 
 
 async def _wait(pending: Collection[asyncio.Task[Any]], timeout: float | None, until: str) -> None:  # noqa: ASYNC109 - as above

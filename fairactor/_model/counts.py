@@ -28,6 +28,12 @@ class Counts:
     by_priority: dict[Priority, int]
     """The queued and started tasks by priority."""
 
+    def __add__(self, other: Counts) -> Counts:
+        by_priority = {each: number + other.by_priority[each] for each, number in self.by_priority.items()}
+        states = ("queued", "started", "scheduled", "deferred", "finished", "failed", "canceled")
+        sums = {state: getattr(self, state) + getattr(other, state) for state in states}
+        return Counts(**sums, by_priority=by_priority)
+
     @staticmethod
     def unpack(packed: bytes, *, queued: int | None = None, started: int = 0) -> Counts:
         """Unpacks stored counts. They have only the sum of queued and started tasks, so give the number of one kind."""

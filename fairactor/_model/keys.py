@@ -50,6 +50,7 @@ FIXED: Final = {
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
     "MENDING": ":mending",  # hash: how far a repair is, and what it has found (lib/mend_steps.lua); expires
     "MENDED": ":mended",  # list: what the last repair has done, until somebody has read it; expires
+    "MOVER": ":mover",  # string: the runtime that moves tenants to other shards (lead.lua); expires
     "SUSPECTED": ":suspected",  # zset: tenant with suspects -> when one was last claimed or passed over, unix µs
 }
 
@@ -83,6 +84,7 @@ PREFIXES: Final = {
     "ASSIGNED_TO": ":assigned-to:",  # set: dedicated runtimes that serve a tenant first; some may be gone
     "STOLEN_BY": ":stolen-by:",  # set: likewise, those that steal from it; of '': those that steal from all
     "RESERVED": ":reserved:",  # hash: reservation -> room that it takes in the mailbox of a tenant; expires
+    "LEAVING": ":leaving:",  # set: tasks of a tenant that are on their way to another shard (export.lua)
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
     "MENDING_LIST": ":mending:",  # list: the ends of the names of all keys with a prefix, while a repair runs; expires
     "ASIDE": ":aside:",  # any: what the repair could not use, after the time of the repair; nothing reads it
@@ -100,12 +102,13 @@ TYPES: Final = {
     "LIMIT_CLOCKS": "hash", "HELD_BACK": "zset", "LINES": "zset", "LINES_OF": "set", "LINE": "zset",
     "LINE_GROUP": "zset", "LINE_GROUPS": "hash", "KEYED": "hash", "AGAIN": "hash", "KIND_NUMBERS": "hash",
     "KIND_OF": "hash", "ROUTES": "hash", "LANES": "hash", "HELD": "hash", "DEAD": "zset", "SUSPECTED": "zset",
+    "MOVER": "string",
     "TASK": "string", "QUEUE": "zset",
     "LANE_QUEUE": "zset", "LANES_OF": "zset", "IN_LANE": "zset", "KIND": "hash", "KIND_RING": "zset",
     "KIND_GROUPS": "hash", "KIND_GROUP": "zset", "KIND_IDLE": "set", "SUSPECTS": "zset", "DELAYED": "zset",
     "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "INDEXED": "set", "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "ASSIGNED_TO": "set",
-    "STOLEN_BY": "set", "RESERVED": "hash", "SENT": "string",
+    "STOLEN_BY": "set", "LEAVING": "set", "RESERVED": "hash", "SENT": "string",
     "MENDING": "hash", "MENDED": "list", "MENDING_LIST": "list",
 }  # fmt: skip
 

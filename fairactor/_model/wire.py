@@ -11,8 +11,6 @@ from typing import Any, Final, NamedTuple
 import attrs
 import msgspec
 
-from fairactor.errors import FairactorError
-
 from .lane import text_in_json
 from .route import FIRST, PACKED_SEPARATOR, has_route
 
@@ -33,6 +31,8 @@ TAKEN: Final = 2
 """The verdict of ``lib/accept.lua`` for a task whose id belongs to a task of another tenant."""
 FULL: Final = 3
 """The verdict of ``lib/accept.lua`` for a task whose mailbox is full."""
+GONE: Final = 5
+"""The verdict of ``lib/accept.lua`` for a task whose tenant has moved to another shard."""
 
 ROUTED: Final = 0x80
 """Added to the priority of a packed task whose route has more than the actor."""
@@ -126,6 +126,7 @@ class Item(NamedTuple):
     body: bytes
     key: bytes = b""  # from `pack_key`
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
+    chosen: bool = False  # whether the sender has chosen the id, so that it may have been sent before
 
     @property
     def places(self) -> int:
@@ -141,6 +142,17 @@ class Item(NamedTuple):
     def size(self) -> int:
         """Its bytes in a call, about."""
         return len(self.body) + len(self.extra)
+
+
+class Arrival(NamedTuple):
+    """A waiting task on its way from one shard to another, as export.lua returns it."""
+
+    id: bytes
+    due: bytes
+    """Unix ms at which it is due; b"" for a task in its mailbox."""
+    key: bytes
+    """As KEYED has it; b"" for none."""
+    record: bytes
 
 
 def with_the_one_before(item: Item) -> Item:
@@ -278,8 +290,9 @@ class Receipt:
 
     ids: Sequence[str]
     """For each task its id; the id of the earlier task that has its key; '' if its own id was sent before."""
-    refused: dict[int, FairactorError]
-    """The errors of tasks that were not accepted, by position in the batch: TaskExists or MailboxFull."""
+    refused: dict[int, Exception]
+    """The errors of tasks that were not accepted, by position in the batch: TaskExists, MailboxFull or
+    Elsewhere."""
     replicas: int
     """How many replicas have confirmed the batch, up to the requested number."""
 
@@ -372,6 +385,16 @@ def pack_item(item: Item) -> bytes:
         priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
         _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key,
         _LONG.pack(len(item.extra)), item.extra, body,
+    )  # fmt: skip
+
+
+def pack_arrival(task: Arrival) -> bytes:
+    """Packs a task that moves from one shard to another, for import.lua."""
+    task_id, due, key, packed = task
+    length = int.from_bytes(packed[13:15], "big")  # of the tenant's name, see `record.Header`
+    routed = has_route(packed[15 + length :])
+    return b"%c%b%b%b%b%b%b%b" % (
+        routed, _LENGTH.pack(len(task_id)), task_id, _LENGTH.pack(len(due)), due, _LENGTH.pack(len(key)), key, packed,
     )  # fmt: skip
 
 

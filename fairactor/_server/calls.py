@@ -16,6 +16,7 @@ from .nodes import FAILED, Node, NoNode
 from .topology import Topology
 
 _ABSENT: Final = ":absent"
+_LAYOUT: Final = ":layout:"
 """What follows the tag of a shard in the name of a key that never exists. See `Calls.keys`."""
 
 _REDIRECTIONS: Final = 4
@@ -111,13 +112,17 @@ class Calls:
             await self.failed(key, node, first)
         raise self._lost(key)
 
-    def keys(self, key: str) -> tuple[int | str, ...]:
+    def keys(self, key: str, epoch: int = 0) -> tuple[int | str, ...]:
         """Returns the number and the names of the keys to declare for a script of a shard.
+
+        The last one tells the script which layout the caller knows, if there ever was another; no such key exists.
 
         On a cluster that is also a key that never exists. While the slot moves key by key, scripts would find some keys
         missing at the old node, and others at the new one. Then both nodes refuse scripts which declare a key that is
         missing (ASK, TRYAGAIN), before these begin, and all calls wait until the slot has moved.
         """
+        if epoch:
+            return (2, key, f"{key}{_LAYOUT}{epoch}")
         return (2, key, key + _ABSENT) if self.topology.cluster else (1, key)
 
     async def failed(self, key: str, node: Node, error: Exception) -> None:

@@ -37,7 +37,8 @@ class Limits:
         """
         given = msgspec.msgpack.encode({key: value for key, value in changes.items() if value is not None})
         reset = msgspec.msgpack.encode([key for key, value in changes.items() if value is None])
-        return unpack_policy(await self._run("limit", name, tenant, given, pause, reset))
+        run = self._runner.run_for_tenant if tenant else self._run
+        return unpack_policy(await run("limit", name, tenant, given, pause, reset))
 
     async def reset_limit(self, name: str) -> None:
         """Removes all settings of a limit, and those of tenants' instances; what actors declare stays."""

@@ -21,6 +21,7 @@ HOOKS: Final = {
     ),
     "ended": ("local data = extra and extra['{plugin}']\nif data then depend_on('{plugin}') end\n" + _MINE + "{text}"),
     "ends": _MINE + "{text}",
+    "departs": _MINE + "{text}",
 }
 """The hooks, and the Lua around a plugin's text. docs/write-a-plugin.md lists the names that the text can use."""
 

@@ -39,6 +39,10 @@ _MARGIN: Final = 0.25
 
 _UNKNOWN_COMMAND: Final = re.compile(r"Unknown (\w+ )?command called from")
 
+_OTHER_LAYOUT: Final = "LAYOUT "
+_GONE: Final = "GONE "
+"""How scripts refuse a call because of the layout, see lib/intact.lua and depart.lua."""
+
 _LOOK_AGAIN: Final = 1.0
 """Seconds for which it is not looked again for the key that keeps scripts from running."""
 
@@ -46,14 +50,35 @@ _REPAIR_FOR: Final = 2.0
 """Seconds for which a call repairs a torn shard, if its own patience ends before. Others go on."""
 
 
+class Elsewhere(Exception):
+    """Nothing was done: the tenant has moved to another shard, or this runtime did not know the layout."""
+
+
+class KnownLayout:
+    """The layout that this runtime knows. The runners of all shards share it."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.renew: Callable[[], Awaitable[None]] | None = None
+        """Reads the layout again; None if there is nobody who would know what to do with another one."""
+
+
 class ScriptRunner:
     """Runs the scripts of one shard."""
 
-    def __init__(self, server: Server, meta: str, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
+    def __init__(
+        self,
+        server: Server,
+        meta: str,
+        *,
+        patience: float,
+        plugins: PluginLua = NO_PLUGIN_LUA,
+        layout: KnownLayout | None = None,
+    ) -> None:
         self._server = server
         self._execute = partial(server.calls.execute, meta)
         self._meta = meta
-        self._keys = server.calls.keys(meta)
+        self._layout = layout or KnownLayout()
         self._patience = patience
         self._plugins = plugins
         self._damage: tuple[float, str | None] = -math.inf, None  # when it was last looked for, and what was found
@@ -62,6 +87,19 @@ class ScriptRunner:
         """The arguments of ``open``, to open the shard again if the server has lost it."""
         self.away_since: float | None = None
         """Since when the shard has not answered; None if it did last."""
+
+    @property
+    def _keys(self) -> tuple[int | str, ...]:
+        return self._server.calls.keys(self._meta, self._layout.epoch)
+
+    async def run_for_tenant(self, name: str, *arguments: Any) -> Any:
+        """Runs a script about a tenant of this shard; returns its reply.
+
+        Raises:
+            As `run`.
+            Elsewhere: the tenant may be on another shard.
+        """
+        return await self._patiently(partial(self._once, name, arguments), name, arguments, None, may_repeat=False)
 
     async def run(self, name: str, *arguments: Any, patience: float | None = None) -> Any:
         """Runs a script and returns its reply.
@@ -72,6 +110,7 @@ class ScriptRunner:
             patience: the seconds to keep trying; it tries at least once. None uses the runtime's ``connect_timeout``.
 
         Raises:
+            Elsewhere: the script is about a tenant that has moved to another shard.
             ServerUnavailable: the server did not answer, or could not serve, in that time.
             ServerError: the server refused.
             MissingPlugin: the namespace depends on a plugin that is missing here.
@@ -84,11 +123,11 @@ class ScriptRunner:
         return await self._patiently(call, name, arguments, None)
 
     async def run_replicated(self, replicas: int, name: str, *arguments: Any) -> tuple[Any, int]:
-        """Runs a script; returns its reply, and how many replicas have confirmed its writes, up to ``replicas``."""
+        """As `run_for_tenant`; also returns how many replicas have confirmed its writes, up to ``replicas``."""
         if replicas == 0:
-            return await self.run(name, *arguments), 0
+            return await self.run_for_tenant(name, *arguments), 0
         call = partial(self._once_replicated, replicas, name, arguments)
-        reply: tuple[Any, int] = await self._patiently(call, name, arguments, None)
+        reply: tuple[Any, int] = await self._patiently(call, name, arguments, None, may_repeat=False)
         return reply
 
     def run_blocking(self, client: Any, name: str, *arguments: Any) -> Any:
@@ -150,13 +189,20 @@ class ScriptRunner:
         return _checked(*await self._server.calls.execute_together(self._meta, call, wait))
 
     async def _patiently(
-        self, call: Callable[[], Awaitable[Any]], name: str, arguments: Sequence[Any], patience: float | None
+        self,
+        call: Callable[[], Awaitable[Any]],
+        name: str,
+        arguments: Sequence[Any],
+        patience: float | None,
+        *,
+        may_repeat: bool = True,
     ) -> Any:
         deadline = time.monotonic() + (self._patience if patience is None else patience)
         backoff = Backoff()
         unsure = helped = False
         failure: Exception
         while True:
+            epoch = self._layout.epoch
             try:
                 reply = await call()
             except Away as error:
@@ -164,6 +210,10 @@ class ScriptRunner:
                 self.away_since = self.away_since or time.monotonic()
                 failure = error
             except redis_errors.ResponseError as error:
+                if await self._is_elsewhere(error, epoch):
+                    if may_repeat and not str(error).startswith(_GONE):
+                        continue
+                    raise Elsewhere from error
                 helps = await self._help(error, max(deadline, time.monotonic() + _REPAIR_FOR))
                 if helps is None:
                     damage = await self._find_damage(error, arguments)
@@ -182,6 +232,19 @@ class ScriptRunner:
                 advice = advice_on_size(size_of(arguments))
                 raise ServerUnavailable(f"{problem}; {name}: {may}{advice}", maybe_accepted=unsure) from failure
             await anyio.sleep(pause)
+
+    async def _is_elsewhere(self, error: redis_errors.ResponseError, epoch: int) -> bool:
+        """Whether a script was refused because of the layout, of which the call knew that of an epoch.
+
+        If this runtime does not know a later one yet, it reads the layout again.
+        """
+        if str(error).startswith(_GONE):
+            return True
+        if not str(error).startswith(_OTHER_LAYOUT) or self._layout.renew is None:
+            return False
+        if self._layout.epoch == epoch:
+            await self._layout.renew()
+        return self._layout.epoch > epoch
 
     async def _help(self, error: redis_errors.ResponseError, until: float) -> bool | None:
         """Opens or repairs a shard that cannot be used.

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import anyio
 import msgspec
 
 from fairactor._model.counts import Counts, ShardStats, cursor_of, unpack_stats
 from fairactor._model.keys import Keys
+from fairactor._model.layout import Layout
 from fairactor._model.wire import (
     ANY_SUSPECT,
     FULL,
+    GONE,
     MORE,
     REPEATED,
     TAKEN,
@@ -34,16 +37,17 @@ from fairactor._model.wire import (
 )
 from fairactor._server.connection import Server
 from fairactor._util.link import MOST
-from fairactor.errors import FairactorError, LeaseLost, MailboxFull, NamespaceMismatch, ServerError, TaskExists
+from fairactor.errors import LeaseLost, MailboxFull, NamespaceMismatch, ServerError, TaskExists
 from fairactor.settings import FairBy
 
 from .damage import Repairs
 from .fleet import Fleet
 from .letters import Letters
 from .limits import Limits
+from .migration import Migration
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .reservations import Reservations
-from .script_runner import ScriptRunner
+from .script_runner import Elsewhere, KnownLayout, ScriptRunner
 
 MODEL: Final = 6
 """The version of the data model. A namespace of a later version is refused."""
@@ -51,6 +55,9 @@ OLDEST: Final = 5
 """The oldest version that is opened. It becomes `MODEL` when no runtime of an older release is left."""
 LOOKED_AT: Final = 100
 """How many mailboxes `Shard.load` looks at, and how many policies."""
+_MOVING: Final = "moving"
+_MOVES: Final = 0.01
+"""Seconds after which to look again at a task that is on its way to another shard."""
 _CANCELED_AT_ONCE: Final = 200
 """The most tasks that one call cancels."""
 
@@ -59,30 +66,50 @@ class Undeclared(Exception):
     """The shard does not know what the runtime can run: it joined while runtimes of an older release were there."""
 
 
-class Shard(Fleet, Letters, Limits, Reservations):
+class Shard(Fleet, Letters, Limits, Migration, Reservations):
     """One shard, with a method for each script."""
 
-    def __init__(self, server: Server, keys: Keys, *, patience: float, plugins: PluginLua = NO_PLUGIN_LUA) -> None:
-        super().__init__(ScriptRunner(server, keys.meta, patience=patience, plugins=plugins))
+    def __init__(
+        self,
+        server: Server,
+        keys: Keys,
+        *,
+        patience: float,
+        plugins: PluginLua = NO_PLUGIN_LUA,
+        layout: KnownLayout | None = None,
+    ) -> None:
+        super().__init__(ScriptRunner(server, keys.meta, patience=patience, plugins=plugins, layout=layout))
         self.keys = keys
         self._server = server
         self.answer = server.answer
         """Seconds after which a call without an answer fails."""
         self.call = self._runner.run
         """Runs a script of a plugin."""
+        self.call_for_tenant = self._runner.run_for_tenant
+        """Runs a script of a plugin about a tenant."""
 
-    async def open(self, *, shards: int | None, aging: float, fair_by: FairBy | None = None) -> int:
-        """Opens the shard, or creates it; returns the number of shards of the namespace.
+    async def open(
+        self, *, shards: int | None, aging: float, fair_by: FairBy | None = None, layout: Layout | None = None
+    ) -> Layout:
+        """Opens the shard, or creates it; returns the layout of the namespace.
+
+        Args:
+            shards: the number of shards with which the namespace is created; None for the usual one.
+            aging: the seconds of waiting that make up for a priority.
+            fair_by: what tenants share.
+            layout: the layout, if shard 0 knows one.
 
         Raises:
             NamespaceMismatch: the shard was created with other fixed settings, or by another release.
         """
         step = int(aging * 1e6)
         wanted = shards or (16 if self._server.cluster else 1)
-        reply = await self._run("open", MODEL, wanted, step, fair_by or "tasks")
+        packed = layout.pack() if layout is not None and layout.epoch else ""
+        reply = await self._run("open", MODEL, wanted, step, fair_by or "tasks", packed)
         where = f"the namespace of {self.keys.meta} at {self._server.where}"
         try:
             version, found, found_step = map(int, reply[:3])
+            known = Layout.unpack(reply[4]) if reply[4] else Layout((found,))
         except ValueError:
             names = ", ".join(f"{name}={value!r}" for name, value in zip(_FIXED, reply, strict=True))
             raise ServerError(
@@ -91,7 +118,7 @@ class Shard(Fleet, Letters, Limits, Reservations):
             ) from None
         shared = "time" if reply[3] == b"time" else "tasks"
         # A repair must not let older releases in again, so it does not restore the version of an older one.
-        self._runner.open_arguments = (MODEL, found, found_step, shared)
+        self._runner.open_arguments = (MODEL, found, found_step, shared, known.pack() if known.epoch else "")
         if version > MODEL:
             raise NamespaceMismatch(
                 f"{where} has data model {version}, written by a later fairactor than this one, which knows {MODEL}: "
@@ -103,13 +130,14 @@ class Shard(Fleet, Letters, Limits, Reservations):
                 "the release that wrote it until none is left (await runtime.drain()), then delete its keys, or use "
                 "another namespace"
             )
-        if shards not in (None, found):
-            raise NamespaceMismatch(f"{where} was created with shards={found}, not {shards}; leave shards= out")
+        if shards not in (None, found, *known.counts):
+            grown = f", and has {known.shards} now" if known.epoch else ""
+            raise NamespaceMismatch(f"{where} was created with shards={found}{grown}, not {shards}; leave shards= out")
         if found_step != step:
             raise NamespaceMismatch(f"{where} was created with aging={found_step / 1e6:g}, not {aging:g}")
         if fair_by not in (None, shared):
             raise NamespaceMismatch(f"{where} was created with fair_by={shared!r}; leave fair_by= out")
-        return found
+        return known
 
     async def send(
         self, items: Sequence[Item], runtime: str, number: int, *, replicas: int = 0, reservation: str = ""
@@ -134,7 +162,9 @@ class Shard(Fleet, Letters, Limits, Reservations):
             for item, verdict in zip(items, reply, strict=True)
         ]
         refused = {
-            number: _refusal(verdict, items[number]) for number, verdict in enumerate(reply) if verdict in (TAKEN, FULL)
+            number: _refusal(verdict, items[number])
+            for number, verdict in enumerate(reply)
+            if verdict in (TAKEN, FULL, GONE)
         }
         return Receipt(ids, refused, confirmed)
 
@@ -287,7 +317,10 @@ class Shard(Fleet, Letters, Limits, Reservations):
         while len(states) < len(tasks):
             some = tasks[len(states) : len(states) + _CANCELED_AT_ONCE]
             flat = [part for task_id, tenant in some for part in (as_bytes(task_id), tenant)]
-            states += [state.decode() for state in await self._run("cancel", whole_ms(ttl), body, *flat)]
+            found = [state.decode() for state in await self._run("cancel", whole_ms(ttl), body, *flat)]
+            states += found[: found.index(_MOVING)] if _MOVING in found else found
+            if _MOVING in found:
+                await anyio.sleep(_MOVES)
         return states
 
     async def repair(self) -> Repairs:
@@ -307,7 +340,7 @@ class Shard(Fleet, Letters, Limits, Reservations):
         """
         given = msgspec.msgpack.encode({key: value for key, value in changes.items() if value is not None})
         reset = [key for key, value in changes.items() if value is None]
-        return unpack_policy(await self._run("configure", name, given, *reset))
+        return unpack_policy(await self._runner.run_for_tenant("configure", name, given, *reset))
 
     async def review(self) -> None:
         """Checks again which tenants can be served, after the defaults have changed."""
@@ -333,9 +366,13 @@ class Shard(Fleet, Letters, Limits, Reservations):
     async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
         """Cancels the waiting tasks of a tenant; returns how many it has canceled."""
         number, cursor = 0, b"0"
+        before = b""
         while cursor:
             canceled, cursor = await self._run("purge", tenant, whole_ms(ttl), body, cursor)
             number += canceled
+            if not canceled and cursor:
+                await anyio.sleep(0 if cursor != before else _MOVES)
+            before = cursor
         return number
 
     async def tenant_stats(self, tenant: str) -> Counts:
@@ -359,7 +396,7 @@ class Shard(Fleet, Letters, Limits, Reservations):
         return reply
 
 
-_FIXED: Final = ("version", "shards", "step", "fair_by")
+_FIXED: Final = ("version", "shards", "step", "fair_by", "layout")
 _LOST: Final = {
     b"lapsed": "has lost its lease, so other runtimes run its tasks. It was silent for longer than the lease: was the "
     "event loop blocked, the process stopped, or the network cut? Or the server has lost its data",
@@ -368,7 +405,9 @@ _LOST: Final = {
 }
 
 
-def _refusal(verdict: int, item: Item) -> FairactorError:
+def _refusal(verdict: int, item: Item) -> Exception:
+    if verdict == GONE:
+        return Elsewhere()
     if verdict == FULL:
         return MailboxFull(item.tenant)
     return TaskExists(f"the id {item.id!r} is taken by a task of another tenant; ids are unique in a namespace")

@@ -2,55 +2,160 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Final, TypeVar
 
-from fairactor._model.keys import Keys, shard_of
+import anyio
+
+from fairactor._model.keys import Keys
+from fairactor._model.layout import Layout
 from fairactor._server.connection import Server
 from fairactor._server.rights import ALONE, IN_CLUSTERS, IN_SCRIPTS, PROBE, REPLICATED, missing_right
 from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
-from .script_runner import ScriptRunner
+from .script_runner import Elsewhere, KnownLayout, ScriptRunner
 from .shard import Shard
+
+T = TypeVar("T")
+Opener = Callable[[int, Layout | None], tuple[Shard, Awaitable[Layout]]]
+"""Returns a shard, given its number and the layout, and what opens it and returns the layout of the namespace."""
+
+
+_ATTEMPTS: Final = 20
+"""The most times that a call looks for the shard of its tenant."""
 
 
 class Shards:
-    """All shards of a namespace, in the order of their numbers."""
+    """All shards of a namespace, in the order of their numbers. There may get more of them while this runs."""
 
-    def __init__(self, shards: Sequence[Shard], server: Server) -> None:
-        self._shards = shards
+    def __init__(
+        self, shards: Sequence[Shard], server: Server, layout: Layout, known: KnownLayout, opened: Opener
+    ) -> None:
+        self._shards = list(shards)
         self.server = server
+        self.layout = layout
+        """How many there are, and which tenants are on which."""
+        self._known = known
+        self._opened = opened
+        self._renewing = anyio.Lock()
+        self._gone: set[str] = set()  # tenants that have moved, while others still do
+        self._added: list[Callable[[int, Shard], None]] = []
+        self._changed: list[Callable[[], None]] = []
+        known.epoch, known.renew = layout.epoch, self.renew
 
     def __len__(self) -> int:
         return len(self._shards)
 
     def __iter__(self) -> Iterator[Shard]:
-        return iter(self._shards)
+        return iter(tuple(self._shards))
 
     def __getitem__(self, number: int) -> Shard:
         return self._shards[number]
 
+    def on_added(self, callback: Callable[[int, Shard], None]) -> None:
+        """Has a function called with the number of each shard that is added, and the shard."""
+        self._added.append(callback)
+
+    def on_layout(self, callback: Callable[[], None]) -> None:
+        """Has a function called when the layout has changed."""
+        self._changed.append(callback)
+
+    async def renew(self) -> None:
+        """Reads the layout again, and opens the shards that are new."""
+        async with self._renewing:
+            layout = await self._opened(0, None)[1]
+            if layout.epoch <= self.layout.epoch:
+                return
+            new = [self._opened(number, layout) for number in range(len(self._shards), layout.shards)]
+            for _, opening in new:
+                await opening
+            if not layout.growing:
+                self._gone.clear()
+            self.layout, self._known.epoch = layout, layout.epoch
+            for shard, _ in new:
+                self._shards.append(shard)
+                for callback in self._added:
+                    callback(len(self._shards) - 1, shard)
+            for changed in self._changed:
+                changed()
+
+    async def begin_growth(self, count: int, prepare: Callable[[Sequence[Shard]], Awaitable[None]]) -> None:
+        """Adds shards to the namespace. Tenants move to them as long as the layout says that it grows.
+
+        Args:
+            count: how many shards there shall be.
+            prepare: gives the new shards what they have to know; it gets all shards.
+        """
+        await self.renew()
+        if self.layout.growing or count == self.layout.shards:
+            return
+        layout = self.layout.grown(count)
+        new = [self._opened(number, layout) for number in range(len(self._shards), count)]
+        for _, opening in new:
+            await opening
+        await prepare([*self._shards, *(shard for shard, _ in new)])
+        await self._shards[0].grow(layout)
+        await self.renew()
+
     def number_of(self, tenant: str) -> int:
-        """Returns the number of a tenant's shard, from 0."""
-        return shard_of(tenant, len(self._shards))
+        """Returns the number of a tenant's shard, from 0, as far as it is known; see `find`."""
+        layout = self.layout
+        if layout.growing and tenant not in self._gone:
+            return layout.source(tenant)
+        return layout.place(tenant)
+
+    async def find(self, tenant: str) -> int:
+        """Returns the number of a tenant's shard. While tenants move, it asks for those that should.
+
+        Raises:
+            ServerUnavailable: as `ScriptRunner.run`.
+        """
+        layout = self.layout
+        may_go = layout.growing and tenant not in self._gone and layout.source(tenant) != layout.place(tenant)
+        if may_go and await self._shards[layout.source(tenant)].ask_to_go(tenant):
+            self._gone.add(tenant)
+        return self.number_of(tenant)
 
     def of(self, tenant: str) -> Shard:
-        """Returns the shard of a tenant."""
-        return self._shards[shard_of(tenant, len(self._shards))]
+        """Returns the shard of a tenant, as `number_of` does."""
+        return self._shards[self.number_of(tenant)]
+
+    async def at_home(self, tenant: str, call: Callable[[Shard], Awaitable[T]]) -> T:
+        """Calls a function with the shard of a tenant, again if the tenant has moved meanwhile.
+
+        Raises:
+            ServerError: the shard of the tenant is not found, because somebody has changed what is stored.
+        """
+        for _ in range(_ATTEMPTS):
+            with suppress(Elsewhere):
+                return await call(self._shards[await self.find(tenant)])
+        raise ServerError(f"the shard of tenant {tenant!r} is not found: it is not {self.number_of(tenant)}")
+
+    def likely(self, tenant: str) -> list[Shard]:
+        """Returns what `places` does, as far as it is known."""
+        numbers = [self.number_of(tenant), *self.layout.places(tenant)]
+        return [self._shards[number] for number in dict.fromkeys(numbers)]
+
+    async def places(self, tenant: str) -> list[Shard]:
+        """Returns the shards on which tasks of a tenant may be, the most likely first."""
+        await self.find(tenant)
+        return self.likely(tenant)
 
     async def locate(self, task_id: str, tenant: str | None) -> Shard | None:
-        """Finds the shard of a task, by its tenant or else by asking all shards; None if no shard has the task.
+        """Finds the shard of a task, by asking the shards that may have it; None if none has.
 
-        If the tenant is known, this does not check that the task exists.
+        If there is only one such shard, this does not check that the task exists.
         """
-        if tenant is not None:
-            return self.of(tenant)
-        if len(self._shards) == 1:
-            return self._shards[0]
-        for shard in self._shards:
-            if await shard.inspect(task_id):
-                return shard
+        for _ in range(2 if self.layout.growing else 1):  # it may be on its way to one that was asked before
+            shards = self._shards if tenant is None else await self.places(tenant)
+            if len(shards) == 1:
+                return shards[0]
+            for shard in tuple(shards):
+                if await shard.inspect(task_id):
+                    return shard
         return None
 
 
@@ -97,12 +202,17 @@ async def open_shards(server: Server, settings: Settings, plugins: PluginLua = N
     """
     await check_rights(server, settings)
 
-    def shard(number: int) -> Shard:
-        return Shard(server, Keys(settings.namespace, number), patience=settings.connect_timeout, plugins=plugins)
+    known = KnownLayout()
 
-    first = shard(0)
-    count = await first.open(shards=settings.shards, aging=settings.aging, fair_by=settings.fair_by)
-    others = [shard(number) for number in range(1, count)]
-    for each in others:
-        await each.open(shards=count, aging=settings.aging, fair_by=settings.fair_by)
-    return Shards([first, *others], server)
+    def opened(number: int, layout: Layout | None) -> tuple[Shard, Awaitable[Layout]]:
+        keys = Keys(settings.namespace, number)
+        shard = Shard(server, keys, patience=settings.connect_timeout, plugins=plugins, layout=known)
+        count = settings.shards if layout is None else layout.shards
+        return shard, shard.open(shards=count, aging=settings.aging, fair_by=settings.fair_by, layout=layout)
+
+    first, opening = opened(0, None)
+    layout = await opening
+    others = [opened(number, layout) for number in range(1, layout.shards)]
+    for _, each in others:
+        await each
+    return Shards([first, *(shard for shard, _ in others)], server, layout, known, opened)

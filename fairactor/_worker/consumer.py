@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -70,6 +71,7 @@ class Consumer:
         self._subscriber = subscriber
         self._registry = registry
         self._settings = settings
+        self._served = settings  # those with the tenants that are served now
         self._plugins = plugins
         self._runtime = runtime
         self._dispatchers: list[Dispatcher] = []
@@ -127,21 +129,52 @@ class Consumer:
             "versions": {name: version for name, version in versions.items() if version != 1},
             "queues": settings.queues,
         }
-        declared = {name: _parts_of(actor, len(self._shards)) for name, actor in actors.items()}
-        for number, shard in enumerate(self._shards):
-            limits = {name: parts[number] for name, parts in declared.items()}
-            serves = self._assignment(number, self._settings)
-            dispatcher = Dispatcher(
-                self._name, shard, slots, suspects, self._subscriber, settings, info, kind, limits, serves, spans
+
+        def make(number: int) -> Dispatcher:
+            return Dispatcher(
+                self._name,
+                self._shards[number],
+                slots,
+                suspects,
+                self._subscriber,
+                settings,
+                info,
+                kind,
+                self._limits(number),
+                self._assignment(number, self._served),
+                spans,
             )
-            self._dispatchers.append(dispatcher)
+
+        self._dispatchers += [make(number) for number in range(len(self._shards))]
         for number, dispatcher in enumerate(self._dispatchers):  # all of them exist, so none takes the others' slots
             await dispatcher.join()
-            start(f"dispatcher {number}", dispatcher.run)
-            start(f"reader {number}", dispatcher.reader.run)
+            self._run_dispatcher(start, number)
         reporter = PulseReporter(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease)
         start("pulse", reporter.run)
         self._keep_leases(pool)
+        self._shards.on_layout(lambda: start("layout", partial(self._follow_layout, make, start)))
+
+    def _run_dispatcher(self, start: Callable[[str, Callable[[], Awaitable[None]]], None], number: int) -> None:
+        dispatcher = self._dispatchers[number]
+        start(f"dispatcher {number}", dispatcher.run)
+        start(f"reader {number}", dispatcher.reader.run)
+
+    async def _follow_layout(
+        self, make: Callable[[int], Dispatcher], start: Callable[[str, Callable[[], Awaitable[None]]], None]
+    ) -> None:
+        """Consumes from all shards after some were added. Those that had parts of limits get smaller ones first."""
+        for number, dispatcher in enumerate(tuple(self._dispatchers)):
+            await dispatcher.declare_limits(self._limits(number))
+            await dispatcher.assign(self._assignment(number, self._served))
+        while self._pool is not None and len(self._dispatchers) < len(self._shards):
+            number = len(self._dispatchers)
+            self._dispatchers.append(make(number))
+            self._run_dispatcher(start, number)
+
+    def _limits(self, number: int) -> dict[str, PackedLimit]:
+        """Returns the parts of a shard of the limits that the code gives its actors."""
+        actors = self._registry.actors.items()
+        return {name: _parts_of(actor, len(self._shards))[number] for name, actor in actors}
 
     def _keep_leases(self, pool: Pools) -> None:
         client = self._shards.server.blocking_client
@@ -152,6 +185,7 @@ class Consumer:
 
     async def assign(self, settings: Settings) -> None:
         """Changes the tenants that are served here to those in the settings."""
+        self._served = settings
         for number, dispatcher in enumerate(self._dispatchers):
             await dispatcher.assign(self._assignment(number, settings))
 
@@ -160,7 +194,7 @@ class Consumer:
         if not settings.assigned and not settings.steal:
             return None
         assigned, steal = (
-            [tenant for tenant in names if self._shards.number_of(tenant) == number]
+            [tenant for tenant in names if number in self._shards.layout.places(tenant)]
             for names in (settings.assigned, () if isinstance(settings.steal, bool) else settings.steal)
         )
         return Assignment(assigned, [""] if settings.steal is True else steal)
@@ -226,7 +260,7 @@ class Consumer:
             logger.warning("%s: its tasks return to their mailboxes when the lease ends: %s", dispatcher.runtime, error)
 
     async def _charge(self, task: Task, limit: str, used: float) -> None:
-        number = self._shards.number_of(task.tenant)
+        number = await self._shards.find(task.tenant)
         runtime = self._dispatchers[number].runtime
         if await self._shards[number].charge(runtime, task.id, text_in_json(limit), used) < 0:
             raise ConfigurationError(
@@ -235,7 +269,7 @@ class Consumer:
             )
 
     async def _report(self, task: Task, fraction: float, note: str) -> None:
-        number = self._shards.number_of(task.tenant)
+        number = await self._shards.find(task.tenant)
         await self._shards[number].progress(self._dispatchers[number].runtime, task.id, record.encode([fraction, note]))
 
 

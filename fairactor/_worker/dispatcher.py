@@ -151,6 +151,10 @@ class Dispatcher:
         await self._lease.assign(serves)
         self._wakeup.set()
 
+    async def declare_limits(self, limits: Mapping[str, PackedLimit]) -> None:
+        """Changes what the code says of the limits of actors on this shard."""
+        await self._lease.declare_limits(limits)
+
     def stop_claiming(self) -> None:
         """Stops claiming. Outcomes are still reported."""
         self._claiming = False

@@ -91,8 +91,10 @@ class Lease:
         self.renewed = renewed
         self.runtime = name
 
-    async def declare_limits(self) -> None:
-        """Says which limits the code gives its actors."""
+    async def declare_limits(self, limits: Mapping[str, PackedLimit] | None = None) -> None:
+        """Says which limits the code gives its actors; None: the same as before."""
+        if limits is not None:
+            self._limits = limits
         self.declares = False
         try:
             await self._shard.declare_limits(self._limits)

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 ms to keep their records, 2 their outcome, then for each task: id, its tenant, or '' for any
--- Reply for each the state in which it was found, or 'missing' if the tenant has no such task. If the records are large,
+-- Reply for each the state in which it was found, 'missing' if the tenant has no such task, or 'moving' if it is on its way to
+--       another shard (export.lua): it is to be asked again. If the records are large,
 --       the reply ends early: the caller asks for the other tasks in its next call.
 --
 -- Safe to repeat: canceled tasks are settled. For a started task this is stored, so whatever becomes of its runtime and
@@ -30,6 +31,9 @@ end
 local records = read_records(ids)
 for i, record in ipairs(records) do records[i] = record and is_owned_by(ARGV[2 + 2 * i], record) and record end
 local states, runtimes, lanes_of = locate(ids, records)
+for i, id in ipairs(shard.epoch % 2 == 1 and ids or {}) do
+  if records[i] and call('SISMEMBER', LEAVING .. tenant_of(records[i]), id) == 1 then states[i] = 'moving' end
+end
 
 -- The tasks that end now, and by tenant where they stand.
 local waiting, names, places, deferred = {}, {}, {}, {}

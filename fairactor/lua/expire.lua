@@ -20,12 +20,13 @@ if not since or since == 0 or since + ttl > shard.ms then return { {}, 0 } end
 local names = call('ZRANGE', IN_LANE .. lane, 0, TENANTS - 1)
 load_counts(names)
 load_tenants(names)
+local function has_gone(name) return tenants[name][LIMITS] and tenants[name][LIMITS].gone end -- these tasks move
 local ended, by_tenant, bytes, has_more = {}, {}, 0, #names == TENANTS
 for _, name in ipairs(names) do
   local ids = call('ZRANGE', mailbox(name, lane), 0, DEPTH - 1)
   local due = {}
   for _, id in ipairs(ids) do
-    local header = bytes < BYTES and call('GETRANGE', TASK .. id, 0, 599) -- records may be large
+    local header = not has_gone(name) and bytes < BYTES and call('GETRANGE', TASK .. id, 0, 599) -- records may be large
     if header and readable(header) then
       local stamp = select(5, struct.unpack(HEADER, header))
       if math.max(stamp / 1000, since) + ttl <= shard.ms then

@@ -4,7 +4,8 @@
 -- ARGV  1 limit, as JSON text without quotation marks, 2 a tenant, for its instance, or '', 3 settings, packed,
 --       4 ms for which to pause it, -1 without an end, or '', 5 names of settings to reset, packed; '' for all,
 --       6 then: a cursor, '0' at first, for the tenants whose instances to reset
--- Reply the new settings, packed; or '+' and the next cursor, if there are more tenants whose instances to reset
+-- Reply the new settings, packed; or '+' and the next cursor, if there are more tenants whose instances to reset; or the
+--       error GONE: the tenant has moved to another shard
 --
 -- Safe to repeat: it sets the same values; a pause begins anew.
 
@@ -29,7 +30,11 @@ local function reset_instances()
   return left and ARGV[6] or found[1], left
 end
 
-if tenant ~= '' then load_tenants({ tenant }) end
+if tenant ~= '' then
+  load_tenants({ tenant })
+  local own = tenants[tenant][LIMITS]
+  if own and own.gone then return redis.error_reply('GONE the tenant has moved to another shard') end
+end
 local field, settings = read_settings(name, tenant)
 if not reset then
   settings = { declared = next(settings.declared or {}) and settings.declared or nil }

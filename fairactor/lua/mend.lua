@@ -2,7 +2,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 'torn': only if a script did fail halfway, 'all': from the beginning, whatever there is, or 'report'; 2 a name of
---       the client; 3 and on: version, shards, step and what is shared, as in the reply of open.lua, if they are known
+--       the client; 3 and on: version, shards, step, what is shared and the layout, as in the reply of open.lua, if they are known
 -- Reply the script of the repair to call next: 'mend', 'mend_places' or 'mend_rings'; 'done': this call has completed it;
 --       'busy': another client is at it; '': there is nothing to do. To 'report': what the last repair has done, {'r' and
 --       what was repaired, 's' and what was set aside, or 'c', a task, a zero byte and its cancellation as CANCELS keeps it:

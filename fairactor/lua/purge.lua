@@ -2,7 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant, 2 ms to keep the records, 3 their outcome, 4 cursor, '0' at first
--- Reply {how many were canceled, next cursor, or '' at the end}
+-- Reply {how many were canceled, next cursor, or '' at the end}; the same cursor while some are on their way to another
+--       shard (export.lua)
 --
 -- Safe to repeat: canceled tasks have ended. Started tasks go on.
 
@@ -16,6 +17,7 @@
 local BATCH = 100
 local BYTES = 500000 -- of records in a call, by about one record; they are read and written again
 local name, cancellation, cursor = ARGV[1], pack_cancel(tonumber(ARGV[2]), ARGV[3]), ARGV[4]
+if call('EXISTS', LEAVING .. name) == 1 then return { 0, cursor } end
 load_counts({ name })
 load_tenants({ name })
 

@@ -4,7 +4,8 @@
 -- ARGV  1 the tenant whose dead letters to send, or '' for any, 2 and on, for each task, packed: id, its key as in
 --       send.lua
 -- Reply for each task: 1 queued, 0 not a dead letter of the tenant, or the id of the task that its key stands for. If the
---       records are large, the reply ends early: the caller sends the others with its next call.
+--       records are large, the reply ends early: the caller sends the others with its next call. Or the error GONE: a tenant has moved to another
+--       shard.
 --
 -- Safe to repeat: a queued task is no dead letter.
 
@@ -51,6 +52,10 @@ for i, record in ipairs(read_records(ids)) do
 end
 load_counts(names)
 load_tenants(names)
+for _, name in ipairs(names) do
+  local limits = tenants[name][LIMITS]
+  if limits and limits.gone then return redis.error_reply('GONE the tenant has moved to another shard') end
+end
 local records, queued = {}, {}
 for _, task in ipairs(back) do
   local stamp, name = next_stamp(), task.name

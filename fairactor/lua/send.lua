@@ -8,19 +8,20 @@
 --       its window in ms as a double, then the string), data for plugins by name, packed, or '', body
 -- Reply 0, or if some were not accepted as sent, for each task: 0 accepted, 1 a repeat, its id exists,
 --       2 another tenant has its id, 3 the mailbox is full, 4 the mailbox of a task that goes with it is full,
+--       5 its tenant, or that of a task that goes with it, has moved to another shard,
 --       or the id of the task that its key stands for
 --
 -- Safe to repeat: a batch sent again under its number changes nothing and gets the same reply, and no id is accepted
 -- twice, whoever sends it. All tasks of a batch are accepted in one step.
 
--- @include lib/intact.lua
+-- @include lib/base.lua
 
 local REPLAY = 3600000 -- ms that a reply is kept: longer than anybody retries
 local FIRST_TASK = 4
 local LARGE_MESSAGE = 65536 -- bytes: a larger one is claimed, not published, or the server might cut its runtime off
 local sender, number, reservation = ARGV[1], ARGV[2], ARGV[3]
 
-local sent = call('GET', SENT .. sender)
+local sent = shard.step and not shard.torn and call('GET', SENT .. sender)
 if sent then
   if sent:sub(1, 8) == number then
     call('PEXPIRE', SENT .. sender, REPLAY) -- a write, so that WAIT waits after a repeat too
@@ -28,6 +29,9 @@ if sent then
   end
   if struct.unpack('>I8', number) < struct.unpack('>I8', sent) then return 0 end -- a late copy
 end
+
+-- @include lib/intact.lua
+
 local function remember(reply) call('SET', SENT .. sender, number .. cmsgpack.pack(reply), 'PX', REPLAY) end
 
 -- @include lib/hand.lua

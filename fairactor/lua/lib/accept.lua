@@ -16,7 +16,7 @@ end
 
 local accept, write_accepted
 do
-  local ACCEPTED, REPEAT, TAKEN_BY_ANOTHER, FULL, WITH_FULL = 0, 1, 2, 3, 4
+  local ACCEPTED, REPEAT, TAKEN_BY_ANOTHER, FULL, WITH_FULL, GONE = 0, 1, 2, 3, 4, 5
 
   -- Parallel lists, with one entry for each task.
   local ids, records, names, priorities, flags, dues, keys, extras, bodies = {}, {}, {}, {}, {}, {}, {}, {}, {}
@@ -41,9 +41,9 @@ do
     load_tenants(names)
   end
 
-  local function has_backlogs()
+  local function may_refuse()
     for _, t in pairs(has_policies and tenants or NONE) do
-      if t[LIMITS] and t[LIMITS].backlog < math.huge then return true end
+      if t[LIMITS] and (t[LIMITS].backlog < math.huge or t[LIMITS].gone) then return true end
     end
     return false
   end
@@ -73,6 +73,8 @@ do
   end
 
   local function judge(n)
+    local limits = tenants[names[n]][LIMITS]
+    if limits and limits.gone then return GONE end
     if are_new then return ACCEPTED end
     local key = records[n]
     local record = not tenant_of_new[key] and call('GETRANGE', key, 0, 599) -- records may be large
@@ -84,30 +86,32 @@ do
     return replacing.judge(n)
   end
 
-  -- Judges tasks that are accepted together, or not at all if one of their mailboxes is full.
+  -- Judges tasks that are accepted together, or not at all if one of their mailboxes is full, or has gone.
   local function judge_together(from, to)
-    local keys_before, wanted, full = #keyed_fields, {}, {}
+    local keys_before, wanted, full, gone = #keyed_fields, {}, {}, false
     for n = from, to do
       local name = names[n]
       verdicts[n] = judge(n)
+      gone = gone or verdicts[n] == GONE
       if verdicts[n] == ACCEPTED then
         tenant_of_new[records[n]], number_of_new[ids[n]] = name, n
         wanted[name] = (wanted[name] or 0) + 1
         if wanted[name] > room_in(name, tenants[name][LIMITS], reservation) then full[name] = true end
       end
     end
-    if next(full) then
+    local fails = gone or next(full)
+    if fails then
       drop_keys(keys_before)
       for n = from, to do
         if verdicts[n] == ACCEPTED then
           tenant_of_new[records[n]], number_of_new[ids[n]] = nil, nil
-          verdicts[n] = full[names[n]] and FULL or WITH_FULL
+          verdicts[n] = gone and GONE or full[names[n]] and FULL or WITH_FULL
         end
       end
     else
       for name, many in pairs(wanted) do take_room(name, many) end
     end
-    if replacing then replacing.end_group(next(full)) end
+    if replacing then replacing.end_group(fails) end
   end
 
   local function judge_all()
@@ -168,7 +172,7 @@ do
     reservation = reserved_as
     unpack_items(items)
     are_new = all_new()
-    local plain = are_new and not has_backlogs()
+    local plain = are_new and not may_refuse()
     if not plain then judge_all() end
     if replacing then
       for owner, id in pairs(replacing.followers) do

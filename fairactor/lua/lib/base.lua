@@ -92,7 +92,7 @@ local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
 local shard
 do
   local stored_meta = call('HMGET', META, 'stamp', 'virtual', 'step', 'total', 'torn', 'turned', 'fair_by', 'period',
-    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders', 'limited', 'homes', 'largest')
+    'plugins', 'behind', 'kinds', 'lanes', 'unsorted', 'compat', 'old_senders', 'limited', 'homes', 'largest', 'layout')
   local wall = microseconds()
   local ahead, stored = (tonumber(stored_meta[1]) or 0) - wall, tonumber(stored_meta[10]) or 0
   local behind = stored >= 0 and stored < DAMAGED and stored or 0
@@ -125,6 +125,7 @@ do
     homes = stored_meta[17], -- packed: which dedicated runtimes the index lacks (see homes.lua)
     largest = tonumber(stored_meta[18]) or 1024, -- bytes: no live record is larger, as far as is known (see budget.lua)
     has_larger = false,
+    epoch = tonumber((stored_meta[19] or '0'):match('^%d+')) or 0, -- of the layout; odd while tenants move (see depart.lua)
     kind = false, suffix = false, ring = false, groups = false, idle = false, owed = false, group = false, virtual = false,
     period = false, -- see `act_for`
   }

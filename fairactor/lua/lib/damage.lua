@@ -77,7 +77,7 @@ local function is_policy(value)
   local rate_fits = rate == nil or (type(rate) == 'table' and finite(rate[2]) and finite(rate[3]) and rate[2] >= 0)
   return rate_fits and fits('weight', 'number') and (not policy.weight or policy.weight < math.huge)
     and fits('concurrency', 'number') and fits('backlog', 'number') and fits('group', 'string')
-    and fits('paused', 'boolean')
+    and fits('paused', 'boolean') and fits('moving', 'string')
 end
 
 local function is_limit(value)

@@ -59,13 +59,17 @@ local function drop_of_meta(field, text)
   note_repair(META, text)
 end
 
+-- Returns the epoch of a layout (see grow.lua), -1 if it makes no sense.
+local function epoch_of(layout) return tonumber((layout or ''):match('^(%d+):%d+[,%d]*$')) or -1 end
+
 -- The hash of the shard itself. What was fixed when it was created comes with the call.
 local function repair_meta(version_at)
   if type_of(META) ~= 'hash' and type_of(META) ~= 'none' then set_key_aside(META, 'was no hash') end
   redis.call('HSET', META, 'torn', '1')
-  for i, field in ipairs({ 'version', 'shards', 'step', 'fair_by' }) do
+  for i, field in ipairs({ 'version', 'shards', 'step', 'fair_by', 'layout' }) do
     local given, stored = ARGV[version_at + i - 1], redis.call('HGET', META, field)
-    if given and stored ~= given then
+    local is_later = field == 'layout' and epoch_of(stored) > epoch_of(given)
+    if (given or '') ~= '' and stored ~= given and not is_later then
       redis.call('HSET', META, field, given)
       note_repair(META, field .. ' is ' .. given .. ' again')
     end

@@ -22,13 +22,14 @@ local defaults = policy_of('')
 local function limits_in(policy)
   local concurrency = policy.concurrency or defaults.concurrency
   local rate, backlog = policy.rate or defaults.rate, policy.backlog or defaults.backlog
-  if not (concurrency or rate or backlog or policy.paused) then return false end
+  if not (concurrency or rate or backlog or policy.paused or policy.moving) then return false end
   return {
     concurrency = concurrency or math.huge,
     interval = rate and rate[2] or 0,
     tolerance = rate and rate[2] * (rate[3] - 1) or 0,
     backlog = backlog or math.huge,
-    paused = policy.paused,
+    paused = policy.paused or policy.moving, -- a tenant that moves to another shard is 'held', 'gone' or 'arriving'
+    gone = policy.moving == 'gone',
     started = 0, -- its running tasks
     queued = 0, -- its tasks in the mailbox
     suspects = 0, -- its queued tasks beside the mailbox

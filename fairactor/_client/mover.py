@@ -1,0 +1,293 @@
+"""The mover: moves tenants to the shards that were added to a namespace.
+
+While the namespace grows, each of its runtimes has one, and one of them leads. It goes through the tenants again and
+again, until all have moved that should. Each step can be repeated, so another one goes on if the leader dies.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import anyio
+import attrs
+
+from fairactor._model.limit import LimitPolicy, PackedLimit, limit_changes, parts_of
+from fairactor._model.wire import GROUP_MARK, Arrival
+from fairactor._store.shard import Shard
+from fairactor._store.shards import Shards
+from fairactor._util.checks import check_whole_number
+from fairactor._util.wakeup import Wakeup
+from fairactor.errors import ConfigurationError, ServerError
+from fairactor.settings import MOST_SHARDS
+
+from .dead_letters import carry_letters
+
+logger: Final = logging.getLogger(__name__)
+
+LEADS: Final = 20.0
+"""Seconds for which a runtime leads after each call."""
+AT_ONCE: Final = 16
+"""How many tenants move at the same time."""
+HOLD: Final = 5.0
+"""Seconds for which a tenant's waiting tasks are held up until those that run have ended."""
+REST: Final = 10 * HOLD
+"""Seconds after which the tenant is tried again: so it is held up for a tenth of the time at most."""
+_LOOKS_AGAIN: Final = 1.0
+_LOOK: Final = 0.02
+_BETWEEN: Final = 0.5  # seconds between two passes
+
+_GROUP: Final = GROUP_MARK.encode(errors="surrogateescape")
+
+MoveForPlugins = Callable[[str, int, int], Awaitable[None]]
+"""Moves what plugins keep for a tenant, from the one shard to the other."""
+
+
+@attrs.define(eq=False)
+class Mover:
+    """Moves tenants as long as the namespace grows, if this is the runtime that leads.
+
+    Args:
+        shards: the shards of the namespace.
+        runtime: the name of the runtime.
+        for_plugins: moves what plugins keep for a tenant.
+    """
+
+    _shards: Shards
+    _runtime: str
+    _for_plugins: MoveForPlugins
+    _tried: dict[str, float] = attrs.field(factory=dict, init=False)  # when a tenant was last held in vain
+    _limits: list[bytes] = attrs.field(factory=list, init=False)  # the names of all
+    _changed: Wakeup = attrs.field(factory=Wakeup, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._shards.on_layout(self._changed.set)
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Moves tenants until canceled."""
+        while True:
+            await self._changed.wait()
+            while self._shards.layout.growing:
+                try:
+                    done = await self._lead()
+                except ServerError as error:
+                    logger.warning("tenants do not move now: %s", error)
+                    done = False
+                if not done:
+                    await anyio.sleep(_BETWEEN)
+                await self._shards.renew()
+            self._tried.clear()
+
+    async def _lead(self) -> bool:
+        """Goes through all tenants once, if this runtime leads; returns whether the growth is complete."""
+        if not await self._shards[0].lead(self._runtime, LEADS):
+            return False
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._keep_leading, group.cancel_scope)
+            done = await self._pass()
+            group.cancel_scope.cancel()
+            return done
+        return False  # another runtime leads now
+
+    async def _keep_leading(self, scope: anyio.CancelScope) -> None:
+        leads_until = anyio.current_time() + LEADS
+        while True:
+            await anyio.sleep(LEADS / 4)
+            begun = anyio.current_time()
+            try:
+                if not await self._shards[0].lead(self._runtime, LEADS):
+                    break
+                leads_until = begun + LEADS
+            except ServerError:
+                if anyio.current_time() + LEADS / 4 > leads_until:
+                    break
+        scope.cancel()
+
+    async def _pass(self) -> bool:
+        shards, layout = self._shards, self._shards.layout
+        sources = range(layout.counts[-2])
+        for number in range(layout.shards):
+            await shards[number].grow(layout)
+        _, limits = await shards[0].limits()
+        self._limits = [name for name in limits if b"\x1f" not in name]
+        await self._go_on()
+        left = 0
+        for number in sources:
+            left += await self._clear(number)
+        if left:
+            logger.info("%d tenants have still to move to other shards", left)
+            return False
+        for number in sources:
+            await carry_letters(shards, shards[number])
+        settled = layout.settled()
+        for number in range(layout.shards):
+            await shards[number].grow(settled)
+        await shards.renew()
+        for number in sources:
+            await self._tidy(number)
+        logger.info("the namespace has %d shards now, and all tenants have moved", layout.shards)
+        return True
+
+    async def _go_on(self) -> None:
+        """Completes the moves that another runtime has begun."""
+        layout = self._shards.layout
+        begun = [
+            tenant
+            for number in range(layout.counts[-2], layout.shards)
+            for tenant, state in (await self._shards[number].moving()).items()
+            if state == "arriving"
+        ]
+        await self._move_all(begun)
+
+    async def _clear(self, number: int) -> int:
+        """Moves the tenants of a shard that belong on others; returns how many could not move yet."""
+        layout = self._shards.layout
+        found = {tenant async for tenant, _ in self._shards[number].residents() if layout.place(tenant) != number}
+        now = anyio.current_time()
+        resting = {tenant for tenant in found if self._tried.get(tenant, -REST) + REST > now}
+        return len(resting) + await self._move_all(list(found - resting))
+
+    async def _move_all(self, tenants: list[str]) -> int:
+        """Moves tenants, some at the same time; returns how many could not move yet."""
+        waiting, left = iter(tenants), 0
+
+        async def move_some() -> None:
+            nonlocal left
+            for tenant in waiting:
+                left += not await self._move(tenant)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(min(AT_ONCE, len(tenants))):
+                group.start_soon(move_some)
+        return left
+
+    async def _move(self, tenant: str) -> bool:
+        """Moves a tenant; returns whether it has moved.
+
+        Its new shard accepts tasks for it, and starts none until all those that wait have arrived.
+        """
+        numbers = self._shards.layout.source(tenant), self._shards.layout.place(tenant)
+        source, target = (self._shards[number] for number in numbers)
+        departure = await source.depart(tenant, "hold")
+        if departure.state != "gone":
+            if not await self._stops(source, tenant):
+                return False
+            await target.welcome(tenant, "arriving", departure)
+        before = departure
+        departure = await source.depart(tenant, "go", self._limits)
+        if departure.state != "gone":  # a deferred task has come
+            await source.depart(tenant, "free")
+            return False
+        if departure.policy != before.policy and await target.welcome(tenant, "arriving", departure) == "served":
+            return True
+        while tasks := await source.export(tenant):
+            await _hand_over(source, target, tenant, tasks)
+        await self._for_plugins(tenant, *numbers)
+        await target.welcome(tenant, "served", departure)
+        return True
+
+    async def _stops(self, source: Shard, tenant: str) -> bool:
+        """Waits until no task of a held tenant runs; returns whether it can go. If not, it is served as before."""
+        until = anyio.current_time() + HOLD
+        while True:
+            counts = await source.tenant_stats(tenant)
+            if not counts.started and not counts.deferred:
+                return True
+            if counts.deferred or anyio.current_time() > until:
+                self._tried[tenant] = anyio.current_time()
+                await source.depart(tenant, "free")
+                return False
+            await anyio.sleep(_LOOK)
+
+    async def _tidy(self, number: int) -> None:
+        """Deletes what a shard knows of tenants that have gone, and moves those that came back at the last moment."""
+        shard, layout = self._shards[number], self._shards.layout
+        late = {tenant async for tenant, lives in shard.residents() if lives and layout.place(tenant) != number}
+        await self._move_all(list(late))
+        for tenant, state in (await shard.moving()).items():
+            if state == "gone":
+                await shard.depart(tenant, "forget")
+
+
+async def grow(shards: Shards, count: int) -> None:
+    """Adds shards to a namespace, and waits until all tenants have moved that should; see `Runtime.grow`."""
+    check_whole_number("shards", count, 1, MOST_SHARDS)
+    await shards.renew()
+    if count < shards.layout.shards:
+        raise ConfigurationError(
+            f"shards={count}: the namespace has {shards.layout.shards}, and can only get more; to have fewer, drain it "
+            "and use another namespace"
+        )
+    if shards.layout.growing and count != shards.layout.shards:
+        raise ConfigurationError(
+            f"shards={count}: the namespace still grows to {shards.layout.shards} shards: wait until it has them"
+        )
+    old = len(shards)
+    await shards.begin_growth(count, lambda all_shards: prepare_shards(all_shards, old))
+    changed = Wakeup()
+    shards.on_layout(changed.set)
+    while shards.layout.growing:
+        await changed.wait(_LOOKS_AGAIN)
+        await shards.renew()
+
+
+async def _hand_over(source: Shard, target: Shard, tenant: str, tasks: list[Arrival]) -> None:
+    """Moves some tasks. One whose id a task of another tenant has there gets another id."""
+    ids = [task.id for task in tasks]
+    while taken := set(await target.import_tasks(tenant, tasks)):
+        for task_id in taken:
+            logger.error(
+                "task %r of %r is task %r~ now: another tenant has a task with its id", task_id, tenant, task_id
+            )
+        tasks = [task._replace(id=task.id + b"~") if task.id in taken else task for task in tasks]
+    await source.exported(tenant, ids)
+
+
+async def prepare_shards(shards: Sequence[Shard], old: int) -> None:
+    """Gives new shards the defaults, the weights of groups, and their parts of the limits that the first shard knows.
+
+    Args:
+        shards: all shards. The limits are divided among them, and first those that had parts before get less.
+        old: how many of them there were.
+
+    Raises:
+        ConfigurationError: a limit is too small for so many. Nothing has changed.
+    """
+    now, found = await shards[0].limits()
+    divided = {
+        name.decode(): (_parts(packed, len(shards)), _pause(packed, now))
+        for name, (packed, *_) in found.items()
+        if b"\x1f" not in name
+    }
+    for number, shard in enumerate(shards):
+        for name, (parts, pause) in divided.items():
+            await shard.change_limit(name, parts[number], pause=pause if number >= old else "")
+    policies = await shards[0].policies()
+    for of, policy in policies.items():
+        if of[:1] in {b"", _GROUP}:
+            for shard in shards[old:]:
+                await shard.configure(of, policy)
+
+
+def _parts(packed: PackedLimit, shards: int) -> list[PackedLimit]:
+    """Returns the settings of a limit for each shard, but for what the code of an actor declares.
+
+    Raises:
+        ConfigurationError: it is too small for so many, be it declared or not.
+    """
+
+    def divided(of: PackedLimit) -> list[PackedLimit]:
+        whole = LimitPolicy.read(of)
+        given = {"concurrency": whole.concurrency, "rate": whole.rate, "burst": whole.burst, "per": whole.per}
+        changes = limit_changes({setting: value for setting, value in given.items() if value is not None})
+        return parts_of(changes, shards, per=whole.per)
+
+    divided(packed)
+    return divided(packed | {"declared": {}})
+
+
+def _pause(packed: PackedLimit, now: float) -> str:
+    until = packed.get("paused") or 0
+    return "-1" if until < 0 else str(round(until - now)) if until > now else ""

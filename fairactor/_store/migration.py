@@ -1,0 +1,121 @@
+"""The steps in which a tenant moves from one shard to another."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import attrs
+
+from fairactor._model.layout import Layout
+from fairactor._model.wire import Arrival, PackedPolicy, as_bytes, as_text, pack_arrival, unpack_policy
+
+_GOES: Final = b"gone"
+
+
+@attrs.frozen
+class Departure:
+    """How far a tenant is that moves, and what its new shard has to know."""
+
+    state: str
+    """``here``, ``held``: none of its tasks is started any more, or ``gone``."""
+    started: int = 0
+    """The tasks that run."""
+    deferred: int = 0
+    """The deferred tasks."""
+    policy: bytes = b""
+    """Its settings, packed; b"" for none."""
+    debts: Sequence[bytes] = ()
+    """What it owes by its rate, and what belongs to limits that it has for itself; see depart.lua."""
+
+
+class Migration:
+    """The methods of `Shard` for the scripts that move tenants."""
+
+    _run: Any
+    policies: Callable[[], Awaitable[dict[bytes, PackedPolicy]]]
+    change_limit: Any
+
+    async def grow(self, layout: Layout) -> Layout:
+        """Sets the layout of the namespace here, unless a later one holds; returns the one that holds."""
+        return Layout.unpack(await self._run("grow", layout.pack()))
+
+    async def lead(self, runtime: str, seconds: float) -> bool:
+        """Asks to be the one runtime that moves tenants away from here; returns whether it is."""
+        return bool(await self._run("lead", runtime, round(seconds * 1000)))
+
+    async def ask_to_go(self, tenant: str) -> bool:
+        """Returns whether a tenant that should move has gone. It goes at once if nothing is known of it here."""
+        return bool((await self._run("depart", tenant, "ask"))[0] == _GOES)
+
+    async def depart(self, tenant: str, wish: str, limits: Sequence[bytes] = ()) -> Departure:
+        """Takes a step of a tenant's departure; see depart.lua.
+
+        Args:
+            tenant: the tenant.
+            wish: ``hold``, ``free``, ``go`` or ``forget``.
+            limits: the names of limits, as JSON text without quotation marks.
+        """
+        state, *others = await self._run("depart", tenant, wish, *limits)
+        if not others:
+            return Departure(state.decode())
+        started, deferred, policy, *debts = others
+        return Departure(state.decode(), started, deferred, policy, debts)
+
+    async def welcome(self, tenant: str, wish: str, departure: Departure) -> str:
+        """Prepares for a tenant that moves here, or serves it; returns the state, ``arriving`` or ``served``."""
+        waits, *flat = departure.debts or (b"0",)
+        debts: list[bytes] = []
+        parts = iter(flat)
+        for name, settings, owed in zip(parts, parts, parts, strict=True):
+            if settings and wish == "arriving":
+                await self.change_limit(name.decode(), unpack_policy(settings), tenant=tenant)
+            debts += (name, owed)
+        reply: bytes = await self._run("welcome", tenant, wish, departure.policy, waits, *debts)
+        return reply.decode()
+
+    async def export(self, tenant: str) -> list[Arrival]:
+        """Returns the next waiting tasks of a tenant that has gone."""
+        parts = iter(await self._run("export", tenant))
+        return [Arrival(*some) for some in zip(parts, parts, parts, parts, strict=True)]
+
+    async def exported(self, tenant: str, ids: Sequence[bytes]) -> int:
+        """Deletes tasks that have arrived at the new shard; returns how many still wait here."""
+        return int(await self._run("exported", tenant, *ids))
+
+    async def import_tasks(self, tenant: str, tasks: Sequence[Arrival]) -> list[bytes]:
+        """Accepts tasks of a tenant that moves here; returns the ids that another tenant's tasks have here."""
+        taken: list[bytes] = await self._run("import", tenant, *map(pack_arrival, tasks))
+        return taken
+
+    async def past(self, tenant: str, tasks: Sequence[tuple[str, bytes]]) -> list[str]:
+        """Returns which tasks a tenant has left here when it moved.
+
+        Args:
+            tenant: the tenant.
+            tasks: for each task its id, or '' if it does not matter, and its packed key.
+
+        Returns:
+            For each the id of a task here that has its id or its key; '' for none.
+        """
+        flat = [part for task_id, key in tasks for part in (as_bytes(task_id), key)]
+        return [found.decode() for found in await self._run("past", tenant, *flat)]
+
+    async def moving(self) -> dict[str, str]:
+        """Returns the tenants that move, or have moved while others still do, and how far each is."""
+        return {as_text(name): own["moving"] for name, own in (await self.policies()).items() if "moving" in own}
+
+    async def residents(self) -> AsyncIterator[tuple[str, bool]]:
+        """Yields the tenants of which something is known here, and have not gone, and whether each has live tasks.
+
+        It may yield a tenant twice. A tenant of which something is known all the time is among them.
+        """
+        for where in ("counts", "settings"):
+            cursor = b"0"
+            while True:
+                cursor, flat = await self._run("residents", where, cursor)
+                parts = iter(flat)
+                for name, lives in zip(parts, parts, strict=True):
+                    yield as_text(name), bool(lives)
+                if cursor == b"0":
+                    break

@@ -1,0 +1,52 @@
+-- Reads the next waiting tasks of a tenant that has gone to another shard. Until exported.lua says that they have arrived
+-- there, nothing else ends them here.
+--
+-- KEYS  1 META of the shard
+-- ARGV  1 tenant
+-- Reply [id, unix ms at which it is due, or '', its key as KEYED has it, or '', record] ...; nothing if no task waits
+--
+-- Bounded: 100 tasks, and 500 kB of records by about one.
+-- Safe to repeat: it returns the same tasks until they have arrived. They go in the order of their places.
+
+-- @include lib/intact.lua
+
+local MOST, BYTES = 100, 500000
+local name = ARGV[1]
+local packed = call('HGET', POLICY, name)
+if not packed or cmsgpack.unpack(packed).moving ~= 'gone' then return {} end
+
+local due, ids, bytes = {}, {}, 0
+local function is_full() return #ids >= MOST or bytes >= BYTES end
+local function take(id)
+  ids[#ids + 1] = id
+  bytes = bytes + call('STRLEN', TASK .. id)
+end
+local function take_first(key)
+  for _, id in ipairs(is_full() and {} or call('ZRANGE', key, 0, MOST - #ids - 1)) do
+    if is_full() then return end
+    take(id)
+  end
+end
+local leaving = call('SMEMBERS', LEAVING .. name)
+if #leaving > 0 then
+  ids = leaving
+else
+  take_first(QUEUE .. name)
+  for _, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. name, 0, -1) or {}) do take_first(mailbox(name, lane)) end
+  take_first(SUSPECTS .. name)
+  take_first(DELAYED .. name)
+end
+local reply = {}
+for i, record in ipairs(read_records(ids)) do
+  if record then
+    local id, n = ids[i], #reply
+    reply[n + 1], reply[n + 2] = id, call('ZSCORE', DELAYED .. name, id) or ''
+    reply[n + 3], reply[n + 4] = call('HGET', KEYED, id) or '', record
+  end
+end
+
+if #ids == 0 then return reply end
+begin_writing()
+write_all('SADD', LEAVING .. name, ids)
+end_writing()
+return reply
