@@ -15,6 +15,7 @@ import attrs
 
 from fairactor._model.limit import LimitPolicy, PackedLimit, limit_changes, parts_of
 from fairactor._model.wire import GROUP_MARK, Arrival
+from fairactor._store.script_runner import Elsewhere
 from fairactor._store.shard import Shard
 from fairactor._store.shards import Shards
 from fairactor._util.checks import check_whole_number
@@ -26,7 +27,7 @@ from .dead_letters import carry_letters
 
 logger: Final = logging.getLogger(__name__)
 
-LEADS: Final = 20.0
+LEADS: Final = 10.0
 """Seconds for which a runtime leads after each call."""
 AT_ONCE: Final = 16
 """How many tenants move at the same time."""
@@ -70,14 +71,14 @@ class Mover:
         while True:
             await self._changed.wait()
             while self._shards.layout.growing:
+                done = False
                 try:
                     done = await self._lead()
-                except ServerError as error:
-                    logger.warning("tenants do not move now: %s", error)
-                    done = False
+                    await self._shards.renew()
+                except* (ServerError, Elsewhere) as errors:
+                    logger.warning("tenants do not move now: %s", _first(errors))
                 if not done:
                     await anyio.sleep(_BETWEEN)
-                await self._shards.renew()
             self._tried.clear()
 
     async def _lead(self) -> bool:
@@ -139,7 +140,7 @@ class Mover:
             for tenant, state in (await self._shards[number].moving()).items()
             if state == "arriving"
         ]
-        await self._move_all(begun)
+        await _for_all(begun, self._move)
 
     async def _clear(self, number: int) -> int:
         """Moves the tenants of a shard that belong on others; returns how many could not move yet."""
@@ -147,21 +148,7 @@ class Mover:
         found = {tenant async for tenant, _ in self._shards[number].residents() if layout.place(tenant) != number}
         now = anyio.current_time()
         resting = {tenant for tenant in found if self._tried.get(tenant, -REST) + REST > now}
-        return len(resting) + await self._move_all(list(found - resting))
-
-    async def _move_all(self, tenants: list[str]) -> int:
-        """Moves tenants, some at the same time; returns how many could not move yet."""
-        waiting, left = iter(tenants), 0
-
-        async def move_some() -> None:
-            nonlocal left
-            for tenant in waiting:
-                left += not await self._move(tenant)
-
-        async with anyio.create_task_group() as group:
-            for _ in range(min(AT_ONCE, len(tenants))):
-                group.start_soon(move_some)
-        return left
+        return len(resting) + await _for_all(list(found - resting), self._move)
 
     async def _move(self, tenant: str) -> bool:
         """Moves a tenant; returns whether it has moved.
@@ -175,12 +162,12 @@ class Mover:
             if not await self._stops(source, tenant):
                 return False
             await target.welcome(tenant, "arriving", departure)
-        before = departure
-        departure = await source.depart(tenant, "go", self._limits)
+        departure = await source.depart(tenant, "go")
         if departure.state != "gone":  # a deferred task has come
             await source.depart(tenant, "free")
             return False
-        if departure.policy != before.policy and await target.welcome(tenant, "arriving", departure) == "served":
+        departure = await source.debts(tenant, departure, self._limits)
+        if await target.welcome(tenant, "arriving", departure) == "served":  # all that changed since it was held
             return True
         while tasks := await source.export(tenant):
             await _hand_over(source, target, tenant, tasks)
@@ -205,10 +192,20 @@ class Mover:
         """Deletes what a shard knows of tenants that have gone, and moves those that came back at the last moment."""
         shard, layout = self._shards[number], self._shards.layout
         late = {tenant async for tenant, lives in shard.residents() if lives and layout.place(tenant) != number}
-        await self._move_all(list(late))
-        for tenant, state in (await shard.moving()).items():
-            if state == "gone":
-                await shard.depart(tenant, "forget")
+        await _for_all(list(late), self._move)
+        gone = [tenant for tenant, state in (await shard.moving()).items() if state == "gone"]
+
+        async def forget(tenant: str) -> bool:
+            await shard.depart(tenant, "forget")
+            return True
+
+        await _for_all(gone, forget)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def grow(shards: Shards, count: int) -> None:
@@ -226,11 +223,28 @@ async def grow(shards: Shards, count: int) -> None:
         )
     old = len(shards)
     await shards.begin_growth(count, lambda all_shards: prepare_shards(all_shards, old))
+    if shards.layout.shards != count:
+        raise ConfigurationError(f"shards={count}: somebody else has just made it {shards.layout.shards} shards")
     changed = Wakeup()
     shards.on_layout(changed.set)
     while shards.layout.growing:
         await changed.wait(_LOOKS_AGAIN)
         await shards.renew()
+
+
+async def _for_all(tenants: Sequence[str], call: Callable[[str], Awaitable[bool]]) -> int:
+    """Calls a function for tenants, for some at the same time; returns for how many it returned False."""
+    waiting, left = iter(tenants), 0
+
+    async def call_for_some() -> None:
+        nonlocal left
+        for tenant in waiting:
+            left += not await call(tenant)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(min(AT_ONCE, len(tenants))):
+            group.start_soon(call_for_some)
+    return left
 
 
 async def _hand_over(source: Shard, target: Shard, tenant: str, tasks: list[Arrival]) -> None:

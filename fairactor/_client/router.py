@@ -60,6 +60,7 @@ class Router:
                 try:
                     found = await self._batchers[number].post(some, replicas=replicas, reservation=named)
                 except Elsewhere:
+                    await self._shards.renew()  # the shard may know more than this runtime
                     continue
                 ids |= dict(zip(indexes, found, strict=True))
             if len(ids) == len(items):

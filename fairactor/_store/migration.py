@@ -11,6 +11,7 @@ from fairactor._model.layout import Layout
 from fairactor._model.wire import Arrival, PackedPolicy, as_bytes, as_text, pack_arrival, unpack_policy
 
 _GOES: Final = b"gone"
+_LIMITS_AT_ONCE: Final = 200
 
 
 @attrs.frozen
@@ -19,14 +20,19 @@ class Departure:
 
     state: str
     """``here``, ``held``: none of its tasks is started any more, or ``gone``."""
-    started: int = 0
+    started: int
     """The tasks that run."""
-    deferred: int = 0
+    deferred: int
     """The deferred tasks."""
-    policy: bytes = b""
+    policy: bytes
     """Its settings, packed; b"" for none."""
-    debts: Sequence[bytes] = ()
-    """What it owes by its rate, and what belongs to limits that it has for itself; see depart.lua."""
+    debts: Sequence[bytes]
+    """The µs that it has to wait by its rate; then for limits that it has for itself name, settings, µs; see depart.lua."""
+
+
+def _departure(reply: Sequence[Any]) -> Departure:
+    state, started, deferred, policy, *debts = reply
+    return Departure(state.decode(), started, deferred, policy, debts)
 
 
 class Migration:
@@ -48,23 +54,27 @@ class Migration:
         """Returns whether a tenant that should move has gone. It goes at once if nothing is known of it here."""
         return bool((await self._run("depart", tenant, "ask"))[0] == _GOES)
 
-    async def depart(self, tenant: str, wish: str, limits: Sequence[bytes] = ()) -> Departure:
-        """Takes a step of a tenant's departure; see depart.lua.
+    async def depart(self, tenant: str, wish: str) -> Departure:
+        """Takes a step of a tenant's departure: ``hold``, ``free``, ``go`` or ``forget``, see depart.lua."""
+        return _departure(await self._run("depart", tenant, wish))
+
+    async def debts(self, tenant: str, departure: Departure, limits: Sequence[bytes]) -> Departure:
+        """Returns the departure of a tenant that has gone, with what it has of limits for itself.
 
         Args:
             tenant: the tenant.
-            wish: ``hold``, ``free``, ``go`` or ``forget``.
-            limits: the names of limits, as JSON text without quotation marks.
+            departure: its departure.
+            limits: the names of all limits, as JSON text without quotation marks.
         """
-        state, *others = await self._run("depart", tenant, wish, *limits)
-        if not others:
-            return Departure(state.decode())
-        started, deferred, policy, *debts = others
-        return Departure(state.decode(), started, deferred, policy, debts)
+        found = list(departure.debts)
+        for first in range(0, len(limits), _LIMITS_AT_ONCE):
+            some = limits[first : first + _LIMITS_AT_ONCE]
+            found += _departure(await self._run("depart", tenant, "look", *some)).debts[1:]
+        return attrs.evolve(departure, debts=found)
 
     async def welcome(self, tenant: str, wish: str, departure: Departure) -> str:
         """Prepares for a tenant that moves here, or serves it; returns the state, ``arriving`` or ``served``."""
-        waits, *flat = departure.debts or (b"0",)
+        waits, *flat = departure.debts
         debts: list[bytes] = []
         parts = iter(flat)
         for name, settings, owed in zip(parts, parts, parts, strict=True):

@@ -130,7 +130,7 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations):
                 "the release that wrote it until none is left (await runtime.drain()), then delete its keys, or use "
                 "another namespace"
             )
-        if shards not in (None, found, *known.counts):
+        if layout is None and shards not in (None, found, *known.counts):
             grown = f", and has {known.shards} now" if known.epoch else ""
             raise NamespaceMismatch(f"{where} was created with shards={found}{grown}, not {shards}; leave shards= out")
         if found_step != step:
@@ -138,6 +138,11 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations):
         if fair_by not in (None, shared):
             raise NamespaceMismatch(f"{where} was created with fair_by={shared!r}; leave fair_by= out")
         return known
+
+    def note_layout(self, layout: Layout) -> None:
+        """Notes the layout, for the case that the server loses the shard."""
+        if self._runner.open_arguments is not None:
+            self._runner.open_arguments = (*self._runner.open_arguments[:-1], layout.pack())
 
     async def send(
         self, items: Sequence[Item], runtime: str, number: int, *, replicas: int = 0, reservation: str = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import Final, TypeVar
 
 import anyio
@@ -75,6 +74,8 @@ class Shards:
             if not layout.growing:
                 self._gone.clear()
             self.layout, self._known.epoch = layout, layout.epoch
+            for shard in self._shards:
+                shard.note_layout(layout)
             for shard, _ in new:
                 self._shards.append(shard)
                 for callback in self._added:
@@ -130,8 +131,10 @@ class Shards:
             ServerError: the shard of the tenant is not found, because somebody has changed what is stored.
         """
         for _ in range(_ATTEMPTS):
-            with suppress(Elsewhere):
+            try:
                 return await call(self._shards[await self.find(tenant)])
+            except Elsewhere:
+                await self.renew()  # the shard may know more than this runtime
         raise ServerError(f"the shard of tenant {tenant!r} is not found: it is not {self.number_of(tenant)}")
 
     def likely(self, tenant: str) -> list[Shard]:

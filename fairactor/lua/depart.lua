@@ -5,13 +5,13 @@
 -- ARGV  1 tenant,
 --       2 'ask': it goes if the shard knows nothing of it; 'hold': none of its tasks is started from now on; 'free':
 --       they are again; 'go': it goes, if it is held and none of its tasks runs or is deferred;
---       'forget': nothing is known any more of one that has gone
---       3 and on, with 'go': names of limits, as JSON text without quotation marks
+--       'look': nothing changes; 'forget': nothing is known any more of one that has gone
+--       3 and on: names of limits, as JSON text without quotation marks
 -- Reply {'gone', 'held', or 'here', tasks that run, deferred tasks, its policy, packed, or '',
 --       µs that it has to wait by its rate, [name of a limit of which it has an instance, settings of that, packed, or '',
---       µs until what was taken of that is paid for] ...}; of a tenant that was gone before, and when it asks, no more than
---       the first
+--       µs until what was taken of that is paid for] ...}; when it asks, no more than the first
 --
+-- Bounded: its caller names 200 limits at once.
 -- Safe to repeat: a tenant that is gone stays gone. It takes its tasks along later (export.lua).
 
 -- @include lib/intact.lua
@@ -22,7 +22,7 @@
 local name, wish = ARGV[1], ARGV[2]
 local packed = call('HGET', POLICY, name)
 local policy = packed and cmsgpack.unpack(packed) or {}
-if policy.moving == 'gone' and wish ~= 'go' and wish ~= 'forget' then return { 'gone' } end
+if policy.moving == 'gone' and wish == 'ask' then return { 'gone' } end
 local is_known = packed or call('HEXISTS', COUNTS, name) == 1
   or tonumber(call('ZSCORE', RATES, name) or 0) > shard.now
 if wish == 'ask' then
@@ -67,6 +67,7 @@ for i = 3, #ARGV do
   end
 end
 
+if wish == 'look' then return reply end
 begin_writing()
 write_policy(name, policy, t, replaced)
 save_counts()
