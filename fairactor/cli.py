@@ -84,6 +84,31 @@ def _run_demo(options: argparse.Namespace) -> int:
     )
 
 
+def _add_grow(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "grow",
+        help="add shards to a namespace while it runs",
+        description="Adds shards to a namespace while it runs, and returns once all tenants have moved that should. If "
+        "it is interrupted, the runtimes of the namespace go on; calling it again waits for the rest.",
+    )
+    add = parser.add_argument
+    add("shards", type=_number(1), metavar="N", help="the number of all shards, at least as many as before")
+    add("--url", help="the Redis or Valkey server (default: $FAIRACTOR_URL)")
+    add("--namespace", default="fairactor", help="the namespace (default: fairactor)")
+    add("--aging", type=float, default=60.0, metavar="S", help="aging= of the namespace (default: 60)")
+    parser.set_defaults(run=_run_grow)
+
+
+def _run_grow(options: argparse.Namespace) -> int:
+    from ._grow_command import GrowOptions, run
+
+    url = options.url or os.environ.get("FAIRACTOR_URL")
+    if not url:
+        sys.stderr.write("fairactor grow: give the server, as --url or FAIRACTOR_URL\n")
+        return 2
+    return run(GrowOptions(options.shards, url, options.namespace, options.aging))
+
+
 def _number(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -93,4 +118,4 @@ def _number(least: int) -> Callable[[str], int]:
     return parse
 
 
-COMMANDS: Final[Sequence[Callable[[Any], None]]] = (_add_demo,)
+COMMANDS: Final[Sequence[Callable[[Any], None]]] = (_add_demo, _add_grow)

@@ -144,8 +144,8 @@ class Settings:
     shards: int | None = attrs.field(
         default=None, validator=optional(validate(check_whole_number, 1, MOST_SHARDS, far=True))
     )
-    """The number of shards of a new namespace; None means 1, or 16 on a cluster. It is fixed when the namespace is
-    created: for an existing namespace, give None or its number."""
+    """The number of shards of a new namespace; None means 1, or 16 on a cluster. For an existing namespace, give None
+    or the number with which it was created; `Runtime.grow` adds more."""
     aging: float = attrs.field(default=60.0, validator=validate(check_seconds, most=YEAR))
     """The seconds of waiting that one step of priority is worth. It is fixed when the namespace is created."""
     fair_by: FairBy | None = attrs.field(default=None, validator=optional(validate(check_one_of, FAIR_BY)))
