@@ -107,7 +107,8 @@ class Engine:
         on_connected()
         await self._enter_plugins(Supervisor(group))
         await self._start_consumer(supervisor, is_ending)
-        mover = Mover(self.shards, self._name, partial(self._plugins.move_tenant, self.host))
+        replicas = self._settings.replicas if self._settings.durability == "replicated" else 0
+        mover = Mover(self.shards, self._name, partial(self._plugins.move_tenant, self.host), replicas)
         supervisor.start("mover", mover.run)
 
     def _make_client(self, server: Server) -> Sequence[Batcher]:

@@ -33,8 +33,8 @@ AT_ONCE: Final = 16
 """How many tenants move at the same time."""
 HOLD: Final = 5.0
 """Seconds for which a tenant's waiting tasks are held up until those that run have ended."""
-REST: Final = 10 * HOLD
-"""Seconds after which the tenant is tried again: so it is held up for a tenth of the time at most."""
+REST: Final = 10
+"""If they do not end in time, the tenant is tried again after so many times the time for which it was held up."""
 _LOOKS_AGAIN: Final = 1.0
 _LOOK: Final = 0.02
 _BETWEEN: Final = 0.5  # seconds between two passes
@@ -53,12 +53,14 @@ class Mover:
         shards: the shards of the namespace.
         runtime: the name of the runtime.
         for_plugins: moves what plugins keep for a tenant.
+        replicas: how many replicas must have a step before the next one, so that a primary that dies loses no task.
     """
 
     _shards: Shards
     _runtime: str
     _for_plugins: MoveForPlugins
-    _tried: dict[str, float] = attrs.field(factory=dict, init=False)  # when a tenant was last held in vain
+    _replicas: int
+    _rests: dict[str, float] = attrs.field(factory=dict, init=False)  # until when a tenant is left alone
     _limits: list[bytes] = attrs.field(factory=list, init=False)  # the names of all
     _changed: Wakeup = attrs.field(factory=Wakeup, init=False)
 
@@ -79,7 +81,7 @@ class Mover:
                     logger.warning("tenants do not move now: %s", _first(errors))
                 if not done:
                     await anyio.sleep(_BETWEEN)
-            self._tried.clear()
+            self._rests.clear()
 
     async def _lead(self) -> bool:
         """Goes through all tenants once, if this runtime leads; returns whether the growth is complete."""
@@ -147,7 +149,7 @@ class Mover:
         layout = self._shards.layout
         found = {tenant async for tenant, _ in self._shards[number].residents() if layout.place(tenant) != number}
         now = anyio.current_time()
-        resting = {tenant for tenant in found if self._tried.get(tenant, -REST) + REST > now}
+        resting = {tenant for tenant in found if self._rests.get(tenant, now) > now}
         return len(resting) + await _for_all(list(found - resting), self._move)
 
     async def _move(self, tenant: str) -> bool:
@@ -162,7 +164,7 @@ class Mover:
             if not await self._stops(source, tenant):
                 return False
             await target.welcome(tenant, "arriving", departure)
-        departure = await source.depart(tenant, "go")
+        departure = await source.depart(tenant, "go", replicas=self._replicas)
         if departure.state != "gone":  # a deferred task has come
             await source.depart(tenant, "free")
             return False
@@ -170,21 +172,22 @@ class Mover:
         if await target.welcome(tenant, "arriving", departure) == "served":  # all that changed since it was held
             return True
         while tasks := await source.export(tenant):
-            await _hand_over(source, target, tenant, tasks)
+            await _hand_over(source, target, tenant, tasks, self._replicas)
         await self._for_plugins(tenant, *numbers)
         await target.welcome(tenant, "served", departure)
         return True
 
     async def _stops(self, source: Shard, tenant: str) -> bool:
         """Waits until no task of a held tenant runs; returns whether it can go. If not, it is served as before."""
-        until = anyio.current_time() + HOLD
+        began = anyio.current_time()
         while True:
             counts = await source.tenant_stats(tenant)
             if not counts.started and not counts.deferred:
                 return True
-            if counts.deferred or anyio.current_time() > until:
-                self._tried[tenant] = anyio.current_time()
+            held = anyio.current_time() - began
+            if counts.deferred or held > HOLD:
                 await source.depart(tenant, "free")
+                self._rests[tenant] = anyio.current_time() + REST * held
                 return False
             await anyio.sleep(_LOOK)
 
@@ -247,10 +250,10 @@ async def _for_all(tenants: Sequence[str], call: Callable[[str], Awaitable[bool]
     return left
 
 
-async def _hand_over(source: Shard, target: Shard, tenant: str, tasks: list[Arrival]) -> None:
+async def _hand_over(source: Shard, target: Shard, tenant: str, tasks: list[Arrival], replicas: int) -> None:
     """Moves some tasks. One whose id a task of another tenant has there gets another id."""
     ids = [task.id for task in tasks]
-    while taken := set(await target.import_tasks(tenant, tasks)):
+    while taken := set(await target.import_tasks(tenant, tasks, replicas=replicas)):
         for task_id in taken:
             logger.error(
                 "task %r of %r is task %r~ now: another tenant has a task with its id", task_id, tenant, task_id

@@ -9,9 +9,12 @@ import attrs
 
 from fairactor._model.layout import Layout
 from fairactor._model.wire import Arrival, PackedPolicy, as_bytes, as_text, pack_arrival, unpack_policy
+from fairactor.errors import NotReplicated
 
 _GOES: Final = b"gone"
 _LIMITS_AT_ONCE: Final = 200
+
+from .script_runner import ScriptRunner
 
 
 @attrs.frozen
@@ -27,7 +30,7 @@ class Departure:
     policy: bytes
     """Its settings, packed; b"" for none."""
     debts: Sequence[bytes]
-    """The µs that it has to wait by its rate; then for limits that it has for itself name, settings, µs; see depart.lua."""
+    """The µs that it has to wait by its rate; then for each limit that it has for itself name, settings, µs."""
 
 
 def _departure(reply: Sequence[Any]) -> Departure:
@@ -38,6 +41,7 @@ def _departure(reply: Sequence[Any]) -> Departure:
 class Migration:
     """The methods of `Shard` for the scripts that move tenants."""
 
+    _runner: ScriptRunner
     _run: Any
     policies: Callable[[], Awaitable[dict[bytes, PackedPolicy]]]
     change_limit: Any
@@ -54,9 +58,13 @@ class Migration:
         """Returns whether a tenant that should move has gone. It goes at once if nothing is known of it here."""
         return bool((await self._run("depart", tenant, "ask"))[0] == _GOES)
 
-    async def depart(self, tenant: str, wish: str) -> Departure:
-        """Takes a step of a tenant's departure: ``hold``, ``free``, ``go`` or ``forget``, see depart.lua."""
-        return _departure(await self._run("depart", tenant, wish))
+    async def depart(self, tenant: str, wish: str, *, replicas: int = 0) -> Departure:
+        """Takes a step of a tenant's departure: ``hold``, ``free``, ``go`` or ``forget``, see depart.lua.
+
+        Raises:
+            NotReplicated: fewer replicas have it. Repeating the call is safe.
+        """
+        return _departure(await self._run_replicated(replicas, "depart", tenant, wish))
 
     async def debts(self, tenant: str, departure: Departure, limits: Sequence[bytes]) -> Departure:
         """Returns the departure of a tenant that has gone, with what it has of limits for itself.
@@ -93,10 +101,20 @@ class Migration:
         """Deletes tasks that have arrived at the new shard; returns how many still wait here."""
         return int(await self._run("exported", tenant, *ids))
 
-    async def import_tasks(self, tenant: str, tasks: Sequence[Arrival]) -> list[bytes]:
-        """Accepts tasks of a tenant that moves here; returns the ids that another tenant's tasks have here."""
-        taken: list[bytes] = await self._run("import", tenant, *map(pack_arrival, tasks))
+    async def import_tasks(self, tenant: str, tasks: Sequence[Arrival], *, replicas: int = 0) -> list[bytes]:
+        """Accepts tasks of a tenant that moves here; returns the ids that another tenant's tasks have here.
+
+        Raises:
+            NotReplicated: fewer replicas have them. Repeating the call is safe.
+        """
+        taken: list[bytes] = await self._run_replicated(replicas, "import", tenant, *map(pack_arrival, tasks))
         return taken
+
+    async def _run_replicated(self, replicas: int, name: str, *arguments: Any) -> Any:
+        reply, confirmed = await self._runner.run_replicated(replicas, name, *arguments)
+        if confirmed < replicas:
+            raise NotReplicated(f"only {confirmed} of {replicas} replicas confirmed {name}", maybe_accepted=True)
+        return reply
 
     async def past(self, tenant: str, tasks: Sequence[tuple[str, bytes]]) -> list[str]:
         """Returns which tasks a tenant has left here when it moved.
