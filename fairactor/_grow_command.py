@@ -41,6 +41,11 @@ async def _grow(options: GrowOptions) -> None:
     async with Runtime(options.url, namespace=options.namespace, aging=options.aging, workers=0) as runtime:
         growing = asyncio.ensure_future(runtime.grow(options.shards))
         while not (await asyncio.wait([growing], timeout=_EACH))[0]:
-            print(f"tenants still move, after {time.monotonic() - began:.0f} s", flush=True)
+            _say(f"tenants still move, after {time.monotonic() - began:.0f} s")
         await growing
-    print(f"{options.namespace} has {options.shards} shards now", flush=True)
+    _say(f"{options.namespace} has {options.shards} shards now")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

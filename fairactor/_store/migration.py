@@ -11,10 +11,10 @@ from fairactor._model.layout import Layout
 from fairactor._model.wire import Arrival, PackedPolicy, as_bytes, as_text, pack_arrival, unpack_policy
 from fairactor.errors import NotReplicated
 
+from .script_runner import ScriptRunner
+
 _GOES: Final = b"gone"
 _LIMITS_AT_ONCE: Final = 200
-
-from .script_runner import ScriptRunner
 
 
 @attrs.frozen

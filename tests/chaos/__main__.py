@@ -65,8 +65,11 @@ def main() -> int:
     parser.add_argument("--server", choices=servers.SERVERS, default="valkey", help="the server to run on")
     parser.add_argument("--verbose", action="store_true", help="a line for each seed")
     setup = parser.add_mutually_exclusive_group()
-    for other in (Setup.CLUSTER, Setup.SENTINEL):
-        what = "a cluster of three primaries with replicas" if other is Setup.CLUSTER else "a primary with sentinels"
+    for other, what in (
+        (Setup.CLUSTER, "a cluster of three primaries with replicas"),
+        (Setup.SENTINEL, "a primary with sentinels"),
+        (Setup.GROWING, "one server, on which shards are added"),
+    ):
         setup.add_argument(f"--{other}", dest="setup", action="store_const", const=other, help=f"run on {what}")
     parser.set_defaults(setup=Setup.SERVER)
     options = parser.parse_args()

@@ -16,6 +16,8 @@ class Setup(StrEnum):
     """One server."""
     CLUSTER = "cluster"
     """Three primaries with a replica each."""
+    GROWING = "growing"
+    """One server, on which the namespace gets more shards."""
     SENTINEL = "sentinel"
     """A primary, two replicas, and three sentinels."""
 

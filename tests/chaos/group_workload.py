@@ -17,6 +17,7 @@ from tests.support.proxy import Proxy
 from . import actors
 from .disturber import Disturber
 from .group_plan import SHARDS
+from .growing import is_withdrawn
 from .harness_client import HarnessClient
 from .pipelines import Ends, Pipeline, Step
 from .plan import Job, Plan
@@ -152,11 +153,7 @@ class GroupWorkload(Workload):
         return [each for each in self._plan.pipelines if not self._is_withdrawn(each, ends)]
 
     def _is_withdrawn(self, pipeline: Pipeline, ends: Ends) -> bool:
-        withdrawn = any(
-            self.facts.resent[step.id] and not step.parents and step.id not in self.facts.canceled_as
-            and step.id in ends.snapshot.records and ends.letter(step.id) == "C"
-            for step in pipeline.steps
-        )  # fmt: skip
+        withdrawn = is_withdrawn(self.facts, pipeline, ends)
         if withdrawn:
             self._withdrawn += 1
             self._note(f"the graph of {pipeline.steps[0].id} was withdrawn, and what was sent again was not accepted")

@@ -28,6 +28,7 @@ from tests.support import servers
 from . import actors
 from .actors import WorkerSpec
 from .auditor import audit_repeatedly
+from .growing import on_growing_server
 from .plan import Plan
 from .workload_process import Open, Sockets, on_one_server, run_workload
 
@@ -200,7 +201,8 @@ class Harness:
 
     def _open_workload(self, plan: Plan) -> Open:
         assert self._server is not None
-        return partial(on_one_server, plan, self._server.socket, str(self._folder / "proxy.sock"))
+        opens = on_growing_server if plan.grows else on_one_server
+        return partial(opens, plan, self._server.socket, str(self._folder / "proxy.sock"))
 
     def _audit(self) -> None:
         self._there.close()
@@ -208,7 +210,7 @@ class Harness:
 
     def _audit_all(self) -> None:
         assert self._server is not None
-        audit_repeatedly(self._server.url, str(self._notes))
+        audit_repeatedly(self._server.url, str(self._notes), self._plan.grows[-1][1] if self._plan.grows else 1)
 
     def _work(self, spec: WorkerSpec) -> None:
         self._there.close()

@@ -149,6 +149,8 @@ class Plan:
     """What happens to a group of servers."""
     replicated: bool = False
     """Whether sends wait for replicas."""
+    grows: Sequence[tuple[float, int]] = ()
+    """When shards are added, and how many there are then."""
 
     @staticmethod
     def of(seed: int) -> Plan:

@@ -24,7 +24,7 @@ def run_seed(setup: Setup, seed: int, binary: str, report: Path) -> None:
     )  # until the harness handles them, so that it also stops the server
     plan = plan_for(seed, setup)
     with tempfile.TemporaryDirectory(prefix="fairactor-test-") as folder:
-        if setup is Setup.SERVER:
+        if setup in {Setup.SERVER, Setup.GROWING}:
             with servers.instance(binary, *servers.LASTING) as server:
                 found = Harness(plan, server, Path(folder)).run()
         else:
