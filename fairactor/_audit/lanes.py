@@ -66,7 +66,9 @@ def _check_rings(snapshot: Snapshot) -> Iterator[str]:
         in_lines = {tenant for line in snapshot.tenants_in_lines(number).values() for tenant in line}
         for tenant in ring.keys() | throttled.keys() | snapshot.counts.keys() | works:
             counts, policy = snapshot.counts_of(tenant), snapshot.effective(tenant)
-            lets = counts.started < policy.get("concurrency", math.inf) and not (policy.get("paused") or policy.get("moving"))
+            lets = counts.started < policy.get("concurrency", math.inf) and not (
+                policy.get("paused") or policy.get("moving")
+            )
             ready = lets and tenant in works
             apart = tenant in throttled or tenant in in_lines or FILLING in kind
             if ready and tenant not in ring and not apart:

@@ -74,7 +74,9 @@ def _check_lines(snapshot: Snapshot) -> Iterator[str]:
         for lane, tenant in snapshot.mailboxes:
             limits = limits_of(lane, limited) if serves(kind, lane) else ()
             counts, policy = snapshot.counts_of(tenant), snapshot.effective(tenant)
-            lets = counts.started < policy.get("concurrency", math.inf) and not (policy.get("paused") or policy.get("moving"))
+            lets = counts.started < policy.get("concurrency", math.inf) and not (
+                policy.get("paused") or policy.get("moving")
+            )
             stands = tenant in waiting or tenant in held or tenant in throttled
             # If the limit of an actor is new, a turn finds its tenants where they stood before.
             if limits and lets and not stands and tenant not in ring and FILLING not in kind:

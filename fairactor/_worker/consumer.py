@@ -23,6 +23,7 @@ from fairactor._model.wire import Assignment
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.shards import Shards
 from fairactor._store.subscriber import Subscriber
+from fairactor._util.backoff import Backoff
 from fairactor._util.spans import Spans
 from fairactor.errors import ConfigurationError, ServerError
 from fairactor.settings import Settings
@@ -163,9 +164,18 @@ class Consumer:
         self, make: Callable[[int], Dispatcher], start: Callable[[str, Callable[[], Awaitable[None]]], None]
     ) -> None:
         """Consumes from all shards after some were added. Those that had parts of limits get smaller ones first."""
+        backoff = Backoff()
         for number, dispatcher in enumerate(tuple(self._dispatchers)):
-            await dispatcher.declare_limits(self._limits(number))
-            await dispatcher.assign(self._assignment(number, self._served))
+            while self._pool is not None:
+                try:
+                    await dispatcher.declare_limits(self._limits(number))
+                    await dispatcher.assign(self._assignment(number, self._served))
+                except ServerError as error:
+                    logger.log(logging.DEBUG if backoff.failures else logging.WARNING, "%s; trying again", error)
+                    await anyio.sleep(backoff.next())
+                else:
+                    backoff.reset()
+                    break
         while self._pool is not None and len(self._dispatchers) < len(self._shards):
             number = len(self._dispatchers)
             self._dispatchers.append(make(number))

@@ -55,6 +55,16 @@ class Shards:
             names: list[Any] = [driver.db.zrange(driver.keys.fixed("LEASES"), 0, -1) for driver in drivers]
         return [sorted(int(name.split(b":")[1]) for name in found) for found in names]
 
+    def waiting(self) -> list[str]:
+        """Returns what still waits in each shard, to say why nothing gets further."""
+        with self._drivers() as drivers:
+            found = [driver.snapshot() for driver in drivers]
+        return [
+            f"{shot.meta}: queued {dict(shot.queues)}, delayed {shot.delayed}, held {list(shot.fixed['HELD'])}, "
+            f"claims {shot.claims}, policies {shot.fixed['POLICY']}, leases {shot.fixed['LEASES']}, ring {shot.fixed['RING']}"
+            for shot in found
+        ]
+
     def left(self) -> Iterator[str]:
         """Yields what is left in any shard, once everybody has left."""
         with self._drivers() as drivers:

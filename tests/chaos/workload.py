@@ -139,6 +139,8 @@ class Workload:
         self._phases.discard(scope)
         if scope.cancelled_caught:
             self._note(f"hangs: {what}")
+            for line in self._shards.waiting():
+                self._note(line)
             self.facts.violations.append(f"there are no faults, and nothing has got further for {PATIENCE:g} s: {what}")
 
     def _get_further(self) -> None:
