@@ -134,7 +134,7 @@ class Mover:
         """Completes the moves that another runtime has begun."""
         layout = self._shards.layout
         begun = [
-            tenant
+            (tenant, layout.source(tenant))
             for number in range(layout.counts[-2], layout.shards)
             for tenant, state in (await self._shards[number].moving()).items()
             if state == "arriving"
@@ -142,34 +142,43 @@ class Mover:
         await self._move_all(begun)
 
     async def _clear(self, number: int) -> int:
-        """Moves the tenants of a shard that belong on others; returns how many could not move yet."""
+        """Moves the tenants of a shard that belong on others; returns how many could not move yet.
+
+        Those that have moved in an earlier growth may have ended tasks there. They stay.
+        """
         layout = self._shards.layout
-        found = {tenant async for tenant, _ in self._shards[number].residents() if layout.place(tenant) != number}
+        found = {
+            tenant
+            async for tenant, lives in self._shards[number].residents()
+            if layout.place(tenant) != number and (lives or layout.source(tenant) == number)
+        }
         now = anyio.current_time()
         resting = {tenant for tenant in found if self._tried.get(tenant, -REST) + REST > now}
-        return len(resting) + await self._move_all(list(found - resting))
+        return len(resting) + await self._move_all([(tenant, number) for tenant in found - resting])
 
-    async def _move_all(self, tenants: list[str]) -> int:
-        """Moves tenants, some at the same time; returns how many could not move yet."""
+    async def _move_all(self, tenants: list[tuple[str, int]]) -> int:
+        """Moves tenants from the shards with these numbers, some at once; returns how many could not move yet."""
         waiting, left = iter(tenants), 0
 
         async def move_some() -> None:
             nonlocal left
-            for tenant in waiting:
-                left += not await self._move(tenant)
+            for tenant, number in waiting:
+                left += not await self._move(tenant, number)
 
         async with anyio.create_task_group() as group:
             for _ in range(min(AT_ONCE, len(tenants))):
                 group.start_soon(move_some)
         return left
 
-    async def _move(self, tenant: str) -> bool:
-        """Moves a tenant; returns whether it has moved.
+    async def _move(self, tenant: str, number: int) -> bool:
+        """Moves a tenant from the shard with this number; returns whether it has moved.
 
         Its new shard accepts tasks for it, and starts none until all those that wait have arrived.
         """
-        numbers = self._shards.layout.source(tenant), self._shards.layout.place(tenant)
-        source, target = (self._shards[number] for number in numbers)
+        numbers = number, self._shards.layout.place(tenant)
+        if numbers[0] == numbers[1]:
+            return True
+        source, target = (self._shards[each] for each in numbers)
         departure = await source.depart(tenant, "hold")
         if departure.state != "gone":
             if not await self._stops(source, tenant):
@@ -205,7 +214,7 @@ class Mover:
         """Deletes what a shard knows of tenants that have gone, and moves those that came back at the last moment."""
         shard, layout = self._shards[number], self._shards.layout
         late = {tenant async for tenant, lives in shard.residents() if lives and layout.place(tenant) != number}
-        await self._move_all(list(late))
+        await self._move_all([(tenant, number) for tenant in late])
         for tenant, state in (await shard.moving()).items():
             if state == "gone":
                 await shard.depart(tenant, "forget")
@@ -225,7 +234,13 @@ async def grow(shards: Shards, count: int) -> None:
             f"shards={count}: the namespace still grows to {shards.layout.shards} shards: wait until it has them"
         )
     old = len(shards)
+    if not shards.layout.growing:
+        await _divide_limits(shards[0], count)  # raises before anything has changed
     await shards.begin_growth(count, lambda all_shards: prepare_shards(all_shards, old))
+    if shards.layout.shards != count:
+        raise ConfigurationError(
+            f"shards={count}: another call has made the namespace grow to {shards.layout.shards} shards meanwhile"
+        )
     changed = Wakeup()
     shards.on_layout(changed.set)
     while shards.layout.growing:
@@ -255,12 +270,7 @@ async def prepare_shards(shards: Sequence[Shard], old: int) -> None:
     Raises:
         ConfigurationError: a limit is too small for so many. Nothing has changed.
     """
-    now, found = await shards[0].limits()
-    divided = {
-        name.decode(): (_parts(packed, len(shards)), _pause(packed, now))
-        for name, (packed, *_) in found.items()
-        if b"\x1f" not in name
-    }
+    divided = await _divide_limits(shards[0], len(shards))
     for number, shard in enumerate(shards):
         for name, (parts, pause) in divided.items():
             await shard.change_limit(name, parts[number], pause=pause if number >= old else "")
@@ -269,6 +279,16 @@ async def prepare_shards(shards: Sequence[Shard], old: int) -> None:
         if of[:1] in {b"", _GROUP}:
             for shard in shards[old:]:
                 await shard.configure(of, policy)
+
+
+async def _divide_limits(first: Shard, count: int) -> dict[str, tuple[list[PackedLimit], str]]:
+    """Returns for each limit its settings for each of so many shards, and its pause; raises as `prepare_shards`."""
+    now, found = await first.limits()
+    return {
+        name.decode(): (_parts(packed, count), _pause(packed, now))
+        for name, (packed, *_) in found.items()
+        if b"\x1f" not in name
+    }
 
 
 def _parts(packed: PackedLimit, shards: int) -> list[PackedLimit]:
