@@ -47,6 +47,7 @@ class MovingShard(PopulatedShard):
         assert run(shard.depart("mv", "go")).state == "gone"
         assert run(shard.ask_to_go("tidy"))
         assert len(run(shard.export("mv"))) == 6
+        assert run(shard.lead("r", 1e6))
         assert run(shard.welcome("ar", "arriving", DEPARTURE)) == "arriving"
         assert run(shard.import_tasks("ar", arrivals("ar.1", "ar.2"))) == []
 
