@@ -13,7 +13,7 @@ from fairactor._model.counts import Counts
 from fairactor._model.layout import Layout
 from fairactor._model.record import LIVE, SETTLED
 from fairactor._model.states import Priority, TaskState
-from fairactor._model.wire import unpack_holder, unpack_mark
+from fairactor._model.wire import unpack_holder, unpack_mark, unpack_policy
 
 from .lanes import check_lanes
 from .limits import check_limits_beside
@@ -43,6 +43,7 @@ def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[
         *_check_waits(snapshot),
         *_check_dead_letters(snapshot),
         *_check_deduplication_keys(snapshot),
+        *_check_leaving(snapshot),
         *_check_overdue(snapshot, overdue),
     ]
 
@@ -296,6 +297,22 @@ def _check_deduplication_keys(snapshot: Snapshot) -> Iterator[str]:
     yield from (f"task {task!r} follows another one, but nobody knows which" for task in deferred - following.keys())
 
 
+def _moving(snapshot: Snapshot) -> dict[str, str]:
+    """Returns how far each tenant is that moves."""
+    policies = {tenant: unpack_policy(packed) for tenant, packed in snapshot.fixed["POLICY"].items()}
+    return {tenant: policy["moving"] for tenant, policy in policies.items() if "moving" in policy}
+
+
+def _check_leaving(snapshot: Snapshot) -> Iterator[str]:
+    """Only tasks of tenants that have gone are on their way to other shards."""
+    moving = _moving(snapshot)
+    yield from (
+        f"tasks of {tenant!r} are on their way, but it has not gone: {sorted(tasks)}"
+        for tenant, tasks in snapshot.leaving.items()
+        if moving.get(tenant) != "gone"
+    )
+
+
 def _check_overdue(snapshot: Snapshot, patience: float) -> Iterator[str]:
     """Nothing that maintenance does has been due for longer than ``patience`` seconds."""
     leases, drained = snapshot.fixed["LEASES"], snapshot.fixed["DRAINED"]
@@ -320,6 +337,8 @@ def misplaced(snapshot: Snapshot, number: int, layout: Layout) -> Iterator[str]:
         places = layout.places(tenant) if layout.growing or not live else [layout.place(tenant)]
         if number not in places:
             yield f"{tenant!r} belongs to shard {layout.place(tenant)}"
+    held_up = (tenant for tenant, state in _moving(snapshot).items() if state != "gone" and not layout.growing)
+    yield from (f"{tenant!r} is held up, but no tenant moves any more" for tenant in held_up)
     shards = layout.shards
     prefix = snapshot.meta[: snapshot.meta.rindex("/") + 1]
     metas = tuple(f"{prefix}{other}}}" for other in range(shards))

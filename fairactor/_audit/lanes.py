@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fairactor._model.wire import GROUP_MARK
 
-from .routes import FILLING, MARK, is_common, is_lane_of, is_plain, limits_of, serves
+from .routes import FILLING, MARK, is_common, is_held_up, is_lane_of, is_plain, limits_of, serves
 from .snapshot import Snapshot, text
 
 
@@ -66,9 +66,7 @@ def _check_rings(snapshot: Snapshot) -> Iterator[str]:
         in_lines = {tenant for line in snapshot.tenants_in_lines(number).values() for tenant in line}
         for tenant in ring.keys() | throttled.keys() | snapshot.counts.keys() | works:
             counts, policy = snapshot.counts_of(tenant), snapshot.effective(tenant)
-            lets = counts.started < policy.get("concurrency", math.inf) and not (
-                policy.get("paused") or policy.get("moving")
-            )
+            lets = counts.started < policy.get("concurrency", math.inf) and not is_held_up(policy)
             ready = lets and tenant in works
             apart = tenant in throttled or tenant in in_lines or FILLING in kind
             if ready and tenant not in ring and not apart:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fairactor._model.wire import GROUP_MARK, unpack_mark, unpack_policy
 
-from .routes import FILLING, limits_of, serves
+from .routes import FILLING, is_held_up, limits_of, serves
 from .snapshot import Snapshot, text
 
 APART: Final = "\x1f"
@@ -74,9 +74,7 @@ def _check_lines(snapshot: Snapshot) -> Iterator[str]:
         for lane, tenant in snapshot.mailboxes:
             limits = limits_of(lane, limited) if serves(kind, lane) else ()
             counts, policy = snapshot.counts_of(tenant), snapshot.effective(tenant)
-            lets = counts.started < policy.get("concurrency", math.inf) and not (
-                policy.get("paused") or policy.get("moving")
-            )
+            lets = counts.started < policy.get("concurrency", math.inf) and not is_held_up(policy)
             stands = tenant in waiting or tenant in held or tenant in throttled
             # If the limit of an actor is new, a turn finds its tenants where they stood before.
             if limits and lets and not stands and tenant not in ring and FILLING not in kind:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from fairactor._model.wire import as_text
 
@@ -66,3 +66,8 @@ def limits_of(lane: str, settings: Collection[str]) -> tuple[str, ...]:
     actor, _, _, names = [*lane.split(SEPARATOR), "", "", ""][:_LANE]
     named = [name for name in names.split(",") if name]
     return (*named, *([actor] if lane and actor in settings and actor not in named else []))
+
+
+def is_held_up(policy: Mapping[str, Any]) -> bool:
+    """Returns whether no task of a tenant may start, because it is paused or moves to another shard."""
+    return bool(policy.get("paused") or policy.get("moving"))

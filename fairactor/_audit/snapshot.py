@@ -325,8 +325,3 @@ def _add_record(snapshot: Snapshot, task: str, packed: bytes, ttl: int) -> None:
     snapshot.records[task] = header
     if header.state == LIVE:
         snapshot.routes[task] = route_text(body)
-
-
-def is_paused(policy: PackedPolicy) -> bool:
-    """Whether no tasks of a tenant with this policy are started: it is paused, or moves to another shard."""
-    return bool(policy.get("paused") or policy.get("moving"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import attrs
@@ -137,7 +137,7 @@ class Mover:
         """Completes the moves that another runtime has begun."""
         layout = self._shards.layout
         begun = [
-            tenant
+            (tenant, layout.source(tenant))
             for number in range(layout.counts[-2], layout.shards)
             for tenant, state in (await self._shards[number].moving()).items()
             if state == "arriving"
@@ -145,20 +145,40 @@ class Mover:
         await _for_all(begun, self._move)
 
     async def _clear(self, number: int) -> int:
-        """Moves the tenants of a shard that belong on others; returns how many could not move yet."""
+        """Moves the tenants of a shard that belong on others; returns how many could not move yet.
+
+        Those that have moved in an earlier growth may have ended tasks there. They stay.
+        """
         layout = self._shards.layout
-        found = {tenant async for tenant, _ in self._shards[number].residents() if layout.place(tenant) != number}
+        found = {
+            tenant
+            async for tenant, lives in self._shards[number].residents()
+            if layout.place(tenant) != number and (lives or layout.source(tenant) == number)
+        }
         now = anyio.current_time()
         resting = {tenant for tenant in found if self._rests.get(tenant, now) > now}
-        return len(resting) + await _for_all(list(found - resting), self._move)
+        return len(resting) + await self._move_all([(tenant, number) for tenant in found - resting])
 
-    async def _move(self, tenant: str) -> bool:
-        """Moves a tenant; returns whether it has moved.
+    async def _move_all(self, tenants: list[tuple[str, int]]) -> int:
+        """Moves tenants from the shards with these numbers, some at once; returns how many could not move yet."""
+        left = 0
+
+        async def move(tenant: str, number: int) -> None:
+            nonlocal left
+            left += not await self._move(tenant, number)
+
+        await _for_all(tenants, move)
+        return left
+
+    async def _move(self, tenant: str, number: int) -> bool:
+        """Moves a tenant from the shard with this number; returns whether it has moved.
 
         Its new shard accepts tasks for it, and starts none until all those that wait have arrived.
         """
-        numbers = self._shards.layout.source(tenant), self._shards.layout.place(tenant)
-        source, target = (self._shards[number] for number in numbers)
+        numbers = number, self._shards.layout.place(tenant)
+        if numbers[0] == numbers[1]:
+            return True
+        source, target = (self._shards[each] for each in numbers)
         departure = await source.depart(tenant, "hold")
         if departure.state != "gone":
             if not await self._stops(source, tenant):
@@ -169,8 +189,7 @@ class Mover:
             await source.depart(tenant, "free")
             return False
         departure = await source.debts(tenant, departure, self._limits)
-        if await target.welcome(tenant, "arriving", departure) == "served":  # all that changed since it was held
-            return True
+        await target.welcome(tenant, "arriving", departure)  # with all that has changed since it was held
         while tasks := await source.export(tenant):
             await _hand_over(source, target, tenant, tasks, self._replicas)
         await self._for_plugins(tenant, *numbers)
@@ -195,12 +214,11 @@ class Mover:
         """Deletes what a shard knows of tenants that have gone, and moves those that came back at the last moment."""
         shard, layout = self._shards[number], self._shards.layout
         late = {tenant async for tenant, lives in shard.residents() if lives and layout.place(tenant) != number}
-        await _for_all(list(late), self._move)
-        gone = [tenant for tenant, state in (await shard.moving()).items() if state == "gone"]
+        await self._move_all([(tenant, number) for tenant in late])
+        gone = [(tenant,) for tenant, state in (await shard.moving()).items() if state == "gone"]
 
-        async def forget(tenant: str) -> bool:
+        async def forget(tenant: str) -> None:
             await shard.depart(tenant, "forget")
-            return True
 
         await _for_all(gone, forget)
 
@@ -225,9 +243,13 @@ async def grow(shards: Shards, count: int) -> None:
             f"shards={count}: the namespace still grows to {shards.layout.shards} shards: wait until it has them"
         )
     old = len(shards)
+    if not shards.layout.growing:
+        await _divide_limits(shards[0], count)  # raises before anything has changed
     await shards.begin_growth(count, lambda all_shards: prepare_shards(all_shards, old))
     if shards.layout.shards != count:
-        raise ConfigurationError(f"shards={count}: somebody else has just made it {shards.layout.shards} shards")
+        raise ConfigurationError(
+            f"shards={count}: another call has made the namespace grow to {shards.layout.shards} shards meanwhile"
+        )
     changed = Wakeup()
     shards.on_layout(changed.set)
     while shards.layout.growing:
@@ -235,19 +257,17 @@ async def grow(shards: Shards, count: int) -> None:
         await shards.renew()
 
 
-async def _for_all(tenants: Sequence[str], call: Callable[[str], Awaitable[bool]]) -> int:
-    """Calls a function for tenants, for some at the same time; returns for how many it returned False."""
-    waiting, left = iter(tenants), 0
+async def _for_all(each: Sequence[tuple[Any, ...]], call: Callable[..., Awaitable[None]]) -> None:
+    """Calls a function with each of some arguments, some at the same time."""
+    waiting = iter(each)
 
     async def call_for_some() -> None:
-        nonlocal left
-        for tenant in waiting:
-            left += not await call(tenant)
+        for arguments in waiting:
+            await call(*arguments)
 
     async with anyio.create_task_group() as group:
-        for _ in range(min(AT_ONCE, len(tenants))):
+        for _ in range(min(AT_ONCE, len(each))):
             group.start_soon(call_for_some)
-    return left
 
 
 async def _hand_over(source: Shard, target: Shard, tenant: str, tasks: list[Arrival], replicas: int) -> None:
@@ -272,12 +292,7 @@ async def prepare_shards(shards: Sequence[Shard], old: int) -> None:
     Raises:
         ConfigurationError: a limit is too small for so many. Nothing has changed.
     """
-    now, found = await shards[0].limits()
-    divided = {
-        name.decode(): (_parts(packed, len(shards)), _pause(packed, now))
-        for name, (packed, *_) in found.items()
-        if b"\x1f" not in name
-    }
+    divided = await _divide_limits(shards[0], len(shards))
     for number, shard in enumerate(shards):
         for name, (parts, pause) in divided.items():
             await shard.change_limit(name, parts[number], pause=pause if number >= old else "")
@@ -286,6 +301,16 @@ async def prepare_shards(shards: Sequence[Shard], old: int) -> None:
         if of[:1] in {b"", _GROUP}:
             for shard in shards[old:]:
                 await shard.configure(of, policy)
+
+
+async def _divide_limits(first: Shard, count: int) -> dict[str, tuple[list[PackedLimit], str]]:
+    """Returns for each limit its settings for each of so many shards, and its pause; raises as `prepare_shards`."""
+    now, found = await first.limits()
+    return {
+        name.decode(): (_parts(packed, count), _pause(packed, now))
+        for name, (packed, *_) in found.items()
+        if b"\x1f" not in name
+    }
 
 
 def _parts(packed: PackedLimit, shards: int) -> list[PackedLimit]:

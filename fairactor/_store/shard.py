@@ -130,7 +130,7 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations):
                 "the release that wrote it until none is left (await runtime.drain()), then delete its keys, or use "
                 "another namespace"
             )
-        if layout is None and shards not in (None, found, *known.counts):
+        if shards not in (None, found, *known.counts, *(layout.counts if layout else ())):
             grown = f", and has {known.shards} now" if known.epoch else ""
             raise NamespaceMismatch(f"{where} was created with shards={found}{grown}, not {shards}; leave shards= out")
         if found_step != step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -19,7 +20,7 @@ from .script_runner import Elsewhere, KnownLayout, ScriptRunner
 from .shard import Shard
 
 T = TypeVar("T")
-Opener = Callable[[int, Layout | None], tuple[Shard, Awaitable[Layout]]]
+Opener = Callable[[int, Layout | None], tuple[Shard, Callable[[], Awaitable[Layout]]]]
 """Returns a shard, given its number and the layout, and what opens it and returns the layout of the namespace."""
 
 
@@ -65,14 +66,13 @@ class Shards:
     async def renew(self) -> None:
         """Reads the layout again, and opens the shards that are new."""
         async with self._renewing:
-            layout = await self._opened(0, None)[1]
+            layout = await self._opened(0, None)[1]()
             if layout.epoch <= self.layout.epoch:
                 return
             new = [self._opened(number, layout) for number in range(len(self._shards), layout.shards)]
             for _, opening in new:
-                await opening
-            if not layout.growing:
-                self._gone.clear()
+                await opening()
+            self._gone.clear()
             self.layout, self._known.epoch = layout, layout.epoch
             for shard in self._shards:
                 shard.note_layout(layout)
@@ -96,7 +96,7 @@ class Shards:
         layout = self.layout.grown(count)
         new = [self._opened(number, layout) for number in range(len(self._shards), count)]
         for _, opening in new:
-            await opening
+            await opening()
         await prepare([*self._shards, *(shard for shard, _ in new)])
         await self._shards[0].grow(layout)
         await self.renew()
@@ -116,7 +116,7 @@ class Shards:
         """
         layout = self.layout
         may_go = layout.growing and tenant not in self._gone and layout.source(tenant) != layout.place(tenant)
-        if may_go and await self._shards[layout.source(tenant)].ask_to_go(tenant):
+        if may_go and await self._shards[layout.source(tenant)].ask_to_go(tenant) and self.layout is layout:
             self._gone.add(tenant)
         return self.number_of(tenant)
 
@@ -207,15 +207,15 @@ async def open_shards(server: Server, settings: Settings, plugins: PluginLua = N
 
     known = KnownLayout()
 
-    def opened(number: int, layout: Layout | None) -> tuple[Shard, Awaitable[Layout]]:
+    def opened(number: int, layout: Layout | None) -> tuple[Shard, Callable[[], Awaitable[Layout]]]:
         keys = Keys(settings.namespace, number)
         shard = Shard(server, keys, patience=settings.connect_timeout, plugins=plugins, layout=known)
         count = settings.shards if layout is None else layout.shards
-        return shard, shard.open(shards=count, aging=settings.aging, fair_by=settings.fair_by, layout=layout)
+        return shard, partial(shard.open, shards=count, aging=settings.aging, fair_by=settings.fair_by, layout=layout)
 
     first, opening = opened(0, None)
-    layout = await opening
+    layout = await opening()
     others = [opened(number, layout) for number in range(1, layout.shards)]
     for _, each in others:
-        await each
+        await each()
     return Shards([first, *(shard for shard, _ in others)], server, layout, known, opened)

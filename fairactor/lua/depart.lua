@@ -1,5 +1,6 @@
--- Lets a tenant move to another shard of a namespace that grows. Its policy says how far it is: `moving` is 'held' while
--- none of its tasks is started any more, and 'gone' once it belongs to the other shard.
+-- Lets a tenant move to another shard of a namespace that grows.
+-- Its policy says how far it is: `moving` is 'held' while none of its tasks is started any more, and 'gone' once it belongs
+-- to the other shard.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant,

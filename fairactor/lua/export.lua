@@ -1,5 +1,5 @@
--- Reads the next waiting tasks of a tenant that has gone to another shard. Until exported.lua says that they have arrived
--- there, nothing else ends them here.
+-- Reads the next waiting tasks of a tenant that has gone to another shard.
+-- Until exported.lua says that they have arrived there, nothing else ends them here.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant

@@ -1,5 +1,5 @@
--- Accepts tasks of a tenant that moves here from another shard, at the places that they had there: those that wait, and dead
--- letters.
+-- Accepts tasks of a tenant that moves here from another shard: those that wait, and dead letters.
+-- They get the places that they had there.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant, then for each task, packed: 1 if its route is more than an actor, else 0; id; unix ms at which it is due, or

@@ -62,7 +62,7 @@ def used(url: str) -> Iterator[ShardDriver]:
         assert made.claim("home", 1, 2) == ["h0"]
         snapshot = made.check()
         empty = {"IDLE", "IDLE_HOMES", "IDLE_SLOTS", "SUSPECTED", "AGAIN", "ROUTES", "LANES"}
-        empty |= {name for name in snapshot.fixed if name.startswith(("LIMIT", "MEND")) or name == "HELD_BACK"}
+        empty |= {name for name in snapshot.fixed if name.startswith(("LIMIT", "MEND", "MOVER")) or name == "HELD_BACK"}
         assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in empty), snapshot.fixed
         assert snapshot.groups
         yield made

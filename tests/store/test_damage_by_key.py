@@ -17,6 +17,7 @@ from tests.support.shard.driver import HOLDER, item, outcome
 from tests.support.shard.populated import PopulatedShard
 from tests.support.shard.populated_lanes import LanedShard
 from tests.support.shard.populated_limits import LimitedShard
+from tests.support.shard.populated_moving import MovingShard
 
 GARBAGE: Final = b"\xffgarbage\0"
 FIELDS: Final = (GARBAGE, b"", b"\x91\xc0", b"nan", b"\x7f\xf8" + bytes(80), bytes(65))
@@ -31,6 +32,8 @@ OF_LIMITS: Final = {
     "LINE", "LINE_GROUPS", "LINE_GROUP",
 }  # fmt: skip
 """The keys about limits and the lines of tenants that wait for them."""
+OF_MOVES: Final = {"LEAVING", "MOVER"}
+"""The keys about tenants that move to another shard."""
 EMPTY: Final = {"RESERVED", "COSTS", "STEAL", "KIND_IDLE", "MENDING_LIST"}
 """What may be missing in the populated shard; the test makes one."""
 
@@ -117,12 +120,26 @@ def limited(server_binary: str) -> Iterator[PopulatedShard]:
         made.close()
 
 
+@pytest.fixture(scope="module")
+def moving(server_binary: str) -> Iterator[PopulatedShard]:
+    with servers.running(server_binary) as url:
+        made = MovingShard(url)
+        yield made
+        made.close()
+
+
 @pytest.fixture
 def populated(
-    request: pytest.FixtureRequest, plain: PopulatedShard, laned: PopulatedShard, limited: PopulatedShard
+    request: pytest.FixtureRequest,
+    plain: PopulatedShard,
+    laned: PopulatedShard,
+    limited: PopulatedShard,
+    moving: PopulatedShard,
 ) -> PopulatedShard:
-    """A shard with the key that is damaged: one with lanes or limits, if that key is about them."""
+    """A shard with the key that is damaged: one with lanes, limits or moves, if that key is about them."""
     name = request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None
+    if name in OF_MOVES:
+        return moving
     return laned if name in OF_LANES else limited if name in OF_LIMITS else plain
 
 

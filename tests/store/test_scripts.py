@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from fairactor._model.layout import Layout
 from fairactor._model.limit import limit_changes
-from fairactor._model.wire import Assignment, pack_key, turn_mark
+from fairactor._model.wire import Arrival, Assignment, pack_key, turn_mark, unpack_policy
 from fairactor._store import loader as scripts
+from fairactor._store.migration import Departure
 from fairactor.errors import ServerError
 from tests.support import servers
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome, packed_kind
 from tests.support.shard.model_lanes import Kind
+from tests.support.shard.populated_moving import arrivals, letter
 
 KEY = pack_key("k", 60.0)
 HOURLY = ("1/h", 3.6e9, 1)
@@ -44,6 +48,8 @@ def everything(shard: ShardDriver) -> dict[bytes, Any]:
         found[shard.keys.meta.encode()].pop(time, None)
     leases = shard.keys.fixed("LEASES").encode()
     found[leases] = sorted(name for name, _ in found.get(leases, []))
+    policies = shard.keys.fixed("POLICY").encode()
+    found[policies] = {whose: unpack_policy(packed) for whose, packed in found.get(policies, {}).items()}
     for key, held in found.items():
         if b":reserved:" in key:
             found[key] = {whose: packed[:8] for whose, packed in held.items()}
@@ -116,6 +122,40 @@ def _load(shard: ShardDriver) -> list[Any]:
     return [*reply[1:4], reply[5], unserved[::3], unserved[1::3], held[::4], held[1::4], held[3::4]]
 
 
+def _depart(shard: ShardDriver, tenant: str = "full") -> Departure:
+    shard.run(shard.shard.depart(tenant, "hold"))
+    return shard.run(shard.shard.depart(tenant, "go"))
+
+
+def _export(shard: ShardDriver) -> list[Arrival]:
+    assert _depart(shard).state == "gone"
+    return shard.run(shard.shard.export("full"))
+
+
+def _exported(shard: ShardDriver) -> tuple[int, list[Arrival]]:
+    tasks = _export(shard)
+    left = shard.run(shard.shard.exported("full", [task.id for task in tasks]))
+    return left, shard.run(shard.shard.export("full"))
+
+
+def _welcome(shard: ShardDriver) -> list[str]:
+    """Welcomes a tenant, and serves it."""
+    departure = Departure("gone", policy=msgspec.msgpack.encode({"weight": 2.0}), debts=[b"0"])
+    return [shard.run(shard.shard.welcome("comes", wish, departure)) for wish in ("arriving", "served")]
+
+
+def _import(shard: ShardDriver) -> list[bytes]:
+    arrived = [*arrivals("c1", "c2", "t1", tenant="comes"), *arrivals("c3", tenant="comes", due=b"9999999999999")]
+    return shard.run(shard.shard.import_tasks("comes", [*arrived, letter("c4", "comes", 4e9)]))
+
+
+def _residents(shard: ShardDriver) -> list[tuple[str, bool]]:
+    async def collect() -> list[tuple[str, bool]]:
+        return sorted([found async for found in shard.shard.residents()])
+
+    return shard.run(collect())
+
+
 TRANSITIONS: dict[
     str, tuple[Callable[[ShardDriver], Any], Any]
 ] = {  # the transition, and its reply when repeated; ...: the same reply
@@ -158,10 +198,34 @@ TRANSITIONS: dict[
     "declare_limits": (lambda shard: shard.run(shard.shard.declare_limits({"f": {"concurrency": 2}})), ...),
     "charge": (_charge, ...),
     "describe": (lambda shard: shard.run(shard.shard.describe("r", {"workers": 5})), ...),
+    "depart": (_depart, ...),
+    "welcome": (_welcome, ["served", "served"]),
+    "export": (_export, ...),
+    "import": (_import, [b"t1"]),
+    "exported": (_exported, ...),
+    "past": (
+        lambda shard: shard.run(shard.shard.past("d", [("dead1", b""), ("", KEY), ("no", KEY), ("no", b"")])),
+        ...,
+    ),
+    "residents": (_residents, ...),
+    "lead": (lambda shard: shard.run(shard.shard.lead("r", 3600.0)), ...),
+    "grow": (lambda shard: shard.run(shard.shard.grow(Layout((1, 2), growing=True))), ...),
 }
 
 
-UNCHANGING = {"open", "inspect", "stats", "health", "letters", "pieces", "policies", "renew", "limits"}
+UNCHANGING = {
+    "open",
+    "inspect",
+    "stats",
+    "health",
+    "letters",
+    "pieces",
+    "policies",
+    "renew",
+    "limits",
+    "past",
+    "residents",
+}
 
 
 @pytest.mark.parametrize("name", scripts.NAMES)

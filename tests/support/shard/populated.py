@@ -67,7 +67,11 @@ class PopulatedShard(ShardDriver):
         self.open()
         self._populate()
         snapshot = self.check()
-        empty = {name for name in snapshot.fixed if not snapshot.fixed[name] and not name.startswith(("IDLE", "MEND"))}
+        empty = {
+            name
+            for name in snapshot.fixed
+            if not snapshot.fixed[name] and not name.startswith(("IDLE", "MEND", "MOVER"))
+        }
         assert empty == self.empty, empty
         self.kept = self.dump()
         self.held: dict[str, Any] = {task: self.db.get(self.keys.task(task)) for task in self.held_as}
@@ -211,6 +215,7 @@ class PopulatedShard(ShardDriver):
             "drained": {tenant for tenant, until in fixed["DRAINED"].items() if until > snapshot.now},
             "groups": {group: set(ring) for group, ring in snapshot.groups.items()},
             "assigned": {runtime: set(names) for runtime, names in snapshot.assigned.items()},
+            "leaving": {tenant: set(tasks) for tenant, tasks in snapshot.leaving.items()},
             "steal": {runtime: set(names) for runtime, names in snapshot.steal.items()},
             **{name: set(fixed[name]) for name in SETS},
             # A repair brings tenants from a ring into lines at once, and a turn when it meets them.
@@ -222,7 +227,8 @@ class PopulatedShard(ShardDriver):
             "limits": {name: unpack_policy(packed) for name, packed in fixed["LIMIT_SETTINGS"].items()},
             "running": fixed["LIMIT_STARTED"],
             "THROTTLED": set(fixed["THROTTLED"]) - freed,
-            **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "POLICY", "KEYED", "AGAIN")},
+            **{name: fixed[name] for name in ("WATCHERS", "PROGRESS", "KEYED", "AGAIN")},
+            "policies": {name: unpack_policy(packed) for name, packed in fixed["POLICY"].items()},
         }  # live tasks are left out of the counts, and the lanes of those in mailboxes: the audit has compared those
 
 
