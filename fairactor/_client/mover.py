@@ -7,7 +7,7 @@ again, until all have moved that should. Each step can be repeated, so another o
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import anyio
@@ -42,6 +42,8 @@ _GROUP: Final = GROUP_MARK.encode(errors="surrogateescape")
 
 MoveForPlugins = Callable[[str, int, int], Awaitable[None]]
 """Moves what plugins keep for a tenant, from the one shard to the other."""
+TenantsOfPlugins = Callable[[int], AsyncIterator[str]]
+"""Yields the tenants for which plugins keep something on a shard."""
 
 
 @attrs.define(eq=False)
@@ -52,11 +54,13 @@ class Mover:
         shards: the shards of the namespace.
         runtime: the name of the runtime.
         for_plugins: moves what plugins keep for a tenant.
+        of_plugins: yields the tenants for which plugins keep something on a shard.
     """
 
     _shards: Shards
     _runtime: str
     _for_plugins: MoveForPlugins
+    _of_plugins: TenantsOfPlugins
     _tried: dict[str, float] = attrs.field(factory=dict, init=False)  # when a tenant was last held in vain
     _limits: list[bytes] = attrs.field(factory=list, init=False)  # the names of all
     _changed: Wakeup = attrs.field(factory=Wakeup, init=False)
@@ -145,6 +149,7 @@ class Mover:
         """Moves the tenants of a shard that belong on others; returns how many could not move yet."""
         layout = self._shards.layout
         found = {tenant async for tenant, _ in self._shards[number].residents() if layout.place(tenant) != number}
+        found |= {tenant async for tenant in self._of_plugins(number) if layout.place(tenant) != number}
         now = anyio.current_time()
         resting = {tenant for tenant in found if self._tried.get(tenant, -REST) + REST > now}
         return len(resting) + await self._move_all(list(found - resting))
@@ -181,6 +186,7 @@ class Mover:
             await source.depart(tenant, "free")
             return False
         if departure.policy != before.policy and await target.welcome(tenant, "arriving", departure) == "served":
+            await self._for_plugins(tenant, *numbers)  # if the runtime that moved the tenant lacked one
             return True
         while tasks := await source.export(tenant):
             await _hand_over(source, target, tenant, tasks)
@@ -205,6 +211,7 @@ class Mover:
         """Deletes what a shard knows of tenants that have gone, and moves those that came back at the last moment."""
         shard, layout = self._shards[number], self._shards.layout
         late = {tenant async for tenant, lives in shard.residents() if lives and layout.place(tenant) != number}
+        late |= {tenant async for tenant in self._of_plugins(number) if layout.place(tenant) != number}
         await self._move_all(list(late))
         for tenant, state in (await shard.moving()).items():
             if state == "gone":
