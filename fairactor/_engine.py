@@ -107,7 +107,10 @@ class Engine:
         on_connected()
         await self._enter_plugins(Supervisor(group))
         await self._start_consumer(supervisor, is_ending)
-        mover = Mover(self.shards, self._name, partial(self._plugins.move_tenant, self.host), partial(self._plugins.tenants_on, self.host))
+        plugins = self._plugins
+        mover = Mover(
+            self.shards, self._name, partial(plugins.move_tenant, self.host), partial(plugins.tenants_on, self.host)
+        )
         supervisor.start("mover", mover.run)
 
     def _make_client(self, server: Server) -> Sequence[Batcher]:

@@ -12,6 +12,7 @@
 -- @include own/home.lua
 
 local REMEMBERED = 3600000 -- ms: longer than a schedule is on its way from the shard where it was (import.lua)
-if ARGV[2] ~= '' and call('HGET', key_of(ARGV[1]), 'version') ~= ARGV[2] then return 0 end
-if shard.epoch > 0 then call('SET', OWN .. 'removed:' .. ARGV[1], '1', 'PX', REMEMBERED) end
+local version = call('HGET', key_of(ARGV[1]), 'version')
+if ARGV[2] ~= '' and version ~= ARGV[2] then return 0 end
+if version and shard.epoch > 0 then call('SET', OWN .. 'removed:' .. ARGV[1], '1', 'PX', REMEMBERED) end
 return delete(ARGV[1])

@@ -67,8 +67,8 @@ class SyncCalls:
         self.where = where
         self.topology = SimpleNamespace(cluster=False)
 
-    def keys(self, key: str) -> tuple[int | str, ...]:
-        return 1, key
+    def keys(self, key: str, epoch: int = 0) -> tuple[int | str, ...]:
+        return (2, key, f"{key}:layout:{epoch}") if epoch else (1, key)
 
     async def execute(self, _key: str, *command: Any) -> Any:
         return self._db.execute_command(*command)
