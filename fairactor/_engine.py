@@ -107,8 +107,14 @@ class Engine:
         on_connected()
         await self._enter_plugins(Supervisor(group))
         await self._start_consumer(supervisor, is_ending)
-        replicas = self._settings.replicas if self._settings.durability == "replicated" else 0
-        mover = Mover(self.shards, self._name, partial(self._plugins.move_tenant, self.host), replicas)
+        plugins = self._plugins
+        mover = Mover(
+            self.shards,
+            self._name,
+            partial(plugins.move_tenant, self.host),
+            partial(plugins.tenants_on, self.host),
+            self._settings.replicas if self._settings.durability == "replicated" else 0,
+        )
         supervisor.start("mover", mover.run)
 
     def _make_client(self, server: Server) -> Sequence[Batcher]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import chain
 from types import MappingProxyType
@@ -159,6 +159,13 @@ class PluginChain:
         for plugin in self._all:
             if hasattr(plugin, "move_tenant"):
                 await plugin.move_tenant(host, tenant, source, target)
+
+    async def tenants_on(self, host: Host, shard: int) -> AsyncIterator[str]:
+        """Yields the tenants for which plugins keep something on a shard, some maybe several times."""
+        for plugin in self._all:
+            if hasattr(plugin, "tenants_on"):
+                async for tenant in plugin.tenants_on(host, shard):
+                    yield tenant
 
     def wraps_execute(self, options: Mapping[str, Any]) -> bool:
         """Whether any plugin may wrap an attempt at a task with these options."""

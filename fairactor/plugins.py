@@ -10,7 +10,7 @@ with its times: ``task.waited`` until the attempt began, and ``task.seconds`` fr
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -82,6 +82,7 @@ __all__ = [
     "Sendable",
     "SentObserver",
     "StartedObserver",
+    "TenantMover",
     "TriggerRule",
     "UnstorableResult",
     "Wakeup",
@@ -278,6 +279,15 @@ class LuaKeys(Protocol):
 
 class TenantMover(Protocol):
     """A plugin that keeps something on the shard of a tenant that has to move with it when shards are added."""
+
+    def tenants_on(self, host: Host, shard: int) -> AsyncIterator[str]:
+        """Yields the tenants for which it keeps such things on a shard. They move even if nothing else is known of them.
+
+        Args:
+            host: the part of the runtime that plugins may use.
+            shard: the number of the shard.
+        """
+        ...
 
     async def move_tenant(self, host: Host, tenant: str, source: int, target: int) -> None:
         """Moves what it keeps for a tenant. None of the tenant's tasks runs, or is started, before this returns.

@@ -7,7 +7,7 @@ again, until all have moved that should. Each step can be repeated, so another o
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import anyio
@@ -43,6 +43,8 @@ _GROUP: Final = GROUP_MARK.encode(errors="surrogateescape")
 
 MoveForPlugins = Callable[[str, int, int], Awaitable[None]]
 """Moves what plugins keep for a tenant, from the one shard to the other."""
+TenantsOfPlugins = Callable[[int], AsyncIterator[str]]
+"""Yields the tenants for which plugins keep something on a shard."""
 
 
 @attrs.define(eq=False)
@@ -53,12 +55,14 @@ class Mover:
         shards: the shards of the namespace.
         runtime: the name of the runtime.
         for_plugins: moves what plugins keep for a tenant.
+        of_plugins: yields the tenants for which plugins keep something on a shard.
         replicas: how many replicas must have a step before the next one, so that a primary that dies loses no task.
     """
 
     _shards: Shards
     _runtime: str
     _for_plugins: MoveForPlugins
+    _of_plugins: TenantsOfPlugins
     _replicas: int
     _rests: dict[str, float] = attrs.field(factory=dict, init=False)  # until when a tenant is left alone
     _limits: list[bytes] = attrs.field(factory=list, init=False)  # the names of all
@@ -155,6 +159,7 @@ class Mover:
             async for tenant, lives in self._shards[number].residents()
             if layout.place(tenant) != number and (lives or layout.source(tenant) == number)
         }
+        found |= {tenant async for tenant in self._of_plugins(number) if layout.place(tenant) != number}
         now = anyio.current_time()
         resting = {tenant for tenant in found if self._rests.get(tenant, now) > now}
         return len(resting) + await self._move_all([(tenant, number) for tenant in found - resting])
@@ -214,6 +219,7 @@ class Mover:
         """Deletes what a shard knows of tenants that have gone, and moves those that came back at the last moment."""
         shard, layout = self._shards[number], self._shards.layout
         late = {tenant async for tenant, lives in shard.residents() if lives and layout.place(tenant) != number}
+        late |= {tenant async for tenant in self._of_plugins(number) if layout.place(tenant) != number}
         await self._move_all([(tenant, number) for tenant in late])
         gone = [(tenant,) for tenant, state in (await shard.moving()).items() if state == "gone"]
 

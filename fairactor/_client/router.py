@@ -48,12 +48,14 @@ class Router:
             for index in left:
                 if index not in ids:
                     by_number.setdefault(numbers[items[index].tenant], []).append(index)
+            for number, indexes in by_number.items():  # before any of them is posted
+                for item in (items[index] for index in indexes if number != hint):
+                    if item.extra:  # it names shards of tasks
+                        raise ServerUnavailable(
+                            f"tenant {item.tenant!r} has just moved to another shard: send this again"
+                        )
             for number, indexes in by_number.items():
                 some = [items[index] for index in indexes]
-                if number != hint and any(item.extra for item in some):  # it names shards of tasks
-                    raise ServerUnavailable(
-                        f"tenant {some[0].tenant!r} has just moved to another shard: send this again"
-                    )
                 if some[0].flag == "+":
                     some[0] = some[0]._replace(flag="")
                 named = reservation if number == hint else ""

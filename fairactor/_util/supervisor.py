@@ -39,6 +39,7 @@ class Supervisor:
         self._context = copy_context()  # so that workers do not inherit the context of the task that starts them
         self._scopes: set[anyio.CancelScope] = set()
         self._one_ended = anyio.Event()
+        self._stopped = False
 
     def start(self, name: str, actor: Callable[[], Awaitable[None]]) -> None:
         """Runs ``actor`` until it returns; restarts it if it raises.
@@ -46,6 +47,8 @@ class Supervisor:
         Raises (in the task group):
             Exception: the last error, once ``actor`` has failed more than `RESTARTS` times within `PERIOD`.
         """
+        if self._stopped:  # a shard was added at the last moment
+            return
         scope = anyio.CancelScope()
         self._scopes.add(scope)
 
@@ -56,6 +59,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Cancels all functions that were started here, and waits until they have ended."""
+        self._stopped = True
         for scope in self._scopes:
             scope.cancel()
         with anyio.CancelScope(shield=True):

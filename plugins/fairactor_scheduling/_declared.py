@@ -14,6 +14,7 @@ from fairactor import Message
 from fairactor.errors import ConfigurationError, UnknownActor
 from fairactor.plugins import Actor, Host, check_name, shown
 
+from ._moving import call
 from ._options import Recurring, ScheduleOptions, check_keywords
 from ._rule import Rule
 from ._schedule import NAME, split_key
@@ -102,7 +103,7 @@ async def add_declared(host: Host) -> None:
         for key, actor_name in await _find_declared(host, shard):
             if split_key(key) not in declared and _registered(host, actor_name) is not None:
                 logger.info("schedule %r is no longer declared: removing it", split_key(key))
-                await host.call(f"{NAME}/remove", shard, key, "")
+                await call(host, "remove", *split_key(key), "")
 
 
 async def _add(host: Host, declaration: _Declaration, tenant: str, actor: Actor[..., Any], schedule_id: str) -> None:

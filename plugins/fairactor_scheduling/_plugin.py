@@ -15,6 +15,7 @@ from fairactor.errors import RuntimeNotRunning, ServerError
 from fairactor.plugins import Host, read_lua
 
 from ._declared import add_declared
+from ._moving import move_schedules, tenants_on
 from ._rule import DuePlan, calendar
 from ._schedule import NAME, split_key
 
@@ -36,7 +37,10 @@ RACE_PAUSE: Final = 0.05
 LEAVE_TIMEOUT: Final = 1.0
 """Seconds in which a runtime that stops tries to hand over its shards. Otherwise its lead ends by itself."""
 
-_SCRIPTS: Final = ("put", "get", "list", "remove", "pause", "resume", "run", "due", "tick", "leave", "declared")
+_SCRIPTS: Final = (
+    "put", "get", "list", "remove", "pause", "resume", "run", "due", "tick", "leave", "declared",
+    "export", "import", "exported", "tenants",
+)  # fmt: skip
 
 
 class Scheduling:
@@ -59,35 +63,49 @@ class Scheduling:
         """See `fairactor.plugins.LuaKeys`."""
         return {
             "schedule:*": "hash", "all": "zset", "due": "zset", "behind": "hash", "declared": "hash",
-            "leader": "string",
+            "leader": "string", "removed:*": "string",
         }  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(self, host: Host) -> AsyncIterator[None]:
         """Adds the schedules that actors declare, and starts an actor per shard that sends due runs."""
-        pollers = [_Poller(host, shard) for shard in range(host.shard_count)]
+        pollers: list[_Poller] = []
+        failed = False
         if host.settings.workers:
             try:
                 await add_declared(host)
             except ServerError as error:  # if the server is full, for example, the workers still have to drain it
                 logger.warning("the declared schedules cannot be added yet: %s", error)
-                pollers[0].must_add_declared = True
-        for poller in pollers:
-            host.supervise(f"schedules of shard {poller.shard}", poller.run)
-        for poller in pollers:
+                failed = True
+
+        def start(shard: int) -> None:
+            pollers.append(_Poller(host, shard, must_add_declared=failed and not pollers))
+            host.supervise(f"schedules of shard {shard}", pollers[-1].run)
+
+        host.for_each_shard(start)
+        for poller in tuple(pollers):
             await poller.has_polled.wait()
         yield
+
+    def tenants_on(self, host: Host, shard: int) -> AsyncIterator[str]:
+        """See `fairactor.plugins.TenantMover`."""
+        return tenants_on(host, shard)
+
+    async def move_tenant(self, host: Host, tenant: str, source: int, target: int) -> None:
+        """See `fairactor.plugins.TenantMover`."""
+        await host.find([tenant])
+        await move_schedules(host, tenant, source, target)
 
 
 class _Poller:
     """Polls a shard for due schedules. The server gives them to one runtime at a time, which leads the shard."""
 
-    def __init__(self, host: Host, shard: int) -> None:
+    def __init__(self, host: Host, shard: int, *, must_add_declared: bool) -> None:
         self.shard = shard
         self._host = host
         self._may_lead = False
         self._failing = False
-        self.must_add_declared = False
+        self.must_add_declared = must_add_declared
         """Whether the schedules that actors declare could not be added yet."""
         self.has_polled = anyio.Event()
         """Set after the first poll."""
@@ -128,8 +146,19 @@ class _Poller:
         wait, now, *due = await self._host.call(f"{NAME}/due", self.shard, self._host.name, AT_ONCE, longest)
         if not due:
             return int(wait) / 1000
-        moved = await self._host.call(f"{NAME}/tick", self.shard, *ticks(due, int(now)))
-        return 0.0 if 1 in moved else RACE_PAUSE
+        away = [key for key, *fields in due if not fields or self._is_away(key)]
+        here = [each for each in due if each[0] not in away] if away else due
+        sent = await self._host.call(f"{NAME}/tick", self.shard, *ticks(here, int(now))) if here else []
+        for tenant, schedule_id in map(split_key, away):  # so that their new shards send the runs in time
+            await self._host.find([tenant])
+            await move_schedules(self._host, tenant, self.shard, self._host.shard_of(tenant), schedule_id)
+        return 0.0 if away or 1 in sent else RACE_PAUSE
+
+    def _is_away(self, key: bytes) -> bool:
+        """Whether the tenant of a due schedule belongs on another shard, as far as it is known."""
+        with suppress(ValueError):  # somebody has damaged the name
+            return self._host.shard_of(split_key(key)[0]) != self.shard
+        return False
 
 
 def ticks(due: Sequence[Sequence[bytes]], now: int) -> list[bytes]:

@@ -16,9 +16,10 @@ from fairactor import Handle, Message
 from fairactor.errors import ConfigurationError, MailboxFull, TaskExists
 from fairactor.plugins import FULL, TAKEN, Client, Graph, Run, check_name, check_whole_number, shown
 
+from ._moving import bring, call, range_of
 from ._options import CatchUp, Overlap, ScheduleChanges, When, check_keywords
 from ._rule import Rule, Stored, calendar
-from ._schedule import FIELDS, NAME, Schedule, ScheduleRun, checked_key, key_of, new_run_id, parse_schedule, run_id_of
+from ._schedule import FIELDS, NAME, Schedule, ScheduleRun, key_of, new_run_id, parse_schedule, run_id_of, split_key
 from ._storage import add_schedule, change_schedule, existing, not_found, read_existing, read_schedule
 from ._times import moment
 
@@ -122,28 +123,40 @@ class Schedules:
 
     async def list(self, tenant: str | None = None) -> AsyncIterator[Schedule]:
         """Reads all schedules, in no particular order, or those of a tenant by id. It reads some at a time."""
-        shards: Sequence[int | str]
-        if tenant is None:
-            shards = range(self.runtime.host.shard_count)
-            start, end = b"-", b"+"
-        else:
-            shards = [check_name("tenant", tenant)]
-            prefix = key_of(tenant, "").encode()
-            start, end = b"[" + prefix, b"(" + prefix + b"\xff"  # no byte of UTF-8 is as high
-        for shard in shards:
+        host = self.runtime.host
+        start, end = (b"-", b"+") if tenant is None else range_of(check_name("tenant", tenant))
+        listed: set[bytes] = set()  # of tenants that move
+        for shard in range(host.shard_count) if tenant is None else [tenant]:
             cursor = start
             while True:
-                flat = await self.runtime.host.call(f"{NAME}/list", shard, cursor, end, _PAGE, *FIELDS)
+                flat = await self._page(shard, cursor, end)
                 for key, values in zip(flat[::2], flat[1::2], strict=True):
-                    if fields := existing(values):  # none if it was deleted by hand
-                        yield parse_schedule(key, fields)
+                    fields = existing(values)  # none if it was deleted by hand
+                    if not fields or key in listed:
+                        continue
+                    if tenant is None and len(host.shards_of(split_key(key)[0])) > 1:
+                        listed.add(key)
+                    yield parse_schedule(key, fields)
                 if not flat:
                     break
                 cursor = b"(" + flat[-2]
 
+    async def _page(self, shard: int | str, cursor: bytes, end: bytes) -> Sequence[Any]:
+        """Reads the next schedules of a shard, or of a tenant."""
+        host = self.runtime.host
+        if isinstance(shard, int):
+            found: Sequence[Any] = await host.call(f"{NAME}/list", shard, cursor, end, _PAGE, "", *FIELDS)
+            return found
+        while True:
+            await bring(host, shard)
+            places = host.shards_of(shard)
+            found = await host.call(f"{NAME}/list", shard, cursor, end, _PAGE, shard, *FIELDS)
+            if host.shards_of(shard) == places:
+                return found
+
     async def remove(self, tenant: str, id: str) -> bool:  # noqa: A002 - as for a task
         """Removes a schedule; returns whether there was one. The tasks that it has sent go on."""
-        return bool(await self.runtime.host.call(f"{NAME}/remove", tenant, checked_key(tenant, id), ""))
+        return bool(await call(self.runtime.host, "remove", tenant, id, ""))
 
     async def pause(self, tenant: str, id: str) -> None:  # noqa: A002 - as for a task
         """Pauses a schedule: it sends nothing until it is resumed, even if its definition changes meanwhile.
@@ -169,7 +182,7 @@ class Schedules:
         Raises:
             ScheduleNotFound: there is no such schedule. MailboxFull: the tenant's backlog is reached.
         """
-        reply = await self.runtime.host.call(f"{NAME}/run", tenant, checked_key(tenant, id), new_run_id())
+        reply = await call(self.runtime.host, "run", tenant, id, new_run_id())
         if reply is None:
             raise not_found(tenant, id)
         verdict, task = reply
@@ -227,7 +240,7 @@ class Schedules:
         return (await self.get(tenant, id)).last_runs
 
     async def _set_state(self, script: str, tenant: str, schedule_id: str) -> None:
-        state = await self.runtime.host.call(f"{NAME}/{script}", tenant, checked_key(tenant, schedule_id))
+        state = await call(self.runtime.host, script, tenant, schedule_id)
         if state is None:
             raise not_found(tenant, schedule_id)
         if state == b"finished":

@@ -15,6 +15,7 @@ from fairactor.errors import ConfigurationError
 from fairactor.plugins import Graph, Host, Placeholder, shown
 from fairactor.serialization import encode_json
 
+from ._moving import call
 from ._options import RuleOptions
 from ._rule import Calendar, Rule, Stored, calendar, to_stored
 from ._schedule import FIELDS, NAME, Schedule, ScheduleNotFound, checked_key, new_run_id, parse_schedule
@@ -44,7 +45,7 @@ async def read_fields(host: Host, tenant: str, schedule_id: str) -> tuple[int, F
     Raises:
         ConfigurationError: the tenant or the id cannot be a name.
     """
-    now, *values = await host.call(f"{NAME}/get", tenant, checked_key(tenant, schedule_id), *FIELDS)
+    now, *values = await call(host, "get", tenant, schedule_id, *FIELDS)
     return int(now), existing(values)
 
 

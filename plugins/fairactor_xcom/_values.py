@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from types import UnionType
 from typing import Any, Final, TypeVar, overload
@@ -133,16 +133,13 @@ class RunValues(ABC):
 
     async def list(self) -> builtins.list[Value]:
         """Lists all values of the run, the oldest first."""
-        found: builtins.list[Value] = []
-        cursor: bytes | None = b""
-        while cursor is not None:
-            cursor, *reply = await _call(self._run(), "list", cursor)
-            flat = iter(reply)
-            found += [
-                Value(key.decode(), task.decode(), int(pushed) / 1e6, int(until) / 1000 or None)
-                for task, key, until, pushed in zip(flat, flat, flat, flat, strict=True)
-            ]
-        return sorted(found, key=lambda value: (value.pushed_at, value.key, value.task))
+        found: dict[tuple[str, str], Value] = {}
+        for values in await _on_each_shard(self._run(), partial(_list, self._run())):
+            for value in values:
+                before = found.setdefault((value.task, value.key), value)
+                if before.pushed_at < value.pushed_at:
+                    found[value.task, value.key] = value
+        return sorted(found.values(), key=lambda value: (value.pushed_at, value.key, value.task))
 
     async def delete(self, key: str, *, from_task: TaskRef | None = None) -> int:
         """Deletes the values under a key, of one task or of all; returns how many there were.
@@ -199,11 +196,44 @@ async def read_values(run: Values, key: str, places: Sequence[tuple[str, str]]) 
         places: for each value its run, or '' for the one that its task belongs to; and its task, or '' for the last
             value of the run.
     """
+    found = await _on_each_shard(run, partial(_read_on, run, key, places))
+    return [max(filter(None, stored), key=lambda each: each.stored_at, default=None) for stored in zip(*found)]
+
+
+async def _on_each_shard(run: Values, call: Callable[[int], Awaitable[T]]) -> builtins.list[T]:
+    """Calls a function with the number of each shard on which the tenant of a run is or was, and returns the replies.
+
+    Values stay where they were pushed when their tenant moves to another shard.
+    """
+    host = run.runtime.host
+    replies: dict[int, T] = {}
+    while left := [number for number in host.shards_of(run.tenant) if number not in replies]:
+        replies[left[0]] = await call(left[0])  # which may find out about more shards
+    return [*replies.values()]
+
+
+async def _list(run: Values, shard: int) -> builtins.list[Value]:
+    found: builtins.list[Value] = []
+    cursor: bytes | None = b""
+    while cursor is not None:
+        cursor, *reply = await _call(run, shard, "list", cursor)
+        flat = iter(reply)
+        found += [
+            Value(key.decode(), task.decode(), int(pushed) / 1e6, int(until) / 1000 or None)
+            for task, key, until, pushed in zip(flat, flat, flat, flat, strict=True)
+        ]
+    return found
+
+
+async def _read_on(
+    run: Values, key: str, places: Sequence[tuple[str, str]], shard: int
+) -> builtins.list[Stored | None]:
+    """Reads values on a shard, as `read_values` does."""
     found: builtins.list[Stored | None] = []
     left: builtins.list[tuple[str, str | bytes]] = [*reversed(places)]
     while left:
         flat = [part for place in left[: -_AT_ONCE - 1 : -1] for part in place]
-        for reply in await run.runtime.host.call(f"{NAME}/pull", run.tenant, run.tenant, key, *flat):
+        for reply in await run.runtime.host.call(f"{NAME}/pull", shard, run.tenant, key, *flat):
             of_run, _ = left.pop()
             if isinstance(reply, list):
                 left.append((of_run, _GOES_ON + reply[0]))
@@ -213,15 +243,19 @@ async def read_values(run: Values, key: str, places: Sequence[tuple[str, str]]) 
 
 
 async def _delete(run: Values, *which: str) -> int:
+    return sum(await _on_each_shard(run, partial(_delete_on, run, which)))
+
+
+async def _delete_on(run: Values, which: Sequence[str], shard: int) -> int:
     many, more = 0, 1
     while more:
-        deleted, more = await _call(run, "delete", *which)
+        deleted, more = await _call(run, shard, "delete", *which)
         many += deleted
     return many
 
 
-async def _call(run: Values, script: str, *arguments: str | bytes) -> Any:
-    return await run.runtime.host.call(f"{NAME}/{script}", run.tenant, run.tenant, run.run, *arguments)
+async def _call(run: Values, shard: int, script: str, *arguments: str | bytes) -> Any:
+    return await run.runtime.host.call(f"{NAME}/{script}", shard, run.tenant, run.run, *arguments)
 
 
 def encode(key: str, value: object) -> bytes:

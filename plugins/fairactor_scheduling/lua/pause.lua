@@ -2,13 +2,15 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule
--- Reply its state, or nothing if it does not exist
+-- Reply its state, or nothing if it does not exist;
+--       or the error GONE: the tenant has moved to another shard
 --
 -- Bounded: one schedule.
 -- Safe to repeat: a paused or finished schedule stays so.
 
 -- @include lib/intact.lua
 -- @include own/lib.lua
+-- @include own/home.lua
 
 local key = key_of(ARGV[1])
 local state = call('HGET', key, 'state')

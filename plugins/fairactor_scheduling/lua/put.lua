@@ -4,7 +4,8 @@
 -- ARGV  1 schedule, 2 the version to replace, '' for none, 3 a generation that no other has, 4 ms at which it is due,
 --       then field, value, ...: definition, digest, message (digest of the item), metadata, planned, overlap, budget,
 --       kept; item, graph, many and steps, if it has another message; plugins, ',a,b,': those that a graph needs; created, if it is new; declared, the actor, if an actor declares it
--- Reply 1, or 0 if it has another version by now
+-- Reply 1, or 0 if it has another version by now;
+--       or the error GONE: the tenant has moved to another shard
 --
 -- Bounded: one schedule.
 -- Safe to repeat: the generation tells.
@@ -12,6 +13,7 @@
 -- @include lib/intact.lua
 -- @include lib/plugins.lua
 -- @include own/lib.lua
+-- @include own/home.lua
 
 local schedule, replaced, generation, due = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = key_of(schedule)

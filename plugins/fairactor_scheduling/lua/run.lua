@@ -2,7 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 schedule, 2 id of the task, or of the run of a graph
--- Reply {verdict (see send.lua), id of the task, or of the last one}, or nothing without such a schedule
+-- Reply {verdict (see send.lua), id of the task, or of the last one}, or nothing without such a schedule;
+--       or the error GONE: the tenant has moved to another shard
 --
 -- Bounded: one run, of up to 500 tasks.
 -- Safe to repeat: the id is accepted once.
@@ -10,6 +11,7 @@
 -- @include lib/intact.lua
 -- @include lib/accept.lua
 -- @include own/lib.lua
+-- @include own/home.lua
 -- @include own/sending.lua
 
 local key, id = key_of(ARGV[1]), ARGV[2]

@@ -4,7 +4,7 @@
 -- ARGV  1 and on, for each schedule, packed: {schedule, version, time of its next run, or -1, time of the run after
 --       those below, or -1, when that is due, or -1, time up to which missed runs were handled, time of the first
 --       missed run, or -1, {times of the runs to send}}; all in ms
--- Reply for each 1 if it was moved on, 0 if somebody else has done so
+-- Reply for each 1 if it was moved on, 0 if somebody else has done so, or its tenant moves to another shard
 --
 -- Safe to repeat: a schedule that was moved on is skipped. If the script fails before that, the ids are the same again,
 -- and are accepted once.
@@ -86,6 +86,8 @@ local function read_schedule(name, version, expected)
     unpack(call('HMGET', key_of(name), 'state', 'version', 'planned', 'generation', 'overlap', 'budget', 'kept', 'runs',
       'waiting', 'previous', 'lines', 'many', 'tasks', 'behind'))
   if state ~= 'active' or tonumber(known) ~= version or tonumber(planned) ~= expected then return nil end
+  local moves = moving((owner_of(name)))
+  if moves == 'gone' or moves == 'arriving' and overlap ~= 'allow' then return nil end -- as in due.lua
   waiting = waiting and cmsgpack.unpack(waiting) or {}
   looked_at = looked_at + #waiting / PLANNED
   return { name = name, generation = generation, overlap = overlap, budget = tonumber(budget), kept = tonumber(kept),

@@ -184,6 +184,14 @@ def calls(script: str, *arguments: Any) -> Case:
     return Case(f"{OURS}/{script}", lambda clockwork: clockwork.call(script, *arguments))
 
 
+ARRIVING: Final = [
+    ["1:zactive", "5", "", ["state", "active", "version", "1", "planned", "5", "graph", "g"]],
+    ["1:zfinished", "99999999999999", "", ["state", "finished", "version", "1", "until", "99999999999999"]],
+    ["1:zpaused", "", "note", ["state", "paused", "version", "1"]],
+    ["1:tallow", "5", "", ["state", "active", "version", "100"]],
+]
+"""Schedules as import.lua takes them; the last one is there already."""
+
 CASES: Final = {
     "tick": Case(f"{OURS}/tick", tick, look_after),
     "end of a run that another one waits for": Case("turn", end_a_run, look_after),
@@ -196,8 +204,12 @@ CASES: Final = {
     "due": calls("due", "r", 100, 60_000),
     "leave": calls("leave", "r"),
     "get": calls("get", "1:tallow", "state"),
-    "list": calls("list", "-", "+", 100, "state"),
+    "list": calls("list", "-", "+", 100, "", "state"),
     "declared": calls("declared", "0"),
+    "tenants": calls("tenants", "-"),
+    "export": calls("export", "t", "-", "+"),
+    "exported": calls("exported", "t", "1:tqueue", "1:tbehind"),
+    "import": calls("import", ",fairactor_dependencies,", *map(msgspec.msgpack.encode, ARRIVING)),
 }
 
 
