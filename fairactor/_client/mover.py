@@ -66,6 +66,7 @@ class Mover:
     _replicas: int
     _rests: dict[str, float] = attrs.field(factory=dict, init=False)  # until when a tenant is left alone
     _limits: list[bytes] = attrs.field(factory=list, init=False)  # the names of all
+    _left: int = attrs.field(default=0, init=False)  # tenants that could not move in the last pass
     _changed: Wakeup = attrs.field(factory=Wakeup, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -76,7 +77,7 @@ class Mover:
         """Moves tenants until canceled."""
         while True:
             await self._changed.wait()
-            while self._shards.layout.growing:
+            while self._shards.layout.growing or any(shard.untidy for shard in self._shards):
                 done = False
                 try:
                     done = await self._lead()
@@ -114,6 +115,9 @@ class Mover:
 
     async def _pass(self) -> bool:
         shards, layout = self._shards, self._shards.layout
+        if not layout.growing:
+            await self._tidy_all()
+            return True
         sources = range(layout.counts[-2])
         for number in range(layout.shards):
             await shards[number].grow(layout)
@@ -124,16 +128,18 @@ class Mover:
         for number in sources:
             left += await self._clear(number)
         if left:
-            logger.info("%d tenants have still to move to other shards", left)
+            log = logger.info if left != self._left else logger.debug
+            log("%d tenants have still to move to other shards", left)
+            self._left = left
             return False
         for number in sources:
             await carry_letters(shards, shards[number])
         settled = layout.settled()
-        for number in range(layout.shards):
-            await shards[number].grow(settled)
+        for shard in shards:
+            await shard.grow(settled)
+            shard.untidy = True
         await shards.renew()
-        for number in sources:
-            await self._tidy(number)
+        await self._tidy_all()
         logger.info("the namespace has %d shards now, and all tenants have moved", layout.shards)
         return True
 
@@ -146,7 +152,7 @@ class Mover:
             for tenant, state in (await self._shards[number].moving()).items()
             if state == "arriving"
         ]
-        await _for_all(begun, self._move)
+        await self._move_all(begun)
 
     async def _clear(self, number: int) -> int:
         """Moves the tenants of a shard that belong on others; returns how many could not move yet.
@@ -214,6 +220,13 @@ class Mover:
                 self._rests[tenant] = anyio.current_time() + REST * held
                 return False
             await anyio.sleep(_LOOK)
+
+    async def _tidy_all(self) -> None:
+        for number, shard in enumerate(self._shards):
+            if shard.untidy:
+                await self._tidy(number)
+                await shard.grow(self._shards.layout, is_tidy=True)
+                shard.untidy = False
 
     async def _tidy(self, number: int) -> None:
         """Deletes what a shard knows of tenants that have gone, and moves those that came back at the last moment."""

@@ -46,9 +46,14 @@ class Migration:
     policies: Callable[[], Awaitable[dict[bytes, PackedPolicy]]]
     change_limit: Any
 
-    async def grow(self, layout: Layout) -> Layout:
-        """Sets the layout of the namespace here, unless a later one holds; returns the one that holds."""
-        return Layout.unpack(await self._run("grow", layout.pack()))
+    async def grow(self, layout: Layout, *, is_tidy: bool = False) -> Layout:
+        """Sets the layout of the namespace here, unless a later one holds; returns the one that holds.
+
+        Args:
+            layout: the layout.
+            is_tidy: whether the shard knows nothing of tenants any more that have gone.
+        """
+        return Layout.unpack(await self._run("grow", layout.pack(), "1" if is_tidy else ""))
 
     async def lead(self, runtime: str, seconds: float) -> bool:
         """Asks to be the one runtime that moves tenants away from here; returns whether it is."""

@@ -81,6 +81,8 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations):
         super().__init__(ScriptRunner(server, keys.meta, patience=patience, plugins=plugins, layout=layout))
         self.keys = keys
         self._server = server
+        self.untidy = False
+        """Whether the shard still knew tenants that have gone to other shards, when it was opened."""
         self.answer = server.answer
         """Seconds after which a call without an answer fails."""
         self.call = self._runner.run
@@ -110,6 +112,7 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations):
         try:
             version, found, found_step = map(int, reply[:3])
             known = Layout.unpack(reply[4]) if reply[4] else Layout((found,))
+            self.untidy = bool(reply[5])
         except ValueError:
             names = ", ".join(f"{name}={value!r}" for name, value in zip(_FIXED, reply, strict=True))
             raise ServerError(

@@ -26,7 +26,7 @@ _ALWAYS: Final = {"version", "shards", "step"}
 _MAY_BE: Final = {
     "emptying", "emptying_till", "sample", "sample_before", "tended", "behind", "passed", "stolen", "kinds",
     "kinds_made", "lanes", "routed", "unsorted", "unserved", "sorting", "unknown_ttl", "old_senders", "limited",
-    "largest", "layout",
+    "largest", "layout", "untidy",
 }  # fmt: skip
 """Those that it keeps if there was a reason."""
 _ENDED: Final = {TaskState.QUEUED, TaskState.SCHEDULED, TaskState.CANCELED}
@@ -221,7 +221,9 @@ def _after_all(driver: ShardDriver, *, has_all: bool) -> Iterator[str]:
         if not expires and not waits:  # the last batches and the windows of keys expire by themselves
             yield f"{key!r} is left behind"
     end = driver.snapshot()
-    policies = end.fixed["POLICY"].keys()
+    policies = {
+        name for name in end.fixed["POLICY"] if end.policy(name) != {"moving": "gone"}
+    }  # who tidies may be dead
     if policies != CAPS.keys() and (has_all or not policies <= CAPS.keys()):
         yield f"policies are left of {list(end.fixed['POLICY'])}"
     clocks = {f"{name}:{kind}" for name in ("virtual", "period") for kind in end.numbers}

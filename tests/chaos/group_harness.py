@@ -23,6 +23,7 @@ from .disturber import Disturber
 from .group_auditor import audit_group
 from .group_plan import SHARDS
 from .group_workload import GroupWorkload
+from .growing import GATE
 from .harness import Harness
 from .harness_client import HarnessClient
 from .plan import Plan
@@ -30,8 +31,6 @@ from .shards import Shards
 from .workload import Serving, Workload
 from .workload_process import Open
 
-_GATE: Final = 10.0
-"""Seconds after which what a sender could not withdraw is canceled."""
 GROUPS: Final = {Setup.CLUSTER: Cluster, Setup.SENTINEL: Watched}
 
 
@@ -71,7 +70,7 @@ async def on_group(
         serving = Serving(
             group.url, Shards(opened, has_all=False), lambda: [each.db for each in group.servers if each.up]
         )
-        _send._GATE_TIMEOUT = _GATE
+        _send._GATE_TIMEOUT = GATE
         disturber = Disturber(group, keys, harness.member, note)
         yield GroupWorkload(plan, harness, before, serving, note, disturber)
 

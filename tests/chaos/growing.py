@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import anyio
+from fairactor_dependencies import _send
 
 from tests.support.proxy import proxy
 
@@ -18,6 +19,9 @@ from .pipelines import Ends, Pipeline
 from .plan import Plan
 from .shards import Shards
 from .workload import Serving, Workload
+
+GATE: Final = 10.0
+"""Seconds after which what a sender could not withdraw is canceled."""
 
 
 def is_withdrawn(facts: Observations, pipeline: Pipeline, ends: Ends) -> bool:
@@ -57,4 +61,5 @@ async def on_growing_server(
     async with proxy(server, random.Random(f"{plan.seed} proxy"), path=path) as before:
         drivers = [direct_driver(f"unix://{server}", shard) for shard in range(plan.grows[-1][1])]
         serving = Serving(before.url, Shards(lambda: drivers, has_all=False), lambda: [drivers[0].db], server)
+        _send._GATE_TIMEOUT = GATE
         yield GrowingWorkload(plan, harness, before, serving, note)
