@@ -3,7 +3,7 @@
 
 -- @takes mailbox, read_all, readable, tenant_of, LIVE from lib/base.lua
 
-local MOST = 500 -- looks
+local LOOKS = 500
 local of, late = OWN .. 'of:t', OWN .. 'late'
 local noted = call('HLEN', of) + call('HLEN', late)
 
@@ -11,11 +11,11 @@ local noted = call('HLEN', of) + call('HLEN', late)
 local function waiting_tasks()
   local places = { SUSPECTS .. name, DELAYED .. name, QUEUE .. name }
   local many = call('ZCARD', LANES_OF .. name)
-  if many > MOST then return nil end
+  if many > LOOKS then return nil end
   for _, lane in ipairs(call('ZRANGE', LANES_OF .. name, 0, -1)) do places[#places + 1] = mailbox(name, lane) end
   many = 0
   for _, place in ipairs(places) do many = many + call('ZCARD', place) end
-  if many > MOST then return nil end
+  if many > LOOKS then return nil end
   local ids = {}
   for _, place in ipairs(places) do
     for _, id in ipairs(call('ZRANGE', place, 0, -1)) do ids[#ids + 1] = id end
@@ -46,7 +46,7 @@ if noted > 0 then
   local ids = waiting_tasks()
   if ids then
     stays = stays or is_noted(ids)
-  elseif noted <= MOST then
+  elseif noted <= LOOKS then
     stays = stays or has_one_that_is_noted()
   else
     stays = true
