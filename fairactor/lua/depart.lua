@@ -19,6 +19,7 @@
 -- @include lib/counts.lua
 -- @include lib/ring.lua
 -- @include lib/replace_policy.lua
+-- @include lib/plugins.lua
 
 local name, wish = ARGV[1], ARGV[2]
 local packed = call('HGET', POLICY, name)
@@ -40,14 +41,14 @@ load_counts({ name })
 local started = t[LIMITS] and t[LIMITS].started or 0
 local deferred = counts[name][DEFERRED]
 
--- Whether plugins keep something of which its tasks depend. They say so by `stays`.
-local function stays_for_plugins()
+-- Whether plugins keep something on which tasks of the tenant depend. They say so by `stays`.
+local function stays_for_plugins(name)
   local stays = false
   -- @hook departs
   return stays
 end
 
-if wish == 'go' and policy.moving == 'held' and started == 0 and deferred == 0 and not stays_for_plugins() then
+if wish == 'go' and policy.moving == 'held' and started == 0 and deferred == 0 and not stays_for_plugins(name) then
   policy.moving = 'gone'
 end
 local function without_moving()

@@ -144,7 +144,7 @@ def resolve_parents(
         item: the message.
         batch: all messages.
         indexes: where in the batch each id is.
-        shards: the shards of the tasks that were sent before.
+        shards: the shards of the tasks that were sent before, maybe in an earlier attempt to send the batch.
         keep: how long to keep the record of a canceled task, in ms.
 
     Raises:
@@ -162,7 +162,7 @@ def resolve_parents(
     parent_shards: list[int] = []
     tenants: list[str] = []
     for index, parent in enumerate(item.parents, 1):
-        shard = batch[indexes[parent]].shard if parent in indexes else shards[parent]
+        shard = shards[parent] if parent in shards else batch[indexes[parent]].shard
         tenants.append(batch[indexes[parent]].tenant if parent in indexes else item.owner_of(parent))
         if shard == item.shard:
             parent_shards.append(HERE)

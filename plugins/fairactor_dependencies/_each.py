@@ -7,7 +7,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from fairactor import Message, Retry, actor, current_task
 from fairactor.errors import MailboxFull, RuntimeNotRunning, UnknownActor
-from fairactor.plugins import BATCH_WITH_DATA, Actor, Addressed, Client, Graph, TriggerRule, shown, whole_ms
+from fairactor.plugins import BATCH_WITH_DATA, Actor, Addressed, Client, Graph, Host, TriggerRule, shown, whole_ms
 
 from ._graph import MessageGraph, chain
 from ._late import with_shard
@@ -75,14 +75,28 @@ async def spread(target: str, items: Any, joined: str, earlier: list[str], /, *a
 
 
 async def _adopt(runtime: Client, tenant: str, joined: str, earlier: Sequence[str], many: int) -> set[int]:
-    """Gives the joining task the results of the items that finished before; returns their numbers."""
+    """Gives the joining task the results of the items that finished before; returns their numbers.
+
+    Those that finished before their tenant moved to another shard are where it was.
+    """
+    host = runtime.host
+    await host.find([tenant])
+    home, *others = host.shards_of(tenant)
+    found = await _adopt_from(host, home, [joined, "", len(earlier), *earlier], range(many))
+    for shard in others:
+        left = [number for number in range(many) if number not in found]
+        found |= await _adopt_from(host, shard, [joined, home, len(earlier), *earlier], left)
+    return found
+
+
+async def _adopt_from(host: Host, shard: int, arguments: Sequence[str | int], numbers: Sequence[int]) -> set[int]:
     found: set[int] = set()
-    step = max(_ADOPTED_AT_ONCE // len(earlier), 1)
+    step = max(_ADOPTED_AT_ONCE // (len(arguments) - 3), 1)
     at = 0
-    while at < many:
-        numbers = range(at, min(at + step, many))
-        flags = await runtime.host.call(f"{NAME}/adopt", tenant, joined, len(earlier), *earlier, *numbers)
-        found.update(number for number, finished in zip(numbers, flags, strict=False) if finished)
+    while at < len(numbers):
+        some = numbers[at : at + step]
+        flags = await host.call(f"{NAME}/adopt", shard, *arguments, *some)
+        found.update(number for number, finished in zip(some, flags, strict=False) if finished)
         at += len(flags)
     return found
 
@@ -112,6 +126,7 @@ async def join(found: Any) -> Any:
     task = current_task()
     if task.runtime is None:
         raise RuntimeNotRunning("each() needs a server: send the graph")
+    await task.runtime.host.find([task.tenant])
     return with_shard(found, task.runtime.host.shard_of(task.tenant))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final, TypeGuard
 
 from fairactor.plugins import Host
@@ -36,30 +37,34 @@ def needs_loading(value: Any) -> bool:
     return type(value) is dict and _MARK in value
 
 
-async def load(host: Host, value: Any, shard: int = 0) -> Any:
+async def load(host: Host, value: Any, shards: Sequence[int] = (0,)) -> Any:
     """Returns a value with results in place of a reference, also inside a list.
 
     Args:
         host: the runtime.
         value: any JSON value.
-        shard: the shard of a reference that names none.
+        shards: the shards that may have the results for a reference that names none.
 
     Raises:
         ResultsExpired: the results are not kept any more.
     """
     if is_reference(value):
-        value = await _read(host, *value[_MARK][:_PARTS], *(value[_MARK][_PARTS:] or [shard]))
+        value = await _read(host, *value[_MARK][:_PARTS], value[_MARK][_PARTS:] or shards)
     if type(value) is list:
         for index, member in enumerate(value):
             if is_reference(member):
-                value[index] = await load(host, member, shard)
+                value[index] = await load(host, member, shards)
     return value
 
 
-async def _read(host: Host, token: str, first: int, last: int, shard: int) -> list[Any]:
+async def _read(host: Host, token: str, first: int, last: int, shards: Sequence[int]) -> list[Any]:
     found: list[Any] = []
+    left = iter(shards)
+    shard = next(left)
     while len(found) <= last - first:
         some = await host.call(f"{NAME}/results", shard, token, first + len(found), last)
+        while not some and (shard := next(left, -1)) >= 0:
+            some = await host.call(f"{NAME}/results", shard, token, first + len(found), last)
         if not some:
             raise ResultsExpired(
                 "the results that this task takes are not kept any more: those of each() are kept for a week after its "

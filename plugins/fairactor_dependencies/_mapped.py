@@ -72,9 +72,11 @@ class Mapped:
 
     async def _counts(self, host: Host, attempt: Attempt) -> tuple[int, int]:
         """Returns how many items an attempt has, and how many of these were sent at most."""
-        many, accepted = await host.call(f"{NAME}/mapped", self.tenant, attempt.join, 0)
-        if many or accepted:
-            return many, accepted
+        await host.find([self.tenant])
+        for shard in host.shards_of(self.tenant):
+            many, accepted = await host.call(f"{NAME}/mapped", shard, attempt.join, 0)
+            if many or accepted:
+                return many, accepted
         try:
             info = await host.runtime.handle(attempt.spread, self.tenant).info()
             if info.state is not TaskState.FINISHED:

@@ -56,7 +56,7 @@ class Dependencies:
     @property
     def lua(self) -> Mapping[str, str]:
         """See `fairactor.plugins.LuaHooks`."""
-        return {hook: read_lua(NAME, hook) for hook in ("sent", "ended", "ends")}
+        return {hook: read_lua(NAME, hook) for hook in ("sent", "ended", "ends", "departs")}
 
     @property
     def scripts(self) -> Mapping[str, str]:
@@ -77,8 +77,7 @@ class Dependencies:
     async def lifespan(self, host: Host) -> AsyncIterator[None]:
         """Starts an actor per shard that delivers its messages to other shards."""
         self._host = host
-        for shard in range(host.shard_count):
-            host.supervise(f"{NAME} {shard}", partial(_relay, host, shard))
+        host.for_each_shard(lambda shard: host.supervise(f"{NAME} {shard}", partial(_relay, host, shard)))
         yield
 
     async def wrap_send(self, messages: Sequence[Addressed], proceed: ProceedSend) -> list[Handle[Any]]:
@@ -94,9 +93,10 @@ class Dependencies:
         host = self._host
         if host is None or actor == JOIN or not any(map(needs_loading, chain(args, kwargs.values()))):
             return args, kwargs
-        shard = host.shard_of(tenant)
-        return [await load(host, value, shard) for value in args], {
-            name: await load(host, value, shard) for name, value in kwargs.items()
+        await host.find([tenant])
+        shards = host.shards_of(tenant)
+        return [await load(host, value, shards) for value in args], {
+            name: await load(host, value, shards) for name, value in kwargs.items()
         }
 
 
@@ -127,6 +127,8 @@ async def _deliver(host: Host, shard: int, messages: Sequence[bytes]) -> None:
     damaged: list[bytes] = []
     for message in messages:
         to = _destination(message)
+        if to is not None and to >= host.shard_count:
+            await host.call(f"{NAME}/known", 0, 0)  # if there are more shards, the first one knows
         if to is None or to >= host.shard_count:
             damaged.append(message)
         else:

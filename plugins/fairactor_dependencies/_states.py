@@ -9,6 +9,7 @@ from fairactor import TaskState
 from fairactor.plugins import Host
 
 from ._options import NAME
+from ._places import find, next_place
 
 _MANY: Final = 200
 """How many tasks one script looks at."""
@@ -28,10 +29,15 @@ async def read_letters(host: Host, tasks: Iterable[tuple[str, str | None]]) -> d
         by_tenant.setdefault(tenant or "", []).append(task_id)
     found: dict[str, bytes] = {}
     for tenant, ids in by_tenant.items():
-        for at in range(0, len(ids), _MANY):
-            some = ids[at : at + _MANY]
-            letters = await host.call(f"{NAME}/states", tenant, tenant, *some)
-            found |= {task_id: letter for task_id, letter in zip(some, letters, strict=True) if letter}
+        await find(host, [tenant])
+        asked: list[int] = []
+        while ids and (shard := next_place(host, tenant, asked)) is not None:
+            asked.append(shard)
+            for at in range(0, len(ids), _MANY):
+                some = ids[at : at + _MANY]
+                letters = await host.call(f"{NAME}/states", shard, tenant, *some)
+                found |= {task_id: letter for task_id, letter in zip(some, letters, strict=True) if letter}
+            ids = [task_id for task_id in ids if task_id not in found]
     return found
 
 

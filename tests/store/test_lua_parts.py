@@ -192,7 +192,7 @@ def hook_names(package: str, path: str) -> set[str]:
     for place in HOOKS:
         hook = f"{place}.lua"
         if (package, hook) in FILES and (path == hook or f"-- @include own/{path}\n" in read(package, hook)):
-            part = "lib/accept.lua" if place == "sent" else "lib/ending.lua"
+            part = {"sent": "lib/accept.lua", "departs": "depart.lua"}.get(place, "lib/ending.lua")
             around = Scan(HOOKS[place].format(plugin="p", text="-- @include own/text.lua"))
             return scan("fairactor", part).visible_at[place] | around.visible_at["own/text.lua"] | AT_HAND
     return set()

@@ -129,8 +129,15 @@ local function map_items(mapped)
   later[#later + 1] = function() call('SET', OWN .. 'map:' .. id, many .. ':0:o', 'PX', LATE) end
 end
 
--- Gives a task the ends of items that finished in an earlier attempt at the run.
+-- Gives a task, maybe of another shard, the ends of items that finished in an earlier attempt at the run.
 local function adopt(adopted)
+  if adopted.shard then
+    for _, item in ipairs(adopted) do
+      local index, id, record = unpack(item)
+      send_message(adopted.shard, 'e', 'F', 0, index + 1, adopted.id, id, id, result_in(record))
+    end
+    return
+  end
   read_children({ adopted.id })
   for _, item in ipairs(adopted) do
     local index, id, record = unpack(item)

@@ -2,12 +2,15 @@
 -- ids; `tenants` of these, or '' for any; `shards` of these: HERE, a number, or NOTIFIES if that shard notifies by
 -- itself; `rule`; `keep`, ms to keep the record if it is canceled; `token`, for results in its arguments; `wants`, the
 -- indexes of their parents; `gate`, the run whose gate has to open; `many`, how many parents it has
--- if these follow (fill.lua); `shard`, its own; `feeds`, tasks of other shards that
+-- if these follow (fill.lua); `shard`, its own; `home`, the number of its shard, as the sender knows it; `feeds`, tasks of other shards that
 -- wait for it: {shard, index, whether it wants the result, id}, ...; `item`, for an item of an `each()`: the joining task, and its number, from 1.
 
 -- @takes write_all from lib/base.lua
 
 local waits = data.dependencies
+if waits.home and waits.home ~= tonumber(KEYS[1]:match('/(%d+)}$')) then -- what it waits for was planned for there
+  error({ err = 'GONE the tenant has moved to another shard' })
+end
 mine.in_batch = mine.in_batch or {}
 mine.in_batch[id] = name
 if waits.parents or waits.gate then

@@ -66,7 +66,7 @@ CASES: Final[dict[str, Case]] = {
     "map": Case(f"{_OF}/map", call("map", "to join", 3)),
     "map, again": Case(f"{_OF}/map", call("map", "joins", 3)),
     "items": Case("send", send_items),
-    "adopt": Case(f"{_OF}/adopt", call("adopt", "joins", 1, "before", 0, 1)),
+    "adopt": Case(f"{_OF}/adopt", call("adopt", "joins", "", 1, "before", 0, 1)),
     "known": Case(f"{_OF}/known", call("known", 1, "a", "", "done", "", "q", "")),
     "fill": Case(f"{_OF}/fill", fill),
     "gate": Case(f"{_OF}/gate", call("gate", "another", 1000, 1)),
