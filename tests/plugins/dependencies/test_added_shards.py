@@ -82,9 +82,7 @@ def homes(runtime: Runtime, tenants: list[str]) -> list[int]:
 async def test_a_graph_over_tenants_that_waits_is_carried_out_whole_and_they_move_afterwards(make: Make) -> None:
     async with make(workers=40) as runtime, make() as other:
         wide = group(*(at(TENANTS[n % len(TENANTS)], give(n)) for n in range(36)))
-        runs = [
-            await runtime.send(tenant, hold(0) >> wide >> total(results())) for tenant in (MOVING[0], TENANTS[-1])
-        ]
+        runs = [await runtime.send(tenant, hold(0) >> wide >> total(results())) for tenant in (MOVING[0], TENANTS[-1])]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(runtime.grow, 5)
             await until(lambda: runtime.host.shard_count == 5)
