@@ -234,12 +234,16 @@ class Mover:
         late = {tenant async for tenant, lives in shard.residents() if lives and layout.place(tenant) != number}
         late |= {tenant async for tenant in self._of_plugins(number) if layout.place(tenant) != number}
         await self._move_all([(tenant, number) for tenant in late])
-        gone = [(tenant,) for tenant, state in (await shard.moving()).items() if state == "gone"]
+        # A runtime that led before may have begun anew with a tenant that had moved. Nobody goes on with that.
+        moving = list((await shard.moving()).items())
 
-        async def forget(tenant: str) -> None:
-            await shard.depart(tenant, "forget")
+        async def end(tenant: str, state: str) -> None:
+            if state == "arriving":
+                await shard.serve(tenant)
+            else:
+                await shard.depart(tenant, "forget" if state == "gone" else "free")
 
-        await _for_all(gone, forget)
+        await _for_all(moving, end)
 
 
 def _first(error: BaseException) -> BaseException:

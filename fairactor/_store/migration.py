@@ -39,7 +39,11 @@ def _departure(reply: Sequence[Any]) -> Departure:
 
 
 class Migration:
-    """The methods of `Shard` for the scripts that move tenants."""
+    """The methods of `Shard` for the scripts that move tenants.
+
+    Raises (from every method about a tenant):
+        Elsewhere: the layout has changed, so nothing was done: what moved tenants was superseded meanwhile.
+    """
 
     _runner: ScriptRunner
     _run: Any
@@ -61,7 +65,7 @@ class Migration:
 
     async def ask_to_go(self, tenant: str) -> bool:
         """Returns whether a tenant that should move has gone. It goes at once if nothing is known of it here."""
-        return bool((await self._run("depart", tenant, "ask"))[0] == _GOES)
+        return bool((await self._runner.run_for_tenant("depart", tenant, "ask"))[0] == _GOES)
 
     async def depart(self, tenant: str, wish: str, *, replicas: int = 0) -> Departure:
         """Takes a step of a tenant's departure: ``hold``, ``free``, ``go`` or ``forget``, see depart.lua.
@@ -82,7 +86,7 @@ class Migration:
         found = list(departure.debts)
         for first in range(0, len(limits), _LIMITS_AT_ONCE):
             some = limits[first : first + _LIMITS_AT_ONCE]
-            found += _departure(await self._run("depart", tenant, "look", *some)).debts[1:]
+            found += _departure(await self._runner.run_for_tenant("depart", tenant, "look", *some)).debts[1:]
         return attrs.evolve(departure, debts=found)
 
     async def welcome(self, tenant: str, wish: str, departure: Departure) -> str:
@@ -94,17 +98,21 @@ class Migration:
             if settings and wish == "arriving":
                 await self.change_limit(name.decode(), unpack_policy(settings), tenant=tenant)
             debts += (name, owed)
-        reply: bytes = await self._run("welcome", tenant, wish, departure.policy, waits, *debts)
+        reply: bytes = await self._runner.run_for_tenant("welcome", tenant, wish, departure.policy, waits, *debts)
         return reply.decode()
+
+    async def serve(self, tenant: str) -> None:
+        """Serves a tenant of which nothing more arrives."""
+        await self._runner.run_for_tenant("welcome", tenant, "served", b"", 0)
 
     async def export(self, tenant: str) -> list[Arrival]:
         """Returns the next waiting tasks of a tenant that has gone."""
-        parts = iter(await self._run("export", tenant))
+        parts = iter(await self._runner.run_for_tenant("export", tenant))
         return [Arrival(*some) for some in zip(parts, parts, parts, parts, strict=True)]
 
     async def exported(self, tenant: str, ids: Sequence[bytes]) -> int:
         """Deletes tasks that have arrived at the new shard; returns how many still wait here."""
-        return int(await self._run("exported", tenant, *ids))
+        return int(await self._runner.run_for_tenant("exported", tenant, *ids))
 
     async def import_tasks(self, tenant: str, tasks: Sequence[Arrival], *, replicas: int = 0) -> list[bytes]:
         """Accepts tasks of a tenant that moves here; returns the ids that another tenant's tasks have here.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -114,11 +115,16 @@ class Shards:
         Raises:
             ServerUnavailable: as `ScriptRunner.run`.
         """
-        layout = self.layout
-        may_go = layout.growing and tenant not in self._gone and layout.source(tenant) != layout.place(tenant)
-        if may_go and await self._shards[layout.source(tenant)].ask_to_go(tenant) and self.layout is layout:
-            self._gone.add(tenant)
+        while self._may_move(tenant):
+            with suppress(Elsewhere):  # the layout has changed
+                if await self._shards[self.layout.source(tenant)].ask_to_go(tenant):
+                    self._gone.add(tenant)
+                break
         return self.number_of(tenant)
+
+    def _may_move(self, tenant: str) -> bool:
+        layout = self.layout
+        return layout.growing and tenant not in self._gone and layout.source(tenant) != layout.place(tenant)
 
     def of(self, tenant: str) -> Shard:
         """Returns the shard of a tenant, as `number_of` does."""

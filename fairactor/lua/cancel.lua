@@ -31,7 +31,7 @@ end
 local records = read_records(ids)
 for i, record in ipairs(records) do records[i] = record and is_owned_by(ARGV[2 + 2 * i], record) and record end
 local states, runtimes, lanes_of = locate(ids, records)
-for i, id in ipairs(shard.epoch % 2 == 1 and ids or {}) do
+for i, id in ipairs(shard.epoch > 0 and ids or {}) do
   if records[i] and call('SISMEMBER', LEAVING .. tenant_of(records[i]), id) == 1 then states[i] = 'moving' end
 end
 

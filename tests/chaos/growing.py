@@ -20,6 +20,8 @@ from .plan import Plan
 from .shards import Shards
 from .workload import Serving, Workload
 
+_LONG: Final = 60.0
+"""Seconds after which a growth takes so long that what waits is said."""
 GATE: Final = 10.0
 """Seconds after which what a sender could not withdraw is canceled."""
 
@@ -43,6 +45,10 @@ class GrowingWorkload(Workload):
             self._note(f"the namespace gets {shards} shards")
 
             async def grow(_: Sequence[Any], shards: int = shards) -> None:
+                with anyio.move_on_after(_LONG):
+                    return await self._runtime.grow(shards)
+                for line in self._shards.waiting():
+                    self._note(line)
                 await self._runtime.grow(shards)
 
             await self._again([], grow)
