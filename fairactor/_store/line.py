@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import anyio
-from hiredis import Reader, pack_command
+from hiredis import pack_command
 from redis.exceptions import ResponseError
 
+from fairactor._server.incoming import Incoming
 from fairactor._server.nodes import FAILED, Node
+from fairactor._util.wakeup import Wakeup
 
 FAILURES: Final = (*FAILED, ResponseError)
 """The errors that end a line."""
@@ -41,16 +43,15 @@ class Line:
         """Cancels the line."""
         self._heartbeat = heartbeat
         self._receive = receive
-        self._parser: Any = None
+        self._wakeup = Wakeup()  # set when it has to send something, or to end
         self._heard = 0.0  # when something arrived last
         self._failure: Exception | None = None
-        self._waiting = anyio.CancelScope()  # while there is nothing to send
 
     def change(self, channels: set[bytes]) -> None:
         """Changes the channels."""
         if channels != self.channels:
             self.channels = channels
-            self._waiting.cancel()
+            self._wakeup.set()
 
     async def run(self) -> None:
         """Receives messages until it is canceled or the connection fails.
@@ -62,24 +63,20 @@ class Line:
         pool: Any = self.node.pool  # its types are incomplete
         connection = await pool.get_connection()
         try:
-            self._parser = Reader(replyError=connection._parser.parse_error)  # noqa: SLF001 - the errors of redis-py
-            connection._reader.feed_data = self._on_bytes  # noqa: SLF001 - so its buffer stays empty
-            await self._serve(connection._reader, connection._writer)  # noqa: SLF001
+            Incoming(connection, self._on_message, self._end)
+            await self._serve(connection._writer)  # noqa: SLF001 - the connection's own methods wait for it
         finally:
             with anyio.CancelScope(shield=True):
                 await connection.disconnect(nowait=True)
                 await pool.release(connection)
 
-    async def _serve(self, reader: Any, writer: Any) -> None:
+    async def _serve(self, writer: Any) -> None:
         """Subscribes, and checks the connection when it is silent."""
         subscribed: set[bytes] = set()
         self._heard, asked = time.monotonic(), 0.0
         while True:
             self._subscribe(writer, subscribed)
-            silent_since = max(self._heard, asked)
-            with anyio.move_on_after(silent_since + self._heartbeat - time.monotonic()) as self._waiting:
-                await reader.read(1)  # nothing is put into its buffer, so this returns when the connection has ended
-                raise ConnectionError("the server has closed the connection")
+            await self._wakeup.wait(max(self._heard, asked) + self._heartbeat - time.monotonic())
             if self._failure is not None:
                 raise self._failure
             if time.monotonic() - max(self._heard, asked) >= self._heartbeat:
@@ -96,16 +93,14 @@ class Line:
             writer.write(pack_command(("UNSUBSCRIBE", *old)))
         subscribed ^= new | old
 
-    def _on_bytes(self, data: bytes) -> None:
-        """Passes on what has arrived. An error ends the line."""
+    def _on_message(self, message: Any) -> None:
         self._heard = time.monotonic()
-        try:
-            self._parser.feed(data)
-            while (message := self._parser.gets()) is not False:
-                if isinstance(message, Exception):
-                    raise message  # noqa: TRY301 - it is handled as one of the receiver
-                if isinstance(message, list) and len(message) == 3:  # noqa: PLR2004 - others answer a PING
-                    self._receive(self, *message)
-        except Exception as error:  # noqa: BLE001 - `run` raises it
-            self._failure = self._failure or error
-            self._waiting.cancel()
+        if isinstance(message, Exception):
+            self._end(message)
+        elif isinstance(message, list) and len(message) == 3:  # noqa: PLR2004 - others answer a PING
+            self._receive(self, *message)
+
+    def _end(self, error: Exception) -> None:
+        """Lets `run` raise an error."""
+        self._failure = self._failure or error
+        self._wakeup.set()
