@@ -88,9 +88,11 @@ class Line:
     def _subscribe(self, writer: Any, subscribed: set[bytes]) -> None:
         """Subscribes to the current channels, and unsubscribes from the others."""
         if new := self.channels - subscribed:
-            writer.write(pack_command(("SUBSCRIBE", *new)))
+            command: Any = ("SUBSCRIBE", *new)
+            writer.write(pack_command(command))
         if old := subscribed - self.channels:
-            writer.write(pack_command(("UNSUBSCRIBE", *old)))
+            command = ("UNSUBSCRIBE", *old)
+            writer.write(pack_command(command))
         subscribed ^= new | old
 
     def _on_message(self, message: Any) -> None:
