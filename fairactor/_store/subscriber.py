@@ -239,8 +239,10 @@ class Subscriber:
         await anyio.sleep(1)
 
     def _on_message(self, line: Line, kind: bytes, channel: bytes, content: bytes) -> None:
-        if self._line_of.get(channel) is not line or channel not in self._channels:
-            return
+        if self._line_of.get(channel) is line and channel in self._channels:
+            self._receive(kind, channel, content)
+
+    def _receive(self, kind: bytes, channel: bytes, content: bytes) -> None:
         if kind == b"message":
             self._pass_on(channel, content)
         elif kind == b"subscribe":
