@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import anyio
-from redis.asyncio.client import PubSub
+from hiredis import pack_command
 from redis.exceptions import ResponseError
 
+from fairactor._server.incoming import Incoming
 from fairactor._server.nodes import FAILED, Node
-
-logger: Final = logging.getLogger(__name__)
+from fairactor._util.wakeup import Wakeup
 
 FAILURES: Final = (*FAILED, ResponseError)
 """The errors that end a line."""
 
-Receive = Callable[["Line", dict[str, Any]], None]
+Receive = Callable[["Line", bytes, bytes, bytes], None]
+"""Takes a line, and the kind, the channel and the content of a message."""
 
 
 class Line:
     """A subscription to channels at one node.
 
+    Messages are passed on as soon as their bytes arrive, in a callback of the event loop: no asyncio task has to be
+    woken for that.
+
     Args:
         node: the node.
         heartbeat: seconds of silence after which it checks the connection.
-        receive: called with each message.
+        receive: called with each message, and with each confirmation of a subscription.
     """
 
     def __init__(self, node: Node, heartbeat: float, receive: Receive) -> None:
@@ -40,13 +43,15 @@ class Line:
         """Cancels the line."""
         self._heartbeat = heartbeat
         self._receive = receive
-        self._reading = anyio.CancelScope()  # while it waits for a message
+        self._wakeup = Wakeup()  # set when it has to send something, or to end
+        self._heard = 0.0  # when something arrived last
+        self._failure: Exception | None = None
 
     def change(self, channels: set[bytes]) -> None:
         """Changes the channels."""
         if channels != self.channels:
             self.channels = channels
-            self._reading.cancel()
+            self._wakeup.set()
 
     async def run(self) -> None:
         """Receives messages until it is canceled or the connection fails.
@@ -55,32 +60,49 @@ class Line:
             redis.exceptions.RedisError: as redis-py; one of `FAILURES` if the server does not answer or refuses.
             OSError: likewise.
         """
-        pubsub: Any = PubSub(self.node.pool)
-        subscribed: set[bytes] = set()
-        silent = False
+        pool: Any = self.node.pool  # its types are incomplete
+        connection = await pool.get_connection()
         try:
-            while True:
-                await self._subscribe(pubsub, subscribed)
-                with anyio.CancelScope() as self._reading:
-                    message = await pubsub.get_message(timeout=self._heartbeat)
-                    if message is None:
-                        if silent:
-                            raise TimeoutError(f"it was silent for {2 * self._heartbeat:g} s")
-                        await pubsub.ping()
-                    silent = message is None
-                    if message is not None:
-                        self._receive(self, message)
-                        await asyncio.sleep(0)  # let the receiver run before the next message
+            Incoming(connection, self._on_message, self._end)
+            await self._serve(connection._writer)  # noqa: SLF001 - the connection's own methods wait for it
         finally:
             with anyio.CancelScope(shield=True):
-                await pubsub.aclose()
+                await connection.disconnect(nowait=True)
+                await pool.release(connection)
 
-    async def _subscribe(self, pubsub: Any, subscribed: set[bytes]) -> None:
-        """Subscribes to the current channels and unsubscribes from the others, until nothing changes."""
-        while self.channels != subscribed:
-            if new := self.channels - subscribed:
-                await pubsub.subscribe(*new)
-                subscribed |= new
-            if old := subscribed - self.channels:
-                await pubsub.unsubscribe(*old)
-                subscribed -= old
+    async def _serve(self, writer: Any) -> None:
+        """Subscribes, and checks the connection when it is silent."""
+        subscribed: set[bytes] = set()
+        self._heard, asked = time.monotonic(), 0.0
+        while True:
+            self._subscribe(writer, subscribed)
+            await self._wakeup.wait(max(self._heard, asked) + self._heartbeat - time.monotonic())
+            if self._failure is not None:
+                raise self._failure
+            if time.monotonic() - max(self._heard, asked) >= self._heartbeat:
+                if asked > self._heard:
+                    raise TimeoutError(f"it was silent for {2 * self._heartbeat:g} s")
+                asked = time.monotonic()
+                writer.write(pack_command(("PING",)))
+
+    def _subscribe(self, writer: Any, subscribed: set[bytes]) -> None:
+        """Subscribes to the current channels, and unsubscribes from the others."""
+        if new := self.channels - subscribed:
+            command: Any = ("SUBSCRIBE", *new)
+            writer.write(pack_command(command))
+        if old := subscribed - self.channels:
+            command = ("UNSUBSCRIBE", *old)
+            writer.write(pack_command(command))
+        subscribed ^= new | old
+
+    def _on_message(self, message: Any) -> None:
+        self._heard = time.monotonic()
+        if isinstance(message, Exception):
+            self._end(message)
+        elif isinstance(message, list) and len(message) == 3:  # noqa: PLR2004 - others answer a PING
+            self._receive(self, *message)
+
+    def _end(self, error: Exception) -> None:
+        """Lets `run` raise an error."""
+        self._failure = self._failure or error
+        self._wakeup.set()

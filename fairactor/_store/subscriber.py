@@ -9,11 +9,12 @@ only there scripts see who is subscribed. It follows a shard that moves to anoth
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import attrs
@@ -72,7 +73,7 @@ class Subscriber:
         self._heartbeat = heartbeat
         self._patience = patience
         self._channels: dict[bytes, _Channel] = {}
-        self._subscribed: dict[bytes, anyio.Event] = {}
+        self._subscribed: dict[bytes, asyncio.Event] = {}
         self._lines: dict[Node, Line] = {}
         self._line_of: dict[bytes, Line] = {}  # a message that another line receives is too late
         self._deaf: dict[str, float] = {}  # shard of which nothing arrives -> since when
@@ -104,7 +105,7 @@ class Subscriber:
         """
         channel = shard.keys.inbox(runtime).encode()
         with anyio.move_on_after(self._patience):
-            await self._subscribed.setdefault(channel, anyio.Event()).wait()
+            await self._subscribed.setdefault(channel, asyncio.Event()).wait()
             if self._refusal:
                 raise ServerError(self._refusal)
             return
@@ -237,18 +238,17 @@ class Subscriber:
         self._subscribed.clear()
         await anyio.sleep(1)
 
-    def _on_message(self, line: Line, message: dict[str, Any]) -> None:
-        if self._line_of.get(message["channel"]) is line and message["channel"] in self._channels:
-            self._receive(message)
+    def _on_message(self, line: Line, kind: bytes, channel: bytes, content: bytes) -> None:
+        if self._line_of.get(channel) is line and channel in self._channels:
+            self._receive(kind, channel, content)
 
-    def _receive(self, message: dict[str, Any]) -> None:
-        channel = message["channel"]
-        if message["type"] == "message":
-            self._pass_on(channel, message["data"])
-        elif message["type"] == "subscribe":
+    def _receive(self, kind: bytes, channel: bytes, content: bytes) -> None:
+        if kind == b"message":
+            self._pass_on(channel, content)
+        elif kind == b"subscribe":
             self._refusal = ""
             self._hears(self._channels[channel].meta)
-            self._subscribed.setdefault(channel, anyio.Event()).set()
+            self._subscribed.setdefault(channel, asyncio.Event()).set()
             self.wake_all()
             for callback in self._callbacks:
                 callback()

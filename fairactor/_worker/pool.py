@@ -46,8 +46,8 @@ class Pool:
         self.slow = math.inf
         """Tasks that run for longer than these seconds are noted in `slow_ended` when they end."""
         self.slow_ended: deque[tuple[float, Claim]] = deque(maxlen=10)
-        self._idle: list[anyio.Event] = []
-        self._waking: Worker | anyio.Event | None = None
+        self._idle: list[asyncio.Event] = []  # plain ones: a callback without an asyncio task may wake a worker
+        self._waking: Worker | asyncio.Event | None = None
         self._closed = False
         self.interrupted: list[Claim] = []
         """The tasks whose asyncio task was canceled from outside, because the event loop ends."""
@@ -228,7 +228,7 @@ class Pool:
             if len(self._workers) > self.size + self._lent:
                 self._workers.discard(worker)
                 return None
-            wake = anyio.Event()
+            wake = asyncio.Event()
             self._idle.append(wake)
             try:
                 await wake.wait()

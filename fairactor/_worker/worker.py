@@ -59,7 +59,7 @@ class Worker:
 
     def __init__(self, supply: Supply, ended: Callable[[Worker], None]) -> None:
         self._supply = supply
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope  # set once it runs: anyio makes none outside asyncio tasks
         self._claim: Claim | None = None
         self._ends = False  # whether it ends after its current task
         self._aborted = False

@@ -251,7 +251,6 @@ async def test_a_strictly_serial_tenant_gets_an_error_instead_of_a_deadlock(make
 @pytest.mark.parametrize("first", ["the handler", "the outsider"])
 async def test_a_deadlock_is_told_to_the_handler_alone(make_runtime: Make, first: str) -> None:
     goes, told = {"the handler": anyio.Event(), "the outsider": anyio.Event()}, anyio.Event()
-    goes[first].set()
 
     @actor
     async def child() -> str:
@@ -269,6 +268,7 @@ async def test_a_deadlock_is_told_to_the_handler_alone(make_runtime: Make, first
         await runtime.tenant("serial").configure(concurrency=1)
         outer = await runtime.send("serial", parent())
         handle = await runtime.send("serial", child(), id="the child")
+        goes[first].set()  # not before: the handler may start before its own send returns
 
         async def outsider() -> str:
             await goes["the outsider"].wait()

@@ -97,11 +97,11 @@ async def test_a_listener_that_fails_is_started_again(make_runtime: Make) -> Non
     async with make_runtime(double, workers=0) as runtime, make_runtime(double):
         hear, failed = runtime._engine.subscriber._receive, []
 
-        def fail_once(message: dict[str, object]) -> None:
+        def fail_once(*message: bytes) -> None:
             if not failed:
                 failed.append(message)
                 raise ValueError("as told")
-            hear(message)
+            hear(*message)
 
         runtime._engine.subscriber._receive = fail_once  # type: ignore[method-assign]
         found = await asyncio.gather(*(runtime.ask(f"user:{n}", double(n), timeout=PATIENCE) for n in range(50)))
