@@ -6,13 +6,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fairactor._model.wire import MOST_ROUTES, USUAL_BATCH, Item, Receipt
 from fairactor._store.shard import Shard
 from fairactor._util.link import Link
 from fairactor._util.wakeup import Wakeup
-from fairactor.errors import NotReplicated, ServerUnavailable
+from fairactor.errors import NotReplicated, ServerUnavailable, TaskExists
+
+from .packing import Batches
+
+_POSTED: Final = 2
+"""How many batches `post_all` has posted at once: one that is on its way, and the next one."""
 
 
 class _Posted(NamedTuple):
@@ -142,6 +147,46 @@ class Batcher:
         for posted in batch:
             _resolve(posted, receipt, start, start + len(posted.items))
             start += len(posted.items)
+
+
+class Accepted(NamedTuple):
+    """What became of the batches of a shard."""
+
+    ids: list[str]
+    """The ids of the accepted tasks, in order; all, if nothing failed."""
+    failures: list[Exception]
+
+
+async def post_all(batcher: Batcher, batches: Batches, *, replicas: int, reservation: str) -> Accepted:
+    """Posts batches in order, and waits until they are accepted.
+
+    Tasks that others post meanwhile wait for two of the batches, not for all. What fails because of a task, or because
+    too few replicas have it, does not stop the rest; any other failure does.
+
+    Args:
+        batcher: the batcher of their shard.
+        batches: the batches. They are taken out as they are posted.
+        replicas: as for `Batcher.post`.
+        reservation: as for `Batcher.post`.
+    """
+    accepted = Accepted([], [])
+    posted: deque[asyncio.Future[Sequence[str]]] = deque()
+    try:
+        while batches or posted:
+            while batches and len(posted) < _POSTED:
+                posted.append(batcher.post(batches.take(), replicas=replicas, reservation=reservation))
+            try:
+                accepted.ids.extend(await posted[0])
+            except Exception as error:  # noqa: BLE001 - the caller raises it
+                accepted.failures.append(error)
+                if not isinstance(error, (NotReplicated, TaskExists)):
+                    batches.clear()
+            posted.popleft()
+    finally:
+        for each in posted:
+            if not each.cancel() and not each.cancelled():
+                each.exception()  # so asyncio does not log that nobody has retrieved it
+    return accepted
 
 
 def _resolve(posted: _Posted, receipt: Receipt, start: int, end: int) -> None:
