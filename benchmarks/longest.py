@@ -1,9 +1,9 @@
 """The longest script among 1,000,000 tasks of 100,000 tenants: no script may hold up the server.
 
 The shard is filled directly. Then each script runs with the largest arguments that fairactor gives it: full batches,
-also to 100,000 new tenants, full turns, hundreds of tasks to cancel, a runtime that died with 20,000 claims, hundreds of
-dedicated runtimes, a thousand lanes, thousands of limits and delayed tasks, and at last the repair. The slow log of the
-server says how long each call took. Calls that compile a script are left out, since each server does that once.
+also to 100,000 new tenants, full turns, hundreds of tasks to cancel, a runtime that died with 20,000 claims, hundreds
+of dedicated runtimes, a thousand lanes, thousands of limits and delayed tasks, and at last the repair. The slow log
+of the server says how long each call took. Calls that compile a script are left out, since each server does that once.
 
 A bare loop of commands in Lua gives the factor of the machine: 1 where the bare queue drains 80,000 tasks a second. The
 goal is 5 ms times that factor. On a machine that does other work, too, the server is interrupted. So a call counts with
