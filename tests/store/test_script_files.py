@@ -32,6 +32,7 @@ WALKING = {
     "limit.lua": {"HSCAN"},  # in batches
     "stats.lua": {"ZSCAN"},  # runtimes, in batches
     "limits.lua": {"HSCAN"},  # likewise
+    "reopen.lua": {"ZSCAN"},  # lines, in batches
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 
