@@ -292,10 +292,16 @@ class Crowd:
     async def deaths(self) -> None:
         """Lets runtimes die and leave with many claims."""
         kind = kind_of_runtime({ACTOR: 1}, None)
+        held: list[Settlement] = []
         for runtime in ("dies", "leaves"):
             await self.join(runtime, kind)
             for _ in range(self.sizes.claims // PER_TURN):
-                await self.turn(runtime, PER_TURN)
+                held += await self.turn(runtime, PER_TURN)
+        await self.note(
+            lambda: self.shard.cancel_many([(task.id, "") for task in held], ttl=60, body=_CANCELED), tries=1
+        )
+        for _ in range(2):
+            await self.note(lambda: self.turn("leaves", 0, held[-PER_TURN:]))
         await self.admin.zadd(self.shard.keys.fixed("LEASES"), {"dies": 1000})
         await self.note(self.maintain, tries=1)
         await self.note(lambda: self.shard.leave("leaves"), tries=1)
