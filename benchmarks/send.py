@@ -8,13 +8,18 @@
 - one list: the same without tenants, with one MSET and one RPUSH for all 500. A second variant also makes the ids and
   the JSON while the clock runs, as in our own figures.
 
+- send_many over 500,000 tenants: one ``send_many`` of a task for each, against as many tasks of 1,000 tenants.
+- longest pause of the event loop: during the former, how late a coroutine was that wanted to run each millisecond. This
+  includes Python's garbage collection, which has to look at every message.
+
 No runtime with workers is running. Each round starts with an empty server.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
 
@@ -27,7 +32,13 @@ from .handlers import nothing
 
 
 async def run(
-    bench: Bench, *, tasks: int = 20_000, singly: int = 10_000, coroutines: int = 32, tenants: int = 1_000
+    bench: Bench,
+    *,
+    tasks: int = 20_000,
+    singly: int = 10_000,
+    coroutines: int = 32,
+    tenants: int = 1_000,
+    crowd: int = 500_000,
 ) -> list[Figure]:
     many: list[float] = []
     single: list[float] = []
@@ -35,6 +46,9 @@ async def run(
     one_list: list[float] = []
     encoding: list[float] = []
     server: list[list[float]] = [[], [], [], [], []]
+    crowded: list[float] = []
+    uncrowded: list[float] = []
+    pauses: list[float] = []
     for _ in bench.each_round():
         messages = [(f"tenant:{n % tenants}", nothing(n)) for n in range(tasks)]
         for n, (rates, count, sending) in enumerate(
@@ -50,6 +64,10 @@ async def run(
             seconds, usage = await sending
             rates.append(count / seconds)
             server[n].append(usage.scripts / count)
+        uncrowded.append(crowd / (await _send_crowd(bench, crowd, tenants))[0])
+        seconds, pause = await _send_crowd(bench, crowd, crowd)
+        crowded.append(crowd / seconds)
+        pauses.append(pause * 1000)
     against = f"bare script of {bare.SEND}"
     return [
         Figure("send_many", "tasks/s", many, baseline, against, at_least(0.5)),
@@ -58,6 +76,10 @@ async def run(
         Figure("send_many against one list and JSON", "tasks/s", many, encoding, "one list and JSON"),
         Figure("script time of send_many", "µs/task", server[0], server[2], against),
         Figure(f"script time of send by {coroutines} coroutines", "µs/task", server[1], server[2], against),
+        Figure(
+            f"send_many over {crowd:,} tenants", "tasks/s", crowded, uncrowded, f"{tenants:,} tenants", at_least(0.8)
+        ),
+        Figure("longest pause of the event loop", "ms", pauses),
     ]
 
 
@@ -67,6 +89,35 @@ async def _send_many(bench: Bench, messages: list[tuple[str, Message[Any]]]) -> 
         await runtime.send_many(messages)
         seconds = perf_counter() - began
     return seconds, usage
+
+
+async def _send_crowd(bench: Bench, tasks: int, tenants: int) -> tuple[float, float]:
+    """Sends as many tasks, spread over the tenants; returns the seconds that it took, and the longest pause."""
+    await bench.clean()
+    messages = [(f"tenant:{n % tenants}", nothing(n)) for n in range(tasks)]
+    async with Runtime(bench.url, workers=0) as runtime, longest_pause() as pause:
+        began = perf_counter()
+        await runtime.send_many(messages)
+        seconds = perf_counter() - began
+    return seconds, pause[0]
+
+
+@asynccontextmanager
+async def longest_pause() -> AsyncIterator[list[float]]:
+    """Yields a list with the longest time, in seconds, for which the event loop did nothing else inside the block."""
+    longest = [0.0]
+
+    async def tick() -> None:
+        while True:
+            began = perf_counter()
+            await asyncio.sleep(0.001)
+            longest[0] = max(longest[0], perf_counter() - began - 0.001)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        yield longest
+    finally:
+        ticking.cancel()
 
 
 async def _send_singly(bench: Bench, messages: list[tuple[str, Message[Any]]], coroutines: int) -> tuple[float, Usage]:

@@ -6,13 +6,22 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
+
+import attrs
 
 from fairactor._model.wire import MOST_ROUTES, USUAL_BATCH, Item, Receipt
+from fairactor._store.script_runner import Elsewhere
 from fairactor._store.shard import Shard
 from fairactor._util.link import Link
 from fairactor._util.wakeup import Wakeup
-from fairactor.errors import NotReplicated, ServerUnavailable
+from fairactor.errors import NotReplicated, ServerUnavailable, TaskExists
+
+from .packing import Batches
+
+_POSTED: Final = 2
+"""How many batches `post_all` has posted at once: one that is on its way, and the next one."""
 
 
 class _Posted(NamedTuple):
@@ -129,6 +138,8 @@ class Batcher:
                 self._link.late(size)
             for posted in batch:
                 _fail(posted, error)
+            if isinstance(error, Elsewhere):
+                self._refuse_others(error)
             return
         except BaseException:
             stopped = self._closed or ServerUnavailable(
@@ -142,6 +153,93 @@ class Batcher:
         for posted in batch:
             _resolve(posted, receipt, start, start + len(posted.items))
             start += len(posted.items)
+        if any(isinstance(refusal, Elsewhere) for refusal in receipt.refused.values()):
+            self._refuse_others(Elsewhere())
+
+    def _refuse_others(self, error: Elsewhere) -> None:
+        """Refuses tasks that were posted after refused ones, so that they do not come before these."""
+        while self._outbox:
+            _fail(self._outbox.popleft(), error)
+
+
+class Accepted(NamedTuple):
+    """What became of the batches of a shard."""
+
+    ids: list[str]
+    """The ids of the accepted tasks, in order; all, if nothing failed."""
+    failures: list[Exception]
+
+
+class Route(Protocol):
+    """Posts tasks on the shards of their tenants, wherever these are."""
+
+    def is_needed(self, items: Sequence[Item]) -> bool:
+        """Whether tasks must not be posted on the shard where their tenants are thought to be."""
+        ...
+
+    async def post(self, hint: int, items: Sequence[Item], replicas: int, reservation: str) -> Sequence[str]:
+        """Posts tasks that are thought to belong on the shard with the number ``hint``; returns as `Batcher.post`."""
+        ...
+
+
+@attrs.frozen
+class Poster:
+    """Posts the batches of a shard in order.
+
+    Tasks that others post meanwhile wait for two of the batches, not for all. What fails because of a task, or because
+    too few replicas have it, does not stop the rest; any other failure does.
+
+    Args:
+        number: the number of the shard.
+        batcher: its batcher.
+        route: posts tasks elsewhere.
+        replicas: as for `Batcher.post`.
+        reservation: as for `Batcher.post`.
+    """
+
+    number: int
+    batcher: Batcher
+    route: Route
+    replicas: int
+    reservation: str
+
+    async def post_all(self, batches: Batches) -> Accepted:
+        """Posts batches, and waits until they are accepted. They are taken out as they are posted."""
+        accepted = Accepted([], [])
+        posted: deque[tuple[list[Item], asyncio.Future[Sequence[str]] | None]] = deque()  # without a future: not yet
+        moved = False  # whether something was refused here, so that all that follows has to find its shard
+        try:
+            while batches or posted:
+                while batches and len(posted) < _POSTED and (not posted or posted[-1][1] is not None):
+                    items = batches.take()
+                    elsewhere = moved or self.route.is_needed(items)
+                    posted.append((items, None if elsewhere else self._post_here(items)))
+                try:
+                    accepted.ids.extend(await self._accepted(*posted[0]))
+                except Exception as error:  # noqa: BLE001 - the caller raises it
+                    accepted.failures.append(error)
+                    if not isinstance(error, (NotReplicated, TaskExists)):
+                        batches.clear()
+                moved = moved or _was_refused(posted.popleft()[1])
+        finally:
+            for _, each in posted:
+                if each is not None and not each.cancel() and not each.cancelled():
+                    each.exception()  # so asyncio does not log that nobody has retrieved it
+        return accepted
+
+    def _post_here(self, items: list[Item]) -> asyncio.Future[Sequence[str]]:
+        return self.batcher.post(items, replicas=self.replicas, reservation=self.reservation)
+
+    async def _accepted(self, items: list[Item], posted: asyncio.Future[Sequence[str]] | None) -> Sequence[str]:
+        if posted is not None:
+            with suppress(Elsewhere):
+                return await posted
+        return await self.route.post(self.number, items, self.replicas, self.reservation)
+
+
+def _was_refused(posted: asyncio.Future[Sequence[str]] | None) -> bool:
+    """Whether a post was refused because the tasks belong on another shard."""
+    return posted is not None and not posted.cancelled() and isinstance(posted.exception(), Elsewhere)
 
 
 def _resolve(posted: _Posted, receipt: Receipt, start: int, end: int) -> None:

@@ -30,6 +30,13 @@ class Router:
     _shards: Shards
     _batchers: Sequence[Batcher]
 
+    def is_needed(self, items: Sequence[Item]) -> bool:
+        """Whether tasks may belong elsewhere than it seems, or must not be accepted because of what is elsewhere."""
+        layout = self._shards.layout
+        if layout.growing or not layout.epoch:
+            return layout.growing
+        return any((item.chosen or item.key) and len(layout.places(item.tenant)) > 1 for item in items)
+
     async def post(self, hint: int, items: Sequence[Item], replicas: int, reservation: str) -> list[str]:
         """Posts tasks; returns and raises as `Batcher.post`.
 
@@ -38,36 +45,40 @@ class Router:
             items: the tasks.
             replicas: how many replicas must confirm them.
             reservation: the name of the reservation for these tasks on that shard, or ''.
+
+        Raises:
+            ServerUnavailable: also if tasks with data for plugins belong on another shard: it names shards, too.
         """
         ids: dict[int, str] = {}
         for _ in range(_ATTEMPTS):
             left = [index for index in range(len(items)) if index not in ids]
+            if not left:
+                break
             numbers = await self._find({items[index].tenant for index in left})
-            ids |= await self._earlier([index for index in left if index not in ids], items, numbers)
+            ids |= await self._earlier(left, items, numbers)
             by_number: dict[int, list[int]] = {}
             for index in left:
                 if index not in ids:
                     by_number.setdefault(numbers[items[index].tenant], []).append(index)
-            for number, indexes in by_number.items():  # before any of them is posted
-                for item in (items[index] for index in indexes if number != hint):
-                    if item.extra:  # it names shards of tasks
-                        raise ServerUnavailable(
-                            f"tenant {item.tenant!r} has just moved to another shard: send this again"
-                        )
             for number, indexes in by_number.items():
                 some = [items[index] for index in indexes]
-                if some[0].flag == "+":
-                    some[0] = some[0]._replace(flag="")
+                _check_data(some, is_here=number == hint, maybe_accepted=bool(ids))
                 named = reservation if number == hint else ""
-                try:
-                    found = await self._batchers[number].post(some, replicas=replicas, reservation=named)
-                except Elsewhere:
-                    await self._shards.renew()  # the shard may know more than this runtime
-                    continue
-                ids |= dict(zip(indexes, found, strict=True))
-            if len(ids) == len(items):
-                return [ids[index] for index in range(len(items))]
-        raise ServerUnavailable(f"the shard of tenant {items[left[0]].tenant!r} is not found: send this again")
+                found = await self._post(number, some, replicas, named)
+                ids |= dict(zip(indexes, found, strict=False))  # none, or all
+        if len(ids) < len(items):
+            raise ServerUnavailable("the shards of these tenants are not found", maybe_accepted=bool(ids))
+        return [ids[index] for index in range(len(items))]
+
+    async def _post(self, number: int, items: list[Item], replicas: int, reservation: str) -> Sequence[str]:
+        """Posts tasks on a shard; returns nothing if they belong elsewhere."""
+        if items[0].flag == "+":
+            items[0] = items[0]._replace(flag="")
+        try:
+            return await self._batchers[number].post(items, replicas=replicas, reservation=reservation)
+        except Elsewhere:
+            await self._shards.renew()  # the shard may know more than this runtime
+            return ()
 
     async def _find(self, tenants: set[str]) -> Mapping[str, int]:
         names = list(tenants)
@@ -93,3 +104,9 @@ class Router:
             earlier = await self._shards[number].past(tenant, tasks)
             found |= {index: task_id for index, task_id in zip(some, earlier, strict=True) if task_id}
         return {index: "" if task_id == items[index].id else task_id for index, task_id in found.items()}
+
+
+def _check_data(items: Sequence[Item], *, is_here: bool, maybe_accepted: bool) -> None:
+    if not is_here and any(item.extra for item in items):
+        problem = f"tenant {items[0].tenant!r} has just moved to another shard: send this again"
+        raise ServerUnavailable(problem, maybe_accepted=maybe_accepted)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -18,27 +18,24 @@ from fairactor._actors.message import Message
 from fairactor._actors.registry import Registry
 from fairactor._actors.task import running_task
 from fairactor._model.policy import Policy
-from fairactor._model.wire import BATCH, MOST_ROUTES, USUAL_BATCH, Item, with_the_one_before
+from fairactor._model.wire import Item
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.script_runner import Elsewhere
 from fairactor._store.shards import Shards
-from fairactor._util.one_call import check_one_call, wants_one_call
+from fairactor._util.slices import AT_ONCE, slices
 from fairactor._util.spans import NO_SPAN, CreationSpan, Spans
 from fairactor.errors import Deadlock, MailboxFull, NotReplicated, ServerError
 from fairactor.plugins import Addressed
 from fairactor.settings import Settings
 
-from .batcher import Batcher
+from .batcher import Batcher, Poster
 from .envelope import encode_message
+from .packing import Packing
 from .router import Router
 from .tracker import Tracker
 
 R = TypeVar("R")
-_Sent = tuple[Message[Any], int, Item]  # with the number of its shard
-
-_AT_ONCE: Final = 1000
-"""How many messages are handled before the event loop gets a turn."""
 _GIVE_BACK: Final = 1.0
 """Seconds to try to release a reservation. It expires by itself after a minute."""
 
@@ -90,13 +87,19 @@ class Sender:
                 span.is_duplicate_of(handle.id)
             return handle
 
-    async def send_many(self, messages: Iterable[Addressed]) -> list[Handle[Any]]:
+    async def send_many(self, messages: Sequence[Addressed]) -> list[Handle[Any]]:
         """See `Runtime.send_many`."""
-        messages = list(messages)
         with self._sending_many(messages) as span:
-            if any(self._plugins.wraps_send(message) for _, message in messages):
+            if await self._wraps_any(messages):
                 return await self._plugins.send(messages, partial(self._proceed, span=span))
             return await self._send_all(messages, span)
+
+    async def _wraps_any(self, messages: Sequence[Addressed]) -> bool:
+        """Whether any plugin wraps the sending of any of the messages."""
+        async for part in slices(messages):
+            if any(self._plugins.wraps_send(message) for _, message in part):
+                return True
+        return False
 
     async def ask(self, tenant: str, message: Message[R], wait: float | None) -> R:
         """See `Runtime.ask`."""
@@ -153,8 +156,9 @@ class Sender:
         """Wraps the sending of messages in a span, if there is an SDK."""
         if self._spans is None or not messages:
             return NO_SPAN
-        tenants = {tenant for tenant, _ in messages if isinstance(tenant, str)}
-        return self._spans.sending_many(len(messages), {_actor_of(message) for _, message in messages}, tenants)
+        tenants = _the_first_two(tenant for tenant, _ in messages if isinstance(tenant, str))
+        actors = _the_first_two(_actor_of(message) for _, message in messages)
+        return self._spans.sending_many(len(messages), actors, tenants)
 
     async def _proceed(self, messages: Sequence[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
         """Sends the messages, after every `wrap_send` has run."""
@@ -166,57 +170,36 @@ class Sender:
         item = self.encode(tenant, message, span=span)
         number = self._shards.number_of(tenant)
         (task_id,) = await self._post(number, [item], self._replicas(message))
-        return self._handle(message, item, task_id)
+        return self._handle(item.tenant, message, item.id, task_id)
 
-    async def _send_all(self, messages: Iterable[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
-        sent: list[_Sent] = []
-        batches: list[list[list[Item]]] = [[[]] for _ in self._shards]
-        most, most_routes = (BATCH, BATCH) if wants_one_call() else (USUAL_BATCH, MOST_ROUTES)
-        room = [most] * len(batches)  # in the last batch of each shard
-        budgets = [batcher.budget for batcher in self._batchers]
-        bytes_left = budgets.copy()  # likewise
-        routes: list[set[bytes]] = [set() for _ in batches]  # likewise
+    async def _send_all(self, messages: Sequence[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
+        packing = Packing([batcher.budget for batcher in self._batchers])
+        place = self._shards.placement()
+        ids: list[str] = []
+        numbers: list[int] = []  # of the shards
         replicas = 0
         for tenant, message in messages:
             item = self.encode(tenant, message, span=span)
-            number = self._shards.number_of(tenant)
-            places = item.places
-            room[number] -= places
-            bytes_left[number] -= item.size
-            routes[number].add(item.route)
-            is_full = room[number] < 0 or len(routes[number]) > most_routes
-            if is_full or (bytes_left[number] < 0 and batches[number][-1]):
-                routes[number] = {item.route}
-                room[number], bytes_left[number] = most - places, budgets[number] - item.size
-                batches[number].append([])
+            number = place(tenant)
+            if packing.add(number, item):
                 await anyio.lowlevel.checkpoint()  # so encoding many messages does not block the event loop
-            elif batches[number][-1]:
-                item = with_the_one_before(item)
-            batches[number][-1].append(item)
-            sent.append((message, number, item))
+            ids.append(item.id)
+            numbers.append(number)
             replicas = max(replicas, self._replicas(message))
-        posts = [(number, batch) for number, of_shard in enumerate(batches) for batch in of_shard if batch]
-        check_one_call(len(posts))
-        async with self._reservation(posts, sent) as reservation:
-            replies = await asyncio.gather(
-                *(self._post(*post, replicas, reservation) for post in posts), return_exceptions=True
+        calls = packing.check()
+        async with self._reservation(calls, messages, numbers) as reservation:
+            of_shard = await asyncio.gather(
+                *(
+                    Poster(number, batcher, self._router, replicas, reservation).post_all(batches)
+                    for number, (batcher, batches) in enumerate(zip(self._batchers, packing.batches, strict=False))
+                )
             )
-            failures = [reply for reply in replies if isinstance(reply, BaseException)]
-            if failures:
-                # `NotReplicated` comes last: it says that all messages were accepted.
-                failure = min(failures, key=lambda each: isinstance(each, NotReplicated))
-                if isinstance(failure, ServerError):  # of one batch; the others may have been accepted
-                    maybe = len(posts) > 1 or failure.maybe_accepted
-                    raise failure.about([item.id for *_, item in sent], maybe_accepted=maybe)
-                raise failure
-            ids: dict[int, list[str]] = {}  # by shard
-            for (number, _), reply in zip(posts, replies, strict=True):
-                ids.setdefault(number, []).extend(cast(Sequence[str], reply))
-        of_shard = {number: iter(found) for number, found in ids.items()}
+            _check_failures([failure for shard in of_shard for failure in shard.failures], ids, several=calls > 1)
+        accepted = [iter(shard.ids) for shard in of_shard]
         handles = []
-        for count, (message, number, item) in enumerate(sent, 1):
-            handles.append(self._handle(message, item, next(of_shard[number])))
-            if count % _AT_ONCE == 0:
+        for count, ((tenant, message), number, sent) in enumerate(zip(messages, numbers, ids, strict=True), 1):
+            handles.append(self._handle(tenant, message, sent, next(accepted[number])))
+            if count % AT_ONCE == 0:
                 await anyio.lowlevel.cancel_shielded_checkpoint()  # the tasks are sent
         return handles
 
@@ -238,12 +221,12 @@ class Sender:
             raise
         if task_id != item.id:  # there is an earlier task with its id or its key
             outcome.cancel()
-            return self._handle(message, item, task_id)
+            return self._handle(item.tenant, message, item.id, task_id)
         if self._shards.number_of(tenant) != number:  # it was sent to the shard to which the tenant has moved
             outcome.cancel()
-            return self._handle(message, item, task_id)
+            return self._handle(item.tenant, message, item.id, task_id)
         self._outcomes.sent(item.id, self._shards[number], outcome, ask=item.id == message.task_options.id)
-        handle: Handle[R] = self._handle(message, item, task_id)
+        handle: Handle[R] = self._handle(item.tenant, message, item.id, task_id)
         asked[handle] = outcome
         return handle
 
@@ -254,24 +237,29 @@ class Sender:
 
     @asynccontextmanager
     async def _reservation(
-        self, posts: Sequence[tuple[int, Sequence[Item]]], sent: Sequence[_Sent]
+        self, calls: int, messages: Sequence[Addressed], numbers: Sequence[int]
     ) -> AsyncIterator[str]:
-        """Reserves room for messages that take several batches; yields the reservation's name, '' for a single batch.
+        """Reserves room for messages that take several calls; yields the reservation's name, '' for a single call.
+
+        Args:
+            calls: how many calls the messages take.
+            messages: the messages.
+            numbers: the shard of each message.
 
         Raises:
             MailboxFull: a mailbox has too little room. Nothing stays reserved.
         """
-        if len(posts) < 2:  # noqa: PLR2004 - one batch is accepted in one step
+        if calls < 2:  # noqa: PLR2004 - one batch is accepted in one step
             yield ""
             return
         name = os.urandom(8).hex()
-        rooms: dict[int, Counter[str]] = {number: Counter() for number, _ in posts}
+        rooms: dict[int, Counter[str]] = {number: Counter() for number in sorted(set(numbers))}
         chosen: dict[str, list[str]] = {}
-        for count, (message, number, item) in enumerate(sent):
-            rooms[number][item.tenant] += 1
+        for count, ((tenant, message), number) in enumerate(zip(messages, numbers, strict=True)):
+            rooms[number][tenant] += 1
             if message.task_options.id:
-                chosen.setdefault(item.tenant, []).append(item.id)
-            if count % _AT_ONCE == 0:
+                chosen.setdefault(tenant, []).append(message.task_options.id)
+            if count % AT_ONCE == 0:
                 await anyio.lowlevel.checkpoint()  # as in `_send_all`
         held: dict[int, set[str]] = {number: set() for number in rooms}
         try:
@@ -313,20 +301,20 @@ class Sender:
             self._plugins.check(message.task_options)
         return item
 
-    async def _post(self, number: int, items: Sequence[Item], replicas: int, reservation: str = "") -> Sequence[str]:
+    async def _post(self, number: int, items: Sequence[Item], replicas: int) -> Sequence[str]:
         try:
-            if not self._shards.layout.epoch:
+            if not self._router.is_needed(items):
                 with suppress(Elsewhere):
-                    return await self._batchers[number].post(items, replicas=replicas, reservation=reservation)
-            return await self._router.post(number, items, replicas, reservation)
+                    return await self._batchers[number].post(items, replicas=replicas)
+            return await self._router.post(number, items, replicas, "")
         except ServerError as error:
             raise error.about([item.id for item in items]) from error
 
-    def _handle(self, message: Message[Any], item: Item, task_id: str) -> Handle[Any]:
+    def _handle(self, tenant: str, message: Message[Any], sent_id: str, task_id: str) -> Handle[Any]:
         """Returns a handle of the task that was sent, or of the earlier task that has its id or its key."""
-        sent = task_id == item.id
+        sent = task_id == sent_id
         codec = message.actor.codec if sent else None  # the earlier task may be another actor's
-        handle: Handle[Any] = Handle(self._tracker, task_id or item.id, item.tenant, codec, duplicate=not sent)
+        handle: Handle[Any] = Handle(self._tracker, task_id or sent_id, tenant, codec, duplicate=not sent)
         if self._plugins.observers.sent is not None:
             self._plugins.observers.sent(handle, message)
         return handle
@@ -355,9 +343,36 @@ class Sender:
             )
 
 
+def _check_failures(failures: Sequence[Exception], ids: Sequence[str], *, several: bool) -> None:
+    """Raises what failed first, if anything did.
+
+    Args:
+        failures: why batches were not accepted.
+        ids: the ids of all tasks.
+        several: whether there were several batches, so that the others may have been accepted.
+    """
+    if not failures:
+        return
+    # `NotReplicated` comes last: it says that all messages were accepted.
+    failure = min(failures, key=lambda each: isinstance(each, NotReplicated))
+    if isinstance(failure, ServerError):
+        raise failure.about(ids, maybe_accepted=several or failure.maybe_accepted)
+    raise failure
+
+
 def _actor_of(message: object) -> str:
     """Returns the name of a message's actor; '' for what is no message, which is refused later."""
     return message.actor.name if isinstance(message, Message) else ""
+
+
+def _the_first_two(names: Iterable[str]) -> set[str]:
+    """Returns the first two different names, or the only one."""
+    found: set[str] = set()
+    for name in names:
+        found.add(name)
+        if len(found) == 2:  # noqa: PLR2004 - as said
+            break
+    return found
 
 
 def _queue_of(message: object) -> str:

@@ -14,6 +14,7 @@ from fairactor._actors.options import AskOptions, TaskOptions
 from fairactor._actors.plugin_options import OptionValue
 from fairactor._model.states import TaskState
 from fairactor._util.checks import check_name, check_timeout
+from fairactor._util.slices import slices
 from fairactor.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -98,15 +99,21 @@ class TaskClient(ABC):
     async def send_many(self, messages: Iterable[tuple[str, Any]]) -> list[Any]:
         """Sends many messages and graphs; returns a handle for each message, a `Run` for each graph, in the same order.
 
-        It checks all messages before it sends the first one. They travel in batches of 500, each of which is accepted
-        as a whole. If a tenant has a ``backlog``, all its messages are accepted or none is, because room for them is
-        reserved first.
+        It checks all messages before it sends the first one. They travel in batches of up to 120, each of which is
+        accepted as a whole. If a tenant has a ``backlog``, all its messages are accepted or none is, because room for
+        them is reserved first. However many there are, the event loop gets a turn after each 1,000, and other sends go
+        between the batches.
 
         Raises:
-            As `send`. After ServerUnavailable some batches may have been accepted.
+            As `send`. After ServerUnavailable, or if it is canceled, some batches may have been accepted.
         """
-        parts, given = self._running(), list(messages)
-        if all(isinstance(message, Message) for _, message in given):
+        parts = self._running()
+        given: list[tuple[str, Any]] = []
+        with_graphs = False
+        async for part in slices(messages):
+            given += part
+            with_graphs = with_graphs or not all(isinstance(message, Message) for _, message in part)
+        if not with_graphs:
             return await parts.sender.send_many(given)
         from .graphs import send_together
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -13,6 +13,9 @@ from fairactor._model.limit import PackedLimit
 from fairactor._model.wire import unpack_policy
 
 from .script_runner import ScriptRunner
+
+_REOPENED_AT_ONCE: Final = 200
+"""About how many lines one call lets look again."""
 
 Description = tuple[PackedLimit, int, float, int]
 """Settings of a limit, tasks that run, µs until what was taken is paid for, tenants that wait."""
@@ -38,22 +41,29 @@ class Limits:
         given = msgspec.msgpack.encode({key: value for key, value in changes.items() if value is not None})
         reset = msgspec.msgpack.encode([key for key, value in changes.items() if value is None])
         run = self._runner.run_for_tenant if tenant else self._run
-        return unpack_policy(await run("limit", name, tenant, given, pause, reset))
+        packed, _, reopens = await run("limit", name, tenant, given, pause, reset)
+        if reopens:
+            await self._reopen()
+        return unpack_policy(packed)
 
     async def reset_limit(self, name: str) -> None:
         """Removes all settings of a limit, and those of tenants' instances; what actors declare stays."""
         cursor = b"0"
         while cursor:
-            reply = await self._run("limit", name, "", msgspec.msgpack.encode({}), "", "", cursor)
-            cursor = reply[1:] if reply.startswith(b"+") else b""
+            _, cursor, _ = await self._run("limit", name, "", msgspec.msgpack.encode({}), "", "", cursor)
 
     async def declare_limits(self, declared: Mapping[str, PackedLimit]) -> None:
         """Notes what the code of actors says about their limits, by actor."""
         flat: list[str | bytes] = []
         for name, settings in declared.items():
             flat += (text_in_json(name), msgspec.msgpack.encode(settings) if settings else b"")
-        if flat:
-            await self._run("declare_limits", *flat)
+        if flat and await self._run("declare_limits", *flat):
+            await self._reopen()
+
+    async def _reopen(self) -> None:
+        """Lets all lines look again, in steps. If this breaks off, the next call of it goes on."""
+        while await self._run("reopen", _REOPENED_AT_ONCE):
+            pass
 
     async def limits(self, name: str = "", tenant: str = "") -> tuple[float, dict[bytes, Description]]:
         """Returns the time in ms, and what is known of a limit, or of all; see limits.lua."""

@@ -36,7 +36,7 @@ _SCOPE: Final = re.compile(r"^-- @scope$", re.MULTILINE)
 _RUN_WITHOUT_MEMORY: Final = {
     *("turn", "tend", "leave", "cancel", "purge", "join", "open", "watch", "stats", "health", "inspect", "mend"),
     *("letters", "pieces", "discard", "configure", "review", "policies", "renew", "declare", "fill", "sort", "expire"),
-    *("limit", "limits", "declare_limits", "charge", "mend_places", "mend_rings"),
+    *("limit", "limits", "declare_limits", "reopen", "charge", "mend_places", "mend_rings"),
     *("depart", "welcome", "export", "exported", "past", "grow", "lead"),
 }
 

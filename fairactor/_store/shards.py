@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Final, TypeVar
 
 import anyio
@@ -108,6 +108,10 @@ class Shards:
         if layout.growing and tenant not in self._gone:
             return layout.source(tenant)
         return layout.place(tenant)
+
+    def placement(self) -> Callable[[str], int]:
+        """Returns a function as `number_of`, which does not change its mind when a tenant moves."""
+        return cache(self.number_of) if self.layout.growing else self.layout.place
 
     async def find(self, tenant: str) -> int:
         """Returns the number of a tenant's shard. While tenants move, it asks for those that should.

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 and on: for each actor its name, as JSON text without quotation marks, and its settings, packed; '' for none
--- Reply 1 if anything changed, else 0
+-- Reply 1 if `reopen` has to follow, else 0
 --
 -- Safe to repeat: it sets the same values.
 
@@ -15,7 +15,7 @@ for i = 1, #ARGV, 2 do
   local declared = packed and cmsgpack.unpack(packed).declared
   if (declared and cmsgpack.pack(declared) or '') ~= ARGV[i + 1] then changes[#changes + 1] = i end
 end
-if #changes == 0 then return 0 end
+if #changes == 0 then return call('HEXISTS', META, 'reopening') end -- one may have broken off
 
 -- @include lib/change_limit.lua
 
@@ -29,4 +29,4 @@ begin_writing()
 write_settings()
 save_counts()
 save_shard()
-return 1
+return call('HEXISTS', META, 'reopening')

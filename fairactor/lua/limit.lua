@@ -4,8 +4,8 @@
 -- ARGV  1 limit, as JSON text without quotation marks, 2 a tenant, for its instance, or '', 3 settings, packed,
 --       4 ms for which to pause it, -1 without an end, or '', 5 names of settings to reset, packed; '' for all,
 --       6 then: a cursor, '0' at first, for the tenants whose instances to reset
--- Reply the new settings, packed; or '+' and the next cursor, if there are more tenants whose instances to reset; or the
---       error GONE: the tenant has moved to another shard
+-- Reply {the new settings, packed, the next cursor, or '' if there are no more tenants whose instances to reset,
+--       1 if `reopen` has to follow, else 0}; or the error GONE: the tenant has moved to another shard
 --
 -- Safe to repeat: it sets the same values; a pause begins anew.
 
@@ -51,4 +51,4 @@ begin_writing()
 write_settings()
 save_counts()
 save_shard()
-return (again or cursor ~= '0') and '+' .. cursor or packed
+return { packed, (again or cursor ~= '0') and cursor or '', call('HEXISTS', META, 'reopening') }

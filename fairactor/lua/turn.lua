@@ -13,7 +13,7 @@
 --       its place; a turn with a 'B' claims nothing; 'U': the runtime lacks its actor, so it goes back for others; or
 --       'V': its arguments do not fit the actor: likewise, if others have the actor in the task's version, else 'X'
 -- Reply {now in µs, ms until something is due or -1, 1 if maintenance is due,
---        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel},
+--        {ids of refused outcomes}, {id, record, ...} claimed, {ids to cancel, 200 at most},
 --        1 if there is more to claim, 2 if there may be behind the tenants that were passed over,
 --        0 if no suspect waits for it, 1 if some do, 2 if one waits until its process runs nothing else,
 --        the rank on the ring behind the tenants that were passed over, or 0,
@@ -113,7 +113,7 @@ local function replay(packed)
   local wait, maintenance = next_due()
   local had, refused = unpack(cmsgpack.unpack(packed))
   return { integer(shard.now), wait, maintenance, refused, claims,
-    call('HKEYS', CANCELS .. runtime), 1, 0, 0, '', cut, had }
+    some_cancels(runtime), 1, 0, 0, '', cut, had }
 end
 
 local last_turn, handed, refused_then = unpack_session(call('HGET', SESSIONS, runtime) or NO_SESSION)

@@ -1,4 +1,4 @@
-"""Lists of results that are too large for one message: the runtime that runs the task reads them piece by piece."""
+"""Results, and lists of them, that are too large for one message: the runtime of the task reads them in pieces."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ._options import NAME
 _MARK: Final = f"{NAME}.results"
 """The key of a reference: {mark: [token, index of the first result, of the last, shard]}. Only who knows the token can
 read the results, and no other task does."""
+_MARK_OF_ONE: Final = f"{NAME}.result"
+"""Likewise, of a reference to one result, which is no list: the first index and the last are the same."""
 _PARTS: Final = 3
 
 
@@ -21,20 +23,24 @@ def is_reference(value: Any) -> TypeGuard[dict[str, list[Any]]]:
     """Returns whether a value stands for results that are kept on the server."""
     if type(value) is not dict or len(value) != 1:
         return False
-    parts = value.get(_MARK)
+    parts = value.get(_MARK, value.get(_MARK_OF_ONE))
     return isinstance(parts, list) and len(parts) >= _PARTS and list(map(type, parts[:_PARTS])) == [str, int, int]
 
 
 def with_shard(value: Any, shard: int) -> Any:
     """Returns a reference that names the shard, so other shards' tasks can read it; other values as they are."""
-    return {_MARK: [*value[_MARK][:_PARTS], shard]} if is_reference(value) else value
+    return {mark: [*parts[:_PARTS], shard] for mark, parts in value.items()} if is_reference(value) else value
 
 
 def needs_loading(value: Any) -> bool:
     """Returns whether a value is a reference, or a list with one in it."""
     if type(value) is list:
-        return any(type(member) is dict and _MARK in member for member in value)
-    return type(value) is dict and _MARK in value
+        return any(map(_may_refer, value))
+    return _may_refer(value)
+
+
+def _may_refer(value: Any) -> bool:
+    return type(value) is dict and (_MARK in value or _MARK_OF_ONE in value)
 
 
 async def load(host: Host, value: Any, shards: Sequence[int] = (0,)) -> Any:
@@ -49,7 +55,9 @@ async def load(host: Host, value: Any, shards: Sequence[int] = (0,)) -> Any:
         ResultsExpired: the results are not kept any more.
     """
     if is_reference(value):
-        value = await _read(host, *value[_MARK][:_PARTS], value[_MARK][_PARTS:] or shards)
+        ((mark, parts),) = value.items()
+        found = await _read(host, *parts[:_PARTS], parts[_PARTS:] or shards)
+        value = found if mark == _MARK else found[0]
     if type(value) is list:
         for index, member in enumerate(value):
             if is_reference(member):

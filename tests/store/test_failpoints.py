@@ -131,7 +131,7 @@ def populated(server_binary: str) -> Iterator[PopulatedShard]:
 def test_every_script_is_there() -> None:
     writes_once = {"renew"}
     elsewhere = {"declare", "expire", "fill", "sort"}  # test_failpoints_lanes.py
-    elsewhere |= {"limit", "limits", "declare_limits", "charge"}  # test_failpoints_limits.py
+    elsewhere |= {"limit", "limits", "declare_limits", "reopen", "charge"}  # test_failpoints_limits.py
     elsewhere |= {
         "depart",
         "welcome",

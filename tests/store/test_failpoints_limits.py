@@ -34,6 +34,7 @@ CASES: Final[dict[str, Case]] = {
     "limit that is resumed": Case("limit", change("f", tenant="l", resume=True)),
     "limit that is removed": Case("limit", lambda p: p.run(p.shard.reset_limit("own"))),
     "declare_limits": Case("declare_limits", lambda p: p.run(p.shard.declare_limits({"g": {"concurrency": 3}}))),
+    "reopen": Case("reopen", change("g", concurrency=1), untidy=True),
     "charge": Case("charge", charge),
     "limits": Case("limits", lambda p: p.run(p.shard.limits("api"))),
     "cancel of several": Case("cancel", cancel_many("l-0", "l2-1", "l.run", "own-2")),

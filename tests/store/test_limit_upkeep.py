@@ -215,6 +215,29 @@ def test_a_new_limit_of_an_actor_opens_the_line_that_its_tasks_leave(shard: Limi
     assert shard.tenants_of(shard.claim(5)) == {"c": 1}
 
 
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_a_new_limit_of_an_actor_opens_very_many_lines_in_steps(shard: LimitDriver, breaks_off: bool) -> None:
+    shard.join()
+    shard.join("s", MAIL)
+    for number in range(500):
+        shard.send(["a"], {f"key-{number}": 1})
+    shard.send(["a"], {"key-0": 1}, actor="mail")
+    driver = shard.driver
+    lines = {key: driver.db.zcard(key) for key in driver.db.scan_iter(match="{*}:lines:*")}
+    assert sorted(lines.values()) == [1, 500]
+    for key in lines:
+        driver.db.zadd(key, dict.fromkeys(driver.db.zrange(key, 0, -1), "+inf"), xx=True)
+    if breaks_off:
+        settings, none = msgspec.msgpack.encode({"concurrency": 1}), msgspec.msgpack.encode([])
+        driver.run(driver.shard.call("limit", "work", "", settings, "", none))
+        assert driver.run(driver.shard.call("reopen", 200)) == 1
+        driver.run(driver.shard.declare_limits({"other": {"concurrency": 1}}))  # a runtime that joins goes on
+    else:
+        shard.limit("work", concurrency=1)
+    assert all(driver.db.zcount(key, "-inf", "(+inf") == number for key, number in lines.items())
+    assert not driver.db.hexists(driver.keys.meta, "reopening")
+
+
 def test_a_turn_says_that_there_is_more_if_a_tenant_used_its_own_settings_otherwise(shard: LimitDriver) -> None:
     shard.join()
     shard.limit("api", concurrency=1)

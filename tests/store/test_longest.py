@@ -15,7 +15,9 @@ from tests.support import servers
 
 pytestmark = pytest.mark.anyio
 
-FEW = Sizes(tenants=400, each=5, claims=400, dedicated=20, assigned=300, lanes=20, limits=20, delayed=200)
+FEW = Sizes(
+    tenants=400, each=5, newcomers=400, claims=400, dedicated=20, assigned=300, lanes=20, limits=20, delayed=200
+)
 NOISE = 2.0
 """Tests of the usual run stand beside each other, which the factor of the machine does not know."""
 

@@ -33,6 +33,7 @@ WALKING = {
     "stats.lua": {"ZSCAN"},  # runtimes, in batches
     "limits.lua": {"HSCAN"},  # likewise
     "residents.lua": {"HSCAN"},  # one step
+    "reopen.lua": {"ZSCAN"},  # lines, in batches
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 

@@ -88,6 +88,15 @@ def _charge(shard: ShardDriver) -> int:
     return shard.run(shard.shard.charge("r", "limited", "api", 5.0))
 
 
+def _reopen(shard: ShardDriver) -> None:
+    """Lets lines look again, because an actor has got a limit."""
+    if not shard.db.hexists(shard.keys.fixed("LIMIT_SETTINGS"), "f"):
+        settings, none = (msgspec.msgpack.encode(each) for each in ({"concurrency": 3}, []))
+        shard.run(shard.shard.call("limit", "f", "", settings, "", none))
+    while shard.run(shard.shard.call("reopen", 100)):
+        pass
+
+
 def _sort(shard: ShardDriver) -> None:
     """Moves the tasks of the common lane, because only runtimes that serve another queue stay."""
     if not shard.db.hexists(shard.keys.fixed("KIND_OF"), "gpu"):
@@ -196,6 +205,7 @@ TRANSITIONS: dict[
     "limit": (lambda shard: shard.run(shard.shard.change_limit("api", {"concurrency": 3}, tenant="t")), ...),
     "limits": (lambda shard: shard.run(shard.shard.limits())[1], ...),
     "declare_limits": (lambda shard: shard.run(shard.shard.declare_limits({"f": {"concurrency": 2}})), ...),
+    "reopen": (_reopen, ...),
     "charge": (_charge, ...),
     "describe": (lambda shard: shard.run(shard.shard.describe("r", {"workers": 5})), ...),
     "depart": (_depart, ...),

@@ -32,7 +32,7 @@ local function route_actor(name, is_new)
   call('HSET', ROUTES, name, '1')
   if not is_new then return end
   call('HSET', META, 'unsorted', integer(shard.stamp))
-  limits.reopen_all()
+  call('HSET', META, 'reopening', '0:0') -- all lines have to look again
 end
 
 local function write_settings()

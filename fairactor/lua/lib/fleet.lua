@@ -33,21 +33,21 @@ local function read_table(kind) return pairs_of(KIND .. kind) end
 
 -- Returns the actors that one of the kinds that serve the common lane lacks, and another kind has; and those with limits.
 local function find_routes(tables)
-  local all, routes = {}, {}
+  local number_with, routes, common = {}, {}, 0 -- actor -> how many kinds with the common lane have it; how many these are
   for _, actors in pairs(tables) do
-    for actor in pairs(actors) do
-      if actor:byte() ~= 31 then all[actor] = true end
+    local serves = (not actors['\31'] or actors['\31default']) and 1 or 0
+    common = common + serves
+    for actor in pairs(actors) do number_with[actor] = (number_with[actor] or 0) + serves end
+  end
+  local all = {}
+  for actor, number in pairs(number_with) do
+    if actor:byte() ~= 31 then
+      all[#all + 1] = actor
+      if number < common then routes[actor] = true end
     end
   end
-  for _, actors in pairs(tables) do
-    if not actors['\31'] or actors['\31default'] then
-      for actor in pairs(all) do
-        if not actors[actor] then routes[actor] = true end
-      end
-    end
-  end
-  for actor in pairs(limits and all or {}) do
-    if call('HEXISTS', LIMIT_SETTINGS, actor) == 1 then routes[actor] = true end
+  for i, settings in ipairs(limits and read_all('HMGET', LIMIT_SETTINGS, all) or {}) do
+    if settings then routes[all[i]] = true end
   end
   return routes
 end
@@ -62,9 +62,10 @@ local function note_common(is_served)
 end
 
 -- Decides again which actors have lanes of their own and which lanes are served, by what the kinds can run. Returns the
--- function that writes. Actors in `kept` stay in ROUTES: tasks of theirs may come back here. `moves`: what can run the
--- tasks has changed, so some may be in the wrong lane.
-local function revise_lanes(tables, moves, kept)
+-- function that writes. `moves`: what can run the tasks has changed, so some may be in the wrong lane. `came`: the only kind
+-- that was not there before, if none has gone. `went`: what the only kind that has gone could run. Its actors stay in ROUTES:
+-- tasks of theirs may come back here.
+local function revise_lanes(tables, moves, came, went)
   open_lanes()
   local routes, added, dropped, services = find_routes(tables), {}, {}, {}
   local waiting = call('HGETALL', LANES)
@@ -84,17 +85,26 @@ local function revise_lanes(tables, moves, kept)
     return false
   end
   local serves_common = is_served_by_any('')
+  local function get_of_one(field) return (went or tables[came])[field] end
+  -- Whether a lane is served now. Often it is enough to look at the kind that came, or went.
+  local function is_served_now(lane, was_served)
+    if came then return was_served or lanes.fits(get_of_one, lane) or false end
+    if went and not lanes.fits(get_of_one, lane) then return was_served end
+    return is_served_by_any(lane)
+  end
   for i = 1, #waiting, 2 do
-    local lane, since, is_served = waiting[i], waiting[i + 1], is_served_by_any(waiting[i])
+    local lane, since = waiting[i], waiting[i + 1]
+    local is_served = is_served_now(lane, since == '0')
     has_tasks[lane] = true
     if is_served ~= (since == '0') then
       services[#services + 1], services[#services + 2] = lane, is_served and 0 or now
     end
     unserved = unserved or not is_served
   end
-  for _, actor in ipairs(call('HKEYS', ROUTES)) do
-    local stays = routes[actor] or has_tasks[actor] or kept and kept[actor]
-      or limits and call('HEXISTS', LIMIT_SETTINGS, actor) == 1
+  local before = call('HKEYS', ROUTES)
+  local limited = limits and read_all('HMGET', LIMIT_SETTINGS, before) or {}
+  for i, actor in ipairs(before) do
+    local stays = routes[actor] or has_tasks[actor] or went and went[actor] or limited[i]
     if stays then in_use = true else dropped[#dropped + 1] = actor end
     routes[actor] = nil
   end
@@ -168,7 +178,7 @@ local function end_kind_of(runtime)
     end
   end
   use_kinds(table.concat(stay, ','), first)
-  local write_lanes = revise_lanes(tables, true, read_table(kind))
+  local write_lanes = revise_lanes(tables, true, nil, read_table(kind))
   return function()
     call('HDEL', KIND_OF, runtime)
     forget_kind(kind)

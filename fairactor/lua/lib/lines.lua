@@ -15,7 +15,7 @@
 
 local function open_lines()
   local NEWEST = 0.05 -- the part of the newest start in an average cost
-  local REOPENED, ALL_LINES = 50, 2000 -- lines that look again when a limit lets more start; when there is a new one
+  local REOPENED = 50 -- lines that look again when a limit lets more start
   local clocks = {} -- limit -> its clock
   local freed = {} -- tenants that were held back until now
   local held = {} -- tenant that its own limits hold back -> ms until when, math.huge: no time is enough
@@ -133,8 +133,9 @@ local function open_lines()
   -- Notes a line that has got its first tenant, or that has lost its last one.
   local function register(line)
     local exists = call('EXISTS', line.key) == 1
-    if exists and call('ZADD', LINES .. line.kind, 'NX', 0, line.set) == 1 then
+    if exists and not call('ZSCORE', LINES .. line.kind, line.set) then
       for _, name in ipairs(limits.names_in(line.set)) do call('SADD', LINES_OF .. name, line.id) end
+      call('ZADD', LINES .. line.kind, 0, line.set) -- last: if a step of the repair breaks off, it is done again
     elseif not exists and call('ZREM', LINES .. line.kind, line.set) == 1 then
       call('DEL', LINE_GROUPS .. line.id)
       for _, name in ipairs(limits.names_in(line.set)) do
@@ -250,18 +251,6 @@ local function open_lines()
     end
     for set in pairs(limits.withdrawn) do
       for _, kind in ipairs(lanes.kinds) do look_again(kind, set) end
-    end
-  end
-
-  -- Lets all lines look again: tasks of an actor that now has a limit do not belong where they stand, and may be what a line
-  -- waits for.
-  function limits.reopen_all()
-    for _, kind in ipairs(lanes.kinds) do
-      local times = {}
-      for i, set in ipairs(call('ZRANGEBYSCORE', LINES .. kind, '(' .. integer(shard.ms), '+inf', 'LIMIT', 0, ALL_LINES)) do
-        times[2 * i - 1], times[2 * i], limits.woken[kind] = integer(shard.ms), set, true
-      end
-      write_all('ZADD', LINES .. kind, times)
     end
   end
 

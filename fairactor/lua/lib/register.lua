@@ -48,7 +48,8 @@ local function register(runtime, digest, packed, unknown_ttl)
   stay[#stay + 1], tables[number] = number, actors
   table.sort(stay, function(a, b) return tonumber(a) < tonumber(b) end)
   use_kinds(table.concat(stay, ','), number)
-  local write_lanes = (not is_known or #gone > 0) and revise_lanes(tables, true)
+  local came = #gone == 0 and not was_compat and not from_before and number or nil
+  local write_lanes = (not is_known or #gone > 0) and revise_lanes(tables, true, came)
   local filling = not is_known and not takes_over or call('HEXISTS', KIND .. number, '\31\31filling') == 1
   local key, fields = KIND .. number, {}
   for actor, version in pairs(actors) do fields[#fields + 1], fields[#fields + 2] = actor, version end

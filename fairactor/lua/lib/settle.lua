@@ -6,10 +6,11 @@
 -- @include lib/delayed.lua
 -- @include lib/lanes.lua
 
-local settle, write_retries, forget_claims
+local settle, write_retries, forget_claims, some_cancels
 do
   local OUTCOME = '>c8c1ddHc0I4c0'
   local DOES_NOT_FIT = '"fairactor.errors.InvalidPayload","its arguments do not fit the actor here"' -- as in record.py
+  local MOST_CANCELS = 200 -- claims to cancel that a turn tells its runtime
   local PUT_OFF = 1000 -- ms until a runtime claims a task whose actor it lacks again, if the shard has no lanes
 
   -- Parallel lists, with one entry for each outcome; `bodies` is where the record begins in the argument.
@@ -112,6 +113,14 @@ do
     end
   end
 
+  -- Returns the tasks that a runtime has to cancel: all, or any 200 if they are more. It was told of each when it was canceled;
+  -- this is for messages that were lost.
+  function some_cancels(runtime)
+    local number = call('HLEN', CANCELS .. runtime)
+    if number == 0 then return NONE end
+    return number <= MOST_CANCELS and call('HKEYS', CANCELS .. runtime) or call('HRANDFIELD', CANCELS .. runtime, MOST_CANCELS)
+  end
+
   -- Decides what becomes of the outcomes, which are the arguments from `from` on.
   function settle(runtime, from)
     first = from
@@ -121,8 +130,8 @@ do
       open_passing()
     end
     marks = read_all('HMGET', CLAIMS .. runtime, ids)
-    local cancels, canceling = {}, call('HGETALL', CANCELS .. runtime)
-    for i = 1, #canceling, 2 do cancels[canceling[i]] = canceling[i + 1] end
+    local canceling = some_cancels(runtime)
+    local cancels = #canceling > 0 and read_all('HMGET', CANCELS .. runtime, ids) or NONE -- of the outcomes
     local outcomes = { settled = {}, retries = {}, notes = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
       canceling = #canceling > 0 }
     local counted, owners, seen = {}, {}, {}
@@ -134,7 +143,7 @@ do
         outcomes.refused[#outcomes.refused + 1] = id
       end
     end
-    for id in pairs(cancels) do
+    for _, id in ipairs(canceling) do
       if not seen[id] then table.insert(outcomes.to_cancel, id) end
     end
     load_counts(owners)
@@ -143,7 +152,7 @@ do
     if limits then limits.load_marks(marks) end
     for c, n in ipairs(counted) do
       outcomes.settled[c] = ids[n]
-      settle_one(n, owners[c], cancels[ids[n]], outcomes)
+      settle_one(n, owners[c], cancels[n], outcomes)
     end
     return outcomes
   end

@@ -37,6 +37,7 @@ if mine.sent or mine.ended or mine.gates or mine.messages or mine.rest or mine.f
   local EARLY = 300000 -- ms that an end is kept for a task not sent yet: as long as for a gate
   local FAR = 86400000 -- ms that an end is kept for a task of another shard that asked for it
   local FEW, SMALL = 100, 65536 -- results, and bytes of results, that fit into a task's record
+  local COPIED = 1048576 -- bytes of results that one task's record gets
   local LATE = 604800000 -- ms for which other results are kept at least, once their task has ended
 
   local budget = (mine.rest or mine.filled or mine.messages) and BUDGET_ALONE or BUDGET

@@ -7,7 +7,7 @@
 -- @takes admit, read_held, kept_of, held_record from lib/admit.lua
 -- @takes cancel_held, pack_cancel from lib/ending.lua
 -- @takes budget, RELEASES, ENDS, PIECE, deleted, late, WAITING, OPEN, CLOSED, NEVER, PENDING, PENDING_BYTE from own/ends.lua
--- @takes FEW, SMALL from own/ends.lua
+-- @takes FEW, SMALL, COPIED from own/ends.lua
 -- @takes SKIPPED from own/outcome.lua
 
 local ID, RULE, GATE, KEEP = 1, 2, 3, 4
@@ -129,22 +129,26 @@ local function few_results(results, stored, from, to)
 end
 
 -- Returns a task's record with results in place of the tokens; nil without tokens. A token ends with the index of a
--- parent, with a range of them ('2to5'), or with 'all' or 'rest'. Where a list would be too large, a reference stands
--- for it. Only who knows the token can read what it stands for.
+-- parent, with a range of them ('2to5'), or with 'all' or 'rest'. Where a list would be too large, or one more result, a
+-- reference stands for it. Only who knows the token can read what it stands for.
 local function with_results(child)
   if child[TOKEN] == '' then return nil end
   local record = held_record(child[ID])
   if not record then return nil end
   local results, result_at, stored = results_of(child)
+  local copied = 0
+  local function refer(kind, from, to)
+    if late[#late] ~= child then late[#late + 1] = child end
+    return '{"fairactor_dependencies.' .. kind .. '":["' .. child[TOKEN] .. '",' .. from .. ',' .. to .. ']}'
+  end
   local function replacement(which)
     local from, to = which:match('^(%d+)to(%d+)$')
     if which == 'all' or which == 'rest' then from, to = which == 'all' and 1 or 2, #child[OUTCOMES] end
-    if not from then return result_at(tonumber(which)) end
-    from, to = tonumber(from), tonumber(to)
-    local inline = few_results(results, stored, from, to)
-    if inline then return inline end
-    if late[#late] ~= child then late[#late + 1] = child end
-    return '{"fairactor_dependencies.results":["' .. child[TOKEN] .. '",' .. from .. ',' .. to .. ']}'
+    from, to = tonumber(from or which), tonumber(to)
+    local inline = copied < COPIED and (to and few_results(results, stored, from, to) or not to and result_at(from))
+    if not inline or copied + #inline > COPIED then return refer(to and 'results' or 'result', from, to or from) end
+    copied = copied + #inline
+    return inline
   end
   local pieces, at, mark = {}, 1, '"' .. child[TOKEN] .. ':' -- a plain search: a pattern would take a look at each byte
   while true do

@@ -146,7 +146,7 @@ async def test_waiting_tasks_move_and_others_can_wait_for_them_there(make: Make)
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["by handle", "by id"])
-async def test_parents_that_ended_before_their_tenants_moved_are_known(make: Make, named: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_parents_that_ended_before_their_tenants_moved_are_known(make: Make, named: bool) -> None:
     async with make() as runtime, make() as other:
         before = [await runtime.send(tenant, give(n)) for n, tenant in enumerate(TENANTS)]
         await runtime.results(before, timeout=PATIENCE)

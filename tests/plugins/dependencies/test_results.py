@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from fairactor_dependencies import Dependencies, result_of, results
 
-from fairactor import Runtime
+from fairactor import Runtime, TaskFailed, actor
+from fairactor.testing import check_invariants
+from tests.support import servers
 from tests.support.dependencies.sample_actors import Gate, ended_parent, fail, give, order, ship, total
 from tests.support.polling import PATIENCE
 
@@ -80,3 +82,41 @@ async def test_any_result_comes_through_whole(make: Make, gate: Gate, value: Any
         gate.opened.set()
         assert await child.result(PATIENCE) == value
         assert await of_all.result(PATIENCE) == [value]
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["ended before", "ended after"])
+async def test_many_large_results_are_not_copied_into_the_record(
+    make: Make, gate: Gate, url: str, before: bool
+) -> None:
+    attempts = 0
+
+    @actor
+    async def lengths(
+        one: str, two: str, three: str, four: int | None, all_of_them: list[str | int]
+    ) -> list[int | None]:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise ValueError("as told")
+        return [len(one), len(two), len(three), four, len(all_of_them)]
+
+    async with make(lengths) as runtime:
+        if before:
+            gate.opened.set()
+        parents = [await runtime.send("t", gate.wait(value * 450_000)) for value in "abc"]
+        parents.append(await runtime.send("t", gate.wait(7)))
+        if before:
+            assert [len(await parent.result(PATIENCE)) for parent in parents[:3]] == [450_000] * 3
+            await parents[3].result(PATIENCE)
+        child = await runtime.send("t", lengths(*map(result_of, parents), results()), depends_on=parents)
+        gate.opened.set()
+        with pytest.raises(TaskFailed, match="as told"):
+            await child.result(PATIENCE)
+        with servers.client(url) as db:
+            (key,) = db.scan_iter(match=f"*:task:{child.id}")
+            assert 900_000 < db.strlen(key) < 1_000_000, "two of the results, and references to the others"
+        await child.redrive()
+        assert await child.result(PATIENCE) == [450_000, 450_000, 450_000, 7, 4]
+        await check_invariants(runtime)
+    with servers.client(url) as db:
+        assert all(db.ttl(key) > 0 for key in db.scan_iter(match="*:got:*")), "kept for the dead letter"
