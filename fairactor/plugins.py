@@ -281,7 +281,7 @@ class TenantMover(Protocol):
     """A plugin that keeps something on the shard of a tenant that has to move with it when shards are added."""
 
     def tenants_on(self, host: Host, shard: int) -> AsyncIterator[str]:
-        """Yields the tenants for which it keeps such things on a shard. They move even if nothing else is known of them.
+        """Yields the tenants for which it keeps such things on a shard, so that these move even if they have no tasks.
 
         Args:
             host: the part of the runtime that plugins may use.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -48,10 +48,7 @@ class Router:
             for index in left:
                 if index not in ids:
                     by_number.setdefault(numbers[items[index].tenant], []).append(index)
-            for number, indexes in by_number.items():  # before any of them is posted
-                for item in (items[index] for index in indexes if number != hint):
-                    if item.extra:  # it names shards of tasks
-                        raise ServerUnavailable(f"tenant {item.tenant!r} has just moved to another shard: send this again")
+            _check_no_extra(items[index] for number in by_number.keys() - {hint} for index in by_number[number])
             for number, indexes in by_number.items():
                 some = [items[index] for index in indexes]
                 if some[0].flag == "+":
@@ -90,3 +87,14 @@ class Router:
             earlier = await self._shards[number].past(tenant, tasks)
             found |= {index: task_id for index, task_id in zip(some, earlier, strict=True) if task_id}
         return {index: "" if task_id == items[index].id else task_id for index, task_id in found.items()}
+
+
+def _check_no_extra(items: Iterable[Item]) -> None:
+    """Checks tasks that would go to another shard than their sender thinks, before any of them is posted.
+
+    Raises:
+        ServerUnavailable: one has data for plugins, which may name shards of other tasks.
+    """
+    for item in items:
+        if item.extra:
+            raise ServerUnavailable(f"tenant {item.tenant!r} has just moved to another shard: send this again")

@@ -49,7 +49,8 @@ async def load(host: Host, value: Any, shards: Sequence[int] = (0,)) -> Any:
         ResultsExpired: the results are not kept any more.
     """
     if is_reference(value):
-        value = await _read(host, *value[_MARK][:_PARTS], value[_MARK][_PARTS:] or shards)
+        token, first, last, *named = value[_MARK]
+        value = await _read(host, token, first, last, named[:1] or shards)
     if type(value) is list:
         for index, member in enumerate(value):
             if is_reference(member):

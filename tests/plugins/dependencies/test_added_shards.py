@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import anyio
 import pytest
@@ -22,17 +22,15 @@ MOVING = moving(6)
 TENANTS = [*MOVING, *staying(3)]
 AFTER = Layout((2, 5))
 ran: Counter[str] = Counter()
-go_on = anyio.Event()
-fails = [True]
+go_on: list[anyio.Event] = []
+fails: list[bool] = []
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    global go_on
-    go_on = anyio.Event()
+def fresh() -> None:
+    go_on[:] = [anyio.Event()]
     ran.clear()
     fails[:] = [True]
-    yield
 
 
 @actor
@@ -44,7 +42,7 @@ async def give(n: int) -> int:
 @actor
 async def hold(n: int) -> int:
     ran[current_task().id] += 1
-    await go_on.wait()
+    await go_on[0].wait()
     return n
 
 
@@ -81,14 +79,12 @@ def homes(runtime: Runtime, tenants: list[str]) -> list[int]:
 async def test_a_graph_over_tenants_that_waits_is_carried_out_whole_and_they_move_afterwards(make: Make) -> None:
     async with make(workers=40) as runtime, make() as other:
         wide = group(*(at(TENANTS[n % len(TENANTS)], give(n)) for n in range(36)))
-        runs = [
-            await runtime.send(tenant, hold(0) >> wide >> total(results())) for tenant in (MOVING[0], TENANTS[-1])
-        ]
+        runs = [await runtime.send(tenant, hold(0) >> wide >> total(results())) for tenant in (MOVING[0], TENANTS[-1])]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(runtime.grow, 5)
             await until(lambda: runtime.host.shard_count == 5)
             late = await other.send(MOVING[1], hold(1) >> wide >> total(results()))
-            go_on.set()
+            go_on[0].set()
             for run in [*runs, late]:
                 assert await run.result(PATIENCE) == sum(range(36))
         assert homes(runtime, TENANTS) == [AFTER.place(tenant) for tenant in TENANTS]
@@ -147,7 +143,7 @@ async def test_waiting_tasks_move_and_others_can_wait_for_them_there(make: Make)
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["by handle", "by id"])
-async def test_parents_that_ended_before_their_tenants_moved_are_known(make: Make, named: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_parents_that_ended_before_their_tenants_moved_are_known(make: Make, named: bool) -> None:
     async with make() as runtime, make() as other:
         before = [await runtime.send(tenant, give(n)) for n, tenant in enumerate(TENANTS)]
         await runtime.results(before, timeout=PATIENCE)
