@@ -55,8 +55,8 @@ async def load(host: Host, value: Any, shards: Sequence[int] = (0,)) -> Any:
         ResultsExpired: the results are not kept any more.
     """
     if is_reference(value):
-        ((mark, parts),) = value.items()
-        found = await _read(host, *parts[:_PARTS], parts[_PARTS:] or shards)
+        ((mark, (token, first, last, *named)),) = value.items()
+        found = await _read(host, token, first, last, named[:1] or shards)
         value = found if mark == _MARK else found[0]
     if type(value) is list:
         for index, member in enumerate(value):

@@ -54,6 +54,8 @@ class ScriptInput(TypedDict, total=False):
     """How many parents it has, if they follow in calls of fill.lua."""
     shard: int
     """The task's own shard."""
+    home: int
+    """Likewise, where the server has to accept it: its parents and children were told of that shard."""
     feeds: list[tuple[int, int, int, str]]
     """The tasks of other shards that wait for this one: (shard, this one's index among the task's parents, whether it
     wants the result, id)."""

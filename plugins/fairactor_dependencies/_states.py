@@ -31,13 +31,14 @@ async def read_letters(host: Host, tasks: Iterable[tuple[str, str | None]]) -> d
     for tenant, ids in by_tenant.items():
         await find(host, [tenant])
         asked: list[int] = []
-        while ids and (shard := next_place(host, tenant, asked)) is not None:
+        left = ids
+        while left and (shard := next_place(host, tenant, asked)) is not None:
             asked.append(shard)
-            for at in range(0, len(ids), _MANY):
-                some = ids[at : at + _MANY]
+            for at in range(0, len(left), _MANY):
+                some = left[at : at + _MANY]
                 letters = await host.call(f"{NAME}/states", shard, tenant, *some)
                 found |= {task_id: letter for task_id, letter in zip(some, letters, strict=True) if letter}
-            ids = [task_id for task_id in ids if task_id not in found]
+            left = [task_id for task_id in left if task_id not in found]
     return found
 
 

@@ -197,7 +197,9 @@ async def read_values(run: Values, key: str, places: Sequence[tuple[str, str]]) 
             value of the run.
     """
     found = await _on_each_shard(run, partial(_read_on, run, key, places))
-    return [max(filter(None, stored), key=lambda each: each.stored_at, default=None) for stored in zip(*found)]
+    return [
+        max(filter(None, stored), key=lambda each: each.stored_at, default=None) for stored in zip(*found, strict=True)
+    ]
 
 
 async def _on_each_shard(run: Values, call: Callable[[int], Awaitable[T]]) -> builtins.list[T]:
