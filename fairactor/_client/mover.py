@@ -296,6 +296,9 @@ async def _for_all(each: Sequence[tuple[Any, ...]], call: Callable[..., Awaitabl
 async def _hand_over(source: Shard, target: Shard, tenant: str, tasks: list[Arrival], replicas: int) -> None:
     """Moves some tasks. One whose id a task of another tenant has there gets another id."""
     ids = [task.id for task in tasks]
+    if lost := [task.id for task in tasks if not task.record]:
+        logger.error("the records of tasks %r of %r are lost", lost, tenant)
+        tasks = [task for task in tasks if task.record]
     while taken := set(await target.import_tasks(tenant, tasks, replicas=replicas)):
         for task_id in taken:
             logger.error(

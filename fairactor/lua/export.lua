@@ -3,7 +3,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant
--- Reply [id, unix ms at which it is due, or '', its key as KEYED has it, or '', record] ...; nothing if no task waits
+-- Reply [id, unix ms at which it is due, or '', its key as KEYED has it, or '', record, or '' if that is lost] ...;
+--       nothing if no task waits
 --
 -- Bounded: 100 tasks, and 500 kB of records by about one.
 -- Safe to repeat: it returns the same tasks until they have arrived. They go in the order of their places.
@@ -36,17 +37,24 @@ else
   take_first(SUSPECTS .. name)
   take_first(DELAYED .. name)
 end
-local reply = {}
+local reply, lost = {}, {}
 for i, record in ipairs(read_records(ids)) do
-  if record then
-    local id, n = ids[i], #reply
-    reply[n + 1], reply[n + 2] = id, call('ZSCORE', DELAYED .. name, id) or ''
-    reply[n + 3], reply[n + 4] = call('HGET', KEYED, id) or '', record
-  end
+  local id, n = ids[i], #reply
+  reply[n + 1], reply[n + 2] = id, record and call('ZSCORE', DELAYED .. name, id) or ''
+  reply[n + 3], reply[n + 4] = record and call('HGET', KEYED, id) or '', record or ''
+  if not record then lost[#lost + 1] = id end
 end
 
 if #ids == 0 then return reply end
 begin_writing()
 write_all('SADD', LEAVING .. name, ids)
+if #lost > 0 then -- nothing else would take them out of their places
+  write_all('ZREM', QUEUE .. name, lost)
+  for _, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. name, 0, -1) or {}) do
+    write_all('ZREM', mailbox(name, lane), lost)
+  end
+  write_all('ZREM', SUSPECTS .. name, lost)
+  write_all('ZREM', DELAYED .. name, lost)
+end
 end_writing()
 return reply

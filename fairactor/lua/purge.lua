@@ -17,9 +17,10 @@
 local BATCH = 100
 local BYTES = 500000 -- of records in a call, by about one record; they are read and written again
 local name, cancellation, cursor = ARGV[1], pack_cancel(tonumber(ARGV[2]), ARGV[3]), ARGV[4]
-if call('EXISTS', LEAVING .. name) == 1 then return { 0, cursor } end
 load_counts({ name })
 load_tenants({ name })
+local own = tenants[name][LIMITS]
+if own and own.gone and call('EXISTS', LEAVING .. name) == 1 then return { 0, cursor } end
 
 local ids, bytes = {}, 0
 local function is_full() return #ids >= BATCH or bytes >= BYTES end

@@ -258,6 +258,7 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
         "STEAL",
         "STOLEN_BY",
         "SUSPECTS",
+        *OF_MOVES,
     }
     repair(populated)
     populated.check()
