@@ -287,7 +287,7 @@ class Runtime(TaskClient):
             ServerUnavailable: as `send`.
             ServerError: as `send`.
         """
-        from ._client.mover import grow
+        from ._client.growth import grow
 
         await grow(self._running().shards, shards)
 

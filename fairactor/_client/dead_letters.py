@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import attrs
 
 from fairactor._model import record
+from fairactor._model.arrival import Arrival
 from fairactor._model.info import TaskInfo
 from fairactor._model.inspection import read_info
 from fairactor._model.states import TaskState
-from fairactor._model.wire import Arrival, DeadLetter, as_bytes, pack_key
+from fairactor._model.wire import DeadLetter, as_bytes, pack_key
 from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, NotADeadLetter
 

@@ -13,15 +13,12 @@ from typing import Any, Final
 import anyio
 import attrs
 
-from fairactor._model.limit import LimitPolicy, PackedLimit, limit_changes, parts_of
-from fairactor._model.wire import GROUP_MARK, Arrival
+from fairactor._model.arrival import Arrival
 from fairactor._store.script_runner import Elsewhere
 from fairactor._store.shard import Shard
 from fairactor._store.shards import Shards
-from fairactor._util.checks import check_whole_number
 from fairactor._util.wakeup import Wakeup
-from fairactor.errors import ConfigurationError, ServerError
-from fairactor.settings import MOST_SHARDS
+from fairactor.errors import ServerError
 
 from .dead_letters import carry_letters
 
@@ -35,11 +32,8 @@ HOLD: Final = 5.0
 """Seconds for which a tenant's waiting tasks are held up until those that run have ended."""
 REST: Final = 10
 """If they do not end in time, the tenant is tried again after so many times the time for which it was held up."""
-_LOOKS_AGAIN: Final = 1.0
 _LOOK: Final = 0.02
 _BETWEEN: Final = 0.5  # seconds between two passes
-
-_GROUP: Final = GROUP_MARK.encode(errors="surrogateescape")
 
 MoveForPlugins = Callable[[str, int, int], Awaitable[None]]
 """Moves what plugins keep for a tenant, from the one shard to the other."""
@@ -252,34 +246,6 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def grow(shards: Shards, count: int) -> None:
-    """Adds shards to a namespace, and waits until all tenants have moved that should; see `Runtime.grow`."""
-    check_whole_number("shards", count, 1, MOST_SHARDS)
-    await shards.renew()
-    if count < shards.layout.shards:
-        raise ConfigurationError(
-            f"shards={count}: the namespace has {shards.layout.shards}, and can only get more; to have fewer, drain it "
-            "and use another namespace"
-        )
-    if shards.layout.growing and count != shards.layout.shards:
-        raise ConfigurationError(
-            f"shards={count}: the namespace still grows to {shards.layout.shards} shards: wait until it has them"
-        )
-    old = len(shards)
-    if not shards.layout.growing:
-        await _divide_limits(shards[0], count)  # raises before anything has changed
-    await shards.begin_growth(count, lambda all_shards: prepare_shards(all_shards, old))
-    if shards.layout.shards != count:
-        raise ConfigurationError(
-            f"shards={count}: another call has made the namespace grow to {shards.layout.shards} shards meanwhile"
-        )
-    changed = Wakeup()
-    shards.on_layout(changed.set)
-    while shards.layout.growing:
-        await changed.wait(_LOOKS_AGAIN)
-        await shards.renew()
-
-
 async def _for_all(each: Sequence[tuple[Any, ...]], call: Callable[..., Awaitable[None]]) -> None:
     """Calls a function with each of some arguments, some at the same time."""
     waiting = iter(each)
@@ -306,56 +272,3 @@ async def _hand_over(source: Shard, target: Shard, tenant: str, tasks: list[Arri
             )
         tasks = [task._replace(id=task.id + b"~") if task.id in taken else task for task in tasks]
     await source.exported(tenant, ids)
-
-
-async def prepare_shards(shards: Sequence[Shard], old: int) -> None:
-    """Gives new shards the defaults, the weights of groups, and their parts of the limits that the first shard knows.
-
-    Args:
-        shards: all shards. The limits are divided among them, and first those that had parts before get less.
-        old: how many of them there were.
-
-    Raises:
-        ConfigurationError: a limit is too small for so many. Nothing has changed.
-    """
-    divided = await _divide_limits(shards[0], len(shards))
-    for number, shard in enumerate(shards):
-        for name, (parts, pause) in divided.items():
-            await shard.change_limit(name, parts[number], pause=pause if number >= old else "")
-    policies = await shards[0].policies()
-    for of, policy in policies.items():
-        if of[:1] in {b"", _GROUP}:
-            for shard in shards[old:]:
-                await shard.configure(of, policy)
-
-
-async def _divide_limits(first: Shard, count: int) -> dict[str, tuple[list[PackedLimit], str]]:
-    """Returns for each limit its settings for each of so many shards, and its pause; raises as `prepare_shards`."""
-    now, found = await first.limits()
-    return {
-        name.decode(): (_parts(packed, count), _pause(packed, now))
-        for name, (packed, *_) in found.items()
-        if b"\x1f" not in name
-    }
-
-
-def _parts(packed: PackedLimit, shards: int) -> list[PackedLimit]:
-    """Returns the settings of a limit for each shard, but for what the code of an actor declares.
-
-    Raises:
-        ConfigurationError: it is too small for so many, be it declared or not.
-    """
-
-    def divided(of: PackedLimit) -> list[PackedLimit]:
-        whole = LimitPolicy.read(of)
-        given = {"concurrency": whole.concurrency, "rate": whole.rate, "burst": whole.burst, "per": whole.per}
-        changes = limit_changes({setting: value for setting, value in given.items() if value is not None})
-        return parts_of(changes, shards, per=whole.per)
-
-    divided(packed)
-    return divided(packed | {"declared": {}})
-
-
-def _pause(packed: PackedLimit, now: float) -> str:
-    until = packed.get("paused") or 0
-    return "-1" if until < 0 else str(round(until - now)) if until > now else ""

@@ -144,17 +144,6 @@ class Item(NamedTuple):
         return len(self.body) + len(self.extra)
 
 
-class Arrival(NamedTuple):
-    """A waiting task on its way from one shard to another, as export.lua returns it."""
-
-    id: bytes
-    due: bytes
-    """Unix ms at which it is due; b"" for a task in its mailbox."""
-    key: bytes
-    """As KEYED has it; b"" for none."""
-    record: bytes
-
-
 class Settlement(NamedTuple):
     """The outcome of a claimed task on its way to the server."""
 
@@ -380,16 +369,6 @@ def pack_item(item: Item) -> bytes:
         priority, item.flag.encode() or b" ", len(due), due, _LENGTH.pack(len(task_id)), task_id,
         _LENGTH.pack(len(tenant)), tenant, _LENGTH.pack(len(item.key)), item.key,
         _LONG.pack(len(item.extra)), item.extra, body,
-    )  # fmt: skip
-
-
-def pack_arrival(task: Arrival) -> bytes:
-    """Packs a task that moves from one shard to another, for import.lua."""
-    task_id, due, key, packed = task
-    length = int.from_bytes(packed[13:15], "big")  # of the tenant's name, see `record.Header`
-    routed = has_route(packed[15 + length :])
-    return b"%c%b%b%b%b%b%b%b" % (
-        routed, _LENGTH.pack(len(task_id)), task_id, _LENGTH.pack(len(due)), due, _LENGTH.pack(len(key)), key, packed,
     )  # fmt: skip
 
 

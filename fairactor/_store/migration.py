@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import attrs
 
+from fairactor._model.arrival import Arrival, pack_arrival
 from fairactor._model.layout import Layout
-from fairactor._model.wire import Arrival, PackedPolicy, as_bytes, as_text, pack_arrival, unpack_policy
+from fairactor._model.wire import PackedPolicy, as_bytes, as_text, unpack_policy
 from fairactor.errors import NotReplicated
 
 from .script_runner import ScriptRunner

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import anyio
-import msgspec
 
-from fairactor._model.counts import Counts, ShardStats, cursor_of, unpack_stats
+from fairactor._model.counts import ShardStats, cursor_of, unpack_stats
 from fairactor._model.keys import Keys
 from fairactor._model.layout import Layout
 from fairactor._model.wire import (
@@ -21,7 +20,6 @@ from fairactor._model.wire import (
     UNSEEN,
     Item,
     Maintained,
-    PackedPolicy,
     Receipt,
     Settlement,
     Turn,
@@ -32,7 +30,6 @@ from fairactor._model.wire import (
     pack_settlement,
     turn_mark,
     unpack_clock,
-    unpack_policy,
     whole_ms,
 )
 from fairactor._server.connection import Server
@@ -48,6 +45,7 @@ from .migration import Migration
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .reservations import Reservations
 from .script_runner import Elsewhere, KnownLayout, ScriptRunner
+from .tenants import Tenants
 
 MODEL: Final = 6
 """The version of the data model. A namespace of a later version is refused."""
@@ -66,7 +64,7 @@ class Undeclared(Exception):
     """The shard does not know what the runtime can run: it joined while runtimes of an older release were there."""
 
 
-class Shard(Fleet, Letters, Limits, Migration, Reservations):
+class Shard(Fleet, Letters, Limits, Migration, Reservations, Tenants):
     """One shard, with a method for each script."""
 
     def __init__(
@@ -338,55 +336,6 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations):
     async def progress(self, runtime: str, task_id: str, note: bytes) -> bool:
         """Stores the progress of a task that the runtime has claimed."""
         return bool(await self._run("progress", runtime, task_id, note))
-
-    async def configure(self, name: str | bytes, changes: Mapping[str, Any]) -> PackedPolicy:
-        """Changes the policy of a tenant or a group, or the defaults; returns the new policy.
-
-        Args:
-            name: the tenant, the group or the defaults, as configure.lua names them.
-            changes: packed settings, from `policy.changes_of`. None resets a setting.
-        """
-        given = msgspec.msgpack.encode({key: value for key, value in changes.items() if value is not None})
-        reset = [key for key, value in changes.items() if value is None]
-        return unpack_policy(await self._runner.run_for_tenant("configure", name, given, *reset))
-
-    async def review(self) -> None:
-        """Checks again which tenants can be served, after the defaults have changed."""
-        cursor = b"0"
-        while (cursor := await self._run("review", cursor)) != b"0":
-            pass
-
-    async def policies(self) -> dict[bytes, PackedPolicy]:
-        """Returns all policies that were configured, by the names that `configure` uses."""
-        found, cursor = {}, b"0"
-        while True:
-            cursor, flat = await self._run("policies", cursor)
-            names = iter(flat)
-            found.update({name: unpack_policy(packed) for name, packed in zip(names, names, strict=True)})
-            if cursor == b"0":
-                return found
-
-    async def policy(self, tenant: str) -> tuple[PackedPolicy, PackedPolicy]:
-        """Returns the policy of a tenant, and the defaults."""
-        _, own, defaults, _ = await self._run("stats", tenant)
-        return unpack_policy(own), unpack_policy(defaults)
-
-    async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
-        """Cancels the waiting tasks of a tenant; returns how many it has canceled."""
-        number, cursor = 0, b"0"
-        before = b""
-        while cursor:
-            canceled, cursor = await self._run("purge", tenant, whole_ms(ttl), body, cursor)
-            number += canceled
-            if not canceled and cursor:
-                await anyio.sleep(0 if cursor != before else _MOVES)
-            before = cursor
-        return number
-
-    async def tenant_stats(self, tenant: str) -> Counts:
-        """Returns the counts of a tenant."""
-        counts, _, _, queued = await self._run("stats", tenant)
-        return Counts.unpack(counts, queued=queued)
 
     async def stats(self, *, patience: float | None = None) -> ShardStats:
         """Returns the counts of the shard, and its runtimes. ``patience`` is as in `ScriptRunner.run`."""

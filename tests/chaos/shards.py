@@ -61,7 +61,8 @@ class Shards:
             found = [driver.snapshot() for driver in drivers]
         return [
             f"{shot.meta}: queued {dict(shot.queues)}, delayed {shot.delayed}, held {list(shot.fixed['HELD'])}, "
-            f"claims {shot.claims}, policies {shot.fixed['POLICY']}, leases {shot.fixed['LEASES']}, ring {shot.fixed['RING']}"
+            f"claims {shot.claims}, policies {shot.fixed['POLICY']}, leases {shot.fixed['LEASES']}, "
+            f"ring {shot.fixed['RING']}"
             for shot in found
         ]
 

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from fairactor._model.arrival import Arrival
 from fairactor._model.layout import Layout
 from fairactor._model.limit import limit_changes
-from fairactor._model.wire import Arrival, Assignment, pack_key, turn_mark, unpack_policy
+from fairactor._model.wire import Assignment, pack_key, turn_mark, unpack_policy
 from fairactor._store import loader as scripts
 from fairactor._store.migration import Departure
 from fairactor.errors import ServerError

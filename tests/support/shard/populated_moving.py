@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
+from fairactor._model.arrival import Arrival
 from fairactor._model.layout import Layout
 from fairactor._model.limit import limit_changes
-from fairactor._model.wire import Arrival, pack_key
+from fairactor._model.wire import pack_key
 from fairactor._store.migration import Departure
 
 from .driver import item, outcome
