@@ -27,7 +27,7 @@ from fairactor.settings import Settings
 from .claim import Claim, described, new_claims
 from .lease import Lease
 from .outbox import Outbox
-from .pace import Pace
+from .pace import SURE, TURN_TIME, Pace
 from .reader import Reader
 from .slots import Room, Slots
 from .suspects import Suspects
@@ -316,6 +316,8 @@ class Dispatcher:
             received=request.received,
             slots=request.slots,
             most_bytes=self._link.budget,
+            sure=SURE,
+            most_time=TURN_TIME,
             settle=request.settle,
         )
 
