@@ -36,9 +36,9 @@ class Outbox:
         """The most outcomes in the next turn."""
         return self._most
 
-    def add(self, *outcomes: Settlement) -> None:
-        """Adds outcomes."""
-        self._waiting += outcomes
+    def add(self, outcome: Settlement) -> None:
+        """Adds an outcome."""
+        self._waiting.append(outcome)
 
     def clear(self) -> None:
         """Drops all outcomes, because the lease is lost."""

@@ -24,7 +24,7 @@ CATCHING = {
     "lib/ending.lua",
     "watch.lua",
 }
-"""Those that go on where somebody has damaged a value, so that it harms no other task."""
+"""Those that go on where somebody has damaged a value, so that it harms no other task. One looks for a clock."""
 WALKING = {
     "mend.lua": {"SCAN"},  # only after damage
     "review.lua": {"HSCAN"}, "fill.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"HSCAN"},  # in batches

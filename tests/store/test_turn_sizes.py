@@ -145,7 +145,8 @@ def settled(numbers: range) -> list[Settlement]:
 
 def test_the_outbox_sends_more_while_the_server_takes_all_and_less_once_it_does_not() -> None:
     outbox = Outbox(Link(2.0))
-    outbox.add(*settled(range(10_000)))
+    for each in settled(range(10_000)):
+        outbox.add(each)
     sizes = []
     for _ in range(8):
         taken = outbox.take()
@@ -165,6 +166,7 @@ def test_the_outbox_sends_more_while_the_server_takes_all_and_less_once_it_does_
 def test_the_outbox_does_not_grow_while_few_tasks_end() -> None:
     outbox = Outbox(Link(2.0))
     for _ in range(5):
-        outbox.add(*settled(range(50)))
+        for each in settled(range(50)):
+            outbox.add(each)
         outbox.reported(outbox.take(), 50, 0.001)
     assert outbox.most == SURE_OF_RUNTIMES

@@ -360,12 +360,17 @@ do
   end
 
   function write_claims(runtime, turn, claims)
-    local marks = {}
+    local marks, heads = {}, {} -- priority -> the mark of a claim that costs 1, up to the tenant
     for i, id in ipairs(claims.ids) do
-      local mark =
-        pack_mark(turn, claims.records[i]:byte(3), claims.charged[i], claims.owners[i][NAME], claims.alone == i,
-          claims.taken[id])
-      marks[2 * i - 1], marks[2 * i] = id, mark
+      local priority, cost, taken = claims.records[i]:byte(3), claims.charged[i], claims.taken[id]
+      local name = claims.owners[i][NAME]
+      marks[2 * i - 1] = id
+      if cost == 1 and not taken and claims.alone ~= i then
+        heads[priority] = heads[priority] or pack_mark(turn, priority, cost, '', false)
+        marks[2 * i] = heads[priority] .. name
+      else
+        marks[2 * i] = pack_mark(turn, priority, cost, name, claims.alone == i, taken)
+      end
     end
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)
