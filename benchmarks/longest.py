@@ -23,13 +23,23 @@ import msgspec
 
 from fairactor._model.keys import Keys
 from fairactor._model.lane import RuntimeKind, kind_of_runtime
-from fairactor._model.wire import BATCH, MOST_ROUTES, USUAL_BATCH, Assignment, Item, Settlement, pack_key, turn_mark
+from fairactor._model.wire import (
+    BATCH,
+    MOST_ROUTES,
+    USUAL_BATCH,
+    Assignment,
+    Item,
+    Settlement,
+    Turn,
+    pack_key,
+    turn_mark,
+)
 from fairactor._server.connection import Server, connect
 from fairactor._store import loader
 from fairactor._store.plugin_lua import NO_PLUGIN_LUA
 from fairactor._store.script_runner import ScriptRunner
 from fairactor._store.shard import Shard
-from fairactor._worker.pace import PER_TURN
+from fairactor._worker.pace import PER_TURN, SURE, TURN_TIME
 
 from .bench import Bench
 from .crowd import ACTOR, fill
@@ -150,11 +160,17 @@ class Crowd:
             await self.shard.send(items[start : start + USUAL_BATCH], "sender", next(self._batches))
 
     async def turn(self, runtime: str, want: int, settle: Sequence[Settlement] = ()) -> list[Settlement]:
-        """Takes a turn; returns outcomes for what it has claimed."""
+        """Takes a turn; returns outcomes for what it has claimed, behind those for which it had no time."""
         number = self._turns[runtime] = self._turns.get(runtime, 0) + 1
-        turn = await self.shard.turn(runtime, number, lease=_LEASE, want=want, settle=settle)
+        turn = await self._take_turn(runtime, number, want, settle)
         mark, flat = turn_mark(number), iter(turn.claims)
-        return [Settlement(task.decode(), mark, "F", 60_000, packed) for task, packed in zip(flat, flat, strict=True)]
+        new = [Settlement(task.decode(), mark, "F", 60_000, packed) for task, packed in zip(flat, flat, strict=True)]
+        return [*settle[turn.had :], *new]
+
+    async def _take_turn(self, runtime: str, number: int, want: int, settle: Sequence[Settlement] = ()) -> Turn:
+        return await self.shard.turn(
+            runtime, number, lease=_LEASE, want=want, sure=SURE, most_time=TURN_TIME, settle=settle
+        )
 
     async def join(self, runtime: str, kind: RuntimeKind, serves: Assignment | None = None) -> None:
         """Joins a runtime, and fills the ring of its kind."""
@@ -210,8 +226,9 @@ class Crowd:
 
         for _ in range(8):
             await self.note(turn)
-        await self.note(lambda: self.shard.turn("runtime", self._turns["runtime"], lease=_LEASE, want=PER_TURN))
-        held = await self.turn("runtime", 0, held)
+        await self.note(lambda: self._take_turn("runtime", self._turns["runtime"], PER_TURN))
+        while held:
+            held = await self.turn("runtime", 0, held)
         await self.note(self.maintain, tries=1)
 
     async def policies(self) -> None:
@@ -295,13 +312,13 @@ class Crowd:
         held: list[Settlement] = []
         for runtime in ("dies", "leaves"):
             await self.join(runtime, kind)
-            for _ in range(self.sizes.claims // PER_TURN):
-                held += await self.turn(runtime, PER_TURN)
+            for _ in range(self.sizes.claims // SURE):
+                held += await self.turn(runtime, SURE)
         await self.note(
             lambda: self.shard.cancel_many([(task.id, "") for task in held], ttl=60, body=_CANCELED), tries=1
         )
         for _ in range(2):
-            await self.note(lambda: self.turn("leaves", 0, held[-PER_TURN:]))
+            await self.note(lambda: self.turn("leaves", 0, held[-SURE:]))
         await self.admin.zadd(self.shard.keys.fixed("LEASES"), {"dies": 1000})
         await self.note(self.maintain, tries=1)
         await self.note(lambda: self.shard.leave("leaves"), tries=1)

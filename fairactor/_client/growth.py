@@ -1,4 +1,4 @@
-"""The growth of a namespace: adds shards, gives them what they have to know, and waits until tenants have moved to them."""
+"""The growth of a namespace: adds shards, tells them what they have to know, and waits until tenants have moved."""
 
 from __future__ import annotations
 

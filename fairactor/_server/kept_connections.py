@@ -15,13 +15,6 @@ from redis.exceptions import ConnectionError, ResponseError  # noqa: A004 - the 
 
 from .replies import Replies
 
-_AHEAD: Final = pack_command(("PING",))
-"""Goes ahead of the call of a function. A server writes first to those clients that got something to read last. With a
-reply that waits already the caller is not among them, so what the function publishes is written before the reply: the
-runtime that it wakes starts some 60 µs earlier."""
-_SMALL: Final = 2048
-"""Bytes of a larger call. Its runtime is busy, and gains nothing."""
-
 
 class KeptConnections:
     """Up to ``limit`` connections of a pool. A call waits for a free one, and prefers the most recently used."""
@@ -47,11 +40,7 @@ class KeptConnections:
                 the server.
             OSError: likewise.
         """
-        packed = pack_command(command)
-        if command[0] == "FCALL" and len(packed) < _SMALL:
-            _, reply = await self._execute(_AHEAD + packed, 2)
-        else:
-            (reply,) = await self._execute(packed, 1)
+        (reply,) = await self._execute(pack_command(command), 1)
         if isinstance(reply, ResponseError):
             raise reply
         return reply

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import attrs
 
 from fairactor._model.arrival import Arrival, pack_arrival
 from fairactor._model.layout import Layout
-from fairactor._model.wire import PackedPolicy, as_bytes, as_text, unpack_policy
+from fairactor._model.wire import as_bytes, as_text, unpack_policy
 from fairactor.errors import NotReplicated
 
 from .script_runner import ScriptRunner
@@ -48,7 +48,7 @@ class Migration:
 
     _runner: ScriptRunner
     _run: Any
-    policies: Callable[[], Awaitable[dict[bytes, PackedPolicy]]]
+    policies: Any
     change_limit: Any
 
     async def grow(self, layout: Layout, *, is_tidy: bool = False) -> Layout:

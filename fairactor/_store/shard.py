@@ -51,6 +51,8 @@ MODEL: Final = 6
 """The version of the data model. A namespace of a later version is refused."""
 OLDEST: Final = 5
 """The oldest version that is opened. It becomes `MODEL` when no runtime of an older release is left."""
+ALL: Final = 1_000_000
+"""More outcomes, and claims, than any turn has."""
 LOOKED_AT: Final = 100
 """How many mailboxes `Shard.load` looks at, and how many policies."""
 _MOVING: Final = "moving"
@@ -186,6 +188,8 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations, Tenants):
         permit: bytes = ANY_SUSPECT,
         slots: bytes = b"",
         most_bytes: int = MOST,
+        sure: int = ALL,
+        most_time: float = 0.0,
         settle: Iterable[Settlement] = (),
     ) -> Turn:
         """Settles and claims tasks. It tries once: the dispatcher decides what to do about an error.
@@ -200,7 +204,9 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations, Tenants):
             permit: how it may claim suspects, from `pack_permit`.
             slots: how many tasks of each kind could start now, from `SlotKinds`; empty if there is one kind.
             most_bytes: the most bytes of records in the reply; those that are cut off are for `read_pieces`.
-            settle: the outcomes of tasks that have ended.
+            sure: so many outcomes, and so many claims, the server takes in any case.
+            most_time: for how many seconds it may choose what it takes beyond these.
+            settle: the outcomes of tasks that have ended. The turn takes the first ones, and says how many.
 
         Raises:
             LeaseLost: nothing was done, and the runtime has lost all its claims.
@@ -218,6 +224,8 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations, Tenants):
             permit,
             slots,
             most_bytes,
+            sure,
+            round(most_time * 1e6),
             *arguments,
             patience=0,
         )

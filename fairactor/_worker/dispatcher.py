@@ -27,7 +27,7 @@ from fairactor.settings import Settings
 from .claim import Claim, described, new_claims
 from .lease import Lease
 from .outbox import Outbox
-from .pace import Pace
+from .pace import SURE, TURN_TIME, Pace
 from .reader import Reader
 from .slots import Room, Slots
 from .suspects import Suspects
@@ -126,7 +126,7 @@ class Dispatcher:
         """Takes the outcome of a claim, which the next turn reports."""
         if self._suspects.running:
             self._suspects.ended(claim)
-        if claim.runtime == self.runtime:  # otherwise the lease of this claim was lost
+        if claim.runtime == self._lease.runtime:  # otherwise the lease of this claim was lost
             self._outbox.add(settlement)
             if claim.tell_dead is not None:
                 self._refusals.add(settlement.id, claim.tell_dead)
@@ -251,7 +251,8 @@ class Dispatcher:
         return False
 
     def _give_back(self, claims: Iterable[Claim]) -> None:
-        self._outbox.add(*[claim.given_back() for claim in claims])
+        for claim in claims:
+            self._outbox.add(claim.given_back())
 
     def _read(self, claims: list[Claim], cut: Mapping[bytes, int]) -> list[Claim]:
         """Lets the reader complete those claims whose records are cut off; returns the others."""
@@ -320,6 +321,8 @@ class Dispatcher:
             received=request.received,
             slots=request.slots,
             most_bytes=self._link.budget,
+            sure=SURE,
+            most_time=TURN_TIME,
             settle=request.settle,
         )
 

@@ -6,8 +6,9 @@
 --       6 1 if it received the task that was handed to it since its last turn, else 0,
 --       7 what it permits suspects, packed as wire.py says,
 --       8 its slots by kind, packed as wire.py says; '' if it has one kind
---       9 the most bytes of records in the reply,
---       then an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
+--       9 the most bytes of records in the reply, 10 so many outcomes, and so many claims, are taken in any case, 11 for how
+--       many µs it may choose what it takes beyond these; then
+--       an argument for each outcome, packed: number of the turn that claimed it, 8 bytes; state; ms; seconds that
 --       it ran; id; data for plugins by name, packed, or ''; record. The state is 'F' finished, 'X' failed or
 --       'C' canceled, with the ms to keep the record; 'R' to retry after ms; 'B': it never started and goes back to
 --       its place; a turn with a 'B' claims nothing; 'U': the runtime lacks its actor, so it goes back for others; or
@@ -19,7 +20,7 @@
 --        the rank on the ring behind the tenants that were passed over, or 0,
 --        the clock of the ring: 4 doubles, see `RingClock` in wire.py; '' if the turn is repeated,
 --        {id, bytes of its record, ...} of those claimed tasks of which the reply has only the beginning (pieces.lua),
---        how many outcomes the turn had}
+--        how many outcomes the turn had: the first ones}
 --       or 'declare' if the server does not know what the runtime can run: it has to say so (declare.lua), and repeat
 --       the turn, or 'lapsed' if the runtime has no lease: its claims belong to others now,
 --       or 'behind' if the server does not know the turn before this one: it has lost data
@@ -44,10 +45,22 @@
 
 local runtime, turn, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local want, ahead, received = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
-local FIRST_OUTCOME = 10
+local FIRST_OUTCOME = 12
 local BESIDE = 202 -- claims that are not among those that it wants: what joins batches, a suspect, what was handed over
 local TENDING = 100 -- ms that a runtime has for maintenance
 local claims_key = CLAIMS .. runtime
+
+-- Lets a turn be large only if nothing but mailboxes has to be looked at for each task, and no record has to be measured.
+local function limit_claims()
+  local has_more = has_policies or lanes or limits or shard.by_time or shard.plugins or ARGV[8] ~= '' or home_time(runtime)
+  local most = has_more and sure or math.max(sure, math.floor(tonumber(ARGV[9]) / shard.largest) - 2)
+  want = math.min(want, most)
+  ahead = math.min(ahead, most - want)
+  return not has_more
+end
+sure = tonumber(ARGV[10])
+local may_be_large = limit_claims()
+if want + ahead > sure or #ARGV - FIRST_OUTCOME >= sure then limit_time(tonumber(ARGV[11])) end
 limit_bytes(tonumber(ARGV[9]), want + ahead + (ARGV[8] ~= '' and BESIDE or 2))
 
 local lease_end = tonumber(call('ZSCORE', LEASES, runtime))
@@ -129,7 +142,8 @@ local function missed_claim()
   if by == handed_after(last_turn) or by == turn then return mark end -- its own: this turn failed halfway before
 end
 
-local outcomes = settle(runtime, FIRST_OUTCOME)
+local outcomes = settle(runtime, FIRST_OUTCOME, may_be_large)
+limit_claims() -- there may be lanes now
 if outcomes.returns_tasks then want, ahead = 0, 0 end
 run_ends_hook()
 release_throttled()
@@ -162,7 +176,7 @@ begin_writing()
 write_retries(outcomes)
 write_ends()
 if missed then call('HSET', claims_key, handed, turn .. missed:sub(9)) end
-call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack({ #ARGV - FIRST_OUTCOME + 1, outcomes.refused })))
+call('HSET', SESSIONS, runtime, pack_session(turn, '', cmsgpack.pack({ outcomes.had, outcomes.refused })))
 forget_claims(runtime, outcomes)
 write_claims(runtime, turn, claims)
 if write_suspect then write_suspect(runtime) end
@@ -190,4 +204,4 @@ local head = more and not own_time and call('ZRANGE', root.key, 0, 0, 'WITHSCORE
 local start = own_time or began_at
 return { integer(shard.now), wait, maintenance, outcomes.refused, claims.reply, outcomes.to_cancel,
   (more or claims.again) and 1 or claims.stopped and 2 or 0, suspects_left and suspects_left() or 0, claims.behind,
-  struct.pack('>dddd', period, start, start + advance, head and tonumber(head) or 0), cut, #ARGV - FIRST_OUTCOME + 1 }
+  struct.pack('>dddd', period, start, start + advance, head and tonumber(head) or 0), cut, outcomes.had }

@@ -203,7 +203,8 @@ def test_the_bytes_of_a_call_follow_the_link() -> None:
 def test_a_turn_that_was_late_is_repeated_with_fewer_outcomes() -> None:
     outbox = Outbox(Link(2.0))
     ended = [large_outcome(f"{n}", 1) for n in range(4)]
-    outbox.add(*ended)
+    for each in ended:
+        outbox.add(each)
     first = outbox.take()
     assert first == ended[:2], "that is what the first call may carry"
     second = outbox.late(first)

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from fairactor_dependencies import Dependencies
+from fairactor_scheduling import Scheduling
+from fairactor_xcom import XCom
 
 from fairactor import Runtime, actor
+from fairactor._plugin_chain import PluginChain
 from fairactor._server.rights import ALONE, IN_SCRIPTS
 from fairactor._store import library, loader
 from tests.support import servers
@@ -78,6 +82,14 @@ async def test_without_the_right_the_scripts_serve(own_server: str, db: redis.Re
     assert libraries(db) == []
     assert calls(db, "evalsha") > 20
     assert calls(db, "fcall") <= 2, "it does not try for ever"
+
+
+def test_the_scripts_of_plugins_fit_into_functions(db: redis.Redis) -> None:
+    plugins = PluginChain([Dependencies(), Scheduling(), XCom()]).lua
+    for name in ("send", "turn"):
+        script = loader.load(name, flags=True, plugins=plugins)
+        db.execute_command("FUNCTION LOAD", script.library())
+        assert script.function
 
 
 def test_every_script_can_be_a_function(own_server: str, db: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:

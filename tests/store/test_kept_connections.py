@@ -49,13 +49,6 @@ async def test_what_the_server_refuses_is_raised_and_the_connection_kept(url: st
         assert await lines.execute_command("CLIENT", "ID") == first
 
 
-async def test_the_reply_to_a_function_is_its_own_and_not_that_of_the_ping_before_it(url: str) -> None:
-    async with lines_to(url, 1) as (lines, _):
-        with pytest.raises(broken.ResponseError, match=r"Function not found|unknown command"):
-            await lines.execute_command("FCALL", "nothing", 0)
-        assert await lines.execute_command("ECHO", "mine") == b"mine"
-
-
 async def test_what_the_server_says_unasked_is_no_reply(url: str) -> None:
     async with lines_to(f"{url}{'&' if '?' in url else '?'}protocol=3", 1) as (lines, _), lines_to(url) as (others, _):
         await lines.execute_command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "pushed:")

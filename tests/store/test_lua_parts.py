@@ -35,8 +35,8 @@ FILES: Final = [
 """The package of each file, and its path in the folder ``lua`` of that package."""
 
 BUILTIN: Final = frozenset({
-    "ARGV", "KEYS", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "pairs", "pcall", "redis", "select",
-    "setmetatable", "string", "struct", "table", "tonumber", "tostring", "type", "unpack",
+    "ARGV", "KEYS", "cjson", "cmsgpack", "error", "ipairs", "math", "next", "os", "pairs", "pcall", "redis",
+    "select", "setmetatable", "string", "struct", "table", "tonumber", "tostring", "type", "unpack",
 })  # fmt: skip
 PUT_IN: Final = {"PLUGINS", "PLUGIN_TYPES", *lua_names()}
 PUT_IN_FOR_PLUGINS: Final = {"OWN", "SELF", *lua_names()}

@@ -14,6 +14,7 @@ FILES = sorted(str(path.relative_to(LUA)) for path in LUA.rglob("*.lua"))  # typ
 
 
 CATCHING = {
+    "lib/budget.lua",  # some servers lack os.clock
     "mend.lua",
     "lib/mend_steps.lua",
     "lib/mend_tasks.lua",
@@ -23,7 +24,7 @@ CATCHING = {
     "lib/ending.lua",
     "watch.lua",
 }
-"""Those that go on where somebody has damaged a value, so that it harms no other task."""
+"""Those that go on where somebody has damaged a value, so that it harms no other task. One looks for a clock."""
 WALKING = {
     "mend.lua": {"SCAN"},  # only after damage
     "review.lua": {"HSCAN"}, "fill.lua": {"HSCAN"}, "policies.lua": {"HSCAN"}, "purge.lua": {"HSCAN"},  # in batches
@@ -72,7 +73,7 @@ def test_a_lua_file_is_short_and_walks_over_no_keys(name: str) -> None:
     assert all(command.isupper() for command in commands)
     commands -= WALKING.get(name, set())
     assert not commands & {"KEYS", "SCAN", "HSCAN", "SSCAN", "ZSCAN", "RANDOMKEY", "FLUSHALL", "FLUSHDB", "EVAL"}
-    assert not re.search(r"\b(loadstring|os\.|io\.)\b", text)
+    assert not re.search(r"\b(loadstring|os\.(?!clock\b)|io\.)", text)
     assert "pcall" not in text or name in CATCHING
     assert "KEYS[2]" not in text
 

@@ -48,13 +48,21 @@ do
     return entries, #found / 2
   end
 
-  -- Loads more entries of a ring, until its front has `n` of them.
-  local function load_more(ring, n)
-    while #ring.front < n and ring.rest do
-      local more, found = read_ring(ring, ring.rest, MORE_ENTRIES)
-      for _, t in ipairs(more) do insert_by_tag(ring.front, t) end
-      ring.rest = found == MORE_ENTRIES and ring.rest + MORE_ENTRIES
+  -- Merges the next entries of a ring into its front, by their tags. Returns how many these are.
+  local function load_next(ring)
+    local more, found = read_ring(ring, ring.rest, MORE_ENTRIES)
+    local front, merged, i, j, n = ring.front, {}, ring.head, 1, 0
+    while front[i] or more[j] do
+      n = n + 1
+      if not more[j] or front[i] and front[i][TAG] <= more[j][TAG] then
+        merged[n], i = front[i], i + 1
+      else
+        merged[n], j = more[j], j + 1
+      end
     end
+    ring.front, ring.head = merged, 1
+    ring.rest = found == MORE_ENTRIES and ring.rest + MORE_ENTRIES
+    return #more
   end
 
   -- Loads the first `n` entries of a ring as its front. That is exact for `n` tasks: no later entry could come first.
@@ -67,19 +75,14 @@ do
     end
     ring.front, ring.head = front, 1
     ring.rest, ring.spare = found == length and rank + length, 0
-    if #front < n then load_more(ring, n) end -- some of them leave
-    ring.ahead = math.ceil(n / math.max(#front, 1)) + 1 -- one more than its share, to see whether it stays
+    while #ring.front < n and ring.rest do load_next(ring) end -- some of them leave
+    ring.ahead = math.ceil(n / math.max(#ring.front, 1)) + 1 -- one more than its share, to see whether it stays
   end
 
   -- Notes that an entry of a ring's front was passed over, and loads others in its place.
   local function pass_over(ring)
     ring.spare = ring.spare - 1
-    while ring.spare < 0 and ring.rest do
-      local more, found = read_ring(ring, ring.rest, MORE_ENTRIES)
-      for _, t in ipairs(more) do insert_by_tag(ring.front, t) end
-      ring.rest = found == MORE_ENTRIES and ring.rest + MORE_ENTRIES
-      ring.spare = ring.spare + #more
-    end
+    while ring.spare < 0 and ring.rest do ring.spare = ring.spare + load_next(ring) end
   end
 
   -- Loads certain tenants as the front of a ring that exists only for this turn.
@@ -193,8 +196,8 @@ do
   -- Takes the next task from a ring's front. Returns its id, tenant and cost to charge, and what those cost that join its
   -- batch; or nil. A tenant whose next task cannot start keeps its tag, and is passed over for the rest of the turn.
   local function take(ring, n)
-    local front = ring.front
     while passed < MOST_PASSED do
+      local front = ring.front
       local t = front[ring.head]
       if not t then return end
       front[ring.head] = false
@@ -247,23 +250,32 @@ do
 
   -- Chooses up to `n` tasks: of tenants assigned to the runtime, then of those that it may steal from; or of all alike.
   local function fill(claims, runtime, n)
-    local ids = claims.ids
+    local ids, most = claims.ids, math.min(n, sure)
     local function serve(ring)
-      while claims.seated < n and claimed_bytes < most_bytes do
-        local id, owner, cost = take(ring, n)
+      while claims.seated < most and claimed_bytes < most_bytes do
+        local id, owner, cost = take(ring, most)
         if not id then return end
         add_claim(claims, id, owner, cost)
         claims.seated = claims.seated + 1
         if add_along then add_along(claims) end
       end
     end
+    local function serve_more() -- while there is time; the front is exact for as many tasks as entries were read
+      while claims.seated == most and most < n and has_time(1) do
+        most = math.min(n, most + STEP)
+        if root.rest then load_next(root) end
+        serve(root)
+      end
+    end
     local function serve_all() -- skips tenants that should have left the ring since the defaults changed
-      local length = n
+      local length = most
       repeat
         load_front(root, length)
         serve(root)
+        serve_more()
         length = 2 * length
-      until claims.seated == n or not root.rest or passed == MOST_PASSED or claimed_bytes >= most_bytes
+      until claims.seated == most or not root.rest or passed == MOST_PASSED or claimed_bytes >= most_bytes
+      out_of_time = claims.seated == most and most < n
     end
     local own_time = home_time(runtime)
     if not own_time then return serve_all() end
@@ -311,7 +323,7 @@ do
   -- kind 1 may be `ahead` more. If it may claim at all (`may`), it takes besides what joins a batch. `missed` is a task that
   -- the runtime gets in any case, or nil: that takes a slot, too. Returns parallel lists in the order of service: ids, owners
   -- (tenants), charged costs and records; `reply` is each id and its record; how many need a slot; whether it stopped
-  -- because the records are `full`, or at too many tenants that were passed over, and the rank behind them.
+  -- because the records, or its time, are `full`, or at too many tenants that were passed over, and the rank behind them.
   function choose(runtime, n, slots, ahead, may, missed)
     local claims = { ids = {}, owners = {}, charged = {}, records = {}, reply = {}, stolen = 0, seated = 0,
       taken = limits_taken }
@@ -338,7 +350,7 @@ do
     local starts_more = limits and limits.settle_plan(#claims.ids > 0)
     claims.stopped, claims.again = passed == MOST_PASSED, sorting.stopped or sorting.again or starts_more or claims.sees_some
     claims.behind = claims.stopped and skip + seen or 0
-    claims.full = claimed_bytes >= most_bytes
+    claims.full = claimed_bytes >= most_bytes or out_of_time
     for i, record in ipairs(read_for_reply(claims.ids, BEGINNING)) do
       record = record or substitute_record(claims.owners[i][NAME])
       claims.records[i] = record
@@ -348,12 +360,17 @@ do
   end
 
   function write_claims(runtime, turn, claims)
-    local marks = {}
+    local marks, heads = {}, {} -- priority -> the mark of a claim that costs 1, up to the tenant
     for i, id in ipairs(claims.ids) do
-      local mark =
-        pack_mark(turn, claims.records[i]:byte(3), claims.charged[i], claims.owners[i][NAME], claims.alone == i,
-          claims.taken[id])
-      marks[2 * i - 1], marks[2 * i] = id, mark
+      local priority, cost, taken = claims.records[i]:byte(3), claims.charged[i], claims.taken[id]
+      local name = claims.owners[i][NAME]
+      marks[2 * i - 1] = id
+      if cost == 1 and not taken and claims.alone ~= i then
+        heads[priority] = heads[priority] or pack_mark(turn, priority, cost, '', false)
+        marks[2 * i] = heads[priority] .. name
+      else
+        marks[2 * i] = pack_mark(turn, priority, cost, name, claims.alone == i, taken)
+      end
     end
     write_all('HSET', CLAIMS .. runtime, marks)
     write_all('ZREM', THROTTLED, unlimited)

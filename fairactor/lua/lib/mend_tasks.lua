@@ -101,7 +101,7 @@ local function repair_queued(key, here, lane, name, flat)
       end
       stays = where == here
       local at = place(task.stamp, task.priority)
-      if stays and tonumber(flat[i + 1]) ~= tonumber(at) then places[#places + 1], places[#places + 2] = at, id end
+      if stays and tonumber(flat[i + 1]) ~= at then places[#places + 1], places[#places + 2] = at, id end
     end
     if not stays then gone[#gone + 1] = id end
   end

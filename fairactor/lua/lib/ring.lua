@@ -209,7 +209,7 @@ do
     if t[LEAVES] then
       ring.removals[#ring.removals + 1] = t[NAME]
     elseif t[TAG] ~= t[STORED] then
-      ring.updates[#ring.updates + 1], ring.updates[#ring.updates + 2] = exact(t[TAG]), t[NAME]
+      ring.updates[#ring.updates + 1], ring.updates[#ring.updates + 2] = t[TAG], t[NAME]
       return not t[STORED]
     end
   end

@@ -5,6 +5,7 @@
 -- @include lib/ending.lua
 -- @include lib/delayed.lua
 -- @include lib/lanes.lua
+-- @include lib/budget.lua
 
 local settle, write_retries, forget_claims, some_cancels
 do
@@ -14,19 +15,11 @@ do
   local PUT_OFF = 1000 -- ms until a runtime claims a task whose actor it lacks again, if the shard has no lanes
 
   -- Parallel lists, with one entry for each outcome; `bodies` is where the record begins in the argument.
-  local ids, turns, states, times, seconds, extras, bodies, marks = {}, {}, {}, {}, {}, {}, {}, nil
+  local ids, turns, states, times, seconds, extras, bodies, marks = {}, {}, {}, {}, {}, {}, {}, {}
   local first
   local cannot_run = false -- whether the runtime cannot run some of the tasks
 
   local function record_of(n) return ARGV[n + first - 1]:sub(bodies[n]) end
-
-  local function unpack_arguments()
-    for i = first, #ARGV do
-      local n = i - first + 1
-      turns[n], states[n], times[n], seconds[n], ids[n], extras[n], bodies[n] = struct.unpack(OUTCOME, ARGV[i])
-      cannot_run = cannot_run or states[n] == 'U' or states[n] == 'V'
-    end
-  end
 
   -- Returns what the tenant of a claim that has ended was charged too little.
   local function undercharge(n, name)
@@ -121,38 +114,62 @@ do
     return number <= MOST_CANCELS and call('HKEYS', CANCELS .. runtime) or call('HRANDFIELD', CANCELS .. runtime, MOST_CANCELS)
   end
 
-  -- Decides what becomes of the outcomes, which are the arguments from `from` on.
-  function settle(runtime, from)
-    first = from
-    unpack_arguments()
-    if cannot_run then
-      open_lanes()
-      open_passing()
+  -- Unpacks some outcomes, and loads the marks of their claims. Returns their tasks.
+  local function load_outcomes(runtime, from, to)
+    local some = {}
+    for n = from, to do
+      turns[n], states[n], times[n], seconds[n], ids[n], extras[n], bodies[n] = struct.unpack(OUTCOME, ARGV[n + first - 1])
+      some[n - from + 1] = ids[n]
+      if not cannot_run and (states[n] == 'U' or states[n] == 'V') then
+        cannot_run = true
+        open_lanes()
+        open_passing()
+      end
     end
-    marks = read_all('HMGET', CLAIMS .. runtime, ids)
-    local canceling = some_cancels(runtime)
-    local cancels = #canceling > 0 and read_all('HMGET', CANCELS .. runtime, ids) or NONE -- of the outcomes
-    local outcomes = { settled = {}, retries = {}, notes = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
-      canceling = #canceling > 0 }
-    local counted, owners, seen = {}, {}, {}
-    for n, id in ipairs(ids) do
-      if marks[n] and turn_in(marks[n]) == turns[n] and not seen[id] then
+    for i, mark in ipairs(read_all('HMGET', CLAIMS .. runtime, some)) do marks[from + i - 1] = mark end
+    return some
+  end
+
+  -- Settles some outcomes. `seen` are the tasks that have one.
+  local function settle_some(runtime, from, to, seen, outcomes)
+    local counted, owners, some = {}, {}, load_outcomes(runtime, from, to)
+    local cancels = outcomes.canceling and read_all('HMGET', CANCELS .. runtime, some) or NONE
+    for i, id in ipairs(some) do
+      local n = from + i - 1
+      local mark = marks[n]
+      if mark and not seen[id] and turn_in(mark) == turns[n] then
         seen[id] = true
-        counted[#counted + 1], owners[#owners + 1] = n, tenant_in(marks[n])
+        counted[#counted + 1], owners[#owners + 1] = n, tenant_in(mark)
       else
         outcomes.refused[#outcomes.refused + 1] = id
       end
     end
-    for _, id in ipairs(canceling) do
-      if not seen[id] then table.insert(outcomes.to_cancel, id) end
-    end
     load_counts(owners)
     if has_policies or shard.by_time or limits then load_tenants(owners) end
-    load_watchers(ids)
+    load_watchers(some)
     if limits then limits.load_marks(marks) end
     for c, n in ipairs(counted) do
-      outcomes.settled[c] = ids[n]
-      settle_one(n, owners[c], cancels[n], outcomes)
+      outcomes.settled[#outcomes.settled + 1] = ids[n]
+      settle_one(n, owners[c], cancels[n - from + 1], outcomes)
+    end
+  end
+
+  -- Decides what becomes of the outcomes, which are the arguments from `from` on: of those that are sure, and of others if
+  -- they may be more (`may`) and there is time. `had` is how many these are.
+  function settle(runtime, from, may)
+    first = from
+    local all, canceling = #ARGV - from + 1, some_cancels(runtime)
+    local outcomes = { settled = {}, retries = {}, notes = {}, retried = {}, refused = {}, to_cancel = {}, returns_tasks = false,
+      canceling = #canceling > 0, had = math.min(all, sure) }
+    local seen = {}
+    settle_some(runtime, 1, outcomes.had, seen, outcomes)
+    while may and outcomes.had < all and has_time(0.5) do
+      local last = math.min(all, outcomes.had + STEP)
+      settle_some(runtime, outcomes.had + 1, last, seen, outcomes)
+      outcomes.had = last
+    end
+    for _, id in ipairs(canceling) do
+      if not seen[id] then table.insert(outcomes.to_cancel, id) end
     end
     return outcomes
   end
