@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import anyio
 import attrs
 
+from fairactor._model.record import LIVE
 from fairactor._model.wire import Item
 from fairactor._store.script_runner import Elsewhere
 from fairactor._store.shards import Shards
@@ -16,6 +19,9 @@ from fairactor.errors import ServerUnavailable
 from .batcher import Batcher
 
 _ATTEMPTS: Final = 20
+_ARRIVES: Final = 5.0
+"""Seconds that a task waits for the one that it replaces to arrive on its new shard."""
+_LOOK: Final = 0.02
 
 
 @attrs.frozen
@@ -100,10 +106,25 @@ class Router:
                         asked.setdefault((number, item.tenant), []).append(index)
         found: dict[int, str] = {}
         for (number, tenant), some in asked.items():
-            tasks = [(items[index].id if items[index].chosen else "", items[index].key) for index in some]
+            await self._let_arrive(number, tenant, [items[index].key for index in some if items[index].replaces])
+            tasks = [
+                (items[index].id if items[index].chosen else "", b"" if items[index].replaces else items[index].key)
+                for index in some
+            ]
             earlier = await self._shards[number].past(tenant, tasks)
             found |= {index: task_id for index, task_id in zip(some, earlier, strict=True) if task_id}
         return {index: "" if task_id == items[index].id else task_id for index, task_id in found.items()}
+
+    async def _let_arrive(self, number: int, tenant: str, keys: Sequence[bytes]) -> None:
+        """Waits until the tasks with these keys, which others replace, have moved to the new shard of their tenant."""
+        shard, deadline = self._shards[number], time.monotonic() + _ARRIVES
+        while keys:
+            owners = await shard.past(tenant, [("", key) for key in keys])
+            found = [await shard.inspect(owner, tenant) if owner else None for owner in owners]
+            keys = [key for key, task in zip(keys, found, strict=True) if task and task[1][:1] == LIVE]
+            if keys and time.monotonic() > deadline:
+                raise ServerUnavailable(f"a task of tenant {tenant!r} that this one replaces moves: send this again")
+            await anyio.sleep(_LOOK if keys else 0)
 
 
 def _check_data(items: Sequence[Item], *, is_here: bool, maybe_accepted: bool) -> None:

@@ -133,13 +133,22 @@ class Tenant:
 
     async def _purge(self, ttl: float, body: bytes) -> int:
         """Cancels the waiting tasks: where the tenant comes from, if it moves, and then where it is."""
-        places = (await self._shards().places(self.name))[::-1]
-        return sum([await shard.purge(self.name, ttl=ttl, body=body) for shard in places])
+        shards, number = self._shards(), 0
+        while True:
+            layout = shards.layout
+            for shard in (await shards.places(self.name))[::-1]:
+                number += await shard.purge(self.name, ttl=ttl, body=body)
+            if shards.layout is layout:
+                return number
 
     async def stats(self) -> Counts:
         """Returns the number of the tenant's tasks in each state. The cost does not depend on the number of tasks."""
-        first, *others = [await shard.tenant_stats(self.name) for shard in await self._shards().places(self.name)]
-        return sum(others, first)
+        shards = self._shards()
+        while True:
+            layout = shards.layout
+            first, *others = [await shard.tenant_stats(self.name) for shard in await shards.places(self.name)]
+            if shards.layout is layout:  # otherwise the tenant may have been elsewhere
+                return sum(others, first)
 
     async def _change(self, changes: dict[str, Any]) -> Policy:
         async def change(shard: Shard) -> Policy:

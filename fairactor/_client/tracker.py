@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
@@ -74,7 +74,7 @@ class Tracker:
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         before: Shard | None = None
         while True:
-            shard = await self._locate(task_id, tenant)
+            shard = await self._steadily(lambda: self._locate(task_id, tenant))
             left = None if timeout is None else max(0.0, deadline - time.monotonic())
             try:
                 return await self.wait(self._expect(task_id, tenant, shard, running_task()), task_id, left)
@@ -167,7 +167,11 @@ class Tracker:
 
     async def info(self, task_id: str, tenant: str | None) -> TaskInfo:
         """Returns a description of a task; raises as `Handle.info`."""
-        return read_info(task_id, *await _inspect(await self._locate(task_id, tenant), task_id, tenant))
+
+        async def inspect() -> list[Any]:
+            return await _inspect(await self._locate(task_id, tenant), task_id, tenant)
+
+        return read_info(task_id, *await self._steadily(inspect))
 
     async def cancel(self, task_id: str, tenant: str | None) -> TaskState:
         """Cancels a task; returns the state in which it was; raises as `Handle.cancel`."""
@@ -176,6 +180,9 @@ class Tracker:
 
     async def _cancel(self, task_id: str, tenant: str | None) -> TaskState:
         self.check()
+        return await self._steadily(lambda: self._cancel_somewhere(task_id, tenant))
+
+    async def _cancel_somewhere(self, task_id: str, tenant: str | None) -> TaskState:
         body = _canceled("by handle.cancel()")
         for _ in range(2 if self.shards.layout.growing else 1):  # it may be on its way to a shard that was asked before
             for shard in list(self.shards) if tenant is None else await self.shards.places(tenant):
@@ -201,6 +208,7 @@ class Tracker:
             for index, state in zip(indexes, found, strict=True):
                 states[index] = None if state == "missing" else TaskState(state)
 
+        layout = self.shards.layout
         places = [list(self.shards) if each.tenant is None else self.shards.likely(each.tenant) for each in handles]
         for turn in range(len(self.shards)):
             by_shard: dict[Shard, list[int]] = {}
@@ -211,6 +219,10 @@ class Tracker:
             for reply in replies:
                 if reply is not None:
                     raise reply
+        if self.shards.layout is not layout:  # those that were not found may have been elsewhere
+            left = [index for index, state in enumerate(states) if state is None]
+            for index, state in zip(left, await self._cancel_many([handles[i] for i in left]), strict=True):
+                states[index] = state
         return states
 
     def _checked(self, handles: Iterable[Handle[Any]]) -> Sequence[Handle[Any]]:
@@ -232,9 +244,23 @@ class Tracker:
 
     async def redrive(self, task_id: str, tenant: str | None) -> None:
         """Sends a dead letter again; raises as `Handle.redrive`."""
-        shard = await self._locate(task_id, tenant)
-        found = await _inspect(shard, task_id, tenant)
-        await redrive_one(self.shards, shard, task_id, found[1], tenant)
+
+        async def redrive() -> None:
+            shard = await self._locate(task_id, tenant)
+            found = await _inspect(shard, task_id, tenant)
+            await redrive_one(self.shards, shard, task_id, found[1], tenant)
+
+        await self._steadily(redrive)
+
+    async def _steadily(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Calls a function again if it does not find a task, and the layout that it knew was not the latest."""
+        while True:
+            layout = self.shards.layout
+            try:
+                return await call()
+            except TaskNotFound:
+                if self.shards.layout is layout:
+                    raise
 
     async def _locate(self, task_id: str, tenant: str | None) -> Shard:
         self.check()

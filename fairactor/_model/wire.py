@@ -129,6 +129,11 @@ class Item(NamedTuple):
     chosen: bool = False  # whether the sender has chosen the id, so that it may have been sent before
 
     @property
+    def replaces(self) -> bool:
+        """Whether it replaces a waiting task with its key, see `pack_key`."""
+        return self.key >= b"\x80"
+
+    @property
     def places(self) -> int:
         """How many of the `BATCH` places in a batch it takes."""
         return _PLACES_WITH_MORE if self.extra or self.key >= _FROM_REPLACING else 1

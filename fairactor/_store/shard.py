@@ -327,13 +327,17 @@ class Shard(Fleet, Letters, Limits, Migration, Reservations, Tenants):
 
     async def cancel_many(self, tasks: Sequence[tuple[str, str]], *, ttl: float, body: bytes) -> list[str]:
         """Cancels tasks, given as pairs (task, tenant or '' for any); returns for each what `cancel` returns."""
-        states: list[str] = []
-        while len(states) < len(tasks):
-            some = tasks[len(states) : len(states) + _CANCELED_AT_ONCE]
-            flat = [part for task_id, tenant in some for part in (as_bytes(task_id), tenant)]
+        states = [""] * len(tasks)
+        left = list(range(len(tasks)))
+        while left:
+            some = left[:_CANCELED_AT_ONCE]
+            flat = [part for index in some for part in (as_bytes(tasks[index][0]), tasks[index][1])]
             found = [state.decode() for state in await self._run("cancel", whole_ms(ttl), body, *flat)]
-            states += found[: found.index(_MOVING)] if _MOVING in found else found
-            if _MOVING in found:
+            for index, state in zip(some, found, strict=False):  # the reply may end early
+                states[index] = state
+            moving = [index for index in some[: len(found)] if states[index] == _MOVING]
+            left = moving + left[len(found) :]
+            if moving:
                 await anyio.sleep(_MOVES)
         return states
 

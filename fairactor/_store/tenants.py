@@ -52,7 +52,8 @@ class Tenants:
 
     async def policy(self, tenant: str) -> tuple[PackedPolicy, PackedPolicy]:
         """Returns the policy of a tenant, and the defaults."""
-        _, own, defaults, _ = await self._run("stats", tenant)
+        run = self._runner.run_for_tenant if tenant else self._run
+        _, own, defaults, _ = await run("stats", tenant)
         return unpack_policy(own), unpack_policy(defaults)
 
     async def purge(self, tenant: str, *, ttl: float, body: bytes) -> int:
