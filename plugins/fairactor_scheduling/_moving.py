@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final
 
 from fairactor.plugins import Host
@@ -79,4 +80,5 @@ async def tenants_on(host: Host, shard: int) -> AsyncIterator[str]:
     while cursor is not None:
         cursor, *tenants = await host.call(f"{NAME}/tenants", shard, cursor)
         for tenant in tenants:
-            yield tenant.decode()
+            with suppress(UnicodeDecodeError):  # somebody has damaged the name
+                yield tenant.decode()

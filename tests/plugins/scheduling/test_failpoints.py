@@ -20,6 +20,7 @@ from fairactor._model import record
 from fairactor._model.wire import Item, pack_extra, pack_item, pack_key
 from fairactor._plugin_chain import PluginChain
 from fairactor._store import loader as scripts
+from fairactor._store.script_runner import Elsewhere, KnownLayout
 from fairactor._store.shard import Shard
 from tests.support import servers
 from tests.support.shard.driver import ShardDriver, item, outcome, sync_server
@@ -51,7 +52,8 @@ class Clockwork(PopulatedShard):
         ShardDriver.__init__(self, url)
         server = sync_server(self.db, url, flags=self.flags)
         self.plugins = PluginChain([Dependencies(), Scheduling()]).lua
-        self.shard = Shard(server, self.keys, patience=0, plugins=self.plugins)
+        self.layout = KnownLayout()
+        self.shard = Shard(server, self.keys, patience=0, plugins=self.plugins, layout=self.layout)
         self.open()
         self.join("r")
         seconds, _ = self.db.time()  # type: ignore[misc]
@@ -312,6 +314,46 @@ def test_a_tick_sends_a_limited_number_of_tasks_of_graphs(clockwork: Clockwork) 
         sent.append(count_sent())
         assert sent[-1] - sent[-2] <= 2, "a script sends 250 tasks at most"
     assert sent[-1] >= 8 + 8
+
+
+def test_nothing_is_sent_or_changed_for_a_tenant_that_has_gone(clockwork: Clockwork) -> None:
+    clockwork.restore()
+    assert clockwork.run(clockwork.shard.ask_to_go("t"))
+    before = clockwork.schedules()
+    replies = dict(zip([msgspec.msgpack.decode(each)[0] for each in clockwork.arguments],
+                       clockwork.call("tick", *clockwork.arguments), strict=True))  # fmt: skip
+    assert {name for name, reply in replies.items() if reply} == {"1:vkeyed", "5:smallfull"}
+    for script, *arguments in (
+        ("get", "state"), ("put", "", "g", 1), ("remove", ""), ("pause",), ("resume",), ("run", "id"),
+    ):  # fmt: skip
+        for schedule in ("1:tallow", "1:tnew"):
+            with pytest.raises(Elsewhere):
+                clockwork.call(script, schedule, *arguments)
+    with pytest.raises(Elsewhere):
+        clockwork.call("list", "-", "+", 100, "t", "state")
+    _, _, *due = clockwork.call("due", "r", 100, 60_000)
+    found = clockwork.schedules()
+    away = {name: fields for name, fields in found.items() if name.startswith("1:t")}
+    assert away == {name: fields for name, fields in before.items() if name.startswith("1:t")}
+    assert {each[0].decode() for each in due if len(each) == 1} == away.keys() - {"1:tbehind"}
+    _, *flat = clockwork.call("export", "t", "-", "+")
+    assert {name.decode() for name in flat[::2]} >= away.keys()
+    assert clockwork.call("import", "", *flat[1::2]) == [int(not name.startswith(b"1:t")) for name in flat[::2]]
+    assert clockwork.call("exported", "t", *away) == 1
+    assert not [name for name in clockwork.schedules()["all"] if name.startswith(b"1:t")]
+
+
+def test_what_was_removed_here_does_not_come_back_from_the_shard_where_it_was(clockwork: Clockwork) -> None:
+    clockwork.restore()
+    clockwork.db.hset(clockwork.keys.meta, "layout", "2:1,2")
+    clockwork.layout.epoch = 2
+    try:
+        _, _, packed = clockwork.call("export", "t", "[1:tallow", "[1:tallow")
+        assert clockwork.call("remove", "1:tallow", "") == 1
+        assert clockwork.call("import", "", packed) == [1]
+        assert clockwork.call("remove", "1:tallow", "") == 0
+    finally:
+        clockwork.layout.epoch = 0
 
 
 def test_the_hook_stands_where_tasks_end(clockwork: Clockwork) -> None:
