@@ -187,7 +187,10 @@ class SentObserver(Protocol):
     """A plugin that observes the messages that this runtime sends."""
 
     def sent(self, handle: Handle[Any], message: Message[Any]) -> None:
-        """Called when the server has accepted a message, or already had a task with the key (``handle.duplicate``)."""
+        """Called when the server has accepted a message, or already had a task with the key (``handle.duplicate``).
+
+        An idle runtime, even this one, may have started the task before.
+        """
 
 
 class StartedObserver(Protocol):
