@@ -31,6 +31,7 @@ class State:
     returned: set[str] = attrs.Factory(set)  # the tasks that a turn passes on to other runtimes
     kind_goes: bool = False  # whether the kind of the runtime that leaves goes with it
     acting: str = "0"  # the kind for which the present script acts
+    scripts: int = 1  # how many scripts the last step took
     reserved: dict[tuple[str, str], int] = attrs.Factory(dict)  # (tenant, name) -> reserved room
     keys: dict[tuple[str, str], tuple[str, bool]] = attrs.Factory(dict)  # (tenant, key) -> (task, whether it has ended)
     again: dict[str, str] = attrs.Factory(dict)  # live task with a key -> the task that runs once after it

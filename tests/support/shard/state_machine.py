@@ -330,9 +330,10 @@ class ShardMachine(OtherOperations):
     def sort_lane(self) -> None:
         """Moves the tasks of the common lane, which nobody serves any more."""
         while self.driver.run(self.driver.shard.sort(2)):
-            pass
+            self.model.scripts += 1
         self.model.sort()
         self.compare()
+        self.model.scripts = 1
 
 
 def drive(url: str, steps: int) -> int:
