@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 LAYERS: Final = (
     {"__main__"},
     {"cli"},
-    {"demo"},
+    {"demo", "_grow_command"},
     {"testing", "embedded", "serialization"},
     {"fairactor"},
     {"runtime"},
