@@ -193,9 +193,14 @@ def resolve_parents(
 
 
 def hold_behind_gate(batch: Sequence[BatchItem], indexes: Mapping[str, int], gate: str, keep: int) -> None:
-    """Makes the messages wait for the gate that could otherwise run before the whole batch is on the server."""
+    """Makes the messages wait for the gate that could otherwise run before the whole batch is on the server.
+
+    Those wait, too, that have a parent on another shard: if that is never sent, nobody else would end them.
+    """
     for item in batch:
-        waits_anyway = item.parents and all(parent in indexes for parent in item.parents)
+        waits_anyway = item.parents and all(
+            parent in indexes and batch[indexes[parent]].shard == item.shard for parent in item.parents
+        )
         if item.follow or (not waits_anyway and not item.is_apart):
             item.script_input["gate"] = gate
             item.script_input.setdefault("keep", keep)
