@@ -47,7 +47,7 @@ class _Shard:
             made = direct_driver(f"unix://{server.socket}?socket_timeout={_TIMEOUT}", self._number)
             calls: Any = made.shard._server.calls
             if self._group.count > 1:
-                calls.keys = lambda key, _: (2, key, key + _ABSENT)
+                calls.keys = lambda key, epoch=0: (2, key, key + _ABSENT)
             self._drivers[server.port] = made
         return self._drivers[server.port]
 
