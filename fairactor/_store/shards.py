@@ -147,6 +147,10 @@ class Shards:
         await self.find(tenant)
         return self.likely(tenant)
 
+    def in_order_of_moves(self, places: Sequence[Shard]) -> list[Shard]:
+        """Returns shards in the order in which tasks move over them: what ends a task on its way must look so for it."""
+        return sorted(places, key=self._shards.index) if self.layout.growing else list(places)
+
     async def locate(self, task_id: str, tenant: str | None) -> Shard | None:
         """Finds the shard of a task, by asking the shards that may have it; None if none has.
 
