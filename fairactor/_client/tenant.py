@@ -136,7 +136,7 @@ class Tenant:
         shards, number = self._shards(), 0
         while True:
             layout = shards.layout
-            for shard in (await shards.places(self.name))[::-1]:
+            for shard in shards.in_order_of_moves(await shards.places(self.name)):
                 number += await shard.purge(self.name, ttl=ttl, body=body)
             if shards.layout is layout:
                 return number

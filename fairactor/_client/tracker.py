@@ -184,10 +184,13 @@ class Tracker:
         self.check()
         return await self._steadily(lambda: self._cancel_somewhere(task_id, tenant))
 
+    async def _places(self, tenant: str | None) -> list[Shard]:
+        return list(self.shards) if tenant is None else await self.shards.places(tenant)
+
     async def _cancel_somewhere(self, task_id: str, tenant: str | None) -> TaskState:
         body = _canceled("by handle.cancel()")
         for _ in range(2 if self.shards.layout.growing else 1):  # it may be on its way to a shard that was asked before
-            for shard in list(self.shards) if tenant is None else await self.shards.places(tenant):
+            for shard in self.shards.in_order_of_moves(await self._places(tenant)):
                 state = await shard.cancel(task_id, tenant or "", ttl=self.canceled_ttl, body=body)
                 if state != "missing":
                     return TaskState(state)
@@ -211,7 +214,10 @@ class Tracker:
                 states[index] = None if state == "missing" else TaskState(state)
 
         layout = self.shards.layout
-        places = [list(self.shards) if each.tenant is None else self.shards.likely(each.tenant) for each in handles]
+        places = [
+            list(self.shards) if each.tenant is None else self.shards.in_order_of_moves(self.shards.likely(each.tenant))
+            for each in handles
+        ]
         for turn in range(len(self.shards)):
             by_shard: dict[Shard, list[int]] = {}
             for index, shards in enumerate(places):

@@ -21,8 +21,9 @@ from .script_runner import Elsewhere, KnownLayout, ScriptRunner
 from .shard import Shard
 
 T = TypeVar("T")
-Opener = Callable[[int, Layout | None], tuple[Shard, Callable[[], Awaitable[Layout]]]]
-"""Returns a shard, given its number and the layout, and what opens it and returns the layout of the namespace."""
+Opener = Callable[[int, Layout | None, int | None], tuple[Shard, Callable[[], Awaitable[Layout]]]]
+"""Returns a shard, given its number, the layout and the number of shards, if they are known, and what opens it and returns
+the layout of the namespace."""
 
 
 _ATTEMPTS: Final = 20
@@ -67,10 +68,10 @@ class Shards:
     async def renew(self) -> None:
         """Reads the layout again, and opens the shards that are new."""
         async with self._renewing:
-            layout = await self._opened(0, None)[1]()
+            layout = await self._opened(0, None, None)[1]()
             if layout.epoch <= self.layout.epoch:
                 return
-            new = [self._opened(number, layout) for number in range(len(self._shards), layout.shards)]
+            new = [self._opened(number, layout, None) for number in range(len(self._shards), layout.shards)]
             for _, opening in new:
                 await opening()
             self._gone.clear()
@@ -95,7 +96,9 @@ class Shards:
         if self.layout.growing or count == self.layout.shards:
             return
         layout = self.layout.grown(count)
-        new = [self._opened(number, layout) for number in range(len(self._shards), count)]
+        # The new shards get the layout with all others, when it holds: so this runtime may already use them.
+        first = self.layout.counts[0]  # as in the others
+        new = [self._opened(number, None, first) for number in range(len(self._shards), count)]
         for _, opening in new:
             await opening()
         await prepare([*self._shards, *(shard for shard, _ in new)])
@@ -157,6 +160,10 @@ class Shards:
         await self.find(tenant)
         return self.likely(tenant)
 
+    def in_order_of_moves(self, places: Sequence[Shard]) -> list[Shard]:
+        """Returns shards in the order in which tasks move over them: what ends a task on its way must look so for it."""
+        return sorted(places, key=self._shards.index) if self.layout.growing else list(places)
+
     async def locate(self, task_id: str, tenant: str | None) -> Shard | None:
         """Finds the shard of a task, by asking the shards that may have it; None if none has.
 
@@ -217,15 +224,18 @@ async def open_shards(server: Server, settings: Settings, plugins: PluginLua = N
 
     known = KnownLayout()
 
-    def opened(number: int, layout: Layout | None) -> tuple[Shard, Callable[[], Awaitable[Layout]]]:
+    def opened(
+        number: int, layout: Layout | None, count: int | None
+    ) -> tuple[Shard, Callable[[], Awaitable[Layout]]]:
         keys = Keys(settings.namespace, number)
         shard = Shard(server, keys, patience=settings.connect_timeout, plugins=plugins, layout=known)
-        count = settings.shards if layout is None else layout.shards
+        if count is None:
+            count = settings.shards if layout is None else layout.shards
         return shard, partial(shard.open, shards=count, aging=settings.aging, fair_by=settings.fair_by, layout=layout)
 
-    first, opening = opened(0, None)
+    first, opening = opened(0, None, None)
     layout = await opening()
-    others = [opened(number, layout) for number in range(1, layout.shards)]
+    others = [opened(number, layout, None) for number in range(1, layout.shards)]
     for _, each in others:
         await each()
     return Shards([first, *(shard for shard, _ in others)], server, layout, known, opened)
