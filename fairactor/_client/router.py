@@ -53,12 +53,12 @@ class Router:
             reservation: the name of the reservation for these tasks on that shard, or ''.
 
         Raises:
-            ServerUnavailable: also if tasks with data for plugins belong on another shard: it names shards, too.
+            ServerUnavailable: also if tasks with data for plugins belong on another shard: the data name shards, too.
         """
         ids: dict[int, str] = {}
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             left = [index for index in range(len(items)) if index not in ids]
-            if not left:
+            if not left or (attempt > 1 and any(items[index].extra for index in left)):
                 break
             numbers = await self._find({items[index].tenant for index in left})
             ids |= await self._earlier(left, items, numbers)
@@ -66,14 +66,16 @@ class Router:
             for index in left:
                 if index not in ids:
                     by_number.setdefault(numbers[items[index].tenant], []).append(index)
+            others = (items[index] for number in by_number.keys() - {hint} for index in by_number[number])
+            if any(item.extra for item in others):
+                break
             for number, indexes in by_number.items():
-                some = [items[index] for index in indexes]
-                _check_data(some, is_here=number == hint, maybe_accepted=bool(ids))
                 named = reservation if number == hint else ""
-                found = await self._post(number, some, replicas, named)
+                found = await self._post(number, [items[index] for index in indexes], replicas, named)
                 ids |= dict(zip(indexes, found, strict=False))  # none, or all
-        if len(ids) < len(items):
-            raise ServerUnavailable("the shards of these tenants are not found", maybe_accepted=bool(ids))
+        if gone := [item.tenant for index, item in enumerate(items) if index not in ids]:
+            problem = f"tenant {gone[0]!r} has just moved to another shard: send this again"
+            raise ServerUnavailable(problem, maybe_accepted=bool(ids))
         return [ids[index] for index in range(len(items))]
 
     async def _post(self, number: int, items: list[Item], replicas: int, reservation: str) -> Sequence[str]:
@@ -125,9 +127,3 @@ class Router:
             if keys and time.monotonic() > deadline:
                 raise ServerUnavailable(f"a task of tenant {tenant!r} that this one replaces moves: send this again")
             await anyio.sleep(_LOOK if keys else 0)
-
-
-def _check_data(items: Sequence[Item], *, is_here: bool, maybe_accepted: bool) -> None:
-    if not is_here and any(item.extra for item in items):
-        problem = f"tenant {items[0].tenant!r} has just moved to another shard: send this again"
-        raise ServerUnavailable(problem, maybe_accepted=maybe_accepted)

@@ -224,9 +224,7 @@ async def open_shards(server: Server, settings: Settings, plugins: PluginLua = N
 
     known = KnownLayout()
 
-    def opened(
-        number: int, layout: Layout | None, count: int | None
-    ) -> tuple[Shard, Callable[[], Awaitable[Layout]]]:
+    def opened(number: int, layout: Layout | None, count: int | None) -> tuple[Shard, Callable[[], Awaitable[Layout]]]:
         keys = Keys(settings.namespace, number)
         shard = Shard(server, keys, patience=settings.connect_timeout, plugins=plugins, layout=known)
         if count is None:
