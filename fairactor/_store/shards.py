@@ -52,7 +52,11 @@ class Shards:
         return len(self._shards)
 
     def __iter__(self) -> Iterator[Shard]:
-        return iter(tuple(self._shards))
+        """Yields all shards, also those that are added meanwhile: the first call may tell that there are more."""
+        number = 0
+        while number < len(self._shards):
+            yield self._shards[number]
+            number += 1
 
     def __getitem__(self, number: int) -> Shard:
         return self._shards[number]
@@ -157,10 +161,10 @@ class Shards:
         If there is only one such shard, this does not check that the task exists.
         """
         for _ in range(2 if self.layout.growing else 1):  # it may be on its way to one that was asked before
-            shards = self._shards if tenant is None else await self.places(tenant)
-            if len(shards) == 1:
-                return shards[0]
-            for shard in tuple(shards):
+            places = None if tenant is None else await self.places(tenant)
+            if len(self if places is None else places) == 1:
+                return self._shards[0] if places is None else places[0]
+            for shard in self if places is None else places:
                 if await shard.inspect(task_id):
                     return shard
         return None
@@ -211,9 +215,7 @@ async def open_shards(server: Server, settings: Settings, plugins: PluginLua = N
 
     known = KnownLayout()
 
-    def opened(
-        number: int, layout: Layout | None, count: int | None
-    ) -> tuple[Shard, Callable[[], Awaitable[Layout]]]:
+    def opened(number: int, layout: Layout | None, count: int | None) -> tuple[Shard, Callable[[], Awaitable[Layout]]]:
         keys = Keys(settings.namespace, number)
         shard = Shard(server, keys, patience=settings.connect_timeout, plugins=plugins, layout=known)
         if count is None:

@@ -68,7 +68,9 @@ async def test_a_namespace_may_grow_again(make_runtime: Make, witness: Witness) 
         batches: list[Handle[int]] = []
         handles: list[Handle[int]] = []
         for turn, shards in enumerate((3, 6)):
-            batches += await runtime.send_many([(each, witness.see(20 * turn + n)) for n in range(10) for each in TENANTS])
+            batches += await runtime.send_many(
+                [(each, witness.see(20 * turn + n)) for n in range(10) for each in TENANTS]
+            )
             growth = asyncio.create_task(sender.grow(shards))
             handles += await send_in_order(sender, witness, TENANTS, range(20 * turn + 10, 20 * turn + 20))
             await asyncio.wait_for(growth, PATIENCE)
@@ -175,9 +177,7 @@ async def test_two_that_grow_a_namespace_at_once(make_runtime: Make) -> None:
 
 async def test_two_that_grow_a_namespace_to_other_sizes_at_once(make_runtime: Make) -> None:
     async with make_runtime(workers=0, shards=2) as runtime, make_runtime(workers=0) as other:
-        found = await asyncio.wait_for(
-            asyncio.gather(runtime.grow(4), other.grow(5), return_exceptions=True), PATIENCE
-        )
+        found = await asyncio.wait_for(asyncio.gather(runtime.grow(4), other.grow(5), return_exceptions=True), PATIENCE)
         grown = [size for size, error in zip((4, 5), found, strict=True) if error is None]
         assert grown, found
         assert all(error is None or isinstance(error, ConfigurationError) for error in found), found

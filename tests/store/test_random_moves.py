@@ -198,7 +198,9 @@ class World:
                     break
                 self.turns[self.old] += 1
                 held = self.claims[self.old]
-                self.old.claim("r", self.turns[self.old], 0, [outcome(t, n, tenant=self.sent[t]) for t, n in held.items()])
+                self.old.claim(
+                    "r", self.turns[self.old], 0, [outcome(t, n, tenant=self.sent[t]) for t, n in held.items()]
+                )
                 for task in held:
                     self._end(task, "finished")
                 held.clear()

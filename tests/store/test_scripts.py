@@ -203,14 +203,29 @@ TRANSITIONS: dict[
     "export": (_export, ...),
     "import": (_import, [b"t1"]),
     "exported": (_exported, ...),
-    "past": (lambda shard: shard.run(shard.shard.past("d", [("dead1", b""), ("", KEY), ("no", KEY), ("no", b"")])), ...),
+    "past": (
+        lambda shard: shard.run(shard.shard.past("d", [("dead1", b""), ("", KEY), ("no", KEY), ("no", b"")])),
+        ...,
+    ),
     "residents": (_residents, ...),
     "lead": (lambda shard: shard.run(shard.shard.lead("r", 3600.0)), ...),
     "grow": (lambda shard: shard.run(shard.shard.grow(Layout((1, 2), growing=True))), ...),
 }
 
 
-UNCHANGING = {"open", "inspect", "stats", "health", "letters", "pieces", "policies", "renew", "limits", "past", "residents"}
+UNCHANGING = {
+    "open",
+    "inspect",
+    "stats",
+    "health",
+    "letters",
+    "pieces",
+    "policies",
+    "renew",
+    "limits",
+    "past",
+    "residents",
+}
 
 
 @pytest.mark.parametrize("name", scripts.NAMES)

@@ -101,6 +101,7 @@ class Witness:
         self.running: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
         self.gate = asyncio.Event()
+
         async def see(n: int, seconds: float = 0.0) -> int:
             tenant = current_task().tenant
             self.order[tenant].append(n)
@@ -160,7 +161,9 @@ async def _is_tidy(runtime: Runtime) -> bool:
     return not any([await shard.moving() for shard in runtime._shards()])
 
 
-async def send_in_order(runtime: Runtime, witness: Witness, tenants: Iterable[str], numbers: range) -> list[Handle[int]]:
+async def send_in_order(
+    runtime: Runtime, witness: Witness, tenants: Iterable[str], numbers: range
+) -> list[Handle[int]]:
     """Sends the tasks of all tenants, one after the other."""
     return [await runtime.send(tenant, witness.see(n)) for n in numbers for tenant in tenants]
 

@@ -67,7 +67,11 @@ class PopulatedShard(ShardDriver):
         self.open()
         self._populate()
         snapshot = self.check()
-        empty = {name for name in snapshot.fixed if not snapshot.fixed[name] and not name.startswith(("IDLE", "MEND", "MOVER"))}
+        empty = {
+            name
+            for name in snapshot.fixed
+            if not snapshot.fixed[name] and not name.startswith(("IDLE", "MEND", "MOVER"))
+        }
         assert empty == self.empty, empty
         self.kept = self.dump()
         self.held: dict[str, Any] = {task: self.db.get(self.keys.task(task)) for task in self.held_as}

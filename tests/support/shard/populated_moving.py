@@ -91,5 +91,3 @@ def exported(*tasks: str, tenant: str = "mv") -> Transition:
 
 def grow(populated: PopulatedShard) -> None:
     populated.run(populated.shard.grow(Layout((1, 2), growing=True)))
-
-
