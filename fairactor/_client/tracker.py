@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import attrs
@@ -27,6 +27,8 @@ from fairactor._util.spans import NO_SPAN, Spans
 from fairactor.errors import ConfigurationError, Deadlock, TaskNotFound
 
 from .dead_letters import redrive_one
+
+T = TypeVar("T")
 
 
 @attrs.frozen(eq=False)

@@ -22,8 +22,8 @@ from .shard import Shard
 
 T = TypeVar("T")
 Opener = Callable[[int, Layout | None, int | None], tuple[Shard, Callable[[], Awaitable[Layout]]]]
-"""Returns a shard, given its number, the layout and the number of shards, if they are known, and what opens it and returns
-the layout of the namespace."""
+"""Returns a shard, given its number, the layout and the number of shards, if they are known, and what opens it and
+returns the layout of the namespace."""
 
 
 _ATTEMPTS: Final = 20
@@ -152,7 +152,7 @@ class Shards:
         return self.likely(tenant)
 
     def in_order_of_moves(self, places: Sequence[Shard]) -> list[Shard]:
-        """Returns shards in the order in which tasks move over them: what ends a task on its way must look so for it."""
+        """Returns shards in the order in which tasks move over them: what ends one on its way must look so."""
         return sorted(places, key=self._shards.index) if self.layout.growing else list(places)
 
     async def locate(self, task_id: str, tenant: str | None) -> Shard | None:

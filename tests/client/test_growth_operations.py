@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 import pytest
 
@@ -53,7 +53,7 @@ class Growth:
         self._context = growing(runtime, 4, self.brake)
         self._runtime = runtime
 
-    async def __aenter__(self) -> Growth:
+    async def __aenter__(self) -> Self:
         await self._context.__aenter__()
         if self._phase == "settled":
             self.brake.release()
@@ -114,7 +114,7 @@ async def test_tasks_can_be_canceled(make_runtime: Make, monkeypatch: pytest.Mon
         await check_grown(runtime, 4)
         async with make_runtime(*witness.actors) as worker:
             await worker.drain(timeout=PATIENCE)
-            assert witness.order == dict.fromkeys(BOTH, [3, 4, 5])
+            assert witness.order == {tenant: [3, 4, 5] for tenant in BOTH}
             stats = await worker.stats()
             assert (stats.finished, stats.canceled, stats.pending, stats.scheduled) == (6, 8, 0, 0)
         for n, handle in enumerate(handles[6:], 6):
@@ -299,8 +299,7 @@ async def test_dead_letters(make_runtime: Make, monkeypatch: pytest.MonkeyPatch,
     async with make_runtime(*witness.actors, shards=2) as runtime, make_runtime(workers=0) as other:
         handles: list[Handle[int]] = []
         for n in range(4):
-            for tenant in BOTH:
-                handles.append(await runtime.send(tenant, witness.fail(n), key=f"d{n}" if n == 0 else None))
+            handles += [await runtime.send(tenant, witness.fail(n), key=None if n else "d0") for tenant in BOTH]
         for handle in handles:
             with pytest.raises(TaskFailed):
                 await handle.result(PATIENCE)
