@@ -71,7 +71,11 @@ class DeadLetters:
         again. If another task now has its key, it stays a dead letter.
         """
         done = 0
-        async for shard, letters in self._pages(_Filter(tenant, actor, error)):
+        seen: set[str] = set()  # while tenants move, one that fails again may be on a shard that comes later
+        async for shard, found in self._pages(_Filter(tenant, actor, error)):
+            letters = [letter for letter in found if letter.id not in seen]
+            if self._shards().layout.epoch:
+                seen.update(letter.id for letter in letters)
             verdicts = await _redrive(self._shards(), shard, letters, tenant or "")
             done += sum(verdict is True for verdict in verdicts)
         return done

@@ -22,8 +22,8 @@ from .shard import Shard
 
 T = TypeVar("T")
 Opener = Callable[[int, Layout | None, int | None], tuple[Shard, Callable[[], Awaitable[Layout]]]]
-"""Returns a shard, given its number, the layout and the number of shards, if they are known, and what opens it and returns
-the layout of the namespace."""
+"""Returns a shard, given its number, the layout and the number of shards, if they are known, and what opens it and
+returns the layout of the namespace."""
 
 
 _ATTEMPTS: Final = 20
@@ -52,7 +52,11 @@ class Shards:
         return len(self._shards)
 
     def __iter__(self) -> Iterator[Shard]:
-        return iter(tuple(self._shards))
+        """Yields all shards, also those that are added meanwhile: the first call may tell that there are more."""
+        number = 0
+        while number < len(self._shards):
+            yield self._shards[number]
+            number += 1
 
     def __getitem__(self, number: int) -> Shard:
         return self._shards[number]
@@ -161,7 +165,7 @@ class Shards:
         return self.likely(tenant)
 
     def in_order_of_moves(self, places: Sequence[Shard]) -> list[Shard]:
-        """Returns shards in the order in which tasks move over them: what ends a task on its way must look so for it."""
+        """Returns shards in the order in which tasks move over them: what ends one on its way must look so."""
         return sorted(places, key=self._shards.index) if self.layout.growing else list(places)
 
     async def locate(self, task_id: str, tenant: str | None) -> Shard | None:
@@ -170,10 +174,10 @@ class Shards:
         If there is only one such shard, this does not check that the task exists.
         """
         for _ in range(2 if self.layout.growing else 1):  # it may be on its way to one that was asked before
-            shards = self._shards if tenant is None else await self.places(tenant)
-            if len(shards) == 1:
-                return shards[0]
-            for shard in tuple(shards):
+            places = None if tenant is None else await self.places(tenant)
+            if len(self if places is None else places) == 1:
+                return self._shards[0] if places is None else places[0]
+            for shard in self if places is None else places:
                 if await shard.inspect(task_id):
                     return shard
         return None

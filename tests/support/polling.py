@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import redis
 
-PATIENCE = 6.0
+PATIENCE = 30.0
 """Seconds; far longer than any step takes, for busy machines."""
 
 
