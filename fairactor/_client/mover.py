@@ -194,8 +194,10 @@ class Mover:
             await source.depart(tenant, "free")
             return False
         departure = await source.debts(tenant, departure, self._limits)
-        await target.welcome(tenant, "arriving", departure)  # with all that has changed since it was held
+        state = await target.welcome(tenant, "arriving", departure)  # with all that has changed since it was held
         while tasks := await source.export(tenant):
+            if state == "served":  # they were accepted at the last moment before
+                state = await target.welcome(tenant, "late", departure)
             await _hand_over(source, target, tenant, tasks, self._replicas)
         await self._for_plugins(tenant, *numbers)
         await target.welcome(tenant, "served", departure)

@@ -24,13 +24,13 @@ class Departure:
 
     state: str
     """``here``, ``held``: none of its tasks is started any more, or ``gone``."""
-    started: int
+    started: int = 0
     """The tasks that run."""
-    deferred: int
+    deferred: int = 0
     """The deferred tasks."""
-    policy: bytes
+    policy: bytes = b""
     """Its settings, packed; b"" for none."""
-    debts: Sequence[bytes]
+    debts: Sequence[bytes] = (b"0",)
     """The µs that it has to wait by its rate; then for each limit that it has for itself name, settings, µs."""
 
 
@@ -91,7 +91,13 @@ class Migration:
         return attrs.evolve(departure, debts=found)
 
     async def welcome(self, tenant: str, wish: str, departure: Departure) -> str:
-        """Prepares for a tenant that moves here, or serves it; returns the state, ``arriving`` or ``served``."""
+        """Prepares for a tenant that moves here, or serves it; returns the state, ``arriving`` or ``served``.
+
+        Args:
+            tenant: the tenant.
+            wish: ``arriving``, ``late`` or ``served``, see welcome.lua.
+            departure: its departure.
+        """
         waits, *flat = departure.debts
         debts: list[bytes] = []
         parts = iter(flat)

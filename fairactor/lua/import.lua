@@ -4,7 +4,7 @@
 -- KEYS  1 META of the shard
 -- ARGV  1 tenant, then for each task, packed: 1 if its route is more than an actor, else 0; id; unix ms at which it is due, or
 --       '', of a dead letter unix µs at which it expires; its key as KEYED has it, or ''; its record
--- Reply {ids that a task of another tenant has here}
+-- Reply {ids that a task of another tenant has here}, or the error GONE: the tenant does not arrive here (any more)
 --
 -- Bounded: its caller gives it 100 tasks, and about 500 kB of records.
 -- Safe to repeat: an id that exists is not accepted again.
@@ -20,13 +20,17 @@ local ARRIVAL = '>BHc0Hc0Hc0'
 local name, taken, new_records = ARGV[1], {}, {}
 load_counts({ name })
 load_tenants({ name })
+local policy = call('HGET', POLICY, name)
+local arrives = policy and cmsgpack.unpack(policy).moving == 'arriving'
 for i = 2, #ARGV do
   local routed, id, due, field, at = struct.unpack(ARRIVAL, ARGV[i])
   local record, here = ARGV[i]:sub(at), call('GETRANGE', TASK .. id, 0, 599) -- records may be large
   if here == '' then
-    local _, deliveries, priority, _, stamp = struct.unpack(HEADER, record)
+    local state, deliveries, priority, _, stamp = struct.unpack(HEADER, record)
+    -- A runtime that led before may bring what has arrived, run and ended long ago.
+    if state == LIVE and not arrives then return redis.error_reply('GONE the tenant does not arrive here any more') end
     if routed == 1 then use_routes() end
-    if record:sub(1, 1) == DEAD_STATE then
+    if state == DEAD_STATE then
       local ms = math.max(1, (tonumber(due) - shard.now) / 1000)
       end_task(id, name, DEAD_STATE, ms, record)
     elseif due ~= '' then
@@ -37,7 +41,7 @@ for i = 2, #ARGV do
       add(name, priority, 1)
     end
     if field ~= '' and not key_owners[field:sub(9)] and not call('GET', KEY .. field:sub(9)) then assign_key(id, field) end
-    if record:sub(1, 1) ~= DEAD_STATE then
+    if state == LIVE then
       note_size(#record)
       new_records[#new_records + 1], new_records[#new_records + 2] = TASK .. id, record
     end

@@ -1,7 +1,9 @@
 -- Prepares the new shard of a tenant that moves, and serves the tenant there once all its tasks have arrived.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 tenant, 2 'arriving': its tasks are accepted from now on, and not started; 'served': all have arrived,
+-- ARGV  1 tenant,
+--       2 'arriving': its tasks are accepted from now on, and not started, unless it is served here already; 'late': also if
+--       it is; 'served': all have arrived,
 --       3 its policy, packed, or '', 4 µs that it has to wait by its rate,
 --       5 and on: for each limit of which it has an instance its name, and µs until what was taken of that is paid for
 -- Reply 'arriving' or 'served', as it is now
@@ -17,11 +19,11 @@ local name, wish, rate_waits = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local packed = call('HGET', POLICY, name)
 local before = packed and cmsgpack.unpack(packed) or {}
 local is_served = before.moving ~= 'arriving' and (packed or call('HEXISTS', COUNTS, name) == 1)
-if is_served or wish == 'served' and before.moving ~= 'arriving' then return 'served' end
+if is_served and wish ~= 'late' or wish == 'served' and before.moving ~= 'arriving' then return 'served' end
 
 local policy = wish == 'arriving' and ARGV[3] ~= '' and cmsgpack.unpack(ARGV[3]) or {}
-if wish == 'served' then policy = before end
-policy.moving = wish == 'arriving' and 'arriving' or nil
+if wish ~= 'arriving' then policy = before end
+policy.moving = wish ~= 'served' and 'arriving' or nil
 local function debt_until(stored, us) return integer(math.max(tonumber(stored or 0), shard.now + us)) end
 local dues = {}
 for i = 5, #ARGV, 2 do
@@ -36,4 +38,4 @@ write_all('ZADD', LIMIT_DUES, dues)
 write_policy(name, policy, t, replaced)
 save_counts()
 save_shard()
-return wish
+return policy.moving or 'served'

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import pytest
 
+from fairactor._model.arrival import Arrival
 from fairactor._model.keys import Keys
 from fairactor._model.layout import Layout
-from fairactor._model.wire import Arrival, pack_key
+from fairactor._model.wire import pack_key
 from fairactor._store.migration import Departure
 from fairactor._store.script_runner import Elsewhere
 from tests.support.shard.driver import ShardDriver, item, outcome

@@ -52,11 +52,11 @@ class Brake:
         owner, name, applies = where[phase]
         whole = getattr(owner, name)
 
-        async def braked(first: Any, *others: Any) -> Any:
+        async def braked(first: Any, *others: Any, **named: Any) -> Any:
             if applies is None or applies(*others[1:]):
                 self.reached.set()
                 await self._released.wait()
-            return await whole(first, *others)
+            return await whole(first, *others, **named)
 
         monkeypatch.setattr(owner, name, braked)
 
