@@ -155,6 +155,7 @@ def _welcome(shard: ShardDriver) -> list[str]:
 
 
 def _import(shard: ShardDriver) -> list[bytes]:
+    shard.run(shard.shard.welcome("comes", "arriving", Departure("gone")))
     arrived = [*arrivals("c1", "c2", "t1", tenant="comes"), *arrivals("c3", tenant="comes", due=b"9999999999999")]
     return shard.run(shard.shard.import_tasks("comes", [*arrived, letter("c4", "comes", 4e9)]))
 

@@ -7,6 +7,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
 import anyio
@@ -21,6 +22,8 @@ from fairactor.testing import check_invariants
 
 from .polling import PATIENCE, until
 
+_MOVES: Final = ContextVar("moves", default=False)
+"""Whether this is a mover, and not somebody who redrives a dead letter, which moves it as well."""
 PHASES: Final = ("begun", "held", "gone", "handed over", "arrived", "served")
 """Where a growth can stop: nothing has moved; tenants are held up; they have gone and their tasks have not; their tasks
 are on both shards; all have arrived and none is started; all are served, and dead letters have not moved."""
@@ -53,12 +56,20 @@ class Brake:
         whole = getattr(owner, name)
 
         async def braked(first: Any, *others: Any, **named: Any) -> Any:
-            if applies is None or applies(*others[1:]):
+            moves = _MOVES.get() or owner is mover.Mover
+            if moves and (applies is None or applies(*others[1:])):
                 self.reached.set()
                 await self._released.wait()
             return await whole(first, *others, **named)
 
+        lead = mover.Mover._lead
+
+        async def move(each: mover.Mover) -> bool:
+            _MOVES.set(True)
+            return await lead(each)
+
         monkeypatch.setattr(owner, name, braked)
+        monkeypatch.setattr(mover.Mover, "_lead", move)
 
     def release(self) -> None:
         """Lets the movers go on."""
