@@ -14,5 +14,6 @@ local epoch, is_tidy = tonumber(ARGV[1]:match('^%d+')), ARGV[2] == '1'
 if epoch == shard.epoch and is_tidy then call('HDEL', META, 'untidy') end
 if epoch <= shard.epoch then return call('HGET', META, 'layout') or '' end
 call('HSET', META, 'layout', ARGV[1])
+if not shard.later_only then call('HSET', META, 'plugins', ',' .. LATER_RELEASE .. (shard.plugins or ',')) end
 if epoch % 2 == 0 and not is_tidy then call('HSET', META, 'untidy', '1') end
 return ARGV[1]

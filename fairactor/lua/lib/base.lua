@@ -85,7 +85,15 @@ end
 local function tenant_of(record) return (select(6, struct.unpack(HEADER, record))) end
 
 local STEP_BACK = 1000000 -- µs: a stamp further ahead of the clock says that the clock was set back
+-- Earlier releases take this for a plugin that they lack, and use the shard no more. They know nothing of layouts.
+local LATER_RELEASE = 'fairactor-that-knows-more-shards'
 local DAMAGED = 31622400000000 -- µs, a year: a stamp further ahead is none
+
+-- Returns the plugins in the field of META, or false.
+local function plugins_in(stored)
+  stored = stored and stored:gsub(',' .. (LATER_RELEASE):gsub('%-', '%%-'), '')
+  return stored and stored ~= ',' and stored
+end
 
 -- The shard's own state: a hybrid clock whose stamps only grow (Kulkarni et al. 2014), virtual time, the aging step, and
 -- the shard's counts. If the server's clock is set back, the shard's goes on where it was: leases, delays and rates keep
@@ -115,7 +123,8 @@ do
     torn = stored_meta[5] == '1',
     turned = tonumber(stored_meta[6]), -- ms: when a runtime last took a turn
     by_time = stored_meta[7] == 'time',
-    plugins = stored_meta[9], -- ',a,b,': the plugins that every runtime needs
+    plugins = plugins_in(stored_meta[9]), -- ',a,b,': the plugins that every runtime needs
+    later_only = stored_meta[9] and stored_meta[9]:find(LATER_RELEASE, 1, true), -- whether earlier releases are kept out
     kinds = kinds, -- the numbers of the kinds of runtimes (see kinds.lua), joined by commas
     several = kinds:find(',', 1, true) and true,
     lanes = stored_meta[12] == '1', -- whether there are lanes, or several kinds (see lanes.lua)

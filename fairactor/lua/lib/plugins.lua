@@ -37,6 +37,7 @@ local function depend_on(plugin)
   local before = shard.plugins or ','
   if before:find(',' .. plugin .. ',', 1, true) then return end
   shard.plugins = before .. plugin .. ','
-  later[#later + 1] = function() call('HSET', META, 'plugins', shard.plugins) end
+  local prefix = shard.later_only and ',' .. LATER_RELEASE or ''
+  later[#later + 1] = function() call('HSET', META, 'plugins', prefix .. shard.plugins) end
   last[#last + 1] = function() call('PUBLISH', EVENTS, 'p' .. plugin) end
 end
