@@ -60,9 +60,16 @@ def test_two_seeds_with_sentinels(server: str) -> None:
 
 
 @pytest.mark.long
+def test_five_seeds_while_shards_are_added(server: str) -> None:
+    done = chaos(server, "--growing", "--seeds", "5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 lost, 0 doubled" in done.stdout
+
+
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize(("setup", "seeds"), [("--cluster", "100"), ("--sentinel", "30")])
-def test_many_seeds_on_groups_of_servers(server: str, setup: str, seeds: str) -> None:
+@pytest.mark.parametrize(("setup", "seeds"), [("--cluster", "100"), ("--sentinel", "30"), ("--growing", "300")])
+def test_many_seeds_on_several_shards(server: str, setup: str, seeds: str) -> None:
     done = chaos(server, setup, "--seeds", seeds, "--first", "1000")
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from fairactor._model.inbox import unpack_handed
+from fairactor._model.layout import Layout
 from fairactor._model.wire import Settlement, pack_item, pack_settlement, turn_mark
 from fairactor._store.shard import MODEL, Undeclared
 from tests.support.shard.driver import ShardDriver, item, open_shard, outcome, packed_kind
@@ -174,3 +176,15 @@ def test_a_sender_of_before_hands_a_task_to_a_runtime_that_sleeps(shard: ShardDr
 
 def settlement_of(handed: bytes) -> Settlement:
     return outcome("a", 1)._replace(turn=unpack_handed(handed).mark)
+
+
+def test_it_is_refused_once_the_namespace_has_grown(shard: ShardDriver, before: Before) -> None:
+    before.join()
+    before.send("a")
+    reopen(shard)
+    shard.run(shard.shard.grow(Layout((1, 2), growing=True)))
+    for call in (lambda: before.send("b"), lambda: before.claim(1), before.open):
+        with pytest.raises(redis.ResponseError, match="PLUGIN fairactor-that-knows-more-shards"):
+            call()
+    assert shard.db.exists(shard.keys.task("a"))
+    assert not shard.db.exists(shard.keys.task("b"))
