@@ -124,8 +124,9 @@ async def test_what_the_server_refuses_is_not_followed_by_the_rest(server: Insta
         assert refused.value.maybe_accepted  # those before
         assert len(refused.value.ids) == BATCHES * USUAL_BATCH
         assert len(calls) <= before + 2
-        await runtime.send_many(messages())
-        await check_invariants(runtime)
+    async with Runtime(server.url, workers=0) as patient:
+        await patient.send_many(messages())
+        await check_invariants(patient)
 
 
 async def test_a_send_that_is_canceled_stops_between_two_batches(make_runtime: Make, calls: list[list[str]]) -> None:

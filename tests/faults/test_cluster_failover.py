@@ -106,7 +106,7 @@ async def test_a_shard_that_moves_key_by_key_waits_and_loses_nothing(pair: Clust
 
 
 async def test_a_send_to_a_shard_that_moves_for_too_long_was_not_carried_out(pair: Cluster, work: Work) -> None:
-    async with sender(pair.url, shards=1, connect_timeout=0.3) as outside:
+    async with sender(pair.url, shards=1, connect_timeout=1) as outside:
         await outside.send("user:1", work.quick(1))
         for step, _ in enumerate(pair.move(META, other(pair))):
             if step == 1:
