@@ -40,8 +40,9 @@ _MARGIN: Final = 0.25
 _UNKNOWN_COMMAND: Final = re.compile(r"Unknown (\w+ )?command called from")
 
 _OTHER_LAYOUT: Final = "LAYOUT "
-_GONE: Final = "GONE "
-"""How scripts refuse a call because of the layout, see lib/intact.lua and depart.lua."""
+_GONE: Final = "GONE the tenant "
+"""How scripts refuse a call because of the layout, see lib/intact.lua and depart.lua. The latter may stand behind words
+of the server."""
 
 _LOOK_AGAIN: Final = 1.0
 """Seconds for which it is not looked again for the key that keeps scripts from running."""
@@ -211,7 +212,7 @@ class ScriptRunner:
                 failure = error
             except redis_errors.ResponseError as error:
                 if await self._is_elsewhere(error, epoch):
-                    if may_repeat and not str(error).startswith(_GONE):
+                    if may_repeat and not _GONE in str(error):
                         continue
                     raise Elsewhere from error
                 helps = await self._help(error, max(deadline, time.monotonic() + _REPAIR_FOR))
@@ -238,7 +239,7 @@ class ScriptRunner:
 
         If this runtime does not know a later one yet, it reads the layout again.
         """
-        if str(error).startswith(_GONE):
+        if _GONE in str(error):
             return True
         if not str(error).startswith(_OTHER_LAYOUT) or self._layout.renew is None:
             return False

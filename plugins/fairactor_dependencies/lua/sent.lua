@@ -9,7 +9,7 @@
 
 local waits = data.dependencies
 if waits.home and waits.home ~= tonumber(KEYS[1]:match('/(%d+)}$')) then -- what it waits for was planned for there
-  error({ err = 'GONE the tenant has moved to another shard' })
+  error('GONE the tenant has moved to another shard', 0) -- Redis 6.2 takes no table
 end
 mine.in_batch = mine.in_batch or {}
 mine.in_batch[id] = name
