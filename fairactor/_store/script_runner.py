@@ -212,7 +212,7 @@ class ScriptRunner:
                 failure = error
             except redis_errors.ResponseError as error:
                 if await self._is_elsewhere(error, epoch):
-                    if may_repeat and not _GONE in str(error):
+                    if may_repeat and _GONE not in str(error):
                         continue
                     raise Elsewhere from error
                 helps = await self._help(error, max(deadline, time.monotonic() + _REPAIR_FOR))
