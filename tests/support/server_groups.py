@@ -28,6 +28,7 @@ NAME: Final = "mymaster"
 TIMEOUT: Final = 1000
 """Milliseconds after which a server that does not answer counts as failed."""
 _PATIENCE: Final = 30.0
+_AGAIN: Final = 3.0  # seconds
 _ABSENT: Final = (redis.RedisError, OSError, LookupError)  # what a server raises that is dead, stopped, or starts
 
 
@@ -312,10 +313,18 @@ class Cluster(Group):
             node.db.execute_command("CLUSTER SETSLOT", slot, "NODE", target.id)
 
     def move_at_once(self, key: str, target: Member) -> None:
-        """Moves the slot of a key atomically."""
-        slot, source = key_slot(key.encode()), self.home(key)
-        source.db.execute_command("CLUSTER MIGRATESLOTS SLOTSRANGE", slot, slot, "NODE", target.id)
-        wait_until(lambda: self.home(key) is target, "a slot moves at once")
+        """Moves the slot of a key atomically. The nodes give up if a fault cuts their connection, so it tries again."""
+        slot, tried = key_slot(key.encode()), 0.0
+
+        def has_moved() -> bool:
+            nonlocal tried
+            source = self.home(key)
+            if source is not target and time.monotonic() - tried > _AGAIN:
+                tried = time.monotonic()
+                source.db.execute_command("CLUSTER MIGRATESLOTS SLOTSRANGE", slot, slot, "NODE", target.id)
+            return source is target
+
+        wait_until(has_moved, "a slot moves at once")
 
 
 def _known(node: Member) -> int:
