@@ -15,7 +15,7 @@ import anyio
 import attrs
 
 from fairactor import Retry, Runtime, actor, current_task
-from fairactor.errors import ServerUnavailable
+from fairactor.errors import NotReplicated, ServerUnavailable
 
 RETRIES: Final = 10_000
 """So many that only tasks of `doomed` and `broken` ever fail for good."""
@@ -189,7 +189,7 @@ async def parent(n: int, kids: int) -> int:
         handles = [await runtime.send(f"kids:{k}", echo(n + k, 0.002), id=f"{me}.{k}") for k in range(1, kids)]
         asked = await runtime.ask("kids:0", echo(n, 0.002), id=f"{me}.0")
         return asked + sum([await handle.result() for handle in handles])
-    except ServerUnavailable:
+    except (ServerUnavailable, NotReplicated):
         raise Retry(delay=0.05) from None
 
 
