@@ -161,7 +161,7 @@ def namespace_of(meta: str) -> str:
 
 
 def shard_of(tenant: str, shards: int) -> int:
-    """Returns the number of a tenant's shard, which is the same in every process and version."""
+    """Returns the number of a tenant's first shard, in a namespace that begins with so many. It is always the same."""
     return crc32(tenant.encode()) % shards if shards > 1 else 0
 
 

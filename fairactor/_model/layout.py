@@ -9,6 +9,8 @@ from zlib import crc32
 
 import attrs
 
+from .keys import shard_of
+
 _NAME: Final = "{}|{}"  # hashed anew for each growth, so that each takes tenants of all shards alike
 
 
@@ -74,7 +76,7 @@ class Layout:
 
 
 def _place(tenant: str, counts: Sequence[int]) -> int:
-    place = crc32(tenant.encode()) % counts[0] if counts[-1] > 1 else 0
+    place = shard_of(tenant, counts[0])
     for before, after in pairwise(counts):
         drawn = crc32(_NAME.format(after, tenant).encode()) % after
         if drawn >= before:

@@ -137,10 +137,6 @@ class Shards:
         layout = self.layout
         return layout.growing and tenant not in self._gone and layout.source(tenant) != layout.place(tenant)
 
-    def of(self, tenant: str) -> Shard:
-        """Returns the shard of a tenant, as `number_of` does."""
-        return self._shards[self.number_of(tenant)]
-
     async def at_home(self, tenant: str, call: Callable[[Shard], Awaitable[T]]) -> T:
         """Calls a function with the shard of a tenant, again if the tenant has moved meanwhile.
 
