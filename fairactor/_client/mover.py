@@ -230,7 +230,7 @@ class Mover:
         late = {tenant async for tenant, lives in shard.residents() if lives and layout.place(tenant) != number}
         late |= {tenant async for tenant in self._of_plugins(number) if layout.place(tenant) != number}
         await self._move_all([(tenant, number) for tenant in late])
-        # A runtime that led before may have begun anew with a tenant that had moved. Nobody goes on with that.
+        # A runtime that led before may have held or welcomed a tenant again after it had moved. That ends here.
         moving = list((await shard.moving()).items())
 
         async def end(tenant: str, state: str) -> None:

@@ -61,7 +61,7 @@ class Layout:
         return list(dict.fromkeys(_place(tenant, self.counts[:end]) for end in range(len(self.counts), 0, -1)))
 
     def pack(self) -> str:
-        """Packs it as META has it."""
+        """Packs it for META."""
         return f"{self.epoch}:{','.join(map(str, self.counts))}"
 
     @classmethod

@@ -10,24 +10,12 @@
 -- Safe to repeat: it returns the same tasks until they have arrived. They go in the order of their places.
 
 -- @include lib/intact.lua
+-- @include lib/first_tasks.lua
 
-local MOST, BYTES = 100, 500000
 local name = ARGV[1]
 local packed = call('HGET', POLICY, name)
 if not packed or cmsgpack.unpack(packed).moving ~= 'gone' then return {} end
 
-local due, ids, bytes = {}, {}, 0
-local function is_full() return #ids >= MOST or bytes >= BYTES end
-local function take(id)
-  ids[#ids + 1] = id
-  bytes = bytes + call('STRLEN', TASK .. id)
-end
-local function take_first(key)
-  for _, id in ipairs(is_full() and {} or call('ZRANGE', key, 0, MOST - #ids - 1)) do
-    if is_full() then return end
-    take(id)
-  end
-end
 local leaving = call('SMEMBERS', LEAVING .. name)
 if #leaving > 0 then
   ids = leaving

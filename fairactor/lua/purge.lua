@@ -13,31 +13,13 @@
 -- @include lib/ending.lua
 -- @include lib/undelay.lua
 -- @include lib/withdraw.lua
+-- @include lib/first_tasks.lua
 
-local BATCH = 100
-local BYTES = 500000 -- of records in a call, by about one record; they are read and written again
 local name, cancellation, cursor = ARGV[1], pack_cancel(tonumber(ARGV[2]), ARGV[3]), ARGV[4]
 load_counts({ name })
 load_tenants({ name })
 local own = tenants[name][LIMITS]
 if own and own.gone and call('EXISTS', LEAVING .. name) == 1 then return { 0, cursor } end
-
-local ids, bytes = {}, 0
-local function is_full() return #ids >= BATCH or bytes >= BYTES end
-local function take(id)
-  ids[#ids + 1] = id
-  bytes = bytes + call('STRLEN', TASK .. id)
-end
-
--- Takes the first tasks of a place. Returns their ids.
-local function take_first(key)
-  local from = #ids + 1
-  for _, id in ipairs(is_full() and {} or call('ZRANGE', key, 0, BATCH - from)) do
-    if is_full() then break end
-    take(id)
-  end
-  return { unpack(ids, from) }
-end
 
 local queued = { [''] = take_first(QUEUE .. name) }
 for _, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. name, 0, BATCH - 1) or {}) do
