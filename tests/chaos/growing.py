@@ -27,9 +27,12 @@ GATE: Final = 10.0
 
 
 def is_withdrawn(facts: Observations, pipeline: Pipeline, ends: Ends) -> bool:
-    """Whether the sender of a graph over several shards has withdrawn it, because a call failed midway."""
+    """Whether the sender of a graph over several shards has withdrawn it, because a call failed midway.
+
+    Steps that the server had by then are canceled, those of the call that failed are accepted when they are sent again.
+    """
     return any(
-        facts.resent[step.id] and not step.parents and step.id not in facts.canceled_as
+        facts.resent[step.id] and step.id not in facts.canceled_as
         and step.id in ends.snapshot.records and ends.letter(step.id) == "C"
         for step in pipeline.steps
     )  # fmt: skip
