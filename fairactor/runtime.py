@@ -20,6 +20,7 @@ from ._actors.registry import Registrable, Registry
 from ._client.task_client import TaskClient
 from ._client.tenant import Tenant
 from ._model.keys import Keys
+from ._operate.operator_client import OperatorClient
 from ._store.stats import Health, Stats, read_health, read_stats
 from ._util.checks import check_name, check_route_name, check_seconds, check_timeout, shown
 from .errors import ConfigurationError, RuntimeNotRunning
@@ -41,7 +42,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class Runtime(TaskClient):
+class Runtime(TaskClient, OperatorClient):
     """Sends messages to tenants, and runs tasks with the workers of this process.
 
     Use it as ``async with Runtime(...) as runtime``. The runtimes of a namespace share its tasks. Times are in seconds.
