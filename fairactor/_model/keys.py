@@ -48,7 +48,7 @@ FIXED: Final = {
     "AGAIN": ":again",  # hash: live task with a key -> the deferred task that runs once after it (lib/replace.lua)
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
-    "ENDED_LAST": ":ended",  # list: the tasks that have ended last, without dead letters (lib/ended_tasks.lua)
+    "ENDED_LAST": ":ended",  # list: the tasks that have ended last, without dead letters (lib/ended_tasks.lua); expires
     "MENDING": ":mending",  # hash: how far a repair is, and what it has found (lib/mend_steps.lua); expires
     "MENDED": ":mended",  # list: what the last repair has done, until somebody has read it; expires
     "MOVER": ":mover",  # string: the runtime that moves tenants to other shards (lead.lua); expires

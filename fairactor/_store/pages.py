@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fairactor._model.wire import as_text
+
+_INDEXED_AT_ONCE: Final = 100
 
 
 class Listed(NamedTuple):
@@ -77,7 +79,7 @@ class Pages:
         """Completes the indexes of dead letters, with so many calls at most; returns whether they are complete."""
         done = 0
         while steps is None or done < steps:
-            if not await self._run("index_letters"):
+            if not await self._run("index_letters", _INDEXED_AT_ONCE):
                 return True
             done += 1
         return False

@@ -4,11 +4,13 @@
 -- @include lib/base.lua
 
 local ended_ids, ended_names = {}, {} -- parallel lists
+local longest_kept = 0 -- ms
 
--- Notes a task that has ended, and whose record is kept.
-local function note_ended(id, name)
+-- Notes a task that has ended, and for how many ms its record is kept.
+local function note_ended(id, name, ms)
   local n = #ended_ids + 1
   ended_ids[n], ended_names[n] = id, name
+  if ms > longest_kept then longest_kept = ms end
 end
 
 -- Adds ids to a list, which keeps the last `most`: it is cut when it is a quarter longer.
@@ -18,12 +20,14 @@ local function add_to_list(key, ids, most)
   if length > 1.25 * most then call('LTRIM', key, integer(-most), -1) end
 end
 
--- Writes what was noted, unless the runtime that joined last keeps no such lists.
+-- Writes what was noted, unless the runtime that joined last keeps no such lists. The list of a tenant goes with its counts
+-- (counts.lua), that of the shard expires with its last record.
 local function write_ended_tasks()
   if #ended_ids == 0 then return end
   local most, of_tenant = tonumber(call('HGET', META, 'ended_index') or 0) or 0, {}
   if most < 1 then return end
   add_to_list(ENDED_LAST, ended_ids, most)
+  if call('PTTL', ENDED_LAST) < longest_kept then call('PEXPIRE', ENDED_LAST, integer(longest_kept)) end
   for i, name in ipairs(ended_names) do
     local list = of_tenant[name]
     if list then

@@ -62,7 +62,7 @@ local function end_task(id, name, state, ms, record, extra)
   if ms > 0 then
     local n = #stored + 1
     stored[n], records[n], ttls[n] = id, record, integer(ms)
-    if state == DEAD_STATE then list_dead_letter(id, ms, record) else note_ended(id, name) end
+    if state == DEAD_STATE then list_dead_letter(id, ms, record) else note_ended(id, name, ms) end
   else
     dropped[#dropped + 1] = TASK .. id
   end
