@@ -82,8 +82,21 @@ class OperatorClient(ABC):
         return await read_page(shards, wanted, limit, after)
 
     async def task(self, task_id: str, tenant: str | None = None) -> TaskDetails:
-        """Returns everything that is known about a task; raises TaskNotFound."""
-        raise NotImplementedError  # helper A
+        """Returns everything that is known about a task: arguments, attempts, timeline, and what it waits for.
+
+        Args:
+            task_id: the id of the task.
+            tenant: its tenant, if it is known: then only its shard is asked. A task of another tenant is not found.
+
+        Raises:
+            TaskNotFound: there is no such task, or its record has expired.
+            ConfigurationError: an argument is invalid.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
+        """
+        from .details import read_details
+
+        return await read_details(self._running(), task_id, tenant)
 
     def select(
         self,

@@ -75,6 +75,11 @@ class Pages:
         ]
         return Slice(tasks, end, looked_at, int(now) / 1e6)
 
+    async def details(self, task_id: str, tenant: str = "") -> list[Any]:
+        """Returns what is known of a task of a tenant, '' for any, and why it does not start; see details.lua."""
+        reply: list[Any] = await self._run("details", task_id, tenant)
+        return reply
+
     async def index_letters(self, steps: int | None = None) -> bool:
         """Completes the indexes of dead letters, with so many calls at most; returns whether they are complete."""
         done = 0
