@@ -25,7 +25,7 @@ INDEXED_FROM: Final = 16
 
 
 def rounded(live: int) -> int:
-    """Returns a number of live tasks as the index of backlogs has it: with three binary digits; 0 if it is not there."""
+    """Returns a number of live tasks as the index of backlogs has it: with three binary digits, or 0: not at all."""
     return 0 if live < INDEXED_FROM else live >> (live.bit_length() - 3) << (live.bit_length() - 3)
 
 

@@ -96,7 +96,8 @@ PREFIXES: Final = {
 
 # The type of each key. The channels have none, and only a plugin knows those of its keys.
 TYPES: Final = {
-    "META": "hash", "RING": "zset", "COUNTS": "hash", "BACKLOG": "zset", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
+    "META": "hash", "RING": "zset", "COUNTS": "hash", "BACKLOG": "zset", "POLICY": "hash", "RATES": "zset",
+    "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
     "IDLE_SLOTS": "hash", "LIMIT_SETTINGS": "hash", "LIMIT_STARTED": "hash", "LIMIT_DUES": "zset", "LIMIT_BUSY": "hash",

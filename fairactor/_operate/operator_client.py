@@ -76,13 +76,13 @@ class OperatorClient(ABC):
     ) -> TenantPage:
         """Returns a page of tenants. Its cost does not depend on how many tasks or tenants there are.
 
-        Up to 1,000 tenants are all read, so the order is exact. Of more, those that come first are found by an index, so the
-        order is nearly exact (see docs/inspect.md), and the others follow.
+        Up to 1,000 tenants are all read, so the order is exact. Of more, those that come first are found by what the
+        server knows, so the order is nearly exact (see docs/inspect.md), and the others follow.
 
         Args:
-            order_by: ``backlog``: those with the most queued tasks first; ``oldest``: those whose first task has waited for
-                longest; ``share``: those that have got the most of late; ``running``: those that run the most tasks; or
-                ``name``.
+            order_by: ``backlog``: those with the most queued tasks first; ``oldest``: those whose first task has
+                waited for longest; ``share``: those that have got the most of late; ``running``: those that run the
+                most tasks; or ``name``.
             text: only tenants with this part in their names.
             limit: the most tenants on the page, up to 1,000. A page of those with a certain part in their names may be
                 shorter, although others follow.

@@ -1,7 +1,7 @@
 """Pages of tenants, in several orders.
 
-Few tenants are all read, so their order is exact. Of many, those that come first are found by what the shards know anyway:
-an index of those with large backlogs, the rings, the claims. The others follow in the order in which the server has them.
+Few tenants are all read, so their order is exact. Of many, those that come first are found by what the shards know: an
+index of those with large backlogs, the rings, the claims. The others follow in the order in which the server has them.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class _Place(NamedTuple):
     """Where a page begins."""
 
     phase: str
-    """'all': at a number of all tenants; 'index': at a rank of each shard's index; 'first': at a number of those that come
-    first; 'rest': in a shard, at a cursor of its scan, and at a number of what that returns."""
+    """'all': at a number of all tenants; 'index': at a rank of each shard's index; 'first': at a number of those that
+    come first; 'rest': in a shard, at a cursor of its scan, and at a number of what that returns."""
     at: tuple[int, ...]
 
     def pack(self, order: TenantOrder) -> str:

@@ -89,12 +89,6 @@ local function add(name, index, n)
   total[index] = total[index] + n
 end
 
--- Counts an attempt that has ended.
-local function count_attempt(name)
-  local c = counts[name]
-  c[RAN], total[RAN] = c[RAN] + 1, total[RAN] + 1
-end
-
 -- Keeps totals as long as a record with that time to live.
 local function keep_totals(c, ttl_ms)
   c[KEEP_UNTIL] = math.max(c[KEEP_UNTIL], math.min(math.ceil(shard.now / 1e6 + ttl_ms / 1000), MAX_SECONDS))
