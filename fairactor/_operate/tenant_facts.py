@@ -85,6 +85,11 @@ class Facts:
         """Whether the index of backlogs of a shard should have it."""
         return any(_live(facts.counts) >= INDEXED_FROM for _, facts in self.shards)
 
+    @property
+    def waited(self) -> float:
+        """The seconds that the first of its queued tasks has waited; -1 if none waits."""
+        return max((facts.waited for _, facts in self.shards if facts.waited is not None), default=-1.0)
+
     def view(self, survey: Survey, shares: FairShares) -> TenantView:
         """Returns what users see of it."""
         counts = self.counts
@@ -92,7 +97,7 @@ class Facts:
         return TenantView(
             tenant=as_text(self.name),
             backlog=counts.queued,
-            oldest_wait=max((facts.waited for _, facts in self.shards if facts.waited is not None), default=None),
+            oldest_wait=None if self.waited < 0 else self.waited,
             running=counts.started,
             scheduled=counts.scheduled,
             deferred=counts.deferred,
@@ -168,6 +173,14 @@ class Survey:
             return [0]
         likely = self._shards.likely(as_text(name))
         return [number for number, shard in enumerate(self.shards) if shard in likely]
+
+    async def by_recent(self, names: Sequence[bytes]) -> list[bytes]:
+        """Returns tenants in the order of what they have got of late, those that have got most first."""
+        recent = dict.fromkeys(names, b"")
+        for shard in self.shards:
+            for name, stored in (await shard.recent(names)).items():
+                recent[name] = max(recent[name], stored)
+        return sorted(names, key=lambda name: (recent[name], name), reverse=True)
 
     async def running(self, most: int) -> Counter[bytes]:
         """Counts the claims of all runtimes by tenant; stops after `most` claims."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from fairactor._model.wire import as_bytes, as_text
+from fairactor._model.wire import as_bytes
 from fairactor._store.shards import Shards
 from fairactor._util.checks import check_one_of, check_whole_number, shown
 from fairactor.errors import ConfigurationError
@@ -182,17 +182,15 @@ class _Pages:
         names = await self._first_names()
         self._looked_at += len(names)
         names = [name for name in names if self._text in name]
-        if self._order == "running":  # in order
-            facts = await self._survey.describe(names[start:end])
-        else:
+        if self._order == "oldest":
             everybody = await self._survey.describe(names)
-            views = {view.tenant: view for view in self._views(everybody, EstimatedShares(self._survey.sizes))}
-            order = {name: place for place, name in enumerate(views)}
-            facts = sorted(everybody, key=lambda each: order[as_text(each.name)])[start:end]
+            facts = sorted(everybody, key=lambda each: (-each.waited, each.name))[start:end]
+        else:
+            facts = await self._survey.describe(names[start:end])
         return facts, _Place("first", (end,)) if end < len(names) else _Place("rest", (0, 0, 0))
 
     async def _first_names(self) -> list[bytes]:
-        """Returns the tenants that may come first."""
+        """Returns the tenants that may come first; but those that may have waited for longest are not in order."""
         running = await self._survey.running(_CLAIMS) if self._order != "oldest" else Counter[bytes]()
         names = dict.fromkeys(name for name, _ in sorted(running.items(), key=lambda item: (-item[1], item[0])))
         if self._order == "running":
@@ -204,7 +202,7 @@ class _Pages:
             else:
                 names |= dict.fromkeys(await shard.candidates("served", _FIRST))
             names |= dict.fromkeys(name for name, _ in await shard.largest(0, _LARGEST))
-        return list(names)
+        return list(names) if self._order == "oldest" else await self._survey.by_recent(list(names))
 
     async def _of_rest(self, place: _Place, want: int) -> tuple[list[Facts], _Place | None]:
         """Returns tenants that were on no page before, and where the next page begins."""

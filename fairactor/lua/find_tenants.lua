@@ -1,21 +1,24 @@
 -- Finds tenants that come first in an order, or that have a part of a name, in steps.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 how: 'sizes', 'backlog', 'names', 'longest' or 'served'; 2 of 'names' a cursor, 0 at first, of 'backlog' a rank;
---       3 about how many; 4 of 'names' a part of the name, or ''
+-- ARGV  1 how: 'sizes', 'backlog', 'names', 'longest', 'served' or 'recent'; 2 of 'names' a cursor, 0 at first, of 'backlog' a
+--       rank; 3 about how many; 4 of 'names' a part of the name, or ''; of 'recent' 2 and on: tenants
 -- Reply of 'sizes' {now in µs, counts of the shard, packed, or '', the defaults, packed, or '', how many tenants have counts,
 --        how many tenants and groups wait for the kind of runtimes for which the most wait, 1 if the index is complete (see
 --        index_backlog.lua), by how much the weights of those that wait and have a policy exceed the usual one in sum};
 --       of 'backlog' {tenant, its number in the index, ...}: those with the most live tasks, in order;
 --       of 'names' {next cursor, 0 at the end, how many were looked at, tenant, ...}: any;
---       of 'longest' {tenant, ...}: those that may have waited for longest; of 'served' likewise: those that were served last
+--       of 'longest' {tenant, ...}: those that may have waited for longest; of 'served' likewise: those that were served last;
+--       of 'recent' for each tenant how many of its attempts have ended of late, as 5 bytes (see lib/counts.lua), or ''
 --
 -- Reads only. It looks at about as many tenants as were asked for, of 'longest' and 'served' for each of the kinds and places
--- where tenants wait, but at 1,500 at most; at 200 policies; and at 100 lanes.
+-- where tenants wait, but at 1,000 at most, and of a group at 10; at 200 policies; and at 100 lanes. Of 'recent' its
+-- caller names 1,500.
 
 -- @include lib/intact.lua
 
-local MOST, POLICIES, MOST_LANES = 1500, 200, 100
+local MOST, POLICIES, MOST_LANES = 1000, 200, 100
+local OF_GROUP = 10 -- tenants of a group
 local GROUP_MARK = 255 -- the byte before the name of a group
 local n, found, is_found = tonumber(ARGV[3]) or 0, {}, {}
 
@@ -27,7 +30,7 @@ end
 -- Returns some policies: {name, packed, ...}.
 local function some_policies() return call('HSCAN', POLICY, 0, 'COUNT', POLICIES)[2] end
 
--- Adds entries of the rings, from one rank to another; of a group the same of its tenants.
+-- Adds entries of the rings, from one rank to another, and the first or the last tenants of their groups.
 local function add_of_rings(from, to)
   for kind in shard.kinds:gmatch('%d+') do
     act_for(kind)
@@ -35,7 +38,8 @@ local function add_of_rings(from, to)
       if member:byte() ~= GROUP_MARK then
         add_name(member)
       elseif #found < MOST then
-        for _, name in ipairs(call('ZRANGE', shard.group .. member:sub(2), from, to)) do add_name(name) end
+        local first, last = math.max(from, -OF_GROUP), to < 0 and to or math.min(to, OF_GROUP - 1)
+        for _, name in ipairs(call('ZRANGE', shard.group .. member:sub(2), first, last)) do add_name(name) end
       end
     end
   end
@@ -110,6 +114,11 @@ end
 
 function how.served()
   add_of_rings(-n, -1)
+  return found
+end
+
+function how.recent()
+  for i, packed in ipairs(read_all('HMGET', COUNTS, { unpack(ARGV, 2) })) do found[i] = packed and packed:sub(1, 5) or '' end
   return found
 end
 

@@ -6,13 +6,13 @@
 --        first of them has waited, or -1, the policy of its group, packed, or '', how many tenants of that group wait}; the
 --        caller asks again for those that the reply does not have
 --
--- Reads only. Bounded: its caller names 150 tenants, and it stops once it has sent 1,000 commands. A tenant costs as many
+-- Reads only. Bounded: its caller names 100 tenants, and it stops once it has sent 700 commands. A tenant costs as many
 -- as it has lanes.
 
 -- @include lib/intact.lua
 -- @include lib/waits.lua
 
-local MOST = 1000
+local MOST = 700
 local ALONE = 5 -- commands for a tenant with one mailbox
 local spent, reply = 0, {}
 local has_suspects = call('EXISTS', SUSPECTED) == 1
