@@ -42,6 +42,7 @@ from . import (
     shards,
     shares,
     sizing,
+    tenant_pages,
 )
 from .bench import Bench, new_bench
 from .figures import Figure, markdown, table
@@ -53,6 +54,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "latency": latency,
     "scale": scale,
     "longest": longest,
+    "tenants": tenant_pages,
     "schedules": schedules,
     "routing": routing,
     "order": order,

@@ -248,6 +248,20 @@ class Crowd:
         await self.note(self.shard.load)
         await self.note(lambda: self.shard.tenant_stats("tenant:8"))
         await self.note(self.shard.limits)
+        await self.note(lambda: self.shard.describe_tenants([self.tenant(n).encode() for n in range(100)]))
+        await self.note(self.shard.sizes)
+        await self.note(lambda: self.shard.largest(0, 1000))
+        await self.note(lambda: self.shard.some_names(b"0", 500, b":777"))
+        await self.note(lambda: self.shard.candidates("longest", 1000))
+        await self.note(lambda: self.shard.candidates("served", 200))
+        await self.note(lambda: self.shard.recent([self.tenant(n).encode() for n in range(1500)]))
+        await self.note(self.shard.complete_index)
+        for runtime in (b"runtime", b"leaves"):
+            await self.note(lambda runtime=runtime: self.shard.claims_by(runtime, "tenants"))  # type: ignore[misc]
+            await self.note(lambda runtime=runtime: self.shard.claims_by(runtime, "routes"))  # type: ignore[misc]
+            await self.note(lambda runtime=runtime: self.shard.claimed_tasks(runtime, 100))  # type: ignore[misc]
+        lanes, _ = await self.shard.lane_names()
+        await self.note(lambda: self.shard.lane_sizes([b"", *lanes]))
 
     async def ending(self) -> None:
         """Ends tasks that wait."""

@@ -39,6 +39,7 @@ _RUN_WITHOUT_MEMORY: Final = {
     *("limit", "limits", "declare_limits", "reopen", "charge", "mend_places", "mend_rings"),
     *("tasks", "details", "index_letters", "forget"),
     *("depart", "welcome", "export", "exported", "past", "grow", "lead"),
+    *("tenants", "find_tenants", "claims", "runs", "lane_names", "lane_sizes"),
 }
 
 

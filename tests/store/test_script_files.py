@@ -38,6 +38,8 @@ WALKING = {
     "residents.lua": {"HSCAN"},  # one step
     "reopen.lua": {"ZSCAN"},  # lines, in batches
     "tasks.lua": {"HSCAN"},  # in batches, for those who look
+    "find_tenants.lua": {"HSCAN"}, "index_backlog.lua": {"HSCAN"}, "lane_names.lua": {"HSCAN"},  # one step
+    "claims.lua": {"HSCAN"},  # of one runtime, likewise
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 
