@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,6 +76,8 @@ class Main(Group):
 
 def meant(name: str, known: Iterable[str]) -> str:
     """Returns the end of a message about an unknown name: what was probably meant."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, list(known), n=3)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
