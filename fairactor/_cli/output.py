@@ -149,7 +149,7 @@ def to_json_line(record: Record) -> str:
     return json.dumps(_to_json(record), ensure_ascii=True, allow_nan=False, separators=(", ", ": "))
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
     from datetime import datetime
     from enum import Enum, IntEnum
 
@@ -230,13 +230,12 @@ def _table(part: Table, width: int) -> RichTable:
 def _fitting(columns: Sequence[Column], cells: Mapping[str, Sequence[str]], width: int) -> list[Column]:
     """Returns the columns that fit into a width, if those of rank 0 are shortened."""
     left = list(columns)
-    needs = {
-        column.key: max(map(width_of, (column.title, *cells[column.key])), default=0) for column in columns
-    }
+    needs = {column.key: max(map(width_of, (column.title, *cells[column.key])), default=0) for column in columns}
 
     def needed() -> int:
         of_each = [
-            min(needs[column.key], max(_NARROWEST, width // 3)) if not column.rank else needs[column.key] for column in left
+            min(needs[column.key], max(_NARROWEST, width // 3)) if not column.rank else needs[column.key]
+            for column in left
         ]
         return sum(of_each) + _GAP * (len(left) - 1)
 
