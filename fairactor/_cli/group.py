@@ -31,6 +31,15 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class ListGroup(Group):
+    """A group that lists if no subcommand is given: ``fairactor tenants --json`` is ``fairactor tenants list --json``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the arguments."""
+        lists = not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names)
+        return super().parse_args(ctx, ["list", *args] if lists and not ctx.resilient_parsing else args)
+
+
 class Main(Group):
     """The command line itself."""
 
