@@ -33,7 +33,7 @@ _ERROR: Final = click.option("--error", metavar="TYPE", help="Only those with th
 
 @click.group(cls=ListGroup)
 def dead() -> None:
-    """List dead letters (tasks that have failed for good), send them again, and delete them. Without a command it lists them."""
+    """List dead letters: tasks that have failed for good. Send them again, and delete them."""
 
 
 @dead.command("list")

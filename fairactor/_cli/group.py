@@ -32,7 +32,7 @@ class Group(click.Group):
 
 
 class ListGroup(Group):
-    """A group that lists if no subcommand is given: ``fairactor tenants --json`` is ``fairactor tenants list --json``."""
+    """A group that lists if no subcommand is given: ``tenants --json`` is ``tenants list --json``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Reads the arguments."""

@@ -22,6 +22,7 @@ Record = Mapping[str, Any]
 
 _LONGEST_CELL: Final = 200  # characters, in a table on a terminal
 _NARROWEST: Final = 6  # characters that a column keeps on a narrow terminal
+_WIDEST: Final = 60  # characters to which a column of a table without a terminal is padded
 _GAP: Final = 2  # spaces between two columns
 
 
@@ -168,6 +169,8 @@ def _to_json(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
             return value
         case Sequence() | set() | frozenset():
             return [_to_json(each) for each in value]
+        case _ if hasattr(value, "__struct_fields__"):  # of msgspec
+            return {name: _to_json(getattr(value, name)) for name in value.__struct_fields__}
         case _ if attrs.has(type(value)):
             return {
                 field.name: _to_json(getattr(value, field.name))
@@ -260,7 +263,8 @@ def _plain_lines(part: Part) -> list[str]:
 def _plain_table(part: Table) -> list[str]:
     rows = [[column.title for column in part.columns]]
     rows += [[_cell(column, record) for column in part.columns] for record in part.records]
-    widths = [max(width_of(row[number]) for row in rows) for number in range(len(part.columns))]
+    # A long name does not make all other lines long.
+    widths = [min(_WIDEST, max(width_of(row[number]) for row in rows)) for number in range(len(part.columns))]
     lines = []
     for row in rows:
         padded = []

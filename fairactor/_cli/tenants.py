@@ -162,7 +162,7 @@ def _each(
 @output_options
 def purge(names: Sequence[str], bulk: Bulk, connection: Connection, output: Output) -> int:
     """Cancel all tasks of tenants that wait: queued, scheduled and deferred ones. Running tasks go on."""
-    check_filter(names, bulk, "waiting tasks")
+    check_filter(names, bulk, "waiting tasks", way_out="give names")
     if names and bulk.all_tenants:
         raise click.UsageError("give names or --all-tenants, not both")
 
