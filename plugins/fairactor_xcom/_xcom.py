@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -58,10 +58,26 @@ class XCom:
     """
 
     name = NAME
+    section = "xcom"
     only_with: Final = ("xcom",)
 
     def __init__(self, *, ttl: float | timedelta = TTL) -> None:
         self.ttl: Final = _to_ttl("XCom(ttl=)", ttl)
+
+    def check_section(self, table: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], str]]:
+        """See `fairactor.plugins.Configurable`."""
+        for key, value in table.items():
+            if key != "ttl":
+                yield (key,), f"there is no setting {shown(key)}; there is ttl"
+                continue
+            try:
+                check_seconds("ttl", value)
+            except ConfigurationError as error:
+                yield (key,), str(error)
+
+    def configured(self, table: Mapping[str, Any]) -> XCom:
+        """Returns a plugin with the settings of a configuration."""
+        return XCom(**table)
 
     @property
     def lua(self) -> Mapping[str, str]:
