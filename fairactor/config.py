@@ -16,7 +16,7 @@ from ._config.apply import Change
 from ._config.fairque import Converted
 from ._config.files import Document, find_file, read_file
 from ._config.hiding import hidden_copy
-from ._config.mistakes import Path
+from ._config.mistakes import Path, shown_path
 from ._config.options import hidden
 from ._config.parts import Given, Parts, put_together
 from ._config.sections import set_alert_check
@@ -136,8 +136,8 @@ class Config:
             queue = getattr(getattr(actor, "options", None), "queue", None)
             routes.append(Route(f"actor {actor.name}", None, queue or DEFAULT_QUEUE))
         for name, plugin in self._section_plugins().items():
-            for about, tenant, queue in getattr(plugin, "section_routes", lambda _: ())(self.plugins[name]):
-                routes.append(Route(about, tenant, queue or DEFAULT_QUEUE))
+            for path, tenant, queue in getattr(plugin, "section_routes", lambda _: ())(self.plugins[name]):
+                routes.append(Route(shown_path((name, *path)), tenant, queue or DEFAULT_QUEUE))
         tenants = {*self.tenants, *(route.tenant for route in routes if route.tenant is not None)}
         for server in servers:
             tenants |= {*server.assigned, *(() if isinstance(server.steal, bool) else server.steal)}
@@ -248,5 +248,3 @@ def load(
         plugins=tuple(plugins),
     )  # fmt: skip
     return Config._of(put_together(given), document.name)  # noqa: SLF001 - its own module
-
-

@@ -98,8 +98,7 @@ class Applier:
             own = found.get(name, {})
             table = dict(tables.get(name, {}))
             if self._prune:
-                stored = LimitPolicy.read(own | {"declared": {}})
-                table |= {key: None for key in LIMIT_SETTINGS if key not in table and getattr(stored, key) is not None}
+                table |= {key: None for key in LIMIT_SETTINGS if key not in table and own.get(key) is not None}
             per = table["per"] if "per" in table else own.get("per")
             wanted = parts_of(limit_changes(table), len(shards), per=per)[0] if table else {}
             different = {key for key, value in wanted.items() if _plain(own.get(key)) != _plain(value)} - {"whole"}

@@ -10,10 +10,11 @@ from typed_settings.loaders import EnvLoader
 from typed_settings.types import LoadedSettings, LoaderMeta, OptionList, SettingsClass
 
 from fairactor._util.checks import shown
+from fairactor._util.nearest import nearest
 from fairactor.errors import ConfigurationError
 
 from .files import VARIABLE
-from .mistakes import Mistakes, nearest
+from .mistakes import Mistakes
 from .options import OPTIONS, SECRETS, check_option, from_text
 from .variables import Variables
 

@@ -13,9 +13,10 @@ from urllib.parse import quote
 import attrs
 
 from fairactor._util.checks import shown
+from fairactor._util.nearest import unknown
 
 from .files import Document
-from .mistakes import Mistakes, Path, shown_path, unknown
+from .mistakes import Mistakes, Path, shown_path
 
 
 @attrs.frozen
@@ -50,7 +51,10 @@ REDIS: Final[Mapping[str, Rule]] = {
     "decode_responses": (None, "replies are read as bytes"),
 }
 WORKER: Final[Mapping[str, Rule]] = {
-    "id": ("worker.NAME", "with one worker, its settings stand at the top; each runtime makes a unique name of its own"),
+    "id": (
+        "worker.NAME",
+        "with one worker, its settings stand at the top; each runtime makes a unique name of its own",
+    ),
     "assigned_users": ("assigned", ""),
     "steal_targets": ("steal", ""),
     "max_concurrent_tasks": ("workers", ""),
@@ -136,9 +140,7 @@ class _Conversion:
 
         self._table(worker, path, WORKER, to_worker)
 
-    def _table(
-        self, table: Any, path: Path, rules: Mapping[str, Rule], use: Callable[[str, Any, Path], None]
-    ) -> None:
+    def _table(self, table: Any, path: Path, rules: Mapping[str, Rule], use: Callable[[str, Any, Path], None]) -> None:
         if not isinstance(table, Mapping):
             self._mistake(path, f"{shown(table)}: give a table")
             return
@@ -162,13 +164,17 @@ class _Conversion:
             self._url[key] = value
 
     def _to_top(self, setting: str, value: Any, given: Path) -> None:
-        if setting == "worker.NAME" or (setting == "timeout" and given[-1] != "task_timeout_seconds" and self._own_timeout()):
+        if setting == "worker.NAME" or (
+            setting == "timeout" and given[-1] != "task_timeout_seconds" and self._own_timeout()
+        ):
             return
         self._set((setting,), value, given)
 
     def _own_timeout(self) -> bool:
         worker = self._document.data.get("worker")
-        return any(isinstance(table, Mapping) and "task_timeout_seconds" in table for table in (worker, self._document.data))
+        return any(
+            isinstance(table, Mapping) and "task_timeout_seconds" in table for table in (worker, self._document.data)
+        )
 
     def _set(self, path: Path, value: Any, given: Path) -> None:
         table = self.data

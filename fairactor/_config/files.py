@@ -96,7 +96,9 @@ def _has_section(path: FilePath) -> bool:
 def _text(path: FilePath) -> str:
     try:
         if path.stat().st_size > _LARGEST:
-            raise ConfigurationError(f"{shown(str(path))} is larger than {_LARGEST >> 20} MiB, so it is no configuration")
+            raise ConfigurationError(
+                f"{shown(str(path))} is larger than {_LARGEST >> 20} MiB, so it is no configuration"
+            )
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigurationError(f"{shown(str(path))} cannot be read: {error.strerror or error}") from error

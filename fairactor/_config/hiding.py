@@ -11,7 +11,9 @@ from .mistakes import Path
 from .options import hidden
 
 HIDDEN: Final = "(hidden)"
-_SECRET_NAME: Final = re.compile(r"pass(word|wd|phrase)?|secret|token|credential|api_?key|authorization|webhook|dsn", re.I)
+_SECRET_NAME: Final = re.compile(
+    r"pass(word|wd|phrase)?|secret|token|credential|api_?key|authorization|webhook|dsn", re.I
+)
 _LOGIN: Final = re.compile(r"://[^/\s]*@")
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -15,11 +14,8 @@ from fairactor.errors import ConfigurationError, InvalidConfig
 
 Path = tuple[str | int, ...]
 """Where a value is in the configuration: the keys that lead to it."""
-_NEAR: Final = 0.7
-"""How similar two names must be for one to be a misspelling of the other, from 0 to 1."""
 _UNKNOWN: Final = "there is no "  # the message names the key itself
 _PLACE: Final = re.compile(r"[^:]*:(\d+): ")
-_LISTED: Final = 40  # the most names that a message lists
 
 
 def shown_path(path: Path) -> str:
@@ -32,22 +28,6 @@ def shown_path(path: Path) -> str:
             name = key if key.replace("-", "_").isidentifier() and key.isascii() else shown(key)
             text += f".{name}" if text else name
     return text
-
-
-def nearest(name: object, known: Iterable[str], *, near: float = _NEAR) -> str | None:
-    """Returns the known name that is most like a name; None if none is near."""
-    found = get_close_matches(str(name)[:100].lower(), list(known), 1, near)
-    return found[0] if found else None
-
-
-def unknown(name: object, known: Iterable[str], what: str = "key") -> str:
-    """Returns the message about a name that does not exist, with the right one if one is near."""
-    names = sorted(known)
-    right = nearest(name, names)
-    if right is not None:
-        return f"there is no {what} {shown(name)}; did you mean {right}?"
-    listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-    return f"there is no {what} {shown(name)}; there are {listed}" if names else f"there is no {what} {shown(name)}"
 
 
 @attrs.define

@@ -33,7 +33,16 @@ OF_WORKER: Final = tuple(name for name in OPTIONS if name not in OF_NAMESPACE)
 SECRETS: Final = ("url",)
 """The options that may contain a password."""
 _LISTS: Final = ("assigned", "steal", "queues")
-_TRUTH: Final = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_TRUTH: Final = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
 _NONE: Final = ("none", "null")
 
 

@@ -11,6 +11,7 @@ from typed_settings.dict_utils import merge_settings
 from typed_settings.types import LoadedSettings, LoaderMeta
 
 from fairactor._util.checks import shown
+from fairactor._util.nearest import unknown
 from fairactor.errors import ConfigurationError
 from fairactor.plugins import Plugin, installed_plugins
 from fairactor.settings import Settings
@@ -18,7 +19,7 @@ from fairactor.settings import Settings
 from .environment import Environment, find_misspelled
 from .fairque import Converted, convert, is_fairque
 from .files import Document
-from .mistakes import Mistakes, Path, about, shown_path, unknown
+from .mistakes import Mistakes, Path, about, shown_path
 from .options import OPTIONS, SETTINGS, Options, check_option, from_text
 from .sections import CHECKS, section_problems
 from .variables import Filled, Variables, fill
@@ -190,8 +191,12 @@ class _Merger:
         values = {name: found.value for name, found in merged.items()}
         sources = {}
         for name, found in merged.items():
-            path: Path = ("worker", worker, name) if found.loader_meta.name == "worker" and worker is not None else (name,)
-            sources[name] = document.where(path) if found.loader_meta.name in ("file", "worker") else found.loader_meta.name
+            path: Path = (
+                ("worker", worker, name) if found.loader_meta.name == "worker" and worker is not None else (name,)
+            )
+            sources[name] = (
+                document.where(path) if found.loader_meta.name in ("file", "worker") else found.loader_meta.name
+            )
         _drop_lower(values, {name: len(layers) - _rank(layers, name) for name in ("url", "path")})
         settings = None
         if not self._mistakes.found:
@@ -278,5 +283,3 @@ def _over(
         if not (name in ("url", "path") and any(over.get(each) is not None for each in ("url", "path")))
     }
     return {**sections, "worker": {**sections["worker"], worker: table}}
-
-

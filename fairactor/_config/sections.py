@@ -9,9 +9,10 @@ from fairactor._model.limit import LIMIT_SETTINGS, check_limit_name, limit_chang
 from fairactor._model.policy import SETTINGS as POLICY_SETTINGS
 from fairactor._model.policy import changes_of
 from fairactor._util.checks import check_name, shown
+from fairactor._util.nearest import unknown
 from fairactor.errors import ConfigurationError
 
-from .mistakes import Path, unknown
+from .mistakes import Path
 from .options import OF_NAMESPACE, OF_WORKER, OPTIONS, check_option
 
 Problem = tuple[Path, str]
@@ -31,7 +32,9 @@ def check_tenants(table: Mapping[str, Any]) -> Iterable[Problem]:
     """Checks the tables of tenants."""
     for name, settings in _tables(table, "tenant"):
         yield from _named((name,), lambda name=name: check_name("tenant", name))
-        yield from _check_settings(settings, (name,), POLICY_SETTINGS, lambda given: changes_of(given, *POLICY_SETTINGS))
+        yield from _check_settings(
+            settings, (name,), POLICY_SETTINGS, lambda given: changes_of(given, *POLICY_SETTINGS)
+        )
     yield from _no_tables(table)
 
 
@@ -136,5 +139,3 @@ def _no_tables(table: Mapping[str, Any]) -> Iterable[Problem]:
     for name, value in table.items():
         if not isinstance(value, Mapping):
             yield (name,), f"{shown(value)}: give a table of settings"
-
-

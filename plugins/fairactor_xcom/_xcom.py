@@ -18,6 +18,7 @@ from fairactor.plugins import (
     read_lua,
     shown,
     to_seconds,
+    unknown,
     whole_ms,
 )
 
@@ -68,7 +69,7 @@ class XCom:
         """See `fairactor.plugins.Configurable`."""
         for key, value in table.items():
             if key != "ttl":
-                yield (key,), f"there is no setting {shown(key)}; there is ttl"
+                yield (key,), unknown(key, ["ttl"], "setting")
                 continue
             try:
                 check_seconds("ttl", value)
