@@ -66,7 +66,8 @@ class Config:
     """Where each option was given: a line of the file, ``environment``, ``flag`` or ``keyword``."""
     converted: Sequence[Converted] = attrs.field(default=(), eq=False)
     """What became of each key, if the file is fairque's."""
-    _hidden: frozenset[Path] = attrs.field(default=frozenset(), eq=False)
+    secret: frozenset[Path] = attrs.field(default=frozenset(), eq=False)
+    """The values that came from variables."""
 
     @property
     def schedules(self) -> Tables:
@@ -113,7 +114,7 @@ class Config:
             **self.plugins,
         }
         found: dict[str, Any] = {**self.base, **{name: table for name, table in tables.items() if table}}
-        return hidden_copy(found, self._hidden, hide=not secrets)
+        return hidden_copy(found, self.secret, hide=not secrets)
 
     def options(self, worker: str | None = None) -> dict[str, Any]:
         """Returns the options that a worker gets, those that were given; None for one without a name."""
@@ -154,7 +155,7 @@ class Config:
         given = Given(document=Document("", self.to_dict()), worker=worker or self.worker, keywords=options or {})
         found = self._of(put_together(given), self.source)
         kept = {name: self.sources.get(name, source) for name, source in found.sources.items() if source != "keyword"}
-        return attrs.evolve(found, sources={**found.sources, **kept}, converted=self.converted, hidden=self._hidden)
+        return attrs.evolve(found, sources={**found.sources, **kept}, converted=self.converted, secret=self.secret)
 
     def configured_plugins(
         self,
@@ -202,7 +203,7 @@ class Config:
             source=source,
             sources=parts.sources,
             converted=parts.converted,
-            hidden=parts.hidden,
+            secret=parts.hidden,
         )
 
     def __repr__(self) -> str:

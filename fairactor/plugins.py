@@ -191,8 +191,8 @@ class Configurable(Protocol):
 
     It may also have ``configured(table)``, which returns a plugin with the settings of the section; ``async
     apply_section(host, table, *, dry_run, prune)``, which `Runtime.apply` calls, and which returns what it has changed
-    as pairs of a path in the section and a text; and ``section_routes(table)``, which yields where tasks may go: a path in
-    the section, a tenant or None, and a queue or None.
+    as pairs of a path in the section and a text; and ``section_routes(table)``, which yields where tasks may go: a path
+    in the section, a tenant or None, and a queue or None.
     """
 
     @property

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from ._engine import Engine
     from ._lifetime import Lifetime
     from ._model.limit import LimitPolicy
-    from .config import Change, Config
     from ._store.damage import Repairs
     from ._store.shards import Shards
+    from .config import Change, Config
     from .plugins import Plugin
 
 logger: Final = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
@@ -19,6 +20,7 @@ from .mistakes import shown_path
 
 if TYPE_CHECKING:
     from fairactor._model.wire import PackedPolicy
+    from fairactor._store.shard import Shard
     from fairactor._store.shards import Shards
 
 logger: Final = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class Applier:
         _, own = await self._shards()[0].policy("")
         changed = self._differences(("defaults",), table, own, _DEFAULTS)
         if changed and not self._dry_run:
-            await self._policies.configure_defaults(**changed)  # type: ignore[arg-type]  # it was checked
+            await self._policies.configure_defaults(**changed)
 
     async def groups(self, tables: Tables) -> None:
         """Applies the weights of groups."""
@@ -71,9 +73,9 @@ class Applier:
         names = [*tables, *(name for name in configured if self._prune and name not in tables)]
         for name in names:
             own = {"weight": configured[name]} if name in configured else {}
-            if changed := self._differences(("groups", name), tables.get(name, {}), own, ("weight",)):
-                if not self._dry_run:
-                    await self._policies.configure_group(name, weight=changed["weight"])
+            changed = self._differences(("groups", name), tables.get(name, {}), own, ("weight",))
+            if changed and not self._dry_run:
+                await self._policies.configure_group(name, weight=changed["weight"])
 
     async def tenants(self, tables: Tables) -> None:
         """Applies the policies of tenants."""
@@ -84,11 +86,11 @@ class Applier:
             if everything is not None:
                 own = everything.get(name, {})
             else:
-                own, _ = await shards.at_home(name, lambda shard, name=name: shard.policy(name))
+                own, _ = await shards.at_home(name, partial(_policy, name))
             changed = self._differences(("tenants", name), tables.get(name, {}), own, SETTINGS)
             if changed and not self._dry_run:
                 packed = changes_of(changed, *SETTINGS)
-                await shards.at_home(name, lambda shard, name=name, packed=packed: shard.configure(name, packed))
+                await shards.at_home(name, partial(_configure, name, packed))
 
     async def limits(self, tables: Tables) -> None:
         """Applies limits."""
@@ -134,6 +136,14 @@ class Applier:
             return "not set" if value is None else shown(value)
 
         self.changes.append(Change(shown_path(path), f"{text(before)} → {text(after)}"))
+
+
+async def _policy(tenant: str, shard: Shard) -> tuple[PackedPolicy, PackedPolicy]:
+    return await shard.policy(tenant)
+
+
+async def _configure(tenant: str, changes: PackedPolicy, shard: Shard) -> PackedPolicy:
+    return await shard.configure(tenant, changes)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from typed_settings.loaders import EnvLoader
@@ -38,12 +39,12 @@ class Environment(EnvLoader):
         self._variables = variables
         self._mistakes = mistakes
 
-    def __call__(self, settings_cls: SettingsClass, options: OptionList) -> LoadedSettings:
+    def __call__(self, settings_cls: SettingsClass, options: OptionList) -> LoadedSettings:  # noqa: ARG002 - as in EnvLoader
         """Loads the options that are set."""
         found: dict[str, Any] = {}
         for option in options:
             name = self.get_envvar(option)
-            text = self._mistakes.attempt(name, (), lambda name=name: self._variables.get(name))
+            text = self._mistakes.attempt(name, (), partial(self._variables.get, name))
             if text:
                 value = from_text(option.path, text)
                 self._check(name, option.path, value)

@@ -12,7 +12,7 @@ from .options import hidden
 
 HIDDEN: Final = "(hidden)"
 _SECRET_NAME: Final = re.compile(
-    r"pass(word|wd|phrase)?|secret|token|credential|api_?key|authorization|webhook|dsn", re.I
+    r"pass(word|wd|phrase)?|secret|token|credential|api_?key|authorization|webhook|dsn", re.IGNORECASE
 )
 _LOGIN: Final = re.compile(r"://[^/\s]*@")
 

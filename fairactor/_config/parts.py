@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -112,7 +113,7 @@ class _Reader:
         """Returns the tables of the file."""
         self.plugins = plugins
         found: dict[str, Mapping[str, Any]] = {}
-        for name, table in self.document.data.items():
+        for name, given in self.document.data.items():
             if name in OPTIONS:
                 continue
             check = CHECKS.get(name) or getattr(plugins.get(name), "check_section", None)
@@ -120,8 +121,7 @@ class _Reader:
                 known = [*OPTIONS, *CHECKS, *plugins]
                 self._add((name,), unknown(name, known, "setting"))
                 continue
-            if name == "worker" and isinstance(table, Mapping):
-                table = self._workers(table)
+            table = self._workers(given) if name == "worker" and isinstance(given, Mapping) else given
             for path, problem in section_problems(table, check):
                 self._add((name, *path), problem)
             if isinstance(table, Mapping):
@@ -219,8 +219,7 @@ class _Merger:
         if variables is None:
             return LoadedSettings({}, LoaderMeta("environment"))
         find_misspelled(variables.environ, self._mistakes)
-        found = Environment(variables, self._mistakes)(Options, self._options)
-        return found
+        return Environment(variables, self._mistakes)(Options, self._options)
 
     def _flags(self) -> LoadedSettings:
         return self._checked(self._given.flags, "flag", "--{}")
@@ -235,7 +234,7 @@ class _Merger:
             if name not in OPTIONS:
                 self._mistakes.add(where, unknown(name, OPTIONS, "setting"))
                 continue
-            found[name] = self._mistakes.attempt(where, (), lambda name=name, value=value: check_option(name, value))
+            found[name] = self._mistakes.attempt(where, (), partial(check_option, name, value))
         return LoadedSettings(found, LoaderMeta(source))
 
     def _worker(self, tables: Tables) -> str | None:

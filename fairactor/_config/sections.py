@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from fairactor._model.limit import LIMIT_SETTINGS, check_limit_name, limit_changes
@@ -30,8 +31,8 @@ def check_defaults(table: Mapping[str, Any]) -> Iterable[Problem]:
 
 def check_tenants(table: Mapping[str, Any]) -> Iterable[Problem]:
     """Checks the tables of tenants."""
-    for name, settings in _tables(table, "tenant"):
-        yield from _named((name,), lambda name=name: check_name("tenant", name))
+    for name, settings in _tables(table):
+        yield from _named((name,), partial(check_name, "tenant", name))
         yield from _check_settings(
             settings, (name,), POLICY_SETTINGS, lambda given: changes_of(given, *POLICY_SETTINGS)
         )
@@ -40,30 +41,30 @@ def check_tenants(table: Mapping[str, Any]) -> Iterable[Problem]:
 
 def check_groups(table: Mapping[str, Any]) -> Iterable[Problem]:
     """Checks the tables of groups."""
-    for name, settings in _tables(table, "group"):
-        yield from _named((name,), lambda name=name: check_name("group", name))
+    for name, settings in _tables(table):
+        yield from _named((name,), partial(check_name, "group", name))
         yield from _check_settings(settings, (name,), ("weight",), lambda given: changes_of(given, "weight"))
     yield from _no_tables(table)
 
 
 def check_limits(table: Mapping[str, Any]) -> Iterable[Problem]:
     """Checks the tables of limits."""
-    for name, settings in _tables(table, "limit"):
-        yield from _named((name,), lambda name=name: check_limit_name(name))
+    for name, settings in _tables(table):
+        yield from _named((name,), partial(check_limit_name, name))
         yield from _check_settings(settings, (name,), _LIMIT, limit_changes)
     yield from _no_tables(table)
 
 
 def check_workers(table: Mapping[str, Any]) -> Iterable[Problem]:
     """Checks the tables of named workers."""
-    for worker, settings in _tables(table, "worker"):
+    for worker, settings in _tables(table):
         for option, value in settings.items():
             if option in OF_NAMESPACE:
                 yield (worker, option), f"{option} is the same for all workers: move it to the top of the file"
             elif option not in OPTIONS:
                 yield (worker, option), unknown(option, OF_WORKER, "setting")
             else:
-                yield from _named((worker, option), lambda option=option, value=value: check_option(option, value))
+                yield from _named((worker, option), partial(check_option, option, value))
         if settings.get("url") is not None and settings.get("path") is not None:
             yield (worker, "path"), "give url (your server) or path (an embedded server), not both"
     for key, value in table.items():
@@ -79,7 +80,7 @@ def check_alerts(table: Mapping[str, Any]) -> Iterable[Problem]:
 
 
 def set_alert_check(check: Check) -> None:
-    """Sets what checks the tables of alerts: a function that yields where in them something is wrong, and the message."""
+    """Sets what checks the tables of alerts: a function that yields where something is wrong, and the message."""
     _alert_checks.append(check)
 
 
@@ -116,7 +117,7 @@ def _check_settings(
         if setting not in known:
             yield (*path, setting), unknown(setting, known, "setting")
         elif setting != "burst":
-            for problem in _named((*path, setting), lambda setting=setting, value=value: check({setting: value})):
+            for problem in _named((*path, setting), partial(check, {setting: value})):
                 wrong = wrong or setting == "rate"
                 yield problem
     if "burst" in settings and "burst" in known and not wrong:
@@ -131,7 +132,7 @@ def _named(path: Path, check: Callable[[], Any]) -> Iterable[Problem]:
         yield path, str(error)
 
 
-def _tables(table: Mapping[str, Any], _kind: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _tables(table: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     return ((name, value) for name, value in table.items() if isinstance(value, Mapping))
 
 

@@ -90,8 +90,8 @@ def find_unserved(servers: Iterable[Server], tenants: Iterable[str], routes: Ite
             yield Finding(
                 "error",
                 f"tenants.{shown(tenant)}",
-                "no worker serves this tenant: all are dedicated to others. Assign it to one, or let one steal from all "
-                "(steal = true)",
+                "no worker serves this tenant: all are dedicated to others. Assign it to one, or let one steal from "
+                "all (steal = true)",
             )
     if not any(server.serves_tenant(_ANY) for server in servers):
         yield Finding(
@@ -134,10 +134,10 @@ def _pairs(servers: list[Server], tenants: list[str], routes: list[Route]) -> It
             )
     for tenant in tenants:
         own = [server for server in servers if server.serves_tenant(tenant)]
-        if own and not any(server.serves_queue(DEFAULT_QUEUE) for server in own):
-            if any(server.serves_queue(DEFAULT_QUEUE) for server in servers):
-                yield Finding(
-                    "warning",
-                    f"tenants.{shown(tenant)}",
-                    f"no worker that serves this tenant serves the queue {DEFAULT_QUEUE!r}",
-                )
+        others = [server for server in servers if server.serves_queue(DEFAULT_QUEUE)]
+        if own and others and not any(server in own for server in others):
+            yield Finding(
+                "warning",
+                f"tenants.{shown(tenant)}",
+                f"no worker that serves this tenant serves the queue {DEFAULT_QUEUE!r}",
+            )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from fairactor import Message
@@ -36,7 +37,7 @@ def check_schedules(table: Table) -> Iterator[tuple[Path, str]]:
         if not isinstance(given, Mapping):
             yield (name,), f"{shown(given)}: give a table, as in [schedules.nightly]"
             continue
-        yield from _attempt((name,), lambda name=name: check_name("schedule", name))
+        yield from _attempt((name,), partial(check_name, "schedule", name))
         for key in given:
             if key not in _KEYS:
                 yield (name, key), unknown(key, _KEYS, "setting")
@@ -116,31 +117,33 @@ def _check_call(given: Table) -> Iterable[tuple[Path, str]]:
     if "actor" not in given:
         yield (), "give the actor = … that it calls"
     else:
-        yield from _attempt(("actor",), lambda: check_name("actor", given["actor"]))
+        yield from _attempt(("actor",), partial(check_name, "actor", given["actor"]))
     tenants = given.get("tenant")
     if tenants is None:
         yield (), "give the tenant = … for which it runs, or a list of tenants"
     elif not isinstance(tenants, str | list | tuple) or not tenants:
         yield ("tenant",), f"{shown(tenants)}: give a tenant, or a list of tenants"
     else:
-        for tenant in _tenants(given):
-            yield from _attempt(("tenant",), lambda tenant=tenant: check_name("tenant", tenant))
-    for key, kind, what in (
-        ("args", list | tuple, "a list"),
-        ("kwargs", Mapping, "a table"),
-        ("metadata", Mapping, "a table"),
-    ):
-        if key in given and not isinstance(given[key], kind):
-            yield (key,), f"{shown(given[key])}: give {what}"
-    options = given.get("options", {})
-    if not isinstance(options, Mapping):
-        yield ("options",), f"{shown(options)}: give a table of options"
-        return
-    for key, value in options.items():
+        for tenant in [tenants] if isinstance(tenants, str) else tenants:
+            yield from _attempt(("tenant",), partial(check_name, "tenant", tenant))
+    for key in ("kwargs", "metadata", "options"):
+        if not isinstance(given.get(key, {}), Mapping):
+            yield (key,), f"{shown(given[key])}: give a table"
+    if isinstance(given.get("args", ()), str) or not isinstance(given.get("args", ()), Sequence):
+        yield ("args",), f"{shown(given['args'])}: give a list"
+    yield from _check_options(given.get("options", {}))
+
+
+def _check_options(options: Any) -> Iterable[tuple[Path, str]]:
+    for key, value in options.items() if isinstance(options, Mapping) else ():
         if key not in _OPTIONS:
             yield ("options", key), unknown(key, _OPTIONS, "option")
         elif key != "key_window":
-            yield from _attempt(("options", key), lambda key=key, value=value: Options(**{key: value}))
+            yield from _attempt(("options", key), partial(_option, key, value))
+
+
+def _option(key: str, value: Any) -> None:
+    Options(**{key: value})
 
 
 def _check_times(given: Table) -> Iterable[tuple[Path, str]]:
@@ -157,10 +160,15 @@ def _check_times(given: Table) -> Iterable[tuple[Path, str]]:
         elif key == "at" and not isinstance(value, str | dt.datetime):
             yield (key,), f"{shown(value)}: give a time, such as 2030-01-31T12:00:00Z"
         else:
-            yield from _attempt((key,), lambda key=key, value=value: Rule(when=_moment(key, value)))
+            yield from _attempt((key,), partial(_check_rule, when=(key, value)))
     for key in ScheduleOptions.__optional_keys__:
         if key in given:
-            yield from _attempt((key,), lambda key=key: Rule(when=60, **{key: _moment(key, given[key])}))
+            yield from _attempt((key,), partial(_check_rule, **{key: (key, given[key])}))
+
+
+def _check_rule(**given: tuple[str, Any]) -> None:
+    options: dict[str, Any] = {"when": 60, **{option: _moment(key, value) for option, (key, value) in given.items()}}
+    Rule(**options)
 
 
 def _tenants(given: Table) -> tuple[str, ...]:
@@ -168,7 +176,7 @@ def _tenants(given: Table) -> tuple[str, ...]:
     return tuple(dict.fromkeys([tenants] if isinstance(tenants, str) else tenants))
 
 
-def _attempt(path: Path, check: Any) -> Iterator[tuple[Path, str]]:
+def _attempt(path: Path, check: Callable[[], Any]) -> Iterator[tuple[Path, str]]:
     try:
         check()
     except ConfigurationError as error:
