@@ -84,7 +84,7 @@ def read_file(path: FilePath) -> Document:
     found = data.get("tool", {}).get("fairactor", {}) if isinstance(data.get("tool", {}), Mapping) else {}
     prefix: Path = ("tool", "fairactor")
     if not isinstance(found, Mapping):
-        raise InvalidConfig(str(path), [f"{path}: {shown_path(prefix)} is {shown(found)}: make it a table"])
+        raise InvalidConfig([f"{path}: {shown_path(prefix)} is {shown(found)}: make it a table"])
     return Document(str(path), found, toml_lines(text), prefix)
 
 
@@ -112,4 +112,4 @@ def _parsed(name: str, text: str) -> Mapping[str, Any]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidConfig(name, [f"{name}: this is not TOML: {error}"]) from None
+        raise InvalidConfig([f"{name}: this is not TOML: {error}"]) from None

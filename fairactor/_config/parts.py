@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -78,7 +78,7 @@ def put_together(given: Given) -> Parts:
     base = reader.options()
     sections = reader.sections(_sections_of_plugins(document.data, given.plugins))
     merged = _Merger(given, reader, mistakes).merge(base, sections)
-    mistakes.raise_all(document.name or "the configuration")
+    mistakes.raise_all()
     return attrs.evolve(
         merged, hidden=frozenset(filled.written) if not converted else frozenset({("url",)}), converted=converted
     )
@@ -209,7 +209,7 @@ class _Merger:
             settings=settings or Settings(),
             apply=bool(values.get("apply", False)),
             sections=_over(sections, worker, over),
-            sources={name: sources[name] for name in values},
+            sources={name: sources[name] for name in values} | _places(document, sections),
             hidden=frozenset(),
             converted=(),
         )
@@ -250,6 +250,20 @@ class _Merger:
         else:
             self._mistakes.add(where, f"there is no worker {shown(worker)}: the configuration has no [worker.NAME]")
         return None
+
+
+def _places(document: Document, sections: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the file and the line of each value in the tables, by its shown path."""
+    return {shown_path(path): document.where(path) for path, _ in leaves(sections, ())}
+
+
+def leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Yields the values in nested tables, each with its path. An empty table is a value."""
+    if isinstance(value, Mapping) and value:
+        for key, each in value.items():
+            yield from leaves(each, (*path, key))
+    elif path:
+        yield path, value
 
 
 def _rank(layers: Sequence[LoadedSettings], name: str) -> int:
