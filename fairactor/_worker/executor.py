@@ -253,7 +253,8 @@ class Executor:
         if in_time and isinstance(error, Retry) and not error.count:
             uncounted = 1 + record.uncounted_in(claim.body)
             if uncounted <= MOST_UNCOUNTED:
-                return self._put_off(claim, call, error, msgspec.structs.replace(attempt, uncounted=uncounted), delay)
+                attempt = msgspec.structs.replace(attempt, uncounted=uncounted, traceback="")
+                return self._put_off(claim, call, error, attempt, delay)
         self._observers.failed(self._task(claim), error)
         if not in_time or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
             return self._failed(claim, error, attempt)
@@ -376,7 +377,10 @@ def is_expired(claim: Claim, call: record.Call) -> bool:
 def _attempt(claim: Claim, header: record.Header, error: BaseException) -> record.Attempt:
     message = text_of(error)[:_HISTORY_LIMIT]
     began = claim.server_clock(claim.begun)
-    return record.Attempt(header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message)
+    trace = traceback_of(error)[-record.LONGEST_TRACEBACK :]
+    return record.Attempt(
+        header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message, 0, trace
+    )
 
 
 def explained(error: BaseException) -> BaseException:
