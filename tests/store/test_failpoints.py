@@ -46,7 +46,6 @@ from tests.support.shard.populated import (
 )
 
 
-
 def index_letters_of_before(populated: PopulatedShard) -> bool:
     """Completes the indexes of a shard that an earlier release has written."""
     if populated.db.hdel(populated.keys.meta, "letters"):
