@@ -17,6 +17,7 @@ ENTRY_POINTS: Final = "fairactor.commands"
 """The group of entry points by which plugins contribute commands."""
 _OF_PLUGINS: Final = "Of plugins"
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
+_ANYTHING: Final = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 class Group(click.Group):
@@ -105,7 +106,7 @@ def _load(entry: EntryPoint) -> click.Command:
     def fail(**_: object) -> None:
         raise click.ClickException(message)
 
-    return click.Command(entry.name, callback=fail, help=message, context_settings={"ignore_unknown_options": True})
+    return click.Command(entry.name, callback=fail, help=message, context_settings=_ANYTHING)
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: object) -> None:
