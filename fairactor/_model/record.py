@@ -103,6 +103,10 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     traceback: str = ""
 
 
+MOST_AFTER: Final = 100
+"""How many tasks that it waited for the record of a finished task names."""
+
+
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a task ended. Times are unix seconds by the server's clock."""
 
@@ -111,6 +115,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Error | None = None
     started_at: float = 0.0
     ended_at: float = 0.0
+    after: tuple[str, ...] = ()
+    """Of a finished task, whose call is not kept: the tasks that it waited for; at most `MOST_AFTER`."""
 
     def plain_result(self) -> Any:
         """Returns the result in JSON types; raises as `decode_json`."""

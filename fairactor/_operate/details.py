@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from fairactor._actors.host import Host
+from fairactor._actors.plugin_options import tasks_in
 from fairactor._model import record
 from fairactor._model.info import TaskInfo
 from fairactor._model.inspection import read_info
 from fairactor._model.lane import name_in_json, read_lane
+from fairactor._model.route import Route, read_route
 from fairactor._model.states import TaskState
 from fairactor._store.outcomes import no_such_task
 from fairactor._store.shards import Shards
@@ -42,7 +44,9 @@ async def read_details(engine: Engine, task_id: str, tenant: str | None) -> Task
     reply = await _find(engine.shards, task_id, tenant)
     now = time.time()
     info = read_info(task_id, *reply[:6])
-    options = _options_in(reply[1])
+    call = _call_in(reply[1])
+    options = call.options if call else {}
+    route = read_route(call.route) if call else Route("")
     waits_for, children = await _relatives(engine.host, info, options)
     claimed, ttl = reply[6], reply[4]
     running_for = int(claimed) / 1000 if claimed else None
@@ -55,6 +59,9 @@ async def read_details(engine: Engine, task_id: str, tenant: str | None) -> Task
         held_by=_held_by(info, reply, waits_for),
         logs=(),
         kept_until=datetime.fromtimestamp(now + ttl / 1000, UTC) if ttl >= 0 and info.state.settled else None,
+        after=_after(reply[1], options),
+        options=options,
+        limits=dict(zip(route.limits, route.costs, strict=False)),
     )
 
 
@@ -69,15 +76,25 @@ async def _find(shards: Shards, task_id: str, tenant: str | None) -> list[Any]:
     raise no_such_task(task_id)
 
 
-def _options_in(packed: bytes) -> dict[str, Any]:
-    """Returns the options that are stored with a task; none if they are not kept."""
+def _call_in(packed: bytes) -> record.Call | None:
+    """Returns the call that is stored with a task; None if it is not kept."""
     try:
         header, body = record.unpack(packed)
     except record.UNREADABLE:
-        return {}
+        return None
     live = header.state not in record.SETTLED
-    call = record.decode_body(body if live else body.partition(b"\n")[2], live=True)[1]
-    return call.options if call else {}
+    return record.decode_body(body if live else body.partition(b"\n")[2], live=True)[1]
+
+
+def _after(packed: bytes, options: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the tasks that a task waited for; of a finished one its outcome says so."""
+    if options:
+        return tasks_in(options, record.MOST_AFTER)
+    try:
+        header, body = record.unpack(packed)
+        return record.outcome_in(body).after if header.state in record.SETTLED else ()
+    except record.UNREADABLE:
+        return ()
 
 
 async def _relatives(

@@ -16,6 +16,7 @@ import msgspec
 
 from fairactor._actors.codec import check_result_size
 from fairactor._actors.host import Client
+from fairactor._actors.plugin_options import tasks_in
 from fairactor._actors.registry import Handler
 from fairactor._actors.retry import MOST_UNCOUNTED, Retry, UnstorableResult, delay_before_next, may_retry
 from fairactor._actors.task import ChargeLimit, ReportProgress, Slots, Task, set_current
@@ -337,7 +338,8 @@ class Executor:
         header, call, task = claim.header, claim.call, claim.task
         actor = task.actor if task is not None else call.actor if call else ""
         began, ended = claim.server_clock(claim.begun), claim.server_clock(time.monotonic())
-        outcome = record.Outcome(actor, msgspec.Raw(result), error, began, ended)
+        after = tasks_in(call.options, record.MOST_AFTER) if state == "F" and call and call.options else ()
+        outcome = record.Outcome(actor, msgspec.Raw(result), error, began, ended, after)
         body = record.without_call(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = record.pack_settled(
