@@ -15,7 +15,7 @@ import attrs
 from fairactor._util.checks import shown
 from fairactor._util.nearest import unknown
 
-from .files import Document
+from .document import Document
 from .mistakes import Mistakes, Path, about, shown_path
 
 

@@ -17,9 +17,9 @@ from fairactor.errors import ConfigurationError
 from fairactor.plugins import Plugin, installed_plugins
 from fairactor.settings import Settings
 
+from .document import Document
 from .environment import Environment, find_misspelled
 from .fairque import Converted, convert, is_fairque
-from .files import Document
 from .mistakes import Mistakes, Path, about, shown_path
 from .options import OPTIONS, SETTINGS, Options, check_option, from_text
 from .sections import CHECKS, section_problems

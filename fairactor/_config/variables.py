@@ -16,7 +16,7 @@ import attrs
 from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError
 
-from .files import Document
+from .document import Document
 from .mistakes import Mistakes, Path, shown_path
 
 _PLACEHOLDER: Final = re.compile(r"(\$?)\$\{([^{}]*)\}")
