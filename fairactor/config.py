@@ -13,8 +13,9 @@ from typing import Any, Final, Self
 import attrs
 
 from ._config.apply import Change
+from ._config.document import Document
 from ._config.fairque import Converted
-from ._config.files import Document, find_file, read_file
+from ._config.files import find_file, read_file
 from ._config.hiding import hidden_copy
 from ._config.mistakes import Path, shown_path
 from ._config.options import OPTIONS, hidden, plain

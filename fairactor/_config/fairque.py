@@ -15,8 +15,8 @@ import attrs
 from fairactor._util.checks import shown
 from fairactor._util.nearest import unknown
 
-from .files import Document
-from .mistakes import Mistakes, Path, shown_path
+from .document import Document
+from .mistakes import Mistakes, Path, about, shown_path
 
 
 @attrs.frozen
@@ -187,7 +187,7 @@ class _Conversion:
                 break
 
     def _mistake(self, path: Path, problem: str) -> None:
-        self._mistakes.add(self._document.where(path), f"{shown_path(path)}: {problem}")
+        self._mistakes.add(self._document.where(path), about(path, problem))
 
 
 def _url_of(redis: Mapping[str, Any]) -> str:

@@ -17,15 +17,16 @@ from fairactor.errors import ConfigurationError
 from fairactor.plugins import Plugin, installed_plugins
 from fairactor.settings import Settings
 
+from .document import Document
 from .environment import Environment, find_misspelled
 from .fairque import Converted, convert, is_fairque
-from .files import Document
 from .mistakes import Mistakes, Path, about, shown_path
 from .options import OPTIONS, SETTINGS, Options, check_option, from_text
 from .sections import CHECKS, section_problems
 from .variables import Filled, Variables, fill
 
 Tables = Mapping[str, Mapping[str, Any]]
+_SHOWN: Final = 4  # characters of a value by which it is recognised in a message
 _KEYWORD: Final = "keyword"
 
 
@@ -74,7 +75,7 @@ def put_together(given: Given) -> Parts:
     document = attrs.evolve(document, data=filled.data)
     if is_fairque(document.data):
         document, converted = convert(document, mistakes)
-    reader = _Reader(document, filled.written, mistakes)
+    reader = _Reader(document, filled, mistakes)
     base = reader.options()
     sections = reader.sections(_sections_of_plugins(document.data, given.plugins))
     merged = _Merger(given, reader, mistakes).merge(base, sections)
@@ -95,9 +96,10 @@ def _sections_of_plugins(data: Mapping[str, Any], plugins: Iterable[Plugin]) -> 
 class _Reader:
     """Checks what stands in a file."""
 
-    def __init__(self, document: Document, written: Mapping[Path, str], mistakes: Mistakes) -> None:
+    def __init__(self, document: Document, filled: Filled, mistakes: Mistakes) -> None:
         self.document = document
-        self._written = written
+        self._written = filled.written
+        self._failed = filled.failed
         self._mistakes = mistakes
         self.plugins: Mapping[str, Any] = {}
 
@@ -160,12 +162,26 @@ class _Reader:
 
     def _add(self, path: Path, problem: str) -> None:
         """Adds a mistake. If the value came from a variable, the message shows what the file says instead."""
-        for end in range(len(path), 0, -1):
-            if (written := self._written.get(path[:end])) is not None:
+        if any(path[: len(each)] == each or each[: len(path)] == path for each in self._failed):
+            return  # that was said
+        for variable, written in self._written.items():
+            above = path[: len(variable)] == variable
+            if above or (variable[: len(path)] == path and _is_part_of(self._value_at(variable), problem)):
                 problem = f"{shown_path(path)}: what {shown(written)} stands for cannot be used here (it is not shown)"
                 self._mistakes.add(self.document.where(path), problem)
                 return
         self._mistakes.add(self.document.where(path), about(path, problem))
+
+    def _value_at(self, path: Path) -> str:
+        value: Any = self.document.data
+        for key in path:
+            value = value[key]
+        return str(value)
+
+
+def _is_part_of(value: str, message: str) -> bool:
+    """Whether a message may show a value, or its beginning or end."""
+    return any(part in message for part in (value[:_SHOWN], value[-_SHOWN:], repr(value)[1 : 1 + _SHOWN]))
 
 
 class _Merger:

@@ -61,7 +61,7 @@ def test_two_mistakes_are_both_named(loaded: Loaded) -> None:
         ("[groups.gold]\nrate = '1/s'", "2: groups.gold: there is no setting 'rate'; there are weight"),
         ("[limits.x]\nper = 'user'", "2: limits.x.per='user': give 'tenant'"),
         ("[limits.'a,b']\nconcurrency = 1", "1: limits.'a,b': limit 'a,b': contains a comma"),
-        ("[worker.gpu]\nnamespace = 'x'", "2: worker.gpu.namespace: namespace is the same for all workers: move it"),
+        ("[worker.gpu]\nnamespace = 'x'", "2: worker.gpu.namespace is the same for all workers: move it"),
         ("[worker]\nworkers = 5", "2: worker.workers: 5: give a table of settings, as in [worker.gpu]; the number"),
         ("[worker.a]\nurl = 'redis://a'\npath = 'b'", "3: worker.a.path: give url (your server) or path"),
         ("[alerts]\nfull = 5", "2: alerts.full: 5: give a table of settings"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def test_a_configuration_survives_the_round_trip(data: dict[str, Any]) -> None:
 def test_yaml_says_what_a_dict_says(data: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fairactor.yaml")
-        path.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml.safe_dump(data), encoding="utf-8")
         assert load(path, environ={}).settings == Config.from_dict(data).settings
 
 
@@ -71,7 +70,7 @@ def test_a_changed_runtime_configuration_survives_too(data: dict[str, Any], draw
     over = draw.draw(worker)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fairactor.yaml")
-        path.write_text(json.dumps(data).replace("Infinity", ".inf"), encoding="utf-8")  # JSON is YAML
+        path.write_text(yaml.safe_dump(data), encoding="utf-8")
         found = load(path, worker=name, environ={"FAIRACTOR_LEASE": "7"}, **over)
     assert found.settings.lease == 7.0
     assert Config.from_dict(found.to_dict(), worker=name) == found
