@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 LAYERS: Final = (
     {"__main__"},
     {"cli"},
-    {"demo", "_grow_command"},
-    {"testing", "embedded", "serialization"},
+    {"demo", "_grow_command", "_worker_command"},
+    {"testing", "embedded", "serialization", "logs"},
     {"fairactor"},
     {"runtime"},
     {"_lifetime"},
