@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 LAYERS: Final = (
     {"__main__"},
     {"cli"},
-    {"demo", "_grow_command", "_worker_command"},
+    {"_cli"},
+    {"demo", "_worker_command"},
     {"testing", "embedded", "serialization", "logs"},
     {"fairactor"},
     {"runtime"},
