@@ -48,6 +48,8 @@ class Child:
         """What it runs; None before it is ready."""
         self.fatal = False
         """Whether it could not start for a reason that will not go away."""
+        self.drained = False
+        """Whether it ends because nothing is pending."""
         self.renewal: str | None = None
         """Why it wants to be replaced."""
         self.code: int | None = None
@@ -101,6 +103,7 @@ class Child:
         self.info = said.get("ready", self.info)
         self.renewal = said.get("renew", self.renewal)
         self.fatal = said.get("fatal", self.fatal)
+        self.drained = said.get("drained", self.drained)
         self._on_change()
 
     def stop(self) -> None:

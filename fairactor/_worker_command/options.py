@@ -12,11 +12,11 @@ LogFormat = Literal["text", "json"]
 STOPPED: Final = 0
 """The exit code after a signal, once running tasks have ended, and after ``--until-drained``."""
 FAILED: Final = 1
-"""The exit code if the server cannot be used, or the processes could not be started."""
+"""The exit code if processes cannot be started, and after ``--until-drained`` if tasks have failed for good."""
 UNUSABLE: Final = 2
 """The exit code if an option, the module or a setting is wrong."""
-HAD_FAILURES: Final = 3
-"""The exit code after ``--until-drained`` if tasks have failed for good."""
+NO_SERVER: Final = 3
+"""The exit code if the server is away, refuses, or has data of another release."""
 INTERRUPTED: Final = 130
 """The exit code after SIGINT before a process was ready, or if a second signal stopped running tasks."""
 

@@ -33,7 +33,7 @@ from fairactor.runtime import Runtime
 from .application import NoApplication, find_application
 from .limits import Counter, Limits
 from .logging_setup import logger, say_failure, set_up_logging
-from .options import FAILED, HAD_FAILURES, INTERRUPTED, STOPPED, UNUSABLE, WorkerOptions
+from .options import FAILED, INTERRUPTED, NO_SERVER, STOPPED, UNUSABLE, WorkerOptions
 
 _AGAIN: Final = 1.0
 """The seconds after which to look again whether all is drained, if the server did not answer."""
@@ -79,9 +79,12 @@ def run_process(options: WorkerOptions, say: Say, connection: socket.socket | No
         say(fatal=True)
         say_failure(options, str(error))
         return UNUSABLE
-    process = Process(options, runtime, counter, say, private=private)
+
+    async def run() -> int:
+        return await Process(options, runtime, counter, say, private=private).run(connection)
+
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(process.run(connection))
+        return runner.run(run())
 
 
 def _runtime(options: WorkerOptions, counter: Counter) -> tuple[Runtime, bool]:
@@ -175,7 +178,7 @@ class Process:
     def _code(self) -> int:
         if self._signal is signal.SIGINT and (not self._ready or self._hurry.is_set()):
             return INTERRUPTED
-        return HAD_FAILURES if self._options.until_drained and self._counter.failures else STOPPED
+        return FAILED if self._options.until_drained and self._counter.failures else STOPPED
 
     async def _stop(self, runtime: Runtime) -> None:
         """Stops the workers: at once if it has to hurry."""
@@ -227,6 +230,7 @@ class Process:
                 logger.warning("%s; trying again", error)
                 await anyio.sleep(_AGAIN)
             else:
+                self._say(drained=True)
                 self._stopping.set()
                 return
 
@@ -234,13 +238,14 @@ class Process:
         """Returns what the supervisor says of its processes."""
         engine = runtime._engine  # noqa: SLF001 - the command belongs to the runtime
         assert engine is not None  # noqa: S101 - it was entered
+        of_plugins = {getattr(actor, "name", "") for actor in runtime._plugins.actors}  # noqa: SLF001 - likewise
         return {
             "server": engine.shards.server.where,
             "private": self._private,
             "namespace": runtime.settings.namespace,
             "queues": runtime.settings.queues,
             "workers": runtime.settings.workers,
-            "actors": sorted(runtime._registry.actors),  # noqa: SLF001 - likewise
+            "actors": sorted(runtime._registry.actors.keys() - of_plugins),  # noqa: SLF001 - likewise
             "grace": runtime.settings.grace,
         }
 
@@ -255,7 +260,9 @@ class Process:
             if not usual and not self._ready:
                 self._say(fatal=True)
             say_failure(self._options, str(error))
-            return UNUSABLE if isinstance(error, ConfigurationError | NamespaceMismatch) else FAILED
+            if isinstance(error, ServerError | NamespaceMismatch | EmbeddedServerError):
+                return NO_SERVER
+            return UNUSABLE if isinstance(error, ConfigurationError) else FAILED
         what = "the runtime has failed" if self._ready else "the runtime could not be started"
         said = traceback.format_exception_only(error)[-1].strip()
         say_failure(self._options, f"{what}: {said}", "".join(traceback.format_exception(error)).rstrip())

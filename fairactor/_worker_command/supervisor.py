@@ -121,7 +121,7 @@ class Slot:
         """Decides what follows the end of a process; returns whether another one takes its place."""
         self.current = None
         supervisor = self._supervisor
-        if supervisor.until_drained and child.code is not None and child.code >= 0 and child.code != FAILED:
+        if child.drained and child.code is not None and child.code >= 0:
             supervisor.note_drained(child.code)
             return False
         if child.code:
@@ -176,7 +176,6 @@ class Supervisor:
         self.over: Final = anyio.Event()
         """Set when all processes stop, or were told to."""
         self.reloads: Final = options.reload
-        self.until_drained: Final = options.until_drained
 
     async def run(self) -> int:
         """Runs the processes until they are to stop; returns the exit code."""
@@ -230,7 +229,8 @@ class Supervisor:
     def note_failure(self, child: Child) -> None:
         """Notes that a process could not start. It ends the others if none is ready and this is not the first one."""
         self._failures += 1
-        logger.error("%s before it was ready", child.end_described())
+        if not child.fatal:  # it has said what is wrong
+            logger.error("%s before it was ready", child.end_described())
         others = any(each.info is not None and each.code is None for each in self._children)
         if not (others or self.reloads) and (child.fatal or self._failures >= _MOST_FAILURES):
             self._end(child.code if child.code and child.code > 0 else FAILED)
