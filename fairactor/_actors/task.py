@@ -17,6 +17,7 @@ from fairactor.errors import ConfigurationError, RuntimeNotRunning
 
 if TYPE_CHECKING:
     from .host import Client
+    from .task_log import TaskLog
 
 ReportProgress = Callable[["Task", float, str], Awaitable[None]]
 ChargeLimit = Callable[["Task", str, float], Awaitable[None]]
@@ -60,6 +61,8 @@ class Task:
     """Whether it was canceled while its batch runs. The handler of a single task is canceled itself."""
     members: Sequence[Task] = attrs.field(default=(), repr=False)
     """The tasks of the batch that this stands for; empty for a task. No handler or plugin sees one that has any."""
+    log: TaskLog | None = attrs.field(default=None, repr=False)
+    """What its handler logs, if that is kept."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
     _charge: ChargeLimit | None = attrs.field(default=None, alias="charge")
     _slots: Slots | None = attrs.field(default=None, alias="slots")

@@ -251,7 +251,11 @@ def decode_body(body: bytes, *, live: bool) -> tuple[Outcome | None, Call | None
 
 def _with_attempt(body: bytes, attempt: Attempt) -> bytes:
     call, *history = body.split(b"\n")
-    return b"\n".join([call, *history[1 - HISTORY :], encode(attempt)])
+    logs = []
+    if b"\n{" in body:  # what the handler has logged, see task_logs.py
+        logs = [line for line in history if line.startswith(b"{")]
+        history = [line for line in history if not line.startswith(b"{")]
+    return b"\n".join([call, *history[1 - HISTORY :], encode(attempt), *logs])
 
 
 def _if_readable(decode: Any, line: bytes) -> Any:
