@@ -1,7 +1,7 @@
 """Logging: adds the running task to log records, and formats them as text or JSON. `fairactor worker` uses it.
 
-A service with logging of its own puts a `TaskFilter` on its handlers, and may then name ``%(task_id)s``, ``%(tenant)s``,
-``%(actor)s`` and ``%(attempt)s`` in its formats.
+A service with logging of its own puts a `TaskFilter` on its handlers, and may then name ``%(task_id)s``,
+``%(tenant)s``, ``%(actor)s`` and ``%(attempt)s`` in its formats.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class TaskFilter(logging.Filter):
     """Adds ``task_id``, ``tenant``, ``actor`` and ``attempt`` of the running task to each record; it drops none.
 
     Outside handlers the first three are empty strings and the attempt is 0. Put it on handlers, not on loggers: what is
-    logged to the children of a logger does not pass the logger's filters. It works in threads of plain functions, and for
-    what actors with ``process=True`` log.
+    logged to the children of a logger does not pass the logger's filters. It works in threads of plain functions, and
+    for what actors with ``process=True`` log.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -12,7 +12,7 @@ from typing import Final, Literal, get_args
 import attrs
 
 from ._model.info import TaskInfo
-from ._model.task_logs import LogLine
+from ._model.log_line import LogLine
 from ._store.runtimes import RuntimeInfo
 
 __all__ = [

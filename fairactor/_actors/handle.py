@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from fairactor._model.info import TaskInfo
-from fairactor._model.task_logs import LogLine
+from fairactor._model.log_line import LogLine
 from fairactor._model.states import TaskState
 from fairactor.errors import TaskCanceled, TaskFailed, TaskSkipped
 

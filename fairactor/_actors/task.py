@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +18,6 @@ from fairactor.errors import ConfigurationError, RuntimeNotRunning
 
 if TYPE_CHECKING:
     from .host import Client
-    from .task_log import TaskLog
 
 ReportProgress = Callable[["Task", float, str], Awaitable[None]]
 ChargeLimit = Callable[["Task", str, float], Awaitable[None]]
@@ -34,6 +34,17 @@ class Slots(Protocol):
 
     def seize(self) -> None:
         """Takes a slot for a task that has lent its slot, even if none is free."""
+
+
+class Log(Protocol):
+    """What the handler of a task logs."""
+
+    def add(self, record: logging.LogRecord) -> None:
+        """Adds a record."""
+
+    def added_to(self, body: bytes) -> bytes:
+        """Returns the body of the task's record with what was logged."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -61,7 +72,7 @@ class Task:
     """Whether it was canceled while its batch runs. The handler of a single task is canceled itself."""
     members: Sequence[Task] = attrs.field(default=(), repr=False)
     """The tasks of the batch that this stands for; empty for a task. No handler or plugin sees one that has any."""
-    log: TaskLog | None = attrs.field(default=None, repr=False)
+    log: Log | None = attrs.field(default=None, repr=False)
     """What its handler logs, if that is kept."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
     _charge: ChargeLimit | None = attrs.field(default=None, alias="charge")

@@ -18,8 +18,9 @@ from fairactor._actors.task import Task, running_task
 from fairactor._model import record
 from fairactor._model.info import TaskInfo
 from fairactor._model.inspection import read_info
-from fairactor._model.task_logs import LogLine, read_logs
+from fairactor._model.log_line import LogLine
 from fairactor._model.states import TaskState
+from fairactor._model.task_logs import read_logs
 from fairactor._store.outcomes import Outcomes, Settled, no_such_task
 from fairactor._store.shard import Shard
 from fairactor._store.shards import Shards
@@ -170,7 +171,6 @@ class Tracker:
 
     async def info(self, task_id: str, tenant: str | None) -> TaskInfo:
         """Returns a description of a task; raises as `Handle.info`."""
-
         return read_info(task_id, *await self._inspected(task_id, tenant))
 
     async def logs(self, task_id: str, tenant: str | None) -> list[LogLine]:

@@ -10,24 +10,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-import attrs
 import msgspec
 
 from . import record
+from .log_line import LogLine
 
 _BEGIN: Final = b'{"logs":'
-
-
-@attrs.frozen
-class LogLine:
-    """A record that a handler has logged while it ran a task."""
-
-    at: datetime
-    level: str
-    logger: str
-    message: str
-    attempt: int
-    """The number of the attempt that logged it."""
 
 
 class _Kept(msgspec.Struct, frozen=True):

@@ -92,7 +92,9 @@ def _find(target: str) -> Application:
     given, name = split(target)
     folder, dotted = place(given)
     if not all(part.isidentifier() for part in dotted.split(".")):
-        raise NoApplication(f"{shown(target)} names no module: give MODULE or MODULE:NAME, such as app, app.py or app:mail")
+        raise NoApplication(
+            f"{shown(target)} names no module: give MODULE or MODULE:NAME, such as app, app.py or app:mail"
+        )
     for path in (str(Path.cwd()), str(folder)):  # the folder of the file comes first
         if path in sys.path:
             sys.path.remove(path)

@@ -84,11 +84,10 @@ class Child:
         async with anyio.create_task_group() as group:
             silent = anyio.Event()
             group.start_soon(self._read, silent)
-            code = await self._process.wait()
+            self.code = await self._process.wait()
             with anyio.move_on_after(_LAST_WORDS):  # a process that its handler has forked may hold the socket open
                 await silent.wait()
             group.cancel_scope.cancel()
-        self.code = code
         self._writer.close()
         self.ended.set()
         self._on_change()

@@ -27,9 +27,8 @@ _YOUNG: Final = 10.0
 class Counter:
     """A plugin that counts the attempts which have ended here, and the tasks that have failed for good."""
 
-    name: Final = "fairactor_worker"
-
     def __init__(self) -> None:
+        self.name = "fairactor_worker"
         self.attempts = 0
         self.failures = 0
         self.changed: Callable[[], None] = lambda: None
