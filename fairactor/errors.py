@@ -30,6 +30,19 @@ class ConfigurationError(FairactorError, ValueError):
     """A setting, an option or a name is invalid. Nothing was sent or changed; correct the value."""
 
 
+class InvalidConfig(ConfigurationError):
+    """A configuration has mistakes: a file, environment variables, or what was given with them.
+
+    Attributes:
+        mistakes: all of them. Each says where it is, what is wrong, and what was expected.
+    """
+
+    def __init__(self, source: str, mistakes: Sequence[str]) -> None:
+        many = f"{len(mistakes)} mistakes" if len(mistakes) != 1 else "a mistake"
+        super().__init__("\n".join([f"{source}: {many}", *(f"  {mistake}" for mistake in mistakes)]))
+        self.mistakes = tuple(mistakes)
+
+
 class EmbeddedServerError(FairactorError):
     """The embedded server is not installed, or could not be started or joined."""
 

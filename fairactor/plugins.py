@@ -10,7 +10,7 @@ with its times: ``task.waited`` until the attempt began, and ``task.seconds`` fr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ from ._util.checks import (
     to_seconds,
     validate,
 )
+from ._util.nearest import unknown
 from ._util.one_call import NotInOneCall, in_one_call
 from ._util.wakeup import Wakeup
 from .errors import ConfigurationError
@@ -55,6 +56,7 @@ __all__ = [
     "ArgumentsLoader",
     "CanceledObserver",
     "Client",
+    "Configurable",
     "DeadObserver",
     "ExecuteWrapper",
     "FailedObserver",
@@ -96,6 +98,7 @@ __all__ = [
     "read_lua",
     "shown",
     "to_seconds",
+    "unknown",
     "validate",
     "whole_ms",
 ]
@@ -180,6 +183,25 @@ class Actors(Protocol):
     @property
     def actors(self) -> Sequence[Registrable]:
         """The actors to register in each runtime that runs actors."""
+        ...
+
+
+class Configurable(Protocol):
+    """A plugin that has a section of its own in configuration files, see `fairactor.config`.
+
+    It may also have ``configured(table)``, which returns a plugin with the settings of the section; ``async
+    apply_section(host, table, *, dry_run, prune)``, which `Runtime.apply` calls, and which returns what it has changed
+    as pairs of a path in the section and a text; and ``section_routes(table)``, which yields where tasks may go: a path
+    in the section, a tenant or None, and a queue or None.
+    """
+
+    @property
+    def section(self) -> str:
+        """The name of the section."""
+        ...
+
+    def check_section(self, table: Mapping[str, Any]) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        """Yields what is wrong: where in the section, as keys, and a message that says what was expected."""
         ...
 
 

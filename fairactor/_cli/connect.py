@@ -45,6 +45,10 @@ class Connection:
 
         return asyncio.run(run())
 
+    def ping(self, *, timeout: float) -> None:
+        """Checks that the server answers and has the namespace; raises as `open`."""
+        asyncio.run(_aging_of(self.settings() | {"connect_timeout": timeout}))
+
     @asynccontextmanager
     async def open(self, *, timeout: float | None = None) -> AsyncIterator[Runtime]:  # noqa: ASYNC109 - it becomes a setting
         """Enters a runtime, which runs no tasks.

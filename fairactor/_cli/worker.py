@@ -50,4 +50,5 @@ def worker(modules: tuple[str, ...], connection: Connection, queues: tuple[str, 
     given = {name: options.pop(name) for name in ("path", "workers", "grace")}
     given |= {"url": connection.url, "namespace": connection.namespace, "queues": list(queues) or None}
     settings = {name: str(value) if name == "path" else value for name, value in given.items() if value is not None}
-    return run(WorkerOptions(targets=modules, settings=settings, **options))
+    config = None if connection.config is None else str(connection.config)
+    return run(WorkerOptions(targets=modules, settings=settings, config=config, worker=connection.worker, **options))

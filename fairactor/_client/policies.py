@@ -72,6 +72,11 @@ class Policies:
         defaults = found.pop(_DEFAULTS, {})
         return {name.decode(): Policy.read(own, defaults) for name, own in found.items() if name[:1] != _GROUP}
 
+    async def own(self) -> dict[str, PackedPolicy]:
+        """Returns what tenants have set themselves, without the defaults, as it is stored."""
+        found = await self._all()
+        return {name.decode(): own for name, own in found.items() if name != _DEFAULTS and name[:1] != _GROUP}
+
     async def remove(self, tenant: str) -> None:
         """Resets all settings of a tenant to the defaults, and ends a pause."""
         name = check_name("tenant", tenant).encode()

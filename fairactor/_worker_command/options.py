@@ -31,6 +31,10 @@ class WorkerOptions:
     """How many processes run tasks. 0 runs them in the process of the command, for debuggers."""
     settings: dict[str, Any] = attrs.field(factory=dict, repr=False)
     """Settings of the runtime, which override those of the module: ``url``, ``namespace``, ``queues`` and so on."""
+    config: str | None = None
+    """A file with settings; None looks for one, see `fairactor.config.load`."""
+    worker: str | None = None
+    """The worker whose settings in the file to use."""
     name: str | None = None
     """What the names of the runtimes begin with, instead of the host."""
     until_drained: bool = False

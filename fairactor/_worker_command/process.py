@@ -18,8 +18,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import anyio
+import attrs
 
 from fairactor._server.embedded import allow_private_server
+from fairactor.config import load
 from fairactor.errors import (
     ConfigurationError,
     EmbeddedServerError,
@@ -29,6 +31,7 @@ from fairactor.errors import (
     ServerUnavailable,
 )
 from fairactor.runtime import Runtime
+from fairactor.settings import Settings
 
 from .application import NoApplication, find_application
 from .limits import Counter, Limits
@@ -90,15 +93,14 @@ def run_process(options: WorkerOptions, say: Say, connection: socket.socket | No
 def _runtime(options: WorkerOptions, counter: Counter) -> tuple[Runtime, bool]:
     """Returns the runtime to enter, and whether it keeps its tasks in a private server."""
     found = find_application(options.targets)
-    runtime = found.runtime
     plugins = [counter] if options.max_tasks or options.until_drained else []
-    changes: dict[str, Any] = dict(options.settings)
-    if "url" in changes or "path" in changes:
-        changes = {"url": None, "path": None} | changes
-    if runtime is None:
-        runtime = Runtime(changes.pop("url", None), actors=found.actors, plugins=plugins, **changes)
+    if found.runtime is None:
+        config = load(options.config, worker=options.worker, flags=options.settings)
+        runtime = Runtime.from_config(config, actors=found.actors, plugins=plugins)
         runtime._adapt(settings={}, name=options.name)  # noqa: SLF001 - the command belongs to the runtime
     else:
+        runtime = found.runtime
+        changes = _changes(options)
         runtime._adapt(settings=changes, name=options.name, actors=found.actors, plugins=plugins)  # noqa: SLF001 - likewise
     if not runtime.settings.workers:
         raise ConfigurationError("the Runtime has workers=0, so it runs no tasks: give --workers")
@@ -109,6 +111,19 @@ def _runtime(options: WorkerOptions, counter: Counter) -> tuple[Runtime, bool]:
             allow_private_server()
         runtime._adapt(settings={"path": options.fallback})  # noqa: SLF001 - likewise
     return runtime, private
+
+
+def _changes(options: WorkerOptions) -> dict[str, Any]:
+    """Returns the settings that replace those of a runtime: what a file says that the command line names, and flags."""
+    changes = dict(options.settings)
+    if options.config is not None or options.worker is not None:
+        config = load(options.config, worker=options.worker, flags=options.settings)
+        known = {field.name for field in attrs.fields(Settings)}
+        given = known & config.options(config.worker).keys()
+        changes = {name: getattr(config.settings, name) for name in given} | changes
+    if "url" in changes or "path" in changes:
+        changes = {"url": None, "path": None} | changes
+    return changes
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import msgspec
 from fairactor.errors import RuntimeNotRunning, ServerError
 from fairactor.plugins import Host, read_lua
 
+from ._configured import apply_schedules, check_schedules, schedule_routes
 from ._declared import add_declared
 from ._moving import move_schedules, tenants_on
 from ._rule import DuePlan, calendar
@@ -47,6 +48,21 @@ class Scheduling:
     """The plugin. It is installed with fairactor, so every runtime uses it unless ``without_plugins=`` names it."""
 
     name = NAME
+    section = "schedules"
+
+    def check_section(self, table: Mapping[str, Any]) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        """See `fairactor.plugins.Configurable`."""
+        return check_schedules(table)
+
+    def section_routes(self, table: Mapping[str, Any]) -> Iterable[tuple[tuple[str | int, ...], str, str | None]]:
+        """See `fairactor.plugins.Configurable`."""
+        return schedule_routes(table)
+
+    async def apply_section(
+        self, host: Host, table: Mapping[str, Any], *, dry_run: bool, prune: bool
+    ) -> Sequence[tuple[tuple[str | int, ...], str]]:
+        """See `fairactor.plugins.Configurable`."""
+        return await apply_schedules(host, table, dry_run=dry_run, prune=prune)
 
     @property
     def lua(self) -> Mapping[str, str]:

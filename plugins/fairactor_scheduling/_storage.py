@@ -6,7 +6,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -83,11 +83,8 @@ async def add_schedule(
 ) -> Schedule:
     """Adds a schedule, or changes the definition of the one that has this id; see `Schedules.add`."""
     key = checked_key(tenant, schedule_id)
-    sent = await _pack_message(host, tenant, message)
-    actor = _actor_of(message, host, tenant)
-    packed_metadata = _pack_metadata(metadata)
-    digest = _digest(repr(rule).encode(), packed_metadata, sent["message"])
-    content = {**sent, "metadata": packed_metadata, "digest": digest}
+    content = await _content(host, rule, tenant, message, metadata)
+    actor, digest = _actor_of(message, host, tenant), content["digest"]
     for _ in range(_ATTEMPTS):
         now, fields = await read_fields(host, tenant, schedule_id)
         if fields.get(b"digest") == digest:
@@ -97,6 +94,22 @@ async def add_schedule(
         if await _put(host, tenant, schedule_id, now, fields, stored, content):
             return await read_schedule(host, tenant, schedule_id)
     raise _contended(tenant, schedule_id)
+
+
+async def compare_schedule(
+    host: Host,
+    rule: Rule,
+    tenant: str,
+    message: Message[Any] | Graph,
+    schedule_id: str,
+    metadata: Mapping[str, Any],
+) -> Literal["new", "different", "same"]:
+    """Returns whether `add_schedule` would add a schedule, change one, or do nothing."""
+    content = await _content(host, rule, tenant, message, metadata)
+    _, fields = await read_fields(host, tenant, schedule_id)
+    if not fields:
+        return "new"
+    return "same" if fields.get(b"digest") == content["digest"] else "different"
 
 
 async def change_schedule(
@@ -127,6 +140,15 @@ async def change_schedule(
         if await _put(host, tenant, schedule_id, now, fields, stored, content):
             return await read_schedule(host, tenant, schedule_id)
     raise _contended(tenant, schedule_id)
+
+
+async def _content(
+    host: Host, rule: Rule, tenant: str, message: Message[Any] | Graph, metadata: Mapping[str, Any]
+) -> Content:
+    """Packs a definition, with its digest."""
+    sent = await _pack_message(host, tenant, message)
+    packed = _pack_metadata(metadata)
+    return {**sent, "metadata": packed, "digest": _digest(repr(rule).encode(), packed, sent["message"])}
 
 
 def existing(values: Sequence[bytes | None]) -> Fields:

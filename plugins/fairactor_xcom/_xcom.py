@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -18,6 +18,7 @@ from fairactor.plugins import (
     read_lua,
     shown,
     to_seconds,
+    unknown,
     whole_ms,
 )
 
@@ -58,10 +59,26 @@ class XCom:
     """
 
     name = NAME
+    section = "xcom"
     only_with: Final = ("xcom",)
 
     def __init__(self, *, ttl: float | timedelta = TTL) -> None:
         self.ttl: Final = _to_ttl("XCom(ttl=)", ttl)
+
+    def check_section(self, table: Mapping[str, Any]) -> Iterable[tuple[tuple[str, ...], str]]:
+        """See `fairactor.plugins.Configurable`."""
+        for key, value in table.items():
+            if key != "ttl":
+                yield (key,), unknown(key, ["ttl"], "setting")
+                continue
+            try:
+                check_seconds("ttl", value)
+            except ConfigurationError as error:
+                yield (key,), str(error)
+
+    def configured(self, table: Mapping[str, Any]) -> XCom:
+        """Returns a plugin with the settings of a configuration."""
+        return XCom(**table)
 
     @property
     def lua(self) -> Mapping[str, str]:
