@@ -21,6 +21,7 @@ from ._actors.codec import Codec
 from ._actors.host import Client
 from ._actors.process_pool import refuse_in_set_up
 from ._actors.registry import Registry
+from ._actors.task_log import task_log_handler
 from ._client.batcher import Batcher
 from ._client.mover import Mover
 from ._client.plugin_host import PluginHost
@@ -180,6 +181,9 @@ class Engine:
     async def _start_consumer(self, supervisor: Supervisor, is_ending: Callable[[], bool]) -> None:
         settings, registry = self._settings, self._registry
         if settings.workers and registry:
+            if settings.task_logs:
+                task_log_handler.install()
+                self._stack.callback(task_log_handler.remove)
             self.consumer = Consumer(
                 self._name, self.shards, self.subscriber, registry, settings, self._plugins, self._runtime
             )

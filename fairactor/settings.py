@@ -25,6 +25,8 @@ from .errors import ConfigurationError
 
 FairBy = Literal["tasks", "time"]
 FAIR_BY: Final[tuple[FairBy, ...]] = get_args(FairBy)
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+LOG_LEVELS: Final[tuple[LogLevel, ...]] = get_args(LogLevel)
 Durability = Literal["server", "replicated"]
 DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
 Tracing = Literal["link", "parent"]
@@ -55,6 +57,7 @@ MOST_SHARDS: Final = 16_384  # a cluster has so many slots
 _LONGEST: Final = 512 << 20  # the longest value of Redis, in bytes
 _MOST_REPLICAS: Final = 1_000
 _MOST_LISTED: Final = 1_000_000
+_MOST_LOGS: Final = 1 << 20  # bytes; each claim of a task reads what it keeps
 
 
 def available_processors() -> int:
@@ -106,6 +109,8 @@ class RuntimeSettings(TypedDict, total=False):
     durability: Durability
     replicas: int
     tracing: Tracing
+    task_logs: int
+    task_logs_level: LogLevel
 
 
 @attrs.frozen(kw_only=True)
@@ -192,6 +197,12 @@ class Settings:
     tracing: Tracing = attrs.field(default="link", validator=validate(check_one_of, TRACINGS))
     """How the OpenTelemetry spans of attempts that this runtime runs refer to the sends. With ``link``, each attempt
     has a trace of its own, which links to the send. With ``parent``, it is a child of the send, in the same trace."""
+
+    task_logs: int = attrs.field(default=0, validator=validate(check_whole_number, 0, _MOST_LOGS))
+    """How many bytes of what the handler of a task logs are kept with the task, the last ones of all attempts; 0 keeps
+    nothing. `Handle.logs` returns them."""
+    task_logs_level: LogLevel = attrs.field(default="info", validator=validate(check_one_of, LOG_LEVELS))
+    """The least level that is kept with a task. The levels of the loggers decide first what is logged at all."""
 
     def __attrs_post_init__(self) -> None:
         if self.url is not None and not isinstance(self.url, str):

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 import attrs
 
 from ._model.info import TaskInfo
+from ._model.log_line import LogLine
 from ._store.runtimes import RuntimeInfo
 
 __all__ = [
@@ -72,18 +73,6 @@ class Dependency:
     tenant: str
     state: str
     """Its state, or ``unknown`` if its record has expired."""
-
-
-@attrs.frozen
-class LogLine:
-    """A record that a handler has logged while it ran a task."""
-
-    at: datetime
-    level: str
-    logger: str
-    message: str
-    attempt: int
-    """The number of the attempt that logged it."""
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from fairactor._model.info import TaskInfo
+from fairactor._model.log_line import LogLine
 from fairactor._model.states import TaskState
 from fairactor.errors import TaskCanceled, TaskFailed, TaskSkipped
 
@@ -34,6 +35,10 @@ class Follower(Protocol):
 
     async def info(self, task_id: str, tenant: str | None) -> TaskInfo:
         """Returns a description of a task."""
+        ...
+
+    async def logs(self, task_id: str, tenant: str | None) -> list[LogLine]:
+        """Returns what the handler of a task has logged."""
         ...
 
     async def cancel(self, task_id: str, tenant: str | None) -> TaskState:
@@ -139,6 +144,19 @@ class Handle(Generic[R_co]):
         info = await self._follower.info(self.id, self.tenant)
         self.tenant = info.tenant
         return info
+
+    async def logs(self) -> list[LogLine]:
+        """Returns what the handler has logged in the attempts that have ended, oldest first.
+
+        It is kept with the record if the runtime that ran the task has the setting ``task_logs``.
+
+        Raises:
+            TaskNotFound: as `info`.
+            RuntimeNotRunning: as `info`.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
+        """
+        return await self._follower.logs(self.id, self.tenant)
 
     async def cancel(self) -> TaskState:
         """Cancels the task; returns the state in which it was.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -35,6 +36,17 @@ class Slots(Protocol):
         """Takes a slot for a task that has lent its slot, even if none is free."""
 
 
+class Log(Protocol):
+    """What the handler of a task logs."""
+
+    def add(self, record: logging.LogRecord) -> None:
+        """Adds a record."""
+
+    def added_to(self, body: bytes) -> bytes:
+        """Returns the body of the task's record with what was logged."""
+        ...
+
+
 @attrs.define(eq=False)
 class Task:
     """The task that a handler runs; `current_task` returns it."""
@@ -60,6 +72,8 @@ class Task:
     """Whether it was canceled while its batch runs. The handler of a single task is canceled itself."""
     members: Sequence[Task] = attrs.field(default=(), repr=False)
     """The tasks of the batch that this stands for; empty for a task. No handler or plugin sees one that has any."""
+    log: Log | None = attrs.field(default=None, repr=False)
+    """What its handler logs, if that is kept."""
     _report: ReportProgress | None = attrs.field(default=None, alias="report")
     _charge: ChargeLimit | None = attrs.field(default=None, alias="charge")
     _slots: Slots | None = attrs.field(default=None, alias="slots")

@@ -18,7 +18,9 @@ from fairactor._actors.task import Task, running_task
 from fairactor._model import record
 from fairactor._model.info import TaskInfo
 from fairactor._model.inspection import read_info
+from fairactor._model.log_line import LogLine
 from fairactor._model.states import TaskState
+from fairactor._model.task_logs import read_logs
 from fairactor._store.outcomes import Outcomes, Settled, no_such_task
 from fairactor._store.shard import Shard
 from fairactor._store.shards import Shards
@@ -169,11 +171,21 @@ class Tracker:
 
     async def info(self, task_id: str, tenant: str | None) -> TaskInfo:
         """Returns a description of a task; raises as `Handle.info`."""
+        return read_info(task_id, *await self._inspected(task_id, tenant))
 
+    async def logs(self, task_id: str, tenant: str | None) -> list[LogLine]:
+        """Returns what the handler of a task has logged; raises as `Handle.info`."""
+        packed: bytes = (await self._inspected(task_id, tenant))[1]
+        try:
+            return read_logs(record.unpack(packed)[1])
+        except record.UNREADABLE:
+            return []
+
+    async def _inspected(self, task_id: str, tenant: str | None) -> list[Any]:
         async def inspect() -> list[Any]:
             return await _inspect(await self._locate(task_id, tenant), task_id, tenant)
 
-        return read_info(task_id, *await self._steadily(inspect))
+        return await self._steadily(inspect)
 
     async def cancel(self, task_id: str, tenant: str | None) -> TaskState:
         """Cancels a task; returns the state in which it was; raises as `Handle.cancel`."""

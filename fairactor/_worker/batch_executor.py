@@ -122,6 +122,7 @@ class BatchExecutor(Executor):
         whole = self._stand_in(batch, tasks)
         set_current(whole)
         for task, attempt in zip(tasks, attempts, strict=True):
+            task.log = whole.log
             task.canceled = attempt.claim.cancel_reason is not None
             self._observers.started(task)
         outcomes: Sequence[Any]
@@ -154,6 +155,7 @@ class BatchExecutor(Executor):
             slots=batch.slots or self.slots,
             began=batch.begun,
             members=tasks,
+            log=first.log,
         )
 
     async def _invoke_all(self, attempts: Sequence[_Attempt], handler: Handler) -> Sequence[Any]:

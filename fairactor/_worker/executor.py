@@ -20,6 +20,7 @@ from fairactor._actors.plugin_options import tasks_in
 from fairactor._actors.registry import Handler
 from fairactor._actors.retry import MOST_UNCOUNTED, Retry, UnstorableResult, delay_before_next, may_retry
 from fairactor._actors.task import ChargeLimit, ReportProgress, Slots, Task, set_current
+from fairactor._actors.task_log import TaskLog
 from fairactor._model import record
 from fairactor._model.route import read_route
 from fairactor._model.states import Priority
@@ -202,8 +203,20 @@ class Executor:
                 slots=claim.slots or self.slots,
                 due=claim.claimed - claim.server_time + header.stamp / 1e6 if header else None,
                 began=claim.begun if claim.begun != claim.claimed else None,
+                log=self._log(header.attempt if header else 1) if self.settings.task_logs else None,
             )
         return claim.task
+
+    def _log(self, attempt: int) -> TaskLog:
+        settings = self.settings
+        return TaskLog(attempt, settings.task_logs, getattr(logging, settings.task_logs_level.upper()))
+
+    @staticmethod
+    def _keep_log(claim: Claim) -> None:
+        """Adds what the handler has logged to the body of the task's record, once."""
+        task = claim.task
+        if task is not None and task.log is not None and claim.body:
+            claim.body, task.log = task.log.added_to(claim.body), None
 
     @staticmethod
     def _span_of(claim: Claim, spans: Spans) -> AttemptSpan:
@@ -248,6 +261,7 @@ class Executor:
             return self.canceled(claim, claim.cancel_reason)
         header = claim.header
         assert header is not None  # noqa: S101 - the task was decoded
+        self._keep_log(claim)
         attempt = _attempt(claim, header, error)
         delay = delay_before_next(error, header.attempt, call.options)
         in_time = not final and claim.age() + delay <= call.options.get("expires", float("inf"))
@@ -336,6 +350,8 @@ class Executor:
         extra: bytes = b"",
     ) -> Settlement:
         header, call, task = claim.header, claim.call, claim.task
+        if task is not None and task.log is not None:
+            self._keep_log(claim)
         actor = task.actor if task is not None else call.actor if call else ""
         began, ended = claim.server_clock(claim.begun), claim.server_clock(time.monotonic())
         after = tasks_in(call.options, record.MOST_AFTER) if state == "F" and call and call.options else ()

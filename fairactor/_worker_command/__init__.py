@@ -1,0 +1,1 @@
+"""The command ``fairactor worker``: runs the actors of a module in processes that it watches over."""
