@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 LAYERS: Final = (
     {"__main__"},
     {"cli"},
-    {"demo", "_grow_command"},
+    {"_cli"},
+    {"demo"},
     {"testing", "embedded", "serialization"},
     {"fairactor"},
     {"runtime"},

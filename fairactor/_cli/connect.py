@@ -1,0 +1,100 @@
+"""Opens a runtime that runs no tasks, on a namespace that exists."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+import click
+
+from fairactor.errors import ConfigurationError, NamespaceMismatch, ServerUnavailable
+
+if TYPE_CHECKING:
+    from fairactor.runtime import Runtime
+
+T = TypeVar("T")
+_VARIABLE: Final = "FAIRACTOR_URL"
+_TIMEOUT: Final = 5.0  # seconds to try to reach the server, as in Settings
+
+
+@attrs.frozen
+class Connection:
+    """Where the namespace is: what the options ``--url``, ``--namespace``, ``--config`` and ``--worker`` say."""
+
+    url: str | None = attrs.field(default=None, repr=False)  # it may contain a password
+    namespace: str | None = None
+    config: Path | None = None
+    worker: str | None = None
+
+    def run(self, work: Callable[[Runtime], Awaitable[T]], *, timeout: float | None = None) -> T:
+        """Runs an async function with an entered runtime, which runs no tasks; returns what it returns.
+
+        Args:
+            work: the function.
+            timeout: the seconds to try to reach the server; None uses the setting ``connect_timeout``.
+        """
+
+        async def run() -> T:
+            async with self.open(timeout=timeout) as runtime:
+                return await work(runtime)
+
+        return asyncio.run(run())
+
+    @asynccontextmanager
+    async def open(self, *, timeout: float | None = None) -> AsyncIterator[Runtime]:  # noqa: ASYNC109 - it becomes a setting
+        """Enters a runtime, which runs no tasks.
+
+        Raises:
+            click.UsageError: no server is given.
+            NamespaceMismatch: the namespace does not exist, so nothing is created by mistake; or as `Runtime`.
+            ServerError: as `Runtime`.
+        """
+        from fairactor.runtime import Runtime
+
+        settings = self.settings()
+        if timeout is not None:
+            settings["connect_timeout"] = timeout
+        settings |= {"workers": 0, "aging": await _aging_of(settings)}
+        async with Runtime(**settings) as runtime:
+            yield runtime
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings for a `Runtime` that the options, and the file that they name, give."""
+        if self.config is not None or self.worker is not None:
+            raise click.UsageError("--config and --worker cannot be used yet")
+        url = self.url or os.environ.get(_VARIABLE)
+        if not url:
+            raise click.UsageError(f"give the server: --url redis://HOST, or the variable {_VARIABLE}")
+        return {"url": url, "namespace": self.namespace or "fairactor"}
+
+
+async def _aging_of(settings: dict[str, Any]) -> float:
+    """Returns the setting ``aging`` with which the namespace was created."""
+    from fairactor._model.keys import Keys
+    from fairactor._server.calls import Away
+    from fairactor._server.connection import connect
+
+    namespace = settings["namespace"]
+    meta = Keys(namespace).meta
+    timeout = settings.get("connect_timeout", _TIMEOUT)
+    server = await connect(settings["url"], timeout=timeout, answer=timeout / 2, source="--url or FAIRACTOR_URL")
+    try:
+        step = await server.calls.execute(meta, "HGET", meta, "step")
+    except Away as error:
+        raise ServerUnavailable(f"no answer from {server.where}: {error}") from None
+    finally:
+        await server.close()
+    if step is None:
+        raise NamespaceMismatch(
+            f"there is no namespace {namespace!r} at {server.where}: check --namespace. The first runtime of a service "
+            "creates it"
+        )
+    try:
+        return int(step) / 1e6
+    except ValueError:
+        raise ConfigurationError(f"the namespace {namespace!r} at {server.where} was damaged: repair it") from None
