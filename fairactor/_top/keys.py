@@ -103,6 +103,5 @@ def _named(found: re.Match[str]) -> str:
 
 
 def _add(keys: list[str], key: str) -> None:
-    if len(key) > 1 or key.isprintable():
-        if key:
-            keys.append(key)
+    if len(key) > 1 or (key and key.isprintable()):
+        keys.append(key)

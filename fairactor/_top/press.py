@@ -44,6 +44,10 @@ _FITTING: Final[Mapping[View, tuple[Act, ...]]] = {
     View.LIMITS: (Act.PAUSE, Act.RESUME),
     View.TASK: (Act.CANCEL, Act.REDRIVE),
 }
+_UP: Final = ("up", "k")
+_DOWN: Final = ("down", "j")
+_FIRST: Final = ("home", "g")
+_LAST: Final = ("end", "G", "pgdn")
 _LONGEST_FILTER: Final = 256  # characters
 
 
@@ -51,6 +55,7 @@ class Effect(StrEnum):
     """What is to be done besides changing the state."""
 
     QUIT = "quit"
+    INTERRUPT = "interrupt"
     REFRESH = "refresh"
     REDRAW = "redraw"
     SUSPEND = "suspend"
@@ -70,6 +75,12 @@ class Do:
     deed: Deed
 
 
+_TABS: Final[Mapping[str, int]] = {str(number + 1): number for number in range(len(TABS))}
+_ALWAYS: Final[Mapping[str, Effect]] = {
+    "ctrl-c": Effect.INTERRUPT,
+    "ctrl-z": Effect.SUSPEND,
+    "ctrl-l": Effect.REDRAW,
+}
 Outcome = tuple[State, Effect | Ask | Do | None]
 
 
@@ -82,18 +93,12 @@ def press(state: State, key: str, snapshot: Snapshot | None, rows: int) -> Outco
         snapshot: what is on the screen.
         rows: how many rows of the table fit on the screen.
     """
-    if key == "ctrl-c":
-        return state, Effect.QUIT
-    if key == "ctrl-z":
-        return state, Effect.SUSPEND
-    if key == "ctrl-l":
-        return state, Effect.REDRAW
+    if key in _ALWAYS:
+        return state, _ALWAYS[key]
     if state.question is not None:
-        return _answer(state, key)
+        return _answer(state, state.question.deed, key)
     if state.typed is not None:
-        return _type(state, key)
-    if key.startswith("paste:"):
-        return state, None
+        return _type(state, state.typed, key)
     if state.help:
         return attrs.evolve(state, help=False), Effect.QUIT if key == "q" else None
     state = state.say("")
@@ -101,24 +106,26 @@ def press(state: State, key: str, snapshot: Snapshot | None, rows: int) -> Outco
         return _SIMPLE[key](state)
     if key in ACTS:
         return _act(state, ACTS[key], selected_item(state, snapshot))
-    if key.isdecimal() and 1 <= int(key) <= len(TABS):
-        return _tab(state, int(key) - 1), None
-    if key in LETTERS and LETTERS[key] in ORDERS[state.place.view]:
-        return _order(state, LETTERS[key]), None
     if key == "enter":
         return _enter(state, selected_item(state, snapshot)), None
-    return _move(state, key, current_page(state, snapshot), rows), None
+    return _choose(state, key) or _move(state, key, current_page(state, snapshot), rows), None
 
 
-def _answer(state: State, key: str) -> Outcome:
-    assert state.question is not None  # noqa: S101 - the caller has looked
-    deed = state.question.deed
+def _choose(state: State, key: str) -> State | None:
+    """Returns the state after a key that chooses a view or an order; None if it is another key."""
+    if key in _TABS:
+        return _tab(state, _TABS[key])
+    if LETTERS.get(key) in ORDERS[state.place.view]:
+        return _order(state, LETTERS[key])
+    return None
+
+
+def _answer(state: State, deed: Deed, key: str) -> Outcome:
     state = attrs.evolve(state, question=None)
     return (state, Do(deed)) if key == "y" else (state.say("nothing was changed"), None)
 
 
-def _type(state: State, key: str) -> Outcome:
-    typed = state.typed or ""
+def _type(state: State, typed: str, key: str) -> Outcome:
     if key == "enter":
         place = attrs.evolve(state.place, text=typed, cursors=(), selected=0, key=None)
         return attrs.evolve(state.at(place), typed=None), None
@@ -220,6 +227,7 @@ def _inside(view: View, subject: Subject) -> Place:
 def _act(state: State, act: Act, item: Item | None) -> Outcome:
     """Finds what an action is for; the question comes once the server has said how many tasks it is about."""
     subject = state.place.subject
+    deed: Deed | None = None
     match item:
         case TenantView():
             deed = Deed(act, View.TENANTS, item.tenant)
@@ -230,7 +238,7 @@ def _act(state: State, act: Act, item: Item | None) -> Outcome:
         case TaskDetails():
             deed = Deed(act, View.TASK, item.info.id, item.info.tenant)
         case _:
-            deed = None
+            pass
     if act in _FITTING[View.TENANTS] and state.place.view is View.TASKS and subject and subject.view is View.TENANTS:
         deed = Deed(act, View.TENANTS, subject.name)
     if deed is None or act not in _FITTING[deed.kind]:
@@ -246,37 +254,23 @@ def _move(state: State, key: str, page: Page | None, rows: int) -> State:
     if place.view is View.TASK:
         return state.at(attrs.evolve(place, selected=_scrolled(place.selected, key, rows)))
     row, last = selected_row(place, page), len(page.items) - 1
-    match key:
-        case "up" | "k" if row == 0 and place.cursors:
-            return state.at(attrs.evolve(place, cursors=place.cursors[:-1], selected=rows, key=None))
-        case "down" | "j" if row >= last and page.after:
-            return state.at(_next_page(place, page.after))
-        case "up" | "k":
-            row -= 1
-        case "down" | "j":
-            row += 1
-        case "pgdn" if page.after:
-            return state.at(_next_page(place, page.after))
-        case "pgup" if place.cursors:
-            return state.at(attrs.evolve(place, cursors=place.cursors[:-1], selected=0, key=None))
-        case "pgdn" | "G":
-            row = last
-        case "home" | "g":
-            return state.at(attrs.evolve(place, cursors=(), selected=0, key=None))
-        case "end":
-            row = last
-        case "pgup":
-            row = 0
-        case _:
-            return state
-    row = max(0, min(row, last))
-    return state.at(attrs.evolve(place, selected=row, key=key_of(page.items[row]) if page.items else None))
+    if page.after and (key == "pgdn" or (key in _DOWN and row >= last)):
+        return state.at(_other_page(place, (*place.cursors, page.after), 0))
+    if place.cursors and (key == "pgup" or (key in _UP and row == 0)):
+        return state.at(_other_page(place, place.cursors[:-1], rows if key in _UP else 0))
+    if key in _FIRST:
+        return state.at(_other_page(place, (), 0))
+    rows_of = {**dict.fromkeys(_UP, row - 1), **dict.fromkeys(_DOWN, row + 1), **dict.fromkeys(_LAST, last), "pgup": 0}
+    if key not in rows_of or not page.items:
+        return state
+    row = max(0, min(rows_of[key], last))
+    return state.at(attrs.evolve(place, selected=row, key=key_of(page.items[row])))
 
 
-def _next_page(place: Place, after: str) -> Place:
-    return attrs.evolve(place, cursors=(*place.cursors, after), selected=0, key=None)
+def _other_page(place: Place, cursors: tuple[str, ...], row: int) -> Place:
+    return attrs.evolve(place, cursors=cursors, selected=row, key=None)
 
 
 def _scrolled(line: int, key: str, rows: int) -> int:
-    steps = {"up": -1, "k": -1, "down": 1, "j": 1, "pgup": -rows, "pgdn": rows}
-    return 0 if key in ("home", "g") else max(0, line + steps.get(key, 0))
+    steps = {**dict.fromkeys(_UP, -1), **dict.fromkeys(_DOWN, 1), "pgup": -rows, "pgdn": rows}
+    return 0 if key in _FIRST else max(0, line + steps.get(key, 0))

@@ -14,9 +14,8 @@ from fairactor.views import TaskDetails
 from .columns import COLUMNS, Column, choose
 from .details import detail_lines
 from .model import ORDERS, TABS, Item, Page, Snapshot, State, View, current_page, selected_row
-from .text import fit, number, rate, sparkline, visible
+from .text import fit, fold, number, rate, sparkline, visible
 
-LEAST_WIDTH: Final = 20
 _PROBLEMS: Final = 3  # at most so many lines
 _LOW: Final = 16  # a screen with fewer lines shows one problem, and no notes
 _MINUTES: Final = 30
@@ -39,16 +38,24 @@ C           cancel a task
 D           send a dead letter again"""
 
 
-def render(state: State, snapshot: Snapshot | None, width: int, height: int) -> list[Text]:
-    """Returns the lines of the screen, at most ``height``, none wider than ``width``."""
+def render(state: State, snapshot: Snapshot | None, width: int, height: int, *, interactive: bool = True) -> list[Text]:
+    """Returns the lines of the screen, at most ``height``, none wider than ``width``.
+
+    Args:
+        state: what the user has chosen.
+        snapshot: what was read; None before the server was reached.
+        width: the columns of the screen.
+        height: the lines of the screen.
+        interactive: whether there are keys: a cursor, and a footer.
+    """
     width, height = max(1, width), max(1, height)
     head = _head(state, snapshot, width, height)
-    foot = _foot(state, snapshot, width)
-    room = max(0, height - len(head) - 1)
-    body = _body(state, snapshot, width, room)[:room]
+    foot = _foot(state, snapshot, width)[-height:] if interactive else []
+    room = max(0, height - len(head) - len(foot))
+    body = _body(state, snapshot, width, room, interactive=interactive)[:room]
     body += [Text()] * (room - len(body))
-    lines = [*head, *body][: height - 1]
-    return [_clipped(line, width) for line in (*lines, foot)]
+    lines = [*head, *body][: height - len(foot)]
+    return [_clipped(line, width) for line in (*lines, *foot)]
 
 
 def table_rows(state: State, snapshot: Snapshot | None, width: int, height: int) -> int:
@@ -142,16 +149,15 @@ def _tabs(state: State, width: int) -> Text:
     return line
 
 
-def _body(state: State, snapshot: Snapshot | None, width: int, room: int) -> list[Text]:
+def _body(state: State, snapshot: Snapshot | None, width: int, room: int, *, interactive: bool) -> list[Text]:
     if state.help:
         return [Text(fit(line, width).rstrip()) for line in _HELP.splitlines()]
     page = current_page(state, snapshot)
-    if page is None:
-        return [Text("reading …", style="dim")]
-    assert snapshot is not None  # noqa: S101 - it has the page
+    if snapshot is None or page is None:
+        return [Text("reading …" if snapshot else "connecting …", style="dim")]
     if state.place.view is View.TASK:
         return _details(state, page, width, room)
-    return _table(state, page, snapshot.at, width, room)
+    return _table(state, page, snapshot.at, width, room, interactive=interactive)
 
 
 def _details(state: State, page: Page, width: int, room: int) -> list[Text]:
@@ -164,16 +170,16 @@ def _details(state: State, page: Page, width: int, room: int) -> list[Text]:
     return lines[first:]
 
 
-def _table(state: State, page: Page, now: datetime, width: int, room: int) -> list[Text]:
+def _table(state: State, page: Page, now: datetime, width: int, room: int, *, interactive: bool) -> list[Text]:
     place = state.place
     columns = choose(COLUMNS[place.view], width)
     lines = [_titles(columns, place.order, width)]
     row = selected_row(place, page)
     rows = max(1, room - 1)
     first = max(0, min(row - rows + 1, len(page.items) - rows)) if row >= rows else 0
-    for number_, item in enumerate(page.items[first : first + rows], first):
+    for place_, item in enumerate(page.items[first : first + rows], first):
         line = _row(columns, item, now)
-        if number_ == row:
+        if interactive and place_ == row:
             line.pad_right(max(0, width - line.cell_len))
             line.stylize("reverse")
         lines.append(line)
@@ -215,20 +221,18 @@ def _is_right(column: Column) -> bool:
     return not column.grows and not column.left
 
 
-def _foot(state: State, snapshot: Snapshot | None, width: int) -> Text:
+def _foot(state: State, snapshot: Snapshot | None, width: int) -> list[Text]:
+    """Returns the last lines: one, or as many as a question needs."""
     if state.question is not None:
-        ask = " Type y: "
-        text = fit(state.question.text, max(0, width - len(ask))).rstrip()
-        return Text.assemble((text, "bold"), (ask, "bold reverse yellow"))
+        return [Text(line, style="bold yellow") for line in fold(f"{state.question.text} Type y to do it.", width, 8)]
     if state.typed is not None:
         text = visible(state.typed)
-        room = max(1, width - 9)
-        while cell_len(text) > room:  # the end is what is being typed
+        while cell_len(text) > max(1, width - 9):  # the end is what is being typed
             text = text[1:]
-        return Text.assemble(("filter: ", "bold"), text, ("▏", "bold"))
+        return [Text.assemble(("filter: ", "bold"), text, ("▏", "bold"))]
     if state.message:
-        return Text(fit(visible(state.message), width).rstrip(), style="bold red" if state.failed else "bold green")
-    return _hints(state, snapshot, width)
+        return [Text(fit(visible(state.message), width).rstrip(), style="bold red" if state.failed else "bold green")]
+    return [_hints(state, snapshot, width)]
 
 
 def _hints(state: State, snapshot: Snapshot | None, width: int) -> Text:

@@ -12,6 +12,10 @@ from rich.cells import cell_len, get_character_cell_size
 
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """The categories of characters that a terminal does not draw, or may draw with any width."""
+_INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
+    chr(n) for n in range(0xFE00, 0xFE10)
+}
+"""Letters and marks that show nothing, or change the width of the one before."""
 _MARKS: Final = frozenset({"Mn", "Me", "Mc"})
 _MOST_MARKS: Final = 2  # on one character; more would be drawn over the lines above
 _LONGEST: Final = 1024  # characters of a text that are looked at
@@ -31,7 +35,7 @@ def visible(text: str) -> str:
     for char in unicodedata.normalize("NFC", text):
         category = unicodedata.category(char)
         marks = marks + 1 if category in _MARKS else 0
-        hidden = category in _HIDDEN or 0xFE00 <= ord(char) <= 0xFE0F or marks > _MOST_MARKS
+        hidden = category in _HIDDEN or char in _INVISIBLE or marks > _MOST_MARKS
         bare = marks == 1 and not parts  # it would be drawn over what stands before
         other_space = category == "Zs" and char != " "
         parts.append(_escaped(char) if hidden or bare or other_space else char)

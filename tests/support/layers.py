@@ -18,7 +18,7 @@ LAYERS: Final = (
     {"__main__"},
     {"cli"},
     {"_cli"},
-    {"demo"},
+    {"demo", "_top"},
     {"testing", "embedded", "serialization"},
     {"fairactor"},
     {"runtime"},
