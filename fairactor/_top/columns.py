@@ -16,6 +16,8 @@ from .text import number, percent, rate, span, visible
 
 _GAP: Final = 1
 _LEAST_NAME: Final = 8  # cells that a name keeps, whatever else is shown
+_COMFORT: Final = 12  # more cells for names, before columns are shown that are not needed
+_NEEDED: Final = 5  # the last rank of those that are
 _MOST_NAME: Final = 48
 
 
@@ -44,7 +46,7 @@ def choose(columns: Sequence[Column], width: int) -> list[tuple[Column, int]]:
     chosen: list[Column] = []
     left = width
     for column in sorted(columns, key=lambda column: column.rank):
-        if chosen and column.width + _GAP > left:
+        if chosen and column.width + _GAP > left - (_COMFORT if column.rank > _NEEDED else 0):
             break
         chosen.append(column)
         left -= column.width + (_GAP if len(chosen) > 1 else 0)
@@ -70,9 +72,9 @@ def _share_style(each: TenantView) -> str:
 _TENANTS: Final = (
     Column("tenant", _LEAST_NAME, 0, lambda each, _: visible(each.tenant), "name", grows=True),
     Column("state", 6, 4, lambda each, _: _tenant_state(each), style=lambda _: "bold magenta", left=True),
-    Column("backlog", 7, 1, lambda each, _: number(each.backlog), "backlog"),
-    Column("oldest", 6, 2, lambda each, _: span(each.oldest_wait), "oldest"),
-    Column("running", 7, 3, lambda each, _: number(each.running), "running"),
+    Column("backlog", 8, 1, lambda each, _: number(each.backlog), "backlog"),
+    Column("oldest", 7, 2, lambda each, _: span(each.oldest_wait), "oldest"),
+    Column("running", 8, 3, lambda each, _: number(each.running), "running"),
     Column("tasks/s", 7, 5, lambda each, _: rate(each.rate)),
     Column("share", 6, 6, lambda each, _: percent(each.share), "share", style=_share_style),
     Column("fair", 6, 7, lambda each, _: percent(each.fair_share)),
@@ -94,9 +96,9 @@ def _runtimes_style(each: QueueView) -> str:
 
 _QUEUES: Final = (
     Column("queue", _LEAST_NAME, 0, lambda each, _: _queue_name(each.queue), "name", grows=True),
-    Column("backlog", 7, 1, lambda each, _: number(each.backlog), "backlog"),
-    Column("oldest", 6, 2, lambda each, _: span(each.oldest_wait), "oldest"),
-    Column("running", 7, 3, lambda each, _: number(each.running), "running"),
+    Column("backlog", 8, 1, lambda each, _: number(each.backlog), "backlog"),
+    Column("oldest", 7, 2, lambda each, _: span(each.oldest_wait), "oldest"),
+    Column("running", 8, 3, lambda each, _: number(each.running), "running"),
     Column("runtimes", 8, 4, lambda each, _: number(each.runtimes), style=_runtimes_style),
 )
 
@@ -113,7 +115,7 @@ def _usage(field: str) -> Callable[[LimitView, datetime], str]:
 _LIMITS: Final = (
     Column("limit", _LEAST_NAME, 0, lambda each, _: visible(each.name), "name", grows=True),
     Column("state", 6, 3, lambda each, _: _pause(each), style=lambda _: "bold magenta", left=True),
-    Column("running", 7, 1, _usage("running")),
+    Column("running", 8, 1, _usage("running")),
     Column("most", 7, 2, lambda each, _: "-" if each.policy.concurrency is None else number(each.policy.concurrency)),
     Column("tenants wait", 12, 4, _usage("waiting")),
     Column("rate", 10, 5, lambda each, _: visible(each.policy.rate or "-")),

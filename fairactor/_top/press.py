@@ -101,7 +101,11 @@ def press(state: State, key: str, snapshot: Snapshot | None, rows: int) -> Outco
         return _type(state, state.typed, key)
     if state.help:
         return attrs.evolve(state, help=False), Effect.QUIT if key == "q" else None
-    state = state.say("")
+    return _command(state.say(""), key, snapshot, rows)
+
+
+def _command(state: State, key: str, snapshot: Snapshot | None, rows: int) -> Outcome:
+    """Returns what a key does while nothing is asked or typed."""
     if key in _SIMPLE:
         return _SIMPLE[key](state)
     if key in ACTS:
@@ -255,16 +259,16 @@ def _move(state: State, key: str, page: Page | None, rows: int) -> State:
         return state.at(attrs.evolve(place, selected=_scrolled(place.selected, key, rows)))
     row, last = selected_row(place, page), len(page.items) - 1
     if page.after and (key == "pgdn" or (key in _DOWN and row >= last)):
-        return state.at(_other_page(place, (*place.cursors, page.after), 0))
-    if place.cursors and (key == "pgup" or (key in _UP and row == 0)):
-        return state.at(_other_page(place, place.cursors[:-1], rows if key in _UP else 0))
-    if key in _FIRST:
-        return state.at(_other_page(place, (), 0))
-    rows_of = {**dict.fromkeys(_UP, row - 1), **dict.fromkeys(_DOWN, row + 1), **dict.fromkeys(_LAST, last), "pgup": 0}
-    if key not in rows_of or not page.items:
-        return state
-    row = max(0, min(rows_of[key], last))
-    return state.at(attrs.evolve(place, selected=row, key=key_of(page.items[row])))
+        place = _other_page(place, (*place.cursors, page.after), 0)
+    elif place.cursors and (key == "pgup" or (key in _UP and row == 0)):
+        place = _other_page(place, place.cursors[:-1], rows if key in _UP else 0)
+    elif key in _FIRST:
+        place = _other_page(place, (), 0)
+    elif page.items:
+        steps = {**dict.fromkeys(_UP, -1), **dict.fromkeys(_DOWN, 1), **dict.fromkeys(_LAST, last), "pgup": -last}
+        row = max(0, min(row + steps.get(key, 0), last))
+        place = attrs.evolve(place, selected=row, key=key_of(page.items[row])) if key in steps else place
+    return state.at(place)
 
 
 def _other_page(place: Place, cursors: tuple[str, ...], row: int) -> Place:

@@ -108,7 +108,7 @@ def _totals(snapshot: Snapshot, width: int) -> Text:
         ("/s", rate(snapshot.rate) if snapshot.rate is not None else "-", "bold"),
         ("failed", number(stats.dead_letters), "bold red" if stats.dead_letters else "bold"),
         ("tenants", number(stats.known_tenants), "bold"),
-        ("workers", number(len(stats.runtimes)), "bold" if stats.runtimes else "bold red"),
+        ("runtimes", number(len(stats.runtimes)), "bold" if stats.runtimes else "bold red"),
         ("later", number(stats.scheduled + stats.deferred), "bold"),
         ("done", number(stats.finished), "bold"),
     ]

@@ -130,10 +130,17 @@ class Terminal:
             return
         yield _BEGIN
         for row in changed:
-            yield f"\x1b[{row + 1};1H{self._ansi(lines[row])}\x1b[0m\x1b[K".encode(errors="replace")
+            yield f"\x1b[{row + 1};1H{self._drawing(lines[row])}\x1b[0m".encode(errors="replace")
         if len(drawn) != len(lines):
             yield f"\x1b[{len(lines) + 1};1H\x1b[J".encode() if len(lines) < self._size[1] else b""
         yield _END
+
+    def _drawing(self, line: Text) -> str:
+        """Returns what draws a line, and erases what was there before."""
+        text = self._ansi(line)
+        if not line.plain.isascii():  # terminals do not agree on the widths of all characters
+            return f"\x1b[2K{text}"
+        return text if len(line.plain) >= self._size[0] else f"{text}\x1b[0m\x1b[K"
 
     def _ansi(self, line: Text) -> str:
         with self._console.capture() as capture:
