@@ -18,7 +18,7 @@ _GAP: Final = 1
 _LEAST_NAME: Final = 8  # cells that a name keeps, whatever else is shown
 _COMFORT: Final = 12  # more cells for names, before columns are shown that are not needed
 _NEEDED: Final = 5  # the last rank of those that are
-_MOST_NAME: Final = 48
+_STEP: Final = 8  # cells by which a column for names grows
 
 
 @attrs.frozen
@@ -41,20 +41,29 @@ class Column:
     style: Callable[[Any], str] | None = None
 
 
-def choose(columns: Sequence[Column], width: int) -> list[tuple[Column, int]]:
-    """Returns the columns that fit into ``width`` cells, in their order, with the width of each."""
+def choose(columns: Sequence[Column], width: int, names: Callable[[Column], int]) -> list[tuple[Column, int]]:
+    """Returns the columns that fit into ``width`` cells, in their order, with the width of each.
+
+    Args:
+        columns: all columns.
+        width: the cells that there are.
+        names: returns how many cells the longest text of a column takes.
+    """
     chosen: list[Column] = []
-    left = width
+    left = width + _GAP
     for column in sorted(columns, key=lambda column: column.rank):
         if chosen and column.width + _GAP > left - (_COMFORT if column.rank > _NEEDED else 0):
             break
         chosen.append(column)
-        left -= column.width + (_GAP if len(chosen) > 1 else 0)
+        left -= column.width + _GAP
     left = max(0, left)
     growing = [column for column in columns if column in chosen and column.grows]
     widths = {column.title: column.width for column in chosen}
-    for column in growing:  # the last one takes all, so that errors can be read
-        more = left if column is growing[-1] and len(growing) > 1 else min(left, _MOST_NAME - column.width)
+    for column in growing:
+        step = -(-names(column) // _STEP) * _STEP  # so that columns move rarely
+        more = max(0, min(left, step - column.width))
+        if column is growing[-1] and len(growing) > 1:  # the rest, so that errors can be read
+            more = left
         widths[column.title] += more
         left -= more
     return [(column, min(widths[column.title], width)) for column in columns if column in chosen]

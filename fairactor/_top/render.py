@@ -172,7 +172,11 @@ def _details(state: State, page: Page, width: int, room: int) -> list[Text]:
 
 def _table(state: State, page: Page, now: datetime, width: int, room: int, *, interactive: bool) -> list[Text]:
     place = state.place
-    columns = choose(COLUMNS[place.view], width)
+    columns = choose(
+        COLUMNS[place.view],
+        width,
+        lambda column: max((cell_len(column.cell(item, now)) for item in page.items), default=0),
+    )
     lines = [_titles(columns, place.order, width)]
     row = selected_row(place, page)
     rows = max(1, room - 1)
@@ -184,11 +188,13 @@ def _table(state: State, page: Page, now: datetime, width: int, room: int, *, in
             line.stylize("reverse")
         lines.append(line)
     if not page.items:
-        lines.append(Text(fit(_nothing(state), width).rstrip(), style="dim"))
+        lines.append(Text(fit(_nothing(state, page), width).rstrip(), style="dim"))
     return lines
 
 
-def _nothing(state: State) -> str:
+def _nothing(state: State, page: Page) -> str:
+    if page.after:
+        return "nothing here so far; PgDn looks further"
     if state.place.text:
         return f"nothing matches {visible(state.place.text)!r}; Esc takes the filter away"
     return {View.FAILURES: "no task has failed", View.WORKERS: "no runtime runs tasks"}.get(
