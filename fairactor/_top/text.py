@@ -121,7 +121,7 @@ def span(seconds: float | None) -> str:
     if seconds < 10:  # noqa: PLR2004 - below that tenths tell
         return f"{max(seconds, 0.0):.1f}s"
     if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.0f}s"
+        return f"{int(seconds)}s"
     for size, unit, smaller, below in _UNITS:
         if seconds >= size:
             return f"{int(seconds // size)}{unit}{int(seconds % size // smaller):02d}{below}"
