@@ -29,7 +29,7 @@ _CONTROL: Final = {
 }
 _FINAL: Final = {"A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end", "Z": "backtab"}
 _TILDE: Final = {"1": "home", "7": "home", "4": "end", "8": "end", "5": "pgup", "6": "pgdn", "3": "delete"}
-_SEQUENCE: Final = re.compile(r"\x1b(?:\[([0-?]*)[ -/]*([@-~])|O([@-~])|([^\[O\x1b]))", re.DOTALL)
+_SEQUENCE: Final = re.compile(r"\x1b(?:\[([0-?]*)[ -/]*([@-~])|O([@-~]))", re.DOTALL)
 _PASTED: Final = ("\x1b[200~", "\x1b[201~")
 _LONGEST: Final = 4096  # characters of a paste that are kept
 
@@ -64,7 +64,7 @@ class KeyParser:
                     self._paste = ""
                 else:
                     _add(keys, _named(found))
-            elif self._left.startswith("\x1b\x1b"):
+            elif len(self._left) > 1 and self._left[1] not in "[O":  # Esc and another key; Alt has no meaning here
                 self._left = self._left[1:]
                 keys.append("esc")
             else:
@@ -94,9 +94,7 @@ class KeyParser:
 
 
 def _named(found: re.Match[str]) -> str:
-    parameters, final, single, alt = found.groups()
-    if alt is not None:
-        return ""  # Alt and a key: no such key is used here
+    parameters, final, single = found.groups()
     if final == "~":
         return _TILDE.get(parameters.partition(";")[0], "")
     return _FINAL.get(final or single, "")

@@ -63,10 +63,9 @@ class Screen:
         """Sends a signal to the program."""
         self._process.send_signal(number)
 
-    @property
-    def pid(self) -> int:
-        """The process id of the program."""
-        return self._process.pid
+    def has_program(self) -> bool:
+        """Whether the program has the terminal, so that Ctrl-C reaches it."""
+        return os.tcgetpgrp(self._master) == self._process.pid
 
     @property
     def lines(self) -> list[str]:
