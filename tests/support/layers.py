@@ -19,7 +19,7 @@ LAYERS: Final = (
     {"cli"},
     {"commands"},
     {"_cli"},
-    {"demo", "_worker_command"},
+    {"demo", "_top", "_worker_command"},
     {"testing", "embedded", "serialization", "logs"},
     {"fairactor"},
     {"runtime"},
