@@ -54,6 +54,7 @@ _MOST_WORKERS: Final = 1_000_000
 MOST_SHARDS: Final = 16_384  # a cluster has so many slots
 _LONGEST: Final = 512 << 20  # the longest value of Redis, in bytes
 _MOST_REPLICAS: Final = 1_000
+_MOST_METRICS_TENANTS: Final = 1_000
 
 
 def available_processors() -> int:
@@ -104,6 +105,7 @@ class RuntimeSettings(TypedDict, total=False):
     durability: Durability
     replicas: int
     tracing: Tracing
+    metrics_tenants: int
 
 
 @attrs.frozen(kw_only=True)
@@ -186,6 +188,8 @@ class Settings:
     tracing: Tracing = attrs.field(default="link", validator=validate(check_one_of, TRACINGS))
     """How the OpenTelemetry spans of attempts that this runtime runs refer to the sends. With ``link``, each attempt
     has a trace of its own, which links to the send. With ``parent``, it is a child of the send, in the same trace."""
+    metrics_tenants: int = attrs.field(default=0, validator=validate(check_whole_number, 0, _MOST_METRICS_TENANTS))
+    """Of how many tenants, those with the most queued tasks, there are OpenTelemetry metrics by tenant."""
 
     def __attrs_post_init__(self) -> None:
         if self.url is not None and not isinstance(self.url, str):
