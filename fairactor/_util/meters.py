@@ -6,6 +6,7 @@ metrics are collected. Names follow the semantic conventions for messaging. docs
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter
@@ -30,6 +31,9 @@ OTHER: Final = "_OTHER"
 """Stands for what would be too many values of an attribute."""
 MOST_SERIES: Final = 1000
 """The most combinations of attributes of one instrument: names of errors and actors may come from anywhere."""
+
+MOST_WAITS: Final = 500
+"""About how many waits are recorded in a second. Of more a random part is, so that tasks stay cheap."""
 
 T = TypeVar("T")
 Readings = Mapping[tuple[tuple[str, str], ...], float]
@@ -165,6 +169,8 @@ class Meters:
         self.counts: Final[dict[Instrument, Counter[Any]]] = {
             each: Counter() for each in instruments.INSTRUMENTS if each.kind == "counter"
         }
+        self._consumed = self.counts[instruments.CONSUMED]
+        self._waits = _Sample(MOST_WAITS)
         self._of_messages = _Cache(lambda key: self._messaging | _messaging(*key))
         self._of_waits = _Cache(lambda key: dict([self._namespace, *_named(*key)]))
         self._of_scripts = _Cache(lambda key: dict([self._namespace, *_script(*key)]))
@@ -230,9 +236,9 @@ class Meters:
             wait: how long the task had waited for it; None if that is not known.
             error: the type of the exception, or ''.
         """
-        self._process.record(seconds, self._of_messages["process", "process", actor, error])
-        self.counts[instruments.CONSUMED][self._keys["process", "", actor, error]] += 1
-        if wait is not None:
+        self._process.record(seconds, self._of_messages["process", "", actor, error])
+        self._consumed[self._keys["process", "", actor, error]] += 1
+        if wait is not None and self._waits.takes():
             self._wait.record(max(0.0, wait), self._of_waits[actor, queue or DEFAULT_QUEUE])
 
     def retried(self, actor: str, error: str) -> None:
@@ -291,6 +297,29 @@ class _Cache(dict[Any, Any]):
                 return self[key]
         made = self[key] = self._make(key)
         return made
+
+
+class _Sample:
+    """Takes all of what comes, or of much a random part.
+
+    Args:
+        most: about how many to take in a second.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._share = 1.0
+        self._seen = 0
+        self._since = time.monotonic()
+
+    def takes(self) -> bool:
+        """Whether the next one is taken."""
+        self._seen += 1
+        now = time.monotonic()
+        if self._seen >= self._most or now - self._since > 1:
+            self._share = min(1.0, self._most * (now - self._since) / self._seen)
+            self._seen, self._since = 0, now
+        return self._share == 1.0 or random.random() < self._share  # noqa: S311 - no secret
 
 
 class _Timed(Generic[T]):

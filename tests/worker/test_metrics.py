@@ -47,7 +47,6 @@ async def test_an_attempt(make_runtime: Make, reader: Reader) -> None:
     assert attributes == {
         "messaging.system": "fairactor",
         "messaging.operation.name": "process",
-        "messaging.operation.type": "process",
         TEMPLATE: "double",
     }
     assert point.count == 3
