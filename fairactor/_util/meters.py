@@ -44,10 +44,10 @@ Values = Mapping[Instrument, Readings]
 
 def has_meter_sdk() -> bool:
     """Whether a meter provider is installed. A runtime asks once, when it is entered."""
-    return _installed() is not None
+    return installed_provider() is not None
 
 
-def _installed() -> MeterProvider | None:
+def installed_provider() -> MeterProvider | None:
     """Returns the meter provider of an SDK, if one is set. What stands in for one has no class that is public."""
     found = metrics.get_meter_provider()
     stands_in = isinstance(found, NoOpMeterProvider) or type(found).__name__ == "_ProxyMeterProvider"

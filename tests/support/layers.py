@@ -18,7 +18,7 @@ LAYERS: Final = (
     {"__main__"},
     {"cli"},
     {"demo", "_grow_command"},
-    {"testing", "embedded", "serialization"},
+    {"testing", "embedded", "serialization", "prometheus", "asgi"},
     {"fairactor"},
     {"runtime"},
     {"_lifetime"},
