@@ -124,9 +124,10 @@ class TenantView:
     failed: int
     canceled: int
     rate: float
-    """The tasks that it has started per second of late (a moving average over a minute)."""
+    """How many attempts of its tasks have ended per second of late: a moving average, in which an attempt counts less
+    the longer ago it has ended, 1/e after a minute."""
     share: float
-    """Its share of all tasks that were started of late, from 0 to 1."""
+    """Its share of all attempts that have ended of late, from 0 to 1."""
     fair_share: float
     """The share that its weight gives it among the tenants that wait or run now, from 0 to 1."""
     weight: float
@@ -158,6 +159,9 @@ class QueueView:
     running: int
     runtimes: int
     """How many runtimes serve it."""
+    exact: bool = True
+    """Whether all numbers are exact. Where hundreds of tenants wait in a queue, or thousands of tasks run, some are
+    looked at, and the numbers are estimates."""
 
 
 @attrs.frozen

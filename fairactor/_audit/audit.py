@@ -15,6 +15,7 @@ from fairactor._model.record import LIVE, SETTLED
 from fairactor._model.states import Priority, TaskState
 from fairactor._model.wire import unpack_holder, unpack_mark, unpack_policy
 
+from .backlog import check_backlog
 from .lanes import check_lanes
 from .limits import check_limits_beside
 from .snapshot import Snapshot, text
@@ -39,6 +40,7 @@ def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[
         *_check_limits(snapshot, lowered),
         *_check_runtimes(snapshot),
         *_check_index(snapshot),
+        *check_backlog(snapshot),
         *_check_drained(snapshot),
         *_check_waits(snapshot),
         *_check_dead_letters(snapshot),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -12,6 +13,37 @@ import attrs
 from .states import Priority
 
 _COUNTS: Final = struct.Struct(">5x8I3dI")
+_RECENT: Final = 5
+"""The bytes that say how many attempts have ended of late; see lib/counts.lua."""
+FADES: Final = 60.0
+"""Seconds after which an attempt that has ended counts 1/e in `recent_attempts`."""
+_FADES_SINCE: Final = 1_700_000_000
+_FINE: Final = 65536
+_FAR_AHEAD: Final = 25
+INDEXED_FROM: Final = 16
+"""So many live tasks a tenant has that stands in the index of backlogs."""
+
+
+def rounded(live: int) -> int:
+    """Returns a number of live tasks as the index of backlogs has it: with three binary digits, or 0: not at all."""
+    return 0 if live < INDEXED_FROM else live >> (live.bit_length() - 3) << (live.bit_length() - 3)
+
+
+def recent_attempts(packed: bytes, now: float) -> float:
+    """Returns how many attempts have ended of late, from stored counts: each counts less the longer ago it was.
+
+    Args:
+        packed: the counts.
+        now: the time of the shard, unix seconds.
+    """
+    stored = int.from_bytes(packed[:_RECENT], "big") if len(packed) == _COUNTS.size else 0
+    ahead = stored / _FINE - (now - _FADES_SINCE) / FADES
+    return math.exp(ahead) if ahead < _FAR_AHEAD else 0.0
+
+
+def written_before(packed: bytes) -> bool:
+    """Whether the release before, which knows no index of backlogs, has written these counts."""
+    return not any(packed[:_RECENT])
 
 
 @attrs.frozen
@@ -67,6 +99,8 @@ class ShardStats(NamedTuple):
     """Whether the counts could be read; otherwise they are 0."""
     set_back: float = 0.0
     """The seconds by which the server's clock was set back."""
+    claimed: Mapping[bytes, int] = MappingProxyType({})
+    """By runtime, how many tasks it has claimed."""
 
 
 def unpack_stats(reply: Sequence[Any], more: Sequence[Sequence[Any]] = ()) -> ShardStats:
@@ -90,6 +124,7 @@ def unpack_stats(reply: Sequence[Any], more: Sequence[Sequence[Any]] = ()) -> Sh
         [(name, description, left) for name, (description, left, _) in ordered],
         len(counts) in (0, _COUNTS.size),
         behind / 1000,
+        {name: started for name, (_, _, started) in ordered},
     )
 
 

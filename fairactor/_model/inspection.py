@@ -46,7 +46,7 @@ def read_info(
         started_at=_moment(outcome.started_at) if outcome and outcome.started_at else None,
         ended_at=_moment(outcome.ended_at) if outcome and outcome.ended_at else None,
         runtime=as_text(runtime) or None,
-        progress=_progress(progress),
+        progress=read_progress(progress),
         error=outcome.error if outcome and outcome.error else failure,
         history=history,
         args=call.args if call else (),
@@ -83,7 +83,7 @@ def _unreadable(problems: list[str]) -> record.Error:
     return record.Error(record.UNREADABLE_TYPE, f"the record of the task cannot be decoded: {'; '.join(problems)}")
 
 
-def _progress(stored: bytes) -> tuple[float, str] | None:
+def read_progress(stored: bytes) -> tuple[float, str] | None:
     try:
         return msgspec.json.decode(stored, type=tuple[float, str]) if stored else None
     except record.UNREADABLE:

@@ -18,6 +18,7 @@ FIXED: Final = {
     "META": "",  # hash: version, shards, stamp, virtual time, total counts of the shard, …
     "RING": ":ring",  # zset: tenant -> tag (virtual time), for the tenants that can be served now
     "COUNTS": ":counts",  # hash: tenant -> packed counts (lib/counts.lua)
+    "BACKLOG": ":backlog",  # zset: tenant with many live tasks -> how many, rounded down (lib/counts.lua)
     "POLICY": ":policy",  # hash: tenant, group or '' (the defaults) -> packed policy, if one was configured
     "RATES": ":rates",  # zset: tenant -> when its next task would be due at an even rate (GCRA), unix µs
     "THROTTLED": ":throttled",  # zset: tenant whose rate holds its work back -> until when, unix ms
@@ -95,7 +96,8 @@ PREFIXES: Final = {
 
 # The type of each key. The channels have none, and only a plugin knows those of its keys.
 TYPES: Final = {
-    "META": "hash", "RING": "zset", "COUNTS": "hash", "POLICY": "hash", "RATES": "zset", "THROTTLED": "zset",
+    "META": "hash", "RING": "zset", "COUNTS": "hash", "BACKLOG": "zset", "POLICY": "hash", "RATES": "zset",
+    "THROTTLED": "zset",
     "GROUPS": "hash", "HOMES": "hash", "DRAINED": "zset", "SCHEDULED": "zset", "WATCHERS": "hash", "LEASES": "zset",
     "SESSIONS": "hash", "FLEET": "hash", "PROGRESS": "hash", "IDLE": "set", "IDLE_HOMES": "set",
     "IDLE_SLOTS": "hash", "LIMIT_SETTINGS": "hash", "LIMIT_STARTED": "hash", "LIMIT_DUES": "zset", "LIMIT_BUSY": "hash",

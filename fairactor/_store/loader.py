@@ -38,6 +38,7 @@ _RUN_WITHOUT_MEMORY: Final = {
     *("letters", "pieces", "discard", "configure", "review", "policies", "renew", "declare", "fill", "sort", "expire"),
     *("limit", "limits", "declare_limits", "reopen", "charge", "mend_places", "mend_rings"),
     *("depart", "welcome", "export", "exported", "past", "grow", "lead"),
+    *("tenants", "find_tenants", "claims", "runs", "lane_names", "lane_sizes"),
 }
 
 

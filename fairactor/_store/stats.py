@@ -116,7 +116,7 @@ def _add_up(found: Sequence[ShardStats]) -> Stats:
         known_tenants=sum(each.known for each in found),
         stolen=sum(each.stolen for each in found),
         unassigned_tenants=tuple(_printable(name) for each in found for name in each.unassigned),
-        runtimes=_runtimes(found),
+        runtimes=runtimes_in(found),
         clock_set_back=max(each.set_back for each in found),
     )
 
@@ -177,14 +177,14 @@ async def read_health(shards: Shards, deaf: Mapping[str, float]) -> Health:
     )
 
 
-def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
+def runtimes_in(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
     """Returns each runtime once. A runtime holds a lease on every shard, under its name and a number."""
     runtimes: dict[str, RuntimeInfo] = {}
     for each in found:
         for name, packed, ms_left in each.runtimes:
             info = read_description(packed) or {}
             full_name = _printable(name)
-            base_name = full_name.rpartition("/")[0]
+            base_name = without_shard(full_name)
             known = runtimes.get(base_name)
             runtimes[base_name] = RuntimeInfo(
                 name=full_name,
@@ -199,6 +199,11 @@ def _runtimes(found: Iterable[ShardStats]) -> tuple[RuntimeInfo, ...]:
                 pulse=read_pulse(info.get("pulse")) or (known.pulse if known else None),
             )
     return tuple(runtimes.values())
+
+
+def without_shard(name: str) -> str:
+    """Returns the name of a runtime without the number of a shard: it holds a lease on each under such a name."""
+    return name.rpartition("/")[0]
 
 
 def read_description(packed: bytes) -> dict[str, Any] | None:

@@ -13,19 +13,11 @@
 
 -- @include lib/intact.lua
 -- @include lib/lanes.lua
+-- @include lib/waits.lua
 
 local HELD_SHOWN = 20
 local MOST_LANES = 1000 -- at which it looks: if there are more, at some
 local most, now = tonumber(ARGV[1]), shard.ms
-
--- Returns the ms that the first task of a mailbox has waited; nil if the mailbox is empty.
-local function waited_in(key)
-  local head = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-  if not head[1] then return nil end
-  local priority = call('GETRANGE', TASK .. head[1], 2, 2):byte() or 3
-  local stamp = tonumber(head[2]) + (priority == CRITICAL and CRITICAL_JUMP or priority * shard.step)
-  return math.max(0, now - math.floor(stamp / 1000))
-end
 
 -- Returns the ms that a tenant's first task has waited, of those that a kind of runtimes can run, or any kind; or nil.
 local function waited(name, kind)

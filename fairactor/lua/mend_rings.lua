@@ -131,6 +131,7 @@ local left = run_phases({
   { over = LIMITS_FOUND, many = write_started },
   { once = repair_services },
   { once = open_again },
+  { keys = { BACKLOG }, run = delete },
   { over = TENANTS, many = recount },
   { keys = { shard.ring }, scan = 'ZSCAN', run = clear_root },
   { over = GROUP, scan = 'ZSCAN', run = clear_group },
@@ -148,6 +149,7 @@ if left then return left end
 forget_lists()
 extend_leases()
 use_sums()
+call('HSET', META, 'indexed', '1')
 call('UNLINK', MENDING)
 save_shard(true)
 -- All runtimes hear of it, and take a turn.

@@ -16,6 +16,7 @@ if refusal then return refusal end
 local function read() return redis.call('HMGET', META, 'version', 'shards', 'step', 'fair_by', 'layout', 'untidy') end
 local found = read()
 if found[1] and found[2] and found[3] then return found end
-redis.call('HSET', META, 'version', ARGV[1], 'shards', ARGV[2], 'step', ARGV[3], 'fair_by', ARGV[4])
+redis.call('HSET', META, 'version', ARGV[1], 'shards', ARGV[2], 'step', ARGV[3], 'fair_by', ARGV[4],
+  'indexed', '1') -- see index_backlog.lua
 if ARGV[5] ~= '' then redis.call('HSET', META, 'layout', ARGV[5]) end
 return read()

@@ -18,7 +18,7 @@ for i = 1, #found[2], 2 do
 end
 local policies = read_all('HMGET', POLICY, names)
 for i, packed in ipairs(read_all('HMGET', COUNTS, names)) do
-  local c = { struct.unpack(COUNTS_FORMAT, packed or NO_COUNTS) }
+  local c = unpack_counts(packed)
   if not (policies[i] and cmsgpack.unpack(policies[i]).moving == 'gone') then
     reply[#reply + 1], reply[#reply + 2] = names[i], live(c) + c[WAITING] + c[DEFERRED] > 0 and 1 or 0
   end

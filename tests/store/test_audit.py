@@ -61,7 +61,7 @@ def used(url: str) -> Iterator[ShardDriver]:
         made.join("home", serves=Assignment(["held"], ["nobody"]))
         assert made.claim("home", 1, 2) == ["h0"]
         snapshot = made.check()
-        empty = {"IDLE", "IDLE_HOMES", "IDLE_SLOTS", "SUSPECTED", "AGAIN", "ROUTES", "LANES"}
+        empty = {"IDLE", "IDLE_HOMES", "IDLE_SLOTS", "SUSPECTED", "AGAIN", "ROUTES", "LANES", "BACKLOG"}
         empty |= {name for name in snapshot.fixed if name.startswith(("LIMIT", "MEND", "MOVER")) or name == "HELD_BACK"}
         assert all(snapshot.fixed[name] for name in snapshot.fixed if name not in empty), snapshot.fixed
         assert snapshot.groups
@@ -203,6 +203,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "drained, and not listed": (zrem("DRAINED", "drained"), "'drained' has no live tasks and its counts expire at"),
     "listed otherwise": (zadd("DRAINED", "drained", 5), "'drained' has no live tasks .* it is drained until 5"),
     "listed without totals": (zadd("DRAINED", "q", 1e13), "'q' is drained until 10000000000000, but has no counts"),
+    "an index of backlogs": (
+        zadd("BACKLOG", "t", 16), "'t' has . live tasks, but in the index of backlogs it has 16",
+    ),
+    "an index of nobody": (zadd("BACKLOG", "q", 16), "'q' is in the index of backlogs, but has no counts"),
     "an ended one is watched": (hset("WATCHERS", "d0", b"\x91\xa1q"), "task 'd0' is watched, but has ended"),
     "a lost one is watched": (hset("WATCHERS", "q", b"\x91\xa1q"), "task 'q' is watched, but has no record"),
     "watched by nobody": (hset("WATCHERS", "t2", b"\x90"), "task 't2' is watched by no runtime"),

@@ -110,6 +110,13 @@ CASES: dict[str, Case] = {
     **{name: Case(name, lambda populated: populated.run(populated.shard.repair()), every=5) for name in REPAIR},
     "stats": Case("stats", stats),
     "health": Case("health", lambda populated: populated.run(populated.shard.load())),
+    "find_tenants": Case("find_tenants", lambda populated: populated.run(populated.shard.candidates("longest", 9))),
+    "tenants": Case("tenants", lambda populated: populated.run(populated.shard.describe_tenants([b"t", b"v", b"g"]))),
+    "index_backlog": Case("index_backlog", lambda populated: populated.run(populated.shard.complete_index())),
+    "claims": Case("claims", lambda populated: populated.run(populated.shard.claims_by(b"r", "routes"))),
+    "runs": Case("runs", lambda populated: populated.run(populated.shard.claimed_tasks(b"r", 9))),
+    "lane_names": Case("lane_names", lambda populated: populated.run(populated.shard.lane_names())),
+    "lane_sizes": Case("lane_sizes", lambda populated: populated.run(populated.shard.lane_sizes([b""]))),
     "describe": Case("describe", lambda populated: populated.run(populated.shard.describe("r", {"workers": 5}))),
 }
 TEARING: Final = [

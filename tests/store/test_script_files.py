@@ -35,6 +35,8 @@ WALKING = {
     "limits.lua": {"HSCAN"},  # likewise
     "residents.lua": {"HSCAN"},  # one step
     "reopen.lua": {"ZSCAN"},  # lines, in batches
+    "find_tenants.lua": {"HSCAN"}, "index_backlog.lua": {"HSCAN"}, "lane_names.lua": {"HSCAN"},  # one step
+    "claims.lua": {"HSCAN"},  # of one runtime, likewise
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 

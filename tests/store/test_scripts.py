@@ -108,6 +108,25 @@ def _sort(shard: ShardDriver) -> None:
         pass
 
 
+def _find_tenants(shard: ShardDriver) -> list[Any]:
+    """Looks for tenants in each way."""
+    sizes = shard.run(shard.shard.sizes())
+    return [
+        sizes[1:],
+        shard.run(shard.shard.largest(0, 9)),
+        sorted(shard.run(shard.shard.some_names(b"0", 9, b"ul"))[2]),
+        shard.run(shard.shard.candidates("longest", 9)),
+        shard.run(shard.shard.candidates("served", 9)),
+    ]
+
+
+def _index_again(shard: ShardDriver) -> None:
+    """Completes the index of backlogs, after it was lost."""
+    shard.db.delete(shard.keys.fixed("BACKLOG"))
+    shard.db.hdel(shard.keys.meta, "indexed")
+    shard.run(shard.shard.complete_index())
+
+
 def again_review(shard: ShardDriver) -> Any:
     """Reviews after a change of the defaults that keeps some tenants off the ring."""
     reply = shard.run(shard.shard.configure("", {"concurrency": 3}))
@@ -220,6 +239,13 @@ TRANSITIONS: dict[
         ...,
     ),
     "residents": (_residents, ...),
+    "find_tenants": (_find_tenants, ...),
+    "tenants": (lambda shard: [*shard.run(shard.shard.describe_tenants([b"t", b"no", b"u"]))], [b"t", b"no", b"u"]),
+    "index_backlog": (_index_again, ...),
+    "claims": (lambda shard: shard.run(shard.shard.claims_by(b"r", "tenants")), ...),
+    "runs": (lambda shard: shard.run(shard.shard.claimed_tasks(b"r", 9)), ...),
+    "lane_names": (lambda shard: shard.run(shard.shard.lane_names()), ([LOST], True)),
+    "lane_sizes": (lambda shard: [each[:3] for each in shard.run(shard.shard.lane_sizes([LOST]))], [(1, 1, 1)]),
     "lead": (lambda shard: shard.run(shard.shard.lead("r", 3600.0)), ...),
     "grow": (lambda shard: shard.run(shard.shard.grow(Layout((1, 2), growing=True))), ...),
 }
@@ -237,6 +263,13 @@ UNCHANGING = {
     "limits",
     "past",
     "residents",
+    "find_tenants",
+    "tenants",
+    "index_backlog",  # it restores what its transition has removed
+    "claims",
+    "runs",
+    "lane_names",
+    "lane_sizes",
 }
 
 

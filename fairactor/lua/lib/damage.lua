@@ -46,7 +46,7 @@ end
 
 local function is_counts(value)
   local fits, parts = is_packed(COUNTS_FORMAT, value)
-  return #value == 65 and fits and parts[10] >= 0 and parts[11] >= 0 and parts[12] >= 0
+  return #value == 65 and fits and parts[11] >= 0 and parts[12] >= 0 and parts[13] >= 0
 end
 
 local function is_json(value)
@@ -193,6 +193,7 @@ local of_sorted_sets = {
   [IN_LANE] = { is_between(0, CENTURY), drop_member },
   [KIND_RING] = { is_tag, drop_member },
   [KIND_GROUP] = { is_tag, drop_member },
+  [BACKLOG] = { is_between(0, LARGEST), drop_member },
   [RING] = { is_tag, drop_member },
   [GROUP] = { is_tag, drop_member },
   [RATES] = { is_between(-now_us, now_us + CENTURY), drop_member },

@@ -4,7 +4,7 @@
 -- @include lib/counts.lua
 
 -- The sums over the tenants that were counted.
-local sums = { struct.unpack(COUNTS_FORMAT, redis.call('HGET', MENDING, '.sums') or NO_COUNTS) }
+local sums = unpack_counts(redis.call('HGET', MENDING, '.sums'))
 
 -- Of ended tasks only the records are left, so their totals never become less.
 local function recount(names)
@@ -17,8 +17,9 @@ local function recount(names)
   spend(3 * #names)
   load_counts(fresh)
   for _, name in ipairs(fresh) do
-    local c, now_found = counts[name], { struct.unpack(COUNTS_FORMAT, is_done[name]) }
+    local c, now_found = counts[name], unpack_counts(is_done[name])
     for i = 1, KEEP_UNTIL do c[i] = i <= DEFERRED and now_found[i] or math.max(c[i], now_found[i]) end
+    c[BEFORE] = 0 -- the index is empty
     for i = 1, CANCELED do sums[i] = sums[i] + c[i] end
     note('c', name, pack_counts(c) .. '\1')
   end
@@ -36,7 +37,7 @@ end
 local function repair_drained(_, flat)
   for i = 1, #flat, 2 do
     local packed = call('HGET', COUNTS, flat[i])
-    local c = { struct.unpack(COUNTS_FORMAT, packed or NO_COUNTS) }
+    local c = unpack_counts(packed)
     spend(2)
     local stays = packed and (c[KEEP_UNTIL] * 1e6 > shard.now or live(c) + c[WAITING] + c[DEFERRED] > 0)
     if not stays and tonumber(flat[i + 1]) >= shard.now / 1e6 then call('ZREM', DRAINED, flat[i]) end

@@ -33,7 +33,7 @@ local function counted_of(name)
   if not counted[name] then
     local packed = known('c', name)
     if not packed then list(TENANTS, name) end
-    counted[name] = { struct.unpack(COUNTS_FORMAT, packed or NO_COUNTS) }
+    counted[name] = unpack_counts(packed)
   end
   return counted[name]
 end
