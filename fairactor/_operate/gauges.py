@@ -80,20 +80,11 @@ async def _read(runtime: Readable, tenants: int) -> tuple[Values | None, int]:
     alive = sum(each.lease_left >= 0 for each in stats.runtimes)
     values: dict[Instrument, Readings] = {
         **_of_all(stats, alive, len(health.problems)),
-        **_of_queues(await _queues(runtime, health, alive)),
+        **_of_queues(await runtime.queues()),
     }
     if tenants:
         values |= await _of_tenants(runtime, tenants)
     return values, alive
-
-
-async def _queues(runtime: Readable, health: Health, alive: int) -> Sequence[QueueView]:
-    try:
-        return await runtime.queues()
-    except NotImplementedError:
-        assert health.stats is not None  # noqa: S101 - as `_read` has it
-        oldest = None if health.load is None else health.load.oldest_wait
-        return [QueueView("default", health.stats.queued, oldest, health.stats.started, alive)]
 
 
 def _of_all(stats: Stats, alive: int, problems: int) -> dict[Instrument, Readings]:

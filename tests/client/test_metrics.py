@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-import redis
 
 from fairactor import Runtime, actor
 from fairactor._operate import gauges
@@ -110,17 +109,38 @@ async def test_gauges_of_a_namespace(make_runtime: Make, reader: Reader) -> None
             ("scheduled", "fairactor"): 1,
             ("deferred", "fairactor"): 0,
         }
-        assert reader.values("fairactor.queue.backlog", "fairactor.queue") == {"default": 4}
-        before = reader.values("fairactor.queue.oldest_age", "fairactor.queue")["default"]
-        await until(lambda: reader.values("fairactor.queue.oldest_age", "fairactor.queue")["default"] > before)
         assert reader.values("fairactor.runtimes") == {(): 0}
         assert reader.values("fairactor.health.problems") == {(): 1}  # nobody runs them
         assert reader.values("fairactor.tenants.waiting") == {(): 1}
         assert reader.values("fairactor.tenant.backlog") == {}
         async with make_runtime(double):
             await until(lambda: reader.values("fairactor.runtimes") == {(): 1})
-            await until(lambda: reader.values("fairactor.queue.backlog", "fairactor.queue").get("default", 0) == 0)
+            await until(lambda: reader.values("fairactor.tasks", "fairactor.state")["queued"] == 0)
     assert reader.values("fairactor.tasks") == {}
+
+
+@pytest.mark.usefixtures("often")
+async def test_gauges_of_queues(make_runtime: Make, reader: Reader) -> None:
+    async with make_runtime(double, workers=0) as runtime:
+        await runtime.send_many([("user:1", double(n)) for n in range(4)])
+        await runtime.send("user:2", double(1), queue="slow")
+        await until(lambda: reader.values("fairactor.queue.backlog", "fairactor.queue") == {"default": 4, "slow": 1})
+        ages = reader.values("fairactor.queue.oldest_age", "fairactor.queue")
+        await until(lambda: reader.values("fairactor.queue.oldest_age", "fairactor.queue")["slow"] > ages["slow"])
+        async with make_runtime(double, queues=["slow"]):
+            await until(lambda: reader.values("fairactor.queue.runtimes", "fairactor.queue").get("slow") == 1)
+            await until(lambda: reader.values("fairactor.queue.backlog", "fairactor.queue").get("slow", 0) == 0)
+            assert reader.values("fairactor.queue.backlog", "fairactor.queue")["default"] == 4
+
+
+@pytest.mark.usefixtures("often")
+async def test_gauges_of_the_tenants_with_the_most_tasks(make_runtime: Make, reader: Reader) -> None:
+    async with make_runtime(double, workers=0, metrics_tenants=2) as runtime:
+        await runtime.send_many([(f"user:{n}", double(n)) for n in range(4) for _ in range(n + 1)])
+        backlogs = {"user:3": 4, "user:2": 3}
+        await until(lambda: reader.values("fairactor.tenant.backlog", "fairactor.tenant") == backlogs)
+        assert reader.values("fairactor.tenant.running", "fairactor.tenant") == {"user:3": 0, "user:2": 0}
+        assert min(reader.values("fairactor.tenant.oldest_age", "fairactor.tenant").values()) > 0
 
 
 @pytest.mark.usefixtures("often")
@@ -156,7 +176,7 @@ async def test_many_kinds_of_errors_become_one(reader: Reader) -> None:
     assert found[meters.OTHER] > 900
 
 
-async def test_how_late_scheduled_runs_are(make_runtime: Make, reader: Reader, db: redis.Redis) -> None:
+async def test_how_late_scheduled_runs_are(make_runtime: Make, reader: Reader) -> None:
     from fairactor_scheduling import Schedules
 
     async with make_runtime(double) as runtime:
