@@ -176,6 +176,7 @@ class Meters:
         self._of_scripts = _Cache(lambda key: dict([self._namespace, *_script(*key)]))
         self._keys = _Cache(lambda key: (*self._messaging.items(), *_messaging(*key).items()))
         self._own_keys = _Cache(lambda key: (self._namespace, *_failed(*key)))
+        self.counts[instruments.LEASES][self._own_keys["", ""]] = 0  # so that the first one is an increase
         self.slots: Callable[[], Iterable[SlotUse]] | None = None
         """Returns how many slots there are of each kind; called in other threads."""
         self._of_namespace = _Namespace({}, 0)

@@ -151,9 +151,10 @@ async def test_a_lost_lease(make_runtime: Make, reader: Reader) -> None:
         assert runtime._engine is not None
         assert runtime._engine.consumer is not None
         (dispatcher,) = runtime._engine.consumer._dispatchers
+        assert reader.values("fairactor.lease.losses") == {(): 0}
         await dispatcher._shard.leave(dispatcher.runtime)
         dispatcher.wake()
-        await until(lambda: reader.values("fairactor.lease.losses"))
+        await until(lambda: reader.values("fairactor.lease.losses") == {(): 1})
         assert await runtime.ask("user:1", double(4), timeout=PATIENCE) == 8
     assert reader.values("fairactor.lease.losses") == {(): 1}
 
