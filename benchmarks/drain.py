@@ -32,7 +32,9 @@ from .handlers import nothing, starts
 
 
 @attrs.frozen
-class _Drained:
+class Drained:
+    """What was measured."""
+
     seconds: float
     overhead: float
     process: float
@@ -40,13 +42,13 @@ class _Drained:
 
 
 async def run(bench: Bench, *, tasks: int = 20_000, tenants: int = 1_000, workers: int = 100) -> list[Figure]:
-    ours: list[_Drained] = []
-    baseline: list[_Drained] = []
-    at_once: list[_Drained] = []
-    by_workers: list[_Drained] = []
+    ours: list[Drained] = []
+    baseline: list[Drained] = []
+    at_once: list[Drained] = []
+    by_workers: list[Drained] = []
     for _ in bench.each_round():
         await bench.clean()
-        ours.append(await _drain_runtime(bench, tasks, tenants, workers))
+        ours.append(await drain_runtime(bench, tasks, tenants, workers))
         await bench.clean()
         baseline.append(await _drain_bare(bench, tasks, bare.BareQueue.drain_singly))
         await bench.clean()
@@ -56,10 +58,10 @@ async def run(bench: Bench, *, tasks: int = 20_000, tenants: int = 1_000, worker
             await _drain_bare(bench, tasks, lambda queue, handlers: queue.drain_by_workers(handlers, workers))
         )
 
-    def figure(name: str, unit: str, value: Callable[[_Drained], float], goal: Goal | None = None) -> Figure:
+    def figure(name: str, unit: str, value: Callable[[Drained], float], goal: Goal | None = None) -> Figure:
         return Figure(name, unit, [*map(value, ours)], [*map(value, baseline)], "bare loop", goal)
 
-    def throughput(rounds: list[_Drained]) -> list[float]:
+    def throughput(rounds: list[Drained]) -> list[float]:
         return [tasks / drained.seconds for drained in rounds]
 
     return [
@@ -75,7 +77,7 @@ async def run(bench: Bench, *, tasks: int = 20_000, tenants: int = 1_000, worker
     ]
 
 
-async def _drain_runtime(bench: Bench, tasks: int, tenants: int, workers: int) -> _Drained:
+async def drain_runtime(bench: Bench, tasks: int, tenants: int, workers: int) -> Drained:
     async with Runtime(bench.url, workers=0) as runtime:
         handles = await runtime.send_many((f"tenant:{n % tenants}", nothing(n)) for n in range(tasks))
     await _check_bytes(bench, handles[0])
@@ -92,7 +94,7 @@ async def _drain_runtime(bench: Bench, tasks: int, tenants: int, workers: int) -
 
 async def _drain_bare(
     bench: Bench, tasks: int, drain: Callable[[bare.BareQueue, bare.Handlers], Awaitable[None]]
-) -> _Drained:
+) -> Drained:
     async with bare.bare_queue(bench.url) as queue:
         for batch in bare.batches(tasks):
             await queue.send(batch)
@@ -105,11 +107,11 @@ async def _drain_bare(
     return _drained(tasks, ended, cpu, usage)
 
 
-def _drained(tasks: int, ended: float, cpu: float, usage: Usage) -> _Drained:
+def _drained(tasks: int, ended: float, cpu: float, usage: Usage) -> Drained:
     if len(starts) != tasks:
         raise RuntimeError(f"{tasks} tasks were sent, but {len(starts)} were run")
     overhead = (starts[-1] - starts[0]) / (tasks - 1) * 1e6
-    return _Drained(ended - starts[0], overhead, cpu * 1e6, usage)
+    return Drained(ended - starts[0], overhead, cpu * 1e6, usage)
 
 
 async def _check_bytes(bench: Bench, handle: Handle[None]) -> None:

@@ -34,6 +34,7 @@ from ._store.outcomes import Outcomes
 from ._store.shard import Shard
 from ._store.shards import Shards, open_shards
 from ._store.subscriber import Subscriber
+from ._util.meters import Meters, has_meter_sdk
 from ._util.spans import Spans, has_sdk
 from ._util.supervisor import Supervisor
 from ._worker.consumer import Consumer
@@ -51,6 +52,7 @@ class Engine:
         plugins: its plugins.
         runtime: the runtime that handlers and plugins get.
         check: raises RuntimeNotRunning if the calling code cannot use the runtime.
+        observe: keeps the gauges of the namespace up to date, if there is an OpenTelemetry SDK.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Engine:
         plugins: PluginChain,
         runtime: Client,
         check: Callable[[], None],
+        observe: Callable[[Meters], Awaitable[None]],
     ) -> None:
         self._name = name
         self._settings = settings
@@ -68,6 +71,7 @@ class Engine:
         self._plugins = plugins
         self._runtime = runtime
         self._check = check
+        self._observe = observe
         self._stack: Final = AsyncExitStack()
         self._lifespans: Final = AsyncExitStack()  # of plugins; they end while the runtime can still send
         self._group: TaskGroup | None = None
@@ -75,6 +79,8 @@ class Engine:
         """None if this runtime runs no tasks."""
         self.spans: Spans | None = None
         """Makes spans; None without an OpenTelemetry SDK."""
+        self.meters: Meters | None = None
+        """Records metrics; likewise."""
         self.shards: Shards
         self._batchers: list[Batcher]
         self.subscriber: Subscriber
@@ -99,6 +105,9 @@ class Engine:
         server = await self._connect()
         if has_sdk():
             self.spans = Spans(server.address, server.port, as_children=self._settings.tracing == "parent")
+        if has_meter_sdk():
+            self.meters = server.meters = Meters(server.address, server.port, self._settings.namespace)
+            self._stack.callback(self.meters.close)
         self.shards = await open_shards(server, self._settings, self._plugins.lua)
         batchers = self._make_client(server)
         group = self._group = await self._stack.enter_async_context(anyio.create_task_group())
@@ -117,13 +126,17 @@ class Engine:
             self._settings.replicas if self._settings.durability == "replicated" else 0,
         )
         supervisor.start("mover", mover.run)
+        if self.meters is not None:
+            supervisor.start("gauges", partial(self._observe, self.meters))
 
     def _make_client(self, server: Server) -> Sequence[Batcher]:
         """Makes the parts that send tasks and follow them; returns the batchers."""
         settings = self._settings
         self.subscriber = Subscriber(server, heartbeat=settings.lease / 3, patience=settings.connect_timeout)
         self._outcomes = Outcomes(self.subscriber, self._name)
-        self.tracker = Tracker(self.shards, self._outcomes, self._codec, self._check, settings.canceled_ttl, self.spans)
+        self.tracker = Tracker(
+            self.shards, self._outcomes, self._codec, self._check, settings.canceled_ttl, self.spans, self.meters
+        )
         batchers = self._batchers = [Batcher(shard, self._name, server.answer) for shard in self.shards]
         self.sender = Sender(
             shards=self.shards,
@@ -134,6 +147,7 @@ class Engine:
             settings=settings,
             plugins=self._plugins,
             spans=self.spans,
+            meters=self.meters,
         )
         return batchers
 
@@ -148,6 +162,7 @@ class Engine:
             subscriber=self.subscriber,
             sender=self.sender,
             spans=self.spans,
+            meters=self.meters,
             registry=self._registry,
             supervisor=supervisor,
             check=self._check,
@@ -188,7 +203,7 @@ class Engine:
                 self._name, self.shards, self.subscriber, registry, settings, self._plugins, self._runtime
             )
             self._stack.push_async_callback(_shielded, registry.stop)
-            await self.consumer.start(supervisor.start, spans=self.spans, is_ending=is_ending)
+            await self.consumer.start(supervisor.start, spans=self.spans, meters=self.meters, is_ending=is_ending)
 
     async def _connect(self) -> Server:
         settings = self._settings

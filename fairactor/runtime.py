@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
@@ -185,8 +186,10 @@ class Runtime(TaskClient, OperatorClient):
             raise RuntimeNotRunning("a Runtime can be entered once; make a new one")
         from ._engine import Engine  # imports everything that needs a server
         from ._lifetime import Lifetime
+        from ._operate.gauges import observe
 
-        self._engine = Engine(self.name, self.settings, self._registry, self._plugins, self, self.check)
+        keep = partial(observe, self, self.settings.metrics_tenants)
+        self._engine = Engine(self.name, self.settings, self._registry, self._plugins, self, self.check, keep)
         self._lifetime = Lifetime(self._engine, self._allow_use, self._forbid_use)
         await self._lifetime.start()
         if self._config is not None and self._config.apply:

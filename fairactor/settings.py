@@ -58,6 +58,7 @@ _LONGEST: Final = 512 << 20  # the longest value of Redis, in bytes
 _MOST_REPLICAS: Final = 1_000
 _MOST_LISTED: Final = 1_000_000
 _MOST_LOGS: Final = 1 << 20  # bytes; each claim of a task reads what it keeps
+_MOST_METRICS_TENANTS: Final = 1_000
 
 
 def available_processors() -> int:
@@ -111,6 +112,7 @@ class RuntimeSettings(TypedDict, total=False):
     tracing: Tracing
     task_logs: int
     task_logs_level: LogLevel
+    metrics_tenants: int
 
 
 @attrs.frozen(kw_only=True)
@@ -197,6 +199,8 @@ class Settings:
     tracing: Tracing = attrs.field(default="link", validator=validate(check_one_of, TRACINGS))
     """How the OpenTelemetry spans of attempts that this runtime runs refer to the sends. With ``link``, each attempt
     has a trace of its own, which links to the send. With ``parent``, it is a child of the send, in the same trace."""
+    metrics_tenants: int = attrs.field(default=0, validator=validate(check_whole_number, 0, _MOST_METRICS_TENANTS))
+    """Of how many tenants, those with the most queued tasks, there are OpenTelemetry metrics by tenant."""
 
     task_logs: int = attrs.field(default=0, validator=validate(check_whole_number, 0, _MOST_LOGS))
     """How many bytes of what the handler of a task logs are kept with the task, the last ones of all attempts; 0 keeps

@@ -14,6 +14,7 @@ import redis
 
 from fairactor import Runtime
 from tests.support import servers
+from tests.support.meters import Reader, measuring
 from tests.support.spans import Exporter, exporting
 from tests.support.worker_processes import Fleet, fleet
 
@@ -105,6 +106,13 @@ def make_runtime(url: str) -> Callable[..., Runtime]:
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exporter]:
     """Yields the spans that an SDK receives, which is installed for one test."""
     with exporting(monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+    """Yields the metrics that an SDK receives, which is installed for one test."""
+    with measuring(monkeypatch) as made:
         yield made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Unpack, overload
 
 import attrs
 
@@ -18,6 +18,9 @@ from .handle import Handle
 from .message import Message, Target
 from .options import AskOptions, TaskOptions
 from .plugin_options import OptionValue
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -256,6 +259,11 @@ class Host(Protocol):
             PayloadTooLarge: together they are longer than ``max_payload``.
             As `Runtime.send` before it sends anything.
         """
+        ...
+
+    @property
+    def meter(self) -> Meter | None:
+        """The OpenTelemetry meter of the runtime, for instruments of your own; None without an SDK for metrics."""
         ...
 
     @property

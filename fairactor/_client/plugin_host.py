@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Final
 
+from opentelemetry.metrics import Meter
+
 from fairactor._actors.actor import Actor
 from fairactor._actors.graph import Graph
 from fairactor._actors.host import Client, PackedGraph
@@ -18,6 +20,7 @@ from fairactor._store.shards import Shards
 from fairactor._store.subscriber import Subscriber, plugin_event
 from fairactor._store.traced_ends import trace_ends
 from fairactor._util.checks import shown
+from fairactor._util.meters import Meters
 from fairactor._util.spans import Spans
 from fairactor._util.supervisor import Supervisor
 from fairactor._util.wakeup import Wakeup
@@ -46,6 +49,7 @@ class PluginHost:
         subscriber: Subscriber,
         sender: Sender,
         spans: Spans | None,
+        meters: Meters | None = None,
         registry: Registry,
         supervisor: Supervisor,
         check: Callable[[], None],
@@ -58,6 +62,7 @@ class PluginHost:
         self._subscriber = subscriber
         self._sender = sender
         self._spans = spans
+        self._meters = meters
         self._registry = registry
         self._supervisor = supervisor
         self._check = check
@@ -129,6 +134,11 @@ class PluginHost:
     def packs(self) -> bool:
         """See `Host`."""
         return _PACKS.get()
+
+    @property
+    def meter(self) -> Meter | None:
+        """See `Host`."""
+        return None if self._meters is None else self._meters.meter
 
     @property
     def traces(self) -> bool:

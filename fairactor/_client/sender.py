@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -23,6 +23,7 @@ from fairactor._plugin_chain import PluginChain
 from fairactor._store.outcomes import Outcomes, Settled
 from fairactor._store.script_runner import Elsewhere
 from fairactor._store.shards import Shards
+from fairactor._util.meters import Meters
 from fairactor._util.slices import AT_ONCE, slices
 from fairactor._util.spans import NO_SPAN, CreationSpan, Spans
 from fairactor.errors import Deadlock, MailboxFull, NotReplicated, ServerError
@@ -52,6 +53,7 @@ class Sender:
         settings: the settings of the runtime.
         plugins: the plugins of the runtime.
         spans: makes spans; None without an OpenTelemetry SDK.
+        meters: records metrics; likewise.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Sender:
         settings: Settings,
         plugins: PluginChain,
         spans: Spans | None,
+        meters: Meters | None = None,
     ) -> None:
         self._shards = shards
         self._batchers = batchers
@@ -75,6 +78,7 @@ class Sender:
         self._settings = settings
         self._plugins = plugins
         self._spans = spans
+        self._meters = meters
 
     async def send(self, tenant: str, message: Message[R]) -> Handle[R]:
         """See `Runtime.send`."""
@@ -149,16 +153,21 @@ class Sender:
         return handle
 
     def _sending(self, tenant: str, message: Message[Any]) -> AbstractContextManager[CreationSpan | None]:
-        """Wraps the sending of a message in a span, if there is an SDK."""
-        return NO_SPAN if self._spans is None else self._spans.sending(_actor_of(message), tenant, _queue_of(message))
+        """Wraps the sending of a message in a span, and times it, as far as there is an SDK."""
+        spans, meters = self._spans, self._meters
+        span = NO_SPAN if spans is None else spans.sending(_actor_of(message), tenant, _queue_of(message))
+        return span if meters is None else meters.operation(span, "send", "send", _actor_of(message))
 
     def _sending_many(self, messages: Sequence[Addressed]) -> AbstractContextManager[CreationSpan | None]:
-        """Wraps the sending of messages in a span, if there is an SDK."""
-        if self._spans is None or not messages:
+        """Wraps the sending of messages in a span, and times it, as far as there is an SDK."""
+        if (self._spans is None and self._meters is None) or not messages:
             return NO_SPAN
         tenants = _the_first_two(tenant for tenant, _ in messages if isinstance(tenant, str))
         actors = _the_first_two(_actor_of(message) for _, message in messages)
-        return self._spans.sending_many(len(messages), actors, tenants)
+        span = NO_SPAN if self._spans is None else self._spans.sending_many(len(messages), actors, tenants)
+        if self._meters is None:
+            return span
+        return self._meters.operation(span, "send", "send", next(iter(actors)) if len(actors) == 1 else "")
 
     async def _proceed(self, messages: Sequence[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
         """Sends the messages, after every `wrap_send` has run."""
@@ -169,7 +178,7 @@ class Sender:
     async def _send_one(self, tenant: str, message: Message[R], span: CreationSpan | None) -> Handle[R]:
         item = self.encode(tenant, message, span=span)
         number = self._shards.number_of(tenant)
-        (task_id,) = await self._post(number, [item], self._replicas(message))
+        (task_id,) = await self._post_one(number, item, message)
         return self._handle(item.tenant, message, item.id, task_id)
 
     async def _send_all(self, messages: Sequence[Addressed], span: CreationSpan | None) -> list[Handle[Any]]:
@@ -187,14 +196,15 @@ class Sender:
             numbers.append(number)
             replicas = max(replicas, self._replicas(message))
         calls = packing.check()
-        async with self._reservation(calls, messages, numbers) as reservation:
-            of_shard = await asyncio.gather(
-                *(
-                    Poster(number, batcher, self._router, replicas, reservation).post_all(batches)
-                    for number, (batcher, batches) in enumerate(zip(self._batchers, packing.batches, strict=False))
+        with self._counting(message for _, message in messages):
+            async with self._reservation(calls, messages, numbers) as reservation:
+                of_shard = await asyncio.gather(
+                    *(
+                        Poster(number, batcher, self._router, replicas, reservation).post_all(batches)
+                        for number, (batcher, batches) in enumerate(zip(self._batchers, packing.batches, strict=False))
+                    )
                 )
-            )
-            _check_failures([failure for shard in of_shard for failure in shard.failures], ids, several=calls > 1)
+                _check_failures([failure for shard in of_shard for failure in shard.failures], ids, several=calls > 1)
         accepted = [iter(shard.ids) for shard in of_shard]
         handles = []
         for count, ((tenant, message), number, sent) in enumerate(zip(messages, numbers, ids, strict=True), 1):
@@ -215,7 +225,7 @@ class Sender:
         number = self._shards.number_of(tenant)
         outcome = self._outcomes.expect(item.id, self._shards[number], tenant, ask=False)
         try:
-            (task_id,) = await self._post(number, [item], self._replicas(message))
+            (task_id,) = await self._post_one(number, item, message)
         except BaseException:
             outcome.cancel()
             raise
@@ -300,6 +310,14 @@ class Sender:
         if message.task_options.plugin_options or message.task_options.script_options:
             self._plugins.check(message.task_options)
         return item
+
+    def _counting(self, messages: Iterable[Message[Any]]) -> AbstractContextManager[None]:
+        """Counts messages that the block sends, if there is an SDK."""
+        return NO_SPAN if self._meters is None else self._meters.sending(map(_actor_of, messages))
+
+    def _post_one(self, number: int, item: Item, message: Message[Any]) -> Awaitable[Sequence[str]]:
+        posted = self._post(number, [item], self._replicas(message))
+        return posted if self._meters is None else self._meters.counted(posted, message.actor.name)
 
     async def _post(self, number: int, items: Sequence[Item], replicas: int) -> Sequence[str]:
         try:

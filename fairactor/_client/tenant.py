@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import attrs
@@ -123,12 +124,12 @@ class Tenant:
 
         ttl = self._canceled_ttl if canceled_ttl is None else check_seconds("canceled_ttl", canceled_ttl)
         body = record.encode(record.Outcome(error=record.Error("TaskCanceled", "by tenant.purge()")))
-        spans = self._spans()
-        if spans is None:
-            return await self._purge(ttl, body)
-        with spans.purging(self.name) as span:
+        spans, meters = self._spans(), self._shards().server.meters
+        purging: AbstractContextManager[Any] = nullcontext() if spans is None else spans.purging(self.name)
+        with purging if meters is None else meters.operation(purging, "purge", "settle") as span:
             number = await self._purge(ttl, body)
-            span.set_attribute("messaging.batch.message_count", number)
+            if span is not None:
+                span.set_attribute("messaging.batch.message_count", number)
             return number
 
     async def _purge(self, ttl: float, body: bytes) -> int:

@@ -25,6 +25,7 @@ from fairactor._store.outcomes import Outcomes, Settled, no_such_task
 from fairactor._store.shard import Shard
 from fairactor._store.shards import Shards
 from fairactor._util.checks import check_timeout, shown
+from fairactor._util.meters import Meters
 from fairactor._util.spans import NO_SPAN, Spans
 from fairactor.errors import ConfigurationError, Deadlock, TaskNotFound
 
@@ -46,6 +47,8 @@ class Tracker:
     canceled_ttl: float
     """Seconds for which the record of a canceled task is kept."""
     spans: Spans | None = None
+    meters: Meters | None = None
+    """Records metrics; None without an OpenTelemetry SDK."""
 
     async def outcome(self, task_id: str, tenant: str | None, timeout: float | None) -> Settled:  # noqa: ASYNC109 - as in Handle
         """Waits for the outcome of a task; raises as `Handle.result`."""
@@ -189,7 +192,8 @@ class Tracker:
 
     async def cancel(self, task_id: str, tenant: str | None) -> TaskState:
         """Cancels a task; returns the state in which it was; raises as `Handle.cancel`."""
-        with self.spans.canceling(task_id, tenant or "") if self.spans is not None else NO_SPAN:
+        span = self.spans.canceling(task_id, tenant or "") if self.spans is not None else NO_SPAN
+        with span if self.meters is None else self.meters.operation(span, "cancel", "settle"):
             return await self._cancel(task_id, tenant)
 
     async def _cancel(self, task_id: str, tenant: str | None) -> TaskState:
@@ -212,7 +216,8 @@ class Tracker:
         """Cancels many tasks; see `Runtime.cancel_many`."""
         found = self._checked(handles)
         tenants = {handle.tenant or "" for handle in found}
-        with self.spans.canceling_many(len(found), tenants) if self.spans is not None else NO_SPAN:
+        span = self.spans.canceling_many(len(found), tenants) if self.spans is not None else NO_SPAN
+        with span if self.meters is None else self.meters.operation(span, "cancel", "settle"):
             return await self._cancel_many(found)
 
     async def _cancel_many(self, handles: Sequence[Handle[Any]]) -> list[TaskState | None]:

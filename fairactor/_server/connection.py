@@ -11,6 +11,7 @@ import attrs
 from redis import exceptions as redis_errors
 
 from fairactor._util.backoff import Backoff
+from fairactor._util.meters import Meters
 from fairactor.errors import ConfigurationError, ServerError, ServerUnavailable
 
 from . import tls
@@ -54,6 +55,8 @@ class Server:
     """The port; None for a socket."""
     blocking_client: Callable[[], Any] | None = None
     """Makes a synchronous client of the same server, for threads; it connects with its first command."""
+    meters: Meters | None = None
+    """Records how long scripts take; None without an OpenTelemetry SDK."""
 
     @property
     def where(self) -> str:

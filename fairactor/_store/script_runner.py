@@ -198,6 +198,7 @@ class ScriptRunner:
         *,
         may_repeat: bool = True,
     ) -> Any:
+        call = self._timed(name, call)
         deadline = time.monotonic() + (self._patience if patience is None else patience)
         backoff = Backoff()
         unsure = helped = False
@@ -233,6 +234,11 @@ class ScriptRunner:
                 advice = advice_on_size(size_of(arguments))
                 raise ServerUnavailable(f"{problem}; {name}: {may}{advice}", maybe_accepted=unsure) from failure
             await anyio.sleep(pause)
+
+    def _timed(self, name: str, call: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+        """Returns what calls a script and notes how long that takes, if there is an OpenTelemetry SDK."""
+        meters = self._server.meters
+        return call if meters is None else partial(meters.script, name, call)
 
     async def _is_elsewhere(self, error: redis_errors.ResponseError, epoch: int) -> bool:
         """Whether a script was refused because of the layout, of which the call knew that of an epoch.

@@ -34,6 +34,7 @@ from fairactor._model.wire import (
 )
 from fairactor._server.connection import Server
 from fairactor._util.link import MOST
+from fairactor._util.meters import Meters
 from fairactor.errors import LeaseLost, MailboxFull, NamespaceMismatch, ServerError, TaskExists
 from fairactor.settings import FairBy
 
@@ -91,6 +92,8 @@ class Shard(Fleet, Letters, Limits, Migration, Overviews, Pages, Reservations, T
         """Runs a script of a plugin."""
         self.call_for_tenant = self._runner.run_for_tenant
         """Runs a script of a plugin about a tenant."""
+        self.meters: Final[Meters | None] = server.meters
+        """Records metrics; None without an OpenTelemetry SDK."""
 
     async def open(
         self, *, shards: int | None, aging: float, fair_by: FairBy | None = None, layout: Layout | None = None

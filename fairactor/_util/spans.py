@@ -36,7 +36,8 @@ def has_sdk() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
-def _version() -> str | None:
+def version() -> str | None:
+    """Returns the version of fairactor; None if it runs from a copy that was never installed."""
     try:
         return metadata.version("fairactor")
     except metadata.PackageNotFoundError:  # it runs from a copy that was never installed
@@ -133,7 +134,7 @@ class Spans:
     """
 
     def __init__(self, address: str, port: int | None, *, as_children: bool) -> None:
-        self._tracer = trace.get_tracer("fairactor", _version(), schema_url=SCHEMA)
+        self._tracer = trace.get_tracer("fairactor", version(), schema_url=SCHEMA)
         self._server: dict[str, Any] = {"server.address": address} if address else {}
         if port is not None:
             self._server["server.port"] = port

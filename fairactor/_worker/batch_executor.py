@@ -47,7 +47,7 @@ class BatchExecutor(Executor):
         """Runs a claim or a batch; see `Executor.run`."""
         if isinstance(claim, Batch):
             return self._run_batch(claim)
-        return self.run(claim) if self.spans is None else self.run_traced(claim)
+        return self.run(claim) if self.spans is None and self.meters is None else self.run_traced(claim)
 
     def cancel(self, claim: Claim, reason: str) -> Settlement | Outcomes:
         """Returns the outcome of a claim or a batch that was canceled."""
@@ -66,12 +66,16 @@ class BatchExecutor(Executor):
             for member in batch.members if batch.cancel_reason is None else ():
                 if member.span is not None:
                     member.span.interrupt()
+            for member in batch.members:
+                self._note(member, None)
             raise
         except BaseException as error:
             logger.exception("fairactor itself failed with %s", batch.described())
             for member in batch.members:
                 if member not in batch.outcomes:
                     batch.outcomes[member] = self._failed(member, error)
+        for member in batch.members:
+            self._note(member, batch.outcomes[member])
         return self._collected(batch)
 
     @staticmethod

@@ -45,8 +45,8 @@ class Claim:
     """A task that this runtime has claimed."""
 
     __slots__ = (
-        "batch", "begun", "body", "call", "cancel_reason", "claimed", "header", "id", "kind", "lost", "owner",
-        "record", "runtime", "server_time", "slots", "span", "takes_slot", "task", "tell_dead", "turn",
+        "batch", "begun", "body", "call", "cancel_reason", "claimed", "error_type", "header", "id", "kind", "lost",
+        "owner", "record", "runtime", "server_time", "slots", "span", "takes_slot", "task", "tell_dead", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,7 @@ class Claim:
         self.takes_slot = True  # whether it took one when it was claimed; what joins a batch does not
         self.batch: Claim | None = None  # the batch with which it runs
         self.tell_dead: Callable[[], None] | None = None  # to be called if its outcome, 'V', makes it a dead letter
+        self.error_type = ""  # the name of the type of the error with which an attempt has failed
         self.lost = False  # whether it was canceled because this runtime has given it up
 
     @property

@@ -24,6 +24,7 @@ from fairactor._plugin_chain import PluginChain
 from fairactor._store.shards import Shards
 from fairactor._store.subscriber import Subscriber
 from fairactor._util.backoff import Backoff
+from fairactor._util.meters import Meters
 from fairactor._util.spans import Spans
 from fairactor.errors import ConfigurationError, ServerError
 from fairactor.settings import Settings
@@ -86,6 +87,7 @@ class Consumer:
         start: Callable[[str, Callable[[], Awaitable[None]]], None],
         *,
         spans: Spans | None,
+        meters: Meters | None = None,
         is_ending: Callable[[], bool],
     ) -> None:
         """Starts the instances of actor classes, takes the leases, and starts to claim.
@@ -93,6 +95,7 @@ class Consumer:
         Args:
             start: starts a supervised function, given its name.
             spans: makes spans; None without an OpenTelemetry SDK.
+            meters: records metrics; likewise.
             is_ending: whether the event loop ends, and so cancels every asyncio task.
         """
         handlers = await self._registry.start(self._processes.run)
@@ -107,14 +110,19 @@ class Consumer:
             self._plugins,
             self._runtime,
             is_ending,
+            meters,
         )
         kinds = kinds_of(handlers, self._settings)
         if batchings:
             slots = Slots(kinds, executor.execute, executor.cancel, batchings)
         else:
-            slots = Slots(kinds, executor.run if spans is None else executor.run_traced, executor.canceled)
+            slots = Slots(
+                kinds, executor.run if spans is None and meters is None else executor.run_traced, executor.canceled
+            )
         pool = self._pool = slots.pools
         executor.slots, executor.charge = pool.first, self._charge
+        if meters is not None:
+            meters.slots = pool.slots
         suspects = Suspects(pool, self._settings.max_deliveries)
         settings = self._settings
         actors = self._registry.actors

@@ -27,10 +27,11 @@ from fairactor._model.states import Priority
 from fairactor._model.wire import Settlement, pack_extra
 from fairactor._plugin_chain import Observers, PluginChain
 from fairactor._util.checks import DEFAULT_QUEUE
-from fairactor._util.failures import exception_names, text_of, traceback_of
+from fairactor._util.failures import exception_name, exception_names, text_of, traceback_of
+from fairactor._util.meters import Meters
 from fairactor._util.spans import AttemptSpan, Spans
 from fairactor._util.tracing import restore
-from fairactor.errors import InvalidPayload
+from fairactor.errors import InvalidPayload, TaskCanceled
 from fairactor.settings import Settings
 
 from .claim import Claim, again
@@ -43,6 +44,8 @@ MOST_REFUSALS: Final = 5
 
 _CONTAINERS: Final = (list, dict)
 _HISTORY_LIMIT: Final = 500  # characters of a message, in the history
+_CANCELED: Final = exception_name(TaskCanceled)
+_INTERRUPTED: Final = exception_name(asyncio.CancelledError)
 
 
 @attrs.define(eq=False)
@@ -58,6 +61,8 @@ class Executor:
     runtime: Client
     is_ending: Callable[[], bool]
     """Whether the event loop ends, and so cancels every asyncio task."""
+    meters: Meters | None = None
+    """Records metrics; None without an OpenTelemetry SDK."""
     slots: Slots | None = None
     charge: ChargeLimit | None = attrs.field(init=False, default=None)
     _observers: Observers = attrs.field(init=False)
@@ -69,16 +74,32 @@ class Executor:
         self._plain = self.handlers if self._serves(DEFAULT_QUEUE) else {}
 
     async def run_traced(self, claim: Claim) -> Settlement:
-        """Runs one attempt, and ends its span."""
+        """Runs one attempt, ends its span, and records its metrics."""
         try:
             settlement = await self.run(claim)
         except (asyncio.CancelledError, GeneratorExit):
             if claim.span is not None and claim.cancel_reason is None:  # otherwise `canceled` ends it
                 claim.span.interrupt()
+            self._note(claim, None)
             raise
         if claim.span is not None:
             claim.span.end()
+        self._note(claim, settlement)
         return settlement
+
+    def _note(self, claim: Claim, settlement: Settlement | None) -> None:
+        """Records the metrics of an attempt, given its outcome; None if it was interrupted or canceled."""
+        meters, header, call = self.meters, claim.header, claim.call
+        if meters is None or (settlement is not None and settlement.state == "U"):  # that one never began
+            return
+        error = claim.error_type
+        if settlement is None:
+            error = _INTERRUPTED if claim.cancel_reason is None else _CANCELED
+        elif settlement.state == "R" and error:
+            meters.retried(call.actor if call else "", error)
+        waited = claim.server_clock(claim.begun) - header.stamp / 1e6 if header else None
+        actor, queue = (call.actor, call.queue) if call else ("", "")
+        meters.processed(actor, queue, time.monotonic() - claim.begun, waited, error)
 
     async def run(self, claim: Claim) -> Settlement:  # noqa: C901, PLR0911 - each a reason for which it cannot run
         """Runs one attempt. Whatever the handler raises becomes the outcome. Only a cancellation by us is raised."""
@@ -252,6 +273,7 @@ class Executor:
         if self.spans is not None:
             self._span_of(claim, self.spans).cancel(reason)
             claim.span = None
+        claim.error_type = _CANCELED
         self._observers.canceled(self._task(claim), reason)
         return self._settle(claim, "C", self.settings.canceled_ttl, error=record.Error("TaskCanceled", reason))
 
@@ -270,6 +292,7 @@ class Executor:
             if uncounted <= MOST_UNCOUNTED:
                 attempt = msgspec.structs.replace(attempt, uncounted=uncounted, traceback="")
                 return self._put_off(claim, call, error, attempt, delay)
+        claim.error_type = attempt.error
         self._observers.failed(self._task(claim), error)
         if not in_time or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
             return self._failed(claim, error, attempt)
@@ -325,6 +348,8 @@ class Executor:
 
     def _tell_dead(self, claim: Claim, error: BaseException) -> None:
         logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
+        if self.meters is not None:
+            self.meters.failed(claim.call.actor if claim.call else "", exception_names(error)[0])
         self._observers.dead(self._task(claim), error)
 
     def _dead_letter(
@@ -333,6 +358,7 @@ class Executor:
         if self.spans is not None:
             self._span_of(claim, self.spans).fail(error)
         failure = record.Error(exception_names(error)[0], text_of(error), traceback_of(error))
+        claim.error_type = failure.type
         return self._settle(claim, state, self.settings.failed_ttl, error=failure, attempt=attempt)
 
     def _ttl(self, call: record.Call) -> float:

@@ -130,6 +130,8 @@ class Lease:
 
     async def forget(self, lost: str) -> None:
         """Forgets a lease that was lost, given its name."""
+        if self._shard.meters is not None:
+            self._shard.meters.lease_lost()
         self._subscriber.ignore(self._shard, lost)
         with suppress(ServerError):  # a server that has lost data may still have claims under that name
             await self._shard.leave(lost)

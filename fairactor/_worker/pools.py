@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fairactor._actors.batch import Batching
 from fairactor._model.wire import Settlement
+from fairactor._util.meters import SlotUse
 
 from .batches import Batches
 from .claim import Claim, Outcomes, Owner, Sleeper
@@ -152,6 +153,10 @@ class Pools:
             "newest": min((found["newest"] for found in running), default=0.0),
             "kinds": kinds,
         }
+
+    def slots(self) -> list[SlotUse]:
+        """Returns how many slots of each kind there are, and are taken. Other threads may call it, too."""
+        return [SlotUse(name, pool.size, pool.busy) for name, pool in self._by_name.items()]
 
     def note_slow(self, seconds: float) -> None:
         """Says from how many seconds on tasks that end are noted; see `Pool.slow`."""

@@ -63,6 +63,8 @@ class Expiry:
             del self.lanes[lane]
         if ended:
             logger.warning("%d tasks of actor %r failed: %s", len(ended), route.actor, error.message)
+        if ended and self._shard.meters is not None:
+            self._shard.meters.failed(route.actor, _TYPE, len(ended))
         if ended and self._spans is not None:
             await trace_ends(self._spans, self._shard, ended, error)
 

@@ -20,6 +20,8 @@ async def maintain(shard: Shard, settings: Settings, spans: Spans | None) -> Seq
     If more is left, the next turn says so: no turn waits for a backlog.
     """
     done = await shard.maintain(**when_given_up(settings), silent_body=_failure("LeaseLost", _SILENT))
+    if done.given_up and shard.meters is not None:
+        shard.meters.failed("", "WorkerDied", len(done.given_up))
     if done.given_up and spans is not None:
         await trace_ends(spans, shard, done.given_up, record.Error("WorkerDied", "its runtimes died"))
     return done.unserved

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import msgspec
@@ -19,6 +19,9 @@ from ._declared import add_declared
 from ._moving import move_schedules, tenants_on
 from ._rule import DuePlan, calendar
 from ._schedule import NAME, split_key
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Histogram, Meter
 
 logger: Final = logging.getLogger(NAME)
 
@@ -37,6 +40,8 @@ RACE_PAUSE: Final = 0.05
 """Seconds to wait after another runtime was faster."""
 LEAVE_TIMEOUT: Final = 1.0
 """Seconds in which a runtime that stops tries to hand over its shards. Otherwise its lead ends by itself."""
+LATENESS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+"""The buckets for how late runs are, in seconds."""
 
 _SCRIPTS: Final = (
     "put", "get", "list", "remove", "pause", "resume", "run", "due", "tick", "leave", "declared",
@@ -113,12 +118,22 @@ class Scheduling:
         await move_schedules(host, tenant, source, target)
 
 
+def _lateness(meter: Meter) -> Histogram:
+    return meter.create_histogram(
+        "fairactor.schedule.lateness",
+        "s",
+        "How long after their planned times the runs of schedules were sent.",
+        explicit_bucket_boundaries_advisory=LATENESS,
+    )
+
+
 class _Poller:
     """Polls a shard for due schedules. The server gives them to one runtime at a time, which leads the shard."""
 
     def __init__(self, host: Host, shard: int, *, must_add_declared: bool) -> None:
         self.shard = shard
         self._host = host
+        self._lateness = None if host.meter is None else _lateness(host.meter)
         self._may_lead = False
         self._failing = False
         self.must_add_declared = must_add_declared
@@ -164,11 +179,28 @@ class _Poller:
             return int(wait) / 1000
         away = [key for key, *fields in due if not fields or self._is_away(key)]
         here = [each for each in due if each[0] not in away] if away else due
-        sent = await self._host.call(f"{NAME}/tick", self.shard, *ticks(here, int(now))) if here else []
+        began, planned = time.monotonic(), ticks(here, int(now))
+        sent = await self._host.call(f"{NAME}/tick", self.shard, *planned) if here else []
+        self._note(planned, sent, int(now) / 1000 + time.monotonic() - began)
         for tenant, schedule_id in map(split_key, away):  # so that their new shards send the runs in time
             await self._host.find([tenant])
             await move_schedules(self._host, tenant, self.shard, self._host.shard_of(tenant), schedule_id)
         return 0.0 if away or 1 in sent else RACE_PAUSE
+
+    def _note(self, planned: Sequence[bytes], sent: Sequence[int], now: float) -> None:
+        """Records how late runs were sent, if there is an OpenTelemetry SDK.
+
+        Args:
+            planned: the arguments of tick.lua.
+            sent: its reply: 1 for each schedule that it has moved on.
+            now: the server's time, in unix seconds.
+        """
+        if self._lateness is None:
+            return
+        attributes = {"fairactor.namespace": self._host.settings.namespace}
+        for packed, moved in zip(planned, sent, strict=False):
+            for at in msgspec.msgpack.decode(packed)[-1] if moved == 1 else ():
+                self._lateness.record(max(0.0, now - at / 1000), attributes)
 
     def _is_away(self, key: bytes) -> bool:
         """Whether the tenant of a due schedule belongs on another shard, as far as it is known."""

@@ -20,7 +20,7 @@ LAYERS: Final = (
     {"commands"},
     {"_cli"},
     {"demo", "_top", "_worker_command"},
-    {"testing", "embedded", "serialization", "logs"},
+    {"testing", "embedded", "serialization", "logs", "prometheus", "asgi"},
     {"fairactor"},
     {"runtime"},
     {"_lifetime"},
