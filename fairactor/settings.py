@@ -12,6 +12,7 @@ from attrs.validators import optional
 
 from ._util.checks import (
     YEAR,
+    check_bool,
     check_one_of,
     check_queues,
     check_seconds,
@@ -104,6 +105,7 @@ class RuntimeSettings(TypedDict, total=False):
     durability: Durability
     replicas: int
     tracing: Tracing
+    history: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -186,6 +188,8 @@ class Settings:
     tracing: Tracing = attrs.field(default="link", validator=validate(check_one_of, TRACINGS))
     """How the OpenTelemetry spans of attempts that this runtime runs refer to the sends. With ``link``, each attempt
     has a trace of its own, which links to the send. With ``parent``, it is a child of the send, in the same trace."""
+    history: bool = attrs.field(default=True, validator=validate(check_bool))
+    """Whether what this runtime sends and runs is counted in the history of the namespace, see `Runtime.history`."""
 
     def __attrs_post_init__(self) -> None:
         if self.url is not None and not isinstance(self.url, str):

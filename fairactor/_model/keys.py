@@ -86,6 +86,8 @@ PREFIXES: Final = {
     "RESERVED": ":reserved:",  # hash: reservation -> room that it takes in the mailbox of a tenant; expires
     "LEAVING": ":leaving:",  # set: tasks of a tenant that are on their way to another shard (export.lua)
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
+    "HISTORY": ":history:",  # string: a bucket: seconds, number, kind of names, with colons between -> its series; expires
+    "COUNTED": ":counted:",  # string: the number of the last report of a runtime to the history; expires
     "MENDING_LIST": ":mending:",  # list: the ends of the names of all keys with a prefix, while a repair runs; expires
     "ASIDE": ":aside:",  # any: what the repair could not use, after the time of the repair; nothing reads it
     "PLUGIN": ":plugin:",  # the keys of a plugin: its name, a colon, and whatever the plugin chooses
@@ -109,7 +111,7 @@ TYPES: Final = {
     "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "INDEXED": "set", "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "ASSIGNED_TO": "set",
     "STOLEN_BY": "set", "LEAVING": "set", "RESERVED": "hash", "SENT": "string",
-    "MENDING": "hash", "MENDED": "list", "MENDING_LIST": "list",
+    "MENDING": "hash", "MENDED": "list", "MENDING_LIST": "list", "HISTORY": "string", "COUNTED": "string",
 }  # fmt: skip
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
