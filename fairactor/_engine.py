@@ -23,10 +23,12 @@ from ._actors.process_pool import refuse_in_set_up
 from ._actors.registry import Registry
 from ._actors.task_log import task_log_handler
 from ._client.batcher import Batcher
+from ._client.history_reporter import HistoryReporter
 from ._client.mover import Mover
 from ._client.plugin_host import PluginHost
 from ._client.sender import Sender
 from ._client.tracker import Tracker
+from ._model.tally import Tally
 from ._plugin_chain import PluginChain
 from ._server.connection import Server, connect
 from ._server.embedded import allow_private_server, embedded_server
@@ -75,6 +77,8 @@ class Engine:
         self._stack: Final = AsyncExitStack()
         self._lifespans: Final = AsyncExitStack()  # of plugins; they end while the runtime can still send
         self._group: TaskGroup | None = None
+        self._tally = Tally() if settings.history else None
+        self._history: HistoryReporter | None = None
         self.consumer: Consumer | None = None
         """None if this runtime runs no tasks."""
         self.spans: Spans | None = None
@@ -114,6 +118,9 @@ class Engine:
         self._stack.callback(group.cancel_scope.cancel)
         supervisor = Supervisor(group)
         await self._start_client(supervisor, batchers)
+        if self._tally is not None:
+            self._history = HistoryReporter(self._tally, self._name, self.shards[0])
+            supervisor.start("history", self._history.run)
         on_connected()
         await self._enter_plugins(Supervisor(group))
         await self._start_consumer(supervisor, is_ending)
@@ -137,7 +144,7 @@ class Engine:
         self.tracker = Tracker(
             self.shards, self._outcomes, self._codec, self._check, settings.canceled_ttl, self.spans, self.meters
         )
-        batchers = self._batchers = [Batcher(shard, self._name, server.answer) for shard in self.shards]
+        batchers = self._batchers = [Batcher(shard, self._name, server.answer, self._tally) for shard in self.shards]
         self.sender = Sender(
             shards=self.shards,
             batchers=batchers,
@@ -187,7 +194,7 @@ class Engine:
 
     def _add_shard(self, supervisor: Supervisor, number: int, shard: Shard) -> None:
         """Sends to a shard that was added, and receives outcomes from it, too."""
-        batcher = Batcher(shard, self._name, shard.answer)
+        batcher = Batcher(shard, self._name, shard.answer, self._tally)
         self._batchers.append(batcher)
         self._outcomes.listen(shard)
         supervisor.start(f"outcomes {number}", partial(self._outcomes.run, shard))
@@ -203,7 +210,9 @@ class Engine:
                 self._name, self.shards, self.subscriber, registry, settings, self._plugins, self._runtime
             )
             self._stack.push_async_callback(_shielded, registry.stop)
-            await self.consumer.start(supervisor.start, spans=self.spans, meters=self.meters, is_ending=is_ending)
+            await self.consumer.start(
+                supervisor.start, spans=self.spans, meters=self.meters, is_ending=is_ending, tally=self._tally
+            )
 
     async def _connect(self) -> Server:
         settings = self._settings
@@ -242,6 +251,8 @@ class Engine:
             await self.stop(grace, crashed=crashed)
         finally:
             await self._lifespans.__aexit__(*_raised(error))
+            if self._history is not None:
+                await self._history.end()
 
     def close(self) -> None:
         """Raises an error in all callers that still wait."""

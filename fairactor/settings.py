@@ -12,6 +12,7 @@ from attrs.validators import optional
 
 from ._util.checks import (
     YEAR,
+    check_bool,
     check_one_of,
     check_queues,
     check_seconds,
@@ -113,6 +114,7 @@ class RuntimeSettings(TypedDict, total=False):
     task_logs: int
     task_logs_level: LogLevel
     metrics_tenants: int
+    history: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -207,6 +209,8 @@ class Settings:
     nothing. `Handle.logs` returns them."""
     task_logs_level: LogLevel = attrs.field(default="info", validator=validate(check_one_of, LOG_LEVELS))
     """The least level that is kept with a task. The levels of the loggers decide first what is logged at all."""
+    history: bool = attrs.field(default=True, validator=validate(check_bool))
+    """Whether what this runtime sends and runs is counted in the history of the namespace, see `Runtime.history`."""
 
     def __attrs_post_init__(self) -> None:
         if self.url is not None and not isinstance(self.url, str):

@@ -81,7 +81,8 @@ class Task:
     _waits: int = 0  # how many parts of the handler wait for other tasks
     _lent: bool = False
     _returning: bool = False
-    _ended_at: float | None = None  # by `time.monotonic()`
+    ended_at: float | None = attrs.field(default=None, repr=False, init=False)
+    """When this attempt ended, by ``time.monotonic()``; None if it has not."""
 
     @property
     def waited(self) -> float:
@@ -94,7 +95,7 @@ class Task:
         """The seconds for which this attempt has run, or ran if it has ended; 0 if it has not begun."""
         if self.began is None:
             return 0.0
-        return (time.monotonic() if self._ended_at is None else self._ended_at) - self.began
+        return (time.monotonic() if self.ended_at is None else self.ended_at) - self.began
 
     def attach(self, plugin: str, data: Any) -> None:
         """Attaches data for the Lua of a plugin. If the task finishes, the hook ``ended`` gets it as ``data``.
@@ -146,7 +147,7 @@ class Task:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[None]:
         """Lends the task's worker slot out while any part of its handler waits for another task."""
-        if self._slots is None or self._ended_at is not None:
+        if self._slots is None or self.ended_at is not None:
             yield
             return
         self._waits += 1
@@ -157,7 +158,7 @@ class Task:
             yield
         finally:
             self._waits -= 1
-            if not self._waits and not self._returning and self._ended_at is None:
+            if not self._waits and not self._returning and self.ended_at is None:
                 await self._take_back(self._slots)
 
     async def _take_back(self, slots: Slots) -> None:
@@ -167,7 +168,7 @@ class Task:
         finally:
             self._returning = False
             if (
-                self._ended_at is not None or self._waits
+                self.ended_at is not None or self._waits
             ):  # meanwhile the handler has ended, or another part of it began to wait
                 slots.lend()
             else:
@@ -188,7 +189,7 @@ class Task:
 
     def end(self) -> None:
         """Ends the attempt. Code that its handler has left running no longer lends the slot."""
-        self._ended_at = time.monotonic()
+        self.ended_at = time.monotonic()
         if self._lent and self._slots is not None:
             self._slots.seize()
 

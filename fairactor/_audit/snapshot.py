@@ -53,7 +53,9 @@ until cursor == '0'
 return reply
 """
 
-_EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER", "DEAD_OF", "DEAD_BY", "ENDED_LAST"}
+_EXPIRES: Final = {
+    "SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER", "DEAD_OF", "DEAD_BY", "ENDED_LAST", "HISTORY", "COUNTED",
+}  # fmt: skip
 _INDEXES: Final = {"DEAD_OF", "DEAD_BY"}
 """Those of them that the audit looks at."""
 _MAY_EXPIRE: Final = {"TASK", "KEY", "MENDING", "MENDED"}

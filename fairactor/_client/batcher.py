@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import attrs
 
+from fairactor._model.tally import Tally
 from fairactor._model.wire import MOST_ROUTES, USUAL_BATCH, Item, Receipt
 from fairactor._store.script_runner import Elsewhere
 from fairactor._store.shard import Shard
@@ -42,12 +43,14 @@ class Batcher:
         shard: the shard.
         runtime: the name of the runtime that sends.
         answer: the seconds after which a call without an answer fails.
+        tally: counts what is sent; None if nobody wants to know.
     """
 
-    def __init__(self, shard: Shard, runtime: str, answer: float) -> None:
+    def __init__(self, shard: Shard, runtime: str, answer: float, tally: Tally | None = None) -> None:
         self._shard = shard
         self._link = Link(answer)
         self._runtime = runtime
+        self._tally = tally
         self._number = 0
         self._outbox: deque[_Posted] = deque()
         self._posted = Wakeup()
@@ -149,6 +152,8 @@ class Batcher:
                 _fail(posted, stopped)
             raise
         self._link.note(size, time.monotonic() - started)
+        if self._tally is not None:
+            self._tally.sent(items, receipt)
         start = 0
         for posted in batch:
             _resolve(posted, receipt, start, start + len(posted.items))

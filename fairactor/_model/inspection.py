@@ -25,8 +25,12 @@ def read_info(
     runtime: bytes = b"",
     _ttl: int = -1,
     progress: bytes = b"",
+    now: float = 0.0,
+    claimed: float = 0.0,
 ) -> TaskInfo:
     """Makes a description of a task from its record and the rest of the reply of inspect.lua.
+
+    ``now`` is the shard's time in ms, and ``claimed`` when the task was claimed; 0 if that is not known.
 
     If something of the record cannot be decoded, the description has what can be, and an error that says so.
     """
@@ -34,6 +38,7 @@ def read_info(
     settled = record.SETTLED.get(header.state)
     route = read_route(call.route) if call else None
     actor = outcome.actor if outcome and outcome.actor else route.actor if route else ""
+    waited, ran = _durations(state, header, outcome, history, float(now), float(claimed))
     return TaskInfo(
         id=task_id,
         tenant=header.tenant,
@@ -45,6 +50,8 @@ def read_info(
         due_at=_moment(float(due) / 1000) if due else None,
         started_at=_moment(outcome.started_at) if outcome and outcome.started_at else None,
         ended_at=_moment(outcome.ended_at) if outcome and outcome.ended_at else None,
+        waited=waited,
+        ran=ran,
         runtime=as_text(runtime) or None,
         progress=read_progress(progress),
         error=outcome.error if outcome and outcome.error else failure,
@@ -77,6 +84,29 @@ def _decode(
     if call is None and body.partition(b"\n")[0]:
         problems.append("its call")
     return header, outcome, call, history, _unreadable(problems) if problems else None
+
+
+def _durations(
+    state: bytes,
+    header: record.Header,
+    outcome: record.Outcome | None,
+    history: list[record.Attempt],
+    now: float,
+    claimed: float,
+) -> tuple[float | None, float | None]:
+    """Returns for how long the last attempt waited, and ran, in seconds; None where there is nothing to say."""
+    if outcome is not None:
+        began, until = outcome.started_at, outcome.ended_at
+    elif state == b"queued":
+        began, until = now / 1000, 0.0
+    elif state == b"started":
+        began, until = claimed / 1000, now / 1000
+    else:
+        began = until = 0.0
+    if not began:
+        return None, None
+    waited = began - record.due_in(header.stamp, history, began)
+    return max(0.0, waited), max(0.0, until - began) if until else None
 
 
 def _unreadable(problems: list[str]) -> record.Error:

@@ -88,6 +88,8 @@ PREFIXES: Final = {
     "RESERVED": ":reserved:",  # hash: reservation -> room that it takes in the mailbox of a tenant; expires
     "LEAVING": ":leaving:",  # set: tasks of a tenant that are on their way to another shard (export.lua)
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
+    "HISTORY": ":history:",  # string: a bucket: seconds, number, kind of names, with colons between -> its series; expires
+    "COUNTED": ":counted:",  # string: the number of the last report of a runtime to the history; expires
     "MENDING_LIST": ":mending:",  # list: the ends of the names of all keys with a prefix, while a repair runs; expires
     "ENDED_OF": ":ended-of:",  # list: as ENDED_LAST, those of a tenant
     "DEAD_OF": ":dead-of:",  # zset: as DEAD, those of a tenant; expires
@@ -115,8 +117,8 @@ TYPES: Final = {
     "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "INDEXED": "set", "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "ASSIGNED_TO": "set",
     "STOLEN_BY": "set", "LEAVING": "set", "RESERVED": "hash", "SENT": "string",
-    "ENDED_LAST": "list", "ENDED_OF": "list", "DEAD_OF": "zset", "DEAD_BY": "zset",
-    "MENDING": "hash", "MENDED": "list", "MENDING_LIST": "list",
+    "ENDED_LAST": "list", "ENDED_OF": "list", "DEAD_OF": "zset", "DEAD_BY": "zset", "HISTORY": "string",
+    "COUNTED": "string", "MENDING": "hash", "MENDED": "list", "MENDING_LIST": "list",
 }  # fmt: skip
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")

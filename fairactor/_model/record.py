@@ -7,8 +7,10 @@ task is not kept, so its line is empty; without a history the outcome is the onl
 
 from __future__ import annotations
 
+import math
 import re
 import struct
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any, Final
 
@@ -93,6 +95,13 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True):
     """How many retries of the task have not counted, this one included; 0 if this attempt counts."""
     traceback: str = ""
     """The end of the exception's traceback. Only the last attempts have it, and only those that count."""
+    delay: float = 0.0
+    """The seconds after which the next attempt was due, if there was to be one."""
+
+    @property
+    def next_due(self) -> float:
+        """When the next attempt was due, in unix seconds by the server's clock."""
+        return self.started_at + self.seconds + self.delay
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -191,6 +200,23 @@ def uncounted_in(body: bytes) -> int:
         if attempt is not None and attempt.uncounted:
             return attempt.uncounted
     return 0
+
+
+def due_in(stamp: float, attempts: Iterable[Attempt], before: float = math.inf) -> float:
+    """Returns when an attempt was due, in unix seconds by the server's clock.
+
+    Args:
+        stamp: when the task was sent or redriven, or when it was due at first, in unix µs, as in its header.
+        attempts: its history.
+        before: when the attempt began, so that itself and later ones do not count.
+    """
+    return max((stamp / 1e6, *(each.next_due for each in attempts if each.started_at < before)))
+
+
+def last_attempt(body: bytes) -> Attempt | None:
+    """Returns the last attempt in the body of a live task, if it had one."""
+    at = body.rfind(b"\n")
+    return None if at < 0 else _if_readable(_decode_attempt, body[at + 1 :])
 
 
 def pack_settled(state: str, rest: bytes, outcome: Outcome, body: bytes = b"", attempt: Attempt | None = None) -> bytes:

@@ -284,6 +284,8 @@ class Receipt:
     Elsewhere."""
     replicas: int
     """How many replicas have confirmed the batch, up to the requested number."""
+    is_whole: bool = False
+    """Whether all tasks were accepted as they were sent."""
 
 
 @attrs.frozen

@@ -40,6 +40,7 @@ from fairactor.settings import FairBy
 
 from .damage import Repairs
 from .fleet import Fleet
+from .history import HistoryCalls
 from .letters import Letters
 from .limits import Limits
 from .migration import Migration
@@ -69,7 +70,7 @@ class Undeclared(Exception):
     """The shard does not know what the runtime can run: it joined while runtimes of an older release were there."""
 
 
-class Shard(Fleet, Letters, Limits, Migration, Overviews, Pages, Reservations, Tenants):
+class Shard(Fleet, HistoryCalls, Letters, Limits, Migration, Overviews, Pages, Reservations, Tenants):
     """One shard, with a method for each script."""
 
     def __init__(
@@ -169,7 +170,7 @@ class Shard(Fleet, Letters, Limits, Migration, Overviews, Pages, Reservations, T
             replicas, "send", runtime, turn_mark(number), reservation, *packed
         )
         if reply == 0:
-            return Receipt([item.id for item in items], {}, confirmed)
+            return Receipt([item.id for item in items], {}, confirmed, is_whole=True)
         ids = [
             as_text(verdict) if isinstance(verdict, bytes) else "" if verdict == REPEATED else item.id
             for item, verdict in zip(items, reply, strict=True)

@@ -19,6 +19,7 @@ from fairactor._actors.task import Task
 from fairactor._model import record
 from fairactor._model.lane import kind_of_runtime, text_in_json
 from fairactor._model.limit import PackedLimit, parts_of
+from fairactor._model.tally import Tally
 from fairactor._model.wire import Assignment
 from fairactor._plugin_chain import PluginChain
 from fairactor._store.shards import Shards
@@ -89,6 +90,7 @@ class Consumer:
         spans: Spans | None,
         meters: Meters | None = None,
         is_ending: Callable[[], bool],
+        tally: Tally | None = None,
     ) -> None:
         """Starts the instances of actor classes, takes the leases, and starts to claim.
 
@@ -97,6 +99,7 @@ class Consumer:
             spans: makes spans; None without an OpenTelemetry SDK.
             meters: records metrics; likewise.
             is_ending: whether the event loop ends, and so cancels every asyncio task.
+            tally: counts what runs here for the history; None if nobody wants to know.
         """
         handlers = await self._registry.start(self._processes.run)
         batchings = {
@@ -152,6 +155,7 @@ class Consumer:
                 self._limits(number),
                 self._assignment(number, self._served),
                 spans,
+                tally,
             )
 
         self._dispatchers += [make(number) for number in range(len(self._shards))]
@@ -160,6 +164,8 @@ class Consumer:
             self._run_dispatcher(start, number)
         reporter = PulseReporter(pool, self._dispatchers[0], self._shards[0], info, self._settings.lease)
         start("pulse", reporter.run)
+        if tally is not None:
+            tally.before_report = self._count_running
         self._keep_leases(pool)
         self._shards.on_layout(lambda: start("layout", partial(self._follow_layout, make, start)))
 
@@ -188,6 +194,13 @@ class Consumer:
             number = len(self._dispatchers)
             self._dispatchers.append(make(number))
             self._run_dispatcher(start, number)
+
+    def _count_running(self) -> None:
+        """Counts the starts of tasks that run for long, before they end."""
+        running = [] if self._pool is None else [task for claim in self._pool.running() for task in claim.tasks]
+        for dispatcher in self._dispatchers:
+            if dispatcher.attempts is not None:
+                dispatcher.attempts.note_running(claim for claim in running if claim.owner is dispatcher)
 
     def _limits(self, number: int) -> dict[str, PackedLimit]:
         """Returns the parts of a shard of the limits that the code gives its actors."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import attrs
 from fairactor._model.inbox import CANCEL, HANDED, WORK, Handed, handed_mark, unpack_handed
 from fairactor._model.lane import RuntimeKind
 from fairactor._model.limit import PackedLimit
+from fairactor._model.tally import Tally
 from fairactor._model.wire import Assignment, Settlement, Turn, as_bytes, as_text, turn_mark
 from fairactor._store.shard import Shard, Undeclared
 from fairactor._store.subscriber import Subscriber
@@ -24,6 +26,7 @@ from fairactor._util.wakeup import Wakeup
 from fairactor.errors import LeaseLost, ServerError, ServerUnavailable
 from fairactor.settings import Settings
 
+from .attempts import Attempts
 from .claim import Claim, described, new_claims
 from .lease import Lease
 from .outbox import Outbox
@@ -75,6 +78,7 @@ class Dispatcher:
         limits: Mapping[str, PackedLimit],
         serves: Assignment | None = None,
         spans: Spans | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._shard = shard
         self._lease = Lease(name, shard, subscriber, settings, info, kind, limits, serves)
@@ -87,6 +91,8 @@ class Dispatcher:
         self._spans = spans
         self._expiry = Expiry(shard, settings, spans)
         self._refusals = Refusals(shard)
+        self.attempts = None if tally is None else Attempts(tally)
+        """Counts for the history; None if nobody wants to know."""
         self._number = 0
         self._duration = 0.0  # seconds that the last turn took
         self._link = Link(shard.answer, MOST)  # for records: a reply is late only if nothing of it arrives
@@ -128,9 +134,14 @@ class Dispatcher:
             self._suspects.ended(claim)
         if claim.runtime == self._lease.runtime:  # otherwise the lease of this claim was lost
             self._outbox.add(settlement)
+            if self.attempts is not None:
+                self.attempts.ended(claim)
             if claim.tell_dead is not None:
-                self._refusals.add(settlement.id, claim.tell_dead)
+                self._refusals.add(settlement.id, self._when_dead(claim, claim.tell_dead))
         self._wakeup.set()
+
+    def _when_dead(self, claim: Claim, tell_dead: Callable[[], None]) -> Callable[[], None]:
+        return tell_dead if self.attempts is None else partial(self.attempts.dead, claim, tell_dead)
 
     def wake(self) -> None:
         """Makes it take a turn soon, because there is work or a free worker."""
@@ -306,6 +317,8 @@ class Dispatcher:
             pace.note(self._duration, settled)
         for refused in turn.refused:
             logger.warning("the outcome of task %s came too late and was refused", refused.decode(errors="replace"))
+        if self.attempts is not None:
+            self.attempts.reported(request.settle, turn.refused)
         if self._refusals:
             await self._refusals.reported(request.settle, turn.refused)
         return request, turn
@@ -382,6 +395,8 @@ class Dispatcher:
         self._share.failed()
         self._outbox.clear()
         self._refusals.clear()
+        if self.attempts is not None:
+            self.attempts.lost()
         if running := self._running():
             logger.warning(
                 "%s: others may run these tasks now, so they are canceled here: %s", lost, described(running)

@@ -222,7 +222,7 @@ class Executor:
                 report=self.report,
                 charge=self.charge,
                 slots=claim.slots or self.slots,
-                due=claim.claimed - claim.server_time + header.stamp / 1e6 if header else None,
+                due=_due(claim, header) if header else None,
                 began=claim.begun if claim.begun != claim.claimed else None,
                 log=self._log(header.attempt if header else 1) if self.settings.task_logs else None,
             )
@@ -290,8 +290,8 @@ class Executor:
         if in_time and isinstance(error, Retry) and not error.count:
             uncounted = 1 + record.uncounted_in(claim.body)
             if uncounted <= MOST_UNCOUNTED:
-                attempt = msgspec.structs.replace(attempt, uncounted=uncounted, traceback="")
-                return self._put_off(claim, call, error, attempt, delay)
+                put_off = msgspec.structs.replace(attempt, uncounted=uncounted, traceback="", delay=delay)
+                return self._put_off(claim, call, error, put_off, delay)
         claim.error_type = attempt.error
         self._observers.failed(self._task(claim), error)
         if not in_time or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
@@ -301,6 +301,7 @@ class Executor:
         if claim.span is not None:
             claim.span.fail(error)
         self._observers.retried(self._task(claim), error, delay)
+        attempt = msgspec.structs.replace(attempt, delay=delay)
         return again(claim, record.pack_retried(header, claim.body, attempt), delay)
 
     def _put_off(
@@ -388,6 +389,13 @@ class Executor:
             "X" if state == "V" else state, header.rest if header else record.NO_HEADER, outcome, body, attempt
         )
         return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra, claim.kind)
+
+
+def _due(claim: Claim, header: record.Header) -> float:
+    """Returns when the attempt was due, by the monotonic clock of this process."""
+    last = record.last_attempt(claim.body)
+    due = header.stamp / 1e6 if last is None else record.due_in(header.stamp, [last])
+    return claim.claimed - claim.server_time + due
 
 
 def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:

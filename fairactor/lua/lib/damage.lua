@@ -11,6 +11,7 @@
 
 local RESERVATION, SESSION = 60000, '>c8Hc0' -- as in lib/room.lua and lib/session.lua
 local REMEMBER_SENDS = 3600000 -- ms, as in send.lua
+local KEEP_HISTORY = 260400000 -- ms, as in lib/buckets.lua
 local KEEP_RECORDS = 604800000 -- ms: a settled record that nobody gave a time to live
 local NEW_LEASE = 60000 -- ms, for a lease whose end makes no sense: a living runtime renews it
 local CANCELED_OUTCOME = '{"error":{"type":"TaskCanceled","message":"by handle.cancel()"}}'
@@ -231,6 +232,8 @@ local at_once = { -- what to look at besides
   [RESERVED] = function(key) expires_in(key, RESERVATION) end,
   [MOVER] = function(key) expires_in(key, NEW_LEASE) end,
   [ENDED_LAST] = function(key) expires_in(key, KEEP_RECORDS) end,
+  [HISTORY] = function(key) expires_in(key, KEEP_HISTORY) end,
+  [COUNTED] = function(key) expires_in(key, REMEMBER_SENDS) end,
   [SENT] = function(key)
     local stored = call('GET', key)
     if #stored > 8 and is_number(stored) and pcall(cmsgpack.unpack, stored:sub(9)) then
