@@ -290,14 +290,12 @@ def decode_body(body: bytes, *, live: bool) -> tuple[Outcome | None, Call | None
 def _with_attempt(body: bytes, attempt: Attempt) -> bytes:
     call, *history = body.split(b"\n")
     logs: list[bytes] = []
-    if b"
-{" in body:  # what the handler has logged, see task_logs.py
+    if b"\n{" in body:  # what the handler has logged, see task_logs.py
         logs = [line for line in history if line.startswith(b"{")]
         history = [line for line in history if not line.startswith(b"{")]
     if len(history) >= WITH_TRACEBACK:
         history[-WITH_TRACEBACK] = _without_traceback(history[-WITH_TRACEBACK])
-    return b"
-".join([call, *history[1 - HISTORY :], encode(attempt), *logs])
+    return b"\n".join([call, *history[1 - HISTORY :], encode(attempt), *logs])
 
 
 def _without_traceback(line: bytes) -> bytes:
