@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from fairactor import Runtime, TaskState, actor, current_task
+from fairactor import Runtime, TaskState, actor
 from fairactor.errors import ConfigurationError, TaskNotFound
 from fairactor.views import TaskDetails
 from tests.support.polling import PATIENCE, until
@@ -33,7 +33,6 @@ async def unserved(n: int) -> None: ...
 
 @actor
 async def block(n: int) -> None:
-    current_task().progress(0.5, "half")  # type: ignore[union-attr]
     await anyio.sleep_forever()
 
 
@@ -101,6 +100,12 @@ async def test_a_task_that_runs_and_those_that_wait_for_it(make_runtime: Make) -
         details = await until_state(runtime, handle.id, TaskState.STARTED)
         assert details.running_for is not None
         assert 0 <= details.running_for < PATIENCE
+
+        async def has_all() -> TaskDetails | None:  # its shard learns of those on other shards a little later
+            found = await runtime.task(handle.id)
+            return found if len(found.children) == 4 else None
+
+        details = await until(has_all)
         assert {child.id for child in details.children} == {near.id, *(each.id for each in far)}
         assert {(child.tenant, child.state) for child in details.children} == {
             (tenant, "deferred") for tenant in ("a", "t0", "t1", "t2")

@@ -82,6 +82,9 @@ async def populate(runtime: Runtime, tenants: tuple[str, ...]) -> dict[TaskState
         for handle in canceled:
             await handle.cancel()
         sent[TaskState.CANCELED] |= {handle.id for handle in canceled}
+    waiting = sent[TaskState.QUEUED] | sent[TaskState.STARTED]
+    for state in (TaskState.QUEUED, TaskState.STARTED):  # a runtime may have claimed some ahead
+        sent[state] = {task for task in waiting if (await runtime.handle(task).info()).state is state}
     return sent
 
 
