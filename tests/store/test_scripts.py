@@ -249,7 +249,10 @@ TRANSITIONS: dict[
     "index_letters": (lambda shard: shard.run(shard.shard.index_letters()), ...),
     "details": (lambda shard: shard.run(shard.shard.details("full1"))[8:], ...),
     "hasten": (lambda shard: shard.run(shard.shard.hasten([("later", "t"), ("due", "u"), ("no", "")])), [False] * 3),
-    "reroute": (lambda shard: shard.run(shard.shard.reroute("gpu", [("t1", ""), ("later", "t"), ("full1", "u")])), ...),
+    "reroute": (
+        lambda shard: shard.run(shard.shard.reroute("gpu", [("lost", ""), ("later", "t"), ("full1", "u")])),
+        ...,
+    ),
     "forget": (_forget, 0),
     "residents": (_residents, ...),
     "find_tenants": (_find_tenants, ...),
