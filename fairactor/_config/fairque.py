@@ -97,7 +97,7 @@ def is_fairque(data: Mapping[str, Any]) -> bool:
 def convert(
     document: Document, filled: Filled, mistakes: Mistakes
 ) -> tuple[Document, Mapping[Path, str], tuple[Converted, ...]]:
-    """Returns a configuration of fairque as one of fairactor, which values came from variables, and what became of keys.
+    """Returns a configuration of fairque as one of fairactor, the values from variables, and what became of each key.
 
     Args:
         document: the configuration.
