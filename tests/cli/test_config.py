@@ -23,6 +23,11 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return lambda text: (tmp_path / "fairactor.toml").write_text(dedent(text)) and None
 
 
+def fairactor(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fairactor", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
 FILE = """
 url = "redis://:${PW:-s3cret}@cache/1"
 workers = 5
@@ -88,7 +93,7 @@ def test_show_says_where_values_come_from_and_hides_secrets(
     assert said.isascii()
     rows = [line.split() for line in said.splitlines()]
     assert ["workers", "5", "fairactor.toml:3"] in rows
-    assert ["lease", "7.0", "environment"] in rows
+    assert ["lease", "7.0", "FAIRACTOR_LEASE"] in rows
     assert ["queues", "['gpu']", "fairactor.toml:7"] in rows
     assert ["tenants.'acme\\u202e'.weight", "5", "fairactor.toml:5"] in rows
     assert cli.main(["config", "show", "--all", "--json"]) == 0
@@ -105,8 +110,7 @@ async def test_apply_writes_what_differs(
     write(f"url = '{url}'\n[tenants.a]\nweight = 5\n[schedules.n]\ntenant = 'a'\nactor = 'report'\nevery = 60")
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fairactor", "config", "apply", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
+        return fairactor("config", "apply", *arguments)
 
     missing = run("--dry-run")
     assert missing.returncode == 3
@@ -133,7 +137,5 @@ async def test_other_commands_take_the_file(write: Write, url: str, capsys: pyte
         pass
     write(f"url = '{url}'\nnamespace = 'shop'")
     for arguments in (["stats"], ["stats", "--config", "fairactor.toml"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "fairactor", *arguments], capture_output=True, text=True, check=False, timeout=60
-        )
+        done = fairactor(*arguments)
         assert (done.returncode, done.stderr) == (0, "")

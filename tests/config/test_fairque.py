@@ -126,6 +126,22 @@ def test_mistakes_are_named_with_their_lines_in_that_file(loaded: Loaded) -> Non
     )
 
 
+def test_secrets_in_it_are_not_shown(loaded: Loaded) -> None:
+    environ = {"PW": "s3cr/t:x"}
+    found = loaded(
+        "redis: {host: db, password: '${PW}'}\nworker: {id: a, assigned_users: ['${PW}']}", "f.yaml", environ=environ
+    )
+    assert found.settings.url == "redis://:s3cr%2Ft%3Ax@db:6379/0"
+    assert "s3cr" not in repr(found) + repr(found.to_dict(secrets=False)) + "".join(map(str, found.converted))
+    with pytest.raises(InvalidConfig) as raised:
+        loaded("redis: {port: '${PW}'}\nqueue: {stats_prefix: '${PW}'}\nworker: '${PW}'", "f.yaml", environ=environ)
+    assert raised.value.mistakes == (
+        "f.yaml:1: redis.port: what '${PW}' stands for cannot be used here (it is not shown)",
+        "f.yaml:2: namespace: what '${PW}' stands for cannot be used here (it is not shown)",
+        "f.yaml:3: worker: what '${PW}' stands for cannot be used here (it is not shown)",
+    )
+
+
 def test_our_own_files_are_not_taken_for_fairques(loaded: Loaded) -> None:
     assert not loaded("workers: 5\nworker:\n  gpu:\n    assigned: [a]", "fairactor.yaml").converted
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairactor.config import Config, load
@@ -45,6 +45,7 @@ configurations = st.tuples(
 ).map(lambda pair: pair[0] | pair[1])  # fmt: skip
 
 
+@settings(deadline=None, max_examples=40)
 @given(configurations)
 def test_a_configuration_survives_the_round_trip(data: dict[str, Any]) -> None:
     for name in [None, *data.get("worker", {})]:
@@ -56,6 +57,7 @@ def test_a_configuration_survives_the_round_trip(data: dict[str, Any]) -> None:
         assert "pass@" not in repr(found) + repr(found.to_dict(secrets=False))
 
 
+@settings(deadline=None, max_examples=40)
 @given(configurations)
 def test_yaml_says_what_a_dict_says(data: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -64,6 +66,7 @@ def test_yaml_says_what_a_dict_says(data: dict[str, Any]) -> None:
         assert load(path, environ={}).settings == Config.from_dict(data).settings
 
 
+@settings(deadline=None, max_examples=40)
 @given(configurations, st.data())
 def test_a_changed_runtime_configuration_survives_too(data: dict[str, Any], draw: st.DataObject) -> None:
     name = draw.draw(st.sampled_from([None, *data.get("worker", {})]))
