@@ -12,7 +12,10 @@ from .application import place, split
 
 def is_installed() -> bool:
     """Whether files can be watched."""
-    return importlib.util.find_spec("watchfiles") is not None
+    try:
+        return importlib.util.find_spec("watchfiles") is not None
+    except ValueError:  # it is there as None
+        return False
 
 
 def folders(targets: Iterable[str]) -> list[Path]:
