@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -43,5 +44,6 @@ async def changes(targets: Iterable[str]) -> AsyncIterator[list[Path]]:
     """Yields the Python files that have changed, as they change."""
     import watchfiles
 
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # the supervisor says what has changed
     async for changed in watchfiles.awatch(*folders(targets), watch_filter=watchfiles.PythonFilter()):
         yield sorted(Path(path) for _, path in changed)
