@@ -142,7 +142,7 @@ async def test_after_its_last_task_a_process_is_replaced(commands: Commands, url
     assert command.ended() == 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_a_process_that_holds_much_memory_is_replaced(commands: Commands, url: str) -> None:
     command = commands.start("app", "--max-memory", "300")
     (first,) = command.ready()
