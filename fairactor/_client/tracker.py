@@ -20,7 +20,7 @@ from fairactor._model.info import TaskInfo
 from fairactor._model.inspection import read_info
 from fairactor._model.log_line import LogLine
 from fairactor._model.states import TaskState
-from fairactor._model.task_logs import read_logs
+from fairactor._model.task_logs import logs_in
 from fairactor._store.outcomes import Outcomes, Settled, no_such_task
 from fairactor._store.shard import Shard
 from fairactor._store.shards import Shards
@@ -178,11 +178,7 @@ class Tracker:
 
     async def logs(self, task_id: str, tenant: str | None) -> list[LogLine]:
         """Returns what the handler of a task has logged; raises as `Handle.info`."""
-        packed: bytes = (await self._inspected(task_id, tenant))[1]
-        try:
-            return read_logs(record.unpack(packed)[1])
-        except record.UNREADABLE:
-            return []
+        return logs_in((await self._inspected(task_id, tenant))[1])
 
     async def _inspected(self, task_id: str, tenant: str | None) -> list[Any]:
         async def inspect() -> list[Any]:

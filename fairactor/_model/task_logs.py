@@ -48,6 +48,14 @@ def with_logs(body: bytes, lines: Sequence[bytes], dropped: int, most: int) -> b
     return b"\n".join([call, *(line for line in others if not line.startswith(_BEGIN)), packed])
 
 
+def logs_in(packed: bytes) -> list[LogLine]:
+    """Returns what a record keeps; nothing if it cannot be decoded."""
+    try:
+        return read_logs(record.unpack(packed)[1])
+    except record.UNREADABLE:
+        return []
+
+
 def read_logs(body: bytes) -> list[LogLine]:
     """Returns what the body of a record keeps, oldest first. If some was dropped, the first line says so."""
     kept = _kept_in(body.split(b"\n"))

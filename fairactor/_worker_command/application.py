@@ -157,6 +157,10 @@ def _named(module: ModuleType, name: str) -> Application:
             raise NoApplication(f"{module.__name__} has no {shown(name)}{_offers(module, name)}") from None
     if isinstance(value, Runtime):
         return Application((), _fresh(value, where))
+    if isinstance(value, Actor) and value.owner is not None:
+        raise NoApplication(
+            f"{where} is a method: name its class, {module.__name__}:{name.rpartition('.')[0] or value.owner.__name__}"
+        )
     if isinstance(value, Actor | ModuleType) or inspect.isclass(value):
         return Application([value])
     if isinstance(value, list | tuple | set | frozenset):

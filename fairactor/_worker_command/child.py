@@ -17,6 +17,8 @@ import anyio
 
 from .options import WorkerOptions
 
+_LONGEST: Final = 1 << 26
+"""The most bytes of a line: it may have the names of many actors."""
 _LAST_WORDS: Final = 1.0
 """The seconds for which to read what a process has said before it ended."""
 
@@ -70,7 +72,7 @@ class Child:
             except BaseException:
                 ours.close()
                 raise
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST)
         writer.write(options.packed())
         return cls(process, reader, writer, on_change)
 

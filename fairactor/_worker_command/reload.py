@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -12,7 +13,10 @@ from .application import place, split
 
 def is_installed() -> bool:
     """Whether files can be watched."""
-    return importlib.util.find_spec("watchfiles") is not None
+    try:
+        return importlib.util.find_spec("watchfiles") is not None
+    except ValueError:  # it is there as None
+        return False
 
 
 def folders(targets: Iterable[str]) -> list[Path]:
@@ -40,5 +44,6 @@ async def changes(targets: Iterable[str]) -> AsyncIterator[list[Path]]:
     """Yields the Python files that have changed, as they change."""
     import watchfiles
 
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # the supervisor says what has changed
     async for changed in watchfiles.awatch(*folders(targets), watch_filter=watchfiles.PythonFilter()):
         yield sorted(Path(path) for _, path in changed)

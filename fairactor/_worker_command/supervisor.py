@@ -25,6 +25,8 @@ from .reload import changes
 
 _MOST_FAILURES: Final = 5
 """How often in a row a start may fail while no process is ready."""
+_NAMED: Final = 50
+"""The most actors that the first line names."""
 _STABLE: Final = 10.0
 """The seconds after which a process that dies has not failed at once."""
 _MARGIN: Final = 15.0
@@ -53,8 +55,8 @@ class Slot:
 
     async def renew(self) -> bool:
         """Replaces the process by one that is ready before the old one stops; returns whether that was possible."""
-        old, self._renewed = self.current, anyio.Event()
-        renewed = self._renewed
+        old, renewed = self.current, anyio.Event()
+        self._renewed = renewed
         self.wakeup.set()
         await renewed.wait()
         return self.current is not None and self.current is not old
@@ -86,8 +88,8 @@ class Slot:
             self.restart = False
             if (child := await self._try()) is not None:
                 return child
-            if supervisor.over.is_set():
-                break
+            if supervisor.over.is_set() or self.restart:
+                continue
             if supervisor.reloads:
                 logger.info("waiting for a change of the code")
                 while not (self.restart or supervisor.over.is_set()):
@@ -169,6 +171,7 @@ class Supervisor:
         self._children: set[Child] = set()
         self._group: TaskGroup
         self._first_ready = anyio.Event()
+        self._renewing = anyio.Lock()
         self._failures = 0
         self._signals = 0
         self._code = STOPPED
@@ -230,7 +233,7 @@ class Supervisor:
         """Notes that a process could not start. It ends the others if none is ready and this is not the first one."""
         self._failures += 1
         if not child.fatal:  # it has said what is wrong
-            logger.error("%s before it was ready", child.end_described())
+            logger.error("%s, before it was ready", child.end_described())
         others = any(each.info is not None and each.code is None for each in self._children)
         if not (others or self.reloads) and (child.fatal or self._failures >= _MOST_FAILURES):
             self._end(child.code if child.code and child.code > 0 else FAILED)
@@ -243,6 +246,7 @@ class Supervisor:
     def _introduce(self, child: Child) -> None:
         info, options = child.info or {}, self._options
         queues = ", ".join(info["queues"]) if info["queues"] else "all"
+        more = len(info["actors"]) - _NAMED
         count = f"{options.processes} process" + ("es" if options.processes > 1 else "")
         logger.info(
             "worker %s: %s on %s, namespace %s, queues: %s, actors: %s",
@@ -251,7 +255,7 @@ class Supervisor:
             info["server"],
             info["namespace"],
             queues,
-            ", ".join(info["actors"]),
+            ", ".join(info["actors"][:_NAMED]) + (f" and {more} more" if more > 0 else ""),
         )
         if info["private"]:
             logger.warning(
@@ -313,13 +317,15 @@ class Supervisor:
 
     async def _renew_all(self) -> None:
         """Replaces one process after the other; keeps the others if one cannot start."""
-        for slot in self._slots:
-            if slot.current is None:
-                continue
-            if not await slot.renew():
-                if not self.over.is_set():
-                    logger.error("the new code does not start: the processes with the old code go on")
-                return
+        async with self._renewing:
+            for slot in self._slots:
+                if slot.current is None:  # what starts now may have the old code
+                    slot.restart = True
+                    slot.wakeup.set()
+                elif not await slot.renew():
+                    if not self.over.is_set():
+                        logger.error("the new code does not start: the processes with the old code go on")
+                    return
 
     async def _follow_files(self) -> None:
         async for changed in changes(self._options.targets):

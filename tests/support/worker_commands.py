@@ -19,6 +19,7 @@ import fairactor
 from .polling import PATIENCE
 
 ROOT = Path(fairactor.__file__).parents[1]
+PATH = os.pathsep.join([str(ROOT), str(ROOT / "plugins")])
 READY = r"process (\d+) is ready"
 
 
@@ -32,11 +33,10 @@ class Command:
     """
 
     def __init__(self, folder: Path, *arguments: str, **environ: str) -> None:
-        path = os.pathsep.join([str(ROOT), str(ROOT / "plugins")])
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "fairactor", "worker", *arguments],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"} | environ,
+            env=os.environ | {"PYTHONPATH": PATH, "PYTHONDONTWRITEBYTECODE": "1"} | environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
