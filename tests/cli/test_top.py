@@ -265,7 +265,8 @@ async def test_ctrl_c_at_any_moment_of_the_start(sender: Runtime, url: str) -> N
             await until(top.has_program)
             await anyio.sleep(0.15 * number)  # the moment is what is tested
             top.type(b"\x03")
-            assert await top.ends() in (130, -signal.SIGINT), top.text  # the latter while Python itself starts
+            code = await top.ends()
+            assert code in (130, -signal.SIGINT) or "fairactor/" not in top.text  # Python itself has just started
             assert top.is_restored()
 
 
