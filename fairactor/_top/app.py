@@ -28,6 +28,7 @@ from .terminal import Terminal
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGWINCH)
 _FRAME: Final = 0.02  # seconds between two drawings, at least
+_TIMES: Final = 5  # it waits this many times as long as it has read
 _SILENT: Final = 2.0  # seconds without an answer before the screen says so
 
 
@@ -140,6 +141,7 @@ class App:
             case Effect.REFRESH:
                 self._read_again()
             case Ask():
+                state = state.say("…")
                 self._start(self._ask, effect.deed)
             case Do():
                 state = state.say("…")
@@ -199,7 +201,8 @@ class App:
             if self._asked or not self._state.frozen:
                 self._asked = False
                 await self._read_once(reader)
-            with anyio.move_on_after(self._interval):
+            took = self._snapshot.took if self._snapshot else 0.0
+            with anyio.move_on_after(max(self._interval, _TIMES * took)):  # so a slow server is asked less often
                 await self._again.wait()
 
     async def _read_once(self, reader: Reader) -> None:

@@ -18,6 +18,7 @@ from fairactor.views import QueueView, RunningTask, TenantOrder, WorkerView
 from .model import Item, LimitView, Page, Place, Snapshot, View
 
 _HISTORY_EVERY: Final = 5.0  # seconds
+_FILLING: Final = 0.2  # seconds to go on reading if a filter leaves few rows
 
 
 class Reader:
@@ -106,19 +107,33 @@ class Reader:
 
     async def _tenants(self, place: Place, rows: int) -> Page:
         order = cast("TenantOrder", place.order)
-        found = await self._runtime.tenants(order_by=order, text=place.text or None, limit=rows, after=place.after)
-        return Page(place.query, found.tenants, found.after, found.known)
+        items: list[Item] = []
+        known, after, began = 0, place.after, time.monotonic()
+        while True:
+            found = await self._runtime.tenants(
+                order_by=order, text=place.text or None, limit=rows - len(items), after=after
+            )
+            items += found.tenants
+            known, after = found.known, found.after
+            if after is None or len(items) >= rows or time.monotonic() > began + _FILLING:
+                return Page(place.query, items, after, known)
 
     async def _tasks(self, place: Place, rows: int) -> Page:
-        given: dict[str, Any] = {"limit": rows, "after": place.after, "text": place.text or None}
+        given: dict[str, Any] = {"text": place.text or None}
         if place.view is View.FAILURES:
             given["state"] = "failed"
         elif place.order != "all":
             given["state"] = place.order
         if place.subject is not None:
             given["queue" if place.subject.view is View.QUEUES else "tenant"] = place.subject.name
-        found = await self._runtime.tasks(**given)
-        return Page(place.query, found.tasks, found.after)
+        items: list[Item] = []
+        after, began = place.after, time.monotonic()
+        while True:
+            found = await self._runtime.tasks(**given, limit=rows - len(items), after=after)
+            items += found.tasks
+            after = found.after
+            if after is None or len(items) >= rows or time.monotonic() > began + _FILLING:
+                return Page(place.query, items, after)
 
     async def _task(self, place: Place, _: int) -> Page:
         assert place.subject is not None  # noqa: S101 - the view has one

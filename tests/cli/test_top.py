@@ -236,6 +236,8 @@ async def test_the_server_goes_away_and_comes_back(server: servers.Instance, not
         await top.sees(lambda text: "answer" in text.splitlines()[-1] or "reach" in text or "refused" in text)
         server.start()
         await top.sees(lambda text: "AWAY" not in text and "0 queued" in text)
+        server.kill()
+        await top.shows("AWAY")
         top.type("q")
         assert await top.ends() == 0
 
