@@ -179,8 +179,9 @@ class App:
         """Asks or does something; what fails is said in the footer."""
         try:
             await work(runtime, deed)
-        except FairactorError as error:
-            self._change(self._state.say(str(error), failed=True))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the screen goes on
+            said = str(error) if isinstance(error, FairactorError) else f"{type(error).__name__}: {error}"
+            self._change(self._state.say(said, failed=True))
 
     async def _ask(self, runtime: Runtime, deed: Deed) -> None:
         question = await deeds.ask(runtime, deed)
@@ -231,7 +232,7 @@ class App:
         silent = 0.0 if self._since is None else time.monotonic() - self._since
         if snapshot is not None and silent > _SILENT:
             trouble = f"the server has not answered for {silent:.0f} s"
-            snapshot = attrs.evolve(snapshot, trouble=snapshot.trouble or trouble)
+            snapshot = attrs.evolve(snapshot, trouble=snapshot.trouble or trouble, away=True)
         if snapshot is not None and not self._state.frozen and current_page(self._state, snapshot) is None:
             snapshot = attrs.evolve(snapshot, at=datetime.now(UTC))
         return render(self._state, snapshot, *self._terminal.size)
