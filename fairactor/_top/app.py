@@ -28,6 +28,7 @@ from .terminal import Terminal
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGWINCH)
 _FRAME: Final = 0.02  # seconds between two drawings, at least
+_TIMES: Final = 5  # it waits this many times as long as it has read
 _SILENT: Final = 2.0  # seconds without an answer before the screen says so
 
 
@@ -140,6 +141,7 @@ class App:
             case Effect.REFRESH:
                 self._read_again()
             case Ask():
+                state = state.say("…")
                 self._start(self._ask, effect.deed)
             case Do():
                 state = state.say("…")
@@ -177,8 +179,9 @@ class App:
         """Asks or does something; what fails is said in the footer."""
         try:
             await work(runtime, deed)
-        except FairactorError as error:
-            self._change(self._state.say(str(error), failed=True))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the screen goes on
+            said = str(error) if isinstance(error, FairactorError) else f"{type(error).__name__}: {error}"
+            self._change(self._state.say(said, failed=True))
 
     async def _ask(self, runtime: Runtime, deed: Deed) -> None:
         question = await deeds.ask(runtime, deed)
@@ -199,7 +202,8 @@ class App:
             if self._asked or not self._state.frozen:
                 self._asked = False
                 await self._read_once(reader)
-            with anyio.move_on_after(self._interval):
+            took = self._snapshot.took if self._snapshot else 0.0
+            with anyio.move_on_after(max(self._interval, _TIMES * took)):  # so a slow server is asked less often
                 await self._again.wait()
 
     async def _read_once(self, reader: Reader) -> None:
@@ -228,7 +232,7 @@ class App:
         silent = 0.0 if self._since is None else time.monotonic() - self._since
         if snapshot is not None and silent > _SILENT:
             trouble = f"the server has not answered for {silent:.0f} s"
-            snapshot = attrs.evolve(snapshot, trouble=snapshot.trouble or trouble)
+            snapshot = attrs.evolve(snapshot, trouble=snapshot.trouble or trouble, away=True)
         if snapshot is not None and not self._state.frozen and current_page(self._state, snapshot) is None:
             snapshot = attrs.evolve(snapshot, at=datetime.now(UTC))
         return render(self._state, snapshot, *self._terminal.size)

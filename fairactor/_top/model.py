@@ -129,7 +129,9 @@ class Snapshot:
     """The tasks that were started per second, for each of the last minutes."""
     page: Page | None = None
     trouble: str | None = None
-    """Why nothing new could be read; the rest is what was read last."""
+    """Why something could not be read; the rest is what was read last."""
+    away: bool = False
+    """Whether the server does not answer."""
 
 
 class Act(StrEnum):

@@ -11,13 +11,14 @@ import attrs
 
 from fairactor._server.urls import parse_url
 from fairactor._store.stats import Health
-from fairactor.errors import FairactorError, TaskNotFound
+from fairactor.errors import FairactorError, ServerUnavailable, TaskNotFound
 from fairactor.runtime import Runtime
 from fairactor.views import QueueView, RunningTask, TenantOrder, WorkerView
 
 from .model import Item, LimitView, Page, Place, Snapshot, View
 
 _HISTORY_EVERY: Final = 5.0  # seconds
+_FILLING: Final = 0.2  # seconds to go on reading if a filter leaves few rows
 
 
 class Reader:
@@ -52,22 +53,25 @@ class Reader:
         try:
             health = await self._runtime.health()
             if health.stats is None:
-                return attrs.evolve(before, trouble="; ".join(health.problems))
+                return attrs.evolve(before, trouble="; ".join(health.problems), away=True)
             self._measure(health)
             await self._read_history()
+            now = attrs.evolve(
+                before,
+                at=datetime.now(UTC),
+                health=health,
+                rate=self._rate,
+                minutes=self._minutes,
+                trouble=None,
+                away=False,
+            )
+        except Exception as error:  # noqa: BLE001 - what is stored may be damaged in any way
+            return attrs.evolve(before, trouble=_said(error), away=isinstance(error, ServerUnavailable))
+        try:
             page = await self._page(place, rows)
-        except FairactorError as error:
-            return attrs.evolve(before, trouble=str(error))
-        return attrs.evolve(
-            before,
-            at=datetime.now(UTC),
-            took=time.monotonic() - began,
-            health=health,
-            rate=self._rate,
-            minutes=self._minutes,
-            page=page,
-            trouble=None,
-        )
+        except Exception as error:  # noqa: BLE001 - likewise
+            return attrs.evolve(now, trouble=_said(error), away=isinstance(error, ServerUnavailable))
+        return attrs.evolve(now, page=page, took=time.monotonic() - began)
 
     def _measure(self, health: Health) -> None:
         """Notes how many tasks have ended per second since the last time."""
@@ -82,7 +86,13 @@ class Reader:
         if time.monotonic() - self._history_at < _HISTORY_EVERY:
             return
         self._history_at = time.monotonic()
-        history = await self._runtime.history()
+        try:
+            history = await self._runtime.history()
+        except ServerUnavailable:
+            raise
+        except FairactorError:  # the rest is worth more than the bars
+            self._minutes = ()
+            return
         buckets = history.series.get("", ())
         self._minutes = tuple(bucket.started / bucket.seconds if bucket.seconds else 0.0 for bucket in buckets)
 
@@ -106,19 +116,33 @@ class Reader:
 
     async def _tenants(self, place: Place, rows: int) -> Page:
         order = cast("TenantOrder", place.order)
-        found = await self._runtime.tenants(order_by=order, text=place.text or None, limit=rows, after=place.after)
-        return Page(place.query, found.tenants, found.after, found.known)
+        items: list[Item] = []
+        known, after, began = 0, place.after, time.monotonic()
+        while True:
+            found = await self._runtime.tenants(
+                order_by=order, text=place.text or None, limit=rows - len(items), after=after
+            )
+            items += found.tenants
+            known, after = found.known, found.after
+            if after is None or len(items) >= rows or time.monotonic() > began + _FILLING:
+                return Page(place.query, items, after, known)
 
     async def _tasks(self, place: Place, rows: int) -> Page:
-        given: dict[str, Any] = {"limit": rows, "after": place.after, "text": place.text or None}
+        given: dict[str, Any] = {"text": place.text or None}
         if place.view is View.FAILURES:
             given["state"] = "failed"
         elif place.order != "all":
             given["state"] = place.order
         if place.subject is not None:
             given["queue" if place.subject.view is View.QUEUES else "tenant"] = place.subject.name
-        found = await self._runtime.tasks(**given)
-        return Page(place.query, found.tasks, found.after)
+        items: list[Item] = []
+        after, began = place.after, time.monotonic()
+        while True:
+            found = await self._runtime.tasks(**given, limit=rows - len(items), after=after)
+            items += found.tasks
+            after = found.after
+            if after is None or len(items) >= rows or time.monotonic() > began + _FILLING:
+                return Page(place.query, items, after)
 
     async def _task(self, place: Place, _: int) -> Page:
         assert place.subject is not None  # noqa: S101 - the view has one
@@ -142,6 +166,10 @@ class Reader:
         usages = [await self._runtime.limit(name).usage() for name in names]
         limits = [LimitView(name, policies[name], usage) for name, usage in zip(names, usages, strict=True)]
         return attrs.evolve(page, items=limits)
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, FairactorError) else f"{type(error).__name__}: {error}"
 
 
 def _cut(

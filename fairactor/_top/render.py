@@ -18,6 +18,7 @@ from .text import fit, fold, number, rate, sparkline, visible
 
 _PROBLEMS: Final = 3  # at most so many lines
 _LOW: Final = 16  # a screen with fewer lines shows one problem, and no notes
+_WIDE: Final = 60  # columns from which on the title has the name of the program
 _MINUTES: Final = 30
 _HELP: Final = """\
 1-5 tab     tenants, queues, limits, workers, failures
@@ -87,13 +88,17 @@ def _head(state: State, snapshot: Snapshot | None, width: int, height: int) -> l
 
 def _title(state: State, snapshot: Snapshot, width: int) -> Text:
     left = Text.assemble(
-        ("fairactor top", "bold"), "  ", (visible(snapshot.namespace), "cyan"), "  ", (visible(snapshot.server), "dim")
+        ("fairactor top" if width >= _WIDE else "top", "bold"),
+        "  ",
+        (visible(snapshot.namespace), "cyan"),
+        "  ",
+        (visible(snapshot.server), "dim"),
     )
     right = Text(snapshot.at.astimezone().strftime("%H:%M:%S"), style="dim")
     if state.frozen:
         right = Text.assemble((" FROZEN ", "reverse yellow"), " ", right)
     elif snapshot.trouble:
-        right = Text.assemble((" AWAY ", "reverse red"), " ", right)
+        right = Text.assemble((" AWAY " if snapshot.away else " ERROR ", "reverse red"), " ", right)
     left.truncate(max(0, width - right.cell_len - 1), overflow="ellipsis", pad=True)
     return Text.assemble(left, " ", right)
 
@@ -105,7 +110,7 @@ def _totals(snapshot: Snapshot, width: int) -> Text:
     parts = [
         ("queued", number(stats.queued), "bold"),
         ("running", number(stats.started), "bold green"),
-        ("/s", rate(snapshot.rate) if snapshot.rate is not None else "-", "bold"),
+        *([("/s", rate(snapshot.rate), "bold")] if snapshot.rate is not None else []),
         ("failed", number(stats.dead_letters), "bold red" if stats.dead_letters else "bold"),
         ("tenants", number(stats.known_tenants), "bold"),
         ("runtimes", number(len(stats.runtimes)), "bold" if stats.runtimes else "bold red"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tomllib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -134,3 +134,10 @@ def of_plugins(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
         (folder / "entry_points.txt").write_text("\n".join([f"[{ENTRY_POINTS}]", *lines]))
         monkeypatch.syspath_prepend(folder.parent)
     monkeypatch.setattr(main, "_plugins", None)
+
+
+@pytest.fixture
+async def sender(make_runtime: Callable[..., Runtime]) -> AsyncIterator[Runtime]:
+    """Yields a runtime that runs nothing."""
+    async with make_runtime(workers=0) as runtime:
+        yield runtime
