@@ -32,24 +32,25 @@ local function register(runtime, digest, packed, unknown_ttl)
   end
   local was_compat, living = shard.compat, shard.compat and {} or living_kinds(runtime)
   shard.compat = false
-  local actors, tables, gone, stay = cmsgpack.unpack(packed), {}, {}, {}
+  local actors, gone, others = cmsgpack.unpack(packed), {}, {}
   local number, takes_over = call('HGET', KIND_NUMBERS, digest), false
   local is_known = number and not was_compat
   if not is_known then number, takes_over = number_for(living, actors, from_before) end
   for kind in shard.kinds:gmatch('%d+') do
-    if from_before then
-      tables[kind] = nil -- RING stays for what old senders put there
-    elseif kind ~= number and living[kind] then
-      stay[#stay + 1], tables[kind] = kind, read_table(kind)
-    elseif kind ~= number then
-      gone[#gone + 1] = kind
+    if kind ~= number and not from_before then -- else RING stays for what old senders put there
+      table.insert(living[kind] and others or gone, kind)
     end
   end
-  stay[#stay + 1], tables[number] = number, actors
+  local stay = { number, unpack(others) }
   table.sort(stay, function(a, b) return tonumber(a) < tonumber(b) end)
   use_kinds(table.concat(stay, ','), number)
-  local came = #gone == 0 and not was_compat and not from_before and number or nil
-  local write_lanes = (not is_known or #gone > 0) and revise_lanes(tables, true, came)
+  local comes = #gone == 0 and not was_compat and not from_before
+  local write_lanes
+  if comes then
+    write_lanes = not is_known and add_kind(actors, others)
+  elseif not is_known or #gone > 0 then
+    write_lanes = revise_lanes(read_tables(others, { [number] = actors }), true)
+  end
   local filling = not is_known and not takes_over or call('HEXISTS', KIND .. number, '\31\31filling') == 1
   local key, fields = KIND .. number, {}
   for actor, version in pairs(actors) do fields[#fields + 1], fields[#fields + 2] = actor, version end

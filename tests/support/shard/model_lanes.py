@@ -126,7 +126,9 @@ class Lanes:
         self.kind_of[runtime] = number
         self.known, self.made = True, max(self.made, int(number))
         if is_new or gone:
-            self.revise()
+            others = [other for known, other in self.kinds.items() if known != number]
+            compares_all = gone or (others and kind.serves("") and not any(other.serves("") for other in others))
+            self.revise(() if compares_all else self.routes)
         return number, found is None, gone
 
     def leave(self, runtime: str) -> str | None:
