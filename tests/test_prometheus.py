@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import _internal as api
 from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from fairactor import Runtime, actor
@@ -49,6 +50,14 @@ asyncio.run(main())
 @actor
 async def double(n: int) -> int:
     return 2 * n
+
+
+@pytest.fixture(autouse=True)
+def registry_as_before() -> Iterator[None]:
+    before = set(REGISTRY._collector_to_names)
+    yield
+    for collector in set(REGISTRY._collector_to_names) - before:
+        REGISTRY.unregister(collector)
 
 
 async def scrape(port: int) -> str:

@@ -58,13 +58,17 @@ async def observe(runtime: Readable, tenants: int, meters: Meters) -> None:
         tenants: of how many tenants there are gauges.
         meters: the metrics of the runtime.
     """
-    seconds = EVERY
+    seconds, failing = EVERY, False
     while True:
         try:
             values, runtimes = await _read(runtime, tenants)
         except FairactorError as error:  # the next reading may succeed
             logger.debug("the gauges cannot be read: %s", error)
+        except Exception:  # what is stored may be damaged; tasks run nevertheless
+            logger.log(logging.DEBUG if failing else logging.ERROR, "the gauges cannot be read", exc_info=True)
+            failing = True
         else:
+            failing = False
             seconds = pause(runtimes)
             if values is not None:
                 meters.observe(values, KEPT * seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from fairactor.errors import MailboxFull, NotSerializable, ServerUnavailable
 from tests.support import servers
 from tests.support.meters import Reader
 from tests.support.polling import PATIENCE, until
+from tests.support.spans import Exporter
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., Runtime]
@@ -158,6 +160,40 @@ async def test_gauges_of_a_server_that_is_away_end(server: servers.Instance, rea
         await until(lambda: reader.values("fairactor.tasks", "fairactor.state").get("queued"))
         server.kill()
         await until(lambda: not reader.values("fairactor.tasks"))
+
+
+@pytest.mark.usefixtures("often")
+async def test_gauges_that_cannot_be_read_stop_nothing(
+    make_runtime: Make, reader: Reader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[None] = []
+
+    async def broken() -> Any:
+        tried.append(None)
+        raise ValueError("damaged")
+
+    runtime = make_runtime(double)
+    queues = runtime.queues
+    monkeypatch.setattr(runtime, "queues", broken)
+    async with runtime:
+        await until(lambda: len(tried) > 10)
+        assert await runtime.ask("user:1", double(4), timeout=PATIENCE) == 8
+        assert reader.values("fairactor.runtimes") == {}
+        assert [record.message for record in caplog.records] == ["the gauges cannot be read"]
+        monkeypatch.setattr(runtime, "queues", queues)
+        await until(lambda: reader.values("fairactor.runtimes") == {(): 1})
+
+
+async def test_spans_and_metrics_together(make_runtime: Make, reader: Reader, exporter: Exporter) -> None:
+    async with make_runtime(double) as runtime:
+        assert await runtime.ask("user:1", double(4), timeout=PATIENCE) == 8
+        await runtime.send_many([("user:1", double(1)), ("user:2", double(2))])
+        await runtime.drain(timeout=PATIENCE)
+        await runtime.tenant("user:1").purge()
+    names = ["create double", "create double", "process double", "process double", "process double", "purge"]
+    assert exporter.names() == [*names, "send double", "send double"]
+    assert reader.values(OPERATION, NAME) == {"send": 2, "purge": 1}
+    assert reader.values("messaging.process.duration") == {(): 3}
 
 
 async def test_large_fleets_are_read_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
