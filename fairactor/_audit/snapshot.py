@@ -53,7 +53,7 @@ until cursor == '0'
 return reply
 """
 
-_EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER", "HISTORY", "COUNTED"}
+_EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER", "BUCKETS", "COUNTED"}
 _MAY_EXPIRE: Final = {"TASK", "KEY", "MENDING", "MENDED"}
 _STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
 _DAMAGED: Final = 3.16224e13

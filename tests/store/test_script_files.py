@@ -23,6 +23,7 @@ CATCHING = {
     "lib/admit.lua",
     "lib/ending.lua",
     "watch.lua",
+    "lib/buckets.lua",
 }
 """Those that go on where somebody has damaged a value, so that it harms no other task. One looks for a clock."""
 WALKING = {
