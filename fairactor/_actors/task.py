@@ -97,6 +97,11 @@ class Task:
             return 0.0
         return (time.monotonic() if self.ended_at is None else self.ended_at) - self.began
 
+    @property
+    def is_running(self) -> bool:
+        """Whether this attempt has begun and not ended."""
+        return self.began is not None and self.ended_at is None
+
     def attach(self, plugin: str, data: Any) -> None:
         """Attaches data for the Lua of a plugin. If the task finishes, the hook ``ended`` gets it as ``data``.
 

@@ -54,7 +54,7 @@ return reply
 """
 
 _EXPIRES: Final = {
-    "SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER", "DEAD_OF", "DEAD_BY", "ENDED_LAST", "HISTORY", "COUNTED",
+    "SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER", "DEAD_OF", "DEAD_BY", "ENDED_LAST", "BUCKETS", "COUNTED",
 }  # fmt: skip
 _INDEXES: Final = {"DEAD_OF", "DEAD_BY", "ENDED_LAST"}
 """Those of them that the audit looks at."""

@@ -75,6 +75,7 @@ def encode_message(
         key,
         extra,
         options.id is not None,
+        call.route,
     )
 
 

@@ -44,6 +44,7 @@ class HistoryReporter:
             try:
                 await self.report()
             except ServerError as error:
+                self._tally.add_up()
                 logger.debug("the history gets its report later: %s", error)
 
     async def report(self) -> None:

@@ -6,9 +6,7 @@ runs were in each range of `BOUNDS`. Before them stands its rank, see ``lua/lib/
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from functools import partial
 from hashlib import blake2b
 from heapq import nlargest
 from typing import Any, Final
@@ -31,9 +29,6 @@ _KEPT: Final = 80
 _SURELY_SHORT: Final = LONGEST // 4  # characters: UTF-8 has at most four bytes for each
 KINDS: Final = ("all", "actor", "queue", "tenant")
 """The kinds of names. The only name of the first is ''."""
-
-range_of: Final = partial(bisect_left, BOUNDS)
-"""Returns the number of the range of a duration."""
 
 Series = list[int]
 

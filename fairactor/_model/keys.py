@@ -88,7 +88,7 @@ PREFIXES: Final = {
     "RESERVED": ":reserved:",  # hash: reservation -> room that it takes in the mailbox of a tenant; expires
     "LEAVING": ":leaving:",  # set: tasks of a tenant that are on their way to another shard (export.lua)
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
-    "HISTORY": ":history:",  # string: a bucket: seconds, number, kind of names, with colons between -> its series; expires
+    "BUCKETS": ":history:",  # string: a bucket: seconds, number and kind of names, by colons -> its series; expires
     "COUNTED": ":counted:",  # string: the number of the last report of a runtime to the history; expires
     "MENDING_LIST": ":mending:",  # list: the ends of the names of all keys with a prefix, while a repair runs; expires
     "ENDED_OF": ":ended-of:",  # list: as ENDED_LAST, those of a tenant
@@ -117,7 +117,7 @@ TYPES: Final = {
     "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "INDEXED": "set", "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "ASSIGNED_TO": "set",
     "STOLEN_BY": "set", "LEAVING": "set", "RESERVED": "hash", "SENT": "string",
-    "ENDED_LAST": "list", "ENDED_OF": "list", "DEAD_OF": "zset", "DEAD_BY": "zset", "HISTORY": "string",
+    "ENDED_LAST": "list", "ENDED_OF": "list", "DEAD_OF": "zset", "DEAD_BY": "zset", "BUCKETS": "string",
     "COUNTED": "string", "MENDING": "hash", "MENDED": "list", "MENDING_LIST": "list",
 }  # fmt: skip
 

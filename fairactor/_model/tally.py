@@ -2,44 +2,104 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import nlargest
+from typing import Final, Protocol
 
-import msgspec
-
-from .history import FAILED, FINISHED, RUNS, SENT, STARTED, WAITS, Series, no_series, pack_report, range_of, short_name
+from .history import (
+    BOUNDS,
+    FAILED,
+    FINISHED,
+    MOST,
+    RANGES,
+    RUNS,
+    SENT,
+    STARTED,
+    WAITS,
+    Series,
+    activity,
+    no_series,
+    pack_report,
+    short_name,
+)
 from .route import actor_of, queue_of
 from .wire import Item, Receipt
 
-MOST_EVENTS: Final = 2000
-"""The most different events that are kept until they are added up."""
 MOST_FOLLOWED: Final = 1000
 """The most names of a kind between two reports. What comes after so many is counted in the sum of all only."""
 
-_ROUTE: Final = re.compile(rb'\["(?:[^"\\]|\\.)*"')  # the beginning of a `Call`
-_ENDS: Final = {"F": FINISHED, "X": FAILED}
+_STATES: Final = {"F": 0, "X": 1, "": 3}
+_OTHER: Final = 2
+_ENDS: Final = (FINISHED, FAILED, None, None)
+_NONE: Final = RANGES  # instead of the range of a duration
+_BASE: Final = RANGES + 1
 
-Event = tuple[str, str, str, int, int]
-"""Route, tenant, state as in a `Settlement`, range of the wait and of the run; -1 if it has none."""
+
+class Attempt(Protocol):
+    """An attempt at a task. Its times are those of ``time.monotonic()``."""
+
+    @property
+    def due(self) -> float | None:
+        """When it was due."""
+        ...
+
+    @property
+    def began(self) -> float | None:
+        """When it began; None if it has not."""
+        ...
+
+    @property
+    def ended_at(self) -> float | None:
+        """When it ended; None if it has not."""
+        ...
+
+
+def usual_event(state: str, waited: float, ran: float) -> int:
+    """Returns what has happened as a number: an attempt that waited, and ran, for so many seconds; see `event_of`."""
+    return (_STATES.get(state, _OTHER) * _BASE + bisect_left(BOUNDS, waited)) * _BASE + bisect_left(BOUNDS, ran)
+
+
+def event_of(state: str, attempt: Attempt | None, *, starts: bool = True) -> int:
+    """Returns what has happened as a number.
+
+    Args:
+        state: how the task has ended, as in a `Settlement`; '' if it goes on.
+        attempt: the attempt, if there was one.
+        starts: whether its start counts now.
+    """
+    wait = run = _NONE
+    if attempt is not None and (began := attempt.began) is not None:
+        ended = attempt.ended_at
+        if ended is not None:
+            run = bisect_left(BOUNDS, ended - began)
+        if starts and (ended is not None or not state):
+            wait = bisect_left(BOUNDS, began - (began if attempt.due is None else attempt.due))
+    return (_STATES.get(state, _OTHER) * _BASE + wait) * _BASE + run
 
 
 class Tally:
     """Adds up what happens, by actor, by queue and by tenant.
 
-    There may be very many tasks. So equal events are counted first, and added to the sums of their names later.
+    This costs a task a fraction of a microsecond: what happened is noted as a number, by route and by tenant. It is added
+    up once there is a report, for those tenants only that will be in it.
     """
 
     def __init__(self) -> None:
-        self._events: dict[Event, int] = {}
-        self._sent: Counter[tuple[bytes, str]] = Counter()
-        self._clear()
         self.before_report: Callable[[], None] | None = None
         """Called before each report, to count what has begun and goes on."""
+        self._clear()
 
     def _clear(self) -> None:
-        self._kinds: tuple[dict[str, Series], ...] = ({}, {}, {}, {})
+        self._sent_by_route: Counter[str] = Counter()
+        self._sent_by_tenant: Counter[str] = Counter()
+        self._by_route: defaultdict[str, list[int]] = defaultdict(list)
+        self._by_tenant: dict[str, list[int]] = {}
+        self._all: dict[str, Series] = {}
+        self._actors: dict[str, Series] = {}
+        self._queues: dict[str, Series] = {}
+        self._tenants: dict[str, Series] = {}
 
     def sent(self, items: Sequence[Item], receipt: Receipt) -> None:
         """Counts the tasks of a batch that were accepted."""
@@ -50,87 +110,78 @@ class Tally:
                 for number, (item, task_id) in enumerate(accepted)
                 if item.id == task_id and number not in receipt.refused
             ]
-        self._sent.update([(_beginning(item.body), item.tenant) for item in items])
-        if len(self._sent) > MOST_EVENTS:
-            self._add_up()
+        self._sent_by_route.update([item.called for item in items])
+        self._sent_by_tenant.update([item.tenant for item in items])
 
-    def ran(self, route: str, tenant: str, state: str, waited: float | None, ran: float | None) -> None:
-        """Counts an attempt, or a part of it.
+    def note(self, route: str, tenant: str, event: int) -> None:
+        """Counts an attempt, or a part of it, of a task with this route and tenant; ``event`` is from `event_of`."""
+        self._by_route[route].append(event)
+        events = self._by_tenant.get(tenant)
+        if events is not None:
+            events.append(event)
+        elif len(self._by_tenant) < MOST_FOLLOWED:
+            self._by_tenant[tenant] = [event]
 
-        Args:
-            route: the route of the task.
-            tenant: its tenant.
-            state: how it has ended, as in a `Settlement`; '' if it goes on.
-            waited: how long it waited in seconds, if its start counts now.
-            ran: how long it ran in seconds, if it has ended.
-        """
-        event = (
-            route,
-            tenant,
-            state,
-            -1 if waited is None else range_of(waited),
-            -1 if ran is None else range_of(ran),
-        )
-        events = self._events
-        events[event] = events.get(event, 0) + 1
-        if len(events) > MOST_EVENTS:
-            self._add_up()
-
-    def failed(self, route: str | None, tenants: Iterable[str]) -> None:
-        """Counts tasks that scripts have ended, because no runtime could run them; the route may be unknown."""
+    def failed(self, route: str, tenants: Iterable[str]) -> None:
+        """Counts tasks that scripts have ended, because no runtime could run them."""
         for tenant in tenants:
-            self._add(route, tenant, {FAILED: 1})
+            self.note(route, tenant, event_of("X", None))
 
     def take(self) -> bytes | None:
         """Returns a report of all since the last one, packed; None if nothing has happened."""
+        self.add_up()
+        kinds = (self._all, self._actors, self._queues, self._tenants)
+        if not self._all:
+            return None
+        self._clear()
+        return pack_report(kinds)
+
+    def add_up(self) -> None:
+        """Adds up what was noted, so that it takes little room."""
         if self.before_report is not None:
             self.before_report()
-        self._add_up()
-        kinds = self._kinds
-        self._clear()
-        return pack_report(kinds) if kinds[0] else None
-
-    def _add_up(self) -> None:
-        events, self._events = self._events, {}
-        for (route, tenant, state, wait, run), number in events.items():
-            places = dict.fromkeys([STARTED, WAITS + wait] if wait >= 0 else [], number)
-            if run >= 0:
-                places[RUNS + run] = number
-            if state in _ENDS:
-                places[_ENDS[state]] = number
-            self._add(route, tenant, places)
-        sent, self._sent = self._sent, Counter()
-        for (beginning, tenant), number in sent.items():
-            self._add(_route_in(beginning), tenant, {SENT: number})
-
-    def _add(self, route: str | None, tenant: str, places: dict[int, int]) -> None:
-        actor, queue = (None, None) if route is None else (actor_of(route), queue_of(route))
-        for series, name in zip(self._kinds, ("", actor or None, queue, tenant or None), strict=True):
-            if name is None:
-                continue
-            found = series.get(short := short_name(name))
-            if found is None:
-                if len(series) >= MOST_FOLLOWED:
-                    continue
-                found = series[short] = no_series()
-            for place, number in places.items():
-                found[place] += number
+        by_route, self._by_route = self._by_route, defaultdict(list)
+        by_tenant, self._by_tenant = self._by_tenant, {}
+        sent_by_route, self._sent_by_route = self._sent_by_route, Counter()
+        sent_by_tenant, self._sent_by_tenant = self._sent_by_tenant, Counter()
+        for route in by_route.keys() | sent_by_route.keys():
+            added = _added_up(by_route.get(route, ()), sent_by_route[route])
+            _add(self._all, "", added)
+            _add(self._actors, actor_of(route), added)
+            _add(self._queues, queue_of(route), added)
+        for tenant in _most_active(by_tenant, sent_by_tenant):
+            _add(self._tenants, tenant, _added_up(by_tenant.get(tenant, ()), sent_by_tenant[tenant]))
 
 
-def _beginning(body: bytes) -> bytes:
-    """Returns the beginning of a call, with its route. It may have more, if there are escapes in the route."""
-    end = body.find(b'"', 2)
-    while body[end - 1] == _BACKSLASH:
-        end = body.find(b'"', end + 1)
-    return body[:end]
+def _most_active(events: Mapping[str, Sequence[int]], sent: Mapping[str, int]) -> list[str]:
+    names = events.keys() | sent.keys()
+    names.discard("")  # their records could not be read
+    return nlargest(MOST, names, key=lambda name: len(events.get(name, ())) + sent.get(name, 0))
 
 
-_BACKSLASH: Final = ord("\\")
+def _added_up(events: Sequence[int], sent: int) -> Series:
+    series = no_series()
+    series[SENT] = sent
+    for event, number in Counter(events).items():
+        rest, run = divmod(event, _BASE)
+        state, wait = divmod(rest, _BASE)
+        if wait != _NONE:
+            series[STARTED] += number
+            series[WAITS + wait] += number
+        if run != _NONE:
+            series[RUNS + run] += number
+        end = _ENDS[state]
+        if end is not None:
+            series[end] += number
+    return series
 
 
-def _route_in(beginning: bytes) -> str | None:
-    match = _ROUTE.match(beginning + b'"')
-    if match is None:
-        return None
-    route: str = msgspec.json.decode(match[0][1:], type=str)
-    return route
+def _add(kind: dict[str, Series], name: str, series: Series) -> None:
+    if not activity(series):
+        return
+    name = short_name(name)
+    found = kind.get(name)
+    if found is not None:
+        kind[name] = [one + other for one, other in zip(found, series, strict=True)]
+    elif len(kind) < MOST_FOLLOWED:
+        kind[name] = series

@@ -127,6 +127,7 @@ class Item(NamedTuple):
     key: bytes = b""  # from `pack_key`
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
     chosen: bool = False  # whether the sender has chosen the id, so that it may have been sent before
+    called: str = ""  # the route in its body, for the history
 
     @property
     def replaces(self) -> bool:
@@ -160,6 +161,7 @@ class Settlement(NamedTuple):
     seconds: float = 0.0  # how long it ran
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
     kind: int = 0  # the number of the kind of slot that it took
+    claim: Any = None  # what it settles, for the history; None if nothing was tried
 
     @property
     def size(self) -> int:
@@ -381,7 +383,7 @@ def pack_item(item: Item) -> bytes:
 
 def pack_settlement(settlement: Settlement) -> bytes:
     """Packs an outcome, for turn.lua."""
-    task_id, turn, state, ms, packed, seconds, extra, _ = settlement
+    task_id, turn, state, ms, packed, seconds, extra, _, _ = settlement
     name = as_bytes(task_id)
     return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + _LONG.pack(len(extra)) + extra + packed
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Final
 
-from fairactor._model.tally import Tally
+from fairactor._model.tally import Tally, event_of, usual_event
 from fairactor._model.wire import Settlement, as_bytes
 
 from .claim import Claim
-
-_STARTED_NOTHING: Final = frozenset("BUV")  # how a claim ends without an attempt
 
 
 class Attempts:
@@ -22,47 +19,50 @@ class Attempts:
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._ended: dict[str, Claim] = {}  # by task: their outcomes are on the way
         self._started: set[Claim] = set()  # those that run, and whose start was counted
-
-    def ended(self, claim: Claim) -> None:
-        """Notes a claim whose outcome the next turns report."""
-        self._ended[claim.id] = claim
-
-    def lost(self) -> None:
-        """Forgets all outcomes, because the lease is lost."""
-        self._ended.clear()
-        self._started.clear()
 
     def reported(self, settlements: Iterable[Settlement], refused: Collection[bytes]) -> None:
         """Counts attempts whose outcomes a turn has reported, but for those that the server has refused."""
+        note = self._tally.note
         for settlement in settlements:
-            claim = self._ended.pop(settlement.id, None)
-            state = settlement.state
-            if claim is None or state in _STARTED_NOTHING or (refused and as_bytes(settlement.id) in refused):
+            claim: Claim | None = settlement.claim
+            if claim is None:  # it goes back without an attempt
                 continue
-            task, header, call = claim.task, claim.header, claim.call
-            route, tenant = call.route if call else "", header.tenant if header else ""
-            if task is None or task.ended_at is None:  # nothing was tried
-                if state in ("X", "F"):
-                    self._tally.ran(route, tenant, state, None, None)
+            task, call, state = claim.task, claim.call, settlement.state
+            if task is None or call is None or refused or self._started or state == "V":
+                if not refused or as_bytes(settlement.id) not in refused:
+                    self._note(claim, state)
                 continue
-            waited = None if claim in self._started else task.waited
+            try:
+                event = usual_event(state, task.began - task.due, task.ended_at - task.began)
+            except TypeError:  # it has not begun, or not ended
+                event = event_of(state, task)
+            note(call.route, task.tenant, event)
+
+    def _note(self, claim: Claim, state: str) -> None:
+        """Counts an outcome of which something is unusual."""
+        if state == "V":  # the server decides what becomes of it: see `dead`
+            return
+        task = claim.task
+        if claim in self._started:
             self._started.discard(claim)
-            self._tally.ran(route, tenant, state, waited, task.seconds)
+            event = event_of(state, task, starts=False)
+        else:
+            event = event_of(state, task)
+        self._tally.note(_route_of(claim), claim.header.tenant if claim.header else "", event)
 
     def dead(self, claim: Claim, tell_dead: Callable[[], None]) -> None:
         """Counts a task that has become a dead letter because its arguments fit no handler, and tells observers."""
-        if claim.call is not None and claim.header is not None:
-            self._tally.failed(claim.call.route, [claim.header.tenant])
+        self._note(claim, "X")
         tell_dead()
 
     def note_running(self, claims: Iterable[Claim]) -> None:
         """Counts the starts of those that run and were not counted."""
-        running = {
-            claim for claim in claims if claim.task is not None and claim.task.began and claim.task.ended_at is None
-        }
+        running = {claim for claim in claims if claim.task is not None and claim.task.is_running}
         for claim in running - self._started:
-            if claim.call is not None and claim.header is not None and claim.task is not None:
-                self._tally.ran(claim.call.route, claim.header.tenant, "", claim.task.waited, None)
+            self._tally.note(_route_of(claim), claim.header.tenant if claim.header else "", event_of("", claim.task))
         self._started = running
+
+
+def _route_of(claim: Claim) -> str:
+    return claim.call.route if claim.call is not None else ""

@@ -131,7 +131,9 @@ class Claim:
 
 def again(claim: Claim, packed: bytes, delay: float) -> Settlement:
     """Returns the settlement of a task that is tried again after a delay, with the record that it has then."""
-    return Settlement(claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds, kind=claim.kind)
+    return Settlement(
+        claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds, kind=claim.kind, claim=claim
+    )
 
 
 def described(claims: Iterable[Claim]) -> str:

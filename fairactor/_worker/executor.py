@@ -222,10 +222,12 @@ class Executor:
                 report=self.report,
                 charge=self.charge,
                 slots=claim.slots or self.slots,
-                due=_due(claim, header) if header else None,
+                due=claim.claimed - claim.server_time + header.stamp / 1e6 if header else None,
                 began=claim.begun if claim.begun != claim.claimed else None,
                 log=self._log(header.attempt if header else 1) if self.settings.task_logs else None,
             )
+            if header is not None and b"\n" in claim.body:  # there were attempts before
+                claim.task.due = _due(claim, header)
         return claim.task
 
     def _log(self, attempt: int) -> TaskLog:
@@ -388,14 +390,13 @@ class Executor:
         packed = record.pack_settled(
             "X" if state == "V" else state, header.rest if header else record.NO_HEADER, outcome, body, attempt
         )
-        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra, claim.kind)
+        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra, claim.kind, claim)
 
 
 def _due(claim: Claim, header: record.Header) -> float:
     """Returns when the attempt was due, by the monotonic clock of this process."""
     last = record.last_attempt(claim.body)
-    due = header.stamp / 1e6 if last is None else record.due_in(header.stamp, [last])
-    return claim.claimed - claim.server_time + due
+    return claim.claimed - claim.server_time + record.due_in(header.stamp, [] if last is None else [last])
 
 
 def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:

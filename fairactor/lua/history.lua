@@ -11,7 +11,7 @@ local seconds = tonumber(ARGV[1])
 local last = tonumber(ARGV[3]) or math.floor(tonumber(redis.call('TIME')[1]) / seconds)
 local keys = {}
 for number = last - tonumber(ARGV[4]) + 1, last do
-  keys[#keys + 1] = string.format('%s%d:%d:%s', HISTORY, seconds, number, ARGV[2])
+  keys[#keys + 1] = string.format('%s%d:%d:%s', BUCKETS, seconds, number, ARGV[2])
 end
 local reply = { last }
 for i, value in ipairs(redis.call('MGET', unpack(keys))) do reply[i + 1] = value or '' end

@@ -34,7 +34,7 @@ OF_LIMITS: Final = {
 """The keys about limits and the lines of tenants that wait for them."""
 OF_MOVES: Final = {"LEAVING", "MOVER"}
 """The keys about tenants that move to another shard."""
-EMPTY: Final = {"RESERVED", "COSTS", "STEAL", "KIND_IDLE", "MENDING_LIST"}
+EMPTY: Final = {"RESERVED", "COSTS", "STEAL", "KIND_IDLE", "MENDING_LIST", "BUCKETS", "COUNTED"}
 """What may be missing in the populated shard; the test makes one."""
 
 Damage = Callable[[redis.Redis, str, str], None]
@@ -157,6 +157,8 @@ def key_of(populated: PopulatedShard, name: str) -> str:
         elif keys.TYPES[name] == "list":
             db.rpush(prefix + b":queue:", "t")
             return (prefix + b":queue:").decode()
+        elif keys.TYPES[name] == "string":
+            db.set(prefix + b"t", b"")
         else:
             db.hset(prefix + b"t", "", b"")
         return (prefix + b"t").decode()
@@ -210,7 +212,9 @@ def serve(populated: PopulatedShard) -> None:
     assert [found for found in audit(populated.snapshot()) if "newcomer" in found] == []
 
 
-@pytest.mark.parametrize("name", [name for name in keys.TYPES if name not in {"KEY", "SENT", "COSTS", "TASK"}])
+@pytest.mark.parametrize(
+    "name", [name for name in keys.TYPES if name not in {"KEY", "SENT", "COSTS", "TASK", "BUCKETS", "COUNTED"}]
+)
 def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str) -> None:
     populated.restore()
     key = key_of(populated, name)

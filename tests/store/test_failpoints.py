@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairactor._model.history import no_series, pack_report
 from fairactor._model.wire import Assignment, Permit, turn_mark
 from fairactor._store import loader as scripts
 from tests.support import servers
@@ -131,6 +132,8 @@ CASES: dict[str, Case] = {
     "runs": Case("runs", lambda populated: populated.run(populated.shard.claimed_tasks(b"r", 9))),
     "lane_names": Case("lane_names", lambda populated: populated.run(populated.shard.lane_names())),
     "lane_sizes": Case("lane_sizes", lambda populated: populated.run(populated.shard.lane_sizes([b""]))),
+    "count": Case("count", lambda c: c.run(c.shard.count("r", 1, pack_report([{"": no_series()}, {}, {}, {}])))),
+    "history": Case("history", lambda populated: populated.run(populated.shard.read_buckets(60, "all", 9))),
     "describe": Case("describe", lambda populated: populated.run(populated.shard.describe("r", {"workers": 5}))),
 }
 TEARING: Final = [

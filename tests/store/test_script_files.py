@@ -25,6 +25,7 @@ CATCHING = {
     "watch.lua",
     "tasks.lua",
     "details.lua",
+    "lib/buckets.lua",
 }
 """Those that go on where somebody has damaged a value, so that it harms no other task. One looks for a clock."""
 WALKING = {

@@ -56,7 +56,7 @@ do
       local seconds, ms = unpack(resolution)
       for i, kind in ipairs(KINDS) do
         if next(report[i]) then
-          local key = string.format('%s%d:%d:%s', HISTORY, seconds, math.floor(now / seconds), kind)
+          local key = string.format('%s%d:%d:%s', BUCKETS, seconds, math.floor(now / seconds), kind)
           local stored = redis.call('GET', key)
           writes[#writes + 1] = { key = key, value = with(stored or '\128', report[i]), ms = ms }
         end
