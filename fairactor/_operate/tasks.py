@@ -23,10 +23,10 @@ from fairactor.views import TaskPage
 from .filters import Filter
 
 MOST_IN_PAGE: Final = 1000
-_LOOKED_AT: Final = 2000
+_LOOKED_AT: Final = 1000
 """How many tasks one page looks at, at most."""
-_CALLS: Final = 20
-"""How many calls one page makes, at most, after those that find something at once."""
+_CALLS: Final = 12
+"""How many calls one page makes, at most. A call may look at many places without a task that passes."""
 _SUM: Final = 4
 """Bytes of the checksum of a cursor."""
 _MOST_BYTES: Final = 4_000_000
@@ -136,8 +136,7 @@ async def read_page(shards: Shards, wanted: Filter, limit: int, after: str | Non
         place = step.after
         for number, (task, behind) in enumerate(step.tasks):
             size += len(task.record)
-            info = describe(task, list(wanted.lists)[behind.list])
-            if wanted.takes(info):
+            if (info := matching(task, behind, wanted)) is not None:
                 tasks.append(info)
             if len(tasks) == limit:
                 is_last = number == len(step.tasks) - 1
@@ -146,6 +145,14 @@ async def read_page(shards: Shards, wanted: Filter, limit: int, after: str | Non
                 break
         looked_at += step.looked_at
     return TaskPage(tuple(tasks), None if place is None else _pack(place, wanted), max(looked_at, len(tasks)))
+
+
+def matching(task: Listed, place: Place, wanted: Filter) -> TaskInfo | None:
+    """Returns the description of a task in a list; None if it does not pass."""
+    if not wanted.may_take(task.id, task.record):
+        return None
+    info = describe(task, wanted.lists[place.list])
+    return info if wanted.takes(info) else None
 
 
 def describe(task: Listed, name: str) -> TaskInfo:
