@@ -25,7 +25,7 @@ from .filters import Filter
 MOST_IN_PAGE: Final = 1000
 _LOOKED_AT: Final = 1000
 """How many tasks one page looks at, at most."""
-_CALLS: Final = 12
+_CALLS: Final = 20
 """How many calls one page makes, at most. A call may look at many places without a task that passes."""
 _SUM: Final = 4
 """Bytes of the checksum of a cursor."""

@@ -9,7 +9,7 @@
 --       [id, tenant, first byte of the record, record, ms at which it is due or '', runtime or '', progress or '', position
 --       behind it] ...}
 --
--- Bounded: 2,000 fields, 500 kB of records by about one. A tenant with queued tasks in many lanes costs a look at their
+-- Bounded: 1,000 fields, 500 kB of records by about one. A tenant with queued tasks in many lanes costs a look at their
 -- names; started tasks at the names of all runtimes.
 -- Reads only.
 

@@ -5,7 +5,7 @@
 -- @takes scan_fields from tasks.lua
 
 local PLACE = 4 -- what a look at a place costs, in fields
-local most, most_looks, BYTES = 0, 2000, 500000 -- tasks; fields; bytes of records, by about one
+local most, most_looks, BYTES = 0, 1000, 500000 -- tasks; fields; bytes of records, by about one
 local found, bytes, looks = {}, 0, 0 -- tasks: id, due time or '', runtime or '', position
 local newest_first, reads_records = false, true
 local stopped_at -- the position where a walk that has stopped goes on
