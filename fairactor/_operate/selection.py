@@ -157,7 +157,7 @@ class Selection:
             if tasks:
                 changed += await change(step.shard, tasks)
                 seen.update(task.id for task in tasks)
-            if progress is not None:
+            if progress is not None and step.looked_at:
                 progress(changed, looked_at)
             if most is not None and changed >= most:
                 break
