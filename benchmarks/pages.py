@@ -1,8 +1,8 @@
 """Pages for operators among 1,000,000 tasks of 100,000 tenants: what each costs, whatever the backlog.
 
-The shard is filled directly: tasks that wait, 100,000 dead letters, 100 of them of one tenant, and tasks that are scheduled,
-deferred, started and finished. Then `Runtime.tasks` reads pages of 50 tasks, of all tenants and of one, and `Runtime.task`
-one task in full.
+The shard is filled directly: tasks that wait, 100,000 dead letters, 100 of them of one tenant, and tasks that are
+scheduled, deferred, started and finished. Then `Runtime.tasks` reads pages of 50 tasks, of all tenants and of one, and
+`Runtime.task` one task in full.
 
 - a page: the median of the calls, in ms. A search is for a text that no task has, so it looks as far as one page may.
 - the longest script: by the slow log of the server.
@@ -85,7 +85,7 @@ async def _fill(admin: Any, keys: Keys, state: str, many: int, tenants: int) -> 
 
 
 async def run(bench: Bench, *, tenants: int = 100_000, each: int = 10, dead: int = 100_000) -> list[Figure]:
-    async with Runtime(bench.url, workers=0) as runtime:
+    async with Runtime(bench.url, workers=0, without_plugins=True) as runtime:
         keys = Keys("fairactor")
         await fill(bench.admin, keys, tenants=tenants, each=each)
         for state, many in (("X", dead), ("F", 20_000), ("d", 20_000), ("h", 20_000), ("c", 10_000)):

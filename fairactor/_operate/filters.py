@@ -95,6 +95,10 @@ class Filter:
             and (self.text is None or self._finds_text(info, self.text))
         )
 
+    def may_take(self, task_id: str, packed: bytes) -> bool:
+        """Whether a task may pass, by its id and the bytes of its record, which need not be decoded for that."""
+        return self.text is None or self.text in task_id or self.text.encode(errors="surrogatepass") in packed
+
     @staticmethod
     def _finds_text(info: TaskInfo, text: str) -> bool:
         return text in info.id or text.encode(errors="surrogatepass") in encode([info.args, info.kwargs])

@@ -66,7 +66,7 @@ class OperatorClient(ABC):
             after: `TaskPage.after` of the page before; the filters must be the same.
 
         Returns:
-            A page. It looks at 2,000 tasks at most, so with ``actor``, ``queue``, ``since`` or ``text`` it may be
+            A page. It looks at about 1,000 tasks at most, so with ``actor``, ``queue``, ``since`` or ``text`` it may be
             short, or even empty, although more pages follow: ``after`` is None only on the last one.
 
         Raises:

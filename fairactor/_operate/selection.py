@@ -19,7 +19,7 @@ from fairactor.errors import ConfigurationError
 from fairactor.views import Matches
 
 from .filters import ENDED, Filter
-from .tasks import Place, Step, Walk, describe
+from .tasks import Place, Step, Walk, matching
 
 if TYPE_CHECKING:
     from fairactor._engine import Engine
@@ -157,7 +157,7 @@ class Selection:
             if tasks:
                 changed += await change(step.shard, tasks)
                 seen.update(task.id for task in tasks)
-            if progress is not None:
+            if progress is not None and step.looked_at:
                 progress(changed, looked_at)
             if most is not None and changed >= most:
                 break
@@ -166,17 +166,14 @@ class Selection:
 
 
 def _matches(step: Step, wanted: Filter) -> list[Listed]:
+    if wanted.reads_records:
+        return [task for task, place in step.tasks if matching(task, place, wanted) is not None]
     lists = wanted.lists
-    found = []
-    for task, place in step.tasks:
-        name = lists[place.list]
-        if wanted.reads_records:
-            fits = wanted.takes(describe(task, name))
-        else:
-            fits = name != ENDED or record.SETTLED.get(task.letter) in wanted.states
-        if fits:
-            found.append(task)
-    return found
+    return [
+        task
+        for task, place in step.tasks
+        if lists[place.list] != ENDED or record.SETTLED.get(task.letter) in wanted.states
+    ]
 
 
 def _score(task: Listed) -> int:

@@ -23,10 +23,12 @@ from fairactor.views import TaskPage
 from .filters import Filter
 
 MOST_IN_PAGE: Final = 1000
-_LOOKED_AT: Final = 2000
+_LOOKED_AT: Final = 1000
 """How many tasks one page looks at, at most."""
 _CALLS: Final = 20
-"""How many calls one page makes, at most, after those that find something at once."""
+"""How many calls one page makes, at most. A call may look at many places without a task that passes."""
+_EMPTY: Final = 0.1
+"""What a call counts that finds an empty place: there are several in each shard."""
 _SUM: Final = 4
 """Bytes of the checksum of a cursor."""
 _MOST_BYTES: Final = 4_000_000
@@ -125,19 +127,20 @@ async def read_page(shards: Shards, wanted: Filter, limit: int, after: str | Non
     place: Place | None = Place() if after is None else _unpack(after, wanted)
     walk = Walk(shards, wanted)
     tasks: list[TaskInfo] = []
-    looked_at = size = calls = 0
+    looked_at = size = 0
+    calls = 0.0
     while place is not None and len(tasks) < limit and looked_at < _LOOKED_AT and calls < _CALLS and size < _MOST_BYTES:
         at_once = _AT_ONCE if wanted.reads_records else min(_AT_ONCE, limit - len(tasks))
         step = await walk.step(place, at_once, records=True)
         if step is None:
             place = None
             break
-        calls += 1
+        goes_on = step.after is not None and (step.after.list, step.after.shard) == (place.list, place.shard)
+        calls += 1.0 if step.looked_at or goes_on else _EMPTY
         place = step.after
         for number, (task, behind) in enumerate(step.tasks):
             size += len(task.record)
-            info = describe(task, list(wanted.lists)[behind.list])
-            if wanted.takes(info):
+            if (info := matching(task, behind, wanted)) is not None:
                 tasks.append(info)
             if len(tasks) == limit:
                 is_last = number == len(step.tasks) - 1
@@ -146,6 +149,14 @@ async def read_page(shards: Shards, wanted: Filter, limit: int, after: str | Non
                 break
         looked_at += step.looked_at
     return TaskPage(tuple(tasks), None if place is None else _pack(place, wanted), max(looked_at, len(tasks)))
+
+
+def matching(task: Listed, place: Place, wanted: Filter) -> TaskInfo | None:
+    """Returns the description of a task in a list; None if it does not pass."""
+    if not wanted.may_take(task.id, task.record):
+        return None
+    info = describe(task, wanted.lists[place.list])
+    return info if wanted.takes(info) else None
 
 
 def describe(task: Listed, name: str) -> TaskInfo:

@@ -215,7 +215,10 @@ def _after_all(driver: ShardDriver, *, has_all: bool) -> Iterator[str]:
     last.add(f"{driver.keys.meta}:plugin:fairactor_dependencies:remote")  # a shard with graphs over several ones
     for key in {key.decode() for key in driver.db.scan_iter(f"{driver.keys.meta}*")} - fixed - last:
         brief = tuple(
-            f"{driver.keys.meta}:{name}" for name in ("sent:", "key:", "plugin:", "mover", "history:", "counted:")
+            f"{driver.keys.meta}:{name}"
+            for name in (
+                "sent:", "key:", "plugin:", "mover", "history:", "counted:", "dead-of:", "dead-by:", "ended",
+            )
         )
         expires = key.startswith(brief) and driver.db.pttl(key) > 0
         # Of several shards: gates of a sender that failed stay for minutes, and messages until a runtime delivers them.

@@ -223,7 +223,8 @@ def test_a_drained_tenant_leaves_nothing_behind(shard: ShardDriver) -> None:
     shard.run(shard.shard.leave("s"))
     kind = {f"{shard.keys.meta}:{what}".encode() for what in ("kinds", "kind:0")}  # the last one stays
     left = set(shard.db.scan_iter()) - kind - {shard.keys.meta.encode()}
-    assert left == {f"{shard.keys.meta}:sent:sender".encode()}, "but that expires by itself"
+    assert f"{shard.keys.meta}:sent:sender".encode() in left
+    assert all(shard.db.pttl(key) > 0 for key in left), "what is left expires by itself"
 
 
 # Notifications

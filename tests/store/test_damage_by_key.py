@@ -262,6 +262,9 @@ def test_a_wrong_type_is_named_in_the_error(populated: PopulatedShard, name: str
         "STEAL",
         "STOLEN_BY",
         "SUSPECTS",
+        "ENDED_OF",
+        "DEAD_OF",
+        "DEAD_BY",
         *OF_MOVES,
     }
     repair(populated)

@@ -14,10 +14,14 @@ local function note_ended(id, name, ms)
   if ms > longest_kept then longest_kept = ms end
 end
 
--- Adds ids to a list, which keeps the last `most`: it is cut when it is a quarter longer.
+-- Adds an id, or a list of ids, to a list, which keeps the last `most`: it is cut when it is a quarter longer.
 local function add_to_list(key, ids, most)
-  local length = 0
-  for i = 1, #ids, SLICE do length = call('RPUSH', key, unpack(ids, i, math.min(i + SLICE - 1, #ids))) end
+  local length
+  if type(ids) == 'string' then
+    length = call('RPUSH', key, ids)
+  else
+    for i = 1, #ids, SLICE do length = call('RPUSH', key, unpack(ids, i, math.min(i + SLICE - 1, #ids))) end
+  end
   if length > 1.25 * most then call('LTRIM', key, integer(-most), -1) end
 end
 
@@ -30,11 +34,13 @@ local function write_ended_tasks()
   add_to_list(ENDED_LAST, ended_ids, most)
   if call('PTTL', ENDED_LAST) < longest_kept then call('PEXPIRE', ENDED_LAST, integer(longest_kept)) end
   for i, name in ipairs(ended_names) do
-    local list = of_tenant[name]
-    if list then
-      list[#list + 1] = ended_ids[i]
+    local before = of_tenant[name]
+    if not before then -- as mostly: without a table for each
+      of_tenant[name] = ended_ids[i]
+    elseif type(before) == 'string' then
+      of_tenant[name] = { before, ended_ids[i] }
     else
-      of_tenant[name] = { ended_ids[i] }
+      before[#before + 1] = ended_ids[i]
     end
   end
   for name, list in pairs(of_tenant) do add_to_list(ENDED_OF .. name, list, most) end

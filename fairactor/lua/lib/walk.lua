@@ -5,7 +5,7 @@
 -- @takes scan_fields from tasks.lua
 
 local PLACE = 4 -- what a look at a place costs, in fields
-local most, most_looks, BYTES = 0, 3000, 500000 -- tasks; fields; bytes of records, by about one
+local most, most_looks, BYTES = 0, 1000, 500000 -- tasks; fields; bytes of records, by about one
 local found, bytes, looks = {}, 0, 0 -- tasks: id, due time or '', runtime or '', position
 local newest_first, reads_records = false, true
 local stopped_at -- the position where a walk that has stopped goes on
@@ -93,6 +93,8 @@ end
 local function walk_hash(key, position, wrap, visit)
   looks = looks + PLACE
   local cursor, skip, last, inner = unpack(position or { '0', 0, false, nil }, 1, 4)
+  local field, number
+  local function wrap_inner(position_in) return wrap({ cursor, number, field, position_in }) end
   repeat
     local part = scan_fields(key, cursor)
     local fields = part[2]
@@ -103,10 +105,9 @@ local function walk_hash(key, position, wrap, visit)
       skip = at
     end
     for i = inner ~= nil and 2 * skip - 1 or 2 * skip + 1, #fields, 2 do
-      local field, number = fields[i], (i + 1) / 2
+      field, number = fields[i], (i + 1) / 2
       if is_full() then return stop(wrap({ cursor, number - 1, fields[i - 2] or false })) end
       looks = looks + 1
-      local function wrap_inner(position_in) return wrap({ cursor, number, field, position_in }) end
       if visit(field, fields[i + 1], inner, wrap_inner) then return true end
       inner = nil
     end
