@@ -11,14 +11,14 @@ local WAITING, DEFERRED, FINISHED, FAILED, CANCELED = 7, 8, 9, 10, 11
 local MAX_SECONDS = 4294967295
 local KEEP_UNTIL = 12 -- unix seconds until which totals outlive the last task
 
-local RECENT = 13 -- how many tasks have finished or failed of late: a string whose first 5 bytes say it, as below
+-- How many tasks have finished or failed of late, as below: a number, or the stored counts, which begin with it.
+local RECENT = 13
 
 -- RECENT comes first; a release before has written zeros there. Counts of live tasks are small, those of ended ones may grow
 -- for years. This is longer than 64 bytes (see MARK).
 local COUNTS_FORMAT = '>xxxxxI4I4I4I4I4I4I4I4dddI4'
-local COUNTS_WITH_RECENT = '>c5I4I4I4I4I4I4I4I4dddI4'
+local COUNTS_WITH_STRING, COUNTS_WITH_NUMBER = '>c5I4I4I4I4I4I4I4I4dddI4', '>I5I4I4I4I4I4I4I4I4dddI4'
 local NO_COUNTS = string.rep('\0', 65)
-local NONE_OF_LATE = '\0\0\0\0\1'
 local ENDED = { [DONE] = FINISHED, [DEAD_STATE] = FAILED, [CANCELED_STATE] = CANCELED }
 
 -- Each task that has finished or failed counts 1, and after t seconds exp(-t / FADES). The sum is stored as a number that
@@ -33,19 +33,24 @@ local FAR_AHEAD = 25 -- units: a number that is further ahead of the clock is da
 local INDEXED_FROM = 32
 
 local function live(c) return c[1] + c[2] + c[3] + c[4] + c[5] + c[6] end
-local function pack_counts(c) return struct.pack(COUNTS_WITH_RECENT, c[RECENT], unpack(c, 1, KEEP_UNTIL)) end
+
+local function pack_counts(c)
+  local format = type(c[RECENT]) == 'number' and COUNTS_WITH_NUMBER or COUNTS_WITH_STRING
+  return struct.pack(format, c[RECENT], unpack(c, 1, KEEP_UNTIL))
+end
 
 -- Returns counts that were stored; new ones if `packed` is false.
 local function unpack_counts(packed)
-  if not packed then return { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NONE_OF_LATE } end
+  if not packed then return { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 } end
   local c = { struct.unpack(COUNTS_FORMAT, packed) }
   c[RECENT] = packed -- in place of the position behind
   return c
 end
 
 local counts = {}
-local live_before = {} -- tenant that should stand in the index -> its live tasks, as they are stored
+local fell = {} -- tenant -> how many of its live tasks end, or leave for another state, in this script
 local ended = {} -- tenant -> how many of its tasks finish or fail in this script
+local is_recounted = false -- whether the index is empty, because a repair makes it anew
 local total, all_ended = unpack_counts(shard.total), 0
 
 -- Returns a number of live tasks as the index has it; 0: the tenant does not stand there.
@@ -55,14 +60,17 @@ local function rounded(n)
   return n - n % 2 ^ (digits - 3)
 end
 
+local units, exp, log = (shard.now / 1e6 - FADES_SINCE) / FADES, math.exp, math.log
+
 -- Adds `n` tasks to RECENT. To what it is rounded depends on the clock, so that rounding cancels out. Returns whether a
 -- release before has written the counts.
 local function add_recent(c, n)
-  local units, stored = (shard.now / 1e6 - FADES_SINCE) / FADES, struct.unpack('>I5', c[RECENT])
+  local stored = c[RECENT]
+  if type(stored) == 'string' then stored = struct.unpack('>I5', stored) end
   local ahead = stored / FINE - units
-  if ahead < FAR_AHEAD then n = n + math.exp(ahead) end
-  local number = (units + math.log(n)) * FINE + shard.now % 1000 / 1000
-  c[RECENT] = number > 1 and number < 2 ^ 40 and struct.pack('>I5', number) or NONE_OF_LATE
+  if ahead < FAR_AHEAD then n = n + exp(ahead) end
+  local number = (units + log(n)) * FINE + shard.now % 1000 / 1000
+  c[RECENT] = number > 1 and number < 1e12 and number or 1
   return stored == 0
 end
 
@@ -77,17 +85,15 @@ local function load_counts(names)
       missing[#missing + 1] = name
     end
   end
-  for i, packed in ipairs(read_all('HMGET', COUNTS, missing)) do
-    local name, c = missing[i], unpack_counts(packed)
-    counts[name] = c
-    if c[1] + c[2] + c[3] + c[4] + c[5] + c[6] >= INDEXED_FROM then live_before[name] = live(c) end
-  end
+  local packed = read_all('HMGET', COUNTS, missing)
+  for i, name in ipairs(missing) do counts[name] = unpack_counts(packed[i]) end
 end
 
 -- Adds `n` to a count of a tenant and of the shard.
 local function add(name, index, n)
   local c = counts[name]
   c[index] = c[index] + n
+  if n < 0 then fell[name] = (fell[name] or 0) - n end
   total[index] = total[index] + n
 end
 
@@ -103,18 +109,24 @@ local function add_ended(name, state, ttl_ms)
   if ttl_ms > 0 then keep_totals(counts[name], ttl_ms) end
 end
 
+-- Returns what the index has of a tenant before this script.
+local function number_before(c)
+  return not is_recounted and type(c[RECENT]) == 'string' and rounded(live(unpack_counts(c[RECENT]))) or 0
+end
+
 -- Writes the loaded counts, and the index. Drops the counts of tenants without tasks and totals to keep.
 local function save_counts()
   local keep, drop, drained, indexed, small = {}, {}, {}, {}, {}
   for name, c in pairs(counts) do
-    local n, before, is_old_form = live(c), live_before[name], false
+    local n, in_old_form = live(c), false
     local gone = n + c[WAITING] + c[DEFERRED] == 0
-    if ended[name] then is_old_form = add_recent(c, ended[name]) end
-    if n >= INDEXED_FROM or before or is_old_form then
+    local before = n + (fell[name] or 0) >= INDEXED_FROM and number_before(c) or 0
+    if ended[name] then in_old_form = add_recent(c, ended[name]) end
+    if n >= INDEXED_FROM or before > 0 or in_old_form then
       local number = rounded(n)
       if number == 0 then
         small[#small + 1] = name
-      elseif is_old_form or number ~= rounded(before or 0) then
+      elseif number ~= before or in_old_form then
         indexed[#indexed + 1], indexed[#indexed + 2] = number, name
       end
     end
