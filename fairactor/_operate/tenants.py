@@ -95,14 +95,20 @@ async def read_tenants(
     """
     check_one_of("order_by", order, TENANT_ORDERS)
     check_whole_number("limit", limit, 1, MOST)
-    if text is not None and not isinstance(text, str):
-        raise ConfigurationError(f"text={shown(text)}: give a part of a name as a string, or None")
+    part = _part_of_name(text)
     survey = await Survey.begin(shards)
     place = None if after is None else _Place.read(after, order, len(shards))
-    pages = _Pages(survey, order, as_bytes(text or ""), limit)
+    pages = _Pages(survey, order, part, limit)
     if survey.known <= FEW and (place is None or place.phase == "all"):
         return await pages.of_all(place)
     return await pages.of_many(place)
+
+
+def _part_of_name(text: str | None) -> bytes:
+    try:
+        return b"" if text is None else as_bytes(text)
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise ConfigurationError(f"text={shown(text)}: give a part of a name as a string, or None") from error
 
 
 class _Pages:
@@ -110,7 +116,7 @@ class _Pages:
 
     def __init__(self, survey: Survey, order: TenantOrder, text: bytes, limit: int) -> None:
         self._survey = survey
-        self._order = order
+        self._order: TenantOrder = order
         self._text = text
         self._limit = limit
         self._looked_at = 0

@@ -161,6 +161,7 @@ async def test_hostile_names_are_found(
     "wrong",
     [
         {"order_by": "size"}, {"order_by": None}, {"limit": 0}, {"limit": 1001}, {"limit": True}, {"text": b"a"},
+        {"text": "\ud800"},
         {"after": "name:all:1"}, {"after": "backlog"}, {"after": "backlog:all:x"}, {"after": "backlog:all:-1"},
         {"after": "backlog:rest:1:2"}, {"after": "backlog:index:1:2:3"}, {"after": 7}, {"after": ""},
         {"after": "backlog:all:²"}, {"after": "backlog:all:" + "9" * 5000},
