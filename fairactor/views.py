@@ -119,10 +119,10 @@ class TenantView:
     failed: int
     canceled: int
     rate: float
-    """How many attempts of its tasks have ended per second of late: a moving average, in which an attempt counts less
+    """How many of its tasks have finished or failed per second of late: a moving average, in which a task counts less
     the longer ago it has ended, 1/e after a minute."""
     share: float
-    """Its share of all attempts that have ended of late, from 0 to 1."""
+    """Its share of all tasks that have finished or failed of late, from 0 to 1."""
     fair_share: float
     """The share that its weight gives it among the tenants that wait or run now, from 0 to 1."""
     weight: float

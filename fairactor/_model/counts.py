@@ -14,13 +14,13 @@ from .states import Priority
 
 _COUNTS: Final = struct.Struct(">5x8I3dI")
 _RECENT: Final = 5
-"""The bytes that say how many attempts have ended of late; see lib/counts.lua."""
+"""The bytes that say how many tasks have finished or failed of late; see lib/counts.lua."""
 FADES: Final = 60.0
-"""Seconds after which an attempt that has ended counts 1/e in `recent_attempts`."""
+"""Seconds after which a task that has ended counts 1/e in `recent_tasks`."""
 _FADES_SINCE: Final = 1_700_000_000
 _FINE: Final = 65536
 _FAR_AHEAD: Final = 25
-INDEXED_FROM: Final = 16
+INDEXED_FROM: Final = 32
 """So many live tasks a tenant has that stands in the index of backlogs."""
 
 
@@ -29,8 +29,8 @@ def rounded(live: int) -> int:
     return 0 if live < INDEXED_FROM else live >> (live.bit_length() - 3) << (live.bit_length() - 3)
 
 
-def recent_attempts(packed: bytes, now: float) -> float:
-    """Returns how many attempts have ended of late, from stored counts: each counts less the longer ago it was.
+def recent_tasks(packed: bytes, now: float) -> float:
+    """Returns how many tasks have finished or failed of late: each counts less the longer ago it was.
 
     Args:
         packed: the counts.

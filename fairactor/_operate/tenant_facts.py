@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
 
-from fairactor._model.counts import FADES, INDEXED_FROM, Counts, recent_attempts
+from fairactor._model.counts import FADES, INDEXED_FROM, Counts, recent_tasks
 from fairactor._model.wire import PackedPolicy, as_text
 from fairactor._store.overviews import Sizes, TenantFacts
 from fairactor._store.shard import Shard
@@ -86,18 +87,18 @@ class Facts:
         return any(_live(facts.counts) >= INDEXED_FROM for _, facts in self.shards)
 
     @property
-    def waited(self) -> float:
-        """The seconds that the first of its queued tasks has waited; -1 if none waits."""
-        return max((facts.waited for _, facts in self.shards if facts.waited is not None), default=-1.0)
+    def since(self) -> float:
+        """Since when the first of its queued tasks has waited, unix seconds; infinity if none waits."""
+        return min((facts.since for _, facts in self.shards if facts.since is not None), default=math.inf)
 
     def view(self, survey: Survey, shares: FairShares) -> TenantView:
         """Returns what users see of it."""
         counts = self.counts
-        recent = sum(recent_attempts(facts.counts, survey.sizes[number].now) for number, facts in self.shards)
+        recent = sum(recent_tasks(facts.counts, survey.sizes[number].now) for number, facts in self.shards)
         return TenantView(
             tenant=as_text(self.name),
             backlog=counts.queued,
-            oldest_wait=None if self.waited < 0 else self.waited,
+            oldest_wait=None if self.since == math.inf else max(0.0, survey.sizes[self.home].now - self.since),
             running=counts.started,
             scheduled=counts.scheduled,
             deferred=counts.deferred,
@@ -126,8 +127,8 @@ class Survey:
         """The shards, by number."""
         self.sizes = sizes
         """How many tenants each has."""
-        self.recent = sum(recent_attempts(each.total, each.now) for each in sizes)
-        """How many attempts have ended of late; see `recent_attempts`."""
+        self.recent = sum(recent_tasks(each.total, each.now) for each in sizes)
+        """How many tasks have finished or failed of late; see `recent_tasks`."""
         self.known = sum(each.known for each in sizes)
         """How many tenants have counts."""
 

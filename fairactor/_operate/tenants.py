@@ -31,6 +31,8 @@ _NAMES_AT_ONCE: Final = 500
 _FIRST: Final = 200
 """How many tenants of each ring may come first."""
 _LARGEST: Final = 100
+_DIGITS: Final = 20
+"""The most digits of a number that says where a page begins: a cursor of the server."""
 _CLAIMS: Final = 20_000
 """The most claims that are counted for a page."""
 
@@ -62,10 +64,12 @@ class _Place(NamedTuple):
             ConfigurationError: it is none of a page in this order.
         """
         parts = after.split(":") if isinstance(after, str) else []
-        found = parts[:1] == [order] and all(part.isascii() and part.isdigit() for part in parts[2:])
+        found = parts[:1] == [order] and all(
+            part.isascii() and part.isdigit() and len(part) <= _DIGITS for part in parts[2:]
+        )
         place = _Place(parts[1], tuple(map(int, parts[2:]))) if found and len(parts) > 2 else None  # noqa: PLR2004 - order, phase
         fits = {"all": (1,), "first": (1,), "rest": (3,), "index": range(1, shards + 1)}
-        if place is None or len(place.at) not in fits.get(place.phase, ()) or max(map(len, parts[2:])) > 20:  # noqa: PLR2004 - digits of a cursor
+        if place is None or len(place.at) not in fits.get(place.phase, ()):
             raise ConfigurationError(
                 f"after={shown(after)}: give what the page before, in the order {order!r}, says in its `after`"
             )
@@ -91,14 +95,20 @@ async def read_tenants(
     """
     check_one_of("order_by", order, TENANT_ORDERS)
     check_whole_number("limit", limit, 1, MOST)
-    if text is not None and not isinstance(text, str):
-        raise ConfigurationError(f"text={shown(text)}: give a part of a name as a string, or None")
+    part = _part_of_name(text)
     survey = await Survey.begin(shards)
     place = None if after is None else _Place.read(after, order, len(shards))
-    pages = _Pages(survey, order, as_bytes(text or ""), limit)
+    pages = _Pages(survey, order, part, limit)
     if survey.known <= FEW and (place is None or place.phase == "all"):
         return await pages.of_all(place)
     return await pages.of_many(place)
+
+
+def _part_of_name(text: str | None) -> bytes:
+    try:
+        return b"" if text is None else as_bytes(text)
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise ConfigurationError(f"text={shown(text)}: give a part of a name as a string, or None") from error
 
 
 class _Pages:
@@ -106,7 +116,7 @@ class _Pages:
 
     def __init__(self, survey: Survey, order: TenantOrder, text: bytes, limit: int) -> None:
         self._survey = survey
-        self._order = order
+        self._order: TenantOrder = order
         self._text = text
         self._limit = limit
         self._looked_at = 0
@@ -158,13 +168,15 @@ class _Pages:
         while len(found) < self._limit and self._looked_at < _LOOKED_AT:
             asked = _NAMES_AT_ONCE if self._text else self._limit - len(found)
             listed = [await shard.largest(rank, asked) for shard, rank in zip(shards, ranks, strict=True)]
-            merged = sorted((-live, number, name) for number, entries in enumerate(listed) for name, live in entries)[
-                :asked
-            ]
+            merged = sorted(
+                (-live, number, place, name)
+                for number, entries in enumerate(listed)
+                for place, (name, live) in enumerate(entries)
+            )[:asked]
             if not merged:
                 return list(found.values()), _Place("rest", (0, 0, 0))
             taken: list[bytes] = []
-            for _, number, name in merged:
+            for _, number, _, name in merged:
                 if len(found) + len(taken) == self._limit:
                     break
                 ranks[number] += 1
@@ -184,7 +196,7 @@ class _Pages:
         names = [name for name in names if self._text in name]
         if self._order == "oldest":
             everybody = await self._survey.describe(names)
-            facts = sorted(everybody, key=lambda each: (-each.waited, each.name))[start:end]
+            facts = sorted(everybody, key=lambda each: (each.since, each.name))[start:end]
         else:
             facts = await self._survey.describe(names[start:end])
         return facts, _Place("first", (end,)) if end < len(names) else _Place("rest", (0, 0, 0))

@@ -39,8 +39,8 @@ class TenantFacts(NamedTuple):
     """Packed; b"" if there are none."""
     policy: PackedPolicy
     queued: int
-    waited: float | None
-    """The seconds that the first of the queued tasks has waited."""
+    since: float | None
+    """Since when the first of the queued tasks has waited, by the shard's clock, unix seconds."""
     group: PackedPolicy
     """The policy of its group."""
     group_size: int
@@ -122,8 +122,8 @@ class Overviews:
             some = names[start : start + _AT_ONCE]
             flat = await self._run("tenants", *some)
             for name, at in zip(some, range(0, len(flat), 6), strict=False):  # the reply may end early
-                counts, policy, queued, ms, group, size = flat[at : at + 6]
-                facts = TenantFacts(counts, unpack_policy(policy), queued, _seconds(ms), unpack_policy(group), size)
+                counts, policy, queued, since, group, size = flat[at : at + 6]
+                facts = TenantFacts(counts, unpack_policy(policy), queued, _seconds(since), unpack_policy(group), size)
                 found[name] = facts
             start += len(flat) // 6
         return found

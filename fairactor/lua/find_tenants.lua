@@ -9,7 +9,7 @@
 --       of 'backlog' {tenant, its number in the index, ...}: those with the most live tasks, in order;
 --       of 'names' {next cursor, 0 at the end, how many were looked at, tenant, ...}: any;
 --       of 'longest' {tenant, ...}: those that may have waited for longest; of 'served' likewise: those that were served last;
---       of 'recent' for each tenant how many of its attempts have ended of late, as 5 bytes (see lib/counts.lua), or ''
+--       of 'recent' for each tenant how many of its tasks have ended of late, as 5 bytes (see lib/counts.lua), or ''
 --
 -- Reads only. It looks at about as many tenants as were asked for, of 'longest' and 'served' for each of the kinds and places
 -- where tenants wait, but at 1,000 at most, and of a group at 10; at 200 policies; and at 100 lanes. Of 'recent' its

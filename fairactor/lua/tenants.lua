@@ -2,8 +2,8 @@
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 and on: tenants
--- Reply {for each tenant: its counts, packed, or '', its policy, packed, or '', how many of its tasks are queued, ms that the
---        first of them has waited, or -1, the policy of its group, packed, or '', how many tenants of that group wait}; the
+-- Reply {for each tenant: its counts, packed, or '', its policy, packed, or '', how many of its tasks are queued, unix ms since
+--        when the first of them has waited, or -1, the policy of its group, packed, or '', how many tenants of that group wait}; the
 --        caller asks again for those that the reply does not have
 --
 -- Reads only. Bounded: its caller names 100 tenants, and it stops once it has sent 700 commands. A tenant costs as many
@@ -17,7 +17,7 @@ local ALONE = 5 -- commands for a tenant with one mailbox
 local spent, reply = 0, {}
 local has_suspects = call('EXISTS', SUSPECTED) == 1
 
--- Returns how many tasks of a tenant are queued, and the ms that the first of them has waited, or -1.
+-- Returns how many tasks of a tenant are queued, and since when the first of them has waited, in ms, or -1.
 local function read_mailboxes(name)
   local keys = { QUEUE .. name }
   for i, lane in ipairs(shard.lanes and call('ZRANGE', LANES_OF .. name, 0, -1) or {}) do keys[i + 1] = mailbox(name, lane) end
@@ -31,7 +31,7 @@ local function read_mailboxes(name)
     longest = math.max(longest, may_be_first and waited_in(key) or -1)
   end
   spent = spent + #keys
-  return queued, longest
+  return queued, longest < 0 and -1 or shard.ms - longest
 end
 
 -- Returns how many tenants of a group wait for the kind of runtimes for which the most wait.
@@ -48,10 +48,10 @@ local stored, policies = read_all('HMGET', COUNTS, ARGV), read_all('HMGET', POLI
 for i, name in ipairs(ARGV) do
   if spent >= MOST then break end
   spent = spent + ALONE
-  local queued, longest = read_mailboxes(name)
+  local queued, since = read_mailboxes(name)
   local group = policies[i] and cmsgpack.unpack(policies[i]).group
   local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = stored[i] or '', policies[i] or '', queued, integer(longest)
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = stored[i] or '', policies[i] or '', queued, integer(since)
   reply[n + 5] = group and call('HGET', POLICY, '\255' .. group) or ''
   reply[n + 6] = group and size_of_group(group) or 0
 end

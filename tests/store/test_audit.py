@@ -204,9 +204,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "listed otherwise": (zadd("DRAINED", "drained", 5), "'drained' has no live tasks .* it is drained until 5"),
     "listed without totals": (zadd("DRAINED", "q", 1e13), "'q' is drained until 10000000000000, but has no counts"),
     "an index of backlogs": (
-        zadd("BACKLOG", "t", 16), "'t' has . live tasks, but in the index of backlogs it has 16",
+        zadd("BACKLOG", "t", 32), "'t' has . live tasks, but in the index of backlogs it has 32",
     ),
-    "an index of nobody": (zadd("BACKLOG", "q", 16), "'q' is in the index of backlogs, but has no counts"),
+    "an index of nobody": (zadd("BACKLOG", "q", 32), "'q' is in the index of backlogs, but has no counts"),
     "an ended one is watched": (hset("WATCHERS", "d0", b"\x91\xa1q"), "task 'd0' is watched, but has ended"),
     "a lost one is watched": (hset("WATCHERS", "q", b"\x91\xa1q"), "task 'q' is watched, but has no record"),
     "watched by nobody": (hset("WATCHERS", "t2", b"\x90"), "task 't2' is watched by no runtime"),

@@ -47,7 +47,7 @@ end
 
 local function is_counts(value)
   local fits, parts = is_packed(COUNTS_FORMAT, value)
-  return #value == 65 and fits and parts[11] >= 0 and parts[12] >= 0 and parts[13] >= 0
+  return #value == 65 and fits and parts[10] >= 0 and parts[11] >= 0 and parts[12] >= 0
 end
 
 local function is_json(value)

@@ -19,11 +19,11 @@ local function recount(names)
   for _, name in ipairs(fresh) do
     local c, now_found = counts[name], unpack_counts(is_done[name])
     for i = 1, KEEP_UNTIL do c[i] = i <= DEFERRED and now_found[i] or math.max(c[i], now_found[i]) end
-    c[BEFORE] = 0 -- the index is empty
     for i = 1, CANCELED do sums[i] = sums[i] + c[i] end
     note('c', name, pack_counts(c) .. '\1')
   end
   state.sums = pack_counts(sums)
+  is_recounted = true
   save_counts()
   for _, name in ipairs(fresh) do counts[name] = nil end
 end

@@ -86,7 +86,6 @@ do
     elseif state == 'U' or elsewhere then
       pass_on(id, name, elsewhere, outcomes)
     elseif state == 'R' then
-      add(name, RAN, 1)
       add(name, priority, -1)
       add(name, WAITING, 1)
       table.insert(outcomes.retried, name)
@@ -100,7 +99,6 @@ do
       outcomes.returns_tasks = true
     else
       if state == 'V' then state = DEAD_STATE end -- no other runtime can run it either
-      add(name, RAN, 1)
       add(name, priority, -1)
       ms = record_ttl(id, state, ms)
       end_task(id, name, state, ms, (ms > 0 or shard.plugins) and record_of(n),

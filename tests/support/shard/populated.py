@@ -136,9 +136,9 @@ class PopulatedShard(ShardDriver):
         self.configure(b"\xffg", weight=3.0)
         self.join("big", "home", serves=Assignment(["bulk"], []))
         self.run(self.shard.assign("home", Assignment(["held", "freed", "m2", "m3"], ["nobody"])))
-        self._claim_all("big", *[item(f"bulk{n}", "bulk") for n in range(20)])
+        self._claim_all("big", *[item(f"bulk{n}", "bulk") for n in range(34)])
         limited = [f"{tenant}.{n}" for tenant in ("held", "freed", "small", "off", "m1", "m2", "m3") for n in (0, 1)]
-        self.send(item("freed.2", "freed"), *[item(task, task[:-2]) for task in limited], item("bulk20", "bulk"))
+        self.send(item("freed.2", "freed"), *[item(task, task[:-2]) for task in limited], item("bulk34", "bulk"))
         assert set(self.claim("home", 1, 9, permit=NO_SUSPECT)) == {"held.0", "freed.2", "freed.0", "m2.0", "m3.0"}
         self.let_start("freed")
         self.db.zadd(self.keys.fixed("RATES"), {"solo": 1})
