@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -67,7 +68,7 @@ async def sums_by(runtime: Runtime, **which: Any) -> Mapping[str, tuple[int, int
 @pytest.mark.parametrize("days", [False, True])
 async def test_every_task_of_a_fleet_counts_once(make_runtime: Make, shards: int, days: bool) -> None:
     async with make_runtime(workers=0, shards=shards) as sender, make_runtime(double, shards=shards) as one:
-        async with make_runtime(fail, second_time, shards=shards) as other:
+        async with make_runtime(fail, second_time, shards=shards):
             await sender.send_many((f"t{n % 3}", double(n)) for n in range(30))
             await one.send("t0", double(1))
             await sender.send_many(("t1", fail(n)) for n in range(4))
@@ -112,7 +113,7 @@ async def test_the_buckets_have_no_gaps_and_end_now(make_runtime: Make, db: redi
             (buckets,) = (await runtime.history(days=days)).series.values()
             assert len(buckets) == number
             starts = [each.start for each in buckets]
-            assert {later - earlier for earlier, later in zip(starts, starts[1:])} == {timedelta(seconds=seconds)}
+            assert {later - earlier for earlier, later in pairwise(starts)} == {timedelta(seconds=seconds)}
             assert starts[-1] <= datetime.now(UTC) + timedelta(seconds=1)
             (found,) = [each for each in buckets if each.sent]
             assert found.start == datetime.fromtimestamp((minute - number // 2) * seconds, UTC)
@@ -137,10 +138,10 @@ async def test_what_the_server_refuses_is_reported_later(make_runtime: Make, db:
         await runtime.send("t", double(1))
         damaged = "{fairactor/0}:counted:" + runtime.name
         db.hset(damaged, "a", "b")
-        with pytest.raises(Exception, match="await runtime.repair"):
+        with pytest.raises(Exception, match=r"await runtime\.repair"):
             await reported(runtime)
         await runtime.send("t", double(2))
-        with pytest.raises(Exception, match="await runtime.repair"):
+        with pytest.raises(Exception, match=r"await runtime\.repair"):
             await reported(runtime)
         db.delete(damaged)
         await reported(runtime)
