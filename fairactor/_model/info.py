@@ -34,10 +34,10 @@ class TaskInfo:
     """When the last attempt started; None if the task has not ended, or never started."""
     ended_at: datetime | None = None
     """When the task ended; None until then."""
-    waited: float | None = None
+    waited: float | None = attrs.field(default=None, eq=False)  # it grows, so it would make equal ones differ
     """The seconds that the last attempt waited in its queue before it started; if the task is queued, until now. None
     if it waits for its time or for other tasks, or never started."""
-    ran: float | None = None
+    ran: float | None = attrs.field(default=None, eq=False)  # likewise
     """The seconds that the last attempt ran; if the task is started, until now. None if it waits, or never started."""
     runtime: str | None = None
     """The runtime that runs it; None if it is not started."""

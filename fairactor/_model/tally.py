@@ -82,8 +82,8 @@ def event_of(state: str, attempt: Attempt | None, *, starts: bool = True) -> int
 class Tally:
     """Adds up what happens, by actor, by queue and by tenant.
 
-    This costs a task a fraction of a microsecond: what happened is noted as a number, by route and by tenant. It is added
-    up once there is a report, for those tenants only that will be in it.
+    This costs a task a fraction of a microsecond: what happened is noted as a number, by route and by tenant. It is
+    added up once there is a report, for those tenants only that will be in it.
     """
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ async def trace_ends(spans: Spans, shard: Shard, tasks: Sequence[bytes], otherwi
     """Makes a span for each task. If its record is not kept, the span has its id and the error ``otherwise``."""
     for packed_id in tasks:
         task_id = as_text(packed_id)
-        header, outcome, call = _read(await shard.inspect(task_id))
+        header, outcome, call = read_ended(await shard.inspect(task_id))
         span = spans.attempt(
             call.actor if call else "",
             header.tenant if header else "",
@@ -31,7 +31,8 @@ async def trace_ends(spans: Spans, shard: Shard, tasks: Sequence[bytes], otherwi
             span.give_up(error.type, error.message)
 
 
-def _read(found: Sequence[bytes]) -> tuple[record.Header | None, record.Outcome | None, record.Call | None]:
+def read_ended(found: Sequence[bytes]) -> tuple[record.Header | None, record.Outcome | None, record.Call | None]:
+    """Reads a task that has ended from the reply of inspect.lua; what is not there, or cannot be read, is None."""
     try:
         header, body = record.unpack(found[1])
         outcome, call, _ = record.decode_body(body, live=header.state == record.LIVE)

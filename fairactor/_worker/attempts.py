@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
+from fairactor._model.route import Route, pack_route
 from fairactor._model.tally import Tally, event_of, usual_event
-from fairactor._model.wire import Settlement, as_bytes
+from fairactor._model.wire import Settlement, as_bytes, as_text
+from fairactor._store.shard import Shard
+from fairactor._store.traced_ends import read_ended
 
 from .claim import Claim
 
@@ -34,7 +37,8 @@ class Attempts:
                     self._note(claim, state)
                 continue
             try:
-                event = usual_event(state, task.began - task.due, task.ended_at - task.began)
+                waited, ran = task.began - task.due, task.ended_at - task.began  # type: ignore[operator]  # see below
+                event = usual_event(state, waited, ran)
             except TypeError:  # it has not begun, or not ended
                 event = event_of(state, task)
             note(call.route, task.tenant, event)
@@ -55,6 +59,16 @@ class Attempts:
         """Counts a task that has become a dead letter because its arguments fit no handler, and tells observers."""
         self._note(claim, "X")
         tell_dead()
+
+    async def given_up(self, shard: Shard, tasks: Sequence[bytes]) -> None:
+        """Counts tasks that a script has ended as failed because their runtimes died."""
+        for task_id in tasks:
+            header, _, call = read_ended(await shard.inspect(as_text(task_id)))
+            self._tally.failed(call.route if call else "", [header.tenant if header else ""])
+
+    def expired(self, route: Route, number: int) -> None:
+        """Counts tasks that a script has ended as failed because no runtime could run them."""
+        self._tally.failed(pack_route(route.actor, route.queue), [""] * number)
 
     def note_running(self, claims: Iterable[Claim]) -> None:
         """Counts the starts of those that run and were not counted."""

@@ -89,10 +89,10 @@ class Dispatcher:
         suspects.add(self)
         self._settings = settings
         self._spans = spans
-        self._expiry = Expiry(shard, settings, spans)
         self._refusals = Refusals(shard)
         self.attempts = None if tally is None else Attempts(tally)
         """Counts for the history; None if nobody wants to know."""
+        self._expiry = Expiry(shard, settings, spans, self.attempts)
         self._number = 0
         self._duration = 0.0  # seconds that the last turn took
         self._link = Link(shard.answer, MOST)  # for records: a reply is late only if nothing of it arrives
@@ -384,7 +384,7 @@ class Dispatcher:
         await self._wakeup.wait(min(pause, turn.wait + 0.001))
 
     async def _maintain(self) -> None:
-        self._expiry.add(await maintain(self._shard, self._settings, self._spans))
+        self._expiry.add(await maintain(self._shard, self._settings, self._spans, self.attempts))
 
     async def _abandon_claims(self) -> None:
         """Abandons all claims, because the lease is lost. The next turn takes a new lease."""

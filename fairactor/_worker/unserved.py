@@ -17,6 +17,8 @@ from fairactor._util.spans import Spans
 from fairactor.errors import ServerError
 from fairactor.settings import Settings
 
+from .attempts import Attempts
+
 logger: Final = logging.getLogger(__name__)
 
 _TYPE: Final = "fairactor.errors.UnknownActor"
@@ -30,12 +32,14 @@ class Expiry:
         shard: the shard of the lanes.
         settings: the runtime's settings.
         spans: makes spans; None without an OpenTelemetry SDK.
+        attempts: counts for the history, unless it is None.
     """
 
-    def __init__(self, shard: Shard, settings: Settings, spans: Spans | None) -> None:
+    def __init__(self, shard: Shard, settings: Settings, spans: Spans | None, attempts: Attempts | None = None) -> None:
         self._shard = shard
         self._settings = settings
         self._spans = spans
+        self._attempts = attempts
         self.lanes: dict[bytes, None] = {}
         """The lanes that may have such tasks, in order."""
 
@@ -65,6 +69,8 @@ class Expiry:
             logger.warning("%d tasks of actor %r failed: %s", len(ended), route.actor, error.message)
         if ended and self._shard.meters is not None:
             self._shard.meters.failed(route.actor, _TYPE, len(ended))
+        if ended and self._attempts is not None:
+            self._attempts.expired(route, len(ended))
         if ended and self._spans is not None:
             await trace_ends(self._spans, self._shard, ended, error)
 

@@ -11,10 +11,12 @@ from fairactor._store.traced_ends import trace_ends
 from fairactor._util.spans import Spans
 from fairactor.settings import Settings
 
+from .attempts import Attempts
+
 _SILENT: Final = "its runtimes lost their leases again and again: it blocks their event loops, or stops their processes"
 
 
-async def maintain(shard: Shard, settings: Settings, spans: Spans | None) -> Sequence[bytes]:
+async def maintain(shard: Shard, settings: Settings, spans: Spans | None, attempts: Attempts | None) -> Sequence[bytes]:
     """Does a step of the maintenance; returns the lanes that no runtime has served for too long.
 
     If more is left, the next turn says so: no turn waits for a backlog.
@@ -24,6 +26,8 @@ async def maintain(shard: Shard, settings: Settings, spans: Spans | None) -> Seq
         shard.meters.failed("", "WorkerDied", len(done.given_up))
     if done.given_up and spans is not None:
         await trace_ends(spans, shard, done.given_up, record.Error("WorkerDied", "its runtimes died"))
+    if done.given_up and attempts is not None:
+        await attempts.given_up(shard, done.given_up)
     return done.unserved
 
 
