@@ -29,7 +29,7 @@ logger: Final = logging.getLogger(__name__)
 
 _WRAPPERS: Final = ("wrap_send", "wrap_execute", "load_arguments")
 _OBSERVERS: Final = ("sent", "started", "finished", "failed", "retried", "canceled", "dead")
-_METHODS: Final = ("lifespan", *_WRAPPERS, "lua", "scripts", "actors", "move_tenant", *_OBSERVERS)
+_METHODS: Final = ("lifespan", *_WRAPPERS, "lua", "scripts", "actors", "move_tenant", "relatives", *_OBSERVERS)
 
 Observe = Callable[..., None]
 

@@ -7,18 +7,19 @@ what a file may have. ``Runtime.from_config`` makes a runtime of it, and ``Runti
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 import attrs
 
 from ._config.apply import Change
+from ._config.document import Document
 from ._config.fairque import Converted
-from ._config.files import Document, find_file, read_file
+from ._config.files import find_file, read_file
 from ._config.hiding import hidden_copy
 from ._config.mistakes import Path, shown_path
-from ._config.options import hidden
-from ._config.parts import Given, Parts, put_together
+from ._config.options import OPTIONS, hidden, plain
+from ._config.parts import Given, Parts, leaves, put_together
 from ._config.sections import set_alert_check
 from ._config.serving import Finding, Route, Server, find_unserved
 from ._config.variables import Variables
@@ -27,7 +28,7 @@ from .errors import ConfigurationError, InvalidConfig
 from .plugins import Plugin, installed_plugins
 from .settings import Settings
 
-__all__ = ["Change", "Config", "Converted", "Finding", "InvalidConfig", "load", "set_alert_check"]
+__all__ = ["Change", "Config", "Converted", "Finding", "InvalidConfig", "load", "set_alert_check", "shown_values"]
 
 Table = Mapping[str, Any]
 Tables = Mapping[str, Table]
@@ -63,7 +64,7 @@ class Config:
     source: str = attrs.field(default="", eq=False)
     """The file; '' if there is none."""
     sources: Mapping[str, str] = attrs.field(factory=dict, eq=False)
-    """Where each option was given: a line of the file, ``environment``, ``flag`` or ``keyword``."""
+    """Where each value was given: a line of the file, a variable, a flag or a keyword."""
     converted: Sequence[Converted] = attrs.field(default=(), eq=False)
     """What became of each key, if the file is fairque's."""
     secret: frozenset[Path] = attrs.field(default=frozenset(), eq=False)
@@ -95,7 +96,7 @@ class Config:
             raise ConfigurationError(f"Config.from_dict({shown(data)}): give a dict")
         odd = [key for key in data if not isinstance(key, str)]
         if odd:
-            raise InvalidConfig("the configuration", [f"the key {shown(key)} is not a string" for key in odd])
+            raise InvalidConfig([f"the key {shown(key)} is not a string" for key in odd])
         return cls._of(put_together(Given(document=Document("", data), worker=worker, plugins=tuple(plugins))), "")
 
     def to_dict(self, *, secrets: bool = True) -> dict[str, Any]:
@@ -131,7 +132,9 @@ class Config:
         """
         servers = [Server.of(name, self.options(name)) for name in self.workers] or [Server.of("", self.base)]
         routes = [
-            Route(f"queues.{shown(queue)}", None, queue) for server in servers for queue in sorted(server.queues or ())
+            Route(shown_path(("queues", queue)), None, queue)
+            for server in servers
+            for queue in sorted(server.queues or ())
         ]
         for actor in actors:
             queue = getattr(getattr(actor, "options", None), "queue", None)
@@ -154,8 +157,12 @@ class Config:
             return self
         given = Given(document=Document("", self.to_dict()), worker=worker or self.worker, keywords=options or {})
         found = self._of(put_together(given), self.source)
-        kept = {name: self.sources.get(name, source) for name, source in found.sources.items() if source != "keyword"}
-        return attrs.evolve(found, sources={**found.sources, **kept}, converted=self.converted, secret=self.secret)
+        sources = dict(found.sources)
+        table = () if found.worker is None else self.workers.get(found.worker, ())
+        for name in sources.keys() - (options or {}).keys():
+            place = shown_path(("worker", found.worker or "", name)) if name in table else name
+            sources[name] = self.sources.get(place, self.sources.get(name, ""))
+        return attrs.evolve(found, sources=sources, converted=self.converted, secret=self.secret)
 
     def configured_plugins(
         self,
@@ -215,6 +222,26 @@ class Config:
         url = "" if self.settings.url is None else f", url={hidden(self.settings.url)}"
         name = "" if self.worker is None else f", worker={shown(self.worker)}"
         return f"<Config {shown(self.source)}: namespace={shown(self.settings.namespace)}{url}{name}{counts}>"
+
+
+def shown_values(config: Config, *, defaults: bool = False) -> Iterator[tuple[str, Any, str]]:
+    """Yields what a configuration says: the name of each value, the value, and where it was given.
+
+    What may be secret is hidden.
+
+    Args:
+        config: the configuration.
+        defaults: whether to yield settings that were not given, too.
+    """
+    given = config.to_dict(secrets=False)
+    options = {**given, **given.get("worker", {}).get(config.worker, {})}
+    for name in OPTIONS:
+        if name in options:
+            yield name, options[name], config.sources.get(name, "")
+        elif defaults:
+            yield name, plain(getattr(config.settings, name, config.apply)), "default"
+    for path, value in leaves({name: table for name, table in given.items() if name not in OPTIONS}, ()):
+        yield shown_path(path), value, config.sources.get(shown_path(path), "")
 
 
 def load(

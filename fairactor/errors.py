@@ -37,9 +37,9 @@ class InvalidConfig(ConfigurationError):
         mistakes: all of them. Each says where it is, what is wrong, and what was expected.
     """
 
-    def __init__(self, source: str, mistakes: Sequence[str]) -> None:
+    def __init__(self, mistakes: Sequence[str]) -> None:
         many = f"{len(mistakes)} mistakes" if len(mistakes) != 1 else "a mistake"
-        super().__init__("\n".join([f"{source}: {many}", *(f"  {mistake}" for mistake in mistakes)]))
+        super().__init__("\n".join([f"the configuration has {many}:", *(f"  {mistake}" for mistake in mistakes)]))
         self.mistakes = tuple(mistakes)
 
 

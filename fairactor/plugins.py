@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ._actors.actor import Actor
 from ._actors.entry_points import factories, installed_names
@@ -63,6 +63,7 @@ __all__ = [
     "FinishedObserver",
     "Graph",
     "Host",
+    "Inspector",
     "Lifespan",
     "LuaHooks",
     "LuaKeys",
@@ -78,6 +79,8 @@ __all__ = [
     "Plugin",
     "ProceedExecute",
     "ProceedSend",
+    "Related",
+    "Relatives",
     "RetriedObserver",
     "Run",
     "SendWrapper",
@@ -324,6 +327,40 @@ class TenantMover(Protocol):
             tenant: the tenant.
             source: the number of the shard where the tenant was.
             target: the number of its new shard.
+        """
+        ...
+
+
+class Related(NamedTuple):
+    """A task to which another one is related."""
+
+    id: str
+    tenant: str
+    """'' if it is not known."""
+    state: str
+    """Its state, or ``unknown`` if its record has expired."""
+
+
+class Relatives(NamedTuple):
+    """The tasks to which a task is related; at most 100 of each kind."""
+
+    waits_for: Sequence[Related]
+    """Those that must end before it can start, also if they have ended."""
+    children: Sequence[Related]
+    """Those that wait for it."""
+
+
+class Inspector(Protocol):
+    """A plugin that knows which tasks wait for others, for `Runtime.task`."""
+
+    async def relatives(self, host: Host, task_id: str, tenant: str, options: Mapping[str, Any]) -> Relatives:
+        """Tells which tasks a task waits for, and which wait for it. It only reads, and its cost is bounded.
+
+        Args:
+            host: the part of the runtime that plugins may use.
+            task_id: the task.
+            tenant: its tenant.
+            options: the options that it was sent with, as they are stored.
         """
         ...
 

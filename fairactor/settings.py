@@ -57,6 +57,7 @@ MOST_SHARDS: Final = 16_384  # a cluster has so many slots
 _LONGEST: Final = 512 << 20  # the longest value of Redis, in bytes
 _MOST_REPLICAS: Final = 1_000
 _MOST_LOGS: Final = 1 << 20  # bytes; each claim of a task reads what it keeps
+_MOST_LISTED: Final = 1_000_000
 
 
 def available_processors() -> int:
@@ -102,6 +103,7 @@ class RuntimeSettings(TypedDict, total=False):
     failed_ttl: float
     canceled_ttl: float
     unknown_ttl: float
+    ended_index: int
     max_payload: int
     max_deliveries: int
     durability: Durability
@@ -179,6 +181,10 @@ class Settings:
     unknown_ttl: float = attrs.field(default=600.0, validator=validate(check_seconds))
     """How long a task waits while no runtime can run it: none that serves its queue has its actor, of the version that
     it needs. Then it becomes a dead letter; with 0 at once. The value of the runtime that joined last holds."""
+    ended_index: int = attrs.field(default=1000, validator=validate(check_whole_number, 0, _MOST_LISTED, far=True))
+    """How many of the finished and canceled tasks of each tenant are listed, the last ones, for `Runtime.tasks`, and
+    how many of each shard. Only tasks whose records are kept are listed. 0 lists none. The value of the runtime that
+    joined last holds."""
     max_payload: int = attrs.field(default=1 << 20, validator=validate(check_whole_number, 1, _LONGEST, far=True))
     """The longest encoded message or result, in bytes."""
     max_deliveries: int = attrs.field(default=5, validator=validate(check_whole_number, 1, 255))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import attrs
 
@@ -95,6 +95,12 @@ class TaskDetails:
     """What its handler has logged, if that is kept (setting ``task_logs``)."""
     kept_until: datetime | None
     """When its record expires; None while it has not ended."""
+    after: Sequence[str] = ()
+    """The ids of the tasks that had to end before it could start, also if they have; at most 100."""
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    """The options that travel with it, in JSON types. They are not kept once it has finished."""
+    limits: Mapping[str, float] = attrs.field(factory=dict)
+    """What a start takes of limits that tenants share, by limit; likewise."""
 
 
 @attrs.frozen

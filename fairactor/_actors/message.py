@@ -56,6 +56,25 @@ class Message(Step[R_co]):
         text = f"{self.actor.name}({', '.join(arguments)})"
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…)"
 
+    @staticmethod
+    def for_actor(name: str, /, *args: Any, **kwargs: Any) -> Message[Any]:
+        """Makes a message for an actor of which only the name is known, because its code is in another service.
+
+        The arguments are checked when the task runs. What ``@actor`` says of options, such as ``queue=`` or
+        ``max_retries=``, is not known here either: give these with `options`.
+
+        Args:
+            name: the name under which runtimes register the actor: that of its function, unless ``name=`` says another.
+            args: the positional arguments.
+            kwargs: the keyword arguments.
+
+        Raises:
+            ConfigurationError: the name cannot be that of an actor.
+        """
+        from .named import NamedActor
+
+        return Message(NamedActor(name), args, kwargs, Options())
+
     def options(self, *values: OptionValue, **options: Unpack[TaskOptions]) -> Message[R_co]:
         """Returns a copy in which these options are changed.
 

@@ -131,6 +131,16 @@ def tasks_named_by(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((name, task_id) for task_id in value)
 
 
+def tasks_in(travelled: Mapping[str, Any], most: int) -> tuple[str, ...]:
+    """Returns the ids of other tasks that the options of a stored task name, at most so many."""
+    found: list[str] = []
+    for name, value in travelled.items():
+        option = _known.get(name)
+        if option is not None and option.names_tasks and isinstance(value, list):
+            found += [task_id for task_id in value[: most - len(found)] if isinstance(task_id, str)]
+    return tuple(found)
+
+
 def option_names() -> frozenset[str]:
     """Returns the names of all options that plugins have added so far."""
     return frozenset(_known)

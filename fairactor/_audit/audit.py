@@ -15,6 +15,7 @@ from fairactor._model.record import LIVE, SETTLED
 from fairactor._model.states import Priority, TaskState
 from fairactor._model.wire import unpack_holder, unpack_mark, unpack_policy
 
+from .ended import check_ended
 from .lanes import check_lanes
 from .limits import check_limits_beside
 from .snapshot import Snapshot, text
@@ -42,6 +43,7 @@ def audit(snapshot: Snapshot, *, overdue: float = math.inf, lowered: Collection[
         *_check_drained(snapshot),
         *_check_waits(snapshot),
         *_check_dead_letters(snapshot),
+        *check_ended(snapshot),
         *_check_deduplication_keys(snapshot),
         *_check_leaving(snapshot),
         *_check_overdue(snapshot, overdue),

@@ -53,7 +53,9 @@ until cursor == '0'
 return reply
 """
 
-_EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER"}
+_EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER", "DEAD_OF", "DEAD_BY", "ENDED_LAST"}
+_INDEXES: Final = {"DEAD_OF", "DEAD_BY"}
+"""Those of them that the audit looks at."""
 _MAY_EXPIRE: Final = {"TASK", "KEY", "MENDING", "MENDED"}
 _STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
 _DAMAGED: Final = 3.16224e13
@@ -130,6 +132,12 @@ class Snapshot:
     stolen_by: dict[str, dict[str, None]] = attrs.Factory(dict)
     leaving: dict[str, dict[str, None]] = attrs.Factory(dict)
     """Likewise, those that steal from it."""
+    dead_of: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """tenant -> dead letter -> when its record expires, unix µs."""
+    dead_by: dict[str, dict[str, float]] = attrs.Factory(dict)
+    """actor, as JSON text -> likewise."""
+    ended_of: dict[str, dict[str, None]] = attrs.Factory(dict)
+    """tenant -> the tasks that have ended last."""
 
     @property
     def step(self) -> int:
@@ -256,7 +264,7 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
         snapshot.fixed[name] = _items(kind, content)
     elif name == "KEY":
         snapshot.keys[rest] = text(content), ttl
-    elif name not in _EXPIRES:
+    elif name not in _EXPIRES or name in _INDEXES:
         _add_to_map(snapshot, name, rest, _items(kind, content))
     if (ttl != -1) is not (name in _EXPIRES) and name not in _MAY_EXPIRE:
         snapshot.malformed.append(f"{key!r} {'expires' if ttl != -1 else 'never expires'}")
@@ -280,7 +288,8 @@ def _add_to_map(snapshot: Snapshot, name: str, rest: str, items: dict[str, Any])
         "KIND_RING": snapshot.kind_rings, "KIND_GROUPS": snapshot.kind_groups,
         "KIND_GROUP": snapshot.kind_group_rings, "KIND_IDLE": snapshot.kind_idle, "LINES": snapshot.lines,
         "LINES_OF": snapshot.lines_of, "LINE": snapshot.line, "LINE_GROUP": snapshot.line_group,
-        "LINE_GROUPS": snapshot.line_groups,
+        "LINE_GROUPS": snapshot.line_groups, "DEAD_OF": snapshot.dead_of, "DEAD_BY": snapshot.dead_by,
+        "ENDED_OF": snapshot.ended_of,
     }  # fmt: skip
     by_name[name][rest] = items
 

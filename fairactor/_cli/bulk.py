@@ -58,16 +58,14 @@ def change_many(
     return OK
 
 
-def check_filter(given: object, bulk: Bulk, what: str) -> None:
+def check_filter(given: object, bulk: Bulk, what: str, *, way_out: str = "add --tenant, another filter") -> None:
     """Refuses to change everything by mistake.
 
     Raises:
         click.UsageError: there is no filter, and no ``--all-tenants``; or both.
     """
     if not given and not bulk.all_tenants:
-        raise click.UsageError(
-            f"without a filter this takes all {what} of all tenants: add --tenant, another filter, or --all-tenants"
-        )
+        raise click.UsageError(f"without a filter this takes all {what} of all tenants: {way_out}, or --all-tenants")
 
 
 def _confirmed(verb: str, what: str) -> bool:

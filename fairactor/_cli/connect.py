@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -69,12 +68,15 @@ class Connection:
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings for a `Runtime` that the options, and the file that they name, give."""
-        if self.config is not None or self.worker is not None:
-            raise click.UsageError("--config and --worker cannot be used yet")
-        url = self.url or os.environ.get(_VARIABLE)
-        if not url:
-            raise click.UsageError(f"give the server: --url redis://HOST, or the variable {_VARIABLE}")
-        return {"url": url, "namespace": self.namespace or "fairactor"}
+        from fairactor.config import load
+
+        flags = {"url": self.url, "namespace": self.namespace}
+        given = {name: value for name, value in flags.items() if value is not None}
+        found = load(self.config, worker=self.worker, flags=given).settings
+        if not found.url:
+            of_path = " (a command cannot use the embedded server of path = …)" if found.path is not None else ""
+            raise click.UsageError(f"give the server: --url redis://HOST, or the variable {_VARIABLE}{of_path}")
+        return {"url": found.url, "namespace": found.namespace, "connect_timeout": found.connect_timeout}
 
 
 async def _aging_of(settings: dict[str, Any]) -> float:

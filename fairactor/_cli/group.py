@@ -17,6 +17,7 @@ ENTRY_POINTS: Final = "fairactor.commands"
 """The group of entry points by which plugins contribute commands."""
 _OF_PLUGINS: Final = "Of plugins"
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
+_ANYTHING: Final = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 class Group(click.Group):
@@ -29,6 +30,15 @@ class Group(click.Group):
         if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
             raise click.UsageError(f"there is no command {args[0]!r}{meant(args[0], self.list_commands(ctx))}", ctx)
         return super().resolve_command(ctx, args)
+
+
+class ListGroup(Group):
+    """A group that lists if no subcommand is given: ``tenants --json`` is ``tenants list --json``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the arguments."""
+        lists = not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names)
+        return super().parse_args(ctx, ["list", *args] if lists and not ctx.resilient_parsing else args)
 
 
 class Main(Group):
@@ -96,7 +106,7 @@ def _load(entry: EntryPoint) -> click.Command:
     def fail(**_: object) -> None:
         raise click.ClickException(message)
 
-    return click.Command(entry.name, callback=fail, help=message, context_settings={"ignore_unknown_options": True})
+    return click.Command(entry.name, callback=fail, help=message, context_settings=_ANYTHING)
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: object) -> None:

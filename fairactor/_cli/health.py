@@ -46,9 +46,7 @@ def health(connection: Connection, output: Output, live: bool, ready: bool, time
 async def _health(runtime: Runtime, output: Output) -> int:
     found = await runtime.health()
     if output.json:
-        output.write(
-            [{"ok": found.ok, "problems": found.problems, "notes": found.notes, "latency": found.latency}]
-        )
+        output.write([{"ok": found.ok, "problems": found.problems, "notes": found.notes, "latency": found.latency}])
         return OK if found.ok else PROBLEM
     parts = [Text(f"problem: {problem}", "red") for problem in found.problems]
     parts += [Text(f"note: {note}", "dim") for note in found.notes]

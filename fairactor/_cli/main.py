@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 import click
 
@@ -13,11 +12,8 @@ from fairactor.errors import ConfigurationError, EmbeddedServerError, FairactorE
 
 from .exits import INTERRUPTED, OK, PROBLEM, SERVER, USAGE
 from .group import main as group
+from .names import COMPLETE, PROGRAM
 from .text import visible
-
-_COMPLETE: Final = "_FAIRACTOR_COMPLETE"
-"""The variable by which shells ask for completions."""
-_PROGRAM: Final = "fairactor"
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +22,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the arguments after ``fairactor``. None takes them from ``sys.argv``.
     """
-    if arguments is None and _COMPLETE in os.environ:
-        group.main(prog_name=_PROGRAM, complete_var=_COMPLETE)  # answers the shell, and exits
+    if arguments is None and COMPLETE in os.environ:
+        group.main(prog_name=PROGRAM, complete_var=COMPLETE)  # answers the shell, and exits
     try:
         code = _invoke(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -38,10 +34,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    where = _PROGRAM
+    where = PROGRAM
     try:
-        with group.make_context(_PROGRAM, arguments) as context:
-            where = " ".join([_PROGRAM, *arguments[:1]])
+        with group.make_context(PROGRAM, arguments) as context:
+            where = " ".join([PROGRAM, *arguments[:1]])
             code: int | None = group.invoke(context)
             return OK if code is None else code
     except click.exceptions.Exit as left:
@@ -65,7 +61,7 @@ def _told(where: str, error: BaseException) -> int | None:
             _say(where, error.format_message())
             return error.exit_code
         case KeyboardInterrupt() | click.Abort():
-            _say(_PROGRAM, "interrupted")
+            _say(PROGRAM, "interrupted")
             return INTERRUPTED
         case FairactorError():
             _say(where, str(error))
@@ -87,7 +83,7 @@ def _refuse(error: click.UsageError) -> int:
     if context is not None:
         click.echo(context.get_usage(), err=True)
         click.echo(f"Try '{context.command_path} --help' for help.\n", err=True)
-    _say(context.command_path if context else _PROGRAM, error.format_message())
+    _say(context.command_path if context else PROGRAM, error.format_message())
     return USAGE
 
 

@@ -22,6 +22,7 @@ Record = Mapping[str, Any]
 
 _LONGEST_CELL: Final = 200  # characters, in a table on a terminal
 _NARROWEST: Final = 6  # characters that a column keeps on a narrow terminal
+_WIDEST: Final = 60  # characters to which a column of a table without a terminal is padded
 _GAP: Final = 2  # spaces between two columns
 
 
@@ -149,7 +150,7 @@ def to_json_line(record: Record) -> str:
     return json.dumps(_to_json(record), ensure_ascii=True, allow_nan=False, separators=(", ", ": "))
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
     from datetime import datetime
     from enum import Enum, IntEnum
 
@@ -168,6 +169,8 @@ def _to_json(value: Any) -> Any:
             return value
         case Sequence() | set() | frozenset():
             return [_to_json(each) for each in value]
+        case _ if hasattr(value, "__struct_fields__"):  # of msgspec
+            return {name: _to_json(getattr(value, name)) for name in value.__struct_fields__}
         case _ if attrs.has(type(value)):
             return {
                 field.name: _to_json(getattr(value, field.name))
@@ -230,13 +233,12 @@ def _table(part: Table, width: int) -> RichTable:
 def _fitting(columns: Sequence[Column], cells: Mapping[str, Sequence[str]], width: int) -> list[Column]:
     """Returns the columns that fit into a width, if those of rank 0 are shortened."""
     left = list(columns)
-    needs = {
-        column.key: max(map(width_of, (column.title, *cells[column.key])), default=0) for column in columns
-    }
+    needs = {column.key: max(map(width_of, (column.title, *cells[column.key])), default=0) for column in columns}
 
     def needed() -> int:
         of_each = [
-            min(needs[column.key], max(_NARROWEST, width // 3)) if not column.rank else needs[column.key] for column in left
+            min(needs[column.key], max(_NARROWEST, width // 3)) if not column.rank else needs[column.key]
+            for column in left
         ]
         return sum(of_each) + _GAP * (len(left) - 1)
 
@@ -261,7 +263,8 @@ def _plain_lines(part: Part) -> list[str]:
 def _plain_table(part: Table) -> list[str]:
     rows = [[column.title for column in part.columns]]
     rows += [[_cell(column, record) for column in part.columns] for record in part.records]
-    widths = [max(width_of(row[number]) for row in rows) for number in range(len(part.columns))]
+    # A long name does not make all other lines long.
+    widths = [min(_WIDEST, max(width_of(row[number]) for row in rows)) for number in range(len(part.columns))]
     lines = []
     for row in rows:
         padded = []

@@ -30,7 +30,7 @@ def visible(text: str, *, lines: bool = False, longest: int = _LONGEST) -> str:
 # How values are shown to people
 
 
-def plain(value: object) -> str:
+def plain(value: object) -> str:  # noqa: PLR0911 - one for each kind of value
     """Shows a value: nothing as ``-``, a name of an enumeration in lower case, several values with commas."""
     match value:
         case None | "":
@@ -56,7 +56,7 @@ def moment(value: datetime | None) -> str:
     return "-" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:  # noqa: PLR0911 - one for each order of magnitude
     """Shows seconds with two units at most: ``250ms``, ``4.2s``, ``3m 20s``, ``2h 5m``, ``4d 1h``."""
     if seconds is None:
         return "-"

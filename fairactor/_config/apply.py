@@ -219,5 +219,5 @@ async def apply(
         found = await plugin.apply_section(host, config.plugins.get(section, {}), dry_run=dry_run, prune=prune)
         applier.changes += [Change(shown_path((section, *path)), text) for path, text in found]
     for change in applier.changes:
-        logger.info("%s %s", "would change" if dry_run else "changed", change)
+        logger.info("%s%s", "dry run: " if dry_run else "", change)
     return applier.changes

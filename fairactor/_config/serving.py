@@ -9,6 +9,8 @@ import attrs
 
 from fairactor._util.checks import DEFAULT_QUEUE, shown
 
+from .mistakes import shown_path
+
 Level = Literal["error", "warning"]
 _ANY: Final = None  # a tenant that the configuration does not name
 
@@ -89,7 +91,7 @@ def find_unserved(servers: Iterable[Server], tenants: Iterable[str], routes: Ite
         if not any(server.serves_tenant(tenant) for server in servers):
             yield Finding(
                 "error",
-                f"tenants.{shown(tenant)}",
+                shown_path(("tenants", tenant)),
                 "no worker serves this tenant: all are dedicated to others. Assign it to one, or let one steal from "
                 "all (steal = true)",
             )
@@ -138,6 +140,6 @@ def _pairs(servers: list[Server], tenants: list[str], routes: list[Route]) -> It
         if own and others and not any(server in own for server in others):
             yield Finding(
                 "warning",
-                f"tenants.{shown(tenant)}",
+                shown_path(("tenants", tenant)),
                 f"no worker that serves this tenant serves the queue {DEFAULT_QUEUE!r}",
             )

@@ -20,7 +20,11 @@ _TOKEN: Final = re.compile(
 
 def toml_lines(text: str) -> dict[Path, int]:
     """Returns the line of each table and each key, from 1. Keys of inline tables are not among them."""
-    return dict(_Scanner(text).statements())
+    lines: dict[Path, int] = {}
+    for path, line in _Scanner(text).statements():
+        for end in range(1, len(path) + 1):
+            lines.setdefault(path[:end], line)
+    return lines
 
 
 class _Scanner:
@@ -49,8 +53,6 @@ class _Scanner:
                 path = (*prefix, *self._keys())
                 self._at += 1  # the equals sign
                 self._skip_value()
-                for end in range(len(prefix) + 1, len(path)):
-                    yield path[:end], line
                 yield path, line
 
     def _in_arrays(self, keys: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, InvalidConfig
 
-from .files import Document
+from .document import Document
 from .mistakes import Mistakes, Path, shown_path
 
 
@@ -31,20 +31,20 @@ def read_yaml(name: str, text: str) -> Document:
         node = loader.get_single_node()
         if node is not None:
             _Walk(yaml, name, lines, mistakes).visit(node, (), ())
-        mistakes.raise_all(name)
+        mistakes.raise_all()
         data = {} if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark  # the rest of the error would show a part of the file
         place = f"{name}:{mark.line + 1}" if mark else name
-        raise InvalidConfig(name, [f"{place}: this is not YAML: {error.problem or error.context}"]) from None
+        raise InvalidConfig([f"{place}: this is not YAML: {error.problem or error.context}"]) from None
     except InvalidConfig:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidConfig(name, [f"{name}: this is not YAML: {type(error).__name__}"]) from None
+        raise InvalidConfig([f"{name}: this is not YAML: {type(error).__name__}"]) from None
     finally:
         loader.dispose()
     if not isinstance(data, Mapping):
-        raise InvalidConfig(name, [f"{name}:1: this is {shown(type(data).__name__)}: give keys and values"])
+        raise InvalidConfig([f"{name}:1: this is {shown(type(data).__name__)}: give keys and values"])
     return Document(name, data, lines)
 
 

@@ -48,6 +48,7 @@ FIXED: Final = {
     "AGAIN": ":again",  # hash: live task with a key -> the deferred task that runs once after it (lib/replace.lua)
     "HELD": ":held",  # hash: deferred task -> the plugin that holds it back, and that plugin's data (lib/plugins.lua)
     "DEAD": ":dead",  # zset: dead letter -> when its record expires, unix µs
+    "ENDED_LAST": ":ended",  # list: the tasks that have ended last, without dead letters (lib/ended_tasks.lua); expires
     "MENDING": ":mending",  # hash: how far a repair is, and what it has found (lib/mend_steps.lua); expires
     "MENDED": ":mended",  # list: what the last repair has done, until somebody has read it; expires
     "MOVER": ":mover",  # string: the runtime that moves tenants to other shards (lead.lua); expires
@@ -87,6 +88,9 @@ PREFIXES: Final = {
     "LEAVING": ":leaving:",  # set: tasks of a tenant that are on their way to another shard (export.lua)
     "SENT": ":sent:",  # string: the last batch that a runtime sent, packed, for replay; expires
     "MENDING_LIST": ":mending:",  # list: the ends of the names of all keys with a prefix, while a repair runs; expires
+    "ENDED_OF": ":ended-of:",  # list: as ENDED_LAST, those of a tenant
+    "DEAD_OF": ":dead-of:",  # zset: as DEAD, those of a tenant; expires
+    "DEAD_BY": ":dead-by:",  # zset: as DEAD, those of an actor, which is named as JSON text; expires
     "ASIDE": ":aside:",  # any: what the repair could not use, after the time of the repair; nothing reads it
     "PLUGIN": ":plugin:",  # the keys of a plugin: its name, a colon, and whatever the plugin chooses
     "INBOX": ":inbox:",  # channel: wake-ups and outcomes for a runtime
@@ -109,6 +113,7 @@ TYPES: Final = {
     "GROUP": "zset", "COSTS": "hash", "CLAIMS": "hash",
     "INDEXED": "set", "CANCELS": "hash", "KEY": "string", "ASSIGNED": "set", "STEAL": "set", "ASSIGNED_TO": "set",
     "STOLEN_BY": "set", "LEAVING": "set", "RESERVED": "hash", "SENT": "string",
+    "ENDED_LAST": "list", "ENDED_OF": "list", "DEAD_OF": "zset", "DEAD_BY": "zset",
     "MENDING": "hash", "MENDED": "list", "MENDING_LIST": "list",
 }  # fmt: skip
 

@@ -48,6 +48,10 @@ _REFUSED: Final = REFUSED.encode()
 
 HISTORY: Final = 20
 """The most attempts in a task's history. Older ones are dropped."""
+WITH_TRACEBACK: Final = 3
+"""How many attempts of a history keep their tracebacks, the last ones."""
+LONGEST_TRACEBACK: Final = 4096
+"""Characters of a traceback in the history."""
 
 
 class Call(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -87,6 +91,8 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True):
     message: str
     uncounted: int = 0
     """How many retries of the task have not counted, this one included; 0 if this attempt counts."""
+    traceback: str = ""
+    """The end of the exception's traceback. Only the last attempts have it, and only those that count."""
 
 
 class Error(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -97,6 +103,10 @@ class Error(msgspec.Struct, frozen=True, omit_defaults=True):
     traceback: str = ""
 
 
+MOST_AFTER: Final = 100
+"""How many tasks that it waited for the record of a finished task names."""
+
+
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a task ended. Times are unix seconds by the server's clock."""
 
@@ -105,6 +115,8 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Error | None = None
     started_at: float = 0.0
     ended_at: float = 0.0
+    after: tuple[str, ...] = ()
+    """Of a finished task, whose call is not kept: the tasks that it waited for; at most `MOST_AFTER`."""
 
     def plain_result(self) -> Any:
         """Returns the result in JSON types; raises as `decode_json`."""
@@ -255,7 +267,14 @@ def _with_attempt(body: bytes, attempt: Attempt) -> bytes:
     if b"\n{" in body:  # what the handler has logged, see task_logs.py
         logs = [line for line in history if line.startswith(b"{")]
         history = [line for line in history if not line.startswith(b"{")]
+    if len(history) >= WITH_TRACEBACK:
+        history[-WITH_TRACEBACK] = _without_traceback(history[-WITH_TRACEBACK])
     return b"\n".join([call, *history[1 - HISTORY :], encode(attempt), *logs])
+
+
+def _without_traceback(line: bytes) -> bytes:
+    attempt: Attempt | None = _if_readable(_decode_attempt, line)
+    return encode(msgspec.structs.replace(attempt, traceback="")) if attempt and attempt.traceback else line
 
 
 def _if_readable(decode: Any, line: bytes) -> Any:

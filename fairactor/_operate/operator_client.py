@@ -46,12 +46,57 @@ class OperatorClient(ABC):
         limit: int = 50,
         after: str | None = None,
     ) -> TaskPage:
-        """Returns a page of tasks."""
-        raise NotImplementedError  # helper A
+        """Returns a page of tasks. It costs the same however many tasks there are.
+
+        The started tasks come first, then those that are queued, deferred, scheduled, failed, and have finished or were
+        canceled. Queued and scheduled tasks come tenant by tenant, each in the order in which they are due. Of those
+        that have ended the last one comes first. Finished and canceled tasks are listed as long as their records are
+        kept, and only the last ones of each tenant (setting ``ended_index``); without ``tenant`` the last ones of each
+        shard.
+
+        Args:
+            tenant: only tasks of this tenant.
+            state: only tasks in this state, or in one of these.
+            actor: only tasks of the actor of this name.
+            queue: only tasks of this queue. That of finished tasks is not known.
+            since: only tasks that were sent (or are due) at that time or later, or, if they have ended, have ended.
+            text: only tasks with this text in their id, or in their arguments as compact JSON. Case matters. The
+                arguments of finished tasks are not known.
+            limit: the most tasks of the page, up to 1,000.
+            after: `TaskPage.after` of the page before; the filters must be the same.
+
+        Returns:
+            A page. It looks at 2,000 tasks at most, so with ``actor``, ``queue``, ``since`` or ``text`` it may be
+            short, or even empty, although more pages follow: ``after`` is None only on the last one.
+
+        Raises:
+            ConfigurationError: an argument is invalid; the message names it.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
+        """
+        from .filters import Filter
+        from .tasks import read_page
+
+        shards = self._running().shards
+        wanted = Filter.checked(tenant=tenant, state=state, actor=actor, queue=queue, since=since, text=text)
+        return await read_page(shards, wanted, limit, after)
 
     async def task(self, task_id: str, tenant: str | None = None) -> TaskDetails:
-        """Returns everything that is known about a task; raises TaskNotFound."""
-        raise NotImplementedError  # helper A
+        """Returns everything that is known about a task: arguments, attempts, timeline, and what it waits for.
+
+        Args:
+            task_id: the id of the task.
+            tenant: its tenant, if it is known: then only its shard is asked. A task of another tenant is not found.
+
+        Raises:
+            TaskNotFound: there is no such task, or its record has expired.
+            ConfigurationError: an argument is invalid.
+            ServerUnavailable: as `Runtime.send`.
+            ServerError: as `Runtime.send`.
+        """
+        from .details import read_details
+
+        return await read_details(self._running(), task_id, tenant)
 
     def select(
         self,

@@ -38,6 +38,7 @@ class Fleet:
         serves: Assignment | None = None,
         kind: RuntimeKind = NO_ACTORS,
         unknown_ttl: float = 0.0,
+        ended_index: int = 1000,
     ) -> bool:
         """Gives a runtime its lease; returns whether `fill` must follow.
 
@@ -48,10 +49,11 @@ class Fleet:
             serves: the tenants that it serves; None for all.
             kind: what it can run.
             unknown_ttl: the seconds that tasks wait while no runtime can run them.
+            ended_index: how many ended tasks of a tenant are listed; 0 for none.
         """
         first, *others = _steps(serves)
         tenants, ttl = pack_assignment(first), whole_ms(unknown_ttl)
-        reply = await self._run("join", runtime, whole_ms(lease), json.dumps(info), tenants, *kind, ttl)
+        reply = await self._run("join", runtime, whole_ms(lease), json.dumps(info), tenants, *kind, ttl, ended_index)
         for some in others:
             await self._run("assign", runtime, pack_assignment(some), "+")
         return _has_to_fill(reply)

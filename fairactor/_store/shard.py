@@ -42,6 +42,7 @@ from .fleet import Fleet
 from .letters import Letters
 from .limits import Limits
 from .migration import Migration
+from .pages import Pages
 from .plugin_lua import NO_PLUGIN_LUA, PluginLua
 from .reservations import Reservations
 from .script_runner import Elsewhere, KnownLayout, ScriptRunner
@@ -66,7 +67,7 @@ class Undeclared(Exception):
     """The shard does not know what the runtime can run: it joined while runtimes of an older release were there."""
 
 
-class Shard(Fleet, Letters, Limits, Migration, Reservations, Tenants):
+class Shard(Fleet, Letters, Limits, Migration, Pages, Reservations, Tenants):
     """One shard, with a method for each script."""
 
     def __init__(

@@ -16,6 +16,7 @@ import msgspec
 
 from fairactor._actors.codec import check_result_size
 from fairactor._actors.host import Client
+from fairactor._actors.plugin_options import tasks_in
 from fairactor._actors.registry import Handler
 from fairactor._actors.retry import MOST_UNCOUNTED, Retry, UnstorableResult, delay_before_next, may_retry
 from fairactor._actors.task import ChargeLimit, ReportProgress, Slots, Task, set_current
@@ -267,7 +268,8 @@ class Executor:
         if in_time and isinstance(error, Retry) and not error.count:
             uncounted = 1 + record.uncounted_in(claim.body)
             if uncounted <= MOST_UNCOUNTED:
-                return self._put_off(claim, call, error, msgspec.structs.replace(attempt, uncounted=uncounted), delay)
+                attempt = msgspec.structs.replace(attempt, uncounted=uncounted, traceback="")
+                return self._put_off(claim, call, error, attempt, delay)
         self._observers.failed(self._task(claim), error)
         if not in_time or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
             return self._failed(claim, error, attempt)
@@ -352,7 +354,8 @@ class Executor:
             self._keep_log(claim)
         actor = task.actor if task is not None else call.actor if call else ""
         began, ended = claim.server_clock(claim.begun), claim.server_clock(time.monotonic())
-        outcome = record.Outcome(actor, msgspec.Raw(result), error, began, ended)
+        after = tasks_in(call.options, record.MOST_AFTER) if state == "F" and call and call.options else ()
+        outcome = record.Outcome(actor, msgspec.Raw(result), error, began, ended, after)
         body = record.without_call(claim.body) if state == "F" else claim.body
         ms = max(1, round(ttl * 1000)) if ttl > 0 else 0
         packed = record.pack_settled(
@@ -392,7 +395,10 @@ def is_expired(claim: Claim, call: record.Call) -> bool:
 def _attempt(claim: Claim, header: record.Header, error: BaseException) -> record.Attempt:
     message = text_of(error)[:_HISTORY_LIMIT]
     began = claim.server_clock(claim.begun)
-    return record.Attempt(header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message)
+    trace = traceback_of(error)[-record.LONGEST_TRACEBACK :]
+    return record.Attempt(
+        header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message, 0, trace
+    )
 
 
 def explained(error: BaseException) -> BaseException:

@@ -80,6 +80,7 @@ class Lease:
                 serves=serves,
                 kind=self._kind,
                 unknown_ttl=self._settings.unknown_ttl,
+                ended_index=self._settings.ended_index,
             )
             if fills:
                 await self._fill(name)

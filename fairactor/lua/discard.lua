@@ -8,20 +8,24 @@
 
 -- @include lib/intact.lua
 -- @include lib/owner.lua
+-- @include lib/ended_tasks.lua
 
+local BEGINNING = 16384 -- bytes that it reads of a record, which may be large
 local tenant, ids, keys, discarded = ARGV[1], {}, {}, {}
 for i = 2, #ARGV do ids[i - 1] = ARGV[i] end
 for i, id in ipairs(ids) do
-  local record = call('GETRANGE', TASK .. id, 0, 599) -- records may be large
+  local record = call('GETRANGE', TASK .. id, 0, BEGINNING - 1)
   record = readable(record) and record
   local is_letter = record and record:sub(1, 1) == DEAD_STATE and is_owned_by(tenant, record)
   if not record and tenant == '' then is_letter = call('ZSCORE', DEAD, id) end -- lost, or it cannot be read
   if is_letter then
     keys[#keys + 1], discarded[#discarded + 1] = TASK .. id, id
+    if record then remove_letter(id, record) end
   end
 end
 begin_writing()
 local deleted = call_all('DEL', keys)
-write_all('ZREM', DEAD, discarded)
+change_letters('ZREM', discarded)
+write_letter_indexes()
 end_writing()
 return deleted

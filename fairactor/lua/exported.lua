@@ -32,6 +32,7 @@ for i, id in ipairs(ids) do
   local lane, record = lanes_of[i], records[i]
   if records[i] and record:sub(1, 1) == DEAD_STATE then
     gone[#gone + 1], letters[#letters + 1] = id, id
+    remove_letter(id, record)
     add(name, FAILED, -1)
   elseif policy.moving == 'gone' and (states[i] == 'queued' or states[i] == 'scheduled') then
     gone[#gone + 1] = id
@@ -64,7 +65,8 @@ for lane, found in pairs(queued) do write_all('ZREM', mailbox(name, lane), found
 if #suspects > 0 then remove_suspects(name, suspects) end
 if #scheduled > 0 then remove_delayed(name, scheduled, 0) end
 for _, id in ipairs(gone) do delete(id) end
-write_all('ZREM', DEAD, letters)
+change_letters('ZREM', letters)
+write_letter_indexes()
 write_all('SREM', LEAVING .. name, ids)
 save_counts()
 save_shard()

@@ -24,6 +24,7 @@ if reply then return reply end
 -- @include lib/mend_runtimes.lua
 -- @include lib/mend_homes.lua
 -- @include lib/mend_lanes.lua
+-- @include lib/mend_ended.lua
 
 return run_phases({
   { once = function() end }, -- lib/mend_kinds.lua
@@ -61,4 +62,9 @@ return run_phases({
   { over = KEY, run = repair_key },
   { keys = { WATCHERS }, scan = 'HSCAN', run = notify },
   { keys = { DEAD }, scan = 'ZSCAN', run = repair_dead_letters },
+  { over = DEAD_OF, run = delete_index },
+  { over = DEAD_BY, run = delete_index },
+  { once = delete_index_of_unknown },
+  { keys = { DEAD }, scan = 'ZSCAN', run = index_letters },
+  { once = note_letters },
 }, 'mend_rings')

@@ -142,6 +142,7 @@ local left = run_phases({
   { over = KIND_GROUP, run = repair_group_ring },
   { keys = { shard.ring }, scan = 'ZSCAN', run = repair_members },
   { keys = { DRAINED }, scan = 'ZSCAN', run = repair_drained },
+  { over = ENDED_OF, run = forget_list_of_ended },
 })
 if left then return left end
 

@@ -15,6 +15,7 @@
 -- @include lib/ring.lua
 -- @include lib/queues.lua
 -- @include lib/key.lua
+-- @include lib/ended_tasks.lua
 
 local HISTORY = 20 -- lines that it keeps, as in record.py
 
@@ -46,6 +47,7 @@ for i, record in ipairs(read_records(ids)) do
     else
       names[#names + 1] = name
       back[#back + 1] = { id = id, name = name, priority = priority, rest = lines_behind(record, body) }
+      remove_letter(id, record)
       replies[i], seen[id] = 1, true
     end
   end
@@ -73,7 +75,8 @@ begin_writing()
 write_keys()
 call_all('MSET', records)
 write_queues()
-write_all('ZREM', DEAD, queued)
+change_letters('ZREM', queued)
+write_letter_indexes()
 save_counts()
 save_shard()
 return replies

@@ -105,7 +105,7 @@ if write_kind then write_kind() end
 for name, ids in pairs(due) do remove_delayed(name, ids, shard.ms) end
 if look_again == '' then call('HDEL', META, 'unserved') elseif look_again then call('HSET', META, 'unserved', look_again) end
 write_all('ZREM', DRAINED, drained)
-write_all('ZREM', DEAD, expired)
+change_letters('ZREM', expired)
 write_all('ZREM', RATES, rates)
 write_all('ZREM', LIMIT_DUES, paid)
 write_all('HDEL', LIMIT_BUSY, paid)

@@ -10,12 +10,15 @@ from fairactor.plugins import Graph, Run
 
 from ._each import each
 from ._errors import GraphError, ResultsExpired, RunNotSent, UnknownParent
+from ._found import FoundRun, FoundStep, find_run
 from ._graph import at, chain, graph, group
 from ._plugin import Dependencies
 from ._results import parents, result, result_of, results
 
 __all__ = [
     "Dependencies",
+    "FoundRun",
+    "FoundStep",
     "Graph",
     "GraphError",
     "ResultsExpired",
@@ -25,6 +28,7 @@ __all__ = [
     "at",
     "chain",
     "each",
+    "find_run",
     "graph",
     "group",
     "parents",

@@ -15,13 +15,14 @@ import anyio
 
 from fairactor import Handle
 from fairactor.errors import RuntimeNotRunning, ServerError
-from fairactor.plugins import Addressed, Host, Operator, ProceedSend, read_lua, whole_ms
+from fairactor.plugins import Addressed, Host, Operator, ProceedSend, Relatives, read_lua, whole_ms
 
 from ._each import join, spread
 from ._graph import after, beside, then
 from ._late import load, needs_loading
 from ._mapped import JOIN
 from ._options import NAME
+from ._relatives import relatives
 from ._send import send
 
 logger: Final = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ _ERROR_PAUSE: Final = 1.0
 """Seconds to wait after an error of the server."""
 _SCRIPTS: Final = (
     "known", "gate", "fill", "open", "map", "mapped", "adopt", "states", "results", "take", "arrive", "ack",
+    "children", "relatives",
 )  # fmt: skip
 
 Operator(">>", plugin=NAME, apply=then)
@@ -85,6 +87,10 @@ class Dependencies:
         if self._host is None:
             raise RuntimeNotRunning("depends_on= cannot be sent yet: enter the runtime first")
         return await send(self._host, messages, proceed)
+
+    async def relatives(self, host: Host, task_id: str, tenant: str, options: Mapping[str, Any]) -> Relatives:
+        """See `fairactor.plugins.Inspector`."""
+        return await relatives(host, task_id, tenant, options)
 
     async def load_arguments(
         self, actor: str, tenant: str, args: list[Any], kwargs: dict[str, Any]

@@ -26,7 +26,7 @@ _ALWAYS: Final = {"version", "shards", "step"}
 _MAY_BE: Final = {
     "emptying", "emptying_till", "sample", "sample_before", "tended", "behind", "passed", "stolen", "kinds",
     "kinds_made", "lanes", "routed", "unsorted", "unserved", "sorting", "unknown_ttl", "old_senders", "limited",
-    "largest", "layout", "untidy", "reopening",
+    "largest", "layout", "untidy", "reopening", "ended_index", "letters", "letters_at",
 }  # fmt: skip
 """Those that it keeps if there was a reason."""
 _ENDED: Final = {TaskState.QUEUED, TaskState.SCHEDULED, TaskState.CANCELED}

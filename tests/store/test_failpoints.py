@@ -45,6 +45,15 @@ from tests.support.shard.populated import (
     turn_of_two_kinds,
 )
 
+
+def index_letters_of_before(populated: PopulatedShard) -> bool:
+    """Completes the indexes of a shard that an earlier release has written."""
+    if populated.db.hdel(populated.keys.meta, "letters"):
+        keys = [*populated.db.scan_iter("*:dead-of:*"), *populated.db.scan_iter("*:dead-by:*")]
+        populated.db.delete(*keys)
+    return populated.run(populated.shard.index_letters())
+
+
 REPAIR: Final = ("mend", "mend_places", "mend_rings")
 """The scripts of the repair, in order."""
 CASES: dict[str, Case] = {
@@ -106,6 +115,8 @@ CASES: dict[str, Case] = {
     "pieces": Case("pieces", lambda c: c.run(c.shard.read_pieces("r", 9, [("f", turn_mark(1), 0)]))),
     "redrive": Case("redrive", lambda c: c.run(c.shard.redrive([("dead1", b""), ("dead2", KEY)])), uncounted=2),
     "letters": Case("letters", lambda populated: populated.run(populated.shard.list_dead_letters(0, 9))),
+    "tasks": Case("tasks", lambda populated: populated.run(populated.shard.list_tasks("started", 9))),
+    "index_letters": Case("index_letters", index_letters_of_before),
     "discard": Case("discard", lambda populated: populated.run(populated.shard.discard(["dead1", "t1"]))),
     **{name: Case(name, lambda populated: populated.run(populated.shard.repair()), every=5) for name in REPAIR},
     "stats": Case("stats", stats),

@@ -31,6 +31,7 @@ WORDS = {
     "LIMIT",
     "LT",
     "MATCH",
+    "RANK",
     "NUMSUB",
     "NX",
     "PX",

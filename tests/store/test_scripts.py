@@ -42,6 +42,7 @@ def everything(shard: ShardDriver) -> dict[bytes, Any]:
         b"string": shard.db.get,
         b"hash": shard.db.hgetall,
         b"set": shard.db.smembers,
+        b"list": lambda key: shard.db.lrange(key, 0, -1),
         b"zset": lambda key: shard.db.zrange(key, 0, -1, withscores=True),
     }
     found = {key: readers[shard.db.type(key)](key) for key in shard.db.scan_iter()}
@@ -219,6 +220,8 @@ TRANSITIONS: dict[
         lambda shard: shard.run(shard.shard.past("d", [("dead1", b""), ("", KEY), ("no", KEY), ("no", b"")])),
         ...,
     ),
+    "tasks": (lambda shard: shard.run(shard.shard.list_tasks("queued", 9)).tasks, ...),
+    "index_letters": (lambda shard: shard.run(shard.shard.index_letters()), ...),
     "residents": (_residents, ...),
     "lead": (lambda shard: shard.run(shard.shard.lead("r", 3600.0)), ...),
     "grow": (lambda shard: shard.run(shard.shard.grow(Layout((1, 2), growing=True))), ...),
@@ -237,6 +240,8 @@ UNCHANGING = {
     "limits",
     "past",
     "residents",
+    "tasks",
+    "index_letters",
 }
 
 

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 LAYERS: Final = (
     {"__main__"},
     {"cli"},
+    {"commands"},
     {"_cli"},
     {"demo", "_worker_command"},
     {"testing", "embedded", "serialization", "logs"},

@@ -57,11 +57,12 @@ end
 
 -- Writes the loaded counts. Drops those of tenants without tasks and totals to keep.
 local function save_counts()
-  local keep, drop, drained = {}, {}, {}
+  local keep, drop, drained, lists = {}, {}, {}, {}
   for name, c in pairs(counts) do
     local gone = live(c) + c[WAITING] + c[DEFERRED] == 0
     if gone and c[KEEP_UNTIL] * 1e6 <= shard.now then
       drop[#drop + 1] = name
+      if c[KEEP_UNTIL] > 0 then lists[#lists + 1] = ENDED_OF .. name end -- see ended_tasks.lua
     else
       keep[#keep + 1], keep[#keep + 2] = name, pack_counts(c)
       if gone then drained[#drained + 1], drained[#drained + 2] = integer(c[KEEP_UNTIL]), name end
@@ -69,6 +70,7 @@ local function save_counts()
   end
   write_all('HSET', COUNTS, keep)
   write_all('HDEL', COUNTS, drop)
+  call_all('UNLINK', lists)
   write_all('ZADD', DRAINED, drained)
 end
 

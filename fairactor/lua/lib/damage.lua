@@ -229,6 +229,7 @@ local at_once = { -- what to look at besides
   [COSTS] = function(key) expires_in(key, KEEP_COSTS) end,
   [RESERVED] = function(key) expires_in(key, RESERVATION) end,
   [MOVER] = function(key) expires_in(key, NEW_LEASE) end,
+  [ENDED_LAST] = function(key) expires_in(key, KEEP_RECORDS) end,
   [SENT] = function(key)
     local stored = call('GET', key)
     if #stored > 8 and is_number(stored) and pcall(cmsgpack.unpack, stored:sub(9)) then

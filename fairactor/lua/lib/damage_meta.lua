@@ -86,7 +86,7 @@ local function repair_meta(version_at)
   if kinds and not kinds:match('^%d+[,%d]*$') then
     drop_of_meta('kinds', 'the kinds of runtimes could not be read')
   end
-  redis.call('HDEL', META, 'homes') -- only remembered (see homes.lua)
+  redis.call('HDEL', META, 'homes', 'letters', 'letters_at') -- only remembered (see homes.lua, ended_tasks.lua)
   if plugins and not plugins:match('^,[%w_.,-]*$') then
     drop_of_meta('plugins', 'the plugins that the shard depends on could not be read')
   end

@@ -1,6 +1,7 @@
 -- Ends tasks, for whatever reason: record, counts, key, and the runtimes that wait.
 
 -- @include lib/admit.lua
+-- @include lib/ended_tasks.lua
 
 local watched, keyed = {}, {} -- task -> its watchers, and its key, once loaded
 local followers = {} -- task with a key -> the task that runs once after it (replace.lua)
@@ -46,10 +47,12 @@ end
 -- What `write_ends` writes, in parallel lists.
 local stored, records, ttls, dropped, to_notify, freed, dead_letters = {}, {}, {}, {}, {}, {}, {}
 
--- Lists a dead letter. Scores are a microsecond apart, so that it can be read in pages.
-local function list_dead_letter(id, ms)
-  dead_letters[#dead_letters + 1], dead_letters[#dead_letters + 2] =
-    integer(shard.now + ms * 1000 + #dead_letters / 2), id
+-- Lists a dead letter. Scores are a microsecond apart, so that it can be read in pages. Without its record it is not
+-- put into the indexes.
+local function list_dead_letter(id, ms, record)
+  local score = integer(shard.now + ms * 1000 + #dead_letters / 2)
+  dead_letters[#dead_letters + 1], dead_letters[#dead_letters + 2] = score, id
+  if record then index_letter(id, score, record) end
 end
 
 -- Ends a task. The record is needed only if it is kept, `ms` > 0. `extra` is what the handler attached for plugins.
@@ -59,7 +62,7 @@ local function end_task(id, name, state, ms, record, extra)
   if ms > 0 then
     local n = #stored + 1
     stored[n], records[n], ttls[n] = id, record, integer(ms)
-    if state == DEAD_STATE then list_dead_letter(id, ms) end
+    if state == DEAD_STATE then list_dead_letter(id, ms, record) else note_ended(id, name, ms) end
   else
     dropped[#dropped + 1] = TASK .. id
   end
@@ -138,8 +141,9 @@ end
 local function write_dead_letters()
   if #dead_letters == 0 then return end
   local old = call('ZRANGEBYSCORE', DEAD, '-inf', integer(shard.now), 'LIMIT', 0, #dead_letters)
-  write_all('ZREM', DEAD, old)
-  write_all('ZADD', DEAD, dead_letters)
+  change_letters('ZREM', old)
+  change_letters('ZADD', dead_letters)
+  write_letter_indexes()
 end
 
 -- Writes it all, and the mailboxes. What plugins do comes first: if the script fails there, the task has not ended yet.
@@ -149,6 +153,7 @@ local function write_ends()
   for i = #stored, 1, -1 do call('SET', TASK .. stored[i], records[i], 'PX', ttls[i]) end -- the cause comes last
   call_all('DEL', dropped)
   write_dead_letters()
+  write_ended_tasks()
   for _, task in ipairs(freed) do free_key(unpack(task, 1, 3)) end
   for _, task in ipairs(to_notify) do notify_watchers(task[1], task[2], watched[task[1]]) end
   write_these(last)

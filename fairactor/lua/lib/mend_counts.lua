@@ -32,6 +32,12 @@ local function use_sums()
   for i = 1, CANCELED do total[i] = i <= DEFERRED and sums[i] or math.max(total[i], sums[i]) end
 end
 
+-- Deletes the list of ended tasks of a tenant that is not known.
+local function forget_list_of_ended(name, key)
+  spend(2)
+  if call('HEXISTS', COUNTS, name) == 0 then call('UNLINK', key) end
+end
+
 -- Removes drained tenants that are none; tend.lua does so with those whose time is over.
 local function repair_drained(_, flat)
   for i = 1, #flat, 2 do

@@ -14,7 +14,7 @@ local NAMES_AT_ONCE = 50 -- names of keys that are read at once
 local MOST_NOTES = 1000 -- lines of a kind in the report
 local KEEP_STATE, KEEP_LISTS, KEEP_REPORT = 3600000, 86400000, 600000 -- ms
 local SILENT = 1000 -- ms after which another client goes on
-local EDITION = '1:' -- another one if the phases, or the fields of the state, mean something else than in the release before
+local EDITION = '2:' -- another one if the phases, or the fields of the state, mean something else than in the release before
 local TENANTS, LIMITS_FOUND = ':tenants', ':limits' -- names of lists, beside the prefixes of keys
 
 local state = {} -- the fields with a dot, without it
