@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
@@ -148,36 +148,6 @@ class Runtime(TaskClient, OperatorClient):
         )
         made._config = config
         return made
-
-    def _adapt(
-        self,
-        *,
-        settings: Mapping[str, Any],
-        name: str | None = None,
-        actors: Iterable[Registrable] = (),
-        plugins: Iterable[Plugin] = (),
-    ) -> None:
-        """Changes a runtime that was not entered yet, as ``fairactor worker`` does with a runtime that it finds.
-
-        Args:
-            settings: the settings that replace its own.
-            name: what its name begins with, instead of the host.
-            actors: the actors to run instead of its own; none leaves it those.
-            plugins: plugins to use in addition.
-        """
-        from ._plugin_chain import PluginChain
-
-        changed = vars(self)
-        changed["settings"] = attrs.evolve(self.settings, **settings)
-        Keys(self.settings.namespace)
-        if name is not None:
-            changed["name"] = f"{name}:{os.getpid()}:{os.urandom(4).hex()}"
-        if added := list(plugins):
-            changed["_plugins"] = PluginChain([*self._plugins.by_name.values(), *added])
-        if given := list(actors):
-            changed["_registry"] = Registry(given, self._plugins.actors)
-            for each in self._registry.actors.values():
-                self._plugins.check(each.options)
 
     # Entering and leaving
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import Final
+from typing import Final, Self
 
 from fairactor._model.task_logs import pack_line, with_logs
+from fairactor.settings import Settings
 
 from .task import running_task
 
@@ -29,6 +30,11 @@ class TaskLog:
         self._lines: deque[bytes] = deque()
         self._size = 0
         self._dropped = 0
+
+    @classmethod
+    def of(cls, settings: Settings, attempt: int) -> Self:
+        """Returns an empty log for an attempt, as the settings say."""
+        return cls(attempt, settings.task_logs, getattr(logging, settings.task_logs_level.upper()))
 
     def add(self, record: logging.LogRecord) -> None:
         """Adds a record. A message that is too long is cut off."""

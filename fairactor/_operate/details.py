@@ -15,6 +15,7 @@ from fairactor._model.inspection import read_info
 from fairactor._model.lane import name_in_json, read_lane
 from fairactor._model.route import Route, read_route
 from fairactor._model.states import TaskState
+from fairactor._model.task_logs import logs_in
 from fairactor._store.outcomes import no_such_task
 from fairactor._store.shards import Shards
 from fairactor._util.checks import check_name
@@ -57,7 +58,7 @@ async def read_details(engine: Engine, task_id: str, tenant: str | None) -> Task
         waits_for=waits_for,
         children=children,
         held_by=_held_by(info, reply, waits_for),
-        logs=(),
+        logs=tuple(logs_in(reply[1])),
         kept_until=datetime.fromtimestamp(now + ttl / 1000, UTC) if ttl >= 0 and info.state.settled else None,
         after=_after(reply[1], options),
         options=options,

@@ -12,6 +12,7 @@ from typing import Final
 from fairactor.errors import RemoteError
 
 _MESSAGE_LIMIT: Final = 10_000  # characters
+_LINE_LIMIT: Final = 500  # characters
 _TRACEBACK_LIMIT: Final = 20_000  # characters, from the end
 
 
@@ -42,6 +43,12 @@ def traceback_of(error: BaseException) -> str:
         return plain("".join(traceback.format_exception(error))[-_TRACEBACK_LIMIT:])
     except BaseException as broken:  # noqa: BLE001 - as above
         return f"(its traceback cannot be read: {type(broken).__name__})"
+
+
+def line_of(error: BaseException) -> str:
+    """Returns an error as one line of a log."""
+    text = text_of(error)[:_LINE_LIMIT]
+    return f"{exception_names(error)[0]}: {text}" if text else exception_names(error)[0]
 
 
 def plain(text: str) -> str:

@@ -97,6 +97,12 @@ class Claim:
         """Returns the seconds since the task was sent or became due, by the server's clock."""
         return self.server_clock() - self.header.stamp / 1e6 if self.header else 0.0
 
+    def keep_log(self) -> None:
+        """Adds what the handler has logged to the body of the task's record, once."""
+        task = self.task
+        if task is not None and task.log is not None and self.body:
+            self.body, task.log = task.log.added_to(self.body), None
+
     def find(self, task_id: str) -> Claim | None:
         """Returns the claim of a task that runs here: this one, or one of a batch."""
         return self if self.id == task_id else None

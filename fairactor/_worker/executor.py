@@ -27,7 +27,7 @@ from fairactor._model.states import Priority
 from fairactor._model.wire import Settlement, pack_extra
 from fairactor._plugin_chain import Observers, PluginChain
 from fairactor._util.checks import DEFAULT_QUEUE
-from fairactor._util.failures import exception_name, exception_names, text_of, traceback_of
+from fairactor._util.failures import exception_name, exception_names, line_of, text_of, traceback_of
 from fairactor._util.meters import Meters
 from fairactor._util.spans import AttemptSpan, Spans
 from fairactor._util.tracing import restore
@@ -224,22 +224,11 @@ class Executor:
                 slots=claim.slots or self.slots,
                 due=claim.claimed - claim.server_time + header.stamp / 1e6 if header else None,
                 began=claim.begun if claim.begun != claim.claimed else None,
-                log=self._log(header.attempt if header else 1) if self.settings.task_logs else None,
+                log=TaskLog.of(self.settings, header.attempt if header else 1) if self.settings.task_logs else None,
             )
             if header is not None and b"\n" in claim.body:  # there were attempts before
                 claim.task.due = _due(claim, header)
         return claim.task
-
-    def _log(self, attempt: int) -> TaskLog:
-        settings = self.settings
-        return TaskLog(attempt, settings.task_logs, getattr(logging, settings.task_logs_level.upper()))
-
-    @staticmethod
-    def _keep_log(claim: Claim) -> None:
-        """Adds what the handler has logged to the body of the task's record, once."""
-        task = claim.task
-        if task is not None and task.log is not None and claim.body:
-            claim.body, task.log = task.log.added_to(claim.body), None
 
     @staticmethod
     def _span_of(claim: Claim, spans: Spans) -> AttemptSpan:
@@ -285,7 +274,7 @@ class Executor:
             return self.canceled(claim, claim.cancel_reason)
         header = claim.header
         assert header is not None  # noqa: S101 - the task was decoded
-        self._keep_log(claim)
+        claim.keep_log()
         attempt = _attempt(claim, header, error)
         delay = delay_before_next(error, header.attempt, call.options)
         in_time = not final and claim.age() + delay <= call.options.get("expires", float("inf"))
@@ -299,7 +288,7 @@ class Executor:
         if not in_time or not may_retry(error, header.attempt, call.options, self.settings.max_retries):
             return self._failed(claim, error, attempt)
         message = "task %s (%s): attempt %d failed: %s; retrying in %.3g s"
-        logger.info(message, claim.id, call.actor, header.attempt, _shown(error), delay)
+        logger.info(message, claim.id, call.actor, header.attempt, line_of(error), delay)
         if claim.span is not None:
             claim.span.fail(error)
         self._observers.retried(self._task(claim), error, delay)
@@ -312,7 +301,7 @@ class Executor:
         """Returns the outcome of an attempt that does not count."""
         assert claim.header is not None  # noqa: S101 - the task was decoded
         message = "task %s (%s): attempt %d does not count: %s; again in %.3g s"
-        logger.info(message, claim.id, call.actor, attempt.attempt, _shown(error), delay)
+        logger.info(message, claim.id, call.actor, attempt.attempt, line_of(error), delay)
         if claim.span is not None:
             claim.span.put_off(delay)
         self._observers.retried(self._task(claim), error, delay)
@@ -341,7 +330,7 @@ class Executor:
         assert claim.header is not None  # noqa: S101 - the task was decoded
         if record.refusals_in(claim.header, claim.body) >= MOST_REFUSALS:
             return self._failed(claim, error)
-        logger.info("task %s does not fit the handler here: %s", claim.id, _shown(error))
+        logger.info("task %s does not fit the handler here: %s", claim.id, line_of(error))
         claim.tell_dead = partial(self._tell_dead, claim, error)
         return self._dead_letter(claim, error, state="V")
 
@@ -350,7 +339,7 @@ class Executor:
         return self._dead_letter(claim, error, attempt)
 
     def _tell_dead(self, claim: Claim, error: BaseException) -> None:
-        logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", _shown(error))
+        logger.warning("task %s (%s) failed: %s", claim.id, claim.call.actor if claim.call else "?", line_of(error))
         if self.meters is not None:
             self.meters.failed(claim.call.actor if claim.call else "", exception_names(error)[0])
         self._observers.dead(self._task(claim), error)
@@ -379,8 +368,7 @@ class Executor:
         extra: bytes = b"",
     ) -> Settlement:
         header, call, task = claim.header, claim.call, claim.task
-        if task is not None and task.log is not None:
-            self._keep_log(claim)
+        claim.keep_log()
         actor = task.actor if task is not None else call.actor if call else ""
         began, ended = claim.server_clock(claim.begun), claim.server_clock(time.monotonic())
         after = tasks_in(call.options, record.MOST_AFTER) if state == "F" and call and call.options else ()
@@ -442,12 +430,6 @@ def explained(error: BaseException) -> BaseException:
         return error
     text = "not by fairactor: the handler canceled its own asyncio task, or awaited something that was canceled"
     return asyncio.CancelledError(text).with_traceback(error.__traceback__)
-
-
-def _shown(error: BaseException) -> str:
-    """Returns an error as one line of a log."""
-    text = text_of(error)[:_HISTORY_LIMIT]
-    return f"{exception_names(error)[0]}: {text}" if text else exception_names(error)[0]
 
 
 _PRIORITIES: Final = {priority.value: priority for priority in Priority}

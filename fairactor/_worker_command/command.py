@@ -6,6 +6,8 @@ import asyncio
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -13,7 +15,7 @@ from fairactor.errors import ConfigurationError
 from fairactor.settings import Settings
 
 from .application import NoApplication, place, split
-from .logging_setup import say_failure, set_up_logging
+from .logging_setup import introduce, say_failure, set_up_logging
 from .options import UNUSABLE, WorkerOptions
 
 
@@ -41,7 +43,11 @@ def _run(options: WorkerOptions) -> int:
         return asyncio.run(_supervise(Supervisor, options))
     from .process import run_process
 
-    return run_process(options, lambda **_: None, None)
+    def say(ready: Mapping[str, Any] | None = None, **_: Any) -> None:
+        if ready is not None:
+            introduce(options, ready)
+
+    return run_process(options, say, None)
 
 
 async def _supervise(supervisor: type, options: WorkerOptions) -> int:

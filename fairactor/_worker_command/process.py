@@ -33,6 +33,7 @@ from fairactor.errors import (
 from fairactor.runtime import Runtime
 from fairactor.settings import Settings
 
+from .adapting import adapt
 from .application import NoApplication, find_application
 from .limits import Counter, Limits
 from .logging_setup import logger, say_failure, set_up_logging
@@ -97,11 +98,11 @@ def _runtime(options: WorkerOptions, counter: Counter) -> tuple[Runtime, bool]:
     if found.runtime is None:
         config = load(options.config, worker=options.worker, flags=options.settings)
         runtime = Runtime.from_config(config, actors=found.actors, plugins=plugins)
-        runtime._adapt(settings={}, name=options.name)  # noqa: SLF001 - the command belongs to the runtime
+        adapt(runtime, settings={}, name=options.name)
     else:
         runtime = found.runtime
         changes = _changes(options)
-        runtime._adapt(settings=changes, name=options.name, actors=found.actors, plugins=plugins)  # noqa: SLF001 - likewise
+        adapt(runtime, settings=changes, name=options.name, actors=found.actors, plugins=plugins)
     if not runtime.settings.workers:
         raise ConfigurationError("the Runtime has workers=0, so it runs no tasks: give --workers")
     settings = runtime.settings
@@ -109,7 +110,7 @@ def _runtime(options: WorkerOptions, counter: Counter) -> tuple[Runtime, bool]:
     if private:
         if os.environ.get("FAIRACTOR_EMBEDDED"):
             allow_private_server()
-        runtime._adapt(settings={"path": options.fallback})  # noqa: SLF001 - likewise
+        adapt(runtime, settings={"path": options.fallback})
     return runtime, private
 
 

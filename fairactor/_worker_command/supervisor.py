@@ -19,14 +19,12 @@ from fairactor._util.backoff import Backoff
 from fairactor._util.wakeup import Wakeup
 
 from .child import Child
-from .logging_setup import logger
+from .logging_setup import introduce, logger
 from .options import FAILED, INTERRUPTED, STOPPED, WorkerOptions
 from .reload import changes
 
 _MOST_FAILURES: Final = 5
 """How often in a row a start may fail while no process is ready."""
-_NAMED: Final = 50
-"""The most actors that the first line names."""
 _STABLE: Final = 10.0
 """The seconds after which a process that dies has not failed at once."""
 _MARGIN: Final = 15.0
@@ -226,7 +224,7 @@ class Supervisor:
         self._failures = 0
         if not self._first_ready.is_set():
             self._first_ready.set()
-            self._introduce(child)
+            introduce(self._options, child.info or {})
         logger.info("process %d is ready", child.pid)
 
     def note_failure(self, child: Child) -> None:
@@ -242,27 +240,6 @@ class Supervisor:
         """Notes that a process has ended because nothing is pending."""
         self._code = max(self._code, code)
         self._first_ready.set()
-
-    def _introduce(self, child: Child) -> None:
-        info, options = child.info or {}, self._options
-        queues = ", ".join(info["queues"]) if info["queues"] else "all"
-        more = len(info["actors"]) - _NAMED
-        count = f"{options.processes} process" + ("es" if options.processes > 1 else "")
-        logger.info(
-            "worker %s: %s on %s, namespace %s, queues: %s, actors: %s",
-            options.name or os.uname().nodename,
-            count,
-            info["server"],
-            info["namespace"],
-            queues,
-            ", ".join(info["actors"][:_NAMED]) + (f" and {more} more" if more > 0 else ""),
-        )
-        if info["private"]:
-            logger.warning(
-                "no server was given: tasks are kept in a private server of this command, and are lost when it ends. "
-                "Others reach it with path=%r until then. Give --url or --path, or set FAIRACTOR_URL",
-                options.fallback,
-            )
 
     # Stopping and reloading
 

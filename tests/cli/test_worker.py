@@ -79,6 +79,7 @@ async def test_it_runs_the_actors_of_a_file(commands: Commands, url: str) -> Non
     assert introduced[2] == "bill, fails, later"
     command.ready()
     async with Runtime(url, workers=0) as runtime:
+        assert [each.name.split(":")[0] for each in (await runtime.stats()).runtimes] == ["billing"]
         handle = await runtime.send("acme", bill(7))
         assert await handle.result(timeout=30) == 7
         line = command.line("billing 7")[0]
@@ -193,9 +194,17 @@ async def test_without_a_server_it_says_where_tasks_are_kept(tmp_path: Path) -> 
         assert "FAIRACTOR_EMBEDDED=0 forbids" in refused.text
 
 
-async def test_in_the_process_of_the_command(commands: Commands, url: str) -> None:
-    command = commands.start("app", "--processes", "0", "--until-drained")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_in_the_process_of_the_command(commands: Commands, url: str, number: signal.Signals) -> None:
+    command = commands.start("waits", "--processes", "0")
+    command.line("worker .*: 1 process on .*, actors: wait")
+    async with Runtime(url, workers=0) as runtime:
+        handle = await runtime.send("acme", wait(0.2))
+        command.line("waiting")
+        command.signal(number, group=True)
+        await handle.result(timeout=30)
     assert command.ended() == 0
+    assert "Traceback" not in command.text
 
 
 BAD = {

@@ -81,7 +81,7 @@ async def test_nothing_is_kept_unless_it_is_asked_for(make_runtime: Make, db: re
         assert await run(runtime, second_time("a")) == []
         assert logging.getLogger().handlers == handlers
         (key,) = db.keys("*:task:*")
-        assert b"logs" not in db.get(key)
+        assert b'{"logs"' not in db.get(key)
 
 
 async def test_all_attempts_are_kept_with_the_task(make_runtime: Make) -> None:
@@ -93,6 +93,7 @@ async def test_all_attempts_are_kept_with_the_task(make_runtime: Make) -> None:
         assert [(line.message, line.attempt) for line in lines] == [("word 1", 1), ("word 2", 2)]
         assert {(line.level, line.logger) for line in lines} == {("INFO", "tests.task_logs")}
         assert abs((datetime.now(UTC) - lines[0].at).total_seconds()) < PATIENCE
+        assert (await runtime.task(handle.id)).logs == tuple(lines)
         info = await handle.info()
         assert [attempt.error for attempt in info.history] == ["ValueError"]
     assert logging.getLogger().handlers == handlers
