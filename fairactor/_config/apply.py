@@ -201,7 +201,6 @@ async def apply(
     config: Configuration,
     shards: Callable[[], Shards],
     host: Host,
-    plugins: Mapping[str, Any],
     *,
     dry_run: bool,
     prune: bool,
@@ -212,7 +211,7 @@ async def apply(
     await applier.groups(config.groups)
     await applier.tenants(config.tenants)
     await applier.limits(config.limits)
-    for plugin in plugins.values():
+    for plugin in host.plugins.values():
         section = getattr(plugin, "section", None)
         if section is None or not hasattr(plugin, "apply_section") or not (prune or section in config.plugins):
             continue

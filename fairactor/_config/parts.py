@@ -122,7 +122,9 @@ class _Reader:
                 known = [*OPTIONS, *CHECKS, *plugins]
                 self._add((name,), unknown(name, known, "setting"))
                 continue
-            table = self._workers(given) if name == "worker" and isinstance(given, Mapping) else given
+            table = _without_none(given)  # YAML has None for a table without keys
+            if name == "worker" and isinstance(table, Mapping):
+                table = self._workers(table)
             for path, problem in section_problems(table, check):
                 self._add((name, *path), problem)
             if isinstance(table, Mapping):
@@ -176,6 +178,12 @@ class _Reader:
         for key in path:
             value = value[key]
         return str(value)
+
+
+def _without_none(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return {name: {} if table is None else table for name, table in given.items()}
+    return {} if given is None else given
 
 
 def _is_part_of(value: str, message: str) -> bool:
@@ -258,7 +266,7 @@ class _Merger:
         worker, where = self._given.worker, ""
         if worker is None and self._given.variables is not None:
             worker, where = self._given.variables.environ.get(WORKER) or None, WORKER
-        if worker is None or isinstance(tables.get(worker), Mapping):
+        if worker is None or (isinstance(worker, str) and isinstance(tables.get(worker), Mapping)):
             return worker
         if tables:
             self._mistakes.add(where, unknown(worker, tables, "worker"))

@@ -147,6 +147,14 @@ async def test_limits_of_the_code_stay_when_pruning(config: Callable[..., Config
         assert (await runtime.limits())["heavy"].concurrency == 6
 
 
+async def test_what_is_no_configuration_is_refused(config: Callable[..., Config]) -> None:
+    async with Runtime.from_config(config({})) as runtime:
+        with pytest.raises(
+            ConfigurationError, match=r"apply\('fairactor.toml'\): give a Config, as fairactor.config.load"
+        ):
+            await runtime.apply("fairactor.toml")  # type: ignore[arg-type]
+
+
 async def test_many_tenants_are_read_at_once(config: Callable[..., Config]) -> None:
     data = {"tenants": {f"tenant {number}": {"weight": 2} for number in range(120)}}
     async with Runtime.from_config(config(data)) as runtime:
