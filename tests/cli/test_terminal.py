@@ -91,7 +91,7 @@ def terminal(environment: dict[str, str], *arguments: str, columns: int = 40) ->
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - Ctrl-C needs it; no thread runs
     )
     os.close(theirs)
     try:
