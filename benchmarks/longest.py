@@ -248,6 +248,14 @@ class Crowd:
         await self.note(self.shard.load)
         await self.note(lambda: self.shard.tenant_stats("tenant:8"))
         await self.note(self.shard.limits)
+        await self.look()
+
+    async def look(self) -> None:
+        """Lists tasks."""
+        for state in ("started", "queued", "deferred", "scheduled", "failed", "ended"):
+            for tenant in ("", "tenant:8"):
+                await self.note(lambda state=state, tenant=tenant: self.shard.list_tasks(state, 1000, tenant=tenant))  # type: ignore[misc]
+        await self.note(lambda: self.shard.details("5-1"))
 
     async def ending(self) -> None:
         """Ends tasks that wait."""
@@ -257,6 +265,13 @@ class Crowd:
                 [(f"{next(numbers) % self.sizes.tenants}-2", "") for _ in range(200)], ttl=60, body=_CANCELED
             )
         )
+        some = [(f"{n}-3", "") for n in range(200)]
+        await self.note(lambda: self.shard.reroute("spare", some), tries=1)
+        await self.note(lambda: self.shard.reroute("", some), tries=1)
+        later = self.items(200, due="+900000")
+        await self.send(later)
+        await self.note(lambda: self.shard.hasten([(item.id, "") for item in later]), tries=1)
+        await self.note(lambda: self.shard.forget([f"{n}-2" for n in range(200)]), tries=1)
         many = [item._replace(tenant="purged") for item in self.items(20 * BATCH)]
         await self.send(many)
         await self.note(lambda: self.shard.purge("purged", ttl=60, body=_CANCELED), tries=1)

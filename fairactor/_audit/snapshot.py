@@ -54,7 +54,7 @@ return reply
 """
 
 _EXPIRES: Final = {"SENT", "COSTS", "RESERVED", "MENDING_LIST", "MOVER", "DEAD_OF", "DEAD_BY", "ENDED_LAST"}
-_INDEXES: Final = {"DEAD_OF", "DEAD_BY"}
+_INDEXES: Final = {"DEAD_OF", "DEAD_BY", "ENDED_LAST"}
 """Those of them that the audit looks at."""
 _MAY_EXPIRE: Final = {"TASK", "KEY", "MENDING", "MENDED"}
 _STEP_BACK: Final = 1e6  # µs, as in lib/base.lua
@@ -260,7 +260,7 @@ def _add(snapshot: Snapshot, key: str, kind: str, ttl: int, content: Any) -> Non
         snapshot.malformed.append(f"{key!r} is a {kind}, not a {keys.TYPES[name]}")
     elif name == "TASK":
         _add_record(snapshot, rest, content, ttl)
-    elif name in keys.FIXED and name not in _EXPIRES:
+    elif name in keys.FIXED and (name not in _EXPIRES or name in _INDEXES):
         snapshot.fixed[name] = _items(kind, content)
     elif name == "KEY":
         snapshot.keys[rest] = text(content), ttl

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,6 +15,7 @@ from fairactor._model import record
 from fairactor._model.arrival import Arrival
 from fairactor._model.info import TaskInfo
 from fairactor._model.inspection import read_info
+from fairactor._model.lane import actor_in_index
 from fairactor._model.states import TaskState
 from fairactor._model.wire import DeadLetter, as_bytes, pack_key
 from fairactor._util.checks import shown
@@ -34,8 +36,8 @@ class DeadLetters:
     """The dead letters of a namespace: tasks that have failed for good. In each shard the oldest failure comes first.
 
     The methods select dead letters by ``tenant``, by ``actor``, and by ``error``: the type name of the exception, such
-    as ``ValueError`` or ``myapp.errors.NoSuchOrder``. Without these they select all dead letters. A selection reads all
-    dead letters of the namespace.
+    as ``ValueError`` or ``myapp.errors.NoSuchOrder``. Without these they select all dead letters. With ``tenant`` they
+    read only those of the tenant, else with ``actor`` only those of the actor, and otherwise all of the namespace.
 
     Raises (from every method):
         ConfigurationError: a filter is not a string.
@@ -55,7 +57,7 @@ class DeadLetters:
         """
         wanted = _Filter(tenant, actor, error)
         for shard in self._shards():
-            async for letter in _walk(shard):
+            async for letter in _walk(shard, wanted):
                 info = _describe(letter)
                 if wanted.takes(info):
                     yield info
@@ -76,7 +78,7 @@ class DeadLetters:
             letters = [letter for letter in found if letter.id not in seen]
             if self._shards().layout.epoch:
                 seen.update(letter.id for letter in letters)
-            verdicts = await _redrive(self._shards(), shard, letters, tenant or "")
+            verdicts = await redrive_letters(self._shards(), shard, letters, tenant or "")
             done += sum(verdict is True for verdict in verdicts)
         return done
 
@@ -87,15 +89,15 @@ class DeadLetters:
             done += await shard.discard([letter.id for letter in letters], tenant or "")
         return done
 
-    async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[_Letter]]]:
+    async def _pages(self, wanted: _Filter) -> AsyncIterator[tuple[Shard, list[Letter]]]:
         """Yields the selected dead letters in pages. It yields none twice, even if it fails again."""
         for shard in self._shards():
-            taken = [_letter(letter) async for letter in _walk(shard) if wanted.takes(_describe(letter))]
+            taken = [_letter(letter) async for letter in _walk(shard, wanted) if wanted.takes(_describe(letter))]
             for start in range(0, len(taken), PAGE):
                 yield shard, taken[start : start + PAGE]
 
 
-class _Letter(NamedTuple):
+class Letter(NamedTuple):
     """A dead letter without its record, which may be large."""
 
     id: str
@@ -106,18 +108,18 @@ class _Letter(NamedTuple):
     """When its record expires, unix µs."""
 
 
-def _letter(letter: DeadLetter) -> _Letter:
-    return _Letter(letter.id, key_in(letter.record), _describe(letter).tenant, letter.place)
+def _letter(letter: DeadLetter) -> Letter:
+    return Letter(letter.id, key_in(letter.record), _describe(letter).tenant, letter.place)
 
 
-async def _redrive(shards: Shards, shard: Shard, letters: Sequence[_Letter], whose: str) -> list[bool | str]:
+async def redrive_letters(shards: Shards, shard: Shard, letters: Sequence[Letter], whose: str) -> list[bool | str]:
     """Sends dead letters of a shard again, each on the shard of its tenant; returns what `Shard.redrive` does."""
     verdicts: list[bool | str] = []
     by_tenant = itertools.groupby(letters, attrgetter("tenant")) if shards.layout.epoch else [("", letters)]
     for tenant, some in by_tenant:
         found = list(some)
 
-        async def redrive(home: Shard, tenant: str = tenant, found: Sequence[_Letter] = found) -> list[bool | str]:
+        async def redrive(home: Shard, tenant: str = tenant, found: Sequence[Letter] = found) -> list[bool | str]:
             if home is not shard:
                 await _carry(shard, home, tenant, found)
             return await home.redrive([(letter.id, letter.key) for letter in found], whose)
@@ -126,7 +128,7 @@ async def _redrive(shards: Shards, shard: Shard, letters: Sequence[_Letter], who
     return verdicts
 
 
-async def _carry(source: Shard, target: Shard, tenant: str, letters: Iterable[_Letter]) -> None:
+async def _carry(source: Shard, target: Shard, tenant: str, letters: Iterable[Letter]) -> None:
     """Moves dead letters of a tenant to another shard."""
     for letter in letters:
         found = await source.inspect(letter.id, tenant)
@@ -138,7 +140,7 @@ async def _carry(source: Shard, target: Shard, tenant: str, letters: Iterable[_L
 
 async def carry_letters(shards: Shards, source: Shard) -> None:
     """Moves the dead letters of a shard whose tenants have moved."""
-    found = [_letter(letter) async for letter in _walk(source)]
+    found = [_letter(letter) async for letter in _walk(source, _Filter(None, None, None))]
     for tenant, letters in itertools.groupby(sorted(found, key=attrgetter("tenant")), attrgetter("tenant")):
         target = shards[shards.layout.place(tenant)] if tenant else source
         if target is not source:
@@ -153,7 +155,7 @@ async def redrive_one(shards: Shards, shard: Shard, task_id: str, packed: bytes,
     """
     failed = record.SETTLED.get(packed[:1]) is TaskState.FAILED
     letter = DeadLetter(round(1e6 * (time.time() + _KEPT)), task_id, packed)
-    (verdict,) = await _redrive(shards, shard, [_letter(letter)], tenant or "") if failed else (False,)
+    (verdict,) = await redrive_letters(shards, shard, [_letter(letter)], tenant or "") if failed else (False,)
     if isinstance(verdict, str):
         raise NotADeadLetter(
             f"task {task_id!r} cannot be redriven, because task {verdict!r} now has its key: wait until that task ends"
@@ -201,10 +203,17 @@ class _Filter:
         return all(wanted in (None, found) for wanted, found in pairs)
 
 
-async def _walk(shard: Shard) -> AsyncIterator[DeadLetter]:
-    """Yields the current dead letters of a shard, page by page, without those that are added meanwhile."""
+async def _walk(shard: Shard, wanted: _Filter) -> AsyncIterator[DeadLetter]:
+    """Yields the current dead letters of a shard, page by page, without those that are added meanwhile.
+
+    Of those that are not wanted it leaves out as many as the indexes allow.
+    """
+    of_tenant, of_actor = wanted.tenant or "", actor_in_index(wanted.actor) if wanted.actor else ""
+    if of_tenant or of_actor:
+        await shard.index_letters()
+    read = partial(shard.list_dead_letters, limit=PAGE, tenant=of_tenant, actor=of_actor)
     place, skip, seen = 0, 0, set[str]()  # where the last page ended, and the ids seen at that place
-    last, page, more = await shard.list_dead_letters(place, PAGE)
+    last, page, more = await read(place)
     while True:
         for letter in page:
             if letter.record and letter.id not in seen:
@@ -215,4 +224,4 @@ async def _walk(shard: Shard) -> AsyncIterator[DeadLetter]:
         skip = skip + len(page) if end == place else 0  # more than a page at one place
         seen = {letter.id for letter in page if letter.place == end}
         place = end
-        _, page, more = await shard.list_dead_letters(place, PAGE, skip=skip, last=last)
+        _, page, more = await read(place, skip=skip, last=last)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from .route import SEPARATOR, Route, read_route
+from .route import PACKED_SEPARATOR, SEPARATOR, Route, read_route
 
 QUEUES: Final = SEPARATOR
 """In the packed kind of a runtime: it serves certain queues only. Before the name of each of them, too."""
@@ -40,6 +40,11 @@ def name_in_json(text: bytes) -> str:
 def text_in_json(name: str) -> str:
     """Returns a name as it stands between quotation marks in JSON."""
     return _encode(name)[1:-1].decode()
+
+
+def actor_in_index(name: str) -> str:
+    """Returns an actor's name as the index of dead letters has it; see `actor_in_letter` in lib/ended_tasks.lua."""
+    return text_in_json(name).partition(PACKED_SEPARATOR.decode())[0]
 
 
 class RuntimeKind(NamedTuple):

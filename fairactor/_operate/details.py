@@ -120,24 +120,29 @@ _ENDED: Final = {state.value for state in TaskState if state.settled}
 
 def _held_by(info: TaskInfo, reply: Sequence[Any], waits_for: Sequence[Dependency]) -> str | None:
     """Says why a task that waits does not start; None if it only waits its turn, or until it is due."""
-    holder, why, closed, lane, runtimes = reply[7:12]
     if info.state is TaskState.DEFERRED:
-        if holder.decode(errors="replace") == _FOLLOWER:
-            return "another task with its key, which has not ended"
-        name = holder.decode(errors="replace") or "a plugin"
-        return f"{name}: it waits for {len(waits_for)} tasks" if waits_for else name
-    if info.state is not TaskState.QUEUED:
-        return None
+        return _holder(reply[7].decode(errors="replace"), waits_for)
+    return _why_queued(info.tenant, *reply[8:12]) if info.state is TaskState.QUEUED else None
+
+
+def _holder(name: str, waits_for: Sequence[Dependency]) -> str:
+    if name == _FOLLOWER:
+        return "another task with its key, which has not ended"
+    return f"{name}: tasks that have not ended" if waits_for else name or "a plugin"
+
+
+def _why_queued(tenant: str, why: bytes, closed: Sequence[bytes], lane: bytes, runtimes: int) -> str | None:
+    reason: str | None = None
     if lane:
-        return f"no running process {read_lane(lane).needs}"
-    if not runtimes:
-        return "no runtime runs tasks"
-    if why:
-        return _WHY[why].format(info.tenant)
-    if closed:
+        reason = f"no running process {read_lane(lane).needs}"
+    elif not runtimes:
+        reason = "no runtime runs tasks"
+    elif why:
+        reason = _WHY[why].format(tenant)
+    elif closed:
         names = ", ".join(repr(name_in_json(name)) for name in closed)
-        return f"{'limits' if len(closed) > 1 else 'limit'} {names}"
-    return None
+        reason = f"{'limits' if len(closed) > 1 else 'limit'} {names}"
+    return reason
 
 
 def _timeline(info: TaskInfo, running_for: float | None, now: float) -> Iterator[Event]:

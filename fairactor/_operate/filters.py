@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import attrs
 
 from fairactor._model.info import TaskInfo
-from fairactor._model.lane import text_in_json
+from fairactor._model.lane import actor_in_index
 from fairactor._model.record import encode
 from fairactor._model.states import TaskState
 from fairactor._util.checks import check_aware, check_name, check_route_name, shown
@@ -21,6 +21,12 @@ ENDED: Final = "ended"
 _ORDER: Final = ("started", "queued", "deferred", "scheduled", "failed", ENDED)
 _LISTED: Final = frozenset({TaskState.FINISHED, TaskState.CANCELED})
 _LONGEST: Final = 1000
+_OTHER_NAMES: Final = {
+    "running": "started", "active": "started", "waiting": "queued", "pending": "queued", "delayed": "scheduled",
+    "retry": "scheduled", "held": "deferred", "dead": "failed", "done": "finished", "completed": "finished",
+    "success": "finished", "successful": "finished",
+}  # fmt: skip
+"""What other systems call the states."""
 
 
 @attrs.frozen
@@ -67,12 +73,12 @@ class Filter:
     @property
     def reads_records(self) -> bool:
         """Whether it has to know more than the state and the tenant."""
-        return not self.actor is self.queue is self.since is self.text is None
+        return any(value is not None for value in (self.actor, self.queue, self.since, self.text))
 
     @property
     def actor_in_json(self) -> str:
         """The actor as the index of dead letters has it; '' for all."""
-        return text_in_json(self.actor).partition("\\u001f")[0] if self.actor else ""
+        return actor_in_index(self.actor) if self.actor else ""
 
     @property
     def key(self) -> bytes:
@@ -110,6 +116,7 @@ def _state(name: Any) -> TaskState:
     known = [state.value for state in TaskState]
     if isinstance(name, str) and name in known:
         return TaskState(name)
-    near = difflib.get_close_matches(name.lower(), known, n=1) if isinstance(name, str) else []
+    near = difflib.get_close_matches(name.lower(), [*known, *_OTHER_NAMES], n=1) if isinstance(name, str) else []
+    near = [_OTHER_NAMES.get(found, found) for found in near]
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConfigurationError(f"state={shown(name)}: {hint}The states are {', '.join(known)}")

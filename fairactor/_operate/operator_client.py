@@ -108,8 +108,19 @@ class OperatorClient(ABC):
         since: datetime | None = None,
         text: str | None = None,
     ) -> Selection:
-        """Selects tasks, to count, cancel, retry, redrive, purge or move them in slices."""
-        raise NotImplementedError  # helper A
+        """Selects tasks, to count, cancel, retry, redrive, purge or move them in slices. Nothing is read yet.
+
+        The arguments are those of `tasks`. Of finished and canceled tasks it selects those that are listed.
+
+        Raises:
+            ConfigurationError: an argument is invalid; the message names it.
+        """
+        from .filters import Filter
+        from .selection import Selection
+
+        engine = self._running()
+        wanted = Filter.checked(tenant=tenant, state=state, actor=actor, queue=queue, since=since, text=text)
+        return Selection(engine, wanted, engine.tracker.canceled_ttl)
 
     async def tenants(
         self,

@@ -27,6 +27,8 @@ _LOOKED_AT: Final = 2000
 """How many tasks one page looks at, at most."""
 _CALLS: Final = 20
 """How many calls one page makes, at most, after those that find something at once."""
+_SUM: Final = 4
+"""Bytes of the checksum of a cursor."""
 _MOST_BYTES: Final = 4_000_000
 _AT_ONCE: Final = 200
 """How many records one call reads."""
@@ -158,7 +160,7 @@ def _pack(place: Place, wanted: Filter) -> str:
 
 
 def _sum(packed: bytes, wanted: Filter) -> bytes:
-    return crc32(packed + wanted.key).to_bytes(4, "big")
+    return crc32(packed + wanted.key).to_bytes(_SUM, "big")
 
 
 def _unpack(after: str, wanted: Filter) -> Place:
@@ -171,8 +173,8 @@ def _unpack(after: str, wanted: Filter) -> Place:
         given = base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)) if isinstance(after, str) else b""
     except (ValueError, binascii.Error):
         given = b""
-    if len(given) < 5 or given[:4] != _sum(given[4:], wanted):
+    if not given or given[:_SUM] != _sum(given[_SUM:], wanted):
         raise ConfigurationError(
             f"after={shown(after)}: give what the page before has as `after`, with the same filters as for that page"
         )
-    return Place(*msgspec.msgpack.decode(given[4:], type=tuple[int, int, bytes]))
+    return Place(*msgspec.msgpack.decode(given[_SUM:], type=tuple[int, int, bytes]))

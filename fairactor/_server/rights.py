@@ -13,11 +13,11 @@ import attrs
 
 IN_SCRIPTS: Final = (
     "append", "del", "exists", "get", "getrange", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys", "hlen",
-    "hmget", "hrandfield", "hscan", "hset", "hsetnx", "llen", "lpos", "lrange", "ltrim", "mget", "mset", "persist", "pexpire", "pttl",
-    "publish", "pubsub|numsub", "rename", "rpush", "sadd", "scan", "scard", "set", "setrange", "sinter", "sismember",
-    "smembers", "smismember", "spop", "srandmember", "srem", "sscan", "strlen", "time", "type", "unlink", "zadd",
-    "zcard", "zcount", "zmscore", "zrange", "zrangebylex", "zrangebyscore", "zrank", "zrem", "zremrangebyrank", "zscan",
-    "zscore",
+    "hmget", "hrandfield", "hscan", "hset", "hsetnx", "llen", "lpos", "lrange", "ltrim", "mget", "mset", "persist",
+    "pexpire", "pttl", "publish", "pubsub|numsub", "rename", "rpush", "sadd", "scan", "scard", "set", "setrange",
+    "sinter", "sismember", "smembers", "smismember", "spop", "srandmember", "srem", "sscan", "strlen", "time", "type",
+    "unlink", "zadd", "zcard", "zcount", "zmscore", "zrange", "zrangebylex", "zrangebyscore", "zrank", "zrem",
+    "zremrangebyrank", "zscan", "zscore",
 )  # fmt: skip
 """The commands of the scripts, those of the plugins that ship with fairactor included."""
 ALONE: Final = ("eval", "evalsha", "ping", "subscribe", "unsubscribe")

@@ -14,7 +14,14 @@ class Letters:
     _run: Any
 
     async def list_dead_letters(
-        self, place: int, limit: int, *, skip: int = 0, last: int | None = None
+        self,
+        place: int,
+        limit: int,
+        *,
+        skip: int = 0,
+        last: int | None = None,
+        tenant: str = "",
+        actor: str = "",
     ) -> tuple[int, list[DeadLetter], bool]:
         """Returns the place of the last dead letter, a page of dead letters in order, and whether others follow it.
 
@@ -25,8 +32,11 @@ class Letters:
             limit: the size of the page.
             skip: how many dead letters to pass over.
             last: the place after which the page ends; None for no limit.
+            tenant: a tenant; those of others may be left out. '' for none.
+            actor: likewise an actor, as `actor_in_index` returns it.
         """
-        end, is_short, *rest = await self._run("letters", place, "+inf" if last is None else last, skip, limit)
+        until = "+inf" if last is None else last
+        end, is_short, *rest = await self._run("letters", place, until, skip, limit, tenant, actor)
         flat = iter(rest)
         found = [
             DeadLetter(int(at), as_text(task_id), packed) for at, task_id, packed in zip(flat, flat, flat, strict=True)

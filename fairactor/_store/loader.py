@@ -37,7 +37,7 @@ _RUN_WITHOUT_MEMORY: Final = {
     *("turn", "tend", "leave", "cancel", "purge", "join", "open", "watch", "stats", "health", "inspect", "mend"),
     *("letters", "pieces", "discard", "configure", "review", "policies", "renew", "declare", "fill", "sort", "expire"),
     *("limit", "limits", "declare_limits", "reopen", "charge", "mend_places", "mend_rings"),
-    *("tasks", "details", "index_letters"),
+    *("tasks", "details", "index_letters", "forget"),
     *("depart", "welcome", "export", "exported", "past", "grow", "lead"),
 }
 

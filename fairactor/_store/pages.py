@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from fairactor._model.wire import as_text
+from fairactor._model.wire import as_bytes, as_text
 
 _INDEXED_AT_ONCE: Final = 100
 
@@ -37,6 +38,11 @@ class Slice(NamedTuple):
     looked_at: int
     now: float
     """The time of the server, unix seconds."""
+
+
+def flat(tasks: Sequence[tuple[str, str]]) -> list[bytes | str]:
+    """Returns pairs (task, tenant) as arguments of a script."""
+    return [part for task_id, tenant in tasks for part in (as_bytes(task_id), tenant)]
 
 
 class Pages:
@@ -79,6 +85,25 @@ class Pages:
         """Returns what is known of a task of a tenant, '' for any, and why it does not start; see details.lua."""
         reply: list[Any] = await self._run("details", task_id, tenant)
         return reply
+
+    async def hasten(self, tasks: Sequence[tuple[str, str]]) -> list[bool]:
+        """Queues scheduled tasks, given as pairs (task, tenant or '' for any), now; returns which were scheduled."""
+        return list(map(bool, await self._run("hasten", *flat(tasks))))
+
+    async def reroute(self, queue: str, tasks: Sequence[tuple[str, str]]) -> list[int]:
+        """Moves waiting tasks, given likewise, to a queue, given as JSON text, '' for the default one.
+
+        Returns:
+            For each 1 if it is in the queue now, -1 if its names are too long together, else 0.
+        """
+        reply: list[int] = []
+        while len(reply) < len(tasks):
+            reply += await self._run("reroute", queue, *flat(tasks[len(reply) :]))
+        return reply
+
+    async def forget(self, tasks: Sequence[str], tenant: str = "") -> int:
+        """Deletes the records of finished and canceled tasks of a tenant, '' for any; returns how many there were."""
+        return int(await self._run("forget", tenant, *map(as_bytes, tasks)))
 
     async def index_letters(self, steps: int | None = None) -> bool:
         """Completes the indexes of dead letters, with so many calls at most; returns whether they are complete."""

@@ -1,5 +1,5 @@
--- Writes the indexes of dead letters by tenant and by actor, in steps, if not all dead letters are in them. A release that
--- does not know the indexes has added those that are not.
+-- Writes the indexes of dead letters by tenant and by actor, in steps, if not all dead letters are in them.
+-- A release that does not know the indexes has added those that are not.
 --
 -- KEYS  1 META of the shard
 -- ARGV  1 how many dead letters at most

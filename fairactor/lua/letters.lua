@@ -1,7 +1,8 @@
 -- Lists dead letters in the order in which they expire.
 --
 -- KEYS  1 META of the shard
--- ARGV  1 first place, 2 last place, 3 how many to skip, 4 how many at most
+-- ARGV  1 first place, 2 last place, 3 how many to skip, 4 how many at most, 5 a tenant, or '', 6 an actor, as the indexes
+--       name it, or '': those of others are left out if the indexes have all dead letters
 -- Reply {place of the last dead letter, 1 if it ends early because the records are large, else 0,
 --       [place, id, record] ...}; a place is when the record expires, in µs. The record is '' if the task is no dead
 --       letter, and as it is if it cannot be read
@@ -9,11 +10,13 @@
 -- Reads only.
 
 -- @include lib/intact.lua
+-- @include lib/ended_tasks.lua
 
 local from, to, offset, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local found = call('ZRANGEBYSCORE', DEAD, from, to, 'WITHSCORES', 'LIMIT', offset, count)
+local key = index_of_letters(ARGV[5], ARGV[6])
+local found = call('ZRANGEBYSCORE', key, from, to, 'WITHSCORES', 'LIMIT', offset, count)
 local BYTES = 500000 -- of records in a reply, by about one record
-local ids, bytes, reply = {}, 0, { integer(tonumber(call('ZRANGE', DEAD, -1, -1, 'WITHSCORES')[2]) or 0), 0 }
+local ids, bytes, reply = {}, 0, { integer(tonumber(call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]) or 0), 0 }
 for i = 1, #found, 2 do
   if bytes >= BYTES then
     reply[2] = 1

@@ -15,6 +15,9 @@
 
 -- @include lib/intact.lua
 -- @include lib/plugins.lua
+
+local function scan_fields(key, cursor) return call('HSCAN', key, cursor, 'COUNT', 100) end
+
 -- @include lib/walk.lua
 -- @include lib/ended_tasks.lua
 
@@ -72,12 +75,8 @@ local function walk_deferred(position, wrap)
 end
 
 local function walk_failed(position, wrap)
-  local key = DEAD
-  if are_letters_indexed() then
-    if tenant ~= '' then key = DEAD_OF .. tenant elseif actor ~= '' then key = DEAD_BY .. actor end
-  end
   checks_tenant = tenant ~= ''
-  return walk_sorted(key, position, wrap)
+  return walk_sorted(index_of_letters(tenant, actor), position, wrap)
 end
 
 local function walk_ended(position, wrap)

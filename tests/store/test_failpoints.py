@@ -116,6 +116,9 @@ CASES: dict[str, Case] = {
     "redrive": Case("redrive", lambda c: c.run(c.shard.redrive([("dead1", b""), ("dead2", KEY)])), uncounted=2),
     "letters": Case("letters", lambda populated: populated.run(populated.shard.list_dead_letters(0, 9))),
     "tasks": Case("tasks", lambda populated: populated.run(populated.shard.list_tasks("started", 9))),
+    "details": Case("details", lambda populated: populated.run(populated.shard.details("t1"))),
+    "hasten": Case("hasten", lambda populated: populated.run(populated.shard.hasten([("later", ""), ("t1", "")]))),
+    "forget": Case("forget", lambda populated: populated.run(populated.shard.forget(["t1", "dead1"]))),
     "index_letters": Case("index_letters", index_letters_of_before),
     "discard": Case("discard", lambda populated: populated.run(populated.shard.discard(["dead1", "t1"]))),
     **{name: Case(name, lambda populated: populated.run(populated.shard.repair()), every=5) for name in REPAIR},
@@ -141,7 +144,7 @@ def populated(server_binary: str) -> Iterator[PopulatedShard]:
 
 def test_every_script_is_there() -> None:
     writes_once = {"renew"}
-    elsewhere = {"declare", "expire", "fill", "sort"}  # test_failpoints_lanes.py
+    elsewhere = {"declare", "expire", "fill", "sort", "reroute"}  # test_failpoints_lanes.py
     elsewhere |= {"limit", "limits", "declare_limits", "reopen", "charge"}  # test_failpoints_limits.py
     elsewhere |= {
         "depart",

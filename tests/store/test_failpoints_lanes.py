@@ -57,6 +57,11 @@ CASES: Final[dict[str, Case]] = {
     ),
     "cancel of several": Case("cancel", cancel_many("l.g", "l.gpu", "early1", "lkeyed", "lf", "ldue", "t.lost")),
     "purge": Case("purge", purge("l", 60)),
+    "reroute": Case(
+        "reroute",
+        lambda p: p.run(p.shard.reroute("gpu", [(t, "") for t in ("l.g", "l.gpu", "early1", "ldue", "llater", "no")])),
+    ),
+    "hasten": Case("hasten", lambda p: p.run(p.shard.hasten([("ldue", "l"), ("llater", ""), ("l.g", "")]))),
     "configure": Case("configure", configure("l", concurrency=1, weight=2.0)),
     "configure a pause": Case("configure", configure("lheld", paused=True)),
     "configure into a group": Case("configure", configure("l", group="lg")),

@@ -24,6 +24,7 @@ CATCHING = {
     "lib/ending.lua",
     "watch.lua",
     "tasks.lua",
+    "details.lua",
 }
 """Those that go on where somebody has damaged a value, so that it harms no other task. One looks for a clock."""
 WALKING = {
@@ -36,7 +37,7 @@ WALKING = {
     "limits.lua": {"HSCAN"},  # likewise
     "residents.lua": {"HSCAN"},  # one step
     "reopen.lua": {"ZSCAN"},  # lines, in batches
-    "lib/walk.lua": {"HSCAN"},  # in batches, for those who look
+    "tasks.lua": {"HSCAN"},  # in batches, for those who look
 }  # fmt: skip
 """Scripts that scan more than their arguments name; none of them is part of a task's normal course."""
 

@@ -161,6 +161,12 @@ def _import(shard: ShardDriver) -> list[bytes]:
     return shard.run(shard.shard.import_tasks("comes", [*arrived, letter("c4", "comes", 4e9)]))
 
 
+def _forget(shard: ShardDriver) -> int:
+    """Deletes the record of a task that was canceled before."""
+    shard.run(shard.shard.cancel("t3", ttl=60.0, body=b"{}"))
+    return shard.run(shard.shard.forget(["t3", "t1", "dead1"]))
+
+
 def _residents(shard: ShardDriver) -> list[tuple[str, bool]]:
     async def collect() -> list[tuple[str, bool]]:
         return sorted([found async for found in shard.shard.residents()])
@@ -222,6 +228,13 @@ TRANSITIONS: dict[
     ),
     "tasks": (lambda shard: shard.run(shard.shard.list_tasks("queued", 9)).tasks, ...),
     "index_letters": (lambda shard: shard.run(shard.shard.index_letters()), ...),
+    "details": (lambda shard: shard.run(shard.shard.details("full1"))[8:], ...),
+    "hasten": (lambda shard: shard.run(shard.shard.hasten([("later", "t"), ("due", "u"), ("no", "")])), [False] * 3),
+    "reroute": (
+        lambda shard: shard.run(shard.shard.reroute("gpu", [("lost", ""), ("later", "t"), ("full1", "u")])),
+        ...,
+    ),
+    "forget": (_forget, 0),
     "residents": (_residents, ...),
     "lead": (lambda shard: shard.run(shard.shard.lead("r", 3600.0)), ...),
     "grow": (lambda shard: shard.run(shard.shard.grow(Layout((1, 2), growing=True))), ...),
@@ -242,6 +255,7 @@ UNCHANGING = {
     "residents",
     "tasks",
     "index_letters",
+    "details",
 }
 
 

@@ -2,6 +2,7 @@
 -- that have failed), and the dead letters of each tenant and of each actor. Nothing else depends on them.
 
 -- @include lib/base.lua
+-- @include lib/route.lua
 
 local ended_ids, ended_names = {}, {} -- parallel lists
 local longest_kept = 0 -- ms
@@ -50,15 +51,8 @@ local KEEP_LONGER = 1000 -- ms for which an index outlives its last dead letter
 -- Returns the actor of a dead letter as JSON text; '' if it cannot be read. Only the first bytes of the record need be there.
 local function actor_in_letter(record)
   local before = record:find('\n["', (select(7, struct.unpack(HEADER, record))), true)
-  local first, backslashes = before and before + 3, nil
-  local last = first and first - 1
-  while last do
-    last = record:find('"', last + 1, true)
-    backslashes = last and record:sub(first, last - 1):match('\\*$')
-    if last and #backslashes % 2 == 0 then break end
-  end
-  local route = last and record:sub(first, last - 1) or ''
-  return route:match('^(.-)\\u001f') or route
+  local route = before and text_from(record, before + 3)
+  return route and route_fields(route)[1] or ''
 end
 
 local function add_to(lists, key, ...)
@@ -105,4 +99,10 @@ end
 -- Whether the indexes have all dead letters.
 local function are_letters_indexed()
   return (tonumber(call('HGET', META, 'letters') or 0) or -1) == call('ZCARD', DEAD)
+end
+
+-- Returns the key that has the dead letters of a tenant, or of an actor; perhaps others, too. '' is any.
+local function index_of_letters(tenant, actor)
+  if tenant == '' and actor == '' or not are_letters_indexed() then return DEAD end
+  return tenant ~= '' and DEAD_OF .. tenant or DEAD_BY .. actor
 end

@@ -2,8 +2,8 @@
 -- at enough, and goes on from a position: what has left meanwhile does not matter.
 
 -- @include lib/counts.lua
+-- @takes scan_fields from tasks.lua
 
-local SCAN = 100 -- fields that a step of a scan returns, about
 local PLACE = 4 -- what a look at a place costs, in fields
 local most, most_looks, BYTES = 0, 3000, 500000 -- tasks; fields; bytes of records, by about one
 local found, bytes, looks = {}, 0, 0 -- tasks: id, due time or '', runtime or '', position
@@ -94,7 +94,7 @@ local function walk_hash(key, position, wrap, visit)
   looks = looks + PLACE
   local cursor, skip, last, inner = unpack(position or { '0', 0, false, nil }, 1, 4)
   repeat
-    local part = call('HSCAN', key, cursor, 'COUNT', SCAN)
+    local part = scan_fields(key, cursor)
     local fields = part[2]
     if last and fields[2 * skip - 1] ~= last then -- fields have come or gone
       local at = 0
