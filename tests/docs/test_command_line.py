@@ -61,7 +61,7 @@ def is_there(command: str) -> bool:
         for beginning, method in NEEDS.items()
         if "NotImplementedError" in inspect.getsource(getattr(Runtime, method))
     ]
-    return not any(command == f"fairactor {each}" or command.startswith(f"fairactor {each} -") for each in missing)
+    return not any(command == f"fairactor {each}" or command.startswith(f"fairactor {each} acme") for each in missing)
 
 
 @pytest.mark.usefixtures("of_plugins")
