@@ -81,4 +81,6 @@ def test_commands_print_what_the_page_shows(
         cli.main(arguments)
         said = capsys.readouterr()
         printed = (said.err + said.out).replace(run, "RUN")
-        assert prints(re.sub(" +", " ", shown), re.sub(" +", " ", printed)), f"$ {command}\nthe page shows:\n{shown}\nit prints:\n{printed}"
+        assert prints(re.sub(" +", " ", shown), re.sub(" +", " ", printed)), (
+            f"$ {command}\nthe page shows:\n{shown}\nit prints:\n{printed}"
+        )
