@@ -193,7 +193,7 @@ def filter_options(command: Function) -> Function:
         click.option("--actor", metavar="NAME", help="Only the tasks of this actor."),
         click.option("--queue", metavar="NAME", help="Only the tasks of this queue."),
         click.option("--since", type=ago, metavar="TIME", help="Only tasks sent since then: 2h ago, or a date."),
-        click.option("--text", metavar="TEXT", help="Only tasks in whose record this text occurs."),
+        click.option("--text", metavar="TEXT", help="Only tasks with this text in their id or arguments."),
     )
     return _with(options, call)
 

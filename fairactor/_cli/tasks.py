@@ -225,4 +225,6 @@ async def _retry_one(runtime: Runtime, task_id: str, tenant: str | None) -> str:
         return ""
     if info.state != "scheduled":
         return f"it is {info.state.value}; only tasks that wait for a time, or have failed, can be retried"
-    return "it waits for its time"
+    shards = runtime._shards()  # noqa: SLF001 - a selection does the same with many
+    (done,) = await shards.at_home(info.tenant, lambda shard: shard.hasten([(task_id, info.tenant)]))
+    return "" if done else "it has just started"

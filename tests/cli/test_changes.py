@@ -154,6 +154,18 @@ def test_tasks_are_canceled_by_id(run: Run, prepare: Callable[..., Any]) -> None
     assert "not both" in run("tasks", "cancel", task, "--actor", "bill", code=2).err
 
 
+def test_tasks_are_retried_by_id(run: Run, prepare: Callable[..., Any]) -> None:
+    prepare(send_some)
+    task = run("tasks", "--json", "--state", "scheduled").record["id"]
+    assert run("tasks", "retry", task, "--json").record == {"id": task, "retried": True, "problem": None}
+    assert run("stats", "--json").record["queued"] == 5
+    said = run("tasks", "retry", task, code=1).err
+    assert "it is queued; only tasks that wait for a time, or have failed, can be retried" in said
+    prepare(fail_some, bill)
+    dead = run("dead", "list", "--limit", "1", "--json").record["id"]
+    assert run("tasks", "retry", dead).out == f"{dead} retried\n"
+
+
 @needs("select")
 def test_tasks_that_a_filter_selects_are_canceled_retried_and_moved(run: Run, prepare: Callable[..., Any]) -> None:
     prepare(send_some)

@@ -26,7 +26,7 @@ async def add_some(runtime: Runtime) -> None:
 def test_schedules_are_listed(run: Run, prepare: Callable[..., Any]) -> None:
     prepare(add_some)
     records = run("schedules", "--json").records
-    assert [(each["tenant"], each["id"]) for each in records][0] == ("acme", "often")
+    assert (records[0]["tenant"], records[0]["id"]) == ("acme", "often")
     assert records[-1]["tenant"] == HOSTILE
     assert len(run("schedules", "list", "--tenant", "acme", "--json").records) == 2
     assert "every 5m" in run("schedules").out

@@ -29,6 +29,14 @@ from .test_looking import send_some
 DEADLINE = 20.0  # seconds
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Makes processes that are started receive SIGINT, also if the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def environment(url: str) -> dict[str, str]:
     plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "NO_COLOR", "COLUMNS")}
@@ -91,7 +99,7 @@ def terminal(environment: dict[str, str], *arguments: str, columns: int = 40) ->
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - Ctrl-C needs it; no thread runs
     )
     os.close(theirs)
     try:
