@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-
-from fairactor import Runtime
 
 TREE = {"big": 12, "middle": 3, "small": 1}
 """The tenants of `tree` and the number of files of each."""
@@ -27,10 +24,3 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "tree" / "empty").mkdir()
     (tmp_path / "tree" / "loose.py").touch()
     return tmp_path / "tree"
-
-
-@pytest.fixture
-async def sender(make_runtime: Callable[..., Runtime]) -> AsyncIterator[Runtime]:
-    """Yields a runtime that runs nothing."""
-    async with make_runtime(workers=0) as runtime:
-        yield runtime
