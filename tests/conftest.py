@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import psutil
@@ -100,6 +100,13 @@ def make_runtime(url: str) -> Callable[..., Runtime]:
         return Runtime(url, actors=actors, **{"lease": 3.0, "grace": 2.0, "workers": 10} | settings)
 
     return make
+
+
+@pytest.fixture
+async def sender(make_runtime: Callable[..., Runtime]) -> AsyncIterator[Runtime]:
+    """Yields a runtime that runs nothing."""
+    async with make_runtime(workers=0) as runtime:
+        yield runtime
 
 
 @pytest.fixture

@@ -66,9 +66,11 @@ class App:
             try:
                 async with anyio.create_task_group() as group:
                     self._group = group
-                    for work in (lambda: self._listen(signals), self._read_keys, self._paint):
-                        group.start_soon(self._alive, work)
+                    group.start_soon(self._alive, lambda: self._listen(signals))
                     self._terminal.enter()
+                    await self._alive(self._draw)  # connecting imports a lot first
+                    group.start_soon(self._alive, self._read_keys)
+                    group.start_soon(self._alive, self._paint)
                     async with connect() as runtime:
                         self._runtime = runtime
                         await self._read(Reader(runtime))
@@ -222,10 +224,13 @@ class App:
     async def _paint(self) -> None:
         while True:
             self._changed = anyio.Event()
-            await self._terminal.draw(self._lines())
+            await self._draw()
             await anyio.sleep(_FRAME)
             with anyio.move_on_after(self._interval):
                 await self._changed.wait()
+
+    async def _draw(self) -> None:
+        await self._terminal.draw(self._lines())
 
     def _lines(self) -> list[Text]:
         snapshot = self._snapshot
