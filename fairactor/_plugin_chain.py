@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final
@@ -22,14 +22,25 @@ from ._model.placeholder import Placeholder
 from ._store.plugin_lua import HOOKS, PluginLua
 from ._util.checks import shown
 from ._util.kinds import is_async, is_generator, is_plain
-from .errors import ConfigurationError
+from .errors import ConfigurationError, FairactorError
 from .plugins import Addressed, Plugin, ProceedExecute, ProceedSend, installed_plugins
 
 logger: Final = logging.getLogger(__name__)
 
 _WRAPPERS: Final = ("wrap_send", "wrap_execute", "load_arguments")
 _OBSERVERS: Final = ("sent", "started", "finished", "failed", "retried", "canceled", "dead")
-_METHODS: Final = ("lifespan", *_WRAPPERS, "lua", "scripts", "actors", "move_tenant", "relatives", *_OBSERVERS)
+_METHODS: Final = (
+    "lifespan",
+    *_WRAPPERS,
+    "lua",
+    "scripts",
+    "actors",
+    "move_tenant",
+    "relatives",
+    "health_problems",
+    "lateness",
+    *_OBSERVERS,
+)
 
 Observe = Callable[..., None]
 
@@ -109,6 +120,15 @@ class PluginChain:
         self.loads_arguments: Final = bool(self._load)
         """Whether any plugin may change arguments before a task runs."""
         self.actors: Final = [actor for plugin in self._all for actor in getattr(plugin, "actors", ())]
+
+    async def problems(self, host: Host) -> list[str]:
+        """Returns the problems that plugins know of. What a plugin cannot read is left out."""
+        found: list[str] = []
+        for plugin in self._all:
+            if hasattr(plugin, "health_problems"):
+                with suppress(FairactorError):
+                    found += await plugin.health_problems(host)
+        return found
 
     def check(self, options: Options) -> None:
         """Checks that this runtime uses the plugins that define these options.

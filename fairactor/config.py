@@ -20,7 +20,6 @@ from ._config.hiding import hidden_copy
 from ._config.mistakes import Path, shown_path
 from ._config.options import OPTIONS, hidden, plain
 from ._config.parts import Given, Parts, leaves, put_together
-from ._config.sections import set_alert_check
 from ._config.serving import Finding, Route, Server, find_unserved
 from ._config.variables import Variables
 from ._util.checks import DEFAULT_QUEUE, shown
@@ -28,11 +27,11 @@ from .errors import ConfigurationError, InvalidConfig
 from .plugins import Plugin, installed_plugins
 from .settings import Settings
 
-__all__ = ["Change", "Config", "Converted", "Finding", "InvalidConfig", "load", "set_alert_check", "shown_values"]
+__all__ = ["Change", "Config", "Converted", "Finding", "InvalidConfig", "load", "shown_values"]
 
 Table = Mapping[str, Any]
 Tables = Mapping[str, Table]
-_SECTIONS: Final = ("defaults", "tenants", "groups", "limits", "worker", "alerts")
+_SECTIONS: Final = ("defaults", "tenants", "groups", "limits", "worker")
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -53,8 +52,6 @@ class Config:
     """The limits that tenants share, and those of actors."""
     workers: Tables = attrs.field(factory=dict)
     """The tables of named workers, ``[worker.NAME]`` in a file."""
-    alerts: Tables = attrs.field(factory=dict)
-    """The rules of alerts."""
     plugins: Tables = attrs.field(factory=dict)
     """The sections of plugins by name, such as ``schedules`` and ``xcom``."""
     base: Table = attrs.field(factory=dict)
@@ -74,6 +71,11 @@ class Config:
     def schedules(self) -> Tables:
         """The schedules."""
         return self.plugins.get("schedules", {})
+
+    @property
+    def alerts(self) -> Table:
+        """The settings of the plugin fairactor_alerts, with a table for each rule."""
+        return self.plugins.get("alerts", {})
 
     @property
     def xcom(self) -> Table:
@@ -111,7 +113,6 @@ class Config:
             "groups": self.groups,
             "limits": self.limits,
             "worker": self.workers,
-            "alerts": self.alerts,
             **self.plugins,
         }
         found: dict[str, Any] = {**self.base, **{name: table for name, table in tables.items() if table}}
@@ -203,7 +204,6 @@ class Config:
             groups=sections.get("groups", {}),
             limits=sections.get("limits", {}),
             workers=sections.get("worker", {}),
-            alerts=sections.get("alerts", {}),
             plugins={name: table for name, table in sections.items() if name not in _SECTIONS and table},
             base=parts.base,
             worker=parts.worker,
@@ -216,7 +216,7 @@ class Config:
     def __repr__(self) -> str:
         tables = {
             "tenants": self.tenants, "groups": self.groups, "limits": self.limits, "workers": self.workers,
-            "alerts": self.alerts, **self.plugins,
+            **self.plugins,
         }  # fmt: skip
         counts = "".join(f", {len(table)} {name}" for name, table in tables.items() if table)
         url = "" if self.settings.url is None else f", url={hidden(self.settings.url)}"

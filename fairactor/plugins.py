@@ -62,6 +62,7 @@ __all__ = [
     "FailedObserver",
     "FinishedObserver",
     "Graph",
+    "HealthReporter",
     "Host",
     "Inspector",
     "Lifespan",
@@ -79,6 +80,7 @@ __all__ = [
     "Plugin",
     "ProceedExecute",
     "ProceedSend",
+    "PunctualPlugin",
     "Related",
     "Relatives",
     "RetriedObserver",
@@ -348,6 +350,30 @@ class Relatives(NamedTuple):
     """Those that must end before it can start, also if they have ended."""
     children: Sequence[Related]
     """Those that wait for it."""
+
+
+class HealthReporter(Protocol):
+    """A plugin that knows of problems of the namespace, for `Runtime.health`."""
+
+    async def health_problems(self, host: Host) -> Sequence[str]:
+        """Returns a sentence for each problem that needs a person. It only reads, and its cost is bounded.
+
+        Args:
+            host: the part of the runtime that plugins may use.
+        """
+        ...
+
+
+class PunctualPlugin(Protocol):
+    """A plugin that does things at certain times, and knows what is late."""
+
+    async def lateness(self, host: Host) -> Mapping[str, float]:
+        """Returns what should have happened by now and has not, and for how many seconds; some of it, if it is much.
+
+        Args:
+            host: the part of the runtime that plugins may use.
+        """
+        ...
 
 
 class Inspector(Protocol):

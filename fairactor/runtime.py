@@ -252,7 +252,9 @@ class Runtime(TaskClient, OperatorClient, Configured):
 
         Errors of the server are part of the report; it does not raise them.
         """
-        return await read_health(self._shards(), self._running().subscriber.deaf())
+        engine = self._running()
+        found = await read_health(engine.shards, engine.subscriber.deaf())
+        return found if found.stats is None else found.with_problems(await self._plugins.problems(engine.host))
 
     async def repair(self) -> Repairs:
         """Repairs a namespace whose keys somebody has damaged by hand; returns and logs what it has done.

@@ -14,6 +14,7 @@ import attrs
 from ._model.info import TaskInfo
 from ._model.log_line import LogLine
 from ._store.runtimes import RuntimeInfo
+from ._store.stats import Health
 
 __all__ = [
     "HISTORY_BY",
@@ -21,6 +22,7 @@ __all__ = [
     "Bucket",
     "Dependency",
     "Event",
+    "Health",
     "Histogram",
     "History",
     "HistoryBy",

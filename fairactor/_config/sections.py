@@ -73,29 +73,12 @@ def check_workers(table: Mapping[str, Any]) -> Iterable[Problem]:
             yield (key,), f"{shown(value)}: give a table of settings, as in [worker.gpu]{hint}"
 
 
-def check_alerts(table: Mapping[str, Any]) -> Iterable[Problem]:
-    """Checks the tables of alerts."""
-    yield from _no_tables(table)
-    yield from _alert_checks[-1]({name: rule for name, rule in table.items() if isinstance(rule, Mapping)})
-
-
-def set_alert_check(check: Check) -> None:
-    """Sets what checks the tables of alerts: a function that yields where something is wrong, and the message."""
-    _alert_checks.append(check)
-
-
-def _anything(_: Mapping[str, Any]) -> Iterable[Problem]:
-    return ()
-
-
-_alert_checks: Final[list[Check]] = [_anything]
 CHECKS: Final[Mapping[str, Check]] = {
     "defaults": check_defaults,
     "tenants": check_tenants,
     "groups": check_groups,
     "limits": check_limits,
     "worker": check_workers,
-    "alerts": check_alerts,
 }
 """The sections that are not those of plugins."""
 

@@ -83,6 +83,10 @@ class Health:
     load: Load | None = None
     """How tasks fare, in numbers, to set other alerts; None if the server did not answer."""
 
+    def with_problems(self, problems: Sequence[str]) -> Health:
+        """Returns the same with more problems."""
+        return attrs.evolve(self, ok=self.ok and not problems, problems=(*self.problems, *problems))
+
 
 async def read_stats(shards: Shards, *, patience: float | None = None) -> Stats:
     """Adds up the counts of all shards.

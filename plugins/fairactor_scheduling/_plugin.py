@@ -44,7 +44,7 @@ LATENESS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 """The buckets for how late runs are, in seconds."""
 
 _SCRIPTS: Final = (
-    "put", "get", "list", "remove", "pause", "resume", "run", "due", "tick", "leave", "declared",
+    "put", "get", "list", "late", "remove", "pause", "resume", "run", "due", "tick", "leave", "declared",
     "export", "import", "exported", "tenants",
 )  # fmt: skip
 
@@ -107,6 +107,16 @@ class Scheduling:
         for poller in tuple(pollers):
             await poller.has_polled.wait()
         yield
+
+    async def lateness(self, host: Host) -> Mapping[str, float]:
+        """See `fairactor.plugins.PunctualPlugin`: of each shard the 20 schedules that are late for longest."""
+        late: dict[str, float] = {}
+        for shard in range(host.shard_count):
+            now, *flat = await host.call(f"{NAME}/late", shard)
+            for key, at in zip(flat[::2], flat[1::2], strict=True):
+                with suppress(ValueError):  # somebody has damaged the name
+                    late["/".join(split_key(key))] = max(0.0, (int(now) - float(at)) / 1000)
+        return late
 
     def tenants_on(self, host: Host, shard: int) -> AsyncIterator[str]:
         """See `fairactor.plugins.TenantMover`."""

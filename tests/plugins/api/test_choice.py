@@ -10,7 +10,7 @@ from fairactor_xcom import XCom
 from fairactor import Runtime
 from fairactor.errors import ConfigurationError
 
-INSTALLED = ["fairactor_dependencies", "fairactor_scheduling", "fairactor_xcom"]
+INSTALLED = ["fairactor_alerts", "fairactor_dependencies", "fairactor_scheduling", "fairactor_xcom"]
 
 
 class Mine:
@@ -37,8 +37,8 @@ def test_one_that_is_given_replaces_the_installed_one_of_its_name() -> None:
 
 
 def test_plugins_are_left_out_by_name() -> None:
-    assert names(without_plugins=["fairactor_xcom"]) == INSTALLED[:2]
-    assert names(without_plugins=iter(["fairactor_xcom"]), plugins=[Mine()]) == [*INSTALLED[:2], "mine"]
+    assert names(without_plugins=["fairactor_xcom"]) == INSTALLED[:3]
+    assert names(without_plugins=iter(["fairactor_xcom"]), plugins=[Mine()]) == [*INSTALLED[:3], "mine"]
     assert names(without_plugins=True) == []
     assert names(without_plugins=True, plugins=[Mine()]) == ["mine"]
     assert names(without_plugins=["fairactor_xcom"], plugins=[XCom()]) == INSTALLED
