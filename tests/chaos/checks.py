@@ -218,7 +218,15 @@ def _after_all(driver: ShardDriver, *, has_all: bool) -> Iterator[str]:
         brief = tuple(
             f"{driver.keys.meta}:{name}"
             for name in (
-                "sent:", "key:", "plugin:", "mover", "history:", "counted:", "dead-of:", "dead-by:", "ended",
+                "sent:",
+                "key:",
+                "plugin:",
+                "mover",
+                "history:",
+                "counted:",
+                "dead-of:",
+                "dead-by:",
+                "ended",
             )
         )
         expires = key.startswith(brief) and driver.db.pttl(key) > 0
