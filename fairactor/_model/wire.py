@@ -161,7 +161,6 @@ class Settlement(NamedTuple):
     seconds: float = 0.0  # how long it ran
     extra: bytes = b""  # data for plugins' scripts, from `pack_extra`
     kind: int = 0  # the number of the kind of slot that it took
-    claim: Any = None  # what it settles, for the history; None if nothing was tried
 
     @property
     def size(self) -> int:
@@ -383,7 +382,7 @@ def pack_item(item: Item) -> bytes:
 
 def pack_settlement(settlement: Settlement) -> bytes:
     """Packs an outcome, for turn.lua."""
-    task_id, turn, state, ms, packed, seconds, extra, _, _ = settlement
+    task_id, turn, state, ms, packed, seconds, extra, _ = settlement
     name = as_bytes(task_id)
     return _OUTCOME.pack(turn, state.encode(), ms, seconds, len(name)) + name + _LONG.pack(len(extra)) + extra + packed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
 
 from fairactor._model.route import Route, pack_route
 from fairactor._model.tally import Tally, event_of, usual_event
@@ -11,6 +12,9 @@ from fairactor._store.shard import Shard
 from fairactor._store.traced_ends import read_ended
 
 from .claim import Claim
+
+_NOTHING: Final = frozenset("BUV")
+"""States of claims that go back without an attempt, or of which the server decides what becomes of them."""
 
 
 class Attempts:
@@ -22,42 +26,45 @@ class Attempts:
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
+        self._ended: dict[str, tuple[str, str, int]] = {}  # by task: what counts once the server has accepted it
         self._started: set[Claim] = set()  # those that run, and whose start was counted
+
+    def ended(self, claim: Claim, state: str) -> None:
+        """Notes an outcome that the next turns report. It keeps no claim, so memory is used again at once."""
+        if state in _NOTHING:
+            return
+        task, call = claim.task, claim.call
+        if task is None or call is None or claim in self._started:
+            self._ended[claim.id] = self._described(claim, state)
+            return
+        try:
+            waited, ran = task.began - task.due, task.ended_at - task.began  # type: ignore[operator]  # see below
+            event = usual_event(state, waited, ran)
+        except TypeError:  # it has not begun, or not ended
+            event = event_of(state, task)
+        self._ended[claim.id] = (call.route, task.tenant, event)
+
+    def _described(self, claim: Claim, state: str) -> tuple[str, str, int]:
+        starts = claim not in self._started
+        self._started.discard(claim)
+        tenant = claim.header.tenant if claim.header else ""
+        return _route_of(claim), tenant, event_of(state, claim.task, starts=starts)
+
+    def lost(self) -> None:
+        """Forgets all outcomes, because the lease is lost."""
+        self._ended.clear()
 
     def reported(self, settlements: Iterable[Settlement], refused: Collection[bytes]) -> None:
         """Counts attempts whose outcomes a turn has reported, but for those that the server has refused."""
-        note = self._tally.note
+        note, pop = self._tally.note, self._ended.pop
         for settlement in settlements:
-            claim: Claim | None = settlement.claim
-            if claim is None:  # it goes back without an attempt
-                continue
-            task, call, state = claim.task, claim.call, settlement.state
-            if task is None or call is None or refused or self._started or state == "V":
-                if not refused or as_bytes(settlement.id) not in refused:
-                    self._note(claim, state)
-                continue
-            try:
-                waited, ran = task.began - task.due, task.ended_at - task.began  # type: ignore[operator]  # see below
-                event = usual_event(state, waited, ran)
-            except TypeError:  # it has not begun, or not ended
-                event = event_of(state, task)
-            note(call.route, task.tenant, event)
-
-    def _note(self, claim: Claim, state: str) -> None:
-        """Counts an outcome of which something is unusual."""
-        if state == "V":  # the server decides what becomes of it: see `dead`
-            return
-        task = claim.task
-        if claim in self._started:
-            self._started.discard(claim)
-            event = event_of(state, task, starts=False)
-        else:
-            event = event_of(state, task)
-        self._tally.note(_route_of(claim), claim.header.tenant if claim.header else "", event)
+            found = pop(settlement.id, None)
+            if found is not None and (not refused or as_bytes(settlement.id) not in refused):
+                note(*found)
 
     def dead(self, claim: Claim, tell_dead: Callable[[], None]) -> None:
         """Counts a task that has become a dead letter because its arguments fit no handler, and tells observers."""
-        self._note(claim, "X")
+        self._tally.note(*self._described(claim, "X"))
         tell_dead()
 
     async def given_up(self, shard: Shard, tasks: Sequence[bytes]) -> None:

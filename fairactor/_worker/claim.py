@@ -137,9 +137,7 @@ class Claim:
 
 def again(claim: Claim, packed: bytes, delay: float) -> Settlement:
     """Returns the settlement of a task that is tried again after a delay, with the record that it has then."""
-    return Settlement(
-        claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds, kind=claim.kind, claim=claim
-    )
+    return Settlement(claim.id, claim.turn, "R", round(delay * 1000), packed, claim.seconds, kind=claim.kind)
 
 
 def described(claims: Iterable[Claim]) -> str:

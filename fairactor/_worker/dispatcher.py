@@ -134,6 +134,8 @@ class Dispatcher:
             self._suspects.ended(claim)
         if claim.runtime == self._lease.runtime:  # otherwise the lease of this claim was lost
             self._outbox.add(settlement)
+            if self.attempts is not None:
+                self.attempts.ended(claim, settlement.state)
             if claim.tell_dead is not None:
                 self._refusals.add(settlement.id, self._when_dead(claim, claim.tell_dead))
         self._wakeup.set()
@@ -393,6 +395,8 @@ class Dispatcher:
         self._share.failed()
         self._outbox.clear()
         self._refusals.clear()
+        if self.attempts is not None:
+            self.attempts.lost()
         if running := self._running():
             logger.warning(
                 "%s: others may run these tasks now, so they are canceled here: %s", lost, described(running)

@@ -378,7 +378,7 @@ class Executor:
         packed = record.pack_settled(
             "X" if state == "V" else state, header.rest if header else record.NO_HEADER, outcome, body, attempt
         )
-        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra, claim.kind, claim)
+        return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra, claim.kind)
 
 
 def _due(claim: Claim, header: record.Header) -> float:
