@@ -61,7 +61,10 @@ async def word(url: str, number: int = 1) -> str:
 
 
 def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 async def test_a_process_that_dies_is_replaced(commands: Commands, url: str, db: redis.Redis) -> None:
