@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from fairactor import Runtime, actor, cli
 from fairactor_dependencies import result
 from fairactor_scheduling import Schedules
+
+from fairactor import Runtime, actor, cli
 from tests.cli.conftest import of_plugins
 
 from .test_code_blocks import ROOT, prints
