@@ -192,7 +192,7 @@ async def _first_of(runtime: Runtime, given: str, tenant: str | None) -> tuple[s
         page = await runtime.tasks(tenant=tenant, text=f"{given}:", limit=_PAGE, after=after)
         found += [info.id for info in page.tasks if info.id.startswith(f"{given}:") and not _ITEM.fullmatch(info.id)]
         after = page.after
-        if after is None or (found and not page.tasks):
+        if after is None:
             return given, found
 
 
