@@ -1,8 +1,8 @@
 """fairactor: an actor-style asyncio runtime for services with many tenants, on Redis or Valkey.
 
 These names are public, and the public modules are `fairactor.errors`, `fairactor.plugins`, `fairactor.settings`,
-`fairactor.views`, `fairactor.commands`, `fairactor.serialization`, `fairactor.embedded` and `fairactor.testing`.
-Modules with an underscore are internal.
+`fairactor.config`, `fairactor.views`, `fairactor.commands`, `fairactor.serialization`, `fairactor.embedded` and
+`fairactor.testing`. Modules with an underscore are internal.
 
 A name is imported when it is first used, so programs and commands that need few of them start fast.
 """

@@ -13,8 +13,9 @@ from typing import Any, Final, Self
 import attrs
 
 from ._config.apply import Change
+from ._config.document import Document
 from ._config.fairque import Converted
-from ._config.files import Document, find_file, read_file
+from ._config.files import find_file, read_file
 from ._config.hiding import hidden_copy
 from ._config.mistakes import Path, shown_path
 from ._config.options import OPTIONS, hidden, plain
@@ -63,7 +64,7 @@ class Config:
     source: str = attrs.field(default="", eq=False)
     """The file; '' if there is none."""
     sources: Mapping[str, str] = attrs.field(factory=dict, eq=False)
-    """Where each value was given: a line of the file, ``environment``, ``flag`` or ``keyword``."""
+    """Where each value was given: a line of the file, a variable, a flag or a keyword."""
     converted: Sequence[Converted] = attrs.field(default=(), eq=False)
     """What became of each key, if the file is fairque's."""
     secret: frozenset[Path] = attrs.field(default=frozenset(), eq=False)
@@ -156,8 +157,12 @@ class Config:
             return self
         given = Given(document=Document("", self.to_dict()), worker=worker or self.worker, keywords=options or {})
         found = self._of(put_together(given), self.source)
-        kept = {name: self.sources.get(name, source) for name, source in found.sources.items() if source != "keyword"}
-        return attrs.evolve(found, sources={**found.sources, **kept}, converted=self.converted, secret=self.secret)
+        sources = dict(found.sources)
+        table = () if found.worker is None else self.workers.get(found.worker, ())
+        for name in sources.keys() - (options or {}).keys():
+            place = shown_path(("worker", found.worker or "", name)) if name in table else name
+            sources[name] = self.sources.get(place, self.sources.get(name, ""))
+        return attrs.evolve(found, sources=sources, converted=self.converted, secret=self.secret)
 
     def configured_plugins(
         self,

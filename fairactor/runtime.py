@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
@@ -19,6 +19,7 @@ from ._actors.host import Host, RegisteredActor
 from ._actors.registry import Registrable, Registry
 from ._client.task_client import TaskClient
 from ._client.tenant import Tenant
+from ._configured import Configured
 from ._model.keys import Keys
 from ._operate.operator_client import OperatorClient
 from ._store.stats import Health, Stats, read_health, read_stats
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from ._model.limit import LimitPolicy
     from ._store.damage import Repairs
     from ._store.shards import Shards
-    from .config import Change, Config
     from .plugins import Plugin
 
 logger: Final = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class Runtime(TaskClient, OperatorClient):
+class Runtime(TaskClient, OperatorClient, Configured):
     """Sends messages to tenants, and runs tasks with the workers of this process.
 
     Use it as ``async with Runtime(...) as runtime``. The runtimes of a namespace share its tasks. Times are in seconds.
@@ -97,56 +97,6 @@ class Runtime(TaskClient, OperatorClient):
         self._engine: Engine | None = None
         self._lifetime: Lifetime | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # while the runtime can be used
-        self._config: Config | None = None
-
-    @classmethod
-    def from_config(
-        cls,
-        config: Config | str | os.PathLike[str] | None = None,
-        *,
-        worker: str | None = None,
-        actors: Iterable[Registrable] = (),
-        plugins: Iterable[Plugin] = (),
-        without_plugins: Iterable[str] | bool = (),
-        url: str | None = None,
-        **settings: Unpack[RuntimeSettings],
-    ) -> Self:
-        """Makes a runtime of a configuration: a file, environment variables, and the keywords given here.
-
-        If the configuration has ``apply = true``, its policies, limits and schedules are applied when the runtime is
-        entered.
-
-        Args:
-            config: a configuration from `fairactor.config.load`, or the path of a file. None looks for a file, see
-                there.
-            worker: the name of the worker whose table ``[worker.NAME]`` to use.
-            actors: as for `Runtime`.
-            plugins: as for `Runtime`. One with the name of an installed plugin replaces what the configuration says
-                of that plugin.
-            without_plugins: as for `Runtime`.
-            url: as for `Runtime`.
-            settings: replace what the configuration says.
-
-        Raises:
-            InvalidConfig: the configuration has mistakes; the error names all of them.
-            ConfigurationError: the file cannot be read, or what `Runtime` raises.
-        """
-        from .config import Config, load
-
-        given: dict[str, Any] = {**settings, **({} if url is None else {"url": url})}
-        added = list(plugins)
-        if isinstance(config, Config):
-            config = config.with_options(worker, given)
-        else:
-            config = load(config, worker=worker, plugins=added, **given)
-        made = cls(
-            actors=actors,
-            plugins=config.configured_plugins(added, without_plugins),
-            without_plugins=without_plugins,
-            **attrs.asdict(config.settings, recurse=False),
-        )
-        made._config = config
-        return made
 
     # Entering and leaving
 
@@ -159,12 +109,11 @@ class Runtime(TaskClient, OperatorClient):
         self._engine = Engine(self.name, self.settings, self._registry, self._plugins, self, self.check)
         self._lifetime = Lifetime(self._engine, self._allow_use, self._forbid_use)
         await self._lifetime.start()
-        if self._config is not None and self._config.apply:
-            try:
-                await self.apply(self._config)
-            except BaseException as error:
-                await self._lifetime.end(0, error)
-                raise
+        try:
+            await self._apply_if_asked()
+        except BaseException as error:
+            await self._lifetime.end(0, error)
+            raise
         return self
 
     async def __aexit__(
@@ -283,31 +232,6 @@ class Runtime(TaskClient, OperatorClient):
                 "this Runtime runs no tasks, so no tenants can be assigned to it: give it actors and workers"
             )
         await consumer.assign(attrs.evolve(self.settings, assigned=assigned, steal=steal))
-
-    async def apply(self, config: Config, *, dry_run: bool = False, prune: bool = False) -> Sequence[Change]:
-        """Applies the policies, groups, limits and schedules of a configuration to the namespace.
-
-        It writes only what differs, so it can be called again. What the configuration does not name stays.
-
-        Args:
-            config: the configuration, from `fairactor.config.load`.
-            dry_run: whether to write nothing, and only return what would change.
-            prune: whether to reset settings of tenants, groups and limits that the configuration does not name, and
-                remove schedules that came from a configuration and are no longer in it.
-
-        Returns:
-            What has changed, or would.
-
-        Raises:
-            ConfigurationError: something cannot work, such as a limit that is too small for the number of shards. What
-                was applied before stays.
-            ServerUnavailable: as `send`.
-            ServerError: as `send`.
-        """
-        from ._config.apply import apply
-
-        engine = self._running()
-        return await apply(config, self._shards, engine.host, self._plugins.by_name, dry_run=dry_run, prune=prune)
 
     # Inspecting and repairing
 

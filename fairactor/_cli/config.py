@@ -78,7 +78,7 @@ def check(found: Config, modules: Sequence[str], output: Output) -> int:
     if output.json:
         output.write([attrs.asdict(each) for each in findings])
     else:
-        output.show(*(Text(f"dropped or changed: {each}", "dim") for each in found.converted))
+        output.show(*(Text(str(each), "dim") for each in found.converted))
         output.show(*(Text(str(each), _LEVELS[each.level]) for each in findings))
         if not findings:
             output.show(Text(f"ok: {found.source or 'the environment'}", "green"))

@@ -201,7 +201,6 @@ async def apply(
     config: Configuration,
     shards: Callable[[], Shards],
     host: Host,
-    plugins: Mapping[str, Any],
     *,
     dry_run: bool,
     prune: bool,
@@ -212,12 +211,12 @@ async def apply(
     await applier.groups(config.groups)
     await applier.tenants(config.tenants)
     await applier.limits(config.limits)
-    for plugin in plugins.values():
+    for plugin in host.plugins.values():
         section = getattr(plugin, "section", None)
         if section is None or not hasattr(plugin, "apply_section") or not (prune or section in config.plugins):
             continue
         found = await plugin.apply_section(host, config.plugins.get(section, {}), dry_run=dry_run, prune=prune)
         applier.changes += [Change(shown_path((section, *path)), text) for path, text in found]
     for change in applier.changes:
-        logger.info("%s %s", "would change" if dry_run else "changed", change)
+        logger.info("%s%s", "dry run: " if dry_run else "", change)
     return applier.changes

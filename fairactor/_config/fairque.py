@@ -15,8 +15,9 @@ import attrs
 from fairactor._util.checks import shown
 from fairactor._util.nearest import unknown
 
-from .files import Document
-from .mistakes import Mistakes, Path, shown_path
+from .document import Document
+from .mistakes import Mistakes, Path, about, shown_path
+from .variables import Filled
 
 
 @attrs.frozen
@@ -93,16 +94,27 @@ def is_fairque(data: Mapping[str, Any]) -> bool:
     )
 
 
-def convert(document: Document, mistakes: Mistakes) -> tuple[Document, tuple[Converted, ...]]:
-    """Returns a configuration of fairque as one of fairactor, and what became of each key."""
-    conversion = _Conversion(document, mistakes)
+def convert(
+    document: Document, filled: Filled, mistakes: Mistakes
+) -> tuple[Document, Mapping[Path, str], tuple[Converted, ...]]:
+    """Returns a configuration of fairque as one of fairactor, the values from variables, and what became of each key.
+
+    Args:
+        document: the configuration.
+        filled: which values of it came from variables.
+        mistakes: gets what is wrong.
+    """
+    conversion = _Conversion(document, filled, mistakes)
     conversion.run()
-    return attrs.evolve(document, data=conversion.data, lines=conversion.lines), tuple(conversion.converted)
+    converted = attrs.evolve(document, data=conversion.data, lines=conversion.lines)
+    return converted, conversion.written, tuple(conversion.converted)
 
 
 class _Conversion:
-    def __init__(self, document: Document, mistakes: Mistakes) -> None:
+    def __init__(self, document: Document, filled: Filled, mistakes: Mistakes) -> None:
         self._document = document
+        self._filled = filled
+        self.written: dict[Path, str] = {}
         self._mistakes = mistakes
         self._url: dict[str, Any] = {}
         self.data: dict[str, Any] = {}
@@ -181,13 +193,19 @@ class _Conversion:
         for key in path[:-1]:
             table = table.setdefault(str(key), {})
         table[str(path[-1])] = value
+        for variable, written in self._filled.written.items():
+            if variable[: len(given)] == given:
+                self.written[*path, *variable[len(given) :]] = written
         for end in range(len(given), 0, -1):
             if (line := self._document.lines.get(given[:end])) is not None:
                 self.lines[path] = line
                 break
 
     def _mistake(self, path: Path, problem: str) -> None:
-        self._mistakes.add(self._document.where(path), f"{shown_path(path)}: {problem}")
+        for variable, written in self._filled.written.items():
+            if variable[: len(path)] == path:
+                problem = f"what {shown(written)} stands for cannot be used here (it is not shown)"
+        self._mistakes.add(self._document.where(path), about(path, problem))
 
 
 def _url_of(redis: Mapping[str, Any]) -> str:

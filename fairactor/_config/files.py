@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, Final
 
-import attrs
-
 from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, InvalidConfig
 
+from .document import Document
 from .mistakes import Path, shown_path
 from .toml_lines import toml_lines
 
@@ -21,26 +20,6 @@ VARIABLE: Final = "FAIRACTOR_CONFIG"
 """The environment variable that names the file."""
 _YAML: Final = (".yaml", ".yml")
 _LARGEST: Final = 16 << 20  # bytes
-
-
-@attrs.frozen
-class Document:
-    """A configuration that was read."""
-
-    name: str
-    """The file's name, for messages; '' if there is none."""
-    data: Mapping[str, Any] = attrs.field(repr=False)  # it may contain passwords
-    lines: Mapping[Path, int] = attrs.field(factory=dict, repr=False)
-    prefix: Path = ()
-    """Where in the file the configuration is."""
-
-    def where(self, path: Path) -> str:
-        """Returns the file and the line of a key, or of what contains it."""
-        whole = (*self.prefix, *path)
-        for end in range(len(whole), 0, -1):
-            if (line := self.lines.get(whole[:end])) is not None:
-                return f"{self.name}:{line}"
-        return self.name
 
 
 def find_file(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> FilePath | None:

@@ -15,6 +15,7 @@ from fairactor.errors import ConfigurationError, InvalidConfig
 Path = tuple[str | int, ...]
 """Where a value is in the configuration: the keys that lead to it."""
 _UNKNOWN: Final = "there is no "  # the message names the key itself
+_NAMED: Final = re.compile(r"=| ['\"\d]| (is|must|cannot) ")  # what follows the name of a setting in a message
 _PLACE: Final = re.compile(r"[^:]*:(\d+): ")
 
 
@@ -74,7 +75,7 @@ def about(path: Path, message: str) -> str:
     """Says of which path a message is. ``workers=-1: …`` becomes ``worker.gpu.workers=-1: …``."""
     message = message.replace("math.inf", "inf")  # as files have it
     before = shown_path(path[:-1])
-    if path and message.startswith((f"{path[-1]}=", f"{path[-1]} ")):
+    if path and _NAMED.match(message.removeprefix(str(path[-1]))) and message.startswith(str(path[-1])):
         return f"{before}.{message}" if before else message
     if message.startswith(_UNKNOWN):
         return f"{before}: {message}" if before else message

@@ -17,19 +17,20 @@ from fairactor.errors import ConfigurationError
 from fairactor.plugins import Plugin, installed_plugins
 from fairactor.settings import Settings
 
-from .environment import Environment, find_misspelled
+from .document import Document
+from .environment import PREFIX, Environment, find_misspelled
 from .fairque import Converted, convert, is_fairque
-from .files import Document
 from .mistakes import Mistakes, Path, about, shown_path
 from .options import OPTIONS, SETTINGS, Options, check_option, from_text
 from .sections import CHECKS, section_problems
 from .variables import Filled, Variables, fill
 
 Tables = Mapping[str, Mapping[str, Any]]
-_KEYWORD: Final = "keyword"
+_SHOWN: Final = 4  # characters of a value by which it is recognised in a message
+_FILE, _WORKER, _ENVIRONMENT, _FLAG, _KEYWORD = "file", "worker", "environment", "flag", "keyword"  # the layers
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)  # it may contain passwords
 class Parts:
     """A configuration, merged and checked."""
 
@@ -47,7 +48,7 @@ class Parts:
     converted: tuple[Converted, ...]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)  # likewise
 class Given:
     """What a configuration is made of."""
 
@@ -73,15 +74,14 @@ def put_together(given: Given) -> Parts:
     filled = Filled(document.data, {}) if given.variables is None else fill(document, given.variables, mistakes)
     document = attrs.evolve(document, data=filled.data)
     if is_fairque(document.data):
-        document, converted = convert(document, mistakes)
-    reader = _Reader(document, filled.written, mistakes)
+        document, written, converted = convert(document, filled, mistakes)
+        filled = attrs.evolve(filled, data=document.data, written=written)
+    reader = _Reader(document, filled, mistakes)
     base = reader.options()
     sections = reader.sections(_sections_of_plugins(document.data, given.plugins))
     merged = _Merger(given, reader, mistakes).merge(base, sections)
     mistakes.raise_all()
-    return attrs.evolve(
-        merged, hidden=frozenset(filled.written) if not converted else frozenset({("url",)}), converted=converted
-    )
+    return attrs.evolve(merged, hidden=frozenset(filled.written), converted=converted)
 
 
 def _sections_of_plugins(data: Mapping[str, Any], plugins: Iterable[Plugin]) -> Mapping[str, Any]:
@@ -95,9 +95,10 @@ def _sections_of_plugins(data: Mapping[str, Any], plugins: Iterable[Plugin]) -> 
 class _Reader:
     """Checks what stands in a file."""
 
-    def __init__(self, document: Document, written: Mapping[Path, str], mistakes: Mistakes) -> None:
+    def __init__(self, document: Document, filled: Filled, mistakes: Mistakes) -> None:
         self.document = document
-        self._written = written
+        self._written = filled.written
+        self._failed = filled.failed
         self._mistakes = mistakes
         self.plugins: Mapping[str, Any] = {}
 
@@ -121,7 +122,9 @@ class _Reader:
                 known = [*OPTIONS, *CHECKS, *plugins]
                 self._add((name,), unknown(name, known, "setting"))
                 continue
-            table = self._workers(given) if name == "worker" and isinstance(given, Mapping) else given
+            table = _without_none(given)  # YAML has None for a table without keys
+            if name == "worker" and isinstance(table, Mapping):
+                table = self._workers(table)
             for path, problem in section_problems(table, check):
                 self._add((name, *path), problem)
             if isinstance(table, Mapping):
@@ -160,12 +163,32 @@ class _Reader:
 
     def _add(self, path: Path, problem: str) -> None:
         """Adds a mistake. If the value came from a variable, the message shows what the file says instead."""
-        for end in range(len(path), 0, -1):
-            if (written := self._written.get(path[:end])) is not None:
+        if any(path[: len(each)] == each or each[: len(path)] == path for each in self._failed):
+            return  # that was said
+        for variable, written in self._written.items():
+            above = path[: len(variable)] == variable
+            if above or (variable[: len(path)] == path and _is_part_of(self._value_at(variable), problem)):
                 problem = f"{shown_path(path)}: what {shown(written)} stands for cannot be used here (it is not shown)"
                 self._mistakes.add(self.document.where(path), problem)
                 return
         self._mistakes.add(self.document.where(path), about(path, problem))
+
+    def _value_at(self, path: Path) -> str:
+        value: Any = self.document.data
+        for key in path:
+            value = value[key]
+        return str(value)
+
+
+def _without_none(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return {name: {} if table is None else table for name, table in given.items()}
+    return {} if given is None else given
+
+
+def _is_part_of(value: str, message: str) -> bool:
+    """Whether a message may show a value, or its beginning or end."""
+    return any(part in message for part in (value[:_SHOWN], value[-_SHOWN:], repr(value)[1 : 1 + _SHOWN]))
 
 
 class _Merger:
@@ -183,20 +206,13 @@ class _Merger:
         table = {} if worker is None else sections["worker"][worker]
         document = self._reader.document
         layers = [
-            LoadedSettings(dict(base), LoaderMeta("file")),
-            LoadedSettings(dict(table), LoaderMeta("worker")),
+            LoadedSettings(dict(base), LoaderMeta(_FILE)),
+            LoadedSettings(dict(table), LoaderMeta(_WORKER)),
             *above,
         ]
         merged = merge_settings(self._options, layers)
         values = {name: found.value for name, found in merged.items()}
-        sources = {}
-        for name, found in merged.items():
-            path: Path = (
-                ("worker", worker, name) if found.loader_meta.name == "worker" and worker is not None else (name,)
-            )
-            sources[name] = (
-                document.where(path) if found.loader_meta.name in ("file", "worker") else found.loader_meta.name
-            )
+        sources = {name: self._source(name, found.loader_meta.name, worker) for name, found in merged.items()}
         _drop_lower(values, {name: len(layers) - _rank(layers, name) for name in ("url", "path")})
         settings = None
         if not self._mistakes.found:
@@ -214,23 +230,30 @@ class _Merger:
             converted=(),
         )
 
+    def _source(self, name: str, layer: str, worker: str | None) -> str:
+        """Returns where an option was given."""
+        if layer not in (_FILE, _WORKER):
+            return _where_above(layer, name)
+        path: Path = ("worker", worker, name) if layer == _WORKER and worker is not None else (name,)
+        return self._reader.document.where(path)
+
     def _environment(self) -> LoadedSettings:
         variables = self._given.variables
         if variables is None:
-            return LoadedSettings({}, LoaderMeta("environment"))
+            return LoadedSettings({}, LoaderMeta(_ENVIRONMENT))
         find_misspelled(variables.environ, self._mistakes)
         return Environment(variables, self._mistakes)(Options, self._options)
 
     def _flags(self) -> LoadedSettings:
-        return self._checked(self._given.flags, "flag", "--{}")
+        return self._checked(self._given.flags, _FLAG)
 
     def _keywords(self) -> LoadedSettings:
-        return self._checked(self._given.keywords, _KEYWORD, "{}=")
+        return self._checked(self._given.keywords, _KEYWORD)
 
-    def _checked(self, values: Mapping[str, Any], source: str, form: str) -> LoadedSettings:
+    def _checked(self, values: Mapping[str, Any], source: str) -> LoadedSettings:
         found = {}
         for name, value in values.items():
-            where = form.format(name.replace("_", "-") if source == "flag" else name)
+            where = _where_above(source, name)
             if name not in OPTIONS:
                 self._mistakes.add(where, unknown(name, OPTIONS, "setting"))
                 continue
@@ -243,13 +266,20 @@ class _Merger:
         worker, where = self._given.worker, ""
         if worker is None and self._given.variables is not None:
             worker, where = self._given.variables.environ.get(WORKER) or None, WORKER
-        if worker is None or isinstance(tables.get(worker), Mapping):
+        if worker is None or (isinstance(worker, str) and isinstance(tables.get(worker), Mapping)):
             return worker
         if tables:
             self._mistakes.add(where, unknown(worker, tables, "worker"))
         else:
             self._mistakes.add(where, f"there is no worker {shown(worker)}: the configuration has no [worker.NAME]")
         return None
+
+
+def _where_above(source: str, name: str) -> str:
+    """Returns the name of a variable, a flag or a keyword, as messages have it."""
+    if source == _ENVIRONMENT:
+        return f"{PREFIX}{name.upper()}"
+    return f"--{name.replace('_', '-')}" if source == _FLAG else f"{name}="
 
 
 def _places(document: Document, sections: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -7,7 +7,7 @@ pass secrets.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -16,7 +16,7 @@ import attrs
 from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError
 
-from .files import Document
+from .document import Document
 from .mistakes import Mistakes, Path, shown_path
 
 _PLACEHOLDER: Final = re.compile(r"(\$?)\$\{([^{}]*)\}")
@@ -56,11 +56,14 @@ class Filled:
     data: Mapping[str, Any] = attrs.field(repr=False)
     written: Mapping[Path, str]
     """The strings with variables, as they stand in the file. Their values may be secret."""
+    failed: Collection[Path] = ()
+    """Those of which a variable is missing."""
 
 
 def fill(document: Document, variables: Variables, mistakes: Mistakes) -> Filled:
     """Replaces ``${NAME}`` and ``${NAME:-default}`` in all strings. ``$${`` stands for ``${``."""
     written: dict[Path, str] = {}
+    failed: set[Path] = set()
 
     def visit(value: Any, path: Path) -> Any:
         if isinstance(value, str):
@@ -73,6 +76,7 @@ def fill(document: Document, variables: Variables, mistakes: Mistakes) -> Filled
 
     def text(value: str, path: Path) -> str:
         def problem(message: str) -> None:
+            failed.add(path)
             mistakes.add(document.where(path), f"{shown_path(path)}: {message}")
 
         result = _replace(value, variables, problem, is_url=path[-1] == "url")
@@ -80,7 +84,7 @@ def fill(document: Document, variables: Variables, mistakes: Mistakes) -> Filled
             written[path] = value
         return result
 
-    return Filled({key: visit(value, (key,)) for key, value in document.data.items()}, written)
+    return Filled({key: visit(value, (key,)) for key, value in document.data.items()}, written, failed)
 
 
 def _replace(value: str, variables: Variables, problem: Callable[[str], None], *, is_url: bool) -> str:

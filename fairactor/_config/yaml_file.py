@@ -8,7 +8,7 @@ from typing import Any
 from fairactor._util.checks import shown
 from fairactor.errors import ConfigurationError, InvalidConfig
 
-from .files import Document
+from .document import Document
 from .mistakes import Mistakes, Path, shown_path
 
 

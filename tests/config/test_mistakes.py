@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,7 @@ def test_two_mistakes_are_both_named(loaded: Loaded) -> None:
         ("[groups.gold]\nrate = '1/s'", "2: groups.gold: there is no setting 'rate'; there are weight"),
         ("[limits.x]\nper = 'user'", "2: limits.x.per='user': give 'tenant'"),
         ("[limits.'a,b']\nconcurrency = 1", "1: limits.'a,b': limit 'a,b': contains a comma"),
-        ("[worker.gpu]\nnamespace = 'x'", "2: worker.gpu.namespace: namespace is the same for all workers: move it"),
+        ("[worker.gpu]\nnamespace = 'x'", "2: worker.gpu.namespace is the same for all workers: move it"),
         ("[worker]\nworkers = 5", "2: worker.workers: 5: give a table of settings, as in [worker.gpu]; the number"),
         ("[worker.a]\nurl = 'redis://a'\npath = 'b'", "3: worker.a.path: give url (your server) or path"),
         ("[alerts]\nfull = 5", "2: alerts.full: 5: give a table of settings"),
@@ -194,6 +196,7 @@ def test_a_worker_that_is_not_there(loaded: Loaded) -> None:
     assert mistakes_of(lambda: loaded("[worker.gpu]\n", worker="gpus")) == (
         "there is no worker 'gpus'; did you mean gpu?",
     )
+    assert mistakes_of(lambda: loaded("[worker.gpu]\n", worker=["gpu"]))[0].startswith("there is no worker ['gpu']")
     assert mistakes_of(lambda: loaded("workers = 1", environ={"FAIRACTOR_WORKER": "gpu"})) == (
         "FAIRACTOR_WORKER: there is no worker 'gpu': the configuration has no [worker.NAME]",
     )
@@ -204,6 +207,17 @@ def test_hostile_names_are_shown_escaped(loaded: Loaded) -> None:
     assert mistake.isprintable()
     (mistake,) = mistakes_of(lambda: loaded(f"{'x' * 70_000} = 1"))
     assert len(mistake) < 2000
+
+
+def test_a_table_without_keys_is_none_in_yaml(loaded: Loaded) -> None:
+    found = loaded("tenants:\n  acme:\n  globex:\nschedules:\nworker:\n  gpu:\n", "fairactor.yaml", worker="gpu")
+    assert (found.tenants, found.schedules, found.workers) == ({"acme": {}, "globex": {}}, {}, {"gpu": {}})
+
+
+def test_the_error_can_be_copied_and_pickled() -> None:
+    error = pickle.loads(pickle.dumps(InvalidConfig(["a", "b"])))
+    assert error.mistakes == copy.copy(error).mistakes == ("a", "b")
+    assert str(error) == "the configuration has 2 mistakes:\n  a\n  b"
 
 
 def test_from_dict_names_mistakes_without_a_file() -> None:

@@ -33,11 +33,20 @@ def test_file_worker_environment_flags_keywords(loaded: Callable[..., Config]) -
     assert loaded(FILE, worker="gpu", environ=environ, flags={"workers": 5}).settings.workers == 5
     found = loaded(FILE, worker="gpu", environ=environ, flags={"workers": 5}, workers=6)
     assert (found.settings.workers, found.settings.queues, found.settings.lease) == (6, ("gpu",), 5.0)
-    assert found.sources["workers"] == "keyword"
+    assert found.sources["workers"] == "workers="
     assert found.sources["queues"] == "fairactor.toml:6"
     assert found.sources["lease"] == "fairactor.toml:3"
-    assert loaded(FILE, worker="gpu", environ=environ).sources["workers"] == "environment"
-    assert loaded(FILE, flags={"workers": 5}).sources["workers"] == "flag"
+    assert loaded(FILE, worker="gpu", environ=environ).sources["workers"] == "FAIRACTOR_WORKERS"
+    assert loaded(FILE, flags={"workers": 5}).sources["workers"] == "--workers"
+
+
+def test_other_options_keep_where_the_rest_came_from(loaded: Callable[..., Config]) -> None:
+    found = loaded(FILE, environ={"FAIRACTOR_GRACE": "4"}).with_options("gpu", {"lease": 3})
+    assert found.sources["lease"] == "lease="
+    assert found.sources["workers"] == "fairactor.toml:5"
+    assert found.sources["grace"] == "FAIRACTOR_GRACE"
+    assert found.source == "fairactor.toml"
+    assert (found.worker, found.settings.workers, found.settings.lease) == ("gpu", 2, 3.0)
 
 
 def test_the_environment_names_the_worker(loaded: Callable[..., Config]) -> None:

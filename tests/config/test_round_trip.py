@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairactor.config import Config, load
@@ -46,6 +45,7 @@ configurations = st.tuples(
 ).map(lambda pair: pair[0] | pair[1])  # fmt: skip
 
 
+@settings(deadline=None, max_examples=40)
 @given(configurations)
 def test_a_configuration_survives_the_round_trip(data: dict[str, Any]) -> None:
     for name in [None, *data.get("worker", {})]:
@@ -57,21 +57,23 @@ def test_a_configuration_survives_the_round_trip(data: dict[str, Any]) -> None:
         assert "pass@" not in repr(found) + repr(found.to_dict(secrets=False))
 
 
+@settings(deadline=None, max_examples=40)
 @given(configurations)
 def test_yaml_says_what_a_dict_says(data: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fairactor.yaml")
-        path.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml.safe_dump(data), encoding="utf-8")
         assert load(path, environ={}).settings == Config.from_dict(data).settings
 
 
+@settings(deadline=None, max_examples=40)
 @given(configurations, st.data())
 def test_a_changed_runtime_configuration_survives_too(data: dict[str, Any], draw: st.DataObject) -> None:
     name = draw.draw(st.sampled_from([None, *data.get("worker", {})]))
     over = draw.draw(worker)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fairactor.yaml")
-        path.write_text(json.dumps(data).replace("Infinity", ".inf"), encoding="utf-8")  # JSON is YAML
+        path.write_text(yaml.safe_dump(data), encoding="utf-8")
         found = load(path, worker=name, environ={"FAIRACTOR_LEASE": "7"}, **over)
     assert found.settings.lease == 7.0
     assert Config.from_dict(found.to_dict(), worker=name) == found

@@ -44,20 +44,18 @@ def test_variables_in_other_values(loaded: Loaded) -> None:
 
 def test_a_variable_that_is_missing_is_named_with_its_place(loaded: Loaded) -> None:
     with pytest.raises(InvalidConfig) as raised:
-        loaded("url = 'redis://:${PW}@db'\n[alerts.full]\nhook = ['${A B}', '${OTHER}']")
+        loaded("url = 'redis://:${PW}@db'\n[alerts]\nhook = ['${A B}', '${C}']")
     assert raised.value.mistakes == (
         "fairactor.toml:1: url: the environment variable PW is not set; set it, or write ${PW:-default}",
-        "fairactor.toml:3: alerts.full.hook[0]: ${A B} is no variable: write ${NAME} or ${NAME:-default}; $${ stands "
-        "for ${",
-        "fairactor.toml:3: alerts.full.hook[1]: the environment variable OTHER is not set; set it, or write "
-        "${OTHER:-default}",
+        "fairactor.toml:3: alerts.hook[0]: ${A B} is no variable: write ${NAME} or ${NAME:-default}; $${ stands for ${",
+        "fairactor.toml:3: alerts.hook[1]: the environment variable C is not set; set it, or write ${C:-default}",
     )
 
 
 def test_a_file_with_a_secret(loaded: Loaded, folder: Path) -> None:
     (folder / "secret").write_text("redis://:x@db\n")
     assert load(environ={"FAIRACTOR_URL_FILE": "secret"}).settings.url == "redis://:x@db"
-    assert loaded("url = '${REDIS}'", environ={"REDIS_FILE": "secret"}).settings.url == "redis://:x@db"
+    assert loaded("url = '${REDIS}'", "a.toml", environ={"REDIS_FILE": "secret"}).settings.url == "redis://:x@db"
     (folder / "number").write_text("7\n")
     assert load(environ={"FAIRACTOR_WORKERS_FILE": "number"}).settings.workers == 7
     with pytest.raises(InvalidConfig, match="FAIRACTOR_URL and FAIRACTOR_URL_FILE are both set: set one of them"):
@@ -66,7 +64,7 @@ def test_a_file_with_a_secret(loaded: Loaded, folder: Path) -> None:
         load(environ={"FAIRACTOR_URL_FILE": "none"})
     (folder / "bytes").write_bytes(b"\xff")
     with pytest.raises(InvalidConfig, match="PW_FILE: the file 'bytes' cannot be read: it is not text"):
-        loaded("url = 'redis://:${PW}@db'", environ={"PW_FILE": "bytes"})
+        loaded("url = 'redis://:${PW}@db'", "a.toml", environ={"PW_FILE": "bytes"})
 
 
 TEXT = """
@@ -121,7 +119,6 @@ def test_a_secret_is_in_no_output(loaded: Loaded, caplog: pytest.LogCaptureFixtu
         "[tenants.a]\nrate = '${PW}'",
         "[tenants.a]\nweight = '${PW}'",
         "[worker.a]\nworkers = 'x${PW}'",
-        "[worker.a]\nqueues = '${PW}'",
         "[limits.a]\nper = '${PW}'",
         "[schedules.a]\ncron = '${PW}'",
         "[schedules.a]\noptions.queue = ['${PW}']",
@@ -148,7 +145,7 @@ def test_what_a_variable_stands_for_is_not_shown_but_its_name_is(loaded: Loaded)
     )
 
 
-@pytest.mark.parametrize("text", ["a: 's3cr\n  b: c", "url: redis://:s3cr@db: x", "password: @s3cr", "\ts3cr: 1"])
+@pytest.mark.parametrize("text", ["a: 's3cr\n  b: c", "url: redis://:s3cr@db: x", "password: @s3cr", "a: {s3cr"])
 def test_broken_yaml_is_not_shown(text: str, loaded: Loaded) -> None:
     with pytest.raises(InvalidConfig) as raised:
         loaded(text, "x.yaml")

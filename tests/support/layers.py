@@ -23,7 +23,7 @@ LAYERS: Final = (
     {"testing", "embedded", "serialization"},
     {"fairactor"},
     {"runtime"},
-    {"_lifetime"},
+    {"_lifetime", "_configured"},
     {"config"},
     {"_operate", "_config"},
     {"_engine"},
