@@ -9,7 +9,7 @@ A name is imported when it is first used, so programs and commands that need few
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # that of `typing`, which takes longer to import than all else here
 
 if TYPE_CHECKING:
     from ._actors.decorator import actor

@@ -181,19 +181,19 @@ async def find_run(runtime: Runtime, run_id: str, tenant: str | None = None) -> 
 async def _first_of(runtime: Runtime, given: str, tenant: str | None) -> tuple[str, list[str]]:
     """Returns the id of a run, and tasks of it."""
     details = await _read(runtime, given, tenant)
+    run_id, found = given, list[str]()
     if details is not None:
         run_id, separator, _ = given.rpartition(":")
         if not separator:
             raise TaskNotFound(f"task {given!r} is not a step of a run")
-        return run_id, [given]
-    found: list[str] = []
+        found, tenant = [given], details.info.tenant
     after: str | None = None
     while True:
-        page = await runtime.tasks(tenant=tenant, text=f"{given}:", limit=_PAGE, after=after)
-        found += [info.id for info in page.tasks if info.id.startswith(f"{given}:") and not _ITEM.fullmatch(info.id)]
+        page = await runtime.tasks(tenant=tenant, text=f"{run_id}:", limit=_PAGE, after=after)
+        found += [info.id for info in page.tasks if info.id.startswith(f"{run_id}:") and not _ITEM.fullmatch(info.id)]
         after = page.after
-        if after is None or (found and not page.tasks):
-            return given, found
+        if after is None:
+            return run_id, found
 
 
 async def _read(runtime: Runtime, task_id: str, tenant: str | None = None) -> TaskDetails | None:

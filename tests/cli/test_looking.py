@@ -79,7 +79,7 @@ def test_workers(run: Run, prepare: Callable[..., Any], beside: Callable[..., An
     prepare(send_some)
     assert run("workers").out == "no runtime runs tasks\n"
     record = beside(lambda: run("workers", "--json"), bill).record
-    assert (record["workers"], record["size"], record["actors"]) == (10, 10, ["bill"])
+    assert (record["workers"], record["size"], "bill" in record["actors"]) == (10, 10, True)
     assert "RUNTIME" in beside(lambda: run("workers", "--tasks", "5"), bill).out
 
 
