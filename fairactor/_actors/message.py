@@ -60,8 +60,9 @@ class Message(Step[R_co]):
     def for_actor(name: str, /, *args: Any, **kwargs: Any) -> Message[Any]:
         """Makes a message for an actor of which only the name is known, because its code is in another service.
 
-        The arguments are checked when the task runs. What ``@actor`` says of options, such as ``queue=`` or
-        ``max_retries=``, is not known here either: give these with `options`.
+        The arguments are checked when the task runs. What ``@actor`` says of attempts, such as ``max_retries=`` and
+        ``timeout=``, holds there too. What decides how the task is sent is not known here: give its ``queue=``,
+        ``priority=``, ``limits=``, ``key=`` and the like with `options`.
 
         Args:
             name: the name under which runtimes register the actor: that of its function, unless ``name=`` says another.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
+from fairactor._model import record
 from fairactor._model.route import pack_route
 from fairactor._util.checks import check_route_name
 from fairactor.errors import UnknownActor
@@ -15,6 +18,15 @@ from .options import Options
 
 def _takes_anything(*args: Any, **kwargs: Any) -> Any:
     """Has the signature of every handler."""
+
+
+BY_NAME: Final = "by_name"
+"""The option of a task whose sender did not know the options of the actor."""
+
+
+def with_options_of(call: record.Call, options: Options) -> record.Call:
+    """Returns a call that was sent by name, with the options of its actor for those that it does not have."""
+    return msgspec.structs.replace(call, options={**options.travelling, **call.options})
 
 
 class NamedActor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _VARIABLE: Final = "FAIRACTOR_URL"
 _TIMEOUT: Final = 5.0  # seconds to try to reach the server, as in Settings
+_LOOK_AGAIN: Final = 0.1  # seconds
 
 
 @attrs.frozen
@@ -30,16 +32,17 @@ class Connection:
     config: Path | None = None
     worker: str | None = None
 
-    def run(self, work: Callable[[Runtime], Awaitable[T]], *, timeout: float | None = None) -> T:
+    def run(self, work: Callable[[Runtime], Awaitable[T]], *, timeout: float | None = None, patient: bool = False) -> T:
         """Runs an async function with an entered runtime, which runs no tasks; returns what it returns.
 
         Args:
             work: the function.
             timeout: the seconds to try to reach the server; None uses the setting ``connect_timeout``.
+            patient: whether to wait as long for a namespace that does not exist: its first runtime may just start.
         """
 
         async def run() -> T:
-            async with self.open(timeout=timeout) as runtime:
+            async with self.open(timeout=timeout, patient=patient) as runtime:
                 return await work(runtime)
 
         return asyncio.run(run())
@@ -49,8 +52,13 @@ class Connection:
         asyncio.run(_aging_of(self.settings() | {"connect_timeout": timeout}))
 
     @asynccontextmanager
-    async def open(self, *, timeout: float | None = None) -> AsyncIterator[Runtime]:  # noqa: ASYNC109 - it becomes a setting
-        """Enters a runtime, which runs no tasks.
+    async def open(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it becomes a setting
+        patient: bool = False,
+    ) -> AsyncIterator[Runtime]:
+        """Enters a runtime, which runs no tasks; see `run`.
 
         Raises:
             click.UsageError: no server is given.
@@ -62,7 +70,15 @@ class Connection:
         settings = self.settings()
         if timeout is not None:
             settings["connect_timeout"] = timeout
-        settings |= {"workers": 0, "aging": await _aging_of(settings)}
+        until = time.monotonic() + (settings["connect_timeout"] if patient else 0)
+        while True:
+            try:
+                settings |= {"workers": 0, "aging": await _aging_of(settings)}
+                break
+            except NamespaceMismatch:
+                if time.monotonic() >= until:
+                    raise
+            await asyncio.sleep(_LOOK_AGAIN)
         async with Runtime(**settings) as runtime:
             yield runtime
 

@@ -59,7 +59,7 @@ def send(
     r"""Send a message to a tenant.
 
     JSON is a list of positional arguments, or an object of arguments by name; - reads it from the standard input.
-    The actor's code is not here, so what @actor says of options, such as queue= or max_retries=, does not apply.
+    The actor's code is not here, so what @actor says of queue=, priority=, limits= and key= does not apply.
 
     \b
     fairactor send acme bill '[7, "EUR"]' --wait
@@ -71,7 +71,7 @@ def send(
     from fairactor import Message
 
     message = Message.for_actor(actor, *args, **kwargs).options(**given)
-    return connection.run(partial(_send, _Wanted(tenant, message, wait or timeout is not None, timeout), output))
+    return connection.run(partial(_send, _Wanted(tenant, message, wait or timeout is not None, timeout), output), patient=True)
 
 
 async def _send(wanted: _Wanted, output: Output, runtime: Runtime) -> int | None:

@@ -32,6 +32,12 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 )
 @click.option("--max-tasks", type=whole_number(1), help="Replace a process after so many tasks.")
 @click.option("--max-memory", type=whole_number(1), metavar="MB", help="Replace a process that holds so many MB.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    metavar="PORT",
+    help="Serve metrics for Prometheus; each process takes the next free port.",
+)
 @click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(("text", "json")), default="text", show_default=True)
 def worker(modules: tuple[str, ...], connection: Connection, queues: tuple[str, ...], **options: Any) -> int:

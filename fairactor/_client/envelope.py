@@ -6,6 +6,7 @@ import os
 
 from fairactor._actors.conversion import check_encodable
 from fairactor._actors.message import Message, check_message
+from fairactor._actors.named import BY_NAME, NamedActor
 from fairactor._actors.options import Options
 from fairactor._model import record
 from fairactor._model.states import Priority
@@ -47,7 +48,8 @@ def encode_message(
     task_id = options.id or os.urandom(_ID_BYTES).hex()
     args, kwargs = actor.codec.arguments_to_json(message.args, message.kwargs)
     trace = carried() if span is None else span.carried(task_id)
-    call = record.Call(actor.route(options), args, kwargs, options.travelling, trace)
+    travelling = options.travelling if not isinstance(actor, NamedActor) else {**options.travelling, BY_NAME: True}
+    call = record.Call(actor.route(options), args, kwargs, travelling, trace)
     try:
         body = record.encode(call)
         if record.too_deep(body):

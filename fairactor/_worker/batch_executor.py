@@ -14,6 +14,7 @@ import attrs
 
 from fairactor._actors.batch import outcomes_of
 from fairactor._actors.codec import check_result_size
+from fairactor._actors.named import BY_NAME, with_options_of
 from fairactor._actors.registry import Handler
 from fairactor._actors.retry import UnstorableResult
 from fairactor._actors.task import Task, set_current
@@ -105,6 +106,8 @@ class BatchExecutor(Executor):
             return self._failed(claim, InvalidPayload(f"the task cannot be decoded: {error}"))
         if self._find(call.route) is not handler:
             return self._cannot_run(claim, call)
+        if BY_NAME in call.options:
+            call = claim.call = with_options_of(call, handler.actor.options)
         if self.spans is not None:
             self._span_of(claim, self.spans)
         if call.options and self.plugins.loads_arguments and has_containers(call):

@@ -16,6 +16,7 @@ import msgspec
 
 from fairactor._actors.codec import check_result_size
 from fairactor._actors.host import Client
+from fairactor._actors.named import BY_NAME, with_options_of
 from fairactor._actors.plugin_options import tasks_in
 from fairactor._actors.registry import Handler
 from fairactor._actors.retry import MOST_UNCOUNTED, Retry, UnstorableResult, delay_before_next, may_retry
@@ -111,6 +112,8 @@ class Executor:
             handler = self._plain.get(call.route) or self._find(call.route)
             if handler is None:
                 return self._cannot_run(claim, call)
+            if BY_NAME in call.options:
+                call = claim.call = with_options_of(call, handler.actor.options)
             if self.spans is not None:
                 self._span_of(claim, self.spans).enter()
             elif call.trace:

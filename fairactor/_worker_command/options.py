@@ -45,6 +45,8 @@ class WorkerOptions:
     """From how many MB of resident memory on a process is replaced."""
     reload: bool = False
     """Whether to start again when a Python file beside the module changes."""
+    metrics_port: int | None = None
+    """The port for Prometheus, or the first of those that the processes try; 0 takes any, None serves no metrics."""
     log_level: str = "info"
     log_format: LogFormat = "text"
     fallback: str | None = None

@@ -15,7 +15,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import attrs
@@ -38,6 +38,9 @@ from .application import NoApplication, find_application
 from .limits import Counter, Limits
 from .logging_setup import logger, say_failure, set_up_logging
 from .options import FAILED, INTERRUPTED, NO_SERVER, STOPPED, UNUSABLE, WorkerOptions
+
+if TYPE_CHECKING:
+    from fairactor.prometheus import MetricsServer
 
 _AGAIN: Final = 1.0
 """The seconds after which to look again whether all is drained, if the server did not answer."""
@@ -75,6 +78,7 @@ def run_process(options: WorkerOptions, say: Say, connection: socket.socket | No
     counter = Counter()
     try:
         runtime, private = _runtime(options, counter)
+        metrics = _serve_metrics(options)
     except NoApplication as error:
         say(fatal=True)
         say_failure(options, str(error), error.trace)
@@ -87,8 +91,38 @@ def run_process(options: WorkerOptions, say: Say, connection: socket.socket | No
     async def run() -> int:
         return await Process(options, runtime, counter, say, private=private).run(connection)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(run())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(run())
+    finally:
+        if metrics is not None:
+            metrics.stop()
+
+
+def _serve_metrics(options: WorkerOptions) -> MetricsServer | None:
+    """Serves the metrics of this process, if that is wanted.
+
+    While processes are replaced there are twice as many, so it tries that many ports.
+
+    Raises:
+        ConfigurationError: no port is free, or packages are missing.
+    """
+    first = options.metrics_port
+    if first is None:
+        return None
+    from fairactor.prometheus import start
+
+    last = first + (0 if first == 0 else 2 * max(1, options.processes) - 1)
+    for port in range(first, last + 1):
+        try:
+            server = start(port)
+        except ConfigurationError:
+            if port == last:
+                raise
+        else:
+            logger.info("metrics of this process: port %d", server.port)
+            return server
+    return None
 
 
 def _runtime(options: WorkerOptions, counter: Counter) -> tuple[Runtime, bool]:

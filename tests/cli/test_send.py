@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fairactor import Message, Runtime, actor
+from fairactor import Message, Runtime, TaskFailed, actor, current_task
 from fairactor.errors import ConfigurationError, UnknownActor
 
 from .conftest import HOSTILE, Run, bill
@@ -72,6 +72,25 @@ def test_arguments_from_a_pipe(run: Run, beside: Callable[..., Any], monkeypatch
 
 
 # Message.for_actor
+
+
+class Down(Exception):
+    """The service is away."""
+
+
+@actor(max_retries=2, backoff=0, retry_on=Down, result_ttl=0)
+async def flaky(tries: list[int]) -> int:
+    attempt = current_task().attempt
+    if attempt < 3:
+        raise Down
+    return attempt
+
+
+async def test_the_actor_says_how_often_it_is_tried(make_runtime: Callable[..., Runtime]) -> None:
+    async with make_runtime(flaky) as runtime:
+        assert await runtime.ask("acme", Message.for_actor("flaky", []), timeout=10) == 3
+        with pytest.raises(TaskFailed):
+            await runtime.ask("acme", Message.for_actor("flaky", []).options(max_retries=1), timeout=10)
 
 
 @actor

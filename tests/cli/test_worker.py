@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,8 @@ import anyio
 import pytest
 import redis
 
-from fairactor import Runtime, actor
+from fairactor import Message, Runtime, actor
+from tests.support.cluster import free_ports
 from tests.support.worker_commands import Commands
 
 pytestmark = pytest.mark.anyio
@@ -358,3 +362,35 @@ def test_a_user_without_rights(commands: Commands, db: redis.Redis, url: str) ->
         assert "Traceback" not in command.text
     finally:
         db.acl_deluser("weak")
+
+
+async def test_each_process_serves_its_metrics(commands: Commands, url: str) -> None:
+    (first,) = free_ports(1)
+    command = commands.start("app.py", "--processes", "2", "--metrics-port", str(first))
+    ports = {int(command.line(r"metrics of this process: port (\d+)")[1]) for _ in range(2)}
+    assert ports <= set(range(first, first + 4))
+    assert len(ports) == 2
+    command.ready()
+    async with Runtime(url, workers=0) as runtime:
+        assert await runtime.ask("acme", Message.for_actor("bill", 3), timeout=20) == 3
+    texts = [metrics_at(port) for port in ports]
+    assert any("messaging_process_duration_seconds" in text for text in texts)
+    command.signal(signal.SIGTERM)
+    assert command.ended() == 0
+
+
+async def test_a_port_for_metrics_that_is_taken_is_said(commands: Commands) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken, socket.socket() as other:
+        port = taken.getsockname()[1]
+        with contextlib.suppress(OSError):  # it is taken by others, which is as good
+            other.bind(("0.0.0.0", port + 1))
+            other.listen()
+        command = commands.start("app.py", "--metrics-port", str(port))
+        command.line(r"cannot be used .*: give another port= or host=, or port=0 for any")
+        assert command.ended() == 2
+
+
+def metrics_at(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text
