@@ -152,7 +152,8 @@ def change_selected(
 
     def select(runtime: Runtime) -> Selection:
         arguments = wanted.arguments()
-        return runtime.select(**arguments | {"state": arguments["state"] or list(states) or None})
+        arguments["state"] = arguments["state"] or list(states) or None
+        return runtime.select(**arguments)
 
     async def look(runtime: Runtime) -> tuple[int, bool]:
         found = await select(runtime).count()
