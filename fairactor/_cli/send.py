@@ -71,7 +71,9 @@ def send(
     from fairactor import Message
 
     message = Message.for_actor(actor, *args, **kwargs).options(**given)
-    return connection.run(partial(_send, _Wanted(tenant, message, wait or timeout is not None, timeout), output), patient=True)
+    return connection.run(
+        partial(_send, _Wanted(tenant, message, wait or timeout is not None, timeout), output), patient=True
+    )
 
 
 async def _send(wanted: _Wanted, output: Output, runtime: Runtime) -> int | None:
