@@ -86,6 +86,7 @@ async def flaky(tries: list[int]) -> int:
     return attempt
 
 
+@pytest.mark.anyio
 async def test_the_actor_says_how_often_it_is_tried(make_runtime: Callable[..., Runtime]) -> None:
     async with make_runtime(flaky) as runtime:
         assert await runtime.ask("acme", Message.for_actor("flaky", []), timeout=10) == 3

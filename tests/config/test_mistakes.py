@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fairactor.config import Config, load, set_alert_check
+from fairactor.config import Config, load
 from fairactor.errors import ConfigurationError, InvalidConfig
 
 Loaded = Callable[..., Config]
@@ -66,7 +66,7 @@ def test_two_mistakes_are_both_named(loaded: Loaded) -> None:
         ("[worker.gpu]\nnamespace = 'x'", "2: worker.gpu.namespace is the same for all workers: move it"),
         ("[worker]\nworkers = 5", "2: worker.workers: 5: give a table of settings, as in [worker.gpu]; the number"),
         ("[worker.a]\nurl = 'redis://a'\npath = 'b'", "3: worker.a.path: give url (your server) or path"),
-        ("[alerts]\nfull = 5", "2: alerts.full: 5: give a table of settings"),
+        ("[alerts]\nfull = 5", "2: alerts.full: 5: give a table with a rule, as in [alerts.slow]"),
         ("[schedules.n]\n", "1: schedules.n: give the actor = … that it calls"),
         ("[schedules.n]\nactor = 'a'\ntenant = 'b'\ncron = '0 25 * * *'", "4: schedules.n.cron: "),
         ("[schedules.n]\nactor = 'a'\ntenant = 'b'\nevery = 5\ncrn = 1", "5: schedules.n: there is no setting 'crn'"),
@@ -225,17 +225,3 @@ def test_from_dict_names_mistakes_without_a_file() -> None:
     assert mistakes_of(lambda: Config.from_dict({5: 1})) == ("the key 5 is not a string",)  # type: ignore[dict-item]
     with pytest.raises(ConfigurationError, match="give a dict"):
         Config.from_dict([])  # type: ignore[arg-type]
-
-
-def test_alerts_can_be_checked(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fairactor._config import sections
-
-    def check(table: Any) -> Iterator[tuple[tuple[str, ...], str]]:
-        for name, rule in table.items():
-            if "when" not in rule:
-                yield (name,), "give when = …"
-
-    monkeypatch.setattr(sections, "_alert_checks", [*sections._alert_checks])
-    set_alert_check(check)
-    assert loaded("[alerts.full]\nwhen = 'x'").alerts == {"full": {"when": "x"}}
-    assert mistakes_of(lambda: loaded("[alerts.full]\n")) == ("fairactor.toml:1: alerts.full: give when = …",)

@@ -39,7 +39,7 @@ configurations = st.tuples(
             "groups": st.dictionaries(names, st.just({"weight": 2}), max_size=2),
             "worker": st.dictionaries(names, worker, min_size=1, max_size=3), "xcom": st.just({"ttl": 60}),
             "schedules": st.just({"n": {"tenant": ["a"], "actor": "b", "every": 60, "args": [1, {"x": None}]}}),
-            "alerts": st.dictionaries(names, st.just({"above": 5}), max_size=2),
+            "alerts": st.dictionaries(names.filter(lambda name: name not in ("every", "webhook", "headers")), st.just({"kind": "clock", "above": 5}), max_size=2),
         },
     ),
 ).map(lambda pair: pair[0] | pair[1])  # fmt: skip

@@ -31,14 +31,14 @@ def test_variables_in_other_values(loaded: Loaded) -> None:
     assigned = ["${TENANT}", "$${TENANT}", "$TENANT"]
     [worker.a]
     workers = "${WORKERS}"
-    [alerts.full]
-    hook = "https://x/${TOKEN}"
+    [alerts]
+    webhook = "https://x/${TOKEN}"
     """
     environ = {"STAGE": "test", "WORKERS": "7", "TENANT": "acme", "TOKEN": "t"}
     found = loaded(text, environ=environ)
     assert (found.settings.namespace, found.settings.workers, found.settings.lease) == ("shop-test", 7, 5.0)
     assert found.settings.assigned == ("acme", "${TENANT}", "$TENANT")
-    assert found.alerts["full"]["hook"] == "https://x/t"
+    assert found.alerts["webhook"] == "https://x/t"
     assert loaded(text, environ=environ, worker="a").settings.workers == 7
 
 
@@ -71,11 +71,9 @@ TEXT = """
 url = "redis://:${PW}@db/0"
 [worker.a]
 url = "redis://:s3cr%2Ft%40x@other/0"
-[alerts.full]
-url = "https://s3cr%2Ft%40x.example"
-password = "s3cr/t@x"
-hook = "https://user:s3cr%2Ft%40x@x"
-headers = ["${PW}", "a"]
+[alerts]
+webhook = "https://user:s3cr%2Ft%40x@x"
+headers = { Authorization = "s3cr/t@x", other = "${PW}", plain = "a" }
 [schedules.n]
 tenant = "acme"
 actor = "report"
@@ -101,8 +99,8 @@ def test_a_secret_is_in_no_output(loaded: Loaded, caplog: pytest.LogCaptureFixtu
         "tenant": "acme", "actor": "report", "every": 60,
         "kwargs": {"api_key": "(hidden)", "pin": "(hidden)", "token": "(hidden)"},
     }  # fmt: skip
-    assert found.to_dict(secrets=False)["alerts"]["full"] == {
-        "url": "(hidden)", "password": "(hidden)", "hook": "(hidden)", "headers": ["(hidden)", "a"],
+    assert found.to_dict(secrets=False)["alerts"] == {
+        "webhook": "(hidden)", "headers": {"Authorization": "(hidden)", "other": "(hidden)", "plain": "a"},
     }  # fmt: skip
 
 
