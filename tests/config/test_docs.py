@@ -37,6 +37,7 @@ def test_the_table_has_each_setting_with_its_default() -> None:
         if field.name != "processes":
             default = plain(getattr(Settings(), field.name))
             shown = "none" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+            shown = shown.lower() if isinstance(default, bool) else shown
             assert rows[field.name] == shown, field.name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

@@ -29,6 +29,7 @@ policy = st.fixed_dictionaries(
     {},
     optional={"weight": st.floats(0.001, 1e6), "concurrency": st.integers(1, 99), "rate": rates, "backlog": st.just(5)},
 )
+rules = names.filter(lambda name: name not in ("every", "webhook", "headers"))
 configurations = st.tuples(
     worker,
     st.fixed_dictionaries(
@@ -39,7 +40,7 @@ configurations = st.tuples(
             "groups": st.dictionaries(names, st.just({"weight": 2}), max_size=2),
             "worker": st.dictionaries(names, worker, min_size=1, max_size=3), "xcom": st.just({"ttl": 60}),
             "schedules": st.just({"n": {"tenant": ["a"], "actor": "b", "every": 60, "args": [1, {"x": None}]}}),
-            "alerts": st.dictionaries(names.filter(lambda name: name not in ("every", "webhook", "headers")), st.just({"kind": "clock", "above": 5}), max_size=2),
+            "alerts": st.dictionaries(rules, st.just({"kind": "clock", "above": 5}), max_size=2),
         },
     ),
 ).map(lambda pair: pair[0] | pair[1])  # fmt: skip
