@@ -25,7 +25,8 @@ from fairactor.errors import InvalidPayload
 from .batch import Batch
 from .batch_wrappers import BatchWrappers
 from .claim import Claim, Outcomes
-from .executor import Executor, decode, explained, has_containers, is_expired
+from .claimed_calls import decode, explained, has_containers, is_expired
+from .executor import Executor
 
 logger: Final = logging.getLogger(__name__)
 

@@ -36,6 +36,7 @@ from fairactor.errors import InvalidPayload, TaskCanceled
 from fairactor.settings import Settings
 
 from .claim import Claim, again
+from .claimed_calls import attempt_of, decode, due_of, explained, has_containers, is_expired
 from .unserved import Unserved
 
 logger: Final = logging.getLogger(__name__)
@@ -43,8 +44,6 @@ logger: Final = logging.getLogger(__name__)
 MOST_REFUSALS: Final = 5
 """How often a task goes on to a process with another version of its actor, because its arguments do not fit."""
 
-_CONTAINERS: Final = (list, dict)
-_HISTORY_LIMIT: Final = 500  # characters of a message, in the history
 _CANCELED: Final = exception_name(TaskCanceled)
 _INTERRUPTED: Final = exception_name(asyncio.CancelledError)
 
@@ -230,7 +229,7 @@ class Executor:
                 log=TaskLog.of(self.settings, header.attempt if header else 1) if self.settings.task_logs else None,
             )
             if header is not None and b"\n" in claim.body:  # there were attempts before
-                claim.task.due = _due(claim, header)
+                claim.task.due = due_of(claim, header)
         return claim.task
 
     @staticmethod
@@ -278,7 +277,7 @@ class Executor:
         header = claim.header
         assert header is not None  # noqa: S101 - the task was decoded
         claim.keep_log()
-        attempt = _attempt(claim, header, error)
+        attempt = attempt_of(claim, header, error)
         delay = delay_before_next(error, header.attempt, call.options)
         in_time = not final and claim.age() + delay <= call.options.get("expires", float("inf"))
         if in_time and isinstance(error, Retry) and not error.count:
@@ -384,55 +383,11 @@ class Executor:
         return Settlement(claim.id, claim.turn, state, ms, packed, claim.seconds, extra, claim.kind)
 
 
-def _due(claim: Claim, header: record.Header) -> float:
-    """Returns when the attempt was due, by the monotonic clock of this process."""
-    last = record.last_attempt(claim.body)
-    return claim.claimed - claim.server_time + record.due_in(header.stamp, [] if last is None else [last])
-
-
 def _begin(claim: Claim, task: Task, limit: anyio.CancelScope, timeout: float | None) -> None:
     """Starts the clock of an attempt again, because its handler starts only now."""
     claim.begun = task.began = time.monotonic()
     if timeout is not None:
         limit.deadline = anyio.current_time() + timeout
-
-
-def has_containers(call: record.Call) -> bool:
-    """Whether an argument is a list or a dict, so that plugins may have to load it."""
-    for value in call.args:
-        if type(value) in _CONTAINERS:
-            return True
-    return bool(call.kwargs) and any(type(value) in _CONTAINERS for value in call.kwargs.values())
-
-
-def decode(claim: Claim) -> record.Call:
-    """Decodes the record of a claim, and returns its call; raises `record.UNREADABLE`."""
-    claim.header, claim.body = record.unpack(claim.record)
-    claim.call = record.call_in(claim.body)
-    return claim.call
-
-
-def is_expired(claim: Claim, call: record.Call) -> bool:
-    """Whether it is too late for an attempt."""
-    options = call.options
-    return bool(options) and "expires" in options and claim.age() > options["expires"]
-
-
-def _attempt(claim: Claim, header: record.Header, error: BaseException) -> record.Attempt:
-    message = text_of(error)[:_HISTORY_LIMIT]
-    began = claim.server_clock(claim.begun)
-    trace = traceback_of(error)[-record.LONGEST_TRACEBACK :]
-    return record.Attempt(
-        header.attempt, began, claim.seconds, claim.runtime, exception_names(error)[0], message, 0, trace
-    )
-
-
-def explained(error: BaseException) -> BaseException:
-    """Gives a message to the cancellation of a handler that fairactor has not canceled."""
-    if error.args or not isinstance(error, asyncio.CancelledError):
-        return error
-    text = "not by fairactor: the handler canceled its own asyncio task, or awaited something that was canceled"
-    return asyncio.CancelledError(text).with_traceback(error.__traceback__)
 
 
 _PRIORITIES: Final = {priority.value: priority for priority in Priority}
