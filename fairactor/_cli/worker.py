@@ -38,8 +38,20 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
     metavar="PORT",
     help="Serve metrics for Prometheus; each process takes the next free port.",
 )
-@click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False), default="info", show_default=True)
-@click.option("--log-format", type=click.Choice(("text", "json")), default="text", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(_LEVELS, case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="The least level that is logged.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="Lines of text, or of JSON.",
+)
 def worker(modules: tuple[str, ...], connection: Connection, queues: tuple[str, ...], **options: Any) -> int:
     """Run the actors of a module.
 

@@ -209,6 +209,7 @@ CASES: Final = {
     "list": calls("list", "-", "+", 100, "", "state"),
     "declared": calls("declared", "0"),
     "tenants": calls("tenants", "-"),
+    "late": calls("late"),
     "export": calls("export", "t", "-", "+"),
     "exported": calls("exported", "t", "1:tqueue", "1:tbehind"),
     "import": calls("import", ",fairactor_dependencies,", *map(msgspec.msgpack.encode, ARRIVING)),

@@ -363,7 +363,7 @@ def reserve(populated: PopulatedShard) -> None:
 
 
 def lower_the_default(populated: PopulatedShard) -> None:
-    populated.configure("", concurrency=20)
+    populated.configure("", concurrency=34)
     populated.run(populated.shard.review())
 
 

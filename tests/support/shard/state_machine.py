@@ -197,7 +197,7 @@ class ShardMachine(OtherOperations):
         self.claimed += [(task_id, number) for task_id in claims]
         self.compare()
         assert claims == {task_id: self.model.tasks[task_id].record for task_id in claims}
-        self.compare_outlook(turn, want)
+        self.compare_outlook(turn, want, may_want_less=permission != FORBIDDEN)
         resting = {*self.snapshot.fixed["IDLE_HOMES"]}.union(*map(self.idle, self.snapshot.numbers))
         assert runtime not in resting or taken < free, "who has enough is not idle"
         if room is not None:

@@ -200,8 +200,11 @@ class ShardMachineBase(RuleBasedStateMachine):
                 first.setdefault(verdict.id, verdict)
         return any(verdict.state == "B" and (verdict.id, verdict.turn) in held for verdict in first.values())
 
-    def compare_outlook(self, turn: Turn, want: int) -> None:
-        """Compares when the next turn and maintenance are due; old totals count only if the runtime has time."""
+    def compare_outlook(self, turn: Turn, want: int, *, may_want_less: bool = False) -> None:
+        """Compares when the next turn and maintenance are due; old totals count only if the runtime has time.
+
+        It may have none although it wanted tasks, if it was given a suspect by itself, or waits for one.
+        """
         snapshot, now = self.snapshot, math.floor(round(turn.now * 1e6) / 1000)
         events = [*snapshot.fixed["SCHEDULED"].values(), *snapshot.fixed["LEASES"].values()]
         freed = snapshot.fixed["THROTTLED"].values()
@@ -210,7 +213,7 @@ class ShardMachineBase(RuleBasedStateMachine):
         if math.isfinite(unserved) and self.model.lanes.used:
             events.append(unserved)
         rates = snapshot.fixed["POLICY"] and any(ahead < 0 for ahead in self.model.rules.ahead.values())
-        due = bool(min(events) <= now or old or rates)
+        due = bool(min(events) <= now or (old and not (may_want_less and not turn.maintenance_due)) or rates)
         asked_until = int(snapshot.fixed["META"].get("tended", 0))
         if due and not turn.maintenance_due:  # another runtime does it
             assert now < asked_until <= now + 100
