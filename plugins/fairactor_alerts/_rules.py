@@ -53,26 +53,14 @@ class Rule:
 
     kind: Kind
     """What it looks at; docs/alerts.md describes each."""
-    above: float = attrs.field()
+    above: float = attrs.field(default=attrs.Factory(lambda rule: _look(rule.kind).above, takes_self=True))
     """From where on the rule is broken, in the unit of the kind."""
-    clear: float = attrs.field()
+    clear: float = attrs.field(default=attrs.Factory(lambda rule: _clear_of(rule.above), takes_self=True))
     """Below this the rule is kept again; 0.8 of `above` by default."""
-    seconds: float = attrs.field()
+    seconds: float = attrs.field(default=attrs.Factory(lambda rule: _look(rule.kind).seconds, takes_self=True))
     """For how long it has to be broken before people are told."""
     queue: str | None = None
     """The queue that it looks at, if the kind has queues (``oldest_wait``, ``no_worker``); None for all."""
-
-    @above.default
-    def _above(self) -> float:
-        return _look(self.kind).above
-
-    @clear.default
-    def _clear(self) -> float:
-        return _CLEAR * self.above if isinstance(self.above, int | float) else 0.0
-
-    @seconds.default
-    def _seconds(self) -> float:
-        return _look(self.kind).seconds
 
     def __attrs_post_init__(self) -> None:
         _number("above", None, self.above)
@@ -109,6 +97,10 @@ def read_rule(table: Mapping[str, Any]) -> Rule:
     if "kind" not in table:
         raise ConfigurationError(f"kind= is missing: give one of {', '.join(KINDS)}")
     return Rule(**table)
+
+
+def _clear_of(above: Any) -> float:
+    return _CLEAR * above if isinstance(above, int | float) else 0.0
 
 
 def _look(kind: Any) -> _Look:

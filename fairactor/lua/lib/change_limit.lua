@@ -6,7 +6,6 @@
 
 open_lanes()
 open_limits()
-if not limits.save_lines then open_lines() end
 
 local new_settings = {} -- limit, or instance of a tenant -> its settings, packed; '' for none
 

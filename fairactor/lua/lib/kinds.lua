@@ -112,7 +112,6 @@ local function open_kinds()
       local kind = lanes.kinds[i]
       if #names > 0 then joined[kind] = save_ring(kind, names) end
     end
-    if limits and not limits.save_lines then open_lines() end
     if limits then limits.save_lines() end
     lanes.save()
     return joined

@@ -12,7 +12,7 @@
 
 local lanes = false -- the functions below
 local limits = false -- see limits.lua
-local open_limits
+local open_limits, open_lines -- the latter in scripts with lines.lua
 
 local function open_lanes()
   if lanes then return end

@@ -9,7 +9,7 @@
 -- the time since. If not, a part of the rate went unused, and with this as well more than the rate would start.
 
 -- @include lib/base.lua
--- @takes lanes, limits, open_limits from lib/lanes.lua
+-- @takes lanes, limits, open_limits, open_lines from lib/lanes.lua
 
 function open_limits()
   if limits then return end
@@ -304,6 +304,8 @@ function open_limits()
     write_all('HSET', LIMIT_BUSY, busy)
     write_all('HDEL', LIMIT_BUSY, paid)
   end
+
+  if open_lines then open_lines() end -- the first task with a limit may come late: a step of a graph whose parents end here
 end
 
 if shard.limited then open_limits() end

@@ -8,12 +8,12 @@
 -- LINES says when a turn has to look at a line: one whose limits are used up costs nothing until then.
 
 -- @include lib/base.lua
--- @takes lanes, limits, open_limits from lib/lanes.lua
+-- @takes lanes, limits, open_lines from lib/lanes.lua
 -- @takes tenants, NAME, WEIGHT, LIMITS, OUTER, GROUP_BYTE, load_tenants from lib/ring.lua
 -- @takes has_dedicated, wake_kind, wake_homes, idle_of from lib/homes.lua
 -- @takes eligibility, policy_of from lib/policy.lua
 
-local function open_lines()
+function open_lines()
   local NEWEST = 0.05 -- the part of the newest start in an average cost
   local REOPENED = 50 -- lines that look again when a limit lets more start
   local clocks = {} -- limit -> its clock
@@ -296,12 +296,4 @@ local function open_lines()
   end
 end
 
-if limits then
-  open_lines()
-else -- the first task with a limit may come later: a step of a graph, say, whose parents have ended
-  local open_limits_alone = open_limits
-  function open_limits()
-    open_limits_alone()
-    if not limits.save_lines then open_lines() end
-  end
-end
+if limits and not limits.save_lines then open_lines() end
