@@ -1,7 +1,7 @@
 """Runs the commands in the ``console`` blocks of a page in one shell, and compares what they print.
 
-The files that the page shows, in blocks such as ``python app.py``, are there before. ``…`` stands for what differs, as in
-the other blocks.
+The files that the page shows, in blocks such as ``python app.py``, are there before. ``…`` stands for what differs, as
+in the other blocks.
 """
 
 from __future__ import annotations
