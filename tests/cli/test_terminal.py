@@ -74,9 +74,18 @@ class Terminal:
     def write(self, text: bytes) -> None:
         os.write(self.end, text)
 
-    def ended(self) -> int:
-        """Reads to the end; returns the exit code."""
-        while True:
+    def interrupted(self) -> int:
+        """Presses Ctrl-C until the process ends: what is pressed as the terminal changes its mode may get lost."""
+        self.write(b"\x03")
+        return self.ended(lambda: self.write(b"\x03"))
+
+    def ended(self, when_silent: Callable[[], object] = lambda: None) -> int:
+        """Reads to the end; returns the exit code. Each second without output it calls a function."""
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
+            if not select.select([self.end], [], [], 1.0)[0]:
+                when_silent()
+                continue
             try:
                 part = os.read(self.end, 65536)
             except OSError:
@@ -157,8 +166,7 @@ def test_it_asks_before_it_changes_many(
     assert b"nothing was changed" in shown.seen
     with terminal(environment, "tenants", "purge", HOSTILE, columns=100) as shown:
         shown.read_until(b"[y/N]")
-        shown.write(b"\x03")
-        assert shown.ended() == 130
+        assert shown.interrupted() == 130
     assert b"Traceback" not in shown.seen
     assert db.zcard("{fairactor/0}:queue:acme") == 3
     with terminal(environment, "tenants", "purge", "acme", columns=100) as shown:
@@ -177,8 +185,7 @@ def test_a_watched_listing_is_repeated_until_ctrl_c(
         shown.read_until(b"queued")
         prepare(send_some)
         shown.read_until(b"8")
-        shown.write(b"\x03")
-        assert shown.ended() == 130
+        assert shown.interrupted() == 130
     assert b"Traceback" not in shown.seen
     assert b"interrupted" in shown.seen
 
