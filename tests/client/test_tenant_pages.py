@@ -152,7 +152,8 @@ async def test_hostile_names_are_found(
         monkeypatch.setattr(pages, "FEW", 1)
     async with make_runtime(workers=0) as runtime:
         await runtime.send_many([(name, nothing()) for name in HOSTILE])
-        assert by_name(await read_all(runtime, order, 2)).keys() == set(HOSTILE)
+        # A server that enlarges a hash meanwhile may return a name twice.
+        assert {view.tenant for view in await read_all(runtime, order, 2)} == set(HOSTILE)
         for part, found in (("*?[", ["*?[x]"]), ("\u202e", ["\u202etac"]), ("DROP", ["'; DROP"]), ("absent", [])):
             assert [view.tenant for view in await read_all(runtime, order, text=part)] == found
 
