@@ -286,7 +286,9 @@ class ShardDriver:
     def expire(self, task_id: str) -> None:
         """Makes the retention of a settled task's record run out."""
         self.db.delete(self.keys.task(task_id))
-        self.db.zadd(self.keys.fixed("DEAD"), {task_id: 1}, xx=True)
+        indexes = [key for kind in ("dead-of", "dead-by") for key in self.db.scan_iter(f"{self.keys.meta}:{kind}:*")]
+        for key in (self.keys.fixed("DEAD"), *indexes):
+            self.db.zadd(key, {task_id: 1}, xx=True)
 
     def forget_key(self, tenant: str, key: str) -> None:
         """Makes the window of a deduplication key run out."""
