@@ -67,6 +67,7 @@ class Turns(Ending):
             step.seat()
             self.service.charge(suspect)
             self._move(moved, want, step)
+            self.service.sorts = bool(moved)
             home = self.service.homes.get(runtime)
             stolen = self.rules.stolen
             self.service.capped = room is not None and want > 0
