@@ -101,12 +101,9 @@ class Alerts:
     async def health_problems(self, host: Host) -> Sequence[str]:
         """See `fairactor.plugins.HealthReporter`: the alerts of all rules that are broken now."""
         flat = await host.call(f"{NAME}/firing", _SHARD)
-        found = [(flat[i].decode(), flat[i + 1].decode(), float(flat[i + 3])) for i in range(0, len(flat), 4)]
-        return [f"alert {rule}: {self._text(rule, subject, value)}" for rule, subject, value in sorted(found)]
-
-    def _text(self, rule: str, subject: str, value: float) -> str:
-        known = self._rules.get(rule) or DEFAULT_RULES.get(rule)
-        return known.text(subject, value) if known else f"{shown(subject)} is at {value:g}" if subject else f"{value:g}"
+        return sorted(
+            f"alert {rule.decode()}: {text.decode()}" for rule, text in zip(flat[::2], flat[1::2], strict=True)
+        )
 
     # Configuration files
 
@@ -178,7 +175,7 @@ class _Watcher:
             return
         facts = await read_facts(self._host, self._kinds)
         found = [
-            (name, subject[:_LONGEST_SUBJECT], value)
+            (name, subject[:_LONGEST_SUBJECT], value, rule.text(subject[:_LONGEST_SUBJECT], value))
             for name, rule in self._rules.items()
             for subject, value in rule.values(facts)
             if value >= rule.clear

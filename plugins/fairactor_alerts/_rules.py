@@ -166,7 +166,7 @@ def _clock(facts: Facts, _: str | None) -> Iterator[tuple[str, float]]:
 _LOOKS: Final[Mapping[Kind, _Look]] = {
     "oldest_wait": _Look(300.0, 60.0, _oldest, "queue {subject!r}: a task has waited for {value:.0f} s"),
     "failure_rate": _Look(0.5, 0.0, _failures, "{percent:.0f} % of the tasks that ended of late have failed"),
-    "dead_letters": _Look(100.0, 0.0, _letters, "there are {value:.0f} dead letters"),
+    "dead_letters": _Look(100.0, 0.0, _letters, "the number of dead letters is {value:.0f}"),
     "no_worker": _Look(60.0, 0.0, _lacking, "no runtime can run {subject}, and a task has waited for {value:.0f} s"),
     "silent_worker": _Look(5.0, 0.0, _silent, "runtime {subject} has been silent for {value:.0f} s after its lease"),
     "stuck_worker": _Look(0.0, 30.0, _stuck, "runtime {subject} is stuck: its newest task has run for {value:.0f} s"),
