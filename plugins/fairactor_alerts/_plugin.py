@@ -174,6 +174,8 @@ class _Watcher:
         if await self._host.call(f"{NAME}/watch", _SHARD, self._host.name, self._digest, lead) != 1:
             return
         facts = await read_facts(self._host, self._kinds)
+        if facts.health.stats is None:  # a shard does not answer: nothing is known, so no alert is over
+            return
         found = [
             (name, subject[:_LONGEST_SUBJECT], value, rule.text(subject[:_LONGEST_SUBJECT], value))
             for name, rule in self._rules.items()
